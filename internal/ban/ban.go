@@ -1,0 +1,212 @@
+// Package ban has the words of the second half of the data flow: a ban, its key, and the ports it covers.
+package ban
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Class says how far the source of a ban's evidence can be trusted, and with it what the kernel drops.
+type Class uint8
+
+// The classes of ban.
+const (
+	// Verified bans rest on completed TCP dialogues: everything from and to the prefix is dropped.
+	Verified Class = iota
+	// Unverified bans rest on packets whose source can be forged: only what opens a connection to us is dropped, for at
+	// most ten minutes, and answers to connections that we opened always pass.
+	Unverified
+)
+
+// String returns "verified" or "unverified".
+func (c Class) String() string {
+	if c == Unverified {
+		return "unverified"
+	}
+	return "verified"
+}
+
+// MarshalText makes a Class its name in JSON.
+func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (c *Class) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "verified":
+		*c = Verified
+	case "unverified":
+		*c = Unverified
+	default:
+		return fmt.Errorf("unknown class %q: write verified or unverified", text)
+	}
+	return nil
+}
+
+// A Key names a ban in force: two bans with one key are the same ban, the later one extends the earlier.
+type Key struct {
+	Prefix netip.Prefix // masked, never IPv4-mapped
+	Ports  Ports        // empty: all ports and protocols
+	Class  Class
+}
+
+// String returns the key as the operator sees it: "192.0.2.7", "2001:db8::/64", "192.0.2.7 ports 25,465".
+func (k Key) String() string {
+	s := k.Prefix.String()
+	if k.Prefix.IsSingleIP() {
+		s = k.Prefix.Addr().String()
+	}
+	if k.Ports != "" {
+		s += " ports " + string(k.Ports)
+	}
+	return s
+}
+
+// Compare orders keys by prefix, ports and class.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(
+		k.Prefix.Addr().Compare(o.Prefix.Addr()),
+		cmp.Compare(k.Prefix.Bits(), o.Prefix.Bits()),
+		cmp.Compare(k.Ports, o.Ports),
+		cmp.Compare(k.Class, o.Class),
+	)
+}
+
+// A Ban is a decision to keep a prefix out, with the reason for it.
+type Ban struct {
+	Key
+
+	Start time.Time
+	Until time.Time // zero: until an operator lifts it
+
+	Rule    string // rule that decided: a rule's name, "score" across services, "manual"
+	Service string // service of the deciding event; empty for manual bans
+	ID      string // rule, prefix and position of the deciding line: the same line never bans twice
+	Count   int    // how many bans the source had within the history, this one included
+	Reason  string // the arithmetic, in a sentence
+
+	Evidence []string // at most MaxEvidence raw lines, oldest first; quoted whenever shown
+	Author   string   // who asked for a manual ban
+	Note     string   // what the author wrote beside it
+}
+
+// MaxEvidence is how many lines of evidence a ban keeps.
+const MaxEvidence = 5
+
+// Permanent reports whether the ban has no end.
+func (b Ban) Permanent() bool { return b.Until.IsZero() }
+
+// Ports is a list of ports in its one canonical spelling: ascending, merged, separated by commas, ranges with a hyphen, as
+// in "25,465,587" or "22,8000-8010". The empty string means every port and protocol.
+type Ports string
+
+// A PortRange is an inclusive range of ports.
+type PortRange struct {
+	First, Last uint16
+}
+
+// ParsePorts reads a list of ports in any order: "all" or "" for every port, else ports and ranges separated by commas, each
+// from 1 to 65535.
+func ParsePorts(s string) (Ports, error) {
+	s = strings.TrimSpace(s)
+	if s == "" || s == "all" {
+		return "", nil
+	}
+	var ranges []PortRange
+	for field := range strings.SplitSeq(s, ",") {
+		field = strings.TrimSpace(field)
+		first, last, isRange := strings.Cut(field, "-")
+		if !isRange {
+			last = first
+		}
+		lo, err := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
+		hi, err2 := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
+		if err != nil || err2 != nil || lo == 0 || hi < lo {
+			return "", fmt.Errorf("ports %q: write \"all\", or ports and ranges from 1 to 65535 such as 22,8000-8010", field)
+		}
+		ranges = append(ranges, PortRange{uint16(lo), uint16(hi)})
+	}
+	return canonical(ranges), nil
+}
+
+func canonical(ranges []PortRange) Ports {
+	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
+	merged := ranges[:1]
+	for _, r := range ranges[1:] {
+		last := &merged[len(merged)-1]
+		if int(r.First) > int(last.Last)+1 {
+			merged = append(merged, r)
+		} else if r.Last > last.Last {
+			last.Last = r.Last
+		}
+	}
+	if merged[0] == (PortRange{1, 65535}) {
+		return ""
+	}
+	var b strings.Builder
+	for i, r := range merged {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Itoa(int(r.First)))
+		if r.Last > r.First {
+			b.WriteByte('-')
+			b.WriteString(strconv.Itoa(int(r.Last)))
+		}
+	}
+	return Ports(b.String())
+}
+
+// Ranges returns the ports as ascending ranges, nil for every port. p must come from ParsePorts.
+func (p Ports) Ranges() []PortRange {
+	if p == "" {
+		return nil
+	}
+	var out []PortRange
+	for field := range strings.SplitSeq(string(p), ",") {
+		first, last, isRange := strings.Cut(field, "-")
+		if !isRange {
+			last = first
+		}
+		lo, _ := strconv.ParseUint(first, 10, 16)
+		hi, _ := strconv.ParseUint(last, 10, 16)
+		out = append(out, PortRange{uint16(lo), uint16(hi)})
+	}
+	return out
+}
+
+// Covers reports whether p includes every port of q.
+func (p Ports) Covers(q Ports) bool {
+	if p == "" {
+		return true
+	}
+	if q == "" {
+		return false
+	}
+	have := p.Ranges()
+	for _, want := range q.Ranges() {
+		if !slices.ContainsFunc(have, func(r PortRange) bool { return r.First <= want.First && want.Last <= r.Last }) {
+			return false
+		}
+	}
+	return true
+}
+
+// UnmarshalJSON accepts any spelling that ParsePorts does.
+func (p *Ports) UnmarshalJSON(data []byte) error {
+	var s string
+	if err := json.Unmarshal(data, &s); err != nil {
+		return err
+	}
+	ports, err := ParsePorts(s)
+	if err != nil {
+		return err
+	}
+	*p = ports
+	return nil
+}

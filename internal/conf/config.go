@@ -1,0 +1,119 @@
+package conf
+
+import (
+	"log/slog"
+	"time"
+
+	"mef/internal/ban"
+)
+
+// A Config is mef.conf checked, every value in force. Load makes one.
+type Config struct {
+	Path  string // the file it was read from
+	Paths Paths
+
+	Observe  bool // mode=observe: everything is done except writing bans
+	LogLevel slog.Level
+
+	EventLog     bool   // ban_log_enabled
+	EventLogPath string // ban_log_path: JSON lines
+
+	ClearOnStop bool // clear_bans_on_stop
+
+	JournalSince time.Duration // journal_since: how far back the first start reads
+	FileRecent   FileRecent
+
+	IPv6Prefix    int      // ipv6_prefix: IPv6 sources count and are banned by prefixes of this length
+	ProtectGroups []string // protect_groups
+	Proxies       []string // proxies: addresses and prefixes never banned at packet level
+
+	Score Score
+	Ban   BanTimes
+	Known Known
+	Scan  Scan
+	Log   DropLog
+
+	Whitelist []Entry // entries of whitelist/*.conf
+	Blacklist []Entry // entries of blacklist/*.conf
+
+	Rules []Rule // enabled or not, ordered by name
+
+	// Notices are sentences about keys that were accepted and ignored, replaced or clamped.
+	Notices []Notice
+	// Origins says for every key of mef.conf where its value comes from.
+	Origins []Origin
+}
+
+// Paths are the places a daemon uses, so that several can run side by side.
+type Paths struct {
+	RulesDir, WhitelistDir, BlacklistDir string
+	StateDir                             string // cache_dir
+	ControlSocket                        string // control_socket
+}
+
+// FileRecent bounds what is read of a file that has no saved position.
+type FileRecent struct {
+	Lines  int           // file_recent_limit
+	Window time.Duration // file_recent_window
+}
+
+// Score holds the points of the score across services.
+type Score struct {
+	Failure, Probe, Unverified int           // score_failure, score_probe, score_unverified
+	HalfLife                   time.Duration // score_halflife
+	Ban                        int           // score_ban: a source with this many points is banned on all ports
+}
+
+// BanTimes says how ban times grow.
+type BanTimes struct {
+	First   time.Duration // bantime: for rules that name none, and for bans by score
+	Growth  int           // bantime_growth: each repeat multiplies by this
+	Cap     time.Duration // bantime_cap
+	History time.Duration // bantime_history: repeats are forgotten after this
+}
+
+// Known bounds the memory of known logins.
+type Known struct {
+	TTL       time.Duration // known_ttl
+	PerUser   int           // known_per_user: addresses
+	Total     int           // known_total
+	SharedMin int           // known_shared: an address with as many known users is shared
+}
+
+// Scan holds the ps_* keys.
+type Scan struct {
+	Enabled  bool
+	Limit    int
+	Interval time.Duration
+	BanTime  time.Duration
+	UDP      bool
+	Exclude  ban.Ports
+}
+
+// DropLog holds the firewall_log_* keys.
+type DropLog struct {
+	Enabled bool
+	Prefix  string
+	Level   string
+	Rate    int // messages a second
+	Burst   int
+}
+
+// An Entry is one line of a whitelist or blacklist file.
+type Entry struct {
+	Pos  Pos
+	Text string // as written: address, CIDR, IP/MASK, a-b range, or DNS name
+	Note string // the comment behind it
+}
+
+// A Notice is a sentence about an accepted key that does not do what its author may expect.
+type Notice struct {
+	Pos  Pos
+	Text string
+}
+
+// An Origin says where the value of a key comes from.
+type Origin struct {
+	Key, Value string
+	Pos        Pos // zero: the default
+}

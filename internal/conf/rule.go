@@ -1,0 +1,86 @@
+package conf
+
+import (
+	"time"
+
+	"mef/internal/ban"
+)
+
+// A Rule is a checked detection rule: what a rules.d file says, shipped values filled in.
+type Rule struct {
+	Pos     Pos    // where the rule begins
+	Name    string // unique; the file's name without .conf unless name= says otherwise
+	Service string // what the rule protects, as the operator knows it; the name unless service= says otherwise
+	Enabled bool
+
+	// Where the rule's lines come from.
+	Source   SourceKind
+	Programs []string // names of the logging program: exact, or with * at the end; empty: any
+	Units    []string // system units whose journal entries count, * allowed; empty: any system unit of that program's name
+	UIDs     []string // users besides root whose journal entries count: names or numbers
+	Files    []string // globs
+
+	// What lines say. A pattern is matched against the message: the record without date, host and program name.
+	Fail   []Pattern // credentials were refused: each line is one attempt (or as many as its group "count" says)
+	Echo   []Pattern // told again of an attempt that another line of the session told: counts only if none did
+	Probe  []Pattern // the service was touched, no credentials were tried
+	OK     []Pattern // a login that succeeded
+	Orphan []Pattern // a refused attempt without address: counts for the address that the same session's Peer line names
+	Peer   []Pattern // names the address of a session, and says nothing else
+	Ignore []Pattern // lines that never count, whatever else matches
+
+	// When it bans.
+	MaxRetry   int
+	FindTime   time.Duration
+	BanTime    time.Duration
+	Weight     int  // points of one failure across services; 0: score_failure
+	UDP        bool // transport=udp: the source of its lines can be forged, so its events are unverified
+	Ports      ban.Ports
+	Action     Action
+	Escalation Escalation
+}
+
+// An Escalation says when a source that keeps coming back is banned for good.
+type Escalation struct {
+	Enabled   bool
+	Window    time.Duration
+	Threshold int // bans within Window; 0: never
+}
+
+// A Pattern is one regular expression (RE2 syntax) of a rule, with <HOST> and its like already expanded. Its groups:
+//
+//	ip       the address, required unless host is there (not in Orphan and Ignore)
+//	host     the peer's name where the log gives no address; reported, never banned
+//	user     the user name that was tried
+//	count    how many attempts the line tells of
+//	session  what ties the lines of one connection together; the process ID if missing
+type Pattern struct {
+	Text    string
+	Pos     Pos
+	Shipped bool // written by us, so proven by samples; else the linter has the last word
+}
+
+// A SourceKind says where a rule's lines come from.
+type SourceKind uint8
+
+// The source kinds. Auto is the journal where the service's entries appear there, else the files.
+const (
+	SourceAuto SourceKind = iota
+	SourceJournal
+	SourceFile
+)
+
+// String returns the kind as it is written in a rule.
+func (k SourceKind) String() string { return [...]string{"auto", "journal", "file"}[k] }
+
+// An Action says what happens to a source that crosses a rule's threshold.
+type Action uint8
+
+// The actions.
+const (
+	ActionBan    Action = iota
+	ActionDetect        // said and counted, never banned
+)
+
+// String returns the action as it is written in a rule.
+func (a Action) String() string { return [...]string{"ban", "detect"}[a] }

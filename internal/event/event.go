@@ -1,0 +1,76 @@
+// Package event has the words of the first half of the data flow: what sources hand over (Batch, Line) and what a filter
+// makes of it (Event).
+//
+// A log line becomes an event when a rule recognises it: somebody at an address failed to log in, logged in, or probed. An
+// event holds only copies, so it may be kept.
+package event
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// A Kind says what an event tells about its address.
+type Kind uint8
+
+// The kinds of event.
+const (
+	Failure Kind = iota + 1 // credentials were tried and refused
+	Success                 // a login that succeeded
+	Probe                   // the service was touched without trying credentials
+)
+
+// String returns the kind as it stands in JSON: "failure", "success" or "probe".
+func (k Kind) String() string {
+	switch k {
+	case Failure:
+		return "failure"
+	case Success:
+		return "success"
+	case Probe:
+		return "probe"
+	}
+	return "kind " + strconv.Itoa(int(k))
+}
+
+// A Position identifies a line: the stream it stands in and its place there.
+type Position struct {
+	Stream string
+	Offset uint64
+}
+
+// An Event is what a filter read out of one line.
+type Event struct {
+	Time    time.Time // the line's stamp
+	Rule    string    // name of the rule that recognised the line
+	Service string    // the rule's service: "sshd"
+
+	// Addr is the peer: never IPv4-mapped, without zone. It is invalid where the log names the peer by Host only; such an
+	// event is shown and counts for nobody.
+	Addr netip.Addr
+	Host string
+
+	User string // user name as the peer sent it, at most 64 bytes; empty if the line has none
+	Kind Kind
+
+	// Count is how many attempts the line tells of, at least 1.
+	Count int
+
+	// Echo marks a failure that another line of the same session may have told already: it counts only if none did.
+	Echo bool
+
+	// Session ties the lines of one connection together: a process ID or the daemon's own session name. Empty if unknown.
+	Session string
+
+	// Verified says that the daemon wrote the line after a TCP dialogue with Addr, so that Addr cannot have been forged.
+	Verified bool
+
+	Position Position
+
+	// Line is the record as evidence: at most MaxEvidence bytes, raw. It is quoted whenever it is shown.
+	Line string
+}
+
+// MaxEvidence is how much of a line an event keeps, in bytes.
+const MaxEvidence = 256
