@@ -1,0 +1,43 @@
+# make demo    build, then watch attackers being banned in private namespaces
+# make test    everything that must pass: formatting, vet, staticcheck, unit, kernel and end-to-end tests, short fuzzing
+# make bench   measure, beside fail2ban and sshguard where installed
+# Each installs the Debian packages it needs. All need root: the tests make their own network namespaces.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+export CGO_ENABLED = 0
+
+.PHONY: build demo test check unit integration fuzz bench clean
+
+build:
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl
+
+demo: build
+	@scripts/deps demo
+	@go build -o bin/ ./cmd/demo
+	@bin/demo -mefdaemon bin/mefdaemon -mefctl bin/mefctl
+
+test:
+	scripts/deps test
+	$(MAKE) check unit integration fuzz
+
+check:
+	@test -z "$$(gofmt -l .)" || { gofmt -l . ; echo "gofmt: run gofmt -w on these"; exit 1; }
+	go vet -tags integration ./...
+	go tool staticcheck -tags integration ./...
+
+unit:
+	go test -shuffle=on ./...
+
+# Kernel and end-to-end tests; -p 1 because every one of them has the whole machine's attention.
+integration:
+	go test -tags integration -p 1 ./internal/enforce/... ./internal/host/... ./internal/netnstest/... ./internal/source/... ./internal/lab/... ./e2e/...
+
+fuzz:
+	scripts/fuzz 10s
+
+bench: build
+	scripts/deps bench
+	go run ./bench
+
+clean:
+	rm -rf bin

@@ -1,0 +1,162 @@
+package mef_test
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
+var (
+	words    = []string{"event", "ban", "prefixset", "conf"}
+	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
+	programs = []string{"daemon", "offline"}
+	shared   = []string{"host", "run", "control", "store"}
+	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
+)
+
+// kernelUsers may import packages that talk to the kernel.
+var kernelUsers = []string{"source", "enforce", "host", "control", "run", "netnstest", "lab"}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+// part returns the first folder below internal/ of one of our import paths, "" for any other path.
+func part(path string) string {
+	rest, ok := strings.CutPrefix(path, "mef/internal/")
+	if !ok {
+		return ""
+	}
+	first, _, _ := strings.Cut(rest, "/")
+	return first
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-tags", "integration", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []pkg
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := d.Decode(&p); err == io.EOF {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// TestImports checks that imports follow the data flow: program -> stage -> word, and that only the packages made for it
+// touch the kernel or start other programs.
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		from := part(p.ImportPath)
+		if from == "" || slices.Contains(support, from) {
+			continue
+		}
+		if all := slices.Concat(words, stages, programs, shared); !slices.Contains(all, from) {
+			t.Errorf("%s is no known part of the data flow; name it in arch_test.go and docs/ARCHITECTURE.md", p.ImportPath)
+		}
+		for _, imp := range p.Imports {
+			if why := refuse(from, imp); why != "" {
+				t.Errorf("%s imports %s: %s", p.ImportPath, imp, why)
+			}
+		}
+	}
+}
+
+// refuse returns why a package of the part from must not import imp, or "".
+func refuse(from, imp string) string {
+	to := part(imp)
+	switch {
+	case imp == "os/exec" && from != "run":
+		return "only run starts other programs"
+	case isKernel(imp) && !slices.Contains(kernelUsers, from):
+		return "it talks to the kernel"
+	case slices.Contains(support, to):
+		return "it is for tests"
+	case to == "" || to == from:
+		if slices.Contains(words, from) && strings.Contains(strings.SplitN(imp, "/", 2)[0], ".") {
+			return "words import only the standard library"
+		}
+		return ""
+	case slices.Contains(words, to):
+		return ""
+	case slices.Contains(words, from):
+		return "words import only words"
+	case slices.Contains(programs, to):
+		return "programs are imported by cmd only"
+	case slices.Contains(stages, from) && to != "run" && to != "logtime":
+		return "a stage takes and returns words; only programs see several stages"
+	}
+	return ""
+}
+
+func isKernel(imp string) bool {
+	return slices.ContainsFunc([]string{"golang.org/x/sys", "github.com/google/nftables", "github.com/mdlayher", "github.com/vishvananda", "github.com/cilium"},
+		func(prefix string) bool { return strings.HasPrefix(imp, prefix) })
+}
+
+// TestPackageComments checks that every package teaches its idea.
+func TestPackageComments(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		files, err := filepath.Glob(filepath.Join(path, "*.go"))
+		if err != nil {
+			return err
+		}
+		files = slices.DeleteFunc(files, func(f string) bool { return strings.HasSuffix(f, "_test.go") })
+		if len(files) > 0 && !slices.ContainsFunc(files, func(f string) bool { return hasComment(t, f) }) {
+			t.Errorf("package in %s has no package comment", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hasComment(t *testing.T, file string) bool {
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments|parser.PackageClauseOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Doc != nil
+}
+
+// TestNoInit checks the house rule that nothing happens before main: what exists is listed in plain sight.
+func TestNoInit(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range f.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
+				t.Errorf("%s has a func init", path)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

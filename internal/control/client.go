@@ -1,0 +1,136 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"syscall"
+)
+
+// A Client asks a daemon. It is safe for concurrent use.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// NewClient returns a client of the daemon that listens at path.
+func NewClient(path string) *Client {
+	return &Client{path: path, http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}}
+}
+
+// Status asks for the daemon's status.
+func (c *Client) Status(ctx context.Context) (v Status, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/status", nil, &v)
+}
+
+// Bans asks for the bans in force.
+func (c *Client) Bans(ctx context.Context) (v []Ban, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/bans", nil, &v)
+}
+
+// Ban asks for a ban and returns it as it holds.
+func (c *Client) Ban(ctx context.Context, req BanRequest) (v Ban, err error) {
+	return v, c.do(ctx, http.MethodPost, "/v1/bans", req, &v)
+}
+
+// Unban lifts bans and returns those that were lifted.
+func (c *Client) Unban(ctx context.Context, req UnbanRequest) (v []Ban, err error) {
+	return v, c.do(ctx, http.MethodDelete, "/v1/bans", req, &v)
+}
+
+// Why asks about one address.
+func (c *Client) Why(ctx context.Context, addr netip.Addr) (v Why, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/why?addr="+url.QueryEscape(addr.String()), nil, &v)
+}
+
+// Follow calls emit for each record, recent ones first, until ctx is done, the daemon stops or emit fails.
+func (c *Client) Follow(ctx context.Context, emit func(Record) error) error {
+	resp, err := c.send(ctx, http.MethodGet, "/v1/events", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var rec Record
+		if err := json.Unmarshal(lines.Bytes(), &rec); err != nil {
+			return fmt.Errorf("event stream: %w", err)
+		}
+		if err := emit(rec); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("event stream: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("answer of mefdaemon: %w", err)
+	}
+	return nil
+}
+
+// send returns the answer to a request that was served; its body is to be closed.
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://mefdaemon"+path, &body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode >= 400 {
+		defer resp.Body.Close()
+		refused := new(Error)
+		if err := json.NewDecoder(resp.Body).Decode(refused); err != nil || refused.Message == "" {
+			return nil, fmt.Errorf("mefdaemon answered %s to %s", resp.Status, path)
+		}
+		return nil, refused
+	}
+	return resp, nil
+}
+
+// ErrNotRunning is wrapped by every error that means that no daemon answers at the socket.
+var ErrNotRunning = errors.New("mefdaemon is not running")
+
+// explain turns a failed connection into what the operator can do about it.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: nothing answers at %s; start it, or name its configuration with --config", ErrNotRunning, c.path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s: permission denied; use sudo, or join the group mef", c.path)
+	}
+	return err
+}

@@ -1,0 +1,222 @@
+// Package control is the protocol between mefdaemon and mefctl: HTTP and JSON over a unix socket, under /v1/.
+//
+// The socket's mode decides who may ask (root and the group mef), and the kernel says who did: every request carries the
+// user ID of its sender, read from the socket, so that a manual ban knows its author. Requests and answers are the types of
+// this file; their JSON names are stable.
+//
+//	GET    /v1/status              Status
+//	GET    /v1/bans                []Ban
+//	POST   /v1/bans     BanRequest   Ban
+//	DELETE /v1/bans     UnbanRequest []Ban    returns once the kernel's sets have been read back
+//	GET    /v1/why?addr=ADDR       Why
+//	GET    /v1/events              Record, one JSON object a line, without end
+//
+// A refused request is answered with a status of 400 or above and an Error.
+package control
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"mef/internal/ban"
+)
+
+// A Service answers requests. The daemon is one.
+type Service interface {
+	Status(ctx context.Context) (Status, error)
+	Bans(ctx context.Context) ([]Ban, error)
+	Ban(ctx context.Context, req BanRequest) (Ban, error)
+	Unban(ctx context.Context, req UnbanRequest) ([]Ban, error)
+	Why(ctx context.Context, addr netip.Addr) (Why, error)
+	// Follow calls emit for the most recent records and then for every new one, until ctx is done or emit fails. A slow
+	// reader loses records; the next one it gets says how many.
+	Follow(ctx context.Context, emit func(Record) error) error
+}
+
+// An Error is the answer to a request that could not be served. Its text is for people and says what to do.
+type Error struct {
+	Message string `json:"error"`
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// A Status says first whether the host is protected.
+type Status struct {
+	Protected bool      `json:"protected"`
+	Missing   []string  `json:"missing,omitempty"` // what keeps the host from being protected
+	Warnings  []string  `json:"warnings,omitempty"`
+	Mode      string    `json:"mode"` // "enforce" or "observe"
+	Version   string    `json:"version"`
+	PID       int       `json:"pid"`
+	Since     time.Time `json:"since"`
+	Config    string    `json:"config"`
+
+	Sources []Source `json:"sources"`
+	Rules   []Rule   `json:"rules"`
+	Bans    Tally    `json:"bans"`
+	Kernel  Kernel   `json:"kernel"`
+	Tracker Tracker  `json:"tracker"`
+}
+
+// A Source is one origin of lines.
+type Source struct {
+	Name    string     `json:"name"`
+	State   string     `json:"state"` // "active", "waiting" or "unused"
+	Reason  string     `json:"reason,omitempty"`
+	Rules   []string   `json:"rules,omitempty"`
+	Lines   uint64     `json:"lines"`
+	Matched uint64     `json:"matched"`
+	Lost    uint64     `json:"lost,omitempty"`
+	Lag     string     `json:"lag,omitempty"` // what is written and not yet read
+	Last    *time.Time `json:"last,omitempty"`
+}
+
+// A Rule is a detection rule in force.
+type Rule struct {
+	Name     string `json:"name"`
+	Service  string `json:"service"`
+	Enabled  bool   `json:"enabled"`
+	Action   string `json:"action"`
+	Live     string `json:"live"`   // "journal", "files" or "none"
+	Reason   string `json:"reason"` // why that source
+	MaxRetry int    `json:"maxretry"`
+	FindTime string `json:"findtime"`
+	BanTime  string `json:"bantime"`
+	Ports    string `json:"ports"` // "all" or a list
+	Failures uint64 `json:"failures"`
+	Probes   uint64 `json:"probes"`
+	Logins   uint64 `json:"logins"`
+	Bans     uint64 `json:"bans"`
+}
+
+// A Tally counts the bans in force.
+type Tally struct {
+	Total      int    `json:"total"`
+	IPv4       int    `json:"ipv4"`
+	IPv6       int    `json:"ipv6"`
+	Unverified int    `json:"unverified"`
+	Permanent  int    `json:"permanent"`
+	Ever       uint64 `json:"since_start"`
+}
+
+// Kernel is what was read back from the packet filter.
+type Kernel struct {
+	Backend  string   `json:"backend"`
+	Table    string   `json:"table"`
+	Present  bool     `json:"present"`
+	Elements int      `json:"elements"` // bans that the kernel holds
+	Matches  bool     `json:"matches"`  // the kernel holds what it should
+	Repairs  uint64   `json:"repairs"`
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Tracker says how full the memory of sources is.
+type Tracker struct {
+	Sources     int    `json:"sources"`
+	Limit       int    `json:"limit"`
+	Evicted     uint64 `json:"evicted,omitempty"`
+	KnownLogins int    `json:"known_logins"`
+}
+
+// A Ban is a ban in force.
+type Ban struct {
+	Prefix   string     `json:"prefix"` // address or CIDR
+	Ports    string     `json:"ports"`  // "all" or a list
+	Class    string     `json:"class"`
+	Rule     string     `json:"rule"`
+	Service  string     `json:"service,omitempty"`
+	Start    time.Time  `json:"start"`
+	Until    *time.Time `json:"until"` // null: until lifted
+	Count    int        `json:"count,omitempty"`
+	Reason   string     `json:"reason"`
+	Evidence []string   `json:"evidence,omitempty"` // raw lines: quote them when showing
+	Author   string     `json:"author,omitempty"`
+	Note     string     `json:"note,omitempty"`
+	Packets  *uint64    `json:"packets,omitempty"` // dropped, both directions; absent where the kernel does not count
+	Kernel   bool       `json:"kernel"`            // read back from the kernel's set
+}
+
+// ShowPorts is the word for ports in answers.
+func ShowPorts(p ban.Ports) string {
+	if p == "" {
+		return "all"
+	}
+	return string(p)
+}
+
+// A BanRequest asks for a manual ban.
+type BanRequest struct {
+	Prefix string        `json:"prefix"`
+	For    time.Duration `json:"for_ns"` // 0: until lifted
+	Ports  string        `json:"ports,omitempty"`
+	Note   string        `json:"note,omitempty"`
+	Force  bool          `json:"force,omitempty"`
+	Author string        `json:"-"` // filled in by the server, from the socket
+}
+
+// An UnbanRequest lifts every ban of exactly this prefix, or every ban that covers the address if Covering.
+type UnbanRequest struct {
+	Prefix   string `json:"prefix"`
+	Covering bool   `json:"covering,omitempty"`
+	Author   string `json:"-"`
+}
+
+// Why answers "why is this address banned", and "why is it not".
+type Why struct {
+	Addr    string  `json:"addr"`
+	Banned  bool    `json:"banned"`
+	Verdict string  `json:"verdict"` // one sentence
+	Bans    []Ban   `json:"bans,omitempty"`
+	Allowed string  `json:"allowed,omitempty"` // what keeps the address from being banned
+	Score   float64 `json:"score"`
+	Limit   int     `json:"score_limit"`
+
+	Arithmetic []string   `json:"arithmetic,omitempty"` // how the score and the counts came about, a sentence each
+	Rules      []RuleWhy  `json:"rules,omitempty"`
+	Known      []string   `json:"known_users,omitempty"`
+	History    []Ban      `json:"history,omitempty"`
+	Evidence   []string   `json:"evidence,omitempty"` // raw lines: quote them when showing
+	Prefix     []Neighbor `json:"prefix,omitempty"`   // who else of its prefix is known
+}
+
+// RuleWhy is how near an address is to one rule's threshold.
+type RuleWhy struct {
+	Rule     string  `json:"rule"`
+	Attempts float64 `json:"attempts"` // within FindTime; a known login's count a quarter
+	MaxRetry int     `json:"maxretry"`
+	FindTime string  `json:"findtime"`
+}
+
+// A Neighbor is another source of the same prefix.
+type Neighbor struct {
+	Prefix string  `json:"prefix"`
+	Score  float64 `json:"score"`
+	Banned bool    `json:"banned"`
+}
+
+// A Record is one entry of the event stream and of the event log.
+type Record struct {
+	Time    time.Time  `json:"time"`
+	Event   string     `json:"event"` // failure, success, probe, ban, would-ban, unban, refused, error, repair, source
+	Rule    string     `json:"rule,omitempty"`
+	Service string     `json:"service,omitempty"`
+	Addr    string     `json:"addr,omitempty"`
+	Host    string     `json:"host,omitempty"`
+	User    string     `json:"user,omitempty"`
+	Count   int        `json:"count,omitempty"`
+	Score   float64    `json:"score,omitempty"`
+	Prefix  string     `json:"prefix,omitempty"`
+	Ports   string     `json:"ports,omitempty"`
+	Class   string     `json:"class,omitempty"`
+	Until   *time.Time `json:"until,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	// Latency is the time from the deciding line's stamp to the kernel's word that the ban holds, in nanoseconds.
+	Latency  time.Duration `json:"latency_ns,omitempty"`
+	Evidence []string      `json:"evidence,omitempty"`
+	Author   string        `json:"author,omitempty"`
+	Note     string        `json:"note,omitempty"`
+	Source   string        `json:"source,omitempty"`
+	Missed   int           `json:"missed,omitempty"` // records this reader lost before this one
+}
