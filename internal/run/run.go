@@ -1,0 +1,146 @@
+// Package run starts other programs. It is the only one that does.
+//
+// A program is started directly, never through a shell, with a fixed environment and in a process group of its own, so that
+// its children end with it. It is looked up in the system's directories alone: whoever controls our PATH does not choose
+// what we run. What it says on standard error is kept, within bounds, for the error message; it is quoted there, because a
+// program repeats what strangers wrote.
+package run
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxStderr is how much of a program's standard error is kept: its end, where the reason stands.
+const maxStderr = 1 << 10
+
+// killWait is how long Wait goes on reading the output of a killed program whose pipe somebody else holds open.
+const killWait = time.Second
+
+// ErrNotFound says that a program is not installed. Errors of Start and Output wrap it.
+var ErrNotFound = errors.New("program not found")
+
+// A Process is a running program. Its owner reads Stdout to the end and then calls Wait, once.
+type Process struct {
+	Stdout io.Reader
+
+	cmd    *exec.Cmd
+	stderr tail
+}
+
+// Start starts the program name, which is an absolute path or a name in one of the system's directories. When ctx is done
+// the program and what it started are killed.
+func Start(ctx context.Context, name string, args ...string) (*Process, error) {
+	path, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{cmd: exec.CommandContext(ctx, path, args...)}
+	p.cmd.Env = []string{"LC_ALL=C", "PATH=" + strings.Join(directories(), ":")}
+	p.cmd.Dir = "/"
+	p.cmd.Stderr = &p.stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.Cancel = p.Kill
+	p.cmd.WaitDelay = killWait
+	if p.Stdout, err = p.cmd.StdoutPipe(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", path, err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// Pid returns the program's process ID.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Kill kills the program and everything in its process group.
+func (p *Process) Kill() error {
+	err := syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	if errors.Is(err, syscall.ESRCH) {
+		return os.ErrProcessDone
+	}
+	return err
+}
+
+// Wait waits for the program to end. The error says how it ended, unless with status 0, and the end of what it wrote to
+// standard error.
+func (p *Process) Wait() error {
+	err := p.cmd.Wait()
+	if err == nil {
+		return nil
+	}
+	said := bytes.TrimSpace(p.stderr.kept)
+	if len(said) == 0 {
+		return fmt.Errorf("%s: %w", filepath.Base(p.cmd.Path), err)
+	}
+	return fmt.Errorf("%s: %w: %q", filepath.Base(p.cmd.Path), err, said)
+}
+
+// Output runs the program name and returns what it wrote to standard output, of which more than limit bytes are an error.
+func Output(ctx context.Context, limit int, name string, args ...string) ([]byte, error) {
+	p, err := Start(ctx, name, args...)
+	if err != nil {
+		return nil, err
+	}
+	out, readErr := io.ReadAll(io.LimitReader(p.Stdout, int64(limit)+1))
+	if readErr != nil || len(out) > limit {
+		p.Kill()
+	}
+	err = p.Wait()
+	if len(out) > limit {
+		return nil, fmt.Errorf("%s wrote more than %d bytes", name, limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, readErr
+}
+
+// directories returns where programs are looked for, in order.
+func directories() []string { return []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} }
+
+// find returns the path of the program name.
+func find(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, executable(name)
+	}
+	if strings.ContainsRune(name, '/') {
+		return "", fmt.Errorf("start %q: the path is neither absolute nor a plain name", name)
+	}
+	for _, dir := range directories() {
+		if path := filepath.Join(dir, name); executable(path) == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("start %q: %w in %s", name, ErrNotFound, strings.Join(directories(), ", "))
+}
+
+// executable returns an error wrapping ErrNotFound unless path is a file that somebody may execute.
+func executable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+		return fmt.Errorf("start %q: %w", path, ErrNotFound)
+	}
+	return nil
+}
+
+// tail is a writer that keeps the end of what is written to it.
+type tail struct{ kept []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p[max(0, len(p)-maxStderr):]...)
+	if extra := len(t.kept) - maxStderr; extra > 0 {
+		t.kept = append(t.kept[:0], t.kept[extra:]...)
+	}
+	return len(p), nil
+}

