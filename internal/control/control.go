@@ -196,6 +196,9 @@ type Neighbor struct {
 	Banned bool    `json:"banned"`
 }
 
+// Caught is the Event of the one record that separates what had happened before from what happens while following.
+const Caught = "caught-up"
+
 // A Record is one entry of the event stream and of the event log.
 type Record struct {
 	Time    time.Time  `json:"time"`

@@ -1,0 +1,187 @@
+package control_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/control"
+)
+
+// fake answers with what it was given, so that a test sees what crossed the socket.
+type fake struct {
+	banned   control.BanRequest
+	unbanned control.UnbanRequest
+	why      netip.Addr
+}
+
+func (f *fake) Status(context.Context) (control.Status, error) {
+	return control.Status{Protected: true, Mode: "enforce"}, nil
+}
+func (f *fake) Bans(context.Context) ([]control.Ban, error) {
+	return []control.Ban{{Prefix: "192.0.2.7"}}, nil
+}
+func (f *fake) Ban(_ context.Context, req control.BanRequest) (control.Ban, error) {
+	f.banned = req
+	if req.Prefix == "127.0.0.1" {
+		return control.Ban{}, &control.Error{Message: "127.0.0.1 is never banned: loopback"}
+	}
+	return control.Ban{Prefix: req.Prefix, Author: req.Author}, nil
+}
+func (f *fake) Unban(_ context.Context, req control.UnbanRequest) ([]control.Ban, error) {
+	f.unbanned = req
+	return nil, errors.New("kernel gone")
+}
+func (f *fake) Why(_ context.Context, addr netip.Addr) (control.Why, error) {
+	f.why = addr
+	return control.Why{Addr: addr.String()}, nil
+}
+func (f *fake) Follow(ctx context.Context, emit func(control.Record) error) error {
+	for _, e := range []string{"failure", control.Caught, "ban"} {
+		if err := emit(control.Record{Event: e}); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// serve starts a server on a socket of its own and returns a client of it.
+func serve(t *testing.T, s control.Service) (*control.Client, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mef.sock")
+	l, err := control.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- control.Serve(ctx, l, s) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return control.NewClient(path), path
+}
+
+func TestRequestsCrossTheSocket(t *testing.T) {
+	f := new(fake)
+	c, path := serve(t, f)
+	ctx := t.Context()
+
+	if s, err := c.Status(ctx); err != nil || !s.Protected {
+		t.Errorf("Status = %+v, %v", s, err)
+	}
+	if bans, err := c.Bans(ctx); err != nil || len(bans) != 1 || bans[0].Prefix != "192.0.2.7" {
+		t.Errorf("Bans = %+v, %v", bans, err)
+	}
+	b, err := c.Ban(ctx, control.BanRequest{Prefix: "192.0.2.0/24", For: time.Hour, Note: "\x1b[31m"})
+	if err != nil || b.Author == "" || b.Author == "unknown" {
+		t.Errorf("Ban = %+v, %v: want the author from the socket", b, err)
+	}
+	if f.banned.For != time.Hour || f.banned.Note != "\x1b[31m" {
+		t.Errorf("the service saw %+v", f.banned)
+	}
+	if _, err := c.Why(ctx, netip.MustParseAddr("::ffff:192.0.2.7")); err != nil || f.why.String() != "192.0.2.7" {
+		t.Errorf("Why asked about %v, %v; want the IPv4 address", f.why, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("socket mode %v, %v; want 0660", info.Mode(), err)
+	}
+}
+
+func TestErrorsKeepTheirText(t *testing.T) {
+	c, _ := serve(t, new(fake))
+	_, err := c.Ban(t.Context(), control.BanRequest{Prefix: "127.0.0.1"})
+	if err == nil || err.Error() != "127.0.0.1 is never banned: loopback" {
+		t.Errorf("refused ban: %v", err)
+	}
+	if _, err := c.Unban(t.Context(), control.UnbanRequest{}); err == nil || err.Error() != "kernel gone" {
+		t.Errorf("failed unban: %v", err)
+	}
+}
+
+func TestFollowEndsWithItsReader(t *testing.T) {
+	c, _ := serve(t, new(fake))
+	enough := errors.New("enough")
+	var seen []string
+	err := c.Follow(t.Context(), func(r control.Record) error {
+		seen = append(seen, r.Event)
+		if len(seen) == 3 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || strings.Join(seen, " ") != "failure caught-up ban" {
+		t.Errorf("Follow saw %v, %v", seen, err)
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := control.NewClient(filepath.Join(dir, "none.sock")).Status(t.Context()); !errors.Is(err, control.ErrNotRunning) {
+		t.Errorf("without a socket: %v", err)
+	}
+	_, path := serve(t, new(fake))
+	if l, err := control.Listen(path); err == nil {
+		l.Close()
+		t.Error("a second daemon took over the socket of a running one")
+	} else if !strings.Contains(err.Error(), "another mefdaemon is running") {
+		t.Errorf("second daemon: %v", err)
+	}
+}
+
+func TestListenReplacesSocketOfDeadDaemon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mef.sock")
+	l, err := control.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A killed daemon leaves its socket behind.
+	l.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
+	l.Close()
+	if l, err = control.Listen(path); err != nil {
+		t.Fatalf("Listen over a dead socket: %v", err)
+	}
+	l.Close()
+}
+
+// FuzzRequest sends arbitrary requests: the handler must answer each, with JSON, and never with a 5xx of its own making.
+func FuzzRequest(f *testing.F) {
+	f.Add("POST", "/v1/bans", []byte(`{"prefix":"192.0.2.7","for_ns":1000}`))
+	f.Add("DELETE", "/v1/bans", []byte(`{"prefix":"192.0.2.7"} {}`))
+	f.Add("GET", "/v1/why?addr=fe80::1%25eth0", []byte(nil))
+	f.Add("POST", "/v1/bans", bytes.Repeat([]byte("["), 1<<17))
+	h := control.Handler(&quick{})
+	f.Fuzz(func(t *testing.T, method, target string, body []byte) {
+		if !strings.HasPrefix(target, "/v1/") {
+			return
+		}
+		req, err := http.NewRequest(method, target, io.NopCloser(bytes.NewReader(body)))
+		if err != nil {
+			return
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req)
+		if w.Code >= 500 {
+			t.Errorf("%s %q %q: status %d: %s", method, target, body, w.Code, w.Body)
+		}
+	})
+}
+
+// quick is a fake that never waits or fails.
+type quick struct{ fake }
+
+func (*quick) Unban(context.Context, control.UnbanRequest) ([]control.Ban, error) { return nil, nil }
+func (*quick) Follow(context.Context, func(control.Record) error) error           { return nil }
