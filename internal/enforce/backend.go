@@ -1,0 +1,133 @@
+package enforce
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/prefixset"
+)
+
+// A Backend is what an Enforcer needs of a packet filter. Package nftset is the netlink one.
+//
+// It knows nothing of what should hold beyond its own tables, chains and rules: it makes changes, and it says what it finds.
+// All methods but Watch are called from one goroutine.
+type Backend interface {
+	// Apply makes the changes hold in one transaction. Where the kernel refuses single bans, the others hold all the same and
+	// the refused ones are returned. An error means that nothing is known to have changed.
+	Apply(ctx context.Context, c Changes) (failed []Failure, err error)
+
+	// Rebuild makes c, and nothing else, hold, whatever is there now, in one transaction without a moment in which less holds
+	// than before or after. It creates what is missing.
+	Rebuild(ctx context.Context, c Changes) (failed []Failure, err error)
+
+	// Check compares the tables, chains, rules and sets in the kernel with the ones that belong there, without reading
+	// elements. It is cheap.
+	Check(ctx context.Context) (Check, error)
+
+	// Held reads back what the kernel holds of the keys, or everything if there are none.
+	Held(ctx context.Context, keys ...ban.Key) (State, error)
+
+	// Watch calls changed whenever somebody else may have changed what is ours, until ctx is done. It blocks; changed must not.
+	Watch(ctx context.Context, changed func(Notice)) error
+}
+
+// Changes is what one transaction does.
+type Changes struct {
+	// Allow, unless nil, replaces the addresses that no ban touches.
+	Allow *prefixset.Set
+
+	// Grace grants or takes back freedom from bans for a while.
+	Grace []Element
+
+	// Bans adds, extends or removes bans.
+	Bans []Change
+}
+
+// A Change puts a ban in force or lifts it.
+type Change struct {
+	Key     ban.Key
+	Timeout Timeout // of a ban in force: how long from now, whatever held before
+	Remove  bool    // lift it; no error if it is not in force
+}
+
+// An Element is a prefix with the time that it has left: an IPv4 address or an IPv6 /64.
+type Element struct {
+	Prefix  netip.Prefix
+	Timeout Timeout
+	Remove  bool
+}
+
+// A Timeout is how long from now a ban holds. The zero value is invalid, because the kernel takes a timeout of zero for
+// "forever": permanence must be said.
+type Timeout time.Duration
+
+const (
+	// Permanent is the timeout of a ban without end.
+	Permanent Timeout = -1
+
+	// MinTimeout is what a ban gets that has less time left: rounding down to zero would make it permanent.
+	MinTimeout = Timeout(time.Second)
+)
+
+// TimeoutUntil returns how long a ban that ends at until holds from now on: Permanent if until is zero, never less than
+// MinTimeout.
+func TimeoutUntil(until, now time.Time) Timeout {
+	if until.IsZero() {
+		return Permanent
+	}
+	return max(Timeout(until.Sub(now)), MinTimeout)
+}
+
+// Milliseconds returns the timeout in the kernel's unit, 0 for Permanent. It refuses anything else below MinTimeout.
+func (t Timeout) Milliseconds() (uint64, error) {
+	switch {
+	case t == Permanent:
+		return 0, nil
+	case t < MinTimeout:
+		return 0, fmt.Errorf("timeout %v is below one second, and the kernel would take zero for forever", time.Duration(t))
+	}
+	return uint64(time.Duration(t).Milliseconds()), nil
+}
+
+// A Failure is a ban that the kernel refused.
+type Failure struct {
+	Key ban.Key
+	Err error
+}
+
+// A Check is what a look at the kernel's objects, but not their elements, found.
+type Check struct {
+	// Damaged names the objects that are missing or not as they should be, such as "table", "chain ban4", "set ban4_32".
+	Damaged []string
+
+	// Bans is how many bans the kernel holds, expired ones that it has not yet cleared included; -1 if it does not say.
+	Bans int
+}
+
+// A Notice says that somebody else changed something of ours.
+type Notice struct {
+	By string // the process: its name and number, as in "nft[4711]"; empty if unknown
+}
+
+// State is what the kernel holds.
+type State struct {
+	Allow   prefixset.Set
+	Grace   []Element // with the time left
+	Bans    []Held    // in the order of their keys
+	Replies uint64    // packets towards banned addresses that were dropped
+}
+
+// Held is a ban that the kernel holds.
+type Held struct {
+	ban.Key
+	Until time.Time // zero: permanent
+
+	// Packets and Bytes were dropped, in both directions, since the ban began. They stay 0 where the kernel cannot count.
+	Packets, Bytes uint64
+
+	// Unknown says that the kernel held the ban when we came, and no record tells why.
+	Unknown bool
+}

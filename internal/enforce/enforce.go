@@ -1,0 +1,427 @@
+// Package enforce turns bans into kernel state and keeps the two equal.
+//
+// An Enforcer knows what should hold: bans by key, the allow set, grace periods. A Backend knows the packet filter. Between
+// them stands one goroutine, Run: it writes bans in batches, one transaction for all that is waiting; it reads back what the
+// kernel holds; and when somebody else has changed it (nft flush ruleset, a restarted firewall), it puts everything back.
+//
+// The kernel ends bans by itself, so that they end on time even if the daemon is dead. What the kernel holds when the
+// daemon starts is kept: an element without a record stays until its timeout, as a ban of unknown origin.
+//
+// This is also the last line of defence against banning what must never be banned: see Refuse.
+package enforce
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mef/internal/ban"
+	"mef/internal/prefixset"
+)
+
+// Options are what an Enforcer may be told. The zero value works.
+type Options struct {
+	// Allow is the allow set in force from the first transaction on.
+	Allow prefixset.Set
+
+	// OnResult, unless nil, is told what became of the bans of Ban, BanNow and Restore, in order, once for each transaction.
+	// It runs on the enforcer's goroutine: it must not block and not call the Enforcer.
+	OnResult func([]Result)
+
+	// OnVerified, unless nil, is told of verified bans that began to hold, so that the sessions of their peers can be ended.
+	// The same rules apply.
+	OnVerified func([]ban.Key)
+
+	// OnRepair, unless nil, is told when something of ours had to be put back. The same rules apply.
+	OnRepair func(Repair)
+
+	// MaxBans bounds the bans in force; 0 means DefaultMaxBans. When it is reached, the bans with the least time left end.
+	MaxBans int
+
+	Log *slog.Logger // nil: nothing is logged
+}
+
+// DefaultMaxBans is how many bans are in force at most, unless Options say otherwise: about 30 MB of kernel memory.
+const DefaultMaxBans = 200_000
+
+// A Result tells what became of one ban.
+type Result struct {
+	Ban ban.Ban
+
+	// At is when the kernel confirmed it. Until is its end in the kernel: later than Ban.Until if a longer ban of the same key
+	// held already; zero if permanent.
+	At    time.Time
+	Until time.Time
+
+	// Changed is false if the kernel held the ban at least as long already.
+	Changed bool
+
+	// Err says why the ban does not hold: a *RefusedError, or what the kernel said.
+	Err error
+}
+
+// A Repair tells that something of ours had been changed by somebody else and was put back.
+type Repair struct {
+	Time    time.Time
+	Damaged []string // as in Check, and "elements" if bans were missing
+	By      string   // the process that did it, if known
+	Took    time.Duration
+
+	// Stopped says that the same object was damaged three times within a minute: it was not put back, and will not be before
+	// Repair is called.
+	Stopped bool
+	Err     error // why it could not be put back
+}
+
+// Status is how an Enforcer fares. It is kept up to date without asking the kernel.
+type Status struct {
+	Ready      bool   // the first comparison with the kernel is done
+	Problem    string // why the kernel does not hold what it should; empty if all is well
+	Bans       int    // bans that should hold
+	Unknown    int    // of these, found in the kernel without a record
+	Evicted    uint64 // bans that ended early because MaxBans was reached or kernel memory was short
+	Repairs    uint64
+	LastRepair Repair
+}
+
+// ErrStopped is returned once Run has ended.
+var ErrStopped = errors.New("the enforcer is not running")
+
+// An Enforcer keeps bans in force. New makes one, Run does the work, all other methods may be called from any goroutine.
+type Enforcer struct {
+	backend  Backend
+	opt      Options
+	log      *slog.Logger
+	requests chan request
+	done     chan struct{} // closed when Run ends
+	status   atomic.Pointer[Status]
+
+	// What follows belongs to Run.
+	model   *model
+	dirty   bool // the kernel may not hold what it should
+	report  Status
+	repairs map[string][]time.Time // by object: when it was repaired within the last minute
+	paused  time.Time              // repairs are stopped until then
+}
+
+// A request is work for Run: bans, or something to do between two transactions.
+type request struct {
+	bans    []ban.Ban
+	force   bool
+	results chan<- []Result // nil, or with room for one message
+
+	do func(context.Context)
+}
+
+const (
+	// queueLength is how many requests may wait. A caller that finds the queue full waits.
+	queueLength = 1024
+
+	// maxBatch is how many waiting bans are written in one transaction at most.
+	maxBatch = 10_000
+
+	// quiet is how long nobody must have changed anything before we mend: reloading a firewall takes several transactions.
+	// mendWithin is how long that may be put off.
+	quiet      = 50 * time.Millisecond
+	mendWithin = 500 * time.Millisecond
+
+	// checkEvery is how often the kernel is looked at unasked; retryEvery, how often while it does not hold what it should.
+	checkEvery = 30 * time.Second
+	retryEvery = time.Second
+)
+
+// New returns an Enforcer over b. Restore may be called before Run; everything else waits for Run.
+func New(b Backend, opt Options) *Enforcer {
+	if opt.MaxBans == 0 {
+		opt.MaxBans = DefaultMaxBans
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Enforcer{
+		backend:  b,
+		opt:      opt,
+		log:      opt.Log,
+		requests: make(chan request, queueLength),
+		done:     make(chan struct{}),
+		model:    newModel(opt.Allow),
+		repairs:  map[string][]time.Time{},
+	}
+	e.status.Store(&Status{})
+	return e
+}
+
+// Restore tells, before Run, which bans were in force when the daemon last ran. Those that are over are dropped. The first
+// transaction merges the others with what the kernel holds: of two ends the later one counts.
+func (e *Enforcer) Restore(bans []ban.Ban) {
+	now := time.Now()
+	var results []Result
+	for _, b := range bans {
+		if !b.Permanent() && !b.Until.After(now) {
+			continue
+		}
+		// An operator's word was checked when the ban was made, and stays.
+		if r := e.model.add(b, now, true); r.Err != nil {
+			results = append(results, r)
+		}
+	}
+	e.tell(results)
+}
+
+// Run keeps the kernel equal to what should hold, until ctx is done; it then returns nil and leaves everything in force. It
+// returns an error only if the kernel cannot be made ready at the start; later trouble is logged, shown by Status, and tried
+// again.
+func (e *Enforcer) Run(ctx context.Context) error {
+	defer close(e.done)
+	if err := e.reconcile(ctx, "", true); err != nil {
+		return err
+	}
+	e.report.Ready = true
+	e.publish()
+	notices := make(chan Notice, 1)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { e.watch(ctx, notices); return nil })
+	g.Go(func() error { e.loop(ctx, notices); return nil })
+	return g.Wait()
+}
+
+// watch hands over notices; while one waits, the next adds nothing to it.
+func (e *Enforcer) watch(ctx context.Context, notices chan<- Notice) {
+	for ctx.Err() == nil {
+		err := e.backend.Watch(ctx, func(n Notice) {
+			select {
+			case notices <- n:
+			default:
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			e.log.Warn("watching the packet filter for changes ended; trying again", "err", err)
+			wait(ctx, retryEvery)
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
+	check := time.NewTimer(checkEvery)
+	defer check.Stop()
+	mend := time.NewTimer(0)
+	defer mend.Stop()
+	var deadline time.Time // of mending; zero if there is nothing to mend
+	var by string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-e.requests:
+			e.serve(ctx, r)
+		case n := <-notices:
+			now := time.Now()
+			if deadline.IsZero() {
+				deadline, by = now.Add(mendWithin), ""
+			}
+			if n.By != "" {
+				by = n.By
+			}
+			mend.Reset(min(quiet, deadline.Sub(now)))
+		case <-mend.C:
+			if !deadline.IsZero() {
+				deadline = time.Time{}
+				e.settle(ctx, by, true)
+			}
+		case <-check.C:
+			e.model.prune(time.Now())
+			e.settle(ctx, "", e.dirty)
+		}
+		check.Reset(e.nextCheck())
+		e.publish()
+	}
+}
+
+func (e *Enforcer) nextCheck() time.Duration {
+	if e.dirty {
+		return retryEvery
+	}
+	return checkEvery
+}
+
+// serve does a request, and with it all bans that wait behind it.
+func (e *Enforcer) serve(ctx context.Context, r request) {
+	for {
+		if r.do != nil {
+			r.do(ctx)
+			return
+		}
+		batch := []request{r}
+		count := len(r.bans)
+		next := request{}
+		for count < maxBatch && next.do == nil {
+			select {
+			case next = <-e.requests:
+			default:
+				e.ban(ctx, batch)
+				return
+			}
+			if next.do == nil {
+				batch = append(batch, next)
+				count += len(next.bans)
+			}
+		}
+		e.ban(ctx, batch)
+		if next.do == nil {
+			return
+		}
+		r = next
+	}
+}
+
+// Ban queues bans and returns; OnResult hears what became of them. While the queue is full it blocks: a ban is never
+// dropped, and a caller that waits slows down its sources, which keep their lines. It returns an error only if ctx or Run is
+// done. A ban that is in force already is extended if the new one ends later, and never shortened.
+func (e *Enforcer) Ban(ctx context.Context, bans ...ban.Ban) error {
+	if len(bans) == 0 {
+		return nil
+	}
+	return e.send(ctx, request{bans: slices.Clone(bans)})
+}
+
+// BanNow puts bans in force and returns what became of each, in order. With force, prefixes wider than /16 or IPv6 /32 are
+// accepted too.
+func (e *Enforcer) BanNow(ctx context.Context, force bool, bans ...ban.Ban) ([]Result, error) {
+	results := make(chan []Result, 1)
+	if err := e.send(ctx, request{bans: slices.Clone(bans), force: force, results: results}); err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-results:
+		return r, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-e.done:
+		return nil, ErrStopped
+	}
+}
+
+func (e *Enforcer) send(ctx context.Context, r request) error {
+	select {
+	case e.requests <- r:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.done:
+		return ErrStopped
+	}
+}
+
+// call runs fn between two transactions and returns its error.
+func (e *Enforcer) call(ctx context.Context, fn func(context.Context) error) error {
+	result := make(chan error, 1)
+	if err := e.send(ctx, request{do: func(ctx context.Context) { result <- fn(ctx) }}); err != nil {
+		return err
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.done:
+		return ErrStopped
+	}
+}
+
+// Unban lifts bans. It returns nil only after a look at the kernel showed that none of them is in force any more. If grace is
+// positive, no ban touches the same addresses for that long, except one made by hand; it covers IPv4 addresses and IPv6
+// prefixes of /64 and longer. Lifting a ban that is not in force is no error.
+func (e *Enforcer) Unban(ctx context.Context, grace time.Duration, keys ...ban.Key) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	return e.call(ctx, func(ctx context.Context) error { return e.unban(ctx, grace, keys) })
+}
+
+// Grace keeps every ban off the addresses for the given time (IPv6: off their /64).
+func (e *Enforcer) Grace(ctx context.Context, d time.Duration, addrs ...netip.Addr) error {
+	return e.call(ctx, func(ctx context.Context) error {
+		var c Changes
+		for _, a := range addrs {
+			if p, ok := gracePrefix(netip.PrefixFrom(a.WithZone(""), a.BitLen())); ok {
+				c.Grace = append(c.Grace, e.model.grant(p, d, time.Now()))
+			}
+		}
+		return e.apply(ctx, c)
+	})
+}
+
+// Allow replaces the addresses that no ban touches.
+func (e *Enforcer) Allow(ctx context.Context, set prefixset.Set) error {
+	return e.call(ctx, func(ctx context.Context) error {
+		if set.Equal(e.model.allow) {
+			return nil
+		}
+		e.model.allow = set
+		return e.apply(ctx, Changes{Allow: &set})
+	})
+}
+
+// Flush lifts every ban, and returns nil only after a look at the kernel showed that none is in force.
+func (e *Enforcer) Flush(ctx context.Context) error {
+	return e.call(ctx, func(ctx context.Context) error {
+		state, err := e.backend.Held(ctx)
+		if err != nil {
+			return err
+		}
+		e.model.adopt(state, time.Now())
+		return e.unban(ctx, 0, e.model.keys())
+	})
+}
+
+// Held reads back what the kernel holds of the keys, or everything if there are none.
+func (e *Enforcer) Held(ctx context.Context, keys ...ban.Key) (State, error) {
+	var state State
+	err := e.call(ctx, func(ctx context.Context) (err error) {
+		state, err = e.backend.Held(ctx, keys...)
+		e.model.count(state)
+		return err
+	})
+	return state, err
+}
+
+// Repair compares the kernel with what should hold and puts back what is missing, even after repairs were stopped.
+func (e *Enforcer) Repair(ctx context.Context) error {
+	return e.call(ctx, func(ctx context.Context) error {
+		e.paused = time.Time{}
+		clear(e.repairs)
+		return e.settle(ctx, "", true)
+	})
+}
+
+// Status returns how the enforcer fares. It never waits.
+func (e *Enforcer) Status() Status { return *e.status.Load() }
+
+// publish makes what Status returns.
+func (e *Enforcer) publish() {
+	s := e.report
+	s.Bans, s.Unknown = len(e.model.bans), e.model.unknown
+	e.status.Store(&s)
+}
+
+// tell passes results on.
+func (e *Enforcer) tell(results []Result) {
+	if len(results) > 0 && e.opt.OnResult != nil {
+		e.opt.OnResult(results)
+	}
+}

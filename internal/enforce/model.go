@@ -1,0 +1,248 @@
+package enforce
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/prefixset"
+)
+
+// A model is what should hold.
+type model struct {
+	allow   prefixset.Set
+	grace   map[netip.Prefix]time.Time
+	bans    map[ban.Key]entry
+	unknown int // how many entries are of unknown origin
+}
+
+// An entry is what is known of a ban in force. There may be very many.
+type entry struct {
+	until   int64 // Unix time in ns; forever if permanent
+	unknown bool
+
+	// The kernel's counters start again when an element is replaced: before is what earlier elements had counted, last what
+	// the present one had when it was last read.
+	before, last traffic
+}
+
+type traffic struct{ packets, bytes uint64 }
+
+// forever compares as later than every time.
+const forever = 1<<63 - 1
+
+// slack is how far the end of an element in the kernel may be from the one that should be: it is told as a duration, which
+// is a little old when it arrives.
+const slack = int64(2 * time.Second)
+
+// maxUnverified is how long a ban lasts at most if its source can be forged.
+const maxUnverified = 10 * time.Minute
+
+func newModel(allow prefixset.Set) *model {
+	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: map[ban.Key]entry{}}
+}
+
+func untilOf(t time.Time) int64 {
+	if t.IsZero() {
+		return forever
+	}
+	return t.UnixNano()
+}
+
+func (e entry) time() time.Time {
+	if e.until == forever {
+		return time.Time{}
+	}
+	return time.Unix(0, e.until)
+}
+
+func (e entry) timeout(now time.Time) Timeout { return TimeoutUntil(e.time(), now) }
+
+// add puts a ban into the model, or extends it. The result lacks only At.
+func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
+	b.Key = Normalize(b.Key)
+	if err := Refuse(b.Key, force); err != nil {
+		return Result{Ban: b, Err: err}
+	}
+	until := untilOf(b.Until)
+	if b.Class == ban.Unverified {
+		until = min(until, now.Add(maxUnverified).UnixNano())
+	}
+	old, held := m.bans[b.Key]
+	if held && old.unknown {
+		m.unknown--
+		old.unknown = false // now there is a record
+	}
+	changed := !held || until > old.until
+	if changed {
+		old.until = until
+	}
+	m.bans[b.Key] = old
+	return Result{Ban: b, Until: old.time(), Changed: changed}
+}
+
+func (m *model) remove(k ban.Key) {
+	if m.bans[k].unknown {
+		m.unknown--
+	}
+	delete(m.bans, k)
+}
+
+func (m *model) keys() []ban.Key { return slices.Collect(maps.Keys(m.bans)) }
+
+// prune forgets what is over.
+func (m *model) prune(now time.Time) {
+	for k, e := range m.bans {
+		if e.until <= now.UnixNano() {
+			m.remove(k)
+		}
+	}
+	maps.DeleteFunc(m.grace, func(_ netip.Prefix, until time.Time) bool { return !until.After(now) })
+}
+
+// evict forgets the bans with the least time left until at most limit are in force, and returns them. Permanent bans stay.
+func (m *model) evict(limit int) []ban.Key {
+	if len(m.bans) <= limit {
+		return nil
+	}
+	type end struct {
+		key   ban.Key
+		until int64
+	}
+	var ends []end
+	for k, e := range m.bans {
+		if e.until != forever {
+			ends = append(ends, end{k, e.until})
+		}
+	}
+	slices.SortFunc(ends, func(a, b end) int { return cmp.Or(cmp.Compare(a.until, b.until), a.key.Compare(b.key)) })
+	ends = ends[:min(len(ends), len(m.bans)-limit)]
+	keys := make([]ban.Key, len(ends))
+	for i, end := range ends {
+		keys[i] = end.key
+		m.remove(end.key)
+	}
+	return keys
+}
+
+// grant begins a grace period and returns the change that makes it hold.
+func (m *model) grant(p netip.Prefix, d time.Duration, now time.Time) Element {
+	until := now.Add(d)
+	if old := m.grace[p]; old.After(until) {
+		until = old
+	}
+	m.grace[p] = until
+	return Element{Prefix: p, Timeout: TimeoutUntil(until, now)}
+}
+
+// revoke ends the grace periods within p and returns the changes that do so.
+func (m *model) revoke(p netip.Prefix) []Element {
+	var gone []Element
+	for g := range m.grace {
+		if g.Overlaps(p) {
+			delete(m.grace, g)
+			gone = append(gone, Element{Prefix: g, Remove: true})
+		}
+	}
+	return gone
+}
+
+// adopt takes over what the kernel holds beyond the model: bans without a record, and later ends. It returns the bans that
+// must not be there.
+func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
+	for _, h := range s.Bans {
+		// The width of a ban that somebody made by hand is his business; what is never banned is ours.
+		if Refuse(h.Key, true) != nil {
+			wrong = append(wrong, h.Key)
+			continue
+		}
+		until := untilOf(h.Until)
+		old, ok := m.bans[h.Key]
+		switch {
+		case !ok:
+			m.bans[h.Key] = entry{until: until, unknown: true}
+			m.unknown++
+		case until > old.until+slack:
+			old.until = until
+			m.bans[h.Key] = old
+		}
+	}
+	for _, g := range s.Grace {
+		if until := now.Add(time.Duration(g.Timeout)); until.After(m.grace[g.Prefix]) {
+			m.grace[g.Prefix] = until
+		}
+	}
+	return wrong
+}
+
+// all returns the changes that make everything hold from nothing.
+func (m *model) all(now time.Time) Changes {
+	allow := m.allow
+	c := Changes{Allow: &allow, Bans: make([]Change, 0, len(m.bans))}
+	for p, until := range m.grace {
+		c.Grace = append(c.Grace, Element{Prefix: p, Timeout: TimeoutUntil(until, now)})
+	}
+	for k, e := range m.bans {
+		if e.until > now.UnixNano() {
+			c.Bans = append(c.Bans, Change{Key: k, Timeout: e.timeout(now)})
+		}
+	}
+	return c
+}
+
+// missing returns the changes that make everything hold beside what s holds.
+func (m *model) missing(s State, now time.Time) Changes {
+	var c Changes
+	if !s.Allow.Equal(m.allow) {
+		allow := m.allow
+		c.Allow = &allow
+	}
+	grace := map[netip.Prefix]bool{}
+	for _, g := range s.Grace {
+		grace[g.Prefix] = true
+	}
+	for p, until := range m.grace {
+		if !grace[p] && until.After(now.Add(time.Second)) {
+			c.Grace = append(c.Grace, Element{Prefix: p, Timeout: TimeoutUntil(until, now)})
+		}
+	}
+	held := make(map[ban.Key]int64, len(s.Bans))
+	for _, h := range s.Bans {
+		held[h.Key] = untilOf(h.Until)
+	}
+	for k, e := range m.bans {
+		until, ok := held[k]
+		over := e.until <= now.UnixNano()+slack // what ends this moment is not worth mending
+		if !ok && !over || ok && e.until > until && e.until-until > slack {
+			c.Bans = append(c.Bans, Change{Key: k, Timeout: e.timeout(now)})
+		}
+	}
+	return c
+}
+
+func (c Changes) empty() bool { return c.Allow == nil && len(c.Grace) == 0 && len(c.Bans) == 0 }
+
+// count completes the counters of s by what earlier elements had counted, and says which bans are of unknown origin.
+func (m *model) count(s State) {
+	for i := range s.Bans {
+		h := &s.Bans[i]
+		e, ok := m.bans[h.Key]
+		if !ok {
+			h.Unknown = true
+			continue
+		}
+		now := traffic{h.Packets, h.Bytes}
+		if now.packets < e.last.packets {
+			e.before.packets += e.last.packets
+			e.before.bytes += e.last.bytes
+		}
+		e.last = now
+		m.bans[h.Key] = e
+		h.Packets += e.before.packets
+		h.Bytes += e.before.bytes
+		h.Unknown = e.unknown
+	}
+}

@@ -1,0 +1,319 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"mef/internal/ban"
+)
+
+const (
+	// After maxRepairs repairs of one object within repairWindow somebody is undoing our work on purpose: we stop for a while
+	// and say so, instead of fighting.
+	maxRepairs   = 3
+	repairWindow = time.Minute
+	repairPause  = 10 * time.Minute
+)
+
+// ban puts a batch of bans in force in one transaction and tells what became of each.
+func (e *Enforcer) ban(ctx context.Context, batch []request) {
+	now := time.Now()
+	var results []Result
+	var c Changes
+	begun := map[ban.Key]bool{}
+	for _, r := range batch {
+		for _, b := range r.bans {
+			result := e.model.add(b, now, r.force)
+			results = append(results, result)
+			if result.Err != nil {
+				continue
+			}
+			if result.Changed {
+				begun[result.Ban.Key] = true
+			}
+			if b.Rule == manualRule {
+				c.Grace = append(c.Grace, e.model.revoke(result.Ban.Prefix)...)
+			}
+		}
+	}
+	c.Bans = e.makeRoom(begun)
+	for k := range begun {
+		c.Bans = append(c.Bans, Change{Key: k, Timeout: e.model.bans[k].timeout(now)})
+	}
+	failed, err := e.applyBans(ctx, c)
+	at := time.Now()
+	for i := range results {
+		r := &results[i]
+		switch {
+		case r.Err != nil:
+		case err != nil:
+			r.Err = fmt.Errorf("ban %s: %w", r.Ban.Key, err)
+		case failed[r.Ban.Key] != nil:
+			r.Err = fmt.Errorf("ban %s: %w", r.Ban.Key, failed[r.Ban.Key])
+		default:
+			r.At, r.Until = at, e.model.bans[r.Ban.Key].time()
+		}
+	}
+	e.hand(batch, results)
+	e.tell(results)
+	e.tellVerified(results)
+}
+
+// manualRule is the rule of bans that an operator made.
+const manualRule = "manual"
+
+// makeRoom ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
+// begun is not begun after all.
+func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
+	if len(e.model.bans) <= e.opt.MaxBans {
+		return nil
+	}
+	var out []Change
+	// A little more than needed, so that this does not happen again with every ban.
+	for _, k := range e.model.evict(e.opt.MaxBans - e.opt.MaxBans/100) {
+		if !begun[k] {
+			out = append(out, Change{Key: k, Remove: true})
+		}
+		delete(begun, k)
+		e.report.Evicted++
+	}
+	e.log.Warn("too many bans: those with the least time left ended early", "max", e.opt.MaxBans, "ended", len(out))
+	return out
+}
+
+// applyBans makes changes hold. If the transaction fails, our objects may be damaged: it then rebuilds everything.
+func (e *Enforcer) applyBans(ctx context.Context, c Changes) (map[ban.Key]error, error) {
+	if c.empty() {
+		return nil, nil
+	}
+	failures, err := e.backend.Apply(ctx, c)
+	if err != nil {
+		e.log.Warn("writing bans failed; comparing with the kernel", "err", err)
+		e.dirty = true
+		return nil, e.settle(ctx, "", true)
+	}
+	return e.handle(ctx, failures), nil
+}
+
+// handle deals with bans that the kernel refused. Where memory was short it ends the bans with the least time left and tries
+// once more. The rest is taken out of the model.
+func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]error {
+	if len(failures) == 0 {
+		return nil
+	}
+	if slices.ContainsFunc(failures, func(f Failure) bool { return isFull(f.Err) }) {
+		failures = e.retry(ctx, failures)
+	}
+	failed := map[ban.Key]error{}
+	for _, f := range failures {
+		failed[f.Key] = f.Err
+		e.model.remove(f.Key)
+		e.log.Error("the kernel refused a ban", "ban", f.Key.String(), "err", f.Err)
+	}
+	return failed
+}
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) }
+
+func (e *Enforcer) retry(ctx context.Context, failures []Failure) []Failure {
+	now := time.Now()
+	again := map[ban.Key]bool{}
+	for _, f := range failures {
+		again[f.Key] = true
+	}
+	var c Changes
+	for _, k := range e.model.evict(len(e.model.bans) - len(failures)) {
+		e.report.Evicted++
+		if !again[k] {
+			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
+		}
+	}
+	e.log.Warn("the kernel has no room: bans with the least time left ended early", "ended", len(c.Bans))
+	var gone []Failure
+	for _, f := range failures {
+		if entry, ok := e.model.bans[f.Key]; ok {
+			c.Bans = append(c.Bans, Change{Key: f.Key, Timeout: entry.timeout(now)})
+		} else {
+			gone = append(gone, f)
+		}
+	}
+	still, err := e.backend.Apply(ctx, c)
+	if err != nil {
+		return failures
+	}
+	return append(gone, still...)
+}
+
+// hand gives every request the results of its own bans.
+func (e *Enforcer) hand(batch []request, results []Result) {
+	for _, r := range batch {
+		mine := results[:len(r.bans)]
+		results = results[len(r.bans):]
+		if r.results != nil {
+			r.results <- slices.Clone(mine)
+		}
+	}
+}
+
+func (e *Enforcer) tellVerified(results []Result) {
+	if e.opt.OnVerified == nil {
+		return
+	}
+	var keys []ban.Key
+	for _, r := range results {
+		if r.Err == nil && r.Changed && r.Ban.Class == ban.Verified {
+			keys = append(keys, r.Ban.Key)
+		}
+	}
+	if len(keys) > 0 {
+		e.opt.OnVerified(keys)
+	}
+}
+
+// apply makes changes other than new bans hold.
+func (e *Enforcer) apply(ctx context.Context, c Changes) error {
+	_, err := e.applyBans(ctx, c)
+	return err
+}
+
+func (e *Enforcer) unban(ctx context.Context, grace time.Duration, keys []ban.Key) error {
+	now := time.Now()
+	var c Changes
+	for i, k := range keys {
+		keys[i] = Normalize(k)
+		c.Bans = append(c.Bans, Change{Key: keys[i], Remove: true})
+		e.model.remove(keys[i])
+		if p, ok := gracePrefix(k.Prefix); ok && grace > 0 {
+			c.Grace = append(c.Grace, e.model.grant(p, grace, now))
+		}
+	}
+	if err := e.apply(ctx, c); err != nil {
+		return fmt.Errorf("lift bans: %w", err)
+	}
+	state, err := e.backend.Held(ctx, keys...)
+	if err != nil {
+		return fmt.Errorf("read back lifted bans: %w", err)
+	}
+	if len(state.Bans) > 0 {
+		return fmt.Errorf("ban %s is still in force after it was lifted", state.Bans[0].Key)
+	}
+	return nil
+}
+
+// settle reconciles and notes whether that worked.
+func (e *Enforcer) settle(ctx context.Context, by string, deep bool) error {
+	err := e.reconcile(ctx, by, deep)
+	switch {
+	case err == nil:
+		e.dirty, e.report.Problem = false, ""
+	case ctx.Err() == nil:
+		if e.report.Problem != err.Error() {
+			e.log.Error("the kernel does not hold what it should", "err", err)
+		}
+		e.dirty, e.report.Problem = true, err.Error()
+	}
+	return err
+}
+
+// reconcile compares the kernel with what should hold and puts back what is missing: single bans one by one, anything else by
+// rebuilding all of it. Without deep it reads no elements unless their number shows that some are missing. By is who changed
+// something, if known.
+func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
+	began := time.Now()
+	check, err := e.backend.Check(ctx)
+	if err != nil {
+		return err
+	}
+	e.model.prune(began)
+	if len(check.Damaged) == 0 && !deep && (check.Bans < 0 || check.Bans >= len(e.model.bans)) {
+		return nil
+	}
+	state, err := e.backend.Held(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	wrong := e.model.adopt(state, now)
+	e.model.count(State{Bans: slices.Clone(state.Bans)})
+	c := e.model.missing(state, now)
+	damaged := check.Damaged
+	if !c.empty() {
+		damaged = append(slices.Clone(damaged), "elements")
+	}
+	for _, k := range wrong {
+		c.Bans = append(c.Bans, Change{Key: k, Remove: true})
+	}
+	if len(damaged) == 0 && c.empty() {
+		return nil
+	}
+	if err := e.mayRepair(damaged, by, now); err != nil {
+		return err
+	}
+	var failures []Failure
+	if len(check.Damaged) > 0 {
+		failures, err = e.backend.Rebuild(ctx, e.model.all(now))
+	} else {
+		failures, err = e.backend.Apply(ctx, c)
+	}
+	e.handle(ctx, failures)
+	e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Took: time.Since(began), Err: err})
+	return err
+}
+
+// mayRepair counts repairs by object and returns an error if somebody keeps undoing them. Making the kernel ready at the start
+// is none.
+func (e *Enforcer) mayRepair(damaged []string, by string, now time.Time) error {
+	if !e.report.Ready || e.dirty && e.paused.IsZero() {
+		return nil
+	}
+	if now.Before(e.paused) {
+		return e.stoppedError(damaged, by)
+	}
+	e.paused = time.Time{}
+	for _, object := range damaged {
+		times := slices.DeleteFunc(e.repairs[object], func(t time.Time) bool { return now.Sub(t) > repairWindow })
+		e.repairs[object] = append(times, now)
+		if len(times) >= maxRepairs {
+			e.paused = now.Add(repairPause)
+			e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Stopped: true})
+			return e.stoppedError(damaged, by)
+		}
+	}
+	return nil
+}
+
+func (e *Enforcer) stoppedError(damaged []string, by string) error {
+	if by == "" {
+		by = e.report.LastRepair.By
+	}
+	if by == "" {
+		by = "somebody"
+	}
+	return fmt.Errorf("%s keeps changing our %s: repairs are stopped until %s", by, strings.Join(damaged, ", "),
+		e.paused.Format(time.TimeOnly))
+}
+
+// noteRepair counts, logs and tells a repair, unless it was the first of all, which makes the kernel ready.
+func (e *Enforcer) noteRepair(r Repair) {
+	if !e.report.Ready {
+		return
+	}
+	e.report.LastRepair = r
+	switch {
+	case r.Stopped:
+		e.log.Error("repairs stopped: somebody keeps undoing them", "damaged", r.Damaged, "by", r.By)
+	case r.Err != nil:
+		e.log.Error("repair did not succeed", "damaged", r.Damaged, "by", r.By, "err", r.Err)
+	default:
+		e.report.Repairs++
+		e.log.Warn("put back what somebody else had changed", "damaged", r.Damaged, "by", r.By, "took", r.Took)
+	}
+	if e.opt.OnRepair != nil {
+		e.opt.OnRepair(r)
+	}
+}
