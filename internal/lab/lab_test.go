@@ -1,0 +1,189 @@
+//go:build integration
+
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/lab"
+)
+
+// world is the one in which the tests run; missing says why there is none.
+var (
+	world   *lab.World
+	missing error
+)
+
+func TestMain(m *testing.M) {
+	if lab.Inside() {
+		world, missing = lab.New()
+		os.Exit(m.Run())
+	}
+	code, err := lab.Enter()
+	if err != nil {
+		missing = err
+		os.Exit(m.Run())
+	}
+	if left, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/mef-lab-%d", os.Getpid())); left != nil {
+		fmt.Fprintf(os.Stderr, "the world left %s behind\n", left)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+// enter returns the world, and skips the test where there can be none (or fails it, with CI=true).
+func enter(t *testing.T) (context.Context, *lab.World) {
+	t.Helper()
+	if missing != nil && os.Getenv("CI") == "true" {
+		t.Fatalf("no private world on this machine: %v", missing)
+	} else if missing != nil {
+		t.Skipf("no private world on this machine: %v", missing)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx, world
+}
+
+// serve runs daemons for the length of the test.
+func serve(t *testing.T, ctx context.Context, starts ...func(context.Context) (*lab.Process, error)) {
+	t.Helper()
+	for _, start := range starts {
+		p, err := start(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := p.Stop(os.Kill); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// journal waits until text stands in a message of the journal whose field has a value: "_SYSTEMD_UNIT=ssh.service".
+func journal(t *testing.T, ctx context.Context, w *lab.World, field, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		out, err := w.Run(ctx, lab.Command{Path: "/usr/bin/journalctl", Args: []string{"--output=cat", field}})
+		if err == nil && strings.Contains(out, text) {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("journal of %s has no %q: %v\n%s", field, text, err, out)
+		}
+	}
+}
+
+func TestDaemonsLogWhatClientsDo(t *testing.T) {
+	ctx, w := enter(t)
+	serve(t, ctx, w.StartJournal, w.StartSSH, w.StartDovecot, w.StartVSFTPD)
+	const wrong = "not alice's password"
+	for _, from := range []string{"203.0.113.7", "2001:db8:bad0::7"} {
+		t.Run(from, func(t *testing.T) {
+			t.Run("ssh", func(t *testing.T) {
+				c := w.Client(from)
+				if _, err := c.SSH(ctx, lab.SSHPort, "alice", wrong, ""); !errors.Is(err, lab.ErrDenied) {
+					t.Errorf("wrong password: %v, want ErrDenied", err)
+				}
+				journal(t, ctx, w, "_SYSTEMD_UNIT=ssh.service", "Failed password for alice from "+from+" port ")
+				out, err := c.SSH(ctx, lab.SSHPort, "alice", lab.Alice.Password, "id -un")
+				if err != nil || out != "alice\n" {
+					t.Errorf("right password, command id -un: %q, %v; want alice", out, err)
+				}
+				journal(t, ctx, w, "_SYSTEMD_UNIT=ssh.service", "Accepted password for alice from "+from+" port ")
+			})
+			t.Run("imap", func(t *testing.T) {
+				c := w.Client(from)
+				if err := c.IMAP(ctx, "alice", wrong); !errors.Is(err, lab.ErrDenied) {
+					t.Errorf("wrong password: %v, want ErrDenied", err)
+				}
+				journal(t, ctx, w, "_SYSTEMD_UNIT=dovecot.service", "user=<alice>, method=PLAIN, rip="+from+", lip="+c.Server().String())
+				if err := c.IMAP(ctx, "alice", lab.Alice.Password); err != nil {
+					t.Errorf("right password: %v", err)
+				}
+			})
+			t.Run("ftp", func(t *testing.T) {
+				c := w.Client(from)
+				if err := c.FTP(ctx, "alice", wrong); !errors.Is(err, lab.ErrDenied) {
+					t.Errorf("wrong password: %v, want ErrDenied", err)
+				}
+				if err := c.FTP(ctx, "alice", lab.Alice.Password); err != nil {
+					t.Errorf("right password: %v", err)
+				}
+				log, err := os.ReadFile("/var/log/vsftpd.log")
+				if err != nil || !strings.Contains(string(log), from+`"`) {
+					t.Errorf("vsftpd.log does not name %s: %v\n%s", from, err, log)
+				}
+			})
+		})
+	}
+}
+
+func TestJournalKnowsWhoLogs(t *testing.T) {
+	ctx, w := enter(t)
+	serve(t, ctx, w.StartJournal)
+	for name, tt := range map[string]struct {
+		as    *lab.Account
+		unit  string
+		field string
+	}{
+		"root":       {nil, "system.slice/ssh.service", "_UID=0"},
+		"local user": {&lab.Mallory, lab.Mallory.Session(), "_UID=1001"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The kernel hands the user over with the message. The unit is looked up later, when logger may have ended.
+			logger := lab.Command{Path: "/usr/bin/logger", Args: []string{"-t", "sshd", name + " was here"}, As: tt.as, Unit: tt.unit}
+			if _, err := w.Run(ctx, logger); err != nil {
+				t.Fatal(err)
+			}
+			journal(t, ctx, w, tt.field, name+" was here")
+		})
+	}
+}
+
+func TestProbeTellsSilenceFromRefusal(t *testing.T) {
+	ctx, w := enter(t)
+	serve(t, ctx, w.StartJournal, w.StartSSH)
+	drop := "add table inet t; add chain inet t in { type filter hook prerouting priority -350; }; " +
+		"add rule inet t in ip saddr 203.0.113.66 drop; add rule inet t in ip6 saddr 2001:db8:bad6::/64 drop"
+	if _, err := w.Run(ctx, lab.Command{Path: "/usr/sbin/nft", Args: []string{drop}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := w.Run(context.Background(), lab.Command{Path: "/usr/sbin/nft", Args: []string{"delete table inet t"}}); err != nil {
+			t.Error(err)
+		}
+	})
+	for name, tt := range map[string]struct {
+		client lab.Client
+		port   int
+		want   lab.Outcome
+	}{
+		"open, v4":        {w.Client("203.0.113.7"), lab.SSHPort, lab.Reached},
+		"open, v6":        {w.Client("2001:db8:bad0::7"), lab.SSHPort, lab.Reached},
+		"open, same link": {lab.Client{At: w.Internet, From: lab.Neighbor6}, lab.SSHPort, lab.Reached},
+		"closed, v4":      {w.Client("198.51.100.7"), 9, lab.Refused},
+		"closed, v6":      {w.Client("2001:db8:900d::7"), 9, lab.Refused},
+		"dropped, v4":     {w.Client("203.0.113.66"), lab.SSHPort, lab.TimedOut},
+		"dropped, v6":     {w.Client("2001:db8:bad6::9:9"), lab.SSHPort, lab.TimedOut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			patience := 5 * time.Second
+			if tt.want == lab.TimedOut {
+				patience = 300 * time.Millisecond
+			}
+			if got, err := tt.client.Probe(ctx, tt.port, patience); got != tt.want || err != nil {
+				t.Errorf("Probe = %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}

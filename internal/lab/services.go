@@ -1,0 +1,213 @@
+//go:build linux
+
+package lab
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// The ports of the daemons.
+const (
+	FTPPort  = 21
+	SSHPort  = 22
+	IMAPPort = 143
+)
+
+// StartJournal starts systemd-journald, which keeps its journal in memory. The world's /dev/log is its.
+func (w *World) StartJournal(ctx context.Context) (*Process, error) {
+	var id [16]byte
+	rand.Read(id[:])
+	err := writeFiles(map[string]string{
+		"/etc/machine-id": hex.EncodeToString(id[:]) + "\n",
+		// Kernel messages and the audit system are the host's: leave both alone.
+		"/etc/systemd/journald.conf": "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=\nForwardToWall=no\n",
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range []string{"/run/systemd/journal", "/run/log/journal"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	p, err := w.Start(Command{Path: "/lib/systemd/systemd-journald", Unit: "system.slice/systemd-journald.service"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error {
+		conn, err := net.Dial("unixgram", "/dev/log")
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// sshdConfig is Debian's, but for the limit on unauthenticated connections: attackers here are many and quick.
+const sshdConfig = `Port %d
+HostKey %s
+UsePAM yes
+KbdInteractiveAuthentication no
+X11Forwarding no
+PrintMotd no
+MaxStartups 200
+PidFile none
+`
+
+// pam is enough for every service here: the password decides, at once. Debian's pam_unix would let every wrong guess wait for
+// two seconds, which only makes the show longer.
+const pam = "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_unix.so\n"
+
+// StartSSH starts an OpenSSH server.
+func (w *World) StartSSH(ctx context.Context) (*Process, error) {
+	key, err := newHostKey()
+	if err != nil {
+		return nil, err
+	}
+	const keyFile = "/etc/ssh/ssh_host_ed25519_key"
+	err = writeFiles(map[string]string{
+		"/etc/ssh/sshd_config": fmt.Sprintf(sshdConfig, SSHPort, keyFile),
+		"/etc/pam.d/sshd":      pam,
+		keyFile:                key,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{Path: "/usr/sbin/sshd", Args: []string{"-D"}, Unit: "system.slice/ssh.service"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(SSHPort) })
+}
+
+// StartOwnSSH starts an sshd that a local user runs for himself on a port of his choice. It logs as the system's does.
+func (w *World) StartOwnSSH(ctx context.Context, as Account, port int) (*Process, error) {
+	key, err := newHostKey()
+	if err != nil {
+		return nil, err
+	}
+	keyFile, config := as.Home()+"/own_key", as.Home()+"/sshd_config"
+	text := fmt.Sprintf("Port %d\nHostKey %s\nUsePAM no\nStrictModes no\nPidFile none\n", port, keyFile)
+	if err := writeFiles(map[string]string{config: text, keyFile: key}); err != nil {
+		return nil, err
+	}
+	if err := os.Chown(keyFile, as.UID, as.UID); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{Path: "/usr/sbin/sshd", Args: []string{"-D", "-f", config}, Unit: as.Session(), As: &as})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(port) })
+}
+
+func newHostKey() (string, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(block)), nil
+}
+
+// dovecotConfig is in the format of Dovecot 2.3. Logging is left at its default, syslog.
+const dovecotConfig = `protocols = imap
+listen = *, ::
+ssl = no
+disable_plaintext_auth = no
+mail_location = maildir:~/Maildir
+first_valid_uid = 1000
+passdb {
+  driver = pam
+  args = failure_show_msg=yes dovecot
+}
+userdb {
+  driver = passwd
+}
+`
+
+// StartDovecot starts a Dovecot that serves IMAP.
+func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
+	err := writeFiles(map[string]string{"/etc/dovecot/dovecot.conf": dovecotConfig, "/etc/pam.d/dovecot": pam})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range []string{"/run/dovecot", "/var/lib/dovecot"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	p, err := w.Start(Command{Path: "/usr/sbin/dovecot", Args: []string{"-F"}, Unit: "system.slice/dovecot.service"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(IMAPPort) })
+}
+
+// vsftpdConfig is Debian's, without what needs files of the host.
+const vsftpdConfig = `listen=NO
+listen_ipv6=YES
+anonymous_enable=NO
+local_enable=YES
+use_localtime=YES
+xferlog_enable=YES
+delay_failed_login=0
+secure_chroot_dir=/run/vsftpd/empty
+pam_service_name=vsftpd
+`
+
+// StartVSFTPD starts vsftpd, which writes its log to /var/log/vsftpd.log; PAM tells of failures in the journal too.
+func (w *World) StartVSFTPD(ctx context.Context) (*Process, error) {
+	err := writeFiles(map[string]string{"/etc/vsftpd.conf": vsftpdConfig, "/etc/pam.d/vsftpd": pam})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll("/run/vsftpd/empty", 0o755); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{Path: "/usr/sbin/vsftpd", Args: []string{"/etc/vsftpd.conf"}, Unit: "system.slice/vsftpd.service"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(FTPPort) })
+}
+
+// listening reports whether a TCP socket of the server listens on port, by the kernel's table (proc_pid_net(5)). Connecting
+// would leave a line in the daemon's log.
+func listening(port int) error {
+	const listen = "0A"
+	suffix := fmt.Sprintf(":%04X", port)
+	for _, table := range []string{"tcp", "tcp6"} {
+		f, err := os.Open("/proc/thread-self/net/" + table)
+		if err != nil {
+			return err
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			fields := strings.Fields(lines.Text())
+			if len(fields) > 3 && strings.HasSuffix(fields[1], suffix) && fields[3] == listen {
+				return f.Close()
+			}
+		}
+		f.Close()
+	}
+	return fmt.Errorf("nothing listens on port %s", strconv.Itoa(port))
+}

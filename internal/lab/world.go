@@ -1,0 +1,199 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A World is the server and the internet. There is one in a process, and it needs no taking down: it ends with the process.
+type World struct {
+	Server   *Namespace // this process's own
+	Internet *Namespace
+}
+
+// New furnishes the world in which this process runs, which must be one that Enter made. No daemon runs yet. programs are
+// files that the world will need (see Program).
+func New(programs ...string) (*World, error) {
+	if !Inside() {
+		return nil, errors.New("not inside a world: call Enter first")
+	}
+	if err := privateMounts(programs); err != nil {
+		return nil, err
+	}
+	if err := unix.Sethostname([]byte("server")); err != nil {
+		return nil, fmt.Errorf("set host name: %w", err)
+	}
+	if err := addAccounts(Alice, Mallory); err != nil {
+		return nil, fmt.Errorf("add accounts: %w", err)
+	}
+	server, internet, err := layNetwork()
+	if err != nil {
+		return nil, err
+	}
+	err = writeFiles(map[string]string{
+		"/etc/resolv.conf": "nameserver " + Router4.String() + "\n",
+		"/etc/hosts":       "127.0.0.1 localhost\n::1 localhost\n" + Server4.String() + " server\n",
+		"/etc/hostname":    "server\n",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &World{Server: server, Internet: internet}, nil
+}
+
+// A Command is a program to run on the server.
+type Command struct {
+	Path string
+	Args []string
+	Unit string   // control group: "system.slice/ssh.service"; empty: that of this process
+	As   *Account // nil: root
+	Env  []string // added to an almost empty environment
+}
+
+// cmd turns a Command into one of package exec. The file is the control group, to be closed after the start; it may be nil.
+func (c Command) cmd(ctx context.Context) (*exec.Cmd, *os.File, error) {
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Dir = "/"
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, c.Env...)
+	// A session of its own, so that Ctrl-C reaches only the program that tells the story.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if c.As != nil {
+		cmd.Env = append(cmd.Env, "HOME="+c.As.Home(), "USER="+c.As.Name)
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.As.UID), Gid: uint32(c.As.UID)}
+	}
+	if c.Unit == "" {
+		return cmd, nil, nil
+	}
+	group, err := openUnit(c.Unit)
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd.SysProcAttr.UseCgroupFD = true
+	cmd.SysProcAttr.CgroupFD = int(group.Fd())
+	return cmd, group, nil
+}
+
+// Run runs a program to its end and returns what it printed on standard output. The error of one that fails holds what it
+// printed on standard error.
+func (w *World) Run(ctx context.Context, c Command) (string, error) {
+	cmd, group, err := c.cmd(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer group.Close()
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s %s: %w\n%s", filepath.Base(c.Path), strings.Join(c.Args, " "), err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// A Process is a program that keeps running.
+type Process struct {
+	name string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed once it has ended
+	err  error         // how it ended; read it after done
+}
+
+// Start starts a program. What it prints goes to a file, see Output.
+func (w *World) Start(c Command) (*Process, error) {
+	name := filepath.Base(c.Path)
+	cmd, group, err := c.cmd(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	defer group.Close()
+	path := filepath.Join(dir, "log", name+".log")
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	p := &Process{name: name, log: path, cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// PID returns the process's ID inside the world.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Output returns what this program has printed so far, in all its runs.
+func (p *Process) Output() string {
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// Stop sends a signal and waits until the process has ended; after a while it is killed.
+func (p *Process) Stop(sig os.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience):
+		p.cmd.Process.Kill()
+		<-p.done
+		return fmt.Errorf("%s did not end within %s of %s", p.name, patience, sig)
+	}
+}
+
+// patience is how long a daemon may take to be ready or to end. They take well under a second.
+const patience = 20 * time.Second
+
+// ready waits until check succeeds. It gives up when the process ends, and after a while.
+func (p *Process) ready(ctx context.Context, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return fmt.Errorf("%s ended (%v) before it was ready: %w\n%s", p.name, p.err, err, p.Output())
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, p.Output())
+		}
+	}
+}
+
+// Together runs functions at the same time and returns their errors once all have ended.
+func Together(fns ...func() error) error {
+	errs := make([]error, len(fns))
+	var wg sync.WaitGroup
+	for i, fn := range fns {
+		wg.Go(func() { errs[i] = fn() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
