@@ -1,0 +1,120 @@
+package event
+
+import (
+	"hash/fnv"
+	"io"
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+)
+
+// A Tally is what the events of one source amount to as of the latest of them. The tracker makes it; whether it becomes a
+// ban is decided elsewhere.
+//
+// The zero Tally (Rule is nil) is that of an event that counts for nobody: no address, or an unknown rule. A Tally and what
+// its slices hold are valid until the tracker's next call.
+type Tally struct {
+	Event  *Event
+	Rule   *conf.Rule
+	Source netip.Prefix // who counts: an IPv4 address, an IPv6 network, one address of our own link
+
+	Added      Quarters  // what this event added to Attempts or Unverified; 0 for an echo, a success, a probe
+	Attempts   Quarters  // verified attempts at Rule within its FindTime
+	Unverified Quarters  // attempts at Rule whose source may be forged, counted apart
+	First      time.Time // the oldest attempt that still counts at Rule
+	Limit      int       // attempts that Rule allows now: its MaxRetry, or fewer during a distributed attack
+
+	Score           float64 // verified points across services, decayed to Event.Time
+	ScoreUnverified float64 // points of events whose source may be forged, kept apart
+	ScoreLimit      int     // points that make a ban
+
+	Known      bool // Event's user has logged in from Source before
+	KnownUsers int  // how many users have
+	Shared     bool // so many that Source is an address people share
+
+	Surge Surge
+
+	// The rest is filled in only if a limit is reached.
+
+	Parts    []Part   // what the score consists of, as far as attempts are still counted: by rule, ordered by name
+	Wider    []Wider  // networks around Source, narrowest first
+	InForce  []Held   // bans in force on Event's address, narrowest first
+	History  []Past   // earlier bans of Source, oldest first
+	Evidence []string // raw lines, oldest first, Event's own last
+}
+
+// RuleReached reports whether the attempts, forgeable ones included, reach the rule's limit.
+func (t *Tally) RuleReached() bool {
+	return t.Limit > 0 && t.Added > 0 && t.Attempts+t.Unverified >= Whole(t.Limit)
+}
+
+// ScoreReached reports whether the points, forgeable ones included, reach the limit.
+func (t *Tally) ScoreReached() bool {
+	return t.ScoreLimit > 0 && Points(t.Score+t.ScoreUnverified) >= t.ScoreLimit
+}
+
+// Points rounds a score to the whole points that people see and that limits are compared with.
+func Points(score float64) int { return int(math.Round(score)) }
+
+// Quarters counts attempts in fourths, because the failures of a known login weigh a fourth.
+type Quarters int
+
+// Whole returns n attempts.
+func Whole(n int) Quarters { return Quarters(4 * n) }
+
+// String returns the attempts as a decimal number: "5", "4.25".
+func (q Quarters) String() string { return strconv.FormatFloat(float64(q)/4, 'f', -1, 64) }
+
+// A Surge says why fewer attempts are allowed than usual. The zero value: they are not.
+type Surge struct {
+	Sources int  // unknown sources that failed within the rule's FindTime
+	Usual   int  // how many are usual
+	User    bool // they all tried Event's user name; else they all tried Event's service
+}
+
+// A Part is one rule's share of a score.
+type Part struct {
+	Rule     string   `json:"rule"`
+	Attempts Quarters `json:"quarters"`
+}
+
+// A Wider is a network around a source, with what speaks for and against banning all of it.
+type Wider struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Banned int          `json:"banned"` // distinct networks inside that have verified bans in force
+	Limit  int          `json:"limit"`  // so many, the one to be banned included, make a ban of Prefix
+	Known  int          `json:"known"`  // known logins inside
+}
+
+// A Held is a ban in force.
+type Held struct {
+	ban.Key
+	Start time.Time
+	Until time.Time // zero: no end
+	ID    uint64    // Hash of the ban's ID
+}
+
+// A Past is a ban of the history, in force or over.
+type Past struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Rule   string       `json:"rule"`
+	Start  time.Time    `json:"start"`
+	Until  time.Time    `json:"until"` // zero: no end
+	ID     uint64       `json:"-"`     // Hash of the ban's ID
+
+	// Joined marks a ban that began while another of the same prefix held, so that it is no repeat; Lifted one that an
+	// operator took back.
+	Joined bool `json:"joined,omitempty"`
+	Lifted bool `json:"lifted,omitempty"`
+}
+
+// Hash shortens the ID of a ban to what a history keeps (FNV-1a, 64 bits).
+func Hash(id string) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, id) // never fails
+	return h.Sum64()
+}

@@ -1,0 +1,109 @@
+package track
+
+import (
+	"net/netip"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/event"
+)
+
+// An Account is all that is known of an address, so that a person can see why it is banned or is not.
+type Account struct {
+	Addr    netip.Addr   `json:"addr"`
+	Source  netip.Prefix `json:"source"`  // what Addr counts as
+	Tracked bool         `json:"tracked"` // false: nothing is counted for it now
+	Seen    time.Time    `json:"seen"`    // latest event
+
+	Rules []RuleCount `json:"rules"` // ordered by name
+
+	Score           int           `json:"score"`
+	ScoreUnverified int           `json:"score_unverified"`
+	ScoreLimit      int           `json:"score_limit"`
+	HalfLife        time.Duration `json:"half_life"`
+
+	Known  []KnownLogin `json:"known"`  // users who logged in from here
+	Shared bool         `json:"shared"` // so many that its bans are short and leave other ports alone
+
+	InForce  []event.Held  `json:"in_force"`
+	History  []event.Past  `json:"history"`
+	Wider    []event.Wider `json:"wider"`
+	Evidence []string      `json:"evidence"` // raw lines, oldest first; quote them
+}
+
+// A RuleCount is what counts at one rule.
+type RuleCount struct {
+	Rule       string         `json:"rule"`
+	Service    string         `json:"service"`
+	Attempts   event.Quarters `json:"quarters"`
+	Unverified event.Quarters `json:"unverified_quarters"`
+	Limit      int            `json:"limit"`
+	FindTime   time.Duration  `json:"find_time"`
+	First      time.Time      `json:"first"` // oldest attempt that counts
+}
+
+// Explain returns what is known of addr at a time, without changing any of it. The result is the caller's.
+func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
+	now := max(t.now, at.UnixNano())
+	t.forgetLogins(now)
+	i, k := t.find(addr)
+	from := t.key(addr)
+	out := Account{
+		Addr: addr, Source: k.prefix(), Tracked: i != 0,
+		ScoreLimit: t.cfg.Score.Ban, HalfLife: t.cfg.Score.HalfLife,
+		Known:   t.knownAt(from),
+		InForce: t.holds.covering(nil, addr, now),
+		History: t.past(nil, k, now),
+		Wider:   t.wider(nil, k, now),
+	}
+	out.Shared = t.cfg.Known.SharedMin > 0 && len(out.Known) >= t.cfg.Known.SharedMin
+	if i == 0 {
+		return out
+	}
+	s := t.sources.at(i)
+	out.Seen = moment(s.seen)
+	c := *s // decayed beside the original: looking must not change what later decisions round
+	t.settle(&c, now)
+	s.attempts = c.attempts
+	out.Score, out.ScoreUnverified = event.Points(float64(c.score)), event.Points(float64(c.unverified))
+	out.Rules = t.ruleCounts()
+	out.Evidence = t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
+	return out
+}
+
+// ruleCounts returns what the last settle found.
+func (t *Tracker) ruleCounts() []RuleCount {
+	var out []RuleCount
+	for _, part := range t.partsOf(nil) {
+		i := t.ruleIndex[part.Rule]
+		r, sum := t.rules[i].rule, t.sums[i]
+		out = append(out, RuleCount{
+			Rule: r.Name, Service: r.Service, Attempts: sum.verified, Unverified: sum.unverified,
+			Limit: r.MaxRetry, FindTime: r.FindTime, First: moment(sum.first),
+		})
+	}
+	return out
+}
+
+// Stats says how full the tracker is.
+type Stats struct {
+	Sources    int    `json:"sources"`
+	MaxSources int    `json:"max_sources"`
+	Attempts   int    `json:"attempts"`
+	Evicted    uint64 `json:"evicted"`     // sources dropped for want of room
+	EvictedHot uint64 `json:"evicted_hot"` // those of them above half of a limit: only when no other was left
+	Logins     int    `json:"logins"`
+	MaxLogins  int    `json:"max_logins"`
+	History    int    `json:"history"`
+	MaxHistory int    `json:"max_history"`
+}
+
+// Stats returns how full the tracker is now.
+func (t *Tracker) Stats() Stats {
+	return Stats{
+		Sources: t.sources.len(), MaxSources: t.cfg.MaxSources, Attempts: t.attempts.len(),
+		Evicted: t.evicted, EvictedHot: t.evictedHot,
+		Logins: len(t.logins.pairs), MaxLogins: t.cfg.Known.Total,
+		History: len(t.history.ring), MaxHistory: t.history.size,
+	}
+}

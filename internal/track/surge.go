@@ -1,0 +1,118 @@
+package track
+
+import (
+	"math"
+	"time"
+
+	"mef/internal/event"
+)
+
+// A surge counts the unknown sources that fail within a window, at one rule or with one user name. Many addresses that try
+// little each are one attack, though none of them reaches a limit by itself.
+type surge struct {
+	key       uint64 // of a user's surge: what it counts; 0: free
+	start     int64  // of the current window
+	cur, prev uint32 // sources in the current and the previous window
+	usual     float64
+}
+
+const (
+	// userSurge is how many sources trying one user name within a window are an attack on that user.
+	userSurge = 15
+	// leastUsual is how many failing sources per window a rule takes for usual at the least, and ruleSurge how many times
+	// the usual is an attack.
+	leastUsual = 10
+	ruleSurge  = 3
+	// tightLimit is what limits are tightened to, never below.
+	tightLimit = 3
+
+	// userSurges is how many user names are watched at a time; a power of two. Two names that fall on one place compete for
+	// it: the one tried by more sources stays.
+	userSurges = 1024
+
+	day = int64(24 * time.Hour)
+)
+
+// add counts one more source.
+func (s *surge) add(now, window int64) {
+	s.roll(now, window)
+	s.cur++
+}
+
+// roll begins a new window if the current one is over, and learns from the old one what is usual: slowly, so that a day of
+// attack no more than doubles it.
+func (s *surge) roll(now, window int64) {
+	if s.start == 0 {
+		s.start, s.usual = now, leastUsual
+	}
+	passed := now - s.start
+	if passed < window {
+		return
+	}
+	s.learn(float64(s.cur), window)
+	if s.prev = s.cur; passed >= 2*window {
+		s.learn(0, passed-window)
+		s.prev = 0
+	}
+	s.cur = 0
+	s.start += passed - passed%window
+}
+
+func (s *surge) learn(seen float64, passed int64) {
+	days := float64(passed) / float64(day)
+	next := seen + (s.usual-seen)*math.Exp(-days)
+	s.usual = max(leastUsual, min(next, s.usual*math.Exp2(days)))
+}
+
+// sources estimates how many sources failed within the window that ends now.
+func (s *surge) sources(now, window int64) int {
+	s.roll(now, window)
+	left := 1 - float64(now-s.start)/float64(window)
+	return int(s.cur) + int(left*float64(s.prev))
+}
+
+// watch counts a source that is new at a rule or new with a user name. Known logins are never counted.
+func (t *Tracker) watch(r *rule, user uint32, newAtRule, newWithUser bool, now int64) {
+	window := int64(r.rule.FindTime)
+	if newAtRule {
+		r.surge.add(now, window)
+		t.surgesDirty = true
+	}
+	if !newWithUser || user == 0 {
+		return
+	}
+	s := t.userSurge(r, user)
+	if id := userSurgeKey(r, user); s.key != id {
+		if s.key != 0 && s.sources(now, window) > 1 && now-s.start < 2*window {
+			return // the place is taken by a name more in demand
+		}
+		*s = surge{key: id}
+	}
+	s.add(now, window)
+	t.surgesDirty = true
+}
+
+func userSurgeKey(r *rule, user uint32) uint64 { return uint64(r.hash)<<32 | uint64(user) }
+
+func (t *Tracker) userSurge(r *rule, user uint32) *surge {
+	if t.users == nil {
+		t.users = make([]surge, userSurges)
+	}
+	return &t.users[(user^r.hash)%userSurges]
+}
+
+// surgeOf says whether the rule, or the user name there, is under a distributed attack now.
+func (t *Tracker) surgeOf(r *rule, user uint32, now int64) event.Surge {
+	window := int64(r.rule.FindTime)
+	if user != 0 && t.users != nil {
+		if s := t.userSurge(r, user); s.key == userSurgeKey(r, user) {
+			if n := s.sources(now, window); n >= userSurge {
+				return event.Surge{Sources: n, Usual: 1, User: true}
+			}
+		}
+	}
+	if n := r.surge.sources(now, window); float64(n) >= ruleSurge*r.surge.usual {
+		return event.Surge{Sources: n, Usual: int(math.Round(r.surge.usual))}
+	}
+	return event.Surge{}
+}
