@@ -1,0 +1,434 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"mef/bench/gen"
+)
+
+// A bench is one run of the scenarios.
+type bench struct {
+	dir      string // temporary
+	limit    time.Duration
+	products []*product
+	results  results
+}
+
+func newBench(bin string, limit time.Duration, names []string) (*bench, error) {
+	products, err := findProducts(bin, names)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "mef-bench-")
+	if err != nil {
+		return nil, err
+	}
+	return &bench{
+		dir: dir, limit: limit, products: products,
+		results: results{begun: time.Now(), machine: describeMachine(), products: products},
+	}, nil
+}
+
+func (b *bench) close() { os.RemoveAll(b.dir) }
+
+// A scenario measures one product and fills its column of a section.
+type scenario struct {
+	name, title, text string
+	measure           func(b *bench, ctx context.Context, p *product, s *section) error
+}
+
+// scenarios lists all, in the order of the results.
+func scenarios() []scenario {
+	return []scenario{
+		{"match", "Recognising lines", "The matcher alone over 1,000,000 lines of `bench gen` (fail2ban 100,000), three runs: median (least to greatest).", (*bench).match},
+		{"follow", "Following a log", "The daemon reads a log of the same mix that is written as fast as it can take it, and bans: mef 1,000,000 lines, the others 100,000. Time until all of it was read.", (*bench).follow},
+		{"latency", "From line to kernel", "One write of the lines that make a ban; until the kernel tells that the element is in the set. Idle, then with 20,000 lines a second of the mix in the same log.", (*bench).latency},
+		{"storm", "Storm", "10,000 addresses cross the threshold in one write (the others: 1,000 too). CPU time includes recognising the lines.", (*bench).storm},
+		{"restore", "Restart", "The daemon is stopped, its namespace thrown away, and started in a new one on the same state: until all bans are in the kernel again.", (*bench).restore},
+		{"memory", "Memory", "Resident, of all processes: just started; with 10,000 bans; after one failure of each of 100,000 addresses.", (*bench).memory},
+		{"idle", "At rest", "30 s without a line.", (*bench).idle},
+	}
+}
+
+func scenarioNames() []string {
+	var names []string
+	for _, s := range scenarios() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// run runs the scenarios named in only, or all. What goes wrong with one product stands in its column.
+func (b *bench) run(ctx context.Context, only string) error {
+	for _, sc := range scenarios() {
+		if only != "" && !strings.Contains(","+only+",", ","+sc.name+",") {
+			continue
+		}
+		s := b.results.section(sc.title, sc.text)
+		for _, p := range b.products {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := sc.measure(b, ctx, p, s); err != nil {
+				s.set(p, "trouble", "none", "%v", err)
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// with runs f on a freshly started daemon that has shown that it bans.
+func (b *bench) with(ctx context.Context, p *product, f func(in *instance) error) error {
+	dir, err := os.MkdirTemp(b.dir, p.name+"-")
+	if err != nil {
+		return err
+	}
+	in, err := launch(p, dir)
+	if err != nil {
+		return err
+	}
+	if err = in.ready(ctx, 30*time.Second); err == nil {
+		err = f(in)
+	}
+	return errors.Join(err, in.stop())
+}
+
+// lines is how many lines of the mix a product gets.
+func lines(p *product) int {
+	if p.slow {
+		return 100_000
+	}
+	return 1_000_000
+}
+
+// match times the matcher alone.
+func (b *bench) match(ctx context.Context, p *product, s *section) error {
+	n := 1_000_000
+	if p.name == "fail2ban" {
+		n = 100_000
+	}
+	path, err := b.logFile(n)
+	if err != nil {
+		return err
+	}
+	var rates, walls []float64
+	var peak int64
+	for range 3 {
+		cmd := p.matcher(path)
+		begun := time.Now()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %.200q", cmd.Args, err, out)
+		}
+		state := cmd.ProcessState
+		walls = append(walls, time.Since(begun).Seconds())
+		rates = append(rates, float64(n)/(state.UserTime()+state.SystemTime()).Seconds())
+		peak = max(peak, state.SysUsage().(*syscall.Rusage).Maxrss<<10)
+	}
+	s.set(p, "lines per CPU-second", "≥ 1,000,000, aim 3,000,000", "%s", spread(rates, count))
+	s.set(p, "wall time for 1,000,000 lines", "", "%s", spread(walls, func(x float64) string { return fmt.Sprintf("%.2f s", x*1e6/float64(n)) }))
+	s.set(p, "peak memory of the matcher", "", "%s", megabytes(peak))
+	if p.name == "mef" {
+		return b.floor(p, s)
+	}
+	return nil
+}
+
+// floor times grep on the log that mef read: what one regular expression costs.
+func (b *bench) floor(p *product, s *section) error {
+	const n = 1_000_000
+	path, err := b.logFile(n)
+	if err != nil {
+		return err
+	}
+	var rates []float64
+	for range 3 {
+		cmd := exec.Command("grep", "-cE", `sshd[^:]*: (Failed|Invalid|Accepted) .* from [0-9a-f.:]+ port [0-9]+`, path)
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("grep: %w", err)
+		}
+		rates = append(rates, n/(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()).Seconds())
+	}
+	s.set(p, "for comparison: `grep -cE` with one expression", "", "%s", spread(rates, count))
+	return nil
+}
+
+// logFile returns the path of a log of n lines, written when first asked for.
+func (b *bench) logFile(n int) (string, error) {
+	path := filepath.Join(b.dir, fmt.Sprintf("mixed-%d.log", n))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	return path, errors.Join(writeLog(f, gen.Config{Seed: 1}, n), f.Close())
+}
+
+// follow times the daemon on a log that grows.
+func (b *bench) follow(ctx context.Context, p *product, s *section) error {
+	return b.with(ctx, p, func(in *instance) error {
+		n := lines(p)
+		in.watch.reset()
+		cpu, begun := in.cpu(), time.Now()
+		start := begun.Add(-time.Duration(n) * time.Second / 200) // the log's own clock ends now
+		if err := writeLog(in.log, gen.Config{Seed: 1, Start: start}, n); err != nil {
+			return err
+		}
+		_, ok := in.caughtUp(b.limit)
+		wall, used := time.Since(begun), in.cpu()-cpu
+		bans := in.watch.waitCount(1<<30, time.Now()) // what is there by now
+		if !ok {
+			s.set(p, "lines per CPU-second, bans included", "", "%s lines not read within %v (%s bans)", count(float64(n)), b.limit, count(float64(bans)))
+			return nil
+		}
+		s.set(p, "lines per CPU-second, bans included", "", "%s", count(float64(n)/used.Seconds()))
+		s.set(p, "wall time", "", "%.1f s for %s lines", wall.Seconds(), count(float64(n)))
+		s.set(p, "bans", "", "%s", count(float64(bans)))
+		s.set(p, "memory afterwards", "", "%s", megabytes(in.rss()))
+		return nil
+	})
+}
+
+// latency times single bans.
+func (b *bench) latency(ctx context.Context, p *product, s *section) error {
+	return b.with(ctx, p, func(in *instance) error {
+		trials, pause := 300, 100*time.Millisecond
+		if p.slow {
+			trials, pause = 25, time.Second // programs that poll do so about once a second
+		}
+		if err := b.trials(ctx, in, s, "idle", trials, pause, "≤ 5 ms, aim 2"); err != nil {
+			return err
+		}
+		if p.slow {
+			trials = 15
+		}
+		cpu, begun := in.cpu(), time.Now()
+		background, stop := context.WithCancel(ctx)
+		written := make(chan error)
+		go func() { written <- in.chatter(background, 20_000) }()
+		err := b.trials(ctx, in, s, "at 20,000 lines/s", trials, pause, "≤ 50 ms")
+		share := float64(in.cpu()-cpu) / float64(time.Since(begun)) * 100
+		stop()
+		s.set(p, "at 20,000 lines/s: share of one CPU", "", "%.0f %%", share)
+		return errors.Join(err, <-written)
+	})
+}
+
+// trials times n bans with pauses of random length up to twice pause between them, so that no poller's phase is favoured.
+// It gives up after three that were not banned within ten seconds.
+func (b *bench) trials(ctx context.Context, in *instance, s *section, when string, n int, pause time.Duration, budget string) error {
+	var took []float64
+	lost := 0
+	for lost < 3 && len(took)+lost < n && ctx.Err() == nil {
+		time.Sleep(rand.N(2 * pause)) // not a wait for anything: it spreads the trials
+		addr := in.fresh()
+		begun, err := in.attack(addr)
+		if err != nil {
+			return err
+		}
+		if at, ok := in.watch.wait(addr, begun.Add(10*time.Second)); ok {
+			took = append(took, float64(at.Sub(begun))/float64(time.Millisecond))
+		} else {
+			lost++
+		}
+	}
+	p := in.product
+	if len(took) > 0 {
+		all := spread(took, milliseconds) // sorts
+		s.set(p, when+": median (least to greatest)", "", "%s", all)
+		s.set(p, when+": 99 % within", budget, "%s", milliseconds(quantile(took, 0.99)))
+	}
+	s.set(p, when+": trials", "", "%d, %d not banned within 10 s", len(took)+lost, lost)
+	return ctx.Err()
+}
+
+// chatter writes the mix into the log at a rate of lines a second, in 200 writes a second, until ctx is done.
+func (in *instance) chatter(ctx context.Context, rate int) error {
+	const writes = 200
+	g := gen.New(gen.Config{Seed: 3})
+	tick := time.NewTicker(time.Second / writes)
+	defer tick.Stop()
+	var block []byte
+	for begun, sent := time.Now(), 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			block = block[:0]
+			for due := int(now.Sub(begun).Seconds() * float64(rate)); sent < due; sent++ {
+				block = g.AppendAt(block, now)
+			}
+			if _, err := in.log.Write(block); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// flood makes n addresses cross the threshold in one write, and returns when each ban was in the kernel, in order.
+func (in *instance) flood(n int, limit time.Duration) (begun time.Time, bans []time.Time, lost bool, err error) {
+	addrs := make([]netip.Addr, n)
+	member := make(map[netip.Addr]bool, n)
+	for i := range addrs {
+		addrs[i] = in.fresh()
+		member[addrs[i]] = true
+	}
+	var lines []byte
+	for range in.product.failures { // in rounds, so that all cross it at the end
+		for _, addr := range addrs {
+			lines = in.appendFailures(lines, addr, 1)
+		}
+	}
+	in.watch.reset()
+	begun = time.Now()
+	if _, err := in.log.Write(lines); err != nil {
+		return begun, nil, false, err
+	}
+	in.watch.waitCount(n, begun.Add(limit))
+	bans, lost = in.watch.times(func(addr netip.Addr) bool { return member[addr] })
+	return begun, bans, lost, nil
+}
+
+// storm times many bans at once.
+func (b *bench) storm(ctx context.Context, p *product, s *section) error {
+	sizes := []int{10_000, 100_000}
+	if p.slow {
+		sizes = []int{1_000, 10_000}
+	}
+	for _, n := range sizes {
+		err := b.with(ctx, p, func(in *instance) error {
+			cpu := in.cpu()
+			begun, bans, lost, err := in.flood(n, b.limit)
+			if err != nil {
+				return err
+			}
+			used, of := in.cpu()-cpu, count(float64(n))+" addresses: "
+			budget := map[int]string{10_000: "≤ 2 s, aim 0.5"}[n]
+			if len(bans) == n {
+				s.set(p, of+"all in the kernel after", budget, "%.2f s", bans[n-1].Sub(begun).Seconds())
+			} else {
+				s.set(p, of+"all in the kernel after", budget, "not within %v: %s", b.limit, count(float64(len(bans))))
+			}
+			if len(bans) > 0 {
+				s.set(p, of+"half of them after", "", "%.2f s", bans[len(bans)/2].Sub(begun).Seconds())
+				s.set(p, of+"CPU time a ban", "", "%.3f ms", used.Seconds()*1e3/float64(len(bans)))
+			}
+			if lost {
+				s.set(p, of+"notifications lost", "none", "yes: the figures above are too low")
+			}
+			s.set(p, of+"memory", map[int]string{10_000: "≤ 20 MB"}[n], "%s", megabytes(in.rss()))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore times a start with many bans to restore.
+func (b *bench) restore(ctx context.Context, p *product, s *section) error {
+	if !p.keeps {
+		s.set(p, "10,000 bans", "", "keeps none")
+		return nil
+	}
+	sizes := []int{10_000, 100_000}
+	if p.slow {
+		sizes = []int{1_000}
+	}
+	for _, n := range sizes {
+		if err := b.restoreOf(ctx, p, s, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) restoreOf(ctx context.Context, p *product, s *section, n int) error {
+	var dir string
+	held := 0
+	err := b.with(ctx, p, func(in *instance) error {
+		_, bans, _, err := in.flood(n, b.limit)
+		dir, held = in.dir, len(bans)
+		time.Sleep(3 * time.Second) // a store that is written once a second has it all by then
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	in, err := launch(p, dir)
+	if err != nil {
+		return err
+	}
+	what, budget := count(float64(n))+" bans", map[int]string{100_000: "≤ 1 s"}[n]
+	limit := 15 * time.Second
+	if p.slow {
+		limit = b.limit
+	}
+	back := in.watch.waitCount(held, time.Now().Add(limit))
+	times, _ := in.watch.times(func(netip.Addr) bool { return true })
+	switch {
+	case back == 0:
+		s.set(p, what, budget, "not available: nothing was restored")
+	case back < held:
+		s.set(p, what, budget, "not within %v: %s of %s", limit, count(float64(back)), count(float64(held)))
+	default:
+		s.set(p, what, budget, "%.2f s", times[len(times)-1].Sub(in.begun).Seconds())
+		s.set(p, what+": CPU time", "", "%.2f s", in.cpu().Seconds())
+		s.set(p, what+": memory", "", "%s", megabytes(in.rss()))
+	}
+	return in.stop()
+}
+
+// memory measures the resident memory in three states. The one with 10,000 bans is the storm's.
+func (b *bench) memory(ctx context.Context, p *product, s *section) error {
+	return b.with(ctx, p, func(in *instance) error {
+		s.set(p, "just started", "≤ 15 MB", "%s", megabytes(in.rss()))
+		const n = 100_000
+		var lines []byte
+		for range n {
+			lines = in.appendFailures(lines, in.fresh(), 1)
+		}
+		begun := time.Now()
+		if _, err := in.log.Write(lines); err != nil {
+			return err
+		}
+		what, budget := "100,000 addresses with one failure each", "≤ 40 MB"
+		if _, ok := in.caughtUp(b.limit); ok {
+			s.set(p, what, budget, "%s", megabytes(in.rss()))
+			s.set(p, "the time to read them", "", "%.2f s", time.Since(begun).Seconds())
+		} else {
+			s.set(p, what, budget, "not read within %v (%s then)", b.limit, megabytes(in.rss()))
+		}
+		return nil
+	})
+}
+
+// idle measures a daemon that has nothing to do.
+func (b *bench) idle(ctx context.Context, p *product, s *section) error {
+	return b.with(ctx, p, func(in *instance) error {
+		const window = 30 * time.Second
+		time.Sleep(5 * time.Second) // what follows a start and a ban is over by then
+		cpu, wakeups := in.cpu(), in.wakeups()
+		select {
+		case <-time.After(window):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		s.set(p, "wake-ups a second", "< 1", "%.2f", float64(in.wakeups()-wakeups)/window.Seconds())
+		s.set(p, "CPU time a minute", "", "%.1f ms", (in.cpu()-cpu).Seconds()*1e3*60/window.Seconds())
+		s.set(p, "memory", "≤ 15 MB", "%s", megabytes(in.rss()))
+		return nil
+	})
+}
