@@ -1,0 +1,154 @@
+// Package filter turns log lines into events: it finds the program that wrote a line, the rules that know the program, and
+// among their patterns the one that recognises the message.
+//
+// # From rules to a view
+//
+// Compile checks rules and makes a Set of them. A View is what one goroutine uses to match lines against some rules of the
+// Set, for instance those that read one file. A message meets only the rules that name its program, and the patterns of all
+// of these are joined into one machine (package tdfa), so that it is read once whatever the number of patterns.
+//
+// # Which pattern decides
+//
+// The first that matches: rules in the order of the Set, and within a rule failures, echoes, probes, orphans, peers and
+// successes, each in the order of the file. Successes are last, so that a line that can be read as hostile is never a login.
+// Ignore patterns are looked at only when another pattern of the rule matched; they win over all of them.
+//
+// # Who may be believed
+//
+// Whoever can write a line can have an address banned, so it matters who wrote it. In a file nobody says; the header is read
+// strictly (see parseHeader), so that at least no message poses as another program's. In the journal journald itself says
+// who wrote an entry, and a rule believes only its own daemon (see rule.trusts).
+package filter
+
+import (
+	"embed"
+	"io/fs"
+
+	"mef/internal/conf"
+)
+
+//go:embed shipped/*.conf
+var shipped embed.FS
+
+// Shipped returns the rules that come with the program: a file NAME.conf for each, in the format of rules.d.
+func Shipped() fs.FS {
+	sub, err := fs.Sub(shipped, "shipped")
+	if err != nil {
+		panic(err) // the name is a valid path
+	}
+	return sub
+}
+
+// A Set is rules compiled. It does not change; goroutines may share it.
+type Set struct {
+	rules []*rule
+}
+
+// A rule is a conf.Rule ready for matching.
+type rule struct {
+	*conf.Rule
+	place      int       // in the Set
+	uids       []uint32  // of UIDs, those that exist
+	patterns   []pattern // in the order in which they decide
+	ignore     []string
+	correlates bool // has orphan patterns, so that its sessions are followed
+}
+
+// A verdict is what a pattern says about its line.
+type verdict uint8
+
+const (
+	failure verdict = iota
+	echo
+	probe
+	orphan
+	peer
+	success
+)
+
+// A pattern is a conf.Pattern with its groups found. A group is its number, 0 if the pattern lacks it.
+type pattern struct {
+	rule                           *rule
+	text                           string
+	verdict                        verdict
+	ip, host, user, count, session int
+}
+
+// An Option changes how rules are compiled.
+type Option func(*options)
+
+type options struct {
+	lookupUser func(name string) (uid uint32, ok bool)
+}
+
+// WithUsers says how the user names of uids= become numbers. Without it, only numbers and "root" are known. A name that is
+// not known is left out: where the account does not exist, no process runs under it.
+func WithUsers(lookup func(name string) (uid uint32, ok bool)) Option {
+	return func(o *options) { o.lookupUser = lookup }
+}
+
+// Compile makes a Set of the rules that are enabled. Each pattern that is no regular expression, or that lacks the group
+// it needs, is an error at its place; the Set is nil if there are any.
+func Compile(rules []conf.Rule, opts ...Option) (*Set, conf.Errors) {
+	o := options{lookupUser: func(string) (uint32, bool) { return 0, false }}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	var errs conf.Errors
+	set := new(Set)
+	for i := range rules {
+		if !rules[i].Enabled {
+			continue
+		}
+		r, ruleErrs := compileRule(&rules[i], o)
+		r.place = len(set.rules)
+		errs = append(errs, ruleErrs...)
+		set.rules = append(set.rules, r)
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return set, nil
+}
+
+func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
+	r := &rule{Rule: c, uids: uids(c.UIDs, o.lookupUser), correlates: len(c.Orphan) > 0}
+	var errs conf.Errors
+	for _, group := range []struct {
+		verdict  verdict
+		patterns []conf.Pattern
+	}{{failure, c.Fail}, {echo, c.Echo}, {probe, c.Probe}, {orphan, c.Orphan}, {peer, c.Peer}, {success, c.OK}} {
+		for _, text := range group.patterns {
+			p, err := compilePattern(text, group.verdict)
+			p.rule = r
+			if err != nil {
+				errs = append(errs, err)
+			}
+			r.patterns = append(r.patterns, p)
+		}
+	}
+	for _, text := range c.Ignore {
+		re, err := compileRegexp(text)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.ignore = append(r.ignore, anchor(text.Text, re))
+	}
+	return r, errs
+}
+
+// View returns a new matcher for the rules that include accepts. It is for one goroutine.
+func (s *Set) View(include func(*conf.Rule) bool) *View {
+	v := &View{
+		programs: make(map[string]*group),
+		groups:   make(map[string]*group),
+		sessions: newSessions(),
+	}
+	for _, r := range s.rules {
+		if include(r.Rule) {
+			v.rules = append(v.rules, r)
+		}
+	}
+	return v
+}

@@ -1,0 +1,214 @@
+package filter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"mef/internal/conf"
+	"mef/internal/event"
+)
+
+// A View matches lines against some rules of a Set. One goroutine owns it.
+type View struct {
+	rules    []*rule
+	programs map[string]*group // by program name; nil: no rule knows it
+	groups   map[string]*group // by the rules in it
+	sessions sessions
+
+	picked []*rule // scratch
+	key    []byte
+}
+
+const (
+	maxPrograms = 1024 // program names remembered
+	maxProgram  = 128  // bytes of a program name; no rule knows a longer one
+	maxCount    = 1000 // attempts that one line may tell of
+)
+
+// A Match is what a view read out of a line. Its slices point into the line or the view, and are valid until the next Match.
+type Match struct {
+	Rule  *conf.Rule
+	Kind  event.Kind
+	Echo  bool       // see event.Event
+	Addr  netip.Addr // invalid if the line names the peer by Host only
+	Host  []byte
+	User  []byte
+	Count int // at least 1
+
+	// Session is what the daemon calls the session, or else the process ID. Empty if unknown.
+	Session []byte
+
+	pid [10]byte // room for Session
+}
+
+// Event returns the match as an event that may be kept: it holds copies.
+func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
+	return event.Event{
+		Time:     line.Time,
+		Rule:     m.Rule.Name,
+		Service:  m.Rule.Service,
+		Addr:     m.Addr,
+		Host:     string(m.Host),
+		User:     string(m.User[:min(len(m.User), maxUser)]),
+		Kind:     m.Kind,
+		Count:    m.Count,
+		Echo:     m.Echo,
+		Session:  string(m.Session),
+		Verified: !m.Rule.UDP,
+		Position: event.Position{Stream: batch.Stream, Offset: line.Offset},
+		Line:     string(line.Text[:min(len(line.Text), event.MaxEvidence)]),
+	}
+}
+
+// Match reads a line. It reports false if no rule recognises it, or if it says nothing by itself; m is then undefined.
+// Match allocates nothing once the view has seen a few lines of the kind.
+func (v *View) Match(line *event.Line, m *Match) bool {
+	var h header
+	var g *group
+	if line.Entry != nil {
+		g = v.groupOfEntry(line.Entry)
+		h.message = bytes.TrimRight(line.Text, " \t\r\n")
+	} else {
+		h = parseHeader(line.Text)
+		g = v.groupOfProgram(h.program)
+	}
+	if g == nil {
+		return false
+	}
+	message, repeats := unwrap(h.message)
+	p, ok := g.match(message)
+	if !ok {
+		return false
+	}
+	r := p.rule
+	if g.ignores(r, message) {
+		return false
+	}
+	*m = Match{Rule: r.Rule, Count: repeats}
+	m.User = g.group(message, p.user)
+	m.Host = g.group(message, p.host)
+	m.Count = min(m.Count*parseCount(g.group(message, p.count)), maxCount)
+	m.setSession(g.group(message, p.session), h.pid, line.Entry)
+	if text := g.group(message, p.ip); len(text) > 0 {
+		if m.Addr, ok = parseAddr(text); !ok {
+			return false
+		}
+		m.Host = nil
+	} else if len(m.Host) == 0 && p.verdict != orphan {
+		return false
+	}
+	return v.judge(r, p.verdict, line, m)
+}
+
+// judge makes the verdict of a pattern the kind of an event, with what the session's earlier lines told.
+func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool {
+	m.Kind = event.Failure
+	m.Echo = verdict == echo || verdict == orphan
+	switch verdict {
+	case probe:
+		m.Kind = event.Probe
+	case success:
+		m.Kind = event.Success
+	}
+	if !r.correlates || len(m.Session) == 0 {
+		return verdict != orphan && verdict != peer
+	}
+	key := v.sessions.key(r.place, m.Session)
+	switch verdict {
+	case orphan:
+		return v.sessions.open(key, line.Time).orphan(m)
+	case success:
+		if s := v.sessions.find(key, line.Time); s != nil {
+			s.succeed(m)
+		}
+		return true
+	}
+	return v.sessions.open(key, line.Time).line(verdict, m)
+}
+
+// setSession names the session by the daemon's own name for it, or else by the process.
+func (m *Match) setSession(name, pid []byte, e *event.Entry) {
+	switch {
+	case len(name) > 0:
+		m.Session = name
+	case e == nil:
+		m.Session = pid
+	case e.PID != 0:
+		m.Session = strconv.AppendUint(m.pid[:0], uint64(e.PID), 10)
+	}
+}
+
+// parseCount returns the number of attempts that a line names, 1 if it names none.
+func parseCount(digits []byte) int {
+	n := 0
+	for _, c := range digits {
+		if !isDigit(c) {
+			return 1
+		}
+		n = min(n*10+int(c-'0'), maxCount)
+	}
+	return max(n, 1)
+}
+
+// groupOfProgram returns the rules that know the program of a file's line. A line that names no program may be of any: the
+// rules of a view are those that read the file.
+func (v *View) groupOfProgram(program []byte) *group {
+	if g, ok := v.programs[string(program)]; ok {
+		return g
+	}
+	if len(program) > maxProgram {
+		return nil
+	}
+	v.picked = v.picked[:0]
+	for _, r := range v.rules {
+		if len(program) == 0 || r.covers(program) {
+			v.picked = append(v.picked, r)
+		}
+	}
+	g := v.groupOf(v.picked)
+	if len(v.programs) < maxPrograms {
+		v.programs[string(program)] = g
+	}
+	return g
+}
+
+// groupOfEntry returns the rules that know the program of a journal entry and believe its sender.
+func (v *View) groupOfEntry(e *event.Entry) *group {
+	if len(e.Identifier) == 0 {
+		return nil
+	}
+	g := v.groupOfProgram(e.Identifier)
+	if g == nil {
+		return nil
+	}
+	v.picked = v.picked[:0]
+	for _, r := range g.rules {
+		if r.trusts(e) {
+			v.picked = append(v.picked, r)
+		}
+	}
+	if len(v.picked) == len(g.rules) {
+		return g
+	}
+	return v.groupOf(v.picked)
+}
+
+// groupOf returns the group of these rules, nil if there are none.
+func (v *View) groupOf(rules []*rule) *group {
+	if len(rules) == 0 {
+		return nil
+	}
+	v.key = v.key[:0]
+	for _, r := range rules {
+		v.key = binary.LittleEndian.AppendUint32(v.key, uint32(r.place))
+	}
+	g, ok := v.groups[string(v.key)]
+	if !ok {
+		g = newGroup(slices.Clone(rules))
+		v.groups[string(v.key)] = g
+	}
+	return g
+}

@@ -1,0 +1,135 @@
+package filter
+
+import (
+	"bytes"
+	"hash/maphash"
+	"net/netip"
+	"time"
+
+	"mef/internal/event"
+)
+
+// A daemon may say in one line that it refused somebody and in another who that was. The lines of a session share a process
+// ID or the daemon's own session name, and sessions remembers what is needed to put the two together.
+//
+// Only lines that a rule's anchored patterns recognised get here, so that no text of a peer leads from one session to
+// another. What is remembered is short-lived, because process IDs come back.
+type sessions struct {
+	seed  maphash.Seed
+	index map[uint64]int // where in ring the session is
+	ring  []session      // grows to maxSessions; then the oldest gives way
+	next  int
+}
+
+const (
+	maxSessions = 4096
+	sessionLife = 5 * time.Minute // longer than LoginGraceTime
+	maxUser     = 64              // bytes of a user name that are kept
+)
+
+// A session is what lines so far told of it.
+type session struct {
+	key  uint64
+	seen time.Time
+	addr netip.Addr // invalid if no line named it
+
+	pending bool // an orphan line waits for an address; count and user are its
+	count   int
+
+	told   bool // a line told of a failure in its own right
+	echoed bool // user is the one that an echo named
+
+	user    [maxUser]byte
+	userLen int
+}
+
+func newSessions() sessions {
+	return sessions{seed: maphash.MakeSeed(), index: make(map[uint64]int)}
+}
+
+// key returns the key of a rule's session. The rule is named by its place in the view.
+func (t *sessions) key(rule int, name []byte) uint64 {
+	return maphash.Bytes(t.seed, name) ^ uint64(rule+1)*0x9e3779b97f4a7c15
+}
+
+// find returns the session, or nil if it is not known or too old to be the same.
+func (t *sessions) find(key uint64, now time.Time) *session {
+	i, ok := t.index[key]
+	if !ok || now.Sub(t.ring[i].seen) > sessionLife {
+		return nil
+	}
+	return &t.ring[i]
+}
+
+// open returns the session, a new one if it is not known.
+func (t *sessions) open(key uint64, now time.Time) *session {
+	i, ok := t.index[key]
+	switch {
+	case ok && now.Sub(t.ring[i].seen) <= sessionLife:
+		t.ring[i].seen = now
+		return &t.ring[i]
+	case ok:
+	case len(t.ring) < maxSessions:
+		i = len(t.ring)
+		t.ring = append(t.ring, session{})
+	default:
+		i = t.next
+		t.next = (t.next + 1) % maxSessions
+		delete(t.index, t.ring[i].key)
+	}
+	t.index[key] = i
+	t.ring[i] = session{key: key, seen: now}
+	return &t.ring[i]
+}
+
+// orphan makes m, a line that tells of a refusal but not of whom, the failure of the session's address. It reports false
+// if that is not known yet.
+func (s *session) orphan(m *Match) bool {
+	if !s.addr.IsValid() {
+		s.pending = true
+		s.count = m.Count
+		s.setUser(m.User)
+		return false
+	}
+	m.Addr = s.addr
+	return true
+}
+
+// line notes what a line of the session tells and makes it the failure that an orphan line left open. It reports whether
+// the line says anything.
+func (s *session) line(v verdict, m *Match) bool {
+	if m.Addr.IsValid() {
+		s.addr = m.Addr
+	}
+	pending := s.pending && m.Addr.IsValid()
+	s.pending = s.pending && !pending
+	switch {
+	case v == failure:
+		s.told = true
+	case v == echo:
+		s.echoed = true
+		s.setUser(m.User)
+	case pending:
+		m.Kind, m.Echo = event.Failure, true
+		m.Count = s.count
+		m.User = s.user[:s.userLen]
+		return true
+	}
+	return v != peer
+}
+
+// succeed ends the session with a login. A process that serves one session asks for one user, so a login as another than
+// the one that was refused is not a success that makes an address known, but one more try that the echo stands for.
+func (s *session) succeed(m *Match) {
+	if s.echoed && !s.told && s.addr == m.Addr && s.userLen > 0 && !s.isUser(m.User) {
+		m.Kind, m.Echo = event.Failure, true
+	}
+	*s = session{key: s.key, seen: s.seen}
+}
+
+func (s *session) setUser(user []byte) { s.userLen = copy(s.user[:], user) }
+
+// isUser reports whether user is the one that was set.
+func (s *session) isUser(user []byte) bool {
+	return bytes.Equal(s.user[:s.userLen], user[:min(len(user), maxUser)])
+}
