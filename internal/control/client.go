@@ -13,7 +13,11 @@ import (
 	"net/netip"
 	"net/url"
 	"syscall"
+	"time"
 )
+
+// stopTimeout is how long a daemon may take to end.
+const stopTimeout = 5 * time.Second
 
 // A Client asks a daemon. It is safe for concurrent use.
 type Client struct {
@@ -53,6 +57,31 @@ func (c *Client) Unban(ctx context.Context, req UnbanRequest) (v []Ban, err erro
 // Why asks about one address.
 func (c *Client) Why(ctx context.Context, addr netip.Addr) (v Why, err error) {
 	return v, c.do(ctx, http.MethodGet, "/v1/why?addr="+url.QueryEscape(addr.String()), nil, &v)
+}
+
+// Stop ends the daemon and returns once nothing answers at the socket any more.
+func (c *Client) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	err := c.do(ctx, http.MethodPost, "/v1/stop", nil, new(struct{}))
+	if err != nil {
+		return err
+	}
+	for err == nil {
+		var conn net.Conn
+		if conn, err = new(net.Dialer).DialContext(ctx, "unix", c.path); err == nil {
+			conn.Close()
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("mefdaemon does not end within %v", stopTimeout)
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	if explained := c.explain(err); !errors.Is(explained, ErrNotRunning) {
+		return explained
+	}
+	return nil
 }
 
 // Follow calls emit for each record, recent ones first, until ctx is done, the daemon stops or emit fails.

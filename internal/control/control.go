@@ -10,6 +10,7 @@
 //	DELETE /v1/bans     UnbanRequest []Ban    returns once the kernel's sets have been read back
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/events              Record, one JSON object a line, without end
+//	POST   /v1/stop                {}: the daemon ends, as by SIGTERM
 //
 // A refused request is answered with a status of 400 or above and an Error.
 package control
@@ -32,6 +33,8 @@ type Service interface {
 	// Follow calls emit for the most recent records and then for every new one, until ctx is done or emit fails. A slow
 	// reader loses records; the next one it gets says how many.
 	Follow(ctx context.Context, emit func(Record) error) error
+	// Stop ends the daemon soon after it returned.
+	Stop(author string)
 }
 
 // An Error is the answer to a request that could not be served. Its text is for people and says what to do.

@@ -22,6 +22,7 @@ type fake struct {
 	banned   control.BanRequest
 	unbanned control.UnbanRequest
 	why      netip.Addr
+	stop     func()
 }
 
 func (f *fake) Status(context.Context) (control.Status, error) {
@@ -53,6 +54,12 @@ func (f *fake) Follow(ctx context.Context, emit func(control.Record) error) erro
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func (f *fake) Stop(string) {
+	if f.stop != nil {
+		f.stop()
+	}
 }
 
 // serve starts a server on a socket of its own and returns a client of it.
@@ -139,6 +146,29 @@ func TestNobodyListens(t *testing.T) {
 		t.Error("a second daemon took over the socket of a running one")
 	} else if !strings.Contains(err.Error(), "another mefdaemon is running") {
 		t.Errorf("second daemon: %v", err)
+	}
+}
+
+func TestStopWaitsForTheEnd(t *testing.T) {
+	f := new(fake)
+	path := filepath.Join(t.TempDir(), "mef.sock")
+	l, err := control.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	f.stop = stop
+	done := make(chan error, 1)
+	go func() { done <- control.Serve(ctx, l, f) }()
+	c := control.NewClient(path)
+	if err := c.Stop(t.Context()); err != nil {
+		t.Errorf("Stop: %v", err)
+	}
+	if _, err := c.Status(t.Context()); !errors.Is(err, control.ErrNotRunning) {
+		t.Errorf("after Stop: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -83,11 +83,21 @@ func Serve(ctx context.Context, l net.Listener, s Service) error {
 			return ctx
 		},
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(l); err != nil && ctx.Err() == nil {
+	// Streams end with ctx, and so does what is still being answered, soon.
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			server.Close()
+		}
+	})
+	err := server.Serve(l)
+	if stop() {
 		return fmt.Errorf("control socket: %w", err)
 	}
+	<-ended
 	return nil
 }
 
@@ -177,6 +187,10 @@ func Handler(s Service) http.Handler {
 		answer(w, v, err)
 	})
 	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) { follow(w, r, s) })
+	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
+		s.Stop(author(r))
+		answer(w, struct{}{}, nil)
+	})
 	return mux
 }
 
