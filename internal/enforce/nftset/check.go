@@ -1,0 +1,128 @@
+package nftset
+
+import (
+	"maps"
+	"slices"
+)
+
+// A table is what was found in the kernel: everything but elements.
+type table struct {
+	table   bool
+	sets    map[string]foundSet
+	chains  map[string]foundChain
+	rules   map[string][]uint64 // stamps by chain
+	replies bool                // the counter is there
+}
+
+func (c *conn) readAll() (t table, err error) {
+	if t.table, err = c.readTable(); err != nil || !t.table {
+		return t, err
+	}
+	if t.sets, err = c.readSets(tableName); err != nil {
+		return t, err
+	}
+	if t.chains, err = c.readChains(tableName); err != nil {
+		return t, err
+	}
+	if t.rules, err = c.readStamps(tableName); err != nil {
+		return t, err
+	}
+	_, t.replies, err = c.readCounter(repliesCounter)
+	return t, err
+}
+
+// compare names the objects that are not as they should be: missing, different, or not ours.
+func (t table) compare(classes []class, counters bool) (damaged []string, err error) {
+	wantSets := map[string]set{}
+	for _, s := range slices.Concat(allowSets, graceSets) {
+		wantSets[s.name] = s
+	}
+	for _, c := range classes {
+		wantSets[c.set()] = c.asSet(counters)
+	}
+	for name, want := range wantSets {
+		if got, ok := t.sets[name]; !ok || got.set != want || got.size != 0 {
+			damaged = append(damaged, "set "+name)
+		}
+	}
+	for name, got := range t.sets {
+		if _, ok := wantSets[name]; !ok && !got.anonymous {
+			damaged = append(damaged, "set "+name)
+		}
+	}
+	wantRules, err := stamps(classes)
+	if err != nil {
+		return nil, err
+	}
+	for _, want := range chains {
+		if got, ok := t.chains[want.name]; !ok || !got.equal(want) || !wantRules[want.name].equal(t.rules[want.name]) {
+			damaged = append(damaged, "chain "+want.name)
+		}
+	}
+	for name := range t.chains {
+		if !slices.ContainsFunc(chains, func(c chain) bool { return c.name == name }) {
+			damaged = append(damaged, "chain "+name)
+		}
+	}
+	if !t.replies {
+		damaged = append(damaged, "counter "+repliesCounter)
+	}
+	slices.Sort(damaged)
+	return damaged, nil
+}
+
+func (c foundChain) equal(want chain) bool {
+	if want.hook == nil || c.hook == nil {
+		return want.hook == c.hook
+	}
+	return *c.hook == *want.hook && c.policy == policyAccept
+}
+
+// chainStamps are the stamps of a chain's rules: some in a fixed order, then those of the classes in any order.
+type chainStamps struct{ fixed, classes []uint64 }
+
+func stamps(classes []class) (map[string]chainStamps, error) {
+	out := map[string]chainStamps{}
+	for _, r := range fixedRules() {
+		s, err := r.stamp()
+		if err != nil {
+			return nil, err
+		}
+		of := out[r.chain]
+		of.fixed = append(of.fixed, s)
+		out[r.chain] = of
+	}
+	for _, c := range classes {
+		for _, r := range c.rules() {
+			s, err := r.stamp()
+			if err != nil {
+				return nil, err
+			}
+			of := out[r.chain]
+			of.classes = append(of.classes, s)
+			out[r.chain] = of
+		}
+	}
+	return out, nil
+}
+
+func (s chainStamps) equal(got []uint64) bool {
+	n := len(s.fixed)
+	return len(got) == n+len(s.classes) && slices.Equal(got[:n], s.fixed) &&
+		slices.Equal(slices.Sorted(slices.Values(got[n:])), slices.Sorted(slices.Values(s.classes)))
+}
+
+// bans returns how many bans the sets hold; -1 if the kernel does not tell.
+func (t table) bans() int {
+	sum := 0
+	for s := range maps.Values(t.sets) {
+		if _, ok := parseClass(s.name); !ok {
+			continue
+		}
+		if s.count < 0 {
+			return -1
+		}
+		sum += s.count
+	}
+	return sum
+}

@@ -1,0 +1,214 @@
+package nftset
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// sendBuffer is how large a transaction may be, in bytes: it is one message to the kernel.
+	sendBuffer = 32 << 20
+
+	// receiveBuffer is how much one read takes. The kernel fills at most 32 KiB in a dump, and far less if it is offered less.
+	receiveBuffer = 64 << 10
+
+	// dumpTries is how often a dump is begun again because something changed meanwhile.
+	dumpTries = 20
+)
+
+// A conn is a lasting connection to nf_tables. Opening one for each transaction would cost milliseconds: closing a socket
+// after a deletion waits for an RCU grace period.
+type conn struct {
+	netns int
+	port  uint32 // our address, by which the watcher knows our own changes
+	nl    *netlink.Conn
+}
+
+// dial opens a connection in a network namespace, 0 for the caller's.
+func dial(netns int) (*conn, error) {
+	c := &conn{netns: netns, port: rand.Uint32() | 1<<31} // ports given by the kernel begin with the process number
+	return c, c.open()
+}
+
+// open opens the connection if it is closed.
+func (c *conn) open() error {
+	if c.nl != nil {
+		return nil
+	}
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{
+		NetNS:             c.netns,
+		PID:               c.port,
+		MessageBufferSize: receiveBuffer,
+	})
+	if err != nil {
+		return explain(fmt.Errorf("open nf_tables: %w", err))
+	}
+	// Without the first, an acknowledgement repeats the request, up to 64 KiB; the second adds the kernel's own words.
+	for _, o := range []netlink.ConnOption{netlink.CapAcknowledge, netlink.ExtendedAcknowledge} {
+		if err := nl.SetOption(o, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			nl.Close()
+			return fmt.Errorf("open nf_tables: %w", err)
+		}
+	}
+	// Where we may not have that much (user namespaces), transactions are split.
+	if err := nl.SetWriteBuffer(sendBuffer); err != nil {
+		nl.Close()
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	c.nl = nl
+	return nil
+}
+
+func (c *conn) close() error {
+	if c.nl == nil {
+		return nil
+	}
+	err := c.nl.Close()
+	c.nl = nil
+	return err
+}
+
+// A tx is a transaction: messages that take effect together or not at all.
+type tx struct {
+	msgs   []netlink.Message
+	lastID uint32 // of the sets that the transaction makes
+}
+
+// add appends a message about an object of the inet family.
+func (t *tx) add(typ int, flags netlink.HeaderFlags, a attrs) {
+	t.msgs = append(t.msgs, message(typ, flags, a))
+}
+
+func message(typ int, flags netlink.HeaderFlags, a attrs) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ),
+			Flags: netlink.Request | flags,
+		},
+		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, a...),
+	}
+}
+
+// commit carries out a transaction. After an error nothing of it holds.
+func (c *conn) commit(t *tx) error {
+	if len(t.msgs) == 0 {
+		return nil
+	}
+	if err := c.open(); err != nil {
+		return err
+	}
+	batch := make([]netlink.Message, 0, len(t.msgs)+2)
+	batch = append(batch, bracket(unix.NFNL_MSG_BATCH_BEGIN))
+	batch = append(batch, t.msgs...)
+	batch = append(batch, bracket(unix.NFNL_MSG_BATCH_END))
+	// Errors always come back; one acknowledgement, of the last message, tells that there were none.
+	batch[len(batch)-2].Header.Flags |= netlink.Acknowledge
+	_, err := c.nl.SendMessages(batch)
+	if err == nil {
+		_, err = c.nl.Receive()
+	}
+	if err != nil {
+		c.close() // more errors may wait to be read
+		return explain(err)
+	}
+	return nil
+}
+
+func bracket(typ uint16) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+	}
+}
+
+// get asks for one object and returns its attributes, or an error that wraps ENOENT.
+func (c *conn) get(typ int, a attrs) ([]byte, error) {
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	_, err := c.nl.SendMessages([]netlink.Message{message(typ, 0, a)})
+	if err != nil {
+		c.close()
+		return nil, explain(err)
+	}
+	msgs, err := c.nl.Receive()
+	if err == nil && len(msgs) == 0 {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		if !errors.Is(err, unix.ENOENT) {
+			c.close()
+		}
+		return nil, explain(err)
+	}
+	return payload(msgs[0]), nil
+}
+
+// dump asks for many objects and calls fn for the attributes of each, which are valid until it returns. If something changes
+// meanwhile, it begins again: restart tells fn's owner to forget what it heard.
+func (c *conn) dump(typ int, a attrs, restart func(), fn func([]byte)) error {
+	for range dumpTries {
+		restart()
+		whole, err := c.dumpOnce(typ, a, fn)
+		if err != nil || whole {
+			return err
+		}
+	}
+	return errors.New("read nf_tables: it kept changing while it was read")
+}
+
+func (c *conn) dumpOnce(typ int, a attrs, fn func([]byte)) (whole bool, err error) {
+	if err := c.open(); err != nil {
+		return false, err
+	}
+	if _, err := c.nl.SendMessages([]netlink.Message{message(typ, netlink.Dump, a)}); err != nil {
+		c.close()
+		return false, explain(err)
+	}
+	whole = true
+	for m, err := range c.nl.ReceiveIter() {
+		if errors.Is(err, unix.EINTR) {
+			whole = false
+			break
+		}
+		if err != nil {
+			if !errors.Is(err, unix.ENOENT) {
+				c.close()
+			}
+			return false, explain(err)
+		}
+		if m.Header.Flags&netlink.DumpInterrupted != 0 {
+			whole = false
+		}
+		if whole {
+			fn(payload(m))
+		}
+	}
+	return whole, nil
+}
+
+// payload returns the attributes of a message, which follow the four bytes of its nfgenmsg.
+func payload(m netlink.Message) []byte {
+	if len(m.Data) < 4 {
+		return nil
+	}
+	return m.Data[4:]
+}
+
+// explain adds what an operator can do about an error.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w: writing nftables needs CAP_NET_ADMIN; run as root, or grant it in the service "+
+			"(AmbientCapabilities=CAP_NET_ADMIN) or to the container (--cap-add NET_ADMIN)", err)
+	case errors.Is(err, syscall.EPROTONOSUPPORT), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EAFNOSUPPORT):
+		return fmt.Errorf("%w: this kernel lacks nf_tables or its inet family; load the modules nf_tables and nf_tables_inet, "+
+			"or use a kernel that has them", err)
+	}
+	return err
+}

@@ -1,0 +1,371 @@
+package nftset
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"mef/internal/ban"
+)
+
+// tableName is the one table that is ours, of family inet.
+const tableName = "mefdaemon"
+
+// repliesCounter counts packets towards banned addresses.
+const repliesCounter = "replies"
+
+// A set is a named set of addresses.
+type set struct {
+	name     string
+	v6       bool
+	interval bool // holds ranges; else single keys
+	timeout  bool // elements may end
+	counter  bool // elements count the packets that match them
+}
+
+func (s set) keyLen() int { return addrBits(s.v6) / 8 }
+
+// allowSets are filled with ranges; graceSets with IPv4 addresses and IPv6 /64s.
+var (
+	allowSets = []set{{name: "allow4", interval: true}, {name: "allow6", v6: true, interval: true}}
+	graceSets = []set{{name: "grace4", timeout: true}, {name: "grace6", v6: true, timeout: true}}
+)
+
+func (c class) asSet(counters bool) set {
+	return set{name: c.set(), v6: c.v6, timeout: true, counter: counters}
+}
+
+// A chain is a list of rules; with a hook, one that packets enter.
+type chain struct {
+	name string
+	hook *hook
+}
+
+type hook struct {
+	num      uint32
+	priority int32
+}
+
+// bansPriority is after defragmentation (-400), before raw (-300) and conntrack (-200): a dropped packet leaves no conntrack
+// entry, and a ban covers ports that a container publishes, because DNAT comes later (-100).
+const bansPriority = -350
+
+var chains = []chain{
+	{"ban4", nil},
+	{"ban6", nil},
+	{"reply4", nil},
+	{"reply6", nil},
+	{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
+	{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
+	{"reply_fwd", &hook{unix.NF_INET_FORWARD, bansPriority}},
+}
+
+// A rule is what one chain does with a packet.
+type rule struct {
+	chain string
+	exprs []expr.Any
+	anon  []anonSet // the sets that lookups named anonName refer to, in order
+}
+
+// An anonSet is a constant set or verdict map within one rule.
+type anonSet struct {
+	keyType, keyLen uint32
+	elements        []anonElement
+	interval, vmap  bool
+}
+
+type anonElement struct {
+	key  []byte
+	end  bool   // first key behind a range
+	goTo string // of a verdict map
+}
+
+const (
+	anonSetName = "__set%d"
+	anonMapName = "__map%d"
+)
+
+// The data types of nft, by which it prints keys.
+const (
+	typeVerdict     = 1
+	typeNFProto     = 2
+	typeIPAddr      = 7
+	typeIP6Addr     = 8
+	typeInetProto   = 12
+	typeInetService = 13
+	typeICMP6Type   = 29
+)
+
+// fixedRules returns the rules of every table, in order: what no ban may touch comes first.
+//
+// Multicast listener discovery needs no rule: its senders have link-local addresses, which are never banned.
+func fixedRules() []rule {
+	rules := []rule{
+		newRule("ban").ifLoopback(expr.MetaKeyIIF).verdict(expr.VerdictAccept),
+		newRule("ban").byFamily("ban4", "ban6"),
+		newRule("reply_out").ifLoopback(expr.MetaKeyOIF).verdict(expr.VerdictAccept),
+		newRule("reply_out").byFamily("reply4", "reply6"),
+		newRule("reply_fwd").byFamily("reply4", "reply6"),
+	}
+	for _, d := range directions {
+		for _, v6 := range []bool{false, true} {
+			chain := d.chain(v6)
+			rules = append(rules,
+				newRule(chain).inSet(d, v6, addrBits(v6), "allow"+familyName(v6)).verdict(expr.VerdictAccept),
+				newRule(chain).inSet(d, v6, graceBits(v6), "grace"+familyName(v6)).verdict(expr.VerdictAccept))
+			if v6 {
+				// Neighbour discovery of the link: with hop limit 255 it cannot come from further away. A /64 or /48 ban that
+				// happens to contain the server's own network must not cut it off.
+				rules = append(rules, newRule(chain).neighbourDiscovery().verdict(expr.VerdictAccept))
+			}
+			if d.incoming {
+				rules = append(rules, newRule(chain).dhcpReply(v6).verdict(expr.VerdictAccept))
+			}
+		}
+	}
+	return rules
+}
+
+// graceBits is the prefix length by which grace is granted.
+func graceBits(v6 bool) int {
+	if v6 {
+		return 64
+	}
+	return 32
+}
+
+// rules returns the rules of a class.
+func (c class) rules() []rule {
+	if c.trust == ban.Unverified {
+		return c.unverifiedRules()
+	}
+	var rules []rule
+	for _, d := range directions {
+		r := newRule(d.chain(c.v6))
+		if c.ports != "" {
+			r = r.protocols(unix.IPPROTO_TCP, unix.IPPROTO_UDP).port(d, c.ports)
+		}
+		r = r.inSet(d, c.v6, c.bits, c.set())
+		if !d.incoming {
+			// Every look-up also counts in the element, which holds both directions; this is the share of the replies.
+			r = r.counter(repliesCounter)
+		}
+		rules = append(rules, r.verdict(expr.VerdictDrop))
+	}
+	return rules
+}
+
+// unverifiedRules drop only what opens a connection to us, so that answers to connections that we opened always pass: a
+// forged source must not cut us off from anybody.
+func (c class) unverifiedRules() []rule {
+	in := directions[0]
+	tcp := newRule(in.chain(c.v6)).protocol(unix.IPPROTO_TCP).opensTCP()
+	udp := newRule(in.chain(c.v6)).protocol(unix.IPPROTO_UDP)
+	if c.ports != "" {
+		tcp, udp = tcp.port(in, c.ports), udp.port(in, c.ports)
+	} else {
+		udp = udp.belowLocalPorts()
+	}
+	return []rule{
+		tcp.inSet(in, c.v6, c.bits, c.set()).verdict(expr.VerdictDrop),
+		udp.inSet(in, c.v6, c.bits, c.set()).verdict(expr.VerdictDrop),
+	}
+}
+
+// A direction is which end of a packet is the peer.
+type direction struct {
+	prefix   string // of chains
+	incoming bool
+}
+
+var directions = []direction{{"ban", true}, {"reply", false}}
+
+func (d direction) chain(v6 bool) string { return d.prefix + familyName(v6) }
+
+func newRule(chain string) rule { return rule{chain: chain} }
+
+// with returns the rule continued by expressions. Rules are values: continuing one twice gives two.
+func (r rule) with(e ...expr.Any) rule {
+	r.exprs = append(r.exprs[:len(r.exprs):len(r.exprs)], e...)
+	return r
+}
+
+func (r rule) meta(key expr.MetaKey) rule { return r.with(&expr.Meta{Key: key, Register: 1}) }
+
+func (r rule) equals(data ...byte) rule {
+	return r.with(&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data})
+}
+
+func (r rule) load(base expr.PayloadBase, offset, length uint32) rule {
+	return r.with(&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length})
+}
+
+func (r rule) verdict(kind expr.VerdictKind) rule { return r.with(&expr.Verdict{Kind: kind}) }
+
+func (r rule) counter(name string) rule {
+	return r.with(&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name})
+}
+
+// ifLoopback matches packets of the loopback interface, which is the first of every namespace.
+func (r rule) ifLoopback(key expr.MetaKey) rule {
+	return r.meta(key).equals(binary.NativeEndian.AppendUint32(nil, 1)...)
+}
+
+// byFamily sends IPv4 and IPv6 packets to different chains, so that none walks rules of the other kind.
+func (r rule) byFamily(chain4, chain6 string) rule {
+	r = r.meta(expr.MetaKeyNFPROTO).with(&expr.Lookup{SourceRegister: 1, IsDestRegSet: true, SetName: anonMapName})
+	r.anon = append(r.anon, anonSet{keyType: typeNFProto, keyLen: 1, vmap: true, elements: []anonElement{
+		{key: []byte{unix.NFPROTO_IPV4}, goTo: chain4},
+		{key: []byte{unix.NFPROTO_IPV6}, goTo: chain6},
+	}})
+	return r
+}
+
+// inAnon matches what was loaded against a constant set.
+func (r rule) inAnon(s anonSet) rule {
+	r = r.with(&expr.Lookup{SourceRegister: 1, SetName: anonSetName})
+	r.anon = append(r.anon[:len(r.anon):len(r.anon)], s)
+	return r
+}
+
+// network makes sure of the family, as nft does before it looks into an IP header. The packet is of that family anyway, but
+// nft prints the rule as one about addresses only if it finds this.
+func (r rule) network(v6 bool) rule {
+	if v6 {
+		return r.meta(expr.MetaKeyNFPROTO).equals(unix.NFPROTO_IPV6)
+	}
+	return r.meta(expr.MetaKeyNFPROTO).equals(unix.NFPROTO_IPV4)
+}
+
+// inSet matches packets whose peer's prefix is in a set.
+func (r rule) inSet(d direction, v6 bool, bits int, set string) rule {
+	offset, length := uint32(12), uint32(4)
+	if v6 {
+		offset, length = 8, 16
+	}
+	if !d.incoming {
+		offset += length
+	}
+	r = r.network(v6).load(expr.PayloadBaseNetworkHeader, offset, length)
+	if bits < addrBits(v6) {
+		r = r.with(&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: mask(v6, bits), Xor: make([]byte, length)})
+	}
+	return r.with(&expr.Lookup{SourceRegister: 1, SetName: set})
+}
+
+func mask(v6 bool, bits int) []byte {
+	all := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	if v6 {
+		b := [16]byte{}
+		for i := range b {
+			b[i] = 255
+		}
+		all = netip.AddrFrom16(b)
+	}
+	return netip.PrefixFrom(all, bits).Masked().Addr().AsSlice()
+}
+
+func (r rule) protocol(proto byte) rule { return r.meta(expr.MetaKeyL4PROTO).equals(proto) }
+
+func (r rule) protocols(protos ...byte) rule {
+	s := anonSet{keyType: typeInetProto, keyLen: 1}
+	for _, p := range protos {
+		s.elements = append(s.elements, anonElement{key: []byte{p}})
+	}
+	return r.meta(expr.MetaKeyL4PROTO).inAnon(s)
+}
+
+// port matches our port.
+func (r rule) port(d direction, ports ban.Ports) rule {
+	offset := uint32(2)
+	if !d.incoming {
+		offset = 0
+	}
+	r = r.load(expr.PayloadBaseTransportHeader, offset, 2)
+	ranges := ports.Ranges()
+	s := anonSet{keyType: typeInetService, keyLen: 2}
+	for _, p := range ranges {
+		s.interval = s.interval || p.Last > p.First
+	}
+	for _, p := range ranges {
+		s.elements = append(s.elements, anonElement{key: binary.BigEndian.AppendUint16(nil, p.First)})
+		if s.interval && p.Last < 65535 {
+			s.elements = append(s.elements, anonElement{key: binary.BigEndian.AppendUint16(nil, p.Last+1), end: true})
+		}
+	}
+	return r.inAnon(s)
+}
+
+// opensTCP matches segments with SYN and without ACK.
+func (r rule) opensTCP() rule {
+	const syn, ack = 0x02, 0x10
+	return r.load(expr.PayloadBaseTransportHeader, 13, 1).
+		with(&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn | ack}, Xor: []byte{0}}).
+		equals(syn)
+}
+
+// belowLocalPorts matches UDP packets to ports that services use. Above begin those that the system gives to its own clients.
+func (r rule) belowLocalPorts() rule {
+	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
+		with(&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binary.BigEndian.AppendUint16(nil, 32768)})
+}
+
+// neighbourDiscovery matches router and neighbour solicitations and advertisements of the link (RFC 4861).
+func (r rule) neighbourDiscovery() rule {
+	s := anonSet{keyType: typeICMP6Type, keyLen: 1}
+	for typ := byte(133); typ <= 136; typ++ {
+		s.elements = append(s.elements, anonElement{key: []byte{typ}})
+	}
+	return r.network(true).protocol(unix.IPPROTO_ICMPV6).load(expr.PayloadBaseTransportHeader, 0, 1).inAnon(s).
+		load(expr.PayloadBaseNetworkHeader, 7, 1).equals(255)
+}
+
+// dhcpReply matches what a DHCP server sends us: without it we would lose our address.
+func (r rule) dhcpReply(v6 bool) rule {
+	server, client := uint16(67), uint16(68)
+	if v6 {
+		server, client = 547, 546
+	}
+	return r.protocol(unix.IPPROTO_UDP).load(expr.PayloadBaseTransportHeader, 0, 4).
+		equals(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, server), client)...)
+}
+
+// encode returns the rule's expressions as the kernel wants them. Its anonymous sets have the numbers from firstID on.
+func (r rule) encode(firstID uint32) (attrs, error) {
+	var list attrs
+	for _, e := range r.exprs {
+		if l, ok := e.(*expr.Lookup); ok && (l.SetName == anonSetName || l.SetName == anonMapName) {
+			numbered := *l
+			numbered.SetID = firstID
+			firstID++
+			e = &numbered
+		}
+		b, err := expr.Marshal(unix.NFPROTO_INET, e)
+		if err != nil {
+			return nil, err
+		}
+		list.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
+	}
+	return list, nil
+}
+
+// stamp returns a fingerprint of the rule. Each rule in the kernel carries its own, where nft does not show it: rules cannot
+// be changed, only replaced, so a rule with the right stamp is the right rule.
+func (r rule) stamp() (uint64, error) {
+	h := fnv.New64a()
+	b, err := r.encode(0)
+	if err != nil {
+		return 0, err
+	}
+	h.Write(b)
+	for _, s := range r.anon {
+		for _, e := range s.elements {
+			h.Write(e.key)
+			h.Write([]byte(e.goTo))
+		}
+	}
+	return h.Sum64(), nil
+}

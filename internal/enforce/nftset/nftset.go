@@ -1,0 +1,432 @@
+// Package nftset keeps bans in sets of the nftables table "inet mefdaemon", by netlink.
+//
+// Bans that are looked up in one way form a class: the same trust, prefix length and ports. Each class has one hash set,
+// whose keys are masked addresses, and one rule for each direction; a look-up costs the same for ten bans and for a hundred
+// thousand, nested and overlapping bans never meet, and lifting one is exact. The kernel ends bans by their timeouts. Classes
+// beyond the usual ones get their set and rules when their first ban comes.
+//
+// Packets meet loopback, the allow and grace sets, neighbour discovery and DHCP replies before any ban, and all of it before
+// conntrack and NAT. Towards banned addresses everything is dropped on output and forward, which ends sessions both ways.
+//
+// The table is ours alone, and nothing else is touched. Every rule carries a fingerprint, so that Check can tell in five small
+// reads whether all is in place. The writer is one lasting connection; changes by others are told by a second one.
+package nftset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"mef/internal/ban"
+	"mef/internal/enforce"
+	"mef/internal/prefixset"
+)
+
+// A Backend keeps bans in the kernel. It implements enforce.Backend.
+type Backend struct {
+	conn     *conn
+	log      *slog.Logger
+	features Features
+	classes  []class // those that have sets and rules, base classes first; nil before the first look at the kernel
+
+	mu       sync.Mutex
+	listener *netlink.Conn // of Watch, nil while it does not run
+	changed  func(enforce.Notice)
+}
+
+// Features is what a probe of the kernel found.
+type Features struct {
+	// Counters says that elements count packets (since Linux 5.7). Without them bans work, and show no packets.
+	Counters bool
+
+	// Extends says that adding an element again gives it the new timeout (since 6.12). Otherwise it is deleted and added in one
+	// transaction, and its counters begin anew.
+	Extends bool
+}
+
+// maxClasses bounds the sets: there is one for each distinct combination of prefix length and ports in use.
+const maxClasses = 256
+
+// bulk is from how many elements on a transaction is made without the listener, which costs the kernel a message for each.
+const bulk = 1000
+
+// New connects to nf_tables in the caller's network namespace and probes what the kernel can do. It changes nothing that lasts.
+// The error says which capability or module is missing.
+func New(log *slog.Logger) (*Backend, error) { return NewIn(0, log) }
+
+// NewIn is New for the network namespace of a file descriptor, which must stay open.
+func NewIn(netns int, log *slog.Logger) (*Backend, error) {
+	c, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{conn: c, log: log}
+	if b.features, err = probe(c); err != nil {
+		c.close()
+		return nil, fmt.Errorf("probe nf_tables: %w", err)
+	}
+	if !b.features.Counters {
+		log.Warn("this kernel cannot count packets per ban; bans work without")
+	}
+	return b, nil
+}
+
+// Close closes the connection. Everything stays in force.
+func (b *Backend) Close() error { return b.conn.close() }
+
+// Features returns what the probe found.
+func (b *Backend) Features() Features { return b.features }
+
+// Delete removes the table, and with it all bans, in the network namespace of the caller, and reports whether there was one. It
+// needs no daemon; one that runs would put the table back.
+func Delete() (deleted bool, err error) {
+	c, err := dial(0)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	var t tx
+	t.add(unix.NFT_MSG_DELTABLE, 0, named(tableName))
+	switch err := c.commit(&t); {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("delete table inet %s: %w", tableName, err)
+	}
+	return true, nil
+}
+
+// Apply implements enforce.Backend.
+func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
+	if err := b.learnClasses(); err != nil {
+		return nil, err
+	}
+	defer b.pauseListener(len(c.Bans))()
+	failed, err := b.apply(c)
+	if err != nil {
+		return nil, fmt.Errorf("write table inet %s: %w", tableName, err)
+	}
+	return failed, nil
+}
+
+// apply makes changes in one transaction. If the kernel refuses it for a reason that can lie in a single element, each half is
+// tried alone.
+func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
+	var t tx
+	fresh, err := b.addClasses(&t, c.Bans)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.addChanges(&t, c); err != nil {
+		return nil, err
+	}
+	err = b.conn.commit(&t)
+	switch {
+	case err == nil:
+		b.classes = append(b.classes, fresh...)
+		return nil, nil
+	case !divisible(err):
+		return nil, err
+	case len(c.Bans) <= 1 && (c.Allow != nil || len(c.Grace) > 0):
+		return nil, err
+	case len(c.Bans) == 1:
+		return []enforce.Failure{{Key: c.Bans[0].Key, Err: err}}, nil
+	}
+	half := len(c.Bans) / 2
+	failed, err := b.apply(enforce.Changes{Allow: c.Allow, Grace: c.Grace, Bans: c.Bans[:half]})
+	if err != nil {
+		return nil, err
+	}
+	more, err := b.apply(enforce.Changes{Bans: c.Bans[half:]})
+	return append(failed, more...), err
+}
+
+// divisible reports whether a transaction may have failed because of one of its elements, or because of its size.
+func divisible(err error) bool {
+	for _, e := range []error{unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EMSGSIZE, unix.E2BIG, unix.ENOSPC, unix.EINVAL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// addChanges appends the elements of c. Sets and rules are there.
+func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
+	if c.Allow != nil {
+		t.setAllow(*c.Allow)
+	}
+	if err := t.setGrace(c.Grace); err != nil {
+		return err
+	}
+	add, remove := map[class][]element{}, map[class][]element{}
+	for _, change := range c.Bans {
+		cl := classOf(change.Key)
+		e := element{addr: change.Key.Prefix.Addr()}
+		if change.Remove {
+			if slices.Contains(b.classes, cl) {
+				remove[cl] = append(remove[cl], e)
+			}
+			continue
+		}
+		var err error
+		if e.timeout, err = change.Timeout.Milliseconds(); err != nil {
+			return fmt.Errorf("ban %s: %w", change.Key, err)
+		}
+		add[cl] = append(add[cl], e)
+	}
+	for cl, es := range remove {
+		t.removeElements(cl.set(), es)
+	}
+	for cl, es := range add {
+		if !b.features.Extends {
+			t.removeElements(cl.set(), es)
+		}
+		t.addElements(cl.set(), es)
+	}
+	return nil
+}
+
+// addClasses appends the sets and rules of classes that the bans need and that are not there yet, and returns these classes.
+func (b *Backend) addClasses(t *tx, bans []enforce.Change) ([]class, error) {
+	var fresh []class
+	for _, change := range bans {
+		if c := classOf(change.Key); !change.Remove && !slices.Contains(b.classes, c) && !slices.Contains(fresh, c) {
+			fresh = append(fresh, c)
+		}
+	}
+	if len(b.classes)+len(fresh) > maxClasses {
+		return nil, fmt.Errorf("bans of more than %d combinations of prefix length and ports: %w", maxClasses, unix.ENFILE)
+	}
+	for _, c := range fresh {
+		if err := t.addClass(c, b.features.Counters); err != nil {
+			return nil, err
+		}
+	}
+	return fresh, nil
+}
+
+func (t *tx) addClass(c class, counters bool) error {
+	t.addSet(tableName, c.asSet(counters))
+	for _, r := range c.rules() {
+		if err := t.addRule(tableName, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Rebuild implements enforce.Backend.
+func (b *Backend) Rebuild(ctx context.Context, c enforce.Changes) ([]enforce.Failure, error) {
+	defer b.pauseListener(len(c.Bans))()
+	first, rest := c, enforce.Changes{}
+	for {
+		err := b.rebuild(first)
+		if err == nil {
+			break
+		}
+		if !divisible(err) || len(first.Bans) == 0 {
+			return nil, fmt.Errorf("build table inet %s: %w", tableName, err)
+		}
+		// Too large for one transaction, or one ban is refused: the table with as many bans as possible first.
+		half := len(first.Bans) / 2
+		rest.Bans = append(rest.Bans, first.Bans[half:]...)
+		first.Bans = first.Bans[:half]
+	}
+	if len(rest.Bans) == 0 {
+		return nil, nil
+	}
+	return b.apply(rest)
+}
+
+// rebuild replaces the table in one transaction.
+func (b *Backend) rebuild(c enforce.Changes) error {
+	var cs []class
+	for _, change := range c.Bans {
+		if cl := classOf(change.Key); len(cs) == 0 || cs[len(cs)-1] != cl { // sorted and made unique below
+			cs = append(cs, cl)
+		}
+	}
+	classes := withBase(cs)
+	if len(classes) > maxClasses {
+		classes = classes[:maxClasses]
+	}
+	var t tx
+	t.removeTable(tableName)
+	t.addTable(tableName)
+	t.addCounter(tableName, repliesCounter, "packets towards banned addresses, dropped")
+	for _, s := range slices.Concat(allowSets, graceSets) {
+		t.addSet(tableName, s)
+	}
+	for _, ch := range chains {
+		t.addChain(tableName, ch)
+	}
+	for _, r := range fixedRules() {
+		if err := t.addRule(tableName, r); err != nil {
+			return err
+		}
+	}
+	for _, cl := range classes {
+		if err := t.addClass(cl, b.features.Counters); err != nil {
+			return err
+		}
+	}
+	before := b.classes
+	b.classes = classes
+	err := b.addChanges(&t, c)
+	if err == nil {
+		err = b.conn.commit(&t)
+	}
+	if err != nil {
+		b.classes = before
+	}
+	return err
+}
+
+// learnClasses finds out which classes have sets in the kernel, if that is not known yet.
+func (b *Backend) learnClasses() error {
+	if b.classes != nil {
+		return nil
+	}
+	sets, err := b.conn.readSets(tableName)
+	if err != nil {
+		return fmt.Errorf("read table inet %s: %w", tableName, err)
+	}
+	b.classes = classesOf(sets)
+	return nil
+}
+
+func classesOf(sets map[string]foundSet) []class {
+	var cs []class
+	for name := range sets {
+		if c, ok := parseClass(name); ok {
+			cs = append(cs, c)
+		}
+	}
+	return withBase(cs)
+}
+
+// Check implements enforce.Backend.
+func (b *Backend) Check(context.Context) (enforce.Check, error) {
+	found, err := b.conn.readAll()
+	if err != nil {
+		return enforce.Check{}, fmt.Errorf("read table inet %s: %w", tableName, err)
+	}
+	if !found.table {
+		b.classes = slices.Clone(baseClasses)
+		return enforce.Check{Damaged: []string{"table"}}, nil
+	}
+	if b.classes == nil {
+		b.classes = classesOf(found.sets)
+	}
+	damaged, err := found.compare(b.classes, b.features.Counters)
+	return enforce.Check{Damaged: damaged, Bans: found.bans()}, err
+}
+
+// Held implements enforce.Backend.
+func (b *Backend) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
+	state, err := b.held(keys)
+	if err != nil {
+		return enforce.State{}, fmt.Errorf("read table inet %s: %w", tableName, err)
+	}
+	return state, nil
+}
+
+// maxLookups is up to how many keys each is looked up; above, all elements are read.
+const maxLookups = 100
+
+func (b *Backend) held(keys []ban.Key) (enforce.State, error) {
+	if len(keys) > 0 && len(keys) <= maxLookups {
+		return b.lookUp(keys)
+	}
+	var s enforce.State
+	sets, err := b.conn.readSets(tableName)
+	if err != nil {
+		return s, err
+	}
+	if s.Replies, _, err = b.conn.readCounter(repliesCounter); err != nil {
+		return s, err
+	}
+	if s.Allow, err = b.readAllow(); err != nil {
+		return s, err
+	}
+	if s.Grace, err = b.readGrace(); err != nil {
+		return s, err
+	}
+	for name := range sets {
+		c, ok := parseClass(name)
+		if !ok {
+			continue
+		}
+		es, err := b.conn.readElements(name)
+		if err != nil {
+			return s, err
+		}
+		now := time.Now()
+		s.Bans = slices.Grow(s.Bans, len(es))
+		for _, e := range es {
+			s.Bans = append(s.Bans, e.held(c, now))
+		}
+	}
+	if len(keys) > 0 {
+		wanted := map[ban.Key]bool{}
+		for _, k := range keys {
+			wanted[k] = true
+		}
+		s.Bans = slices.DeleteFunc(s.Bans, func(h enforce.Held) bool { return !wanted[h.Key] })
+	}
+	sortHeld(s.Bans)
+	return s, nil
+}
+
+func (b *Backend) lookUp(keys []ban.Key) (s enforce.State, err error) {
+	for _, k := range keys {
+		c := classOf(k)
+		e, ok, err := b.conn.readElement(tableName, c.set(), k.Prefix.Addr())
+		if err != nil {
+			return s, err
+		}
+		if ok {
+			s.Bans = append(s.Bans, e.held(c, time.Now()))
+		}
+	}
+	sortHeld(s.Bans)
+	return s, nil
+}
+
+func (b *Backend) readAllow() (prefixset.Set, error) {
+	var all []prefixset.Range
+	for _, s := range allowSets {
+		es, err := b.conn.readElements(s.name)
+		if err != nil {
+			return prefixset.Set{}, err
+		}
+		all = append(all, ranges(es, s.v6)...)
+	}
+	return prefixset.FromRanges(all), nil
+}
+
+func (b *Backend) readGrace() (grace []enforce.Element, err error) {
+	for _, s := range graceSets {
+		es, err := b.conn.readElements(s.name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range es {
+			p, _ := e.addr.Prefix(graceBits(s.v6))
+			timeout := max(enforce.Timeout(e.left), enforce.MinTimeout)
+			if e.permanent {
+				timeout = enforce.Permanent
+			}
+			grace = append(grace, enforce.Element{Prefix: p, Timeout: timeout})
+		}
+	}
+	return grace, nil
+}

@@ -1,0 +1,54 @@
+package nftset
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// probeTable exists for a moment while the daemon starts. It has no chains, so that no packet meets it.
+const probeTable = "mefdaemon_probe"
+
+// probe tries out what the kernel can do instead of comparing versions, because distributions carry features back.
+func probe(c *conn) (f Features, err error) {
+	var t tx
+	t.removeTable(probeTable) // left over from a killed daemon
+	t.addTable(probeTable)
+	counted := set{name: "counted", timeout: true, counter: true}
+	t.addSet(probeTable, counted)
+	addr := netip.AddrFrom4([4]byte{192, 0, 2, 1})
+	t.addProbe(counted.name, addr, time.Minute)
+	if err := c.commit(&t); err != nil {
+		return f, err
+	}
+	var gone tx
+	gone.removeTable(probeTable)
+	defer func() {
+		if e := c.commit(&gone); err == nil {
+			err = e
+		}
+	}()
+	sets, err := c.readSets(probeTable)
+	if err != nil {
+		return f, err
+	}
+	f.Counters = sets[counted.name].counter
+	var again tx
+	again.addProbe(counted.name, addr, time.Hour)
+	if err := c.commit(&again); err != nil {
+		return f, err
+	}
+	e, ok, err := c.readElement(probeTable, counted.name, addr)
+	f.Extends = ok && e.left > 2*time.Minute
+	return f, err
+}
+
+func (t *tx) addProbe(set string, addr netip.Addr, d time.Duration) {
+	a := elementsOf(probeTable, set, 0)
+	at := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	element{addr: addr, timeout: uint64(d.Milliseconds())}.append(&a)
+	a.end(at)
+	t.add(unix.NFT_MSG_NEWSETELEM, netlink.Create, a)
+}

@@ -1,0 +1,252 @@
+package nftset
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/ban"
+	"mef/internal/enforce"
+	"mef/internal/prefixset"
+)
+
+// What the kernel says about our table's objects, read back by the functions below.
+type (
+	foundSet struct {
+		set
+		anonymous bool
+		count     int // of elements; -1 if the kernel does not tell
+		size      uint32
+	}
+	foundChain struct {
+		chain
+		policy uint32
+	}
+	foundElement struct {
+		addr      netip.Addr
+		end       bool
+		permanent bool
+		left      time.Duration
+		packets   uint64
+		bytes     uint64
+	}
+)
+
+// readTable reports whether the table is there and awake.
+func (c *conn) readTable() (bool, error) {
+	b, err := c.get(unix.NFT_MSG_GETTABLE, named(tableName))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil && getUint32(find(b, unix.NFTA_TABLE_FLAGS))&attrTableFlagsDormant == 0, err
+}
+
+func (c *conn) readSets(table string) (map[string]foundSet, error) {
+	found := map[string]foundSet{}
+	err := c.dump(unix.NFT_MSG_GETSET, named(table), func() { clear(found) }, func(b []byte) {
+		if getString(find(b, unix.NFTA_SET_TABLE)) != table {
+			return
+		}
+		s := parseSet(b)
+		found[s.name] = s
+	})
+	return found, ignoreAbsent(err)
+}
+
+func parseSet(b []byte) foundSet {
+	s := foundSet{count: -1}
+	for typ, v := range each(b) {
+		switch typ {
+		case unix.NFTA_SET_NAME:
+			s.name = getString(v)
+		case unix.NFTA_SET_FLAGS:
+			flags := getUint32(v)
+			s.interval = flags&unix.NFT_SET_INTERVAL != 0
+			s.timeout = flags&unix.NFT_SET_TIMEOUT != 0
+			s.anonymous = flags&unix.NFT_SET_ANONYMOUS != 0
+		case unix.NFTA_SET_KEY_TYPE:
+			s.v6 = getUint32(v) == typeIP6Addr
+		case unix.NFTA_SET_DESC:
+			s.size = getUint32(find(v, unix.NFTA_SET_DESC_SIZE))
+		case attrSetExpr:
+			s.counter = getString(find(v, unix.NFTA_EXPR_NAME)) == "counter"
+		case attrSetCount:
+			s.count = int(getUint32(v))
+		}
+	}
+	return s
+}
+
+func (c *conn) readChains(table string) (map[string]foundChain, error) {
+	found := map[string]foundChain{}
+	err := c.dump(unix.NFT_MSG_GETCHAIN, nil, func() { clear(found) }, func(b []byte) {
+		if getString(find(b, unix.NFTA_CHAIN_TABLE)) != table {
+			return
+		}
+		ch := foundChain{chain: chain{name: getString(find(b, unix.NFTA_CHAIN_NAME))}}
+		ch.policy = getUint32(find(b, unix.NFTA_CHAIN_POLICY))
+		if h := find(b, unix.NFTA_CHAIN_HOOK); h != nil {
+			ch.hook = &hook{getUint32(find(h, unix.NFTA_HOOK_HOOKNUM)), int32(getUint32(find(h, unix.NFTA_HOOK_PRIORITY)))}
+		}
+		found[ch.name] = ch
+	})
+	return found, ignoreAbsent(err)
+}
+
+// readStamps returns the stamps of the rules of each chain, in order; 0 stands for a rule without one.
+func (c *conn) readStamps(table string) (map[string][]uint64, error) {
+	found := map[string][]uint64{}
+	err := c.dump(unix.NFT_MSG_GETRULE, named(table), func() { clear(found) }, func(b []byte) {
+		if getString(find(b, unix.NFTA_RULE_TABLE)) != table {
+			return
+		}
+		chain := getString(find(b, unix.NFTA_RULE_CHAIN))
+		found[chain] = append(found[chain], parseStamp(find(b, unix.NFTA_RULE_USERDATA)))
+	})
+	return found, ignoreAbsent(err)
+}
+
+func parseStamp(udata []byte) uint64 {
+	if len(udata) == 10 && udata[0] == udataRuleStamp && udata[1] == 8 {
+		return binary.BigEndian.Uint64(udata[2:])
+	}
+	return 0
+}
+
+// readCounter returns the packets of a named counter, and whether it is there.
+func (c *conn) readCounter(name string) (packets uint64, ok bool, err error) {
+	a := named(tableName)
+	a.string(unix.NFTA_OBJ_NAME, name)
+	a.uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	b, err := c.get(unix.NFT_MSG_GETOBJ, a)
+	if err != nil {
+		return 0, false, ignoreAbsent(err)
+	}
+	return getUint64(find(find(b, unix.NFTA_OBJ_DATA), unix.NFTA_COUNTER_PACKETS)), true, nil
+}
+
+// readElements reads all elements of a set; none if there is no such set.
+func (c *conn) readElements(set string) ([]foundElement, error) {
+	var found []foundElement
+	err := c.dump(unix.NFT_MSG_GETSETELEM, elementsOf(tableName, set, 0), func() { found = found[:0] }, func(b []byte) {
+		found = appendElements(found, b)
+	})
+	return found, ignoreAbsent(err)
+}
+
+// readElement reads one element of a set.
+func (c *conn) readElement(table, set string, addr netip.Addr) (e foundElement, ok bool, err error) {
+	a := elementsOf(table, set, 0)
+	at := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	element{addr: addr}.append(&a)
+	a.end(at)
+	b, err := c.get(unix.NFT_MSG_GETSETELEM, a)
+	if err != nil {
+		return e, false, ignoreAbsent(err)
+	}
+	found := appendElements(nil, b)
+	if len(found) == 0 {
+		return e, false, nil
+	}
+	return found[0], true, nil
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// appendElements adds the elements that a message lists, without those that have ended.
+func appendElements(found []foundElement, b []byte) []foundElement {
+	for typ, v := range each(find(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		if typ != unix.NFTA_LIST_ELEM {
+			continue
+		}
+		if e, ok := parseElement(v); ok {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+func parseElement(b []byte) (e foundElement, ok bool) {
+	e.permanent = true
+	for typ, v := range each(b) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.addr, ok = netip.AddrFromSlice(find(v, unix.NFTA_DATA_VALUE))
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.end = getUint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			e.permanent = false
+			e.left = time.Duration(getUint64(v)) * time.Millisecond
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.count(v)
+		case attrSetElemExpressions:
+			for _, inner := range each(v) {
+				e.count(inner)
+			}
+		}
+	}
+	return e, ok && (e.permanent || e.left > 0)
+}
+
+func (e *foundElement) count(expr []byte) {
+	if getString(find(expr, unix.NFTA_EXPR_NAME)) == "counter" {
+		data := find(expr, unix.NFTA_EXPR_DATA)
+		e.packets = getUint64(find(data, unix.NFTA_COUNTER_PACKETS))
+		e.bytes = getUint64(find(data, unix.NFTA_COUNTER_BYTES))
+	}
+}
+
+// held returns the ban that an element of a class stands for.
+func (e foundElement) held(c class, now time.Time) enforce.Held {
+	h := enforce.Held{Key: c.key(e.addr), Packets: e.packets, Bytes: e.bytes}
+	if !e.permanent {
+		h.Until = now.Add(e.left)
+	}
+	return h
+}
+
+// ranges pairs the first addresses of an interval set with the ends, in ascending order.
+func ranges(es []foundElement, v6 bool) []prefixset.Range {
+	slices.SortFunc(es, func(a, b foundElement) int {
+		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(boolInt(b.end), boolInt(a.end)))
+	})
+	last := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if v6 {
+		last = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	end := prefixset.RangeOf(last).Last
+	var out []prefixset.Range
+	for i, e := range es {
+		switch {
+		case e.end:
+		case i+1 < len(es) && es[i+1].end:
+			out = append(out, prefixset.Range{First: e.addr, Last: es[i+1].addr.Prev()})
+		case i+1 == len(es):
+			out = append(out, prefixset.Range{First: e.addr, Last: end})
+		default: // the end of this range is the beginning of the next
+			out = append(out, prefixset.Range{First: e.addr, Last: es[i+1].addr.Prev()})
+		}
+	}
+	return out
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func sortHeld(bans []enforce.Held) {
+	slices.SortFunc(bans, func(a, b enforce.Held) int { return ban.Key.Compare(a.Key, b.Key) })
+}

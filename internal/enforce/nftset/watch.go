@@ -1,0 +1,131 @@
+package nftset
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"mef/internal/enforce"
+)
+
+// Attributes of NFT_MSG_NEWGEN, which ends every transaction.
+const (
+	attrGenProcPID  = 2 // NFTA_GEN_PROC_PID
+	attrGenProcName = 3 // NFTA_GEN_PROC_NAME
+)
+
+// Watch implements enforce.Backend. It calls changed once when it begins to listen, for what happened before.
+func (b *Backend) Watch(ctx context.Context, changed func(enforce.Notice)) error {
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: b.conn.netns})
+	if err != nil {
+		return explain(fmt.Errorf("watch nf_tables: %w", err))
+	}
+	defer nl.Close()
+	defer context.AfterFunc(ctx, func() { nl.Close() })()
+	b.watching(nl, changed)
+	defer b.watching(nil, nil)
+	if err := nl.SetBPF(notFrom(b.conn.port)); err != nil {
+		return fmt.Errorf("watch nf_tables: %w", err)
+	}
+	if err := nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		return explain(fmt.Errorf("watch nf_tables: %w", err))
+	}
+	changed(enforce.Notice{})
+	err = b.receive(nl, changed)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("watch nf_tables: %w", err)
+}
+
+// receive passes on what others did to our table, until the connection is closed.
+func (b *Backend) receive(nl *netlink.Conn, changed func(enforce.Notice)) error {
+	ours := false
+	for {
+		msgs, err := nl.Receive()
+		if errors.Is(err, unix.ENOBUFS) {
+			changed(enforce.Notice{}) // something was lost: it may have been about us
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range msgs {
+			if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
+				continue
+			}
+			if m.Header.Type&0xff != unix.NFT_MSG_NEWGEN {
+				ours = ours || aboutUs(m)
+			} else if ours {
+				changed(enforce.Notice{By: author(payload(m))})
+				ours = false
+			}
+		}
+	}
+}
+
+// aboutUs reports whether a message names our table, as attribute 1 does in all of them.
+func aboutUs(m netlink.Message) bool {
+	return len(m.Data) > 0 && m.Data[0] == unix.NFPROTO_INET && getString(find(payload(m), unix.NFTA_TABLE_NAME)) == tableName
+}
+
+// author names the process that made a transaction, as in "nft[4711]".
+func author(b []byte) string {
+	name := getString(find(b, attrGenProcName))
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s[%d]", name, getUint32(find(b, attrGenProcPID)))
+}
+
+// notFrom is a socket filter that passes messages caused by anybody but the connection with a port: a transaction's messages
+// all have the port of its author in their headers, at offset 12, in host order.
+func notFrom(port uint32) []bpf.RawInstruction {
+	// A filter loads numbers in network order.
+	var host [4]byte
+	binary.NativeEndian.PutUint32(host[:], port)
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 12, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(host[:]), SkipTrue: 1},
+		bpf.RetConstant{Val: 1<<32 - 1},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		panic("nftset: " + err.Error()) // the program is constant but for a number
+	}
+	return program
+}
+
+func (b *Backend) watching(nl *netlink.Conn, changed func(enforce.Notice)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.listener, b.changed = nl, changed
+}
+
+// pauseListener leaves the notification group for a transaction of many elements, because each would cost the kernel a
+// message. The function returned joins again; and has everything compared, because of what others may have done meanwhile.
+func (b *Backend) pauseListener(elements int) (resume func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if elements < bulk || b.listener == nil || b.listener.LeaveGroup(unix.NFNLGRP_NFTABLES) != nil {
+		return func() {}
+	}
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.listener == nil {
+			return
+		}
+		if err := b.listener.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+			b.log.Warn("joining the nf_tables notifications again failed", "err", err)
+			b.listener.Close() // ends Watch, which is then begun anew
+			return
+		}
+		b.changed(enforce.Notice{})
+	}
+}
