@@ -35,6 +35,11 @@ type Config struct {
 
 	Whitelist []Entry // entries of whitelist/*.conf
 	Blacklist []Entry // entries of blacklist/*.conf
+	// ListErrors are lines of those files that are no entries. They are left out, the rest holds.
+	ListErrors Errors
+
+	// How often those files are looked at, should a change go unnoticed: whitelist_reload, blacklist_reload.
+	WhitelistReload, BlacklistReload time.Duration
 
 	Rules []Rule // enabled or not, ordered by name
 
@@ -87,7 +92,7 @@ type Scan struct {
 	Interval time.Duration
 	BanTime  time.Duration
 	UDP      bool
-	Exclude  ban.Ports
+	Exclude  ban.Ports // ports that never count; empty: none
 }
 
 // DropLog holds the firewall_log_* keys.

@@ -24,6 +24,11 @@ func (p Pos) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col)
 }
 
+// compare orders places by file, line and column.
+func (p Pos) compare(o Pos) int {
+	return cmp.Or(cmp.Compare(p.File, o.File), cmp.Compare(p.Line, o.Line), cmp.Compare(p.Col, o.Col))
+}
+
 // An Error is a mistake in a rules or configuration file that its author can mend.
 type Error struct {
 	Pos
@@ -57,8 +62,6 @@ func (es Errors) Err() error {
 	if len(es) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(es, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
-	})
+	slices.SortStableFunc(es, func(a, b *Error) int { return a.Pos.compare(b.Pos) })
 	return es
 }

@@ -1,0 +1,219 @@
+package conf
+
+import (
+	"regexp/syntax"
+	"slices"
+	"strings"
+)
+
+// The linter says which patterns of an operator an attacker can steer.
+//
+// A line of a log is written by a daemon, but parts of it are what a client sent: user name, HELO, URL, reverse name. A client
+// who knows a pattern puts a text into such a part that looks like the rest of a message with somebody else's address in
+// it. The class of a group proves nothing, a user name matched by \S+ may well contain spaces: the pattern then matches its
+// first word and goes on behind it. What the extraction may rest on is where the line begins and where it ends:
+//
+//   - The pattern begins with ^ and fixed words: no other message can be taken for this one.
+//   - Only fixed text and numbers stand between there and the address: nothing can come in between.
+//   - Or, where there is free text in front of the address, only fixed text and numbers follow it up to $: an address further
+//     to the front has the true address behind it, and neither fixed text nor a number matches that.
+//   - Or, as mail servers write, a host name stands directly before the address in brackets: host names have no brackets.
+//
+// Anything else is refused. That refuses harmless patterns too; it is a pattern less, not a bystander banned.
+
+// A flaw is why a pattern can be steered, and how to write it so that it cannot.
+type flaw struct {
+	why, mend string
+}
+
+// flaws of patterns; flawless has none.
+var (
+	flawless  = flaw{}
+	unbound   = flaw{"it may match in the middle of a message, so a client can send a text that looks like a whole message", "begin it with ^ and the message's first words"}
+	freeStart = flaw{"it begins with free text, so a client can send a text that looks like the rest of the message", "begin it with ^ and the message's first words"}
+	openEnd   = flaw{"there is free text in front of the address, and no end behind it, so a client can send a text with another address in it", "describe what follows the address up to the end of the message, and end it with $"}
+	freeEnd   = flaw{"there is free text in front of the address and behind it, so a client can send a text with another address in it", "write fixed words or numbers behind the address instead"}
+	repeated  = flaw{"the address stands in a repetition", "take it out of the repetition"}
+)
+
+// steerable returns how free text can choose the address that the expression extracts, or flawless.
+func steerable(expression string) flaw {
+	re, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return flawless // said elsewhere
+	}
+	around := locate(re)
+	switch {
+	case !around.found:
+		return flawless // no address, nobody to be banned for it
+	case around.repeated:
+		return repeated
+	}
+	before, after := flatten(around.before), flatten(around.after)
+	if len(before) == 0 || before[0].Op != syntax.OpBeginText && before[0].Op != syntax.OpBeginLine {
+		return unbound
+	}
+	before = before[1:]
+	free := slices.IndexFunc(before, isFree)
+	switch {
+	case free < 0:
+		return flawless
+	case !slices.ContainsFunc(before[:free], isFixed):
+		return freeStart
+	case isHostInFront(before[free:], after):
+		return flawless
+	case len(after) == 0 || !isEnd(after[len(after)-1]):
+		return openEnd
+	case slices.ContainsFunc(after, isFree):
+		return freeEnd
+	}
+	return flawless
+}
+
+// A place is where the address stands in an expression: what comes before and after it, in the order of the text.
+type place struct {
+	found, repeated bool
+	before, after   []*syntax.Regexp
+}
+
+// locate finds the group ip. Of alternatives it looks at the one with the group; the others extract nothing.
+func locate(re *syntax.Regexp) place {
+	if re.Op == syntax.OpCapture && re.Name == "ip" {
+		return place{found: true}
+	}
+	for i, sub := range re.Sub {
+		at := locate(sub)
+		if !at.found {
+			continue
+		}
+		switch re.Op {
+		case syntax.OpConcat:
+			at.before = slices.Concat(re.Sub[:i], at.before)
+			at.after = slices.Concat(at.after, re.Sub[i+1:])
+		case syntax.OpStar, syntax.OpPlus, syntax.OpRepeat:
+			at.repeated = true
+		}
+		return at
+	}
+	return place{}
+}
+
+// flatten takes concatenations and groups apart.
+func flatten(list []*syntax.Regexp) []*syntax.Regexp {
+	var out []*syntax.Regexp
+	for _, re := range list {
+		if re.Op == syntax.OpConcat || re.Op == syntax.OpCapture {
+			out = append(out, flatten(re.Sub)...)
+		} else {
+			out = append(out, re)
+		}
+	}
+	return out
+}
+
+// isFree reports whether re may match what a client wrote: anything but fixed words, single characters and numbers.
+func isFree(re *syntax.Regexp) bool { return free(re, false) }
+
+func free(re *syntax.Regexp, repeated bool) bool {
+	switch re.Op {
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return true
+	case syntax.OpCharClass:
+		return repeated && !isNumeric(re)
+	case syntax.OpStar, syntax.OpPlus:
+		repeated = true
+	case syntax.OpRepeat:
+		repeated = repeated || re.Max != 1
+	}
+	return slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return free(sub, repeated) })
+}
+
+// isNumeric reports whether the class holds only what numbers, addresses, dates and times are written with, and not white
+// space as well, which would let it match a text of several words.
+func isNumeric(class *syntax.Regexp) bool {
+	digits, spaces := false, false
+	for _, r := range runes(class) {
+		digits = digits || '0' <= r && r <= '9'
+		spaces = spaces || strings.ContainsRune(" \t\n\v\f\r", r)
+		if !strings.ContainsRune("0123456789abcdefABCDEFTZ.:,+/%_- \t\n\v\f\r", r) {
+			return false
+		}
+	}
+	return !digits || !spaces
+}
+
+// maxClass bounds the classes that are looked into.
+const maxClass = 256
+
+// runes returns the characters of a class. A very large one is represented by a character that is in no name and no number.
+func runes(class *syntax.Regexp) []rune {
+	var out []rune
+	for i := 0; i+1 < len(class.Rune); i += 2 {
+		for r := class.Rune[i]; r <= class.Rune[i+1]; r++ {
+			if out = append(out, r); len(out) > maxClass {
+				return []rune{'['}
+			}
+		}
+	}
+	return out
+}
+
+// isFixed reports whether re must match some text, which is not free.
+func isFixed(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpLiteral:
+		return strings.TrimSpace(string(re.Rune)) != ""
+	case syntax.OpCharClass:
+		return isNumeric(re)
+	case syntax.OpPlus, syntax.OpConcat, syntax.OpCapture:
+		return slices.ContainsFunc(re.Sub, isFixed) && !isFree(re)
+	case syntax.OpRepeat:
+		return re.Min > 0 && isFixed(re.Sub[0]) && !isFree(re)
+	case syntax.OpAlternate:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !isFixed(sub) })
+	}
+	return false
+}
+
+// isEnd reports whether re matches at the end of the line only.
+func isEnd(re *syntax.Regexp) bool {
+	return re.Op == syntax.OpEndText || re.Op == syntax.OpEndLine
+}
+
+// isHostInFront reports whether before, which begins with free text, is a host name and an opening bracket that after closes.
+func isHostInFront(before, after []*syntax.Regexp) bool {
+	host := before[0]
+	if host.Op != syntax.OpPlus && host.Op != syntax.OpStar && host.Op != syntax.OpRepeat || host.Sub[0].Op != syntax.OpCharClass {
+		return false
+	}
+	for _, r := range runes(host.Sub[0]) {
+		if !isNameRune(r) {
+			return false
+		}
+	}
+	opening, closing := firstLiteral(before[1:]), firstLiteral(after)
+	return strings.Contains(" [(", first(opening)) && strings.Trim(opening, " [(") == "" && strings.ContainsAny(opening, "[(") &&
+		strings.ContainsAny(first(closing), "])") && !slices.ContainsFunc(before[1:], isFree)
+}
+
+// firstLiteral returns the fixed text that list begins with, what is optional in front of it left out.
+func firstLiteral(list []*syntax.Regexp) string {
+	for _, re := range list {
+		switch re.Op {
+		case syntax.OpQuest:
+		case syntax.OpLiteral:
+			return string(re.Rune)
+		default:
+			return ""
+		}
+	}
+	return ""
+}
+
+// first returns the first byte of s; of an empty s something that no host name has beside it.
+func first(s string) string {
+	if s == "" {
+		return "\n"
+	}
+	return s[:1]
+}

@@ -1,0 +1,131 @@
+package conf
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"mef/internal/prefixset"
+)
+
+// ParseList reads a whitelist or blacklist file: an address, CIDR, IP/MASK, range a-b or DNS name a line, with comments. A line
+// that is none of them is an error, the other entries are returned all the same.
+func ParseList(file string, text []byte) ([]Entry, Errors) {
+	var entries []Entry
+	var errs Errors
+	line := 0
+	for raw := range bytes.Lines(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))) {
+		line++
+		s := strings.ToValidUTF8(string(raw), "\uFFFD")
+		entry, note, _ := cutListComment(s)
+		word := strings.TrimSpace(entry)
+		if word == "" {
+			continue
+		}
+		at := Pos{file, line, 1 + strings.Index(s, word)}
+		if _, err := parseEntry(word); err != nil {
+			errs = append(errs, &Error{at, err.msg, err.hint})
+			continue
+		}
+		entries = append(entries, Entry{at, word, strings.TrimSpace(note)})
+	}
+	return entries, errs
+}
+
+// cutListComment cuts s at its first "#" or ";", neither of which is part of any entry.
+func cutListComment(s string) (entry, comment string, found bool) {
+	i := strings.IndexAny(s, "#;")
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], strings.TrimLeft(s[i:], "#; "), true
+}
+
+// Prefixes returns the fewest prefixes that make up the entry, or false for a DNS name.
+func (e Entry) Prefixes() ([]netip.Prefix, bool) {
+	prefixes, err := parseEntry(e.Text)
+	return prefixes, err == nil && prefixes != nil
+}
+
+const entrySyntax = "an address, a prefix such as 192.0.2.0/24, a range a-b, or a host name with its domain"
+
+// parseEntry returns the prefixes of an entry, none for a DNS name.
+func parseEntry(word string) ([]netip.Prefix, *fault) {
+	if strings.ContainsAny(word, " \t") {
+		return nil, &fault{0, quote(word) + " is more than one entry", "write one entry a line, and a comment behind #"}
+	}
+	if addr, mask, ok := strings.Cut(word, "/"); ok && strings.Contains(mask, ".") {
+		p, ok := maskedPrefix(addr, mask)
+		if !ok {
+			return nil, &fault{0, quote(word) + " is no address with its mask", "write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0"}
+		}
+		return []netip.Prefix{p}, nil
+	}
+	if p, err := parsePrefix(word); err == nil {
+		return []netip.Prefix{prefixset.Normalize(p)}, nil
+	}
+	if first, last, ok := strings.Cut(word, "-"); ok {
+		a, errA := netip.ParseAddr(first)
+		b, errB := netip.ParseAddr(last)
+		if errA == nil || errB == nil {
+			return rangePrefixes(word, a, b)
+		}
+	}
+	if !isHostName(word) {
+		return nil, &fault{0, quote(word) + " is no entry", "write " + entrySyntax}
+	}
+	return nil, nil
+}
+
+// rangePrefixes returns the prefixes from a to b, either of which may be invalid.
+func rangePrefixes(word string, a, b netip.Addr) ([]netip.Prefix, *fault) {
+	a, b = a.Unmap(), b.Unmap()
+	switch {
+	case !a.IsValid() || !b.IsValid() || a.BitLen() != b.BitLen() || a.Zone()+b.Zone() != "":
+		return nil, &fault{0, quote(word) + " is no range of addresses", "write two addresses of one family, as in 192.0.2.7-192.0.2.99"}
+	case b.Less(a):
+		return nil, &fault{0, "range " + quote(word) + " ends before it begins", fmt.Sprintf("write %s-%s", b, a)}
+	}
+	return prefixset.FromRanges([]prefixset.Range{{First: a, Last: b}}).Prefixes(), nil
+}
+
+// maskedPrefix reads an IPv4 address and a mask such as 255.255.255.0, whose ones must come first.
+func maskedPrefix(addr, mask string) (netip.Prefix, bool) {
+	a, errA := netip.ParseAddr(addr)
+	m, errM := netip.ParseAddr(mask)
+	if errA != nil || errM != nil || !a.Is4() || !m.Is4() {
+		return netip.Prefix{}, false
+	}
+	bits := 0
+	ones := true
+	for _, b := range m.As4() {
+		for bit := byte(0x80); bit > 0; bit >>= 1 {
+			if b&bit == 0 {
+				ones = false
+			} else if !ones {
+				return netip.Prefix{}, false
+			} else {
+				bits++
+			}
+		}
+	}
+	return netip.PrefixFrom(a, bits).Masked(), true
+}
+
+// isHostName reports whether s can be a full DNS name (RFC 1123): at least two labels, the last one not a number, which would be
+// a mistyped address.
+func isHostName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	labels := strings.Split(s, ".")
+	if len(s) > 253 || len(labels) < 2 || strings.Trim(labels[len(labels)-1], "0123456789") == "" {
+		return false
+	}
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' ||
+			strings.ContainsFunc(l, func(r rune) bool { return r == '.' || !isNameRune(r) }) {
+			return false
+		}
+	}
+	return true
+}

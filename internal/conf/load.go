@@ -1,0 +1,345 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// A Loader reads a configuration.
+type Loader struct {
+	// Shipped holds the compiled-in rules, files *.conf of the same format.
+	Shipped fs.FS
+	// Optional says that a missing mef.conf is an empty one.
+	Optional bool
+	// Writable reports whether the daemon can write files in a directory that need not exist yet. Nil asks the kernel.
+	Writable func(dir string) bool
+}
+
+// Load reads the mef.conf at path and all that it names. Only the one at DefaultPath may be missing. The error is Errors: all
+// mistakes in order of place.
+func Load(path string, shipped fs.FS) (*Config, error) {
+	return Loader{Shipped: shipped, Optional: path == DefaultPath}.Load(path)
+}
+
+// Load reads the mef.conf at path and all that it names. The error is Errors: all mistakes in order of place.
+func (l Loader) Load(path string) (*Config, error) {
+	text, missing := readFile(path, maxConfig)
+	if missing != nil && !(l.Optional && missing.Msg == notThere) {
+		return nil, Errors{missing}
+	}
+	r := reader{Loader: l, cfg: &Config{Path: path}}
+	if r.Writable == nil {
+		r.Writable = writable
+	}
+	r.global(scan(path, text, "global"))
+	r.rules()
+	r.lists()
+	slices.SortStableFunc(r.cfg.Notices, func(a, b Notice) int { return a.Pos.compare(b.Pos) })
+	if err := r.errs.Err(); err != nil {
+		return nil, err
+	}
+	return r.cfg, nil
+}
+
+// A reader is a configuration being read.
+type reader struct {
+	Loader
+	cfg  *Config
+	set  map[string]setting // keys of mef.conf that are set
+	errs Errors
+}
+
+// global reads mef.conf itself.
+func (r *reader) global(sc scanner) {
+	r.errs = append(r.errs, sc.errs...)
+	for _, h := range sc.headers {
+		if kind, _, _ := strings.Cut(h.name, " "); kind == "feed" || kind == "notify" {
+			r.notice(h.pos, fmt.Sprintf("[%s]: feeds and notifications are not built yet: ignored", h.name))
+		} else if h.name != "global" {
+			r.errs = append(r.errs, unknownSection(h, []string{"global"}))
+		}
+	}
+	settings := slices.DeleteFunc(sc.settings, func(s setting) bool { return s.section != "global" })
+	keys.defaults(r.cfg)
+	d := keys.decode(r.cfg, settings)
+	r.set = d.set
+	r.errs = append(r.errs, d.errs...)
+	r.cfg.Notices = append(r.cfg.Notices, d.notices...)
+	r.replaceStateDir()
+	r.checkBanTimes()
+	r.origins()
+}
+
+func (r *reader) notice(at Pos, text string) {
+	r.cfg.Notices = append(r.cfg.Notices, Notice{at, text})
+}
+
+// replaceStateDir takes the default for a state directory that the daemon cannot write. What is below /etc is the
+// operator's, never a program's to write.
+func (r *reader) replaceStateDir() {
+	dir := r.cfg.Paths.StateDir
+	if dir == DefaultStateDir || !strings.HasPrefix(dir+"/", "/etc/") && r.Writable(dir) {
+		return
+	}
+	r.cfg.Paths.StateDir = DefaultStateDir
+	r.notice(r.set["cache_dir"].keyPos, fmt.Sprintf("cache_dir: the daemon cannot write %s, its state is in %s", quote(dir), DefaultStateDir))
+}
+
+// checkBanTimes finds ban times that contradict each other.
+func (r *reader) checkBanTimes() {
+	b := r.cfg.Ban
+	if b.Cap >= b.First {
+		return
+	}
+	s, ok := r.set["bantime_cap"]
+	if !ok {
+		s = r.set["bantime"]
+	}
+	r.errs = append(r.errs, &Error{s.pos, s.key + ": bantime_cap is shorter than bantime",
+		fmt.Sprintf("write at least bantime_cap=%s", formatDuration(b.First))})
+}
+
+// origins lists where the value of every key comes from: keys in the order of the documentation, indexed ones where they
+// are set.
+func (r *reader) origins() {
+	for _, k := range keys {
+		if _, _, indexed := k.cut(); indexed {
+			for _, name := range slices.Sorted(maps.Keys(r.set)) {
+				if k.is(name) && !slices.Contains(keys.names(), name) {
+					r.origin(k, name)
+				}
+			}
+			continue
+		}
+		r.origin(k, k.name)
+	}
+}
+
+func (r *reader) origin(k spec[Config], name string) {
+	o := Origin{Key: name, Value: k.value}
+	if s, ok := r.set[name]; ok {
+		o.Value, o.Pos = s.value, s.pos
+		if k.secret {
+			o.Value = "(not shown)"
+		}
+	}
+	if name == "cache_dir" {
+		o.Value = r.cfg.Paths.StateDir
+	}
+	r.cfg.Origins = append(r.cfg.Origins, o)
+}
+
+// ShippedRules reads the compiled-in rules by themselves, ordered by name. The error is Errors.
+func ShippedRules(shipped fs.FS) ([]Rule, error) {
+	rules, errs := readShipped(shipped)
+	for i := range rules {
+		if rules[i].BanTime == 0 {
+			rules[i].BanTime = defaultBanTime
+		}
+	}
+	return rules, errs.Err()
+}
+
+// readShipped reads the compiled-in rules, ordered by name. BanTime is 0 where a rule names none.
+func readShipped(shipped fs.FS) ([]Rule, Errors) {
+	var rules []Rule
+	var errs Errors
+	if shipped == nil {
+		return nil, nil
+	}
+	names, err := fs.Glob(shipped, "*.conf")
+	if err != nil {
+		return nil, Errors{{Pos{File: "shipped rules"}, err.Error(), ""}}
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(shipped, name)
+		if err != nil {
+			errs = append(errs, fileError("shipped:"+name, err))
+			continue
+		}
+		f := readRule("shipped:"+name, text)
+		f.rule.Name = strings.TrimPrefix(f.rule.Name, "shipped:")
+		f.decode(nil, true)
+		errs = append(errs, f.errs...)
+		rules = append(rules, f.rule.Rule)
+	}
+	return rules, errs
+}
+
+// rules reads the compiled-in rules and the operator's, which change or add to them.
+func (r *reader) rules() {
+	shipped, errs := readShipped(r.Shipped)
+	r.errs = append(r.errs, errs...)
+	own := make(map[string]Rule)
+	for _, path := range slices.Concat(r.files("rules_dir", r.cfg.Paths.RulesDir), r.webscanFiles()) {
+		text, err := readFile(path, maxConfig)
+		if err != nil {
+			r.errs = append(r.errs, err)
+			continue
+		}
+		r.rule(readRule(path, text), shipped, own)
+	}
+	for _, rule := range shipped {
+		if _, changed := own[rule.Name]; !changed {
+			own[rule.Name] = rule
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		rule := own[name]
+		if rule.BanTime == 0 {
+			rule.BanTime = r.cfg.Ban.First
+		}
+		r.cfg.Rules = append(r.cfg.Rules, rule)
+	}
+}
+
+// rule reads one rule file of the operator into own.
+func (r *reader) rule(f *ruleFile, shipped []Rule, own map[string]Rule) {
+	var base *Rule
+	for i := range shipped {
+		f.shipped = append(f.shipped, shipped[i].Name)
+		if shipped[i].Name == f.rule.Name {
+			base = &shipped[i]
+		}
+	}
+	f.decode(base, false)
+	f.refuse(base != nil)
+	r.errs = append(r.errs, f.errs...)
+	r.cfg.Notices = append(r.cfg.Notices, f.rule.notices...)
+	if f.rule.webscan {
+		return
+	}
+	if first, again := own[f.rule.Name]; again {
+		r.errs = append(r.errs, &Error{f.namePos(), fmt.Sprintf("rule %q is there twice", f.rule.Name), "first at " + first.Pos.String()})
+		return
+	}
+	own[f.rule.Name] = f.rule.Rule
+}
+
+// namePos is where the rule gets its name.
+func (f *ruleFile) namePos() Pos {
+	if s, ok := f.set["name"]; ok {
+		return s.pos
+	}
+	return f.rule.Pos
+}
+
+// webscanFiles returns the files of the directory in which MEF 1.0 keeps its rules about web requests.
+func (r *reader) webscanFiles() []string {
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(r.cfg.Paths.RulesDir), "webscan.d", "*.conf"))
+	return files
+}
+
+// lists reads the whitelist and blacklist files.
+func (r *reader) lists() {
+	r.cfg.Whitelist = r.list("whitelist_dir", r.cfg.Paths.WhitelistDir)
+	r.cfg.Blacklist = r.list("blacklist_dir", r.cfg.Paths.BlacklistDir)
+}
+
+func (r *reader) list(key, dir string) []Entry {
+	var all []Entry
+	for _, path := range r.files(key, dir) {
+		text, err := readFile(path, maxList)
+		if err != nil {
+			r.errs = append(r.errs, err)
+			continue
+		}
+		entries, errs := ParseList(path, text)
+		all = append(all, entries...)
+		r.cfg.ListErrors = append(r.cfg.ListErrors, errs...)
+	}
+	return all
+}
+
+// files returns the paths of the *.conf files of dir, which key names, in order. A directory that does not exist is a mistake
+// if the operator chose it.
+func (r *reader) files(key, dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		s, chosen := r.set[key]
+		at := s.pos
+		if !chosen {
+			at = Pos{File: dir}
+		}
+		k, _ := keys.find(key)
+		if !errors.Is(err, fs.ErrNotExist) || chosen && dir != k.value {
+			r.errs = append(r.errs, &Error{at, key + ": " + pathError(err), ""})
+		}
+		return nil
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".conf") && !strings.HasPrefix(e.Name(), ".") {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths
+}
+
+const (
+	maxConfig = 1 << 20  // mef.conf and rule files are written by hand
+	maxList   = 64 << 20 // lists are not
+	notThere  = "no such file or directory"
+)
+
+// readFile reads a regular file of at most limit bytes.
+func readFile(path string, limit int64) ([]byte, *Error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &Error{Pos{File: path}, "not a regular file", ""} // a pipe would block for ever
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if int64(len(text)) > limit {
+		return nil, &Error{Pos{File: path}, fmt.Sprintf("larger than %d MiB", limit>>20), ""}
+	}
+	return text, nil
+}
+
+// fileError is err as a mistake of the file as a whole.
+func fileError(path string, err error) *Error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return &Error{Pos{File: path}, at.Err.Error(), ""}
+	}
+	return &Error{Pos{File: path}, err.Error(), ""}
+}
+
+// pathError returns err with the path in quotes.
+func pathError(err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return quote(at.Path) + ": " + at.Err.Error()
+	}
+	return err.Error()
+}
+
+// writable asks the kernel whether this process can write in dir or, if it does not exist, create it.
+func writable(dir string) bool {
+	const write = 2 // W_OK of access(2)
+	for {
+		err := syscall.Access(dir, write)
+		if !errors.Is(err, syscall.ENOENT) || dir == "/" {
+			return err == nil
+		}
+		dir = filepath.Dir(dir)
+	}
+}

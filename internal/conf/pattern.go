@@ -1,0 +1,112 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+)
+
+// HostPattern is what <HOST> and <ADDR> stand for: an IPv4 or IPv6 address, IPv4-mapped ones too, with or without brackets
+// and zone. It only finds where an address stands, so that its automaton stays small; netip.ParseAddr decides what is one.
+const HostPattern = `\[?(?P<ip>[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.-]+)?)\]?`
+
+// UserPattern is what <USER> stands for: a user name as the client sent it, which may be empty and contain anything.
+const UserPattern = `(?P<user>.*)`
+
+// Expand returns text with <HOST>, <ADDR> and <USER> replaced by what they stand for.
+func Expand(text string) string {
+	return strings.NewReplacer("<HOST>", HostPattern, "<ADDR>", HostPattern, "<USER>", UserPattern).Replace(text)
+}
+
+// groups are the names of groups that mean something.
+var groups = []string{"ip", "host", "user", "count", "session"}
+
+// foreign finds what stands for something in fail2ban's filters only.
+var foreign = regexp.MustCompile(`</?F-[A-Z_]+/?>|<(?:IP4|IP6|DNS|CIDR|SUBNET|SKIPLINES)>|%\([^)]*\)s`)
+
+// patterns is a regular expression, added to those that are there. It must name an address if address is set.
+func patterns(address bool, field func(*Rule) *[]Pattern) form[draft] {
+	return form[draft]{syntax: "a regular expression (RE2)", empty: true, set: func(d *draft, s setting) *fault {
+		if s.value == "" {
+			return nil
+		}
+		expanded := Expand(s.value)
+		re, err := syntax.Parse(expanded, syntax.Perl)
+		if f := findForeign(s.value); f != nil {
+			return f
+		}
+		if err != nil {
+			return explain(s.value, err)
+		}
+		names := re.CapNames()
+		if address && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
+			return &fault{0, "no address in " + quote(s.value), "write <HOST> or (?P<ip>...) where the address stands"}
+		}
+		d.noticeGroups(s, names)
+		list := field(&d.Rule)
+		*list = append(*list, Pattern{Text: expanded, Pos: s.pos, Shipped: d.shipped})
+		return nil
+	}}
+}
+
+func findForeign(text string) *fault {
+	at := foreign.FindStringIndex(text)
+	if at == nil {
+		return nil
+	}
+	return &fault{at[0], quote(text[at[0]:at[1]]) + " means nothing here", "there are <HOST>, <ADDR> and <USER>, else write the expression out"}
+}
+
+// noticeGroups tells of groups whose names mean nothing, and of patterns for what no message has.
+func (d *draft) noticeGroups(s setting, names []string) {
+	for _, name := range names {
+		if name == "" || slices.Contains(groups, name) {
+			continue
+		}
+		text := fmt.Sprintf("%s: group %s means nothing", s.key, quote(name))
+		if hint := didYouMean(name, groups); hint != "" {
+			text += "; " + hint
+		}
+		d.notices = append(d.notices, Notice{s.pos, text})
+	}
+	if !d.shipped && strings.Contains(s.value, `\[\d+\]:`) {
+		d.notices = append(d.notices, Notice{s.pos,
+			s.key + `: a message has no program and process ID in front of it, so \[\d+\]: may match nothing; name the program in programs=`})
+	}
+}
+
+// explain says what RE2 has against text, and what to write instead where another engine would take it.
+func explain(text string, err error) *fault {
+	f := &fault{0, "no regular expression: " + err.Error(), ""}
+	var at *syntax.Error
+	if errors.As(err, &at) {
+		f.msg = fmt.Sprintf("no regular expression: %s %s", at.Code, quote(at.Expr))
+		f.offset = max(0, strings.Index(text, at.Expr))
+	}
+	for _, other := range []struct{ mark, hint string }{
+		{"(?=", "there is no lookahead: write what follows as part of the pattern"},
+		{"(?!", "there is no lookahead: put what must not match into ignoreregex"},
+		{"(?<=", "there is no lookbehind: write what comes before as part of the pattern"},
+		{"(?<!", "there is no lookbehind: put what must not match into ignoreregex"},
+		{"(?>", "there are no atomic groups, and no need of them: write (?:"},
+		{"(?P=", "there are no references back to a group: repeat its expression"},
+		{"++", "there are no possessive repetitions, and no need of them: leave out the last +"},
+		{"*+", "there are no possessive repetitions, and no need of them: leave out the last +"},
+		{"?+", "there are no possessive repetitions, and no need of them: leave out the last +"},
+	} {
+		if i := strings.Index(text, other.mark); i >= 0 {
+			f.offset, f.hint = i, other.hint
+			return f
+		}
+	}
+	if at != nil && len(at.Expr) == 2 && at.Expr[0] == '\\' && at.Expr[1] >= '1' && at.Expr[1] <= '9' {
+		f.hint = "there are no references back to a group: repeat its expression"
+	}
+	if at != nil && strings.Contains(at.Expr, "P<ip>") && strings.Count(Expand(text), "P<ip>") > 1 {
+		f.hint = "there can be one address: write two patterns"
+	}
+	return f
+}

@@ -1,0 +1,236 @@
+package conf
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp/syntax"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ParseRule reads a rule file; name is its path. With a base, the text changes base: a key that it sets replaces that of base,
+// and patterns are added. Notices also tell of patterns that were left out because a client could steer them; a rule of which
+// no pattern is left is disabled.
+func ParseRule(name string, text []byte, base *Rule) (Rule, []Notice, Errors) {
+	f := readRule(name, text)
+	f.decode(base, false)
+	f.refuse(base != nil)
+	if f.rule.BanTime == 0 {
+		f.rule.BanTime = defaultBanTime
+	}
+	return f.rule.Rule, f.rule.notices, f.errs
+}
+
+// defaultBanTime is the first ban of a rule that was read without a mef.conf.
+const defaultBanTime = 10 * time.Minute
+
+// LoadRule reads the rule file at path by itself, to be tried out. A pattern that would be left out is an error here. The error
+// is Errors.
+func LoadRule(path string) (Rule, error) {
+	text, err := readFile(path, maxConfig)
+	if err != nil {
+		return Rule{}, Errors{err}
+	}
+	f := readRule(path, text)
+	f.decode(nil, false)
+	for _, r := range f.steerable() {
+		f.errs = append(f.errs, r.err)
+	}
+	if f.rule.webscan {
+		f.errs = append(f.errs, &Error{Pos{File: path}, noticeWebscan, ""})
+	}
+	if f.rule.BanTime == 0 {
+		f.rule.BanTime = defaultBanTime
+	}
+	return f.rule.Rule, f.errs.Err()
+}
+
+// A ruleFile is a rule file being read.
+type ruleFile struct {
+	path     string
+	settings []setting // of section [rule]
+	others   map[string][]setting
+	headers  []header
+	rule     draft
+	set      map[string]setting
+	shipped  []string // names of the compiled-in rules
+	errs     Errors
+}
+
+// readRule cuts text into settings and finds out the rule's name.
+func readRule(path string, text []byte) *ruleFile {
+	sc := scan(path, text, "rule")
+	f := &ruleFile{path: path, headers: sc.headers, others: make(map[string][]setting), errs: sc.errs}
+	f.rule.Name = strings.TrimSuffix(filepath.Base(path), ".conf")
+	f.rule.Pos = Pos{File: path}
+	for i, h := range sc.headers {
+		if h.name == "rule" || i == 0 {
+			f.rule.Pos = h.pos
+		}
+	}
+	for _, s := range sc.settings {
+		if s.section != "rule" {
+			f.others[s.section] = append(f.others[s.section], s)
+			continue
+		}
+		f.settings = append(f.settings, s)
+		switch {
+		case s.key == "name" && isName(s.value):
+			f.rule.Name = s.value
+		case s.key == "engine" && s.value == "webscan":
+			f.rule.webscan = true
+		}
+	}
+	if !isName(f.rule.Name) {
+		f.errs = append(f.errs, &Error{Pos{File: path}, "the file's name " + quote(f.rule.Name) + " is no name for a rule", "add name="})
+	}
+	return f
+}
+
+// decode makes the rule of the settings, on top of base if there is one.
+func (f *ruleFile) decode(base *Rule, shipped bool) {
+	pos, name, webscan := f.rule.Pos, f.rule.Name, f.rule.webscan
+	if base != nil {
+		f.rule.Rule = clone(*base)
+	} else {
+		ruleKeys.defaults(&f.rule)
+	}
+	f.rule.Pos, f.rule.Name, f.rule.webscan, f.rule.shipped = pos, name, webscan, shipped
+	inherited := f.rule.Files
+	f.rule.Files = nil
+	d := ruleKeys.decode(&f.rule, f.settings)
+	f.set = d.set
+	f.rule.notices = append(f.rule.notices, d.notices...)
+	f.errs = append(f.errs, d.errs...)
+	if _, ok := d.set["files"]; !ok {
+		f.rule.Files = inherited
+	}
+	if f.rule.Service == "" {
+		f.rule.Service = f.rule.Name
+	}
+	f.rule.Programs = slices.DeleteFunc(f.rule.Programs, func(p string) bool { return p == "*" })
+	for i, u := range f.rule.Units {
+		if !strings.ContainsAny(u, ".*") {
+			f.rule.Units[i] = u + ".service" // as systemctl(1) does
+		}
+	}
+	f.checkSections()
+	f.checkRule()
+}
+
+// clone returns a copy of r that shares no slice with it.
+func clone(r Rule) Rule {
+	for _, list := range []*[]Pattern{&r.Fail, &r.Echo, &r.Probe, &r.OK, &r.Orphan, &r.Peer, &r.Ignore} {
+		*list = slices.Clone(*list)
+	}
+	for _, list := range []*[]string{&r.Programs, &r.Units, &r.UIDs, &r.Files} {
+		*list = slices.Clone(*list)
+	}
+	return r
+}
+
+// checkSections finds sections that a rule file does not have, and checks those of webscan.
+func (f *ruleFile) checkSections() {
+	known := []string{"rule"}
+	if f.rule.webscan {
+		known = append(known, "detection", "webscan", "thresholds", "whitelist")
+	}
+	for _, h := range f.headers {
+		if !slices.Contains(known, h.name) {
+			f.errs = append(f.errs, unknownSection(h, known))
+		}
+	}
+	if !f.rule.webscan {
+		return
+	}
+	for section, keys := range webscanKeys {
+		d := keys.decode(new(struct{}), f.others[section])
+		f.errs = append(f.errs, d.errs...)
+	}
+}
+
+// unknownSection is the error for h, which is none of known.
+func unknownSection(h header, known []string) *Error {
+	hint := didYouMean(h.name, known)
+	if hint == "" {
+		hint = "there is [" + strings.Join(known, "], [") + "]"
+	}
+	return &Error{h.pos, "unknown section " + quote(h.name), hint}
+}
+
+// checkRule finds what is wrong with the rule as a whole.
+func (f *ruleFile) checkRule() {
+	r := &f.rule
+	if r.webscan || len(f.errs) > 0 {
+		return // a pattern may be missing only because it has an error
+	}
+	if len(r.Fail)+len(r.Probe) == 0 {
+		hint := didYouMean(r.Name, f.shipped)
+		if hint == "" {
+			hint = "add failregex= or proberegex="
+		}
+		f.errs = append(f.errs, &Error{r.Pos, fmt.Sprintf("rule %q has no pattern, and none of that name is shipped", r.Name), hint})
+	}
+	if s, ok := f.set["source"]; ok && r.Source == SourceFile && len(r.Files) == 0 {
+		f.errs = append(f.errs, &Error{s.pos, "source=file without files", "add files="})
+	}
+}
+
+// A refusal is a pattern that free text can steer.
+type refusal struct {
+	key  string
+	flaw flaw
+	err  *Error
+}
+
+// patternLists are the keys whose patterns extract an address, with their lists.
+func (r *Rule) patternLists() map[string]*[]Pattern {
+	return map[string]*[]Pattern{"failregex": &r.Fail, "echoregex": &r.Echo, "proberegex": &r.Probe, "okregex": &r.OK, "peerregex": &r.Peer}
+}
+
+// steerable takes the patterns that free text can steer out of the rule and returns them in order of place.
+func (f *ruleFile) steerable() []refusal {
+	var out []refusal
+	for key, list := range f.rule.patternLists() {
+		*list = slices.DeleteFunc(*list, func(p Pattern) bool {
+			if p.Shipped {
+				return false
+			}
+			found := steerable(p.Text)
+			if found == flawless {
+				return false
+			}
+			out = append(out, refusal{key, found, &Error{p.Pos, key + " refused: " + found.why, found.mend}})
+			return true
+		})
+	}
+	slices.SortFunc(out, func(a, b refusal) int { return a.err.Line - b.err.Line })
+	return out
+}
+
+// refuse leaves out the patterns that free text can steer, with a notice for each.
+func (f *ruleFile) refuse(override bool) {
+	refused := f.steerable()
+	for _, r := range refused {
+		text := r.err.Msg + "; " + r.err.Hint
+		if override {
+			text = fmt.Sprintf("%s; the patterns of the shipped rule %q are used with this file's settings", r.err.Msg, f.rule.Name)
+		}
+		f.rule.notices = append(f.rule.notices, Notice{r.err.Pos, text})
+	}
+	if len(refused) > 0 && len(f.rule.Fail)+len(f.rule.Probe) == 0 && f.rule.Enabled {
+		f.rule.Enabled = false
+		f.rule.notices = append(f.rule.notices, Notice{f.rule.Pos, fmt.Sprintf("rule %q is disabled: no pattern of it is left", f.rule.Name)})
+	}
+}
+
+// webscanPattern is a regular expression of a webscan rule, which has groups of its own.
+func webscanPattern() form[struct{}] {
+	return form[struct{}]{syntax: "a regular expression (RE2)", empty: true, set: func(_ *struct{}, s setting) *fault {
+		if _, err := syntax.Parse(Expand(s.value), syntax.Perl); err != nil {
+			return explain(s.value, err)
+		}
+		return nil
+	}}
+}

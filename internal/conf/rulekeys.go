@@ -1,0 +1,161 @@
+package conf
+
+import (
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mef/internal/ban"
+)
+
+const (
+	noticeBackend = "accepted and ignored, all bans are in nftables"
+	noticeWebscan = "rules about the rate of web requests (engine=webscan) are not run yet: the file was checked and left out"
+)
+
+// A draft is a rule while its file is read.
+type draft struct {
+	Rule
+	shipped bool // the file is ours
+	webscan bool // engine=webscan
+	notices []Notice
+}
+
+// ruleKeys are the keys of a rule file, section [rule], in the order of the documentation.
+var ruleKeys = table[draft]{
+	{name: "enabled", value: "true", form: boolean(func(d *draft) *bool { return &d.Enabled }),
+		doc: "whether the rule is used"},
+	{name: "name", form: name(func(d *draft) *string { return &d.Name }),
+		doc: "its name, that of the file without .conf if missing; the name of a shipped rule changes that rule"},
+	{name: "service", form: name(func(d *draft) *string { return &d.Service }),
+		doc: "what it protects, as status shows it; its name if missing"},
+	{name: "engine", form: choice(func(d *draft, _ int) { d.webscan = true }, "webscan"),
+		doc: "for rules about the rate of web requests", notice: noticeWebscan},
+
+	{name: "source", value: "auto", form: choice(func(d *draft, i int) { d.Source = SourceKind(i) }, "auto", "journal", "file"),
+		doc: "where its lines come from; auto is the journal where the service's entries appear there, else files"},
+	{name: "programs", form: list("names of programs such as sshd, postfix/* or *, with commas", isProgram, func(d *draft) *[]string { return &d.Programs }),
+		doc: "names under which the service logs; sshd also means sshd-session, and postfix also postfix/smtpd; any if missing or *"},
+	{name: "units", form: list("names of system units such as ssh.service, with commas", isUnit, func(d *draft) *[]string { return &d.Units }),
+		doc: "system units whose journal entries count; any system unit if missing"},
+	{name: "uids", form: list("users, by name or number, with commas", isName, func(d *draft) *[]string { return &d.UIDs }),
+		doc: "users besides root whose journal entries count"},
+	{name: "files", adds: true, form: globs(func(d *draft) *[]string { return &d.Files }),
+		doc: "files that are followed, with * ? [ ] as in the shell; may be repeated"},
+
+	{name: "failregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Fail }),
+		doc: "a login that was refused"},
+	{name: "echoregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Echo }),
+		doc: "the same told again: counts only if no other line of the session told it"},
+	{name: "proberegex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Probe }),
+		doc: "a connection that tried no login"},
+	{name: "okregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.OK }),
+		doc: "a login that succeeded"},
+	{name: "orphanregex", adds: true, form: patterns(false, func(r *Rule) *[]Pattern { return &r.Orphan }),
+		doc: "a refused login without address, which a peerregex of the same session names"},
+	{name: "peerregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Peer }),
+		doc: "a line that names a session's address, and tells nothing else"},
+	{name: "ignoreregex", adds: true, form: patterns(false, func(r *Rule) *[]Pattern { return &r.Ignore }),
+		doc: "a line that never counts"},
+
+	{name: "maxretry", value: "5", form: number(1, 1000, func(d *draft) *int { return &d.MaxRetry }),
+		doc: "so many failures within findtime ban"},
+	{name: "findtime", value: "10m", form: duration(time.Second, 30*day, func(d *draft) *time.Duration { return &d.FindTime }),
+		doc: "time in which failures are counted"},
+	{name: "bantime", form: duration(time.Second, year, func(d *draft) *time.Duration { return &d.BanTime }),
+		doc: "first ban; that of mef.conf if missing. No rule bans for good at once: see permanent_threshold"},
+	{name: "weight", value: "0", form: number(0, 1000, func(d *draft) *int { return &d.Weight }),
+		doc: "points of a failure in the score across services; 0 is score_failure of mef.conf"},
+	{name: "transport", value: "tcp", form: choice(func(d *draft, i int) { d.UDP = i == 1 }, "tcp", "udp"),
+		doc: "udp if the source of a line may be forged: bans are then short and cover new connections only"},
+	{name: "ports", value: "all", form: ports(func(d *draft) *ban.Ports { return &d.Ports }),
+		doc: "ports of its bans"},
+	{name: "action", value: "ban", form: choice(func(d *draft, i int) { d.Action = Action(i) }, "ban", "detect"),
+		doc: "detect says and counts, and never bans"},
+	{name: "escalation_enabled", value: "false", form: boolean(func(d *draft) *bool { return &d.Escalation.Enabled }),
+		doc: "ban for good who keeps coming back"},
+	{name: "escalation_window", value: "24h", form: duration(time.Second, year, func(d *draft) *time.Duration { return &d.Escalation.Window }),
+		doc: "time in which bans are counted for that"},
+	{name: "permanent_threshold", value: "0", form: number(0, 1000, func(d *draft) *int { return &d.Escalation.Threshold }),
+		doc: "so many bans within escalation_window are followed by one without end; 0 is never"},
+	{name: "backend", value: "auto", form: choice(dropped[draft], "auto", "nftables", "iptables"),
+		doc: "who enforces the ban", notice: noticeBackend, when: is("iptables")},
+}
+
+// maxFiles bounds the globs of a rule.
+const maxFiles = 64
+
+// globs adds absolute paths with wildcards.
+func globs(field func(*draft) *[]string) form[draft] {
+	f := list("absolute paths, with commas, in which * ? and [ ] are wildcards", isGlob, nowhere[draft, []string])
+	f.set = func(d *draft, s setting) *fault {
+		for offset, word := range items(s.value) {
+			if !isGlob(word) || len(*field(d)) >= maxFiles {
+				return wrong(offset, word, f.syntax)
+			}
+			*field(d) = append(*field(d), word)
+		}
+		return nil
+	}
+	return f
+}
+
+func isGlob(s string) bool {
+	_, err := filepath.Match(s, "")
+	return err == nil && filepath.IsAbs(s) && len(s) <= maxPath
+}
+
+// isProgram reports whether s selects programs: a name, the beginning of one and "*", or all.
+func isProgram(s string) bool {
+	return len(s) <= 128 && !strings.ContainsAny(strings.TrimSuffix(s, "*"), "* \t")
+}
+
+// isUnit reports whether s selects units.
+func isUnit(s string) bool {
+	return len(s) <= 255 && !strings.ContainsAny(s, " \t/")
+}
+
+// webscanKeys are the keys of the other sections of a file with engine=webscan. They are checked so that a mistake is found
+// today and not on the day they do something.
+var webscanKeys = map[string]table[struct{}]{
+	"detection": {
+		{name: "failregex", adds: true, form: webscanPattern()},
+	},
+	"webscan": {
+		{name: "windows", form: list("durations with commas, such as 60s,300s", isDuration, nowhere[struct{}, []string])},
+		{name: "uri_hash_limit", form: number(1, 1000000, nowhere[struct{}, int])},
+		{name: "ua_hash_limit", form: number(1, 1000000, nowhere[struct{}, int])},
+		{name: "max_active_ips", form: number(1, 10000000, nowhere[struct{}, int])},
+		{name: "ip_inactivity_timeout", form: duration(time.Second, day, nowhere[struct{}, time.Duration])},
+	},
+	"thresholds": {
+		{name: "rule_N_name", form: name(nowhere[struct{}, string])},
+		{name: "rule_N_requests_min", form: number(0, 1000000, nowhere[struct{}, int])},
+		{name: "rule_N_uri_count_min", form: number(0, 1000000, nowhere[struct{}, int])},
+		{name: "rule_N_ua_count_min", form: number(0, 1000000, nowhere[struct{}, int])},
+		{name: "rule_N_status_code", form: list("status codes with commas, such as 200, 4xx or *", isStatus, nowhere[struct{}, []string])},
+		{name: "rule_N_status_threshold", form: number(0, 1000000, nowhere[struct{}, int])},
+		{name: "rule_N_window", form: duration(time.Second, day, nowhere[struct{}, time.Duration])},
+		{name: "rule_N_action", form: choice(dropped[struct{}], "ban", "detect")},
+		{name: "rule_N_bantime", form: duration(time.Second, year, nowhere[struct{}, time.Duration])},
+	},
+	"whitelist": {
+		{name: "uri", adds: true, form: text(maxPath, nowhere[struct{}, string])},
+		{name: "ua", adds: true, form: text(maxPath, nowhere[struct{}, string])},
+		{name: "extension", adds: true, form: text(maxPath, nowhere[struct{}, string])},
+	},
+}
+
+func isDuration(s string) bool {
+	d, err := ParseDuration(s)
+	return err == nil && d > 0
+}
+
+// isStatus reports whether s is an HTTP status, a class of them, or all.
+func isStatus(s string) bool {
+	if s == "*" {
+		return true
+	}
+	digits := strings.TrimSuffix(s, "xx")
+	return len(s) == 3 && s[0] >= '1' && s[0] <= '5' && strings.Trim(digits, "0123456789") == ""
+}
