@@ -84,7 +84,7 @@ type Ban struct {
 	Start time.Time
 	Until time.Time // zero: until an operator lifts it
 
-	Rule    string // rule that decided: a rule's name, "score" across services, "manual"
+	Rule    string // what decided: a rule's name, ByScore or ByHand
 	Service string // service of the deciding event; empty for manual bans
 	ID      string // rule, prefix and position of the deciding line: the same line never bans twice
 	Count   int    // how many bans the source had within the history, this one included
@@ -94,6 +94,12 @@ type Ban struct {
 	Author   string   // who asked for a manual ban
 	Note     string   // what the author wrote beside it
 }
+
+// What stands in Ban.Rule when no detection rule decided. No rule can have these names.
+const (
+	ByScore = "score"  // the points of a source across services
+	ByHand  = "manual" // an operator
+)
 
 // MaxEvidence is how many lines of evidence a ban keeps.
 const MaxEvidence = 5

@@ -32,9 +32,10 @@ type Tally struct {
 	ScoreUnverified float64 // points of events whose source may be forged, kept apart
 	ScoreLimit      int     // points that make a ban
 
-	Known      bool // Event's user has logged in from Source before
-	KnownUsers int  // how many users have
-	Shared     bool // so many that Source is an address people share
+	Known       bool // Event's user has logged in from here before
+	KnownUsers  int  // how many users have
+	Shared      bool // so many that this is an address people share
+	KnownInside int  // known logins in all of Source
 
 	Surge Surge
 
@@ -85,10 +86,13 @@ type Part struct {
 // A Wider is a network around a source, with what speaks for and against banning all of it.
 type Wider struct {
 	Prefix netip.Prefix `json:"prefix"`
-	Banned int          `json:"banned"` // distinct networks inside that have verified bans in force
-	Limit  int          `json:"limit"`  // so many, the one to be banned included, make a ban of Prefix
+	Banned int          `json:"banned"` // distinct networks inside under verified bans, once Source is
+	Limit  int          `json:"limit"`  // so many make a ban of Prefix
 	Known  int          `json:"known"`  // known logins inside
 }
+
+// Reached reports whether enough of the network is banned to ban all of it.
+func (w Wider) Reached() bool { return w.Banned >= w.Limit }
 
 // A Held is a ban in force.
 type Held struct {

@@ -163,33 +163,35 @@ func ending(until int64) time.Time {
 	return moment(until)
 }
 
-// wider appends the networks around k that a ban could be widened to.
+// wider appends the networks around k, which is about to be banned, that the ban could be widened to.
 func (t *Tracker) wider(buf []event.Wider, k key, now int64) []event.Wider {
 	if k.is4() {
 		return buf
 	}
-	narrower := int(k.bits)
+	narrower, banned := k, 1 // banned: whether narrower is, or will be
 	for _, bits := range widths {
 		if bits >= int(k.bits) {
 			continue
 		}
 		wide := k.widen(bits)
-		w := event.Wider{Prefix: wide.prefix(), Limit: widenAt, Known: t.logins.within[wide]}
-		scattered := 0
+		w := event.Wider{Prefix: wide.prefix(), Banned: banned, Limit: widenAt, Known: t.logins.within[wide]}
+		scattered := 1
 		for _, m := range t.holds.members[wide] {
 			switch {
-			case !t.holds.verified(m, now) || m == k || m == k.widen(min(narrower, int(k.bits))):
-			case int(m.bits) == narrower:
+			case m == narrower || m == k || !t.holds.verified(m, now):
+			case m.bits == narrower.bits:
 				w.Banned++
 			case m.bits == k.bits:
 				scattered++
 			}
 		}
-		if w.Banned+1 < widenAt && scattered+1 >= scatterAt {
+		if w.Banned < widenAt && scattered >= scatterAt {
 			w.Banned, w.Limit = scattered, scatterAt
 		}
+		if narrower, banned = wide, 0; w.Reached() {
+			banned = 1
+		}
 		buf = append(buf, w)
-		narrower = bits
 	}
 	return buf
 }
@@ -199,6 +201,7 @@ type past struct {
 	key          key
 	joined       bool
 	lifted       bool
+	flags        uint8
 	start, until int64
 	id           uint64
 	prev         uint64 // number of the key's next older ban
@@ -211,8 +214,8 @@ type history struct {
 	next   uint64         // number of the latest, from 1
 	latest map[key]uint64 // number of a key's latest
 
-	changed []uint64
-	gone    []uint64
+	changed bool     // some ban is dirty
+	gone    []uint64 // stored bans that were overwritten
 }
 
 func newHistory(size int) history { return history{size: size, latest: map[key]uint64{}} }
@@ -223,6 +226,14 @@ func (h *history) at(n uint64) *past {
 		return nil
 	}
 	return &h.ring[(n-1)%uint64(h.size)]
+}
+
+// oldest returns the number of the oldest ban that is kept.
+func (h *history) oldest() uint64 {
+	if h.next > uint64(h.size) {
+		return h.next - uint64(h.size) + 1
+	}
+	return 1
 }
 
 func (h *history) add(p past) {
@@ -236,21 +247,28 @@ func (h *history) add(p past) {
 		if h.latest[slot.key] == lost {
 			delete(h.latest, slot.key)
 		}
-		h.gone = append(h.gone, lost)
+		if slot.flags&stored != 0 {
+			h.gone = append(h.gone, lost)
+		}
 		*slot = p
 	}
 	h.latest[p.key] = h.next
-	h.changed = append(h.changed, h.next)
+	h.touch(h.at(h.next))
+}
+
+func (h *history) touch(p *past) {
+	p.flags |= dirty
+	h.changed = true
 }
 
 // each calls f for the bans of exactly k, latest first.
-func (h *history) each(k key, f func(n uint64, p *past)) {
+func (h *history) each(k key, f func(p *past)) {
 	for n := h.latest[k]; n != 0; {
 		p := h.at(n)
 		if p == nil || p.key != k {
 			return
 		}
-		f(n, p)
+		f(p)
 		n = p.prev
 	}
 }
@@ -259,12 +277,12 @@ func (h *history) each(k key, f func(n uint64, p *past)) {
 // ends with it: it is the same visit, no repeat.
 func (h *history) record(b *ban.Ban, k key) {
 	n := past{key: k, start: b.Start.UnixNano(), until: endOf(b), id: event.Hash(b.ID), rule: b.Rule}
-	h.each(k, func(i uint64, p *past) {
+	h.each(k, func(p *past) {
 		if p.until > n.start && !p.lifted {
 			n.joined = true
 			if p.until < n.until {
 				p.until = n.until
-				h.changed = append(h.changed, i)
+				h.touch(p)
 			}
 		}
 	})
@@ -272,16 +290,16 @@ func (h *history) record(b *ban.Ban, k key) {
 }
 
 func (h *history) has(k key, id uint64) (found bool) {
-	h.each(k, func(_ uint64, p *past) { found = found || p.id == id })
+	h.each(k, func(p *past) { found = found || p.id == id })
 	return found
 }
 
 // lift marks the bans of k that are in force as taken back.
 func (h *history) lift(k key, now int64) {
-	h.each(k, func(n uint64, p *past) {
+	h.each(k, func(p *past) {
 		if p.until > now && !p.lifted {
 			p.lifted = true
-			h.changed = append(h.changed, n)
+			h.touch(p)
 		}
 	})
 }
@@ -289,7 +307,7 @@ func (h *history) lift(k key, now int64) {
 // past appends the history of source k to buf, bans of networks around it included, oldest first.
 func (t *Tracker) past(buf []event.Past, k key, now int64) []event.Past {
 	start := len(buf)
-	collect := func(_ uint64, p *past) {
+	collect := func(p *past) {
 		if p.until == forever || now-p.until <= int64(t.cfg.History) {
 			buf = append(buf, event.Past{
 				Prefix: p.key.prefix(), Rule: p.rule, Start: moment(p.start), Until: ending(p.until),
@@ -321,12 +339,12 @@ func (t *Tracker) historyKey(p netip.Prefix) key {
 	return k
 }
 
-// Banned tells that a ban was decided and is in force, or would be if bans were written. What decided it counts no more:
-// attempts at its rule, for a ban by score everything. A repeated ID changes nothing but what is in force.
+// Banned tells that a ban was decided and is in force. What decided it counts no more: attempts at its rule, for a ban by
+// score everything. A repeated ID changes nothing but what is in force, and so does a ban by hand.
 func (t *Tracker) Banned(b ban.Ban) {
 	now := t.advance(b.Start)
 	t.holds.add(&b, now)
-	if b.Author != "" {
+	if b.Rule == ban.ByHand {
 		return
 	}
 	if b.Class == ban.Verified {
@@ -339,7 +357,7 @@ func (t *Tracker) Banned(b ban.Ban) {
 	t.settled(&b)
 }
 
-// Detected tells that a ban was reported only, by a rule that never bans: the attempts that led to it count no more.
+// Detected tells that a ban was only reported. What decided it counts no more, or every further line would report it again.
 func (t *Tracker) Detected(b ban.Ban) {
 	t.advance(b.Start)
 	t.settled(&b)
@@ -359,7 +377,7 @@ func (t *Tracker) Unbanned(k ban.Key, at time.Time) {
 
 // settled clears what a ban was decided on.
 func (t *Tracker) settled(b *ban.Ban) {
-	if b.Rule == ByScore {
+	if b.Rule == ban.ByScore {
 		t.eachSource(b.Prefix, t.reset)
 		return
 	}

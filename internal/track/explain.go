@@ -45,13 +45,12 @@ type RuleCount struct {
 // Explain returns what is known of addr at a time, without changing any of it. The result is the caller's.
 func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	now := max(t.now, at.UnixNano())
-	t.forgetLogins(now)
 	i, k := t.find(addr)
 	from := t.key(addr)
 	out := Account{
 		Addr: addr, Source: k.prefix(), Tracked: i != 0,
 		ScoreLimit: t.cfg.Score.Ban, HalfLife: t.cfg.Score.HalfLife,
-		Known:   t.knownAt(from),
+		Known:   t.knownAt(from, now),
 		InForce: t.holds.covering(nil, addr, now),
 		History: t.past(nil, k, now),
 		Wider:   t.wider(nil, k, now),
@@ -62,16 +61,16 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	}
 	s := t.sources.at(i)
 	out.Seen = moment(s.seen)
-	c := *s // decayed beside the original: looking must not change what later decisions round
-	t.settle(&c, now)
-	s.attempts = c.attempts
-	out.Score, out.ScoreUnverified = event.Points(float64(c.score)), event.Points(float64(c.unverified))
+	aside := *s // looking must not change what later decisions add up
+	t.decay(&aside, now)
+	out.Score, out.ScoreUnverified = event.Points(float64(aside.score)), event.Points(float64(aside.unverified))
+	t.sumUp(s, now)
 	out.Rules = t.ruleCounts()
 	out.Evidence = t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
 	return out
 }
 
-// ruleCounts returns what the last settle found.
+// ruleCounts returns what t.sums holds.
 func (t *Tracker) ruleCounts() []RuleCount {
 	var out []RuleCount
 	for _, part := range t.partsOf(nil) {

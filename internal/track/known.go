@@ -2,6 +2,7 @@ package track
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -11,7 +12,7 @@ type login struct {
 	pair
 	last    int64 // latest success
 	counted int64 // latest failure that counted
-	dirty   bool
+	flags   uint8
 
 	newer, older *login
 }
@@ -30,8 +31,8 @@ type logins struct {
 	within         map[key]int         // logins in a source, and in each network a ban may be widened to
 	newest, oldest *login
 
-	changed []*login
-	gone    []pair
+	changed bool   // some login is dirty
+	gone    []pair // stored logins that were removed
 }
 
 func newLogins() logins {
@@ -54,10 +55,8 @@ func (t *Tracker) success(from key, user string, now int64) {
 }
 
 func (t *Tracker) touchLogin(l *login) {
-	if !l.dirty {
-		l.dirty = true
-		t.logins.changed = append(t.logins.changed, l)
-	}
+	l.flags |= dirty
+	t.logins.changed = true
 }
 
 // makeRoom drops the oldest login of the user, or of all, if one more would be too many.
@@ -88,7 +87,9 @@ func (t *Tracker) removeLogin(l *login) {
 		t.logins.users[l.user] = of
 	}
 	t.countLogin(l.from, -1)
-	t.logins.gone = append(t.logins.gone, l.pair)
+	if l.flags&stored != 0 {
+		t.logins.gone = append(t.logins.gone, l.pair)
+	}
 }
 
 func (t *Tracker) countLogin(from key, n int) {
@@ -147,13 +148,26 @@ type KnownLogin struct {
 }
 
 // knownAt returns who is known at an address, ordered by name.
-func (t *Tracker) knownAt(from key) []KnownLogin {
+func (t *Tracker) knownAt(from key, now int64) []KnownLogin {
 	var out []KnownLogin
+	if t.logins.within[from] == 0 {
+		return nil
+	}
 	for p, l := range t.logins.pairs {
-		if p.from == from {
+		if p.from == from && now-l.last <= int64(t.cfg.Known.TTL) {
 			out = append(out, KnownLogin{p.user, moment(l.last)})
 		}
 	}
 	slices.SortFunc(out, func(a, b KnownLogin) int { return cmp.Compare(a.User, b.User) })
 	return out
+}
+
+// KnownWithin returns how many known logins there are inside p.
+func (t *Tracker) KnownWithin(p netip.Prefix) (n int) {
+	for l := range t.logins.pairs {
+		if p.Overlaps(l.from.prefix()) {
+			n++
+		}
+	}
+	return n
 }

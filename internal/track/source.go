@@ -258,24 +258,14 @@ func (t *Tracker) remove(i uint32) {
 
 // touch marks a source as changed.
 func (t *Tracker) touch(i uint32) {
-	if s := t.sources.at(i); s.flags&dirty == 0 {
-		s.flags |= dirty
-		t.dirty = append(t.dirty, i)
-	}
+	t.sources.at(i).flags |= dirty
+	t.changed = true
 }
 
-// settle brings a source to now: its points decay, its attempts that are too old or more than the rule's limit needs are
-// dropped. It leaves the sums of what remains in t.sums.
+// settle brings a source to now: its points decay, and its attempts that are too old, or more than the rule's limit needs,
+// are dropped. It leaves the sums of what remains in t.sums.
 func (t *Tracker) settle(s *source, now int64) {
-	if now > s.seen {
-		f := float32(math.Exp2(-float64(now-s.seen) / float64(t.cfg.Score.HalfLife)))
-		s.score *= f
-		s.unverified *= f
-		for i := range s.users {
-			s.users[i].points *= f
-		}
-		s.seen = now
-	}
+	t.decay(s, now)
 	clear(t.sums)
 	at := &s.attempts
 	for *at != 0 {
@@ -288,6 +278,31 @@ func (t *Tracker) settle(s *source, now int64) {
 		}
 		t.sums[a.rule].add(a)
 		at = &a.next
+	}
+}
+
+func (t *Tracker) decay(s *source, now int64) {
+	if now <= s.seen {
+		return
+	}
+	f := float32(math.Exp2(-float64(now-s.seen) / float64(t.cfg.Score.HalfLife)))
+	s.score *= f
+	s.unverified *= f
+	for i := range s.users {
+		s.users[i].points *= f
+	}
+	s.seen = now
+}
+
+// sumUp leaves in t.sums what settle would, and changes nothing else.
+func (t *Tracker) sumUp(s *source, now int64) {
+	clear(t.sums)
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		if !t.obsolete(a, now) {
+			t.sums[a.rule].add(a)
+		}
+		i = a.next
 	}
 }
 

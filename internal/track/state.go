@@ -1,8 +1,17 @@
 package track
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"iter"
+	"math"
+	"net/netip"
+	"slices"
+
+	"mef/internal/ban"
 )
 
 // A Record is one entry of the tracker's state, as the store keeps it.
@@ -11,11 +20,462 @@ type Record struct {
 	Value []byte // nil: the entry is gone
 }
 
-// Changes returns what has changed since the last call, removals first, and takes it as stored. Everything has changed at
-// the first call.
-func (t *Tracker) Changes() []Record { return nil }
+// The kinds of record, the first byte of a key. Records are binary: numbers as varints, strings behind their length. The
+// first byte of a value is the version of its form.
+const (
+	kindSeed    = 'g' // the seed of hashes; no more key
+	kindHistory = 'h' // a past ban; key: its number, 8 bytes big-endian
+	kindLogin   = 'l' // a known login; key: source, user name
+	kindSource  = 's' // a source; key: length, address
+	kindSurges  = 'u' // surges by user name; no more key
+	kindRule    = 'v' // the surge of a rule; key: its name
 
-// Import fills an empty tracker with stored entries, in any order.
-func (t *Tracker) Import(entries iter.Seq2[[]byte, []byte]) error { return errors.New("not yet") }
+	stateVersion = 1
+)
 
-func sourceKey(k key) []byte { return append([]byte{'s', k.bits}, k.addr[:]...) }
+// Changes returns what has changed since the last call, removals first, and takes it as stored; the caller keeps it until
+// it is. Bans in force are not part of it: their keeper tells them by Restore.
+func (t *Tracker) Changes() []Record {
+	var out []Record
+	for _, k := range t.gone {
+		out = append(out, Record{Key: k})
+	}
+	t.gone = nil
+	if !t.seedStored {
+		out = append(out, Record{[]byte{kindSeed}, binary.AppendUvarint([]byte{stateVersion}, t.seed)})
+		t.seedStored = true
+	}
+	out = t.sourceChanges(out)
+	out = t.loginChanges(out)
+	out = t.historyChanges(out)
+	return t.surgeChanges(out)
+}
+
+func (t *Tracker) sourceChanges(out []Record) []Record {
+	if !t.changed {
+		return out
+	}
+	t.changed = false
+	for i := uint32(1); i <= t.sources.used; i++ {
+		if s := t.sources.at(i); s.flags&dirty != 0 {
+			s.flags = stored
+			out = append(out, Record{sourceKey(s.key), t.encodeSource(s)})
+		}
+	}
+	return out
+}
+
+func (t *Tracker) loginChanges(out []Record) []Record {
+	for _, p := range t.logins.gone {
+		out = append(out, Record{Key: loginKey(p)})
+	}
+	t.logins.gone = nil
+	if !t.logins.changed {
+		return out
+	}
+	t.logins.changed = false
+	for l := t.logins.oldest; l != nil; l = l.newer {
+		if l.flags&dirty != 0 {
+			l.flags = stored
+			w := writer{stateVersion}
+			w.int(l.last)
+			w.int(l.counted)
+			out = append(out, Record{loginKey(l.pair), w})
+		}
+	}
+	return out
+}
+
+func (t *Tracker) historyChanges(out []Record) []Record {
+	for _, n := range t.history.gone {
+		out = append(out, Record{Key: historyKey(n)})
+	}
+	t.history.gone = nil
+	if !t.history.changed {
+		return out
+	}
+	t.history.changed = false
+	for n := t.history.oldest(); n <= t.history.next; n++ {
+		if p := t.history.at(n); p != nil && p.flags&dirty != 0 {
+			p.flags = stored
+			out = append(out, Record{historyKey(n), encodePast(p)})
+		}
+	}
+	return out
+}
+
+func (t *Tracker) surgeChanges(out []Record) []Record {
+	if !t.surgesDirty {
+		return out
+	}
+	t.surgesDirty = false
+	for i := range t.rules {
+		w := writer{stateVersion}
+		w.surge(&t.rules[i].surge)
+		out = append(out, Record{append([]byte{kindRule}, t.rules[i].rule.Name...), w})
+	}
+	w := writer{stateVersion}
+	for i := range t.users {
+		if s := &t.users[i]; s.key != 0 {
+			w.uint(uint64(i))
+			w.surge(s)
+		}
+	}
+	return append(out, Record{[]byte{kindSurges}, w})
+}
+
+func sourceKey(k key) []byte { return append([]byte{kindSource, k.bits}, k.addr[:]...) }
+
+func loginKey(p pair) []byte {
+	k := append([]byte{kindLogin, p.from.bits}, p.from.addr[:]...)
+	return append(k, p.user...)
+}
+
+func historyKey(n uint64) []byte { return binary.BigEndian.AppendUint64([]byte{kindHistory}, n) }
+
+func (t *Tracker) encodeSource(s *source) []byte {
+	w := writer{stateVersion}
+	w.int(s.seen)
+	w.float(s.score)
+	w.float(s.unverified)
+	for _, c := range s.users {
+		w.uint(uint64(c.user))
+		w.float(c.points)
+	}
+	var attempts []*attempt
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		attempts = append(attempts, a)
+		i = a.next
+	}
+	w.uint(uint64(len(attempts)))
+	for _, a := range slices.Backward(attempts) {
+		w.str(t.rules[a.rule].rule.Name)
+		w.int(a.at)
+		w.uint(uint64(a.user))
+		w.uint(uint64(a.session))
+		w = append(w, a.quarters, a.flags)
+	}
+	lines := t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
+	w.uint(uint64(len(lines)))
+	for _, line := range lines {
+		w.str(line)
+	}
+	return w
+}
+
+func encodePast(p *past) []byte {
+	w := writer{stateVersion, p.key.bits}
+	w = append(w, p.key.addr[:]...)
+	w = append(w, flag(p.joined), flag(p.lifted))
+	w.int(p.start)
+	w.int(p.until)
+	w.uint(p.id)
+	w.str(p.rule)
+	return w
+}
+
+func flag(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// errState is wrapped by the errors of records that cannot be read.
+var errState = errors.New("unreadable state")
+
+// Import fills an empty tracker with stored entries, in any order. Records that cannot be read are left out; the error names
+// how many, and the first. Rules must be configured before: attempts at unknown rules are left out.
+func (t *Tracker) Import(entries iter.Seq2[[]byte, []byte]) error {
+	im := importer{t: t, pasts: map[uint64]past{}}
+	var first error
+	bad := 0
+	for k, v := range entries {
+		if err := im.read(k, v); err != nil {
+			bad++
+			first = cmp.Or(first, err)
+		}
+	}
+	im.finish()
+	if bad > 0 {
+		return fmt.Errorf("%d records left out: %w", bad, first)
+	}
+	return nil
+}
+
+// An importer gathers what must be entered in order of time.
+type importer struct {
+	t       *Tracker
+	sources []savedSource
+	logins  []*login
+	pasts   map[uint64]past
+}
+
+type savedSource struct {
+	source
+	attempts []attempt
+	lines    []string
+}
+
+func (im *importer) read(k, v []byte) error {
+	if len(k) == 0 || len(v) == 0 || v[0] != stateVersion {
+		return fmt.Errorf("%w: %q", errState, k)
+	}
+	r := &reader{rest: v[1:]}
+	switch rest := k[1:]; k[0] {
+	case kindSeed:
+		im.t.seed, im.t.seedStored = r.uint(), true
+		for i := range im.t.rules {
+			im.t.rules[i].hash = im.t.hash(im.t.rules[i].rule.Name)
+		}
+	case kindSource:
+		s := im.t.decodeSource(r)
+		s.key = r.key(rest)
+		im.sources = append(im.sources, s)
+	case kindLogin:
+		l := &login{last: r.int(), counted: r.int(), flags: stored}
+		if len(rest) < 17 {
+			return fmt.Errorf("%w: %q", errState, k)
+		}
+		l.pair = pair{r.key(rest[:17]), string(rest[17:])}
+		im.logins = append(im.logins, l)
+	case kindHistory:
+		if len(rest) != 8 {
+			return fmt.Errorf("%w: %q", errState, k)
+		}
+		if p := decodePast(r); r.err == nil {
+			im.pasts[binary.BigEndian.Uint64(rest)] = p
+		}
+	case kindRule:
+		s := r.surge()
+		if i, ok := im.t.ruleIndex[string(rest)]; ok && r.err == nil {
+			im.t.rules[i].surge = s
+		}
+	case kindSurges:
+		im.t.users = make([]surge, userSurges)
+		for r.err == nil && len(r.rest) > 0 {
+			i, s := r.uint(), r.surge()
+			im.t.users[i%userSurges] = s
+		}
+	default:
+		return fmt.Errorf("%w: %q", errState, k)
+	}
+	if r.err != nil {
+		im.drop(k[0])
+		return fmt.Errorf("%w: %q", errState, k)
+	}
+	return nil
+}
+
+// drop takes back what was just gathered and turned out to be unreadable.
+func (im *importer) drop(kind byte) {
+	switch kind {
+	case kindSource:
+		im.sources = im.sources[:len(im.sources)-1]
+	case kindLogin:
+		im.logins = im.logins[:len(im.logins)-1]
+	}
+}
+
+// finish enters what was gathered, in order of time: eviction goes by it.
+func (im *importer) finish() {
+	t := im.t
+	slices.SortFunc(im.sources, func(a, b savedSource) int {
+		return cmp.Or(cmp.Compare(a.seen, b.seen), bytes.Compare(a.key.addr[:], b.key.addr[:]))
+	})
+	for i := range im.sources {
+		t.restoreSource(&im.sources[i])
+	}
+	slices.SortFunc(im.logins, func(a, b *login) int {
+		return cmp.Or(cmp.Compare(a.last, b.last), cmp.Compare(a.user, b.user), bytes.Compare(a.from.addr[:], b.from.addr[:]))
+	})
+	for _, l := range im.logins {
+		t.makeRoom(l.user)
+		t.addLogin(l)
+		t.logins.linkNewest(l)
+	}
+	t.history.restore(im.pasts)
+}
+
+func (t *Tracker) restoreSource(saved *savedSource) {
+	t.now = max(t.now, saved.seen)
+	i := t.insert(saved.key, saved.seen)
+	s := t.sources.at(i)
+	s.flags = stored
+	s.score, s.unverified, s.users = saved.score, saved.unverified, saved.users
+	for _, a := range saved.attempts {
+		a.next = s.attempts
+		n := t.attempts.get()
+		*t.attempts.at(n) = a
+		s.attempts = n
+	}
+	for _, line := range saved.lines {
+		s.evidence = t.evidence.add(s.evidence, line)
+	}
+	t.sumUp(s, saved.seen)
+	t.unlink(i)
+	t.link(i, t.danger(s))
+}
+
+// restore fills an empty history. Numbers stay what they are; those between that are missing hold nothing.
+func (h *history) restore(pasts map[uint64]past) {
+	numbers := make([]uint64, 0, len(pasts))
+	for n := range pasts {
+		numbers = append(numbers, n)
+	}
+	slices.Sort(numbers)
+	if extra := len(numbers) - h.size; extra > 0 {
+		h.gone = append(h.gone, numbers[:extra]...)
+		numbers = numbers[extra:]
+	}
+	if len(numbers) == 0 {
+		return
+	}
+	last := numbers[len(numbers)-1]
+	h.ring = make([]past, min(last, uint64(h.size)))
+	h.next = last
+	for _, n := range numbers {
+		if n+uint64(h.size) <= last || n == 0 {
+			h.gone = append(h.gone, n)
+			continue
+		}
+		p := pasts[n]
+		p.flags = stored
+		p.prev = h.latest[p.key]
+		h.ring[(n-1)%uint64(h.size)] = p
+		h.latest[p.key] = n
+	}
+}
+
+func (t *Tracker) decodeSource(r *reader) (s savedSource) {
+	s.seen, s.score, s.unverified = r.int(), r.float(), r.float()
+	for i := range s.users {
+		s.users[i] = contribution{uint32(r.uint()), r.float()}
+	}
+	for range r.count() {
+		name := r.str()
+		a := attempt{at: r.int(), user: uint32(r.uint()), session: uint32(r.uint()), quarters: r.byte(), flags: r.byte()}
+		if i, ok := t.ruleIndex[name]; ok {
+			a.rule = i
+			s.attempts = append(s.attempts, a)
+		}
+	}
+	for range r.count() {
+		s.lines = append(s.lines, r.str())
+	}
+	return s
+}
+
+func decodePast(r *reader) past {
+	p := past{key: r.key(r.take(17))}
+	p.joined, p.lifted = r.byte() != 0, r.byte() != 0
+	p.start, p.until, p.id, p.rule = r.int(), r.int(), r.uint(), r.str()
+	return p
+}
+
+// A writer is a value in the making.
+type writer []byte
+
+func (w *writer) uint(v uint64)   { *w = binary.AppendUvarint(*w, v) }
+func (w *writer) int(v int64)     { *w = binary.AppendVarint(*w, v) }
+func (w *writer) float(v float32) { *w = binary.BigEndian.AppendUint32(*w, math.Float32bits(v)) }
+
+func (w *writer) str(s string) {
+	w.uint(uint64(len(s)))
+	*w = append(*w, s...)
+}
+
+func (w *writer) surge(s *surge) {
+	w.uint(s.key)
+	w.int(s.start)
+	w.uint(uint64(s.cur))
+	w.uint(uint64(s.prev))
+	w.uint(math.Float64bits(s.usual))
+}
+
+// A reader takes a value apart. After an error everything is zero.
+type reader struct {
+	rest []byte
+	err  error
+}
+
+func (r *reader) take(n int) []byte {
+	if n > len(r.rest) {
+		r.err, r.rest = errState, nil
+		return make([]byte, min(n, 64))
+	}
+	out := r.rest[:n]
+	r.rest = r.rest[n:]
+	return out
+}
+
+func (r *reader) byte() byte { return r.take(1)[0] }
+
+// float reads points: a number from 0 to something finite.
+func (r *reader) float() float32 {
+	f := math.Float32frombits(binary.BigEndian.Uint32(r.take(4)))
+	if !(f >= 0 && f <= math.MaxFloat32) {
+		r.err = errState
+		return 0
+	}
+	return f
+}
+
+func (r *reader) uint() uint64 {
+	v, n := binary.Uvarint(r.rest)
+	r.took(n)
+	return v
+}
+
+func (r *reader) int() int64 {
+	v, n := binary.Varint(r.rest)
+	r.took(n)
+	return v
+}
+
+func (r *reader) took(n int) {
+	if n <= 0 {
+		r.err, r.rest = errState, nil
+		return
+	}
+	r.rest = r.rest[n:]
+}
+
+// count reads how many items follow; each has a byte at least.
+func (r *reader) count() int {
+	n := r.uint()
+	if n > uint64(len(r.rest)) {
+		r.err, r.rest = errState, nil
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) str() string { return string(r.take(r.count())) }
+
+func (r *reader) surge() surge {
+	s := surge{
+		key: r.uint(), start: r.int(), cur: uint32(r.uint()), prev: uint32(r.uint()), usual: math.Float64frombits(r.uint()),
+	}
+	if !(s.usual >= leastUsual && s.usual < math.MaxUint32) {
+		s.usual = leastUsual
+	}
+	return s
+}
+
+// key reads the 17 bytes of a key: the prefix must be masked.
+func (r *reader) key(b []byte) key {
+	if len(b) != 17 || b[0] > 128 || b[0] == 0 {
+		r.err = errState
+		return key{}
+	}
+	k := key{[16]byte(b[1:]), b[0]}
+	if k.is4() && k.bits < mappedBits {
+		r.err = errState
+	}
+	if p, err := netip.AddrFrom16(k.addr).Prefix(int(k.bits)); err != nil || p.Addr().As16() != k.addr {
+		r.err = errState
+	}
+	return k
+}

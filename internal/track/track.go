@@ -69,9 +69,6 @@ const (
 	maxCount = 100 // attempts that one line can add
 )
 
-// ByScore is the rule name of bans by the score across services.
-const ByScore = "score"
-
 // A Tracker counts. Make one with New.
 type Tracker struct {
 	cfg       Config
@@ -94,9 +91,10 @@ type Tracker struct {
 	holds   holds
 	history history
 
-	dirty       []uint32
-	gone        [][]byte
+	changed     bool     // some source is dirty
+	gone        [][]byte // keys of stored sources that were removed
 	surgesDirty bool
+	seedStored  bool
 
 	evicted, evictedHot uint64
 
@@ -135,6 +133,7 @@ func (t *Tracker) Configure(cfg Config) {
 	cfg.MaxSources = cmp.Or(cfg.MaxSources, defaultSources)
 	cfg.MaxHistory = t.history.size
 	cfg.IPv6Prefix = cmp.Or(cfg.IPv6Prefix, 64)
+	cfg.Score.HalfLife = cmp.Or(cfg.Score.HalfLife, time.Hour)
 	cfg.Rules = slices.Clone(cfg.Rules)
 	old := t.rules
 	t.cfg = cfg
@@ -406,6 +405,7 @@ func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k key, now int64) e
 		Event: ev, Rule: rule, Source: k.prefix(), Limit: rule.MaxRetry, ScoreLimit: t.cfg.Score.Ban,
 		KnownUsers: t.logins.within[from],
 	}
+	out.KnownInside = t.logins.within[k]
 	out.Shared = t.cfg.Known.SharedMin > 0 && out.KnownUsers >= t.cfg.Known.SharedMin
 	if ev.User != "" && t.logins.pairs[pair{from, ev.User}] != nil {
 		out.Known = true
