@@ -24,6 +24,7 @@ type alphabet struct {
 	ascii   [256]uint8 // class by byte; ASCII has at most 128 classes, which come first
 	bounds  []rune     // ascending; the interval that begins at bounds[i] is of class classes[i]
 	classes []class
+	beyond  class  // the class of all runes outside ASCII, if it is only one; else classEnd
 	size    int    // number of columns
 	sample  []rune // by class: a rune of it, -1 for classEnd
 	member  []bool // by set*size+class
@@ -41,6 +42,12 @@ func (a *alphabet) class(r rune) class {
 		i--
 	}
 	return a.classes[i]
+}
+
+// decode returns the class and the width of the first rune of text, which must not be empty.
+func (a *alphabet) decode(text []byte) (class, int) {
+	r, width := utf8.DecodeRune(text)
+	return a.class(r), width
 }
 
 // newAlphabet returns the coarsest division that respects sets and what the assertions ask about a rune.
@@ -67,6 +74,10 @@ func newAlphabet(sets []*syntax.Inst, asks syntax.EmptyOp) alphabet {
 			a.ascii[b] = uint8(a.class(rune(b)))
 		}
 	}
+	first := a.class(utf8.RuneSelf)
+	if i, _ := slices.BinarySearch(a.bounds, utf8.RuneSelf); !slices.ContainsFunc(a.classes[i:], func(c class) bool { return c != first }) {
+		a.beyond = first
+	}
 	a.member = make([]bool, len(sets)*a.size)
 	for i, sign := range signatures {
 		for set := range sets {
@@ -78,7 +89,7 @@ func newAlphabet(sets []*syntax.Inst, asks syntax.EmptyOp) alphabet {
 
 // boundaries returns, ascending, where runes may begin to differ.
 func boundaries(sets []*syntax.Inst) []rune {
-	cuts := []rune{0, '\n', '\n' + 1, '0', '9' + 1, 'A', 'Z' + 1, '_', '_' + 1, 'a', 'z' + 1} // newline and \w
+	cuts := []rune{0, '\n', '\n' + 1, '0', '9' + 1, 'A', 'Z' + 1, '_', '_' + 1, 'a', 'z' + 1, utf8.RuneSelf} // newline, \w, ASCII
 	for _, set := range sets {
 		if len(set.Rune) == 1 {
 			cuts = append(cuts, set.Rune[0], set.Rune[0]+1)

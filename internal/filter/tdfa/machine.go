@@ -1,9 +1,5 @@
 package tdfa
 
-import (
-	"unicode/utf8"
-)
-
 const (
 	// maxCache is about how many bytes of states a Machine keeps: several thousand.
 	maxCache = 4 << 20
@@ -15,16 +11,23 @@ const (
 	plainTexts = 64
 )
 
-// A cell of the transition table is the row of the next state, or with edgeBit an index of Machine.edges.
+// A cell of the transition table has, from its low bits, the row of the next state and the register to set to the
+// position before the rune; setting the register here changes nothing. Or it has edgeBit and an index of
+// Machine.edges, for a transition that does more.
 const (
+	rowBits        = 21
 	edgeBit uint32 = 1 << 31
 	unknown uint32 = 1<<32 - 1 // the transition was not needed yet
+
+	// Rows and registers must fit a cell.
+	_ = uint(1<<rowBits - maxCache/4)
+	_ = uint(1<<(31-rowBits) - maxRegisters)
 )
 
 // halted is instead of a row when Machine.final is set.
 const halted = unknown
 
-// Values of Machine.final that are not states.
+// gaveUp is instead of a state in Machine.final when the text is to be given to package regexp.
 const gaveUp = -1
 
 // A Machine runs a Program. It keeps the states that texts needed before, in bounded memory. It is for one
@@ -32,8 +35,8 @@ const gaveUp = -1
 type Machine struct {
 	p     *Program
 	build *builder
-	regs  []int // by register: a position in the text
-	final int   // the state in which the last text ended
+	regs  [maxRegisters]int // positions in the text
+	final int               // the state in which the last text ended
 
 	// The cache. A row of table has p.runes.size cells; that of states[i] is the i-th, and states[0] is the
 	// beginning of a text.
@@ -56,7 +59,6 @@ func (p *Program) newMachine(limit int) *Machine {
 	m := &Machine{
 		p:     p,
 		build: newBuilder(p),
-		regs:  make([]int, maxRegisters),
 		index: make(map[string]int),
 		limit: limit,
 	}
@@ -108,7 +110,8 @@ func (m *Machine) run(text []byte) int {
 			if cell >= edgeBit {
 				break
 			}
-			row = cell
+			m.regs[cell>>rowBits&(maxRegisters-1)] = i
+			row = cell & (1<<rowBits - 1)
 			i++
 		}
 		if row, i = m.take(row, text, i); row == halted {
@@ -118,12 +121,16 @@ func (m *Machine) run(text []byte) int {
 	}
 }
 
-// take does the transition from row at text[i:] that may be more than a look-up: one with an edge, one not known yet,
-// a rune outside ASCII, the end. It returns the next row and position, or halted and how many bytes were read.
+// take does the transition from row at text[i:] when that may be more than a look-up: it has an edge, or is not known
+// yet, or is on a rune outside ASCII or the end. It returns the next row and position, or halted and how many bytes were
+// read.
 func (m *Machine) take(row uint32, text []byte, i int) (uint32, int) {
 	c, width := classEnd, 0
 	if i < len(text) {
-		c, width = m.p.runes.decode(text[i:])
+		c, width = class(m.p.runes.ascii[text[i]]), 1
+		if c == classMulti {
+			c, width = m.p.runes.decode(text[i:])
+		}
 	}
 	cell := m.table[row+uint32(c)]
 	if cell == unknown {
@@ -131,17 +138,13 @@ func (m *Machine) take(row uint32, text []byte, i int) (uint32, int) {
 			return halted, i
 		}
 	}
-	if cell < edgeBit {
-		return cell, i + width
-	}
-	e := &m.edges[cell&^edgeBit]
 	m.regs[here] = i
 	i += width
-	if e.loops {
-		for ; i < len(text) && m.table[row+uint32(m.p.runes.ascii[text[i]])] == cell; i++ {
-			m.regs[here] = i
-		}
+	if cell < edgeBit {
+		m.regs[cell>>rowBits] = m.regs[here]
+		return cell & (1<<rowBits - 1), i
 	}
+	e := &m.edges[cell&^edgeBit]
 	for _, op := range e.ops {
 		m.regs[op.to] = m.regs[op.from]
 	}
@@ -152,20 +155,8 @@ func (m *Machine) take(row uint32, text []byte, i int) (uint32, int) {
 		}
 		i += n
 	}
-	if e.halts {
-		m.final = e.state
-		return halted, i
-	}
-	return m.row(e.state), i
-}
-
-// decode returns the class and the width of the first rune of text, which must not be empty.
-func (a *alphabet) decode(text []byte) (class, int) {
-	if c := class(a.ascii[text[0]]); c != classMulti {
-		return c, 1
-	}
-	r, width := utf8.DecodeRune(text)
-	return a.class(r), width
+	m.final = e.state
+	return e.row, i
 }
 
 // row returns where the row of a state begins in the table.
@@ -190,9 +181,13 @@ func (m *Machine) extend(row uint32, c class, i int) uint32 {
 		m.final = gaveUp
 		return halted
 	}
-	cell := m.cell(source, m.target(), literal)
+	cell := m.cell(m.target(), literal)
 	if source != none {
 		m.table[row+uint32(c)] = cell
+		if cell == row && c == m.p.runes.beyond {
+			// Each byte outside ASCII leads back here whatever rune it is of, so none needs decoding.
+			m.table[row+uint32(classMulti)] = cell
+		}
 	}
 	return cell
 }
@@ -213,16 +208,16 @@ func (m *Machine) target() int {
 	return i
 }
 
-// cell returns what leads from source, or none, to target by m.build's operations and literal.
-func (m *Machine) cell(source, target int, literal string) uint32 {
+// cell returns what leads to target by m.build's operations and literal.
+func (m *Machine) cell(target int, literal string) uint32 {
 	t := &m.states[target]
-	e := edge{text: literal, state: target, halts: len(t.pcs) == 0, ops: m.build.ops(t.order)}
-	if !e.halts && e.text == "" && len(e.ops) == 0 {
-		return m.row(target)
-	}
-	e.loops = source == target && !e.halts && e.text == ""
-	for _, op := range e.ops {
-		e.loops = e.loops && op.from == here
+	e := edge{ops: m.build.ops(t.order), text: literal, state: target, row: m.row(target)}
+	if len(t.pcs) == 0 {
+		e.row = halted
+	} else if literal == "" && len(e.ops) == 0 {
+		return e.row
+	} else if literal == "" && len(e.ops) == 1 && e.ops[0].from == here {
+		return uint32(e.ops[0].to)<<rowBits | e.row
 	}
 	m.edges = append(m.edges, e)
 	m.size += 80 + 4*len(e.ops) + len(e.text)

@@ -32,6 +32,9 @@ type frontier struct {
 
 const none = -1
 
+// minLiteral is from how many bytes on comparing a literal is faster than stepping through it.
+const minLiteral = 4
+
 // reset makes f empty, keeping its memory.
 func (f *frontier) reset() {
 	f.pcs, f.slots, f.match = f.pcs[:0], f.slots[:0], none
@@ -48,8 +51,7 @@ type edge struct {
 	ops   []op
 	text  string // what must follow the rune; if it does not, the text ends here as far as the target knows
 	state int    // the target
-	halts bool   // the target's match, or that it has none, is the result
-	loops bool   // it leads back to where it began and only the last of consecutive ones matters
+	row   uint32 // of the target; halted if that has no threads, so that its match, or none, is the result
 }
 
 // An op is "register to := register from".
@@ -65,6 +67,9 @@ type builder struct {
 	done  bool      // a match was found, so that no later thread can count
 	seen  sparseSet // nodes followed
 	ahead sparseSet // nodes in next
+
+	literal []byte   // for stepLiteral
+	before  []uint32 // for stepLiteral
 
 	key   []byte     // of next, as names a state
 	order []register // the different registers in next.slots, in the order of their first use
@@ -183,16 +188,23 @@ func (b *builder) found(pattern int) {
 // stepLiteral moves b.next over the runes that all its threads must see next and at which none of them branches
 // or notes a position, and returns them. Failing that, none of the threads gets any further.
 func (b *builder) stepLiteral(prev rune) string {
-	var literal []byte
+	b.literal = b.literal[:0]
+	before, last := append(b.before[:0], b.next.pcs...), prev
 	for r := b.commonRune(); r >= 0; r = b.commonRune() {
-		literal = utf8.AppendRune(literal, r)
-		prev = r
+		b.literal = utf8.AppendRune(b.literal, r)
+		last = r
 		for i, pc := range b.next.pcs {
 			b.next.pcs[i] = b.p.insts[pc].out
 		}
 	}
-	b.look(prev)
-	return string(literal)
+	b.before = before
+	if len(b.literal) < minLiteral {
+		b.next.pcs = append(b.next.pcs[:0], before...)
+		b.look(prev)
+		return ""
+	}
+	b.look(last)
+	return string(b.literal)
 }
 
 // commonRune returns the only rune that any of b.next's threads can consume, -1 if there is more than one. It is
