@@ -1,0 +1,120 @@
+//go:build linux
+
+package host
+
+import (
+	"bufio"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxFile is how much of a file is read: none of these files is large, and all are somebody else's.
+const maxFile = 1 << 20
+
+// lines calls fn for each line of a file. A file that cannot be read has none.
+func lines(path string, fn func(string)) {
+	file, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	for s := bufio.NewScanner(io.LimitReader(file, maxFile)); s.Scan(); {
+		fn(s.Text())
+	}
+}
+
+// resolvers returns the name servers of files in the form of resolv.conf(5).
+func resolvers(paths ...string) (out []netip.Addr) {
+	for _, path := range paths {
+		lines(path, func(line string) {
+			if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "nameserver" {
+				out = appendAddr(out, fields[1])
+			}
+		})
+	}
+	return out
+}
+
+func appendAddr(list []netip.Addr, s string) []netip.Addr {
+	a, err := netip.ParseAddr(s)
+	if a = a.WithZone("").Unmap(); err != nil || !usual(a) {
+		return list
+	}
+	return append(list, a)
+}
+
+// leaseFiles are where systemd-networkd, NetworkManager and dhclient note their leases.
+var leaseFiles = []string{
+	"/run/systemd/netif/leases/*",
+	"/var/lib/NetworkManager/*.lease",
+	"/var/lib/dhcp/*.leases",
+	"/var/lib/dhclient/*.leases",
+}
+
+// dhcpServers returns the servers that lease files name.
+func dhcpServers(globs []string) (out []netip.Addr) {
+	for _, glob := range globs {
+		paths, _ := filepath.Glob(glob)
+		for _, path := range paths {
+			lines(path, func(line string) {
+				if s, ok := strings.CutPrefix(line, "SERVER_ADDRESS="); ok {
+					out = appendAddr(out, s)
+				} else if s, ok := strings.CutPrefix(strings.TrimSpace(line), "option dhcp-server-identifier "); ok {
+					out = appendAddr(out, strings.TrimSuffix(s, ";"))
+				}
+			})
+		}
+	}
+	return out
+}
+
+// UserID returns the number of a user. It reads /etc/passwd: a system account that a daemon runs under stands there.
+func UserID(name string) (uid uint32, ok bool) { return userID("/etc/passwd", name) }
+
+func userID(path, name string) (uid uint32, ok bool) {
+	lines(path, func(line string) {
+		f := strings.Split(line, ":")
+		if ok || len(f) < 3 || f[0] != name || name == "" {
+			return
+		}
+		if n, err := strconv.ParseUint(f[2], 10, 32); err == nil {
+			uid, ok = uint32(n), true
+		}
+	})
+	return uid, ok
+}
+
+// banTools are other programs that ban addresses, by the names of their processes, which the kernel cuts after 15 bytes.
+var banTools = map[string]string{
+	"fail2ban-server": "fail2ban",
+	"crowdsec":        "crowdsec",
+	"crowdsec-firewa": "crowdsec-firewall-bouncer",
+	"sshguard":        "sshguard",
+	"sshg-parser":     "sshguard",
+	"sshg-blocker":    "sshguard",
+	"lfd":             "lfd (CSF)",
+	"denyhosts":       "denyhosts",
+	"reaction":        "reaction",
+}
+
+// BanTools returns the names of other running programs that ban addresses, in order.
+func BanTools() []string { return banToolsIn("/proc") }
+
+func banToolsIn(proc string) (found []string) {
+	paths, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "comm"))
+	for _, path := range paths {
+		lines(path, func(comm string) {
+			// lfd adds what it is doing to its name.
+			if name, ok := banTools[strings.TrimSuffix(strings.Fields(comm + " -")[0], ":")]; ok {
+				found = append(found, name)
+			}
+		})
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
