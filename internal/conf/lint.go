@@ -17,7 +17,10 @@ import (
 //   - Only fixed text and numbers stand between there and the address: nothing can come in between.
 //   - Or, where there is free text in front of the address, only fixed text and numbers follow it up to $: an address further
 //     to the front has the true address behind it, and neither fixed text nor a number matches that.
+//     Some fixed text that no address contains must part the two, or one runs into the other.
 //   - Or, as mail servers write, a host name stands directly before the address in brackets: host names have no brackets.
+//
+// A message from the journal may have line breaks in it, which a client may have sent: (?m)^ and (?m)$ bind nothing.
 //
 // Anything else is refused. That refuses harmless patterns too; it is a pattern less, not a bystander banned.
 
@@ -33,6 +36,7 @@ var (
 	freeStart = flaw{"it begins with free text, so a client can send a text that looks like the rest of the message", "begin it with ^ and the message's first words"}
 	openEnd   = flaw{"there is free text in front of the address, and no end behind it, so a client can send a text with another address in it", "describe what follows the address up to the end of the message, and end it with $"}
 	freeEnd   = flaw{"there is free text in front of the address and behind it, so a client can send a text with another address in it", "write fixed words or numbers behind the address instead"}
+	touching  = flaw{"there is free text right in front of the address, so a client can send what looks like the beginning of it", "write the fixed words that stand between them"}
 	repeated  = flaw{"the address stands in a repetition", "take it out of the repetition"}
 )
 
@@ -50,7 +54,7 @@ func steerable(expression string) flaw {
 		return repeated
 	}
 	before, after := flatten(around.before), flatten(around.after)
-	if len(before) == 0 || before[0].Op != syntax.OpBeginText && before[0].Op != syntax.OpBeginLine {
+	if len(before) == 0 || before[0].Op != syntax.OpBeginText {
 		return unbound
 	}
 	before = before[1:]
@@ -62,7 +66,9 @@ func steerable(expression string) flaw {
 		return freeStart
 	case isHostInFront(before[free:], after):
 		return flawless
-	case len(after) == 0 || !isEnd(after[len(after)-1]):
+	case !isParted(before):
+		return touching
+	case len(after) == 0 || after[len(after)-1].Op != syntax.OpEndText:
 		return openEnd
 	case slices.ContainsFunc(after, isFree):
 		return freeEnd
@@ -175,9 +181,17 @@ func isFixed(re *syntax.Regexp) bool {
 	return false
 }
 
-// isEnd reports whether re matches at the end of the line only.
-func isEnd(re *syntax.Regexp) bool {
-	return re.Op == syntax.OpEndText || re.Op == syntax.OpEndLine
+// isParted reports whether fixed text that cannot be part of an address stands behind the last free text of before.
+func isParted(before []*syntax.Regexp) bool {
+	for _, re := range slices.Backward(before) {
+		if isFree(re) {
+			return false
+		}
+		if re.Op == syntax.OpLiteral && strings.Trim(string(re.Rune), "0123456789abcdefABCDEF:.%") != "" {
+			return true
+		}
+	}
+	return true
 }
 
 // isHostInFront reports whether before, which begins with free text, is a host name and an opening bracket that after closes.

@@ -31,9 +31,9 @@ func Load(path string, shipped fs.FS) (*Config, error) {
 
 // Load reads the mef.conf at path and all that it names. The error is Errors: all mistakes in order of place.
 func (l Loader) Load(path string) (*Config, error) {
-	text, missing := readFile(path, maxConfig)
-	if missing != nil && !(l.Optional && missing.Msg == notThere) {
-		return nil, Errors{missing}
+	text, err := readFile(path, maxConfig)
+	if err != nil && !(l.Optional && errors.Is(err, fs.ErrNotExist)) {
+		return nil, Errors{fileError(path, err)}
 	}
 	r := reader{Loader: l, cfg: &Config{Path: path}}
 	if r.Writable == nil {
@@ -182,7 +182,7 @@ func (r *reader) rules() {
 	for _, path := range slices.Concat(r.files("rules_dir", r.cfg.Paths.RulesDir), r.webscanFiles()) {
 		text, err := readFile(path, maxConfig)
 		if err != nil {
-			r.errs = append(r.errs, err)
+			r.errs = append(r.errs, fileError(path, err))
 			continue
 		}
 		r.rule(readRule(path, text), shipped, own)
@@ -249,7 +249,7 @@ func (r *reader) list(key, dir string) []Entry {
 	for _, path := range r.files(key, dir) {
 		text, err := readFile(path, maxList)
 		if err != nil {
-			r.errs = append(r.errs, err)
+			r.errs = append(r.errs, fileError(path, err))
 			continue
 		}
 		entries, errs := ParseList(path, text)
@@ -287,31 +287,27 @@ func (r *reader) files(key, dir string) []string {
 const (
 	maxConfig = 1 << 20  // mef.conf and rule files are written by hand
 	maxList   = 64 << 20 // lists are not
-	notThere  = "no such file or directory"
 )
 
 // readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, *Error) {
+func readFile(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, &Error{Pos{File: path}, "not a regular file", ""} // a pipe would block for ever
+		return nil, errors.New("not a regular file") // reading a pipe would block for ever
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, err
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fileError(path, err)
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("larger than %d MiB", limit>>20)
 	}
-	if int64(len(text)) > limit {
-		return nil, &Error{Pos{File: path}, fmt.Sprintf("larger than %d MiB", limit>>20), ""}
-	}
-	return text, nil
+	return text, err
 }
 
 // fileError is err as a mistake of the file as a whole.

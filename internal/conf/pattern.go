@@ -60,7 +60,7 @@ func findForeign(text string) *fault {
 	return &fault{at[0], quote(text[at[0]:at[1]]) + " means nothing here", "there are <HOST>, <ADDR> and <USER>, else write the expression out"}
 }
 
-// noticeGroups tells of groups whose names mean nothing, and of patterns for what no message has.
+// noticeGroups tells of groups whose names mean nothing.
 func (d *draft) noticeGroups(s setting, names []string) {
 	for _, name := range names {
 		if name == "" || slices.Contains(groups, name) {
@@ -72,10 +72,12 @@ func (d *draft) noticeGroups(s setting, names []string) {
 		}
 		d.notices = append(d.notices, Notice{s.pos, text})
 	}
-	if !d.shipped && strings.Contains(s.value, `\[\d+\]:`) {
-		d.notices = append(d.notices, Notice{s.pos,
-			s.key + `: a message has no program and process ID in front of it, so \[\d+\]: may match nothing; name the program in programs=`})
-	}
+}
+
+// describesHeader reports whether a pattern expects what stands in front of a message in a file: a date, or the name of a
+// program with its process ID.
+func describesHeader(text string) bool {
+	return strings.Contains(text, `\[\d+\]:`) || strings.HasPrefix(text, `^\d{4}-`)
 }
 
 // explain says what RE2 has against text, and what to write instead where another engine would take it.

@@ -30,7 +30,7 @@ const defaultBanTime = 10 * time.Minute
 func LoadRule(path string) (Rule, error) {
 	text, err := readFile(path, maxConfig)
 	if err != nil {
-		return Rule{}, Errors{err}
+		return Rule{}, Errors{fileError(path, err)}
 	}
 	f := readRule(path, text)
 	f.decode(nil, false)
@@ -218,6 +218,14 @@ func (f *ruleFile) refuse(override bool) {
 			text = fmt.Sprintf("%s; the patterns of the shipped rule %q are used with this file's settings", r.err.Msg, f.rule.Name)
 		}
 		f.rule.notices = append(f.rule.notices, Notice{r.err.Pos, text})
+	}
+	for key, list := range f.rule.patternLists() {
+		for _, p := range *list {
+			if !p.Shipped && describesHeader(p.Text) {
+				f.rule.notices = append(f.rule.notices, Notice{p.Pos,
+					key + ": a message has no date, program and process ID in front of it, so this may match nothing; name the program in programs="})
+			}
+		}
 	}
 	if len(refused) > 0 && len(f.rule.Fail)+len(f.rule.Probe) == 0 && f.rule.Enabled {
 		f.rule.Enabled = false
