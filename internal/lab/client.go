@@ -40,12 +40,12 @@ func (c Client) Server() netip.Addr {
 	return Server6
 }
 
-// Dial connects to a port of the server. The connection's deadline is that of ctx.
+// Dial connects to a port of the server. It falls silent when ctx is done.
 func (c Client) Dial(ctx context.Context, port int) (net.Conn, error) {
 	return c.DialAddr(ctx, netip.AddrPortFrom(c.Server(), uint16(port)))
 }
 
-// DialAddr connects to any address. The connection's deadline is that of ctx.
+// DialAddr connects to any address. It falls silent when ctx is done.
 func (c Client) DialAddr(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	dialer := net.Dialer{
 		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.From, 0)),
@@ -59,9 +59,7 @@ func (c Client) DialAddr(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
+	context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	return conn, nil
 }
 
@@ -100,9 +98,9 @@ func (c Client) Probe(ctx context.Context, port int, timeout time.Duration) (Out
 	return "", err
 }
 
-// CutOff reports whether an error of a client means that the server fell silent.
+// CutOff reports whether an error of a client means that the server was silent until the client's context was done.
 func CutOff(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // SSH logs in by password, one attempt on one connection, and runs a command if it is not empty. It returns what the command

@@ -1,0 +1,71 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"mef/internal/control"
+)
+
+const (
+	mefConf   = "/etc/mef/mef.conf"
+	mefSocket = "/run/mef/mefdaemon.sock"
+)
+
+// A Mef is a running mefdaemon. New must have been given the programs mefdaemon and mefctl.
+type Mef struct {
+	*Process
+	*control.Client
+}
+
+// StartMef starts mefdaemon with the text of a configuration, which may be empty, and waits until it follows the log and
+// its table is in the kernel.
+func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
+	if err := writeFiles(map[string]string{mefConf: config}); err != nil {
+		return nil, err
+	}
+	// What systemd makes before it starts the service (RuntimeDirectory, StateDirectory).
+	for _, d := range []string{filepath.Dir(mefSocket), "/var/lib/mef"} {
+		if err := os.MkdirAll(d, 0o750); err != nil {
+			return nil, err
+		}
+	}
+	p, err := w.Start(Command{Path: Program("mefdaemon"), Unit: "system.slice/mefdaemon.service"})
+	if err != nil {
+		return nil, err
+	}
+	m := &Mef{p, control.NewClient(mefSocket)}
+	return m, p.ready(ctx, func() error { return m.watches(ctx) })
+}
+
+// watches reports whether the daemon does all it should, as far as it knows.
+func (m *Mef) watches(ctx context.Context) error {
+	status, err := m.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if !status.Kernel.Present {
+		return fmt.Errorf("%s is not there yet", status.Kernel.Table)
+	}
+	for _, source := range status.Sources {
+		if source.State == "active" {
+			return nil
+		}
+	}
+	return errors.New("no source is active yet")
+}
+
+// ForgetMef removes what mefdaemon keeps on disk, as if it had never run here. It must not be running.
+func (w *World) ForgetMef() error {
+	return errors.Join(os.RemoveAll("/var/lib/mef"), os.RemoveAll(filepath.Dir(mefSocket)), os.RemoveAll(filepath.Dir(mefConf)))
+}
+
+// Mefctl runs the operator's tool and returns what it prints.
+func (w *World) Mefctl(ctx context.Context, args ...string) (string, error) {
+	return w.Run(ctx, Command{Path: Program("mefctl"), Args: args})
+}
