@@ -162,11 +162,10 @@ func readShipped(shipped fs.FS) ([]Rule, Errors) {
 	for _, name := range names {
 		text, err := fs.ReadFile(shipped, name)
 		if err != nil {
-			errs = append(errs, fileError("shipped:"+name, err))
+			errs = append(errs, fileError("shipped/"+name, err))
 			continue
 		}
-		f := readRule("shipped:"+name, text)
-		f.rule.Name = strings.TrimPrefix(f.rule.Name, "shipped:")
+		f := readRule("shipped/"+name, text)
 		f.decode(nil, true)
 		errs = append(errs, f.errs...)
 		rules = append(rules, f.rule.Rule)
