@@ -375,18 +375,26 @@ func (t *Tracker) Unbanned(k ban.Key, at time.Time) {
 	t.eachSource(k.Prefix, t.reset)
 }
 
-// settled clears what a ban was decided on.
+// settled clears what a ban was decided on. A ban for what can be forged clears no more than that, or forging would be a
+// way to be forgiven.
 func (t *Tracker) settled(b *ban.Ban) {
-	if b.Rule == ban.ByScore {
-		t.eachSource(b.Prefix, t.reset)
-		return
-	}
-	r, ok := t.ruleIndex[b.Rule]
-	if !ok {
+	r, isRule := t.ruleIndex[b.Rule]
+	byScore := b.Rule == ban.ByScore
+	if !isRule && !byScore {
 		return
 	}
 	t.eachSource(b.Prefix, func(s *source) {
-		t.drop(s, func(a *attempt) bool { return a.rule == r })
+		switch {
+		case b.Class == ban.Unverified:
+			t.drop(s, func(a *attempt) bool { return a.flags&unverified != 0 && (byScore || a.rule == r) })
+			if byScore {
+				s.unverified = 0
+			}
+		case byScore:
+			t.reset(s)
+		default:
+			t.drop(s, func(a *attempt) bool { return a.rule == r })
+		}
 	})
 }
 

@@ -1,0 +1,666 @@
+package decide_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/decide"
+	"mef/internal/event"
+	"mef/internal/prefixset"
+	"mef/internal/track"
+)
+
+// A world is a tracker with decisions, and events told in the order in which they happen.
+type world struct {
+	t       *testing.T
+	tracker *track.Tracker
+	cfg     decide.Config
+	facts   decide.Facts
+	now     time.Time
+	lines   uint64
+	tally   event.Tally // the latest
+	banned  func(ban.Ban)
+}
+
+func rules() []conf.Rule {
+	rule := func(name string, ports ban.Ports) conf.Rule {
+		return conf.Rule{Name: name, Service: name, MaxRetry: 5, FindTime: 10 * time.Minute, Ports: ports}
+	}
+	web := rule("web", "")
+	web.Action = conf.ActionDetect
+	dns := rule("dns", "")
+	dns.UDP = true
+	return []conf.Rule{rule("dovecot", ""), rule("sshd", ""), rule("vsftpd", "21"), web, dns}
+}
+
+func trackConfig() track.Config {
+	return track.Config{
+		Rules:   rules(),
+		Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100},
+		Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3},
+		History: 30 * 24 * time.Hour,
+	}
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		t:       t,
+		tracker: track.New(trackConfig()),
+		cfg: decide.Config{Times: conf.BanTimes{
+			First: 10 * time.Minute, Growth: 4, Cap: 7 * 24 * time.Hour, History: 30 * 24 * time.Hour,
+		}},
+		now:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		banned: func(ban.Ban) {},
+	}
+}
+
+func (w *world) wait(d time.Duration) { w.now = w.now.Add(d) }
+
+// tell decides about one more line.
+func (w *world) tell(ev event.Event) decide.Decision {
+	w.lines++
+	ev.Time = w.now
+	ev.Service = ev.Rule
+	ev.Count = max(1, ev.Count)
+	ev.Position = event.Position{Stream: "log", Offset: w.lines}
+	ev.Line = fmt.Sprintf("line %d", w.lines)
+	return w.decide(&ev)
+}
+
+func (w *world) decide(ev *event.Event) decide.Decision {
+	w.tally = w.tracker.Observe(ev)
+	d := decide.Decide(&w.tally, w.cfg, w.facts, w.now)
+	switch d.Verdict {
+	case decide.Ban:
+		w.tracker.Banned(d.Ban)
+		w.banned(d.Ban)
+	case decide.Observe, decide.Detect, decide.Refused:
+		w.tracker.Detected(d.Ban)
+	}
+	return d
+}
+
+func failure(rule, addr, user string) event.Event {
+	return event.Event{Rule: rule, Addr: netip.MustParseAddr(addr), User: user, Kind: event.Failure, Verified: true}
+}
+
+func (w *world) fail(rule, addr, user string) decide.Decision {
+	return w.tell(failure(rule, addr, user))
+}
+
+func (w *world) succeed(rule, addr, user string) {
+	w.t.Helper()
+	ev := failure(rule, addr, user)
+	ev.Kind = event.Success
+	if d := w.tell(ev); d.Verdict != decide.None {
+		w.t.Errorf("a success of %s from %s: %s (%s)", user, addr, d.Verdict, d.Reason)
+	}
+}
+
+// guess fails n times with different names, a second apart, and returns the last decision. None before may ban.
+func (w *world) guess(n int, rule, addr string) (d decide.Decision) {
+	w.t.Helper()
+	for i := range n {
+		w.wait(time.Second)
+		d = w.fail(rule, addr, fmt.Sprintf("name%d", w.lines))
+		if i+1 < n && d.Verdict != decide.None && d.Verdict != decide.Covered {
+			w.t.Fatalf("guess %d of %d from %s: %s (%s)", i+1, n, addr, d.Verdict, d.Reason)
+		}
+	}
+	return d
+}
+
+// wantBan fails the test unless d bans exactly this: prefix, ports and class as ban.Key prints them, and for how long.
+func (w *world) wantBan(d decide.Decision, key string, length time.Duration) {
+	w.t.Helper()
+	if d.Verdict != decide.Ban {
+		w.t.Fatalf("verdict %q (%s), want a ban of %s", d.Verdict, d.Reason, key)
+	}
+	if got := d.Ban.Key.String(); got != key {
+		w.t.Errorf("banned %s, want %s (%s)", got, key, d.Reason)
+	}
+	if got := d.Ban.Until.Sub(d.Ban.Start); got != length {
+		w.t.Errorf("banned for %s, want %s (%s)", got, length, d.Reason)
+	}
+}
+
+func (w *world) wantNone(d decide.Decision) {
+	w.t.Helper()
+	if d.Verdict != decide.None {
+		w.t.Errorf("verdict %q (%s), want none", d.Verdict, d.Reason)
+	}
+}
+
+func (w *world) wantReason(d decide.Decision, want string) {
+	w.t.Helper()
+	if d.Reason != want {
+		w.t.Errorf("reason\n\t%s\nwant\n\t%s", d.Reason, want)
+	}
+}
+
+const attacker = "203.0.113.5"
+
+func TestFiveFailures(t *testing.T) {
+	w := newWorld(t)
+	d := w.guess(5, "sshd", attacker)
+	w.wantBan(d, attacker, 10*time.Minute)
+	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); first ban in 30d: 10m")
+	if d.Ban.Rule != "sshd" || d.Ban.Service != "sshd" || d.Ban.Class != ban.Verified || d.Ban.Count != 1 {
+		t.Errorf("ban %+v", d.Ban)
+	}
+	if got := strings.Join(d.Ban.Evidence, "; "); got != "line 1; line 2; line 3; line 4; line 5" {
+		t.Errorf("evidence %q", got)
+	}
+}
+
+func TestComingBack(t *testing.T) {
+	w := newWorld(t)
+	for i, want := range []time.Duration{10 * time.Minute, 40 * time.Minute, 160 * time.Minute, 640 * time.Minute,
+		2560 * time.Minute, 7 * 24 * time.Hour, 7 * 24 * time.Hour} {
+		d := w.guess(5, "sshd", attacker)
+		w.wantBan(d, attacker, want)
+		if d.Ban.Count != i+1 {
+			t.Errorf("ban %d counts as %d", i+1, d.Ban.Count)
+		}
+		switch i {
+		case 1:
+			w.wantReason(d, "5 failures in 4s (limit 5 in 10m); second ban in 30d: 10m × 4 = 40m")
+		case 5:
+			w.wantReason(d, "5 failures in 4s (limit 5 in 10m); sixth ban in 30d: 10m × 1024, at most 7d")
+		}
+		w.wait(want + 5*time.Hour) // the score fades meanwhile
+	}
+	w.wait(31 * 24 * time.Hour)
+	w.wantBan(w.guess(5, "sshd", attacker), attacker, 10*time.Minute)
+}
+
+func TestLinesUnderWay(t *testing.T) {
+	w := newWorld(t)
+	w.wantBan(w.guess(5, "sshd", attacker), attacker, 10*time.Minute)
+	for range 15 {
+		w.wait(time.Second)
+		if d := w.fail("sshd", attacker, "root"); d.Verdict == decide.Ban {
+			t.Errorf("lines written before the ban took hold ban again: %s", d.Reason)
+		}
+	}
+	w.wait(10*time.Hour + time.Minute)
+	w.wantBan(w.guess(5, "sshd", attacker), attacker, 40*time.Minute)
+}
+
+func TestMistypedTwice(t *testing.T) {
+	w := newWorld(t)
+	ssh := func(session string, echo bool) decide.Decision {
+		ev := failure("sshd", attacker, "alice")
+		ev.Session, ev.Echo = session, echo
+		return w.tell(ev)
+	}
+	for range 2 { // a PAM line, then sshd's own
+		w.wait(3 * time.Second)
+		w.wantNone(ssh("4711", true))
+		w.wantNone(ssh("4711", false))
+	}
+	w.wantNone(ssh("4711", true)) // connection closed by authenticating user
+	if w.tally.Attempts != event.Whole(2) || event.Points(w.tally.Score) != 20 {
+		t.Errorf("counted %s attempts and %.1f points, want 2 and 20", w.tally.Attempts, w.tally.Score)
+	}
+	w.succeed("sshd", attacker, "alice")
+	if w.tally.Attempts != 0 || event.Points(w.tally.Score) != 0 || !w.tally.Known {
+		t.Errorf("after the login: %s attempts, %.1f points, known %t", w.tally.Attempts, w.tally.Score, w.tally.Known)
+	}
+}
+
+func TestAcrossServices(t *testing.T) {
+	w := newWorld(t)
+	w.wantNone(w.guess(4, "sshd", attacker))
+	w.wantNone(w.guess(4, "dovecot", attacker))
+	d := w.guess(2, "vsftpd", attacker)
+	w.wantBan(d, attacker, 10*time.Minute)
+	if d.Ban.Rule != ban.ByScore {
+		t.Errorf("banned by %s, want %s", d.Ban.Rule, ban.ByScore)
+	}
+	w.wantReason(d, "score 100 (limit 100): attempts at dovecot 4, sshd 4, vsftpd 2; first ban in 30d: 10m")
+}
+
+func TestPorts(t *testing.T) {
+	w := newWorld(t)
+	w.wantBan(w.guess(5, "vsftpd", attacker), attacker+" ports 21", 10*time.Minute)
+	w.wantBan(w.guess(5, "sshd", attacker), attacker, 10*time.Minute) // other ports are open to it still
+	if d := w.guess(2, "vsftpd", attacker); d.Verdict != decide.Covered {
+		t.Errorf("verdict %q (%s), want covered", d.Verdict, d.Reason)
+	}
+}
+
+func TestScorePreferredToPorts(t *testing.T) {
+	w := newWorld(t)
+	w.guess(3, "sshd", attacker)
+	w.guess(3, "dovecot", attacker)
+	d := w.guess(4, "vsftpd", attacker)
+	w.wantBan(d, attacker, 10*time.Minute)
+}
+
+func TestHoppingThroughANetwork(t *testing.T) {
+	w := newWorld(t)
+	var d decide.Decision
+	for i := range 5 {
+		w.wait(time.Second)
+		d = w.fail("sshd", fmt.Sprintf("2001:db8:1:2::%x", i+1), "root")
+	}
+	w.wantBan(d, "2001:db8:1:2::/64", 10*time.Minute)
+}
+
+func TestOnLinkNeighbours(t *testing.T) {
+	w := newWorld(t)
+	link := prefixset.New(netip.MustParsePrefix("2001:db8:1:2::/64"))
+	w.facts.OnLink = link
+	w.tracker.SetOnLink(link)
+	w.wantNone(w.guess(4, "sshd", "2001:db8:1:2::1"))
+	w.wantNone(w.guess(4, "sshd", "2001:db8:1:2::2"))
+	w.wantBan(w.guess(1, "sshd", "2001:db8:1:2::2"), "2001:db8:1:2::2", 10*time.Minute)
+}
+
+func TestWidening(t *testing.T) {
+	w := newWorld(t)
+	banNetwork := func(third string) decide.Decision {
+		w.wait(time.Second)
+		return w.guess(5, "sshd", "2001:db8:77:"+third+"::1")
+	}
+	w.wantBan(banNetwork("100"), "2001:db8:77:100::/64", 10*time.Minute)
+	w.wantBan(banNetwork("101"), "2001:db8:77:101::/64", 10*time.Minute)
+	d := banNetwork("102")
+	w.wantBan(d, "2001:db8:77:100::/56", 10*time.Minute)
+	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); all of 2001:db8:77:100::/56, for 3 networks in it are banned; first ban in 30d: 10m")
+	for _, third := range []string{"200", "201", "202", "300", "301"} {
+		banNetwork(third)
+	}
+	w.wantBan(banNetwork("302"), "2001:db8:77::/48", 10*time.Minute)
+	if d := banNetwork("400"); d.Verdict != decide.Covered {
+		t.Errorf("inside the banned /48: %q (%s)", d.Verdict, d.Reason)
+	}
+}
+
+func TestScatteredOverANetwork(t *testing.T) {
+	w := newWorld(t)
+	var d decide.Decision
+	for i := range 12 {
+		d = w.guess(5, "sshd", fmt.Sprintf("2001:db8:77:%x00::1", i+1))
+	}
+	w.wantBan(d, "2001:db8:77::/48", 10*time.Minute)
+}
+
+func TestWideningStopsAtBystanders(t *testing.T) {
+	inside := prefixset.New(netip.MustParsePrefix("2001:db8:77:1ff::9/128"))
+	for name, facts := range map[string]decide.Facts{
+		"own":      {Own: inside},
+		"gateway":  {Gateways: inside},
+		"resolver": {Resolvers: inside},
+		"dhcp":     {Servers: inside},
+		"allowed":  {Allowed: inside},
+		"proxy":    {Proxies: inside},
+		"session":  {Sessions: inside},
+		"link":     {OnLink: inside},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.facts = facts
+			for third := 0x100; third < 0x110; third++ {
+				w.wantBan(w.guess(5, "sshd", fmt.Sprintf("2001:db8:77:%x::1", third)),
+					fmt.Sprintf("2001:db8:77:%x::/64", third), 10*time.Minute)
+			}
+			w.wantBan(w.guess(5, "sshd", "2001:db8:77:1ff::1"), "2001:db8:77:1ff::1", 10*time.Minute)
+		})
+	}
+	t.Run("known login", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("dovecot", "2001:db8:77:1ff::1", "alice")
+		for third := 0x100; third < 0x104; third++ {
+			w.wantBan(w.guess(5, "sshd", fmt.Sprintf("2001:db8:77:%x::1", third)),
+				fmt.Sprintf("2001:db8:77:%x::/64", third), 10*time.Minute)
+		}
+		d := w.guess(5, "sshd", "2001:db8:77:1ff::2")
+		w.wantBan(d, "2001:db8:77:1ff::2", 10*time.Minute)
+		w.wantReason(d, "5 failures in 4s (limit 5 in 10m); this address alone, for 2001:db8:77:1ff::/64 contains a known login; first ban in 30d: 10m")
+	})
+}
+
+// A ban narrowed to one address is remembered for its network: hopping on is no fresh start.
+func TestNarrowedHistory(t *testing.T) {
+	w := newWorld(t)
+	w.facts.Allowed = prefixset.New(netip.MustParsePrefix("2001:db8:1:2::9/128"))
+	w.wantBan(w.guess(5, "sshd", "2001:db8:1:2::1"), "2001:db8:1:2::1", 10*time.Minute)
+	w.wait(8 * time.Hour)
+	w.wantBan(w.guess(5, "sshd", "2001:db8:1:2::2"), "2001:db8:1:2::2", 40*time.Minute)
+}
+
+func TestNeverBanned(t *testing.T) {
+	set := func(p string) prefixset.Set { return prefixset.New(netip.MustParsePrefix(p)) }
+	for name, tt := range map[string]struct {
+		facts decide.Facts
+		addr  string
+		why   string
+	}{
+		"loopback":    {addr: "127.0.0.9", why: "loopback"},
+		"loopback v6": {addr: "::1", why: "loopback"},
+		"link-local":  {addr: "fe80::1", why: "link-local"},
+		"multicast":   {addr: "224.0.0.1", why: "multicast"},
+		"unspecified": {addr: "::", why: "unspecified"},
+		"own":         {decide.Facts{Own: set("192.0.2.1/32")}, "192.0.2.1", "our own address"},
+		"gateway":     {decide.Facts{Gateways: set("192.0.2.1/32")}, "192.0.2.1", "our gateway"},
+		"resolver":    {decide.Facts{Resolvers: set("192.0.2.1/32")}, "192.0.2.1", "our resolver"},
+		"allowed":     {decide.Facts{Allowed: set("192.0.2.0/24")}, "192.0.2.77", "an entry of the allow list"},
+		"proxy":       {decide.Facts{Proxies: set("192.0.2.0/24")}, "192.0.2.77", "a proxy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.facts = tt.facts
+			for round := range 3 {
+				d := w.guess(5, "sshd", tt.addr)
+				if d.Verdict != decide.Refused || !strings.Contains(d.Reason, "never banned: "+tt.why) {
+					t.Fatalf("round %d: verdict %q, reason %q", round, d.Verdict, d.Reason)
+				}
+				w.wait(5 * time.Hour)
+			}
+		})
+	}
+}
+
+func TestAdministratorsSession(t *testing.T) {
+	w := newWorld(t)
+	w.facts.Sessions = prefixset.New(netip.MustParsePrefix(attacker + "/32"))
+	w.wantBan(w.guess(5, "sshd", attacker), attacker+" ports 1-21,23-65535", 10*time.Minute)
+
+	w = newWorld(t)
+	w.facts.Sessions = prefixset.New(netip.MustParsePrefix(attacker + "/32"))
+	w.facts.SSHPorts = "20-22"
+	if d := w.guess(5, "vsftpd", attacker); d.Verdict != decide.Refused {
+		t.Errorf("verdict %q (%s), want refused", d.Verdict, d.Reason)
+	}
+}
+
+func TestKnownLogin(t *testing.T) {
+	const home = "198.51.100.7"
+	t.Run("weighs a quarter, once a minute", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("dovecot", home, "alice")
+		for range 30 { // a mail client with an old password, for ten minutes
+			w.wait(20 * time.Second)
+			w.wantNone(w.fail("dovecot", home, "alice"))
+		}
+		if w.tally.Attempts > event.Whole(3) {
+			t.Errorf("counted %s attempts in 10 minutes", w.tally.Attempts)
+		}
+	})
+	t.Run("excuses no other names", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("sshd", home, "alice")
+		w.guess(4, "sshd", home)
+		w.succeed("sshd", home, "alice")
+		w.wantBan(w.fail("sshd", home, "root"), home, 10*time.Minute)
+	})
+	t.Run("other names in turn with own logins", func(t *testing.T) {
+		w := newWorld(t)
+		for i := range 20 {
+			w.wait(time.Second)
+			w.succeed("sshd", home, "alice")
+			if d := w.fail("sshd", home, fmt.Sprintf("name%d", i)); d.Verdict == decide.Ban {
+				return
+			}
+		}
+		t.Error("20 other names between own logins: no ban")
+	})
+	t.Run("is forgotten after a month", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("sshd", home, "alice")
+		w.wait(31 * 24 * time.Hour)
+		w.fail("sshd", home, "alice")
+		if w.tally.Known || w.tally.Attempts != event.Whole(1) {
+			t.Errorf("known %t, attempts %s", w.tally.Known, w.tally.Attempts)
+		}
+	})
+	t.Run("a forged success makes nobody known", func(t *testing.T) {
+		w := newWorld(t)
+		ev := failure("dns", home, "alice")
+		ev.Kind, ev.Verified = event.Success, false
+		w.tell(ev)
+		w.fail("sshd", home, "alice")
+		if w.tally.Known {
+			t.Error("known by an unverified success")
+		}
+	})
+	t.Run("a known user is unknown elsewhere", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("sshd", home, "alice")
+		w.fail("sshd", attacker, "alice")
+		if w.tally.Known {
+			t.Error("known from an address of no login")
+		}
+	})
+}
+
+func TestSharedAddress(t *testing.T) {
+	const office = "198.51.100.7"
+	w := newWorld(t)
+	for _, user := range []string{"alice", "bob", "carol"} {
+		w.succeed("dovecot", office, user)
+	}
+	for range 3 { // however often
+		d := w.guess(5, "sshd", office)
+		w.wantBan(d, office+" ports 22", 10*time.Minute)
+		w.wait(8 * time.Hour)
+	}
+}
+
+func TestUnverified(t *testing.T) {
+	forge := func(w *world, addr string) decide.Decision {
+		ev := failure("dns", addr, "")
+		ev.Verified = false
+		w.wait(time.Second)
+		return w.tell(ev)
+	}
+	t.Run("bans in a class of its own, never longer", func(t *testing.T) {
+		w := newWorld(t)
+		for range 3 {
+			var d decide.Decision
+			for range 5 {
+				d = forge(w, attacker)
+			}
+			w.wantBan(d, attacker, 10*time.Minute)
+			if d.Ban.Class != ban.Unverified || d.Ban.Count != 1 {
+				t.Errorf("ban %+v", d.Ban)
+			}
+			w.wait(5 * time.Hour)
+		}
+		if h := w.tracker.Explain(netip.MustParseAddr(attacker), w.now).History; len(h) != 0 {
+			t.Errorf("history %+v, want none", h)
+		}
+	})
+	t.Run("never adds up to a verified ban", func(t *testing.T) {
+		w := newWorld(t)
+		w.guess(4, "sshd", attacker)
+		w.guess(4, "dovecot", attacker)
+		for range 200 {
+			if d := forge(w, attacker); d.Verdict == decide.Ban && d.Ban.Class != ban.Unverified {
+				t.Fatalf("banned %+v", d.Ban)
+			}
+		}
+	})
+	t.Run("hides no verified ban", func(t *testing.T) {
+		w := newWorld(t)
+		for range 200 {
+			forge(w, attacker)
+		}
+		w.wantBan(w.guess(5, "sshd", attacker), attacker, 10*time.Minute)
+	})
+	t.Run("launders nothing", func(t *testing.T) {
+		w := newWorld(t)
+		w.guess(4, "sshd", attacker)
+		for range 60 { // to be banned for these, and so forgiven for the others
+			forge(w, attacker)
+		}
+		w.wantBan(w.guess(1, "sshd", attacker), attacker, 10*time.Minute)
+	})
+	t.Run("is never widened", func(t *testing.T) {
+		w := newWorld(t)
+		for third := range 8 {
+			for range 5 {
+				if d := forge(w, fmt.Sprintf("2001:db8:77:10%x::1", third)); d.Verdict == decide.Ban && d.Ban.Prefix.Bits() != 64 {
+					t.Fatalf("banned %s", d.Ban.Key)
+				}
+			}
+		}
+	})
+}
+
+func TestSlowAttack(t *testing.T) {
+	w := newWorld(t)
+	for range 200 { // a try every quarter of an hour never fills the window, but the score tells
+		w.wait(4 * time.Minute)
+		if d := w.fail("sshd", attacker, "root"); d.Verdict == decide.Ban {
+			return
+		}
+		w.wait(11 * time.Minute)
+	}
+	w.wait(0)
+	if a := w.tracker.Explain(netip.MustParseAddr(attacker), w.now); a.Score < 50 {
+		t.Errorf("score %d after 200 slow tries", a.Score)
+	}
+}
+
+func TestDistributedAttack(t *testing.T) {
+	bot := func(i int) string { return fmt.Sprintf("203.0.%d.%d", i/250, i%250+1) }
+	t.Run("on a user name", func(t *testing.T) {
+		w := newWorld(t)
+		for i := range 20 {
+			w.wait(time.Second)
+			w.wantNone(w.fail("sshd", bot(i), "root"))
+		}
+		w.wantNone(w.fail("sshd", attacker, "root"))
+		w.wantNone(w.fail("sshd", attacker, "root"))
+		d := w.fail("sshd", attacker, "root")
+		w.wantBan(d, attacker, 10*time.Minute)
+		w.wantReason(d, `3 failures in under 1s (limit 3 in 10m instead of 5, for 21 sources are trying user "root"); first ban in 30d: 10m`)
+	})
+	t.Run("on a service", func(t *testing.T) {
+		w := newWorld(t)
+		for i := range 60 {
+			w.wait(time.Second)
+			w.fail("sshd", bot(i), fmt.Sprintf("user%d", i))
+		}
+		w.wantBan(w.guess(3, "sshd", attacker), attacker, 10*time.Minute)
+		w.wantNone(w.guess(4, "dovecot", "203.0.113.9")) // another service keeps its limit
+	})
+	t.Run("leaves known logins alone", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("sshd", "198.51.100.7", "alice")
+		for i := range 60 {
+			w.wait(time.Second)
+			w.fail("sshd", bot(i), "alice")
+		}
+		for range 12 {
+			w.wait(2 * time.Minute)
+			w.wantNone(w.fail("sshd", "198.51.100.7", "alice"))
+		}
+	})
+	t.Run("what is usual is learnt", func(t *testing.T) {
+		w := newWorld(t)
+		for i := range 8 * 24 * 60 { // a source a minute for eight days is this server's everyday life
+			w.wait(time.Minute)
+			w.fail("sshd", fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), fmt.Sprintf("user%d", i))
+		}
+		if w.tally.Limit != 5 {
+			t.Errorf("limit %d, want 5", w.tally.Limit)
+		}
+	})
+}
+
+func TestDetectOnly(t *testing.T) {
+	w := newWorld(t)
+	for round := range 4 {
+		if d := w.guess(5, "web", attacker); d.Verdict != decide.Detect {
+			t.Errorf("round %d: verdict %q (%s), want detect", round, d.Verdict, d.Reason)
+		}
+	}
+	if w.tally.Score != 0 {
+		t.Errorf("a rule that never bans added %.1f points", w.tally.Score)
+	}
+}
+
+func TestObserve(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Observe = true
+	d := w.guess(5, "sshd", attacker)
+	if d.Verdict != decide.Observe || d.Ban.Prefix.String() != attacker+"/32" {
+		t.Errorf("verdict %q of %s", d.Verdict, d.Ban.Key)
+	}
+}
+
+func TestEscalation(t *testing.T) {
+	w := newWorld(t)
+	cfg := trackConfig()
+	cfg.Rules[1].Escalation = conf.Escalation{Enabled: true, Window: 24 * time.Hour, Threshold: 3}
+	w.tracker = track.New(cfg)
+	w.wantBan(w.guess(5, "sshd", attacker), attacker, 10*time.Minute)
+	w.wait(5 * time.Hour)
+	w.wantBan(w.guess(5, "sshd", attacker), attacker, 40*time.Minute)
+	w.wait(5 * time.Hour)
+	d := w.guess(5, "sshd", attacker)
+	if d.Verdict != decide.Ban || !d.Ban.Permanent() {
+		t.Fatalf("third ban within a day: %q until %s, want one without end", d.Verdict, d.Ban.Until)
+	}
+	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); third ban in 1d (limit 3): for good")
+	w.wait(365 * 24 * time.Hour)
+	if d := w.guess(5, "sshd", attacker); d.Verdict != decide.Covered {
+		t.Errorf("under a permanent ban: %q", d.Verdict)
+	}
+}
+
+// After a crash lines are read again; the ban they made is known by the line that decided it.
+func TestSameLineTwice(t *testing.T) {
+	w := newWorld(t)
+	var last event.Event
+	for i := range 5 {
+		last = failure("sshd", attacker, "root")
+		last.Time, last.Count = w.now, 1
+		last.Position = event.Position{Stream: "log", Offset: uint64(i)}
+		w.decide(&last)
+	}
+	w.wait(time.Hour)
+	again := track.New(trackConfig())
+	if err := again.Import(stored(w.tracker)); err != nil {
+		t.Fatal(err)
+	}
+	w.tracker = again
+	for i := range 5 {
+		last.Position.Offset = uint64(i)
+		if d := w.decide(&last); d.Verdict == decide.Ban {
+			t.Fatalf("line %d bans again: %s", i, d.Reason)
+		} else if i == 4 && d.Verdict != decide.Repeat {
+			t.Errorf("the deciding line: verdict %q, want %q", d.Verdict, decide.Repeat)
+		}
+	}
+}
+
+func TestUnbanned(t *testing.T) {
+	w := newWorld(t)
+	d := w.guess(5, "sshd", attacker)
+	w.wait(time.Minute)
+	w.tracker.Unbanned(d.Ban.Key, w.now)
+	w.wantNone(w.guess(4, "sshd", attacker))
+	w.wantBan(w.guess(1, "sshd", attacker), attacker, 10*time.Minute) // the first was a mistake: no repeat
+}
+
+func TestLongerBanExtends(t *testing.T) {
+	w := newWorld(t)
+	cfg := trackConfig()
+	cfg.Rules[0].BanTime = 24 * time.Hour
+	w.tracker = track.New(cfg)
+	w.wantBan(w.guess(5, "sshd", attacker), attacker, 10*time.Minute)
+	w.wantBan(w.guess(5, "dovecot", attacker), attacker, 24*time.Hour)
+	w.wait(30 * time.Hour)
+	d := w.guess(5, "sshd", attacker)
+	w.wantBan(d, attacker, 40*time.Minute) // both were one visit
+}
