@@ -1,6 +1,8 @@
 package tdfa
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
@@ -103,6 +105,41 @@ func BenchmarkMatch(b *testing.B) {
 			for b.Loop() {
 				re.FindSubmatchIndex(text)
 			}
+		})
+	}
+}
+
+// BenchmarkMixed has a different text each time, which the processor cannot learn by heart.
+func BenchmarkMixed(b *testing.B) {
+	g := generator{rand.New(rand.NewPCG(5, 6))}
+	var texts [][]byte
+	total := 0
+	for range 1024 {
+		user := strings.Repeat(g.pick("a", "admin", "test user", "é"), 1+g.IntN(3))
+		host := fmt.Sprintf("%d.%d.%d.%d", g.IntN(256), g.IntN(256), g.IntN(256), g.IntN(256))
+		port := g.IntN(1 << 16)
+		text := g.pick(
+			fmt.Sprintf("Failed password for %s from %s port %d ssh2", user, host, port),
+			fmt.Sprintf("Failed password for invalid user %s from %s port %d ssh2", user, host, port),
+			fmt.Sprintf("Invalid user %s from %s port %d", user, host, port),
+			fmt.Sprintf("Connection closed by invalid user %s %s port %d [preauth]", user, host, port),
+			fmt.Sprintf("Received disconnect from %s port %d:11: Bye Bye [preauth]", host, port),
+			fmt.Sprintf("pam_unix(sshd:session): session opened for user %s(uid=%d) by (uid=0)", user, port),
+		)
+		texts = append(texts, []byte(text))
+		total += len(text)
+	}
+	for name, patterns := range map[string][]string{"sshd": sshd, "floating": floating} {
+		b.Run(name, func(b *testing.B) {
+			p := mustCompile(b, patterns...)
+			m := p.NewMachine()
+			loc := make([]int, p.LocLen())
+			b.ReportAllocs()
+			b.SetBytes(int64(total / len(texts)))
+			for i := 0; b.Loop(); i++ {
+				m.Match(texts[i%len(texts)], loc)
+			}
+			b.ReportMetric(float64(len(m.states)), "states")
 		})
 	}
 }

@@ -104,7 +104,8 @@ func (m *Machine) run(text []byte) int {
 			cell := table[row+uint32(ascii[text[i]])]
 			if cell == row {
 				// The processor guesses that this goes on and need not wait for the cell to know the next row.
-				i++
+				for i++; i < len(text) && table[row+uint32(ascii[text[i]])] == row; i++ {
+				}
 				continue
 			}
 			if cell >= edgeBit {

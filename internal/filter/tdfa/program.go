@@ -17,7 +17,8 @@
 //
 // States are built when a text first needs them and kept in a cache of bounded size. A warm Machine allocates
 // nothing. A Program whose states do not fit (a counted wildcard, for example) costs a rebuild per byte, which
-// is still linear in the text; when that no longer pays, the text is given to package regexp instead.
+// is still linear in the text; when that no longer pays, texts are given to package regexp for a while, which
+// allocates but answers the same.
 //
 // # Details worth knowing
 //

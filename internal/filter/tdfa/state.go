@@ -32,9 +32,6 @@ type frontier struct {
 
 const none = -1
 
-// minLiteral is from how many bytes on comparing a literal is faster than stepping through it.
-const minLiteral = 4
-
 // reset makes f empty, keeping its memory.
 func (f *frontier) reset() {
 	f.pcs, f.slots, f.match = f.pcs[:0], f.slots[:0], none
@@ -46,7 +43,8 @@ type state struct {
 	order []register // the different registers in slots, in the order of their first use there
 }
 
-// An edge is a transition that does more than change the state. What it does comes in this order.
+// An edge is a transition that does more than change the state and set one register: operations, then a comparison
+// of literal text. The position is taken before the rune, and so before the text.
 type edge struct {
 	ops   []op
 	text  string // what must follow the rune; if it does not, the text ends here as far as the target knows
@@ -67,9 +65,6 @@ type builder struct {
 	done  bool      // a match was found, so that no later thread can count
 	seen  sparseSet // nodes followed
 	ahead sparseSet // nodes in next
-
-	literal []byte   // for stepLiteral
-	before  []uint32 // for stepLiteral
 
 	key   []byte     // of next, as names a state
 	order []register // the different registers in next.slots, in the order of their first use
@@ -123,7 +118,7 @@ func (b *builder) step(f *frontier, c class) (literal string) {
 	return b.stepLiteral(b.p.runes.sample[c])
 }
 
-// follow adds to b.next what can be reached from pc by empty branches and then the rune.
+// follow adds to b.next what can be reached from pc by empty branches and then the rune, the preferred branch first.
 func (b *builder) follow(pc uint32) {
 	if b.done || !b.seen.add(pc) {
 		return
@@ -186,25 +181,18 @@ func (b *builder) found(pattern int) {
 }
 
 // stepLiteral moves b.next over the runes that all its threads must see next and at which none of them branches
-// or notes a position, and returns them. Failing that, none of the threads gets any further.
+// or notes a position, and returns them. Failing that, none of the threads gets any further. The rune before is prev.
 func (b *builder) stepLiteral(prev rune) string {
-	b.literal = b.literal[:0]
-	before, last := append(b.before[:0], b.next.pcs...), prev
+	var literal []byte
 	for r := b.commonRune(); r >= 0; r = b.commonRune() {
-		b.literal = utf8.AppendRune(b.literal, r)
-		last = r
+		literal = utf8.AppendRune(literal, r)
+		prev = r
 		for i, pc := range b.next.pcs {
 			b.next.pcs[i] = b.p.insts[pc].out
 		}
 	}
-	b.before = before
-	if len(b.literal) < minLiteral {
-		b.next.pcs = append(b.next.pcs[:0], before...)
-		b.look(prev)
-		return ""
-	}
-	b.look(last)
-	return string(b.literal)
+	b.look(prev)
+	return string(literal)
 }
 
 // commonRune returns the only rune that any of b.next's threads can consume, -1 if there is more than one. It is
