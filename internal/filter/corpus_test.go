@@ -66,25 +66,31 @@ func TestCorpus(t *testing.T) {
 			for _, rec := range readCorpus(t, file) {
 				judge(t, set, rec, &s)
 			}
-			t.Logf("core: %d of %d found, %d wrong; extended: %d of %d; hosts: %d of %d; false positives: %d of %d, contested: %d of %d",
-				s.found, s.positive, s.wrong, s.extendedFound, s.extended, s.hostFound, s.host,
+			t.Logf("core: %d of %d found; extended: %d of %d; hosts: %d of %d; false positives: %d of %d, contested: %d of %d",
+				s.found, s.positive, s.extendedFound, s.extended, s.hostFound, s.host,
 				s.falsePositive, s.negative, s.contestedFound, s.contested)
-			target := 99
-			if filepath.Base(file) == "injection.jsonl" {
-				target = 95
-			}
-			if 100*s.found < target*s.positive {
-				t.Errorf("recall %d of %d, want %d %%", s.found, s.positive, target)
-			}
 			if s.wrong > 0 || s.falsePositive > 0 || s.forged > 0 {
 				t.Errorf("%d wrong addresses, %d false positives, %d forged successes; want none", s.wrong, s.falsePositive, s.forged)
+			}
+			if filepath.Base(file) == "injection.jsonl" {
+				wantRecall(t, s, 95)
+				return
 			}
 			total.positive += s.positive
 			total.found += s.found
 		})
 	}
+	wantRecall(t, total, 99)
 	if total.positive == 0 {
 		t.Errorf("no record of our services in %s", dir)
+	}
+}
+
+func wantRecall(t *testing.T, s score, percent int) {
+	t.Helper()
+	t.Logf("recall: %d of %d", s.found, s.positive)
+	if 100*s.found < percent*s.positive {
+		t.Errorf("recall %d of %d, want %d %%", s.found, s.positive, percent)
 	}
 }
 
@@ -167,8 +173,16 @@ func judge(t *testing.T, set *filter.Set, rec record, s *score) {
 			s.contestedFound++
 		}
 	default:
+		hit := got != "" && !alsoOK(rec, got)
+		if rec.Tier == "extended" {
+			// What an aggressive mode leaves to another line of the session, others report.
+			if hit {
+				report("false positive, extended")
+			}
+			return
+		}
 		s.negative++
-		if got != "" && !alsoOK(rec, got) {
+		if hit {
 			s.falsePositive++
 			report("FALSE POSITIVE")
 		}

@@ -47,11 +47,13 @@ type Set struct {
 // A rule is a conf.Rule ready for matching.
 type rule struct {
 	*conf.Rule
-	place      int       // in the Set
-	uids       []uint32  // of UIDs, those that exist
-	patterns   []pattern // in the order in which they decide
-	ignore     []string
-	correlates bool // has orphan patterns, so that its sessions are followed
+	place    int       // in the Set
+	uids     []uint32  // of UIDs, those that exist
+	patterns []pattern // in the order in which they decide
+	ignore   []string
+
+	correlates    bool // has orphan patterns, so that its sessions are followed
+	namesSessions bool // has patterns with a group "session", so that the process ID is no session
 }
 
 // A verdict is what a pattern says about its line.
@@ -125,6 +127,7 @@ func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 				errs = append(errs, err)
 			}
 			r.patterns = append(r.patterns, p)
+			r.namesSessions = r.namesSessions || p.session > 0
 		}
 	}
 	for _, text := range c.Ignore {

@@ -38,7 +38,7 @@ type Match struct {
 	User  []byte
 	Count int // at least 1
 
-	// Session is what the daemon calls the session, or else the process ID. Empty if unknown.
+	// Session is what the daemon calls the session; if no pattern of the rule has the group, the process ID. Empty if unknown.
 	Session []byte
 
 	pid [10]byte // room for Session
@@ -91,7 +91,10 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 	m.User = g.group(message, p.user)
 	m.Host = g.group(message, p.host)
 	m.Count = min(m.Count*parseCount(g.group(message, p.count)), maxCount)
-	m.setSession(g.group(message, p.session), h.pid, line.Entry)
+	m.Session = g.group(message, p.session)
+	if !r.namesSessions {
+		m.setProcess(h.pid, line.Entry)
+	}
 	if text := g.group(message, p.ip); len(text) > 0 {
 		if m.Addr, ok = parseAddr(text); !ok {
 			return false
@@ -129,11 +132,9 @@ func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool 
 	return v.sessions.open(key, line.Time).line(verdict, m)
 }
 
-// setSession names the session by the daemon's own name for it, or else by the process.
-func (m *Match) setSession(name, pid []byte, e *event.Entry) {
+// setProcess names the session by its process, for daemons that have a process for each.
+func (m *Match) setProcess(pid []byte, e *event.Entry) {
 	switch {
-	case len(name) > 0:
-		m.Session = name
 	case e == nil:
 		m.Session = pid
 	case e.PID != 0:
