@@ -16,8 +16,13 @@
 package logfile
 
 import (
-	"context"
+	"cmp"
 	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"mef/internal/event"
@@ -82,21 +87,63 @@ type Status struct {
 //
 // A batch without lines only moves the position: a file was opened. Of all batches of one source the last Resume counts.
 func New(cfg Config, out chan<- *event.Batch) *Follower {
-	return &Follower{cfg: cfg, out: out}
+	f := &Follower{
+		cfg:    cfg,
+		out:    out,
+		log:    cfg.Log,
+		resume: maps.Clone(cfg.Resume),
+		open:   map[fileID]*tail{},
+		past:   map[fileID]position{},
+	}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	return f
 }
 
 // A Follower follows the files of a Config.
 type Follower struct {
-	cfg Config
-	out chan<- *event.Batch
-}
+	cfg  Config
+	out  chan<- *event.Batch
+	log  *slog.Logger
+	pool event.Pool
 
-// Run sends what is appended to the files until ctx is done; it then returns nil. It blocks while the channel is full: a
-// file keeps its lines until they are read. The receiver owns each batch and must Release it.
-func (f *Follower) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	watch   *watcher            // nil: polling
+	resume  map[string]string   // of Config.Resume, what was not used yet
+	tails   []*tail             // in order of path
+	open    map[fileID]*tail    // whose file it is, so that none is followed under two names
+	past    map[fileID]position // files that were rotated away and closed: a glob may name them again
+	scanned time.Time           // when the names were last looked at; zero: not yet
+	looked  time.Time           // when everything was last looked at
+	again   bool                // the names must be looked at again at once
+	backlog bool                // a file has more to read than its turn allowed
+
+	mu    sync.Mutex
+	known []*tail  // tails, as Status sees them
+	empty []Status // globs that match nothing
 }
 
 // Status returns a snapshot, in order of glob and path. It may be called at any time.
-func (f *Follower) Status() []Status { return nil }
+func (f *Follower) Status() []Status {
+	f.mu.Lock()
+	rows := slices.Clone(f.empty)
+	for _, t := range f.known {
+		row := t.status
+		row.Lag = -t.readTo
+		rows = append(rows, row)
+	}
+	f.mu.Unlock()
+	for i := range rows {
+		row := &rows[i]
+		info, err := os.Stat(row.Path)
+		if err != nil || row.State != Active {
+			row.Lag = 0
+			continue
+		}
+		row.Lag = max(0, info.Size()+row.Lag)
+	}
+	slices.SortFunc(rows, func(a, b Status) int {
+		return cmp.Or(strings.Compare(a.Glob, b.Glob), strings.Compare(a.Path, b.Path))
+	})
+	return rows
+}

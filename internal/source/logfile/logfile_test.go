@@ -1,0 +1,569 @@
+package logfile_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/event"
+	"mef/internal/source/logfile"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// modes are the ways to notice changes; every test of rotation runs in each.
+var modes = map[string]time.Duration{"inotify": 0, "poll": 20 * time.Millisecond}
+
+// A reader runs a Follower and notes what it hands over.
+type reader struct {
+	t      *testing.T
+	follow *logfile.Follower
+	out    chan *event.Batch
+	stop   func()
+
+	lines  []string
+	times  []time.Time
+	lost   int
+	resume map[string]string // the last position by source
+	places map[string]string // the line by stream and offset
+}
+
+// start follows cfg. The positions of the reader before, if any, are used.
+func start(t *testing.T, cfg logfile.Config, before *reader) *reader {
+	t.Helper()
+	r := &reader{t: t, out: make(chan *event.Batch, 4), resume: map[string]string{}, places: map[string]string{}}
+	if before != nil {
+		before.close()
+		r.resume, r.places = before.resume, before.places
+		cfg.Resume = before.resume
+	}
+	r.follow = logfile.New(cfg, r.out)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.follow.Run(ctx) }()
+	stopped := false
+	r.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+	}
+	t.Cleanup(r.stop)
+	r.until("the first look", func() bool { return len(r.follow.Status()) > 0 })
+	return r
+}
+
+// close stops the follower as kill does: batches that nobody took yet are lost.
+func (r *reader) close() { r.stop() }
+
+func (r *reader) take(b *event.Batch) {
+	if b.Resume != "" {
+		r.resume[b.Source] = b.Resume
+	}
+	r.lost += b.Lost
+	for _, line := range b.Lines {
+		place := fmt.Sprintf("%s %d", b.Stream, line.Offset)
+		text := string(line.Text)
+		if other, ok := r.places[place]; ok && other != text {
+			r.t.Errorf("two lines at %s: %q and %q", place, other, text)
+		}
+		r.places[place] = text
+		r.lines = append(r.lines, text)
+		r.times = append(r.times, line.Time)
+	}
+	b.Release()
+}
+
+// until takes batches until done.
+func (r *reader) until(what string, done func() bool) {
+	r.t.Helper()
+	limit := time.After(patience)
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for !done() {
+		select {
+		case b := <-r.out:
+			r.take(b)
+		case <-look.C:
+		case <-limit:
+			r.t.Fatalf("waiting for %s; have %d lines ending in %.200q, status %+v", what, len(r.lines), last(r.lines, 5), r.follow.Status())
+		}
+	}
+}
+
+func last(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }
+
+// want waits for exactly these lines, in order, and that nothing follows them.
+func (r *reader) want(lines ...string) {
+	r.t.Helper()
+	r.until(fmt.Sprintf("%d lines", len(lines)), func() bool { return len(r.lines) >= len(lines) })
+	if !slices.Equal(r.lines, lines) {
+		r.t.Fatalf("lines %.300q, want %.300q", r.lines, lines)
+	}
+}
+
+// following waits until path is followed.
+func (r *reader) following(path string) {
+	r.t.Helper()
+	r.until("following "+path, func() bool { return r.resume[path] != "" })
+}
+
+// status returns the row of a path.
+func (r *reader) status(path string) logfile.Status {
+	for _, row := range r.follow.Status() {
+		if row.Path == path {
+			return row
+		}
+	}
+	return logfile.Status{}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	appendTo(t, path, os.O_APPEND|os.O_CREATE, text)
+}
+
+func appendTo(t *testing.T, path string, flags int, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copyFile does what the first half of copytruncate does.
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	must(t, err)
+	must(t, os.WriteFile(to, data, 0o600))
+}
+
+// Each rotation happens once while lines "2" and "3" have been written and perhaps not been read; "4" and "5" come after it.
+func rotations(t *testing.T) map[string]func(path string) {
+	return map[string]func(path string){
+		"none": func(path string) { write(t, path, "4\n5\n") },
+		"rename and create": func(path string) {
+			must(t, os.Rename(path, path+".1"))
+			write(t, path, "4\n5\n")
+		},
+		"writer stays with the renamed file": func(path string) {
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			must(t, err)
+			defer f.Close()
+			must(t, os.Rename(path, path+".1"))
+			f.WriteString("4\n")
+			write(t, path, "5\n")
+		},
+		"dated name": func(path string) {
+			must(t, os.Rename(path, path+"-20260102"))
+			write(t, path, "4\n5\n")
+		},
+		"copytruncate": func(path string) {
+			copyFile(t, path, path+".1")
+			must(t, os.Truncate(path, 0))
+			write(t, path, "4\n5\n")
+		},
+		"copytruncate under a writer that keeps its offset": func(path string) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			must(t, err)
+			defer f.Close()
+			_, err = f.Seek(0, 2)
+			must(t, err)
+			copyFile(t, path, path+".1")
+			must(t, os.Truncate(path, 0))
+			f.WriteString("4\n5\n")
+		},
+		"copytruncate and grown longer than before": func(path string) {
+			copyFile(t, path, path+".1")
+			must(t, os.Truncate(path, 0))
+			write(t, path, "4\n5\n"+strings.Repeat("\n", 10000))
+		},
+		"replaced by a longer copy of itself": func(path string) {
+			copyFile(t, path, path+".new")
+			write(t, path+".new", "4\n5\n")
+			must(t, os.Rename(path+".new", path))
+		},
+		"renamed and back": func(path string) {
+			must(t, os.Rename(path, path+".away"))
+			must(t, os.Rename(path+".away", path))
+			write(t, path, "4\n5\n")
+		},
+		"three pieces": func(path string) {
+			write(t, path, "4")
+			write(t, path, "\n")
+			write(t, path, "5\n")
+		},
+	}
+}
+
+// The file's first line differs from run to run, as that of a real log does, and stands for the lines read before.
+func TestRotation(t *testing.T) {
+	for mode, poll := range modes {
+		for name, rotate := range rotations(t) {
+			t.Run(mode+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				path := filepath.Join(t.TempDir(), "auth.log")
+				write(t, path, "0\n")
+				r := start(t, logfile.Config{Globs: []string{path}, Poll: poll}, nil)
+				r.following(path)
+				write(t, path, "1\n")
+				r.want("1")
+				write(t, path, "2\n3\n")
+				rotate(path)
+				r.want("1", "2", "3", "4", "5")
+				r.settle(path, poll)
+				write(t, path, "6\n")
+				r.want("1", "2", "3", "4", "5", "6")
+			})
+		}
+	}
+}
+
+// settle waits until everything written has been read.
+func (r *reader) settle(path string, poll time.Duration) {
+	r.t.Helper()
+	r.until("no lag", func() bool { s := r.status(path); return s.State == logfile.Active && s.Lag == 0 })
+}
+
+// The same rotations happen while nobody follows.
+func TestRotationWhileStopped(t *testing.T) {
+	for name, rotate := range rotations(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "auth.log")
+			write(t, path, "0\n")
+			cfg := logfile.Config{Globs: []string{path}}
+			r := start(t, cfg, nil)
+			r.following(path)
+			write(t, path, "1\n")
+			r.want("1")
+			r.close()
+			write(t, path, "2\n3\n")
+			rotate(path)
+			r = start(t, cfg, r)
+			r.want("2", "3", "4", "5")
+			r = start(t, cfg, r)
+			write(t, path, "6\n")
+			r.want("6")
+		})
+	}
+}
+
+func TestRotatedTwiceWhileStopped(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "auth.log")
+	write(t, path, "0\n")
+	cfg := logfile.Config{Globs: []string{path}}
+	r := start(t, cfg, nil)
+	r.following(path)
+	r.close()
+	at := time.Now()
+	for i, text := range []string{"1\n", "2\n", "3\n"} {
+		if i > 0 {
+			os.Rename(path+".1", path+".2")
+			must(t, os.Rename(path, path+".1"))
+		}
+		write(t, path, text)
+		must(t, os.Chtimes(path, at, at.Add(time.Duration(i)*time.Hour)))
+	}
+	r = start(t, cfg, r)
+	r.want("1", "2", "3")
+}
+
+// kill -9 loses what was handed over and not dealt with; it comes again under the same name.
+func TestLinesComeAgainUnderTheSameName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "auth.log")
+	cfg := logfile.Config{Globs: []string{path}}
+	r := start(t, cfg, nil)
+	write(t, path, "1\n2\n")
+	r.want("1", "2")
+	saved := r.resume[path]
+	write(t, path, "3\n")
+	r.want("1", "2", "3")
+	must(t, os.Rename(path, path+".1"))
+	write(t, path, "4\n")
+	r.want("1", "2", "3", "4")
+	places := len(r.places)
+	r.resume[path] = saved
+	r = start(t, cfg, r)
+	r.want("3", "4")
+	if len(r.places) != places {
+		t.Errorf("lines read again have other names: %q", r.places)
+	}
+}
+
+func TestDeleteAndCreate(t *testing.T) {
+	for mode, poll := range modes {
+		t.Run(mode, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "auth.log")
+			r := start(t, logfile.Config{Globs: []string{path}, Poll: poll}, nil)
+			var all []string
+			for i := range 20 {
+				text := fmt.Sprintf("line %d", i)
+				write(t, path, text+"\n")
+				all = append(all, text)
+				r.want(all...)
+				must(t, os.Remove(path))
+			}
+		})
+	}
+}
+
+func TestSymlinkSwap(t *testing.T) {
+	for mode, poll := range modes {
+		t.Run(mode, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, os.Mkdir(filepath.Join(dir, "data"), 0o700))
+			path := filepath.Join(dir, "current.log")
+			swap := func(to string) {
+				must(t, os.Symlink(to, path+".new"))
+				must(t, os.Rename(path+".new", path))
+			}
+			write(t, filepath.Join(dir, "data", "a"), "0\n")
+			swap("data/a")
+			r := start(t, logfile.Config{Globs: []string{filepath.Join(dir, "*.log")}, Poll: poll}, nil)
+			r.following(path)
+			write(t, path, "1\n")
+			r.want("1")
+			write(t, filepath.Join(dir, "data", "a"), "2\n")
+			write(t, filepath.Join(dir, "data", "b"), "3\n")
+			swap("data/b")
+			r.want("1", "2", "3")
+			// The file behind the link is rotated itself.
+			must(t, os.Rename(filepath.Join(dir, "data", "b"), filepath.Join(dir, "data", "b.1")))
+			write(t, filepath.Join(dir, "data", "b"), "4\n")
+			r.want("1", "2", "3", "4")
+		})
+	}
+}
+
+func TestLateFilesAndDirectories(t *testing.T) {
+	for mode, poll := range modes {
+		t.Run(mode, func(t *testing.T) {
+			dir := t.TempDir()
+			globs := []string{filepath.Join(dir, "auth.log"), filepath.Join(dir, "www", "*", "logs", "*.log")}
+			r := start(t, logfile.Config{Globs: globs, Poll: poll}, nil)
+			r.until("both waiting", func() bool { return len(r.follow.Status()) == 2 })
+			for _, row := range r.follow.Status() {
+				if row.State != logfile.Waiting || row.Reason != "no such file" || row.Path != "" {
+					t.Errorf("status of an absent file: %+v", row)
+				}
+			}
+			write(t, globs[0], "1\n")
+			r.want("1")
+			must(t, os.MkdirAll(filepath.Join(dir, "www", "a", "logs"), 0o700))
+			write(t, filepath.Join(dir, "www", "a", "logs", "x.log"), "2\n")
+			r.want("1", "2")
+			must(t, os.MkdirAll(filepath.Join(dir, "www", "b"), 0o700))
+			must(t, os.MkdirAll(filepath.Join(dir, "www", "b", "logs"), 0o700))
+			write(t, filepath.Join(dir, "www", "b", "logs", "y.log"), "3\n")
+			r.want("1", "2", "3")
+			write(t, filepath.Join(dir, "www", "a", "logs", "z.log"), "4\n")
+			r.want("1", "2", "3", "4")
+			// The whole directory is swapped for another.
+			must(t, os.Rename(filepath.Join(dir, "www"), filepath.Join(dir, "old")))
+			must(t, os.MkdirAll(filepath.Join(dir, "www", "c", "logs"), 0o700))
+			write(t, filepath.Join(dir, "www", "c", "logs", "x.log"), "5\n")
+			r.want("1", "2", "3", "4", "5")
+		})
+	}
+}
+
+// Names that a glob matches because it is wide are still not other logs.
+func TestRotatedFilesAreNoLogsOfTheirOwn(t *testing.T) {
+	for mode, poll := range modes {
+		t.Run(mode, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "maillog")
+			write(t, path, "0\n")
+			write(t, path+".2.gz", "garbage\n")
+			write(t, path+"-20260101", "old\n")
+			cfg := logfile.Config{Globs: []string{path + "*"}, Poll: poll}
+			r := start(t, cfg, nil)
+			r.following(path)
+			write(t, path, "1\n")
+			r.want("1")
+			must(t, os.Rename(path, path+"-20260102"))
+			write(t, path, "2\n")
+			r.want("1", "2")
+			copyFile(t, path, path+".1")
+			must(t, os.Truncate(path, 0))
+			write(t, path, "3\n")
+			r.want("1", "2", "3")
+			must(t, os.Link(path, path+"x")) // another name of the same file
+			write(t, path, "4\n")
+			r.want("1", "2", "3", "4")
+			r = start(t, cfg, r)
+			write(t, path, "5\n")
+			r.want("5")
+		})
+	}
+}
+
+func TestUnreadableFileWaitsAndStopsNobody(t *testing.T) {
+	dir := t.TempDir()
+	good, fifo, link := filepath.Join(dir, "good.log"), filepath.Join(dir, "directory.log"), filepath.Join(dir, "link.log")
+	must(t, os.Mkdir(fifo, 0o700))
+	must(t, os.Symlink("absent", link))
+	r := start(t, logfile.Config{Globs: []string{filepath.Join(dir, "*.log"), "relative/*", "/[", filepath.Join(dir, "absent", "x")}}, nil)
+	write(t, good, "1\n")
+	r.want("1")
+	if s := r.status(fifo); s.State != logfile.Waiting || !strings.Contains(s.Reason, "not a regular file") {
+		t.Errorf("status of a directory: %+v", s)
+	}
+	if s := r.status(good); s.State != logfile.Active || s.Lines != 1 || s.LastLine.IsZero() {
+		t.Errorf("status of the good file: %+v", s)
+	}
+	if rows := r.follow.Status(); len(rows) != 5 || rows[0].Reason != "not an absolute glob" {
+		t.Errorf("status of all: %+v", rows)
+	}
+	write(t, filepath.Join(dir, "absent"), "2\n")
+	r.want("1", "2")
+}
+
+// What a stranger makes a program write is survived.
+func TestGarbage(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	fits := strings.Repeat("y", logfile.MaxLine)
+	for name, tt := range map[string]struct {
+		text string
+		want []string
+		lost int
+	}{
+		"long line":        {"a\n" + long + "\nb\n", []string{"a", "b"}, 1},
+		"two long lines":   {long + "\n" + long + "\nb\n", []string{"b"}, 2},
+		"longest line":     {"a\n" + fits + "\nb\n", []string{"a", fits, "b"}, 0},
+		"a byte too many":  {"a\n" + fits + "y\nb\n", []string{"a", "b"}, 1},
+		"NULs at start":    {strings.Repeat("\x00", 1<<20) + "a\nb\n", []string{"a", "b"}, 0},
+		"NUL in a line":    {"a\x00b\nc\n", []string{"a\x00b", "c"}, 0},
+		"invalid UTF-8":    {"\xff\xfe\nb\n", []string{"\xff\xfe", "b"}, 0},
+		"carriage returns": {"a\r\nb\r\n", []string{"a", "b"}, 0},
+		"empty lines":      {"\n\na\n\nb\n", []string{"a", "b"}, 0},
+		"no line end":      {"a\nb\nhalf a li", []string{"a", "b"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "auth.log")
+			r := start(t, logfile.Config{Globs: []string{path}}, nil)
+			write(t, path, tt.text)
+			r.want(tt.want...)
+			if r.lost != tt.lost || r.status(path).Lost != uint64(tt.lost) {
+				t.Errorf("lost %d lines (status %d), want %d", r.lost, r.status(path).Lost, tt.lost)
+			}
+		})
+	}
+}
+
+// A restart in the middle of a line that is too long does not take the rest of it for a line.
+func TestRestartInsideALongLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "auth.log")
+	cfg := logfile.Config{Globs: []string{path}}
+	r := start(t, cfg, nil)
+	write(t, path, "a\n"+strings.Repeat("x", 300<<10))
+	r.want("a")
+	r = start(t, cfg, r)
+	write(t, path, "forged\nb\n")
+	r.want("b")
+}
+
+func TestFirstStart(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	stamp := func(line []byte, _ time.Time) (time.Time, bool) {
+		at, err := time.Parse(time.RFC3339, string(line))
+		return at, err == nil
+	}
+	var text string
+	var want []string
+	for i := 100; i > 0; i-- {
+		line := now.Add(-time.Duration(i) * time.Minute).Format(time.RFC3339)
+		text += line + "\n"
+		want = append(want, line)
+	}
+	for name, tt := range map[string]struct {
+		recent logfile.Recent
+		stamp  func([]byte, time.Time) (time.Time, bool)
+		want   []string
+	}{
+		"limited by lines":  {logfile.Recent{Lines: 10, Window: time.Hour}, stamp, want[90:]},
+		"limited by window": {logfile.Recent{Lines: 200, Window: time.Hour - 30*time.Second}, stamp, want[41:]},
+		"everything":        {logfile.Recent{Lines: 200, Window: 24 * time.Hour}, stamp, want},
+		"nothing":           {logfile.Recent{}, stamp, nil},
+		"no times":          {logfile.Recent{Lines: 200, Window: time.Hour}, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "auth.log")
+			write(t, path, text)
+			cfg := logfile.Config{Globs: []string{path}, Recent: tt.recent, Stamp: tt.stamp}
+			r := start(t, cfg, nil)
+			r.following(path)
+			live := now.Add(-time.Hour * 1000).Format(time.RFC3339)
+			r.settle(path, 0)
+			write(t, path, live+"\n")
+			r.want(append(slices.Clone(tt.want), live)...)
+			for i, at := range r.times[:len(tt.want)] {
+				if got := at.UTC().Format(time.RFC3339); got != now.UTC().Add(-time.Duration(len(tt.want)-i)*time.Minute).Format(time.RFC3339) {
+					t.Errorf("line %q has the time %s", r.lines[i], got)
+				}
+			}
+			if at := r.times[len(tt.want)]; time.Since(at) > time.Minute {
+				t.Errorf("a live line has the time %s, want that of its arrival", at)
+			}
+			// What is written while nobody follows has the log's time.
+			r.close()
+			write(t, path, want[0]+"\n")
+			r = start(t, cfg, r)
+			r.want(want[0])
+			if at := r.times[0]; tt.stamp != nil && time.Since(at) < time.Minute {
+				t.Errorf("a line of the past has the time %s, want its own", at)
+			}
+		})
+	}
+}
+
+func TestWrongPositionIsIgnored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "auth.log")
+	write(t, path, "0\n")
+	cfg := logfile.Config{Globs: []string{path}, Resume: map[string]string{path: "nonsense"}}
+	r := start(t, cfg, nil)
+	r.following(path)
+	write(t, path, "1\n")
+	r.want("1")
+}
+
+// A full channel stops reading, not the follower: nothing is lost, and it can still be stopped.
+func TestFullChannel(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "auth.log")
+	r := start(t, logfile.Config{Globs: []string{path}}, nil)
+	var text strings.Builder
+	for i := range 200_000 {
+		fmt.Fprintf(&text, "line %d\n", i)
+	}
+	write(t, path, text.String())
+	r.until("a lag", func() bool { return r.status(path).Lag > 0 })
+	r.until("all lines", func() bool { return len(r.lines) == 200_000 })
+	if r.lines[199_999] != "line 199999" || !slices.IsSortedFunc(r.lines[:10], strings.Compare) {
+		t.Errorf("lines out of order, ending in %q", last(r.lines, 3))
+	}
+	write(t, path, text.String())
+	r.close()
+}
