@@ -30,7 +30,8 @@ type Backend interface {
 	// Held reads back what the kernel holds of the keys, or everything if there are none.
 	Held(ctx context.Context, keys ...ban.Key) (State, error)
 
-	// Watch calls changed whenever somebody else may have changed what is ours, until ctx is done. It blocks; changed must not.
+	// Watch calls changed whenever somebody else may have changed what is ours, and once as soon as it would notice, until ctx is
+	// done. It blocks; changed must not.
 	Watch(ctx context.Context, changed func(Notice)) error
 }
 

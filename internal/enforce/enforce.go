@@ -73,8 +73,8 @@ type Repair struct {
 	By      string   // the process that did it, if known
 	Took    time.Duration
 
-	// Stopped says that the same object was damaged three times within a minute: it was not put back, and will not be before
-	// Repair is called.
+	// Stopped says that the same object had been put back three times within a minute: now it was not, and nothing will be for
+	// ten minutes or before Enforcer.Repair is called.
 	Stopped bool
 	Err     error // why it could not be put back
 }
@@ -90,6 +90,9 @@ type Status struct {
 	LastRepair Repair
 }
 
+// ErrFull says that a ban gave way to others that end later: see Options.MaxBans.
+var ErrFull = errors.New("too many bans are in force, and this one has the least time left")
+
 // ErrStopped is returned once Run has ended.
 var ErrStopped = errors.New("the enforcer is not running")
 
@@ -104,7 +107,7 @@ type Enforcer struct {
 
 	// What follows belongs to Run.
 	model   *model
-	dirty   bool // the kernel may not hold what it should
+	retry   time.Duration // when to try again, because the kernel does not hold what it should; 0: it does
 	report  Status
 	repairs map[string][]time.Time // by object: when it was repaired within the last minute
 	paused  time.Time              // repairs are stopped until then
@@ -244,8 +247,7 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 				e.settle(ctx, by, true)
 			}
 		case <-check.C:
-			e.model.prune(time.Now())
-			e.settle(ctx, "", e.dirty)
+			e.settle(ctx, "", e.retry > 0)
 		}
 		check.Reset(e.nextCheck())
 		e.publish()
@@ -253,8 +255,8 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 }
 
 func (e *Enforcer) nextCheck() time.Duration {
-	if e.dirty {
-		return retryEvery
+	if e.retry > 0 && !time.Now().Before(e.paused) {
+		return e.retry
 	}
 	return checkEvery
 }
@@ -403,7 +405,7 @@ func (e *Enforcer) Held(ctx context.Context, keys ...ban.Key) (State, error) {
 // Repair compares the kernel with what should hold and puts back what is missing, even after repairs were stopped.
 func (e *Enforcer) Repair(ctx context.Context) error {
 	return e.call(ctx, func(ctx context.Context) error {
-		e.paused = time.Time{}
+		e.paused, e.retry = time.Time{}, 0
 		clear(e.repairs)
 		return e.settle(ctx, "", true)
 	})

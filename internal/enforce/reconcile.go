@@ -45,18 +45,21 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	for k := range begun {
 		c.Bans = append(c.Bans, Change{Key: k, Timeout: e.model.bans[k].timeout(now)})
 	}
-	failed, err := e.applyBans(ctx, c)
+	failed, err := e.write(ctx, c)
 	at := time.Now()
 	for i := range results {
 		r := &results[i]
+		held, ok := e.model.bans[r.Ban.Key]
 		switch {
 		case r.Err != nil:
 		case err != nil:
 			r.Err = fmt.Errorf("ban %s: %w", r.Ban.Key, err)
 		case failed[r.Ban.Key] != nil:
 			r.Err = fmt.Errorf("ban %s: %w", r.Ban.Key, failed[r.Ban.Key])
+		case !ok:
+			r.Err = fmt.Errorf("ban %s: %w", r.Ban.Key, ErrFull)
 		default:
-			r.At, r.Until = at, e.model.bans[r.Ban.Key].time()
+			r.At, r.Until = at, held.time()
 		}
 	}
 	e.hand(batch, results)
@@ -86,15 +89,15 @@ func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
 	return out
 }
 
-// applyBans makes changes hold. If the transaction fails, our objects may be damaged: it then rebuilds everything.
-func (e *Enforcer) applyBans(ctx context.Context, c Changes) (map[ban.Key]error, error) {
+// write makes changes hold. If the transaction fails, our objects may be damaged: then everything is compared and put back,
+// the changes with it, because the model has them.
+func (e *Enforcer) write(ctx context.Context, c Changes) (failed map[ban.Key]error, err error) {
 	if c.empty() {
 		return nil, nil
 	}
 	failures, err := e.backend.Apply(ctx, c)
 	if err != nil {
-		e.log.Warn("writing bans failed; comparing with the kernel", "err", err)
-		e.dirty = true
+		e.log.Warn("a change failed; comparing everything with the kernel", "err", err)
 		return nil, e.settle(ctx, "", true)
 	}
 	return e.handle(ctx, failures), nil
@@ -107,7 +110,7 @@ func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]e
 		return nil
 	}
 	if slices.ContainsFunc(failures, func(f Failure) bool { return isFull(f.Err) }) {
-		failures = e.retry(ctx, failures)
+		failures = e.makeWay(ctx, failures)
 	}
 	failed := map[ban.Key]error{}
 	for _, f := range failures {
@@ -120,7 +123,9 @@ func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]e
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) }
 
-func (e *Enforcer) retry(ctx context.Context, failures []Failure) []Failure {
+// makeWay ends as many bans as the kernel had no room for, those with the least time left, and tries again. It returns what still
+// failed.
+func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
 	now := time.Now()
 	again := map[ban.Key]bool{}
 	for _, f := range failures {
@@ -177,22 +182,27 @@ func (e *Enforcer) tellVerified(results []Result) {
 
 // apply makes changes other than new bans hold.
 func (e *Enforcer) apply(ctx context.Context, c Changes) error {
-	_, err := e.applyBans(ctx, c)
+	_, err := e.write(ctx, c)
 	return err
 }
 
+// unban lifts bans, grants grace, and looks whether they are gone.
 func (e *Enforcer) unban(ctx context.Context, grace time.Duration, keys []ban.Key) error {
-	now := time.Now()
-	var c Changes
-	for i, k := range keys {
-		keys[i] = Normalize(k)
-		c.Bans = append(c.Bans, Change{Key: keys[i], Remove: true})
-		e.model.remove(keys[i])
-		if p, ok := gracePrefix(k.Prefix); ok && grace > 0 {
-			c.Grace = append(c.Grace, e.model.grant(p, grace, now))
+	keys = slices.Clone(keys)
+	for i := range keys {
+		keys[i] = Normalize(keys[i])
+	}
+	slices.SortFunc(keys, ban.Key.Compare)
+	keys = slices.Compact(keys)
+	err := e.lift(ctx, grace, keys)
+	if err != nil && ctx.Err() == nil {
+		// Our objects may be damaged. Comparing puts them back, and takes over what the kernel still holds, these bans included.
+		e.log.Warn("lifting bans failed; comparing everything with the kernel", "err", err)
+		if err = e.settle(ctx, "", true); err == nil {
+			err = e.lift(ctx, grace, keys)
 		}
 	}
-	if err := e.apply(ctx, c); err != nil {
+	if err != nil {
 		return fmt.Errorf("lift bans: %w", err)
 	}
 	state, err := e.backend.Held(ctx, keys...)
@@ -205,17 +215,36 @@ func (e *Enforcer) unban(ctx context.Context, grace time.Duration, keys []ban.Ke
 	return nil
 }
 
+func (e *Enforcer) lift(ctx context.Context, grace time.Duration, keys []ban.Key) error {
+	now := time.Now()
+	var c Changes
+	for _, k := range keys {
+		c.Bans = append(c.Bans, Change{Key: k, Remove: true})
+		e.model.remove(k)
+		if p, ok := gracePrefix(k.Prefix); ok && grace > 0 {
+			c.Grace = append(c.Grace, e.model.grant(p, grace, now))
+		}
+	}
+	failures, err := e.backend.Apply(ctx, c)
+	if err == nil && len(failures) > 0 {
+		err = failures[0].Err
+	}
+	return err
+}
+
 // settle reconciles and notes whether that worked.
 func (e *Enforcer) settle(ctx context.Context, by string, deep bool) error {
 	err := e.reconcile(ctx, by, deep)
 	switch {
+	case err == nil && time.Now().Before(e.paused):
+		// A shallow look found nothing wrong. That is no proof.
 	case err == nil:
-		e.dirty, e.report.Problem = false, ""
+		e.retry, e.report.Problem = 0, ""
 	case ctx.Err() == nil:
 		if e.report.Problem != err.Error() {
 			e.log.Error("the kernel does not hold what it should", "err", err)
 		}
-		e.dirty, e.report.Problem = true, err.Error()
+		e.retry, e.report.Problem = min(max(2*e.retry, retryEvery), checkEvery), err.Error()
 	}
 	return err
 }
@@ -232,6 +261,9 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	e.model.prune(began)
 	if len(check.Damaged) == 0 && !deep && (check.Bans < 0 || check.Bans >= len(e.model.bans)) {
 		return nil
+	}
+	if began.Before(e.paused) {
+		return e.stoppedError(check.Damaged, by)
 	}
 	state, err := e.backend.Held(ctx)
 	if err != nil {
@@ -266,19 +298,17 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 }
 
 // mayRepair counts repairs by object and returns an error if somebody keeps undoing them. Making the kernel ready at the start
-// is none.
+// is none, and one that is tried again counts once.
 func (e *Enforcer) mayRepair(damaged []string, by string, now time.Time) error {
-	if !e.report.Ready || e.dirty && e.paused.IsZero() {
+	if !e.report.Ready || e.retry > 0 {
 		return nil
-	}
-	if now.Before(e.paused) {
-		return e.stoppedError(damaged, by)
 	}
 	e.paused = time.Time{}
 	for _, object := range damaged {
 		times := slices.DeleteFunc(e.repairs[object], func(t time.Time) bool { return now.Sub(t) > repairWindow })
 		e.repairs[object] = append(times, now)
 		if len(times) >= maxRepairs {
+			clear(e.repairs)
 			e.paused = now.Add(repairPause)
 			e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Stopped: true})
 			return e.stoppedError(damaged, by)
@@ -293,6 +323,9 @@ func (e *Enforcer) stoppedError(damaged []string, by string) error {
 	}
 	if by == "" {
 		by = "somebody"
+	}
+	if len(damaged) == 0 {
+		damaged = e.report.LastRepair.Damaged
 	}
 	return fmt.Errorf("%s keeps changing our %s: repairs are stopped until %s", by, strings.Join(damaged, ", "),
 		e.paused.Format(time.TimeOnly))

@@ -48,12 +48,11 @@ func (c *conn) open() error {
 	if err != nil {
 		return explain(fmt.Errorf("open nf_tables: %w", err))
 	}
-	// Without the first, an acknowledgement repeats the request, up to 64 KiB; the second adds the kernel's own words.
-	for _, o := range []netlink.ConnOption{netlink.CapAcknowledge, netlink.ExtendedAcknowledge} {
-		if err := nl.SetOption(o, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-			nl.Close()
-			return fmt.Errorf("open nf_tables: %w", err)
-		}
+	// Else an error would repeat the request, up to 64 KiB. (The kernel's extended words cannot be had beside this: the library
+	// looks for them behind the repeated request.)
+	if err := nl.SetOption(netlink.CapAcknowledge, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		nl.Close()
+		return fmt.Errorf("open nf_tables: %w", err)
 	}
 	// Where we may not have that much (user namespaces), transactions are split.
 	if err := nl.SetWriteBuffer(sendBuffer); err != nil {

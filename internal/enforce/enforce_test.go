@@ -1,0 +1,366 @@
+package enforce_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/enforce"
+	"mef/internal/enforce/enforcetest"
+	"mef/internal/prefixset"
+)
+
+func TestFakeKeepsThePromises(t *testing.T) {
+	enforcetest.Promises(t, func(testing.TB) enforce.Backend { return &enforcetest.Fake{} })
+}
+
+func TestTimeout(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		until time.Time
+		want  enforce.Timeout
+		ms    uint64
+	}{
+		"no end":              {time.Time{}, enforce.Permanent, 0},
+		"one hour left":       {now.Add(time.Hour), enforce.Timeout(time.Hour), 3_600_000},
+		"half a second left":  {now.Add(time.Second / 2), enforce.MinTimeout, 1000},
+		"a nanosecond left":   {now.Add(1), enforce.MinTimeout, 1000},
+		"already past":        {now.Add(-time.Hour), enforce.MinTimeout, 1000}, // not 0, which is forever
+		"a second and a half": {now.Add(1500 * time.Millisecond), enforce.Timeout(1500 * time.Millisecond), 1500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := enforce.TimeoutUntil(tt.until, now)
+			ms, err := got.Milliseconds()
+			if got != tt.want || ms != tt.ms || err != nil {
+				t.Errorf("TimeoutUntil = %v, %d ms, %v; want %v, %d ms", got, ms, err, tt.want, tt.ms)
+			}
+		})
+	}
+	for _, bad := range []enforce.Timeout{0, 1, enforce.Timeout(999 * time.Millisecond), -2} {
+		if ms, err := bad.Milliseconds(); err == nil {
+			t.Errorf("timeout %d became %d ms; want an error", bad, ms)
+		}
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	for name, tt := range map[string]struct {
+		key          string
+		plain, force string // the errors; "" for none
+	}{
+		"a host":              {"192.0.2.7", "", ""},
+		"widest without":      {"10.0.0.0/16", "", ""},
+		"too wide":            {"10.0.0.0/15", "ban 10.0.0.0/15 refused: it is wider than /16; use force if you mean it", ""},
+		"IPv6 too wide":       {"2001:db0::/31", "ban 2001:db0::/31 refused: it is wider than /32; use force if you mean it", ""},
+		"loopback":            {"127.0.0.1", "ban 127.0.0.1 refused: 127.0.0.1 is loopback, which is never banned", "same"},
+		"IPv6 loopback":       {"::1", "ban ::1 refused: ::1 is loopback, which is never banned", "same"},
+		"contains loopback":   {"126.0.0.0/7", "ban 126.0.0.0/7 refused: 127.0.0.0/8 is loopback, which is never banned", "same"},
+		"everything":          {"0.0.0.0/0", "ban 0.0.0.0/0 refused: 127.0.0.0/8 is loopback, which is never banned", "same"},
+		"link-local":          {"fe80::7", "ban fe80::7 refused: fe80::7 is link-local, which is never banned", "same"},
+		"within link-local":   {"169.254.3.0/24", "ban 169.254.3.0/24 refused: 169.254.3.0/24 is link-local, which is never banned", "same"},
+		"multicast":           {"ff02::1", "ban ff02::1 refused: ff02::1 is multicast, which is never banned", "same"},
+		"unspecified":         {"::", "ban :: refused: :: is unspecified, which is never banned", "same"},
+		"broadcast":           {"255.255.255.255", "ban 255.255.255.255 refused: 255.255.255.255 is broadcast, which is never banned", "same"},
+		"mapped loopback":     {"::ffff:127.0.0.1", "ban 127.0.0.1 refused: 127.0.0.1 is loopback, which is never banned", "same"},
+		"mapped prefix":       {"::ffff:10.0.0.0/111", "ban 10.0.0.0/15 refused: it is wider than /16; use force if you mean it", ""},
+		"more than all ports": {"192.0.2.7 ports 1-65535", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.force == "same" {
+				tt.force = tt.plain
+			}
+			key := enforce.Normalize(enforcetest.Key(tt.key))
+			for force, want := range map[bool]string{false: tt.plain, true: tt.force} {
+				got := ""
+				if err := enforce.Refuse(key, force); err != nil {
+					got = err.Error()
+				}
+				if got != want {
+					t.Errorf("force %v: error %q, want %q", force, got, want)
+				}
+			}
+		})
+	}
+	for name, k := range map[string]ban.Key{
+		"no prefix":            {},
+		"ports not canonical":  {Prefix: netip.MustParsePrefix("192.0.2.7/32"), Ports: "465,25"},
+		"ports that are none":  {Prefix: netip.MustParsePrefix("192.0.2.7/32"), Ports: "22 drop"},
+		"too many port ranges": {Prefix: netip.MustParsePrefix("192.0.2.7/32"), Ports: manyPorts()},
+	} {
+		if enforce.Refuse(k, true) == nil {
+			t.Errorf("%s: not refused", name)
+		}
+	}
+}
+
+func manyPorts() ban.Ports {
+	s := "1"
+	for i := 3; i < 200; i += 2 {
+		s += fmt.Sprintf(",%d", i)
+	}
+	p, _ := ban.ParsePorts(s)
+	return p
+}
+
+// A log collects what an Enforcer tells.
+type log struct {
+	mu       sync.Mutex
+	results  []enforce.Result
+	verified []ban.Key
+	repairs  []enforce.Repair
+}
+
+func (l *log) options() enforce.Options {
+	return enforce.Options{
+		OnResult: func(r []enforce.Result) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.results = append(l.results, r...)
+		},
+		OnVerified: func(k []ban.Key) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.verified = append(l.verified, k...)
+		},
+		OnRepair: func(r enforce.Repair) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.repairs = append(l.repairs, r)
+		},
+	}
+}
+
+func TestBansThatWaitAreWrittenTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		fake := &enforcetest.Fake{}
+		e := enforce.New(fake, l.options())
+		for i := range 500 {
+			if err := e.Ban(t.Context(), enforcetest.For(fmt.Sprintf("192.0.%d.%d", i/250, i%250), time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go e.Run(ctx)
+		synctest.Wait()
+		if len(l.results) != 500 || len(l.verified) != 500 {
+			t.Errorf("told of %d results and %d verified bans, want 500", len(l.results), len(l.verified))
+		}
+		for _, r := range l.results {
+			if r.Err != nil || r.At.IsZero() || !r.Changed {
+				t.Errorf("result %+v, want a ban that began", r)
+			}
+		}
+		if n := fake.Writes(); n != 2 { // the table and one batch
+			t.Errorf("%d transactions, want 2", n)
+		}
+		cancel()
+	})
+}
+
+func TestBanWaitsWhileTheQueueIsFull(t *testing.T) {
+	e := enforce.New(&enforcetest.Fake{}, enforce.Options{}) // nobody runs it
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var err error
+	n := 0
+	for ; err == nil; n++ {
+		err = e.Ban(ctx, enforcetest.For("192.0.2.7", time.Hour))
+	}
+	if !errors.Is(err, context.DeadlineExceeded) || n < 100 {
+		t.Errorf("after %d bans: %v; want the deadline after many", n, err)
+	}
+}
+
+func TestCallsEndWhenRunDoes(t *testing.T) {
+	e := enforce.New(&enforcetest.Fake{}, enforce.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Unban(t.Context(), 0, enforcetest.Key("192.0.2.7")); !errors.Is(err, enforce.ErrStopped) {
+		t.Errorf("Unban = %v, want ErrStopped", err)
+	}
+	if _, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.7", 0)); !errors.Is(err, enforce.ErrStopped) {
+		t.Errorf("BanNow = %v, want ErrStopped", err)
+	}
+}
+
+func TestStartFailsWithoutAPacketFilter(t *testing.T) {
+	fake := &enforcetest.Fake{}
+	fake.Fail(syscall.EPERM)
+	if err := enforce.New(fake, enforce.Options{}).Run(t.Context()); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("Run = %v, want EPERM", err)
+	}
+}
+
+func TestWhatOthersUndoIsPutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		fake := &enforcetest.Fake{}
+		opt := l.options()
+		opt.Allow = prefixset.New(netip.MustParsePrefix("198.51.100.1/32"))
+		e := enforcetest.Start(t, fake, opt)
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8::/64", time.Hour))
+		time.Sleep(time.Second) // it has begun to listen, and looked once
+		for name, undo := range map[string]func(){
+			"all":     func() { fake.Lose("nft[4711]") },
+			"one ban": func() { fake.LoseBan(enforcetest.Key("192.0.2.7"), "nft[4711]") },
+		} {
+			before := e.Status().Repairs
+			undo()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := enforcetest.Lists(t, e); got != "192.0.2.7\n2001:db8::/64 for 1h0m0s\n" {
+				t.Errorf("a second after losing %s the bans are:\n%s", name, got)
+			}
+			if s, _ := e.Held(t.Context()); !s.Allow.Equal(opt.Allow) {
+				t.Errorf("after losing %s the allow set is %v", name, s.Allow.Ranges())
+			}
+			if s := e.Status(); s.Repairs != before+1 || s.LastRepair.By != "nft[4711]" || s.Problem != "" {
+				t.Errorf("after losing %s: status %+v", name, s)
+			}
+		}
+		if len(l.repairs) != 2 {
+			t.Errorf("told of %d repairs, want 2", len(l.repairs))
+		}
+	})
+}
+
+func TestAFightIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, l.options())
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
+		lose := func() {
+			fake.Lose("cron[7]")
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		for range 4 {
+			lose()
+		}
+		s := e.Status()
+		if s.Repairs != 3 || !s.LastRepair.Stopped || s.Problem == "" {
+			t.Fatalf("after four losses within a minute: %+v; want three repairs, then a stop", s)
+		}
+		results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.8", 0))
+		if err != nil || results[0].Err == nil {
+			t.Errorf("a ban while repairs are stopped: %+v, %v; want an error", results, err)
+		}
+		time.Sleep(15 * time.Minute)
+		synctest.Wait()
+		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.8\n" {
+			t.Errorf("after the pause the bans are:\n%s", got)
+		}
+		if p := e.Status().Problem; p != "" {
+			t.Errorf("after the pause the problem is %q", p)
+		}
+		for range 4 {
+			lose()
+		}
+		if err := e.Repair(t.Context()); err != nil {
+			t.Errorf("Repair by the operator: %v", err)
+		}
+		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.8\n" {
+			t.Errorf("after Repair the bans are:\n%s", got)
+		}
+	})
+}
+
+func TestTroubleIsShownAndTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, enforce.Options{})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
+		fake.Fail(syscall.ENOBUFS)
+		results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.8", 0))
+		if err != nil || !errors.Is(results[0].Err, syscall.ENOBUFS) {
+			t.Errorf("BanNow = %+v, %v; want ENOBUFS", results, err)
+		}
+		synctest.Wait()
+		if e.Status().Problem == "" {
+			t.Error("status shows no problem")
+		}
+		fake.Fail(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.8\n" {
+			t.Errorf("two seconds after the trouble the bans are:\n%s", got)
+		}
+		if p := e.Status().Problem; p != "" {
+			t.Errorf("the problem is still %q", p)
+		}
+	})
+}
+
+func TestARefusedBanDelaysNoOther(t *testing.T) {
+	fake := &enforcetest.Fake{}
+	bad := enforcetest.Key("192.0.2.8")
+	fake.Refuse(func(k ban.Key, _ int) error {
+		if k == bad {
+			return syscall.EINVAL
+		}
+		return nil
+	})
+	e := enforcetest.Start(t, fake, enforce.Options{})
+	results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.7", 0), enforcetest.For("192.0.2.8", 0), enforcetest.For("192.0.2.9", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if results[0].Err != nil || !errors.Is(results[1].Err, syscall.EINVAL) || results[2].Err != nil {
+		t.Errorf("results %+v, want only the second refused", results)
+	}
+	if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.9\n" {
+		t.Errorf("bans:\n%s", got)
+	}
+}
+
+func TestWhenFullTheShortestGoFirst(t *testing.T) {
+	t.Run("by our own bound", func(t *testing.T) {
+		e := enforcetest.Start(t, &enforcetest.Fake{}, enforce.Options{MaxBans: 3})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.1", 0), enforcetest.For("192.0.2.2", time.Minute), enforcetest.For("192.0.2.3", time.Hour))
+		results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.4", 2*time.Minute), enforcetest.For("192.0.2.5", time.Second))
+		if err != nil || results[0].Err != nil || !errors.Is(results[1].Err, enforce.ErrFull) {
+			t.Errorf("results %+v, %v; want the second to give way", results, err)
+		}
+		if got := enforcetest.Lists(t, e); got != "192.0.2.1\n192.0.2.3 for 1h0m0s\n192.0.2.4 for 2m0s\n" {
+			t.Errorf("bans:\n%s", got)
+		}
+		if n := e.Status().Evicted; n != 2 {
+			t.Errorf("%d evicted, want 2", n)
+		}
+	})
+	t.Run("by the kernel's", func(t *testing.T) {
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, enforce.Options{})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.1", time.Minute), enforcetest.For("192.0.2.2", time.Hour))
+		fake.Refuse(func(_ ban.Key, held int) error {
+			if held >= 2 {
+				return syscall.ENFILE
+			}
+			return nil
+		})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.3", 2*time.Hour))
+		if got := enforcetest.Lists(t, e); got != "192.0.2.2 for 1h0m0s\n192.0.2.3 for 2h0m0s\n" {
+			t.Errorf("bans:\n%s", got)
+		}
+	})
+}
+
+func TestAllowIsThereFromTheStart(t *testing.T) {
+	allow := prefixset.New(netip.MustParsePrefix("192.0.2.0/24"))
+	e := enforcetest.Start(t, &enforcetest.Fake{}, enforce.Options{Allow: allow})
+	if s, err := e.Held(t.Context()); err != nil || !s.Allow.Equal(allow) {
+		t.Errorf("allow set %v, %v; want %v", s.Allow.Ranges(), err, allow.Ranges())
+	}
+}

@@ -1,0 +1,185 @@
+// Package enforcetest tests packet filters behind an enforce.Enforcer: a fake one in memory, and the promises that every
+// Backend keeps, as tests that run over the fake and over the kernel alike.
+package enforcetest
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/enforce"
+	"mef/internal/prefixset"
+)
+
+// A Fake is a packet filter in memory. The zero value is an empty one, without table. It may be used from any goroutine.
+type Fake struct {
+	mu      sync.Mutex
+	built   bool
+	allow   prefixset.Set
+	grace   map[netip.Prefix]time.Time // zero: permanent
+	bans    map[ban.Key]time.Time
+	notices []func(enforce.Notice)
+	refuse  func(k ban.Key, held int) error
+	err     error
+	writes  int
+}
+
+// Lose loses everything, as if by nft flush ruleset.
+func (f *Fake) Lose(by string) {
+	f.mu.Lock()
+	f.built, f.allow, f.grace, f.bans = false, prefixset.Set{}, nil, nil
+	f.mu.Unlock()
+	f.notify(by)
+}
+
+// LoseBan loses one ban.
+func (f *Fake) LoseBan(k ban.Key, by string) {
+	f.mu.Lock()
+	delete(f.bans, k)
+	f.mu.Unlock()
+	f.notify(by)
+}
+
+func (f *Fake) notify(by string) {
+	f.mu.Lock()
+	notices := slices.Clone(f.notices)
+	f.mu.Unlock()
+	for _, changed := range notices {
+		changed(enforce.Notice{By: by})
+	}
+}
+
+// Refuse makes the filter refuse bans with the error that fn returns for them, told how many it holds.
+func (f *Fake) Refuse(fn func(k ban.Key, held int) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refuse = fn
+}
+
+// Fail makes everything fail with err until it is called with nil.
+func (f *Fake) Fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// Writes returns how many transactions there were.
+func (f *Fake) Writes() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.writes
+}
+
+// Apply implements enforce.Backend.
+func (f *Fake) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	if !f.built {
+		return nil, errNoTable
+	}
+	return f.apply(c)
+}
+
+type fakeError string
+
+func (e fakeError) Error() string { return string(e) }
+
+const errNoTable = fakeError("no table")
+
+func (f *Fake) apply(c enforce.Changes) (failed []enforce.Failure, err error) {
+	f.writes++
+	now := time.Now()
+	if c.Allow != nil {
+		f.allow = *c.Allow
+	}
+	for _, g := range c.Grace {
+		if delete(f.grace, g.Prefix); !g.Remove {
+			if f.grace[g.Prefix], err = end(g.Timeout, now); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, b := range c.Bans {
+		if b.Remove {
+			delete(f.bans, b.Key)
+			continue
+		}
+		if f.refuse != nil {
+			if err := f.refuse(b.Key, len(f.bans)); err != nil {
+				failed = append(failed, enforce.Failure{Key: b.Key, Err: err})
+				continue
+			}
+		}
+		if f.bans[b.Key], err = end(b.Timeout, now); err != nil {
+			return nil, err
+		}
+	}
+	return failed, nil
+}
+
+func end(t enforce.Timeout, now time.Time) (time.Time, error) {
+	ms, err := t.Milliseconds()
+	if err != nil || ms == 0 {
+		return time.Time{}, err
+	}
+	return now.Add(time.Duration(ms) * time.Millisecond), nil
+}
+
+// Rebuild implements enforce.Backend.
+func (f *Fake) Rebuild(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.built, f.allow = true, prefixset.Set{}
+	f.grace, f.bans = map[netip.Prefix]time.Time{}, map[ban.Key]time.Time{}
+	return f.apply(c)
+}
+
+// Check implements enforce.Backend.
+func (f *Fake) Check(context.Context) (enforce.Check, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := enforce.Check{Bans: len(f.bans)}
+	if !f.built {
+		c.Damaged = []string{"table"}
+	}
+	return c, f.err
+}
+
+// Held implements enforce.Backend.
+func (f *Fake) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	s := enforce.State{Allow: f.allow}
+	for p, until := range f.grace {
+		if until.After(now) {
+			s.Grace = append(s.Grace, enforce.Element{Prefix: p, Timeout: enforce.TimeoutUntil(until, now)})
+		}
+	}
+	for k, until := range f.bans {
+		if (until.IsZero() || until.After(now)) && (len(keys) == 0 || slices.Contains(keys, k)) {
+			s.Bans = append(s.Bans, enforce.Held{Key: k, Until: until})
+		}
+	}
+	slices.SortFunc(s.Bans, func(a, b enforce.Held) int { return a.Key.Compare(b.Key) })
+	return s, f.err
+}
+
+// Watch implements enforce.Backend.
+func (f *Fake) Watch(ctx context.Context, changed func(enforce.Notice)) error {
+	f.mu.Lock()
+	f.notices = append(f.notices, changed)
+	f.mu.Unlock()
+	changed(enforce.Notice{})
+	<-ctx.Done()
+	return nil
+}
