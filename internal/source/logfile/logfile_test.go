@@ -432,9 +432,10 @@ func TestUnreadableFileWaitsAndStopsNobody(t *testing.T) {
 	if s := r.status(fifo); s.State != logfile.Waiting || !strings.Contains(s.Reason, "not a regular file") {
 		t.Errorf("status of a directory: %+v", s)
 	}
-	if s := r.status(good); s.State != logfile.Active || s.Lines != 1 || s.LastLine.IsZero() {
-		t.Errorf("status of the good file: %+v", s)
-	}
+	r.until("status of the good file", func() bool {
+		s := r.status(good)
+		return s.State == logfile.Active && s.Lines == 1 && s.Bytes == 2 && !s.LastLine.IsZero()
+	})
 	if rows := r.follow.Status(); len(rows) != 5 || rows[0].Reason != "not an absolute glob" {
 		t.Errorf("status of all: %+v", rows)
 	}
@@ -467,8 +468,9 @@ func TestGarbage(t *testing.T) {
 			r := start(t, logfile.Config{Globs: []string{path}}, nil)
 			write(t, path, tt.text)
 			r.want(tt.want...)
-			if r.lost != tt.lost || r.status(path).Lost != uint64(tt.lost) {
-				t.Errorf("lost %d lines (status %d), want %d", r.lost, r.status(path).Lost, tt.lost)
+			r.until("the count of lost lines", func() bool { return r.status(path).Lost == uint64(tt.lost) })
+			if r.lost != tt.lost {
+				t.Errorf("lost %d lines, want %d", r.lost, tt.lost)
 			}
 		})
 	}
@@ -566,4 +568,44 @@ func TestFullChannel(t *testing.T) {
 	}
 	write(t, path, text.String())
 	r.close()
+}
+
+// A writer and logrotate at work for a while: every line arrives once, in order.
+func TestRotationsUnderLoad(t *testing.T) {
+	const rotations, lines = 10, 2000
+	for mode, poll := range map[string]time.Duration{"inotify": 0, "poll": 2 * time.Millisecond} {
+		for _, copying := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s copytruncate=%v", mode, copying), func(t *testing.T) {
+				t.Parallel()
+				path := filepath.Join(t.TempDir(), "auth.log")
+				r := start(t, logfile.Config{Globs: []string{path}, Poll: poll}, nil)
+				go func() {
+					for i := range rotations {
+						var text strings.Builder
+						for j := range lines {
+							fmt.Fprintf(&text, "line %d\n", i*lines+j)
+							if j%100 == 99 || i == 0 && j == 0 {
+								write(t, path, text.String())
+								text.Reset()
+								time.Sleep(3 * time.Millisecond) // the pace of the writer
+							}
+						}
+						os.Rename(path+".1", path+".2")
+						if copying {
+							copyFile(t, path, path+".1")
+							os.Truncate(path, 0)
+						} else {
+							os.Rename(path, path+".1")
+						}
+					}
+				}()
+				r.until("all lines", func() bool { return len(r.lines) >= rotations*lines })
+				for i, line := range r.lines {
+					if want := fmt.Sprintf("line %d", i); line != want {
+						t.Fatalf("line %d is %q, want %q", i, line, want)
+					}
+				}
+			})
+		}
+	}
 }
