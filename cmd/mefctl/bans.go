@@ -1,0 +1,164 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/prefixset"
+)
+
+func newBans(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bans",
+		Short: "List, add and lift bans",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
+	}
+	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g))
+	return cmd
+}
+
+func newBansList(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the bans in force, with the packets each has dropped",
+		Long:  "list shows what the daemon wants banned beside what the kernel says it bans. PACKETS counts both directions.",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
+	}
+}
+
+func listBans(g *global, cmd *cobra.Command) error {
+	client, err := g.client()
+	if err != nil {
+		return err
+	}
+	bans, err := client.Bans(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return g.print(cmd, bans, func(w io.Writer) {
+		if len(bans) == 0 {
+			fmt.Fprintln(w, "Nobody is banned. mefctl events --follow shows what is seen.")
+			return
+		}
+		table(w, banRows(bans, time.Now()))
+		fmt.Fprintln(w, "\nmefctl why ADDR shows the reason and the log lines; mefctl bans delete ADDR lifts a ban.")
+	})
+}
+
+func newBansAdd(g *global) *cobra.Command {
+	var lasts, ports, note string
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "add ADDR|CIDR",
+		Short:   "Ban an address or a network",
+		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587",
+		Args:    exactArgs(1, "an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := control.BanRequest{Note: note, Force: force}
+			prefix, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			req.Prefix = prefix.String()
+			if lasts != "" {
+				if req.For, err = conf.ParseDuration(lasts); err != nil || req.For < time.Second {
+					return usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
+				}
+			}
+			p, err := ban.ParsePorts(ports)
+			if err != nil {
+				return usage("--ports: %v", err)
+			}
+			req.Ports = string(p)
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			b, err := client.Ban(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return g.print(cmd, b, func(w io.Writer) {
+				fmt.Fprintf(w, "Banned %s on %s ports, %s. Lift it with mefctl bans delete %s.\n",
+					b.Prefix, b.Ports, lasting(b.Until), b.Prefix)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until lifted")
+	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
+	flags.StringVar(&note, "note", "", "why, for those who look later")
+	flags.BoolVar(&force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
+	return cmd
+}
+
+func lasting(until *time.Time) string {
+	if until == nil {
+		return "until lifted"
+	}
+	return "until " + until.Local().Format("2006-01-02 15:04:05")
+}
+
+func newBansDelete(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:     "delete ADDR|CIDR",
+		Aliases: []string{"del", "rm"},
+		Short:   "Lift the bans of an address or a network",
+		Long: "delete lifts every ban of exactly this address or network, on whatever ports; for an address, also the ban of the\n" +
+			"IPv6 network that it was banned by. It returns once the kernel has been read back.",
+		Args: exactArgs(1, "an address or network, as mefctl bans list shows it"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			req := control.UnbanRequest{Prefix: prefix.String(), Covering: prefix.IsSingleIP() && !strings.Contains(args[0], "/")}
+			lifted, err := client.Unban(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return g.print(cmd, lifted, func(w io.Writer) {
+				for _, b := range lifted {
+					fmt.Fprintf(w, "Lifted the ban of %s on %s ports (%s).\n", b.Prefix, b.Ports, b.Rule)
+				}
+			})
+		},
+	}
+}
+
+// parsePrefix reads an address or a CIDR; host bits may be set and are dropped.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return prefixset.Normalize(netip.PrefixFrom(addr, addr.BitLen())), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
+	}
+	return prefixset.Normalize(p), nil
+}
+
+// exactArgs says what is missing, where cobra would only count.
+func exactArgs(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage("%s needs %s", cmd.CommandPath(), what)
+		}
+		return nil
+	}
+}

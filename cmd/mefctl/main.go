@@ -1,0 +1,114 @@
+// Command mefctl is the operator's tool: it asks mefdaemon through its control socket, and does without it what needs no
+// daemon (match, config check, off).
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/filter"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+}
+
+// execute runs one command line and returns its exit status: 0 done, 1 not done or not protected, 2 wrong usage.
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	status := new(exitStatus)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		if status.err != nil {
+			fmt.Fprintf(errOut, "mefctl: %v\n", status.err)
+		}
+		return status.code
+	}
+	fmt.Fprintf(errOut, "mefctl: %v\n", err)
+	return 1
+}
+
+// An exitStatus is an error that chooses the exit status; without err everything has been said already.
+type exitStatus struct {
+	code int
+	err  error
+}
+
+func (e *exitStatus) Error() string { return fmt.Sprintf("exit status %d: %v", e.code, e.err) }
+func (e *exitStatus) Unwrap() error { return e.err }
+
+// usage is for what the command line itself has wrong.
+func usage(format string, args ...any) error {
+	return &exitStatus{2, fmt.Errorf(format, args...)}
+}
+
+// global holds the flags that every command has.
+type global struct {
+	config string
+	json   bool
+}
+
+func newRoot() *cobra.Command {
+	g := new(global)
+	root := &cobra.Command{
+		Use:           "mefctl",
+		Short:         "See and steer what mefdaemon does",
+		Long:          "mefctl shows whether this host is protected, who is banned and why, and lets an operator ban and unban.",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%v; see mefctl --help", err) })
+	flags := root.PersistentFlags()
+	flags.StringVar(&g.config, "config", conf.DefaultPath, "configuration `file` of the daemon to talk to")
+	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
+	root.AddCommand(
+		newStatus(g), newBans(g), newWhy(g), newEvents(g), newOff(g), newConfig(g), newMatch(g),
+	)
+	return root
+}
+
+// client returns a client of the daemon whose configuration --config names. A configuration with mistakes is good enough
+// for that: the daemon it belongs to still runs with the one before.
+func (g *global) client() (*control.Client, error) {
+	cfg, err := conf.Load(g.config, filter.Shipped())
+	if cfg == nil {
+		return nil, err
+	}
+	return control.NewClient(cfg.Paths.ControlSocket), nil
+}
+
+// print writes v as JSON if --json was given, else calls people.
+func (g *global) print(cmd *cobra.Command, v any, people func(io.Writer)) error {
+	if g.json {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+	}
+	people(cmd.OutOrStdout())
+	return nil
+}

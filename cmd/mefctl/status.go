@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/control"
+)
+
+func newStatus(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say whether this host is protected, and what is missing if not",
+		Long:  "status asks the daemon, which reads the kernel back. The exit status is 0 if the host is protected and 1 if not.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := g.print(cmd, s, func(w io.Writer) { showStatus(w, s, time.Now()) }); err != nil {
+				return err
+			}
+			if !s.Protected {
+				return &exitStatus{code: 1}
+			}
+			return nil
+		},
+	}
+}
+
+func showStatus(w io.Writer, s control.Status, now time.Time) {
+	if s.Protected {
+		fmt.Fprintln(w, "Protected: yes")
+	} else {
+		fmt.Fprintln(w, "Protected: NO")
+		for _, m := range s.Missing {
+			fmt.Fprintf(w, "  missing: %s\n", m)
+		}
+	}
+	for _, m := range s.Warnings {
+		fmt.Fprintf(w, "  warning: %s\n", m)
+	}
+	fmt.Fprintf(w, "Mode:      %s\n", s.Mode)
+	fmt.Fprintf(w, "Bans:      %d (%d IPv4, %d IPv6; %d unverified, %d until lifted), %d since start\n",
+		s.Bans.Total, s.Bans.IPv4, s.Bans.IPv6, s.Bans.Unverified, s.Bans.Permanent, s.Bans.Ever)
+	fmt.Fprintf(w, "Kernel:    %s\n", showKernel(s.Kernel))
+	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
+	fmt.Fprintf(w, "Daemon:    mefdaemon %s, PID %d, up %s, %s\n", s.Version, s.PID, span(now.Sub(s.Since)), s.Config)
+
+	fmt.Fprintln(w)
+	rows := [][]string{{"SOURCE", "STATE", "LINES", "MATCHED", "LOST", "LAG", "LAST", "RULES"}}
+	for _, src := range s.Sources {
+		state := src.State
+		if src.Reason != "" {
+			state += " (" + src.Reason + ")"
+		}
+		rows = append(rows, []string{src.Name, state, count(src.Lines), count(src.Matched), count(src.Lost), src.Lag,
+			ago(src.Last, now), strings.Join(src.Rules, ",")})
+	}
+	table(w, rows)
+
+	fmt.Fprintln(w)
+	rows = [][]string{{"RULE", "LIVE", "LIMIT", "BAN", "PORTS", "FAILURES", "PROBES", "LOGINS", "BANS", "WHY THIS SOURCE"}}
+	for _, r := range s.Rules {
+		live := r.Live
+		if !r.Enabled {
+			live = "off"
+		}
+		ban := r.BanTime
+		if r.Action == "detect" {
+			ban = "detect"
+		}
+		rows = append(rows, []string{r.Name, live, fmt.Sprintf("%d in %s", r.MaxRetry, r.FindTime), ban, r.Ports,
+			count(r.Failures), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
+	}
+	table(w, rows)
+	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
+}
+
+func showKernel(k control.Kernel) string {
+	if !k.Present {
+		return fmt.Sprintf("%s: %s is MISSING", k.Backend, k.Table)
+	}
+	text := fmt.Sprintf("%s: %s holds %d bans", k.Backend, k.Table, k.Elements)
+	if k.Matches {
+		text += ", as it should"
+	} else {
+		text += ", NOT as it should: " + strings.Join(k.Problems, "; ")
+	}
+	if k.Repairs > 0 {
+		text += fmt.Sprintf("; repaired %d times", k.Repairs)
+	}
+	return text
+}
+
+func count(n uint64) string { return strconv.FormatUint(n, 10) }

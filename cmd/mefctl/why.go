@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/control"
+)
+
+func newWhy(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "why ADDR",
+		Short: "Explain why an address is banned, or why it is not",
+		Args:  exactArgs(1, "an address, such as 192.0.2.7"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := netip.ParseAddr(args[0])
+			if err != nil {
+				return usage("%s is no address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+			}
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			why, err := client.Why(cmd.Context(), addr)
+			if err != nil {
+				return err
+			}
+			return g.print(cmd, why, func(w io.Writer) { showWhy(w, why, time.Now()) })
+		},
+	}
+}
+
+func showWhy(w io.Writer, why control.Why, now time.Time) {
+	fmt.Fprintf(w, "%s: %s\n", why.Addr, why.Verdict)
+	for _, b := range why.Bans {
+		fmt.Fprintf(w, "  banned as %s on %s ports by %s, %s left, %s packets dropped\n", b.Prefix, b.Ports, b.Rule,
+			left(b.Until, now), packets(b.Packets))
+		fmt.Fprintf(w, "    %s\n", b.Reason)
+		if b.Author != "" {
+			fmt.Fprintf(w, "    asked for by %s, note %s\n", b.Author, strconv.Quote(b.Note))
+		}
+	}
+	if why.Allowed != "" {
+		fmt.Fprintf(w, "  never banned: %s\n", why.Allowed)
+	}
+	if len(why.Known) > 0 {
+		fmt.Fprintf(w, "  known logins: %s\n", quotedList(why.Known))
+	}
+	fmt.Fprintf(w, "  score %.1f of %d\n", why.Score, why.Limit)
+	for _, line := range why.Arithmetic {
+		fmt.Fprintf(w, "    %s\n", line)
+	}
+	for _, r := range why.Rules {
+		fmt.Fprintf(w, "  %s: %s of %d attempts within %s\n", r.Rule, strconv.FormatFloat(r.Attempts, 'f', -1, 64), r.MaxRetry, r.FindTime)
+	}
+	for _, b := range why.History {
+		fmt.Fprintf(w, "  earlier ban: %s by %s, %s\n", b.Start.Local().Format("2006-01-02 15:04:05"), b.Rule, b.Reason)
+	}
+	for _, n := range why.Prefix {
+		state := ""
+		if n.Banned {
+			state = ", banned"
+		}
+		fmt.Fprintf(w, "  same network: %s, score %.1f%s\n", n.Prefix, n.Score, state)
+	}
+	if len(why.Evidence) > 0 {
+		fmt.Fprintf(w, "  evidence:\n%s", quoted(why.Evidence, "    "))
+	}
+	if why.Banned {
+		fmt.Fprintf(w, "mefctl bans delete %s lifts the ban.\n", why.Addr)
+	}
+}
+
+func quotedList(names []string) string {
+	q := make([]string, len(names))
+	for i, n := range names {
+		q[i] = strconv.Quote(n)
+	}
+	return strings.Join(q, ", ")
+}

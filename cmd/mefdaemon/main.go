@@ -1,0 +1,59 @@
+// Command mefdaemon reads the journal and log files, recognises attacks, and bans their sources in the kernel's packet
+// filter. It runs in the foreground until SIGTERM, which leaves the bans in force.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"mef/internal/conf"
+	"mef/internal/daemon"
+	"mef/internal/filter"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintf(os.Stderr, "mefdaemon: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("mefdaemon", flag.ExitOnError)
+	path := fs.String("config", conf.DefaultPath, "configuration `file`")
+	level := fs.String("log-level", "", "debug, info, warn or error; overrides the configuration")
+	showVersion := fs.Bool("version", false, "print the version and exit")
+	fs.Parse(args) // exits on -h and on a wrong flag
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; mefdaemon takes flags only, see mefdaemon -h", fs.Arg(0))
+	}
+	if *showVersion {
+		fmt.Fprintln(stdout, "mefdaemon", version)
+		return nil
+	}
+	cfg, err := conf.Load(*path, filter.Shipped())
+	if err != nil {
+		return err // already says file:line:col and what to do
+	}
+	if *level != "" {
+		if err := cfg.LogLevel.UnmarshalText([]byte(*level)); err != nil {
+			return fmt.Errorf("--log-level %q: write debug, info, warn or error", *level)
+		}
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	for _, n := range cfg.Notices {
+		log.Warn("configuration", "at", n.Pos.String(), "note", n.Text)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return daemon.Run(ctx, cfg, version, log)
+}

@@ -1,0 +1,234 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/control"
+	"mef/internal/decide"
+	"mef/internal/enforce"
+	"mef/internal/prefixset"
+)
+
+// unbanGrace is how long an address stays unbanned after an operator lifted its ban, so that lines already written, or a
+// client that goes on with an old password, do not bring it back at once.
+const unbanGrace = 10 * time.Minute
+
+// Bans returns the bans in force, as the kernel holds them.
+func (d *daemon) Bans(ctx context.Context) ([]control.Ban, error) {
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.book.show(state), nil
+}
+
+// Ban puts a manual ban in force.
+func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, error) {
+	prefix, err := parsePrefix(req.Prefix)
+	if err != nil {
+		return control.Ban{}, err
+	}
+	ports, err := ban.ParsePorts(req.Ports)
+	if err != nil {
+		return control.Ban{}, refuse("%v", err)
+	}
+	if req.For < 0 {
+		return control.Ban{}, refuse("for_ns %d is negative", req.For)
+	}
+	if d.cfg.Observe {
+		return control.Ban{}, refuse("mode=observe writes no bans; set mode=enforce in %s", d.cfg.Path)
+	}
+	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Force: req.Force}
+	var b ban.Ban
+	if err := d.do(ctx, func() { b, err = decide.Manual(wish, d.facts, time.Now()) }); err != nil {
+		return control.Ban{}, err
+	}
+	if err != nil {
+		return control.Ban{}, refuse("%v", err)
+	}
+	results, err := d.enforcer.BanNow(ctx, req.Force, b)
+	if err != nil {
+		return control.Ban{}, err
+	}
+	if err := results[0].Err; err != nil {
+		return control.Ban{}, refuse("%v", err)
+	}
+	b.Until = results[0].Until
+	if err := d.do(ctx, func() { d.tracker.Banned(b) }); err != nil {
+		return control.Ban{}, err
+	}
+	shown := showBan(b)
+	shown.Kernel = true
+	return shown, nil
+}
+
+// Unban lifts bans and returns once the kernel showed that they are gone.
+func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control.Ban, error) {
+	prefix, err := parsePrefix(req.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var lift enforce.State
+	var keys []ban.Key
+	for _, held := range state.Bans {
+		if held.Prefix == prefix || req.Covering && held.Prefix.Contains(prefix.Addr()) {
+			lift.Bans = append(lift.Bans, held)
+			keys = append(keys, held.Key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, refuse("%s is not banned; mefctl why %s says what is known", ban.Key{Prefix: prefix}, prefix.Addr())
+	}
+	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
+		return nil, err
+	}
+	lifted := d.book.show(lift)
+	lifted = slices.DeleteFunc(lifted, func(b control.Ban) bool { return !b.Kernel })
+	d.book.lift(keys)
+	now := time.Now()
+	err = d.do(ctx, func() {
+		for _, k := range keys {
+			d.tracker.Unbanned(k, now)
+		}
+	})
+	for _, b := range lifted {
+		d.records.add(control.Record{Time: now, Event: "unban", Rule: b.Rule, Prefix: b.Prefix, Ports: b.Ports, Class: b.Class,
+			Author: req.Author})
+	}
+	return lifted, err
+}
+
+// Follow streams records.
+func (d *daemon) Follow(ctx context.Context, emit func(control.Record) error) error {
+	return d.records.follow(ctx, emit)
+}
+
+// Stop ends the daemon.
+func (d *daemon) Stop(author string) {
+	d.log.Info("asked to stop", "by", author)
+	d.stop()
+}
+
+// Status says whether the host is protected.
+func (d *daemon) Status(ctx context.Context) (control.Status, error) {
+	s := control.Status{Mode: d.mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.cfg.Path}
+	state, heldErr := d.enforcer.Held(ctx)
+	if ctx.Err() != nil {
+		return s, ctx.Err()
+	}
+	s.Kernel = d.kernel(state, heldErr)
+	s.Bans = tallyBans(state)
+	s.Bans.Ever = d.book.total()
+	if err := d.do(ctx, func() { d.describe(&s) }); err != nil {
+		return s, err
+	}
+	d.judge(&s)
+	return s, nil
+}
+
+func (d *daemon) kernel(state enforce.State, err error) control.Kernel {
+	e := d.enforcer.Status()
+	k := control.Kernel{Backend: "nftables", Table: "table inet mefdaemon", Present: err == nil && e.Ready,
+		Elements: len(state.Bans), Repairs: e.Repairs}
+	if err != nil {
+		k.Problems = append(k.Problems, err.Error())
+	}
+	if e.Problem != "" {
+		k.Problems = append(k.Problems, e.Problem)
+	}
+	k.Matches = k.Present && len(k.Problems) == 0
+	return k
+}
+
+func tallyBans(state enforce.State) control.Tally {
+	var t control.Tally
+	for _, b := range state.Bans {
+		t.Total++
+		if b.Prefix.Addr().Is4() {
+			t.IPv4++
+		} else {
+			t.IPv6++
+		}
+		if b.Class == ban.Unverified {
+			t.Unverified++
+		}
+		if b.Until.IsZero() {
+			t.Permanent++
+		}
+	}
+	return t
+}
+
+// describe fills in what the engine knows. It runs on the engine's goroutine.
+func (d *daemon) describe(s *control.Status) {
+	for _, name := range slices.Sorted(maps.Keys(d.lives)) {
+		l, c := d.lives[name], d.rules[name]
+		s.Rules = append(s.Rules, control.Rule{Name: name, Service: l.rule.Service, Enabled: true, Action: l.rule.Action.String(),
+			Live: l.from.String(), Reason: l.reason, MaxRetry: l.rule.MaxRetry, FindTime: short(l.rule.FindTime),
+			BanTime: short(l.rule.BanTime), Ports: control.ShowPorts(l.rule.Ports),
+			Failures: c.failures, Probes: c.probes, Logins: c.logins, Bans: c.bans})
+	}
+	s.Sources = d.sources.status(d.engine)
+	st := d.tracker.Stats()
+	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
+}
+
+// judge says whether the host is protected, and what is missing if not.
+func (d *daemon) judge(s *control.Status) {
+	if d.cfg.Observe {
+		s.Missing = append(s.Missing, "mode=observe: bans are only said, not made; set mode=enforce in "+d.cfg.Path)
+	}
+	if !s.Kernel.Present {
+		s.Missing = append(s.Missing, s.Kernel.Table+" is not in the kernel")
+	}
+	s.Missing = append(s.Missing, s.Kernel.Problems...)
+	live := slices.ContainsFunc(s.Sources, func(src control.Source) bool { return src.State == "active" && len(src.Rules) > 0 })
+	if !live {
+		s.Missing = append(s.Missing, "no rule has a live source of log lines; see SOURCE and RULE below")
+	}
+	for _, src := range s.Sources {
+		if src.Lost > 0 {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %d lines were lost: too long, suppressed or cut off", src.Name, src.Lost))
+		}
+	}
+	s.Protected = len(s.Missing) == 0
+}
+
+// short is a duration as it is written in a rule: "10m", not "10m0s".
+func short(d time.Duration) string {
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
+		if d >= u.unit && d%u.unit == 0 {
+			return fmt.Sprintf("%d%s", d/u.unit, u.name)
+		}
+	}
+	return d.String()
+}
+
+func refuse(format string, args ...any) error {
+	return &control.Error{Message: fmt.Sprintf(format, args...)}
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if addr, addrErr := netip.ParseAddr(s); addrErr == nil && addr.Zone() == "" {
+		p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	if err != nil {
+		return netip.Prefix{}, refuse("%q is no address and no network", s)
+	}
+	return prefixset.Normalize(p), nil
+}

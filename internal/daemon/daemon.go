@@ -1,0 +1,146 @@
+// Package daemon wires the stages into mefdaemon: sources hand batches to the engine, the engine decides, the enforcer keeps
+// the kernel equal to what was decided, and the control socket answers.
+//
+//	source ──► engine (filter, track, decide) ──► enforcer ──► kernel
+//	                 │                                │
+//	                 └──────────► records ◄───────────┘ ──► event log, mefctl events
+//
+// Three goroutines hold all state: the engine's, the enforcer's, and each source its own. Requests from the control socket
+// run as functions on the engine's goroutine, so nothing is locked on the way of a line.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/decide"
+	"mef/internal/enforce"
+	"mef/internal/enforce/nftset"
+	"mef/internal/event"
+	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/track"
+)
+
+// Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
+// configuration says clear_bans_on_stop. It returns an error only if it could not begin.
+func Run(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger) error {
+	d, err := start(ctx, cfg, version, log)
+	if err != nil {
+		return err
+	}
+	ctx, d.stop = context.WithCancel(ctx)
+	defer d.stop()
+	g, ctx := errgroup.WithContext(ctx)
+	// The enforcer outlives the others by what it takes to lift the bans, if that is asked for.
+	enforcing, release := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return d.enforcer.Run(enforcing) })
+	g.Go(func() error {
+		defer release()
+		return d.run(ctx)
+	})
+	return g.Wait()
+}
+
+// A daemon is everything that Run holds together.
+type daemon struct {
+	*engine
+	version string
+	since   time.Time
+	sources *sources
+	stop    context.CancelFunc
+}
+
+// start builds everything without starting a goroutine.
+func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger) (*daemon, error) {
+	set, errs := filter.Compile(cfg.Rules, filter.WithUsers(host.UserID))
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	facts, err := host.Read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("facts about this host: %w", err)
+	}
+	var file *eventLog
+	if cfg.EventLog {
+		if file, err = openEventLog(cfg.EventLogPath); err != nil {
+			return nil, err
+		}
+	}
+	backend, err := nftset.New(log)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{
+		cfg:     cfg,
+		log:     log,
+		records: newRecords(log, file),
+		batches: make(chan *event.Batch, queuedBatches),
+		calls:   make(chan func()),
+		set:     set,
+		lives:   make(map[string]*live),
+		views:   make(map[string]*view),
+		limits:  decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
+		rules:   make(map[string]*ruleCount),
+	}
+	e.book = newBook(e.records)
+	e.know(facts)
+	e.tracker = track.New(track.Config{Rules: cfg.Rules, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
+		IPv6Prefix: cfg.IPv6Prefix, OnLink: e.facts.OnLink})
+	e.enforcer = enforce.New(backend, enforce.Options{
+		Allow:    e.reachable(),
+		OnResult: e.book.settle,
+		OnRepair: e.repaired,
+		Log:      log,
+	})
+	return &daemon{engine: e, version: version, since: time.Now()}, nil
+}
+
+// run starts sources and socket once the kernel is ready, and blocks until ctx is done.
+func (d *daemon) run(ctx context.Context) error {
+	listener, err := control.Listen(d.cfg.Paths.ControlSocket)
+	if err != nil {
+		return err
+	}
+	d.sources = newSources(ctx, d.engine)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.engine.run(ctx) })
+	g.Go(func() error { return d.sources.run(ctx) })
+	g.Go(func() error { return d.watchHost(ctx) })
+	g.Go(func() error { return control.Serve(ctx, listener, d) })
+	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", d.cfg.Paths.ControlSocket)
+	err = g.Wait()
+	if d.cfg.ClearOnStop {
+		clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if err := d.enforcer.Flush(clearing); err != nil {
+			d.log.Error("clear_bans_on_stop", "err", err)
+		}
+	}
+	return err
+}
+
+func (e *engine) mode() string {
+	if e.cfg.Observe {
+		return "observe"
+	}
+	return "enforce"
+}
+
+// repaired is told by the enforcer when something had to be put back.
+func (e *engine) repaired(r enforce.Repair) {
+	reason := fmt.Sprintf("%q had been changed by %q, put back in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
+	switch {
+	case r.Stopped:
+		reason = fmt.Sprintf("%q was changed three times within a minute by %q: not put back any more; mefctl status", r.Damaged, r.By)
+	case r.Err != nil:
+		reason = fmt.Sprintf("%q had been changed by %q and could not be put back: %v", r.Damaged, r.By, r.Err)
+	}
+	e.records.add(control.Record{Time: r.Time, Event: "repair", Reason: reason})
+}

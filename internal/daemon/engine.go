@@ -1,0 +1,209 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/decide"
+	"mef/internal/enforce"
+	"mef/internal/event"
+	"mef/internal/filter"
+	"mef/internal/source/journal"
+	"mef/internal/track"
+)
+
+// An engine turns batches into bans: it owns the filters, the tracker and what is decided. Everything in it belongs to the
+// goroutine of run; others hand it functions through calls.
+type engine struct {
+	cfg      *conf.Config
+	log      *slog.Logger
+	enforcer *enforce.Enforcer
+	records  *records
+	book     *book
+
+	batches chan *event.Batch
+	calls   chan func()
+
+	set     *filter.Set
+	lives   map[string]*live // by rule name
+	views   map[string]*view // by Batch.Source
+	tracker *track.Tracker
+	limits  decide.Config
+	facts   decide.Facts
+	rules   map[string]*ruleCount
+}
+
+// A view is what one source's lines are matched against.
+type view struct {
+	*filter.View
+	from    origin
+	matched uint64
+	lost    uint64
+	resume  string // how far the source has been dealt with
+}
+
+// ruleCount is what status says of a rule.
+type ruleCount struct{ failures, probes, logins, bans uint64 }
+
+// queuedBatches is how many batches may wait for the engine. When it is full the sources wait: files and the journal keep
+// their lines until they are read.
+const queuedBatches = 16
+
+// run deals with batches and calls until ctx is done.
+func (e *engine) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case call := <-e.calls:
+			call()
+		case b := <-e.batches:
+			if err := e.batch(ctx, b); err != nil {
+				return nil // the enforcer has ended: so do we
+			}
+		}
+	}
+}
+
+// do runs fn on the engine's goroutine and waits for it.
+func (e *engine) do(ctx context.Context, fn func()) error {
+	done := make(chan struct{})
+	select {
+	case e.calls <- func() { fn(); close(done) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// batch deals with one batch and releases it.
+func (e *engine) batch(ctx context.Context, b *event.Batch) error {
+	defer b.Release()
+	v := e.view(b.Source)
+	var m filter.Match
+	for i := range b.Lines {
+		line := &b.Lines[i]
+		if !v.Match(line, &m) {
+			continue
+		}
+		v.matched++
+		ev := m.Event(b, line)
+		if err := e.event(ctx, v.from, b.Source, &ev); err != nil {
+			return err
+		}
+	}
+	v.lost += uint64(b.Lost)
+	if b.Resume != "" {
+		v.resume = b.Resume
+	}
+	return nil
+}
+
+// view returns the view of a source, made when its first batch arrives.
+func (e *engine) view(source string) *view {
+	if v, ok := e.views[source]; ok {
+		return v
+	}
+	v := &view{from: inFiles}
+	if source == journal.Source {
+		v.from = inJournal
+		v.View = e.set.View(func(r *conf.Rule) bool { return r.Source != conf.SourceFile })
+	} else {
+		v.View = e.set.View(func(r *conf.Rule) bool { return reads(r, source) })
+	}
+	e.views[source] = v
+	return v
+}
+
+// reads reports whether path is one of the rule's files.
+func reads(r *conf.Rule, path string) bool {
+	if r.Source == conf.SourceJournal {
+		return false
+	}
+	for _, glob := range r.Files {
+		if ok, err := filepath.Match(glob, path); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
+
+// event counts one event and acts on what it amounts to.
+func (e *engine) event(ctx context.Context, from origin, source string, ev *event.Event) error {
+	l := e.lives[ev.Rule]
+	counts, moved := l.counts(from, ev)
+	if moved {
+		e.log.Info("a rule's lines come from another source now", "rule", ev.Rule, "from", from.String(), "reason", l.reason)
+		e.records.add(control.Record{Time: ev.Time, Event: "source", Rule: ev.Rule, Source: source, Reason: l.reason})
+	}
+	if !counts {
+		return nil
+	}
+	l.remember(ev)
+	e.count(ev)
+	tally := e.tracker.Observe(ev)
+	e.records.add(eventRecord(ev, &tally))
+	return e.act(ctx, ev, decide.Decide(&tally, e.limits, e.facts, ev.Time))
+}
+
+// act carries out a decision.
+func (e *engine) act(ctx context.Context, ev *event.Event, d decide.Decision) error {
+	switch d.Verdict {
+	case decide.Ban:
+		e.rules[ev.Rule].bans++
+		e.tracker.Banned(d.Ban)
+		return e.enforcer.Ban(ctx, d.Ban)
+	case decide.Observe, decide.Detect:
+		e.tracker.Detected(d.Ban)
+		e.records.add(banRecord("would-ban", d.Ban))
+	case decide.Refused:
+		e.records.add(control.Record{Time: ev.Time, Event: "refused", Rule: ev.Rule, Service: ev.Service,
+			Addr: ev.Addr.String(), Reason: d.Reason})
+	}
+	return nil
+}
+
+func (e *engine) count(ev *event.Event) {
+	c := e.rules[ev.Rule]
+	switch ev.Kind {
+	case event.Failure:
+		c.failures++
+	case event.Probe:
+		c.probes++
+	case event.Success:
+		c.logins++
+	}
+}
+
+func eventRecord(ev *event.Event, tally *event.Tally) control.Record {
+	rec := control.Record{Time: ev.Time, Event: ev.Kind.String(), Rule: ev.Rule, Service: ev.Service, Host: ev.Host,
+		User: ev.User, Count: ev.Count, Score: tally.Score}
+	if ev.Addr.IsValid() {
+		rec.Addr = ev.Addr.String()
+	}
+	return rec
+}
+
+func banRecord(kind string, b ban.Ban) control.Record {
+	return control.Record{Time: b.Start, Event: kind, Rule: b.Rule, Service: b.Service, Prefix: b.Key.Prefix.String(),
+		Ports: control.ShowPorts(b.Ports), Class: b.Class.String(), Until: end(b.Until), Reason: b.Reason,
+		Evidence: b.Evidence, Author: b.Author, Note: b.Note}
+}
+
+// end is a time in answers: null for never.
+func end(until time.Time) *time.Time {
+	if until.IsZero() {
+		return nil
+	}
+	return &until
+}

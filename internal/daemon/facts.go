@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+
+	"mef/internal/conf"
+	"mef/internal/host"
+	"mef/internal/prefixset"
+)
+
+// know takes in facts about the host.
+func (e *engine) know(f host.Facts) {
+	e.facts.Own = hosts(f.Addrs)
+	e.facts.OnLink = prefixset.New(f.OnLink...)
+	e.facts.Gateways = hosts(f.Gateways)
+	e.facts.Resolvers = hosts(f.Resolvers)
+	e.facts.Servers = hosts(f.DHCPServers)
+	e.facts.Allowed = entries(e.cfg.Whitelist)
+	e.facts.Proxies = listed(e.cfg.Proxies)
+}
+
+// reachable is what the kernel lets through ahead of every ban.
+func (e *engine) reachable() prefixset.Set {
+	f := e.facts
+	return f.Allowed.Union(f.Own).Union(f.Gateways).Union(f.Resolvers).Union(f.Servers)
+}
+
+// watchHost follows changes of the host's addresses, routes and resolvers.
+func (d *daemon) watchHost(ctx context.Context) error {
+	return host.Watch(ctx, func(f host.Facts) {
+		var allow prefixset.Set
+		err := d.do(ctx, func() {
+			d.know(f)
+			d.tracker.SetOnLink(d.facts.OnLink)
+			allow = d.reachable()
+		})
+		if err == nil {
+			err = d.enforcer.Allow(ctx, allow)
+		}
+		if err != nil && ctx.Err() == nil {
+			d.log.Error("allow this host's own addresses", "err", err)
+		}
+	})
+}
+
+// entries returns the addresses of list entries. Names are not resolved here.
+func entries(list []conf.Entry) prefixset.Set {
+	var prefixes []netip.Prefix
+	for _, entry := range list {
+		if p, ok := entry.Prefixes(); ok {
+			prefixes = append(prefixes, p...)
+		}
+	}
+	return prefixset.New(prefixes...)
+}
+
+// listed returns the addresses of a checked list of addresses and prefixes.
+func listed(list []string) prefixset.Set {
+	asEntries := make([]conf.Entry, len(list))
+	for i, text := range list {
+		asEntries[i].Text = text
+	}
+	return entries(asEntries)
+}
+
+func hosts(addrs []netip.Addr) prefixset.Set {
+	prefixes := make([]netip.Prefix, len(addrs))
+	for i, a := range addrs {
+		a = a.Unmap().WithZone("")
+		prefixes[i] = netip.PrefixFrom(a, a.BitLen())
+	}
+	return prefixset.New(prefixes...)
+}

@@ -1,0 +1,24 @@
+package filter
+
+import "mef/internal/event"
+
+// Covers reports whether the rule of that name is about a program. It answers where a service logs, not what a line says.
+func (s *Set) Covers(rule, program string) bool {
+	r := s.rule(rule)
+	return r != nil && r.covers([]byte(program))
+}
+
+// Believes reports whether the rule of that name is about the entry's program and believes the entry.
+func (s *Set) Believes(rule string, e *event.Entry) bool {
+	r := s.rule(rule)
+	return r != nil && r.covers(e.Identifier) && r.trusts(e)
+}
+
+func (s *Set) rule(name string) *rule {
+	for _, r := range s.rules {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+// Package offline wires the stages that need no kernel and no daemon: the very same rules and filters over lines of a file.
+//
+// It serves mefctl match, config check and everything else an operator wants to know before anything is banned.
+package offline
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"mef/internal/conf"
+	"mef/internal/event"
+	"mef/internal/filter"
+)
+
+// ErrUnknownService is wrapped by the error for a service that no rule covers.
+var ErrUnknownService = errors.New("unknown service")
+
+// Check reads the configuration at path and everything it names, compiles the rules, and returns every mistake. cfg is nil
+// if mef.conf itself could not be read; err is for what is no mistake in a file.
+func Check(path string) (cfg *conf.Config, mistakes conf.Errors, err error) {
+	cfg, err = conf.Load(path, filter.Shipped())
+	if err != nil && !errors.As(err, &mistakes) {
+		return cfg, nil, err
+	}
+	if cfg != nil {
+		_, errs := filter.Compile(cfg.Rules)
+		mistakes = append(mistakes, errs...)
+	}
+	return cfg, mistakes, nil
+}
+
+// A Matcher runs lines through rules.
+type Matcher struct {
+	view *filter.View
+}
+
+// ForService returns a Matcher with the rules of one service, or with all enabled rules if service is empty.
+func ForService(rules []conf.Rule, service string) (*Matcher, error) {
+	if service != "" {
+		rules = slices.Clone(rules)
+		rules = slices.DeleteFunc(rules, func(r conf.Rule) bool { return r.Service != service && r.Name != service })
+		if len(rules) == 0 {
+			return nil, fmt.Errorf("%w %q", ErrUnknownService, service)
+		}
+	}
+	return newMatcher(rules)
+}
+
+// ForRule returns a Matcher with the one rule of a file.
+func ForRule(path string) (*Matcher, error) {
+	rule, err := conf.LoadRule(path)
+	if err != nil {
+		return nil, err
+	}
+	return newMatcher([]conf.Rule{rule})
+}
+
+func newMatcher(rules []conf.Rule) (*Matcher, error) {
+	set, errs := filter.Compile(rules)
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return &Matcher{set.View(func(r *conf.Rule) bool { return r.Enabled })}, nil
+}
+
+// Services returns the names that ForService knows, sorted.
+func Services(rules []conf.Rule) []string {
+	var names []string
+	for _, r := range rules {
+		names = append(names, r.Service)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+const (
+	readSize = 256 << 10
+	// maxLine bounds a line; what is longer is cut off there and matched as far as it goes. The daemon's sources do the same.
+	maxLine = 64 << 10
+)
+
+// Run calls emit for every line of r in order, n from 1. m is nil if nothing matched, and valid only during the call. Lines
+// may hold any bytes; the last one needs no line end.
+func (x *Matcher) Run(r io.Reader, emit func(n int, m *filter.Match) error) error {
+	buf := make([]byte, 0, readSize)
+	var line event.Line
+	var m filter.Match
+	n := 0
+	one := func(text []byte) error {
+		n++
+		line.Text = bytes.TrimSuffix(text[:min(len(text), maxLine)], []byte{'\r'})
+		line.Offset = uint64(n)
+		if x.view.Match(&line, &m) {
+			return emit(n, &m)
+		}
+		return emit(n, nil)
+	}
+	skipping := false // the rest of a line that was longer than the buffer
+	for {
+		got, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+got]
+		rest := buf
+		for {
+			i := bytes.IndexByte(rest, '\n')
+			if i < 0 {
+				break
+			}
+			if !skipping {
+				if err := one(rest[:i]); err != nil {
+					return err
+				}
+			}
+			skipping, rest = false, rest[i+1:]
+		}
+		if len(rest) == cap(buf) {
+			if !skipping {
+				if err := one(rest); err != nil {
+					return err
+				}
+			}
+			skipping, rest = true, nil
+		}
+		buf = buf[:copy(buf[:cap(buf)], rest)]
+		if err == io.EOF {
+			if len(buf) > 0 && !skipping {
+				return one(buf)
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read lines: %w", err)
+		}
+	}
+}
+
+// A Summary counts what Run saw.
+type Summary struct {
+	Lines   int              `json:"lines"`
+	Matched int              `json:"matched"`
+	Rules   map[string]Kinds `json:"rules"`
+	Sources int              `json:"sources"` // distinct addresses with a failure or a probe
+}
+
+// Kinds counts events of one rule by kind.
+type Kinds struct {
+	Failures int `json:"failures"`
+	Probes   int `json:"probes"`
+	Logins   int `json:"logins"`
+}
+
+// Summarize runs r through the rules and counts. It is the way to time the engine.
+func (x *Matcher) Summarize(r io.Reader) (Summary, error) {
+	s := Summary{Rules: make(map[string]Kinds)}
+	kinds := make(map[*conf.Rule]*Kinds)
+	seen := make(map[netip.Addr]struct{})
+	err := x.Run(r, func(n int, m *filter.Match) error {
+		s.Lines = n
+		if m == nil {
+			return nil
+		}
+		s.Matched++
+		k := kinds[m.Rule]
+		if k == nil {
+			k = new(Kinds)
+			kinds[m.Rule] = k
+		}
+		switch m.Kind {
+		case event.Failure:
+			k.Failures++
+		case event.Probe:
+			k.Probes++
+		case event.Success:
+			k.Logins++
+		}
+		if m.Kind != event.Success && m.Addr.IsValid() {
+			seen[m.Addr] = struct{}{}
+		}
+		return nil
+	})
+	for rule, k := range kinds {
+		s.Rules[rule.Name] = *k
+	}
+	s.Sources = len(seen)
+	return s, err
+}
