@@ -20,7 +20,7 @@ const DefaultStateDir = "/var/lib/mef"
 // Why keys of MEF 1.0 do not do what they did there.
 const (
 	noticePlacement = "accepted and ignored, the table is always inet mefdaemon"
-	noticeNFLOG     = "accepted without effect, the kernel itself finds the scans and tells them by NFLOG"
+	noticeNFLOG     = "accepted without effect, packets are watched in the kernel, which tells what it saw by NFLOG"
 	noticeMetrics   = "accepted without effect, mefctl status has the numbers"
 	noticeScan      = "port scan detection is not built yet: ignored"
 	noticeFlood     = "the flood guard is not built yet: ignored"

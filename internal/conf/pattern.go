@@ -45,6 +45,11 @@ func patterns(address bool, field func(*Rule) *[]Pattern) form[draft] {
 		if address && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
 			return &fault{0, "no address in " + quote(s.value), "write <HOST> or (?P<ip>...) where the address stands"}
 		}
+		for i, name := range names {
+			if name != "" && slices.Index(names, name) < i {
+				return &fault{0, "group " + quote(name) + " is there twice", "write two patterns"}
+			}
+		}
 		d.noticeGroups(s, names)
 		list := field(&d.Rule)
 		*list = append(*list, Pattern{Text: expanded, Pos: s.pos, Shipped: d.shipped})
@@ -85,8 +90,11 @@ func explain(text string, err error) *fault {
 	f := &fault{0, "no regular expression: " + err.Error(), ""}
 	var at *syntax.Error
 	if errors.As(err, &at) {
-		f.msg = fmt.Sprintf("no regular expression: %s %s", at.Code, quote(at.Expr))
-		f.offset = max(0, strings.Index(text, at.Expr))
+		f.msg = "no regular expression: " + string(at.Code)
+		if i := strings.Index(text, at.Expr); i >= 0 { // else <HOST> is in it
+			f.offset = i
+			f.msg += " " + quote(at.Expr)
+		}
 	}
 	for _, other := range []struct{ mark, hint string }{
 		{"(?=", "there is no lookahead: write what follows as part of the pattern"},
@@ -101,14 +109,14 @@ func explain(text string, err error) *fault {
 	} {
 		if i := strings.Index(text, other.mark); i >= 0 {
 			f.offset, f.hint = i, other.hint
+			if at != nil {
+				f.msg = "no regular expression: " + string(at.Code) + " " + quote(other.mark)
+			}
 			return f
 		}
 	}
 	if at != nil && len(at.Expr) == 2 && at.Expr[0] == '\\' && at.Expr[1] >= '1' && at.Expr[1] <= '9' {
 		f.hint = "there are no references back to a group: repeat its expression"
-	}
-	if at != nil && strings.Contains(at.Expr, "P<ip>") && strings.Count(Expand(text), "P<ip>") > 1 {
-		f.hint = "there can be one address: write two patterns"
 	}
 	return f
 }

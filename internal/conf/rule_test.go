@@ -1,0 +1,248 @@
+package conf
+
+import (
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// parse reads a rule behind the line [rule] and returns what the operator sees.
+func parse(text string, base *Rule) (Rule, string) {
+	rule, notices, errs := ParseRule("shop.conf", []byte("[rule]\n"+text+"\n"), base)
+	if err := errs.Err(); err != nil {
+		return rule, err.Error()
+	}
+	var out []string
+	for _, n := range notices {
+		out = append(out, n.Pos.String()+": "+n.Text)
+	}
+	return rule, strings.Join(out, "\n")
+}
+
+func TestRuleDefaults(t *testing.T) {
+	got, said := parse("failregex=^no <HOST>$", nil)
+	if said != "" {
+		t.Fatal(said)
+	}
+	want := Rule{
+		Name: "shop", Service: "shop", Enabled: true, Pos: Pos{"shop.conf", 1, 1},
+		Fail:     []Pattern{{Text: "^no " + HostPattern + "$", Pos: Pos{"shop.conf", 2, 11}}},
+		MaxRetry: 5, FindTime: 10 * time.Minute, BanTime: 10 * time.Minute, Escalation: Escalation{Window: day},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRuleKeys(t *testing.T) {
+	got, said := parse(`enabled=false
+name=shop-login
+service=shop
+source=file
+programs=shop, shop/*
+units=shop,web@1.service,shop-*
+uids=shop,1001
+files=/var/log/shop/*.log
+files=/srv/a.log, /srv/b.log
+failregex=^refused <USER> from <HOST>$
+failregex=^no # <ADDR>
+echoregex=^again <HOST>$
+proberegex=^hello <HOST>$
+okregex=^welcome <HOST>$
+orphanregex=^refused <USER>$
+peerregex=^connect from <HOST>$
+ignoreregex=^refused monitor
+ignoreregex=
+maxretry=3
+findtime=1h
+bantime=2d
+weight=20
+transport=udp
+ports=443,80
+action=detect
+escalation_enabled=true
+escalation_window=48h
+permanent_threshold=7
+backend=nftables`, nil)
+	if said != "" {
+		t.Fatal(said)
+	}
+	pattern := func(text string, line, col int) []Pattern {
+		return []Pattern{{Text: Expand(text), Pos: Pos{"shop.conf", line, col}}}
+	}
+	want := Rule{
+		Name: "shop-login", Service: "shop", Pos: Pos{"shop.conf", 1, 1}, Source: SourceFile,
+		Programs: []string{"shop", "shop/*"}, Units: []string{"shop.service", "web@1.service", "shop-*"}, UIDs: []string{"shop", "1001"},
+		Files: []string{"/var/log/shop/*.log", "/srv/a.log", "/srv/b.log"},
+		Fail:  slices.Concat(pattern("^refused <USER> from <HOST>$", 11, 11), pattern("^no # <ADDR>", 12, 11)),
+		Echo:  pattern("^again <HOST>$", 13, 11), Probe: pattern("^hello <HOST>$", 14, 12), OK: pattern("^welcome <HOST>$", 15, 9),
+		Orphan: pattern("^refused <USER>$", 16, 13), Peer: pattern("^connect from <HOST>$", 17, 11), Ignore: pattern("^refused monitor", 18, 13),
+		MaxRetry: 3, FindTime: time.Hour, BanTime: 2 * day, Weight: 20, UDP: true, Ports: "80,443", Action: ActionDetect,
+		Escalation: Escalation{true, 2 * day, 7},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Each mistake in a rule, behind the line [rule] of shop.conf.
+func TestRuleErrors(t *testing.T) {
+	const fail = "failregex=^no <HOST>$\n"
+	for name, tt := range map[string]struct{ text, want string }{
+		"unknown key":         {fail + "fialregex=^no", `3:1: unknown key "fialregex"; did you mean "failregex"?`},
+		"maxretry":            {fail + "maxretry=1001", `3:10: maxretry: wrong value "1001"; write a number from 1 to 1000`},
+		"findtime":            {fail + "findtime=31d", `3:10: findtime: wrong value "31d"; write a duration from 1s to 30d such as 90, 10m or 7d`},
+		"permanent at once":   {fail + "bantime=-1", `3:9: bantime: wrong value "-1"; write a duration from 1s to 365d such as 90, 10m or 7d`},
+		"action":              {fail + "action=bann", `3:8: action: wrong value "bann"; did you mean "ban"?`},
+		"source":              {fail + "source=ipset:x", `3:8: source: wrong value "ipset:x"; write auto or journal or file`},
+		"name":                {fail + "name=my shop", `3:6: name: wrong value "my shop"; write a name of letters, digits, and . _ - up to 64 characters`},
+		"program":             {fail + "programs=shop,*shop", `3:15: programs: wrong value "*shop"; write names of programs such as sshd, postfix/* or *, with commas`},
+		"relative file":       {fail + "files=/var/log/a.log,b.log", `3:22: files: wrong value "b.log"; write absolute paths, with commas, in which * ? and [ ] are wildcards`},
+		"bad glob":            {fail + "files=/var/log/[a.log", `3:7: files: wrong value "/var/log/[a.log"; write absolute paths, with commas, in which * ? and [ ] are wildcards`},
+		"file without files":  {fail + "source=file", `3:8: source=file without files; add files=`},
+		"no pattern":          {"okregex=^yes <HOST>$", `1:1: rule "shop" has no pattern, and none of that name is shipped; add failregex= or proberegex=`},
+		"empty pattern":       {"failregex=", `1:1: rule "shop" has no pattern, and none of that name is shipped; add failregex= or proberegex=`},
+		"no address":          {"failregex=^no (?P<adr>.*)$", `2:11: failregex: no address in "^no (?P<adr>.*)$"; write <HOST> or (?P<ip>...) where the address stands`},
+		"unnamed group":       {fail + "okregex=^yes (.*)$", `3:9: okregex: no address in "^yes (.*)$"; write <HOST> or (?P<ip>...) where the address stands`},
+		"lookahead":           {"failregex=^no (?=x)<HOST>$", `2:15: failregex: no regular expression: invalid or unsupported Perl syntax "(?="; there is no lookahead: write what follows as part of the pattern`},
+		"negative lookahead":  {"failregex=^no (?!x)<HOST>$", `2:15: failregex: no regular expression: invalid or unsupported Perl syntax "(?!"; there is no lookahead: put what must not match into ignoreregex`},
+		"lookbehind":          {"failregex=^no (?<=x)<HOST>$", `2:15: failregex: no regular expression: invalid named capture "(?<="; there is no lookbehind: write what comes before as part of the pattern`},
+		"negative lookbehind": {"failregex=^no (?<!x)<HOST>$", `2:15: failregex: no regular expression: invalid named capture "(?<!"; there is no lookbehind: put what must not match into ignoreregex`},
+		"back reference":      {`failregex=^no (a|b) <HOST> \1$`, `2:28: failregex: no regular expression: invalid escape sequence "\\1"; there are no references back to a group: repeat its expression`},
+		"possessive":          {`failregex=^no a++ <HOST>$`, `2:16: failregex: no regular expression: invalid nested repetition operator "++"; there are no possessive repetitions, and no need of them: leave out the last +`},
+		"atomic group":        {`failregex=^no (?>a) <HOST>$`, `2:15: failregex: no regular expression: invalid or unsupported Perl syntax "(?>"; there are no atomic groups, and no need of them: write (?:`},
+		"unclosed":            {`failregex=^no (a <HOST>$`, `2:11: failregex: no regular expression: missing closing )`},
+		"bad class":           {`failregex=^no [z-a] <HOST>$`, `2:16: failregex: no regular expression: invalid character class range "z-a"`},
+		"two addresses":       {`failregex=^no (?:from <HOST>|by <HOST>)$`, `2:11: failregex: group "ip" is there twice; write two patterns`},
+		"words of fail2ban":   {`failregex=^no <F-USER>\S+</F-USER> <HOST>$`, `2:15: failregex: "<F-USER>" means nothing here; there are <HOST>, <ADDR> and <USER>, else write the expression out`},
+		"too many repeats":    {`failregex=^no a{1001} <HOST>$`, `2:16: failregex: no regular expression: invalid repeat count "{1001}"`},
+		"other section":       {fail + "[rules]\nmaxretry=1", `3:1: unknown section "rules"; did you mean "rule"?`},
+		"detection":           {fail + "[detection]\nfailregex=x", `3:1: unknown section "detection"; there is [rule]`},
+		"webscan":             {"engine=webscan\n[thresholds]\nrule_1_staus_code=200\n[webscan]\nwindows=1m,2", `4:1: unknown key "rule_1_staus_code"; did you mean "rule_N_status_code"?`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, got := parse(tt.text, nil)
+			if want := "shop.conf:" + tt.want; got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+func TestRuleNotices(t *testing.T) {
+	for name, tt := range map[string]struct{ text, want string }{
+		"group":   {"failregex=^no (?P<usr>\\d+) <HOST>$", `shop.conf:2:11: failregex: group "usr" means nothing; did you mean "user"?`},
+		"header":  {`failregex=^\w+ shop\[\d+\]: no <HOST>$`, `shop.conf:2:11: failregex refused: it begins with free text, so a client can send a text that looks like the rest of the message; begin it with ^ and the message's first words` + "\n" + `shop.conf:1:1: rule "shop" is disabled: no pattern of it is left`},
+		"program": {`failregex=^shop\[\d+\]: no <HOST>$`, `shop.conf:2:11: failregex: a message has no date, program and process ID in front of it, so this may match nothing; name the program in programs=`},
+		"date":    {`failregex=^\d{4}-\d\d-\d\d no <HOST>$`, `shop.conf:2:11: failregex: a message has no date, program and process ID in front of it, so this may match nothing; name the program in programs=`},
+		"all is well, and one pattern is refused": {"failregex=^no <HOST>$\nfailregex=no <HOST>",
+			`shop.conf:3:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words`},
+		"disabled anyway": {"enabled=false\nfailregex=no <HOST>",
+			`shop.conf:3:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rule, got := parse(tt.text, nil)
+			if got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+			if left := len(rule.Fail); rule.Enabled != (left > 0) {
+				t.Errorf("enabled %v with %d patterns", rule.Enabled, left)
+			}
+		})
+	}
+}
+
+func TestOverrideChangesOnlyWhatItSets(t *testing.T) {
+	shipped, err := ShippedRules(os.DirFS("testdata/shipped"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := shipped[0]
+	before := clone(base)
+	got, said := parse("name=sshd\nmaxretry=2\nfiles=/a.log\nfiles=/b.log\nfailregex=^also <HOST>$\nokregex=^yes <HOST>$", &base)
+	if said != "" {
+		t.Fatal(said)
+	}
+	want := clone(before)
+	want.Pos = Pos{"shop.conf", 1, 1}
+	want.MaxRetry = 2
+	want.Files = []string{"/a.log", "/b.log"}
+	want.Fail = append(want.Fail, Pattern{Text: Expand("^also <HOST>$"), Pos: Pos{"shop.conf", 6, 11}})
+	want.OK = append(want.OK, Pattern{Text: Expand("^yes <HOST>$"), Pos: Pos{"shop.conf", 7, 9}})
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before, base); diff != "" {
+		t.Errorf("the shipped rule itself has changed:\n%s", diff)
+	}
+}
+
+func TestOverrideCanDisable(t *testing.T) {
+	cfg, said := load(t, map[string]string{"rules.d/sshd.conf": "[rule]\nenabled=false\n"})
+	if cfg == nil {
+		t.Fatal(said)
+	}
+	if sshd := ruleNamed(t, cfg, "sshd"); sshd.Enabled || len(sshd.Fail) != 1 {
+		t.Errorf("sshd %+v", sshd)
+	}
+}
+
+// The name counts, not the file's.
+func TestOverrideByName(t *testing.T) {
+	cfg, said := load(t, map[string]string{"rules.d/10-ssh.conf": "[rule]\nname=sshd\nmaxretry=2\n"})
+	if cfg == nil {
+		t.Fatal(said)
+	}
+	if sshd := ruleNamed(t, cfg, "sshd"); sshd.MaxRetry != 2 || len(cfg.Rules) != 2 {
+		t.Errorf("rules %+v", cfg.Rules)
+	}
+}
+
+func TestLoadRuleRefusesSteerablePatterns(t *testing.T) {
+	dir := tree(t, map[string]string{"good.conf": "[rule]\nfailregex=^no <HOST>$\n", "bad.conf": "[rule]\nfailregex=no <HOST>\nmaxretry=x\n"})
+	rule, err := LoadRule(dir + "/good.conf")
+	if err != nil || rule.Name != "good" || rule.BanTime != 10*time.Minute {
+		t.Errorf("%+v, %v", rule, err)
+	}
+	_, err = LoadRule(dir + "/bad.conf")
+	want := `bad.conf:2:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words
+bad.conf:3:10: maxretry: wrong value "x"; write a number from 1 to 1000`
+	if err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if _, err := LoadRule(dir + "/none.conf"); err == nil || !strings.HasSuffix(err.Error(), "none.conf: no such file or directory") {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestHostPattern(t *testing.T) {
+	re := regexp.MustCompile("^from " + HostPattern + ", port")
+	for in, want := range map[string]string{
+		"192.0.2.7":          "192.0.2.7",
+		"[192.0.2.7]":        "192.0.2.7",
+		"2001:DB8::1":        "2001:db8::1",
+		"[2001:db8::1]":      "2001:db8::1",
+		"::ffff:192.0.2.7":   "::ffff:192.0.2.7",
+		"[::ffff:192.0.2.7]": "::ffff:192.0.2.7",
+		"fe80::1%eth0.100":   "fe80::1%eth0.100",
+		"[fe80::1%br-lan]":   "fe80::1%br-lan",
+		"host.example.org":   "",
+	} {
+		t.Run(in, func(t *testing.T) {
+			got := ""
+			if m := re.FindStringSubmatch("from " + in + ", port"); m != nil {
+				got = netip.MustParseAddr(m[re.SubexpIndex("ip")]).String()
+			}
+			if got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
