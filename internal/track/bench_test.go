@@ -1,0 +1,90 @@
+package track
+
+import (
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/event"
+)
+
+func address(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 7})
+}
+
+func BenchmarkObserve(b *testing.B) {
+	for name, sources := range map[string]int{"1source": 1, "10000sources": 10_000, "endless": 1 << 24} {
+		b.Run(name, func(b *testing.B) {
+			tr := New(testConfig())
+			ev := line{0, "fail", "root", "1234", 0}.event("sshd", "192.0.2.7")
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				ev.Time = ev.Time.Add(time.Millisecond)
+				ev.Addr = address(i % sources)
+				if tally := tr.Observe(ev); tally.Attempts > event.Whole(5) {
+					b.Fatal("more attempts than the limit needs")
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkChanges(b *testing.B) {
+	tr := New(testConfig())
+	ev := line{0, "fail", "root", "1234", 0}.event("sshd", "192.0.2.7")
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range 10_000 {
+			ev.Addr = address(i)
+			tr.Observe(ev)
+		}
+		if len(tr.Changes()) < 10_000 {
+			b.Fatal("too few changes")
+		}
+	}
+}
+
+// BenchmarkMemory tells what 100,000 tracked sources cost: bytes on the heap each, and the resident memory of this process.
+func BenchmarkMemory(b *testing.B) {
+	for name, each := range map[string]int{"1attempt": 1, "4attempts": 4} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				tr := New(testConfig())
+				for i := range defaultSources * each {
+					ev := line{float64(i) / 1e4, "fail", "user" + strconv.Itoa(i%1000), "1234", 0}.event("sshd", "192.0.2.7")
+					ev.Addr = address(i % defaultSources)
+					ev.Line = strings.Repeat("x", 120)
+					tr.Observe(ev)
+				}
+				b.ReportMetric(float64(heap()-before)/defaultSources, "B/source")
+				b.ReportMetric(resident(b), "MB-RSS")
+				runtime.KeepAlive(tr)
+			}
+		})
+	}
+}
+
+func heap() uint64 {
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func resident(b *testing.B) float64 {
+	status, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Skip(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(status))[1])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return float64(pages*os.Getpagesize()) / 1e6
+}

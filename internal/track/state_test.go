@@ -1,0 +1,146 @@
+package track
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+)
+
+// apply keeps records as a store does.
+func apply(disk map[string][]byte, records []Record) {
+	for _, r := range records {
+		if r.Value == nil {
+			delete(disk, string(r.Key))
+		} else {
+			disk[string(r.Key)] = r.Value
+		}
+	}
+}
+
+func entries(disk map[string][]byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(k, v []byte) bool) {
+		for _, k := range slices.Sorted(maps.Keys(disk)) {
+			if !yield([]byte(k), disk[k]) {
+				return
+			}
+		}
+	}
+}
+
+// busy makes a tracker with something of everything in it.
+func busy(cfg Config) *Tracker {
+	tr := New(cfg)
+	tr.Observe(line{0, "ok", "alice", "", 0}.event("sshd", "192.0.2.1"))
+	for i := range 40 {
+		tr.Observe(line{float64(i), "fail", "root", "s", 0}.event("sshd", fmt.Sprintf("203.0.113.%d", i)))
+		tr.Observe(line{float64(i), "fail", fmt.Sprint(i), "", 0}.event("dovecot", fmt.Sprintf("2001:db8::%x:0:0:0:1", i)))
+	}
+	p := netip.MustParsePrefix("203.0.113.7/32")
+	tr.Banned(ban.Ban{Key: ban.Key{Prefix: p}, Rule: "patient", ID: "x", Start: start.Add(time.Minute), Until: start.Add(time.Hour)})
+	return tr
+}
+
+func TestStateSurvives(t *testing.T) {
+	cfg := testConfig()
+	cfg.Seed = 4711
+	tr, disk := busy(cfg), map[string][]byte{}
+	apply(disk, tr.Changes())
+	if again := tr.Changes(); len(again) != 0 {
+		t.Errorf("%d changes though nothing happened", len(again))
+	}
+	cfg.Seed = 1 // that of the state holds
+	restored := New(cfg)
+	if err := restored.Import(entries(disk)); err != nil {
+		t.Fatal(err)
+	}
+	if again := restored.Changes(); len(again) != 0 {
+		t.Errorf("%d changes just after the import", len(again))
+	}
+	at := start.Add(5 * time.Minute)
+	for _, addr := range []string{"192.0.2.1", "203.0.113.7", "203.0.113.8", "2001:db8::7:0:0:0:1"} {
+		want, got := tr.Explain(netip.MustParseAddr(addr), at), restored.Explain(netip.MustParseAddr(addr), at)
+		want.InForce, got.InForce = nil, nil // told by their keeper
+		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+			t.Errorf("%s after the import\n\t%+v\nwant\n\t%+v", addr, got, want)
+		}
+	}
+	next := line{60, "fail", "root", "", 0}.event("sshd", "203.0.113.200")
+	if want, got := tr.Observe(next), restored.Observe(next); got.Limit != want.Limit || got.Surge != want.Surge || got.Limit != tightLimit {
+		t.Errorf("limit %d, %+v, want %d, %+v", got.Limit, got.Surge, want.Limit, want.Surge)
+	}
+}
+
+// What a store holds never outgrows what the tracker holds.
+func TestStateForgets(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxSources, cfg.MaxHistory, cfg.Known.Total = 50, 5, 7
+	tr, disk := New(cfg), map[string][]byte{}
+	for i := range 500 {
+		addr := fmt.Sprintf("10.0.%d.%d", i/250, i%250)
+		tr.Observe(line{float64(i), "fail", "root", "", 0}.event("sshd", addr))
+		tr.Observe(line{float64(i), "ok", fmt.Sprint(i), "", 0}.event("sshd", addr))
+		at := start.Add(time.Duration(i) * time.Second)
+		tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix(addr + "/32")}, Rule: "sshd", ID: addr, Start: at, Until: at.Add(1)})
+		if i%3 == 0 {
+			apply(disk, tr.Changes())
+		}
+	}
+	apply(disk, tr.Changes())
+	kinds := map[byte]int{}
+	for k := range disk {
+		kinds[k[0]]++
+	}
+	if kinds[kindSource] != 50 || kinds[kindHistory] != 5 || kinds[kindLogin] != 7 {
+		t.Errorf("stored %d sources, %d bans, %d logins; want 50, 5, 7", kinds[kindSource], kinds[kindHistory], kinds[kindLogin])
+	}
+}
+
+// A damaged store costs what is damaged, and nothing else.
+func TestDamagedState(t *testing.T) {
+	disk := map[string][]byte{}
+	apply(disk, busy(testConfig()).Changes())
+	tried := map[byte]bool{}
+	for k, v := range disk {
+		if tried[k[0]] {
+			continue
+		}
+		tried[k[0]] = true
+		for cut := range v {
+			tr := New(testConfig())
+			damaged := maps.Clone(disk)
+			damaged[k] = v[:cut]
+			err := tr.Import(entries(damaged))
+			if err != nil && !errors.Is(err, errState) || err == nil && cut == 0 {
+				t.Errorf("%q cut to %d bytes: error %v", k, cut, err)
+			}
+			if n := tr.Stats().Sources; n < 79 {
+				t.Errorf("%q cut to %d bytes: %d sources left of 80", k, cut, n)
+			}
+		}
+	}
+	if len(tried) != 6 {
+		t.Errorf("tried %d kinds of record, want 6", len(tried))
+	}
+}
+
+func FuzzImport(f *testing.F) {
+	for _, r := range busy(testConfig()).Changes() {
+		f.Add(r.Key, r.Value)
+	}
+	f.Fuzz(func(t *testing.T, k, v []byte) {
+		tr := New(testConfig())
+		_ = tr.Import(func(yield func(k, v []byte) bool) { yield(k, v) })
+		for i := range 5 {
+			tr.Observe(line{float64(i), "fail", "root", "", 0}.event("sshd", "203.0.113.7"))
+		}
+		tr.Explain(netip.MustParseAddr("203.0.113.7"), start.Add(time.Hour))
+		tr.Changes()
+	})
+}

@@ -1,0 +1,378 @@
+package track
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/event"
+	"mef/internal/prefixset"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func testConfig() Config {
+	rule := func(name string, maxRetry int) conf.Rule {
+		return conf.Rule{Name: name, Service: name, MaxRetry: maxRetry, FindTime: 10 * time.Minute}
+	}
+	return Config{
+		Rules:   []conf.Rule{rule("dovecot", 5), rule("patient", 20), rule("sshd", 5)},
+		Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100},
+		Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3},
+		History: 30 * 24 * time.Hour,
+	}
+}
+
+// line is an event told in short: at so many seconds, kind, user and session.
+type line struct {
+	at      float64
+	kind    string // fail, echo, probe, ok
+	user    string
+	session string
+	count   int
+}
+
+func (l line) event(rule, addr string) *event.Event {
+	ev := &event.Event{
+		Time: start.Add(time.Duration(l.at * float64(time.Second))), Rule: rule, Service: rule,
+		Addr: netip.MustParseAddr(addr), User: l.user, Session: l.session, Count: max(1, l.count), Verified: true,
+		Kind: event.Failure, Line: fmt.Sprintf("%s of %s at %gs", l.kind, l.user, l.at),
+	}
+	switch l.kind {
+	case "echo":
+		ev.Echo = true
+	case "probe":
+		ev.Kind = event.Probe
+	case "ok":
+		ev.Kind = event.Success
+	}
+	return ev
+}
+
+// Each case is a story of one address at sshd, and what counts at its end.
+func TestWhatCounts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lines    []line
+		attempts string
+		points   int
+	}{
+		"a failure":                   {[]line{{0, "fail", "a", "1", 0}}, "1", 10},
+		"a line of three":             {[]line{{0, "fail", "a", "1", 3}}, "3", 30},
+		"a line of very many":         {[]line{{0, "fail", "a", "1", 9999}}, "5", 1000},
+		"a probe":                     {[]line{{0, "probe", "", "1", 0}}, "0", 3},
+		"an echo alone":               {[]line{{0, "echo", "a", "1", 0}}, "1", 10},
+		"an echo of many counts one":  {[]line{{0, "echo", "a", "1", 3}}, "1", 10},
+		"echo, line":                  {[]line{{0, "echo", "a", "1", 0}, {1, "fail", "a", "1", 0}}, "1", 10},
+		"line, echo":                  {[]line{{0, "fail", "a", "1", 0}, {1, "echo", "a", "1", 0}}, "1", 10},
+		"echo, line of three":         {[]line{{0, "echo", "a", "1", 0}, {1, "fail", "a", "1", 3}}, "3", 30},
+		"two echoes":                  {[]line{{0, "echo", "a", "1", 0}, {1, "echo", "a", "1", 0}}, "1", 10},
+		"an echo is absorbed once":    {[]line{{0, "echo", "a", "1", 0}, {1, "fail", "a", "1", 0}, {2, "fail", "a", "1", 0}}, "2", 20},
+		"echoes of two sessions":      {[]line{{0, "echo", "a", "1", 0}, {1, "echo", "a", "2", 0}}, "2", 20},
+		"sessions interleaved":        {[]line{{0, "echo", "a", "1", 0}, {1, "echo", "a", "2", 0}, {2, "fail", "a", "1", 0}, {3, "fail", "a", "2", 0}}, "2", 20},
+		"a session much later":        {[]line{{0, "fail", "a", "1", 0}, {121, "echo", "a", "1", 0}}, "2", 20},
+		"no session, soon":            {[]line{{0, "echo", "a", "", 0}, {9, "fail", "a", "", 0}}, "1", 10},
+		"no session, later":           {[]line{{0, "echo", "a", "", 0}, {11, "fail", "a", "", 0}}, "2", 20},
+		"one side without session":    {[]line{{0, "echo", "a", "", 0}, {9, "fail", "a", "1", 0}}, "1", 10},
+		"the gap does not slide":      {[]line{{0, "fail", "a", "", 0}, {6, "echo", "a", "", 0}, {12, "echo", "a", "", 0}}, "2", 20},
+		"failures never hide":         {[]line{{0, "fail", "a", "1", 0}, {0, "fail", "a", "1", 0}, {0, "fail", "a", "1", 0}}, "3", 30},
+		"the window slides":           {[]line{{0, "fail", "a", "1", 0}, {599, "fail", "b", "2", 0}, {601, "fail", "c", "3", 0}}, "2", 29},
+		"the window's end counts":     {[]line{{0, "fail", "a", "1", 0}, {600, "fail", "b", "2", 0}}, "2", 19},
+		"success takes its user back": {[]line{{0, "fail", "a", "1", 0}, {1, "fail", "b", "2", 0}, {2, "ok", "a", "3", 0}}, "1", 10},
+		"success of a stranger":       {[]line{{0, "fail", "a", "1", 0}, {1, "fail", "b", "2", 0}, {2, "ok", "c", "3", 0}}, "2", 20},
+		"success takes probes not":    {[]line{{0, "probe", "", "1", 0}, {2, "ok", "a", "3", 0}}, "0", 3},
+		"known: a quarter":            {[]line{{0, "ok", "a", "1", 0}, {1, "fail", "a", "2", 0}}, "0.25", 3},
+		"known: once a minute":        {[]line{{0, "ok", "a", "1", 0}, {1, "fail", "a", "2", 0}, {59, "fail", "a", "3", 0}, {61, "fail", "a", "4", 0}}, "0.5", 5},
+		"known: a line of many":       {[]line{{0, "ok", "a", "1", 0}, {1, "fail", "a", "2", 50}}, "0.25", 3},
+		"known: other names in full":  {[]line{{0, "ok", "a", "1", 0}, {1, "fail", "b", "2", 0}}, "1", 10},
+		"known: the echo knew not":    {[]line{{0, "ok", "a", "1", 0}, {1, "echo", "", "2", 0}, {2, "fail", "a", "2", 0}}, "0.25", 3},
+		"known: echo, line":           {[]line{{0, "ok", "a", "1", 0}, {1, "echo", "a", "2", 0}, {2, "fail", "a", "2", 0}}, "0.25", 2},
+		"time never goes back":        {[]line{{60, "fail", "a", "1", 0}, {0, "fail", "b", "2", 0}}, "2", 20},
+		"a user the echo knew not":    {[]line{{0, "echo", "", "1", 0}, {1, "fail", "a", "1", 0}, {2, "ok", "a", "2", 0}}, "0", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := New(testConfig())
+			var tally event.Tally
+			for _, l := range tt.lines {
+				tally = tr.Observe(l.event("sshd", "192.0.2.7"))
+			}
+			if got := tally.Attempts.String(); got != tt.attempts {
+				t.Errorf("%s attempts, want %s", got, tt.attempts)
+			}
+			if got := event.Points(tally.Score); got != tt.points {
+				t.Errorf("%d points, want %d", got, tt.points)
+			}
+		})
+	}
+}
+
+func TestWindowKeepsAsManyAsTheLimitNeeds(t *testing.T) {
+	tr := New(testConfig())
+	for i := range 1000 {
+		tr.Observe(line{float64(i) / 10, "fail", "a", "1", 0}.event("patient", "192.0.2.7"))
+	}
+	if got := tr.Stats().Attempts; got != 20 {
+		t.Errorf("%d attempts are kept, want 20", got)
+	}
+}
+
+func TestEventsThatCountForNobody(t *testing.T) {
+	tr := New(testConfig())
+	unknown := line{0, "fail", "a", "1", 0}.event("nosuch", "192.0.2.7")
+	host := line{0, "fail", "a", "1", 0}.event("sshd", "192.0.2.7")
+	host.Addr = netip.Addr{}
+	for _, ev := range []*event.Event{unknown, host} {
+		if tally := tr.Observe(ev); tally.Rule != nil || tally.RuleReached() || tally.ScoreReached() {
+			t.Errorf("%s %s: %+v, want nothing", ev.Rule, ev.Addr, tally)
+		}
+	}
+	if n := tr.Stats().Sources; n != 0 {
+		t.Errorf("%d sources", n)
+	}
+}
+
+func TestSource(t *testing.T) {
+	cfg := testConfig()
+	cfg.OnLink = prefixset.New(netip.MustParsePrefix("2001:db8:5::/64"))
+	for name, tt := range map[string]struct {
+		bits       int
+		addr, want string
+	}{
+		"v4":            {0, "192.0.2.7", "192.0.2.7/32"},
+		"v6":            {0, "2001:db8:1:2:3::4", "2001:db8:1:2::/64"},
+		"v6 by 56 bits": {56, "2001:db8:1:234::4", "2001:db8:1:200::/56"},
+		"v6 on link":    {0, "2001:db8:5::4", "2001:db8:5::4/128"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg.IPv6Prefix = tt.bits
+			if got := New(cfg).Observe(line{0, "fail", "a", "1", 0}.event("sshd", tt.addr)).Source.String(); got != tt.want {
+				t.Errorf("counts as %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestFullTableKeepsTheDangerous(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxSources = 1000
+	tr := New(cfg)
+	for n := range 400 { // above half the limit
+		for i := range 4 {
+			tr.Observe(line{float64(n) / 10, "fail", fmt.Sprint(i), "", 0}.event("sshd", hot(n)))
+		}
+	}
+	for i := range 100_000 {
+		addr := fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)
+		tr.Observe(line{40 + float64(i)/1000, "fail", "root", "", 0}.event("sshd", addr))
+	}
+	for n := range 400 {
+		a := tr.Explain(netip.MustParseAddr(hot(n)), start.Add(140*time.Second))
+		if len(a.Rules) == 0 || a.Rules[0].Attempts != event.Whole(4) {
+			t.Fatalf("source %d near its limit was dropped: %+v", n, a)
+		}
+	}
+	st := tr.Stats()
+	if st.Sources > 1000 || st.EvictedHot != 0 || st.Evicted < 99_000 {
+		t.Errorf("stats %+v", st)
+	}
+	for i := range 2000 { // now everybody is dangerous
+		tr.Observe(line{150 + float64(i)/1000, "fail", "root", "", 4}.event("sshd", fmt.Sprintf("11.0.%d.%d", i>>8, i&255)))
+	}
+	if st := tr.Stats(); st.Sources > 1000 || st.EvictedHot == 0 {
+		t.Errorf("stats %+v, want evictions of hot sources told", st)
+	}
+}
+
+func hot(n int) string { return fmt.Sprintf("203.0.%d.%d", n/200, n%200) }
+
+// Sources that were dangerous once and have cooled down make room for others.
+func TestFullTableForgetsTheCooled(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxSources = 100
+	tr := New(cfg)
+	for n := range 100 {
+		tr.Observe(line{0, "fail", "a", "", 4}.event("sshd", hot(n)))
+	}
+	for i := range 1000 {
+		tr.Observe(line{12*3600 + float64(i), "fail", "root", "", 0}.event("sshd", fmt.Sprintf("10.0.%d.%d", i>>8, i&255)))
+	}
+	for n := range 100 {
+		if tr.Explain(netip.MustParseAddr(hot(n)), start.Add(13*time.Hour)).Tracked {
+			t.Errorf("%s is still tracked", hot(n))
+		}
+	}
+}
+
+func TestCrowdedNetworkIsOneSource(t *testing.T) {
+	tr := New(testConfig())
+	for i := range 300 {
+		tr.Observe(line{float64(i) / 10, "fail", "root", "", 0}.event("sshd", fmt.Sprintf("2001:db8:1:%x::1", i)))
+	}
+	if n := tr.Stats().Sources; n != maxChildren+1 {
+		t.Errorf("%d sources, want %d and their network", n, maxChildren)
+	}
+	tally := tr.Observe(line{40, "fail", "root", "", 0}.event("sshd", "2001:db8:1:ffff::1"))
+	if tally.Source.String() != "2001:db8:1::/48" || !tally.RuleReached() {
+		t.Errorf("counts as %s, %s attempts", tally.Source, tally.Attempts)
+	}
+	tally = tr.Observe(line{40, "fail", "root", "", 0}.event("sshd", "2001:db8:1:7::1"))
+	if tally.Source.String() != "2001:db8:1:7::/64" {
+		t.Errorf("one that is tracked counts as %s", tally.Source)
+	}
+}
+
+func TestMillionSources(t *testing.T) {
+	tr := New(testConfig())
+	for i := range 1_000_000 {
+		addr := netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 7})
+		if i%2 == 0 {
+			addr = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)})
+		}
+		ev := line{float64(i) / 1e4, "fail", "root", "", 0}.event("sshd", "192.0.2.7")
+		ev.Addr = addr
+		tr.Observe(ev)
+	}
+	st := tr.Stats()
+	if st.Sources > defaultSources || st.Attempts > perSource*defaultSources || len(tr.index) != st.Sources ||
+		len(tr.children) > st.Sources || len(tr.gone) != 0 || len(tr.evidence.slots) > maxEvidence {
+		t.Errorf("stats %+v, %d indexed, %d children, %d gone", st, len(tr.index), len(tr.children), len(tr.gone))
+	}
+}
+
+func TestAttemptsAreBounded(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxSources = 100
+	tr := New(cfg)
+	for i := range 200 {
+		for n := range 25 {
+			tr.Observe(line{float64(i), "fail", fmt.Sprint(n), "", 0}.event("patient", fmt.Sprintf("10.0.0.%d", i)))
+		}
+	}
+	if st := tr.Stats(); st.Attempts > perSource*100 || st.Attempts < 100 {
+		t.Errorf("stats %+v, want at most %d attempts", st, perSource*100)
+	}
+}
+
+func TestKnownLoginsAreBounded(t *testing.T) {
+	cfg := testConfig()
+	cfg.Known.Total = 100
+	tr := New(cfg)
+	ok := func(at float64, user, addr string) { tr.Observe(line{at, "ok", user, "", 0}.event("sshd", addr)) }
+	known := func(addr string) (users []string) {
+		for _, l := range tr.Explain(netip.MustParseAddr(addr), start).Known {
+			users = append(users, l.User)
+		}
+		return users
+	}
+	for i := range 9 {
+		ok(float64(i), "alice", fmt.Sprintf("192.0.2.%d", i+1))
+	}
+	if known("192.0.2.1") != nil || known("192.0.2.2") == nil {
+		t.Error("of nine addresses of one user, not the oldest went")
+	}
+	ok(20, "alice", "192.0.2.2") // seen again
+	for i := range 99 {
+		ok(30+float64(i), fmt.Sprintf("user%02d", i), "198.51.100.1")
+	}
+	if known("192.0.2.2") == nil || known("192.0.2.3") != nil {
+		t.Error("of more than 100 logins, not the oldest went")
+	}
+	if st := tr.Stats(); st.Logins != 100 {
+		t.Errorf("%d logins, want 100", st.Logins)
+	}
+	if users := known("198.51.100.1"); len(users) != 99 || users[0] != "user00" {
+		t.Errorf("known at the office: %d, first %q", len(users), users[:1])
+	}
+	if n := tr.KnownWithin(netip.MustParsePrefix("198.51.100.0/24")); n != 99 {
+		t.Errorf("%d logins within the network, want 99", n)
+	}
+	tr.Observe(line{31 * 24 * 3600, "fail", "root", "", 0}.event("sshd", "203.0.113.1"))
+	if st := tr.Stats(); st.Logins != 0 || len(tr.logins.within) != 0 || len(tr.logins.users) != 0 {
+		t.Errorf("a month later: %+v", st)
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxHistory = 10
+	tr := New(cfg)
+	for i := range 25 {
+		at := start.Add(time.Duration(i) * time.Hour)
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i % 3)}), 32)
+		tr.Banned(ban.Ban{Key: ban.Key{Prefix: p}, Rule: "sshd", ID: fmt.Sprint(i), Start: at, Until: at.Add(time.Minute)})
+	}
+	total := 0
+	for i := range 3 {
+		h := tr.Explain(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), start.Add(25*time.Hour)).History
+		total += len(h)
+		if len(h) > 1 && !h[0].Start.Before(h[1].Start) {
+			t.Errorf("not oldest first: %v", h)
+		}
+	}
+	if total != 10 {
+		t.Errorf("%d bans are remembered, want 10", total)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	tr := New(testConfig())
+	for _, l := range []line{{0, "ok", "alice", "", 0}, {1, "fail", "root", "", 0}, {2, "fail", "admin", "", 0}, {3, "fail", "alice", "", 0}} {
+		tr.Observe(l.event("sshd", "192.0.2.7"))
+	}
+	tr.Observe(line{4, "probe", "", "", 0}.event("dovecot", "192.0.2.7"))
+	before := tr.Explain(netip.MustParseAddr("192.0.2.7"), start.Add(5*time.Second))
+	if !before.Tracked || before.Score != 25 || before.ScoreLimit != 100 || len(before.Rules) != 1 ||
+		before.Rules[0].Attempts.String() != "2.25" || before.Rules[0].Limit != 5 || len(before.Known) != 1 {
+		t.Errorf("account %+v", before)
+	}
+	if got, want := strings.Join(before.Evidence, "; "), "fail of root at 1s; fail of admin at 2s; fail of alice at 3s; probe of  at 4s"; got != want {
+		t.Errorf("evidence %q, want %q", got, want)
+	}
+	if later := tr.Explain(netip.MustParseAddr("192.0.2.7"), start.Add(90*24*time.Hour)); later.Score != 0 || len(later.Rules) != 0 || len(later.Known) != 0 {
+		t.Errorf("three months later %+v", later)
+	}
+	after := tr.Explain(netip.MustParseAddr("192.0.2.7"), start.Add(5*time.Second))
+	if fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("looking ahead changed the account:\n%+v\n%+v", before, after)
+	}
+	if a := tr.Explain(netip.MustParseAddr("192.0.2.8"), start); a.Tracked || a.Source.String() != "192.0.2.8/32" {
+		t.Errorf("an address never seen: %+v", a)
+	}
+}
+
+func TestConfigure(t *testing.T) {
+	tr := New(testConfig())
+	tr.Observe(line{0, "fail", "a", "", 2}.event("sshd", "192.0.2.7"))
+	tr.Observe(line{0, "fail", "a", "", 2}.event("dovecot", "192.0.2.7"))
+	cfg := testConfig()
+	cfg.Rules = []conf.Rule{cfg.Rules[2]} // sshd alone, first now
+	cfg.Rules[0].MaxRetry = 3
+	tr.Configure(cfg)
+	tally := tr.Observe(line{1, "fail", "b", "", 0}.event("sshd", "192.0.2.7"))
+	if tally.Attempts != event.Whole(3) || !tally.RuleReached() {
+		t.Errorf("after the reload %s attempts of %d", tally.Attempts, tally.Limit)
+	}
+	if n := tr.Stats().Attempts; n != 2 {
+		t.Errorf("%d records of attempts kept, want the 2 of sshd", n)
+	}
+}
+
+// Bans that are over are cleared away, however many there were.
+func TestHoldsAreBounded(t *testing.T) {
+	tr := New(testConfig())
+	for i := range 100_000 {
+		at := start.Add(time.Duration(i) * time.Second)
+		p := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)}), 64)
+		tr.Restore(ban.Ban{Key: ban.Key{Prefix: p}, Rule: "sshd", Start: at, Until: at.Add(time.Minute)})
+		tr.advance(at)
+	}
+	if n := len(tr.holds.bans); n > 2048 {
+		t.Errorf("%d prefixes are held, %d are banned", n, 60)
+	}
+	if n := len(tr.holds.members); n > 8192 {
+		t.Errorf("%d networks have members", n)
+	}
+}
