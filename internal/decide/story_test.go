@@ -546,7 +546,7 @@ func TestDistributedAttack(t *testing.T) {
 	})
 	t.Run("on a service", func(t *testing.T) {
 		w := newWorld(t)
-		for i := range 60 {
+		for i := range 100 {
 			w.wait(time.Second)
 			w.fail("sshd", bot(i), fmt.Sprintf("user%d", i))
 		}
@@ -567,12 +567,14 @@ func TestDistributedAttack(t *testing.T) {
 	})
 	t.Run("what is usual is learnt", func(t *testing.T) {
 		w := newWorld(t)
-		for i := range 8 * 24 * 60 { // a source a minute for eight days is this server's everyday life
-			w.wait(time.Minute)
+		limits := map[int]int{}               // by day
+		for i := range 4 * 24 * 60 * 60 / 2 { // 300 sources in ten minutes, for four days
+			w.wait(2 * time.Second)
 			w.fail("sshd", fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), fmt.Sprintf("user%d", i))
+			limits[i*2/(24*60*60)] = w.tally.Limit
 		}
-		if w.tally.Limit != 5 {
-			t.Errorf("limit %d, want 5", w.tally.Limit)
+		if limits[0] != 3 || limits[3] != 5 {
+			t.Errorf("limits at the end of each day %v, want 3 on the first and 5 on the last", limits)
 		}
 	})
 }

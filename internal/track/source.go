@@ -3,6 +3,7 @@ package track
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/event"
@@ -224,15 +225,21 @@ func (t *Tracker) sweep(now int64) {
 	if !s.live() {
 		return
 	}
-	t.settle(s, now)
-	if s.attempts == 0 && s.score+s.unverified < 0.5 {
+	aside := *s // what is not an event changes no sum, not even by rounding
+	t.decay(&aside, now)
+	t.sumUp(s, now)
+	level := t.danger(&aside)
+	if level == 0 && event.Points(float64(aside.score+aside.unverified)) == 0 && !t.counting() {
 		t.remove(t.hand)
-		return
-	}
-	if level := t.danger(s); level != s.level {
+	} else if level != s.level {
 		t.unlink(t.hand)
 		t.link(t.hand, level)
 	}
+}
+
+// counting reports whether the sums hold anything.
+func (t *Tracker) counting() bool {
+	return slices.ContainsFunc(t.sums, func(s sum) bool { return s != sum{} })
 }
 
 func (t *Tracker) remove(i uint32) {

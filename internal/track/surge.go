@@ -18,10 +18,10 @@ type surge struct {
 
 const (
 	// userSurge is how many sources trying one user name within a window are an attack on that user.
-	userSurge = 15
-	// leastUsual is how many failing sources per window a rule takes for usual at the least, and ruleSurge how many times
-	// the usual is an attack.
-	leastUsual = 10
+	userSurge = 20
+	// leastUsual is how many failing sources per window a rule takes for usual at the least, so that a server that has
+	// learnt nothing yet does not take its everyday life for an attack; ruleSurge is how many times the usual is one.
+	leastUsual = 30
 	ruleSurge  = 3
 	// tightLimit is what limits are tightened to, never below.
 	tightLimit = 3
