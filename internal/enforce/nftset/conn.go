@@ -26,12 +26,13 @@ const (
 type conn struct {
 	netns int
 	port  uint32 // our address, by which the watcher knows our own changes
+	room  int    // of a transaction, in bytes
 	nl    *netlink.Conn
 }
 
 // dial opens a connection in a network namespace, 0 for the caller's.
 func dial(netns int) (*conn, error) {
-	c := &conn{netns: netns, port: rand.Uint32() | 1<<31} // ports given by the kernel begin with the process number
+	c := &conn{netns: netns, port: rand.Uint32() | 1<<31, room: sendBuffer} // ports given by the kernel begin with the process number
 	return c, c.open()
 }
 
@@ -55,7 +56,7 @@ func (c *conn) open() error {
 		return fmt.Errorf("open nf_tables: %w", err)
 	}
 	// Where we may not have that much (user namespaces), transactions are split.
-	if err := nl.SetWriteBuffer(sendBuffer); err != nil {
+	if err := nl.SetWriteBuffer(c.room); err != nil {
 		nl.Close()
 		return fmt.Errorf("open nf_tables: %w", err)
 	}

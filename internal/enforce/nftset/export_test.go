@@ -1,0 +1,10 @@
+package nftset
+
+// Pretend makes the backend behave as on a kernel with other features.
+func (b *Backend) Pretend(f Features) { b.features = f }
+
+// Narrow makes transactions of more than n bytes fail, as in a user namespace.
+func (b *Backend) Narrow(n int) {
+	b.conn.close()
+	b.conn.room = n
+}

@@ -1,0 +1,271 @@
+//go:build integration
+
+package nftset_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/enforce"
+	"mef/internal/enforce/enforcetest"
+	"mef/internal/enforce/nftset"
+	"mef/internal/netnstest"
+	"mef/internal/prefixset"
+)
+
+const foreign = `
+	table inet filter {
+		set mefdaemon { type ipv4_addr; elements = { 198.51.100.7 } }
+		chain input { type filter hook input priority filter; policy accept; ip saddr @mefdaemon drop; }
+	}
+	table ip mefdaemon {
+		chain ban4 { ip saddr 198.51.100.8 drop; }
+	}
+	table ip nat {
+		chain pre { type nat hook prerouting priority dstnat; tcp dport 8080 redirect to :80; }
+	}
+`
+
+// foreignTables returns all tables but ours.
+func foreignTables(t *testing.T, ns *netnstest.NS) string {
+	t.Helper()
+	var out strings.Builder
+	for _, table := range []string{"inet filter", "ip mefdaemon", "ip nat"} {
+		out.WriteString(ns.Run(t, "", "nft", append([]string{"-a", "list", "table"}, strings.Fields(table)...)...))
+	}
+	return out.String()
+}
+
+var handles = regexp.MustCompile(` expires \S+| timeout \S+|packets \d+ bytes \d+`)
+
+// ours returns our table without what passes.
+func ours(t *testing.T, ns *netnstest.NS) string {
+	t.Helper()
+	return handles.ReplaceAllString(ns.Run(t, "", "nft", "list", "table", "inet", "mefdaemon"), "")
+}
+
+func TestWhateverIsDestroyedIsMended(t *testing.T) {
+	ns := netnstest.New(t)
+	ns.Run(t, foreign, "nft", "-f", "-")
+	before := foreignTables(t, ns)
+	allow := prefixset.New(netip.MustParsePrefix("198.51.100.0/24"))
+	for _, destroy := range []string{
+		"delete table inet mefdaemon",
+		"flush table inet mefdaemon",
+		"flush chain inet mefdaemon ban",
+		"flush chain inet mefdaemon reply4",
+		"flush set inet mefdaemon ban4_32",
+		"flush set inet mefdaemon allow4",
+		"flush set inet mefdaemon grace4",
+		"delete element inet mefdaemon ban6_64 { 2001:db8:: }",
+		"add rule inet mefdaemon ban4 ip saddr 192.0.2.7 accept",
+		"insert rule inet mefdaemon ban4 accept",
+		"add chain inet mefdaemon mine",
+		"add set inet mefdaemon mine { type ipv4_addr; }",
+		"flush chain inet mefdaemon ban4; flush chain inet mefdaemon reply4; delete set inet mefdaemon ban4_24",
+		"flush chain inet mefdaemon reply4; flush chain inet mefdaemon reply6; delete counter inet mefdaemon replies",
+		"flush chain inet mefdaemon reply_fwd; delete chain inet mefdaemon reply_fwd",
+		"add chain inet mefdaemon ban { policy drop; }",
+		"add table inet mefdaemon { flags dormant; }",
+	} {
+		t.Run(destroy, func(t *testing.T) {
+			repaired := make(chan enforce.Repair, 10)
+			e := enforcetest.Start(t, open(t, ns), enforce.Options{Allow: allow, OnRepair: func(r enforce.Repair) { repaired <- r }})
+			defer e.Flush(context.Background())
+			enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8::/64", 0),
+				enforcetest.For("192.0.2.8 ports 22,8000-8010", 0), enforcetest.For("192.0.2.9/30", 0))
+			if err := e.Grace(t.Context(), time.Hour, netip.MustParseAddr("192.0.2.99")); err != nil {
+				t.Fatal(err)
+			}
+			want := ours(t, ns)
+			// Only what happens after it has begun to listen is told at once.
+			if err := netnstest.Poll(func() error { return listening(ns, t) }); err != nil {
+				t.Fatal(err)
+			}
+			ns.Run(t, "", "nft", destroy)
+			select {
+			case r := <-repaired:
+				if r.Err != nil || !strings.HasPrefix(r.By, "nft[") {
+					t.Errorf("repair %+v, want one of what nft did", r)
+				}
+			case <-time.After(netnstest.Patience):
+				t.Error("nothing was repaired")
+			}
+			if got := ours(t, ns); got != want {
+				t.Errorf("after the repair:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+	if after := foreignTables(t, ns); after != before {
+		t.Errorf("foreign tables were\n%s\nand are\n%s", before, after)
+	}
+}
+
+// listening returns nil once somebody in the namespace listens to nf_tables notifications.
+func listening(ns *netnstest.NS, t testing.TB) error {
+	for line := range strings.Lines(ns.Run(t, "", "cat", "/proc/net/netlink")) {
+		if f := strings.Fields(line); len(f) > 3 && f[1] == "12" && f[3] == "00000040" {
+			return nil
+		}
+	}
+	return fmt.Errorf("nobody listens to group 7")
+}
+
+func TestFlushRulesetHealsWithinASecond(t *testing.T) {
+	w := newWorld(t)
+	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8:a::/64", 0))
+	if err := netnstest.Poll(func() error { return listening(w.server, t) }); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	w.server.Run(t, "", "nft", "flush", "ruleset")
+	if err := netnstest.Poll(func() error {
+		if s := w.e.Status(); s.Repairs == 0 {
+			return fmt.Errorf("status after flush ruleset: %+v", s)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("mended %v after nft flush ruleset began", time.Since(began))
+	w.attacker.Blocked(t, "tcp", "192.0.2.7", "192.0.2.1:22")
+	w.attacker.Blocked(t, "tcp", "2001:db8:a::7", "[2001:db8:1::1]:22")
+	w.attacker.Reaches(t, "tcp", "192.0.2.8", "192.0.2.1:22")
+}
+
+// TestARestartLeavesNoGap sends a packet every millisecond from a banned address while daemons come and go, over a table that
+// fits and over one of another shape.
+func TestARestartLeavesNoGap(t *testing.T) {
+	server, attacker := netnstest.New(t), netnstest.New(t)
+	netnstest.Join(t, server, attacker, "192.0.2.1/24", "192.0.2.7/24 192.0.2.8/24")
+	server.Echo(t, "udp4", "192.0.2.1:53")
+	generation := func(change string) {
+		b, err := nftset.NewIn(server.Fd(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		e := enforce.New(b, enforce.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- e.Run(ctx) }()
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.8 ports 99", 0)) // something to do
+		if got := enforcetest.Lists(t, e); !strings.Contains(got, "192.0.2.7 for 1h0m0s") && change != "" {
+			t.Errorf("the new daemon does not hold the old ban:\n%s", got)
+		}
+		if change == "" {
+			enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour))
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if change != "" {
+			server.Run(t, "", "nft", change)
+		}
+	}
+	generation("")
+	conn, err := attacker.Dial("udp", "192.0.2.7", "192.0.2.1:53", netnstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var sent, answered atomic.Int64
+	go func() {
+		for conn.(net.Conn) != nil {
+			if _, err := conn.Write([]byte("hello")); err != nil {
+				return
+			}
+			sent.Add(1)
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			if _, err := conn.Read(buf); err != nil {
+				return
+			}
+			answered.Add(1)
+		}
+	}()
+	for range 5 {
+		generation("list tables") // the table fits
+		generation("add chain inet mefdaemon other")
+		generation("add rule inet mefdaemon ban4 counter")
+		generation("add set inet mefdaemon strange { type ipv4_addr; }")
+	}
+	attacker.Reaches(t, "udp", "192.0.2.8", "192.0.2.1:53") // the service answers others
+	t.Logf("%d packets sent", sent.Load())
+	if n := answered.Load(); n > 0 {
+		t.Errorf("%d of %d packets of a banned address were answered", n, sent.Load())
+	}
+}
+
+func TestDeleteNeedsNoDaemon(t *testing.T) {
+	ns := netnstest.New(t)
+	ns.Run(t, foreign, "nft", "-f", "-")
+	before := foreignTables(t, ns)
+	e := enforcetest.Start(t, open(t, ns), enforce.Options{})
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
+	var deleted []bool
+	ns.Do(func() {
+		for range 2 {
+			d, err := nftset.Delete()
+			if err != nil {
+				t.Error(err)
+			}
+			deleted = append(deleted, d)
+		}
+	})
+	if len(deleted) != 2 || !deleted[0] || deleted[1] {
+		t.Errorf("Delete twice = %v, want true, then false", deleted)
+	}
+	if after := foreignTables(t, ns); after != before {
+		t.Errorf("foreign tables were\n%s\nand are\n%s", before, after)
+	}
+}
+
+// TestBulkLoadIsComplete restores many bans, while somebody else changes tables of his own.
+func TestBulkLoadIsComplete(t *testing.T) {
+	ns := netnstest.New(t)
+	e := enforcetest.Start(t, open(t, ns), enforce.Options{})
+	var bans []ban.Ban
+	for i := range 20_000 {
+		bans = append(bans, enforcetest.For(fmt.Sprintf("10.%d.%d.%d", i/40_000, i/200%200, i%200), time.Hour))
+	}
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				ns.Run(t, "", "nft", fmt.Sprintf("add table ip t%d; delete table ip t%d", i, i))
+			}
+		}
+	}()
+	for chunk := bans; len(chunk) > 0; chunk = chunk[4000:] {
+		enforcetest.Bans(t, e, chunk[:4000]...)
+	}
+	close(stop)
+	<-done
+	s, err := e.Held(t.Context())
+	if err != nil || len(s.Bans) != len(bans) {
+		t.Errorf("%d bans are held (%v), want %d", len(s.Bans), err, len(bans))
+	}
+	if s := e.Status(); s.Repairs != 0 || s.Problem != "" {
+		t.Errorf("status %+v, want no repair", s)
+	}
+}

@@ -1,0 +1,242 @@
+//go:build integration
+
+package nftset_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/enforce"
+	"mef/internal/enforce/enforcetest"
+	"mef/internal/netnstest"
+	"mef/internal/prefixset"
+)
+
+// A world is a server with a ban daemon's table, an attacker with many addresses, and a container behind the server.
+//
+//	attacker 192.0.2.7-9, 2001:db8:a::7-8, 2001:db8:b::7   2001:db8:1::7 ── 2001:db8:1::1, 192.0.2.1 server ── container 172.17.0.2
+//
+// On the server, ports 22 and 25 answer over TCP and 53 over UDP; port 8080 leads to the container's port 80.
+type world struct {
+	server, attacker, container *netnstest.NS
+	e                           *enforce.Enforcer
+}
+
+func newWorld(t *testing.T, allow ...string) world {
+	t.Helper()
+	w := world{server: netnstest.New(t), attacker: netnstest.New(t), container: netnstest.New(t)}
+	netnstest.Join(t, w.server, w.attacker, "192.0.2.1/24 2001:db8:1::1/64",
+		"192.0.2.7/24 192.0.2.8/24 192.0.2.9/24 2001:db8:1::7/64 2001:db8:a::7/64 2001:db8:a::8/64 2001:db8:b::7/64")
+	netnstest.Join(t, w.server, w.container, "172.17.0.1/16", "172.17.0.2/16")
+	w.server.Route(t, "2001:db8:a::/47", "2001:db8:1::7")
+	w.container.Route(t, "0.0.0.0/0", "172.17.0.1")
+	w.server.Sysctl(t, "net.ipv4.ip_forward", "1")
+	w.server.Run(t, `
+		table ip nat {
+			chain pre { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 172.17.0.2:80; }
+			chain post { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 masquerade; }
+		}`, "nft", "-f", "-")
+	for _, port := range []string{":22", ":25"} {
+		w.server.Echo(t, "tcp", port)
+	}
+	w.server.Echo(t, "udp4", "192.0.2.1:53")
+	w.server.Echo(t, "udp6", "[2001:db8:1::1]:53")
+	w.container.Echo(t, "tcp", ":80")
+	w.attacker.Echo(t, "tcp", ":443")
+	w.attacker.Echo(t, "udp4", "192.0.2.7:53")
+	var set []netip.Prefix
+	for _, p := range allow {
+		set = append(set, netip.MustParsePrefix(p))
+	}
+	w.e = enforcetest.Start(t, open(t, w.server), enforce.Options{Allow: prefixset.New(set...)})
+	return w
+}
+
+// The connections that tests try: from an address of the attacker to a service.
+const (
+	ssh4, ssh6   = "tcp 192.0.2.1:22", "tcp [2001:db8:1::1]:22"
+	mail4, mail6 = "tcp 192.0.2.1:25", "tcp [2001:db8:1::1]:25"
+	dns4, dns6   = "udp 192.0.2.1:53", "udp [2001:db8:1::1]:53"
+	published    = "tcp 192.0.2.1:8080"
+)
+
+func try(t *testing.T, ns *netnstest.NS, connections []string, check func(testing.TB, string, string, string)) {
+	t.Helper()
+	for _, c := range connections {
+		from, to, _ := strings.Cut(c, " ")
+		network, addr, _ := strings.Cut(to, " ")
+		check(t, network, from, addr)
+	}
+}
+
+func TestWhatABanDrops(t *testing.T) {
+	for name, tt := range map[string]struct {
+		allow, grace  string
+		bans          []string
+		blocked, open []string
+	}{
+		"IPv4 host": {
+			bans:    []string{"192.0.2.7"},
+			blocked: []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "192.0.2.7 " + published},
+			open:    []string{"192.0.2.8 " + ssh4, "192.0.2.8 " + dns4, "192.0.2.8 " + published, "2001:db8:a::7 " + ssh6},
+		},
+		"IPv4 networks of three widths": {
+			bans:    []string{"192.0.2.8/31"},
+			blocked: []string{"192.0.2.8 " + ssh4, "192.0.2.9 " + ssh4},
+			open:    []string{"192.0.2.7 " + ssh4},
+		},
+		"IPv6 host": {
+			bans:    []string{"2001:db8:a::7"},
+			blocked: []string{"2001:db8:a::7 " + ssh6, "2001:db8:a::7 " + dns6},
+			open:    []string{"2001:db8:a::8 " + ssh6, "2001:db8:a::8 " + dns6},
+		},
+		"IPv6 /64": {
+			bans:    []string{"2001:db8:a::/64"},
+			blocked: []string{"2001:db8:a::7 " + ssh6, "2001:db8:a::8 " + dns6},
+			open:    []string{"2001:db8:b::7 " + ssh6, "2001:db8:1::7 " + ssh6},
+		},
+		"IPv6 /47, an unusual width": {
+			bans:    []string{"2001:db8:a::/47"},
+			blocked: []string{"2001:db8:a::7 " + ssh6, "2001:db8:b::7 " + ssh6},
+			open:    []string{"2001:db8:1::7 " + ssh6},
+		},
+		"ports": {
+			bans:    []string{"192.0.2.7 ports 25,465,587", "2001:db8:a::/64 ports 20-22"},
+			blocked: []string{"192.0.2.7 " + mail4, "2001:db8:a::7 " + ssh6},
+			open:    []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "192.0.2.8 " + mail4, "2001:db8:a::7 " + mail6},
+		},
+		"allow beats every ban": {
+			allow:   "192.0.2.7/32",
+			bans:    []string{"192.0.2.7", "192.0.2.0/24", "192.0.2.7 ports 22", "192.0.2.7 unverified"},
+			blocked: []string{"192.0.2.8 " + ssh4},
+			open:    []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + published},
+		},
+		"grace beats wider bans": {
+			grace:   "2001:db8:a::7",
+			bans:    []string{"2001:db8:a::/47"},
+			blocked: []string{"2001:db8:b::7 " + ssh6},
+			open:    []string{"2001:db8:a::7 " + ssh6},
+		},
+		"unverified": {
+			bans:    []string{"192.0.2.7 unverified", "2001:db8:a::/64 unverified", "192.0.2.8 ports 53 unverified"},
+			blocked: []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "192.0.2.7 " + published, "2001:db8:a::8 " + ssh6, "192.0.2.8 " + dns4},
+			open:    []string{"192.0.2.8 " + ssh4, "2001:db8:b::7 " + ssh6},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var allow []string
+			if tt.allow != "" {
+				allow = append(allow, tt.allow)
+			}
+			w := newWorld(t, allow...)
+			try(t, w.attacker, append(tt.blocked, tt.open...), w.attacker.Reaches)
+			for _, key := range tt.bans {
+				enforcetest.Bans(t, w.e, enforcetest.For(key, time.Hour))
+			}
+			if tt.grace != "" {
+				if err := w.e.Grace(t.Context(), time.Hour, netip.MustParseAddr(tt.grace)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			try(t, w.attacker, tt.blocked, w.attacker.Blocked)
+			try(t, w.attacker, tt.open, w.attacker.Reaches)
+			s, err := w.e.Held(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, h := range s.Bans {
+				if h.Packets == 0 && tt.allow == "" {
+					t.Errorf("ban %v shows no dropped packets", h.Key)
+				}
+			}
+			if err := w.e.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			try(t, w.attacker, tt.blocked, w.attacker.Reaches)
+		})
+	}
+}
+
+func TestAnswersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
+	w := newWorld(t)
+	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7 unverified", time.Hour))
+	w.server.Reaches(t, "tcp", "", "192.0.2.7:443")
+	w.server.Reaches(t, "udp", "", "192.0.2.7:53")
+	w.container.Reaches(t, "tcp", "", "192.0.2.7:443")
+	w.attacker.Blocked(t, "tcp", "192.0.2.7", "192.0.2.1:22")
+}
+
+func TestSessionsAreCutBothWays(t *testing.T) {
+	for name, c := range map[string]struct{ from, network, to, key string }{
+		"TCP":                  {"192.0.2.7", "tcp", "192.0.2.1:22", "192.0.2.7"},
+		"TCP over IPv6":        {"2001:db8:a::7", "tcp", "[2001:db8:1::1]:22", "2001:db8:a::/64"},
+		"TCP by port":          {"192.0.2.7", "tcp", "192.0.2.1:22", "192.0.2.7 ports 22"},
+		"UDP":                  {"192.0.2.7", "udp", "192.0.2.1:53", "192.0.2.7"},
+		"TCP to the container": {"192.0.2.7", "tcp", "192.0.2.1:8080", "192.0.2.0/25"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			conn, err := w.attacker.Dial(c.network, c.from, c.to, netnstest.Patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := netnstest.Say(conn, netnstest.Patience); err != nil {
+				t.Fatal(err)
+			}
+			enforcetest.Bans(t, w.e, enforcetest.For(c.key, time.Hour))
+			if err := netnstest.Say(conn, netnstest.Silence); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a word on the open connection: %v, want silence", err)
+			}
+			if strings.Contains(c.key, "ports") {
+				return // what the server opens itself has another source port
+			}
+			before := w.replies(t)
+			w.server.Blocked(t, "tcp", "", net.JoinHostPort(c.from, "443"))
+			if after := w.replies(t); after <= before {
+				t.Errorf("replies dropped: %d, then %d; want more", before, after)
+			}
+		})
+	}
+}
+
+func (w world) replies(t *testing.T) uint64 {
+	t.Helper()
+	s, err := w.e.Held(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Replies
+}
+
+func TestABanOfOurOwnNetworkLeavesNeighbourDiscovery(t *testing.T) {
+	w := newWorld(t, "2001:db8:1::1/128", "2001:db8:1::7/128")
+	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/64", 0), enforcetest.For("2001:db8:1::/48", 0))
+	for range 2 {
+		w.server.Run(t, "", "ip", "-6", "neigh", "flush", "all")
+		w.attacker.Run(t, "", "ip", "-6", "neigh", "flush", "all")
+		w.attacker.Reaches(t, "tcp", "2001:db8:a::7", "[2001:db8:1::1]:22") // by way of neighbours in the banned network
+		w.server.Reaches(t, "tcp", "", "[2001:db8:a::7]:443")
+	}
+}
+
+func TestLinkLocalIsNeverTouched(t *testing.T) {
+	w := newWorld(t)
+	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/64", 0), enforcetest.For("192.0.2.0/24", 0))
+	for _, line := range strings.Fields(w.server.Run(t, "", "ip", "-6", "-o", "addr", "show", "dev", "veth0", "scope", "link")) {
+		if addr, _, ok := strings.Cut(line, "/"); ok {
+			if err := netnstest.Poll(func() error { return w.attacker.Ping(addr+"%veth0", netnstest.Silence) }); err != nil {
+				t.Errorf("ping %s: %v", addr, err)
+			}
+			return
+		}
+	}
+	t.Fatal("the server has no link-local address")
+}
