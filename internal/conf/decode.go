@@ -95,6 +95,10 @@ func (t table[T]) decode(v *T, settings []setting) decoded {
 	d := decoded{set: make(map[string]setting)}
 	told := make(map[string]int) // index of the notice of a sentence
 	for _, s := range settings {
+		if len(d.errs) > maxMistakes {
+			d.errs = append(d.errs, tooMany(Pos{File: s.pos.File, Line: s.pos.Line}))
+			break
+		}
 		key, ok := t.find(s.key)
 		if !ok {
 			d.errs = append(d.errs, &Error{s.keyPos, "unknown key " + quote(s.key), didYouMean(s.key, t.names())})

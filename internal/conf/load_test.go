@@ -298,6 +298,22 @@ func TestConfigErrors(t *testing.T) {
 	})
 }
 
+// A file that is no configuration at all is left before its mistakes fill the screen.
+func TestMistakesAreBounded(t *testing.T) {
+	for name, text := range map[string]string{
+		"no settings":  strings.Repeat("nonsense\n", 100000),
+		"unknown keys": strings.Repeat("nonsense=1\n", 80000),
+		"sections":     strings.Repeat("[nonsense]\n", 80000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, got := load(t, map[string]string{"rules.d/a.conf": "[rule]\n" + text})
+			if n := strings.Count(got, "\n"); n > 210 || !strings.Contains(got, "too many mistakes, the file is not read on from here") {
+				t.Errorf("%d lines:\n%.1000s", n, got)
+			}
+		})
+	}
+}
+
 func TestUnreadableFilesAreErrors(t *testing.T) {
 	dir := tree(t, complete(map[string]string{"mef.conf": dirs, "big.conf": strings.Repeat("#\n", 1<<20)}))
 	for name, target := range map[string]string{"dangling.conf": "nowhere", "folder.conf": ".", "big.conf": "../big.conf", "null.conf": "/dev/null"} {

@@ -27,6 +27,9 @@ var groups = []string{"ip", "host", "user", "count", "session"}
 // foreign finds what stands for something in fail2ban's filters only.
 var foreign = regexp.MustCompile(`</?F-[A-Z_]+/?>|<(?:IP4|IP6|DNS|CIDR|SUBNET|SKIPLINES)>|%\([^)]*\)s`)
 
+// maxPatterns bounds the patterns of one key of a rule.
+const maxPatterns = 200
+
 // patterns is a regular expression, added to those that are there. It must name an address if address is set.
 func patterns(address bool, field func(*Rule) *[]Pattern) form[draft] {
 	return form[draft]{syntax: "a regular expression (RE2)", empty: true, set: func(d *draft, s setting) *fault {
@@ -52,6 +55,9 @@ func patterns(address bool, field func(*Rule) *[]Pattern) form[draft] {
 		}
 		d.noticeGroups(s, names)
 		list := field(&d.Rule)
+		if len(*list) >= maxPatterns {
+			return &fault{0, fmt.Sprintf("more than %d patterns", maxPatterns), "join some of them with |, or split the rule"}
+		}
 		*list = append(*list, Pattern{Text: expanded, Pos: s.pos, Shipped: d.shipped})
 		return nil
 	}}

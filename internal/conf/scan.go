@@ -39,8 +39,19 @@ func scan(file string, text []byte, section string) scanner {
 	for raw := range bytes.Lines(text) {
 		line++
 		sc.line(line, string(bytes.TrimRight(raw, "\r\n")))
+		if len(sc.errs) > maxMistakes || len(sc.headers) > maxMistakes {
+			sc.errs = append(sc.errs, tooMany(Pos{File: file, Line: line}))
+			break
+		}
 	}
 	return sc
+}
+
+// maxMistakes is after how many a file is not read on: it is something else than a configuration.
+const maxMistakes = 100
+
+func tooMany(at Pos) *Error {
+	return &Error{at, "too many mistakes, the file is not read on from here", "mend those before it first"}
 }
 
 // line reads one line without its end.

@@ -6,6 +6,9 @@ import "fmt"
 func didYouMean(word string, candidates []string) string {
 	best, distance := "", 2+len(word)/5
 	for _, c := range candidates {
+		if max(len(word)-len(c), len(c)-len(word)) >= distance {
+			continue
+		}
 		if d := editDistance(word, c); d < distance {
 			best, distance = c, d
 		}
