@@ -125,6 +125,9 @@ func TestReplay(t *testing.T) {
 				w.tracker = again
 			})
 			diff(t, got, want)
+			if len(bans) < 40 {
+				t.Errorf("only %d bans: the stream shows little", len(bans))
+			}
 		})
 	}
 }

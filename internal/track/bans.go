@@ -34,7 +34,7 @@ type held struct {
 	id    uint64
 }
 
-// holds are the bans in force. Bans that are over are not told: they are passed over wherever met, and cleared away when
+// holds are the bans in force, at most as many as the kernel's sets have room for. Bans that are over are not told: they are passed over wherever met, and cleared away when
 // the table has doubled since the last time.
 type holds struct {
 	bans    map[key][]held
