@@ -1,0 +1,155 @@
+package filter_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"mef/internal/conf"
+	"mef/internal/event"
+	"mef/internal/filter"
+)
+
+// A sample is a line of testdata/samples/RULE.log with the event that stands above it as a comment:
+//
+//	# KIND ADDRESS USER xCOUNT
+//
+// KIND is failure, echo (a failure that may have been told already), probe, success or nothing. The rest is left out where
+// it is empty or 1; a user with blanks is quoted as in Go.
+type sample struct {
+	number     int // of the line
+	want, text string
+}
+
+func readSamples(t *testing.T, rule string) []sample {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "samples", rule+".log"))
+	if err != nil {
+		t.Fatalf("rule %s has no samples: %v", rule, err)
+	}
+	var samples []sample
+	want := ""
+	for i, l := range strings.Split(string(text), "\n") {
+		switch {
+		case l == "" || strings.HasPrefix(l, "##"):
+		case strings.HasPrefix(l, "# "):
+			want = l[2:]
+		case want == "":
+			t.Fatalf("%s.log:%d: no event above the line", rule, i+1)
+		default:
+			samples = append(samples, sample{i + 1, want, l})
+			want = ""
+		}
+	}
+	return samples
+}
+
+// describe returns what a line tells, in the words of a sample.
+func describe(v *filter.View, text string) string {
+	var m filter.Match
+	if !v.Match(line(text), &m) {
+		return "nothing"
+	}
+	kind := m.Kind.String()
+	if m.Echo {
+		kind = "echo"
+	}
+	words := []string{kind, string(m.Host)}
+	if m.Addr.IsValid() {
+		words[1] = m.Addr.String()
+	}
+	if user := string(m.User); strings.ContainsAny(user, " \"") {
+		words = append(words, strconv.Quote(user))
+	} else if user != "" {
+		words = append(words, user)
+	}
+	if m.Count != 1 {
+		words = append(words, fmt.Sprintf("x%d", m.Count))
+	}
+	return strings.Join(words, " ")
+}
+
+func TestSamples(t *testing.T) {
+	rules := shippedRules(t)
+	set := compile(t, rules)
+	for _, rule := range rules {
+		t.Run(rule.Name, func(t *testing.T) {
+			v := set.View(all) // as mefctl match reads lines: against all rules
+			for _, s := range readSamples(t, rule.Name) {
+				if got := describe(v, s.text); got != s.want {
+					t.Errorf("%s.log:%d: got %s, want %s\n%s", rule.Name, s.number, got, s.want, s.text)
+				}
+			}
+		})
+	}
+}
+
+// Leaving out any pattern must change what the samples give: a pattern that no sample needs is untested or useless.
+func TestEachPatternHasASample(t *testing.T) {
+	for _, rule := range shippedRules(t) {
+		t.Run(rule.Name, func(t *testing.T) {
+			samples := readSamples(t, rule.Name)
+			for name, field := range map[string]*[]conf.Pattern{
+				"failregex": &rule.Fail, "echoregex": &rule.Echo, "proberegex": &rule.Probe, "okregex": &rule.OK,
+				"orphanregex": &rule.Orphan, "peerregex": &rule.Peer, "ignoreregex": &rule.Ignore,
+			} {
+				whole := *field
+				for i, pattern := range whole {
+					*field = append(append([]conf.Pattern{}, whole[:i]...), whole[i+1:]...)
+					if sameAnswers(compile(t, []conf.Rule{rule}).View(all), samples) {
+						t.Errorf("%s: no sample needs %s=%s", pattern.Pos, name, pattern.Text)
+					}
+				}
+				*field = whole
+			}
+		})
+	}
+}
+
+func sameAnswers(v *filter.View, samples []sample) bool {
+	for _, s := range samples {
+		if describe(v, s.text) != s.want {
+			return false
+		}
+	}
+	return true
+}
+
+// A legitimate user who mistypes twice before he gets in has made two attempts, and one whose client offers six keys none
+// that counts by itself.
+func TestLegitimateUserCountsWhatHeDid(t *testing.T) {
+	v := compile(t, shippedRules(t)).View(all)
+	counts := func(lines ...string) (failures, echoes int) {
+		for _, l := range lines {
+			var m filter.Match
+			switch {
+			case !v.Match(line(l), &m) || m.Kind == event.Success:
+			case m.Echo:
+				echoes++
+			default:
+				failures += m.Count
+			}
+		}
+		return failures, echoes
+	}
+	mistyped, _ := counts(
+		"Mar  1 10:00:00 web1 sshd[7]: pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=203.0.113.7  user=alice",
+		"Mar  1 10:00:02 web1 sshd[7]: Failed password for alice from 203.0.113.7 port 4711 ssh2",
+		"Mar  1 10:00:08 web1 sshd[7]: Failed password for alice from 203.0.113.7 port 4711 ssh2",
+		"Mar  1 10:00:14 web1 sshd[7]: Accepted password for alice from 203.0.113.7 port 4711 ssh2",
+		"Mar  1 10:00:14 web1 sshd[7]: PAM 1 more authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=203.0.113.7  user=alice",
+	)
+	if mistyped != 2 {
+		t.Errorf("a user who mistyped twice made %d attempts, want 2", mistyped)
+	}
+	var keys []string
+	for i := range 6 {
+		keys = append(keys, fmt.Sprintf("Mar  1 10:00:0%d web1 sshd[8]: Failed publickey for alice from 203.0.113.7 port 4712 ssh2: RSA SHA256:%d", i, i))
+	}
+	if failures, echoes := counts(keys...); failures != 0 || echoes != 6 {
+		t.Errorf("six keys are %d attempts and %d echoes, want 0 and 6", failures, echoes)
+	}
+}
