@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/lab"
 )
@@ -23,6 +25,7 @@ type story struct {
 	mef   *lab.Mef
 
 	mu     sync.Mutex
+	took   []time.Duration                 // from each deciding line to the kernel
 	bans   map[netip.Prefix]control.Record // what the daemon said it banned
 	banned chan struct{}                   // closed and replaced whenever bans grows
 }
@@ -64,11 +67,16 @@ func (s *story) listen(ctx context.Context) {
 		if err != nil {
 			return err
 		}
-		s.tell.say(bad, "mefdaemon", "BAN %s, all ports: %s", short(prefix), rec.Reason)
-		s.tell.say(bad, "", "    in the kernel %v after the log line", rec.Latency.Round(10*time.Microsecond))
+		s.tell.say(bad, "mefdaemon", "BAN %s, ports %s: %s", short(prefix), rec.Ports, rec.Reason)
+		took, err := s.latency(ctx, rec)
+		if err != nil {
+			return err
+		}
+		s.tell.say(bad, "", "    in the kernel %v after the log line was written, %v after mefdaemon read it", round(took), round(rec.Latency))
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.bans[prefix] = rec
+		s.took = append(s.took, took)
 		close(s.banned)
 		s.banned = make(chan struct{})
 		return nil
@@ -76,6 +84,19 @@ func (s *story) listen(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		s.tell.say(bad, "mefdaemon", "the event stream ended: %v", err)
 	}
+}
+
+// latency returns the time from the moment at which a daemon wrote the deciding log line, by its own word in the journal, to the
+// moment at which the kernel held the ban.
+func (s *story) latency(ctx context.Context, rec control.Record) (time.Duration, error) {
+	if len(rec.Evidence) == 0 {
+		return 0, fmt.Errorf("the ban of %s has no evidence", rec.Prefix)
+	}
+	written, err := s.world.Written(ctx, rec.Evidence[len(rec.Evidence)-1])
+	if err != nil {
+		return 0, err
+	}
+	return rec.Time.Add(rec.Latency).Sub(written), nil
 }
 
 // attack lets everybody act at the same time, and fails unless each came to the end that is due.
@@ -137,11 +158,11 @@ func (s *story) round(ctx context.Context, stop <-chan struct{}, a attacker, fro
 			switch silent[i] = lab.CutOff(err); {
 			case silent[i]:
 				return ctx.Err()
-			case errors.Is(err, lab.ErrDenied):
-				s.tell.say(plain, from.String(), "%s: refused", t.what)
+			case err == nil, errors.Is(err, lab.ErrDenied):
+				s.tell.say(plain, from.String(), "%s", t.what)
 				return nil
 			}
-			return fmt.Errorf("%s, which %s, tried %s: %w", from, a.who, t.what, err)
+			return fmt.Errorf("%s, which %s: %w", from, a.who, err)
 		})
 	}
 	err = lab.Together(acts...)
@@ -157,12 +178,31 @@ func (s *story) cutOff(ctx context.Context, a attacker, from netip.Addr) error {
 	if rec.Rule != a.rule {
 		return fmt.Errorf("%s, which %s, was banned by %s, want %s: %s", from, a.who, rec.Rule, a.rule, rec.Reason)
 	}
-	for _, port := range []int{lab.SSHPort, lab.IMAPPort} {
-		if err := s.probe(ctx, from, port, lab.TimedOut); err != nil {
-			return err
-		}
+	ports, err := ban.ParsePorts(rec.Ports)
+	if err != nil {
+		return err
 	}
-	s.tell.say(good, from.String(), "next connections to ssh and imap: timed out. Cut off")
+	var silent, open []string
+	var probes []func() error
+	for _, service := range []struct {
+		name string
+		port int
+	}{{"ssh", lab.SSHPort}, {"imap", lab.IMAPPort}} {
+		want, names := lab.Reached, &open
+		if ports.Covers(ban.Ports(strconv.Itoa(service.port))) {
+			want, names = lab.TimedOut, &silent
+		}
+		*names = append(*names, service.name)
+		probes = append(probes, func() error { return s.probe(ctx, from, service.port, want) })
+	}
+	if err := lab.Together(probes...); err != nil {
+		return err
+	}
+	text := "next connection to " + strings.Join(silent, " and ") + ": timed out"
+	if open != nil {
+		text += "; " + strings.Join(open, " and ") + " still answers, for the ban is one of ports"
+	}
+	s.tell.say(good, from.String(), "%s", text)
 	return s.probe(ctx, a.neighbor, lab.SSHPort, lab.Reached)
 }
 
@@ -270,17 +310,14 @@ func (s *story) innocent(ctx context.Context) error {
 func (s *story) latencies() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []time.Duration
-	for _, rec := range s.bans {
-		all = append(all, rec.Latency)
-	}
-	slices.Sort(all)
-	if len(all) == 0 {
+	if len(s.took) == 0 {
 		return ""
 	}
-	const unit = 10 * time.Microsecond
-	return fmt.Sprintf("From log line to kernel: %v to %v", all[0].Round(unit), all[len(all)-1].Round(unit))
+	return fmt.Sprintf("From log line to kernel: %v to %v", round(slices.Min(s.took)), round(slices.Max(s.took)))
 }
+
+// round makes a time one that people read.
+func round(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
 // short is a prefix as people write it: an address alone without its length.
 func short(p netip.Prefix) string {

@@ -40,7 +40,7 @@ const (
 func (t *teller) say(s style, who, format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	line := fmt.Sprintf("%6.2fs  %-21s %s", time.Since(t.began).Seconds(), who, fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%6.2fs  %-27s %s", time.Since(t.began).Seconds(), who, fmt.Sprintf(format, args...))
 	fmt.Fprintln(t.out, t.paint(s, line))
 }
 

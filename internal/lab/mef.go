@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"mef/internal/control"
 )
@@ -19,7 +20,7 @@ const (
 
 // A Mef is a running mefdaemon. New must have been given the programs mefdaemon and mefctl.
 type Mef struct {
-	*Process
+	Process *Process
 	*control.Client
 }
 
@@ -39,7 +40,7 @@ func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mef{p, control.NewClient(mefSocket)}
+	m := &Mef{Process: p, Client: control.NewClient(mefSocket)}
 	return m, p.ready(ctx, func() error { return m.watches(ctx) })
 }
 
@@ -52,12 +53,14 @@ func (m *Mef) watches(ctx context.Context) error {
 	if !status.Kernel.Present {
 		return fmt.Errorf("%s is not there yet", status.Kernel.Table)
 	}
+	var waiting []string
 	for _, source := range status.Sources {
 		if source.State == "active" {
 			return nil
 		}
+		waiting = append(waiting, fmt.Sprintf("%s is %s (%s)", source.Name, source.State, source.Reason))
 	}
-	return errors.New("no source is active yet")
+	return fmt.Errorf("no source is active yet: %s", strings.Join(waiting, ", "))
 }
 
 // ForgetMef removes what mefdaemon keeps on disk, as if it had never run here. It must not be running.

@@ -3,11 +3,13 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -15,7 +17,7 @@ import (
 )
 
 // The addresses of the server, and of the router that joins it to the internet. Neighbor4 and Neighbor6 are another host on
-// the server's own link.
+// the server's own link; Container4 and Container6 a host behind the server, see AddContainer.
 var (
 	Server4 = netip.MustParseAddr("192.0.2.1")
 	Server6 = netip.MustParseAddr("2001:db8:1::1")
@@ -25,6 +27,9 @@ var (
 
 	Neighbor4 = netip.MustParseAddr("192.0.2.66")
 	Neighbor6 = netip.MustParseAddr("2001:db8:1::66")
+
+	Container4 = netip.MustParseAddr("10.88.0.2")
+	Container6 = netip.MustParseAddr("fd00:88::2")
 )
 
 // clients are the networks from which clients come: any address of them can be used, none needs to be added.
@@ -195,6 +200,76 @@ func (n *Namespace) ForgetNeighbors() error {
 		}
 		return nil
 	})
+}
+
+// AddContainer makes a host behind the server, which forwards its packets. What a container engine adds to reach it from
+// outside is left to the caller. It is for once in a world.
+func (w *World) AddContainer() (*Namespace, error) {
+	container, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	err = Join(
+		End{w.Server, "container0", []string{"10.88.0.1/24", "fd00:88::1/64"}},
+		End{container, "eth0", []string{"10.88.0.2/24", "fd00:88::2/64"}},
+	)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		if err := Sysctl(key, "1"); err != nil {
+			return nil, err
+		}
+	}
+	return container, errors.Join(
+		container.Route("0.0.0.0/0", netip.MustParseAddr("10.88.0.1")),
+		container.Route("::/0", netip.MustParseAddr("fd00:88::1")),
+	)
+}
+
+// Serve accepts connections on a port of the namespace, and closes each at once, until stop is called.
+func (n *Namespace) Serve(port int) (stop func(), err error) {
+	var l net.Listener
+	err = n.Do(func() (err error) {
+		l, err = net.Listen("tcp", ":"+strconv.Itoa(port))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	return func() { l.Close() }, nil
+}
+
+// ServerLinkLocal returns the server's link-local address as the internet's side of the cable knows it.
+func (w *World) ServerLinkLocal() (netip.Addr, error) {
+	var found netip.Addr
+	err := w.Server.Do(func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if addr, ok := netip.AddrFromSlice(a.IP); ok && addr.IsLinkLocalUnicast() {
+				found = addr.WithZone("server0")
+				return nil
+			}
+		}
+		return errors.New("the server has no link-local address")
+	})
+	return found, err
 }
 
 // layNetwork joins the server to an internet.

@@ -8,12 +8,16 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -53,6 +57,44 @@ func (w *World) StartJournal(ctx context.Context) (*Process, error) {
 		}
 		return conn.Close()
 	})
+}
+
+// Written returns when the sender of a journal message wrote it, by its own clock reading; of several with the same text, the
+// last. Daemons that hand their lines to journald by syslog(3) all tell (_SOURCE_REALTIME_TIMESTAMP).
+func (w *World) Written(ctx context.Context, message string) (time.Time, error) {
+	out, err := w.Run(ctx, Command{Path: "/usr/bin/journalctl", Args: []string{"--output=json", "--since=-2min", "--reverse"}})
+	if err != nil {
+		return time.Time{}, err
+	}
+	for line := range strings.Lines(out) {
+		var entry struct {
+			Message any    `json:"MESSAGE"` // numbers where it is no text
+			Micros  string `json:"_SOURCE_REALTIME_TIMESTAMP"`
+		}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			return time.Time{}, fmt.Errorf("journal: %w", err)
+		}
+		if entry.Message == message {
+			micros, err := strconv.ParseInt(entry.Micros, 10, 64)
+			return time.UnixMicro(micros), err
+		}
+	}
+	return time.Time{}, fmt.Errorf("the journal has no message %q", message)
+}
+
+// ForgetLogs empties the journal and removes the daemons' log files, as if nothing had happened yet. The journal must run.
+func (w *World) ForgetLogs(ctx context.Context) error {
+	// Vacuuming spares the file being written to, so that has to be a new one.
+	for _, arg := range []string{"--rotate", "--vacuum-time=1us"} {
+		if _, err := w.Run(ctx, Command{Path: "/usr/bin/journalctl", Args: []string{arg}}); err != nil {
+			return err
+		}
+	}
+	err := os.Remove(vsftpdLog)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // sshdConfig is Debian's, but for the limit on unauthenticated connections: attackers here are many and quick.
@@ -173,6 +215,9 @@ delay_failed_login=0
 secure_chroot_dir=/run/vsftpd/empty
 pam_service_name=vsftpd
 `
+
+// vsftpdLog is where vsftpd writes by default (vsftpd_log_file).
+const vsftpdLog = "/var/log/vsftpd.log"
 
 // StartVSFTPD starts vsftpd, which writes its log to /var/log/vsftpd.log; PAM tells of failures in the journal too.
 func (w *World) StartVSFTPD(ctx context.Context) (*Process, error) {

@@ -55,18 +55,19 @@ func New(programs ...string) (*World, error) {
 
 // A Command is a program to run on the server.
 type Command struct {
-	Path string
-	Args []string
-	Unit string   // control group: "system.slice/ssh.service"; empty: that of this process
-	As   *Account // nil: root
-	Env  []string // added to an almost empty environment
+	Path  string
+	Args  []string
+	Stdin string
+	Unit  string   // control group: "system.slice/ssh.service"; empty: that of this process
+	As    *Account // nil: root
 }
 
 // cmd turns a Command into one of package exec. The file is the control group, to be closed after the start; it may be nil.
 func (c Command) cmd(ctx context.Context) (*exec.Cmd, *os.File, error) {
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
 	cmd.Dir = "/"
-	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, c.Env...)
+	cmd.Stdin = strings.NewReader(c.Stdin)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}
 	// A session of its own, so that Ctrl-C reaches only the program that tells the story.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if c.As != nil {
