@@ -34,9 +34,9 @@ type Options struct {
 	// It runs on the enforcer's goroutine: it must not block and not call the Enforcer.
 	OnResult func([]Result)
 
-	// OnVerified, unless nil, is told of verified bans that began to hold, so that the sessions of their peers can be ended.
-	// The same rules apply.
-	OnVerified func([]ban.Key)
+	// OnVerified, unless nil, is told of verified bans that began to hold, so that the sessions of their peers can be ended,
+	// and which addresses no ban touches now. The same rules apply.
+	OnVerified func(keys []ban.Key, spared prefixset.Set)
 
 	// OnRepair, unless nil, is told when something of ours had to be put back. The same rules apply.
 	OnRepair func(Repair)
@@ -164,6 +164,7 @@ func New(b Backend, opt Options) *Enforcer {
 // transaction merges the others with what the kernel holds: of two ends the later one counts.
 func (e *Enforcer) Restore(bans []ban.Ban) {
 	now := time.Now()
+	e.model.expect(len(bans))
 	var results []Result
 	for _, b := range bans {
 		if !b.Permanent() && !b.Until.After(now) {

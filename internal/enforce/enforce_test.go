@@ -124,7 +124,7 @@ func (l *log) options() enforce.Options {
 			defer l.mu.Unlock()
 			l.results = append(l.results, r...)
 		},
-		OnVerified: func(k []ban.Key) {
+		OnVerified: func(k []ban.Key, _ prefixset.Set) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.verified = append(l.verified, k...)

@@ -61,6 +61,21 @@ func (e entry) time() time.Time {
 
 func (e entry) timeout(now time.Time) Timeout { return TimeoutUntil(e.time(), now) }
 
+// expect makes room for n bans, if there are none yet.
+func (m *model) expect(n int) {
+	if len(m.bans) == 0 {
+		m.bans = make(map[ban.Key]entry, n)
+	}
+}
+
+// spared returns the addresses that no ban touches now.
+func (m *model) spared() prefixset.Set {
+	if len(m.grace) == 0 {
+		return m.allow
+	}
+	return m.allow.Union(prefixset.New(slices.Collect(maps.Keys(m.grace))...))
+}
+
 // add puts a ban into the model, or extends it. The result lacks only At.
 func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
 	b.Key = Normalize(b.Key)

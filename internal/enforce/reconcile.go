@@ -176,7 +176,7 @@ func (e *Enforcer) tellVerified(results []Result) {
 		}
 	}
 	if len(keys) > 0 {
-		e.opt.OnVerified(keys)
+		e.opt.OnVerified(keys, e.model.spared())
 	}
 }
 

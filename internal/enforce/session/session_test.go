@@ -1,0 +1,238 @@
+//go:build integration
+
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/enforce/enforcetest"
+	"mef/internal/enforce/session"
+	"mef/internal/netnstest"
+	"mef/internal/prefixset"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// A world is a server that tracks connections and ends sessions, a container behind it, and a peer with several addresses.
+type world struct {
+	server, peer, container *netnstest.NS
+	ender                   *session.Ender
+}
+
+func newWorld(t *testing.T) world {
+	t.Helper()
+	w := world{netnstest.New(t), netnstest.New(t), netnstest.New(t), nil}
+	netnstest.Join(t, w.server, w.peer, "192.0.2.1/24 2001:db8:1::1/64", "192.0.2.7/24 192.0.2.8/24 2001:db8:1::7/64 2001:db8:1::8/64")
+	netnstest.Join(t, w.server, w.container, "172.17.0.1/16", "172.17.0.2/16")
+	w.container.Route(t, "0.0.0.0/0", "172.17.0.1")
+	w.server.Sysctl(t, "net.ipv4.ip_forward", "1")
+	w.server.Run(t, `
+		table ip nat {
+			chain pre { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 172.17.0.2:80; }
+			chain post { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 masquerade; }
+		}
+		table ip6 track { chain in { type filter hook input priority 0; ct state established accept; }; }
+		`, "nft", "-f", "-")
+	w.container.Echo(t, "tcp", ":80")
+	w.ender = session.New(slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		var err error
+		w.server.Do(func() { err = w.ender.Run(ctx) })
+		done <- err
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+	})
+	return w
+}
+
+// accept opens a connection from an address of the peer and returns the server's end.
+func (w world) accept(t *testing.T, network, listen, from, to string) net.Conn {
+	t.Helper()
+	var l net.Listener
+	var err error
+	w.server.Do(func() { l, err = net.Listen(network, listen) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := w.peer.Dial("tcp", from, to, netnstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	got, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { got.Close() })
+	return got
+}
+
+// ended waits until a connection is aborted.
+func ended(conn net.Conn) error {
+	conn.SetReadDeadline(time.Now().Add(netnstest.Patience))
+	_, err := conn.Read(make([]byte, 1))
+	return err
+}
+
+// alive reports that a connection is still there: reading waits.
+func alive(conn net.Conn) bool {
+	conn.SetReadDeadline(time.Now().Add(netnstest.Silence))
+	_, err := conn.Read(make([]byte, 1))
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func keys(names ...string) (out []ban.Key) {
+	for _, n := range names {
+		out = append(out, enforcetest.Key(n))
+	}
+	return out
+}
+
+func TestSocketsOfBannedPeersEnd(t *testing.T) {
+	many := keys("192.0.2.7")
+	for i := range 2000 {
+		many = append(many, enforcetest.Key(fmt.Sprintf("203.0.%d.%d", i/250, i%250)))
+	}
+	for name, tt := range map[string]struct {
+		network, listen, from, to string
+		keys                      []ban.Key
+		spared                    string
+		ends                      bool
+	}{
+		"IPv4":                 {"tcp4", "192.0.2.1:22", "192.0.2.7", "192.0.2.1:22", keys("192.0.2.7"), "", true},
+		"IPv4 network":         {"tcp4", "192.0.2.1:22", "192.0.2.7", "192.0.2.1:22", keys("198.51.100.0/24", "192.0.2.0/28"), "", true},
+		"another address":      {"tcp4", "192.0.2.1:22", "192.0.2.7", "192.0.2.1:22", keys("192.0.2.8", "198.51.100.0/24"), "", false},
+		"dual-stack socket":    {"tcp", "[::]:22", "192.0.2.7", "192.0.2.1:22", keys("192.0.2.7"), "", true},
+		"IPv6":                 {"tcp", "[::]:22", "2001:db8:1::7", "[2001:db8:1::1]:22", keys("192.0.2.7", "2001:db8:1::/64"), "", true},
+		"IPv6 neighbour":       {"tcp", "[::]:22", "2001:db8:1::8", "[2001:db8:1::1]:22", keys("2001:db8:1::7"), "", false},
+		"the port":             {"tcp", "[::]:22", "192.0.2.7", "192.0.2.1:22", keys("192.0.2.7 ports 20-22,25"), "", true},
+		"another port":         {"tcp", "[::]:22", "192.0.2.7", "192.0.2.1:22", keys("192.0.2.7 ports 25,465"), "", false},
+		"spared":               {"tcp", "[::]:22", "192.0.2.7", "192.0.2.1:22", keys("192.0.2.0/24"), "192.0.2.7/32", false},
+		"more than the filter": {"tcp", "[::]:22", "192.0.2.7", "192.0.2.1:22", many, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			conn := w.accept(t, tt.network, tt.listen, tt.from, tt.to)
+			var spared prefixset.Set
+			if tt.spared != "" {
+				spared = prefixset.New(netip.MustParsePrefix(tt.spared))
+			}
+			w.ender.Add(tt.keys, spared)
+			if !tt.ends {
+				if !alive(conn) {
+					t.Error("the session ended")
+				}
+				return
+			}
+			if err := ended(conn); !errors.Is(err, syscall.ECONNABORTED) {
+				t.Errorf("read from the session: %v, want ECONNABORTED", err)
+			}
+		})
+	}
+}
+
+func TestConnectedUDPSocketsEnd(t *testing.T) {
+	w := newWorld(t)
+	w.peer.Echo(t, "udp4", "192.0.2.7:53")
+	conn, err := w.server.Dial("udp", "", "192.0.2.7:53", netnstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w.ender.Add(keys("192.0.2.7"), prefixset.Set{})
+	if err := ended(conn); !errors.Is(err, syscall.ECONNABORTED) {
+		t.Errorf("read from the socket: %v, want ECONNABORTED", err)
+	}
+}
+
+// entries returns the connection tracking entries that name an address.
+func (w world) entries(t *testing.T, addr string) int {
+	t.Helper()
+	n := 0
+	for _, family := range []string{"ipv4", "ipv6"} {
+		for line := range strings.Lines(w.server.Run(t, "", "conntrack", "-L", "-f", family)) {
+			if strings.Contains(line, "="+addr+" ") {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func TestConntrackEntriesOfBannedPeersGo(t *testing.T) {
+	w := newWorld(t)
+	w.server.Echo(t, "tcp", ":22")
+	w.peer.Echo(t, "tcp", ":443")
+	for _, dial := range []struct {
+		ns       *netnstest.NS
+		from, to string
+	}{
+		{w.peer, "192.0.2.7", "192.0.2.1:22"},              // to the host
+		{w.peer, "192.0.2.7", "192.0.2.1:8080"},            // to the container, translated
+		{w.container, "", "192.0.2.7:443"},                 // from the container, translated
+		{w.peer, "192.0.2.8", "192.0.2.1:22"},              // of another
+		{w.peer, "192.0.2.8", "192.0.2.1:8080"},            // of another, by a port
+		{w.peer, "2001:db8:1::7", "[2001:db8:1::1]:22"},    // IPv6
+		{w.peer, "2001:db8:1::8", "[2001:db8:1::1]:22"},    // IPv6, of another
+		{w.server, "2001:db8:1::1", "[2001:db8:1::7]:443"}, // IPv6, from the host
+	} {
+		conn, err := dial.ns.Dial("tcp", dial.from, dial.to, netnstest.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	for addr, want := range map[string]int{"192.0.2.7": 3, "192.0.2.8": 2, "2001:db8:1::7": 2, "2001:db8:1::8": 1} {
+		if got := w.entries(t, addr); got != want {
+			t.Fatalf("%d entries of %s before the ban, want %d", got, addr, want)
+		}
+	}
+	w.ender.Add(keys("192.0.2.7", "2001:db8:1::7", "192.0.2.8 ports 8000-8080"), prefixset.Set{})
+	if err := netnstest.Poll(func() error {
+		for addr, want := range map[string]int{"192.0.2.7": 0, "192.0.2.8": 1, "2001:db8:1::7": 0, "2001:db8:1::8": 1} {
+			if got := w.entries(t, addr); got != want {
+				return fmt.Errorf("%d entries of %s after the ban, want %d", got, addr, want)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNothingToEndIsNoError(t *testing.T) {
+	ns := netnstest.New(t)
+	var said strings.Builder
+	e := session.New(slog.New(slog.NewTextHandler(io.Writer(&said), nil)))
+	e.Add(keys("192.0.2.7", "2001:db8::/48", "192.0.2.9 ports 25"), prefixset.Set{})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	ns.Do(func() {
+		if err := e.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if said.Len() > 0 {
+		t.Errorf("logged:\n%s", said.String())
+	}
+}
