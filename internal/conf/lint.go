@@ -200,10 +200,9 @@ func isHostInFront(before, after []*syntax.Regexp) bool {
 	if host.Op != syntax.OpPlus && host.Op != syntax.OpStar && host.Op != syntax.OpRepeat || host.Sub[0].Op != syntax.OpCharClass {
 		return false
 	}
-	for _, r := range runes(host.Sub[0]) {
-		if !isNameRune(r) {
-			return false
-		}
+	class := string(runes(host.Sub[0]))
+	if !strings.Contains(class, ".") || strings.ContainsFunc(class, func(r rune) bool { return !isNameRune(r) }) {
+		return false // a class without dot is for other names
 	}
 	opening, closing := firstLiteral(before[1:]), firstLiteral(after)
 	return strings.Contains(" [(", first(opening)) && strings.Trim(opening, " [(") == "" && strings.ContainsAny(opening, "[(") &&

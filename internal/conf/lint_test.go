@@ -144,3 +144,65 @@ func TestRefusedPatternsCanBeSteered(t *testing.T) {
 		})
 	}
 }
+
+// Every combination of these parts is a pattern for a message that has what a client sent in place of the free part. None
+// that the linter takes can be steered by a client that knows the pattern.
+func TestLinterAgainstCombinations(t *testing.T) {
+	starts := []string{"^Refused ", "Refused ", "^", "^(?:error: )?", "^(?:error: )?Refused ", "(?m)^Refused ", "^.*Refused "}
+	frees := []string{".*", ".*?", `\S+`, `\S*?`, `[^ ]+`, `[\w.-]+`, `[^\[]*`, `\w+`, `(?:\w+ )*`, `(?P<user>.+)`}
+	parts := []struct{ pattern, text string }{{" from ", " from "}, {`\[`, "["}, {" ", " "}, {"", ""}, {": ", ": "}, {":", ":"}, {`,? rip=`, ", rip="}, {` \(?`, " ("}}
+	ends := []struct{ pattern, text string }{{"", ""}, {"$", ""}, {` port \d+$`, " port 22"}, {` port \d+`, " port 22"}, {".*$", ""}, {`\]: SASL`, "]: SASL"},
+		{`\]$`, "]"}, {`(?: port \d+)?$`, " port 22"}, {`(?: .*)?$`, " with"}, {` \w+$`, " with"}, {`\b`, ""}, {`:\d+$`, ":22"}, {`(?:$| port)`, " port"}}
+	taken, steered, harmless := 0, 0, 0
+	for _, start := range starts {
+		for _, free := range frees {
+			for _, part := range parts {
+				for _, end := range ends {
+					pattern := start + free + part.pattern + "<HOST>" + end.pattern
+					found := steerable(Expand(pattern))
+					how := combined(pattern, part.text, end.text)
+					switch {
+					case found == flawless && how != "":
+						t.Errorf("%s is taken, but extracts %s", pattern, how)
+					case found == flawless:
+						taken++
+					case how != "":
+						steered++
+					default:
+						harmless++
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d taken, %d refused that an attack here steers, %d refused that none does", taken, steered, harmless)
+	if taken == 0 || steered < harmless {
+		t.Error("the linter refuses more than it has reason to")
+	}
+}
+
+// combined attacks the pattern with texts made of the very parts that it expects.
+func combined(pattern, part, end string) string {
+	re := regexp.MustCompile(Expand(pattern))
+	const truth, victim = "203.0.113.9", "192.0.2.66"
+	fake := "x" + part + victim + end
+	for _, u := range []string{
+		fake, fake + " ", fake + "\n", fake + part, fake + part + victim + end,
+		"Refused " + fake, "\nRefused " + fake, "\nRefused " + fake + "\n", "Refused " + fake + " ", part + victim + end, victim + end, victim + " ", "2001:db8:bad::1:",
+	} {
+		if strings.ContainsAny(u, "[(") && strings.Contains(pattern, `[\w.-]+\[`) {
+			continue // the client's host name stands there, which has no brackets
+		}
+		for _, line := range []string{"Refused " + u + part + truth + end, "Accepted " + u, "Accepted " + u + " by " + truth} {
+			m := re.FindStringSubmatch(line)
+			if m == nil {
+				continue
+			}
+			a, err := netip.ParseAddr(m[re.SubexpIndex("ip")])
+			if err == nil && a != netip.MustParseAddr(truth) {
+				return a.String() + " by " + line
+			}
+		}
+	}
+	return ""
+}
