@@ -53,6 +53,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 	for _, n := range cfg.Notices {
 		log.Warn("configuration", "at", n.Pos.String(), "note", n.Text)
 	}
+	for _, e := range cfg.ListErrors {
+		log.Error("line of a list left out", "at", e.Pos.String(), "error", e.Msg, "hint", e.Hint)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return daemon.Run(ctx, cfg, version, log)
