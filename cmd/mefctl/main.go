@@ -90,6 +90,7 @@ func newRoot() *cobra.Command {
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
 	root.AddCommand(
 		newStatus(g), newBans(g), newWhy(g), newEvents(g), newOff(g), newConfig(g), newMatch(g),
+		newReplay(g),
 	)
 	return root
 }

@@ -37,15 +37,11 @@ func newMatch(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in := cmd.InOrStdin()
-			if len(args) == 1 && args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				in = f
+			in, err := input(cmd, args)
+			if err != nil {
+				return err
 			}
+			defer in.Close()
 			if summary {
 				return summarize(g, cmd, matcher, in)
 			}
@@ -65,6 +61,14 @@ func newMatch(g *global) *cobra.Command {
 	flags.StringVar(&rule, "rule", "", "only the rule of this `file`")
 	flags.BoolVar(&summary, "summary", false, "print counts only")
 	return cmd
+}
+
+// input opens the file that the command line names, or standard input.
+func input(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
+	if len(args) == 0 || args[0] == "-" {
+		return io.NopCloser(cmd.InOrStdin()), nil
+	}
+	return os.Open(args[0])
 }
 
 func newMatcher(g *global, service, rule string) (*offline.Matcher, error) {

@@ -47,11 +47,16 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 	}
 	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Force: req.Force}
 	var b ban.Ban
-	if err := d.do(ctx, func() { b, err = decide.Manual(wish, d.facts, time.Now()) }); err != nil {
+	var refused error
+	err = d.do(ctx, func() {
+		wish.Known = d.tracker.KnownWithin(prefix)
+		b, refused = decide.Manual(wish, d.facts, time.Now())
+	})
+	if err != nil {
 		return control.Ban{}, err
 	}
-	if err != nil {
-		return control.Ban{}, refuse("%v", err)
+	if refused != nil {
+		return control.Ban{}, refuse("%v", refused)
 	}
 	results, err := d.enforcer.BanNow(ctx, req.Force, b)
 	if err != nil {

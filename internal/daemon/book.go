@@ -53,7 +53,7 @@ func (k *book) prune(now time.Time) {
 	}
 	k.next = now.Add(time.Minute)
 	for key, b := range k.bans {
-		if !b.Permanent() && b.Until.Before(now) {
+		if over(b, now) {
 			delete(k.bans, key)
 		}
 	}
@@ -88,7 +88,7 @@ func (k *book) show(state enforce.State) []control.Ban {
 	// What should hold and does not is the thing to see first.
 	now := time.Now()
 	for key, b := range k.bans {
-		if !there[key] && (b.Permanent() || b.Until.After(now)) {
+		if !there[key] && !over(b, now) {
 			bans = append(bans, showBan(b))
 		}
 	}

@@ -19,13 +19,9 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/decide"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
-	"mef/internal/event"
-	"mef/internal/filter"
 	"mef/internal/host"
-	"mef/internal/track"
 )
 
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
@@ -59,40 +55,18 @@ type daemon struct {
 
 // start builds everything without starting a goroutine.
 func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger) (*daemon, error) {
-	set, errs := filter.Compile(cfg.Rules, filter.WithUsers(host.UserID))
-	if err := errs.Err(); err != nil {
-		return nil, err
-	}
 	facts, err := host.Read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("facts about this host: %w", err)
 	}
-	var file *eventLog
-	if cfg.EventLog {
-		if file, err = openEventLog(cfg.EventLogPath); err != nil {
-			return nil, err
-		}
+	e, err := newEngine(cfg, facts, log)
+	if err != nil {
+		return nil, err
 	}
 	backend, err := nftset.New(log)
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{
-		cfg:     cfg,
-		log:     log,
-		records: newRecords(log, file),
-		batches: make(chan *event.Batch, queuedBatches),
-		calls:   make(chan func()),
-		set:     set,
-		lives:   make(map[string]*live),
-		views:   make(map[string]*view),
-		limits:  decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
-		rules:   make(map[string]*ruleCount),
-	}
-	e.book = newBook(e.records)
-	e.know(facts)
-	e.tracker = track.New(track.Config{Rules: cfg.Rules, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
-		IPv6Prefix: cfg.IPv6Prefix, OnLink: e.facts.OnLink})
 	e.enforcer = enforce.New(backend, enforce.Options{
 		Allow:    e.reachable(),
 		OnResult: e.book.settle,
@@ -108,7 +82,8 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.sources = newSources(ctx, d.engine)
+	d.choose(d.inJournal(ctx), exists)
+	d.sources = newSources(d.engine)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.run(ctx) })
 	g.Go(func() error { return d.sources.run(ctx) })

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/event"
 	"mef/internal/filter"
+	"mef/internal/host"
 	"mef/internal/source/journal"
 	"mef/internal/track"
 )
@@ -49,6 +51,38 @@ type view struct {
 
 // ruleCount is what status says of a rule.
 type ruleCount struct{ failures, probes, logins, bans uint64 }
+
+// newEngine returns an engine that still lacks its enforcer and the origins of its rules.
+func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, error) {
+	set, errs := filter.Compile(cfg.Rules, filter.WithUsers(host.UserID))
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	var file *eventLog
+	if cfg.EventLog {
+		var err error
+		if file, err = openEventLog(cfg.EventLogPath); err != nil {
+			return nil, err
+		}
+	}
+	e := &engine{
+		cfg:     cfg,
+		log:     log,
+		records: newRecords(log, file),
+		batches: make(chan *event.Batch, queuedBatches),
+		calls:   make(chan func()),
+		set:     set,
+		lives:   make(map[string]*live),
+		views:   make(map[string]*view),
+		limits:  decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
+		rules:   make(map[string]*ruleCount),
+	}
+	e.book = newBook(e.records)
+	e.know(facts)
+	e.tracker = track.New(track.Config{Rules: cfg.Rules, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
+		IPv6Prefix: cfg.IPv6Prefix, OnLink: e.facts.OnLink, Seed: rand.Uint64()})
+	return e, nil
+}
 
 // queuedBatches is how many batches may wait for the engine. When it is full the sources wait: files and the journal keep
 // their lines until they are read.
@@ -162,11 +196,15 @@ func (e *engine) act(ctx context.Context, ev *event.Event, d decide.Decision) er
 	case decide.Ban:
 		e.rules[ev.Rule].bans++
 		e.tracker.Banned(d.Ban)
+		if over(d.Ban, time.Now()) {
+			return nil // of old lines, read late: it counts as a repeat, and is over
+		}
 		return e.enforcer.Ban(ctx, d.Ban)
 	case decide.Observe, decide.Detect:
 		e.tracker.Detected(d.Ban)
 		e.records.add(banRecord("would-ban", d.Ban))
 	case decide.Refused:
+		e.tracker.Detected(d.Ban) // so that it is said once, not for every further line
 		e.records.add(control.Record{Time: ev.Time, Event: "refused", Rule: ev.Rule, Service: ev.Service,
 			Addr: ev.Addr.String(), Reason: d.Reason})
 	}
@@ -199,6 +237,8 @@ func banRecord(kind string, b ban.Ban) control.Record {
 		Ports: control.ShowPorts(b.Ports), Class: b.Class.String(), Until: end(b.Until), Reason: b.Reason,
 		Evidence: b.Evidence, Author: b.Author, Note: b.Note}
 }
+
+func over(b ban.Ban, now time.Time) bool { return !b.Permanent() && b.Until.Before(now) }
 
 // end is a time in answers: null for never.
 func end(until time.Time) *time.Time {

@@ -28,23 +28,14 @@ type sources struct {
 // seenAge is how recent a service's entries must be for the journal to be its source.
 const seenAge = 30 * 24 * time.Hour
 
-// newSources finds out where each rule's lines come from, and what has to be followed for that.
-func newSources(ctx context.Context, e *engine) *sources {
-	programs := e.inJournal(ctx)
+// newSources makes what has to be followed for the rules.
+func newSources(e *engine) *sources {
 	var globs []string
 	wantJournal := false
-	for i := range e.cfg.Rules {
-		rule := &e.cfg.Rules[i]
-		if !rule.Enabled {
-			continue
-		}
-		e.rules[rule.Name] = new(ruleCount)
-		l := newLive(rule, func(program string) bool { return e.set.Covers(rule.Name, program) }, programs, exists)
-		e.lives[rule.Name] = l
-		e.log.Info("rule", "name", rule.Name, "from", l.from.String(), "reason", l.reason)
-		wantJournal = wantJournal || rule.Source != conf.SourceFile
+	for _, l := range e.lives {
+		wantJournal = wantJournal || l.rule.Source != conf.SourceFile
 		if l.from != inJournal {
-			globs = append(globs, rule.Files...)
+			globs = append(globs, l.rule.Files...)
 		}
 	}
 	s := new(sources)
@@ -61,6 +52,20 @@ func newSources(ctx context.Context, e *engine) *sources {
 		}, e.batches)
 	}
 	return s
+}
+
+// choose finds out where each rule's lines come from. programs are those that log to the journal.
+func (e *engine) choose(programs []string, found func(glob string) bool) {
+	for i := range e.cfg.Rules {
+		rule := &e.cfg.Rules[i]
+		if !rule.Enabled {
+			continue
+		}
+		e.rules[rule.Name] = new(ruleCount)
+		l := newLive(rule, func(program string) bool { return e.set.Covers(rule.Name, program) }, programs, found)
+		e.lives[rule.Name] = l
+		e.log.Info("rule", "name", rule.Name, "from", l.from.String(), "reason", l.reason)
+	}
 }
 
 // inJournal returns the programs whose entries in the journal some rule with source=auto believes.

@@ -29,6 +29,7 @@ func Check(path string) (cfg *conf.Config, mistakes conf.Errors, err error) {
 	if cfg != nil {
 		_, errs := filter.Compile(cfg.Rules)
 		mistakes = append(mistakes, errs...)
+		mistakes = append(mistakes, cfg.ListErrors...)
 	}
 	return cfg, mistakes, nil
 }
@@ -86,29 +87,32 @@ const (
 // Run calls emit for every line of r in order, n from 1. m is nil if nothing matched, and valid only during the call. Lines
 // may hold any bytes; the last one needs no line end.
 func (x *Matcher) Run(r io.Reader, emit func(n int, m *filter.Match) error) error {
-	buf := make([]byte, 0, readSize)
-	var line event.Line
 	var m filter.Match
 	n := 0
-	one := func(text []byte) error {
+	return x.lines(r, func(line *event.Line) error {
 		n++
-		line.Text = bytes.TrimSuffix(text[:min(len(text), maxLine)], []byte{'\r'})
-		line.Offset = uint64(n)
-		if x.view.Match(&line, &m) {
+		if x.view.Match(line, &m) {
 			return emit(n, &m)
 		}
 		return emit(n, nil)
+	})
+}
+
+// lines calls do for every line of r in order. The line is valid only during the call.
+func (x *Matcher) lines(r io.Reader, do func(*event.Line) error) error {
+	buf := make([]byte, 0, readSize)
+	var line event.Line
+	one := func(text []byte) error {
+		line.Text = bytes.TrimSuffix(text[:min(len(text), maxLine)], []byte{'\r'})
+		line.Offset++
+		return do(&line)
 	}
 	skipping := false // the rest of a line that was longer than the buffer
 	for {
-		got, err := r.Read(buf[len(buf):cap(buf)])
+		got, readErr := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+got]
 		rest := buf
-		for {
-			i := bytes.IndexByte(rest, '\n')
-			if i < 0 {
-				break
-			}
+		for i := bytes.IndexByte(rest, '\n'); i >= 0; i = bytes.IndexByte(rest, '\n') {
 			if !skipping {
 				if err := one(rest[:i]); err != nil {
 					return err
@@ -125,14 +129,13 @@ func (x *Matcher) Run(r io.Reader, emit func(n int, m *filter.Match) error) erro
 			skipping, rest = true, nil
 		}
 		buf = buf[:copy(buf[:cap(buf)], rest)]
-		if err == io.EOF {
-			if len(buf) > 0 && !skipping {
-				return one(buf)
-			}
+		switch {
+		case readErr == io.EOF && len(buf) > 0 && !skipping:
+			return one(buf)
+		case readErr == io.EOF:
 			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read lines: %w", err)
+		case readErr != nil:
+			return fmt.Errorf("read lines: %w", readErr)
 		}
 	}
 }

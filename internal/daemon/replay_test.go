@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/bench/gen"
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/event"
+	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/logtime"
+	"mef/internal/offline"
+)
+
+// A willing is a packet filter that takes everything.
+type willing struct{}
+
+func (willing) Apply(context.Context, enforce.Changes) ([]enforce.Failure, error)   { return nil, nil }
+func (willing) Rebuild(context.Context, enforce.Changes) ([]enforce.Failure, error) { return nil, nil }
+func (willing) Check(context.Context) (enforce.Check, error)                        { return enforce.Check{Bans: -1}, nil }
+func (willing) Held(context.Context, ...ban.Key) (enforce.State, error)             { return enforce.State{}, nil }
+func (willing) Watch(ctx context.Context, _ func(enforce.Notice)) error {
+	<-ctx.Done()
+	return nil
+}
+
+// configured returns a configuration with shipped rules that read one file.
+func configured(t *testing.T) *conf.Config {
+	t.Helper()
+	dir := t.TempDir()
+	for _, sub := range []string{"rules", "allow", "deny", "state"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := fmt.Sprintf("[global]\nrules_dir=%[1]s/rules\nwhitelist_dir=%[1]s/allow\nblacklist_dir=%[1]s/deny\ncache_dir=%[1]s/state\ncontrol_socket=%[1]s/sock\n", dir)
+	path := filepath.Join(dir, "mef.conf")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := conf.Load(path, filter.Shipped())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range cfg.Rules {
+		cfg.Rules[i].Source, cfg.Rules[i].Files = conf.SourceFile, []string{"/session.log"}
+	}
+	return cfg
+}
+
+// sessionLog is hours of an exposed server, the same every time but for the start: bans that are over are never put in force.
+func sessionLog(start time.Time) []byte {
+	g := gen.New(gen.Config{Seed: 7, Attackers: 400, PerSecond: 1, Start: start, RFC3339: true})
+	var log []byte
+	for range 20_000 {
+		log = g.Append(log)
+	}
+	return log
+}
+
+// decisions runs a log through an engine, in batches of a given size, and returns what it banned.
+func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.Time) []string {
+	t.Helper()
+	e, err := newEngine(cfg, host.Facts{}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bans []string
+	e.enforcer = enforce.New(willing{}, enforce.Options{OnResult: func(results []enforce.Result) {
+		for _, r := range results {
+			if r.Err != nil {
+				t.Errorf("ban %v: %v", r.Ban.Key, r.Err)
+			}
+			bans = append(bans, decision(r.Ban))
+		}
+	}})
+	e.choose(nil, func(string) bool { return true })
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- e.enforcer.Run(ctx) }()
+	now, offset := start, uint64(0)
+	lines := bytes.Split(bytes.TrimSuffix(log, []byte("\n")), []byte("\n"))
+	for chunk := range slices.Chunk(lines, size) {
+		b := new(event.Pool).Get()
+		b.Source, b.Stream = "/session.log", "replay"
+		for _, text := range chunk {
+			offset++
+			if at, ok := logtime.Parse(text, start, time.Local); ok && at.After(now) {
+				now = at
+			}
+			b.Lines = append(b.Lines, event.Line{Time: now, Text: text, Offset: offset})
+		}
+		if err := e.batch(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := e.enforcer.Held(ctx); err != nil { // waits for what is queued
+		t.Fatal(err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return bans
+}
+
+func decision(b ban.Ban) string {
+	return fmt.Sprintf("%s %s until %s: %s (%s)", b.Start.UTC().Format(time.RFC3339), b.Key, b.Until.UTC().Format(time.RFC3339), b.Reason, b.ID)
+}
+
+// TestRecordedSessionGivesTheSameDecisions runs one log through the daemon's engine twice, cut into batches differently, and
+// through the offline replay: all decide the same at the same moments, for the same reasons.
+func TestRecordedSessionGivesTheSameDecisions(t *testing.T) {
+	start := time.Now()
+	cfg, log := configured(t), sessionLog(start)
+	first := decisions(t, cfg, log, 1, start)
+	if len(first) < 50 {
+		t.Fatalf("the session makes %d bans only; it should show something", len(first))
+	}
+	if again := decisions(t, cfg, log, 512, start); !slices.Equal(first, again) {
+		t.Errorf("in other batches the decisions differ: %s", difference(first, again))
+	}
+	replay, err := offline.NewReplay(cfg, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var replayed []string
+	err = replay.Run(bytes.NewReader(log), start, func(b ban.Ban) error {
+		replayed = append(replayed, decision(b))
+		return nil
+	})
+	if err != nil || !slices.Equal(first, replayed) {
+		t.Errorf("replay, %v: the decisions differ: %s", err, difference(first, replayed))
+	}
+}
+
+// difference shows the first decision in which two sessions differ.
+func difference(a, b []string) string {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return fmt.Sprintf("number %d:\n%s\n%s", i, a[i], b[i])
+		}
+	}
+	return fmt.Sprintf("%d and %d of them; %s", len(a), len(b), strings.Join(append(a, b...)[min(len(a), len(b)):][:1], ""))
+}
