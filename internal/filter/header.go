@@ -1,6 +1,10 @@
 package filter
 
-import "bytes"
+import (
+	"bytes"
+
+	"mef/internal/logtime"
+)
 
 // A header is what stands in front of a message, read off a line of a log file. The slices point into the line.
 type header struct {
@@ -21,7 +25,7 @@ const maxHosts = 1
 func parseHeader(line []byte) header {
 	s := bytes.TrimRight(line, " \t\r\n")
 	s = skipBlanks(s)
-	if rest, version, ok := cutPriority(s); ok {
+	if rest, version, ok := logtime.CutPriority(s); ok {
 		if version {
 			if h, ok := parseRFC5424(rest); ok {
 				return h
@@ -29,50 +33,37 @@ func parseHeader(line []byte) header {
 		}
 		s = rest
 	}
-	rest, dated := cutStamp(s)
+	_, rest, dated := logtime.Cut(s)
 	h, relayed := parseTag(rest, dated)
 	if relayed {
 		// The writer put its own date and the name of the facility in front of a whole line.
-		s = h.message
-		rest, dated = cutStamp(s)
+		_, rest, _ = logtime.Cut(h.message)
 		h, _ = parseTag(rest, true)
 	}
 	return h
 }
 
-// parseTag reads host name, facility and program off the text behind the date. It reports relayed if what it took for the
-// program is the name of a facility, so that another header may follow in h.message.
+// parseTag reads host name, facility and program off the text behind the date. It reports relayed if a facility stands where
+// the program is expected and another date follows it: h.message is then a whole line.
 func parseTag(s []byte, dated bool) (h header, relayed bool) {
 	h.message = s
-	rest := s
-	for hosts := 0; ; {
-		if isFacility(firstWord(rest)) {
-			rest = skipBlanks(rest[len(firstWord(rest)):])
-			// Without a name behind it, the message starts here: "auth.info Invalid user ..."
-			if hosts == 0 {
-				h.message = rest
+	for hosts := 0; hosts <= maxHosts; hosts++ {
+		for word := firstWord(s); isFacility(word); word = firstWord(s) {
+			s = skipBlanks(s[len(word):])
+			if hosts > 0 {
+				continue
 			}
-			if dated && hosts == 0 {
-				if _, again := cutStamp(rest); again {
-					h.message = rest
-					return h, true
-				}
+			h.message = s // of "auth.info: Invalid user ...", where no program follows
+			if _, _, again := logtime.Cut(s); again && dated {
+				return h, true
 			}
-			continue
 		}
-		if t, ok := cutTag(rest); ok && (dated || len(t.pid) > 0) {
+		if t, ok := cutTag(s); ok && (dated || len(t.pid) > 0) {
 			return t, false
 		}
-		if hosts == maxHosts {
-			return h, false
-		}
-		word := firstWord(rest)
-		if len(word) == 0 {
-			return h, false
-		}
-		rest = skipBlanks(rest[len(word):])
-		hosts++
+		s = skipBlanks(s[len(firstWord(s)):])
 	}
+	return h, false
 }
 
 // cutTag reads "program: ", "program[pid]: " or, with the tag left in the message, "program(whatever...". The last is how
@@ -124,25 +115,6 @@ func byteSet(s string) (set [256]bool) {
 	return set
 }
 
-// cutPriority reads "<34>", and the "1 " of RFC 5424 behind it.
-func cutPriority(s []byte) (rest []byte, version, ok bool) {
-	if len(s) < 3 || s[0] != '<' {
-		return s, false, false
-	}
-	n := 1
-	for n < len(s) && n <= 3 && isDigit(s[n]) {
-		n++
-	}
-	if n == 1 || n == len(s) || s[n] != '>' {
-		return s, false, false
-	}
-	s = s[n+1:]
-	if len(s) > 2 && s[0] == '1' && s[1] == ' ' {
-		return s[2:], true, true
-	}
-	return skipBlanks(s), false, true
-}
-
 // parseRFC5424 reads what follows "<34>1 ": TIMESTAMP HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA MSG.
 func parseRFC5424(s []byte) (h header, ok bool) {
 	var field [5][]byte
@@ -153,7 +125,7 @@ func parseRFC5424(s []byte) (h header, ok bool) {
 		}
 		s = s[len(field[i])+1:]
 	}
-	if _, ok := cutStamp(field[0]); !ok && string(field[0]) != "-" {
+	if _, _, ok := logtime.Cut(field[0]); !ok && string(field[0]) != "-" {
 		return h, false
 	}
 	s, ok = cutStructuredData(s)
@@ -193,162 +165,6 @@ func cutStructuredData(s []byte) (rest []byte, ok bool) {
 		}
 	}
 	return nil, elements > 0 && !inside
-}
-
-// cutStamp takes a date off the front of s, and the blanks behind it.
-func cutStamp(s []byte) (rest []byte, ok bool) {
-	if len(s) < 8 {
-		return s, false
-	}
-	switch c := s[0]; {
-	case isDigit(c):
-		return cutISO(s)
-	case c == '@':
-		return cutTAI64N(s)
-	case 'A' <= c && c <= 'W':
-		return cutAsctime(s)
-	}
-	return s, false
-}
-
-// cutTAI64N reads the label of multilog: @ and 24 hexadecimal digits.
-func cutTAI64N(s []byte) (rest []byte, ok bool) {
-	if len(s) < 26 || s[25] != ' ' {
-		return s, false
-	}
-	for _, c := range s[1:25] {
-		if !isDigit(c) && (c < 'a' || c > 'f') {
-			return s, false
-		}
-	}
-	return skipBlanks(s[25:]), true
-}
-
-// cutISO reads 2006-01-02T15:04:05.999999+01:00: T or a blank, a fraction behind "." or ",", a zone or none.
-func cutISO(s []byte) (rest []byte, ok bool) {
-	if !shaped(s, "0000-00-00") && !shaped(s, "0000/00/00") {
-		return s, false
-	}
-	if len(s) < 19 || s[10] != 'T' && s[10] != ' ' {
-		return s, false
-	}
-	n, ok := clockLen(s[11:])
-	if !ok {
-		return s, false
-	}
-	rest = s[11+n:]
-	rest = rest[zoneLen(rest):]
-	if z := skipBlanks(rest); len(z) > 0 && (z[0] == '+' || z[0] == '-') && zoneLen(z) > 0 {
-		rest = z[zoneLen(z):]
-	}
-	return endOfStamp(s, rest)
-}
-
-// cutAsctime reads "Jan  2 15:04:05", with the weekday before it, the year before or behind the time, a fraction, a zone.
-func cutAsctime(s []byte) (rest []byte, ok bool) {
-	rest = s
-	if isName(rest, "MonTueWedThuFriSatSun") {
-		rest = skipBlanks(rest[4:])
-	}
-	if !isName(rest, "JanFebMarAprMayJunJulAugSepOctNovDec") {
-		return s, false
-	}
-	rest = skipBlanks(rest[4:])
-	n := 0
-	for n < len(rest) && n < 2 && isDigit(rest[n]) {
-		n++
-	}
-	if n == 0 || n == len(rest) || rest[n] != ' ' {
-		return s, false
-	}
-	rest = skipBlanks(rest[n:])
-	year := shaped(rest, "0000 ")
-	if year {
-		rest = rest[5:]
-	}
-	n, ok = clockLen(rest)
-	if !ok {
-		return s, false
-	}
-	rest = rest[n:]
-	rest = rest[zoneLen(rest):]
-	if !year && shaped(rest, " 0000") && (len(rest) == 5 || rest[5] == ' ' || rest[5] == ':') {
-		rest = rest[5:]
-	}
-	return endOfStamp(s, rest)
-}
-
-// endOfStamp accepts a date only if a blank, a colon or the end follows it.
-func endOfStamp(s, rest []byte) ([]byte, bool) {
-	if len(rest) > 0 && rest[0] == ':' {
-		rest = rest[1:]
-	}
-	if len(rest) > 0 && rest[0] != ' ' && rest[0] != '\t' {
-		return s, false
-	}
-	return skipBlanks(rest), true
-}
-
-// clockLen returns the length of 15:04:05 with an optional fraction.
-func clockLen(s []byte) (int, bool) {
-	if !shaped(s, "00:00:00") {
-		return 0, false
-	}
-	n := 8
-	if n+1 < len(s) && (s[n] == '.' || s[n] == ',') && isDigit(s[n+1]) {
-		for n++; n < len(s) && isDigit(s[n]); n++ {
-		}
-	}
-	return n, true
-}
-
-// zoneLen returns the length of Z, +01, +0100 or +01:00 at the start of s, or 0.
-func zoneLen(s []byte) int {
-	switch {
-	case len(s) == 0:
-		return 0
-	case s[0] == 'Z':
-		return 1
-	case s[0] != '+' && s[0] != '-':
-		return 0
-	case shaped(s[1:], "00:00"):
-		return 6
-	case shaped(s[1:], "0000"):
-		return 5
-	case shaped(s[1:], "00"):
-		return 3
-	}
-	return 0
-}
-
-// shaped reports whether s begins with the shape: 0 stands for any digit, other bytes for themselves.
-func shaped(s []byte, shape string) bool {
-	if len(s) < len(shape) {
-		return false
-	}
-	for i := range len(shape) {
-		if shape[i] == '0' {
-			if !isDigit(s[i]) {
-				return false
-			}
-		} else if s[i] != shape[i] {
-			return false
-		}
-	}
-	return true
-}
-
-// isName reports whether s begins with one of the three-letter names and a blank.
-func isName(s []byte, names string) bool {
-	if len(s) < 4 || s[3] != ' ' {
-		return false
-	}
-	for i := 0; i < len(names); i += 3 {
-		if names[i] == s[0] && names[i+1] == s[1] && names[i+2] == s[2] {
-			return true
-		}
-	}
-	return false
 }
 
 // isFacility reports whether the word is a syslog facility and severity, as some writers put into the header:

@@ -24,7 +24,7 @@ type sample struct {
 	want, text string
 }
 
-func readSamples(t *testing.T, rule string) []sample {
+func readSamples(t testing.TB, rule string) []sample {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "samples", rule+".log"))
 	if err != nil {

@@ -1,9 +1,294 @@
-// Package logtime reads the time stamps of log lines.
+// Package logtime reads the dates that log lines begin with: RFC 3164 ("Jan  2 15:04:05"), asctime ("Tue Jan  2 15:04:05
+// 2024"), RFC 3339 and what resembles it ("2024-01-02 15:04:05,678"), RFC 5424, and TAI64N labels.
+//
+// A date may lack its year and its zone. The year is then the one that puts it nearest to a time that the caller names, so
+// that a log of December read in January is a few days old and not a year ahead; the zone is one that the caller names too.
 package logtime
 
-import "time"
+import (
+	"bytes"
+	"time"
+)
 
-// Parse returns the time that a line begins with, as seen at now, in loc where the line names no zone.
-func Parse(line []byte, now time.Time, loc *time.Location) (time.Time, bool) {
-	return now, false
+// A Stamp is a date as it stands in a line.
+type Stamp struct {
+	year                   int // 0: the line names none
+	month                  time.Month
+	day, hour, minute, sec int
+	nsec                   int
+	offset                 int // seconds east of UTC, if zoned
+	zoned                  bool
+}
+
+// Parse returns the time that a line begins with, behind a syslog priority if there is one. near decides the year and loc
+// the zone where the line names none. It reports false if the line begins with no date.
+func Parse(line []byte, near time.Time, loc *time.Location) (time.Time, bool) {
+	s := skipBlanks(line)
+	if rest, _, ok := CutPriority(s); ok {
+		s = rest
+	}
+	stamp, _, ok := Cut(s)
+	if !ok {
+		return time.Time{}, false
+	}
+	return stamp.Time(near, loc), true
+}
+
+// Time returns the stamp's time. near decides the year and loc the zone where it has none.
+func (t Stamp) Time(near time.Time, loc *time.Location) time.Time {
+	if t.zoned {
+		loc = time.FixedZone("", t.offset)
+	}
+	if t.year != 0 {
+		return t.in(t.year, loc)
+	}
+	year := near.In(loc).Year()
+	var best time.Time
+	for _, y := range []int{year, year - 1, year + 1} {
+		at := t.in(y, loc)
+		if at.Month() != t.month { // the year has no 29 February
+			continue
+		}
+		if best.IsZero() || at.Sub(near).Abs() < best.Sub(near).Abs() {
+			best = at
+		}
+	}
+	if best.IsZero() {
+		return t.in(year, loc)
+	}
+	return best
+}
+
+func (t Stamp) in(year int, loc *time.Location) time.Time {
+	return time.Date(year, t.month, t.day, t.hour, t.minute, t.sec, t.nsec, loc)
+}
+
+// CutPriority takes "<34>" off the front of s, and the version "1 " of RFC 5424 behind it, which it reports.
+func CutPriority(s []byte) (rest []byte, rfc5424, ok bool) {
+	if len(s) < 3 || s[0] != '<' {
+		return s, false, false
+	}
+	_, n := number(s[1:], 3)
+	if n == 0 || n+1 == len(s) || s[n+1] != '>' {
+		return s, false, false
+	}
+	s = s[n+2:]
+	if bytes.HasPrefix(s, []byte("1 ")) {
+		return s[2:], true, true
+	}
+	return skipBlanks(s), false, true
+}
+
+// Cut takes a date off the front of s, with the blanks behind it. It allocates nothing.
+func Cut(s []byte) (t Stamp, rest []byte, ok bool) {
+	rest = s
+	if len(s) < 8 {
+		return t, s, false
+	}
+	switch c := s[0]; {
+	case isDigit(c):
+		rest, ok = t.cutISO(s)
+	case c == '@':
+		rest, ok = t.cutTAI64N(s)
+	case 'A' <= c && c <= 'W':
+		rest, ok = t.cutAsctime(s)
+	}
+	if ok && len(rest) > 0 && rest[0] == ':' { // as Cisco ends a date
+		rest = rest[1:]
+	}
+	if !ok || len(rest) > 0 && rest[0] != ' ' && rest[0] != '\t' || !t.valid() {
+		return Stamp{}, s, false
+	}
+	return t, skipBlanks(rest), true
+}
+
+func (t *Stamp) valid() bool {
+	return 1 <= t.month && t.month <= 12 && 1 <= t.day && t.day <= 31 && t.hour < 24 && t.minute < 60 && t.sec <= 60
+}
+
+// cutISO reads 2006-01-02T15:04:05.999999+01:00: T or a blank, a fraction behind "." or ",", a zone or none.
+func (t *Stamp) cutISO(s []byte) (rest []byte, ok bool) {
+	if len(s) < 19 || s[4] != s[7] || s[4] != '-' && s[4] != '/' || s[10] != 'T' && s[10] != ' ' {
+		return s, false
+	}
+	year, ny := number(s, 4)
+	month, nm := number(s[5:], 2)
+	day, nd := number(s[8:], 2)
+	if ny != 4 || nm != 2 || nd != 2 {
+		return s, false
+	}
+	t.year, t.month, t.day = year, time.Month(month), day
+	rest, ok = t.cutClock(s[11:])
+	if !ok {
+		return s, false
+	}
+	rest = t.cutZone(rest)
+	if !t.zoned && len(rest) > 2 && rest[0] == ' ' && (rest[1] == '+' || rest[1] == '-') {
+		if behind := t.cutZone(rest[1:]); t.zoned {
+			rest = behind
+		}
+	}
+	return rest, true
+}
+
+const (
+	weekdays = "MonTueWedThuFriSatSun"
+	months   = "JanFebMarAprMayJunJulAugSepOctNovDec"
+)
+
+// cutAsctime reads "Jan  2 15:04:05", with the weekday before it, the year before or behind the time, a fraction, a zone.
+func (t *Stamp) cutAsctime(s []byte) (rest []byte, ok bool) {
+	rest = s
+	if name(rest, weekdays) > 0 {
+		rest = skipBlanks(rest[4:])
+	}
+	t.month = time.Month(name(rest, months))
+	if t.month == 0 {
+		return s, false
+	}
+	rest = skipBlanks(rest[4:])
+	day, n := number(rest, 2)
+	if n == 0 || n == len(rest) || rest[n] != ' ' {
+		return s, false
+	}
+	t.day = day
+	rest = skipBlanks(rest[n:])
+	if year, n := number(rest, 4); n == 4 && len(rest) > 4 && rest[4] == ' ' {
+		t.year = year
+		rest = rest[5:]
+	}
+	if rest, ok = t.cutClock(rest); !ok {
+		return s, false
+	}
+	rest = t.cutZone(rest)
+	if t.year == 0 && len(rest) >= 5 && rest[0] == ' ' {
+		if year, n := number(rest[1:], 4); n == 4 && (len(rest) == 5 || rest[5] == ' ' || rest[5] == ':') {
+			t.year = year
+			rest = rest[5:]
+		}
+	}
+	return rest, true
+}
+
+// taiEpoch is 1970 in TAI64, as multilog counts it: ten seconds ahead of UTC, leap seconds left out.
+const taiEpoch = 1<<62 + 10
+
+// cutTAI64N reads the label of multilog: @ and 24 hexadecimal digits, seconds and nanoseconds.
+func (t *Stamp) cutTAI64N(s []byte) (rest []byte, ok bool) {
+	if len(s) < 25 {
+		return s, false
+	}
+	var sec, nsec uint64
+	for i, c := range s[1:25] {
+		digit := bytes.IndexByte([]byte("0123456789abcdef"), c)
+		if digit < 0 {
+			return s, false
+		}
+		if i < 16 {
+			sec = sec<<4 | uint64(digit)
+		} else {
+			nsec = nsec<<4 | uint64(digit)
+		}
+	}
+	const lastYear = 253402300800 // 10000-01-01, beyond which no log goes
+	if sec < taiEpoch || sec-taiEpoch >= lastYear || nsec >= 1e9 {
+		return s, false
+	}
+	at := time.Unix(int64(sec-taiEpoch), int64(nsec)).UTC()
+	t.year, t.month, t.day = at.Date()
+	t.hour, t.minute, t.sec = at.Clock()
+	t.nsec = int(nsec)
+	t.zoned = true
+	return s[25:], true
+}
+
+// cutClock reads 15:04:05 with an optional fraction, of which nanoseconds are kept.
+func (t *Stamp) cutClock(s []byte) (rest []byte, ok bool) {
+	if len(s) < 8 || s[2] != ':' || s[5] != ':' {
+		return s, false
+	}
+	hour, nh := number(s, 2)
+	minute, nm := number(s[3:], 2)
+	sec, ns := number(s[6:], 2)
+	if nh != 2 || nm != 2 || ns != 2 {
+		return s, false
+	}
+	t.hour, t.minute, t.sec = hour, minute, sec
+	rest = s[8:]
+	if len(rest) < 2 || rest[0] != '.' && rest[0] != ',' || !isDigit(rest[1]) {
+		return rest, true
+	}
+	rest = rest[1:]
+	for unit := 100_000_000; len(rest) > 0 && isDigit(rest[0]); unit /= 10 {
+		t.nsec += unit * int(rest[0]-'0')
+		rest = rest[1:]
+	}
+	return rest, true
+}
+
+// cutZone reads Z, +01, +0100 or +01:00, if there is one.
+func (t *Stamp) cutZone(s []byte) (rest []byte) {
+	if len(s) == 0 {
+		return s
+	}
+	sign := 1
+	switch s[0] {
+	case 'Z':
+		t.zoned = true
+		return s[1:]
+	case '-':
+		sign = -1
+	case '+':
+	default:
+		return s
+	}
+	hours, n := number(s[1:], 2)
+	if n != 2 {
+		return s
+	}
+	rest = s[3:]
+	behind := rest
+	if len(behind) > 0 && behind[0] == ':' {
+		behind = behind[1:]
+	}
+	minutes, n := number(behind, 2)
+	if n == 2 {
+		rest = behind[2:]
+	} else {
+		minutes = 0
+	}
+	t.zoned = true
+	t.offset = sign * (hours*3600 + minutes*60)
+	return rest
+}
+
+// name returns which of the three-letter names s begins with, from 1; 0 is none. A blank must follow it.
+func name(s []byte, names string) int {
+	if len(s) < 4 || s[3] != ' ' {
+		return 0
+	}
+	for i := 0; i < len(names); i += 3 {
+		if names[i] == s[0] && names[i+1] == s[1] && names[i+2] == s[2] {
+			return i/3 + 1
+		}
+	}
+	return 0
+}
+
+// number returns the number that s begins with, of at most limit digits, and how many it has.
+func number(s []byte, limit int) (value, digits int) {
+	for digits < len(s) && digits < limit && isDigit(s[digits]) {
+		value = value*10 + int(s[digits]-'0')
+		digits++
+	}
+	return value, digits
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func skipBlanks(s []byte) []byte {
+	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	return s
 }
