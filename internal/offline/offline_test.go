@@ -17,9 +17,10 @@ import (
 // rules returns the shipped rules.
 func rules(t *testing.T) []conf.Rule {
 	t.Helper()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "mef.conf")
-	if err := os.WriteFile(path, []byte("[global]\nrules_dir="+dir+"/none\nwhitelist_dir="+dir+"/none\nblacklist_dir="+dir+"/none\n"), 0o600); err != nil {
+	empty := t.TempDir()
+	path := filepath.Join(t.TempDir(), "mef.conf")
+	text := "[global]\nrules_dir=" + empty + "\nwhitelist_dir=" + empty + "\nblacklist_dir=" + empty + "\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cfg, err := conf.Load(path, filter.Shipped())

@@ -53,12 +53,12 @@ func allowed(entries []conf.Entry) prefixset.Set {
 }
 
 // Run reads lines and calls emit for every ban that they would have made. A line's time is its own, or that of the line
-// before; times never go back. lines before the first time count as of start.
-func (r *Replay) Run(in io.Reader, start time.Time, emit func(ban.Ban) error) error {
-	r.now = start
+// before; times never go back. near settles the year of dates without one.
+func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) error {
+	r.now = time.Unix(0, 0) // for lines ahead of the first with a time
 	stream := event.Batch{Stream: "replay"}
 	return r.matcher.lines(in, func(line *event.Line) error {
-		if at, ok := logtime.Parse(line.Text, start, time.Local); ok && at.After(r.now) {
+		if at, ok := logtime.Parse(line.Text, near, time.Local); ok && at.After(r.now) {
 			r.now = at
 		}
 		line.Time = r.now
