@@ -13,7 +13,7 @@ import (
 // A Backend is what an Enforcer needs of a packet filter. Package nftset is the netlink one.
 //
 // It knows nothing of what should hold beyond its own tables, chains and rules: it makes changes, and it says what it finds.
-// All methods but Watch are called from one goroutine.
+// Held and Watch may be called from any goroutine, the other methods are called from one.
 type Backend interface {
 	// Apply makes the changes hold in one transaction. Where the kernel refuses single bans, the others hold all the same and
 	// the refused ones are returned. An error means that nothing is known to have changed.

@@ -392,11 +392,17 @@ func (e *Enforcer) Flush(ctx context.Context) error {
 	})
 }
 
-// Held reads back what the kernel holds of the keys, or everything if there are none.
+// Held reads back what the kernel holds of the keys, or everything if there are none. It does not delay bans, unless they come
+// so fast that the kernel cannot be read beside them.
 func (e *Enforcer) Held(ctx context.Context, keys ...ban.Key) (State, error) {
-	var state State
-	err := e.call(ctx, func(ctx context.Context) (err error) {
-		state, err = e.backend.Held(ctx, keys...)
+	if err := e.call(ctx, func(context.Context) error { return nil }); err != nil {
+		return State{}, err // what was asked for before is done now
+	}
+	state, err := e.backend.Held(ctx, keys...)
+	err = e.call(ctx, func(ctx context.Context) error {
+		if err != nil {
+			state, err = e.backend.Held(ctx, keys...)
+		}
 		e.model.count(state)
 		return err
 	})

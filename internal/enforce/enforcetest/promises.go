@@ -133,6 +133,7 @@ func Promises(t *testing.T, open func(testing.TB) enforce.Backend) {
 		})
 	}
 	t.Run("random changes agree with a plain model", func(t *testing.T) { random(t, open(t)) })
+	t.Run("the same again begins anew", func(t *testing.T) { again(t, open(t)) })
 	t.Run("the kernel ends bans", func(t *testing.T) { expiry(t, open(t)) })
 }
 
@@ -363,6 +364,30 @@ func expiry(t *testing.T, b enforce.Backend) {
 			t.Fatalf("long after a second the bans are\n%s", Lists(t, e))
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// again makes a ban, waits until half its time is over, and makes the very same.
+func again(t *testing.T, b enforce.Backend) {
+	c := enforce.Changes{Bans: []enforce.Change{{Key: Key("192.0.2.7"), Timeout: enforce.Timeout(2 * time.Second)}}}
+	if _, err := b.Rebuild(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	left := func() time.Duration {
+		s, err := b.Held(t.Context())
+		if err != nil || len(s.Bans) != 1 {
+			t.Fatalf("bans held: %v, %v; want one", s.Bans, err)
+		}
+		return time.Until(s.Bans[0].Until)
+	}
+	for left() > time.Second {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := b.Apply(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); got < 1500*time.Millisecond {
+		t.Errorf("a ban of two seconds, made again, holds %v", got)
 	}
 }
 

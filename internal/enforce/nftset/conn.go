@@ -18,7 +18,7 @@ const (
 	receiveBuffer = 64 << 10
 
 	// dumpTries is how often a dump is begun again because something changed meanwhile.
-	dumpTries = 20
+	dumpTries = 5
 )
 
 // A conn is a lasting connection to nf_tables. Opening one for each transaction would cost milliseconds: closing a socket

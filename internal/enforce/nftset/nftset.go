@@ -19,14 +19,12 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"mef/internal/ban"
 	"mef/internal/enforce"
-	"mef/internal/prefixset"
 )
 
 // A Backend keeps bans in the kernel. It implements enforce.Backend.
@@ -330,103 +328,16 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 	return enforce.Check{Damaged: damaged, Bans: found.bans()}, err
 }
 
-// Held implements enforce.Backend.
+// Held implements enforce.Backend. It reads by a connection of its own, so that a long list does not stand in the way of bans.
 func (b *Backend) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
-	state, err := b.held(keys)
+	c, err := dial(b.conn.netns)
+	if err != nil {
+		return enforce.State{}, err
+	}
+	defer c.close()
+	state, err := c.held(keys)
 	if err != nil {
 		return enforce.State{}, fmt.Errorf("read table inet %s: %w", tableName, err)
 	}
 	return state, nil
-}
-
-// maxLookups is up to how many keys each is looked up; above, all elements are read.
-const maxLookups = 100
-
-func (b *Backend) held(keys []ban.Key) (enforce.State, error) {
-	if len(keys) > 0 && len(keys) <= maxLookups {
-		return b.lookUp(keys)
-	}
-	var s enforce.State
-	sets, err := b.conn.readSets(tableName)
-	if err != nil {
-		return s, err
-	}
-	if s.Replies, _, err = b.conn.readCounter(repliesCounter); err != nil {
-		return s, err
-	}
-	if s.Allow, err = b.readAllow(); err != nil {
-		return s, err
-	}
-	if s.Grace, err = b.readGrace(); err != nil {
-		return s, err
-	}
-	for name := range sets {
-		c, ok := parseClass(name)
-		if !ok {
-			continue
-		}
-		es, err := b.conn.readElements(name)
-		if err != nil {
-			return s, err
-		}
-		now := time.Now()
-		s.Bans = slices.Grow(s.Bans, len(es))
-		for _, e := range es {
-			s.Bans = append(s.Bans, e.held(c, now))
-		}
-	}
-	if len(keys) > 0 {
-		wanted := map[ban.Key]bool{}
-		for _, k := range keys {
-			wanted[k] = true
-		}
-		s.Bans = slices.DeleteFunc(s.Bans, func(h enforce.Held) bool { return !wanted[h.Key] })
-	}
-	sortHeld(s.Bans)
-	return s, nil
-}
-
-func (b *Backend) lookUp(keys []ban.Key) (s enforce.State, err error) {
-	for _, k := range keys {
-		c := classOf(k)
-		e, ok, err := b.conn.readElement(tableName, c.set(), k.Prefix.Addr())
-		if err != nil {
-			return s, err
-		}
-		if ok {
-			s.Bans = append(s.Bans, e.held(c, time.Now()))
-		}
-	}
-	sortHeld(s.Bans)
-	return s, nil
-}
-
-func (b *Backend) readAllow() (prefixset.Set, error) {
-	var all []prefixset.Range
-	for _, s := range allowSets {
-		es, err := b.conn.readElements(s.name)
-		if err != nil {
-			return prefixset.Set{}, err
-		}
-		all = append(all, ranges(es, s.v6)...)
-	}
-	return prefixset.FromRanges(all), nil
-}
-
-func (b *Backend) readGrace() (grace []enforce.Element, err error) {
-	for _, s := range graceSets {
-		es, err := b.conn.readElements(s.name)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range es {
-			p, _ := e.addr.Prefix(graceBits(s.v6))
-			timeout := max(enforce.Timeout(e.left), enforce.MinTimeout)
-			if e.permanent {
-				timeout = enforce.Permanent
-			}
-			grace = append(grace, enforce.Element{Prefix: p, Timeout: timeout})
-		}
-	}
-	return grace, nil
 }

@@ -215,6 +215,98 @@ func (e foundElement) held(c class, now time.Time) enforce.Held {
 	return h
 }
 
+// maxLookups is up to how many keys each is looked up; above, all elements are read.
+const maxLookups = 100
+
+func (c *conn) held(keys []ban.Key) (enforce.State, error) {
+	if len(keys) > 0 && len(keys) <= maxLookups {
+		return c.lookUp(keys)
+	}
+	var s enforce.State
+	sets, err := c.readSets(tableName)
+	if err != nil {
+		return s, err
+	}
+	if s.Replies, _, err = c.readCounter(repliesCounter); err != nil {
+		return s, err
+	}
+	if s.Allow, err = c.readAllow(); err != nil {
+		return s, err
+	}
+	if s.Grace, err = c.readGrace(); err != nil {
+		return s, err
+	}
+	for name := range sets {
+		cl, ok := parseClass(name)
+		if !ok {
+			continue
+		}
+		es, err := c.readElements(name)
+		if err != nil {
+			return s, err
+		}
+		now := time.Now()
+		s.Bans = slices.Grow(s.Bans, len(es))
+		for _, e := range es {
+			s.Bans = append(s.Bans, e.held(cl, now))
+		}
+	}
+	if len(keys) > 0 {
+		wanted := map[ban.Key]bool{}
+		for _, k := range keys {
+			wanted[k] = true
+		}
+		s.Bans = slices.DeleteFunc(s.Bans, func(h enforce.Held) bool { return !wanted[h.Key] })
+	}
+	sortHeld(s.Bans)
+	return s, nil
+}
+
+func (c *conn) lookUp(keys []ban.Key) (s enforce.State, err error) {
+	for _, k := range keys {
+		cl := classOf(k)
+		e, ok, err := c.readElement(tableName, cl.set(), k.Prefix.Addr())
+		if err != nil {
+			return s, err
+		}
+		if ok {
+			s.Bans = append(s.Bans, e.held(cl, time.Now()))
+		}
+	}
+	sortHeld(s.Bans)
+	return s, nil
+}
+
+func (c *conn) readAllow() (prefixset.Set, error) {
+	var all []prefixset.Range
+	for _, s := range allowSets {
+		es, err := c.readElements(s.name)
+		if err != nil {
+			return prefixset.Set{}, err
+		}
+		all = append(all, ranges(es, s.v6)...)
+	}
+	return prefixset.FromRanges(all), nil
+}
+
+func (c *conn) readGrace() (grace []enforce.Element, err error) {
+	for _, s := range graceSets {
+		es, err := c.readElements(s.name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range es {
+			p, _ := e.addr.Prefix(graceBits(s.v6))
+			timeout := max(enforce.Timeout(e.left), enforce.MinTimeout)
+			if e.permanent {
+				timeout = enforce.Permanent
+			}
+			grace = append(grace, enforce.Element{Prefix: p, Timeout: timeout})
+		}
+	}
+	return grace, nil
+}
+
 // ranges pairs the first addresses of an interval set with the ends, in ascending order.
 func ranges(es []foundElement, v6 bool) []prefixset.Range {
 	slices.SortFunc(es, func(a, b foundElement) int {

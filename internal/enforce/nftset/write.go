@@ -225,6 +225,8 @@ func (e element) append(a *attrs) {
 	a.end(key)
 	if e.timeout != 0 {
 		a.uint64(unix.NFTA_SET_ELEM_TIMEOUT, e.timeout)
+		// Without this, an element that is there already, with the very same timeout, would not begin anew.
+		a.uint64(unix.NFTA_SET_ELEM_EXPIRATION, e.timeout)
 	}
 	a.end(at)
 }
@@ -239,7 +241,7 @@ func (t *tx) deleteElements(set string, es []element) {
 func (t *tx) elements(typ int, flags netlink.HeaderFlags, set string, es []element) {
 	for len(es) > 0 {
 		n := min(len(es), maxElements)
-		a := make(attrs, 0, 64+n*48)
+		a := make(attrs, 0, 64+n*56)
 		a = append(a, elementsOf(tableName, set, 0)...)
 		at := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, e := range es[:n] {

@@ -1,0 +1,96 @@
+package nftset
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+
+	"mef/internal/ban"
+	"mef/internal/enforce/enforcetest"
+)
+
+func TestSetNamesSayAll(t *testing.T) {
+	for key, want := range map[string]string{
+		"192.0.2.7":                               "ban4_32",
+		"192.0.2.0/25":                            "ban4_25",
+		"0.0.0.0/0":                               "ban4_0",
+		"2001:db8::/64":                           "ban6_64",
+		"2001:db8::1 unverified":                  "susp6_128",
+		"192.0.2.7 ports 25,465":                  "ban4_32_p25.465",
+		"2001:db8::/56 ports 22,8000-8010,9":      "ban6_56_p9.22.8000-8010",
+		"192.0.2.7 ports 53 unverified":           "susp4_32_p53",
+		"::ffff:192.0.2.7/128 ports 1 unverified": "susp6_128_p1",
+	} {
+		c := classOf(enforcetest.Key(key))
+		if got := c.set(); got != want {
+			t.Errorf("set of %s is %q, want %q", key, got, want)
+		}
+		if back, ok := parseClass(want); !ok || back != c {
+			t.Errorf("parseClass(%q) = %+v, %v; want %+v", want, back, ok, c)
+		}
+	}
+	for _, name := range []string{"", "ban4", "ban4_", "ban4_33", "ban6_129", "ban5_32", "ban4_032", "ban4_-1", "ban44_32", "ban4_32_p", "ban4_32_p25.24",
+		"ban4_32_p0", "ban4_32_px", "ban4_32_p22_p23", "allow4", "grace6", "susp", "mine", "ban4_32x", "ban_32"} {
+		if c, ok := parseClass(name); ok {
+			t.Errorf("parseClass(%q) = %+v, want none", name, c)
+		}
+	}
+}
+
+func TestClassesAreMadeOnceAndInOrder(t *testing.T) {
+	wide, ports := class{bits: 8}, class{bits: 32, ports: "22"}
+	got := withBase([]class{ports, {bits: 32}, wide, ports, {trust: ban.Unverified, v6: true, bits: 64}})
+	if len(got) != len(baseClasses)+2 || got[len(got)-2] != ports || got[len(got)-1] != wide {
+		t.Errorf("withBase = %+v, want the base, then ports, then /8", got)
+	}
+}
+
+func TestStampsTellRulesApart(t *testing.T) {
+	seen := map[uint64]rule{}
+	rules := fixedRules()
+	for _, key := range []string{"192.0.2.7", "192.0.2.0/24", "192.0.2.7 ports 25", "192.0.2.7 ports 26", "192.0.2.7 ports 25-26", "2001:db8::/64",
+		"2001:db8::/65", "192.0.2.7 unverified", "192.0.2.7 ports 25 unverified"} {
+		rules = append(rules, classOf(enforcetest.Key(key)).rules()...)
+	}
+	for _, r := range rules {
+		s, err := r.stamp()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if old, ok := seen[s]; ok && old.chain == r.chain {
+			t.Errorf("two rules of chain %s have one stamp", r.chain)
+		}
+		seen[s] = r
+		if again, _ := r.stamp(); again != s {
+			t.Errorf("a rule of chain %s has two stamps", r.chain)
+		}
+	}
+}
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	for err, want := range map[error]string{
+		syscall.EPERM:           "CAP_NET_ADMIN",
+		syscall.EPROTONOSUPPORT: "load the modules nf_tables",
+		syscall.EOPNOTSUPP:      "load the modules nf_tables",
+	} {
+		if got := explain(err); !strings.Contains(got.Error(), want) || !errors.Is(got, err) {
+			t.Errorf("explain(%v) = %q, want it to name %q", err, got, want)
+		}
+	}
+}
+
+func FuzzAttributes(f *testing.F) {
+	var a attrs
+	at := a.begin(3)
+	element{addr: enforcetest.Key("192.0.2.7").Prefix.Addr(), timeout: 1000}.append(&a)
+	a.end(at)
+	f.Add([]byte(a))
+	f.Add([]byte{4, 0, 3, 0, 3, 0, 1, 0})
+	f.Fuzz(func(_ *testing.T, b []byte) { // what the kernel says must never make us panic
+		appendElements(nil, b)
+		parseSet(b)
+		parseStamp(find(b, 7))
+		author(b)
+	})
+}
