@@ -76,6 +76,10 @@ func (l *live) counts(from origin, ev *event.Event) (counts, moves bool) {
 		return !(from == inJournal && l.repeats(ev)), false
 	case l.fixed:
 		return false, false
+	case from == inJournal && ev.Echo:
+		// PAM tells of failures in the journal for services that themselves log to a file (vsftpd): that does not make the
+		// journal their source, and their own lines tell the same in other words.
+		return l.from == nowhere, false
 	case from == inJournal:
 		l.from, l.reason, l.moved = inJournal, "the journal has entries of "+l.rule.Name, ev.Time
 		return !l.repeats(ev), true

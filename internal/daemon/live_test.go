@@ -126,6 +126,22 @@ func TestMoveCountsNothingTwice(t *testing.T) {
 	}
 }
 
+// TestEchoMovesNothing is a service that logs to a file, while PAM tells of the same failures in the journal.
+func TestEchoMovesNothing(t *testing.T) {
+	echo := record(inJournal, 1, "pam_unix(sshd:auth): authentication failure")
+	echo.Echo = true
+	l := &live{rule: sshd, from: nowhere}
+	if counts, moved := l.counts(inJournal, echo); !counts || moved {
+		t.Errorf("the first echo: counts %v, moved %v; want it counted, as long as nothing else is known", counts, moved)
+	}
+	if counts, moved := l.counts(inFiles, record(inFiles, 1, "Failed password")); !counts || !moved {
+		t.Errorf("the service's own line: counts %v, moved %v; want both", counts, moved)
+	}
+	if counts, moved := l.counts(inJournal, echo); counts || moved || l.from != inFiles {
+		t.Errorf("the next echo: counts %v, moved %v, to %v; want it passed over", counts, moved, l.from)
+	}
+}
+
 func TestFixedRuleNeverMoves(t *testing.T) {
 	l := &live{rule: sshd, from: inFiles, fixed: true}
 	if counts, moved := l.counts(inJournal, record(inJournal, 0, "Failed password")); counts || moved {

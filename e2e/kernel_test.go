@@ -1,0 +1,166 @@
+//go:build integration
+
+package e2e_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"mef/internal/lab"
+)
+
+func TestKernelExpiresBansWithoutDaemon(t *testing.T) {
+	s := begin(t, "", map[string]string{"sshd.conf": "[rule]\nbantime=3s\n"})
+	const from = "203.0.113.150"
+	s.fail(ssh, "root", repeat(from, 5)...)
+	s.banned(from)
+	s.stop(os.Kill)
+	s.silent(lab.SSHPort, from)
+	s.until("the ban to end with nobody alive to lift it", func() error {
+		got, err := s.w.Client(from).Probe(s.ctx, lab.SSHPort, silence)
+		if err == nil && got != lab.Reached {
+			err = fmt.Errorf("a connection %s", got)
+		}
+		return err
+	})
+	if s.table() == "" {
+		t.Error("the table is gone; it should stay, without the ban")
+	}
+}
+
+func TestStopLeavesBansInForce(t *testing.T) {
+	for name, sig := range map[string]os.Signal{"SIGTERM": syscall.SIGTERM, "SIGKILL": os.Kill} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, "", nil)
+			const from = "203.0.113.160"
+			s.fail(ssh, "root", repeat(from, 5)...)
+			s.banned(from)
+			s.stop(sig)
+			s.silent(lab.SSHPort, from)
+			s.start("")
+			s.banned(from)
+			s.silent(lab.SSHPort, from)
+			s.reaches(lab.SSHPort, "203.0.113.161")
+		})
+	}
+}
+
+func TestBanCoversPublishedPort(t *testing.T) {
+	s := begin(t, "", nil)
+	published := s.publish(8080)
+	for from, prefix := range map[string]string{
+		"203.0.113.170":        "203.0.113.170",
+		"2001:db8:bad0:170::1": "2001:db8:bad0:170::/64",
+	} {
+		s.reaches(published, from)
+		s.mefctl("bans", "add", prefix, "--for", "1h")
+		s.silent(published, from)
+	}
+	s.reaches(published, "203.0.113.171", "2001:db8:bad0:171::1")
+}
+
+// publish runs a server in a container behind the server, on port 80, and publishes it as container engines do. It returns the
+// published port.
+func (s *scene) publish(port int) int {
+	s.Helper()
+	container, err := s.w.AddContainer()
+	if err != nil {
+		s.Fatal(err)
+	}
+	stop, err := container.Serve(80)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(stop)
+	s.nft(strings.NewReplacer("PORT", strconv.Itoa(port), "CONTAINER4", lab.Container4.String(), "CONTAINER6", lab.Container6.String()).Replace(`
+		table inet container {
+			chain publish {
+				type nat hook prerouting priority dstnat;
+				fib daddr type local meta nfproto ipv4 tcp dport PORT dnat ip to CONTAINER4:80
+				fib daddr type local meta nfproto ipv6 tcp dport PORT dnat ip6 to [CONTAINER6]:80
+			}
+		}`))
+	s.Cleanup(func() { s.nft("delete table inet container") })
+	return port
+}
+
+// A host on the server's own link attacks. Banning its /64 would cut the server off from its router, so it is banned alone, and
+// neighbour discovery goes on.
+func TestOwnLinkStaysReachable(t *testing.T) {
+	s := begin(t, "", nil)
+	attacker, router := lab.Neighbor6.String(), lab.Router6.String()
+	s.fail(ssh, "root", repeat(attacker, 5)...)
+	s.banned(attacker)
+	s.silent(lab.SSHPort, attacker)
+	for _, side := range []*lab.Namespace{s.w.Server, s.w.Internet} {
+		if err := side.ForgetNeighbors(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.reaches(lab.SSHPort, router, "2001:db8:900d::1", "198.51.100.60")
+	s.silent(lab.SSHPort, attacker)
+
+	server, err := s.w.ServerLinkLocal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := lab.Client{At: s.w.Internet, From: netip.IPv6Unspecified()}.DialAddr(s.ctx, netip.AddrPortFrom(server, lab.SSHPort))
+	if err != nil {
+		t.Fatalf("connect over link-local addresses: %v", err)
+	}
+	conn.Close()
+}
+
+// Even an operator who insists cannot take the link away.
+func TestForcedBanOfOwnLink(t *testing.T) {
+	s := begin(t, "", nil)
+	for _, own := range []string{"2001:db8:1::/64", lab.Server4.String(), "fe80::/64", "127.0.0.1"} {
+		if out, err := s.w.Mefctl(s.ctx, "bans", "add", own, "--force", "--for", "1h"); err == nil {
+			t.Errorf("bans add %s --force: %q, want a refusal", own, out)
+		}
+	}
+	s.reaches(lab.SSHPort, lab.Router6.String(), "198.51.100.61")
+}
+
+func TestOffLeavesNoTable(t *testing.T) {
+	for name, stopped := range map[string]bool{"daemon runs": false, "no daemon": true} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, "", nil)
+			const from = "203.0.113.180"
+			s.fail(ssh, "root", repeat(from, 5)...)
+			s.banned(from)
+			s.nft("add table inet neighbours")
+			defer s.nft("delete table inet neighbours")
+			if stopped {
+				s.stop(os.Kill)
+			}
+			s.mefctl("off")
+			if got := s.nft("list tables"); got != "table inet neighbours\n" {
+				t.Errorf("tables after mefctl off: %q, want the one of others alone", got)
+			}
+			s.reaches(lab.SSHPort, from)
+			s.mefctl("off") // once more does no harm
+		})
+	}
+}
+
+// What others do to the table is mended, and theirs is left alone.
+func TestFlushedRulesetIsMended(t *testing.T) {
+	s := begin(t, "", nil)
+	const from = "203.0.113.190"
+	s.fail(ssh, "root", repeat(from, 5)...)
+	s.banned(from)
+	s.nft("flush ruleset")
+	s.until("the ban to be back", func() error {
+		if table := s.table(); !strings.Contains(table, from) {
+			return fmt.Errorf("the table is %q", table)
+		}
+		return nil
+	})
+	s.silent(lab.SSHPort, from)
+}
