@@ -21,6 +21,7 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
+	"mef/internal/enforce/session"
 	"mef/internal/host"
 )
 
@@ -47,10 +48,11 @@ func Run(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger
 // A daemon is everything that Run holds together.
 type daemon struct {
 	*engine
-	version string
-	since   time.Time
-	sources *sources
-	stop    context.CancelFunc
+	version  string
+	since    time.Time
+	sources  *sources
+	sessions *session.Ender
+	stop     context.CancelFunc
 }
 
 // start builds everything without starting a goroutine.
@@ -67,13 +69,15 @@ func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	sessions := session.New(log)
 	e.enforcer = enforce.New(backend, enforce.Options{
-		Allow:    e.reachable(),
-		OnResult: e.book.settle,
-		OnRepair: e.repaired,
-		Log:      log,
+		Allow:      e.reachable(),
+		OnResult:   e.book.settle,
+		OnVerified: sessions.Add,
+		OnRepair:   e.repaired,
+		Log:        log,
 	})
-	return &daemon{engine: e, version: version, since: time.Now()}, nil
+	return &daemon{engine: e, version: version, since: time.Now(), sessions: sessions}, nil
 }
 
 // run starts sources and socket once the kernel is ready, and blocks until ctx is done.
@@ -87,6 +91,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.run(ctx) })
 	g.Go(func() error { return d.sources.run(ctx) })
+	g.Go(func() error { return d.sessions.Run(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", d.cfg.Paths.ControlSocket)

@@ -36,7 +36,7 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 			if result.Changed {
 				begun[result.Ban.Key] = true
 			}
-			if b.Rule == manualRule {
+			if b.Rule == ban.ByHand {
 				c.Grace = append(c.Grace, e.model.revoke(result.Ban.Prefix)...)
 			}
 		}
@@ -66,9 +66,6 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	e.tell(results)
 	e.tellVerified(results)
 }
-
-// manualRule is the rule of bans that an operator made.
-const manualRule = "manual"
 
 // makeRoom ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
 // begun is not begun after all.
