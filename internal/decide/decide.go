@@ -50,10 +50,13 @@ const shortBan = 10 * time.Minute
 // rule names none.
 var servicePorts = map[string]ban.Ports{
 	"sshd":    "22",
-	"dovecot": "110,143,587,993,995,4190",
-	"postfix": "25,465,587",
+	"dovecot": mailPorts,
+	"postfix": mailPorts,
 	"vsftpd":  "20-21",
 }
+
+// mailPorts are those of all mail services: a guesser at IMAP goes on at SMTP with the same names.
+const mailPorts = "25,110,143,465,587,993,995,4190"
 
 // Decide decides about the tally's event, at the time now.
 func Decide(t *event.Tally, cfg Config, facts Facts, now time.Time) Decision {
