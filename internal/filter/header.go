@@ -2,6 +2,7 @@ package filter
 
 import (
 	"bytes"
+	"strings"
 
 	"mef/internal/logtime"
 )
@@ -23,8 +24,7 @@ const maxHosts = 1
 // name is the program, whatever follows. A line without date needs "program[pid]:" to have a header at all. Where the
 // program cannot be told, the message is all that follows the date.
 func parseHeader(line []byte) header {
-	s := bytes.TrimRight(line, " \t\r\n")
-	s = skipBlanks(s)
+	s := skipBlanks(trimEnd(line))
 	if rest, version, ok := logtime.CutPriority(s); ok {
 		if version {
 			if h, ok := parseRFC5424(rest); ok {
@@ -47,32 +47,37 @@ func parseHeader(line []byte) header {
 // the program is expected and another date follows it: h.message is then a whole line.
 func parseTag(s []byte, dated bool) (h header, relayed bool) {
 	h.message = s
-	for hosts := 0; hosts <= maxHosts; hosts++ {
-		for word := firstWord(s); isFacility(word); word = firstWord(s) {
-			s = skipBlanks(s[len(word):])
-			if hosts > 0 {
-				continue
+	for hosts := 0; hosts <= maxHosts; {
+		n := 0
+		for n < len(s) && isTagByte[s[n]] {
+			n++
+		}
+		word := s[:n]
+		if n == len(s) || s[n] != ' ' {
+			if t, ok := cutTag(s, n); ok && (dated || len(t.pid) > 0) && !(len(t.pid) == 0 && isFacility(t.program)) {
+				return t, false
 			}
+			word = firstWord(s)
+		}
+		s = skipBlanks(s[len(word):])
+		if !isFacility(word) {
+			hosts++
+			continue
+		}
+		if hosts == 0 {
 			h.message = s // of "auth.info: Invalid user ...", where no program follows
 			if _, _, again := logtime.Cut(s); again && dated {
 				return h, true
 			}
 		}
-		if t, ok := cutTag(s); ok && (dated || len(t.pid) > 0) {
-			return t, false
-		}
-		s = skipBlanks(s[len(firstWord(s)):])
 	}
 	return h, false
 }
 
-// cutTag reads "program: ", "program[pid]: " or, with the tag left in the message, "program(whatever...". The last is how
-// old PAM and dovecot's own log write: "sshd(pam_unix)[15794]: ...", "auth(user,192.0.2.7)<id>: ...".
-func cutTag(s []byte) (h header, ok bool) {
-	n := 0
-	for n < len(s) && isTagByte[s[n]] {
-		n++
-	}
+// cutTag reads what stands behind the name of a program, s[:n]: "name: ", "name[pid]: " or, with the tag left in the message,
+// "name(whatever...". The last is how old PAM and dovecot's own log write: "sshd(pam_unix)[15794]: ...",
+// "auth(user,192.0.2.7)<id>: ...".
+func cutTag(s []byte, n int) (h header, ok bool) {
 	if n == 0 || n == len(s) {
 		return h, false
 	}
@@ -204,6 +209,14 @@ func firstWord(s []byte) []byte {
 func skipBlanks(s []byte) []byte {
 	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
 		s = s[1:]
+	}
+	return s
+}
+
+// trimEnd returns s without the blanks and line ends behind it.
+func trimEnd(s []byte) []byte {
+	for len(s) > 0 && s[len(s)-1] <= ' ' && strings.IndexByte(" \t\r\n", s[len(s)-1]) >= 0 {
+		s = s[:len(s)-1]
 	}
 	return s
 }

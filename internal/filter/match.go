@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -70,7 +69,7 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 	var g *group
 	if line.Entry != nil {
 		g = v.groupOfEntry(line.Entry)
-		h.message = bytes.TrimRight(line.Text, " \t\r\n")
+		h.message = trimEnd(line.Text)
 	} else {
 		h = parseHeader(line.Text)
 		g = v.groupOfProgram(h.program)

@@ -139,13 +139,15 @@ const (
 // cutAsctime reads "Jan  2 15:04:05", with the weekday before it, the year before or behind the time, a fraction, a zone.
 func (t *Stamp) cutAsctime(s []byte) (rest []byte, ok bool) {
 	rest = s
-	if name(rest, weekdays) > 0 {
+	month := name(rest, months)
+	if month == 0 && name(rest, weekdays) > 0 {
 		rest = skipBlanks(rest[4:])
+		month = name(rest, months)
 	}
-	t.month = time.Month(name(rest, months))
-	if t.month == 0 {
+	if month == 0 {
 		return s, false
 	}
+	t.month = time.Month(month)
 	rest = skipBlanks(rest[4:])
 	day, n := number(rest, 2)
 	if n == 0 || n == len(rest) || rest[n] != ' ' {
