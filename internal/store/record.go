@@ -1,0 +1,179 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"net/netip"
+	"time"
+
+	"mef/internal/ban"
+)
+
+// castagnoli is the polynomial that processors have an instruction for.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+const sealSize = 4
+
+// seal returns the value with its checksum, over key and value, behind it.
+func seal(k, v []byte) []byte {
+	sum := crc32.Update(crc32.Checksum(k, castagnoli), castagnoli, v)
+	out := make([]byte, len(v), len(v)+sealSize)
+	copy(out, v)
+	return binary.BigEndian.AppendUint32(out, sum)
+}
+
+// unseal returns the value without its checksum, and whether that holds.
+func unseal(k, sealed []byte) ([]byte, bool) {
+	n := len(sealed) - sealSize
+	if n < 0 {
+		return nil, false
+	}
+	sum := crc32.Update(crc32.Checksum(k, castagnoli), castagnoli, sealed[:n])
+	return sealed[:n], binary.BigEndian.Uint32(sealed[n:]) == sum
+}
+
+// errRecord is what an unreadable record is.
+var errRecord = errors.New("unreadable record")
+
+// The key of a ban: address as 4 or 16 bytes behind their number, length of the prefix, class, ports. Neighbours in the
+// network are neighbours in the file.
+func banKey(k ban.Key) []byte {
+	addr := k.Prefix.Addr().AsSlice()
+	out := make([]byte, 0, 1+len(addr)+2+len(k.Ports))
+	out = append(out, byte(len(addr)))
+	out = append(out, addr...)
+	out = append(out, byte(k.Prefix.Bits()), byte(k.Class))
+	return append(out, k.Ports...)
+}
+
+func decodeBanKey(key []byte) (k ban.Key, err error) {
+	if len(key) == 0 || key[0] != 4 && key[0] != 16 || len(key) < 1+int(key[0])+2 {
+		return k, errRecord
+	}
+	n := 1 + int(key[0])
+	addr, _ := netip.AddrFromSlice(key[1:n])
+	k.Prefix = netip.PrefixFrom(addr, int(key[n]))
+	if !k.Prefix.IsValid() || k.Prefix != k.Prefix.Masked() || addr.Is4In6() || key[n+1] > byte(ban.Unverified) {
+		return k, errRecord
+	}
+	k.Class = ban.Class(key[n+1])
+	ports := string(key[n+2:])
+	if k.Ports, err = ban.ParsePorts(ports); err != nil || string(k.Ports) != ports {
+		return k, errRecord
+	}
+	return k, nil
+}
+
+// banForm is the first byte of a ban's value: the version of its form. It is followed by the end, at a fixed place, and
+// then by start, count, strings behind their length, and lines of evidence behind their number.
+const banForm = 1
+
+// An end of a ban takes seconds and nanoseconds of Unix time, 8 and 4 bytes.
+const untilSize = 8 + 4
+
+func encodeBan(b *ban.Ban) []byte {
+	w := make([]byte, 0, 512)
+	w = append(w, banForm)
+	w = binary.BigEndian.AppendUint64(w, uint64(b.Until.Unix()))
+	w = binary.BigEndian.AppendUint32(w, uint32(b.Until.Nanosecond()))
+	w = binary.AppendVarint(w, b.Start.Unix())
+	w = binary.AppendUvarint(w, uint64(b.Start.Nanosecond()))
+	w = binary.AppendUvarint(w, uint64(max(b.Count, 0)))
+	for _, s := range []string{b.Rule, b.Service, b.ID, b.Reason, b.Author, b.Note} {
+		w = appendString(w, s)
+	}
+	lines := b.Evidence[max(0, len(b.Evidence)-ban.MaxEvidence):]
+	w = binary.AppendUvarint(w, uint64(len(lines)))
+	for _, line := range lines {
+		w = appendString(w, line)
+	}
+	return w
+}
+
+func appendString(w []byte, s string) []byte {
+	return append(binary.AppendUvarint(w, uint64(len(s))), s...)
+}
+
+// decodeUntil reads the end of a ban alone.
+func decodeUntil(v []byte) (time.Time, error) {
+	if len(v) < 1+untilSize || v[0] != banForm {
+		return time.Time{}, errRecord
+	}
+	return unix(int64(binary.BigEndian.Uint64(v[1:])), uint64(binary.BigEndian.Uint32(v[9:]))), nil
+}
+
+// unix is time.Unix in UTC for times that have no end, whose zero value must stay what it is.
+func unix(sec int64, nsec uint64) time.Time {
+	t := time.Unix(sec, int64(nsec))
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t
+}
+
+func decodeBan(k, v []byte) (b ban.Ban, err error) {
+	if b.Key, err = decodeBanKey(k); err != nil {
+		return b, err
+	}
+	if b.Until, err = decodeUntil(v); err != nil {
+		return b, err
+	}
+	// One string for all: its parts share its memory.
+	r := reader{rest: string(v[1+untilSize:])}
+	b.Start = unix(r.varint(), r.uvarint())
+	b.Count = int(r.uvarint())
+	for _, s := range []*string{&b.Rule, &b.Service, &b.ID, &b.Reason, &b.Author, &b.Note} {
+		*s = r.string()
+	}
+	n := r.uvarint()
+	if n > ban.MaxEvidence {
+		return b, errRecord
+	}
+	if n > 0 {
+		b.Evidence = make([]string, n)
+	}
+	for i := range b.Evidence {
+		b.Evidence[i] = r.string()
+	}
+	if r.bad || r.rest != "" || b.Count < 0 {
+		return b, errRecord
+	}
+	return b, nil
+}
+
+// A reader takes a value apart. After an error everything is zero.
+type reader struct {
+	rest string
+	bad  bool
+}
+
+func (r *reader) uvarint() uint64 {
+	var v uint64
+	for i := 0; i < len(r.rest) && i < binary.MaxVarintLen64; i++ {
+		c := r.rest[i]
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			r.rest = r.rest[i+1:]
+			return v
+		}
+	}
+	r.bad, r.rest = true, ""
+	return 0
+}
+
+func (r *reader) varint() int64 {
+	u := r.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+func (r *reader) string() string {
+	n := r.uvarint()
+	if n > uint64(len(r.rest)) {
+		r.bad, r.rest = true, ""
+		return ""
+	}
+	s := r.rest[:n]
+	r.rest = r.rest[n:]
+	return s
+}

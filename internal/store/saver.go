@@ -1,0 +1,269 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"mef/internal/ban"
+)
+
+// A Saver writes updates in a goroutine of its own, so that nobody waits for a disk. Updates that come while one is being
+// written, or cannot be, are merged: what counts is the last word on each key.
+type Saver struct {
+	store *Store
+	log   *slog.Logger
+
+	wake    chan struct{}
+	flushes chan chan error
+
+	mu      sync.Mutex // protects what follows
+	waiting *pending
+	writing int // changes that are being written now
+	status  Status
+}
+
+// A Status says how saving goes.
+type Status struct {
+	LastCommit time.Time // zero: none yet
+	Size       int64     // of the file, in bytes
+	Pending    int       // changes not on disk yet
+	Problem    string    // why they are not, and what else is wrong; empty if all is well
+}
+
+// Times of the Saver.
+const (
+	firstRetry = time.Second      // after a failure; doubled with each one that follows
+	lastRetry  = 30 * time.Second // what that leads to
+	lastWrite  = 5 * time.Second  // how long ending may take
+)
+
+// NewSaver returns a Saver that owns the store once it runs.
+func NewSaver(s *Store, log *slog.Logger) *Saver {
+	v := &Saver{store: s, log: log, wake: make(chan struct{}, 1), flushes: make(chan chan error), waiting: newPending()}
+	v.status.Size = s.Size()
+	if s.db == nil {
+		v.status.Problem = s.Warning().Error()
+	}
+	return v
+}
+
+// Save takes an update over; it never waits for the disk. Nothing in it may be changed afterwards.
+func (v *Saver) Save(u Update) {
+	v.mu.Lock()
+	v.waiting.add(&u)
+	v.mu.Unlock()
+	select {
+	case v.wake <- struct{}{}:
+	default: // it has been told already
+	}
+}
+
+// Status tells how saving goes.
+func (v *Saver) Status() Status {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	st := v.status
+	st.Pending = v.waiting.len() + v.writing
+	return st
+}
+
+// Flush writes what has been saved so far and returns once it is on disk, or could not be written. Run must be running.
+func (v *Saver) Flush(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case v.flushes <- answer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run writes what is saved until ctx is done; then it writes what is left, closes the store, and returns what went wrong
+// with that. A failure before is logged, shown by Status, and tried again.
+func (v *Saver) Run(ctx context.Context) error {
+	var wait time.Duration // until the next try; 0: the last one went well
+	for {
+		var retry <-chan time.Time
+		wake := v.wake
+		if wait > 0 {
+			retry, wake = time.After(wait), nil
+		}
+		var answer chan error
+		select {
+		case <-ctx.Done():
+			return v.finish()
+		case answer = <-v.flushes:
+		case <-wake:
+		case <-retry:
+		}
+		err := v.write(time.Now())
+		if answer != nil {
+			answer <- err
+		}
+		if err == nil {
+			wait = 0
+		} else {
+			wait = min(max(2*wait, firstRetry), lastRetry)
+		}
+	}
+}
+
+// finish writes what is left and closes the store. A disk that hangs is not waited for.
+func (v *Saver) finish() error {
+	done := make(chan error, 1)
+	go func() {
+		err := v.write(time.Now())
+		done <- errors.Join(err, v.store.Close())
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(lastWrite):
+		return fmt.Errorf("write %s: no answer from the disk within %v", v.store.path, lastWrite)
+	}
+}
+
+// write commits what is waiting. What could not be written waits on, with what has come since.
+func (v *Saver) write(now time.Time) error {
+	v.mu.Lock()
+	p := v.waiting
+	if p.len() == 0 {
+		v.mu.Unlock()
+		return nil
+	}
+	v.waiting, v.writing = newPending(), p.len()
+	v.mu.Unlock()
+
+	err := v.store.Commit(p.update(), now)
+	if err != nil {
+		p.forget(v.store, now)
+	}
+	size := v.store.Size()
+
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.writing = 0
+	if err != nil {
+		p.merge(v.waiting)
+		v.waiting = p
+	}
+	v.report(err, size, now)
+	return err
+}
+
+// report keeps the status and logs its changes.
+func (v *Saver) report(err error, size int64, now time.Time) {
+	was := v.status.Problem
+	v.status.Size = size
+	v.status.Problem = ""
+	switch {
+	case err != nil:
+		v.status.Problem = err.Error()
+	case v.store.full:
+		v.status.Problem = fmt.Sprintf("%s is full (%d MB): tallies of new sources are not saved, nor more than one line of evidence a ban",
+			v.store.path, v.store.maxSize>>20)
+	}
+	if err == nil {
+		v.status.LastCommit = now
+	}
+	switch {
+	case v.status.Problem == was:
+	case v.status.Problem == "":
+		v.log.Info("state is saved again", "file", v.store.path)
+	default:
+		v.log.Warn("state cannot be saved", "problem", v.status.Problem, "pending", v.waiting.len())
+	}
+}
+
+// A pending is updates merged by key.
+type pending struct {
+	bans      map[ban.Key]*ban.Ban // nil: lifted
+	positions map[string]string
+	records   map[string][]byte // nil: gone
+}
+
+func newPending() *pending {
+	return &pending{make(map[ban.Key]*ban.Ban), make(map[string]string), make(map[string][]byte)}
+}
+
+func (p *pending) len() int { return len(p.bans) + len(p.positions) + len(p.records) }
+
+// add merges an update that came later. A ban both put and lifted in it is lifted.
+func (p *pending) add(u *Update) {
+	for i := range u.Bans {
+		p.bans[u.Bans[i].Key] = &u.Bans[i]
+	}
+	for _, k := range u.Lifted {
+		p.bans[k] = nil
+	}
+	for source, resume := range u.Positions {
+		p.positions[source] = resume
+	}
+	for _, r := range u.Records {
+		p.records[string(r.Key)] = r.Value
+	}
+}
+
+// merge takes over what came later.
+func (p *pending) merge(later *pending) {
+	for k, b := range later.bans {
+		p.bans[k] = b
+	}
+	for source, resume := range later.positions {
+		p.positions[source] = resume
+	}
+	for k, value := range later.records {
+		p.records[k] = value
+	}
+}
+
+// update returns everything as one update, in the order of the file: neighbours share pages.
+func (p *pending) update() *Update {
+	u := &Update{Positions: p.positions}
+	for k, b := range p.bans {
+		if b == nil {
+			u.Lifted = append(u.Lifted, k)
+		} else {
+			u.Bans = append(u.Bans, *b)
+		}
+	}
+	for k, value := range p.records {
+		u.Records = append(u.Records, Record{[]byte(k), value})
+	}
+	slices.SortFunc(u.Bans, func(a, b ban.Ban) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(u.Lifted, ban.Key.Compare)
+	slices.SortFunc(u.Records, func(a, b Record) int { return bytes.Compare(a.Key, b.Key) })
+	return u
+}
+
+// forget drops what need not be written any more, so that a disk that stays full does not fill memory: bans that are over
+// meanwhile, and removals of what the file does not have. What remains is bounded by the state itself.
+func (p *pending) forget(s *Store, now time.Time) {
+	for k, b := range p.bans {
+		lifted := b == nil
+		switch {
+		case !lifted && !over(b.Until, now):
+		case lifted && s.db == nil: // the file might have it
+		case s.holds(bucketBans, banKey(k)):
+			p.bans[k] = nil
+		default:
+			delete(p.bans, k)
+		}
+	}
+	for k, value := range p.records {
+		if value == nil && !s.holds(bucketTracker, []byte(k)) {
+			delete(p.records, k)
+		}
+	}
+}

@@ -1,0 +1,358 @@
+// Package store keeps what must survive a restart, a reboot and kill -9 in one file, mef.db.
+//
+// The file is a bbolt database: a B+tree whose pages are never overwritten while they are in use. A transaction writes new
+// pages, syncs them, and then makes them valid by writing one of two meta pages; whatever happens in between, the file
+// holds either all of a transaction or nothing of it. That is what the daemon's promise rests on: read positions and the
+// tallies made of what was read move together, so that after a crash no line is lost and none is counted twice.
+//
+//	meta       the schema version, and which program wrote it
+//	bans       bans in force with their evidence, by prefix, ports and class
+//	positions  where each source goes on reading, by source
+//	tracker    the tracker's own records, whose meaning it alone knows
+//
+// Every value ends in a checksum over key and value, because bbolt has none: a flipped bit must not ban a stranger. What
+// cannot be read is left out and counted.
+//
+// A Store does all this in the caller's goroutine. A Saver stands before it, takes updates without ever making anybody
+// wait, and goes on trying when the disk is full.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"mef/internal/ban"
+)
+
+// Options of a Store. The zero value is good for tests.
+type Options struct {
+	Version string // the program's version, which the file remembers for those who come with an older one
+	MaxSize int64  // bound of the file in bytes; 0: DefaultMaxSize
+}
+
+// DefaultMaxSize is how large the file gets, in bytes.
+const DefaultMaxSize = 64 << 20
+
+// An Update is what one transaction changes.
+type Update struct {
+	Bans      []ban.Ban         // put, each in place of one with its Key
+	Lifted    []ban.Key         // bans to forget; a ban that ends by itself needs no word
+	Positions map[string]string // Batch.Resume by Batch.Source; empty: the source is gone
+	Records   []Record          // the tracker's
+}
+
+// A Record is one entry of the tracker's state.
+type Record struct {
+	Key   []byte
+	Value []byte // nil: the entry is gone
+}
+
+// The buckets of the file.
+var (
+	bucketMeta      = []byte("meta")
+	bucketBans      = []byte("bans")
+	bucketPositions = []byte("positions")
+	bucketTracker   = []byte("tracker")
+)
+
+// A Store is an open mef.db. Its methods must not be called at the same time.
+type Store struct {
+	path    string
+	version string
+	maxSize int64
+
+	db      *bbolt.DB // nil: the file could not be opened; the next Commit tries again
+	suspect bool      // a transaction failed: the next Commit opens the file anew
+	warning error
+	skipped int
+
+	full        bool // live data fill the file
+	nextPrune   time.Time
+	nextCompact time.Time
+}
+
+// Open opens the file at path, and makes it and its directory if need be. It holds the file's lock until Close.
+//
+// A damaged file is set aside, and a fresh one begun. If there can be no file now (no space, no permission), the Store is
+// empty and Commit tries again. Either is told by Warning. An error means that the daemon must not run with this path: it
+// wraps ErrLocked or ErrNewer.
+func Open(path string, opt Options) (*Store, error) {
+	s := &Store{path: path, version: opt.Version, maxSize: opt.MaxSize}
+	if s.maxSize <= 0 {
+		s.maxSize = DefaultMaxSize
+	}
+	err := s.open()
+	if errors.Is(err, ErrLocked) || errors.Is(err, ErrNewer) {
+		return nil, err
+	}
+	if err != nil {
+		s.warning = err
+	}
+	return s, nil
+}
+
+// Warning returns what went wrong when the file was opened, in words for the operator; nil if nothing did. It wraps
+// ErrDamaged if a damaged file was set aside.
+func (s *Store) Warning() error { return s.warning }
+
+// Close releases the file and its lock.
+func (s *Store) Close() error {
+	if s.db == nil {
+		return nil
+	}
+	db := s.db
+	s.db, s.suspect = nil, false
+	return guard(db.Close)
+}
+
+// A State is what Load finds.
+type State struct {
+	Bans      []ban.Ban         // in force at the time asked for, in no particular order
+	Positions map[string]string // by source
+}
+
+// Load reads bans and positions. Bans that are over at now are left out.
+func (s *Store) Load(now time.Time) (State, error) {
+	st := State{Positions: make(map[string]string)}
+	err := s.view(func(tx *bbolt.Tx) {
+		s.each(tx, bucketBans, func(k, v []byte) bool {
+			b, err := decodeBan(k, v)
+			if err != nil {
+				s.skipped++
+			} else if !over(b.Until, now) {
+				st.Bans = append(st.Bans, b)
+			}
+			return true
+		})
+		s.each(tx, bucketPositions, func(k, v []byte) bool {
+			st.Positions[string(k)] = string(v)
+			return true
+		})
+	})
+	s.release()
+	return st, err
+}
+
+// Records returns the tracker's records. Key and value are valid until the next one is asked for.
+func (s *Store) Records() iter.Seq2[[]byte, []byte] {
+	return func(yield func(k, v []byte) bool) {
+		err := s.view(func(tx *bbolt.Tx) { s.each(tx, bucketTracker, yield) })
+		if err != nil {
+			s.skipped++
+		}
+		s.release()
+	}
+}
+
+// Skipped returns how many records Load and Records left out because they could not be read.
+func (s *Store) Skipped() int { return s.skipped }
+
+// each calls fn for the entries of a bucket whose checksum holds, until it returns false.
+func (s *Store) each(tx *bbolt.Tx, bucket []byte, fn func(k, v []byte) bool) {
+	c := tx.Bucket(bucket).Cursor()
+	for k, sealed := c.First(); k != nil; k, sealed = c.Next() {
+		v, ok := unseal(k, sealed)
+		if !ok {
+			s.skipped++
+		} else if !fn(k, v) {
+			return
+		}
+	}
+}
+
+// view calls fn with a transaction that only reads.
+func (s *Store) view(fn func(tx *bbolt.Tx)) error {
+	if s.db == nil {
+		return nil
+	}
+	err := guard(func() error {
+		tx, err := s.db.Begin(false)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		fn(tx)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// Commit makes the update hold, all of it or nothing, and returns once the disk has it. Bans that are over at now are
+// cleared out from time to time. After an error the update is the caller's to try again.
+//
+// Only an update that changes more pages than the file may have is written in several transactions: the positions come
+// last, so that lines may be counted again after a crash in between, but none is lost.
+func (s *Store) Commit(u *Update, now time.Time) error {
+	if s.db == nil || s.suspect {
+		s.Close()
+		if err := s.open(); err != nil {
+			return err
+		}
+	}
+	err := s.commit(u, now)
+	if errors.Is(err, bolterrors.ErrMaxSizeReached) {
+		for part := range parts(u) {
+			if err = s.commit(part, now); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		// What bbolt holds in memory after a failed write or sync is not to be trusted; the file is.
+		s.suspect = true
+		return fmt.Errorf("write %s: %w", s.path, err)
+	}
+	if !now.Before(s.nextPrune) {
+		s.nextPrune = now.Add(pruneEvery)
+	}
+	s.release()
+	return s.tend(now)
+}
+
+// commit writes the update in one transaction.
+func (s *Store) commit(u *Update, now time.Time) error {
+	return guard(func() error {
+		tx, err := s.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback() // of no effect after Commit
+		if err := s.write(tx, u, now); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+}
+
+// partSize is how many entries of one kind a part of an update has.
+const partSize = 512
+
+// parts cuts an update into small ones, the positions last.
+func parts(u *Update) iter.Seq[*Update] {
+	return func(yield func(*Update) bool) {
+		for keys := range slices.Chunk(u.Lifted, partSize) {
+			if !yield(&Update{Lifted: keys}) {
+				return
+			}
+		}
+		for bans := range slices.Chunk(u.Bans, partSize) {
+			if !yield(&Update{Bans: bans}) {
+				return
+			}
+		}
+		for records := range slices.Chunk(u.Records, partSize) {
+			if !yield(&Update{Records: records}) {
+				return
+			}
+		}
+		yield(&Update{Positions: u.Positions})
+	}
+}
+
+func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
+	bans, positions, tracker := tx.Bucket(bucketBans), tx.Bucket(bucketPositions), tx.Bucket(bucketTracker)
+	for i := range u.Bans {
+		b := &u.Bans[i]
+		if len(b.Evidence) > 1 && s.full {
+			short := *b
+			short.Evidence = b.Evidence[len(b.Evidence)-1:]
+			b = &short
+		}
+		if err := put(bans, banKey(b.Key), encodeBan(b)); err != nil {
+			return err
+		}
+	}
+	for _, k := range u.Lifted {
+		if err := bans.Delete(banKey(k)); err != nil {
+			return err
+		}
+	}
+	for source, resume := range u.Positions {
+		if err := putOrDelete(positions, []byte(source), []byte(resume)); err != nil {
+			return err
+		}
+	}
+	for _, r := range u.Records {
+		if s.full && r.Value != nil && tracker.Get(r.Key) == nil {
+			continue
+		}
+		if err := putOrDelete(tracker, r.Key, r.Value); err != nil {
+			return err
+		}
+	}
+	if !now.Before(s.nextPrune) {
+		return prune(bans, now)
+	}
+	return nil
+}
+
+// putOrDelete puts an entry; an empty value deletes it.
+func putOrDelete(b *bbolt.Bucket, k, v []byte) error {
+	if len(v) == 0 {
+		return b.Delete(k)
+	}
+	return put(b, k, v)
+}
+
+func put(b *bbolt.Bucket, k, v []byte) error { return b.Put(k, seal(k, v)) }
+
+// pruneEvery is how often bans that are over are cleared out.
+const pruneEvery = 5 * time.Minute
+
+// prune deletes the bans that are over, and what cannot be read.
+func prune(bans *bbolt.Bucket, now time.Time) error {
+	var keys [][]byte
+	c := bans.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if until, err := decodeUntil(v); err != nil || over(until, now) {
+			keys = append(keys, k)
+		}
+	}
+	for _, k := range keys {
+		if err := bans.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// over reports whether a ban that holds until then is over at now.
+func over(until, now time.Time) bool { return !until.IsZero() && !until.After(now) }
+
+// holds reports whether a bucket has the key. A file that cannot be opened has nothing.
+func (s *Store) holds(bucket, key []byte) (found bool) {
+	s.view(func(tx *bbolt.Tx) { found = tx.Bucket(bucket).Get(key) != nil })
+	return found
+}
+
+// Size returns the size of the file in bytes, 0 if there is none.
+func (s *Store) Size() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// guard calls fn and makes a panic an error: bbolt panics on pages it does not understand, and reads the file through
+// memory, where a bad sector or a file cut short is a fault.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}()
+	return fn()
+}
