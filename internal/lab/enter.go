@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,6 +83,10 @@ func Enter() (code int, err error) {
 // A group is a control group below our own: the one thing of the host that a world needs, and removes.
 type group struct{ path string }
 
+// groupPrefix begins the name of a group; the ID of the process that made it follows.
+const groupPrefix = "mef-lab-"
+
+// newGroup makes a group, and removes what processes left that were killed before they could.
 func newGroup() (group, error) {
 	mount, err := cgroupMount()
 	if err != nil {
@@ -95,7 +100,8 @@ func newGroup() (group, error) {
 	if _, err := os.Stat(parent); err != nil {
 		parent = mount // a container whose own group is not in its view
 	}
-	path := filepath.Join(parent, "mef-lab-"+strconv.Itoa(os.Getpid()))
+	removeStale(parent)
+	path := filepath.Join(parent, groupPrefix+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return group{}, fmt.Errorf("make a control group (needs a writable cgroup v2): %w", err)
 	}
@@ -106,19 +112,37 @@ func newGroup() (group, error) {
 const removePatience = 5 * time.Second
 
 func (g group) remove() {
-	for end := time.Now().Add(removePatience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		var dirs []string
-		filepath.WalkDir(g.path, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		for i := len(dirs) - 1; i >= 0; i-- {
-			unix.Rmdir(dirs[i])
+	for end := time.Now().Add(removePatience); !g.tryRemove() && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// tryRemove removes the group with those inside it, innermost first, and reports whether it is gone. The kernel refuses to
+// remove one that has processes.
+func (g group) tryRemove() bool {
+	var dirs []string
+	filepath.WalkDir(g.path, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
 		}
-		if _, err := os.Stat(g.path); errors.Is(err, fs.ErrNotExist) {
-			return
+		return nil
+	})
+	for _, dir := range slices.Backward(dirs) {
+		unix.Rmdir(dir)
+	}
+	_, err := os.Stat(g.path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func removeStale(parent string) {
+	groups, err := filepath.Glob(filepath.Join(parent, groupPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, path := range groups {
+		pid := strings.TrimPrefix(filepath.Base(path), groupPrefix)
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
+			group{path}.tryRemove()
 		}
 	}
 }

@@ -46,7 +46,6 @@ func privateMounts(programs []string) error {
 		{"cgroup2", "/sys/fs/cgroup", ""},
 		{"tmpfs", "/var/log", "mode=755"},
 		{"tmpfs", "/var/lib", "mode=755"},
-		{"tmpfs", "/var/mail", "mode=1777"},
 	} {
 		if err := mountNew(m.fstype, m.at, m.options); err != nil {
 			return err
