@@ -98,11 +98,12 @@ func (s *session) orphan(m *Match) bool {
 // line notes what a line of the session tells and makes it the failure that an orphan line left open. It reports whether
 // the line says anything.
 func (s *session) line(v verdict, m *Match) bool {
-	if m.Addr.IsValid() {
-		s.addr = m.Addr
+	if !m.Addr.IsValid() {
+		return v != peer
 	}
-	pending := s.pending && m.Addr.IsValid()
-	s.pending = s.pending && !pending
+	s.addr = m.Addr
+	pending := s.pending
+	s.pending = false
 	switch {
 	case v == failure:
 		s.told = true
@@ -113,6 +114,7 @@ func (s *session) line(v verdict, m *Match) bool {
 		m.Kind, m.Echo = event.Failure, true
 		m.Count = s.count
 		m.User = s.user[:s.userLen]
+		s.addr = netip.Addr{} // mostly this is the session's last line, and the process ID will come back
 		return true
 	}
 	return v != peer
@@ -129,7 +131,15 @@ func (s *session) succeed(m *Match) {
 
 func (s *session) setUser(user []byte) { s.userLen = copy(s.user[:], user) }
 
-// isUser reports whether user is the one that was set.
+// isUser reports whether user is the one that was set, as far as PAM and the daemon agree about names: one may write
+// EXAMPLE\alice or alice@example.net for the other's alice.
 func (s *session) isUser(user []byte) bool {
-	return bytes.Equal(s.user[:s.userLen], user[:min(len(user), maxUser)])
+	return bytes.EqualFold(account(s.user[:s.userLen]), account(user[:min(len(user), maxUser)]))
+}
+
+// account returns a user's name without the domain.
+func account(user []byte) []byte {
+	user = user[bytes.LastIndexByte(user, '\\')+1:]
+	name, _, _ := bytes.Cut(user, []byte("@"))
+	return name
 }
