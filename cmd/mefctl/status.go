@@ -55,6 +55,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		s.Bans.Total, s.Bans.IPv4, s.Bans.IPv6, s.Bans.Unverified, s.Bans.Permanent, s.Bans.Ever)
 	fmt.Fprintf(w, "Kernel:    %s\n", showKernel(s.Kernel))
 	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
+	fmt.Fprintf(w, "State:     %s, %d KB, saved %s\n", s.Store.Path, s.Store.Size>>10, ago(s.Store.LastSaved, now))
 	fmt.Fprintf(w, "Daemon:    mefdaemon %s, PID %d, up %s, %s\n", s.Version, s.PID, span(now.Sub(s.Since)), s.Config)
 
 	fmt.Fprintln(w)

@@ -61,6 +61,7 @@ type Status struct {
 	Bans    Tally    `json:"bans"`
 	Kernel  Kernel   `json:"kernel"`
 	Tracker Tracker  `json:"tracker"`
+	Store   Store    `json:"store"`
 }
 
 // A Source is one origin of lines.
@@ -121,6 +122,15 @@ type Tracker struct {
 	Limit       int    `json:"limit"`
 	Evicted     uint64 `json:"evicted,omitempty"`
 	KnownLogins int    `json:"known_logins"`
+}
+
+// Store says how the saving of state fares.
+type Store struct {
+	Path      string     `json:"path"`
+	Size      int64      `json:"size"`    // bytes
+	Pending   int        `json:"pending"` // changes that are not on disk yet
+	LastSaved *time.Time `json:"last_saved,omitempty"`
+	Problem   string     `json:"problem,omitempty"`
 }
 
 // A Ban is a ban in force.

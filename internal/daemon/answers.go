@@ -66,9 +66,15 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 		return control.Ban{}, refuse("%v", err)
 	}
 	b.Until = results[0].Until
-	if err := d.do(ctx, func() { d.tracker.Banned(b) }); err != nil {
+	err = d.do(ctx, func() {
+		d.tracker.Banned(b)
+		d.unsaved.bans = append(d.unsaved.bans, b)
+		d.save()
+	})
+	if err != nil {
 		return control.Ban{}, err
 	}
+	d.flush(ctx)
 	shown := showBan(b)
 	shown.Kernel = true
 	return shown, nil
@@ -106,7 +112,10 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 		for _, k := range keys {
 			d.tracker.Unbanned(k, now)
 		}
+		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
+		d.save()
 	})
+	d.flush(ctx)
 	for _, b := range lifted {
 		d.records.add(control.Record{Time: now, Event: "unban", Rule: b.Rule, Prefix: b.Prefix, Ports: b.Ports, Class: b.Class,
 			Author: req.Author})
@@ -185,6 +194,8 @@ func (d *daemon) describe(s *control.Status) {
 			Failures: c.failures, Probes: c.probes, Logins: c.logins, Bans: c.bans})
 	}
 	s.Sources = d.sources.status(d.engine)
+	saved := d.saver.Status()
+	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}
 	st := d.tracker.Stats()
 	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
 }
@@ -201,6 +212,9 @@ func (d *daemon) judge(s *control.Status) {
 	live := slices.ContainsFunc(s.Sources, func(src control.Source) bool { return src.State == "active" && len(src.Rules) > 0 })
 	if !live {
 		s.Missing = append(s.Missing, "no rule has a live source of log lines; see SOURCE and RULE below")
+	}
+	if s.Store.Problem != "" {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
 	}
 	for _, src := range s.Sources {
 		if src.Lost > 0 {

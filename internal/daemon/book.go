@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,6 +59,22 @@ func (k *book) prune(now time.Time) {
 			delete(k.bans, key)
 		}
 	}
+}
+
+// restore notes bans that were in force before the daemon started.
+func (k *book) restore(bans []ban.Ban) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, b := range bans {
+		k.bans[b.Key] = b
+	}
+}
+
+// keys returns the key of every ban in the book.
+func (k *book) keys() []ban.Key {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.bans))
 }
 
 func (k *book) lift(keys []ban.Key) {

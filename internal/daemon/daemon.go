@@ -11,6 +11,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
 	"mef/internal/host"
+	"mef/internal/store"
 )
 
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
@@ -35,9 +37,11 @@ func Run(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	g, ctx := errgroup.WithContext(ctx)
-	// The enforcer outlives the others by what it takes to lift the bans, if that is asked for.
-	enforcing, release := context.WithCancel(context.WithoutCancel(ctx))
-	g.Go(func() error { return d.enforcer.Run(enforcing) })
+	// The enforcer and the saver outlive the others by what it takes to lift the bans, if that is asked for, and to save the
+	// last of the state.
+	after, release := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return d.enforcer.Run(after) })
+	g.Go(func() error { return d.saver.Run(after) })
 	g.Go(func() error {
 		defer release()
 		return d.run(ctx)
@@ -77,10 +81,22 @@ func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logg
 		OnRepair:   e.repaired,
 		Log:        log,
 	})
-	return &daemon{engine: e, version: version, since: time.Now(), sessions: sessions}, nil
+	st, err := store.Open(e.storePath(), store.Options{Version: version})
+	if err != nil {
+		return nil, err
+	}
+	if err := st.Warning(); err != nil {
+		log.Warn("saved state", "err", err)
+	}
+	e.saver = store.NewSaver(st, log)
+	d := &daemon{engine: e, version: version, since: time.Now(), sessions: sessions}
+	if err := d.restore(st, d.since); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return d, nil
 }
 
-// run starts sources and socket once the kernel is ready, and blocks until ctx is done.
+// run opens the socket, follows the sources, and blocks until ctx is done.
 func (d *daemon) run(ctx context.Context) error {
 	listener, err := control.Listen(d.cfg.Paths.ControlSocket)
 	if err != nil {
@@ -97,13 +113,22 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", d.cfg.Paths.ControlSocket)
 	err = g.Wait()
 	if d.cfg.ClearOnStop {
-		clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if err := d.enforcer.Flush(clearing); err != nil {
+		if err := d.clear(context.WithoutCancel(ctx)); err != nil {
 			d.log.Error("clear_bans_on_stop", "err", err)
 		}
 	}
 	return err
+}
+
+// clear lifts every ban and forgets it.
+func (d *daemon) clear(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := d.enforcer.Flush(ctx); err != nil {
+		return err
+	}
+	d.saver.Save(store.Update{Lifted: d.book.keys()})
+	return nil
 }
 
 func (e *engine) mode() string {

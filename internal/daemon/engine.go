@@ -16,6 +16,7 @@ import (
 	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/source/journal"
+	"mef/internal/store"
 	"mef/internal/track"
 )
 
@@ -38,6 +39,10 @@ type engine struct {
 	limits  decide.Config
 	facts   decide.Facts
 	rules   map[string]*ruleCount
+
+	saver     *store.Saver
+	positions map[string]string // Batch.Resume by Batch.Source, as saved by an earlier run
+	unsaved   unsaved
 }
 
 // A view is what one source's lines are matched against.
@@ -46,7 +51,6 @@ type view struct {
 	from    origin
 	matched uint64
 	lost    uint64
-	resume  string // how far the source has been dealt with
 }
 
 // ruleCount is what status says of a rule.
@@ -76,6 +80,7 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 		views:   make(map[string]*view),
 		limits:  decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
 		rules:   make(map[string]*ruleCount),
+		unsaved: unsaved{read: make(map[string]string)},
 	}
 	e.book = newBook(e.records)
 	e.know(facts)
@@ -93,6 +98,7 @@ func (e *engine) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			e.save()
 			return nil
 		case call := <-e.calls:
 			call()
@@ -100,6 +106,8 @@ func (e *engine) run(ctx context.Context) error {
 			if err := e.batch(ctx, b); err != nil {
 				return nil // the enforcer has ended: so do we
 			}
+		case <-e.unsaved.due:
+			e.save()
 		}
 	}
 }
@@ -138,7 +146,8 @@ func (e *engine) batch(ctx context.Context, b *event.Batch) error {
 	}
 	v.lost += uint64(b.Lost)
 	if b.Resume != "" {
-		v.resume = b.Resume
+		e.unsaved.read[b.Source] = b.Resume
+		e.changed()
 	}
 	return nil
 }
@@ -199,6 +208,10 @@ func (e *engine) act(ctx context.Context, ev *event.Event, d decide.Decision) er
 		if over(d.Ban, time.Now()) {
 			return nil // of old lines, read late: it counts as a repeat, and is over
 		}
+		// Saved together with the position behind the deciding line, so that a crash before the kernel has it is made good
+		// when the daemon starts again.
+		e.unsaved.bans = append(e.unsaved.bans, d.Ban)
+		e.changed()
 		return e.enforcer.Ban(ctx, d.Ban)
 	case decide.Observe, decide.Detect:
 		e.tracker.Detected(d.Ban)

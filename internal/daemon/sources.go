@@ -40,12 +40,13 @@ func newSources(e *engine) *sources {
 	}
 	s := new(sources)
 	if wantJournal {
-		s.journal = journal.New(journal.Config{Since: e.cfg.JournalSince, Log: e.log}, e.batches)
+		s.journal = journal.New(journal.Config{Resume: e.positions[journal.Source], Since: e.cfg.JournalSince, Log: e.log}, e.batches)
 	}
 	slices.Sort(globs)
 	if globs = slices.Compact(globs); len(globs) > 0 {
 		s.files = logfile.New(logfile.Config{
 			Globs:  globs,
+			Resume: e.positions,
 			Recent: logfile.Recent{Lines: e.cfg.FileRecent.Lines, Window: e.cfg.FileRecent.Window},
 			Stamp:  func(line []byte, now time.Time) (time.Time, bool) { return logtime.Parse(line, now, time.Local) },
 			Log:    e.log,
