@@ -29,7 +29,9 @@ import (
 
 // A Backend keeps bans in the kernel. It implements enforce.Backend.
 type Backend struct {
-	conn     *conn
+	conn     *conn // for writing, and for reading what writing depends on
+	finder   reader
+	lister   reader
 	log      *slog.Logger
 	features Features
 	classes  []class // those that have sets and rules, base classes first; nil before the first look at the kernel
@@ -66,6 +68,7 @@ func NewIn(netns int, log *slog.Logger) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{conn: c, log: log}
+	b.finder.netns, b.lister.netns = netns, netns
 	if b.features, err = probe(c); err != nil {
 		c.close()
 		return nil, fmt.Errorf("probe nf_tables: %w", err)
@@ -77,7 +80,9 @@ func NewIn(netns int, log *slog.Logger) (*Backend, error) {
 }
 
 // Close closes the connection. Everything stays in force.
-func (b *Backend) Close() error { return b.conn.close() }
+func (b *Backend) Close() error {
+	return errors.Join(b.conn.close(), b.finder.close(), b.lister.close())
+}
 
 // Features returns what the probe found.
 func (b *Backend) Features() Features { return b.features }
@@ -328,14 +333,14 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 	return enforce.Check{Damaged: damaged, Bans: found.bans()}, err
 }
 
-// Held implements enforce.Backend. It reads by a connection of its own, so that a long list does not stand in the way of bans.
-func (b *Backend) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
-	c, err := dial(b.conn.netns)
-	if err != nil {
-		return enforce.State{}, err
+// Held implements enforce.Backend. It reads by connections of its own, so that a long list does not stand in the way of bans,
+// nor of looking up whether one was lifted.
+func (b *Backend) Held(_ context.Context, keys ...ban.Key) (state enforce.State, err error) {
+	if len(keys) > 0 && len(keys) <= maxLookups {
+		err = b.finder.do(func(c *conn) error { state, err = c.lookUp(keys); return err })
+	} else {
+		err = b.lister.do(func(c *conn) error { state, err = c.held(keys); return err })
 	}
-	defer c.close()
-	state, err := c.held(keys)
 	if err != nil {
 		return enforce.State{}, fmt.Errorf("read table inet %s: %w", tableName, err)
 	}

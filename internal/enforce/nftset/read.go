@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -215,13 +216,40 @@ func (e foundElement) held(c class, now time.Time) enforce.Held {
 	return h
 }
 
+// A reader is a connection for reading that several goroutines share. It lasts, because closing any nf_tables connection waits
+// for what was deleted by another to be freed, which takes milliseconds.
+type reader struct {
+	netns int
+	mu    sync.Mutex
+	conn  *conn // nil before its first use
+}
+
+func (r *reader) do(read func(*conn) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn == nil {
+		c, err := dial(r.netns)
+		if err != nil {
+			return err
+		}
+		r.conn = c
+	}
+	return read(r.conn)
+}
+
+func (r *reader) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn == nil {
+		return nil
+	}
+	return r.conn.close()
+}
+
 // maxLookups is up to how many keys each is looked up; above, all elements are read.
 const maxLookups = 100
 
 func (c *conn) held(keys []ban.Key) (enforce.State, error) {
-	if len(keys) > 0 && len(keys) <= maxLookups {
-		return c.lookUp(keys)
-	}
 	var s enforce.State
 	sets, err := c.readSets(tableName)
 	if err != nil {
