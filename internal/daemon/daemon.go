@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/enforce"
@@ -57,6 +58,7 @@ type daemon struct {
 	sources  *sources
 	sessions *session.Ender
 	stop     context.CancelFunc
+	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
 }
 
 // start builds everything without starting a goroutine.
@@ -109,6 +111,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.sources.run(ctx) })
 	g.Go(func() error { return d.sessions.Run(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
+	g.Go(func() error { d.dropGone(ctx); return nil })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", d.cfg.Paths.ControlSocket)
 	err = g.Wait()

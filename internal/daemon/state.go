@@ -78,11 +78,22 @@ func (d *daemon) restore(st *store.Store, now time.Time) error {
 	if d.cfg.Observe {
 		return nil // what the kernel holds ends by itself; nothing is written
 	}
-	for _, b := range state.Bans {
+	bans, gone := d.adoptLists(state.Bans, now)
+	for _, b := range bans {
 		d.tracker.Restore(b)
 	}
-	d.book.restore(state.Bans)
-	d.enforcer.Restore(state.Bans)
+	d.book.restore(bans)
+	d.enforcer.Restore(bans)
+	d.gone = gone
+	d.unsaved.lifted = gone
+	for _, b := range bans {
+		if b.Rule == byList {
+			d.unsaved.bans = append(d.unsaved.bans, b)
+		}
+	}
+	if len(d.unsaved.bans)+len(gone) > 0 {
+		d.changed()
+	}
 	return nil
 }
 

@@ -1,0 +1,55 @@
+package daemon
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/prefixset"
+)
+
+func TestListedBansLeaveProtectedAddressesOut(t *testing.T) {
+	entries := []conf.Entry{
+		{Text: "198.51.100.0/30", Note: "asked three times", Pos: conf.Pos{File: "b.conf", Line: 3, Col: 1}},
+		{Text: "2001:db8:7::1"},
+		{Text: "bad.example"},
+		{Text: "192.0.2.1"},
+		{Text: "0.0.0.0/0"},
+	}
+	protected := prefixset.New(netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("192.0.2.0/24"))
+	bans, leftOut := listedBans(entries, protected, time.Now())
+	var got []string
+	for _, b := range bans {
+		if !b.Permanent() || b.Rule != byList {
+			t.Errorf("%v: rule %q until %v, want a ban without end by %q", b.Key, b.Rule, b.Until, byList)
+		}
+		got = append(got, b.Key.String())
+	}
+	want := []string{"198.51.100.0", "198.51.100.2/31", "2001:db8:7::1"}
+	if !slices.Equal(got, want) || len(leftOut) != 2 {
+		t.Errorf("bans %q, %v left out; want %q", got, leftOut, want)
+	}
+	if bans[0].Reason != "listed in b.conf:3:1" || bans[0].Note != "asked three times" {
+		t.Errorf("reason %q, note %q", bans[0].Reason, bans[0].Note)
+	}
+}
+
+func TestEntriesThatWentAreLifted(t *testing.T) {
+	d := &daemon{engine: &engine{cfg: &conf.Config{Blacklist: []conf.Entry{{Text: "192.0.2.7"}}}, log: quiet()}}
+	key := func(s string) ban.Key { return ban.Key{Prefix: netip.MustParsePrefix(s)} }
+	before := []ban.Ban{
+		{Key: key("192.0.2.7/32"), Rule: byList},
+		{Key: key("192.0.2.8/32"), Rule: byList},
+		{Key: key("192.0.2.9/32"), Rule: "sshd"},
+	}
+	inForce, gone := d.adoptLists(before, time.Now())
+	if len(inForce) != 2 || inForce[0].Key != key("192.0.2.7/32") || inForce[1].Key != key("192.0.2.9/32") {
+		t.Errorf("in force: %v", inForce)
+	}
+	if !slices.Equal(gone, []ban.Key{key("192.0.2.8/32")}) {
+		t.Errorf("gone: %v", gone)
+	}
+}
