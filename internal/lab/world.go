@@ -137,9 +137,6 @@ func (w *World) Start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// PID returns the process's ID inside the world.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
-
 // Output returns what this program has printed so far, in all its runs.
 func (p *Process) Output() string {
 	data, err := os.ReadFile(p.log)
