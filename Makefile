@@ -30,7 +30,7 @@ unit:
 
 # Kernel and end-to-end tests; -p 1 because every one of them has the whole machine's attention.
 integration:
-	go test -tags integration -p 1 ./internal/enforce/... ./internal/host/... ./internal/netnstest/... ./internal/source/... ./internal/lab/... ./e2e/...
+	go test -tags integration -p 1 ./internal/enforce/... ./internal/host/... ./internal/netnstest/... ./internal/selftest/... ./internal/source/... ./internal/lab/... ./e2e/...
 
 fuzz:
 	scripts/fuzz 10s

@@ -18,13 +18,13 @@ import (
 var (
 	words    = []string{"event", "ban", "prefixset", "conf"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
-	programs = []string{"daemon", "offline"}
+	programs = []string{"daemon", "offline", "selftest"}
 	shared   = []string{"host", "run", "control", "store"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
 // kernelUsers may import packages that talk to the kernel.
-var kernelUsers = []string{"source", "enforce", "host", "control", "run", "netnstest", "lab"}
+var kernelUsers = []string{"source", "enforce", "host", "control", "run", "selftest", "netnstest", "lab"}
 
 type pkg struct {
 	ImportPath string
@@ -97,6 +97,8 @@ func refuse(from, imp string) string {
 		return ""
 	case slices.Contains(words, from):
 		return "words import only words"
+	case from == "daemon" && to == "selftest":
+		return "" // the daemon starts self-tests and shows what they found
 	case slices.Contains(programs, to):
 		return "programs are imported by cmd only"
 	case slices.Contains(stages, from) && to != "run" && to != "logtime":

@@ -17,12 +17,18 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/filter"
+	"mef/internal/selftest"
 )
 
 // version is set by the linker.
 var version = "unknown"
 
-func main() { os.Exit(run()) }
+func main() {
+	if handled, exit := selftest.Child(os.Args[1:]); handled {
+		os.Exit(exit)
+	}
+	os.Exit(run())
+}
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -90,7 +96,7 @@ func newRoot() *cobra.Command {
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
 	root.AddCommand(
 		newStatus(g), newBans(g), newWhy(g), newEvents(g), newOff(g), newConfig(g), newMatch(g),
-		newReplay(g),
+		newReplay(g), newSelftest(g),
 	)
 	return root
 }

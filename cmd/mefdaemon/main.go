@@ -10,19 +10,24 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"mef/internal/conf"
 	"mef/internal/daemon"
 	"mef/internal/filter"
+	"mef/internal/selftest"
 )
 
 // version is set by the linker.
 var version = "unknown"
 
 func main() {
+	if handled, exit := selftest.Child(os.Args[1:]); handled {
+		os.Exit(exit)
+	}
 	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "mefdaemon: %v\n", err)
+		fmt.Fprintf(os.Stderr, "mefdaemon: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nmefdaemon: "))
 		os.Exit(1)
 	}
 }

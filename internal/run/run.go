@@ -44,18 +44,25 @@ func Start(ctx context.Context, name string, args ...string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{cmd: exec.CommandContext(ctx, path, args...)}
-	p.cmd.Env = []string{"LC_ALL=C", "PATH=" + strings.Join(directories(), ":")}
-	p.cmd.Dir = "/"
-	p.cmd.Stderr = &p.stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.Cancel = p.Kill
-	p.cmd.WaitDelay = killWait
-	if p.Stdout, err = p.cmd.StdoutPipe(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", path, err)
+	return start(exec.CommandContext(ctx, path, args...), &syscall.SysProcAttr{})
+}
+
+// start starts a program in the one way in which all are started; attr adds namespaces to it.
+func start(cmd *exec.Cmd, attr *syscall.SysProcAttr) (*Process, error) {
+	p := &Process{cmd: cmd}
+	cmd.Env = []string{"LC_ALL=C", "PATH=" + strings.Join(directories(), ":")}
+	cmd.Dir = "/"
+	cmd.Stderr = &p.stderr
+	cmd.SysProcAttr = attr
+	cmd.SysProcAttr.Setpgid = true
+	cmd.Cancel = p.Kill
+	cmd.WaitDelay = killWait
+	var err error
+	if p.Stdout, err = cmd.StdoutPipe(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", path, err)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	return p, nil
 }
@@ -81,10 +88,12 @@ func (p *Process) Wait() error {
 	}
 	said := bytes.TrimSpace(p.stderr.kept)
 	if len(said) == 0 {
-		return fmt.Errorf("%s: %w", filepath.Base(p.cmd.Path), err)
+		return fmt.Errorf("%s: %w", p.name(), err)
 	}
-	return fmt.Errorf("%s: %w: %q", filepath.Base(p.cmd.Path), err, said)
+	return fmt.Errorf("%s: %w: %q", p.name(), err, said)
 }
+
+func (p *Process) name() string { return filepath.Base(p.cmd.Args[0]) }
 
 // Output runs the program name and returns what it wrote to standard output, of which more than limit bytes are an error.
 func Output(ctx context.Context, limit int, name string, args ...string) ([]byte, error) {
@@ -92,13 +101,18 @@ func Output(ctx context.Context, limit int, name string, args ...string) ([]byte
 	if err != nil {
 		return nil, err
 	}
+	return p.output(limit)
+}
+
+// output reads what the program writes, waits for its end, and does the rest of Output.
+func (p *Process) output(limit int) ([]byte, error) {
 	out, readErr := io.ReadAll(io.LimitReader(p.Stdout, int64(limit)+1))
 	if readErr != nil || len(out) > limit {
 		p.Kill()
 	}
-	err = p.Wait()
+	err := p.Wait()
 	if len(out) > limit {
-		return nil, fmt.Errorf("%s wrote more than %d bytes", name, limit)
+		return nil, fmt.Errorf("%s wrote more than %d bytes", p.name(), limit)
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/control"
+	"mef/internal/selftest"
+)
+
+func newSelftest(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "selftest",
+		Short: "Prove with real packets that bans block on this machine",
+		Long: "selftest bans documentation addresses in network namespaces of its own and sends packets from them; this host's\n" +
+			"network and its bans are not touched. Then it asks the daemon, if one runs, whether its table holds what it should.\n" +
+			"The exit status is 1 if anything failed.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			packets, err := selftest.Spawn(cmd.Context())
+			if err != nil {
+				return err
+			}
+			v := verdict{Packets: packets, Live: g.liveTable(cmd.Context())}
+			v.OK = !packets.Failed() && (v.Live == nil || v.Live.OK)
+			if err := g.print(cmd, v, v.show); err != nil {
+				return err
+			}
+			if !v.OK {
+				return &exitStatus{code: 1}
+			}
+			return nil
+		},
+	}
+}
+
+// A verdict is what mefctl selftest found.
+type verdict struct {
+	OK      bool            `json:"ok"` // nothing failed
+	Packets selftest.Result `json:"packets"`
+	Live    *selftest.Step  `json:"live"` // null: no daemon runs
+}
+
+// liveTable asks the daemon whether the kernel holds what it should; nil if none runs.
+func (g *global) liveTable(ctx context.Context) *selftest.Step {
+	step := &selftest.Step{Name: "live table"}
+	client, err := g.client()
+	if err != nil {
+		step.Detail = err.Error()
+		return step
+	}
+	s, err := client.Status(ctx)
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		return nil
+	case err != nil:
+		step.Detail = err.Error()
+	case s.Mode == "observe":
+		step.OK, step.Detail = true, "mode=observe, nothing is banned"
+	default:
+		step.OK, step.Detail = s.Kernel.Matches, showKernel(s.Kernel)
+	}
+	return step
+}
+
+func (v verdict) show(w io.Writer) {
+	switch {
+	case !v.OK:
+		fmt.Fprintln(w, "Self-test: FAILED")
+	case v.Packets.Impossible != "":
+		fmt.Fprintln(w, "Self-test: "+v.Packets.Problem())
+	default:
+		fmt.Fprintf(w, "Self-test: bans block, proven in %v\n", v.Packets.Took.Round(time.Millisecond))
+	}
+	if v.Packets.Impossible != "" && !v.OK {
+		fmt.Fprintln(w, "  packets: "+v.Packets.Problem())
+	}
+	for _, s := range v.Packets.Steps {
+		showStep(w, s)
+	}
+	if v.Live == nil {
+		fmt.Fprintln(w, "  -       live table: mefdaemon is not running, so there is none to compare")
+		return
+	}
+	showStep(w, *v.Live)
+}
+
+func showStep(w io.Writer, s selftest.Step) {
+	word := "ok"
+	if !s.OK {
+		word = "FAILED"
+	}
+	fmt.Fprintf(w, "  %-6s  %s: %s\n", word, s.Name, strings.ReplaceAll(s.Detail, "\n", "\n          "))
+}

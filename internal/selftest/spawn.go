@@ -1,0 +1,60 @@
+package selftest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"mef/internal/run"
+)
+
+const (
+	// childArg is the one argument of a child.
+	childArg = "selftest-child"
+
+	// A child that goes on for childTime gives up, and says how far it came. After spawnTime it is killed.
+	childTime = 8 * time.Second
+	spawnTime = 10 * time.Second
+
+	// maxResult bounds what a child says, in bytes.
+	maxResult = 64 << 10
+)
+
+// Spawn runs the test in a child process: the running program, whose main calls Child first. The caller needs no privilege
+// where users may make namespaces; where it may not have any, the result says that the test is impossible. An error says that
+// the child did not come back with a result.
+func Spawn(ctx context.Context) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, spawnTime)
+	defer cancel()
+	began := time.Now()
+	out, err := run.Isolated(ctx, maxResult, childArg)
+	switch {
+	case errors.Is(err, run.ErrNoNamespace) && ctx.Err() == nil:
+		return Result{Impossible: err.Error(), Took: time.Since(began)}, nil
+	case err != nil:
+		return Result{}, fmt.Errorf("self-test: %w", err)
+	}
+	var r Result
+	if err := json.Unmarshal(out, &r); err != nil {
+		return Result{}, fmt.Errorf("self-test: result of the child: %w", err)
+	}
+	return r, nil
+}
+
+// Child runs the test if args, the arguments of this program, are those that Spawn starts a child with, and writes the result to
+// standard output. A main calls it before anything else, and ends with the exit status if handled.
+func Child(args []string) (handled bool, exit int) {
+	if len(args) != 1 || args[0] != childArg {
+		return false, 0
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), childTime)
+	defer cancel()
+	if err := json.NewEncoder(os.Stdout).Encode(Run(ctx)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return true, 1
+	}
+	return true, 0
+}

@@ -1,0 +1,206 @@
+package selftest
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// A site is a server with two peers, one of which gets banned. Each kind of ban has a site of its own in each family, so that
+// all can be tried at once.
+type site struct {
+	addrs [3]netip.Addr // by role
+	ban   netip.Prefix
+	bits  int // of the network in which all three are neighbours on the cable
+}
+
+func newSite(server, peer, other string, bits, banBits int) site {
+	s := site{addrs: [3]netip.Addr{netip.MustParseAddr(server), netip.MustParseAddr(peer), netip.MustParseAddr(other)}, bits: bits}
+	s.ban = netip.PrefixFrom(s.addrs[banned], banBits).Masked()
+	return s
+}
+
+// A family is an address family, with a site for each of kinds.
+type family struct {
+	name  string
+	sites []site
+}
+
+var families = []family{
+	{"IPv4", []site{
+		newSite("192.0.2.1", "192.0.2.7", "192.0.2.8", 24, 32),
+		newSite("198.51.100.1", "198.51.100.7", "198.51.100.8", 24, 32),
+		newSite("203.0.113.1", "203.0.113.7", "203.0.113.8", 24, 32),
+	}},
+	{"IPv6", []site{
+		newSite("2001:db8:1::1", "2001:db8:1:7::7", "2001:db8:1:8::8", 48, 64),
+		newSite("2001:db8:2::1", "2001:db8:2:7::7", "2001:db8:2:8::8", 48, 64),
+		newSite("2001:db8:3::1", "2001:db8:3:7::7", "2001:db8:3:8::8", 48, 64),
+	}},
+}
+
+// A world is a server and, at the other end of a virtual cable, all its peers.
+type world struct {
+	server, peer namespace
+	missing      map[string]error // why a family cannot be tested, by its name
+}
+
+// newWorld makes the namespaces and everything in them. An error says that this machine does not allow that; it tells nothing
+// about bans.
+func newWorld() (w *world, err error) {
+	w = &world{server: none, peer: none, missing: map[string]error{}}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if w.server, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	if w.peer, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	if err := w.connect(); err != nil {
+		return nil, err
+	}
+	for _, f := range families {
+		if err := w.settle(f); err != nil {
+			if f.name == "IPv4" {
+				return nil, err
+			}
+			w.missing[f.name] = err // switched off for the whole machine
+		}
+	}
+	return w, nil
+}
+
+func (w *world) close() {
+	w.server.close()
+	w.peer.close()
+}
+
+// of returns where a role lives.
+func (w *world) of(r role) namespace {
+	if r == server {
+		return w.server
+	}
+	return w.peer
+}
+
+// cable is the name of both ends of the cable, each in its namespace.
+const cable = "selftest"
+
+// connect lays the cable. Both ends are up before they get addresses: an IPv6 address of an interface that is down would have
+// to wait.
+func (w *world) connect() error {
+	err := w.server.configure(func(h *netlink.Handle) error {
+		return h.LinkAdd(&netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: cable},
+			PeerName:  cable, PeerNamespace: netlink.NsFd(w.peer.handle),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("virtual cable (veth): %w", err)
+	}
+	for _, n := range []namespace{w.server, w.peer} {
+		err := n.configure(func(h *netlink.Handle) error {
+			link, err := h.LinkByName(cable)
+			if err != nil {
+				return err
+			}
+			return h.LinkSetUp(link)
+		})
+		if err != nil {
+			return fmt.Errorf("bring up the virtual cable: %w", err)
+		}
+	}
+	return nil
+}
+
+// settle gives the addresses of a family to both ends of the cable.
+func (w *world) settle(f family) error {
+	for _, s := range f.sites {
+		for r, addr := range s.addrs {
+			if err := w.of(role(r)).add(netip.PrefixFrom(addr, s.bits)); err != nil {
+				return fmt.Errorf("address %s: %w", addr, err)
+			}
+		}
+	}
+	return nil
+}
+
+// A namespace is a network namespace without a name.
+type namespace struct{ handle netns.NsHandle }
+
+// none is no namespace.
+var none = namespace{netns.None()}
+
+func newNamespace() (n namespace, err error) {
+	n = none
+	err = onThread(func() (err error) {
+		n.handle, err = netns.New() // takes the thread along
+		return err
+	})
+	if err != nil {
+		return none, fmt.Errorf("new network namespace: %w", err)
+	}
+	return n, nil
+}
+
+// onThread runs fn on a thread that ends with it: one that has been in another namespace must not run anything else.
+func onThread(fn func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked, so that the runtime ends the thread
+		result <- fn()
+	}()
+	return <-result
+}
+
+func (n namespace) fd() int { return int(n.handle) }
+
+func (n namespace) close() {
+	if n != none {
+		n.handle.Close()
+	}
+}
+
+// do runs fn inside the namespace. Sockets that it opens stay there.
+func (n namespace) do(fn func() error) error {
+	return onThread(func() error {
+		if err := netns.Set(n.handle); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return fn()
+	})
+}
+
+// configure lets fn change interfaces of the namespace.
+func (n namespace) configure(fn func(*netlink.Handle) error) error {
+	h, err := netlink.NewHandleAt(n.handle, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return fn(h)
+}
+
+// add gives the end of the cable an address, which can be used at once.
+func (n namespace) add(p netip.Prefix) error {
+	return n.configure(func(h *netlink.Handle) error {
+		link, err := h.LinkByName(cable)
+		if err != nil {
+			return err
+		}
+		addr, err := netlink.ParseAddr(p.String())
+		if err != nil {
+			return err
+		}
+		addr.Flags = unix.IFA_F_NODAD // nobody else can have it, and to make sure would take a second
+		return h.AddrAdd(link, addr)
+	})
+}
