@@ -208,6 +208,7 @@ func (b *Backend) addClasses(t *tx, bans []enforce.Change) ([]class, error) {
 	if len(b.classes)+len(fresh) > maxClasses {
 		return nil, fmt.Errorf("bans of more than %d combinations of prefix length and ports: %w", maxClasses, unix.ENFILE)
 	}
+	slices.SortFunc(fresh, compareClasses)
 	for _, c := range fresh {
 		if err := t.addClass(c, b.features.Counters); err != nil {
 			return nil, err

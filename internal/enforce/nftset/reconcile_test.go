@@ -222,8 +222,10 @@ func TestDeleteNeedsNoDaemon(t *testing.T) {
 	ns := netnstest.New(t)
 	ns.Run(t, foreign, "nft", "-f", "-")
 	before := foreignTables(t, ns)
-	e := enforcetest.Start(t, open(t, ns), enforce.Options{})
-	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
+	bans := enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("192.0.2.7"), Timeout: enforce.Permanent}}}
+	if _, err := open(t, ns).Rebuild(t.Context(), bans); err != nil {
+		t.Fatal(err)
+	}
 	var deleted []bool
 	ns.Do(func() {
 		for range 2 {
