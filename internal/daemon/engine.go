@@ -193,8 +193,8 @@ func (e *engine) event(ctx context.Context, from origin, source string, ev *even
 		return nil
 	}
 	l.remember(ev)
-	e.count(ev)
 	tally := e.tracker.Observe(ev)
+	e.count(ev, &tally)
 	e.records.add(eventRecord(ev, &tally))
 	return e.act(ctx, ev, decide.Decide(&tally, e.limits, e.facts, ev.Time))
 }
@@ -224,11 +224,14 @@ func (e *engine) act(ctx context.Context, ev *event.Event, d decide.Decision) er
 	return nil
 }
 
-func (e *engine) count(ev *event.Event) {
+// count counts what status shows: attempts, not the lines that tell of them.
+func (e *engine) count(ev *event.Event, tally *event.Tally) {
 	c := e.rules[ev.Rule]
 	switch ev.Kind {
 	case event.Failure:
-		c.failures++
+		if tally.Added > 0 {
+			c.failures += uint64(ev.Count)
+		}
 	case event.Probe:
 		c.probes++
 	case event.Success:
