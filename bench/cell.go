@@ -122,12 +122,13 @@ func (c *cell) pids() []int {
 	return pids
 }
 
-// rss returns the resident memory of the cell's processes in bytes, shared pages counted once for each.
-func (c *cell) rss() int64 {
+// status returns the sum of a field of /proc/PID/status over the cell's processes, in bytes: "VmRSS" is the resident memory,
+// pages that processes share counted once for each, and "VmHWM" the most it ever was.
+func (c *cell) status(field string) int64 {
 	var sum int64
 	for _, pid := range c.pids() {
-		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if _, rest, ok := bytes.Cut(status, []byte("\nVmRSS:")); ok {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if _, rest, ok := bytes.Cut(text, []byte("\n"+field+":")); ok {
 			kib, _ := strconv.ParseInt(string(bytes.Fields(rest)[0]), 10, 64)
 			sum += kib << 10
 		}
