@@ -81,6 +81,9 @@ var formats = []struct {
 	{text: "postfix/smtpd[7]: 4Vabc03: client={w}[{ip}], sasl_method=PLAIN, sasl_username=alice, sasl_sender={x}", login: true},
 
 	{text: `vsftpd[7]: [{x}] FAIL LOGIN: Client "{ip}"`},
+	{text: `vsftpd[7]: [{x}] FAIL LOGIN: Client "{ip}", "User is in the deny user list."`},
+	{text: `vsftpd[7]: [ftp] FAIL LOGIN: Client "{ip}", anon password "{x}"`},
+	{text: `vsftpd[7]: [{x}] FTP response: Client "{ip}", "331 Please specify the password."`},
 	{text: `vsftpd[7]: [{x}] FTP command: Client "{ip}", "{y}"`},
 	{text: `vsftpd[7]: FTP command: Client "{ip}", "{x}"`},
 	{text: `vsftpd[7]: [ftp] OK LOGIN: Client "{ip}", anon password "{x}"`, login: true},

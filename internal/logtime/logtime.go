@@ -111,13 +111,11 @@ func (t *Stamp) cutISO(s []byte) (rest []byte, ok bool) {
 	if len(s) < 19 || s[4] != s[7] || s[4] != '-' && s[4] != '/' || s[10] != 'T' && s[10] != ' ' {
 		return s, false
 	}
-	year, ny := number(s, 4)
-	month, nm := number(s[5:], 2)
-	day, nd := number(s[8:], 2)
-	if ny != 4 || nm != 2 || nd != 2 {
+	century, year, month, day := two(s[0], s[1]), two(s[2], s[3]), two(s[5], s[6]), two(s[8], s[9])
+	if century|year|month|day < 0 {
 		return s, false
 	}
-	t.year, t.month, t.day = year, time.Month(month), day
+	t.year, t.month, t.day = 100*century+year, time.Month(month), day
 	rest, ok = t.cutClock(s[11:])
 	if !ok {
 		return s, false
@@ -209,13 +207,10 @@ func (t *Stamp) cutClock(s []byte) (rest []byte, ok bool) {
 	if len(s) < 8 || s[2] != ':' || s[5] != ':' {
 		return s, false
 	}
-	hour, nh := number(s, 2)
-	minute, nm := number(s[3:], 2)
-	sec, ns := number(s[6:], 2)
-	if nh != 2 || nm != 2 || ns != 2 {
+	t.hour, t.minute, t.sec = two(s[0], s[1]), two(s[3], s[4]), two(s[6], s[7])
+	if t.hour|t.minute|t.sec < 0 {
 		return s, false
 	}
-	t.hour, t.minute, t.sec = hour, minute, sec
 	rest = s[8:]
 	if len(rest) < 2 || rest[0] != '.' && rest[0] != ',' || !isDigit(rest[1]) {
 		return rest, true
@@ -275,6 +270,14 @@ func name(s []byte, names string) int {
 		}
 	}
 	return 0
+}
+
+// two returns the number that two digits make, or -1.
+func two(tens, ones byte) int {
+	if !isDigit(tens) || !isDigit(ones) {
+		return -1
+	}
+	return int(tens-'0')*10 + int(ones-'0')
 }
 
 // number returns the number that s begins with, of at most limit digits, and how many it has.
