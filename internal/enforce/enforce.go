@@ -108,6 +108,7 @@ type Enforcer struct {
 	// What follows belongs to Run.
 	model   *model
 	retry   time.Duration // when to try again, because the kernel does not hold what it should; 0: it does
+	settled time.Time     // when the kernel was last compared with the model
 	report  Status
 	repairs map[string][]time.Time // by object: when it was repaired within the last minute
 	paused  time.Time              // repairs are stopped until then
@@ -186,7 +187,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	if err := e.reconcile(ctx, "", true); err != nil {
 		return err
 	}
-	e.report.Ready = true
+	e.report.Ready, e.settled = true, time.Now()
 	e.publish()
 	notices := make(chan Notice, 1)
 	g, ctx := errgroup.WithContext(ctx)
@@ -250,16 +251,17 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 		case <-check.C:
 			e.settle(ctx, "", e.retry > 0)
 		}
-		check.Reset(e.nextCheck())
+		check.Reset(time.Until(e.nextCheck()))
 		e.publish()
 	}
 }
 
-func (e *Enforcer) nextCheck() time.Duration {
+// nextCheck is when to look at the kernel unasked, however busy we are.
+func (e *Enforcer) nextCheck() time.Time {
 	if e.retry > 0 && !time.Now().Before(e.paused) {
-		return e.retry
+		return e.settled.Add(e.retry)
 	}
-	return checkEvery
+	return e.settled.Add(checkEvery)
 }
 
 // serve does a request, and with it all bans that wait behind it.

@@ -235,6 +235,23 @@ func TestWhatOthersUndoIsPutBack(t *testing.T) {
 	})
 }
 
+func TestWhatNobodyTellsIsFoundHoweverBusyWeAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, enforce.Options{})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
+		time.Sleep(time.Second)
+		fake.LoseBan(enforcetest.Key("192.0.2.7"), "")
+		for range 10 {
+			time.Sleep(10 * time.Second)
+			enforcetest.Bans(t, e, enforcetest.For("192.0.2.8", time.Hour))
+		}
+		if s, err := e.Held(t.Context(), enforcetest.Key("192.0.2.7")); err != nil || len(s.Bans) != 1 {
+			t.Errorf("the lost ban is held: %v, %v; want it back", s.Bans, err)
+		}
+	})
+}
+
 func TestAFightIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l log

@@ -232,6 +232,7 @@ func (e *Enforcer) lift(ctx context.Context, grace time.Duration, keys []ban.Key
 // settle reconciles and notes whether that worked.
 func (e *Enforcer) settle(ctx context.Context, by string, deep bool) error {
 	err := e.reconcile(ctx, by, deep)
+	e.settled = time.Now()
 	switch {
 	case err == nil && time.Now().Before(e.paused):
 		// A shallow look found nothing wrong. That is no proof.

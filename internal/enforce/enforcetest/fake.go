@@ -35,12 +35,14 @@ func (f *Fake) Lose(by string) {
 	f.notify(by)
 }
 
-// LoseBan loses one ban.
+// LoseBan loses one ban. If by is empty, nobody is told.
 func (f *Fake) LoseBan(k ban.Key, by string) {
 	f.mu.Lock()
 	delete(f.bans, k)
 	f.mu.Unlock()
-	f.notify(by)
+	if by != "" {
+		f.notify(by)
+	}
 }
 
 func (f *Fake) notify(by string) {

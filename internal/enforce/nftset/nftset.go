@@ -54,6 +54,8 @@ type Features struct {
 // maxClasses bounds the sets: there is one for each distinct combination of prefix length and ports in use.
 const maxClasses = 256
 
+var errTooManyClasses = fmt.Errorf("bans of more than %d combinations of prefix length and ports are in force", maxClasses)
+
 // bulk is from how many elements on a transaction is made without the listener, which costs the kernel a message for each.
 const bulk = 1000
 
@@ -124,13 +126,12 @@ func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure
 func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
 	var t tx
 	fresh, err := b.addClasses(&t, c.Bans)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = b.addChanges(&t, c)
 	}
-	if err := b.addChanges(&t, c); err != nil {
-		return nil, err
+	if err == nil {
+		err = b.conn.commit(&t)
 	}
-	err = b.conn.commit(&t)
 	switch {
 	case err == nil:
 		b.classes = append(b.classes, fresh...)
@@ -153,7 +154,7 @@ func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
 
 // divisible reports whether a transaction may have failed because of one of its elements, or because of its size.
 func divisible(err error) bool {
-	for _, e := range []error{unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EMSGSIZE, unix.E2BIG, unix.ENOSPC, unix.EINVAL} {
+	for _, e := range []error{unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EMSGSIZE, unix.E2BIG, unix.ENOSPC, unix.EINVAL, errTooManyClasses} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -206,7 +207,7 @@ func (b *Backend) addClasses(t *tx, bans []enforce.Change) ([]class, error) {
 		}
 	}
 	if len(b.classes)+len(fresh) > maxClasses {
-		return nil, fmt.Errorf("bans of more than %d combinations of prefix length and ports: %w", maxClasses, unix.ENFILE)
+		return nil, errTooManyClasses
 	}
 	slices.SortFunc(fresh, compareClasses)
 	for _, c := range fresh {

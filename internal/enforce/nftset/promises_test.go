@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"mef/internal/ban"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
 	"mef/internal/enforce/nftset"
@@ -67,5 +68,32 @@ func TestAFullSetDelaysNoOtherBan(t *testing.T) {
 	}
 	if s, err := b.Held(t.Context()); err != nil || len(s.Bans) != 13 {
 		t.Errorf("%d bans are held (%v), want 13", len(s.Bans), err)
+	}
+}
+
+func TestSetsAreBounded(t *testing.T) {
+	e := enforcetest.Start(t, open(t, netnstest.New(t)), enforce.Options{})
+	var bans []ban.Ban
+	for port := 1; port <= 300; port++ {
+		bans = append(bans, enforcetest.For(fmt.Sprintf("192.0.2.7 ports %d", port), 0), enforcetest.For(fmt.Sprintf("203.0.113.%d", port%250), 0))
+	}
+	results, err := e.BanNow(t.Context(), false, bans...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for _, r := range results {
+		if r.Err != nil {
+			failed++
+			if r.Ban.Ports == "" {
+				t.Errorf("%v, which needs no new set", r.Err)
+			}
+		}
+	}
+	if failed != 300-248 { // 256 sets, eight of them for the usual bans
+		t.Errorf("%d bans were refused, want 52", failed)
+	}
+	if s := e.Status(); s.Problem != "" || s.Evicted != 0 {
+		t.Errorf("status %+v, want no problem", s)
 	}
 }
