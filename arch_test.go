@@ -99,6 +99,8 @@ func refuse(from, imp string) string {
 		return "words import only words"
 	case from == "daemon" && to == "selftest":
 		return "" // the daemon starts self-tests and shows what they found
+	case from == "daemon" && to == "selftest":
+		return "" // which it starts as a process of its own
 	case slices.Contains(programs, to):
 		return "programs are imported by cmd only"
 	case slices.Contains(stages, from) && to != "run" && to != "logtime":

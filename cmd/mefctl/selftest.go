@@ -74,12 +74,12 @@ func (v verdict) show(w io.Writer) {
 	case !v.OK:
 		fmt.Fprintln(w, "Self-test: FAILED")
 	case v.Packets.Impossible != "":
-		fmt.Fprintln(w, "Self-test: "+v.Packets.Problem())
+		fmt.Fprintln(w, "Self-test: not possible here")
 	default:
 		fmt.Fprintf(w, "Self-test: bans block, proven in %v\n", v.Packets.Took.Round(time.Millisecond))
 	}
-	if v.Packets.Impossible != "" && !v.OK {
-		fmt.Fprintln(w, "  packets: "+v.Packets.Problem())
+	if v.Packets.Impossible != "" {
+		fmt.Fprintln(w, "  -       packets: "+v.Packets.Problem())
 	}
 	for _, s := range v.Packets.Steps {
 		showStep(w, s)

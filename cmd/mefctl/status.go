@@ -55,6 +55,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		s.Bans.Total, s.Bans.IPv4, s.Bans.IPv6, s.Bans.Unverified, s.Bans.Permanent, s.Bans.Ever)
 	fmt.Fprintf(w, "Kernel:    %s\n", showKernel(s.Kernel))
 	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
+	fmt.Fprintf(w, "Self-test: %s\n", showProof(s.Proof, now))
 	fmt.Fprintf(w, "State:     %s, %d KB, saved %s\n", s.Store.Path, s.Store.Size>>10, ago(s.Store.LastSaved, now))
 	fmt.Fprintf(w, "Daemon:    mefdaemon %s, PID %d, up %s, %s\n", s.Version, s.PID, span(now.Sub(s.Since)), s.Config)
 
@@ -100,6 +101,17 @@ func showKernel(k control.Kernel) string {
 	}
 	if k.Repairs > 0 {
 		text += fmt.Sprintf("; repaired %d times", k.Repairs)
+	}
+	return text
+}
+
+func showProof(p control.Proof, now time.Time) string {
+	text := p.State
+	if p.At != nil {
+		text += ", " + ago(p.At, now)
+	}
+	if p.Detail != "" {
+		text += ": " + p.Detail
 	}
 	return text
 }

@@ -62,6 +62,7 @@ type Status struct {
 	Kernel  Kernel   `json:"kernel"`
 	Tracker Tracker  `json:"tracker"`
 	Store   Store    `json:"store"`
+	Proof   Proof    `json:"selftest"`
 }
 
 // A Source is one origin of lines.
@@ -122,6 +123,13 @@ type Tracker struct {
 	Limit       int    `json:"limit"`
 	Evicted     uint64 `json:"evicted,omitempty"`
 	KnownLogins int    `json:"known_logins"`
+}
+
+// A Proof is the outcome of the last self-test.
+type Proof struct {
+	State  string     `json:"state"` // "passed", "failed", "old", "running" or "impossible"
+	At     *time.Time `json:"at,omitempty"`
+	Detail string     `json:"detail,omitempty"`
 }
 
 // Store says how the saving of state fares.

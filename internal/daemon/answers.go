@@ -147,6 +147,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if err := d.do(ctx, func() { d.describe(&s) }); err != nil {
 		return s, err
 	}
+	d.proof.Load().show(&s, time.Now())
 	d.judge(&s)
 	return s, nil
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,6 +59,7 @@ type daemon struct {
 	sources  *sources
 	sessions *session.Ender
 	stop     context.CancelFunc
+	proof    atomic.Pointer[proof]
 	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
 }
 
@@ -112,6 +114,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.sessions.Run(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { d.dropGone(ctx); return nil })
+	g.Go(func() error { return d.prove(ctx) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", d.cfg.Paths.ControlSocket)
 	err = g.Wait()
