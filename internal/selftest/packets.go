@@ -56,8 +56,8 @@ func (w *world) vanishes(ctx context.Context, at site, r route) error {
 	return nil
 }
 
-// send makes a TCP connection, or sends a UDP packet and answers it. The error wraps os.ErrDeadlineExceeded if nothing came within
-// the time of silence.
+// send makes a TCP connection, or sends a UDP packet and answers it. The error wraps os.ErrDeadlineExceeded if nothing came
+// within the time of silence.
 func (w *world) send(at site, r route) error {
 	from, to := netip.AddrPortFrom(at.addrs[r.from], 0), netip.AddrPortFrom(at.addrs[r.to], r.port)
 	if r.network == "tcp" {

@@ -34,7 +34,7 @@ type Result struct {
 	// Impossible says why this machine does not let the test run; nothing is known then, and OK is false. Empty if it ran.
 	Impossible string `json:"impossible,omitempty"`
 
-	Steps []Step        `json:"steps"`
+	Steps []Step        `json:"steps,omitempty"`
 	Took  time.Duration `json:"took_ns"`
 }
 
@@ -78,7 +78,7 @@ func test(ctx context.Context, wrap func(enforce.Backend) enforce.Backend) Resul
 }
 
 func try(ctx context.Context, wrap func(enforce.Backend) enforce.Backend) Result {
-	w, err := newWorld()
+	w, err := newWorld(ctx)
 	if err != nil {
 		return Result{Impossible: err.Error()}
 	}

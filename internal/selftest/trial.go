@@ -82,14 +82,14 @@ type trial struct {
 func (t *trial) try(ctx context.Context, f family, index int) Step {
 	name := f.name + " " + kinds[index].name
 	if err := t.world.missing[f.name]; err != nil {
-		return step(name, "not tested, this machine has no "+f.name+": "+err.Error(), nil)
+		return step(name, "not tested, this machine does not let it: "+err.Error(), nil)
 	}
 	k, at := kinds[index], f.sites[index]
 	key := ban.Key{Prefix: at.ban, Ports: k.ports, Class: k.class}
 	dropped, err := t.prove(ctx, k, at, key)
-	detail := fmt.Sprintf("what %s sent vanished while it was banned", key)
+	detail := fmt.Sprintf("%s: packets vanished while banned", key)
 	if t.counters {
-		detail += fmt.Sprintf(", %d packets counted", dropped)
+		detail += fmt.Sprintf(", counted: %d", dropped)
 	}
 	return step(name, detail, err)
 }

@@ -1,6 +1,7 @@
 package selftest
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -51,31 +52,47 @@ type world struct {
 
 // newWorld makes the namespaces and everything in them. An error says that this machine does not allow that; it tells nothing
 // about bans.
-func newWorld() (w *world, err error) {
-	w = &world{server: none, peer: none, missing: map[string]error{}}
-	defer func() {
-		if err != nil {
-			w.close()
-		}
-	}()
-	if w.server, err = newNamespace(); err != nil {
+func newWorld(ctx context.Context) (*world, error) {
+	w := &world{server: none, peer: none, missing: map[string]error{}}
+	if err := w.build(ctx); err != nil {
+		w.close()
 		return nil, err
-	}
-	if w.peer, err = newNamespace(); err != nil {
-		return nil, err
-	}
-	if err := w.connect(); err != nil {
-		return nil, err
-	}
-	for _, f := range families {
-		if err := w.settle(f); err != nil {
-			if f.name == "IPv4" {
-				return nil, err
-			}
-			w.missing[f.name] = err // switched off for the whole machine
-		}
 	}
 	return w, nil
+}
+
+func (w *world) build(ctx context.Context) (err error) {
+	if w.server, err = newNamespace(); err != nil {
+		return err
+	}
+	if w.peer, err = newNamespace(); err != nil {
+		return err
+	}
+	if err := w.connect(); err != nil {
+		return err
+	}
+	for _, f := range families {
+		err := w.settle(f)
+		if err == nil {
+			err = w.open(ctx, f)
+		}
+		if err != nil && f.name == "IPv4" {
+			return err
+		}
+		w.missing[f.name] = err // IPv6 may be switched off for the whole machine
+	}
+	return nil
+}
+
+// open returns an error if packets do not even get through before there is any ban: a service may be forbidden to talk to these
+// addresses (systemd's IPAddressDeny), and that is not for us to judge.
+func (w *world) open(ctx context.Context, f family) error {
+	for _, network := range []string{"tcp", "udp"} {
+		if err := w.passes(ctx, f.sites[0], route{network, neighbour, server, 22}); err != nil {
+			return fmt.Errorf("without any ban, %w", err)
+		}
+	}
+	return nil
 }
 
 func (w *world) close() {
