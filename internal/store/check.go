@@ -109,7 +109,8 @@ func (c *checker) emptyList(id uint64) error {
 	return nil
 }
 
-// page checks a page and all below it. Its keys are at least low and less than high; nil is no bound.
+// page checks a page and all below it. Its first key is low, by which bbolt finds it again in its branch, and all are less
+// than high; nil is no bound.
 func (c *checker) page(id uint64, low, high []byte, depth, buckets int) error {
 	if depth >= maxDepth {
 		return fmt.Errorf("page %d: too deep", id)
@@ -237,10 +238,10 @@ func (p page) check(low, high []byte) error {
 	if headerSize+p.count()*elementSize > len(p) {
 		return fmt.Errorf("too many elements")
 	}
-	if p.flags() == flagBranch && p.count() == 0 {
-		return fmt.Errorf("a branch to nowhere")
+	if p.count() == 0 && (p.flags() == flagBranch || low != nil) {
+		return fmt.Errorf("no elements")
 	}
-	last := low
+	var last []byte
 	for i := range p.count() {
 		key, _ := p.element(i)
 		if len(key) == 0 {
@@ -249,7 +250,7 @@ func (p page) check(low, high []byte) error {
 		if p.flags() == flagLeaf && binary.NativeEndian.Uint32(p[headerSize+i*elementSize:]) > 1 {
 			return fmt.Errorf("element %d: unknown flags", i)
 		}
-		if order := bytes.Compare(last, key); order > 0 || order == 0 && i > 0 {
+		if i == 0 && low != nil && !bytes.Equal(key, low) || i > 0 && bytes.Compare(last, key) >= 0 {
 			return fmt.Errorf("element %d: not in order", i)
 		}
 		last = key

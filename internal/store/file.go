@@ -103,6 +103,9 @@ func (s *Store) bolt(path string, f *os.File) (db *bbolt.DB, err error) {
 			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 			PageSize: pageSize,
 			MaxSize:  int(s.maxSize),
+			// Only pages that are looked at take memory. A mapping that need not grow spares bbolt a copy of all it has
+			// in hand.
+			InitialMmapSize: int(s.maxSize),
 			// The list of free pages is found by a walk through the file at start, rather than written a second time
 			// with each transaction.
 			NoFreelistSync: true,

@@ -66,17 +66,20 @@ func decodeBanKey(key []byte) (k ban.Key, err error) {
 }
 
 // banForm is the first byte of a ban's value: the version of its form. It is followed by the end, at a fixed place, and
-// then by start, count, strings behind their length, and lines of evidence behind their number.
+// then, packed, by start, count, strings behind their length, and lines of evidence behind their number.
 const banForm = 1
 
 // An end of a ban takes seconds and nanoseconds of Unix time, 8 and 4 bytes.
 const untilSize = 8 + 4
 
-func encodeBan(b *ban.Ban) []byte {
-	w := make([]byte, 0, 512)
-	w = append(w, banForm)
-	w = binary.BigEndian.AppendUint64(w, uint64(b.Until.Unix()))
-	w = binary.BigEndian.AppendUint32(w, uint32(b.Until.Nanosecond()))
+// maxString bounds each string of a ban in bytes; what is longer is cut.
+const maxString = 4096
+
+// An encoder turns bans into values. Both are valid until its next call.
+type encoder struct{ text, value []byte }
+
+func (e *encoder) ban(b *ban.Ban) []byte {
+	w := e.text[:0]
 	w = binary.AppendVarint(w, b.Start.Unix())
 	w = binary.AppendUvarint(w, uint64(b.Start.Nanosecond()))
 	w = binary.AppendUvarint(w, uint64(max(b.Count, 0)))
@@ -88,10 +91,17 @@ func encodeBan(b *ban.Ban) []byte {
 	for _, line := range lines {
 		w = appendString(w, line)
 	}
-	return w
+	e.text = w
+
+	v := append(e.value[:0], banForm)
+	v = binary.BigEndian.AppendUint64(v, uint64(b.Until.Unix()))
+	v = binary.BigEndian.AppendUint32(v, uint32(b.Until.Nanosecond()))
+	e.value = pack(v, e.text)
+	return e.value
 }
 
 func appendString(w []byte, s string) []byte {
+	s = s[:min(len(s), maxString)]
 	return append(binary.AppendUvarint(w, uint64(len(s))), s...)
 }
 
@@ -112,15 +122,22 @@ func unix(sec int64, nsec uint64) time.Time {
 	return t
 }
 
-func decodeBan(k, v []byte) (b ban.Ban, err error) {
+// A decoder turns values into bans, which stay valid.
+type decoder struct{ text []byte }
+
+func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
 	if b.Key, err = decodeBanKey(k); err != nil {
 		return b, err
 	}
 	if b.Until, err = decodeUntil(v); err != nil {
 		return b, err
 	}
-	// One string for all: its parts share its memory.
-	r := reader{rest: string(v[1+untilSize:])}
+	text, err := unpack(d.text, v[1+untilSize:])
+	if err != nil {
+		return b, err
+	}
+	d.text = text
+	r := reader{rest: string(text)} // one string for all: its parts share its memory
 	b.Start = unix(r.varint(), r.uvarint())
 	b.Count = int(r.uvarint())
 	for _, s := range []*string{&b.Rule, &b.Service, &b.ID, &b.Reason, &b.Author, &b.Note} {

@@ -22,6 +22,8 @@ type Saver struct {
 	wake    chan struct{}
 	flushes chan chan error
 
+	warned error // what the store has said of its file and was told on
+
 	mu      sync.Mutex // protects what follows
 	waiting *pending
 	writing int // changes that are being written now
@@ -43,9 +45,10 @@ const (
 	lastWrite  = 5 * time.Second  // how long ending may take
 )
 
-// NewSaver returns a Saver that owns the store once it runs.
+// NewSaver returns a Saver that owns the store once it runs. The store's Warning so far is the caller's to tell.
 func NewSaver(s *Store, log *slog.Logger) *Saver {
-	v := &Saver{store: s, log: log, wake: make(chan struct{}, 1), flushes: make(chan chan error), waiting: newPending()}
+	v := &Saver{store: s, log: log, wake: make(chan struct{}, 1), flushes: make(chan chan error), waiting: newPending(),
+		warned: s.Warning()}
 	v.status.Size = s.Size()
 	if s.db == nil {
 		v.status.Problem = s.Warning().Error()
@@ -164,6 +167,10 @@ func (v *Saver) write(now time.Time) error {
 
 // report keeps the status and logs its changes.
 func (v *Saver) report(err error, size int64, now time.Time) {
+	if w := v.store.Warning(); w != v.warned {
+		v.warned = w
+		v.log.Warn("the state's file was damaged while in use", "problem", w)
+	}
 	was := v.status.Problem
 	v.status.Size = size
 	v.status.Problem = ""

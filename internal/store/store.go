@@ -123,8 +123,10 @@ type State struct {
 func (s *Store) Load(now time.Time) (State, error) {
 	st := State{Positions: make(map[string]string)}
 	err := s.view(func(tx *bbolt.Tx) {
+		st.Bans = make([]ban.Ban, 0, tx.Bucket(bucketBans).Stats().KeyN)
+		var d decoder
 		s.each(tx, bucketBans, func(k, v []byte) bool {
-			b, err := decodeBan(k, v)
+			b, err := d.ban(k, v)
 			if err != nil {
 				s.skipped++
 			} else if !over(b.Until, now) {
@@ -262,6 +264,7 @@ func parts(u *Update) iter.Seq[*Update] {
 
 func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 	bans, positions, tracker := tx.Bucket(bucketBans), tx.Bucket(bucketPositions), tx.Bucket(bucketTracker)
+	var e encoder
 	for i := range u.Bans {
 		b := &u.Bans[i]
 		if len(b.Evidence) > 1 && s.full {
@@ -269,7 +272,7 @@ func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 			short.Evidence = b.Evidence[len(b.Evidence)-1:]
 			b = &short
 		}
-		if err := put(bans, banKey(b.Key), encodeBan(b)); err != nil {
+		if err := put(bans, banKey(b.Key), e.ban(b)); err != nil {
 			return err
 		}
 	}
