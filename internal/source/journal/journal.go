@@ -11,12 +11,19 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"mef/internal/event"
+	"mef/internal/run"
 )
 
 // Source is the Batch.Source of all batches.
@@ -38,8 +45,7 @@ type Options struct {
 type Config struct {
 	Options
 
-	// Identifiers restricts the entries to these SYSLOG_IDENTIFIERs, exactly. None: all entries but the kernel's own and
-	// the audit system's.
+	// Identifiers restricts the entries to these SYSLOG_IDENTIFIERs, exactly. None: all entries.
 	Identifiers []string
 
 	// Resume is the last Batch.Resume that was dealt with. If it is empty, reading begins Since before now.
@@ -63,7 +69,6 @@ type Status struct {
 	State     State
 	Reason    string        // why State is Waiting
 	Lines     uint64        // entries handed over since the start
-	Bytes     uint64        // bytes of export format read since the start
 	Lost      uint64        // entries known to be missing: suppressed by journald, or larger than 1 MiB
 	Lag       time.Duration // from journald's receipt of the last entry to its delivery
 	LastLine  time.Time     // when the last entry was handed over; zero: none yet
@@ -74,28 +79,229 @@ type Status struct {
 
 // New returns a follower that will send to out, which may be shared with other sources.
 func New(cfg Config, out chan<- *event.Batch) *Follower {
-	return &Follower{cfg: cfg, out: out}
+	f := &Follower{cfg: cfg, out: out, log: cfg.Log}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	return f
 }
 
 // A Follower follows the journal.
 type Follower struct {
-	cfg Config
-	out chan<- *event.Batch
+	cfg  Config
+	out  chan<- *event.Batch
+	log  *slog.Logger
+	pool event.Pool
+
+	started time.Time // entries older than that are caught up on
+	cursor  string    // of the last entry that was handed over or passed over; empty: none yet
+	stream  string    // of the last batch
+
+	mu     sync.Mutex
+	status Status
 }
+
+// How long to wait before journalctl is started again. It doubles from one fruitless start to the next.
+const (
+	firstPause = 100 * time.Millisecond
+	longPause  = 30 * time.Second
+)
 
 // Run sends the journal's entries as they arrive until ctx is done; it then returns nil. It blocks while the channel is full:
 // the journal keeps its entries until they are read or vacuumed. The receiver owns each batch and must Release it.
 func (f *Follower) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	f.started = time.Now()
+	if f.cfg.Resume != "" {
+		if _, ok := parsePlace([]byte(f.cfg.Resume)); ok {
+			f.cursor = f.cfg.Resume
+		} else {
+			f.log.Warn("saved position in the journal is not used", "position", f.cfg.Resume)
+		}
+	}
+	pause := firstPause
+	for {
+		before := f.cursor
+		err := f.follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if f.cursor != before {
+			pause = firstPause
+		}
+		f.log.Warn("journalctl is started again", "error", err, "pause", pause)
+		f.update(func(s *Status) {
+			s.State, s.Reason, s.LastError, s.PID = Waiting, err.Error(), err.Error(), 0
+			s.Restarts++
+		})
+		sleep(ctx, pause)
+		pause = min(2*pause, longPause)
+	}
+}
+
+// sleep waits for d, or until ctx is done.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }
 
 // Status returns a snapshot. It may be called at any time.
-func (f *Follower) Status() Status { return Status{} }
+func (f *Follower) Status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status
+}
 
-// Seen tells which programs log to the journal: it returns, for each SYSLOG_IDENTIFIER that wanted accepts, when the newest
-// entry was written that trusted accepts. Identifiers without such an entry within the last age are absent. The error wraps
-// ErrNoJournal if there is nothing to look at.
-func Seen(ctx context.Context, opt Options, age time.Duration, wanted func(identifier string) bool, trusted func(*event.Entry) bool) (map[string]time.Time, error) {
-	return nil, ErrNoJournal
+func (f *Follower) update(change func(*Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.status)
+}
+
+// errEnded says that journalctl ended of its own accord, which it should not.
+var errEnded = errors.New("journalctl ended")
+
+// follow catches up and then follows, and returns why that ended. Catching up is a run of its own: a journalctl that follows
+// leaves out what was written before the last boot.
+func (f *Follower) follow(ctx context.Context) error {
+	if err := f.runOnce(ctx); err != nil {
+		return err
+	}
+	return cmp.Or(f.runOnce(ctx, "--follow", "--no-tail"), errEnded)
+}
+
+// runOnce hands over what one journalctl writes. It returns nil if that ended well.
+func (f *Follower) runOnce(ctx context.Context, args ...string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p, err := start(ctx, f.cfg.Options, slices.Concat(args, f.selection())...)
+	if err != nil {
+		return err
+	}
+	f.update(func(s *Status) { s.State, s.Reason, s.PID = Active, "", p.Pid() })
+	readErr := f.read(ctx, p.Stdout)
+	if readErr != io.EOF {
+		p.Kill()
+		p.Wait() // says that it was killed
+		return readErr
+	}
+	return p.Wait()
+}
+
+// selection returns which entries journalctl is asked for. They begin with the entry at the cursor rather than after it: where
+// that entry is gone, older versions would leave out the one that follows.
+func (f *Follower) selection() (args []string) {
+	if f.cursor != "" {
+		args = append(args, "--cursor="+f.cursor)
+	} else {
+		args = append(args, since(f.started.Add(-f.cfg.Since)))
+	}
+	if len(f.cfg.Identifiers) > 0 {
+		args = append(args, "SYSLOG_IDENTIFIER=systemd-journald") // it tells what it suppressed
+	}
+	for _, id := range f.cfg.Identifiers {
+		args = append(args, "SYSLOG_IDENTIFIER="+id)
+	}
+	return args
+}
+
+// since is the argument that leaves out entries older than t.
+func since(t time.Time) string { return "--since=@" + strconv.FormatInt(t.Unix(), 10) }
+
+// start starts a journalctl that writes entries in the export format.
+func start(ctx context.Context, opt Options, args ...string) (*run.Process, error) {
+	common := []string{"--no-pager", "--output=export", "--output-fields=" + outputFields}
+	p, err := run.Start(ctx, opt.program(), slices.Concat(opt.Args, common, args)...)
+	if errors.Is(err, run.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %w", ErrNoJournal, err)
+	}
+	return p, err
+}
+
+func (opt Options) program() string { return cmp.Or(opt.Program, "journalctl") }
+
+// read hands over the entries that r has, until r ends, which is io.EOF, or has no export format.
+func (f *Follower) read(ctx context.Context, r io.Reader) error {
+	var in input
+	for first := true; ; {
+		b := f.pool.Get()
+		if err := in.read(b, r); err != nil {
+			b.Release()
+			return err
+		}
+		if first && len(in.entries) > 0 {
+			first = false
+			if sameEntry(in.entries[0].cursor, f.cursor) {
+				in.entries = in.entries[1:]
+			}
+		}
+		if err := f.hand(ctx, b, in.entries, in.takeLost()); err != nil {
+			return err
+		}
+	}
+}
+
+// hand sends entries, which are of one stream and point into b. lost is how many others were too large.
+func (f *Follower) hand(ctx context.Context, b *event.Batch, entries []entry, lost int) error {
+	now := time.Now()
+	b.Source, b.Lost = Source, lost
+	cursor, lag := f.cursor, time.Duration(0)
+	if n := len(entries); n > 0 {
+		last := &entries[n-1]
+		cursor, lag = string(last.cursor), max(0, now.Sub(last.received()))
+		f.fill(b, entries, now)
+	}
+	b.Resume = cursor
+	lines, lost := len(b.Lines), b.Lost
+	if lines+lost > 0 {
+		select {
+		case f.out <- b:
+		case <-ctx.Done():
+			b.Release()
+			return ctx.Err()
+		}
+	} else {
+		b.Release()
+	}
+	f.cursor = cursor
+	if len(entries)+lost == 0 {
+		return nil
+	}
+	f.update(func(s *Status) {
+		s.Lines += uint64(lines)
+		s.Lost += uint64(lost)
+		s.Lag = lag
+		if lines > 0 {
+			s.LastLine = now
+		}
+	})
+	return nil
+}
+
+// fill makes lines of entries.
+func (f *Follower) fill(b *event.Batch, entries []entry, now time.Time) {
+	words := b.Entries(len(entries))
+	for i := range entries {
+		e := &entries[i]
+		if n := e.suppressed(); n > 0 {
+			b.Lost += n
+			continue
+		}
+		if e.message == nil {
+			continue
+		}
+		at := now
+		if received := e.received(); received.Before(f.started) {
+			at = received
+		}
+		words[i] = e.Entry
+		b.Lines = append(b.Lines, event.Line{Time: at, Text: e.message, Offset: e.place.seq, Entry: &words[i]})
+	}
+	if stream := entries[0].place.stream; string(stream) != f.stream {
+		f.stream = string(stream)
+	}
+	b.Stream = f.stream
 }
