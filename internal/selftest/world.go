@@ -3,6 +3,7 @@ package selftest
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 
@@ -111,26 +112,25 @@ func (w *world) of(r role) namespace {
 // cable is the name of both ends of the cable, each in its namespace.
 const cable = "selftest"
 
-// connect lays the cable. Both ends are up before they get addresses: an IPv6 address of an interface that is down would have
-// to wait.
+// The Ethernet addresses of the two ends, from the range that nobody owns.
+var (
+	serverMAC = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	peerMAC   = net.HardwareAddr{2, 0, 0, 0, 0, 2}
+)
+
+// connect lays the cable and brings both ends up; an IPv6 address of an interface that is down would have to wait.
 func (w *world) connect() error {
 	err := w.server.configure(func(h *netlink.Handle) error {
 		return h.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: cable},
-			PeerName:  cable, PeerNamespace: netlink.NsFd(w.peer.handle),
+			LinkAttrs: netlink.LinkAttrs{Name: cable, HardwareAddr: serverMAC},
+			PeerName:  cable, PeerHardwareAddr: peerMAC, PeerNamespace: netlink.NsFd(w.peer.handle),
 		})
 	})
 	if err != nil {
 		return fmt.Errorf("virtual cable (veth): %w", err)
 	}
 	for _, n := range []namespace{w.server, w.peer} {
-		err := n.configure(func(h *netlink.Handle) error {
-			link, err := h.LinkByName(cable)
-			if err != nil {
-				return err
-			}
-			return h.LinkSetUp(link)
-		})
+		err := n.onCable(func(h *netlink.Handle, link netlink.Link) error { return h.LinkSetUp(link) })
 		if err != nil {
 			return fmt.Errorf("bring up the virtual cable: %w", err)
 		}
@@ -138,12 +138,19 @@ func (w *world) connect() error {
 	return nil
 }
 
-// settle gives the addresses of a family to both ends of the cable.
+// settle gives the addresses of a family to the two ends of the cable, and makes them known to each other.
 func (w *world) settle(f family) error {
 	for _, s := range f.sites {
 		for r, addr := range s.addrs {
-			if err := w.of(role(r)).add(netip.PrefixFrom(addr, s.bits)); err != nil {
+			here, there, mac := w.peer, w.server, peerMAC
+			if role(r) == server {
+				here, there, mac = w.server, w.peer, serverMAC
+			}
+			if err := here.add(netip.PrefixFrom(addr, s.bits)); err != nil {
 				return fmt.Errorf("address %s: %w", addr, err)
+			}
+			if err := there.introduce(addr, mac); err != nil {
+				return fmt.Errorf("neighbour %s: %w", addr, err)
 			}
 		}
 	}
@@ -206,18 +213,35 @@ func (n namespace) configure(fn func(*netlink.Handle) error) error {
 	return fn(h)
 }
 
-// add gives the end of the cable an address, which can be used at once.
-func (n namespace) add(p netip.Prefix) error {
+// onCable is configure with the namespace's end of the cable.
+func (n namespace) onCable(fn func(*netlink.Handle, netlink.Link) error) error {
 	return n.configure(func(h *netlink.Handle) error {
 		link, err := h.LinkByName(cable)
 		if err != nil {
 			return err
 		}
+		return fn(h, link)
+	})
+}
+
+// add gives the end of the cable an address, which can be used at once.
+func (n namespace) add(p netip.Prefix) error {
+	return n.onCable(func(h *netlink.Handle, link netlink.Link) error {
 		addr, err := netlink.ParseAddr(p.String())
 		if err != nil {
 			return err
 		}
 		addr.Flags = unix.IFA_F_NODAD // nobody else can have it, and to make sure would take a second
 		return h.AddrAdd(link, addr)
+	})
+}
+
+// introduce tells where a neighbour is: one that is asked too soon, before the kernel has made it listen to such questions,
+// would be asked again after a second only.
+func (n namespace) introduce(addr netip.Addr, mac net.HardwareAddr) error {
+	return n.onCable(func(h *netlink.Handle, link netlink.Link) error {
+		return h.NeighAdd(&netlink.Neigh{
+			LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac,
+		})
 	})
 }
