@@ -4,6 +4,10 @@
 // (https://systemd.io/JOURNAL_EXPORT_FORMATS/). An entry's cursor is kept as the position; a journalctl that dies is started
 // again behind the last entry that was handed over, so nothing is lost and nothing comes twice.
 //
+// journald tells readers of new entries a quarter to half a second after it wrote them, and together: that delay is its own and
+// is in every entry's way. What is deleted from the journal before it was read is lost unseen, because the sequence numbers have
+// gaps of their own.
+//
 // An entry's fields are of two kinds. Those that begin with an underscore were written by journald from what the kernel says
 // about the sender and cannot be forged. The others are the sender's own words: in particular SYSLOG_IDENTIFIER selects and
 // proves nothing. A message may hold any bytes, line ends among them; it is still one line, so that nobody can add a line of
