@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"mef/internal/control"
+	"mef/internal/selftest"
+)
+
+// reporter is a daemon that only tells its status.
+type reporter struct {
+	control.Service
+	status control.Status
+}
+
+func (r reporter) Status(context.Context) (control.Status, error) { return r.status, nil }
+
+// TestSelftestAsksForTheLiveTable shows what an operator reads when the packets vanished as they should.
+func TestSelftestAsksForTheLiveTable(t *testing.T) {
+	kernel := control.Kernel{Backend: "nftables", Table: "table inet mefdaemon", Present: true, Elements: 3, Matches: true}
+	damaged := kernel
+	damaged.Matches, damaged.Problems = false, []string{"set ban4_32 is missing"}
+	for name, tt := range map[string]struct {
+		status control.Status
+		want   string
+	}{
+		"as it should be": {control.Status{Mode: "enforce", Kernel: kernel},
+			"  ok      live table: nftables: table inet mefdaemon holds 3 bans, as it should\n"},
+		"damaged": {control.Status{Mode: "enforce", Kernel: damaged},
+			"  FAILED  live table: nftables: table inet mefdaemon holds 3 bans, NOT as it should: set ban4_32 is missing\n"},
+		"gone": {control.Status{Mode: "enforce", Kernel: control.Kernel{Backend: "nftables", Table: "table inet mefdaemon"}},
+			"  FAILED  live table: nftables: table inet mefdaemon is MISSING\n"},
+		"observing": {control.Status{Mode: "observe"},
+			"  ok      live table: mode=observe, nothing is banned\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &global{config: listen(t, control.Handler(reporter{status: tt.status}))}
+			v := verdict{Packets: selftest.Result{OK: true}, Live: g.liveTable(t.Context())}
+			v.OK = v.Live.OK
+			var out strings.Builder
+			v.show(&out)
+			headline := "Self-test: bans block, proven in 0s\n"
+			if !v.OK {
+				headline = "Self-test: FAILED\n"
+			}
+			if got := out.String(); got != headline+tt.want {
+				t.Errorf("output\n%swant\n%s", got, headline+tt.want)
+			}
+		})
+	}
+}
+
+// listen answers at a control socket until the test ends and returns a configuration that names it.
+func listen(t *testing.T, h http.Handler) (config string) {
+	t.Helper()
+	dir := t.TempDir()
+	config = filepath.Join(dir, "mef.conf")
+	socket := filepath.Join(dir, "sock")
+	if err := os.WriteFile(config, []byte("[global]\ncontrol_socket="+socket+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := control.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(h)
+	s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	t.Cleanup(s.Close)
+	return config
+}
