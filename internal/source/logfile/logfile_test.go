@@ -579,7 +579,9 @@ func TestRotationsUnderLoad(t *testing.T) {
 				t.Parallel()
 				path := filepath.Join(t.TempDir(), "auth.log")
 				r := start(t, logfile.Config{Globs: []string{path}, Poll: poll}, nil)
+				written := make(chan struct{})
 				go func() {
+					defer close(written)
 					for i := range rotations {
 						var text strings.Builder
 						for j := range lines {
@@ -600,6 +602,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 					}
 				}()
 				r.until("all lines", func() bool { return len(r.lines) >= rotations*lines })
+				<-written
 				for i, line := range r.lines {
 					if want := fmt.Sprintf("line %d", i); line != want {
 						t.Fatalf("line %d is %q, want %q", i, line, want)
