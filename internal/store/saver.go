@@ -197,7 +197,7 @@ func (v *Saver) report(err error, size int64, now time.Time) {
 type pending struct {
 	bans      map[ban.Key]*ban.Ban // nil: lifted
 	positions map[string]string
-	records   map[string][]byte // nil: gone
+	records   map[string][]byte // empty: gone
 }
 
 func newPending() *pending {
@@ -269,7 +269,7 @@ func (p *pending) forget(s *Store, now time.Time) {
 		}
 	}
 	for k, value := range p.records {
-		if value == nil && !s.holds(bucketTracker, []byte(k)) {
+		if len(value) == 0 && !s.holds(bucketTracker, []byte(k)) {
 			delete(p.records, k)
 		}
 	}

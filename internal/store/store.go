@@ -52,7 +52,7 @@ type Update struct {
 // A Record is one entry of the tracker's state.
 type Record struct {
 	Key   []byte
-	Value []byte // nil: the entry is gone
+	Value []byte // empty: the entry is gone
 }
 
 // The buckets of the file.
@@ -238,9 +238,9 @@ func (s *Store) commit(u *Update, now time.Time) error {
 }
 
 // partSize is how many entries of one kind a part of an update has.
-const partSize = 512
+const partSize = 128
 
-// parts cuts an update into small ones, the positions last.
+// parts cuts an update into small ones, what may make room first, the positions last.
 func parts(u *Update) iter.Seq[*Update] {
 	return func(yield func(*Update) bool) {
 		for keys := range slices.Chunk(u.Lifted, partSize) {
@@ -248,13 +248,13 @@ func parts(u *Update) iter.Seq[*Update] {
 				return
 			}
 		}
-		for bans := range slices.Chunk(u.Bans, partSize) {
-			if !yield(&Update{Bans: bans}) {
+		for records := range slices.Chunk(u.Records, partSize) {
+			if !yield(&Update{Records: records}) {
 				return
 			}
 		}
-		for records := range slices.Chunk(u.Records, partSize) {
-			if !yield(&Update{Records: records}) {
+		for bans := range slices.Chunk(u.Bans, partSize) {
+			if !yield(&Update{Bans: bans}) {
 				return
 			}
 		}
@@ -287,7 +287,7 @@ func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 		}
 	}
 	for _, r := range u.Records {
-		if s.full && r.Value != nil && tracker.Get(r.Key) == nil {
+		if s.full && len(r.Value) > 0 && tracker.Get(r.Key) == nil {
 			continue
 		}
 		if err := putOrDelete(tracker, r.Key, r.Value); err != nil {

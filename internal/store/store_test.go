@@ -83,6 +83,13 @@ func sampleBan(i int) ban.Ban {
 	}
 }
 
+// lastingBan is a ban without end.
+func lastingBan(i int) ban.Ban {
+	b := sampleBan(i)
+	b.Until = time.Time{}
+	return b
+}
+
 func TestRoundTrip(t *testing.T) {
 	for name, b := range map[string]ban.Ban{
 		"everything set": func() ban.Ban {
