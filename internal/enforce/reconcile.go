@@ -270,26 +270,24 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	now := time.Now()
 	wrong := e.model.adopt(state, now)
 	e.model.count(State{Bans: slices.Clone(state.Bans)})
-	c := e.model.missing(state, now)
-	damaged := check.Damaged
-	if !c.empty() {
-		damaged = append(slices.Clone(damaged), "elements")
-	}
-	for _, k := range wrong {
-		c.Bans = append(c.Bans, Change{Key: k, Remove: true})
-	}
-	if len(damaged) == 0 && c.empty() {
-		return nil
+	damaged, mend := check.Damaged, func() ([]Failure, error) { return e.backend.Rebuild(ctx, e.model.all(now)) }
+	if len(damaged) == 0 {
+		c := e.model.missing(state, now)
+		if !c.empty() {
+			damaged = []string{"elements"}
+		}
+		for _, k := range wrong {
+			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
+		}
+		if c.empty() {
+			return nil
+		}
+		mend = func() ([]Failure, error) { return e.backend.Apply(ctx, c) }
 	}
 	if err := e.mayRepair(damaged, by, now); err != nil {
 		return err
 	}
-	var failures []Failure
-	if len(check.Damaged) > 0 {
-		failures, err = e.backend.Rebuild(ctx, e.model.all(now))
-	} else {
-		failures, err = e.backend.Apply(ctx, c)
-	}
+	failures, err := mend()
 	e.handle(ctx, failures)
 	e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Took: time.Since(began), Err: err})
 	return err
