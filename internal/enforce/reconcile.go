@@ -273,15 +273,13 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	damaged, mend := check.Damaged, func() ([]Failure, error) { return e.backend.Rebuild(ctx, e.model.all(now)) }
 	if len(damaged) == 0 {
 		c := e.model.missing(state, now)
-		if !c.empty() {
-			damaged = []string{"elements"}
-		}
 		for _, k := range wrong {
 			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
 		}
 		if c.empty() {
 			return nil
 		}
+		damaged = []string{"elements"}
 		mend = func() ([]Failure, error) { return e.backend.Apply(ctx, c) }
 	}
 	if err := e.mayRepair(damaged, by, now); err != nil {
