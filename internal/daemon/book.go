@@ -34,11 +34,15 @@ func (k *book) settle(results []enforce.Result) {
 			k.records.add(rec)
 			continue
 		}
-		if !r.Changed {
-			continue
-		}
 		b := r.Ban
 		b.Until = r.Until
+		if !r.Changed {
+			// Of a ban that the kernel had before us, because we died before we saved it, this tells why.
+			if _, known := k.bans[b.Key]; !known {
+				k.bans[b.Key] = b
+			}
+			continue
+		}
 		k.bans[b.Key] = b
 		k.ever++
 		rec := banRecord("ban", b)

@@ -41,7 +41,7 @@ type engine struct {
 	rules   map[string]*ruleCount
 
 	saver     *store.Saver
-	positions map[string]string // Batch.Resume by Batch.Source, as saved by an earlier run
+	positions map[string]string // Batch.Resume by Batch.Source: the one saved by an earlier run, else the first of this one
 	unsaved   unsaved
 }
 
@@ -70,17 +70,18 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 		}
 	}
 	e := &engine{
-		cfg:     cfg,
-		log:     log,
-		records: newRecords(log, file),
-		batches: make(chan *event.Batch, queuedBatches),
-		calls:   make(chan func()),
-		set:     set,
-		lives:   make(map[string]*live),
-		views:   make(map[string]*view),
-		limits:  decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
-		rules:   make(map[string]*ruleCount),
-		unsaved: unsaved{read: make(map[string]string)},
+		cfg:       cfg,
+		log:       log,
+		records:   newRecords(log, file),
+		batches:   make(chan *event.Batch, queuedBatches),
+		calls:     make(chan func()),
+		set:       set,
+		lives:     make(map[string]*live),
+		views:     make(map[string]*view),
+		limits:    decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
+		rules:     make(map[string]*ruleCount),
+		positions: make(map[string]string),
+		unsaved:   unsaved{read: make(map[string]string)},
 	}
 	e.book = newBook(e.records)
 	e.know(facts)
@@ -148,6 +149,11 @@ func (e *engine) batch(ctx context.Context, b *event.Batch) error {
 	if b.Resume != "" {
 		e.unsaved.read[b.Source] = b.Resume
 		e.changed()
+		if e.positions[b.Source] == "" {
+			// Before its first position is saved, a crash loses more of a source than is read again.
+			e.positions[b.Source] = b.Resume
+			e.save()
+		}
 	}
 	return nil
 }

@@ -1,0 +1,680 @@
+//go:build integration
+
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/control"
+	"mef/internal/lab"
+)
+
+// within gives the test more time than begin does.
+func (s *scene) within(d time.Duration) *scene {
+	ctx, cancel := context.WithTimeout(s.T.Context(), d)
+	s.Cleanup(cancel)
+	s.ctx = ctx
+	return s
+}
+
+// number reads a knob of the environment, for runs that may take longer.
+func number(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q: want a positive number", name, text)
+	}
+	return n
+}
+
+// seeded returns random numbers that MEF_E2E_SEED repeats.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := number(t, "MEF_E2E_SEED", 1+rand.IntN(1<<30))
+	t.Logf("MEF_E2E_SEED=%d repeats this", seed)
+	return rand.New(rand.NewPCG(uint64(seed), 0))
+}
+
+const (
+	authLog = "/var/log/lab/auth.log"
+	// limit is the lowest that maxretry is ever tightened to, so that an attack by many does not change it.
+	limit   = 3
+	bantime = 2 * time.Hour
+)
+
+// fromFile has sshd's lines come from a file that the test writes, and nothing from anywhere else.
+func fromFile() map[string]string {
+	return map[string]string{
+		"sshd.conf":    fmt.Sprintf("[rule]\nsource=file\nfiles=%s\nmaxretry=%d\nfindtime=1h\nbantime=%v\n", authLog, limit, bantime),
+		"dovecot.conf": "[rule]\nenabled=false\n",
+		"postfix.conf": "[rule]\nenabled=false\n",
+		"vsftpd.conf":  "[rule]\nenabled=false\n",
+	}
+}
+
+// beginFromFile begins with an empty auth.log, and a daemon that follows it alone.
+func beginFromFile(t *testing.T) (*scene, *diary) {
+	t.Helper()
+	d := &diary{path: authLog}
+	if missing == nil { // else begin says so
+		if err := d.create(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(d.remove)
+	}
+	return begin(t, "", fromFile()), d
+}
+
+// A diary is a log file that the test writes as sshd and syslog would.
+type diary struct {
+	path    string
+	f       *os.File
+	session int
+	rest    string // of a line whose beginning is written
+}
+
+func (d *diary) create() error {
+	if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	if d.f != nil {
+		d.f.Close()
+	}
+	d.f = f
+	return nil
+}
+
+func (d *diary) remove() {
+	d.f.Close()
+	os.RemoveAll(filepath.Dir(d.path))
+}
+
+// line is what sshd says when root's password was guessed wrong from addr.
+func (d *diary) line(addr netip.Addr) string {
+	d.session++
+	return fmt.Sprintf("%s server sshd[%d]: Failed password for root from %s port 4711 ssh2\n",
+		time.Now().Format("2006-01-02T15:04:05.000000-07:00"), 1000+d.session, addr)
+}
+
+// failed writes a line for each address, all in one piece.
+func (d *diary) failed(addrs ...netip.Addr) error {
+	text := d.finish()
+	for _, addr := range addrs {
+		text += d.line(addr)
+	}
+	_, err := d.f.WriteString(text)
+	return err
+}
+
+// begun writes the first half of a line, whose other half comes with what is written next.
+func (d *diary) begun(addr netip.Addr) error {
+	text, line := d.finish(), d.line(addr)
+	d.rest = line[len(line)/2:]
+	_, err := d.f.WriteString(text + line[:len(line)/2])
+	return err
+}
+
+func (d *diary) finish() string {
+	rest := d.rest
+	d.rest = ""
+	return rest
+}
+
+// rename moves the file away, as logrotate does, and begins another. The logger writes to the old one until it is told.
+func (d *diary) rename(late ...netip.Addr) error {
+	if err := d.shift(); err != nil {
+		return err
+	}
+	if err := os.Rename(d.path, d.path+".1"); err != nil {
+		return err
+	}
+	if err := d.failed(late...); err != nil {
+		return err
+	}
+	return d.create()
+}
+
+// copyAndCut copies the file away and cuts it to nothing (logrotate's copytruncate). What is written in between is lost to
+// everybody, so nothing is.
+func (d *diary) copyAndCut(late ...netip.Addr) error {
+	if err := d.failed(late...); err != nil {
+		return err
+	}
+	if err := d.shift(); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(d.path)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(d.path+".1", data, 0o644); err != nil {
+		return err
+	}
+	return d.f.Truncate(0)
+}
+
+// shift makes room for auth.log.1.
+func (d *diary) shift() error {
+	old, err := filepath.Glob(d.path + ".*")
+	if err != nil {
+		return err
+	}
+	for n := len(old); n > 0; n-- {
+		if err := os.Rename(fmt.Sprintf("%s.%d", d.path, n), fmt.Sprintf("%s.%d", d.path, n+1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// crowd are attackers whose failures are to be written in a random order.
+type crowd struct {
+	banned []netip.Addr // fail exactly as often as is enough, or more often
+	short  []netip.Addr // fail once too seldom
+	lines  []netip.Addr
+}
+
+// gather makes a crowd whose failures are n lines or a few more.
+func gather(rng *rand.Rand, n int) crowd {
+	var c crowd
+	for i := 0; len(c.lines) < n; i++ {
+		addr, times := attacker(i), 0
+		switch i % 4 {
+		case 0, 1:
+			times = limit - 1
+			c.short = append(c.short, addr)
+		case 2:
+			times = limit
+			c.banned = append(c.banned, addr)
+		case 3:
+			times = 2*limit - 1 // what comes after the ban is no reason for another
+			c.banned = append(c.banned, addr)
+		}
+		c.lines = append(c.lines, slices.Repeat([]netip.Addr{addr}, times)...)
+	}
+	rng.Shuffle(len(c.lines), func(i, j int) { c.lines[i], c.lines[j] = c.lines[j], c.lines[i] })
+	return c
+}
+
+// next returns the next n lines, or what is left.
+func (c *crowd) next(n int) []netip.Addr {
+	n = min(n, len(c.lines))
+	lines := c.lines[:n]
+	c.lines = c.lines[n:]
+	return lines
+}
+
+// attacker returns the i-th of many addresses, every fifth of them IPv6 in a /48 of its own.
+func attacker(i int) netip.Addr {
+	if i%5 == 4 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, byte(i >> 16), byte(i >> 8), byte(i), 15: 7})
+	}
+	return netip.AddrFrom4([4]byte{20 + byte(i>>16), byte(i >> 8), byte(i), 7})
+}
+
+// The daemon is killed again and again, at any moment, while failures are written. Read positions, tallies and bans must come
+// out of it as if it had never been: an address is banned once if it failed often enough, and not if it failed once less.
+func TestKilledAtAnyMoment(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		rotate func(d *diary, late ...netip.Addr) error
+	}{
+		{"one log file", nil},
+		{"renamed log files", (*diary).rename},
+		{"copied and cut log files", (*diary).copyAndCut},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			kills := number(t, "MEF_E2E_KILLS", 200) / 3
+			rng := seeded(t)
+			s, d := beginFromFile(t)
+			s.within(time.Minute + time.Duration(kills)*time.Second)
+			c := gather(rng, 15*kills)
+			s.killAgainAndAgain(rng, kills, d, &c, tt.rotate)
+			s.start("")
+			if err := d.failed(c.lines...); err != nil {
+				t.Fatal(err)
+			}
+			s.exactly(d, c)
+		})
+	}
+}
+
+// killAgainAndAgain kills the daemon so many times while it reads what is written.
+func (s *scene) killAgainAndAgain(rng *rand.Rand, kills int, d *diary, c *crowd, rotate func(*diary, ...netip.Addr) error) {
+	s.Helper()
+	check := func(err error) {
+		if err != nil {
+			s.Fatal(err)
+		}
+	}
+	s.until("the daemon to have saved that it follows the log", func() error {
+		status, err := s.mef.Status(s.ctx)
+		if err == nil && (status.Store.LastSaved == nil || status.Store.Pending > 0) {
+			err = fmt.Errorf("the store is %+v", status.Store)
+		}
+		return err
+	})
+	s.stop(os.Kill)
+	sinceRotation := 0
+	for left := kills; left > 0; left-- {
+		lines := c.next(len(c.lines) / left)
+		alive := rng.IntN(len(lines) + 1)
+		s.spawn()
+		s.writeSlowly(rng, d, lines[:alive], lifetime(rng))
+		rotates := rotate != nil && sinceRotation > 3 && rng.IntN(4) == 0
+		if rotates && rng.IntN(2) == 0 {
+			check(rotate(d, c.next(2)...))
+			rotates, sinceRotation = false, 0
+		}
+		check(s.mef.Process.Stop(os.Kill))
+		check(d.failed(lines[alive:]...))
+		if rotates {
+			check(rotate(d, c.next(2)...))
+			sinceRotation = 0
+		}
+		sinceRotation++
+	}
+}
+
+// lifetime returns how long the daemon lives: usually not even until it is ready or has saved for the first time, now and then
+// until just about then.
+func lifetime(rng *rand.Rand) time.Duration {
+	if rng.IntN(6) == 0 {
+		return 950*time.Millisecond + time.Duration(rng.IntN(250))*time.Millisecond
+	}
+	return time.Duration(rng.IntN(200_000)) * time.Microsecond
+}
+
+// writeSlowly writes the lines within the time given, one after the other, or a half now and a half later.
+func (s *scene) writeSlowly(rng *rand.Rand, d *diary, lines []netip.Addr, life time.Duration) {
+	s.Helper()
+	tick := time.NewTicker(max(life/time.Duration(len(lines)+1), time.Microsecond))
+	defer tick.Stop()
+	for _, addr := range lines {
+		<-tick.C
+		write := func() error { return d.failed(addr) }
+		if rng.IntN(4) == 0 {
+			write = func() error { return d.begun(addr) }
+		}
+		if err := write(); err != nil {
+			s.Fatal(err)
+		}
+	}
+	<-tick.C
+}
+
+// spawn starts the daemon and does not wait until it is ready.
+func (s *scene) spawn() {
+	s.Helper()
+	p, err := s.w.Start(lab.Command{Path: lab.Program("mefdaemon"), Unit: "system.slice/mefdaemon.service"})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.mef = &lab.Mef{Process: p, Client: s.mef.Client}
+}
+
+// exactly waits until all that was written has been dealt with, and requires that the bans are what it asks for.
+func (s *scene) exactly(d *diary, c crowd) {
+	s.Helper()
+	last := netip.MustParseAddr("203.0.113.200")
+	if err := d.failed(slices.Repeat([]netip.Addr{last}, limit)...); err != nil {
+		s.Fatal(err)
+	}
+	s.banned(last.String())
+	s.compare(s.held(), append(slices.Clone(c.banned), last))
+
+	records := map[string][]control.Ban{}
+	bans, err := s.mef.Bans(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, b := range bans {
+		records[b.Prefix] = append(records[b.Prefix], b)
+	}
+	for _, addr := range c.banned {
+		s.firstBan(addr, records[prefixOf(addr)])
+	}
+	for _, addr := range c.short {
+		if n := s.attempts(addr.String()); n != limit-1 {
+			s.Errorf("%s: %v failures are counted, of %d that were written", addr, n, limit-1)
+		}
+	}
+}
+
+// firstBan requires that a source has one ban, its first, with its reason.
+func (s *scene) firstBan(addr netip.Addr, bans []control.Ban) {
+	s.Helper()
+	if len(bans) != 1 {
+		s.Errorf("%s has %d bans, want one: %+v", addr, len(bans), bans)
+		return
+	}
+	b := bans[0]
+	if b.Rule != "sshd" || b.Count != 1 || len(b.Evidence) == 0 {
+		s.Errorf("%s: ban number %d by %q with %d lines of evidence; want number 1 by sshd: %q", addr, b.Count, b.Rule, len(b.Evidence), b.Reason)
+	}
+	// A line that is read after a restart has its own time instead of that of its arrival.
+	if b.Until == nil || b.Until.Sub(b.Start).Abs() > bantime+time.Minute {
+		s.Errorf("%s is banned from %v until %v, want for %v", addr, b.Start, b.Until, bantime)
+	}
+	why, err := s.mef.Why(s.ctx, addr)
+	if err != nil || len(why.History) != 1 {
+		s.Errorf("%s: %d bans in its history (%v), want one: %+v", addr, len(why.History), err, why.History)
+	}
+}
+
+// compare requires that the kernel's sets of bans hold these sources and nothing else.
+func (s *scene) compare(held map[string]bool, want []netip.Addr) {
+	s.Helper()
+	var absent []string
+	for _, addr := range want {
+		if prefix := prefixOf(addr); held[prefix] {
+			delete(held, prefix)
+		} else {
+			absent = append(absent, prefix)
+		}
+	}
+	if few := some(absent); few != "" {
+		s.Errorf("%d of %d sources failed often enough and are not banned: %s", len(absent), len(want), few)
+	}
+	if few := some(slices.Sorted(maps.Keys(held))); few != "" {
+		s.Errorf("%d sources are banned that should not be: %s", len(held), few)
+	}
+}
+
+// some shows the first of a list.
+func some(list []string) string { return strings.Join(list[:min(len(list), 10)], ", ") }
+
+// prefixOf returns what is banned for failures of an address, as the daemon and the test write it.
+func prefixOf(addr netip.Addr) string {
+	if addr.Is4() {
+		return addr.String()
+	}
+	return netip.PrefixFrom(addr, 64).Masked().String()
+}
+
+// held returns what nft says that the kernel's sets of bans hold, each as the daemon writes it.
+func (s *scene) held() map[string]bool {
+	s.Helper()
+	out, err := s.w.Run(s.ctx, lab.Command{Path: "/usr/sbin/nft", Args: []string{"-j", "list", "table", "inet", "mefdaemon"}})
+	if err != nil {
+		s.Fatal(err)
+	}
+	var table struct {
+		Objects []struct {
+			Set struct {
+				Name string
+				Elem json.RawMessage
+			}
+		} `json:"nftables"`
+	}
+	if err := json.Unmarshal([]byte(out), &table); err != nil {
+		s.Fatal(err)
+	}
+	held := map[string]bool{}
+	for _, o := range table.Objects {
+		if o.Set.Elem == nil || !strings.HasPrefix(o.Set.Name, "ban") {
+			continue // empty, or one whose elements are ranges
+		}
+		var elements []struct {
+			Elem struct{ Val string }
+		}
+		if err := json.Unmarshal(o.Set.Elem, &elements); err != nil {
+			s.Fatalf("elements of %s: %v", o.Set.Name, err)
+		}
+		_, bits, _ := strings.Cut(o.Set.Name, "_")
+		suffix := "/" + bits
+		if bits == "32" || bits == "128" {
+			suffix = ""
+		}
+		for _, e := range elements {
+			held[e.Elem.Val+suffix] = true
+		}
+	}
+	return held
+}
+
+// A prober sends packets from one address without end, and counts those that arrive.
+type prober struct {
+	from    string
+	sent    atomic.Int64
+	arrived atomic.Int64
+	last    atomic.Int64 // when the last one arrived, in Unix ns
+}
+
+// probePort is an UDP port of the server on which the test itself listens.
+const probePort = 5353
+
+// probers sends a thousand packets a second from each address, until the test ends.
+func (s *scene) probers(from ...string) []*prober {
+	s.Helper()
+	byAddr := map[netip.Addr]*prober{}
+	var all []*prober
+	for _, addr := range from {
+		p := &prober{from: addr}
+		byAddr[netip.MustParseAddr(addr)] = p
+		all = append(all, p)
+	}
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: probePort})
+	if err != nil {
+		s.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	var wg sync.WaitGroup
+	s.Cleanup(func() { cancel(); conn.Close(); wg.Wait() })
+	wg.Go(func() { receive(conn, byAddr) })
+	for _, p := range all {
+		to, err := s.dialUDP(p.from)
+		if err != nil {
+			s.Fatal(err)
+		}
+		wg.Go(func() { p.send(ctx, to) })
+	}
+	return all
+}
+
+// dialUDP returns a socket of the internet at the address, for packets to probePort.
+func (s *scene) dialUDP(from string) (conn net.Conn, err error) {
+	c := s.w.Client(from)
+	dialer := net.Dialer{
+		LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(c.From, 0)),
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			outer := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
+			return errors.Join(outer, err)
+		},
+	}
+	err = c.At.Do(func() error {
+		conn, err = dialer.Dial("udp", netip.AddrPortFrom(c.Server(), probePort).String())
+		return err
+	})
+	return conn, err
+}
+
+func receive(conn *net.UDPConn, by map[netip.Addr]*prober) {
+	buf := make([]byte, 16)
+	for {
+		_, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		if p := by[from.Addr().Unmap()]; p != nil {
+			p.last.Store(time.Now().UnixNano())
+			p.arrived.Add(1)
+		}
+	}
+}
+
+func (p *prober) send(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		<-tick.C
+		if _, err := conn.Write([]byte("probe")); err == nil {
+			p.sent.Add(1)
+		}
+	}
+}
+
+// hears waits until so many more packets of p have been sent, and returns how many have arrived since.
+func (s *scene) hears(p *prober, packets int64) int64 {
+	s.Helper()
+	arrived, until := p.arrived.Load(), p.sent.Load()+packets
+	s.until("packets from "+p.from, func() error {
+		if n := p.sent.Load(); n < until {
+			return fmt.Errorf("%d of %d are sent", n, until)
+		}
+		return nil
+	})
+	return p.arrived.Load() - arrived
+}
+
+// A restart, a crash and an upgrade open no gap: the table stays in the kernel, and what the new daemon makes of it takes
+// effect at once.
+func TestRestartLeavesNoGap(t *testing.T) {
+	s, d := beginFromFile(t)
+	s.within(2 * time.Minute)
+	const byLog, byHand, onPort, free = "203.0.113.210", "2001:db8:bad0:d3::1", "203.0.113.212", "198.51.100.213"
+	if err := d.failed(slices.Repeat([]netip.Addr{netip.MustParseAddr(byLog)}, limit)...); err != nil {
+		t.Fatal(err)
+	}
+	s.mefctl("bans", "add", prefixOf(netip.MustParseAddr(byHand)), "--for", "1h")
+	s.mefctl("bans", "add", onPort, "--for", "1h", "--ports", strconv.Itoa(probePort))
+	s.banned(byLog)
+	probers := s.probers(byLog, byHand, onPort, free)
+	s.gaps(probers, "before", 0)
+
+	for range 5 {
+		s.stop(syscall.SIGTERM)
+		s.gaps(probers, "after SIGTERM", 100)
+		s.start("")
+		s.gaps(probers, "after a restart", 100)
+	}
+	for range 5 {
+		s.stop(os.Kill)
+		s.gaps(probers, "after kill -9", 100)
+		s.start("")
+		s.gaps(probers, "after a crash", 100)
+	}
+	s.upgrade()
+	s.gaps(probers, "after an upgrade", 200)
+	if bans, err := s.mef.Bans(s.ctx); err != nil || len(bans) != 3 {
+		t.Errorf("in the end the bans are %q, %v; want three", prefixes(bans), err)
+	}
+	t.Logf("of %d packets from %s none arrived; of %d from %s, %d did",
+		probers[0].sent.Load(), byLog, probers[3].sent.Load(), free, probers[3].arrived.Load())
+
+	// What a gap looks like, and how long one is after somebody has thrown everything away.
+	flushed := time.Now()
+	s.nft("flush ruleset")
+	s.until("the bans to be back", func() error {
+		if table := s.table(); !strings.Contains(table, byLog) || !strings.Contains(table, onPort) {
+			return fmt.Errorf("the table is %q", table)
+		}
+		return nil
+	})
+	for _, p := range probers[:3] {
+		t.Logf("nft flush ruleset let %d packets of %s through, for %v", p.arrived.Load(), p.from, time.Unix(0, p.last.Load()).Sub(flushed))
+		p.arrived.Store(0)
+	}
+	s.gaps(probers, "after a flush", 100)
+}
+
+// upgrade replaces the program while the daemon runs, as a package manager does, and restarts it.
+func (s *scene) upgrade() {
+	s.Helper()
+	path := lab.Program("mefdaemon")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		s.Fatal(err)
+	}
+	err = errors.Join(os.WriteFile(path+".new", append(data, "another version"...), 0o755), os.Rename(path+".new", path))
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.stop(syscall.SIGTERM)
+	s.start("")
+}
+
+// gaps fails the test if a packet of any but the last prober has arrived, and requires that those of the last one do.
+func (s *scene) gaps(probers []*prober, when string, packets int64) {
+	s.Helper()
+	free := probers[len(probers)-1]
+	if n := s.hears(free, packets); n == 0 && packets > 0 {
+		s.Errorf("%s: nothing of %d packets from %s arrived, which is not banned", when, packets, free.from)
+	}
+	for _, p := range probers[:len(probers)-1] {
+		if n := p.arrived.Swap(0); n > 0 {
+			s.Errorf("%s: %d packets from %s arrived, which is banned", when, n, p.from)
+		}
+	}
+}
+
+// A daemon that hangs changes nothing: bans hold, and end on time, because the kernel does both.
+func TestHungDaemon(t *testing.T) {
+	s, d := beginFromFile(t)
+	const long, brief, late = "203.0.113.220", "203.0.113.221", "203.0.113.222"
+	s.mefctl("bans", "add", long, "--for", "1h")
+	asked := time.Now()
+	s.mefctl("bans", "add", brief, "--for", "2s")
+	status, err := s.mef.Status(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(status.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	probers := s.probers(long, brief)
+	s.until("the short ban to end", func() error {
+		if probers[1].arrived.Load() == 0 {
+			return fmt.Errorf("none of %d packets arrived", probers[1].sent.Load())
+		}
+		return nil
+	})
+	if after := time.Since(asked); after < 2*time.Second {
+		t.Errorf("a ban for 2 s was over after %v", after)
+	} else {
+		t.Logf("a ban for 2 s was over after %v", after)
+	}
+	if n := probers[0].arrived.Load(); n > 0 {
+		t.Errorf("%d packets from %s arrived while the daemon hangs, which is banned for an hour", n, long)
+	}
+	if err := d.failed(slices.Repeat([]netip.Addr{netip.MustParseAddr(late)}, limit)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(status.PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.banned(late)
+	s.banned(long)
+	if n := probers[0].arrived.Load(); n > 0 {
+		t.Errorf("%d packets from %s arrived after the daemon went on, which is banned for an hour", n, long)
+	}
+}
