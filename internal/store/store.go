@@ -20,6 +20,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"runtime/debug"
@@ -213,7 +214,10 @@ func (s *Store) Commit(u *Update, now time.Time) error {
 	if err != nil {
 		// What bbolt holds in memory after a failed write or sync is not to be trusted; the file is.
 		s.suspect = true
-		return fmt.Errorf("write %s: %w", s.path, err)
+		if _, ok := errors.AsType[*fs.PathError](err); ok {
+			return fmt.Errorf("save state: %w", err) // os names the path
+		}
+		return fmt.Errorf("save state in %s: %w", s.path, err)
 	}
 	if !now.Before(s.nextPrune) {
 		s.nextPrune = now.Add(pruneEvery)
