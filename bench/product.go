@@ -60,7 +60,7 @@ func mef(bin string) *product {
 	}
 	return &product{
 		name:     "mef",
-		version:  firstLine("git", "describe", "--always", "--dirty"),
+		version:  firstLine(ctl, "--version"),
 		failures: 5,
 		matcher:  func(file string) *exec.Cmd { return exec.Command(ctl, "match", "--summary", file) },
 		daemon: func(dir, log string) (*exec.Cmd, error) {

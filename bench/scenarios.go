@@ -169,7 +169,8 @@ func (b *bench) floor(p *product, s *section, path string, n int) error {
 	var rates []float64
 	for range 3 {
 		cmd := exec.Command("grep", "-cE", `sshd[^:]*: (Failed|Invalid|Accepted) .* from [0-9a-f.:]+ port [0-9]+`, path)
-		if _, err := cmd.Output(); err != nil { // not to /dev/null: grep would stop at the first match
+		cmd.Env = append(os.Environ(), "LC_ALL=C") // bytes, as we read them too
+		if _, err := cmd.Output(); err != nil {    // not to /dev/null: grep would stop at the first match
 			return fmt.Errorf("grep: %w", err)
 		}
 		rates = append(rates, rate(n, cmd))
@@ -352,7 +353,7 @@ func (b *bench) storm(ctx context.Context, p *product, s *section) error {
 				s.set(p, of+"all in the kernel after", budget, "not within %v: %s", b.limit, count(float64(len(bans))))
 			}
 			if len(bans) > 0 {
-				s.set(p, of+"half of them after", "", "%.2f s", bans[len(bans)/2].Sub(begun).Seconds())
+				s.set(p, of+"half of those after", "", "%.2f s", bans[len(bans)/2].Sub(begun).Seconds())
 				s.set(p, of+"CPU time a ban", "", "%.3f ms", used.Seconds()*1e3/float64(len(bans)))
 			}
 			if lost {
