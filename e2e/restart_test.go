@@ -125,11 +125,12 @@ func (d *diary) line(addr netip.Addr) string {
 
 // failed writes a line for each address, all in one piece.
 func (d *diary) failed(addrs ...netip.Addr) error {
-	text := d.finish()
+	var text strings.Builder
+	text.WriteString(d.finish())
 	for _, addr := range addrs {
-		text += d.line(addr)
+		text.WriteString(d.line(addr))
 	}
-	_, err := d.f.WriteString(text)
+	_, err := d.f.WriteString(text.String())
 	return err
 }
 

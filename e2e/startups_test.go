@@ -1,0 +1,130 @@
+//go:build integration
+
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/lab"
+)
+
+const (
+	startupsPort = 2200
+	// startupsUnit is one whose word mefdaemon takes for sshd's.
+	startupsUnit   = "system.slice/ssh@startups.service"
+	startupsConfig = `Port 2200
+HostKey /etc/ssh/ssh_host_ed25519_key
+UsePAM yes
+KbdInteractiveAuthentication no
+MaxStartups 10:30:60
+LoginGraceTime 120
+PidFile none
+`
+)
+
+// Connections on which nobody logs in take up sshd's MaxStartups for LoginGraceTime, two minutes by default: with 18 of them
+// sshd turns four of ten others away. A ban alone makes that no better, for sshd does not know; ending the connections does.
+func TestBannedPeersLeaveRoomForOthers(t *testing.T) {
+	s := begin(t, "", nil)
+	s.startupsSSH()
+	const from, halfOpen = "203.0.113.100", 18
+	for _, conn := range s.halfOpen(from, halfOpen) {
+		defer conn.Close()
+	}
+	if n := processes(t); n <= halfOpen {
+		t.Errorf("sshd has %d processes, want one at least for each of %d connections", n, halfOpen)
+	}
+	s.fail(ssh, "root", repeat(from, 5)...)
+	s.banned(from)
+	banned := time.Now()
+	s.until("sshd to have lost its half-open connections", func() error {
+		if n := processes(t); n != 1 {
+			return fmt.Errorf("sshd has %d processes", n)
+		}
+		return nil
+	})
+	t.Logf("sshd was rid of %d connections %v after the ban", halfOpen, time.Since(banned))
+	for i := range 10 {
+		alice := s.w.Client(fmt.Sprintf("198.51.100.%d", 100+i))
+		if out, err := alice.SSH(s.ctx, startupsPort, "alice", lab.Alice.Password, "echo in"); err != nil || out != "in\n" {
+			t.Errorf("right login number %d of 10: %q, %v", i+1, out, err)
+		}
+	}
+	s.silent(startupsPort, from)
+}
+
+// startupsSSH starts another sshd, with Debian's limits, for the length of the test.
+func (s *scene) startupsSSH() {
+	s.Helper()
+	const config = "/etc/ssh/sshd_startups"
+	if err := os.WriteFile(config, []byte(startupsConfig), 0o644); err != nil {
+		s.Fatal(err)
+	}
+	p, err := s.w.Start(lab.Command{Path: "/usr/sbin/sshd", Args: []string{"-D", "-f", config}, Unit: startupsUnit})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() {
+		if err := p.Stop(os.Interrupt); err != nil {
+			s.Error(err)
+		}
+	})
+	s.until("sshd to listen", func() error {
+		got, err := s.w.Client(lab.Router4.String()).Probe(s.ctx, startupsPort, silence)
+		if err == nil && got != lab.Reached {
+			err = fmt.Errorf("a connection is %s", got)
+		}
+		return err
+	})
+}
+
+// halfOpen makes n connections that say what they are and nothing more. sshd turns some away; they come again.
+func (s *scene) halfOpen(from string, n int) (held []net.Conn) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	s.Cleanup(cancel)
+	for tries := 0; len(held) < n; tries++ {
+		if tries == 20*n {
+			s.Fatalf("sshd takes %d of %d connections in %d tries", len(held), n, tries)
+		}
+		conn, err := s.w.Client(from).Dial(ctx, startupsPort)
+		if err != nil {
+			s.Fatal(err)
+		}
+		fmt.Fprint(conn, "SSH-2.0-silent\r\n")
+		if banner, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(banner, "SSH-") {
+			conn.Close()
+			continue
+		}
+		held = append(held, conn)
+	}
+	return held
+}
+
+// processes counts those of the sshd that startupsSSH started. There are two for each connection on which nobody has logged in.
+func processes(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile("/sys/fs/cgroup/" + startupsUnit + "/cgroup.procs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(slices.DeleteFunc(strings.Fields(string(data)), isZombie))
+}
+
+// isZombie reports whether a process has ended and only waits to be told so (proc_pid_stat(5)).
+func isZombie(pid string) bool {
+	data, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return true
+	}
+	_, after, _ := strings.Cut(string(data), ") ")
+	return strings.HasPrefix(after, "Z")
+}

@@ -1,0 +1,262 @@
+//go:build integration
+
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/ban"
+	"mef/internal/lab"
+	"mef/internal/store"
+)
+
+const (
+	stateDir = "/var/lib/mef"
+	stateDB  = stateDir + "/mef.db"
+)
+
+// attackers returns n addresses, as of attacker.
+func attackers(n int) []netip.Addr {
+	all := make([]netip.Addr, n)
+	for i := range all {
+		all[i] = attacker(i)
+	}
+	return all
+}
+
+// holds waits until the daemon reads back so many bans from the kernel.
+func (s *scene) holds(n int) {
+	s.Helper()
+	s.until(fmt.Sprintf("%d bans in the kernel", n), func() error {
+		status, err := s.mef.Status(s.ctx)
+		if err == nil && status.Bans.Total != n {
+			err = fmt.Errorf("there are %d", status.Bans.Total)
+		}
+		return err
+	})
+}
+
+// Ten thousand sources cross the threshold in one burst. The time is for people to read.
+func TestStorm(t *testing.T) {
+	n := number(t, "MEF_E2E_STORM", 10_000)
+	s, d := beginFromFile(t)
+	s.within(2 * time.Minute)
+	all := attackers(n)
+	began := time.Now()
+	if err := d.failed(slices.Concat(all, all, all)...); err != nil {
+		t.Fatal(err)
+	}
+	written := time.Now()
+	s.holds(n)
+	t.Logf("%d sources: all banned %v after the last line was written, which took %v", n, time.Since(written), written.Sub(began))
+	s.compare(s.held(), all)
+}
+
+// A hundred thousand bans are back in one transaction. A prober that is banned last tells when.
+func TestRestoreMany(t *testing.T) {
+	n := number(t, "MEF_E2E_RESTORE", 100_000)
+	s, _ := beginFromFile(t)
+	s.within(2 * time.Minute)
+	s.stop(syscall.SIGTERM)
+	s.nft("delete table inet mefdaemon")
+	const from, free = "203.0.113.233", "198.51.100.233"
+	all := append(attackers(n-1), netip.MustParseAddr(from))
+	saveBans(t, all)
+	probers := s.probers(from, free)
+	s.hears(probers[0], 100)
+	began := time.Now()
+	s.start("")
+	s.holds(n)
+	t.Logf("%d bans: the last packet of one who is banned arrived %v after the daemon was started", n, time.Unix(0, probers[0].last.Load()).Sub(began))
+	s.compare(s.held(), all)
+
+	// Once more, over a table that holds them all.
+	probers[0].arrived.Store(0)
+	s.stop(os.Kill)
+	began = time.Now()
+	s.start("")
+	t.Logf("over a table that has them all the daemon is ready after %v", time.Since(began))
+	s.holds(n)
+	s.gaps(probers, "through a crash", 100)
+	s.compare(s.held(), all)
+}
+
+// saveBans writes bans of the sources as an earlier mefdaemon would have. None may be running.
+func saveBans(t *testing.T, all []netip.Addr) {
+	t.Helper()
+	st, err := store.Open(stateDB, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	now := time.Now()
+	var u store.Update
+	for i, addr := range all {
+		prefix := netip.PrefixFrom(addr, addr.BitLen())
+		if addr.Is6() {
+			prefix = netip.PrefixFrom(addr, 64).Masked()
+		}
+		u.Bans = append(u.Bans, ban.Ban{
+			Key: ban.Key{Prefix: prefix}, Start: now, Until: now.Add(time.Hour + time.Duration(i)*time.Millisecond),
+			Rule: "sshd", Service: "sshd", Count: 1, ID: fmt.Sprintf("sshd %s 1", prefix), Reason: "3 failures in 10m (limit 3)",
+			Evidence: []string{fmt.Sprintf("Failed password for root from %s port 4711 ssh2", addr)},
+		})
+	}
+	if err := st.Commit(&u, now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Without its memory the daemon keeps what the kernel holds, says so, and goes on.
+func TestDamagedStore(t *testing.T) {
+	for name, damage := range map[string]func() error{
+		"overwritten": func() error {
+			f, err := os.OpenFile(stateDB, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte(strings.Repeat("not a database ", 2000)), 0)
+			return errors.Join(err, f.Close())
+		},
+		"cut short": func() error { return os.Truncate(stateDB, 5000) },
+		"a directory instead": func() error {
+			return errors.Join(os.Remove(stateDB), os.Mkdir(stateDB, 0o755))
+		},
+		"lost": func() error { return os.RemoveAll(stateDir) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, d := beginFromFile(t)
+			const byLog, byHand, fresh = "203.0.113.230", "203.0.113.231", "203.0.113.232"
+			s.failed(d, byLog)
+			s.mefctl("bans", "add", byHand, "--for", "1h")
+			s.stop(os.Kill)
+			if err := damage(); err != nil {
+				t.Fatal(err)
+			}
+			said := len(s.mef.Process.Output())
+			s.start("")
+			if b := s.banned(byHand); b.Rule != "unknown" || b.Until == nil {
+				t.Errorf("without the store %s is banned by %q until %v; want of unknown origin, and not forever", byHand, b.Rule, b.Until)
+			}
+			s.until("the log to tell again why "+byLog+" is banned", func() error {
+				if b := s.banned(byLog); b.Rule != "sshd" || b.Count != 1 {
+					return fmt.Errorf("it is ban number %d, by %q", b.Count, b.Rule)
+				}
+				return nil
+			})
+			s.silent(lab.SSHPort, byLog, byHand)
+			if out := s.mef.Process.Output()[said:]; name != "lost" && !strings.Contains(out, "level=WARN") {
+				t.Errorf("nothing is said of the store:\n%s", out)
+			}
+			s.failed(d, fresh)
+			s.mefctl("bans", "delete", byHand)
+			s.reaches(lab.SSHPort, byHand)
+			s.silent(lab.SSHPort, fresh)
+		})
+	}
+}
+
+// failed has addresses fail often enough, and waits until they are banned.
+func (s *scene) failed(d *diary, addrs ...string) {
+	s.Helper()
+	for _, text := range addrs {
+		addr := netip.MustParseAddr(text)
+		if err := d.failed(slices.Repeat([]netip.Addr{addr}, limit)...); err != nil {
+			s.Fatal(err)
+		}
+	}
+	for _, text := range addrs {
+		s.banned(prefixOf(netip.MustParseAddr(text)))
+	}
+}
+
+// A full disk costs memory of what was, not protection. With room again everything is saved.
+func TestDiskFull(t *testing.T) {
+	s, d := beginFromFile(t)
+	s.stop(syscall.SIGTERM)
+	const size = 8 << 20
+	if err := unix.Mount("tmpfs", stateDir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.stop(os.Kill)
+		if err := unix.Unmount(stateDir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s.start("")
+	s.failed(d, "203.0.113.240")
+	filler := filepath.Join(stateDir, "filler")
+	if err := os.WriteFile(filler, make([]byte, size), 0o644); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filling the disk: %v, want no space left", err)
+	}
+	all := attackers(1000) // too many for the room that the file has left inside
+	if err := d.failed(slices.Concat(all, all, all)...); err != nil {
+		t.Fatal(err)
+	}
+	s.holds(1 + len(all))
+	s.until("status to say that nothing is saved", func() error {
+		status, err := s.mef.Status(s.ctx)
+		if err == nil && (status.Store.Problem == "" || !slices.ContainsFunc(status.Warnings, func(w string) bool { return strings.Contains(w, "not saved") })) {
+			err = fmt.Errorf("the store is %+v, warnings %q", status.Store, status.Warnings)
+		}
+		return err
+	})
+	s.failed(d, "203.0.113.241")
+	s.silent(lab.SSHPort, "203.0.113.240", "203.0.113.241")
+
+	// A crash now: the kernel has what the store has not, and the log tells why.
+	s.stop(os.Kill)
+	s.start("")
+	s.holds(2 + len(all))
+	s.failed(d, "203.0.113.242")
+
+	if err := os.Remove(filler); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	s.within(2 * time.Minute)
+	s.until("the state to be saved again", func() error {
+		status, err := s.mef.Status(s.ctx)
+		if err == nil && (status.Store.Problem != "" || status.Store.Pending > 0) {
+			err = fmt.Errorf("the store is %+v", status.Store)
+		}
+		return err
+	})
+	s.stop(syscall.SIGTERM)
+	s.nft("delete table inet mefdaemon")
+	s.start("")
+	s.compare(s.held(), append(all, netip.MustParseAddr("203.0.113.240"), netip.MustParseAddr("203.0.113.241"), netip.MustParseAddr("203.0.113.242")))
+}
+
+// Whoever hops from network to network gets the wider one banned, and lifting that leaves the narrow bans alone.
+func TestWidening(t *testing.T) {
+	s := begin(t, "", nil)
+	for _, from := range []string{"2001:db8:bad0:ab00::1", "2001:db8:bad0:ab01::1"} {
+		s.fail(ssh, "root", repeat(from, 5)...)
+		s.banned(prefixOf(netip.MustParseAddr(from)))
+	}
+	const same, other = "2001:db8:bad0:ab77::1", "2001:db8:bad0:ac00::1"
+	s.reaches(lab.SSHPort, same, other)
+	s.fail(ssh, "root", repeat("2001:db8:bad0:ab02::1", 5)...)
+	const wide = "2001:db8:bad0:ab00::/56"
+	if b := s.banned(wide); !strings.Contains(b.Reason, wide) {
+		t.Errorf("%s is banned because %q; want the reason for the width", wide, b.Reason)
+	}
+	s.silent(lab.SSHPort, same, "2001:db8:bad0:ab02::1")
+	s.reaches(lab.SSHPort, other)
+	s.mefctl("bans", "delete", wide)
+	s.reaches(lab.SSHPort, same)
+	s.silent(lab.SSHPort, "2001:db8:bad0:ab00::1", "2001:db8:bad0:ab01::1")
+}
