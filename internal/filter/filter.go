@@ -155,3 +155,7 @@ func (s *Set) View(include func(*conf.Rule) bool) *View {
 	}
 	return v
 }
+
+// Inherit takes over what old knows of sessions, so that lines whose earlier lines old has seen are understood. Rules are told
+// apart by name. The old view must not be used afterwards.
+func (v *View) Inherit(old *View) { v.sessions = old.sessions }

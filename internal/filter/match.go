@@ -118,7 +118,7 @@ func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool 
 	if !r.correlates || len(m.Session) == 0 {
 		return verdict != orphan && verdict != peer
 	}
-	key := v.sessions.key(r.place, m.Session)
+	key := v.sessions.key(r.Name, m.Session)
 	switch verdict {
 	case orphan:
 		return v.sessions.open(key, line.Time).orphan(m)

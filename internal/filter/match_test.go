@@ -197,6 +197,22 @@ func TestSessionsAreShortLived(t *testing.T) {
 	})
 }
 
+// A view of other rules goes on with the sessions of the one before it.
+func TestViewInheritsSessions(t *testing.T) {
+	const text = "programs=thingd\nfailregex=^no <HOST>$\npeerregex=^hello <HOST>$\norphanregex=^bad$\n"
+	thing := parseRule(t, "thing", text)
+	before := compile(t, []conf.Rule{thing}).View(all)
+	var m filter.Match
+	if before.Match(line("Mar  1 10:00:00 h thingd[7]: hello 203.0.113.7"), &m) {
+		t.Fatal("the line that names the peer says something by itself")
+	}
+	after := compile(t, []conf.Rule{parseRule(t, "first", "programs=other\nfailregex=^no <HOST>$\n"), thing}).View(all)
+	after.Inherit(before)
+	if !after.Match(line("Mar  1 10:00:01 h thingd[7]: bad"), &m) || m.Addr != netip.MustParseAddr("203.0.113.7") {
+		t.Errorf("the session's next line is of %v, want the peer that the first view saw", m.Addr)
+	}
+}
+
 func TestEventHoldsCopies(t *testing.T) {
 	v := compile(t, shippedRules(t)).View(all)
 	user := strings.Repeat("u", 300)

@@ -47,9 +47,10 @@ func newSessions() sessions {
 	return sessions{seed: maphash.MakeSeed(), index: make(map[uint64]int)}
 }
 
-// key returns the key of a rule's session. The rule is named by its place in the view.
-func (t *sessions) key(rule int, name []byte) uint64 {
-	return maphash.Bytes(t.seed, name) ^ uint64(rule+1)*0x9e3779b97f4a7c15
+// key returns the key of a rule's session. Rules of the same name, of whatever Set, share their sessions.
+func (t *sessions) key(rule string, name []byte) uint64 {
+	const spread = 0x9e3779b97f4a7c15 // odd: no rule's bits are lost
+	return maphash.Bytes(t.seed, name) ^ maphash.String(t.seed, rule)*spread
 }
 
 // find returns the session, or nil if it is not known or too old to be the same.
