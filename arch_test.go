@@ -19,12 +19,12 @@ var (
 	words    = []string{"event", "ban", "prefixset", "conf"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
 	programs = []string{"daemon", "offline", "selftest"}
-	shared   = []string{"host", "run", "control", "store"}
+	shared   = []string{"host", "run", "control", "store", "sdnotify"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
 // kernelUsers may import packages that talk to the kernel.
-var kernelUsers = []string{"source", "enforce", "host", "control", "run", "selftest", "netnstest", "lab"}
+var kernelUsers = []string{"source", "enforce", "host", "control", "run", "sdnotify", "selftest", "netnstest", "lab"}
 
 type pkg struct {
 	ImportPath string

@@ -26,6 +26,7 @@ import (
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
 	"mef/internal/host"
+	"mef/internal/sdnotify"
 	"mef/internal/store"
 )
 
@@ -58,6 +59,7 @@ type daemon struct {
 	since    time.Time
 	sources  *sources
 	sessions *session.Ender
+	manager  *sdnotify.Manager // nil: started by hand
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
 	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
@@ -93,7 +95,7 @@ func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logg
 		log.Warn("saved state", "err", err)
 	}
 	e.saver = store.NewSaver(st, log)
-	d := &daemon{engine: e, version: version, since: time.Now(), sessions: sessions}
+	d := &daemon{engine: e, version: version, since: time.Now(), sessions: sessions, manager: e.newManager()}
 	if err := d.restore(st, d.since); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -116,6 +118,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { d.dropGone(ctx); return nil })
 	g.Go(func() error { return d.prove(ctx) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
+	g.Go(func() error { return d.notify(ctx) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", d.cfg.Paths.ControlSocket)
 	err = g.Wait()
 	if d.cfg.ClearOnStop {
