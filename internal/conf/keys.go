@@ -159,12 +159,12 @@ var keys = table[Config]{
 	{name: "firewall_priority", value: "-100", form: text(64, nowhere[Config, string]), doc: "placement", notice: noticePlacement},
 	{name: "firewall_log_enabled", value: "true", form: boolean(func(c *Config) *bool { return &c.Log.Enabled }),
 		doc: "let the kernel log dropped packets, within the rate"},
-	{name: "firewall_log_prefix", value: "MEF_", form: text(64, func(c *Config) *string { return &c.Log.Prefix }),
+	{name: "firewall_log_prefix", value: "MEF_", form: logPrefix(func(c *Config) *string { return &c.Log.Prefix }),
 		doc: "what those messages begin with"},
 	{name: "firewall_log_level", value: "warn", form: choice(func(c *Config, i int) { c.Log.Level = logLevels[i] }, logLevels...),
 		doc: "their level"},
 	{name: "firewall_log_rate", value: "1", form: number(1, 1000, func(c *Config) *int { return &c.Log.Rate }),
-		doc: "how many a second, for each rule of the table"},
+		doc: "how many a second, of verified bans and of unverified ones each"},
 	{name: "firewall_log_burst", value: "5", form: number(1, 10000, func(c *Config) *int { return &c.Log.Burst }),
 		doc: "how many at once"},
 
@@ -226,6 +226,18 @@ var keys = table[Config]{
 
 // logLevels are the levels of nft's log statement.
 var logLevels = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
+
+// logPrefix is what nft can show in quotes, which it has no way to escape.
+func logPrefix(field func(*Config) *string) form[Config] {
+	const syntax = "at most 64 characters, none of them a quotation mark"
+	return form[Config]{syntax: syntax, empty: true, set: func(c *Config, s setting) *fault {
+		if len(s.value) > 64 || strings.Contains(s.value, `"`) {
+			return wrong(0, s.value, syntax)
+		}
+		*field(c) = s.value
+		return nil
+	}}
+}
 
 // prefixLength is one of the lengths for which the kernel table has a set.
 func prefixLength(field func(*Config) *int) form[Config] {

@@ -271,6 +271,7 @@ func TestConfigErrors(t *testing.T) {
 		"cap below first":        {"bantime=2h\nbantime_cap=1h", `:3:13: bantime_cap: bantime_cap is shorter than bantime; write at least bantime_cap=2h`},
 		"first above cap":        {"bantime=8d", `:2:9: bantime: bantime_cap is shorter than bantime; write at least bantime_cap=8d`},
 		"no such directory":      {"rules_dir=/nonexistent/rules.d", `:2:11: rules_dir: "/nonexistent/rules.d": no such file or directory`},
+		"quote in log prefix":    {`firewall_log_prefix=a" drop`, `:2:21: firewall_log_prefix: wrong value "a\" drop"; write at most 64 characters, none of them a quotation mark`},
 		"control character":      {"mode=observe\x00", `:2:13: byte 0x0 is not text; save the file as UTF-8`},
 		"invalid UTF-8":          {"mode=\xe9observe", `:2:6: byte 0xe9 is not text; save the file as UTF-8`},
 		"semicolon":              {"; mode=observe", `:2:1: ";" begins no comment here; begin comments with #`},

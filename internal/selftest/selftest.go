@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 )
@@ -83,7 +84,7 @@ func try(ctx context.Context, wrap func(enforce.Backend) enforce.Backend) Result
 		return Result{Impossible: err.Error()}
 	}
 	defer w.close()
-	b, err := nftset.NewIn(w.server.fd(), slog.New(slog.DiscardHandler))
+	b, err := nftset.NewIn(w.server.fd(), slog.New(slog.DiscardHandler), drops)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return Result{Impossible: err.Error()}
@@ -93,6 +94,10 @@ func try(ctx context.Context, wrap func(enforce.Backend) enforce.Backend) Result
 	defer b.Close()
 	return Result{Steps: prove(ctx, w, wrap(b), b.Features().Counters)}
 }
+
+// drops are logged as in the default table, so that the same rules are tried. The kernel writes nothing of other namespaces
+// into its log, unless nf_log_all_netns is set.
+var drops = conf.DropLog{Enabled: true, Prefix: "MEF_SELFTEST_", Level: "debug", Rate: 1, Burst: 1}
 
 // tableStep is the step about the table as a whole.
 const tableStep = "table"

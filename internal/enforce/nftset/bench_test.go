@@ -5,7 +5,6 @@ package nftset_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -95,7 +94,7 @@ func BenchmarkRestore(b *testing.B) {
 		bans[i] = ban.Ban{Key: ban.Key{Prefix: addr(i)}, Until: until}
 	}
 	start := func(b *testing.B, ns *netnstest.NS) {
-		backend, err := nftset.NewIn(ns.Fd(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+		backend, err := nftset.NewIn(ns.Fd(), slog.New(slog.DiscardHandler), drops)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -32,13 +32,13 @@ func (c *conn) readAll() (t table, err error) {
 }
 
 // compare names the objects that are not as they should be: missing, different, or not ours.
-func (t table) compare(classes []class, counters bool) (damaged []string, err error) {
+func (t table) compare(classes []class, s shape) (damaged []string, err error) {
 	wantSets := map[string]set{}
-	for _, s := range slices.Concat(allowSets, graceSets) {
-		wantSets[s.name] = s
+	for _, want := range slices.Concat(allowSets, graceSets) {
+		wantSets[want.name] = want
 	}
 	for _, c := range classes {
-		wantSets[c.set()] = c.asSet(counters)
+		wantSets[c.set()] = s.set(c)
 	}
 	for name, want := range wantSets {
 		if got, ok := t.sets[name]; !ok || got.set != want || got.size != 0 {
@@ -50,17 +50,18 @@ func (t table) compare(classes []class, counters bool) (damaged []string, err er
 			damaged = append(damaged, "set "+name)
 		}
 	}
-	wantRules, err := stamps(classes)
+	wantRules, err := s.stamps(classes)
 	if err != nil {
 		return nil, err
 	}
-	for _, want := range chains {
+	wantChains := s.chains()
+	for _, want := range wantChains {
 		if got, ok := t.chains[want.name]; !ok || !got.equal(want) || !wantRules[want.name].equal(t.rules[want.name]) {
 			damaged = append(damaged, "chain "+want.name)
 		}
 	}
 	for name := range t.chains {
-		if !slices.ContainsFunc(chains, func(c chain) bool { return c.name == name }) {
+		if !slices.ContainsFunc(wantChains, func(c chain) bool { return c.name == name }) {
 			damaged = append(damaged, "chain "+name)
 		}
 	}
@@ -81,25 +82,25 @@ func (c foundChain) equal(want chain) bool {
 // chainStamps are the stamps of a chain's rules: some in a fixed order, then those of the classes in any order.
 type chainStamps struct{ fixed, classes []uint64 }
 
-func stamps(classes []class) (map[string]chainStamps, error) {
+func (s shape) stamps(classes []class) (map[string]chainStamps, error) {
 	out := map[string]chainStamps{}
-	for _, r := range fixedRules() {
-		s, err := r.stamp()
+	for _, r := range s.fixedRules() {
+		stamp, err := r.stamp()
 		if err != nil {
 			return nil, err
 		}
 		of := out[r.chain]
-		of.fixed = append(of.fixed, s)
+		of.fixed = append(of.fixed, stamp)
 		out[r.chain] = of
 	}
 	for _, c := range classes {
-		for _, r := range c.rules() {
-			s, err := r.stamp()
+		for _, r := range s.rules(c) {
+			stamp, err := r.stamp()
 			if err != nil {
 				return nil, err
 			}
 			of := out[r.chain]
-			of.classes = append(of.classes, s)
+			of.classes = append(of.classes, stamp)
 			out[r.chain] = of
 		}
 	}

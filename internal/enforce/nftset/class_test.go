@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/enforce/enforcetest"
 )
 
@@ -48,10 +49,13 @@ func TestClassesAreMadeOnceAndInOrder(t *testing.T) {
 
 func TestStampsTellRulesApart(t *testing.T) {
 	seen := map[uint64]rule{}
-	rules := fixedRules()
+	on := shape{log: conf.DropLog{Enabled: true, Rate: 1, Burst: 5}}
+	rules := append(shape{}.fixedRules(), on.logRules()...)
 	for _, key := range []string{"192.0.2.7", "192.0.2.0/24", "192.0.2.7 ports 25", "192.0.2.7 ports 26", "192.0.2.7 ports 25-26", "2001:db8::/64",
 		"2001:db8::/65", "192.0.2.7 unverified", "192.0.2.7 ports 25 unverified"} {
-		rules = append(rules, classOf(enforcetest.Key(key)).rules()...)
+		c := classOf(enforcetest.Key(key))
+		rules = append(rules, shape{}.rules(c)...)
+		rules = append(rules, on.rules(c)[0]) // the one that drops by another chain
 	}
 	for _, r := range rules {
 		s, err := r.stamp()

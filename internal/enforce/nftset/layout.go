@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 )
 
 // tableName is the one table that is ours, of family inet.
@@ -34,8 +35,8 @@ var (
 	graceSets = []set{{name: "grace4", timeout: true}, {name: "grace6", v6: true, timeout: true}}
 )
 
-func (c class) asSet(counters bool) set {
-	return set{name: c.set(), v6: c.v6, timeout: true, counter: counters}
+func (s shape) set(c class) set {
+	return set{name: c.set(), v6: c.v6, timeout: true, counter: s.counters}
 }
 
 // A chain is a list of rules; with a hook, one that packets enter.
@@ -53,14 +54,21 @@ type hook struct {
 // entry, and a ban covers ports that a container publishes, because DNAT comes later (-100).
 const bansPriority = -350
 
-var chains = []chain{
-	{"ban4", nil},
-	{"ban6", nil},
-	{"reply4", nil},
-	{"reply6", nil},
-	{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
-	{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
-	{"reply_fwd", &hook{unix.NF_INET_FORWARD, bansPriority}},
+// A shape is what a table looks like apart from its classes: what the kernel can do, and what the operator wants.
+type shape struct {
+	counters bool         // bans count packets
+	log      conf.DropLog // of dropped packets
+}
+
+func (s shape) chains() []chain {
+	all := []chain{{"ban4", nil}, {"ban6", nil}, {"reply4", nil}, {"reply6", nil}}
+	if s.log.Enabled {
+		all = append(all, chain{dropChain(ban.Verified), nil}, chain{dropChain(ban.Unverified), nil})
+	}
+	return append(all,
+		chain{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
+		chain{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
+		chain{"reply_fwd", &hook{unix.NF_INET_FORWARD, bansPriority}})
 }
 
 // A rule is what one chain does with a packet.
@@ -102,7 +110,7 @@ const (
 // fixedRules returns the rules of every table, in order: what no ban may touch comes first.
 //
 // Multicast listener discovery needs no rule: its senders have link-local addresses, which are never banned.
-func fixedRules() []rule {
+func (s shape) fixedRules() []rule {
 	rules := []rule{
 		newRule("ban").ifLoopback(expr.MetaKeyIIF).verdict(expr.VerdictAccept),
 		newRule("ban").byFamily("ban4", "ban6"),
@@ -126,7 +134,7 @@ func fixedRules() []rule {
 			}
 		}
 	}
-	return rules
+	return append(rules, s.logRules()...)
 }
 
 // graceBits is the prefix length by which grace is granted.
@@ -138,9 +146,9 @@ func graceBits(v6 bool) int {
 }
 
 // rules returns the rules of a class.
-func (c class) rules() []rule {
+func (s shape) rules(c class) []rule {
 	if c.trust == ban.Unverified {
-		return c.unverifiedRules()
+		return s.unverifiedRules(c)
 	}
 	var rules []rule
 	for _, d := range directions {
@@ -149,18 +157,20 @@ func (c class) rules() []rule {
 			r = r.protocols(unix.IPPROTO_TCP, unix.IPPROTO_UDP).port(d, c.ports)
 		}
 		r = r.inSet(d, c.v6, c.bits, c.set())
-		if !d.incoming {
+		if d.incoming {
+			r = s.drop(r, c.trust)
+		} else {
 			// Every look-up also counts in the element, which holds both directions; this is the share of the replies.
-			r = r.counter(repliesCounter)
+			r = r.counter(repliesCounter).verdict(expr.VerdictDrop)
 		}
-		rules = append(rules, r.verdict(expr.VerdictDrop))
+		rules = append(rules, r)
 	}
 	return rules
 }
 
 // unverifiedRules drop only what opens a connection to us, so that answers to connections that we opened always pass: a
 // forged source must not cut us off from anybody.
-func (c class) unverifiedRules() []rule {
+func (s shape) unverifiedRules(c class) []rule {
 	in := directions[0]
 	tcp := newRule(in.chain(c.v6)).protocol(unix.IPPROTO_TCP).opensTCP()
 	udp := newRule(in.chain(c.v6)).protocol(unix.IPPROTO_UDP)
@@ -170,8 +180,8 @@ func (c class) unverifiedRules() []rule {
 		udp = udp.belowLocalPorts()
 	}
 	return []rule{
-		tcp.inSet(in, c.v6, c.bits, c.set()).verdict(expr.VerdictDrop),
-		udp.inSet(in, c.v6, c.bits, c.set()).verdict(expr.VerdictDrop),
+		s.drop(tcp.inSet(in, c.v6, c.bits, c.set()), c.trust),
+		s.drop(udp.inSet(in, c.v6, c.bits, c.set()), c.trust),
 	}
 }
 

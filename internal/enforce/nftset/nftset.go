@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/enforce"
 )
 
@@ -33,6 +34,7 @@ type Backend struct {
 	finder   reader
 	lister   reader
 	log      *slog.Logger
+	dropLog  conf.DropLog
 	features Features
 	classes  []class // those that have sets and rules, base classes first; nil before the first look at the kernel
 
@@ -49,6 +51,9 @@ type Features struct {
 	// Extends says that adding an element again gives it the new timeout (since 6.12). Otherwise it is deleted and added in one
 	// transaction, and its counters begin anew.
 	Extends bool
+
+	// Log says that rules can log packets, at a limited rate. It is not tried out unless that is wanted.
+	Log bool
 }
 
 // maxClasses bounds the sets: there is one for each distinct combination of prefix length and ports in use.
@@ -60,23 +65,26 @@ var errTooManyClasses = fmt.Errorf("bans of more than %d combinations of prefix 
 const bulk = 1000
 
 // New connects to nf_tables in the caller's network namespace and probes what the kernel can do. It changes nothing that lasts.
-// The error says which capability or module is missing.
-func New(log *slog.Logger) (*Backend, error) { return NewIn(0, log) }
+// The zero DropLog logs no packets. The error says which capability or module is missing.
+func New(log *slog.Logger, drops conf.DropLog) (*Backend, error) { return NewIn(0, log, drops) }
 
 // NewIn is New for the network namespace of a file descriptor, which must stay open.
-func NewIn(netns int, log *slog.Logger) (*Backend, error) {
+func NewIn(netns int, log *slog.Logger, drops conf.DropLog) (*Backend, error) {
 	c, err := dial(netns)
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{conn: c, log: log}
+	b := &Backend{conn: c, log: log, dropLog: drops}
 	b.finder.netns, b.lister.netns = netns, netns
-	if b.features, err = probe(c); err != nil {
+	if b.features, err = probe(c, drops); err != nil {
 		c.close()
 		return nil, fmt.Errorf("probe nf_tables: %w", err)
 	}
 	if !b.features.Counters {
 		log.Warn("this kernel cannot count packets per ban; bans work without")
+	}
+	if drops.Enabled && !b.features.Log {
+		log.Warn("this kernel cannot log dropped packets; bans work without", "modules", "nft_log, nf_log_syslog, nft_limit")
 	}
 	return b, nil
 }
@@ -84,6 +92,13 @@ func NewIn(netns int, log *slog.Logger) (*Backend, error) {
 // Close closes the connection. Everything stays in force.
 func (b *Backend) Close() error {
 	return errors.Join(b.conn.close(), b.finder.close(), b.lister.close())
+}
+
+// shape is what the table looks like now.
+func (b *Backend) shape() shape {
+	s := shape{counters: b.features.Counters, log: b.dropLog}
+	s.log.Enabled = s.log.Enabled && b.features.Log
+	return s
 }
 
 // Features returns what the probe found.
@@ -211,16 +226,16 @@ func (b *Backend) addClasses(t *tx, bans []enforce.Change) ([]class, error) {
 	}
 	slices.SortFunc(fresh, compareClasses)
 	for _, c := range fresh {
-		if err := t.addClass(c, b.features.Counters); err != nil {
+		if err := t.addClass(b.shape(), c); err != nil {
 			return nil, err
 		}
 	}
 	return fresh, nil
 }
 
-func (t *tx) addClass(c class, counters bool) error {
-	t.addSet(tableName, c.asSet(counters))
-	for _, r := range c.rules() {
+func (t *tx) addClass(s shape, c class) error {
+	t.addSet(tableName, s.set(c))
+	for _, r := range s.rules(c) {
 		if err := t.addRule(tableName, r); err != nil {
 			return err
 		}
@@ -270,16 +285,16 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	for _, s := range slices.Concat(allowSets, graceSets) {
 		t.addSet(tableName, s)
 	}
-	for _, ch := range chains {
+	for _, ch := range b.shape().chains() {
 		t.addChain(tableName, ch)
 	}
-	for _, r := range fixedRules() {
+	for _, r := range b.shape().fixedRules() {
 		if err := t.addRule(tableName, r); err != nil {
 			return err
 		}
 	}
 	for _, cl := range classes {
-		if err := t.addClass(cl, b.features.Counters); err != nil {
+		if err := t.addClass(b.shape(), cl); err != nil {
 			return err
 		}
 	}
@@ -331,7 +346,7 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 	if b.classes == nil {
 		b.classes = classesOf(found.sets)
 	}
-	damaged, err := found.compare(b.classes, b.features.Counters)
+	damaged, err := found.compare(b.classes, b.shape())
 	return enforce.Check{Damaged: damaged, Bans: found.bans()}, err
 }
 

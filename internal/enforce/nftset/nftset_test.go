@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
@@ -20,9 +21,14 @@ import (
 
 func TestMain(m *testing.M) { netnstest.Main(m) }
 
-func open(t testing.TB, ns *netnstest.NS) *nftset.Backend {
+// drops is what the default configuration has logged.
+var drops = conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "warn", Rate: 1, Burst: 5}
+
+func open(t testing.TB, ns *netnstest.NS) *nftset.Backend { return openWith(t, ns, drops) }
+
+func openWith(t testing.TB, ns *netnstest.NS, drops conf.DropLog) *nftset.Backend {
 	t.Helper()
-	b, err := nftset.NewIn(ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	b, err := nftset.NewIn(ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)), drops)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +60,38 @@ func key(t testing.TB, prefix string, more ...string) ban.Key {
 var passing = regexp.MustCompile(`packets \d+ bytes \d+`)
 
 func TestTableIsTheReference(t *testing.T) {
+	const golden = "testdata/table.nft"
+	got := listing(t, drops)
+	if os.Getenv("UPDATE") != "" {
+		os.WriteFile(golden, []byte(got), 0o644)
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("nft list table (-want +got):\n%s", diff)
+	}
+}
+
+// TestTableWithoutLogOnlyDrops compares with the table that logs, less its two chains.
+func TestTableWithoutLogOnlyDrops(t *testing.T) {
+	text, err := os.ReadFile("testdata/table.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := regexp.MustCompile(`(?s)\tchain drop_\w+ {.*?\n\t}\n\n`).ReplaceAllString(string(text), "")
+	want = regexp.MustCompile(`goto drop_\w+`).ReplaceAllString(want, "drop")
+	if diff := cmp.Diff(want, listing(t, conf.DropLog{})); diff != "" {
+		t.Errorf("nft list table (-want +got):\n%s", diff)
+	}
+}
+
+// listing returns the table with some bans as nft shows it, after making sure that Check likes it.
+func listing(t *testing.T, drops conf.DropLog) string {
+	t.Helper()
 	ns := netnstest.New(t)
-	b := open(t, ns)
+	b := openWith(t, ns, drops)
 	allow := prefixset.New(netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:a::/48"))
 	const perm = enforce.Permanent
 	_, err := b.Rebuild(t.Context(), enforce.Changes{
@@ -75,17 +111,6 @@ func TestTableIsTheReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := passing.ReplaceAllString(ns.Run(t, "", "nft", "list", "table", "inet", "mefdaemon"), "packets N bytes N")
-	const golden = "testdata/table.nft"
-	if os.Getenv("UPDATE") != "" {
-		os.WriteFile(golden, []byte(got), 0o644)
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("nft list table (-want +got):\n%s", diff)
-	}
 	check, err := b.Check(t.Context())
 	if err != nil || len(check.Damaged) > 0 {
 		t.Errorf("Check right after Rebuild = %+v, %v; want nothing damaged", check, err)
@@ -93,8 +118,9 @@ func TestTableIsTheReference(t *testing.T) {
 	if check.Bans != 7 && check.Bans != -1 {
 		t.Errorf("Check counts %d bans, want 7", check.Bans)
 	}
-	second, err := open(t, ns).Check(t.Context())
+	second, err := openWith(t, ns, drops).Check(t.Context())
 	if err != nil || len(second.Damaged) > 0 {
 		t.Errorf("Check by a newcomer = %+v, %v; want nothing damaged", second, err)
 	}
+	return got
 }

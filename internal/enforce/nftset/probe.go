@@ -1,18 +1,21 @@
 package nftset
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"mef/internal/conf"
 )
 
 // probeTable exists for a moment while the daemon starts. It has no chains, so that no packet meets it.
 const probeTable = "mefdaemon_probe"
 
 // probe tries out what the kernel can do instead of comparing versions, because distributions carry features back.
-func probe(c *conn) (f Features, err error) {
+func probe(c *conn, drops conf.DropLog) (f Features, err error) {
 	var t tx
 	t.removeTable(probeTable) // left over from a killed daemon
 	t.addTable(probeTable)
@@ -42,7 +45,24 @@ func probe(c *conn) (f Features, err error) {
 	}
 	e, ok, err := c.readElement(probeTable, counted.name, addr)
 	f.Extends = ok && e.left > 2*time.Minute
+	if err == nil && drops.Enabled {
+		f.Log, err = probeLog(c, drops)
+	}
 	return f, err
+}
+
+// probeLog tries a chain of the kind that logs. A kernel without a module for it says that there is no such expression.
+func probeLog(c *conn, drops conf.DropLog) (bool, error) {
+	var t tx
+	t.addChain(probeTable, chain{name: "logged"})
+	err := t.addRule(probeTable, newRule("logged").log(drops, "PROBE "))
+	if err == nil {
+		err = c.commit(&t)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (t *tx) addProbe(set string, addr netip.Addr, d time.Duration) {

@@ -155,8 +155,9 @@ func TestARestartLeavesNoGap(t *testing.T) {
 	server, attacker := netnstest.New(t), netnstest.New(t)
 	netnstest.Join(t, server, attacker, "192.0.2.1/24", "192.0.2.7/24 192.0.2.8/24")
 	server.Echo(t, "udp4", "192.0.2.1:53")
+	log := drops
 	generation := func(change string) {
-		b, err := nftset.NewIn(server.Fd(), slog.New(slog.DiscardHandler))
+		b, err := nftset.NewIn(server.Fd(), slog.New(slog.DiscardHandler), log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,6 +211,7 @@ func TestARestartLeavesNoGap(t *testing.T) {
 		generation("add chain inet mefdaemon other")
 		generation("add rule inet mefdaemon ban4 counter")
 		generation("add set inet mefdaemon strange { type ipv4_addr; }")
+		log.Enabled = !log.Enabled // the configuration was changed
 	}
 	attacker.Reaches(t, "udp", "192.0.2.8", "192.0.2.1:53") // the service answers others
 	t.Logf("%d packets sent", sent.Load())
