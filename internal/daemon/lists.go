@@ -40,8 +40,8 @@ func tooWide(p netip.Prefix) bool {
 	return p.Addr().Is4() && p.Bits() < 16 || p.Addr().Is6() && p.Bits() < 32
 }
 
-// adoptLists merges the bans of the blacklist files into those in force before. It returns those to be in force, and the keys
-// of bans whose entry has gone from the files.
+// adoptLists merges the bans of the blacklist files into those in force before, whose slice it takes over. It returns those to
+// be in force, and the keys of bans whose entry has gone from the files.
 func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban, gone []ban.Key) {
 	bans, leftOut := listedBans(d.cfg.Blacklist, d.reachable(), now)
 	for _, entry := range leftOut[:min(len(leftOut), 10)] {
@@ -52,15 +52,14 @@ func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban,
 	for _, b := range bans {
 		listed[b.Key] = true
 	}
-	for _, b := range before {
-		switch {
-		case b.Rule != byList:
-			bans = append(bans, b)
-		case !listed[b.Key]:
+	// In place, because there may be very many and seldom any of a list.
+	inForce = slices.DeleteFunc(before, func(b ban.Ban) bool {
+		if b.Rule == byList && !listed[b.Key] {
 			gone = append(gone, b.Key)
 		}
-	}
-	return bans, gone
+		return b.Rule == byList
+	})
+	return append(inForce, bans...), gone
 }
 
 // dropGone lifts bans whose entry has gone from the blacklist files.

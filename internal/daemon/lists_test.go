@@ -46,7 +46,7 @@ func TestEntriesThatWentAreLifted(t *testing.T) {
 		{Key: key("192.0.2.9/32"), Rule: "sshd"},
 	}
 	inForce, gone := d.adoptLists(before, time.Now())
-	if len(inForce) != 2 || inForce[0].Key != key("192.0.2.7/32") || inForce[1].Key != key("192.0.2.9/32") {
+	if len(inForce) != 2 || inForce[0].Key != key("192.0.2.9/32") || inForce[1].Key != key("192.0.2.7/32") {
 		t.Errorf("in force: %v", inForce)
 	}
 	if !slices.Equal(gone, []ban.Key{key("192.0.2.8/32")}) {
