@@ -54,7 +54,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("--log-level %q: write debug, info, warn or error", *level)
 		}
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	logLevel := new(slog.LevelVar)
+	logLevel.Set(cfg.LogLevel)
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: logLevel}))
 	for _, n := range cfg.Notices {
 		log.Warn("configuration", "at", n.Pos.String(), "note", n.Text)
 	}
@@ -63,5 +65,12 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return daemon.Run(ctx, cfg, version, log)
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel}
+	if *level != "" {
+		opt.Level = nil
+	}
+	hangups := make(chan os.Signal, 1) // one that waits stands for all that came meanwhile
+	signal.Notify(hangups, syscall.SIGHUP)
+	opt.Hangups = hangups
+	return daemon.Run(ctx, cfg, opt)
 }

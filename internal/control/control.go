@@ -10,6 +10,7 @@
 //	DELETE /v1/bans     UnbanRequest []Ban    returns once the kernel's sets have been read back
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/events              Record, one JSON object a line, without end
+//	POST   /v1/reload              Reloaded: the configuration is read again, as by SIGHUP
 //	POST   /v1/stop                {}: the daemon ends, as by SIGTERM
 //
 // A refused request is answered with a status of 400 or above and an Error.
@@ -33,6 +34,9 @@ type Service interface {
 	// Follow calls emit for the most recent records and then for every new one, until ctx is done or emit fails. A slow
 	// reader loses records; the next one it gets says how many.
 	Follow(ctx context.Context, emit func(Record) error) error
+	// Reload reads the configuration again. With mistakes in it the error is what mefctl config check prints, and the
+	// configuration before stays in force.
+	Reload(ctx context.Context, author string) (Reloaded, error)
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -223,7 +227,7 @@ const Caught = "caught-up"
 // A Record is one entry of the event stream and of the event log.
 type Record struct {
 	Time    time.Time  `json:"time"`
-	Event   string     `json:"event"` // failure, success, probe, ban, would-ban, unban, refused, error, repair, source
+	Event   string     `json:"event"` // failure, success, probe, ban, would-ban, unban, refused, error, repair, source, reload
 	Rule    string     `json:"rule,omitempty"`
 	Service string     `json:"service,omitempty"`
 	Addr    string     `json:"addr,omitempty"`

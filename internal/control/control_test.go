@@ -56,6 +56,13 @@ func (f *fake) Follow(ctx context.Context, emit func(control.Record) error) erro
 	return nil
 }
 
+func (f *fake) Reload(_ context.Context, author string) (control.Reloaded, error) {
+	if author == "" {
+		return control.Reloaded{}, errors.New("nobody asked")
+	}
+	return control.Reloaded{Mode: "enforce", Rules: 7}, nil
+}
+
 func (f *fake) Stop(string) {
 	if f.stop != nil {
 		f.stop()

@@ -42,8 +42,8 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 	if req.For < 0 {
 		return control.Ban{}, refuse("for_ns %d is negative", req.For)
 	}
-	if d.cfg.Observe {
-		return control.Ban{}, refuse("mode=observe writes no bans; set mode=enforce in %s", d.cfg.Path)
+	if d.observe.Load() {
+		return control.Ban{}, refuse("mode=observe writes no bans; set mode=enforce in %s", d.path)
 	}
 	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Force: req.Force}
 	var b ban.Ban
@@ -136,7 +136,7 @@ func (d *daemon) Stop(author string) {
 
 // Status says whether the host is protected.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
-	s := control.Status{Mode: d.mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.cfg.Path}
+	s := control.Status{Mode: d.mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.path}
 	state, heldErr := d.enforcer.Held(ctx)
 	if ctx.Err() != nil {
 		return s, ctx.Err()
@@ -203,8 +203,8 @@ func (d *daemon) describe(s *control.Status) {
 
 // judge says whether the host is protected, and what is missing if not.
 func (d *daemon) judge(s *control.Status) {
-	if d.cfg.Observe {
-		s.Missing = append(s.Missing, "mode=observe: bans are only said, not made; set mode=enforce in "+d.cfg.Path)
+	if d.observe.Load() {
+		s.Missing = append(s.Missing, "mode=observe: bans are only said, not made; set mode=enforce in "+d.path)
 	}
 	if !s.Kernel.Present {
 		s.Missing = append(s.Missing, s.Kernel.Table+" is not in the kernel")

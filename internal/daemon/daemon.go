@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -30,10 +31,18 @@ import (
 	"mef/internal/store"
 )
 
+// Options are what a daemon is told beside its configuration.
+type Options struct {
+	Version string
+	Log     *slog.Logger
+	Hangups <-chan os.Signal // each has the configuration read again
+	Level   *slog.LevelVar   // of Log, follows the configuration; nil: it was chosen otherwise
+}
+
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
 // configuration says clear_bans_on_stop. It returns an error only if it could not begin.
-func Run(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger) error {
-	d, err := start(ctx, cfg, version, log)
+func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
+	d, err := start(ctx, cfg, opt)
 	if err != nil {
 		return err
 	}
@@ -55,7 +64,10 @@ func Run(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger
 // A daemon is everything that Run holds together.
 type daemon struct {
 	*engine
+	keeper
+	path     string // of mef.conf
 	version  string
+	level    *slog.LevelVar
 	since    time.Time
 	sources  *sources
 	sessions *session.Ender
@@ -66,7 +78,8 @@ type daemon struct {
 }
 
 // start builds everything without starting a goroutine.
-func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logger) (*daemon, error) {
+func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) {
+	log := opt.Log
 	facts, err := host.Read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("facts about this host: %w", err)
@@ -87,7 +100,7 @@ func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logg
 		OnRepair:   e.repaired,
 		Log:        log,
 	})
-	st, err := store.Open(e.storePath(), store.Options{Version: version})
+	st, err := store.Open(e.storePath(), store.Options{Version: opt.Version})
 	if err != nil {
 		return nil, err
 	}
@@ -95,31 +108,39 @@ func start(ctx context.Context, cfg *conf.Config, version string, log *slog.Logg
 		log.Warn("saved state", "err", err)
 	}
 	e.saver = store.NewSaver(st, log)
-	d := &daemon{engine: e, version: version, since: time.Now(), sessions: sessions, manager: e.newManager()}
+	d := newDaemon(e, opt)
+	d.sessions, d.manager = sessions, e.newManager()
 	if err := d.restore(st, d.since); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	return d, nil
 }
 
+// newDaemon returns a daemon around an engine that has its enforcer and its saver.
+func newDaemon(e *engine, opt Options) *daemon {
+	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(),
+		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups}}
+}
+
 // run opens the socket, follows the sources, and blocks until ctx is done.
 func (d *daemon) run(ctx context.Context) error {
-	listener, err := control.Listen(d.cfg.Paths.ControlSocket)
+	socket := d.cfg.Paths.ControlSocket
+	listener, err := control.Listen(socket)
 	if err != nil {
 		return err
 	}
-	d.choose(d.inJournal(ctx), exists)
-	d.sources = newSources(d.engine)
+	d.choose(d.inJournal(ctx, d.cfg, d.set), exists)
+	d.sources = newSources(d.engine, wanted(d.lives), nil)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.run(ctx) })
-	g.Go(func() error { return d.sources.run(ctx) })
+	g.Go(func() error { return d.keep(ctx) })
 	g.Go(func() error { return d.sessions.Run(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { d.dropGone(ctx); return nil })
 	g.Go(func() error { return d.prove(ctx) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
 	g.Go(func() error { return d.notify(ctx) })
-	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", d.cfg.Paths.ControlSocket)
+	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", socket)
 	err = g.Wait()
 	if d.cfg.ClearOnStop {
 		if err := d.clear(context.WithoutCancel(ctx)); err != nil {
@@ -140,8 +161,10 @@ func (d *daemon) clear(ctx context.Context) error {
 	return nil
 }
 
-func (e *engine) mode() string {
-	if e.cfg.Observe {
+func (e *engine) mode() string { return modeName(e.observe.Load()) }
+
+func modeName(observe bool) string {
+	if observe {
 		return "observe"
 	}
 	return "enforce"

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"mef/internal/ban"
@@ -24,6 +25,7 @@ import (
 // goroutine of run; others hand it functions through calls.
 type engine struct {
 	cfg      *conf.Config
+	observe  atomic.Bool // mode=observe, for everybody
 	log      *slog.Logger
 	enforcer *enforce.Enforcer
 	records  *records
@@ -41,7 +43,7 @@ type engine struct {
 	rules   map[string]*ruleCount
 
 	saver     *store.Saver
-	positions map[string]string // Batch.Resume by Batch.Source: the one saved by an earlier run, else the first of this one
+	positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
 	unsaved   unsaved
 }
 
@@ -58,13 +60,12 @@ type ruleCount struct{ failures, probes, logins, bans uint64 }
 
 // newEngine returns an engine that still lacks its enforcer and the origins of its rules.
 func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, error) {
-	set, errs := filter.Compile(cfg.Rules, filter.WithUsers(host.UserID))
-	if err := errs.Err(); err != nil {
+	set, err := compile(cfg)
+	if err != nil {
 		return nil, err
 	}
 	var file *eventLog
 	if cfg.EventLog {
-		var err error
 		if file, err = openEventLog(cfg.EventLogPath); err != nil {
 			return nil, err
 		}
@@ -78,15 +79,18 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 		set:       set,
 		lives:     make(map[string]*live),
 		views:     make(map[string]*view),
-		limits:    decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
+		limits:    limits(cfg),
 		rules:     make(map[string]*ruleCount),
 		positions: make(map[string]string),
 		unsaved:   unsaved{read: make(map[string]string)},
 	}
 	e.book = newBook(e.records)
+	e.observe.Store(cfg.Observe)
 	e.know(facts)
-	e.tracker = track.New(track.Config{Rules: cfg.Rules, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
-		IPv6Prefix: cfg.IPv6Prefix, OnLink: e.facts.OnLink, Seed: rand.Uint64()})
+	e.learn(cfg)
+	tracking := e.tracking()
+	tracking.Seed = rand.Uint64()
+	e.tracker = track.New(tracking)
 	return e, nil
 }
 
@@ -149,9 +153,10 @@ func (e *engine) batch(ctx context.Context, b *event.Batch) error {
 	if b.Resume != "" {
 		e.unsaved.read[b.Source] = b.Resume
 		e.changed()
-		if e.positions[b.Source] == "" {
+		first := e.positions[b.Source] == ""
+		e.positions[b.Source] = b.Resume
+		if first {
 			// Before its first position is saved, a crash loses more of a source than is read again.
-			e.positions[b.Source] = b.Resume
 			e.save()
 		}
 	}

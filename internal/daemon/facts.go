@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 
@@ -16,8 +17,12 @@ func (e *engine) know(f host.Facts) {
 	e.facts.Gateways = hosts(f.Gateways)
 	e.facts.Resolvers = hosts(f.Resolvers)
 	e.facts.Servers = hosts(f.DHCPServers)
-	e.facts.Allowed = entries(e.cfg.Whitelist)
-	e.facts.Proxies = listed(e.cfg.Proxies)
+}
+
+// learn takes in what the configuration says about addresses.
+func (e *engine) learn(cfg *conf.Config) {
+	e.facts.Allowed = entries(cfg.Whitelist)
+	e.facts.Proxies = listed(cfg.Proxies)
 }
 
 // reachable is what the kernel lets through ahead of every ban.
@@ -29,15 +34,14 @@ func (e *engine) reachable() prefixset.Set {
 // watchHost follows changes of the host's addresses, routes and resolvers.
 func (d *daemon) watchHost(ctx context.Context) error {
 	return host.Watch(ctx, func(f host.Facts) {
-		var allow prefixset.Set
-		err := d.do(ctx, func() {
-			d.know(f)
-			d.tracker.SetOnLink(d.facts.OnLink)
-			allow = d.reachable()
+		var err error
+		askErr := d.ask(ctx, func(ctx context.Context) {
+			err = d.allow(ctx, func() {
+				d.know(f)
+				d.tracker.SetOnLink(d.facts.OnLink)
+			})
 		})
-		if err == nil {
-			err = d.enforcer.Allow(ctx, allow)
-		}
+		err = cmp.Or(askErr, err)
 		if err != nil && ctx.Err() == nil {
 			d.log.Error("allow this host's own addresses", "err", err)
 		}

@@ -59,6 +59,16 @@ func (r *records) add(rec control.Record) {
 	}
 }
 
+// writeTo replaces the event log; nil ends it.
+func (r *records) writeTo(file *eventLog) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file != nil && r.file.f != nil {
+		r.file.f.Close()
+	}
+	r.file = file
+}
+
 // logged tells which records go to the event log: what was decided and done. Single failures do not, else an attacker
 // could fill the disk.
 func logged(event string) bool {

@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"context"
+	"os"
+
+	"mef/internal/control"
+	"mef/internal/prefixset"
+)
+
+// The keeper is the one goroutine that changes, while the daemon runs, what it goes by: the configuration, the lists, the
+// facts about the host, and which sources are followed. It may wait for files and for the kernel, which the engine must not;
+// what the engine owns it changes by functions on the engine's goroutine, between two batches. Doing one thing at a time, it
+// never lets an older allow set replace a newer one.
+type keeper struct {
+	asked     chan func(context.Context) // has no room: whoever asks waits, and its context ends the wait
+	hangups   <-chan os.Signal           // each has the configuration read again
+	followers followers
+}
+
+// keep does what is asked of the keeper until ctx is done.
+func (d *daemon) keep(ctx context.Context) error {
+	d.followers.start(ctx, d.sources)
+	defer d.followers.wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case ask := <-d.asked:
+			ask(ctx)
+		case sig := <-d.hangups:
+			_, _ = d.reload(ctx, sig.String()) // has been logged
+		}
+	}
+}
+
+// ask runs fn on the keeper's goroutine and waits for it. Its context is the keeper's: once begun, fn goes on to its end even
+// if whoever asked has gone.
+func (d *daemon) ask(ctx context.Context, fn func(context.Context)) error {
+	done := make(chan struct{})
+	select {
+	case d.asked <- func(ctx context.Context) { defer close(done); fn(ctx) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// allow changes what the engine knows of addresses that must stay reachable, and has the kernel let them through ahead of
+// every ban.
+func (d *daemon) allow(ctx context.Context, change func()) error {
+	var set prefixset.Set
+	if err := d.do(ctx, func() { change(); set = d.reachable() }); err != nil {
+		return err
+	}
+	return d.enforcer.Allow(ctx, set)
+}
+
+// Reload reads the configuration again and puts it in force, if it has no mistakes.
+func (d *daemon) Reload(ctx context.Context, author string) (r control.Reloaded, err error) {
+	if askErr := d.ask(ctx, func(ctx context.Context) { r, err = d.reload(ctx, author) }); askErr != nil {
+		return control.Reloaded{}, askErr
+	}
+	return r, err
+}

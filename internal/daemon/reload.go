@@ -1,0 +1,235 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/decide"
+	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/track"
+)
+
+// A setup is a configuration checked whole and compiled: nothing in it can fail any more.
+type setup struct {
+	cfg  *conf.Config
+	set  *filter.Set
+	file *eventLog // nil: no event log
+}
+
+// compile makes a set of the rules. The error is conf.Errors.
+func compile(cfg *conf.Config) (*filter.Set, error) {
+	set, errs := filter.Compile(cfg.Rules, filter.WithUsers(host.UserID))
+	return set, errs.Err()
+}
+
+// prepare reads the configuration again. Its error has the text that mefctl config check prints.
+func (d *daemon) prepare() (*setup, error) {
+	cfg, err := conf.Load(d.path, filter.Shipped())
+	if err != nil {
+		return nil, err
+	}
+	set, err := compile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	keepPaths(cfg, d.cfg)
+	next := &setup{cfg: cfg, set: set}
+	if cfg.EventLog {
+		if next.file, err = openEventLog(cfg.EventLogPath); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+// keepPaths leaves the paths in force that a running daemon cannot change, and says so.
+func keepPaths(cfg, running *conf.Config) {
+	for _, p := range []struct {
+		key      string
+		path     *string
+		unchange string
+	}{
+		{"control_socket", &cfg.Paths.ControlSocket, running.Paths.ControlSocket},
+		{"cache_dir", &cfg.Paths.StateDir, running.Paths.StateDir},
+	} {
+		if *p.path == p.unchange {
+			continue
+		}
+		cfg.Notices = append(cfg.Notices, conf.Notice{Pos: placeOf(cfg, p.key),
+			Text: fmt.Sprintf("%s: %q takes effect when mefdaemon is started again; until then it is %q", p.key, *p.path, p.unchange)})
+		*p.path = p.unchange
+	}
+}
+
+// placeOf returns where a key of mef.conf is set, the file as a whole if it is not.
+func placeOf(cfg *conf.Config, key string) conf.Pos {
+	i := slices.IndexFunc(cfg.Origins, func(o conf.Origin) bool { return o.Key == key })
+	if i < 0 || cfg.Origins[i].Pos.File == "" {
+		return conf.Pos{File: cfg.Path}
+	}
+	return cfg.Origins[i].Pos
+}
+
+// reload reads the configuration again and puts it in force: whole, or not at all if anything in it is wrong. It runs on the
+// keeper's goroutine.
+func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, error) {
+	next, err := d.prepare()
+	if err != nil {
+		d.log.Error("the configuration is not reloaded, the one before stays in force", "by", author, "err", err)
+		d.records.add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
+		return control.Reloaded{}, refuse("%v", err)
+	}
+	if err := d.swap(ctx, next); err != nil {
+		return control.Reloaded{}, err
+	}
+	r := reloaded(next.cfg)
+	for _, text := range r.Notices {
+		d.log.Warn("configuration", "note", text)
+	}
+	for _, text := range r.Mistakes {
+		d.log.Error("line of a list left out", "error", text)
+	}
+	d.log.Info("the configuration is reloaded", "by", author, "rules", r.Rules, "mode", r.Mode)
+	d.records.add(control.Record{Time: time.Now(), Event: "reload", Author: author, Reason: fmt.Sprintf("%d rules are enabled", r.Rules)})
+	return r, nil
+}
+
+// reloaded says what a configuration amounts to.
+func reloaded(cfg *conf.Config) control.Reloaded {
+	r := control.Reloaded{Config: cfg.Path, Mode: modeName(cfg.Observe)}
+	for _, rule := range cfg.Rules {
+		if rule.Enabled {
+			r.Rules++
+		}
+	}
+	for _, n := range cfg.Notices {
+		r.Notices = append(r.Notices, fmt.Sprintf("%s: %s", n.Pos, n.Text))
+	}
+	for _, e := range cfg.ListErrors {
+		r.Mistakes = append(r.Mistakes, e.Error())
+	}
+	return r
+}
+
+// swap puts a setup in force between two batches. A follower whose files change ends first, with every line that it handed
+// over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
+func (d *daemon) swap(ctx context.Context, next *setup) error {
+	var programs []string
+	if d.asksJournal(next.cfg) {
+		programs = d.inJournal(ctx, next.cfg, next.set)
+	}
+	var lives map[string]*live
+	var w want
+	err := d.do(ctx, func() {
+		lives = d.livesOf(next, programs)
+		w = wanted(lives)
+	})
+	if err != nil {
+		return err
+	}
+	before := d.sources
+	d.followers.stop(before, w)
+	err = d.do(ctx, func() {
+		if err = d.drain(ctx); err == nil {
+			d.adopt(next, lives)
+			d.sources = newSources(d.engine, w, before)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	d.followers.start(ctx, d.sources)
+	if d.level != nil {
+		d.level.Set(next.cfg.LogLevel)
+	}
+	return d.allow(ctx, func() {})
+}
+
+// asksJournal reports whether a rule of cfg may find its lines in the journal and is not known well enough to say so.
+func (d *daemon) asksJournal(cfg *conf.Config) bool {
+	return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool {
+		l := d.lives[r.Name]
+		return r.Enabled && r.Source == conf.SourceAuto && (l == nil || !sameOrigin(l.rule, &r))
+	})
+}
+
+// sameOrigin reports whether the lines of both rules come from the same places.
+func sameOrigin(a, b *conf.Rule) bool {
+	return a.Source == b.Source && slices.Equal(a.Programs, b.Programs) && slices.Equal(a.Units, b.Units) &&
+		slices.Equal(a.UIDs, b.UIDs) && slices.Equal(a.Files, b.Files)
+}
+
+// livesOf returns where the rules of a setup find their lines: where they do now, if that can stay.
+func (d *daemon) livesOf(next *setup, programs []string) map[string]*live {
+	lives := make(map[string]*live)
+	for i := range next.cfg.Rules {
+		rule := &next.cfg.Rules[i]
+		if !rule.Enabled {
+			continue
+		}
+		l := d.lives[rule.Name]
+		if l == nil || !sameOrigin(l.rule, rule) {
+			l = newLive(rule, func(program string) bool { return next.set.Covers(rule.Name, program) }, programs, exists)
+			d.log.Info("rule", "name", rule.Name, "from", l.from.String(), "reason", l.reason)
+		}
+		lives[rule.Name] = l
+	}
+	return lives
+}
+
+// drain deals with the batches that are waiting.
+func (e *engine) drain(ctx context.Context) error {
+	for range len(e.batches) {
+		if err := e.batch(ctx, <-e.batches); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt replaces the configuration. What was counted, and what was read, stays. It runs on the engine's goroutine.
+func (e *engine) adopt(next *setup, lives map[string]*live) {
+	e.cfg, e.set, e.lives = next.cfg, next.set, lives
+	counts := make(map[string]*ruleCount, len(lives))
+	for i := range next.cfg.Rules {
+		rule := &next.cfg.Rules[i]
+		l, ok := lives[rule.Name]
+		if !ok {
+			continue
+		}
+		l.rule = rule
+		if counts[rule.Name] = e.rules[rule.Name]; counts[rule.Name] == nil {
+			counts[rule.Name] = new(ruleCount)
+		}
+	}
+	e.rules = counts
+	e.observe.Store(next.cfg.Observe)
+	e.limits = limits(next.cfg)
+	e.learn(next.cfg)
+	e.tracker.Configure(e.tracking())
+	e.records.writeTo(next.file)
+	before := e.views
+	e.views = make(map[string]*view, len(before))
+	for _, source := range slices.Sorted(maps.Keys(before)) {
+		old, v := before[source], e.view(source)
+		v.matched, v.lost = old.matched, old.lost
+		v.Inherit(old.View)
+	}
+}
+
+// limits are what decisions need of a configuration.
+func limits(cfg *conf.Config) decide.Config {
+	return decide.Config{Times: cfg.Ban, Observe: cfg.Observe}
+}
+
+// tracking is what the tracker needs of the configuration.
+func (e *engine) tracking() track.Config {
+	return track.Config{Rules: e.cfg.Rules, Score: e.cfg.Score, Known: e.cfg.Known, History: e.cfg.Ban.History,
+		IPv6Prefix: e.cfg.IPv6Prefix, OnLink: e.facts.OnLink}
+}
