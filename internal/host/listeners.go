@@ -1,0 +1,171 @@
+//go:build linux
+
+package host
+
+import (
+	"cmp"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Listener is a socket that waits for strangers: a listening TCP socket, or a UDP socket that is bound and not connected.
+type Listener struct {
+	Protocol string // "tcp" or "udp"
+	Addr     netip.Addr
+	Port     uint16
+	UID      uint32 // of the user that opened it
+
+	// Unit is the system unit that the socket belongs to, such as "ssh.service"; empty where the kernel does not tell (before
+	// 5.8) or there are no units.
+	Unit string
+
+	// Program is the name of the process that has it open, "" unless we may look: that needs root.
+	Program string
+}
+
+// Local reports whether only this host can reach the listener.
+func (l Listener) Local() bool { return l.Addr.IsLoopback() }
+
+// Listeners returns what waits for strangers in the caller's network namespace, by protocol, port and address.
+func Listeners() ([]Listener, error) {
+	var found []Listener
+	units, programs := unitsIn(cgroupRoots), programsIn("/proc")
+	for _, kind := range []struct {
+		protocol byte
+		name     string
+		states   uint32
+	}{{unix.IPPROTO_TCP, "tcp", stateListen}, {unix.IPPROTO_UDP, "udp", stateClose}} {
+		for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+			err := sockets(family, kind.protocol, kind.states, 0, func(s socket) {
+				if s.local.Port() != 0 {
+					found = append(found, Listener{Protocol: kind.name, Addr: s.local.Addr(), Port: s.local.Port(), UID: s.uid,
+						Unit: units[s.cgroup], Program: programs[s.inode]})
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b Listener) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
+	})
+	return slices.Compact(found), nil
+}
+
+// cgroupRoots are where the unified hierarchy of control groups is mounted.
+var cgroupRoots = []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
+
+// cgroupDepth is how deep units are looked for: slices may stand in slices.
+const cgroupDepth = 5
+
+// unitsIn returns the units by the inode numbers of their control groups, which is how the kernel names them.
+func unitsIn(roots []string) map[uint64]string {
+	units := map[uint64]string{}
+	for _, root := range roots {
+		filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return nil
+			}
+			switch filepath.Ext(path) {
+			case ".service", ".socket", ".scope":
+				var st unix.Stat_t
+				if unix.Stat(path, &st) == nil {
+					units[st.Ino] = d.Name()
+				}
+				return fs.SkipDir
+			}
+			if strings.Count(strings.TrimPrefix(path, root), "/") >= cgroupDepth {
+				return fs.SkipDir
+			}
+			return nil
+		})
+	}
+	return units
+}
+
+// programsIn returns the names of the processes that have sockets open, by the sockets' inode numbers, as far as we may look.
+func programsIn(proc string) map[uint32]string {
+	programs := map[uint32]string{}
+	dirs, _ := filepath.Glob(filepath.Join(proc, "[0-9]*"))
+	for _, dir := range dirs {
+		fds, err := os.ReadDir(filepath.Join(dir, "fd"))
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			link, err := os.Readlink(filepath.Join(dir, "fd", fd.Name()))
+			number, ok := strings.CutPrefix(link, "socket:[")
+			if err != nil || !ok {
+				continue
+			}
+			inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+			if err != nil || programs[uint32(inode)] != "" && programs[uint32(inode)] != "systemd" {
+				continue // of socket activation, the service tells more than systemd
+			}
+			lines(filepath.Join(dir, "comm"), func(name string) { programs[uint32(inode)] = name })
+		}
+	}
+	return programs
+}
+
+// ssh reports whether the listener is the system's SSH server. A program of that name proves nothing if a user started it.
+func (l Listener) ssh() bool {
+	if l.Protocol != "tcp" || l.UID != 0 {
+		return false
+	}
+	switch l.Unit {
+	case "ssh.service", "sshd.service", "ssh.socket", "sshd.socket":
+		return true
+	}
+	return l.Program == "sshd"
+}
+
+// SSHPorts returns the TCP ports on which the system's SSH server can be reached, in order: those on which it listens, else those
+// of its configuration, else 22.
+func SSHPorts() []uint16 {
+	var ports []uint16
+	listeners, err := Listeners()
+	if err == nil {
+		for _, l := range listeners {
+			if l.ssh() && !l.Local() {
+				ports = append(ports, l.Port)
+			}
+		}
+	}
+	if len(ports) == 0 {
+		// systemd listens for sshd, or the kernel does not tell whose a socket is.
+		ports = configuredSSH("/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/*.conf")
+	}
+	if len(ports) == 0 {
+		return []uint16{22}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// configuredSSH returns the ports of Port lines in files in the form of sshd_config(5).
+func configuredSSH(globs ...string) (ports []uint16) {
+	for _, glob := range globs {
+		paths, _ := filepath.Glob(glob)
+		for _, path := range paths {
+			lines(path, func(line string) {
+				f := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' || r == '=' })
+				if len(f) < 2 || !strings.EqualFold(f[0], "port") {
+					return
+				}
+				if n, err := strconv.ParseUint(f[1], 10, 16); err == nil && n > 0 {
+					ports = append(ports, uint16(n))
+				}
+			})
+		}
+	}
+	return ports
+}
