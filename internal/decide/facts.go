@@ -18,7 +18,8 @@ type Facts struct {
 	Resolvers prefixset.Set
 	Servers   prefixset.Set // DHCP servers
 	Allowed   prefixset.Set // the allow list
-	Proxies   prefixset.Set // proxies and CDNs: many clients behind each address
+	Proxies   prefixset.Set // reverse proxies of the operator: many clients behind each address
+	CDNs      []CDN         // content delivery networks: the same
 	OnLink    prefixset.Set // the networks of our own links
 
 	Sessions prefixset.Set // peers of live SSH sessions of administrators
@@ -49,7 +50,7 @@ func (f *Facts) Never(addr netip.Addr) string {
 	if f.Proxies.Contains(addr) {
 		return "a proxy, behind which are many"
 	}
-	return ""
+	return f.cdn(p)
 }
 
 // fixed says what in p is beyond anybody's reach: special and own addresses.
@@ -87,6 +88,8 @@ func (f *Facts) inside(p netip.Prefix) string {
 		return why
 	case f.Proxies.Overlaps(p):
 		return "a proxy"
+	case f.cdn(p) != "":
+		return f.cdn(p)
 	case f.Sessions.Overlaps(p):
 		return "an administrator's live SSH session"
 	case f.OnLink.Overlaps(p):
@@ -178,6 +181,9 @@ func unforced(r *Request, facts *Facts, p netip.Prefix) error {
 	why := facts.listed(p)
 	if why == "" && facts.Proxies.Overlaps(p) {
 		why = "a proxy"
+	}
+	if why == "" {
+		why = facts.cdn(p)
 	}
 	if why == "" && facts.Sessions.Overlaps(p) {
 		why = "an administrator's live SSH session"
