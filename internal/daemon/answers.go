@@ -26,7 +26,7 @@ func (d *daemon) Bans(ctx context.Context) ([]control.Ban, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.book.show(state), nil
+	return d.book.show(ctx, state), nil
 }
 
 // Ban puts a manual ban in force.
@@ -104,7 +104,7 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
 		return nil, err
 	}
-	lifted := d.book.show(lift)
+	lifted := d.book.show(ctx, lift)
 	lifted = slices.DeleteFunc(lifted, func(b control.Ban) bool { return !b.Kernel })
 	d.book.lift(keys)
 	now := time.Now()

@@ -1,8 +1,7 @@
 package daemon
 
 import (
-	"maps"
-	"slices"
+	"context"
 	"sync"
 	"time"
 
@@ -11,17 +10,28 @@ import (
 	"mef/internal/enforce"
 )
 
-// A book keeps why each ban in force is in force. What is in force is the enforcer's word; the book only adds evidence.
+// A book knows why each ban in force is in force. What is in force is the enforcer's word; the book adds reason and evidence:
+// of the latest bans from memory, of the others from the saved state, so that ten thousand bans do not cost ten thousand
+// times five log lines of memory.
 type book struct {
 	records *records
+	// saved reads bans back from the saved state; nil where nothing is saved.
+	saved func(context.Context, []ban.Key) (map[ban.Key]ban.Ban, error)
 
-	mu   sync.Mutex
-	bans map[ban.Key]ban.Ban
-	ever uint64
-	next time.Time // when bans that are over are next cleared out
+	mu     sync.Mutex
+	latest map[ban.Key]ban.Ban
+	order  [keptBans]ban.Key // of latest, oldest at next once full
+	next   int
+	ever   uint64
 }
 
-func newBook(r *records) *book { return &book{records: r, bans: make(map[ban.Key]ban.Ban)} }
+const (
+	keptBans = 1000
+	// askSaved is how long the saved state may take to answer.
+	askSaved = 2 * time.Second
+)
+
+func newBook(r *records) *book { return &book{records: r, latest: make(map[ban.Key]ban.Ban)} }
 
 // settle notes what became of bans. It is called by the enforcer and must not wait.
 func (k *book) settle(results []enforce.Result) {
@@ -38,68 +48,48 @@ func (k *book) settle(results []enforce.Result) {
 		b.Until = r.Until
 		if !r.Changed {
 			// Of a ban that the kernel had before us, because we died before we saved it, this tells why.
-			if _, known := k.bans[b.Key]; !known {
-				k.bans[b.Key] = b
+			if _, known := k.latest[b.Key]; !known {
+				k.note(b)
 			}
 			continue
 		}
-		k.bans[b.Key] = b
+		k.note(b)
 		k.ever++
 		rec := banRecord("ban", b)
 		rec.Latency = r.At.Sub(b.Start)
 		k.records.add(rec)
 	}
-	k.prune(time.Now())
 }
 
-// prune forgets bans that are over, once a minute at most.
-func (k *book) prune(now time.Time) {
-	if now.Before(k.next) {
-		return
+// note keeps a ban among the latest.
+func (k *book) note(b ban.Ban) {
+	if _, ok := k.latest[b.Key]; !ok {
+		delete(k.latest, k.order[k.next])
+		k.order[k.next] = b.Key
+		k.next = (k.next + 1) % keptBans
 	}
-	k.next = now.Add(time.Minute)
-	for key, b := range k.bans {
-		if over(b, now) {
-			delete(k.bans, key)
-		}
-	}
-}
-
-// restore notes bans that were in force before the daemon started.
-func (k *book) restore(bans []ban.Ban) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, b := range bans {
-		k.bans[b.Key] = b
-	}
-}
-
-// keys returns the key of every ban in the book.
-func (k *book) keys() []ban.Key {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Collect(maps.Keys(k.bans))
+	k.latest[b.Key] = b
 }
 
 func (k *book) lift(keys []ban.Key) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, key := range keys {
-		delete(k.bans, key)
+		delete(k.latest, key)
 	}
 }
 
-// show returns the bans of keys that the kernel holds, in their order, each with its record.
-func (k *book) show(state enforce.State) []control.Ban {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// show returns the bans that the kernel holds, in their order, each with its record.
+func (k *book) show(ctx context.Context, state enforce.State) []control.Ban {
+	known := k.look(ctx, state.Bans)
 	bans := make([]control.Ban, 0, len(state.Bans))
-	there := make(map[ban.Key]bool, len(state.Bans))
 	for _, held := range state.Bans {
-		there[held.Key] = true
-		b, ok := k.bans[held.Key]
-		if !ok {
+		b, ok := known[held.Key]
+		switch {
+		case !ok && held.Unknown:
 			b = ban.Ban{Key: held.Key, Rule: "unknown", Reason: "the kernel held it when the daemon started; no record tells why"}
+		case !ok:
+			b = ban.Ban{Key: held.Key, Rule: "unknown", Reason: "its record cannot be read now"}
 		}
 		c := showBan(b)
 		c.Until, c.Kernel = end(held.Until), true
@@ -107,14 +97,35 @@ func (k *book) show(state enforce.State) []control.Ban {
 		c.Packets = &packets
 		bans = append(bans, c)
 	}
-	// What should hold and does not is the thing to see first.
-	now := time.Now()
-	for key, b := range k.bans {
-		if !there[key] && !over(b, now) {
-			bans = append(bans, showBan(b))
+	return bans
+}
+
+// look finds the records of bans: among the latest, else in the saved state.
+func (k *book) look(ctx context.Context, bans []enforce.Held) map[ban.Key]ban.Ban {
+	known := make(map[ban.Key]ban.Ban, len(bans))
+	var missing []ban.Key
+	k.mu.Lock()
+	for _, held := range bans {
+		if b, ok := k.latest[held.Key]; ok {
+			known[held.Key] = b
+		} else {
+			missing = append(missing, held.Key)
 		}
 	}
-	return bans
+	k.mu.Unlock()
+	if len(missing) == 0 || k.saved == nil {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, askSaved)
+	defer cancel()
+	saved, err := k.saved(ctx, missing)
+	if err != nil {
+		k.records.log.Warn("read the records of bans", "err", err)
+	}
+	for key, b := range saved {
+		known[key] = b
+	}
+	return known
 }
 
 func (k *book) total() uint64 {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -16,14 +17,41 @@ func TestBookTellsWhyAgain(t *testing.T) {
 	k := newBook(newRecords(slog.New(slog.DiscardHandler), nil))
 	b := ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32")}, Rule: "sshd", Reason: "5 failures", Until: time.Now().Add(time.Hour)}
 	inKernel := enforce.State{Bans: []enforce.Held{{Key: b.Key, Until: b.Until}}}
-	if got := k.show(inKernel); len(got) != 1 || got[0].Rule != "unknown" {
+	if got := k.show(t.Context(), inKernel); len(got) != 1 || got[0].Rule != "unknown" {
 		t.Fatalf("a ban that only the kernel knows: %+v, want one of unknown origin", got)
 	}
 	k.settle([]enforce.Result{{Ban: b, Until: b.Until}})
-	if got := k.show(inKernel); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
+	if got := k.show(t.Context(), inKernel); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
 		t.Errorf("after its line was read again: %+v, want the rule and its reason", got)
 	}
 	if n := k.total(); n != 0 {
 		t.Errorf("%d bans since the start, want none that is new", n)
+	}
+}
+
+// Of many bans only the latest are in memory; the others are read from the saved state when somebody asks.
+func TestBookReadsOldBansBack(t *testing.T) {
+	k := newBook(newRecords(slog.New(slog.DiscardHandler), nil))
+	saved := make(map[ban.Key]ban.Ban)
+	k.saved = func(_ context.Context, keys []ban.Key) (map[ban.Key]ban.Ban, error) {
+		if len(keys) != 1 {
+			t.Errorf("asked for %d bans, want the one that is not in memory", len(keys))
+		}
+		return map[ban.Key]ban.Ban{keys[0]: saved[keys[0]]}, nil
+	}
+	var inKernel enforce.State
+	for i := range keptBans + 1 {
+		b := ban.Ban{Key: ban.Key{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)}, Rule: "sshd"}
+		saved[b.Key] = b
+		k.settle([]enforce.Result{{Ban: b, Changed: true}})
+		inKernel.Bans = append(inKernel.Bans, enforce.Held{Key: b.Key})
+	}
+	if len(k.latest) != keptBans {
+		t.Errorf("%d bans in memory, want %d", len(k.latest), keptBans)
+	}
+	for _, b := range k.show(t.Context(), inKernel) {
+		if b.Rule != "sshd" {
+			t.Errorf("%s: rule %q, want sshd", b.Prefix, b.Rule)
+		}
 	}
 }

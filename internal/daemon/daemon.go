@@ -108,6 +108,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 		log.Warn("saved state", "err", err)
 	}
 	e.saver = store.NewSaver(st, log)
+	e.book.saved = e.saver.Bans
 	d := newDaemon(e, opt)
 	d.sessions, d.manager = sessions, e.newManager()
 	if err := d.restore(st, d.since); err != nil {
@@ -154,10 +155,18 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) clear(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return err
+	}
 	if err := d.enforcer.Flush(ctx); err != nil {
 		return err
 	}
-	d.saver.Save(store.Update{Lifted: d.book.keys()})
+	var lifted []ban.Key
+	for _, held := range state.Bans {
+		lifted = append(lifted, held.Key)
+	}
+	d.saver.Save(store.Update{Lifted: lifted})
 	return nil
 }
 

@@ -82,7 +82,6 @@ func (d *daemon) restore(st *store.Store, now time.Time) error {
 	for _, b := range bans {
 		d.tracker.Restore(b)
 	}
-	d.book.restore(bans)
 	d.enforcer.Restore(bans)
 	d.gone = gone
 	d.unsaved.lifted = gone

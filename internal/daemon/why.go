@@ -26,7 +26,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 			covering.Bans = append(covering.Bans, held)
 		}
 	}
-	for _, b := range d.book.show(covering) {
+	for _, b := range d.book.show(ctx, covering) {
 		if b.Kernel {
 			why.Bans = append(why.Bans, b)
 		}

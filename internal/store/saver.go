@@ -21,6 +21,7 @@ type Saver struct {
 
 	wake    chan struct{}
 	flushes chan chan error
+	asks    chan func()
 
 	warned error // what the store has said of its file and was told on
 
@@ -47,7 +48,7 @@ const (
 
 // NewSaver returns a Saver that owns the store once it runs. The store's Warning so far is the caller's to tell.
 func NewSaver(s *Store, log *slog.Logger) *Saver {
-	v := &Saver{store: s, log: log, wake: make(chan struct{}, 1), flushes: make(chan chan error), waiting: newPending(),
+	v := &Saver{store: s, log: log, wake: make(chan struct{}, 1), flushes: make(chan chan error), asks: make(chan func()), waiting: newPending(),
 		warned: s.Warning()}
 	v.status.Size = s.Size()
 	if s.db == nil {
@@ -92,6 +93,33 @@ func (v *Saver) Flush(ctx context.Context) error {
 	}
 }
 
+// Bans reads back the bans of keys, as saved; keys that are not there are absent. Run must be running.
+func (v *Saver) Bans(ctx context.Context, keys []ban.Key) (map[ban.Key]ban.Ban, error) {
+	type answer struct {
+		bans map[ban.Key]ban.Ban
+		err  error
+	}
+	answers := make(chan answer, 1)
+	ask := func() {
+		bans, err := v.store.Bans(keys)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.waiting.fill(bans, keys)
+		answers <- answer{bans, err}
+	}
+	select {
+	case v.asks <- ask:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case a := <-answers:
+		return a.bans, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // Run writes what is saved until ctx is done; then it writes what is left, closes the store, and returns what went wrong
 // with that. A failure before is logged, shown by Status, and tried again.
 func (v *Saver) Run(ctx context.Context) error {
@@ -107,6 +135,9 @@ func (v *Saver) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return v.finish()
 		case answer = <-v.flushes:
+		case ask := <-v.asks:
+			ask()
+			continue
 		case <-wake:
 		case <-retry:
 		}
@@ -219,6 +250,17 @@ func (p *pending) add(u *Update) {
 	}
 	for _, r := range u.Records {
 		p.records[string(r.Key)] = r.Value
+	}
+}
+
+// fill adds what is waiting about the keys to what was read of them.
+func (p *pending) fill(bans map[ban.Key]ban.Ban, keys []ban.Key) {
+	for _, k := range keys {
+		if b, ok := p.bans[k]; ok && b != nil {
+			bans[k] = *b
+		} else if ok {
+			delete(bans, k)
+		}
 	}
 }
 

@@ -144,6 +144,26 @@ func (s *Store) Load(now time.Time) (State, error) {
 	return st, err
 }
 
+// Bans reads the bans of keys. Keys that are not there are absent.
+func (s *Store) Bans(keys []ban.Key) (map[ban.Key]ban.Ban, error) {
+	found := make(map[ban.Key]ban.Ban, len(keys))
+	err := s.view(func(tx *bbolt.Tx) {
+		var d decoder
+		for _, key := range keys {
+			k := banKey(key)
+			v, ok := unseal(k, tx.Bucket(bucketBans).Get(k))
+			if !ok {
+				continue
+			}
+			if b, err := d.ban(k, v); err == nil {
+				found[key] = b
+			}
+		}
+	})
+	s.release()
+	return found, err
+}
+
 // Records returns the tracker's records. Key and value are valid until the next one is asked for.
 func (s *Store) Records() iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
