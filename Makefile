@@ -1,12 +1,19 @@
 # make demo    build, then watch attackers being banned in private namespaces
 # make test    everything that must pass: formatting, vet, staticcheck, unit, kernel and end-to-end tests, short fuzzing
 # make bench   measure, beside fail2ban and sshguard where installed
+# make accept  the life of an installation in a booted Debian 12: install, attack, reboot, upgrade, uninstall
 # Each installs the Debian packages it needs. All need root: the tests make their own network namespaces.
+#
+# make install, make uninstall: onto this system, below PREFIX (/usr/local), or into DESTDIR; starts nothing
+# make dist    tarballs for amd64 and arm64 in bin/dist, whose installer needs no Go
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build demo test check unit integration fuzz bench clean
+PREFIX = /usr/local
+export PREFIX DESTDIR
+
+.PHONY: build demo test check unit integration fuzz bench accept install uninstall dist clean
 
 build:
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl
@@ -39,6 +46,25 @@ fuzz:
 bench: build
 	scripts/deps bench
 	go run ./bench
+
+accept: dist
+	scripts/deps accept
+	go build -o bin/ ./packaging/accept
+	bin/accept bin/dist/mef-$(VERSION)-linux-$$(go env GOHOSTARCH).tar.gz
+
+# After "make", "sudo make install" needs no Go, which root often lacks.
+install:
+	@if command -v go >/dev/null; then $(MAKE) build; fi
+	@[ -x bin/mefdaemon ] || { echo "make install: run make first, as a user who has Go"; exit 1; }
+	packaging/stage bin bin/mefctl bin/stage
+	bin/stage/install
+
+# PURGE=--purge removes configuration and state as well.
+uninstall:
+	packaging/uninstall $(PURGE)
+
+dist:
+	packaging/dist $(VERSION) bin/dist
 
 clean:
 	rm -rf bin

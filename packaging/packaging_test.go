@@ -1,0 +1,278 @@
+// Package packaging_test installs into images: folders that stand for a system's root. What needs a running system is shown by
+// packaging/accept.
+package packaging_test
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"mef/internal/conf"
+	"mef/internal/filter"
+)
+
+// program stands for mefdaemon and mefctl: what the installer asks of them is the completions.
+const program = "#!/bin/sh\necho \"$@\"\n"
+
+// stage lays out an installer of programs with a text.
+func stage(t *testing.T, program string) (dir string) {
+	t.Helper()
+	bin := t.TempDir()
+	for _, name := range []string{"mefdaemon", "mefctl"} {
+		write(t, filepath.Join(bin, name), program)
+	}
+	dir = filepath.Join(t.TempDir(), "mef")
+	sh(t, "", "./stage", bin, filepath.Join(bin, "mefctl"), dir)
+	return dir
+}
+
+// sh runs a script with DESTDIR set to image, and returns what it says.
+func sh(t *testing.T, image, script string, args ...string) string {
+	t.Helper()
+	said, err := try(image, script, args...)
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", script, args, err, said)
+	}
+	return said
+}
+
+func try(image, script string, args ...string) (string, error) {
+	cmd := exec.Command(script, args...)
+	cmd.Env = append(os.Environ(), "DESTDIR="+image)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, elem ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// files returns every file below dir, and every folder that is empty.
+func files(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		name := strings.TrimPrefix(path, dir)
+		if !d.IsDir() {
+			paths = append(paths, name)
+		} else if entries, _ := os.ReadDir(path); len(entries) == 0 {
+			paths = append(paths, name+"/")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+func TestInstallPutsEverythingInItsPlace(t *testing.T) {
+	image := t.TempDir()
+	sh(t, image, stage(t, program)+"/install")
+	have := files(t, image)
+	for _, want := range []string{
+		"/usr/local/sbin/mefdaemon", "/usr/local/bin/mefctl", "/usr/local/lib/systemd/system/mefdaemon.service",
+		"/usr/local/lib/sysusers.d/mef.conf", "/usr/local/lib/tmpfiles.d/mef.conf", "/usr/local/share/man/man8/mefdaemon.8",
+		"/usr/local/share/man/man5/mef.conf.5", "/usr/local/share/bash-completion/completions/mefctl",
+		"/usr/local/share/zsh/site-functions/_mefctl", "/usr/local/share/fish/vendor_completions.d/mefctl.fish",
+		"/usr/local/share/mef/uninstall", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
+		"/etc/mef/blacklist/example.conf", "/etc/logrotate.d/mef",
+	} {
+		if !slices.Contains(have, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	for path, want := range map[string]fs.FileMode{
+		"/usr/local/sbin/mefdaemon": 0o755, "/etc/mef": 0o755 | fs.ModeDir, "/etc/mef/mef.conf": 0o644,
+		"/usr/local/share/mef/uninstall": 0o755,
+	} {
+		if info, err := os.Stat(image + path); err != nil || info.Mode() != want {
+			t.Errorf("mode of %s: %v, %v; want %v", path, info.Mode(), err, want)
+		}
+	}
+	if got := read(t, image, "usr/local/share/bash-completion/completions/mefctl"); got != "completion bash\n" {
+		t.Errorf("bash completion is %q", got)
+	}
+}
+
+func TestPrefix(t *testing.T) {
+	image := t.TempDir()
+	t.Setenv("PREFIX", "/opt/mef")
+	sh(t, image, stage(t, program)+"/install")
+	unit := read(t, image, "opt/mef/lib/systemd/system/mefdaemon.service")
+	if !strings.Contains(unit, "\nExecStart=/opt/mef/sbin/mefdaemon\n") || strings.Contains(unit, "=/usr/local/") {
+		t.Errorf("unit:\n%s", unit)
+	}
+	t.Setenv("PREFIX", "/usr/local") // an installed uninstall knows better
+	sh(t, image, image+"/opt/mef/share/mef/uninstall", "--purge")
+	if left := files(t, image); !slices.Equal(left, []string{"/etc/"}) {
+		t.Errorf("left: %q", left)
+	}
+}
+
+func TestInstallRefuses(t *testing.T) {
+	installer := stage(t, program) + "/install"
+	for name, tt := range map[string]struct{ prefix, arg, want string }{
+		"an argument":     {"/usr", "--force", `unexpected argument "--force"`},
+		"relative prefix": {"usr", "", `PREFIX="usr" is no absolute path`},
+		"slash at end":    {"/usr/", "", `PREFIX="/usr/" is no absolute path`},
+		"odd character":   {"/opt/my mef", "", `PREFIX="/opt/my mef": use letters`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			image := t.TempDir()
+			t.Setenv("PREFIX", tt.prefix)
+			said, err := try(image, installer, strings.Fields(tt.arg)...)
+			if err == nil || !strings.HasPrefix(said, "install: "+tt.want) {
+				t.Errorf("%v, %q; want an error: %s", err, said, tt.want)
+			}
+			if made := files(t, image); made != nil {
+				t.Errorf("made: %q", made)
+			}
+		})
+	}
+}
+
+func TestUpgradeKeepsWhatIsTheOperators(t *testing.T) {
+	image := t.TempDir()
+	sh(t, image, stage(t, program)+"/install")
+	write(t, image+"/etc/mef/mef.conf", "[global]\nmode=observe\n")
+	if err := os.Remove(image + "/etc/mef/whitelist/example.conf"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, image+"/var/lib/mef/mef.db", "bans")
+	// A version had a file that the next one has not.
+	dropped := "/usr/local/share/doc/mef/dropped.md"
+	write(t, image+dropped, "")
+	write(t, image+"/usr/local/share/mef/manifest", read(t, image, "usr/local/share/mef/manifest")+dropped+"\n")
+
+	next := stage(t, program+"# next version\n")
+	said := sh(t, image, next+"/install")
+	if !strings.Contains(said, "left as it is") {
+		t.Errorf("install says %q", said)
+	}
+	if got := read(t, image, "etc/mef/mef.conf"); got != "[global]\nmode=observe\n" {
+		t.Errorf("mef.conf is %q", got)
+	}
+	if got := read(t, image, "usr/local/sbin/mefdaemon"); !strings.Contains(got, "next version") {
+		t.Errorf("mefdaemon is %q", got)
+	}
+	have := files(t, image)
+	for _, gone := range []string{"/etc/mef/whitelist/example.conf", dropped} {
+		if slices.Contains(have, gone) {
+			t.Errorf("there is %s", gone)
+		}
+	}
+	if i := slices.IndexFunc(have, func(path string) bool { return strings.Contains(path, "mef-new") }); i >= 0 {
+		t.Errorf("left over: %s", have[i])
+	}
+
+	sh(t, image, image+"/usr/local/share/mef/uninstall")
+	want := []string{"/etc/mef/blacklist/example.conf", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/", "/var/lib/mef/mef.db"}
+	if left := files(t, image); !slices.Equal(left, want) {
+		t.Errorf("uninstall left %q, want %q", left, want)
+	}
+}
+
+func TestUninstallLeavesWhatIsOthers(t *testing.T) {
+	image := t.TempDir()
+	others := []string{"/etc/hosts", "/usr/local/bin/", "/usr/local/lib/systemd/system/other.service", "/usr/local/share/man/", "/var/log/mef.logbook"}
+	for _, path := range others {
+		if strings.HasSuffix(path, "/") {
+			write(t, image+path+"x", "")
+			os.Remove(image + path + "x")
+		} else {
+			write(t, image+path, "")
+		}
+	}
+	installer := stage(t, program)
+	sh(t, image, installer+"/install")
+	sh(t, image, installer+"/install") // the second time, the folders were there
+	write(t, image+"/usr/local/share/zsh/site-functions/_other", "")
+	for _, ours := range []string{"/var/log/mef.log", "/var/log/mef.log.1", "/var/log/mef.log.2.gz", "/var/lib/mef/mef.db"} {
+		write(t, image+ours, "")
+	}
+	sh(t, image, installer+"/uninstall", "--purge")
+	want := append(others, "/usr/local/share/zsh/site-functions/_other", "/var/lib/")
+	slices.Sort(want)
+	left := files(t, image)
+	slices.Sort(left)
+	if !slices.Equal(left, want) {
+		t.Errorf("left %q, want %q", left, want)
+	}
+}
+
+func TestUninstallOfNothing(t *testing.T) {
+	said, err := try(t.TempDir(), "./uninstall")
+	if err == nil || !strings.Contains(said, "mef is not installed") {
+		t.Errorf("%v, %q", err, said)
+	}
+	said, err = try(t.TempDir(), "./uninstall", "--all")
+	if err == nil || !strings.Contains(said, `unexpected argument "--all"`) {
+		t.Errorf("%v, %q", err, said)
+	}
+}
+
+// TestShippedConfiguration checks that /etc/mef as we install it is what an empty one is.
+func TestShippedConfiguration(t *testing.T) {
+	dir := stage(t, program) + "/etc"
+	dirs := "[global]\nrules_dir=" + dir + "/rules.d\nwhitelist_dir=" + dir + "/whitelist\nblacklist_dir=" + dir + "/blacklist\n"
+	write(t, dir+"/mef.conf", strings.Replace(read(t, dir, "mef.conf"), "[global]\n", dirs, 1))
+	load := func(path string) *conf.Config {
+		cfg, err := conf.Loader{Shipped: filter.Shipped(), Optional: true, Writable: func(string) bool { return true }}.Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	got, want := load(dir+"/mef.conf"), load("/nonexistent/mef.conf")
+	if len(got.Notices) > 0 || len(got.ListErrors) > 0 || len(got.Rules) != len(want.Rules) {
+		t.Errorf("%d rules, want %d; notices %v, errors %v", len(got.Rules), len(want.Rules), got.Notices, got.ListErrors)
+	}
+}
+
+// TestExamplesAreValid checks that what is commented out can be used as it stands.
+func TestExamplesAreValid(t *testing.T) {
+	uncomment := func(file string) string {
+		var lines []string
+		for line := range strings.Lines(read(t, file)) {
+			if rest, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(rest, " ") {
+				line = rest
+			}
+			lines = append(lines, line)
+		}
+		return strings.Join(lines, "")
+	}
+	for _, list := range []string{"etc/whitelist/example.conf", "etc/blacklist/example.conf"} {
+		if entries, errs := conf.ParseList(list, []byte(uncomment(list))); len(entries) != 3 || len(errs) > 0 {
+			t.Errorf("%s: %d entries, errors %v", list, len(entries), errs)
+		}
+	}
+	dir := t.TempDir()
+	write(t, dir+"/mef.conf", "[global]\nrules_dir="+dir+"/rules.d\n")
+	write(t, dir+"/rules.d/sshd.conf", uncomment("etc/rules.d/sshd.conf"))
+	cfg, err := conf.Loader{Shipped: filter.Shipped(), Writable: func(string) bool { return true }}.Load(dir + "/mef.conf")
+	if err != nil || len(cfg.Notices) > 0 {
+		t.Errorf("error %v, notices %v", err, cfg.Notices)
+	}
+}
