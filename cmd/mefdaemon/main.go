@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -56,6 +57,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	logLevel := new(slog.LevelVar)
 	logLevel.Set(cfg.LogLevel)
+	// Garbage is a larger share of memory than of time here.
+	debug.SetGCPercent(50)
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: logLevel}))
 	for _, n := range cfg.Notices {
 		log.Warn("configuration", "at", n.Pos.String(), "note", n.Text)

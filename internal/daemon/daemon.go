@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -139,6 +140,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { d.dropGone(ctx); return nil })
 	g.Go(func() error { return d.prove(ctx) })
+	g.Go(func() error { return d.tidy(ctx, debug.FreeOSMemory) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
 	g.Go(func() error { return d.notify(ctx) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", socket)

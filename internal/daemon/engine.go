@@ -45,6 +45,7 @@ type engine struct {
 	saver     *store.Saver
 	positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
 	unsaved   unsaved
+	grown     chan struct{} // a save was large
 }
 
 // A view is what one source's lines are matched against.
@@ -83,6 +84,7 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 		rules:     make(map[string]*ruleCount),
 		positions: make(map[string]string),
 		unsaved:   unsaved{read: make(map[string]string)},
+		grown:     make(chan struct{}, 1),
 	}
 	e.book = newBook(e.records)
 	e.observe.Store(cfg.Observe)
@@ -152,7 +154,7 @@ func (e *engine) batch(ctx context.Context, b *event.Batch) error {
 	v.lost += uint64(b.Lost)
 	if b.Resume != "" {
 		e.unsaved.read[b.Source] = b.Resume
-		e.changed()
+		e.changed(saveLater)
 		first := e.positions[b.Source] == ""
 		e.positions[b.Source] = b.Resume
 		if first {
@@ -205,6 +207,7 @@ func (e *engine) event(ctx context.Context, from origin, source string, ev *even
 	}
 	l.remember(ev)
 	tally := e.tracker.Observe(ev)
+	e.changed(saveSoon)
 	e.count(ev, &tally)
 	e.records.add(eventRecord(ev, &tally))
 	return e.act(ctx, ev, decide.Decide(&tally, e.limits, e.facts, ev.Time))
@@ -222,7 +225,6 @@ func (e *engine) act(ctx context.Context, ev *event.Event, d decide.Decision) er
 		// Saved together with the position behind the deciding line, so that a crash before the kernel has it is made good
 		// when the daemon starts again.
 		e.unsaved.bans = append(e.unsaved.bans, d.Ban)
-		e.changed()
 		return e.enforcer.Ban(ctx, d.Ban)
 	case decide.Observe, decide.Detect:
 		e.tracker.Detected(d.Ban)

@@ -10,9 +10,13 @@ import (
 	"mef/internal/store"
 )
 
-// saveEvery is how often the state is saved while something changes. What a crash loses is read again from the saved read
-// positions, because these, the tallies and the bans made of what was read are saved in one transaction.
-const saveEvery = time.Second
+// State is saved so long after something has changed: soon if it is a tally or a ban, later if only read positions moved,
+// because lines that said nothing may be read again. What a crash loses is read again from the saved positions: these, the
+// tallies and the bans made of what was read are saved in one transaction.
+const (
+	saveSoon  = time.Second
+	saveLater = 10 * time.Second
+)
 
 // flushTimeout is how long an operator's command waits for the disk.
 const flushTimeout = 2 * time.Second
@@ -27,19 +31,20 @@ type unsaved struct {
 	read   map[string]string // Batch.Resume by Batch.Source
 	timer  *time.Timer       // running while there is something to save
 	due    <-chan time.Time  // the timer's channel; nil while there is nothing to save
+	within time.Duration     // what the timer was set to
 }
 
-// changed has the state saved soon.
-func (e *engine) changed() {
-	if e.unsaved.due != nil {
+// changed has the state saved within a time.
+func (e *engine) changed(within time.Duration) {
+	if e.unsaved.due != nil && e.unsaved.within <= within {
 		return
 	}
 	if e.unsaved.timer == nil {
-		e.unsaved.timer = time.NewTimer(saveEvery)
+		e.unsaved.timer = time.NewTimer(within)
 	} else {
-		e.unsaved.timer.Reset(saveEvery)
+		e.unsaved.timer.Reset(within)
 	}
-	e.unsaved.due = e.unsaved.timer.C
+	e.unsaved.due, e.unsaved.within = e.unsaved.timer.C, within
 }
 
 // save hands over everything that has changed, as of one moment between two batches.
@@ -50,6 +55,44 @@ func (e *engine) save() {
 	}
 	e.unsaved = unsaved{timer: e.unsaved.timer, read: make(map[string]string)}
 	e.saver.Save(u)
+	if len(u.Records)+len(u.Bans) > manyChanges {
+		select {
+		case e.grown <- struct{}{}:
+		default: // it knows
+		}
+	}
+}
+
+// A burst of attackers leaves memory behind that Go's collector would keep for the next one: many times what the daemon needs
+// otherwise. It is given back once the burst is over, or, if it goes on, now and then.
+const (
+	manyChanges = 1000             // in one save, that make a burst
+	calm        = 3 * time.Second  // without a burst before memory is given back
+	stormy      = 30 * time.Second // of burst after which it is given back all the same
+)
+
+// tidy gives memory back after bursts, until ctx is done.
+func (e *engine) tidy(ctx context.Context, giveBack func()) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.grown:
+		}
+		limit := time.After(stormy)
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-e.grown:
+			case <-time.After(calm):
+				waiting = false
+			case <-limit:
+				waiting = false
+			}
+		}
+		giveBack()
+	}
 }
 
 // flush waits until what was saved is on disk, so that an operator's word outlives a crash right after it. A disk that does
@@ -91,7 +134,7 @@ func (d *daemon) restore(st *store.Store, now time.Time) error {
 		}
 	}
 	if len(d.unsaved.bans)+len(gone) > 0 {
-		d.changed()
+		d.changed(saveSoon)
 	}
 	return nil
 }

@@ -1,0 +1,45 @@
+package daemon
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &engine{grown: make(chan struct{}, 1)}
+		ctx, stop := context.WithCancel(t.Context())
+		var given []time.Duration
+		start := time.Now()
+		done := make(chan error)
+		go func() { done <- e.tidy(ctx, func() { given = append(given, time.Since(start)) }) }()
+		for range 50 { // a burst of 50 s
+			e.grown <- struct{}{}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Minute)
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if len(given) != 2 || given[0] != stormy || given[1] < 50*time.Second || given[1] > 60*time.Second {
+			t.Errorf("memory was given back after %v, want once during the burst and once after it", given)
+		}
+	})
+}
+
+func TestStateIsSavedSoonerForTalliesThanForPositions(t *testing.T) {
+	e := &engine{unsaved: unsaved{read: make(map[string]string)}}
+	for _, step := range []struct{ change, want time.Duration }{
+		{saveLater, saveLater},
+		{saveSoon, saveSoon},
+		{saveLater, saveSoon}, // never put off
+	} {
+		e.changed(step.change)
+		if e.unsaved.within != step.want {
+			t.Errorf("after a change to be saved within %v: saved within %v, want %v", step.change, e.unsaved.within, step.want)
+		}
+	}
+}
