@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -50,12 +51,17 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 		return 0
 	case errors.As(err, &status):
 		if status.err != nil {
-			fmt.Fprintf(errOut, "mefctl: %v\n", status.err)
+			complain(errOut, status.err)
 		}
 		return status.code
 	}
-	fmt.Fprintf(errOut, "mefctl: %v\n", err)
+	complain(errOut, err)
 	return 1
+}
+
+// complain prints an error, every line of it as ours.
+func complain(w io.Writer, err error) {
+	fmt.Fprintf(w, "mefctl: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nmefctl: "))
 }
 
 // An exitStatus is an error that chooses the exit status; without err everything has been said already.
@@ -96,7 +102,7 @@ func newRoot() *cobra.Command {
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
 	root.AddCommand(
 		newStatus(g), newBans(g), newWhy(g), newEvents(g), newOff(g), newConfig(g), newMatch(g),
-		newReplay(g), newSelftest(g),
+		newReload(g), newReplay(g), newSelftest(g),
 	)
 	return root
 }

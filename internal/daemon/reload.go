@@ -79,6 +79,8 @@ func placeOf(cfg *conf.Config, key string) conf.Pos {
 // reload reads the configuration again and puts it in force: whole, or not at all if anything in it is wrong. It runs on the
 // keeper's goroutine.
 func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, error) {
+	d.notified(d.manager.Reloading())
+	defer func() { d.notified(d.manager.Ready(d.inBrief())) }()
 	next, err := d.prepare()
 	if err != nil {
 		d.log.Error("the configuration is not reloaded, the one before stays in force", "by", author, "err", err)

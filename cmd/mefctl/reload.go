@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/control"
+)
+
+func newReload(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Have the daemon read its configuration again",
+		Long: "reload has the daemon read mef.conf and all files it names again. With a mistake in them the configuration before\n" +
+			"stays in force, every mistake is named, and the exit status is 1. What was counted, and the bans, stay in any case.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			r, err := client.Reload(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return g.print(cmd, r, func(w io.Writer) { showReloaded(w, cmd.ErrOrStderr(), r) })
+		},
+	}
+}
+
+func showReloaded(w, errOut io.Writer, r control.Reloaded) {
+	for _, m := range r.Mistakes {
+		fmt.Fprintf(errOut, "mefctl: %s\n", m)
+	}
+	for _, n := range r.Notices {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+	fmt.Fprintf(w, "%s is in force; %d rules are enabled, mode=%s.\n", r.Config, r.Rules, r.Mode)
+}

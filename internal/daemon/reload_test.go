@@ -1,0 +1,359 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/enforce"
+	"mef/internal/enforce/enforcetest"
+	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/store"
+)
+
+// patience is how long a test waits for what should happen.
+const patience = 20 * time.Second
+
+// A house is a daemon over a packet filter in memory, with everything it reads in one directory.
+type house struct {
+	*testing.T
+	*daemon
+	dir    string
+	kernel *enforcetest.Fake
+}
+
+// settle starts a daemon that has no shipped rule. Of the text of its mef.conf and its files, HERE is the directory.
+func settle(t *testing.T, settings string, files map[string]string) *house {
+	t.Helper()
+	h := &house{T: t, dir: t.TempDir(), kernel: new(enforcetest.Fake)}
+	for _, sub := range []string{"rules", "allow", "deny", "state", "log"} {
+		if err := os.Mkdir(filepath.Join(h.dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shipped, err := conf.ShippedRules(filter.Shipped())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range shipped {
+		h.write("rules/"+r.Name+".conf", "[rule]\nenabled=false\n")
+	}
+	for name, text := range files {
+		h.write(name, text)
+	}
+	h.configure(settings)
+	h.start()
+	return h
+}
+
+// write replaces a file at once, as an editor does.
+func (h *house) write(name, text string) {
+	h.Helper()
+	path := filepath.Join(h.dir, name)
+	text = strings.ReplaceAll(text, "HERE", h.dir)
+	if err := errors.Join(os.WriteFile(path+"~", []byte(text), 0o600), os.Rename(path+"~", path)); err != nil {
+		h.Fatal(err)
+	}
+}
+
+func (h *house) configure(settings string) {
+	h.write("mef.conf", "[global]\nrules_dir=HERE/rules\nwhitelist_dir=HERE/allow\nblacklist_dir=HERE/deny\ncache_dir=HERE/state\n"+
+		"control_socket=HERE/sock\n"+settings)
+}
+
+// start runs the daemon until the test ends.
+func (h *house) start() {
+	h.Helper()
+	cfg, err := conf.Load(filepath.Join(h.dir, "mef.conf"), filter.Shipped())
+	if err != nil {
+		h.Fatal(err)
+	}
+	e, err := newEngine(cfg, host.Facts{}, quiet())
+	if err != nil {
+		h.Fatal(err)
+	}
+	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.reachable(), OnResult: e.book.settle})
+	st, err := store.Open(e.storePath(), store.Options{})
+	if err != nil {
+		h.Fatal(err)
+	}
+	e.saver = store.NewSaver(st, quiet())
+	h.daemon = newDaemon(e, Options{})
+	if err := h.restore(st, time.Now()); err != nil {
+		h.Fatal(err)
+	}
+	h.choose(nil, exists)
+	h.sources = newSources(e, wanted(e.lives), nil)
+	ctx, stop := context.WithCancel(context.Background())
+	g, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run} {
+		g.Go(func() error { return run(ctx) })
+	}
+	h.Cleanup(func() {
+		stop()
+		if err := g.Wait(); err != nil {
+			h.Errorf("the daemon ended: %v", err)
+		}
+	})
+}
+
+// await polls until ok, and fails the test if that takes too long.
+func (h *house) await(what string, ok func() bool) {
+	h.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			h.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// everything returns a channel with every record from now on; it must be read before it is full.
+func (h *house) everything() <-chan control.Record {
+	all := &reader{queue: make(chan control.Record, 1<<19)}
+	h.records.mu.Lock()
+	defer h.records.mu.Unlock()
+	h.records.readers[all] = struct{}{}
+	return all.queue
+}
+
+const counterRule = "[rule]\nprograms=counter\nsource=file\nfiles=%s\nmaxretry=%d\nfailregex=^refused user (?P<user>[0-9]+) from <HOST>$\n"
+
+// A scribe writes lines, each with a number of its own, to two files, of which one is rotated now and then.
+type scribe struct {
+	dir   string
+	files [2]*os.File
+	lines int
+}
+
+func (s *scribe) open(i int) (err error) {
+	if s.files[i] != nil {
+		s.files[i].Close()
+	}
+	s.files[i], err = os.OpenFile(filepath.Join(s.dir, string("ab"[i])+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return err
+}
+
+// write appends n lines to one of the files.
+func (s *scribe) write(i, n int) error {
+	var text []byte
+	for range n {
+		s.lines++
+		text = fmt.Appendf(text, "%s h counter[1]: refused user %d from 203.0.113.%d\n", time.Now().Format(time.Stamp), s.lines, s.lines%200)
+	}
+	_, err := s.files[i].Write(text)
+	return err
+}
+
+// rotate renames the first file and begins another.
+func (s *scribe) rotate() error {
+	path := filepath.Join(s.dir, "a.log")
+	return errors.Join(os.Rename(path, path+".1"), s.open(0))
+}
+
+// maxLag is how many lines the daemon may lag behind on a slow machine, before the scribe waits for it.
+const maxLag = 20_000
+
+// scribble writes 20,000 lines a second until ctx is done; read tells how many the daemon has read.
+func (s *scribe) scribble(ctx context.Context, read *atomic.Int64) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for turn := 0; ; turn++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if s.lines-int(read.Load()) > maxLag {
+			continue
+		}
+		if err := errors.Join(s.write(0, 100), s.write(1, 100)); err != nil {
+			return err
+		}
+		if turn%50 == 49 {
+			if err := s.rotate(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// TestReloadLosesNoLine reloads fifty times, each time with other rules, other limits and other files to follow, while 20,000
+// lines a second are written to files that are rotated meanwhile, and while batches wait for the engine. Every line is counted
+// once.
+func TestReloadLosesNoLine(t *testing.T) {
+	h := settle(t, "mode=observe\n", map[string]string{"log/a.log": "", "log/b.log": "",
+		"rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log,HERE/log/b.log", 5)})
+	h.await("both files are followed", func() bool { return h.active() == 2 })
+	records := h.everything()
+	s := &scribe{dir: h.dir + "/log"}
+	if err := errors.Join(s.open(0), s.open(1)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	written := make(chan error)
+	var read atomic.Int64
+	go func() { written <- s.scribble(ctx, &read) }()
+	var counts []int // by number of the line
+	count := func(rec control.Record) {
+		if rec.Event != "failure" {
+			return
+		}
+		n, _ := strconv.Atoi(rec.User)
+		counts = append(counts, make([]int, max(0, n+1-len(counts)))...)
+		counts[n]++
+		read.Add(1)
+	}
+	for i := range 50 {
+		globs := []string{"HERE/log/a.log,HERE/log/b.log", "HERE/log/[ab].log"}[i%2]
+		h.write("rules/counter.conf", fmt.Sprintf(counterRule, globs, 3+i))
+		busy := make(chan error)
+		go func() { busy <- h.do(t.Context(), func() { time.Sleep(30 * time.Millisecond) }) }()
+		if _, err := h.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-busy; err != nil {
+			t.Fatal(err)
+		}
+		for range len(records) {
+			count(<-records)
+		}
+	}
+	stop()
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	for end := time.After(patience); read.Load() < int64(s.lines); {
+		select {
+		case rec := <-records:
+			count(rec)
+		case <-end:
+			t.Fatalf("%d of %d lines were counted; the first that was not: %d", read.Load(), s.lines, 1+slices.Index(counts[1:], 0))
+		}
+	}
+	t.Logf("%d lines", s.lines)
+	for n, times := range counts[1:] {
+		if times != 1 {
+			t.Fatalf("line %d of %d was counted %d times", n+1, s.lines, times)
+		}
+	}
+}
+
+// active returns how many sources are being read.
+func (h *house) active() int {
+	n := 0
+	for _, src := range h.status().Sources {
+		if src.State == "active" {
+			n++
+		}
+	}
+	return n
+}
+
+func (h *house) status() control.Status {
+	h.Helper()
+	s, err := h.Status(h.Context())
+	if err != nil {
+		h.Fatal(err)
+	}
+	return s
+}
+
+// TestReloadKeepsWhatWasCounted: attempts before a reload count with those after it, under the limit that holds then.
+func TestReloadKeepsWhatWasCounted(t *testing.T) {
+	h := settle(t, "", map[string]string{"log/a.log": "",
+		"rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log", 9)})
+	h.await("the file is followed", func() bool { return h.active() == 1 })
+	attempts := func(n int) {
+		f, err := os.OpenFile(h.dir+"/log/a.log", os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for i := range n {
+			fmt.Fprintf(f, "%s h counter[1]: refused user %d from 203.0.113.7\n", time.Now().Format(time.Stamp), i)
+		}
+	}
+	failures := func() uint64 { return h.status().Rules[0].Failures }
+	attempts(3)
+	h.await("three attempts are counted", func() bool { return failures() == 3 })
+	h.write("rules/counter.conf", fmt.Sprintf(counterRule, "HERE/log/a.log", 4))
+	h.write("rules/another.conf", fmt.Sprintf(counterRule, "HERE/log/none.log", 2))
+	r, err := h.Reload(t.Context(), "alice")
+	if err != nil || r.Rules != 2 || r.Mode != "enforce" {
+		t.Fatalf("reload: %+v, %v", r, err)
+	}
+	attempts(1)
+	h.await("the fourth attempt makes a ban", func() bool {
+		bans, err := h.Bans(t.Context())
+		return err == nil && len(bans) == 1 && bans[0].Prefix == "203.0.113.7" && bans[0].Kernel
+	})
+	h.write("rules/counter.conf", "[rule]\nenabled=false\nprograms=counter\nfailregex=^x <HOST>$\n")
+	if _, err := h.Reload(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if bans, err := h.Bans(t.Context()); err != nil || len(bans) != 1 || bans[0].Rule != "counter" {
+		t.Errorf("bans after the rule went: %v, %v; want the one it made", bans, err)
+	}
+}
+
+// TestBadReloadChangesNothing: the error is what config check prints, and the configuration before stays in force.
+func TestBadReloadChangesNothing(t *testing.T) {
+	h := settle(t, "", map[string]string{"rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log", 9)})
+	before := h.status()
+	h.configure("mdoe=observe\n")
+	h.write("rules/other.conf", "[rule]\nprograms=other\nfailregex=^(?=x)bad <HOST>$\n")
+	_, err := h.Reload(t.Context(), "alice")
+	refused := new(control.Error)
+	if !errors.As(err, &refused) {
+		t.Fatalf("Reload = %v, want a refusal", err)
+	}
+	_, check := conf.Load(h.path, filter.Shipped())
+	if check == nil || refused.Message != check.Error() {
+		t.Errorf("the error is\n%s\nwant\n%v", refused.Message, check)
+	}
+	if after := h.status(); after.Mode != before.Mode || len(after.Rules) != len(before.Rules) {
+		t.Errorf("mode %s and %d rules are in force, want %s and %d", after.Mode, len(after.Rules), before.Mode, len(before.Rules))
+	}
+}
+
+// TestReloadSwitches goes from one mode to the other, and cannot take the socket along.
+func TestReloadSwitches(t *testing.T) {
+	h := settle(t, "", nil)
+	h.configure("mode=observe\nban_log_enabled=true\nban_log_path=HERE/events.json\n")
+	text, err := os.ReadFile(h.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write("mef.conf", strings.Replace(string(text), h.dir+"/sock", h.dir+"/sock2", 1))
+	r, err := h.Reload(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("%s:6:1: control_socket: %q takes effect when mefdaemon is started again; until then it is %q",
+		h.path, h.dir+"/sock2", h.dir+"/sock")
+	if len(r.Notices) != 1 || !strings.HasPrefix(r.Notices[0], h.path+":6:") || !strings.HasSuffix(r.Notices[0], want[strings.Index(want, "control"):]) {
+		t.Errorf("notices %q, want %q", r.Notices, want)
+	}
+	if s := h.status(); s.Mode != "observe" || r.Mode != "observe" {
+		t.Errorf("mode %s, and %s in the answer; want observe", s.Mode, r.Mode)
+	}
+	if _, err := h.Ban(t.Context(), control.BanRequest{Prefix: "203.0.113.7"}); err == nil {
+		t.Error("a ban was taken in observe mode")
+	}
+	if events, err := os.ReadFile(h.dir + "/events.json"); err != nil || !strings.Contains(string(events), `"event":"reload"`) {
+		t.Errorf("event log: %v, %s", err, events)
+	}
+}
