@@ -20,7 +20,7 @@ func (e *engine) newManager() *sdnotify.Manager {
 // notify tells the service manager when the kernel holds the bans, from then on that the engine answers, and at last that ctx
 // is done. A daemon that hangs falls silent, and is started again.
 func (d *daemon) notify(ctx context.Context) error {
-	if _, err := d.enforcer.Held(ctx); err == nil {
+	if err := d.enforcer.Ready(ctx); err == nil {
 		d.notified(d.manager.Ready(d.inBrief()))
 		d.manager.Watch(ctx, func(ctx context.Context) (string, error) {
 			return d.inBrief(), d.do(ctx, func() {})

@@ -27,11 +27,11 @@ type Backend interface {
 	// elements. It is cheap.
 	Check(ctx context.Context) (Check, error)
 
-	// Held reads back what the kernel holds of the keys, or everything if there are none.
+	// Held reads back what the kernel holds of the keys, or everything if there are none. The bans come in any order.
 	Held(ctx context.Context, keys ...ban.Key) (State, error)
 
-	// Watch calls changed whenever somebody else may have changed what is ours, and once as soon as it would notice, until ctx is
-	// done. It blocks; changed must not.
+	// Watch calls changed whenever somebody else may have changed what is ours, until ctx is done; and once as soon as it would
+	// notice, unless it knows that nobody has changed anything since the first Check. It blocks; changed must not.
 	Watch(ctx context.Context, changed func(Notice)) error
 }
 
@@ -117,7 +117,7 @@ type Notice struct {
 type State struct {
 	Allow   prefixset.Set
 	Grace   []Element // with the time left
-	Bans    []Held    // in the order of their keys
+	Bans    []Held    // in the order of their keys if an Enforcer returned them
 	Replies uint64    // packets towards banned addresses that were dropped
 }
 

@@ -187,6 +187,9 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	if err := e.reconcile(ctx, "", true); err != nil {
 		return err
 	}
+	if err := e.reconcile(ctx, "", false); err != nil { // do the numbers agree now?
+		return err
+	}
 	e.report.Ready, e.settled = true, time.Now()
 	e.publish()
 	notices := make(chan Notice, 1)
@@ -397,8 +400,8 @@ func (e *Enforcer) Flush(ctx context.Context) error {
 // Held reads back what the kernel holds of the keys, or everything if there are none. It does not delay bans, unless they come
 // so fast that the kernel cannot be read beside them.
 func (e *Enforcer) Held(ctx context.Context, keys ...ban.Key) (State, error) {
-	if err := e.call(ctx, func(context.Context) error { return nil }); err != nil {
-		return State{}, err // what was asked for before is done now
+	if err := e.Ready(ctx); err != nil {
+		return State{}, err
 	}
 	state, err := e.backend.Held(ctx, keys...)
 	err = e.call(ctx, func(ctx context.Context) error {
@@ -408,7 +411,13 @@ func (e *Enforcer) Held(ctx context.Context, keys ...ban.Key) (State, error) {
 		e.model.count(state)
 		return err
 	})
+	slices.SortFunc(state.Bans, func(a, b Held) int { return a.Key.Compare(b.Key) })
 	return state, err
+}
+
+// Ready waits until the kernel holds what it should, and what was asked for before.
+func (e *Enforcer) Ready(ctx context.Context) error {
+	return e.call(ctx, func(context.Context) error { return nil })
 }
 
 // Repair compares the kernel with what should hold and puts back what is missing, even after repairs were stopped.

@@ -165,25 +165,25 @@ func (m *model) revoke(p netip.Prefix) []Element {
 	return gone
 }
 
-// adopt takes over what the kernel holds beyond the model: bans without a record, and later ends. It returns the bans that
-// must not be there.
+// adopt takes over what the kernel holds beyond the model: bans without a record, later ends, and counters. It returns the bans
+// that must not be there.
 func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
 	for _, h := range s.Bans {
-		// The width of a ban that somebody made by hand is his business; what is never banned is ours.
-		if Refuse(h.Key, true) != nil {
+		until := untilOf(h.Until)
+		e, ok := m.bans[h.Key]
+		switch {
+		case !ok && Refuse(h.Key, true) != nil:
+			// The width of a ban that somebody made by hand is his business; what is never banned is ours.
 			wrong = append(wrong, h.Key)
 			continue
-		}
-		until := untilOf(h.Until)
-		old, ok := m.bans[h.Key]
-		switch {
 		case !ok:
-			m.bans[h.Key] = entry{until: until, unknown: true}
+			e = entry{until: until, unknown: true}
 			m.unknown++
-		case until > old.until+slack:
-			old.until = until
-			m.bans[h.Key] = old
+		case e.until != forever && until > e.until+slack:
+			e.until = until
 		}
+		e.count(traffic{h.Packets, h.Bytes})
+		m.bans[h.Key] = e
 	}
 	for _, g := range s.Grace {
 		if until := now.Add(time.Duration(g.Timeout)); until.After(m.grace[g.Prefix]) {
@@ -224,21 +224,48 @@ func (m *model) missing(s State, now time.Time) Changes {
 			c.Grace = append(c.Grace, Element{Prefix: p, Timeout: TimeoutUntil(until, now)})
 		}
 	}
-	held := make(map[ban.Key]int64, len(s.Bans))
+	expected := 0
 	for _, h := range s.Bans {
-		held[h.Key] = untilOf(h.Until)
-	}
-	for k, e := range m.bans {
-		until, ok := held[k]
-		over := e.until <= now.UnixNano()+slack // what ends this moment is not worth mending
-		if !ok && !over || ok && e.until > until && e.until-until > slack {
-			c.Bans = append(c.Bans, Change{Key: k, Timeout: e.timeout(now)})
+		e, ok := m.bans[h.Key]
+		if !ok {
+			continue
 		}
+		expected++
+		if until := untilOf(h.Until); e.until > until && e.until-until > slack {
+			c.Bans = append(c.Bans, Change{Key: h.Key, Timeout: e.timeout(now)})
+		}
+	}
+	if expected < len(m.bans) {
+		c.Bans = append(c.Bans, m.absent(s, now)...)
 	}
 	return c
 }
 
+// absent returns the changes that put in force what s does not hold.
+func (m *model) absent(s State, now time.Time) (bans []Change) {
+	held := make(map[ban.Key]bool, len(s.Bans))
+	for _, h := range s.Bans {
+		held[h.Key] = true
+	}
+	for k, e := range m.bans {
+		over := e.until <= now.UnixNano()+slack // what ends this moment is not worth mending
+		if !held[k] && !over {
+			bans = append(bans, Change{Key: k, Timeout: e.timeout(now)})
+		}
+	}
+	return bans
+}
+
 func (c Changes) empty() bool { return c.Allow == nil && len(c.Grace) == 0 && len(c.Bans) == 0 }
+
+// count learns what the present element of a ban has counted.
+func (e *entry) count(now traffic) {
+	if now.packets < e.last.packets {
+		e.before.packets += e.last.packets
+		e.before.bytes += e.last.bytes
+	}
+	e.last = now
+}
 
 // count completes the counters of s by what earlier elements had counted, and says which bans are of unknown origin.
 func (m *model) count(s State) {
@@ -249,12 +276,7 @@ func (m *model) count(s State) {
 			h.Unknown = true
 			continue
 		}
-		now := traffic{h.Packets, h.Bytes}
-		if now.packets < e.last.packets {
-			e.before.packets += e.last.packets
-			e.before.bytes += e.last.bytes
-		}
-		e.last = now
+		e.count(traffic{h.Packets, h.Bytes})
 		m.bans[h.Key] = e
 		h.Packets += e.before.packets
 		h.Bytes += e.before.bytes

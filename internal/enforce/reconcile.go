@@ -269,7 +269,6 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	}
 	now := time.Now()
 	wrong := e.model.adopt(state, now)
-	e.model.count(State{Bans: slices.Clone(state.Bans)})
 	damaged, mend := check.Damaged, func() ([]Failure, error) { return e.backend.Rebuild(ctx, e.model.all(now)) }
 	if len(damaged) == 0 {
 		c := e.model.missing(state, now)

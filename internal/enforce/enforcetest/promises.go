@@ -257,12 +257,12 @@ var promises = map[string]promise{
 		want:   "192.0.2.7 for 1h0m0s, unknown origin\n",
 	},
 	"records and kernel are merged by the later end": {
-		before: []string{"192.0.2.7", "192.0.2.8"},
+		before: []string{"192.0.2.7", "192.0.2.8", "192.0.2.11"},
 		restored: func() []ban.Ban {
 			return []ban.Ban{For("192.0.2.7", time.Minute), For("192.0.2.8", 2*time.Hour), For("192.0.2.9", 0), For("192.0.2.10", -time.Minute),
-				For("127.0.0.1", 0)}
+				For("192.0.2.11", 0), For("127.0.0.1", 0)}
 		},
-		want: "192.0.2.7 for 1h0m0s\n192.0.2.8 for 2h0m0s\n192.0.2.9\n",
+		want: "192.0.2.7 for 1h0m0s\n192.0.2.8 for 2h0m0s\n192.0.2.9\n192.0.2.11\n",
 	},
 	"grace, and a ban by hand that ends it": {
 		do: func(t *testing.T, e *enforce.Enforcer) {

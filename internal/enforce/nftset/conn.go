@@ -192,6 +192,12 @@ func (c *conn) dumpOnce(typ int, a attrs, fn func([]byte)) (whole bool, err erro
 	return whole, nil
 }
 
+// generation returns the number of the last transaction in the namespace, whosever it was. It is never 0.
+func (c *conn) generation() (uint32, error) {
+	b, err := c.get(unix.NFT_MSG_GETGEN, nil)
+	return getUint32(find(b, unix.NFTA_GEN_ID)), err
+}
+
 // payload returns the attributes of a message, which follow the four bytes of its nfgenmsg.
 func payload(m netlink.Message) []byte {
 	if len(m.Data) < 4 {

@@ -8,3 +8,6 @@ func (b *Backend) Narrow(n int) {
 	b.conn.close()
 	b.conn.room = n
 }
+
+// Undisturbed is what Watch asks when it begins to listen.
+func (b *Backend) Undisturbed() bool { return b.undisturbed() }

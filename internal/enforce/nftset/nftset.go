@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -37,6 +38,11 @@ type Backend struct {
 	dropLog  conf.DropLog
 	features Features
 	classes  []class // those that have sets and rules, base classes first; nil before the first look at the kernel
+	checked  bool
+
+	// known is the generation of nf_tables up to which the caller knows what happened, 0 if that is not certain: from the first
+	// Check until anything but a Rebuild. Watch compares with it.
+	known atomic.Uint32
 
 	mu       sync.Mutex
 	listener *netlink.Conn // of Watch, nil while it does not run
@@ -125,6 +131,7 @@ func Delete() (deleted bool, err error) {
 
 // Apply implements enforce.Backend.
 func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
+	b.known.Store(0) // a transaction that changes nothing in the end has no generation, so it cannot be counted
 	if err := b.learnClasses(); err != nil {
 		return nil, err
 	}
@@ -306,8 +313,12 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	}
 	if err != nil {
 		b.classes = before
+		return err
 	}
-	return err
+	if known := b.known.Load(); known != 0 {
+		b.known.Store(known + 1)
+	}
+	return nil
 }
 
 // learnClasses finds out which classes have sets in the kernel, if that is not known yet.
@@ -335,6 +346,14 @@ func classesOf(sets map[string]foundSet) []class {
 
 // Check implements enforce.Backend.
 func (b *Backend) Check(context.Context) (enforce.Check, error) {
+	if !b.checked {
+		b.checked = true
+		generation, err := b.conn.generation()
+		if err != nil {
+			return enforce.Check{}, fmt.Errorf("read nf_tables: %w", err)
+		}
+		b.known.Store(generation)
+	}
 	found, err := b.conn.readAll()
 	if err != nil {
 		return enforce.Check{}, fmt.Errorf("read table inet %s: %w", tableName, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -135,9 +136,21 @@ func (c *conn) readCounter(name string) (packets uint64, ok bool, err error) {
 func (c *conn) readElements(set string) ([]foundElement, error) {
 	var found []foundElement
 	err := c.dump(unix.NFT_MSG_GETSETELEM, elementsOf(tableName, set, 0), func() { found = found[:0] }, func(b []byte) {
-		found = appendElements(found, b)
+		found = slices.AppendSeq(found, elements(b))
 	})
 	return found, ignoreAbsent(err)
+}
+
+// appendBans reads all bans of a class. There may be very many, so there is no list of elements in between.
+func (c *conn) appendBans(bans []enforce.Held, cl class) ([]enforce.Held, error) {
+	n := len(bans)
+	err := c.dump(unix.NFT_MSG_GETSETELEM, elementsOf(tableName, cl.set(), 0), func() { bans = bans[:n] }, func(b []byte) {
+		now := time.Now()
+		for e := range elements(b) {
+			bans = append(bans, e.held(cl, now))
+		}
+	})
+	return bans, ignoreAbsent(err)
 }
 
 // readElement reads one element of a set.
@@ -150,11 +163,10 @@ func (c *conn) readElement(table, set string, addr netip.Addr) (e foundElement, 
 	if err != nil {
 		return e, false, ignoreAbsent(err)
 	}
-	found := appendElements(nil, b)
-	if len(found) == 0 {
-		return e, false, nil
+	for e := range elements(b) {
+		return e, true, nil
 	}
-	return found[0], true, nil
+	return e, false, nil
 }
 
 func ignoreAbsent(err error) error {
@@ -164,17 +176,18 @@ func ignoreAbsent(err error) error {
 	return err
 }
 
-// appendElements adds the elements that a message lists, without those that have ended.
-func appendElements(found []foundElement, b []byte) []foundElement {
-	for typ, v := range each(find(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-		if typ != unix.NFTA_LIST_ELEM {
-			continue
-		}
-		if e, ok := parseElement(v); ok {
-			found = append(found, e)
+// elements yields the elements that a message lists, without those that have ended.
+func elements(b []byte) iter.Seq[foundElement] {
+	return func(yield func(foundElement) bool) {
+		for typ, v := range each(find(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			if typ != unix.NFTA_LIST_ELEM {
+				continue
+			}
+			if e, ok := parseElement(v); ok && !yield(e) {
+				return
+			}
 		}
 	}
-	return found
 }
 
 func parseElement(b []byte) (e foundElement, ok bool) {
@@ -264,19 +277,10 @@ func (c *conn) held(keys []ban.Key) (enforce.State, error) {
 	if s.Grace, err = c.readGrace(); err != nil {
 		return s, err
 	}
-	for name := range sets {
-		cl, ok := parseClass(name)
-		if !ok {
-			continue
-		}
-		es, err := c.readElements(name)
-		if err != nil {
+	s.Bans = make([]enforce.Held, 0, max(0, table{sets: sets}.bans()))
+	for _, cl := range classesOf(sets) {
+		if s.Bans, err = c.appendBans(s.Bans, cl); err != nil {
 			return s, err
-		}
-		now := time.Now()
-		s.Bans = slices.Grow(s.Bans, len(es))
-		for _, e := range es {
-			s.Bans = append(s.Bans, e.held(cl, now))
 		}
 	}
 	if len(keys) > 0 {
@@ -286,7 +290,6 @@ func (c *conn) held(keys []ban.Key) (enforce.State, error) {
 		}
 		s.Bans = slices.DeleteFunc(s.Bans, func(h enforce.Held) bool { return !wanted[h.Key] })
 	}
-	sortHeld(s.Bans)
 	return s, nil
 }
 
@@ -301,7 +304,6 @@ func (c *conn) lookUp(keys []ban.Key) (s enforce.State, err error) {
 			s.Bans = append(s.Bans, e.held(cl, time.Now()))
 		}
 	}
-	sortHeld(s.Bans)
 	return s, nil
 }
 
@@ -365,8 +367,4 @@ func boolInt(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-func sortHeld(bans []enforce.Held) {
-	slices.SortFunc(bans, func(a, b enforce.Held) int { return ban.Key.Compare(a.Key, b.Key) })
 }

@@ -127,6 +127,46 @@ func listening(ns *netnstest.NS, t testing.TB) error {
 	return fmt.Errorf("nobody listens to group 7")
 }
 
+// TestNothingIsMissedBeforeTheWatch changes the table, or not, after a start has made it whole and before it is watched.
+func TestNothingIsMissedBeforeTheWatch(t *testing.T) {
+	for name, tt := range map[string]struct {
+		rebuild bool
+		change  string
+		want    bool
+	}{
+		"nobody, over a table that fits":   {want: true},
+		"nobody, over a new table":         {rebuild: true, want: true},
+		"somebody, over a table that fits": {change: "flush set inet mefdaemon ban4_32"},
+		"somebody, over a new table":       {rebuild: true, change: "flush set inet mefdaemon ban4_32"},
+		"somebody in another table":        {change: "add table ip other"}, // to be on the safe side
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := netnstest.New(t)
+			if _, err := open(t, ns).Rebuild(t.Context(), changes(0, 10)); err != nil {
+				t.Fatal(err)
+			}
+			b := open(t, ns)
+			if _, err := b.Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if tt.rebuild {
+				if _, err := b.Rebuild(t.Context(), changes(0, 20)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.change != "" {
+				ns.Run(t, "", "nft", tt.change)
+			}
+			if got := b.Undisturbed(); got != tt.want {
+				t.Errorf("undisturbed: %v, want %v", got, tt.want)
+			}
+			if b.Undisturbed() {
+				t.Error("it was said twice: somebody who listens again must look again")
+			}
+		})
+	}
+}
+
 func TestFlushRulesetHealsWithinASecond(t *testing.T) {
 	w := newWorld(t)
 	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8:a::/64", 0))

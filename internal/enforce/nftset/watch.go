@@ -19,7 +19,7 @@ const (
 	attrGenProcName = 3 // NFTA_GEN_PROC_NAME
 )
 
-// Watch implements enforce.Backend. It calls changed once when it begins to listen, for what happened before.
+// Watch implements enforce.Backend.
 func (b *Backend) Watch(ctx context.Context, changed func(enforce.Notice)) error {
 	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: b.conn.netns})
 	if err != nil {
@@ -35,12 +35,26 @@ func (b *Backend) Watch(ctx context.Context, changed func(enforce.Notice)) error
 	if err := nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return explain(fmt.Errorf("watch nf_tables: %w", err))
 	}
-	changed(enforce.Notice{})
+	if !b.undisturbed() {
+		changed(enforce.Notice{})
+	}
 	err = b.receive(nl, changed)
 	if ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("watch nf_tables: %w", err)
+}
+
+// undisturbed reports whether nobody changed anything since the first Check. Reading everything again would take long, and the
+// start of a daemon is when the time counts. It is asked once we listen: what is not counted yet will be heard of.
+func (b *Backend) undisturbed() bool {
+	known := b.known.Swap(0)
+	if known == 0 {
+		return false
+	}
+	var now uint32
+	err := b.finder.do(func(c *conn) (err error) { now, err = c.generation(); return err })
+	return err == nil && now == known
 }
 
 // receive passes on what others did to our table, until the connection is closed.
