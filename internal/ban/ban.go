@@ -188,7 +188,7 @@ func (p Ports) Ranges() []PortRange {
 
 // Covers reports whether p includes every port of q.
 func (p Ports) Covers(q Ports) bool {
-	if p == "" {
+	if p == "" || p == q {
 		return true
 	}
 	if q == "" {

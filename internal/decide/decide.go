@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"mef/internal/ban"
@@ -39,8 +40,8 @@ const (
 // A Decision is what Decide makes of a tally.
 type Decision struct {
 	Verdict Verdict
-	Ban     ban.Ban // the ban, or the one it would be
-	Reason  string  // Ban.Reason; for Refused, what was reached and why nothing follows
+	Ban     ban.Ban // the ban, or the one it would be; for Covered and Repeat without ID, reason and evidence
+	Reason  string  // Ban.Reason; for Refused, what was reached and why nothing follows; empty for Covered and Repeat
 }
 
 // shortBan is the longest ban of a source that may be forged, and of one that people share: an error then costs little.
@@ -59,10 +60,19 @@ var servicePorts = map[string]ban.Ports{
 const mailPorts = "25,110,143,465,587,993,995,4190"
 
 // Decide decides about the tally's event, at the time now.
+//
+// Most events past a limit come from sources that are banned already, their lines still under way or their log read late. So
+// the verdict is worked out first, without allocating, and the texts are written only where somebody will read them.
 func Decide(t *event.Tally, cfg Config, facts Facts, now time.Time) Decision {
 	var first Decision
-	for i, c := range causes(t) {
-		d := (&question{t, cfg, facts, now, c}).decide()
+	var room [4]cause
+	all := causes(room[:0], t)
+	if len(all) == 0 {
+		return first
+	}
+	never := facts.Never(t.Event.Addr)
+	for i, c := range all {
+		d := decide(question{t, cfg, c, now}, &facts, never)
 		if d.Verdict != Covered {
 			return d
 		}
@@ -79,17 +89,13 @@ type cause struct {
 	class ban.Class
 }
 
-// causes returns the limits that the tally reaches, the one whose ban does most first.
-func causes(t *event.Tally) []cause {
+// causes appends the limits that the tally reaches to out, the one whose ban does most first.
+func causes(out []cause, t *event.Tally) []cause {
 	if t.Rule == nil || t.Event.Kind == event.Success {
-		return nil
+		return out
 	}
 	rule := t.RuleReached()
 	score := t.ScoreReached() && t.Rule.Action != conf.ActionDetect
-	if !rule && !score {
-		return nil
-	}
-	var out []cause
 	if rule && t.Attempts >= event.Whole(t.Limit) {
 		out = append(out, cause{false, ban.Verified})
 	}
@@ -108,53 +114,96 @@ func causes(t *event.Tally) []cause {
 	return out
 }
 
-// A question is a cause with all that the answer depends on.
+// A question is a cause with all that the answer depends on, facts about the host excepted.
 type question struct {
 	t     *event.Tally
 	cfg   Config
-	facts Facts
-	now   time.Time
 	cause cause
+	now   time.Time
 }
 
-func (q *question) decide() Decision {
-	addr := q.t.Event.Addr
-	prefix, widthReason := q.width()
-	ports, portsReason, some := q.ports()
-	until, count, timeReason := q.until()
-	b := ban.Ban{
-		Key:      ban.Key{Prefix: prefix, Ports: ports, Class: q.cause.class},
-		Start:    q.now,
-		Until:    until,
-		Rule:     q.t.Rule.Name,
-		Service:  q.t.Event.Service,
-		Count:    count,
-		Reason:   join(q.reached(), widthReason, portsReason, timeReason),
-		Evidence: q.evidence(),
+// An answer is what a question comes to: a ban without its texts, and what they are written from.
+type answer struct {
+	ban   ban.Ban
+	never string // why the address is never banned
+
+	alone string      // who else is in the source's network, so that the address alone is banned
+	wide  event.Wider // the network banned in place of the source's
+
+	asked    ban.Ports // the ports to ban, before
+	session  bool      // those of SSH were left out, for an administrator's session
+	portless bool      // and none was left
+
+	length time.Duration // of a ban of an ordinary source
+	factor int           // of that, times the first one's
+	capped bool          // and that would have been longer
+}
+
+func decide(q question, facts *Facts, never string) Decision {
+	a := q.answer(facts)
+	a.never = never
+	verdict := Refused
+	if a.never == "" && !a.portless {
+		verdict = q.verdict(&a.ban)
 	}
+	if verdict == Covered || verdict == Repeat {
+		return Decision{Verdict: verdict, Ban: a.ban}
+	}
+	tally := *q.t // texts are written from this copy, so that the caller's need not be on the heap
+	q.t = &tally
+	return Decision{verdict, q.write(&a), q.reason(&a)}
+}
+
+// answer works out what the ban would be.
+func (q *question) answer(facts *Facts) (a answer) {
+	a.ban.Prefix = q.width(&a, facts)
+	a.ban.Ports = q.ports(&a, facts)
+	a.ban.Class = q.cause.class
+	a.ban.Start = q.now
+	a.ban.Until, a.ban.Count = q.until(&a)
+	a.ban.Rule = q.t.Rule.Name
 	if q.cause.score {
-		b.Rule = ban.ByScore
+		a.ban.Rule = ban.ByScore
 	}
-	b.ID = id(b.Rule, prefix, q.t.Event)
-	if why := q.facts.Never(addr); why != "" {
-		return Decision{Refused, b, join(q.reached(), fmt.Sprintf("%s is never banned: %s", addr, why))}
-	}
-	if !some {
-		return Decision{Refused, b, join(q.reached(), portsReason)}
-	}
-	return Decision{q.verdict(&b), b, b.Reason}
+	a.ban.Service = q.t.Event.Service
+	return a
 }
 
-// id names a ban after the line that decided it, so that the same line read twice is the same ban.
-func id(rule string, p netip.Prefix, ev *event.Event) string {
-	if ev.Position.Stream == "" { // not a line: the moment names it
-		return fmt.Sprintf("%s %s %d", rule, p, ev.Time.UnixNano())
+// write returns the ban with its texts.
+func (q *question) write(a *answer) ban.Ban {
+	b := a.ban
+	b.ID = string(appendID(nil, &b, q.t.Event))
+	b.Reason = join(q.reached(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
+	b.Evidence = q.evidence()
+	return b
+}
+
+// reason returns what is said of the decision as a whole.
+func (q *question) reason(a *answer) string {
+	switch {
+	case a.never != "":
+		return join(q.reached(), fmt.Sprintf("%s is never banned: %s", q.t.Event.Addr, a.never))
+	case a.portless:
+		return join(q.reached(), q.portsWords(a))
 	}
-	return fmt.Sprintf("%s %s %s:%d", rule, p, ev.Position.Stream, ev.Position.Offset)
+	return join(q.reached(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
+}
+
+// appendID appends the name of a ban to buf: it is called after the line that decided it, so that the same line read twice is
+// the same ban.
+func appendID(buf []byte, b *ban.Ban, ev *event.Event) []byte {
+	buf = append(append(buf, b.Rule...), ' ')
+	buf = append(b.Prefix.AppendTo(buf), ' ')
+	if ev.Position.Stream == "" { // not a line: the moment names it
+		return strconv.AppendInt(buf, ev.Time.UnixNano(), 10)
+	}
+	buf = append(append(buf, ev.Position.Stream...), ':')
+	return strconv.AppendUint(buf, ev.Position.Offset, 10)
 }
 
 func (q *question) verdict(b *ban.Ban) Verdict {
-	h := event.Hash(b.ID)
+	var room [256]byte
+	h := event.Hash(appendID(room[:0], b, q.t.Event))
 	switch {
 	case slices.ContainsFunc(q.t.History, func(p event.Past) bool { return p.ID == h }),
 		slices.ContainsFunc(q.t.InForce, func(f event.Held) bool { return f.ID == h }):
@@ -186,29 +235,29 @@ func covers(f event.Held, b *ban.Ban) bool {
 
 // width chooses what to ban: the source, networks around it when enough of them is banned, or the one address where more
 // would hit somebody who must not be.
-func (q *question) width() (netip.Prefix, string) {
+func (q *question) width(a *answer, facts *Facts) netip.Prefix {
 	addr, source := q.t.Event.Addr, q.t.Source
 	if source.IsSingleIP() {
-		return source, ""
+		return source
 	}
-	if why := q.bystander(source, q.t.KnownInside); why != "" {
-		return netip.PrefixFrom(addr, addr.BitLen()), fmt.Sprintf("this address alone, for %s contains %s", source, why)
+	if a.alone = bystander(facts, source, q.t.KnownInside); a.alone != "" {
+		return netip.PrefixFrom(addr, addr.BitLen())
 	}
 	if q.cause.class == ban.Unverified {
-		return source, "" // a forger could choose the neighbours too
+		return source // a forger could choose the neighbours too
 	}
-	chosen, reason := source, ""
+	chosen := source
 	for _, w := range q.t.Wider {
-		if w.Reached() && q.bystander(w.Prefix, w.Known) == "" {
-			chosen, reason = w.Prefix, fmt.Sprintf("all of %s, for %d networks in it are banned", w.Prefix, w.Banned)
+		if w.Reached() && bystander(facts, w.Prefix, w.Known) == "" {
+			chosen, a.wide = w.Prefix, w
 		}
 	}
-	return chosen, reason
+	return chosen
 }
 
 // bystander says who in p must stay reachable, "" if nobody.
-func (q *question) bystander(p netip.Prefix, known int) string {
-	if why := q.facts.inside(p); why != "" {
+func bystander(facts *Facts, p netip.Prefix, known int) string {
+	if why := facts.inside(p); why != "" {
 		return why
 	}
 	if known > 0 {
@@ -217,8 +266,8 @@ func (q *question) bystander(p netip.Prefix, known int) string {
 	return ""
 }
 
-// ports chooses the ports to ban. ok is false if none is left.
-func (q *question) ports() (ports ban.Ports, reason string, ok bool) {
+// ports chooses the ports to ban.
+func (q *question) ports(a *answer, facts *Facts) (ports ban.Ports) {
 	if !q.cause.score {
 		ports = q.t.Rule.Ports
 	}
@@ -227,44 +276,37 @@ func (q *question) ports() (ports ban.Ports, reason string, ok bool) {
 		if ports == "" {
 			ports = servicePorts[q.t.Event.Service]
 		}
-		reason = fmt.Sprintf("%d users have logged in from here: %s", q.t.KnownUsers, portsWords(ports))
 	}
-	if q.facts.Sessions.Contains(q.t.Event.Addr) {
-		if ports, ok = without(ports, q.facts.sshPorts()); !ok {
-			return "", "an administrator's SSH session from there is live", false
-		}
-		reason = join(reason, "not the SSH ports, for an administrator's session from there is live")
+	a.asked = ports
+	if facts.Sessions.Contains(q.t.Event.Addr) {
+		left, some := without(ports, facts.sshPorts())
+		ports, a.session, a.portless = left, true, !some
 	}
-	return ports, reason, true
+	return ports
 }
 
-func portsWords(p ban.Ports) string {
-	if p == "" {
-		return "all ports, for those of the service are not known"
-	}
-	return "ports " + string(p) + " only"
-}
-
-// until says when the ban ends, the how manieth of the source it is, and why.
-func (q *question) until() (end time.Time, count int, reason string) {
-	base := q.cfg.Times.First
-	if !q.cause.score && q.t.Rule.BanTime > 0 {
-		base = q.t.Rule.BanTime
-	}
+// until says when the ban ends, and the how manieth of the source it is.
+func (q *question) until(a *answer) (end time.Time, count int) {
+	base := q.firstLength()
 	count = 1 + q.repeats(q.cfg.Times.History)
 	switch {
 	case q.cause.class == ban.Unverified:
-		d := min(base, shortBan)
-		return q.now.Add(d), 1, "the source may be forged: new connections only, for " + span(d)
+		return q.now.Add(min(base, shortBan)), 1
 	case q.t.Shared:
-		d := min(base, shortBan)
-		return q.now.Add(d), count, "a shared address: for " + span(d)
+		return q.now.Add(min(base, shortBan)), count
 	case q.permanent():
-		e := q.t.Rule.Escalation
-		return time.Time{}, count, fmt.Sprintf("%s ban in %s (limit %d): for good", ordinal(1+q.repeats(e.Window)), span(e.Window), e.Threshold)
+		return time.Time{}, count
 	}
-	d, arithmetic := grow(base, count, q.cfg.Times)
-	return q.now.Add(d), count, fmt.Sprintf("%s ban in %s: %s", ordinal(count), span(q.cfg.Times.History), arithmetic)
+	a.length, a.factor, a.capped = grow(base, count, q.cfg.Times)
+	return q.now.Add(a.length), count
+}
+
+// firstLength returns how long the first ban lasts.
+func (q *question) firstLength() time.Duration {
+	if !q.cause.score && q.t.Rule.BanTime > 0 {
+		return q.t.Rule.BanTime
+	}
+	return q.cfg.Times.First
 }
 
 // permanent reports whether the rule's threshold for a ban without end is reached.
@@ -285,21 +327,22 @@ func (q *question) repeats(within time.Duration) (n int) {
 	return n
 }
 
-// grow returns how long the count-th ban lasts, and the arithmetic: "10m × 16 = 2h40m". A base above the cap stays as it is.
-func grow(base time.Duration, count int, times conf.BanTimes) (time.Duration, string) {
-	limit, factor := max(times.Cap, base), max(1, times.Growth)
-	d, by := base, 1
+// grow returns how long the count-th ban lasts: base by a factor, or the cap, which it reports. A base above the cap stays as
+// it is.
+func grow(base time.Duration, count int, times conf.BanTimes) (d time.Duration, factor int, capped bool) {
+	d, factor = base, 1
+	limit, growth := max(times.Cap, base), max(1, times.Growth)
+	if growth == 1 {
+		return d, factor, false
+	}
 	for range count - 1 {
-		if factor > 1 && d > limit/time.Duration(factor) {
-			return limit, fmt.Sprintf("%s × %d, at most %s", span(base), by*factor, span(limit))
+		factor *= growth
+		if d > limit/time.Duration(growth) {
+			return limit, factor, true
 		}
-		d *= time.Duration(factor)
-		by *= factor
+		d *= time.Duration(growth)
 	}
-	if by == 1 {
-		return d, span(d)
-	}
-	return d, fmt.Sprintf("%s × %d = %s", span(base), by, span(d))
+	return d, factor, false
 }
 
 // evidence returns the lines of the tally, the deciding one last.

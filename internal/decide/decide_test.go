@@ -156,7 +156,8 @@ func TestGrow(t *testing.T) {
 		"no growth":      {time.Hour, 50, conf.BanTimes{Growth: 1, Cap: week}, time.Hour, "1h"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, words := grow(tt.base, tt.count, tt.times)
+			d, factor, capped := grow(tt.base, tt.count, tt.times)
+			words := arithmetic(tt.base, d, factor, capped)
 			if d != tt.want || words != tt.words {
 				t.Errorf("%s, %q; want %s, %q", d, words, tt.want, tt.words)
 			}
@@ -196,19 +197,53 @@ func TestReasonQuotes(t *testing.T) {
 	}
 }
 
+// covered is a tally far past every limit, of a source that a ban in force keeps out already.
+func covered(rule *conf.Rule) event.Tally {
+	source := netip.MustParsePrefix("192.0.2.7/32")
+	return event.Tally{
+		Event: &event.Event{Time: noon, Addr: source.Addr(), Kind: event.Failure, Line: "line",
+			Position: event.Position{Stream: "8:1:1234567 0123456789abcdef", Offset: 1 << 40}},
+		Rule: rule, Source: source, ScoreLimit: 100, Score: 3000,
+		Added: event.Whole(1), Attempts: event.Whole(5), First: noon, Limit: 5,
+		InForce: []event.Held{{Key: ban.Key{Prefix: source}, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
+		History: []event.Past{{Prefix: source, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
+	}
+}
+
+// A log read late has thousands of lines of everyone who is banned by now.
+func TestCoveredCostsNoMemory(t *testing.T) {
+	rule := conf.Rule{Name: "sshd", Service: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
+	again, repeated, none := covered(&rule), covered(&rule), covered(&rule)
+	first := covered(&rule)
+	first.InForce, first.History = nil, nil
+	d := Decide(&first, Config{Times: conf.BanTimes{First: time.Minute}}, Facts{}, noon)
+	repeated.InForce[0].ID = event.Hash(d.Ban.ID)
+	none.Attempts, none.Score = 0, 0
+	facts := Facts{Own: set("198.51.100.1/32"), Allowed: set("203.0.113.0/24"), CDNs: CDNs()}
+	for want, tally := range map[Verdict]*event.Tally{Covered: &again, Repeat: &repeated, None: &none} {
+		var got Decision
+		allocs := testing.AllocsPerRun(10, func() {
+			got = Decide(tally, Config{Times: conf.BanTimes{First: time.Minute}}, facts, noon)
+		})
+		if got.Verdict != want || allocs != 0 {
+			t.Errorf("verdict %q with %v allocations, want %q with none", got.Verdict, allocs, want)
+		}
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	rule := conf.Rule{Name: "sshd", Service: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
-	for name, attempts := range map[string]int{"nothing": 1, "ban": 5} {
+	again, first := covered(&rule), covered(&rule)
+	first.InForce, first.History = nil, nil
+	none := first
+	none.Attempts, none.Score = event.Whole(1), 10
+	for name, tally := range map[string]*event.Tally{"nothing": &none, "ban": &first, "covered": &again} {
 		b.Run(name, func(b *testing.B) {
-			tally := event.Tally{
-				Event: &event.Event{Time: noon, Addr: netip.MustParseAddr("192.0.2.7"), Kind: event.Failure},
-				Rule:  &rule, Source: netip.MustParsePrefix("192.0.2.7/32"), ScoreLimit: 100,
-				Added: event.Whole(1), Attempts: event.Whole(attempts), First: noon, Limit: 5,
-			}
-			cfg, facts := Config{Times: conf.BanTimes{First: time.Minute}}, Facts{Own: set("198.51.100.1/32")}
+			cfg := Config{Times: conf.BanTimes{First: time.Minute}}
+			facts := Facts{Own: set("198.51.100.1/32"), Allowed: set("198.51.100.0/24"), CDNs: CDNs()}
 			b.ReportAllocs()
 			for b.Loop() {
-				Decide(&tally, cfg, facts, noon)
+				Decide(tally, cfg, facts, noon)
 			}
 		})
 	}

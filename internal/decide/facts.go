@@ -38,6 +38,14 @@ var special = []struct {
 	{prefixset.New(netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("::/128")), "unspecified"},
 }
 
+// allSpecial is the union of special.
+var allSpecial = func() (all prefixset.Set) {
+	for _, s := range special {
+		all = all.Union(s.set)
+	}
+	return all
+}()
+
 // Never says why addr is never banned, "" if it may be.
 func (f *Facts) Never(addr netip.Addr) string {
 	p := netip.PrefixFrom(addr, addr.BitLen())
@@ -55,9 +63,11 @@ func (f *Facts) Never(addr netip.Addr) string {
 
 // fixed says what in p is beyond anybody's reach: special and own addresses.
 func (f *Facts) fixed(p netip.Prefix) string {
-	for _, s := range special {
-		if s.set.Overlaps(p) {
-			return s.name + " addresses"
+	if allSpecial.Overlaps(p) {
+		for _, s := range special {
+			if s.set.Overlaps(p) {
+				return s.name + " addresses"
+			}
 		}
 	}
 	if f.Own.Overlaps(p) {

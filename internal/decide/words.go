@@ -57,6 +57,64 @@ func (q *question) scoreReached() string {
 	return s
 }
 
+// widthWords says why another width was banned than the source's.
+func (q *question) widthWords(a *answer) string {
+	switch {
+	case a.alone != "":
+		return fmt.Sprintf("this address alone, for %s contains %s", q.t.Source, a.alone)
+	case a.wide.Banned > 0:
+		return fmt.Sprintf("all of %s, for %d networks in it are banned", a.wide.Prefix, a.wide.Banned)
+	}
+	return ""
+}
+
+// portsWords says why other ports were banned than the rule's, or none.
+func (q *question) portsWords(a *answer) string {
+	if a.portless {
+		return "an administrator's SSH session from there is live"
+	}
+	var shared, session string
+	if q.t.Shared {
+		shared = fmt.Sprintf("%d users have logged in from here: ", q.t.KnownUsers)
+		if a.asked == "" {
+			shared += "all ports, for those of the service are not known"
+		} else {
+			shared += "ports " + string(a.asked) + " only"
+		}
+	}
+	if a.session {
+		session = "not the SSH ports, for an administrator's session from there is live"
+	}
+	return join(shared, session)
+}
+
+// untilWords says why the ban lasts as long as it does.
+func (q *question) untilWords(a *answer) string {
+	length := span(a.ban.Until.Sub(a.ban.Start))
+	switch {
+	case q.cause.class == ban.Unverified:
+		return "the source may be forged: new connections only, for " + length
+	case q.t.Shared:
+		return "a shared address: for " + length
+	case a.ban.Permanent():
+		e := q.t.Rule.Escalation
+		return fmt.Sprintf("%s ban in %s (limit %d): for good", ordinal(1+q.repeats(e.Window)), span(e.Window), e.Threshold)
+	}
+	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), span(q.cfg.Times.History),
+		arithmetic(q.firstLength(), a.length, a.factor, a.capped))
+}
+
+// arithmetic says how base became length: "10m × 16 = 2h40m".
+func arithmetic(base, length time.Duration, factor int, capped bool) string {
+	switch {
+	case capped:
+		return fmt.Sprintf("%s × %d, at most %s", span(base), factor, span(length))
+	case factor == 1:
+		return span(length)
+	}
+	return fmt.Sprintf("%s × %d = %s", span(base), factor, span(length))
+}
+
 func join(parts ...string) string {
 	var given []string
 	for _, p := range parts {

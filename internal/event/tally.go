@@ -1,8 +1,6 @@
 package event
 
 import (
-	"hash/fnv"
-	"io"
 	"math"
 	"net/netip"
 	"strconv"
@@ -117,8 +115,10 @@ type Past struct {
 }
 
 // Hash shortens the ID of a ban to what a history keeps (FNV-1a, 64 bits).
-func Hash(id string) uint64 {
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, id) // never fails
-	return h.Sum64()
+func Hash[T string | []byte](id T) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(id) {
+		h = (h ^ uint64(id[i])) * 1099511628211
+	}
+	return h
 }

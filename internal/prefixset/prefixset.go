@@ -75,6 +75,12 @@ func (s Set) Contains(addr netip.Addr) bool {
 
 // Overlaps reports whether any address of p is in the set.
 func (s Set) Overlaps(p netip.Prefix) bool {
+	if len(s.ranges) == 0 {
+		return false
+	}
+	if p.IsSingleIP() {
+		return s.Contains(p.Addr())
+	}
 	r := RangeOf(p)
 	i := s.search(r.First)
 	return i < len(s.ranges) && s.ranges[i].First.Compare(r.Last) <= 0
@@ -156,10 +162,16 @@ func appendPrefixes(out []netip.Prefix, r Range) []netip.Prefix {
 
 // last returns the highest address of p, which is masked.
 func last(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
+	if !p.IsValid() {
+		return netip.Addr{}
+	}
+	b := p.Addr().As16() // of IPv4, its mapped form
+	for host := p.Addr().BitLen() - p.Bits(); host > 0; host-- {
+		bit := 128 - host
 		b[bit/8] |= 0x80 >> (bit % 8)
 	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
+	if p.Addr().Is4() {
+		return netip.AddrFrom16(b).Unmap()
+	}
+	return netip.AddrFrom16(b)
 }
