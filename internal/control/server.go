@@ -54,9 +54,11 @@ func Listen(path string) (net.Listener, error) {
 	return listener{l, make(chan struct{}, maxConns)}, nil
 }
 
-// share gives the socket to the group mef where there is one and we may.
+// share gives the socket to the group mef where there is one and we may. A daemon that runs as that group need not, and its
+// sandbox may forbid it.
 func share(path string) error {
-	if group, err := user.LookupGroup("mef"); err == nil {
+	group, err := user.LookupGroup("mef")
+	if err == nil && group.Gid != strconv.Itoa(os.Getegid()) {
 		gid, _ := strconv.Atoi(group.Gid)
 		if err := os.Chown(path, -1, gid); err != nil {
 			return err
