@@ -17,6 +17,12 @@ import (
 // rules returns the shipped rules.
 func rules(t *testing.T) []conf.Rule {
 	t.Helper()
+	return configuration(t).Rules
+}
+
+// configuration returns the defaults.
+func configuration(t testing.TB) *conf.Config {
+	t.Helper()
 	empty := t.TempDir()
 	path := filepath.Join(t.TempDir(), "mef.conf")
 	text := "[global]\nrules_dir=" + empty + "\nwhitelist_dir=" + empty + "\nblacklist_dir=" + empty + "\n"
@@ -27,7 +33,7 @@ func rules(t *testing.T) []conf.Rule {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cfg.Rules
+	return cfg
 }
 
 const failed = "Jan  2 03:04:05 host sshd[71]: Failed password for root from 192.0.2.7 port 4711 ssh2"
