@@ -1,9 +1,11 @@
 package nftset
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"syscall"
 
 	"github.com/mdlayher/netlink"
@@ -73,42 +75,66 @@ func (c *conn) close() error {
 	return err
 }
 
-// A tx is a transaction: messages that take effect together or not at all.
+// A tx is a transaction: messages that take effect together or not at all. They are written one after the other into the buffer
+// that the kernel gets, because there may be a hundred thousand bans in them.
 type tx struct {
-	msgs   []netlink.Message
+	buf    attrs  // whole messages but for the last one's length, which end fills in; the first opens the batch
+	last   int    // where the last message begins
 	lastID uint32 // of the sets that the transaction makes
 }
 
 // add appends a message about an object of the inet family.
 func (t *tx) add(typ int, flags netlink.HeaderFlags, a attrs) {
-	t.msgs = append(t.msgs, message(typ, flags, a))
+	t.begin(typ, flags)
+	t.buf = append(t.buf, a...)
+	t.end()
 }
 
-func message(typ int, flags netlink.HeaderFlags, a attrs) netlink.Message {
-	return netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ),
-			Flags: netlink.Request | flags,
-		},
-		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, a...),
+// begin begins a message about an object of the inet family. Its attributes are to be appended to buf.
+func (t *tx) begin(typ int, flags netlink.HeaderFlags) {
+	if len(t.buf) == 0 {
+		t.bracket(unix.NFNL_MSG_BATCH_BEGIN)
 	}
+	t.header(unix.NFNL_SUBSYS_NFTABLES<<8|uint16(typ), flags, unix.NFPROTO_INET, 0)
+}
+
+// end ends the message that was begun.
+func (t *tx) end() { binary.NativeEndian.PutUint32(t.buf[t.last:], uint32(len(t.buf)-t.last)) }
+
+// bracket appends the message that opens or closes the batch.
+func (t *tx) bracket(typ uint16) {
+	t.header(typ, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
+	t.end()
+}
+
+// header appends a struct nlmsghdr, without its length, and a struct nfgenmsg.
+func (t *tx) header(typ uint16, flags netlink.HeaderFlags, family, resource byte) {
+	t.last = len(t.buf)
+	t.buf = binary.NativeEndian.AppendUint32(t.buf, 0)
+	t.buf = binary.NativeEndian.AppendUint16(t.buf, typ)
+	t.buf = binary.NativeEndian.AppendUint16(t.buf, uint16(netlink.Request|flags))
+	t.buf = append(t.buf, make([]byte, 8)...) // number and sender, which nobody looks at
+	t.buf = append(t.buf, family, unix.NFNETLINK_V0, 0, resource)
+}
+
+// acknowledge asks for an answer to the last message.
+func (t *tx) acknowledge() {
+	flags := t.buf[t.last+6:]
+	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|uint16(netlink.Acknowledge))
 }
 
 // commit carries out a transaction. After an error nothing of it holds.
 func (c *conn) commit(t *tx) error {
-	if len(t.msgs) == 0 {
+	if len(t.buf) == 0 {
 		return nil
 	}
 	if err := c.open(); err != nil {
 		return err
 	}
-	batch := make([]netlink.Message, 0, len(t.msgs)+2)
-	batch = append(batch, bracket(unix.NFNL_MSG_BATCH_BEGIN))
-	batch = append(batch, t.msgs...)
-	batch = append(batch, bracket(unix.NFNL_MSG_BATCH_END))
 	// Errors always come back; one acknowledgement, of the last message, tells that there were none.
-	batch[len(batch)-2].Header.Flags |= netlink.Acknowledge
-	_, err := c.nl.SendMessages(batch)
+	t.acknowledge()
+	t.bracket(unix.NFNL_MSG_BATCH_END)
+	err := c.send(t.buf)
 	if err == nil {
 		_, err = c.nl.Receive()
 	}
@@ -119,10 +145,31 @@ func (c *conn) commit(t *tx) error {
 	return nil
 }
 
-func bracket(typ uint16) netlink.Message {
+// send hands messages to the kernel as they are; the library would copy them twice.
+func (c *conn) send(b []byte) error {
+	raw, err := c.nl.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Write(func(fd uintptr) (done bool) {
+		sent = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		return sent != unix.EAGAIN
+	})
+	if err == nil && sent != nil {
+		err = os.NewSyscallError("sendto", sent)
+	}
+	return err
+}
+
+// message is a question to nf_tables.
+func message(typ int, flags netlink.HeaderFlags, a attrs) netlink.Message {
 	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request},
-		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ),
+			Flags: netlink.Request | flags,
+		},
+		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, a...),
 	}
 }
 

@@ -3,6 +3,7 @@ package nftset
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -239,17 +240,17 @@ func (t *tx) deleteElements(set string, es []element) {
 }
 
 func (t *tx) elements(typ int, flags netlink.HeaderFlags, set string, es []element) {
-	for len(es) > 0 {
-		n := min(len(es), maxElements)
-		a := make(attrs, 0, 64+n*56)
-		a = append(a, elementsOf(tableName, set, 0)...)
-		at := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for _, e := range es[:n] {
-			e.append(&a)
+	const most = 56 // bytes of an element
+	t.buf = slices.Grow(t.buf, len(es)*most)
+	for chunk := range slices.Chunk(es, maxElements) {
+		t.begin(typ, flags)
+		t.buf = append(t.buf, elementsOf(tableName, set, 0)...)
+		at := t.buf.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for _, e := range chunk {
+			e.append(&t.buf)
 		}
-		a.end(at)
-		t.add(typ, flags, a)
-		es = es[n:]
+		t.buf.end(at)
+		t.end()
 	}
 }
 
