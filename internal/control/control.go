@@ -11,6 +11,8 @@
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/events              Record, one JSON object a line, without end
 //	POST   /v1/reload              Reloaded: the configuration is read again, as by SIGHUP
+//	POST   /v1/arm      ArmRequest   Armed: unless confirmed in time, bans are lifted and then only said
+//	POST   /v1/confirm             {}: whoever armed the daemon can log in
 //	POST   /v1/stop                {}: the daemon ends, as by SIGTERM
 //
 // A refused request is answered with a status of 400 or above and an Error.
@@ -37,6 +39,9 @@ type Service interface {
 	// Reload reads the configuration again. With mistakes in it the error is what mefctl config check prints, and the
 	// configuration before stays in force.
 	Reload(ctx context.Context, author string) (Reloaded, error)
+	// Arm begins the time in which somebody has to confirm, and Confirm ends it.
+	Arm(ctx context.Context, req ArmRequest) (Armed, error)
+	Confirm(ctx context.Context, author string) error
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -67,6 +72,8 @@ type Status struct {
 	Tracker Tracker  `json:"tracker"`
 	Store   Store    `json:"store"`
 	Proof   Proof    `json:"selftest"`
+	Spared  Spared   `json:"spared"`
+	Armed   *Armed   `json:"armed,omitempty"` // nil: confirmed, or never armed
 }
 
 // A Source is one origin of lines.
@@ -204,6 +211,7 @@ type Why struct {
 	History    []Ban      `json:"history,omitempty"`
 	Evidence   []string   `json:"evidence,omitempty"` // raw lines: quote them when showing
 	Prefix     []Neighbor `json:"prefix,omitempty"`   // who else of its prefix is known
+	Foreign    []string   `json:"foreign,omitempty"`  // rules and policies of other nftables tables that may drop it
 }
 
 // RuleWhy is how near an address is to one rule's threshold.

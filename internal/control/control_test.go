@@ -56,6 +56,20 @@ func (f *fake) Follow(ctx context.Context, emit func(control.Record) error) erro
 	return nil
 }
 
+func (f *fake) Arm(_ context.Context, req control.ArmRequest) (control.Armed, error) {
+	if req.Author == "" || req.For != time.Minute {
+		return control.Armed{}, errors.New("nobody asked for a minute")
+	}
+	return control.Armed{Until: time.Unix(60, 0)}, nil
+}
+
+func (f *fake) Confirm(_ context.Context, author string) error {
+	if author == "" {
+		return errors.New("nobody asked")
+	}
+	return &control.Error{Message: "not armed"}
+}
+
 func (f *fake) Reload(_ context.Context, author string) (control.Reloaded, error) {
 	if author == "" {
 		return control.Reloaded{}, errors.New("nobody asked")
@@ -222,3 +236,15 @@ type quick struct{ fake }
 
 func (*quick) Unban(context.Context, control.UnbanRequest) ([]control.Ban, error) { return nil, nil }
 func (*quick) Follow(context.Context, func(control.Record) error) error           { return nil }
+
+func TestArmAndConfirm(t *testing.T) {
+	client, _ := serve(t, &fake{})
+	armed, err := client.Arm(t.Context(), control.ArmRequest{For: time.Minute})
+	if err != nil || !armed.Until.Equal(time.Unix(60, 0)) {
+		t.Errorf("Arm = %+v, %v", armed, err)
+	}
+	refused := new(control.Error)
+	if err := client.Confirm(t.Context()); !errors.As(err, &refused) || refused.Message != "not armed" {
+		t.Errorf("Confirm = %v, want the daemon's refusal", err)
+	}
+}

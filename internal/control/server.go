@@ -193,6 +193,19 @@ func Handler(s Service) http.Handler {
 		v, err := s.Reload(r.Context(), author(r))
 		answer(w, v, err)
 	})
+	mux.HandleFunc("POST /v1/arm", func(w http.ResponseWriter, r *http.Request) {
+		var req ArmRequest
+		if err := decode(w, r, &req); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		req.Author = author(r)
+		v, err := s.Arm(r.Context(), req)
+		answer(w, v, err)
+	})
+	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, struct{}{}, s.Confirm(r.Context(), author(r)))
+	})
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

@@ -43,7 +43,7 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 		return control.Ban{}, refuse("for_ns %d is negative", req.For)
 	}
 	if d.observe.Load() {
-		return control.Ban{}, refuse("mode=observe writes no bans; set mode=enforce in %s", d.path)
+		return control.Ban{}, refuse("%s", d.whyObserve())
 	}
 	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Force: req.Force}
 	var b ban.Ban
@@ -149,6 +149,8 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	d.proof.Load().show(&s, time.Now())
 	d.judge(&s)
+	d.trial.Load().show(&s, time.Now())
+	s.Protected = len(s.Missing) == 0
 	return s, nil
 }
 
@@ -198,12 +200,13 @@ func (d *daemon) describe(s *control.Status) {
 	saved := d.saver.Status()
 	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}
 	st := d.tracker.Stats()
+	s.Spared = control.Spared{AdminPeers: d.admins, Reasons: maps.Clone(d.spared)}
 	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
 }
 
-// judge says whether the host is protected, and what is missing if not.
+// judge says what is missing for the host to be protected, and what else is amiss.
 func (d *daemon) judge(s *control.Status) {
-	if d.observe.Load() {
+	if d.observe.Load() && !d.trial.Load().lapsed() {
 		s.Missing = append(s.Missing, "mode=observe: bans are only said, not made; set mode=enforce in "+d.path)
 	}
 	if !s.Kernel.Present {
@@ -222,7 +225,6 @@ func (d *daemon) judge(s *control.Status) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %d lines were lost: too long, suppressed or cut off", src.Name, src.Lost))
 		}
 	}
-	s.Protected = len(s.Missing) == 0
 }
 
 // short is a duration as it is written in a rule: "10m", not "10m0s".

@@ -120,8 +120,10 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 
 // newDaemon returns a daemon around an engine that has its enforcer and its saver.
 func newDaemon(e *engine, opt Options) *daemon {
+	lapse := time.NewTimer(time.Hour)
+	lapse.Stop()
 	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(),
-		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups}}
+		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.
@@ -138,6 +140,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.keep(ctx) })
 	g.Go(func() error { return d.sessions.Run(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
+	g.Go(func() error { return d.watchSessions(ctx) })
 	g.Go(func() error { d.dropGone(ctx); return nil })
 	g.Go(func() error { return d.prove(ctx) })
 	g.Go(func() error { return d.tidy(ctx, debug.FreeOSMemory) })

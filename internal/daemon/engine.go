@@ -41,6 +41,11 @@ type engine struct {
 	limits  decide.Config
 	facts   decide.Facts
 	rules   map[string]*ruleCount
+	spared  map[string]uint64 // bans that were not made, or left the SSH ports alone, by reason
+	admins  int               // addresses with a live SSH session of an administrator
+
+	trial  atomic.Pointer[trial] // nil: not armed; changed by the keeper
+	logins chan login            // at the SSH server, for the guard; bounded, what does not fit is dropped
 
 	saver     *store.Saver
 	positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
@@ -82,12 +87,15 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 		views:     make(map[string]*view),
 		limits:    limits(cfg),
 		rules:     make(map[string]*ruleCount),
+		spared:    make(map[string]uint64),
+		logins:    make(chan login, maxLogins),
 		positions: make(map[string]string),
 		unsaved:   unsaved{read: make(map[string]string)},
 		grown:     make(chan struct{}, 1),
 	}
 	e.book = newBook(e.records)
-	e.observe.Store(cfg.Observe)
+	e.heedMode()
+	e.facts.CDNs = decide.CDNs()
 	e.know(facts)
 	e.learn(cfg)
 	tracking := e.tracking()
@@ -206,6 +214,7 @@ func (e *engine) event(ctx context.Context, from origin, source string, ev *even
 		return nil
 	}
 	l.remember(ev)
+	e.seen(ev)
 	tally := e.tracker.Observe(ev)
 	e.changed(saveSoon)
 	e.count(ev, &tally)
@@ -215,6 +224,7 @@ func (e *engine) event(ctx context.Context, from origin, source string, ev *even
 
 // act carries out a decision.
 func (e *engine) act(ctx context.Context, ev *event.Event, d decide.Decision) error {
+	e.spare(ev, d)
 	switch d.Verdict {
 	case decide.Ban:
 		e.rules[ev.Rule].bans++

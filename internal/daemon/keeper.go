@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"os"
+	"time"
 
 	"mef/internal/control"
 	"mef/internal/prefixset"
@@ -15,6 +16,7 @@ import (
 type keeper struct {
 	asked     chan func(context.Context) // has no room: whoever asks waits, and its context ends the wait
 	hangups   <-chan os.Signal           // each has the configuration read again
+	lapse     *time.Timer                // runs while the daemon is armed
 	followers followers
 }
 
@@ -28,6 +30,8 @@ func (d *daemon) keep(ctx context.Context) error {
 			return nil
 		case ask := <-d.asked:
 			ask(ctx)
+		case <-d.lapse.C:
+			d.fallBack(ctx)
 		case sig := <-d.hangups:
 			_, _ = d.reload(ctx, sig.String()) // has been logged
 		}

@@ -91,6 +91,7 @@ func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, e
 		return control.Reloaded{}, err
 	}
 	r := reloaded(next.cfg)
+	r.Mode = d.mode()
 	for _, text := range r.Notices {
 		d.log.Warn("configuration", "note", text)
 	}
@@ -211,8 +212,8 @@ func (e *engine) adopt(next *setup, lives map[string]*live) {
 		}
 	}
 	e.rules = counts
-	e.observe.Store(next.cfg.Observe)
 	e.limits = limits(next.cfg)
+	e.heedMode()
 	e.learn(next.cfg)
 	e.tracker.Configure(e.tracking())
 	e.records.writeTo(next.file)

@@ -91,6 +91,7 @@ func (h *house) start() {
 		h.Fatal(err)
 	}
 	e.saver = store.NewSaver(st, quiet())
+	e.book.saved = e.saver.Bans
 	h.daemon = newDaemon(e, Options{})
 	if err := h.restore(st, time.Now()); err != nil {
 		h.Fatal(err)

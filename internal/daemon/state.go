@@ -118,8 +118,11 @@ func (d *daemon) restore(st *store.Store, now time.Time) error {
 	if n := st.Skipped(); n > 0 {
 		d.log.Warn("some of the saved state could not be read back", "records", n)
 	}
-	if d.cfg.Observe {
-		return nil // what the kernel holds ends by itself; nothing is written
+	d.takeUp(now)
+	if d.observe.Load() {
+		d.gone = d.lapsedBans(state.Bans)
+		d.unsaved.lifted = d.gone
+		return nil // what else the kernel holds ends by itself; nothing is written
 	}
 	bans, gone := d.adoptLists(state.Bans, now)
 	for _, b := range bans {

@@ -1,55 +1,90 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/event"
+	"mef/internal/host"
+	"mef/internal/prefixset"
 	"mef/internal/track"
 )
 
 // Why explains an address: what the kernel does with it now, what is counted for it, and what keeps it from being banned.
 func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) {
-	state, err := d.enforcer.Held(ctx)
+	state, err := d.enforcer.HeldOver(ctx, addr)
 	if err != nil {
 		return control.Why{}, err
 	}
-	why := control.Why{Addr: addr.String()}
-	covering := state
-	covering.Bans = nil
-	for _, held := range state.Bans {
-		if held.Prefix.Contains(addr) {
-			covering.Bans = append(covering.Bans, held)
-		}
-	}
-	for _, b := range d.book.show(ctx, covering) {
-		if b.Kernel {
-			why.Bans = append(why.Bans, b)
-		}
-	}
+	why := control.Why{Addr: addr.String(), Bans: d.book.show(ctx, state)}
 	var account track.Account
+	var through, live bool
+	var ports ban.Ports
 	now := time.Now()
 	err = d.do(ctx, func() {
 		account = d.tracker.Explain(addr, now)
-		why.Allowed = d.facts.Never(addr)
+		why.Allowed = d.allowed(addr)
+		through = d.letThrough(addr)
+		live, ports = d.facts.Sessions.Contains(addr), cmp.Or(d.facts.SSHPorts, "22")
 	})
 	if err != nil {
 		return why, err
 	}
 	grace := time.Duration(0)
 	for _, g := range state.Grace {
-		if g.Prefix.Contains(addr) {
-			grace = time.Duration(g.Timeout)
-		}
+		grace = max(grace, time.Duration(g.Timeout))
 	}
 	explain(&why, account, now)
-	why.Banned = len(why.Bans) > 0 && why.Allowed == "" && grace == 0
+	if live {
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", ports))
+	}
+	why.Foreign = d.foreign(ctx, addr)
+	why.Banned = len(why.Bans) > 0 && !through && grace == 0
 	why.Verdict = verdict(&why, grace)
 	return why, nil
+}
+
+// ownTables are the tables of this project.
+var ownTables = []string{"mefdaemon", "mef"}
+
+// foreign says what else drops packets of an address, as far as can be seen.
+func (d *daemon) foreign(ctx context.Context, addr netip.Addr) (found []string) {
+	droppers, err := host.Droppers(ctx, addr, ownTables...)
+	for _, dropper := range droppers {
+		found = append(found, dropper.String())
+	}
+	if err != nil {
+		found = append(found, fmt.Sprintf("there may be more: %v", err))
+	}
+	return found
+}
+
+// allowed says why an address is never banned, and where the operator wrote so; "" if it may be banned.
+func (e *engine) allowed(addr netip.Addr) string {
+	why := e.facts.Never(addr)
+	if !e.facts.Allowed.Contains(addr) {
+		return why
+	}
+	for _, entry := range e.cfg.Whitelist {
+		prefixes, _ := entry.Prefixes()
+		if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+			return fmt.Sprintf("%s (%s, %s)", why, entry.Text, entry.Pos)
+		}
+	}
+	return why
+}
+
+// letThrough reports whether the kernel lets an address through ahead of every ban. Proxies it does not: an operator may ban them.
+func (e *engine) letThrough(addr netip.Addr) bool {
+	f := &e.facts
+	return slices.ContainsFunc([]prefixset.Set{f.Allowed, f.Own, f.Gateways, f.Resolvers, f.Servers},
+		func(s prefixset.Set) bool { return s.Contains(addr) })
 }
 
 // explain turns an account into what is shown.
@@ -105,7 +140,7 @@ func explain(why *control.Why, a track.Account, now time.Time) {
 // verdict says in a sentence what happens to packets of the address, and why.
 func verdict(why *control.Why, grace time.Duration) string {
 	switch {
-	case why.Allowed != "":
+	case why.Allowed != "" && !why.Banned:
 		return "not banned: " + why.Allowed
 	case grace > 0:
 		return fmt.Sprintf("not banned: its ban was lifted by an operator, and nothing bans it for another %v", grace.Round(time.Second))

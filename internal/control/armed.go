@@ -1,0 +1,38 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// An ArmRequest begins the time in which somebody has to confirm that he can still log in.
+type ArmRequest struct {
+	For    time.Duration `json:"for_ns,omitempty"` // 0: ten minutes
+	Author string        `json:"-"`                // filled in by the server, from the socket
+}
+
+// Armed says that the daemon bans and waits to be confirmed, or that nobody confirmed.
+type Armed struct {
+	Until  time.Time `json:"until"`
+	Lapsed bool      `json:"lapsed,omitempty"` // bans were lifted and are only said now
+}
+
+// Spared says who is not banned for what.
+type Spared struct {
+	// AdminPeers is how many addresses have a live SSH session of an administrator now: no ban closes the SSH ports to them.
+	AdminPeers int `json:"admin_peers"`
+
+	// Reasons counts the bans since the start that were not made, or left the SSH ports alone, by what kept them away.
+	Reasons map[string]uint64 `json:"reasons,omitempty"`
+}
+
+// Arm has the daemon lift its bans and only say further ones unless Confirm is called in time.
+func (c *Client) Arm(ctx context.Context, req ArmRequest) (v Armed, err error) {
+	return v, c.do(ctx, http.MethodPost, "/v1/arm", req, &v)
+}
+
+// Confirm tells the daemon that its operator can log in.
+func (c *Client) Confirm(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/v1/confirm", nil, new(struct{}))
+}

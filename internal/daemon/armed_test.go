@@ -1,0 +1,205 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/control"
+)
+
+func (h *house) ban(addr string) {
+	h.Helper()
+	if _, err := h.Ban(h.Context(), control.BanRequest{Prefix: addr, For: time.Hour}); err != nil {
+		h.Fatal(err)
+	}
+}
+
+// banned returns the prefixes that the packet filter bans.
+func (h *house) banned() string {
+	h.Helper()
+	bans, err := h.Bans(h.Context())
+	if err != nil {
+		h.Fatal(err)
+	}
+	var all []string
+	for _, b := range bans {
+		all = append(all, b.Prefix)
+	}
+	return strings.Join(all, " ")
+}
+
+func (h *house) arm(d time.Duration) {
+	h.Helper()
+	if _, err := h.Arm(h.Context(), control.ArmRequest{For: d, Author: "alice"}); err != nil {
+		h.Fatal(err)
+	}
+}
+
+func TestArmedAndConfirmed(t *testing.T) {
+	h := settle(t, "", nil)
+	h.arm(time.Hour)
+	s := h.status()
+	if s.Mode != "enforce" || s.Armed == nil || s.Armed.Lapsed || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "armed: confirm within 1h0m0s") {
+		t.Errorf("armed, status says mode %s, armed %+v, warnings %q", s.Mode, s.Armed, s.Warnings)
+	}
+	h.ban("192.0.2.7")
+	if err := h.Confirm(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if s := h.status(); s.Armed != nil || s.Mode != "enforce" || len(s.Warnings) > 0 {
+		t.Errorf("confirmed, status says mode %s, armed %+v, warnings %q", s.Mode, s.Armed, s.Warnings)
+	}
+	if got := h.banned(); got != "192.0.2.7" {
+		t.Errorf("banned after confirmation: %q", got)
+	}
+	if _, err := os.Stat(h.trialPath()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a restart would be armed again: %v", err)
+	}
+	refused := new(control.Error)
+	if err := h.Confirm(t.Context(), "alice"); !errors.As(err, &refused) {
+		t.Errorf("confirming again: %v, want a refusal", err)
+	}
+}
+
+// Bans that began while nobody had confirmed are lifted, those from before stay, and the blacklist comes back when somebody
+// confirms late.
+func TestArmedAndForgotten(t *testing.T) {
+	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
+	h.ban("192.0.2.1")
+	h.since = h.since.Add(-2 * armedLate) // the daemon has been running for a while
+	h.arm(time.Second)
+	h.ban("192.0.2.7")
+	h.ban("2001:db8::7")
+	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "192.0.2.1 198.51.100.0/24" })
+	s := h.status()
+	if s.Protected || s.Armed == nil || !s.Armed.Lapsed || !strings.Contains(strings.Join(s.Missing, "\n"), "nobody confirmed within 1s") {
+		t.Errorf("status says protected %v, armed %+v, missing %q", s.Protected, s.Armed, s.Missing)
+	}
+	if strings.Contains(strings.Join(s.Missing, "\n"), "set mode=enforce") {
+		t.Errorf("mef.conf is blamed: %q", s.Missing)
+	}
+	if _, err := h.Ban(t.Context(), control.BanRequest{Prefix: "192.0.2.9"}); err == nil || !strings.Contains(err.Error(), "mefctl confirm") {
+		t.Errorf("a ban by hand: %v, want to be told of mefctl confirm", err)
+	}
+	if _, err := h.Reload(t.Context(), "alice"); err != nil || h.status().Mode != "observe" {
+		t.Errorf("after a reload (%v) the mode is %s", err, h.status().Mode)
+	}
+	if err := h.Confirm(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	h.ban("192.0.2.9")
+	if got := h.banned(); h.status().Mode != "enforce" || got != "192.0.2.1 192.0.2.9 198.51.100.0/24" {
+		t.Errorf("confirmed late: mode %s, banned %q", h.status().Mode, got)
+	}
+}
+
+// Within its first minute the daemon is armed as if it had started so: what it banned at once is lifted too, the blacklist
+// included, for the operator may have listed himself.
+func TestArmedRightAfterTheStart(t *testing.T) {
+	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
+	h.ban("192.0.2.1")
+	h.arm(time.Second)
+	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "" })
+	if err := h.Confirm(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	h.await("the blacklist to be back", func() bool { return h.banned() == "198.51.100.0/24" })
+}
+
+func TestTrialOutlivesTheDaemon(t *testing.T) {
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		file   string
+		mode   string
+		banned string
+	}{
+		"still running":    {trialText(t, trial{Since: now, Until: now.Add(time.Hour), For: time.Hour}), "enforce", "198.51.100.0/24"},
+		"lapsed meanwhile": {trialText(t, trial{Since: now.Add(-time.Hour), Until: now.Add(-time.Minute), For: time.Hour}), "observe", ""},
+		"lapsed before":    {trialText(t, trial{Since: now, Until: now.Add(time.Hour), For: time.Hour, Lapsed: true}), "observe", ""},
+		"cannot be read":   {"{", "observe", ""},
+		"of another time":  {`{"since":"2126-01-01T00:00:00Z","until":"2126-01-01T00:10:00Z","for_ns":1000000000}`, "observe", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n", "state/" + trialFile: tt.file})
+			h.await("mode "+tt.mode, func() bool { return h.status().Mode == tt.mode })
+			h.await("bans of "+tt.banned, func() bool { return h.banned() == tt.banned })
+			if err := h.Confirm(t.Context(), "alice"); err != nil {
+				t.Fatal(err)
+			}
+			h.await("the blacklist to be in force", func() bool { return h.banned() == "198.51.100.0/24" })
+		})
+	}
+}
+
+func trialText(t *testing.T, tr trial) string {
+	t.Helper()
+	text, err := json.Marshal(tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestArmRefused(t *testing.T) {
+	h := settle(t, "mode=observe\n", nil)
+	for name, req := range map[string]control.ArmRequest{
+		"only watching": {}, "too short": {For: time.Millisecond}, "negative": {For: -1}, "too long": {For: 25 * time.Hour},
+	} {
+		if _, err := h.Arm(t.Context(), req); err == nil {
+			t.Errorf("%s: not refused", name)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(h.dir, "state", trialFile)); err == nil {
+		t.Error("a refused trial was noted down")
+	}
+}
+
+func TestTrialLeft(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		until time.Duration // from now
+		want  time.Duration
+	}{
+		"running":                {4 * time.Minute, 4 * time.Minute},
+		"over":                   {-time.Second, 0},
+		"the clock was set back": {300 * time.Hour, 10 * time.Minute},
+	} {
+		tr := trial{Until: now.Add(tt.until), For: 10 * time.Minute}
+		if got := tr.left(now); got != tt.want {
+			t.Errorf("%s: %v left, want %v", name, got, tt.want)
+		}
+	}
+}
+
+func TestWhyOfForcedBanOfCDN(t *testing.T) {
+	h := settle(t, "proxies=192.0.2.80\n", map[string]string{"allow/a.conf": "; ours\n203.0.113.0/24 # the office\n"})
+	why := func(addr string) control.Why {
+		t.Helper()
+		w, err := h.Why(t.Context(), netip.MustParseAddr(addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	if w := why("104.16.0.1"); w.Banned || !strings.Contains(w.Verdict, "Cloudflare") {
+		t.Errorf("an address of a CDN: %q", w.Verdict)
+	}
+	if w := why("192.0.2.80"); w.Banned || !strings.Contains(w.Verdict, "a proxy") {
+		t.Errorf("a proxy: %q", w.Verdict)
+	}
+	if w := why("203.0.113.9"); !strings.Contains(w.Allowed, "an entry of the allow list (203.0.113.0/24, ") || !strings.Contains(w.Allowed, "a.conf:2") {
+		t.Errorf("an allowed address: %q, want the entry and its place", w.Allowed)
+	}
+	if _, err := h.Ban(t.Context(), control.BanRequest{Prefix: "104.16.0.1", Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if w := why("104.16.0.1"); !w.Banned || !strings.HasPrefix(w.Verdict, "BANNED by") {
+		t.Errorf("an operator insisted, and why says banned %v: %q", w.Banned, w.Verdict)
+	}
+}
