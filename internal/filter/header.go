@@ -12,6 +12,10 @@ type header struct {
 	program []byte // empty: the line names none
 	pid     []byte // decimal digits; empty if unknown
 	message []byte
+
+	// front is how much of the line stands ahead of the program's name, if that is a date, the name of a host and nothing
+	// else; it is 0 otherwise.
+	front int
 }
 
 // maxHosts is how many words may stand between the date and the program: one host name.
@@ -39,6 +43,14 @@ func parseHeader(line []byte) header {
 		// The writer put its own date and the name of the facility in front of a whole line.
 		_, rest, _ = logtime.Cut(h.message)
 		h, _ = parseTag(rest, true)
+		h.front = 0
+	}
+	switch {
+	case h.front == 0:
+	case line[0] == '<' || line[0] == ' ' || line[0] == '\t':
+		h.front = 0
+	default:
+		h.front += len(s) - len(rest)
 	}
 	return h
 }
@@ -47,14 +59,15 @@ func parseHeader(line []byte) header {
 // the program is expected and another date follows it: h.message is then a whole line.
 func parseTag(s []byte, dated bool) (h header, relayed bool) {
 	h.message = s
+	whole, plain := len(s), dated // plain: no facility was met
 	for hosts := 0; hosts <= maxHosts; {
-		n := 0
-		for n < len(s) && isTagByte[s[n]] {
-			n++
-		}
+		n := tagLen(s)
 		word := s[:n]
 		if n == len(s) || s[n] != ' ' {
 			if t, ok := cutTag(s, n); ok && (dated || len(t.pid) > 0) && !(len(t.pid) == 0 && isFacility(t.program)) {
+				if plain && hosts == 1 {
+					t.front = whole - len(s)
+				}
 				return t, false
 			}
 			word = firstWord(s)
@@ -64,6 +77,7 @@ func parseTag(s []byte, dated bool) (h header, relayed bool) {
 			hosts++
 			continue
 		}
+		plain = false
 		if hosts == 0 {
 			h.message = s // of "auth.info: Invalid user ...", where no program follows
 			if _, _, again := logtime.Cut(s); again && dated {
@@ -108,6 +122,16 @@ func cutTag(s []byte, n int) (h header, ok bool) {
 		return h, true
 	}
 	return h, false
+}
+
+// tagLen returns how many bytes s begins with that can be a program's name.
+func tagLen(s []byte) int {
+	for i, c := range s {
+		if !isTagByte[c] {
+			return i
+		}
+	}
+	return len(s)
 }
 
 // isTagByte has the bytes of a program's name.

@@ -16,6 +16,7 @@ type View struct {
 	programs map[string]*group // by program name; nil: no rule knows it
 	groups   map[string]*group // by the rules in it
 	sessions sessions
+	prefix   prefix
 
 	picked []*rule // scratch
 	key    []byte
@@ -71,7 +72,7 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		g = v.groupOfEntry(line.Entry)
 		h.message = trimEnd(line.Text)
 	} else {
-		h = parseHeader(line.Text)
+		h = v.prefix.header(line.Text)
 		g = v.groupOfProgram(h.program)
 	}
 	if g == nil {

@@ -1,0 +1,80 @@
+package filter
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// checkPrefix reads lines one after the other with a memory, and each by itself: there must be no difference.
+func checkPrefix(t *testing.T, lines [][]byte) (remembered int) {
+	t.Helper()
+	var p prefix
+	for i, line := range lines {
+		if rest, ok := p.cut(line); ok {
+			if _, ok := firstTag(trimEnd(rest)); ok {
+				remembered++
+			}
+		}
+		got, want := p.header(line), parseHeader(line)
+		if !sameHeader(line, got, want) {
+			t.Fatalf("line %d of\n%s\nis read as program %q, pid %q, message %q; by itself as %q, %q, %q", i+1,
+				bytes.Join(lines[:i+1], []byte("\n")), got.program, got.pid, got.message, want.program, want.pid, want.message)
+		}
+	}
+	return remembered
+}
+
+// sameHeader compares what is read, down to where it stands in the line.
+func sameHeader(line []byte, a, b header) bool {
+	return same(line, a.program, b.program) && same(line, a.pid, b.pid) && same(line, a.message, b.message)
+}
+
+func same(line, a, b []byte) bool {
+	return bytes.Equal(a, b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// Parts of lines that look alike: what could be a date's end, a host's name, a facility, a program.
+var (
+	fronts = []string{"Jan  2 03:04:05", "Jan  2 03:04:06", "Tue Jan  2 03:04:05", "Jan  2 03:04:05.123", "Jan  2 03:04:05:",
+		"2026-01-02T03:04:05.123456+01:00", "2026-01-02T03:04:05.654321+01:00", "2026-01-02T03:04:05.1Z", "2026-01-02 03:04:05,123",
+		"2026-01-02T03:04:05+01:00", "2026-01-02 03:04:05", "@400000004c91b044077a9e94", "<38>Jan  2 03:04:05",
+		"<38>1 2026-01-02T03:04:05Z", " Jan  2 03:04:05", "", "2026-01-02T03:04:05.+", "2026-01-02T03:04:05.12345678901"}
+	blanks = []string{" ", " ", " ", " ", "  ", "\t", "", ":"}
+	words  = []string{"srv1", "srv2", "2024", "2024:", "+01", "+0100", "-01:00", "auth.info", "auth.info:", "<10.5>", "[192.0.2.1]",
+		"Jan", "sshd[12]:", "sshd:", "sshd(pam_unix)[1]:", "/usr/sbin/sshd[12]:", "sshd[12]", "sshd[x]:", "kernel:", "Z",
+		"Failed password for root", "10", "Jan  2 03:04:05", "é", "<", strings.Repeat("long", 30), "\r"}
+)
+
+func TestPrefix(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	pick := func(from []string) string { return from[r.IntN(len(from))] }
+	front := func() string {
+		if r.IntN(2) == 0 {
+			return pick(fronts) + " srv1 "
+		}
+		return pick(fronts) + pick(blanks) + pick(words) + pick(blanks)
+	}
+	remembered := 0
+	for range 20_000 {
+		now, lines := front(), make([][]byte, 6)
+		for i := range lines {
+			if r.IntN(4) == 0 {
+				now = front()
+			}
+			lines[i] = []byte(now + pick(words) + pick(blanks) + pick(words) + pick(blanks) + pick(words))
+		}
+		remembered += checkPrefix(t, lines)
+	}
+	if remembered < 2000 {
+		t.Errorf("only %d of 120000 lines had a front that was remembered: this shows little", remembered)
+	}
+}
+
+func FuzzPrefix(f *testing.F) {
+	for i, front := range fronts {
+		f.Add([]byte(front + " srv1 sshd[1]: a\n" + front + " srv1 cron: b\n" + front + " " + words[i] + " c: d\n"))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) { checkPrefix(t, bytes.Split(text, []byte("\n"))) })
+}
