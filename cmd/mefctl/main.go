@@ -37,7 +37,8 @@ func run() int {
 	return execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
-// execute runs one command line and returns its exit status: 0 done, 1 not done or not protected, 2 wrong usage.
+// execute runs one command line and returns its exit status: 0 done, 1 not done or not protected, 2 wrong usage, 3 no daemon runs
+// where one is needed.
 func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
@@ -56,6 +57,9 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 		return status.code
 	}
 	complain(errOut, err)
+	if errors.Is(err, control.ErrNotRunning) {
+		return 3
+	}
 	return 1
 }
 
@@ -103,7 +107,9 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newStatus(g), newBans(g), newWhy(g), newEvents(g), newOff(g), newConfig(g), newMatch(g),
 		newReload(g), newReplay(g), newSelftest(g),
+		newEnable(g), newConfirm(g),
 	)
+	root.AddCommand(newServices(g)...)
 	return root
 }
 

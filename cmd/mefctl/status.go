@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +55,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	fmt.Fprintf(w, "Mode:      %s\n", s.Mode)
 	fmt.Fprintf(w, "Bans:      %d (%d IPv4, %d IPv6; %d unverified, %d until lifted), %d since start\n",
 		s.Bans.Total, s.Bans.IPv4, s.Bans.IPv6, s.Bans.Unverified, s.Bans.Permanent, s.Bans.Ever)
+	if text := showSpared(s.Spared); text != "" {
+		fmt.Fprintf(w, "Spared:    %s\n", text)
+	}
 	fmt.Fprintf(w, "Kernel:    %s\n", showKernel(s.Kernel))
 	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
 	fmt.Fprintf(w, "Self-test: %s\n", showProof(s.Proof, now))
@@ -87,6 +92,18 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	}
 	table(w, rows)
 	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
+}
+
+// showSpared says who is not banned for what, "" if there is nothing to say.
+func showSpared(s control.Spared) string {
+	var parts []string
+	if s.AdminPeers > 0 {
+		parts = append(parts, fmt.Sprintf("the SSH ports for %d addresses of administrators who are logged in", s.AdminPeers))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
+		parts = append(parts, fmt.Sprintf("%d since start for %s", s.Reasons[reason], reason))
+	}
+	return strings.Join(parts, "; ")
 }
 
 func showKernel(k control.Kernel) string {

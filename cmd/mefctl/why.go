@@ -69,6 +69,9 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 		}
 		fmt.Fprintf(w, "  same network: %s, score %.1f%s\n", n.Prefix, n.Score, state)
 	}
+	for _, text := range why.Foreign {
+		fmt.Fprintf(w, "  somebody else's: %s\n", text)
+	}
 	if len(why.Evidence) > 0 {
 		fmt.Fprintf(w, "  evidence:\n%s", quoted(why.Evidence, "    "))
 	}

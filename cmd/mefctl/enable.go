@@ -1,0 +1,237 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/offline"
+)
+
+const (
+	// justStarted is how young a daemon is that is armed: one that has been running was confirmed once, or needs no confirming.
+	justStarted = time.Minute
+	// startTimeout is how long a daemon may take to answer.
+	startTimeout = 20 * time.Second
+)
+
+func newEnable(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "enable [mefdaemon]",
+		Short: "Start mefdaemon now and at boot, with a way back if you lock yourself out",
+		Long: "enable shows from where you are logged in, what other programs ban addresses here, and which services listen and\n" +
+			"which rule covers each. Then it starts mefdaemon, now and at boot, armed: unless somebody who can log in runs\n" +
+			"mefctl confirm within ten minutes, bans are lifted and only said from then on. A daemon that has been running for a\n" +
+			"while is not armed anew.",
+		Args:      enableArg,
+		ValidArgs: []string{"mefdaemon"},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m := newManager(g)
+			if !m.root {
+				return errors.New("mefctl enable needs root; use sudo")
+			}
+			cfg, mistakes, err := offline.Check(g.config)
+			if err != nil {
+				return err
+			}
+			if len(mistakes) > 0 {
+				return fmt.Errorf("mend the configuration first:\n%w", mistakes.Err())
+			}
+			report, err := survey(cfg)
+			if err != nil {
+				return err
+			}
+			if !g.json {
+				report.show(cmd.OutOrStdout(), cfg)
+			}
+			if err := report.begin(cmd.Context(), m, control.NewClient(cfg.Paths.ControlSocket)); err != nil {
+				return err
+			}
+			return g.print(cmd, report, report.showOutcome)
+		},
+	}
+}
+
+func enableArg(_ *cobra.Command, args []string) error {
+	if len(args) > 1 || len(args) == 1 && args[0] != "mefdaemon" {
+		return usage("mefctl enable takes mefdaemon, not %q", strings.Join(args, " "))
+	}
+	return nil
+}
+
+// A report is what mefctl enable found and did.
+type report struct {
+	From     *netip.Addr    `json:"ssh_from"` // null: not logged in over SSH
+	Allowed  bool           `json:"allowed"`  // the allow list has it
+	Tools    []string       `json:"ban_tools"`
+	Services []service      `json:"services"`
+	Mode     string         `json:"mode"`
+	Armed    *control.Armed `json:"armed"` // null: nothing has to be confirmed
+}
+
+// A service waits for strangers on a port.
+type service struct {
+	Protocol string   `json:"protocol"`
+	Port     uint16   `json:"port"`
+	Program  string   `json:"program,omitempty"`
+	Rules    []string `json:"rules"` // that cover it
+}
+
+// survey looks around on this host.
+func survey(cfg *conf.Config) (*report, error) {
+	r := &report{Tools: host.BanTools()}
+	if from, ok := caller(os.Getenv("SSH_CONNECTION")); ok {
+		r.From = &from
+		r.Allowed = slices.ContainsFunc(cfg.Whitelist, func(e conf.Entry) bool {
+			prefixes, _ := e.Prefixes()
+			return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(from) })
+		})
+	}
+	listeners, err := host.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	set, errs := filter.Compile(cfg.Rules)
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	r.Services = services(listeners, cfg.Rules, set.Covers)
+	return r, nil
+}
+
+// caller returns the address from which the operator is logged in: sshd tells in the environment, which sudo drops, and logind
+// knows it too.
+func caller(connection string) (netip.Addr, bool) {
+	if f := strings.Fields(connection); len(f) == 4 {
+		if addr, err := netip.ParseAddr(f[0]); err == nil {
+			return addr.WithZone("").Unmap(), true
+		}
+	}
+	s, ok := host.OwnSession()
+	return s.Peer, ok
+}
+
+// services says which rules cover what strangers can reach, each service once whatever its addresses. A rule covers the program
+// whose log it reads, or the ports it bans on.
+func services(listeners []host.Listener, rules []conf.Rule, covers func(rule, program string) bool) (found []service) {
+	for _, l := range listeners {
+		s := service{Protocol: l.Protocol, Port: l.Port, Program: cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service"))}
+		if l.Local() || slices.ContainsFunc(found, func(o service) bool { return o.Protocol == s.Protocol && o.Port == s.Port }) {
+			continue
+		}
+		for _, r := range rules {
+			byProgram := len(r.Programs) > 0 && s.Program != "" && covers(r.Name, s.Program)
+			if r.Enabled && (byProgram || onPort(&r, l.Port)) {
+				s.Rules = append(s.Rules, r.Name)
+			}
+		}
+		found = append(found, s)
+	}
+	return found
+}
+
+func onPort(r *conf.Rule, port uint16) bool {
+	for _, p := range r.Ports.Ranges() {
+		if p.First <= port && port <= p.Last {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *report) show(w io.Writer, cfg *conf.Config) {
+	switch {
+	case r.From == nil:
+		fmt.Fprintln(w, "You are not logged in over SSH, as far as can be seen.")
+	case r.Allowed:
+		fmt.Fprintf(w, "You are logged in from %s, which the allow list has: it is never banned.\n", r.From)
+	default:
+		fmt.Fprintf(w, "You are logged in from %s. So that it is never banned, write into a file such as\n%s, and run mefctl reload:\n  %s\n",
+			r.From, filepath.Join(cfg.Paths.WhitelistDir, "admins.conf"), r.From)
+	}
+	if len(r.Tools) > 0 {
+		fmt.Fprintf(w, "Also banning addresses here: %s. What one bans the other does not lift; mefctl why ADDR tells who drops.\n", strings.Join(r.Tools, ", "))
+	}
+	if len(r.Services) == 0 {
+		fmt.Fprintln(w, "Nothing listens for strangers.")
+		return
+	}
+	fmt.Fprintln(w)
+	rows := [][]string{{"PORT", "PROGRAM", "RULES"}}
+	for _, s := range r.Services {
+		rules := cmp.Or(strings.Join(s.Rules, ","), "none: what happens there is not seen")
+		rows = append(rows, []string{s.Protocol + "/" + strconv.Itoa(int(s.Port)), cmp.Or(s.Program, "?"), rules})
+	}
+	table(w, rows)
+	fmt.Fprintln(w)
+}
+
+// begin starts the daemon unless it runs, and arms it if it has just started.
+func (r *report) begin(ctx context.Context, m *manager, client *control.Client) error {
+	can := m.can("enable", "mefdaemon")
+	switch _, err := client.Status(ctx); {
+	case can == nil:
+		if err := m.do(ctx, "mefdaemon", "enable", "--now"); err != nil {
+			return fmt.Errorf("enable mefdaemon: %w; journalctl -u mefdaemon says more", err)
+		}
+	case errors.Is(err, control.ErrNotRunning):
+		return &exitStatus{3, fmt.Errorf("%w, then mefctl enable again within a minute", can)}
+	}
+	s, err := answering(ctx, client)
+	if err != nil {
+		return err
+	}
+	r.Mode, r.Armed = s.Mode, s.Armed
+	if s.Mode == "observe" || s.Armed != nil || time.Since(s.Since) > justStarted {
+		return nil
+	}
+	armed, err := client.Arm(ctx, control.ArmRequest{})
+	r.Armed = &armed
+	return err
+}
+
+// answering waits until the daemon answers.
+func answering(ctx context.Context, client *control.Client) (control.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		s, err := client.Status(ctx)
+		if err == nil || !errors.Is(err, control.ErrNotRunning) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, fmt.Errorf("%w; journalctl -u mefdaemon says why", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (r *report) showOutcome(w io.Writer) {
+	switch {
+	case r.Armed != nil && r.Armed.Lapsed:
+		fmt.Fprintln(w, "mefdaemon runs and bans nobody, because nobody confirmed in time. Run mefctl confirm if you can log in.")
+	case r.Armed != nil:
+		fmt.Fprintf(w, "mefdaemon bans from now on, and is armed. Open another SSH session to see that you can still log in, and there run\n"+
+			"  sudo mefctl confirm\nuntil %s. Else bans are lifted and only said from then on.\n", r.Armed.Until.Local().Format("15:04:05"))
+	case r.Mode == "observe":
+		fmt.Fprintln(w, "mefdaemon runs with mode=observe: it says what it would ban, and bans nobody, so there is nothing to confirm.")
+	default:
+		fmt.Fprintln(w, "mefdaemon has been running and goes on; nothing has to be confirmed.")
+	}
+}

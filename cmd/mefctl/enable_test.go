@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/host"
+)
+
+func TestManagerSaysWhatToDoInstead(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "mefdaemon.service"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := manager{root: true, systemd: true, unitDir: []string{"/nowhere", dir}, config: conf.DefaultPath}
+	for name, tt := range map[string]struct {
+		change  func(*manager)
+		verb    string
+		service string
+		want    string // part of the error; "" if it can be done
+	}{
+		"all is well":           {nil, "start", "mefdaemon", ""},
+		"no systemd":            {func(m *manager) { m.systemd = false }, "start", "mefdaemon", "start it by hand: mefdaemon --config /etc/mef/mef.conf"},
+		"no systemd to stop by": {func(m *manager) { m.systemd = false }, "stop", "mefdaemon", "mefctl off stops the daemon"},
+		"another configuration": {func(m *manager) { m.config = "/x.conf" }, "restart", "mefdaemon", "start it by hand: mefdaemon --config /x.conf"},
+		"not root":              {func(m *manager) { m.root = false }, "disable", "mefdaemon", "mefctl disable needs root; use sudo"},
+		"no static policy":      {nil, "restart", "mef", "mef.service is not installed"},
+		"nothing is installed":  {func(m *manager) { m.unitDir = nil }, "start", "mefdaemon", "run sudo make install"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := good
+			if tt.change != nil {
+				tt.change(&m)
+			}
+			err := m.can(tt.verb, tt.service)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s %s: %v, want %q", tt.verb, tt.service, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestManagerCallsSystemctl(t *testing.T) {
+	var got []string
+	m := manager{call: func(_ context.Context, args ...string) error { got = args; return nil }}
+	for _, v := range serviceVerbs {
+		if err := m.do(t.Context(), "mefdaemon", v.args...); err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.Join(append(v.args, "mefdaemon.service"), " "); strings.Join(got, " ") != want {
+			t.Errorf("%s: systemctl %q, want %q", v.verb, got, want)
+		}
+	}
+}
+
+func TestServicesAndTheirRules(t *testing.T) {
+	all := netip.IPv6Unspecified()
+	listeners := []host.Listener{
+		{Protocol: "tcp", Addr: netip.IPv4Unspecified(), Port: 22, Program: "sshd"},
+		{Protocol: "tcp", Addr: all, Port: 22, Program: "sshd"},
+		{Protocol: "tcp", Addr: all, Port: 80, Program: "nginx", Unit: "nginx.service"},
+		{Protocol: "tcp", Addr: all, Port: 993, Unit: "dovecot.service"},
+		{Protocol: "tcp", Addr: netip.MustParseAddr("127.0.0.1"), Port: 5432, Program: "postgres"},
+		{Protocol: "tcp", Addr: all, Port: 8443},
+		{Protocol: "udp", Addr: all, Port: 22, Program: "mosh"},
+	}
+	rules := []conf.Rule{
+		{Name: "sshd", Enabled: true, Programs: []string{"sshd"}},
+		{Name: "dovecot", Enabled: true, Programs: []string{"dovecot"}, Ports: "143,993"},
+		{Name: "nginx-auth", Programs: []string{"nginx"}},
+		{Name: "panel", Enabled: true, Ports: "8440-8450"},
+	}
+	var got []string
+	for _, s := range services(listeners, rules, func(rule, program string) bool { return rule == program }) {
+		got = append(got, fmt.Sprintf("%s/%d %s %v", s.Protocol, s.Port, s.Program, s.Rules))
+	}
+	want := "tcp/22 sshd [sshd]\ntcp/80 nginx []\ntcp/993 dovecot [dovecot]\ntcp/8443  [panel]\nudp/22 mosh []"
+	if text := strings.Join(got, "\n"); text != want {
+		t.Errorf("services are\n%s\nwant\n%s", text, want)
+	}
+}
+
+func TestCallerFromEnvironment(t *testing.T) {
+	for connection, want := range map[string]string{
+		"192.0.2.7 50000 192.0.2.1 22":        "192.0.2.7",
+		"2001:db8::7 50000 2001:db8::1 22":    "2001:db8::7",
+		"fe80::7%eth0 50000 fe80::1%eth0 22":  "fe80::7",
+		"::ffff:192.0.2.7 50000 192.0.2.1 22": "192.0.2.7",
+	} {
+		if got, ok := caller(connection); !ok || got.String() != want {
+			t.Errorf("caller(%q) = %v, want %s", connection, got, want)
+		}
+	}
+}
+
+// A mefdaemon is a control.Service of which enable asks for nothing but its status and to be armed.
+type fakeDaemon struct {
+	control.Service
+	status control.Status
+	armed  int
+}
+
+func (f *fakeDaemon) Status(context.Context) (control.Status, error) { return f.status, nil }
+func (f *fakeDaemon) Arm(context.Context, control.ArmRequest) (control.Armed, error) {
+	f.armed++
+	return control.Armed{Until: time.Unix(600, 0)}, nil
+}
+
+func TestEnableArmsWhatHasJustStarted(t *testing.T) {
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		status control.Status
+		armed  int
+		says   string
+	}{
+		"just started":    {control.Status{Mode: "enforce", Since: now}, 1, "sudo mefctl confirm"},
+		"long running":    {control.Status{Mode: "enforce", Since: now.Add(-time.Hour)}, 0, "nothing has to be confirmed"},
+		"only watching":   {control.Status{Mode: "observe", Since: now}, 0, "mode=observe"},
+		"armed already":   {control.Status{Mode: "enforce", Since: now, Armed: &control.Armed{Until: now}}, 0, "sudo mefctl confirm"},
+		"never confirmed": {control.Status{Mode: "observe", Since: now, Armed: &control.Armed{Lapsed: true}}, 0, "nobody confirmed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fakeDaemon{status: tt.status}
+			path := filepath.Join(t.TempDir(), "sock")
+			l, err := control.Listen(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- control.Serve(ctx, l, f) }()
+			defer func() { stop(); <-done }()
+			calls := 0
+			m := &manager{root: true, systemd: true, config: conf.DefaultPath, call: func(_ context.Context, args ...string) error {
+				calls++
+				return nil
+			}, unitDir: []string{filepath.Dir(path)}}
+			if err := os.WriteFile(filepath.Join(filepath.Dir(path), "mefdaemon.service"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := new(report)
+			if err := r.begin(ctx, m, control.NewClient(path)); err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			r.showOutcome(&out)
+			if f.armed != tt.armed || calls != 1 || !strings.Contains(out.String(), tt.says) {
+				t.Errorf("armed %d times, systemctl called %d times, said %q; want %d, 1 and %q", f.armed, calls, out.String(), tt.armed, tt.says)
+			}
+		})
+	}
+}
+
+func TestEnableWithoutDaemonOrSystemd(t *testing.T) {
+	err := new(report).begin(t.Context(), &manager{root: true, config: "/x.conf"}, control.NewClient(t.TempDir()+"/none"))
+	status := new(exitStatus)
+	if !errors.As(err, &status) || status.code != 3 || !strings.Contains(status.err.Error(), "mefdaemon --config /x.conf, then mefctl enable again") {
+		t.Errorf("enable: %v, want exit status 3 and what to run", err)
+	}
+}
