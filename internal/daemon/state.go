@@ -56,10 +56,15 @@ func (e *engine) save() {
 	e.unsaved = unsaved{timer: e.unsaved.timer, read: make(map[string]string)}
 	e.saver.Save(u)
 	if len(u.Records)+len(u.Bans) > manyChanges {
-		select {
-		case e.grown <- struct{}{}:
-		default: // it knows
-		}
+		e.grew()
+	}
+}
+
+// grew tells tidy of a burst.
+func (e *engine) grew() {
+	select {
+	case e.grown <- struct{}{}:
+	default: // it knows
 	}
 }
 
@@ -129,6 +134,9 @@ func (d *daemon) restore(st *store.Store, now time.Time) error {
 		d.tracker.Restore(b)
 	}
 	d.enforcer.Restore(bans)
+	if len(bans) > manyChanges {
+		d.grew()
+	}
 	d.gone = gone
 	d.unsaved.lifted = gone
 	for _, b := range bans {
