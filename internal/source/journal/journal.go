@@ -174,7 +174,11 @@ func (f *Follower) follow(ctx context.Context) error {
 	if err := f.runOnce(ctx); err != nil {
 		return err
 	}
-	return cmp.Or(f.runOnce(ctx, "--follow", "--no-tail"), errEnded)
+	boot, err := f.present(ctx)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(f.runOnce(ctx, append(boot, "--follow", "--no-tail")...), errEnded)
 }
 
 // runOnce hands over what one journalctl writes. It returns nil if that ended well.
