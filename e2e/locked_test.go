@@ -1,0 +1,212 @@
+//go:build integration
+
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/control"
+	"mef/internal/lab"
+)
+
+// status asks the daemon.
+func (s *scene) status() control.Status {
+	s.Helper()
+	status, err := s.mef.Status(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return status
+}
+
+// promote makes alice a member of the group sudo for the length of the test.
+func (s *scene) promote() {
+	s.Helper()
+	const path = "/etc/group"
+	before, err := os.ReadFile(path)
+	if err != nil {
+		s.Fatal(err)
+	}
+	after := strings.Replace(string(before), "\nsudo:x:27:", "\nsudo:x:27:alice", 1)
+	if after == string(before) {
+		s.Fatal("the server has no group sudo")
+	}
+	if err := os.WriteFile(path, []byte(after), 0o644); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { os.WriteFile(path, before, 0o644) })
+}
+
+// protects waits until the daemon knows of n addresses with an administrator's live session.
+func (s *scene) protects(n int) {
+	s.Helper()
+	s.until(fmt.Sprintf("%d administrators to be protected", n), func() error {
+		if got := s.status().Spared.AdminPeers; got != n {
+			return fmt.Errorf("there are %d", got)
+		}
+		return nil
+	})
+}
+
+// Somebody mistypes at an administrator's address while his session is live: the session goes on, he can log in again, and the
+// other services are closed to that address.
+func TestAdministratorIsNotCutOff(t *testing.T) {
+	for _, from := range []string{"198.51.100.60", "2001:db8:900d:60::1"} {
+		t.Run(from, func(t *testing.T) {
+			s := begin(t, "", nil)
+			s.promote()
+			proceed := filepath.Join(lab.Alice.Home(), "proceed")
+			os.Remove(proceed)
+			ended := make(chan error, 1)
+			go func() {
+				out, err := s.w.Client(from).SSH(s.ctx, lab.SSHPort, "alice", lab.Alice.Password,
+					"while ! test -e "+proceed+"; do sleep 0.1; done; echo still here")
+				if err == nil && out != "still here\n" {
+					err = fmt.Errorf("the session said %q", out)
+				}
+				ended <- err
+			}()
+			s.protects(1)
+			s.fail(ssh, "root", repeat(from, 5)...)
+			if b := s.banned(from); b.Ports != "1-21,23-65535" || !strings.Contains(b.Reason, "session from there is live") {
+				t.Errorf("banned on ports %s: %s; want all but 22, for the live session", b.Ports, b.Reason)
+			}
+			s.reaches(lab.SSHPort, from)
+			s.silent(lab.FTPPort, from)
+			if why := s.mefctl("why", from); !strings.Contains(why, "new bans leave port 22 open") {
+				t.Errorf("why does not tell of the session:\n%s", why)
+			}
+			if err := os.WriteFile(proceed, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; err != nil {
+				t.Errorf("alice's live session: %v", err)
+			}
+			s.protects(0)
+		})
+	}
+}
+
+// What logind says counts as well, and a member of no such group is not protected.
+func TestSessionsOfLogind(t *testing.T) {
+	s := begin(t, "", nil)
+	const dir, root, mallory = "/run/systemd/sessions", "198.51.100.61", "198.51.100.62"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.Cleanup(func() { os.RemoveAll(dir) })
+	s.stop(os.Interrupt) // logind's directory is there before the daemon, as on every machine that has logind
+	s.start("")
+	for id, text := range map[string]string{
+		"1": "UID=0\nUSER=root\nSTATE=active\nSERVICE=sshd\nREMOTE_HOST=" + root + "\n",
+		"2": "UID=1001\nUSER=mallory\nSTATE=active\nSERVICE=sshd\nREMOTE_HOST=" + mallory + "\n",
+	} {
+		if err := errors.Join(os.WriteFile(dir+"/.#"+id, []byte(text), 0o644), os.Rename(dir+"/.#"+id, dir+"/"+id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.protects(1)
+	s.fail(ssh, "admin", repeat(root, 5)...)
+	s.banned(root)
+	s.reaches(lab.SSHPort, root)
+	s.fail(ssh, "admin", repeat(mallory, 5)...)
+	s.banned(mallory)
+	s.silent(lab.SSHPort, mallory)
+	if err := os.Remove(dir + "/1"); err != nil {
+		t.Fatal(err)
+	}
+	s.protects(0)
+}
+
+// arm begins a time of trial, as mefctl enable does.
+func (s *scene) arm(d time.Duration) control.Armed {
+	s.Helper()
+	armed, err := s.mef.Arm(s.ctx, control.ArmRequest{For: d})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return armed
+}
+
+// Armed and not confirmed: whoever was banned meanwhile gets back in by himself, and nobody else is banned until somebody
+// confirms after all.
+func TestArmedAndNotConfirmed(t *testing.T) {
+	for name, meanwhile := range map[string]func(*scene){
+		"running":            func(*scene) {},
+		"killed and started": func(s *scene) { s.stop(os.Kill); s.start("") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, "", nil)
+			const from, later = "198.51.100.63", "198.51.100.64"
+			s.arm(3 * time.Second)
+			s.fail(ssh, "admin", repeat(from, 5)...)
+			s.banned(from)
+			meanwhile(s)
+			s.until("the time of trial to end", func() error {
+				if mode := s.status().Mode; mode != "observe" {
+					return fmt.Errorf("mode is %s", mode)
+				}
+				return nil
+			})
+			s.until("the ban to be lifted", func() error {
+				bans, err := s.mef.Bans(s.ctx)
+				if err == nil && len(bans) > 0 {
+					err = fmt.Errorf("there are %v", prefixes(bans))
+				}
+				return err
+			})
+			s.reaches(lab.SSHPort, from)
+			s.fail(ssh, "admin", repeat(later, 6)...)
+			s.reaches(lab.SSHPort, later)
+			if out, err := s.w.Mefctl(s.ctx, "status"); err == nil || !strings.Contains(out, "run mefctl confirm") {
+				t.Errorf("status says nothing of mefctl confirm, exit %v:\n%s", err, out)
+			}
+			s.mefctl("confirm")
+			s.fail(ssh, "admin", repeat("198.51.100.65", 5)...)
+			s.banned("198.51.100.65")
+		})
+	}
+}
+
+func TestArmedAndConfirmed(t *testing.T) {
+	s := begin(t, "", nil)
+	const from = "198.51.100.66"
+	armed := s.arm(2 * time.Second)
+	// The exit status may be 1: of this daemon, which has just started, no rule has a live source yet.
+	if out, _ := s.w.Mefctl(s.ctx, "status"); !strings.Contains(out, "warning: armed: confirm within") {
+		t.Errorf("status does not tell:\n%s", out)
+	}
+	s.mefctl("confirm")
+	s.fail(ssh, "admin", repeat(from, 5)...)
+	s.banned(from)
+	s.until("the time of trial to be over", func() error {
+		if left := time.Until(armed.Until); left > -time.Second {
+			return fmt.Errorf("%v are left", left)
+		}
+		return nil
+	})
+	s.banned(from)
+	if mode := s.status().Mode; mode != "enforce" {
+		t.Errorf("mode is %s", mode)
+	}
+}
+
+// why names what else shuts an address out.
+func TestWhyNamesOtherTables(t *testing.T) {
+	s := begin(t, "", nil)
+	s.nft("add table inet other; add chain inet other in { type filter hook input priority 0; }; " +
+		"add rule inet other in ip saddr 198.51.100.67 tcp dport 22 drop")
+	t.Cleanup(func() { s.nft("delete table inet other") })
+	if why := s.mefctl("why", "198.51.100.67"); !strings.Contains(why, "somebody else's: table inet other chain in rule 1: drops 198.51.100.67, with further conditions") {
+		t.Errorf("why says\n%s", why)
+	}
+	if why := s.mefctl("why", "198.51.100.68"); strings.Contains(why, "somebody else's") {
+		t.Errorf("of an address that nobody drops, why says\n%s", why)
+	}
+}
