@@ -103,7 +103,11 @@ func (x *Matcher) lines(r io.Reader, do func(*event.Line) error) error {
 	buf := make([]byte, 0, readSize)
 	var line event.Line
 	one := func(text []byte) error {
-		line.Text = bytes.TrimSuffix(text[:min(len(text), maxLine)], []byte{'\r'})
+		text = text[:min(len(text), maxLine)]
+		if n := len(text); n > 0 && text[n-1] == '\r' {
+			text = text[:n-1]
+		}
+		line.Text = text
 		line.Offset++
 		return do(&line)
 	}
@@ -160,16 +164,20 @@ func (x *Matcher) Summarize(r io.Reader) (Summary, error) {
 	s := Summary{Rules: make(map[string]Kinds)}
 	kinds := make(map[*conf.Rule]*Kinds)
 	seen := make(map[netip.Addr]struct{})
+	var rule *conf.Rule // of the line before; mostly it is the next one's
+	var k *Kinds
 	err := x.Run(r, func(n int, m *filter.Match) error {
 		s.Lines = n
 		if m == nil {
 			return nil
 		}
 		s.Matched++
-		k := kinds[m.Rule]
-		if k == nil {
-			k = new(Kinds)
-			kinds[m.Rule] = k
+		if m.Rule != rule {
+			rule = m.Rule
+			if k = kinds[rule]; k == nil {
+				k = new(Kinds)
+				kinds[rule] = k
+			}
 		}
 		switch m.Kind {
 		case event.Failure:
