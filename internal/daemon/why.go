@@ -24,11 +24,13 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	}
 	why := control.Why{Addr: addr.String(), Bans: d.book.show(ctx, state)}
 	var account track.Account
+	var neighbors []track.Neighbor
 	var through, live bool
 	var ports ban.Ports
 	now := time.Now()
 	err = d.do(ctx, func() {
 		account = d.tracker.Explain(addr, now)
+		neighbors = d.tracker.Neighbors(addr, now, shownNeighbors)
 		why.Allowed = d.allowed(addr)
 		through = d.letThrough(addr)
 		live, ports = d.facts.Sessions.Contains(addr), cmp.Or(d.facts.SSHPorts, "22")
@@ -44,11 +46,17 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	if live {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", ports))
 	}
+	for _, n := range neighbors {
+		why.Prefix = append(why.Prefix, control.Neighbor{Prefix: ban.Key{Prefix: n.Prefix}.String(), Score: float64(n.Score), Banned: n.Banned})
+	}
 	why.Foreign = d.foreign(ctx, addr)
 	why.Banned = len(why.Bans) > 0 && !through && grace == 0
 	why.Verdict = verdict(&why, grace)
 	return why, nil
 }
+
+// shownNeighbors is how many others of its network why names.
+const shownNeighbors = 10
 
 // ownTables are the tables of this project.
 var ownTables = []string{"mefdaemon", "mef"}
