@@ -133,9 +133,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	d.choose(d.inJournal(ctx, d.cfg, d.set), exists)
 	d.sources = newSources(d.engine, wanted(d.lives), nil)
-	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.engine.run(ctx) })
 	g.Go(func() error { return d.keep(ctx) })
 	g.Go(func() error { return d.sessions.Run(ctx) })
@@ -145,7 +146,6 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.prove(ctx) })
 	g.Go(func() error { return d.tidy(ctx, debug.FreeOSMemory) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
-	g.Go(func() error { return d.notify(ctx) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", socket)
 	err = g.Wait()
 	if d.cfg.ClearOnStop {
