@@ -235,7 +235,7 @@ const Caught = "caught-up"
 // A Record is one entry of the event stream and of the event log.
 type Record struct {
 	Time    time.Time  `json:"time"`
-	Event   string     `json:"event"` // failure, success, probe, ban, would-ban, unban, refused, error, repair, source, reload, armed, confirmed, lapsed, reload
+	Event   string     `json:"event"` // failure, success, probe, ban, would-ban, unban, refused, error, repair, source, reload, armed, confirmed, lapsed
 	Rule    string     `json:"rule,omitempty"`
 	Service string     `json:"service,omitempty"`
 	Addr    string     `json:"addr,omitempty"`
