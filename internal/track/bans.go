@@ -214,7 +214,7 @@ type history struct {
 	next   uint64         // number of the latest, from 1
 	latest map[key]uint64 // number of a key's latest
 
-	changed bool     // some ban is dirty
+	changed uint64   // number of the oldest dirty ban; 0: none
 	gone    []uint64 // stored bans that were overwritten
 }
 
@@ -253,22 +253,25 @@ func (h *history) add(p past) {
 		*slot = p
 	}
 	h.latest[p.key] = h.next
-	h.touch(h.at(h.next))
+	h.touch(h.next, h.at(h.next))
 }
 
-func (h *history) touch(p *past) {
+// touch marks ban number n as changed.
+func (h *history) touch(n uint64, p *past) {
 	p.flags |= dirty
-	h.changed = true
+	if h.changed == 0 || n < h.changed {
+		h.changed = n
+	}
 }
 
 // each calls f for the bans of exactly k, latest first.
-func (h *history) each(k key, f func(p *past)) {
+func (h *history) each(k key, f func(n uint64, p *past)) {
 	for n := h.latest[k]; n != 0; {
 		p := h.at(n)
 		if p == nil || p.key != k {
 			return
 		}
-		f(p)
+		f(n, p)
 		n = p.prev
 	}
 }
@@ -277,12 +280,12 @@ func (h *history) each(k key, f func(p *past)) {
 // ends with it: it is the same visit, no repeat.
 func (h *history) record(b *ban.Ban, k key) {
 	n := past{key: k, start: b.Start.UnixNano(), until: endOf(b), id: event.Hash(b.ID), rule: b.Rule}
-	h.each(k, func(p *past) {
+	h.each(k, func(number uint64, p *past) {
 		if p.until > n.start && !p.lifted {
 			n.joined = true
 			if p.until < n.until {
 				p.until = n.until
-				h.touch(p)
+				h.touch(number, p)
 			}
 		}
 	})
@@ -290,16 +293,16 @@ func (h *history) record(b *ban.Ban, k key) {
 }
 
 func (h *history) has(k key, id uint64) (found bool) {
-	h.each(k, func(p *past) { found = found || p.id == id })
+	h.each(k, func(_ uint64, p *past) { found = found || p.id == id })
 	return found
 }
 
 // lift marks the bans of k that are in force as taken back.
 func (h *history) lift(k key, now int64) {
-	h.each(k, func(p *past) {
+	h.each(k, func(n uint64, p *past) {
 		if p.until > now && !p.lifted {
 			p.lifted = true
-			h.touch(p)
+			h.touch(n, p)
 		}
 	})
 }
@@ -307,7 +310,7 @@ func (h *history) lift(k key, now int64) {
 // past appends the history of source k to buf, bans of networks around it included, oldest first.
 func (t *Tracker) past(buf []event.Past, k key, now int64) []event.Past {
 	start := len(buf)
-	collect := func(p *past) {
+	collect := func(_ uint64, p *past) {
 		if p.until == forever || now-p.until <= int64(t.cfg.History) {
 			buf = append(buf, event.Past{
 				Prefix: p.key.prefix(), Rule: p.rule, Start: moment(p.start), Until: ending(p.until),

@@ -34,18 +34,38 @@ func BenchmarkObserve(b *testing.B) {
 	}
 }
 
+// BenchmarkChanges tells how long the engine stands still while what has changed is gathered for the store.
 func BenchmarkChanges(b *testing.B) {
-	tr := New(testConfig())
-	ev := line{0, "fail", "root", "1234", 0}.event("sshd", "192.0.2.7")
-	b.ReportAllocs()
-	for b.Loop() {
-		for i := range 10_000 {
-			ev.Addr = address(i)
-			tr.Observe(ev)
-		}
-		if len(tr.Changes()) < 10_000 {
-			b.Fatal("too few changes")
-		}
+	for name, size := range map[string]struct{ sources, dirty, each int }{
+		"20000 of 100000, 1 attempt":   {100_000, 20_000, 1},
+		"20000 of 100000, 5 attempts":  {100_000, 20_000, 5},
+		"100000 of 100000, 1 attempt":  {100_000, 100_000, 1},
+		"10 of 100000 after 1 attempt": {100_000, 10, 1},
+	} {
+		b.Run(name, func(b *testing.B) {
+			tr := New(testConfig())
+			n := 0
+			observe := func(sources int) {
+				for i := range sources * size.each {
+					ev := line{float64(n) / 1e5, "fail", "user" + strconv.Itoa(n%1000), strconv.Itoa(n), 0}.event("sshd", "192.0.2.7")
+					ev.Addr = address(i % sources)
+					ev.Line = strings.Repeat("x", 120)
+					tr.Observe(ev)
+					n++
+				}
+			}
+			observe(size.sources)
+			tr.Changes()
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				observe(size.dirty)
+				b.StartTimer()
+				if len(tr.Changes()) < size.dirty {
+					b.Fatal("too few changes")
+				}
+			}
+		})
 	}
 }
 

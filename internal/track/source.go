@@ -66,6 +66,7 @@ type source struct {
 const (
 	dirty  = 1 << iota // changed since the last Changes
 	stored             // part of an earlier Changes, so its removal must be told
+	listed             // its index is in Tracker.dirty, also if it has been removed since
 )
 
 func (s *source) live() bool { return s.key.bits != 0 }
@@ -256,17 +257,22 @@ func (t *Tracker) remove(i uint32) {
 		}
 	}
 	if s.flags&stored != 0 {
-		t.gone = append(t.gone, sourceKey(s.key))
+		t.gone = append(t.gone, s.key)
 	}
 	delete(t.index, s.key)
 	t.unlink(i)
+	left := s.flags & listed
 	t.sources.put(i)
+	s.flags = left
 }
 
 // touch marks a source as changed.
 func (t *Tracker) touch(i uint32) {
-	t.sources.at(i).flags |= dirty
-	t.changed = true
+	s := t.sources.at(i)
+	if s.flags&listed == 0 {
+		t.dirty = append(t.dirty, i)
+	}
+	s.flags |= dirty | listed
 }
 
 // settle brings a source to now: its points decay, and its attempts that are too old, or more than the rule's limit needs,

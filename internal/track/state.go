@@ -35,144 +35,205 @@ const (
 
 // Changes returns what has changed since the last call, removals first, and takes it as stored; the caller keeps it until
 // it is. Bans in force are not part of it: their keeper tells them by Restore.
+//
+// Positions in logs are saved together with it, so it is all or nothing. As nothing else is counted meanwhile, it looks only
+// at what has changed, and the records share a few large buffers.
 func (t *Tracker) Changes() []Record {
-	var out []Record
+	p := pack{records: make([]Record, 0, len(t.gone)+len(t.dirty)+len(t.logins.gone)+len(t.history.gone)+len(t.rules)+64)}
 	for _, k := range t.gone {
-		out = append(out, Record{Key: k})
+		p.sourceKey(k)
+		p.remove()
 	}
-	t.gone = nil
+	t.gone = t.gone[:0]
 	if !t.seedStored {
-		out = append(out, Record{[]byte{kindSeed}, binary.AppendUvarint([]byte{stateVersion}, t.seed)})
+		p.begin(kindSeed)
+		p.value()
+		p.uint(t.seed)
+		p.end()
 		t.seedStored = true
 	}
-	out = t.sourceChanges(out)
-	out = t.loginChanges(out)
-	out = t.historyChanges(out)
-	return t.surgeChanges(out)
+	t.sourceChanges(&p)
+	t.loginChanges(&p)
+	t.historyChanges(&p)
+	t.surgeChanges(&p)
+	return p.records
 }
 
-func (t *Tracker) sourceChanges(out []Record) []Record {
-	if !t.changed {
-		return out
+// A pack gathers records. Key and value of a record are written behind each other into scratch, then kept in a buffer that
+// many records share: two allocations for thousands of them.
+type pack struct {
+	records []Record
+	buf     []byte // what is free of it is its capacity
+
+	writer     // the record in the making
+	keyLen int // bytes of it that are the key
+}
+
+// packSize is how large a buffer is.
+const packSize = 256 << 10
+
+// begin begins a record's key.
+func (p *pack) begin(kind byte) { p.writer = append(p.writer[:0], kind) }
+
+func (p *pack) sourceKey(k key) {
+	p.begin(kindSource)
+	p.key(k)
+}
+
+func (p *pack) loginKey(of pair) {
+	p.begin(kindLogin)
+	p.key(of.from)
+	p.writer = append(p.writer, of.user...)
+}
+
+func (p *pack) historyKey(n uint64) {
+	p.begin(kindHistory)
+	p.writer = binary.BigEndian.AppendUint64(p.writer, n)
+}
+
+// value ends the key and begins the value.
+func (p *pack) value() {
+	p.keyLen = len(p.writer)
+	p.writer = append(p.writer, stateVersion)
+}
+
+// end ends the record.
+func (p *pack) end() {
+	b := p.keep()
+	p.records = append(p.records, Record{b[:p.keyLen:p.keyLen], b[p.keyLen:]})
+}
+
+// remove ends a key and with it the record: the entry is gone.
+func (p *pack) remove() { p.records = append(p.records, Record{Key: p.keep()}) }
+
+// keep copies what was written.
+func (p *pack) keep() []byte {
+	n := len(p.writer)
+	if cap(p.buf)-len(p.buf) < n {
+		p.buf = make([]byte, 0, max(packSize, n))
 	}
-	t.changed = false
-	for i := uint32(1); i <= t.sources.used; i++ {
-		if s := t.sources.at(i); s.flags&dirty != 0 {
-			s.flags = stored
-			out = append(out, Record{sourceKey(s.key), t.encodeSource(s)})
+	start := len(p.buf)
+	p.buf = append(p.buf, p.writer...)
+	return p.buf[start:len(p.buf):len(p.buf)]
+}
+
+func (t *Tracker) sourceChanges(p *pack) {
+	for _, i := range t.dirty {
+		s := t.sources.at(i)
+		changed := s.flags&dirty != 0
+		if s.flags &^= dirty | listed; !changed {
+			continue // it was removed
 		}
+		s.flags |= stored
+		p.sourceKey(s.key)
+		p.value()
+		t.encodeSource(p, s)
+		p.end()
 	}
-	return out
+	t.dirty = t.dirty[:0]
 }
 
-func (t *Tracker) loginChanges(out []Record) []Record {
-	for _, p := range t.logins.gone {
-		out = append(out, Record{Key: loginKey(p)})
+func (t *Tracker) loginChanges(p *pack) {
+	for _, of := range t.logins.gone {
+		p.loginKey(of)
+		p.remove()
 	}
 	t.logins.gone = nil
 	if !t.logins.changed {
-		return out
+		return
 	}
 	t.logins.changed = false
 	for l := t.logins.oldest; l != nil; l = l.newer {
 		if l.flags&dirty != 0 {
 			l.flags = stored
-			w := writer{stateVersion}
-			w.int(l.last)
-			w.int(l.counted)
-			out = append(out, Record{loginKey(l.pair), w})
+			p.loginKey(l.pair)
+			p.value()
+			p.int(l.last)
+			p.int(l.counted)
+			p.end()
 		}
 	}
-	return out
 }
 
-func (t *Tracker) historyChanges(out []Record) []Record {
+func (t *Tracker) historyChanges(p *pack) {
 	for _, n := range t.history.gone {
-		out = append(out, Record{Key: historyKey(n)})
+		p.historyKey(n)
+		p.remove()
 	}
 	t.history.gone = nil
-	if !t.history.changed {
-		return out
+	if t.history.changed == 0 {
+		return
 	}
-	t.history.changed = false
-	for n := t.history.oldest(); n <= t.history.next; n++ {
-		if p := t.history.at(n); p != nil && p.flags&dirty != 0 {
-			p.flags = stored
-			out = append(out, Record{historyKey(n), encodePast(p)})
+	for n := max(t.history.changed, t.history.oldest()); n <= t.history.next; n++ {
+		if h := t.history.at(n); h != nil && h.flags&dirty != 0 {
+			h.flags = stored
+			p.historyKey(n)
+			p.value()
+			encodePast(p, h)
+			p.end()
 		}
 	}
-	return out
+	t.history.changed = 0
 }
 
-func (t *Tracker) surgeChanges(out []Record) []Record {
+func (t *Tracker) surgeChanges(p *pack) {
 	if !t.surgesDirty {
-		return out
+		return
 	}
 	t.surgesDirty = false
 	for i := range t.rules {
-		w := writer{stateVersion}
-		w.surge(&t.rules[i].surge)
-		out = append(out, Record{append([]byte{kindRule}, t.rules[i].rule.Name...), w})
+		p.begin(kindRule)
+		p.writer = append(p.writer, t.rules[i].rule.Name...)
+		p.value()
+		p.surge(&t.rules[i].surge)
+		p.end()
 	}
-	w := writer{stateVersion}
+	p.begin(kindSurges)
+	p.value()
 	for i := range t.users {
 		if s := &t.users[i]; s.key != 0 {
-			w.uint(uint64(i))
-			w.surge(s)
+			p.uint(uint64(i))
+			p.surge(s)
 		}
 	}
-	return append(out, Record{[]byte{kindSurges}, w})
+	p.end()
 }
 
-func sourceKey(k key) []byte { return append([]byte{kindSource, k.bits}, k.addr[:]...) }
-
-func loginKey(p pair) []byte {
-	k := append([]byte{kindLogin, p.from.bits}, p.from.addr[:]...)
-	return append(k, p.user...)
-}
-
-func historyKey(n uint64) []byte { return binary.BigEndian.AppendUint64([]byte{kindHistory}, n) }
-
-func (t *Tracker) encodeSource(s *source) []byte {
-	w := writer{stateVersion}
-	w.int(s.seen)
-	w.float(s.score)
-	w.float(s.unverified)
+func (t *Tracker) encodeSource(p *pack, s *source) {
+	p.int(s.seen)
+	p.float(s.score)
+	p.float(s.unverified)
 	for _, c := range s.users {
-		w.uint(uint64(c.user))
-		w.float(c.points)
+		p.uint(uint64(c.user))
+		p.float(c.points)
 	}
-	var attempts []*attempt
-	for i := s.attempts; i != 0; {
+	t.chain = t.chain[:0]
+	for i := s.attempts; i != 0; i = t.attempts.at(i).next {
+		t.chain = append(t.chain, i)
+	}
+	p.uint(uint64(len(t.chain)))
+	for _, i := range slices.Backward(t.chain) {
 		a := t.attempts.at(i)
-		attempts = append(attempts, a)
-		i = a.next
+		p.str(t.rules[a.rule].rule.Name)
+		p.int(a.at)
+		p.uint(uint64(a.user))
+		p.uint(uint64(a.session))
+		p.writer = append(p.writer, a.quarters, a.flags)
 	}
-	w.uint(uint64(len(attempts)))
-	for _, a := range slices.Backward(attempts) {
-		w.str(t.rules[a.rule].rule.Name)
-		w.int(a.at)
-		w.uint(uint64(a.user))
-		w.uint(uint64(a.session))
-		w = append(w, a.quarters, a.flags)
+	t.lines = t.evidence.lines(t.lines[:0], s.evidence, ban.MaxEvidence)
+	p.uint(uint64(len(t.lines)))
+	for _, line := range t.lines {
+		p.str(line)
 	}
-	lines := t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
-	w.uint(uint64(len(lines)))
-	for _, line := range lines {
-		w.str(line)
-	}
-	return w
 }
 
-func encodePast(p *past) []byte {
-	w := writer{stateVersion, p.key.bits}
-	w = append(w, p.key.addr[:]...)
-	w = append(w, flag(p.joined), flag(p.lifted))
-	w.int(p.start)
-	w.int(p.until)
-	w.uint(p.id)
-	w.str(p.rule)
-	return w
+func encodePast(p *pack, h *past) {
+	p.key(h.key)
+	p.writer = append(p.writer, flag(h.joined), flag(h.lifted))
+	p.int(h.start)
+	p.int(h.until)
+	p.uint(h.id)
+	p.str(h.rule)
 }
 
 func flag(b bool) byte {
@@ -380,6 +441,9 @@ type writer []byte
 func (w *writer) uint(v uint64)   { *w = binary.AppendUvarint(*w, v) }
 func (w *writer) int(v int64)     { *w = binary.AppendVarint(*w, v) }
 func (w *writer) float(v float32) { *w = binary.BigEndian.AppendUint32(*w, math.Float32bits(v)) }
+
+// key writes the 17 bytes of a key.
+func (w *writer) key(k key) { *w = append(append(*w, k.bits), k.addr[:]...) }
 
 func (w *writer) str(s string) {
 	w.uint(uint64(len(s)))

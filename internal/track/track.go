@@ -91,8 +91,8 @@ type Tracker struct {
 	holds   holds
 	history history
 
-	changed     bool     // some source is dirty
-	gone        [][]byte // keys of stored sources that were removed
+	dirty       []uint32 // sources that are marked so, and some that were before they were removed
+	gone        []key    // stored sources that were removed
 	surgesDirty bool
 	seedStored  bool
 
@@ -104,6 +104,8 @@ type Tracker struct {
 	inForce []event.Held
 	pasts   []event.Past
 	lines   []string
+
+	chain []uint32 // scratch
 }
 
 // A rule is a configured rule with what is counted for it across sources.
