@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -229,13 +230,14 @@ type pending struct {
 	bans      map[ban.Key]*ban.Ban // nil: lifted
 	positions map[string]string
 	records   map[string][]byte // empty: gone
+	notes     map[string]string // empty: gone
 }
 
 func newPending() *pending {
-	return &pending{make(map[ban.Key]*ban.Ban), make(map[string]string), make(map[string][]byte)}
+	return &pending{make(map[ban.Key]*ban.Ban), make(map[string]string), make(map[string][]byte), make(map[string]string)}
 }
 
-func (p *pending) len() int { return len(p.bans) + len(p.positions) + len(p.records) }
+func (p *pending) len() int { return len(p.bans) + len(p.positions) + len(p.records) + len(p.notes) }
 
 // add merges an update that came later. A ban both put and lifted in it is lifted.
 func (p *pending) add(u *Update) {
@@ -251,6 +253,7 @@ func (p *pending) add(u *Update) {
 	for _, r := range u.Records {
 		p.records[string(r.Key)] = r.Value
 	}
+	maps.Copy(p.notes, u.Notes)
 }
 
 // fill adds what is waiting about the keys to what was read of them.
@@ -275,11 +278,12 @@ func (p *pending) merge(later *pending) {
 	for k, value := range later.records {
 		p.records[k] = value
 	}
+	maps.Copy(p.notes, later.notes)
 }
 
 // update returns everything as one update, in the order of the file: neighbours share pages.
 func (p *pending) update() *Update {
-	u := &Update{Positions: p.positions}
+	u := &Update{Positions: p.positions, Notes: p.notes}
 	for k, b := range p.bans {
 		if b == nil {
 			u.Lifted = append(u.Lifted, k)

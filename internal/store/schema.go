@@ -22,6 +22,10 @@ var migrations = [...]func(tx *bbolt.Tx) error{
 		}
 		return nil
 	},
+	func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucket(bucketNotes)
+		return err
+	},
 }
 
 const schema = uint64(len(migrations))
@@ -78,7 +82,7 @@ func readSchema(tx *bbolt.Tx) (have uint64, writer string, err error) {
 		return 0, "", fmt.Errorf("%w: its schema cannot be read", ErrDamaged)
 	}
 	if have == schema {
-		for _, name := range [][]byte{bucketBans, bucketPositions, bucketTracker} {
+		for _, name := range [][]byte{bucketBans, bucketPositions, bucketTracker, bucketNotes} {
 			if tx.Bucket(name) == nil {
 				return 0, "", fmt.Errorf("%w: it has no bucket %q", ErrDamaged, name)
 			}

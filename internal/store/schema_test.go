@@ -3,9 +3,11 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -31,7 +33,7 @@ func TestNewerSchema(t *testing.T) {
 	if !errors.Is(err, ErrNewer) {
 		t.Fatalf("Open: %v, want ErrNewer", err)
 	}
-	for _, word := range []string{path, `"11.0"`, `"10.1"`, "schema 2", "install the newer version", "move the file away"} {
+	for _, word := range []string{path, `"11.0"`, `"10.1"`, fmt.Sprintf("schema %d", schema+1), "install the newer version", "move the file away"} {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("error %q does not say %q", err, word)
 		}
@@ -73,5 +75,40 @@ func TestSchemaRemembersItsWriter(t *testing.T) {
 			return nil
 		})
 		s.Close()
+	}
+}
+
+// A file of the first version, which knew no notes, is taken over with all that is in it.
+func TestFirstSchemaIsTakenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mef.db")
+	s, err := Open(path, Options{Version: "10.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(&Update{Positions: map[string]string{"journal": "7"}}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		first := append(binary.AppendUvarint(nil, 1), "10.0"...)
+		return errors.Join(tx.DeleteBucket(bucketNotes), put(tx.Bucket(bucketMeta), keySchema, first))
+	})
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(path, Options{Version: "10.1"}); err != nil || s.Warning() != nil {
+		t.Fatalf("Open: %v, warning %v", err, s.Warning())
+	}
+	defer s.Close()
+	for _, note := range []string{"first", "second", ""} {
+		if err := s.Commit(&Update{Notes: map[string]string{"allow 192.0.2.7": note, "other": "stays"}}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		st, err := s.Load(time.Now())
+		if err != nil || st.Positions["journal"] != "7" || st.Notes["other"] != "stays" {
+			t.Errorf("%v: positions %q, notes %q", err, st.Positions, st.Notes)
+		}
+		if got, there := st.Notes["allow 192.0.2.7"]; got != note || there != (note != "") {
+			t.Errorf("note %q, want %q", got, note)
+		}
 	}
 }

@@ -9,6 +9,7 @@
 //	bans       bans in force with their evidence, by prefix, ports and class
 //	positions  where each source goes on reading, by source
 //	tracker    the tracker's own records, whose meaning it alone knows
+//	notes      what operators added by command, and other small things of the daemon's, by name
 //
 // Every value ends in a checksum over key and value, because bbolt has none: a flipped bit must not ban a stranger. What
 // cannot be read is left out and counted.
@@ -48,6 +49,7 @@ type Update struct {
 	Lifted    []ban.Key         // bans to forget; a ban that ends by itself needs no word
 	Positions map[string]string // Batch.Resume by Batch.Source; empty: the source is gone
 	Records   []Record          // the tracker's
+	Notes     map[string]string // by name; empty: the note is gone
 }
 
 // A Record is one entry of the tracker's state.
@@ -62,6 +64,7 @@ var (
 	bucketBans      = []byte("bans")
 	bucketPositions = []byte("positions")
 	bucketTracker   = []byte("tracker")
+	bucketNotes     = []byte("notes")
 )
 
 // A Store is an open mef.db. Its methods must not be called at the same time.
@@ -118,11 +121,12 @@ func (s *Store) Close() error {
 type State struct {
 	Bans      []ban.Ban         // in force at the time asked for, in no particular order
 	Positions map[string]string // by source
+	Notes     map[string]string // by name
 }
 
-// Load reads bans and positions. Bans that are over at now are left out.
+// Load reads bans, positions and notes. Bans that are over at now are left out.
 func (s *Store) Load(now time.Time) (State, error) {
-	st := State{Positions: make(map[string]string)}
+	st := State{Positions: make(map[string]string), Notes: make(map[string]string)}
 	err := s.view(func(tx *bbolt.Tx) {
 		st.Bans = make([]ban.Ban, 0, tx.Bucket(bucketBans).Stats().KeyN)
 		var d decoder
@@ -137,6 +141,10 @@ func (s *Store) Load(now time.Time) (State, error) {
 		})
 		s.each(tx, bucketPositions, func(k, v []byte) bool {
 			st.Positions[string(k)] = string(v)
+			return true
+		})
+		s.each(tx, bucketNotes, func(k, v []byte) bool {
+			st.Notes[string(k)] = string(v)
 			return true
 		})
 	})
@@ -282,7 +290,7 @@ func parts(u *Update) iter.Seq[*Update] {
 				return
 			}
 		}
-		yield(&Update{Positions: u.Positions})
+		yield(&Update{Positions: u.Positions, Notes: u.Notes})
 	}
 }
 
@@ -307,6 +315,12 @@ func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 	}
 	for source, resume := range u.Positions {
 		if err := putOrDelete(positions, []byte(source), []byte(resume)); err != nil {
+			return err
+		}
+	}
+	notes := tx.Bucket(bucketNotes)
+	for name, note := range u.Notes {
+		if err := putOrDelete(notes, []byte(name), []byte(note)); err != nil {
 			return err
 		}
 	}
