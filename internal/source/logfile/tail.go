@@ -356,9 +356,14 @@ func (f *Follower) stamp(file *file, b *event.Batch, now time.Time) {
 	b.Lines = kept
 }
 
-// announce tells where reading of the current file begins, so that a restart before its first line goes on there too.
+// announce tells where reading of the current file begins, so that a restart before its first line goes on there too. Of a
+// file that takes the place of another it tells nothing before there is a line: a position in an empty file fits any other,
+// and the last one in the file before leads here as well, past whatever is rotated away in between.
 func (f *Follower) announce(ctx context.Context, t *tail) {
 	f.update(t, func(*Status) { t.readTo = t.cur.pos.offset })
+	if t.cur.pos.offset == 0 && t.cur.pos.gen > 0 {
+		return
+	}
 	b := f.pool.Get()
 	b.Source, b.Resume = t.path, t.cur.pos.String()
 	f.deliver(ctx, b)
