@@ -19,7 +19,7 @@ var (
 	words    = []string{"event", "ban", "prefixset", "conf"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
 	programs = []string{"daemon", "offline", "selftest"}
-	shared   = []string{"host", "run", "control", "store", "sdnotify"}
+	shared   = []string{"host", "names", "run", "control", "store", "sdnotify"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
