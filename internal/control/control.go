@@ -13,6 +13,9 @@
 //	POST   /v1/reload              Reloaded: the configuration is read again, as by SIGHUP
 //	POST   /v1/arm      ArmRequest   Armed: unless confirmed in time, bans are lifted and then only said
 //	POST   /v1/confirm             {}: whoever armed the daemon can log in
+//	GET    /v1/lists?list=NAME     Lists: the whitelist or blacklist, or without a name both
+//	POST   /v1/allow    AllowRequest Entry    returns once the kernel lets its addresses through
+//	DELETE /v1/allow    AllowRequest Entry
 //	POST   /v1/stop                {}: the daemon ends, as by SIGTERM
 //
 // A refused request is answered with a status of 400 or above and an Error.
@@ -42,6 +45,7 @@ type Service interface {
 	// Arm begins the time in which somebody has to confirm, and Confirm ends it.
 	Arm(ctx context.Context, req ArmRequest) (Armed, error)
 	Confirm(ctx context.Context, author string) error
+	ListService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -234,8 +238,10 @@ const Caught = "caught-up"
 
 // A Record is one entry of the event stream and of the event log.
 type Record struct {
-	Time    time.Time  `json:"time"`
-	Event   string     `json:"event"` // failure, success, probe, ban, would-ban, unban, refused, error, repair, source, reload, armed, confirmed, lapsed
+	Time time.Time `json:"time"`
+	// Event is failure, success, probe, ban, would-ban, unban, refused, error, repair, source, reload, list, allow, allow-end,
+	// armed, confirmed or lapsed.
+	Event   string     `json:"event"`
 	Rule    string     `json:"rule,omitempty"`
 	Service string     `json:"service,omitempty"`
 	Addr    string     `json:"addr,omitempty"`

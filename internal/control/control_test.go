@@ -77,6 +77,16 @@ func (f *fake) Reload(_ context.Context, author string) (control.Reloaded, error
 	return control.Reloaded{Mode: "enforce", Rules: 7}, nil
 }
 
+func (f *fake) Lists(_ context.Context, only string) (control.Lists, error) {
+	return control.Lists{Files: []control.ListFile{{List: only}}}, nil
+}
+func (f *fake) Allow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
+	return control.Entry{Entry: req.Entry, Author: req.Author, Note: req.Note}, nil
+}
+func (f *fake) Disallow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
+	return control.Entry{}, &control.Error{Message: req.Entry + " is no entry"}
+}
+
 func (f *fake) Stop(string) {
 	if f.stop != nil {
 		f.stop()

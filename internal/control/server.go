@@ -206,6 +206,7 @@ func Handler(s Service) http.Handler {
 	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.Confirm(r.Context(), author(r)))
 	})
+	handleLists(mux, s)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

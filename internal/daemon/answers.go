@@ -196,6 +196,7 @@ func (d *daemon) describe(s *control.Status) {
 			BanTime: short(l.rule.BanTime), Ports: control.ShowPorts(l.rule.Ports),
 			Failures: c.failures, Probes: c.probes, Logins: c.logins, Bans: c.bans})
 	}
+	d.warnLists(s)
 	s.Sources = d.sources.status(d.engine)
 	saved := d.saver.Status()
 	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}

@@ -175,20 +175,11 @@ func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed
 
 // begin puts a trial, or with nil its end, in force. Bans of the blacklist come back that a trial had lifted.
 func (d *daemon) begin(ctx context.Context, t *trial) error {
-	lapsed := d.trial.Swap(t).lapsed()
-	var listed []ban.Ban
-	err := d.do(ctx, func() {
-		d.heedMode()
-		if lapsed && !d.observe.Load() {
-			listed, _ = listedBans(d.cfg.Blacklist, d.reachable(), time.Now())
-			d.unsaved.bans = append(d.unsaved.bans, listed...)
-			d.changed(saveSoon)
-		}
-	})
-	if err != nil {
+	d.trial.Store(t)
+	if err := d.do(ctx, d.heedMode); err != nil {
 		return err
 	}
-	return d.enforcer.Ban(ctx, listed...)
+	return d.applyLists(ctx)
 }
 
 // Confirm ends the trial: its author can log in.
@@ -253,6 +244,7 @@ func (d *daemon) fallBack(ctx context.Context) {
 		d.unsaved.lifted = append(d.unsaved.lifted, keysOf(bans)...)
 		d.save()
 	})
+	d.lists.unlist(keysOf(bans))
 }
 
 // bansSince returns the bans in force that began at a time or later, and those whose beginning cannot be read.

@@ -46,6 +46,9 @@ func (k *book) settle(results []enforce.Result) {
 		}
 		b := r.Ban
 		b.Until = r.Until
+		if b.Rule == byList {
+			continue // whose files may have very many: they are told of as a whole, and their records are in the saved state
+		}
 		if !r.Changed {
 			// Of a ban that the kernel had before us, because we died before we saved it, this tells why.
 			if _, known := k.latest[b.Key]; !known {

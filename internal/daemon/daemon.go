@@ -123,7 +123,7 @@ func newDaemon(e *engine, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
 	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(),
-		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse}}
+		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists()}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.

@@ -40,9 +40,12 @@ type engine struct {
 	tracker *track.Tracker
 	limits  decide.Config
 	facts   decide.Facts
-	rules   map[string]*ruleCount
-	spared  map[string]uint64 // bans that were not made, or left the SSH ports alone, by reason
-	admins  int               // addresses with a live SSH session of an administrator
+	// allowList is what facts.Allowed is made of.
+	allowList    []allowItem
+	listMistakes []string
+	rules        map[string]*ruleCount
+	spared       map[string]uint64 // bans that were not made, or left the SSH ports alone, by reason
+	admins       int               // addresses with a live SSH session of an administrator
 
 	trial  atomic.Pointer[trial] // nil: not armed; changed by the keeper
 	logins chan login            // at the SSH server, for the guard; bounded, what does not fit is dropped

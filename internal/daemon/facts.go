@@ -21,7 +21,6 @@ func (e *engine) know(f host.Facts) {
 
 // learn takes in what the configuration says about addresses.
 func (e *engine) learn(cfg *conf.Config) {
-	e.facts.Allowed = entries(cfg.Whitelist)
 	e.facts.Proxies = listed(cfg.Proxies)
 }
 

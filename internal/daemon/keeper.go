@@ -5,6 +5,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"mef/internal/control"
 	"mef/internal/prefixset"
 )
@@ -18,18 +20,30 @@ type keeper struct {
 	hangups   <-chan os.Signal           // each has the configuration read again
 	lapse     *time.Timer                // runs while the daemon is armed
 	followers followers
+	lists     lists
 }
 
 // keep does what is asked of the keeper until ctx is done.
 func (d *daemon) keep(ctx context.Context) error {
 	d.followers.start(ctx, d.sources)
 	defer d.followers.wait()
+	var helpers errgroup.Group
+	helpers.Go(func() error { return d.lists.watch.run(ctx) })
+	helpers.Go(func() error { return d.lists.names.Run(ctx) })
+	defer func() { _ = helpers.Wait() }() // both end with ctx, and well
+	d.reread(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case ask := <-d.asked:
 			ask(ctx)
+		case <-d.lists.watch.changed:
+			d.reread(ctx)
+		case <-d.lists.names.Changed():
+			d.relist(ctx)
+		case <-d.lists.expiry.C:
+			d.relist(ctx)
 		case <-d.lapse.C:
 			d.fallBack(ctx)
 		case sig := <-d.hangups:

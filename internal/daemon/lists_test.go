@@ -38,7 +38,8 @@ func TestListedBansLeaveProtectedAddressesOut(t *testing.T) {
 }
 
 func TestEntriesThatWentAreLifted(t *testing.T) {
-	d := &daemon{engine: &engine{cfg: &conf.Config{Blacklist: []conf.Entry{{Text: "192.0.2.7"}}}, log: quiet()}}
+	d := &daemon{engine: &engine{log: quiet()}}
+	d.lists.black = []conf.ListFile{{Entries: []conf.Entry{{Text: "192.0.2.7"}}}}
 	key := func(s string) ban.Key { return ban.Key{Prefix: netip.MustParsePrefix(s)} }
 	before := []ban.Ban{
 		{Key: key("192.0.2.7/32"), Rule: byList},

@@ -151,7 +151,8 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 	if d.level != nil {
 		d.level.Set(next.cfg.LogLevel)
 	}
-	return d.allow(ctx, func() {})
+	d.reread(ctx)
+	return nil
 }
 
 // asksJournal reports whether a rule of cfg may find its lines in the journal and is not known well enough to say so.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"mef/internal/enforce/enforcetest"
 	"mef/internal/filter"
 	"mef/internal/host"
+	"mef/internal/names"
 	"mef/internal/store"
 )
 
@@ -33,12 +35,14 @@ type house struct {
 	*daemon
 	dir    string
 	kernel *enforcetest.Fake
+	dns    string // a name server; there is none unless a test starts it
+	end    func() // ends the daemon, which start starts again
 }
 
 // settle starts a daemon that has no shipped rule. Of the text of its mef.conf and its files, HERE is the directory.
 func settle(t *testing.T, settings string, files map[string]string) *house {
 	t.Helper()
-	h := &house{T: t, dir: t.TempDir(), kernel: new(enforcetest.Fake)}
+	h := &house{T: t, dir: t.TempDir(), kernel: new(enforcetest.Fake), dns: "127.0.0.1:1"}
 	for _, sub := range []string{"rules", "allow", "deny", "state", "log"} {
 		if err := os.Mkdir(filepath.Join(h.dir, sub), 0o755); err != nil {
 			t.Fatal(err)
@@ -93,6 +97,7 @@ func (h *house) start() {
 	e.saver = store.NewSaver(st, quiet())
 	e.book.saved = e.saver.Bans
 	h.daemon = newDaemon(e, Options{})
+	h.lists.names = names.New(names.Options{Servers: []string{h.dns}, Timeout: time.Second})
 	if err := h.restore(st, time.Now()); err != nil {
 		h.Fatal(err)
 	}
@@ -103,12 +108,13 @@ func (h *house) start() {
 	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run} {
 		g.Go(func() error { return run(ctx) })
 	}
-	h.Cleanup(func() {
+	h.end = sync.OnceFunc(func() {
 		stop()
 		if err := g.Wait(); err != nil {
 			h.Errorf("the daemon ended: %v", err)
 		}
 	})
+	h.Cleanup(func() { h.end() })
 }
 
 // await polls until ok, and fails the test if that takes too long.
@@ -164,8 +170,9 @@ func (s *scribe) rotate() error {
 	return errors.Join(os.Rename(path, path+".1"), s.open(0))
 }
 
-// maxLag is how many lines the daemon may lag behind on a slow machine, before the scribe waits for it.
-const maxLag = 20_000
+// maxLag is how many lines the daemon may lag behind on a slow machine, before the scribe waits for it: fewer than there are
+// between two rotations, of which only the last one's file is kept.
+const maxLag = 4000
 
 // scribble writes 20,000 lines a second until ctx is done; read tells how many the daemon has read.
 func (s *scribe) scribble(ctx context.Context, read *atomic.Int64) error {

@@ -117,6 +117,7 @@ func (d *daemon) restore(st *store.Store, now time.Time) error {
 		return fmt.Errorf("saved state: %w", err)
 	}
 	d.positions = state.Positions
+	d.recall(state.Notes)
 	if err := d.tracker.Import(st.Records()); err != nil {
 		d.log.Warn("some of what was counted could not be read back", "err", err)
 	}

@@ -79,10 +79,9 @@ func (e *engine) allowed(addr netip.Addr) string {
 	if !e.facts.Allowed.Contains(addr) {
 		return why
 	}
-	for _, entry := range e.cfg.Whitelist {
-		prefixes, _ := entry.Prefixes()
-		if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-			return fmt.Sprintf("%s (%s, %s)", why, entry.Text, entry.Pos)
+	for _, item := range e.allowList {
+		if item.set.Contains(addr) {
+			return fmt.Sprintf("%s (%s, %s)", why, item.text, item.source)
 		}
 	}
 	return why

@@ -1,0 +1,259 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/names"
+	"mef/internal/prefixset"
+	"mef/internal/store"
+)
+
+// An added is an allow entry that somebody made by command. mef.db keeps it.
+type added struct {
+	Author string     `json:"author,omitempty"`
+	Note   string     `json:"note,omitempty"`
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until,omitempty"` // nil: until it is deleted
+}
+
+// maxAdded bounds the entries made by command.
+const maxAdded = 10_000
+
+// maxNote is how long a note may be, in bytes.
+const maxNote = 1000
+
+func (a added) over(now time.Time) bool { return a.Until != nil && !a.Until.After(now) }
+
+// endAdded forgets the entries that are over, and has the next end told.
+func (d *daemon) endAdded(now time.Time) {
+	l := &d.lists
+	notes := make(map[string]string)
+	var next time.Time
+	for text, a := range l.added {
+		if a.over(now) {
+			notes[noteAllow+text] = ""
+			delete(l.added, text)
+			d.records.add(control.Record{Time: now, Event: "allow-end", Prefix: text, Author: a.Author, Note: a.Note, Reason: "its time is over"})
+		} else if a.Until != nil && (next.IsZero() || a.Until.Before(next)) {
+			next = *a.Until
+		}
+	}
+	l.expiry.Stop()
+	if !next.IsZero() {
+		l.expiry.Reset(next.Sub(now))
+	}
+	d.saveNotes(notes)
+}
+
+func (d *daemon) saveNotes(notes map[string]string) {
+	if len(notes) > 0 {
+		d.saver.Save(store.Update{Notes: notes})
+	}
+}
+
+// Allow adds an entry to the allow list. It returns once the kernel lets its addresses through and their bans are lifted; a DNS
+// name has none yet then.
+func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (entry control.Entry, err error) {
+	text, err := allowable(req)
+	if err != nil {
+		return control.Entry{}, err
+	}
+	a := added{Author: req.Author, Note: req.Note, Since: time.Now()}
+	if req.For > 0 {
+		until := a.Since.Add(req.For)
+		a.Until = &until
+	}
+	saved, err := json.Marshal(a)
+	if err != nil {
+		return control.Entry{}, err
+	}
+	askErr := d.ask(ctx, func(ctx context.Context) {
+		if _, again := d.lists.added[text]; !again && len(d.lists.added) >= maxAdded {
+			err = refuse("%d entries are added already; delete some, or use a file in %s", maxAdded, d.cfg.Paths.WhitelistDir)
+			return
+		}
+		d.lists.added[text] = a
+		d.saveNotes(map[string]string{noteAllow + text: string(saved)})
+		err = d.applyLists(ctx)
+		entry = d.lists.showAdded(text, a)
+	})
+	if err = cmp.Or(askErr, err); err != nil {
+		return control.Entry{}, err
+	}
+	d.flush(ctx)
+	d.records.add(control.Record{Time: a.Since, Event: "allow", Prefix: text, Until: a.Until, Author: a.Author, Note: a.Note})
+	return entry, nil
+}
+
+// allowable returns the entry of a request in its one spelling.
+func allowable(req control.AllowRequest) (string, error) {
+	list, errs := conf.ParseList("", []byte(req.Entry))
+	switch {
+	case len(errs) > 0:
+		return "", refuse("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
+	case len(list) != 1:
+		return "", refuse("%q is no entry; write one address, network, range or host name", req.Entry)
+	case req.For != 0 && req.For < time.Second:
+		return "", refuse("an entry lasts a second at least, not %v", req.For)
+	case len(req.Note) > maxNote:
+		return "", refuse("the note is longer than %d bytes", maxNote)
+	}
+	prefixes, ok := list[0].Prefixes()
+	if !ok {
+		return foldName(list[0].Text), nil
+	}
+	if i := slices.IndexFunc(prefixes, tooWide); i >= 0 && !req.Force {
+		return "", refuse("%s is wider than /16 (IPv6: /32), and nobody in it would ever be banned: use --force if it is meant", prefixes[i])
+	}
+	if len(prefixes) == 1 && prefixes[0].IsSingleIP() {
+		return prefixes[0].Addr().String(), nil
+	}
+	if len(prefixes) == 1 {
+		return prefixes[0].String(), nil
+	}
+	return list[0].Text, nil
+}
+
+// Disallow takes back an entry that was added by command.
+func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (entry control.Entry, err error) {
+	req.Force = true // an entry that is there may go
+	text, err := allowable(req)
+	if err != nil {
+		return control.Entry{}, err
+	}
+	askErr := d.ask(ctx, func(ctx context.Context) {
+		a, there := d.lists.added[text]
+		if !there {
+			err = d.lists.notAdded(text)
+			return
+		}
+		entry = d.lists.showAdded(text, a)
+		delete(d.lists.added, text)
+		d.saveNotes(map[string]string{noteAllow + text: ""})
+		err = d.applyLists(ctx)
+	})
+	if err = cmp.Or(askErr, err); err != nil {
+		return control.Entry{}, err
+	}
+	d.flush(ctx)
+	d.records.add(control.Record{Time: time.Now(), Event: "allow-end", Prefix: text, Author: req.Author})
+	return entry, nil
+}
+
+// notAdded says why an entry cannot be taken back.
+func (l *lists) notAdded(text string) error {
+	for _, e := range entriesOf(l.white) {
+		if spelled, err := allowable(control.AllowRequest{Entry: e.Text, Force: true}); err == nil && spelled == text {
+			return refuse("%s stands in %s; take it out there", text, e.Pos)
+		}
+	}
+	return refuse("%s is no entry of the allow list; mefctl allow list shows them", text)
+}
+
+// Names of the lists in answers.
+const (
+	listAllow = "whitelist"
+	listBlock = "blacklist"
+)
+
+// Lists returns the lists: both, or the one of that name.
+func (d *daemon) Lists(ctx context.Context, only string) (out control.Lists, err error) {
+	if only != "" && only != listAllow && only != listBlock {
+		return out, refuse("no list %q; there are %s and %s", only, listAllow, listBlock)
+	}
+	err = d.ask(ctx, func(context.Context) {
+		l := &d.lists
+		if only != listBlock {
+			l.show(&out, listAllow, d.cfg.Paths.WhitelistDir, l.whiteErr, l.white)
+			for _, text := range slices.Sorted(maps.Keys(l.added)) {
+				out.Entries = append(out.Entries, l.showAdded(text, l.added[text]))
+			}
+		}
+		if only != listAllow {
+			l.show(&out, listBlock, d.cfg.Paths.BlacklistDir, l.blackErr, l.black)
+		}
+	})
+	return out, err
+}
+
+// show adds the files of a list.
+func (l *lists) show(out *control.Lists, list, dir, dirErr string, files []conf.ListFile) {
+	if dirErr != "" {
+		out.Files = append(out.Files, control.ListFile{List: list, Path: dir, Errors: []string{dirErr}})
+	}
+	for _, f := range files {
+		shown := control.ListFile{List: list, Path: f.Path, Size: f.Size, Modified: f.Modified, Entries: len(f.Entries)}
+		for _, err := range f.Errors {
+			shown.Errors = append(shown.Errors, err.Error())
+		}
+		out.Files = append(out.Files, shown)
+		answers := l.names.Answers()
+		for _, e := range f.Entries {
+			entry := control.Entry{List: list, Entry: e.Text, Source: e.Pos.String(), Note: e.Note}
+			if _, ok := e.Prefixes(); !ok && list == listAllow {
+				entry.Resolved = showName(answers[foldName(e.Text)])
+			} else if list == listBlock {
+				entry.Error = blockError(e)
+			}
+			out.Entries = append(out.Entries, entry)
+		}
+	}
+}
+
+// blockError says why an entry of a blacklist bans nobody.
+func blockError(e conf.Entry) string {
+	prefixes, ok := e.Prefixes()
+	switch {
+	case !ok:
+		return "a name is not resolved here: names can be made to mean anybody"
+	case slices.ContainsFunc(prefixes, tooWide):
+		return "wider than /16 (IPv6: /32): left out"
+	}
+	return ""
+}
+
+func (l *lists) showAdded(text string, a added) control.Entry {
+	e := control.Entry{List: listAllow, Entry: text, Source: control.ByCommand, Author: a.Author, Note: a.Note, Since: &a.Since, Until: a.Until}
+	if prefix := entries([]conf.Entry{{Text: text}}); prefix.Equal(prefixset.Set{}) {
+		e.Resolved = showName(l.names.Answers()[text])
+	}
+	return e
+}
+
+// showName says how a DNS name fares.
+func showName(a names.Answer) *control.Resolved {
+	r := &control.Resolved{At: moment(a.At), Next: moment(a.Next), Error: a.Err}
+	for _, addr := range a.Addrs {
+		r.Addrs = append(r.Addrs, addr.String())
+	}
+	if a.Err != "" && len(a.Addrs) > 0 {
+		r.Ends = moment(a.Ends())
+	}
+	if a.More > 0 {
+		r.Error = strings.TrimPrefix(fmt.Sprintf("%s; %d more addresses do not count", r.Error, a.More), "; ")
+	}
+	return r
+}
+
+// warnNames adds to a status the names whose last good answer is running out.
+func (l *lists) warnNames(s *control.Status, now time.Time) {
+	for name, a := range l.names.Answers() {
+		switch left := a.Ends().Sub(now); {
+		case a.Err == "":
+		case len(a.Addrs) == 0:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s of the allow list has no address: %s", name, a.Err))
+		case left < 6*24*time.Hour:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s of the allow list has not been resolved since %s and loses its addresses in %s: %s",
+				name, a.At.Format(time.DateTime), left.Round(time.Hour), a.Err))
+		}
+	}
+}

@@ -1,0 +1,215 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"mef/internal/control"
+	"mef/internal/names"
+)
+
+// allows reports whether the packet filter lets an address through ahead of every ban.
+func (h *house) allows(addr string) bool {
+	state, err := h.kernel.Held(h.Context())
+	return err == nil && state.Allow.Contains(netip.MustParseAddr(addr))
+}
+
+// TestListFilesArePickedUp changes files while the daemon runs. A second is what is promised; the test waits longer for slow
+// machines, but not as long as the files would be looked at unasked.
+func TestListFilesArePickedUp(t *testing.T) {
+	h := settle(t, "whitelist_reload=1h\nblacklist_reload=1h\n", map[string]string{
+		"deny/a.conf": "198.51.100.0/24 # known\n203.0.113.9\n",
+	})
+	h.await("bans of the start", func() bool { return h.banned() == "198.51.100.0/24 203.0.113.9" })
+	h.ban("203.0.113.7")
+	h.ban("203.0.113.64/28")
+	began := time.Now()
+
+	h.write("allow/a.conf", "203.0.113.7\nnonsense here\n203.0.113.66\n198.51.100.128/25\n")
+	h.await("allowed, and lifted", func() bool {
+		return h.allows("203.0.113.7") && h.allows("203.0.113.66") && h.banned() == "198.51.100.0/25 203.0.113.9 203.0.113.64/28"
+	})
+	t.Logf("picked up after %v", time.Since(began))
+	h.await("the bad line is told", func() bool {
+		return strings.Contains(strings.Join(h.status().Warnings, "\n"), h.dir+"/allow/a.conf:2:1: ")
+	})
+	h.write("deny/a.conf", "203.0.113.10\n203.0.113.9\n")
+	h.write("deny/b.conf", "2001:db8:7::/48\n")
+	h.await("deltas of the blacklist", func() bool { return h.banned() == "203.0.113.9 203.0.113.10 203.0.113.64/28 2001:db8:7::/48" })
+	if err := errors.Join(os.Remove(h.dir+"/deny/b.conf"), os.Remove(h.dir+"/allow/a.conf")); err != nil {
+		t.Fatal(err)
+	}
+	h.await("files that went", func() bool {
+		return !h.allows("203.0.113.7") && h.banned() == "203.0.113.9 203.0.113.10 203.0.113.64/28"
+	})
+	lists, err := h.Lists(t.Context(), "blacklist")
+	if err != nil || len(lists.Files) != 1 || lists.Files[0].Entries != 2 || lists.Entries[1].Source != h.dir+"/deny/a.conf:2:1" {
+		t.Errorf("lists %+v, %v", lists, err)
+	}
+}
+
+// TestDirectoryAppears: neither directory is there at first.
+func TestDirectoryAppears(t *testing.T) {
+	h := settle(t, "whitelist_reload=1h\nblacklist_reload=1h\n", map[string]string{"allow/a.conf": "203.0.113.7\n"})
+	h.await("allowed", func() bool { return h.allows("203.0.113.7") })
+	if err := os.Rename(h.dir+"/allow", h.dir+"/elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	h.await("not allowed", func() bool { return !h.allows("203.0.113.7") })
+	if err := os.Rename(h.dir+"/elsewhere", h.dir+"/allow"); err != nil {
+		t.Fatal(err)
+	}
+	h.await("allowed again", func() bool { return h.allows("203.0.113.7") })
+}
+
+// TestNamesAreResolved by a name server that is asked for real.
+func TestNamesAreResolved(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		if rr, err := dns.NewRR(q.Question[0].Name + " 60 IN A 203.0.113.7"); err == nil && q.Question[0].Qtype == dns.TypeA {
+			m.Answer = append(m.Answer, rr)
+		}
+		_ = w.WriteMsg(m)
+	})}
+	go server.ActivateAndServe()
+	t.Cleanup(func() { server.Shutdown() })
+	h := settle(t, "", nil)
+	h.end()
+	h.dns = conn.LocalAddr().String()
+	h.start()
+	h.ban("203.0.113.7")
+	if _, err := h.Allow(t.Context(), control.AllowRequest{Entry: "Office.Example."}); err != nil {
+		t.Fatal(err)
+	}
+	h.await("the name's address is allowed, and its ban lifted", func() bool { return h.allows("203.0.113.7") && h.banned() == "" })
+	lists, err := h.Lists(t.Context(), "")
+	if err != nil || len(lists.Entries) != 1 || lists.Entries[0].Entry != "office.example" || lists.Entries[0].Resolved.At == nil {
+		t.Errorf("lists %+v, %v", lists, err)
+	}
+	if _, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "office.example"}); err != nil || h.allows("203.0.113.7") {
+		t.Errorf("delete: %v; still allowed: %v", err, h.allows("203.0.113.7"))
+	}
+}
+
+func TestObserveListsBanNobody(t *testing.T) {
+	h := settle(t, "mode=observe\n", map[string]string{"deny/a.conf": "203.0.113.9\n", "allow/a.conf": "203.0.113.7\n"})
+	h.await("allowed", func() bool { return h.allows("203.0.113.7") })
+	if got := h.banned(); got != "" {
+		t.Errorf("bans %s in observe mode", got)
+	}
+	h.configure("")
+	if _, err := h.Reload(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	h.await("banned", func() bool { return h.banned() == "203.0.113.9" })
+	h.configure("mode=observe\n")
+	h.write("deny/a.conf", "203.0.113.10\n")
+	if _, err := h.Reload(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	h.await("lifted, and no other banned", func() bool { return h.banned() == "" })
+}
+
+// TestAllowByCommand adds and takes back entries, which outlive the daemon.
+func TestAllowByCommand(t *testing.T) {
+	h := settle(t, "", map[string]string{"allow/a.conf": "192.0.2.1\n"})
+	h.ban("203.0.113.7")
+	e, err := h.Allow(t.Context(), control.AllowRequest{Entry: " 203.0.113.7 ", Note: "the office", Author: "alice"})
+	if err != nil || e.Entry != "203.0.113.7" || e.Author != "alice" || e.Source != control.ByCommand || e.Until != nil {
+		t.Fatalf("entry %+v, %v", e, err)
+	}
+	if !h.allows("203.0.113.7") || h.banned() != "" {
+		t.Errorf("allowed %v, bans %q, as soon as the command returns", h.allows("203.0.113.7"), h.banned())
+	}
+	if _, err := h.Ban(t.Context(), control.BanRequest{Prefix: "203.0.113.7"}); err == nil {
+		t.Error("an allowed address can be banned")
+	}
+	why, err := h.Why(t.Context(), netip.MustParseAddr("203.0.113.7"))
+	if err != nil || !strings.Contains(why.Allowed, "(203.0.113.7, mefctl allow add by alice)") {
+		t.Errorf("why: %q, %v", why.Allowed, err)
+	}
+	if _, err := h.Allow(t.Context(), control.AllowRequest{Entry: "203.0.113.8", For: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	st := h.status().Store
+	if st.Problem != "" {
+		t.Fatal(st.Problem)
+	}
+	h.await("the entry with an end ends", func() bool { return !h.allows("203.0.113.8") })
+	if !h.allows("203.0.113.7") {
+		t.Error("the entry without end ended too")
+	}
+	if _, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "203.0.113.7"}); err != nil || h.allows("203.0.113.7") {
+		t.Errorf("delete: %v; still allowed: %v", err, h.allows("203.0.113.7"))
+	}
+	for name, tt := range map[string]struct {
+		do   func() error
+		want string
+	}{
+		"what is no entry": {func() error {
+			_, err := h.Allow(t.Context(), control.AllowRequest{Entry: "300.1.2.3"})
+			return err
+		}, `"300.1.2.3" is no entry; write an address`},
+		"two entries": {func() error {
+			_, err := h.Allow(t.Context(), control.AllowRequest{Entry: "192.0.2.7\n192.0.2.8"})
+			return err
+		}, "write one address"},
+		"too wide": {func() error {
+			_, err := h.Allow(t.Context(), control.AllowRequest{Entry: "0.0.0.0/0"})
+			return err
+		}, "0.0.0.0/0 is wider than /16 (IPv6: /32), and nobody in it would ever be banned: use --force"},
+		"deleted before": {func() error {
+			_, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "203.0.113.7"})
+			return err
+		}, "203.0.113.7 is no entry of the allow list; mefctl allow list shows them"},
+		"in a file": {func() error {
+			_, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "192.0.2.1/32"})
+			return err
+		}, "192.0.2.1 stands in " + h.dir + "/allow/a.conf:1:1; take it out there"},
+		"no such list": {func() error {
+			_, err := h.Lists(t.Context(), "greylist")
+			return err
+		}, `no list "greylist"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := tt.do(); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestAddedEntriesOutliveTheDaemon: what was added, and the last good answer of a name, count from the start of the next run.
+func TestAddedEntriesOutliveTheDaemon(t *testing.T) {
+	h := settle(t, "", map[string]string{"allow/a.conf": "office.invalid\n"})
+	answer, err := json.Marshal(names.Answer{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, At: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Allow(t.Context(), control.AllowRequest{Entry: "203.0.113.7", Author: "alice"}); err != nil {
+		t.Fatal(err)
+	}
+	h.saveNotes(map[string]string{noteName + "office.invalid": string(answer)})
+	h.end()
+	h.start()
+	h.await("both are allowed", func() bool { return h.allows("203.0.113.7") && h.allows("192.0.2.9") })
+	lists, err := h.Lists(t.Context(), "whitelist")
+	if err != nil || len(lists.Entries) != 2 || lists.Entries[1].Author != "alice" {
+		t.Fatalf("lists %+v, %v", lists, err)
+	}
+	if r := lists.Entries[0].Resolved; r == nil || len(r.Addrs) != 1 || r.Addrs[0] != "192.0.2.9" {
+		t.Errorf("the name: %+v", r)
+	}
+}
