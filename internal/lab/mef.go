@@ -41,7 +41,10 @@ func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
 		return nil, err
 	}
 	m := &Mef{Process: p, Client: control.NewClient(mefSocket)}
-	return m, p.ready(ctx, func() error { return m.watches(ctx) })
+	if err := p.ready(ctx, func() error { return m.watches(ctx) }); err != nil {
+		return m, errors.Join(err, p.Stop(os.Kill)) // it would fight the next one for the table
+	}
+	return m, nil
 }
 
 // watches reports whether the daemon does all it should, as far as it knows.
