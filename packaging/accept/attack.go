@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
+)
+
+// Who is in the internet.
+const (
+	attacker4 = "203.0.113.7"
+	attacker6 = "2001:db8:bad::7"
+	user4     = "198.51.100.9"
+)
+
+// answerTime is how long the server may take to answer. Over the cable it takes less than a millisecond.
+const answerTime = time.Second
+
+// errSilence says that the server does not answer: what a ban looks like from outside.
+var errSilence = errors.New("the server is silent")
+
+// dial connects from an address to the server's sshd.
+func dial(ctx context.Context, from string) (net.Conn, error) {
+	addr := netip.MustParseAddr(from)
+	server := "192.0.2.1:22"
+	if addr.Is6() {
+		server = "[2001:db8:1::1]:22"
+	}
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)), Timeout: answerTime}
+	conn, err := dialer.DialContext(ctx, "tcp", server)
+	if err != nil {
+		return nil, silence(err)
+	}
+	return conn, nil
+}
+
+// silence turns a time-out into errSilence.
+func silence(err error) error {
+	var ne net.Error
+	if errors.As(err, &ne) && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSilence
+	}
+	return err
+}
+
+// login logs in over ssh, and reports whether the password was right.
+func login(ctx context.Context, from, user, password string) (ok bool, err error) {
+	conn, err := dial(ctx, from)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(answerTime + 4*time.Second)) // sshd itself lets a wrong password wait for some seconds
+	client, _, _, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), &ssh.ClientConfig{
+		User: user, Auth: []ssh.AuthMethod{ssh.Password(password)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
+	})
+	switch {
+	case err == nil:
+		return true, client.Close()
+	case strings.Contains(err.Error(), "unable to authenticate"):
+		return false, nil
+	}
+	return false, silence(err)
+}
+
+// bruteForce guesses passwords until the server falls silent, and returns how many it refused.
+func bruteForce(ctx context.Context, from string) (refused int, err error) {
+	const most = 20
+	for refused < most {
+		ok, err := login(ctx, from, "root", fmt.Sprintf("guess %d", refused))
+		switch {
+		case errors.Is(err, errSilence):
+			return refused, nil
+		case err != nil:
+			return refused, fmt.Errorf("attacker at %s: %w", from, err)
+		case ok:
+			return refused, fmt.Errorf("attacker at %s got in", from)
+		}
+		refused++
+	}
+	return refused, fmt.Errorf("attacker at %s was refused %d times, and is not banned", from, most)
+}
+
+// attackers runs fn for all attackers at the same time.
+func attackers(ctx context.Context, fn func(ctx context.Context, from string) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, from := range []string{attacker4, attacker6} {
+		g.Go(func() error { return fn(ctx, from) })
+	}
+	return g.Wait()
+}
+
+// reaches returns an error unless sshd answers.
+func reaches(ctx context.Context, from string) error {
+	conn, err := dial(ctx, from)
+	if err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	return conn.Close()
+}
+
+// banned returns an error unless the server is silent towards the attackers.
+func banned(ctx context.Context) error {
+	return attackers(ctx, func(ctx context.Context, from string) error {
+		switch err := reaches(ctx, from); {
+		case err == nil:
+			return fmt.Errorf("%s reaches sshd", from)
+		case !errors.Is(err, errSilence):
+			return err
+		}
+		return nil
+	})
+}
+
+// welcome returns an error unless a user gets in.
+func welcome(ctx context.Context) error {
+	ok, err := login(ctx, user4, account, password)
+	if err == nil && !ok {
+		err = errors.New("the password is refused")
+	}
+	if err != nil {
+		return fmt.Errorf("%s at %s: %w", account, user4, err)
+	}
+	return nil
+}
+
+// The account of a user.
+const (
+	account  = "alice"
+	password = "correct horse"
+)

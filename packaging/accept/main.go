@@ -1,0 +1,80 @@
+// Command accept shows what an operator sees of mef on a real system, from the tarball to its last trace: install, attack,
+// reboot, upgrade, uninstall.
+//
+//	accept TARBALL
+//
+// The system is a Debian 12, booted with its own systemd, journald and sshd by systemd-nspawn. Its network ends in this process:
+//
+//	+----------------------------+        +------------------------------------+
+//	| Debian 12                  |        | this process: the internet         |
+//	|   sshd, mefdaemon    host0 +--------+ 192.0.2.254, 2001:db8:1::ff        |
+//	|   192.0.2.1, 2001:db8:1::1 |        | 203.0.113.0/24, 2001:db8:bad::/48  |
+//	+----------------------------+        +------------------------------------+
+//
+// Nothing of this machine is touched but a folder in /var/cache, in which the packages of Debian are unpacked once: processes,
+// mounts, network and control groups are private (package lab), what the system writes stays in memory, and all of it is gone
+// when accept ends, however it ends. The exit status is 0 if everything was as it must be.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"mef/internal/lab"
+)
+
+// limit is when accept gives up. It takes about half a minute.
+const limit = 5 * time.Minute
+
+func main() {
+	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: accept TARBALL") }
+	flag.Parse()
+	if flag.NArg() != 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	code, err := run(flag.Arg(0))
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "accept: %v\n", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(tarball string) (code int, err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if lab.Inside() {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return 0, inside(ctx, tarball)
+	}
+	if err := unpackDebian(ctx); err != nil {
+		return 0, fmt.Errorf("Debian 12: %w", err)
+	}
+	return lab.Enter()
+}
+
+// inside tells the story in the private world.
+func inside(ctx context.Context, tarball string) error {
+	tarball, err := filepath.Abs(tarball)
+	if err != nil {
+		return err
+	}
+	m, err := newMachine(ctx)
+	if err != nil {
+		return fmt.Errorf("make the machine: %w", err)
+	}
+	s := &story{machine: m}
+	if err := s.tell(ctx, tarball); err != nil {
+		return errors.Join(err, s.evidence())
+	}
+	return nil
+}

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"mef/internal/control"
+)
+
+// A story is what happens to one machine.
+type story struct {
+	*machine
+	files, etc string // before mef came: every path, and what is in each file of /etc
+}
+
+// tell tells the story. The first thing that is not as it must be ends it.
+func (s *story) tell(ctx context.Context, tarball string) error {
+	began := time.Now()
+	for _, chapter := range []struct {
+		title string
+		do    func(context.Context) error
+	}{
+		{"Debian 12 boots", s.boot},
+		{"a user has an account there", s.settle},
+		{"install: starts nothing; /etc/mef is valid as it is", func(ctx context.Context) error { return s.install(ctx, tarball) }},
+		{"mefctl enable: protected, and the self-test passes, as user mef with two capabilities", s.start},
+		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
+		{"not confirmed in time: nobody is banned; confirmed: bans again", s.trial},
+		{"guessing root's password by ssh: banned, IPv4 and IPv6, with zero edits; the user gets in", s.attack},
+		{"stop: bans hold; start: they are known", s.restart},
+		{"kill -9, and hung: started again by systemd, bans hold", s.survive},
+		{"reboot: still banned", s.reboot},
+		{"upgrade while it runs: bans and configuration are kept", s.upgrade},
+		{"uninstall: no ban, no program; install again: configuration and bans are back", s.reinstall},
+		{"uninstall --purge: nothing is left", s.purge},
+	} {
+		start := time.Now()
+		if err := chapter.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", chapter.title, err)
+		}
+		fmt.Printf("ok %5.1fs  %s\n", time.Since(start).Seconds(), chapter.title)
+	}
+	fmt.Printf("all is well, after %.0f seconds\n", time.Since(began).Seconds())
+	return s.halt(ctx)
+}
+
+// settle makes the user's account, and remembers what the system is like.
+func (s *story) settle(ctx context.Context) error {
+	if _, err := s.sh(ctx, fmt.Sprintf("useradd -m %s && echo '%s:%s' | chpasswd", account, account, password)); err != nil {
+		return err
+	}
+	if err := welcome(ctx); err != nil {
+		return err
+	}
+	var err error
+	s.files, s.etc, err = s.traces(ctx)
+	return err
+}
+
+// traces returns every path, and a digest of every file below /etc.
+func (s *story) traces(ctx context.Context) (files, etc string, err error) {
+	if files, err = s.sh(ctx, "find / /run -xdev | sort"); err != nil {
+		return "", "", err
+	}
+	etc, err = s.sh(ctx, "find /etc -type f ! -name '*-' | sort | xargs sha256sum") // passwd- is the one before
+	return files, etc, err
+}
+
+func (s *story) install(ctx context.Context, tarball string) error {
+	data, err := os.ReadFile(tarball)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(root+"/root/mef.tar.gz", data, 0o644); err != nil {
+		return err
+	}
+	if _, err := s.sh(ctx, "mkdir mef && tar -xzf mef.tar.gz -C mef --strip-components=1 && mef/install"); err != nil {
+		return err
+	}
+	return s.checks(ctx,
+		"! systemctl is-active mefdaemon && ! systemctl is-enabled mefdaemon",
+		"! nft list tables | grep .",
+		"test -z \"$(mefctl config check 2>&1 >/dev/null)\"",
+		"! grep -rv '^#\\|^$\\|^\\[' /etc/mef",
+		"man -w mefdaemon mefctl mef.conf",
+		"bash -n /usr/local/share/bash-completion/completions/mefctl",
+		"logrotate --debug /etc/logrotate.d/mef",
+	)
+}
+
+// checks runs scripts that must succeed.
+func (s *story) checks(ctx context.Context, scripts ...string) error {
+	for _, script := range scripts {
+		if said, err := s.sh(ctx, script); err != nil {
+			return fmt.Errorf("%w\n%s", err, said)
+		}
+	}
+	return nil
+}
+
+func (s *story) start(ctx context.Context) error {
+	if _, err := s.sh(ctx, "mefctl enable && mefctl confirm && systemctl is-enabled mefdaemon"); err != nil {
+		return err
+	}
+	if err := s.protected(ctx); err != nil {
+		return err
+	}
+	return s.checks(ctx,
+		"systemctl show -P StatusText mefdaemon | grep '^enforce, 0 bans'",
+		"test $(stat -c '%U:%G:%a' /run/mef/mefdaemon.sock) = mef:mef:660",
+		"test $(stat -c %U:%a /var/lib/mef) = mef:750",
+		`pid=$(systemctl show -P MainPID mefdaemon) && cd /proc/$pid &&
+			grep "^Uid:	$(id -u mef)	" status && grep "^NoNewPrivs:	1" status && grep "^Seccomp:	2" status &&
+			grep "^CapEff:	0000000000001004$" status && grep "^CapBnd:	0000000000001004$" status`,
+		"systemd-analyze security --no-pager --threshold=25 mefdaemon",
+		"runuser -u "+account+" -- mefctl status; test $? = 1 # not of the group mef",
+		"usermod -aG mef "+account+" && runuser -u "+account+" -- mefctl status",
+	)
+}
+
+// status asks the daemon.
+func (s *story) status(ctx context.Context) (status control.Status, err error) {
+	said, shErr := s.sh(ctx, "mefctl status --json")
+	if err := json.Unmarshal([]byte(said), &status); err != nil {
+		return status, errors.Join(shErr, err)
+	}
+	return status, nil // exit status 1 is for a host that is not protected
+}
+
+// protected waits until the daemon says that the host is protected, and that nothing is doubtful.
+func (s *story) protected(ctx context.Context) error {
+	return s.eventually(ctx, "protected", func() error {
+		status, err := s.status(ctx)
+		if err == nil && (!status.Protected || len(status.Warnings) > 0 || status.Proof.State != "passed") {
+			err = fmt.Errorf("missing %q, warnings %q, self-test %q", status.Missing, status.Warnings, status.Proof.State)
+		}
+		return err
+	})
+}
+
+func (s *story) attack(ctx context.Context) error {
+	err := attackers(ctx, func(ctx context.Context, from string) error {
+		refused, err := bruteForce(ctx, from)
+		if err == nil {
+			fmt.Printf("           %s was refused %d times, and hears nothing any more\n", from, refused)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := welcome(ctx); err != nil {
+		return err
+	}
+	return s.checks(ctx, "mefctl why "+attacker4+" | grep -F 'Failed password for root from "+attacker4+"'")
+}
+
+// logFile adds a rule for a service that logs to a file of root's, and switches the event log on.
+func (s *story) logFile(ctx context.Context) error {
+	if err := s.checks(ctx,
+		"umask 077; echo start >/var/log/gatekeeper.log",
+		`printf '[rule]\nservice=gatekeeper\nsource=file\nfiles=/var/log/gatekeeper.log\nprograms=gatekeeper\n`+
+			`failregex=^refused <HOST>$\n' >/etc/mef/rules.d/gatekeeper.conf`,
+		"sed -i 's/^#ban_log_enabled=.*/ban_log_enabled=true/' /etc/mef/mef.conf",
+		"systemctl reload mefdaemon && systemctl show -P StatusText mefdaemon | grep '^enforce'",
+	); err != nil {
+		return err
+	}
+	return s.refuse(ctx, "203.0.113.99", "ban")
+}
+
+// refuse lets the service refuse an attacker six times, and waits until the event log has an event about him.
+func (s *story) refuse(ctx context.Context, attacker, event string) error {
+	err := s.checks(ctx, `for i in 1 2 3 4 5 6; do
+		echo "$(date '+%b %e %T') server gatekeeper[7]: refused `+attacker+`" >>/var/log/gatekeeper.log; done`)
+	if err != nil {
+		return err
+	}
+	err = s.eventually(ctx, event+" of "+attacker, func() error {
+		return s.checks(ctx, fmt.Sprintf(`grep '"%s".*%s' /var/log/mef.log`, event, attacker))
+	})
+	if err != nil || event != "ban" {
+		return err
+	}
+	return s.eventually(ctx, attacker+" is in the table", func() error {
+		return s.checks(ctx, "nft list table inet mefdaemon | grep -F "+attacker)
+	})
+}
+
+// trial arms the daemon for a moment, as mefctl enable does for ten minutes.
+func (s *story) trial(ctx context.Context) error {
+	client := control.NewClient(fmt.Sprintf("/proc/%d/root/run/mef/mefdaemon.sock", s.leader))
+	if _, err := client.Arm(ctx, control.ArmRequest{For: time.Second}); err != nil {
+		return err
+	}
+	err := s.eventually(ctx, "mefdaemon only watches", func() error {
+		return s.checks(ctx, "mefctl status | grep 'mefctl confirm'; mefctl status | grep '^Mode: *observe' && ! mefctl bans list | grep 203")
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.refuse(ctx, "203.0.113.98", "would-ban"); err != nil {
+		return err
+	}
+	if err := s.checks(ctx, "! nft list table inet mefdaemon | grep -F 203.0.113.98", "mefctl confirm"); err != nil {
+		return err
+	}
+	return s.refuse(ctx, "203.0.113.97", "ban")
+}
+
+// restart stops the unit for a while.
+func (s *story) restart(ctx context.Context) error {
+	if err := s.checks(ctx, "systemctl stop mefdaemon"); err != nil {
+		return err
+	}
+	if err := banned(ctx); err != nil {
+		return err
+	}
+	return s.known(ctx, "systemctl start mefdaemon")
+}
+
+// known runs a script, after which the daemon must run and the attackers be banned, by its word and in truth.
+func (s *story) known(ctx context.Context, script string) error {
+	if err := s.checks(ctx, script); err != nil {
+		return err
+	}
+	status, err := s.status(ctx)
+	if err != nil {
+		return err
+	}
+	if status.Bans.Total != 3 {
+		return fmt.Errorf("%d bans, want 3", status.Bans.Total)
+	}
+	if err := s.checks(ctx, "mefctl why "+attacker6+" | grep -F 'Failed password for root from "+attacker6+"'"); err != nil {
+		return err
+	}
+	return errors.Join(banned(ctx), welcome(ctx))
+}
+
+// survive kills the daemon, and then stops it in its tracks. A shorter watchdog saves us a minute; in the three seconds before,
+// it would have barked at a daemon that does not report.
+func (s *story) survive(ctx context.Context) error {
+	for restarts, script := range []string{
+		`systemctl kill --signal=KILL mefdaemon`,
+		`mkdir /etc/systemd/system/mefdaemon.service.d &&
+			printf '[Service]\nWatchdogSec=2\nRestartSec=1\n' >/etc/systemd/system/mefdaemon.service.d/test.conf &&
+			systemctl daemon-reload && systemctl restart mefdaemon && sleep 3 && systemctl is-active mefdaemon &&
+			systemctl kill --signal=STOP mefdaemon`,
+	} {
+		if err := s.checks(ctx, "systemctl reset-failed mefdaemon; "+script); err != nil {
+			return err
+		}
+		if err := banned(ctx); err != nil {
+			return err
+		}
+		err := s.eventually(ctx, "systemd starts it again", func() error {
+			return s.checks(ctx, "test $(systemctl show -P NRestarts mefdaemon) = 1 && systemctl is-active mefdaemon")
+		})
+		if err != nil {
+			return fmt.Errorf("time %d: %w", restarts+1, err)
+		}
+		if err := s.known(ctx, "true"); err != nil {
+			return err
+		}
+	}
+	return s.checks(ctx, "rm -r /etc/systemd/system/mefdaemon.service.d && systemctl daemon-reload && systemctl restart mefdaemon")
+}
+
+func (s *story) reboot(ctx context.Context) error {
+	if err := s.halt(ctx); err != nil {
+		return err
+	}
+	if err := s.boot(ctx); err != nil {
+		return err
+	}
+	if err := s.known(ctx, "true"); err != nil {
+		return err
+	}
+	return s.protected(ctx)
+}
+
+// upgrade installs over a running daemon, and again with a configuration that the new version would refuse.
+func (s *story) upgrade(ctx context.Context) error {
+	const pid = "systemctl show -P MainPID mefdaemon >pid"
+	if err := s.known(ctx, pid+" && mef/install && test $(cat pid) != $(systemctl show -P MainPID mefdaemon)"); err != nil {
+		return err
+	}
+	return s.known(ctx, pid+` && grep ^ban_log_enabled=true /etc/mef/mef.conf && echo mistake=1 >>/etc/mef/mef.conf &&
+		! mef/install && test $(cat pid) = $(systemctl show -P MainPID mefdaemon) &&
+		sed -i '$d' /etc/mef/mef.conf && rm pid`)
+}
+
+func (s *story) reinstall(ctx context.Context) error {
+	if err := s.checks(ctx, "/usr/local/share/mef/uninstall", "! nft list tables | grep .", "! command -v mefdaemon mefctl",
+		"! systemctl cat mefdaemon", "test -s /var/lib/mef/mef.db && grep ^ban_log_enabled=true /etc/mef/mef.conf"); err != nil {
+		return err
+	}
+	if err := attackers(ctx, reaches); err != nil {
+		return fmt.Errorf("still banned: %w", err)
+	}
+	return s.known(ctx, "mef/install && mefctl enable && mefctl confirm")
+}
+
+// untold are paths that the system itself makes, unless mef is in their names.
+var untold = regexp.MustCompile(`^/(tmp/|run/(systemd|user|credentials|log|motd)|var/log/(journal/|gatekeeper)|var/lib/systemd/|var/tmp/systemd-)`)
+
+func (s *story) purge(ctx context.Context) error {
+	if err := s.checks(ctx, "/usr/local/share/mef/uninstall --purge", "! nft list ruleset | grep .",
+		"! getent passwd mef && ! getent group mef", "! pgrep -l mef", "test -z \"$(systemctl list-units --all --no-legend '*mef*')\""); err != nil {
+		return err
+	}
+	files, etc, err := s.traces(ctx)
+	if err != nil {
+		return err
+	}
+	left := append(difference(files, s.files), difference(s.files, files)...)
+	left = slices.DeleteFunc(left, func(path string) bool {
+		return strings.HasPrefix(path, "/root/mef") || untold.MatchString(path) && !strings.Contains(path, "mef")
+	})
+	if len(left) > 0 {
+		return fmt.Errorf("not as before: %q", left)
+	}
+	if etc != s.etc {
+		return fmt.Errorf("changed in /etc: %q", difference(etc, s.etc))
+	}
+	return nil
+}
+
+// difference returns the lines of a that are not in b.
+func difference(a, b string) (lines []string) {
+	in := make(map[string]bool)
+	for line := range strings.Lines(b) {
+		in[line] = true
+	}
+	for line := range strings.Lines(a) {
+		if !in[line] {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// evidence is what the machine said, for an error.
+func (s *story) evidence() error {
+	ctx := context.Background()
+	said, _ := s.sh(ctx, "journalctl --no-pager -n 30 -u mefdaemon; systemctl status mefdaemon; mefctl status; systemctl --failed")
+	out, _ := os.ReadFile(console)
+	return fmt.Errorf("the machine said:\n%s\n%s", said, out[max(0, len(out)-2000):])
+}
