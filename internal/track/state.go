@@ -127,7 +127,7 @@ func (t *Tracker) sourceChanges(p *pack) {
 		s.flags |= stored
 		p.sourceKey(s.key)
 		p.value()
-		t.encodeSource(p, s)
+		p.writer = t.encodeSource(p.writer, s)
 		p.end()
 	}
 	t.dirty = t.dirty[:0]
@@ -199,32 +199,34 @@ func (t *Tracker) surgeChanges(p *pack) {
 	p.end()
 }
 
-func (t *Tracker) encodeSource(p *pack, s *source) {
-	p.int(s.seen)
-	p.float(s.score)
-	p.float(s.unverified)
+// encodeSource appends the value of a source to w: a variable of its own, for thousands are encoded at a stretch.
+func (t *Tracker) encodeSource(w writer, s *source) writer {
+	w.int(s.seen)
+	w.float(s.score)
+	w.float(s.unverified)
 	for _, c := range s.users {
-		p.uint(uint64(c.user))
-		p.float(c.points)
+		w.uint(uint64(c.user))
+		w.float(c.points)
 	}
 	t.chain = t.chain[:0]
 	for i := s.attempts; i != 0; i = t.attempts.at(i).next {
 		t.chain = append(t.chain, i)
 	}
-	p.uint(uint64(len(t.chain)))
-	for _, i := range slices.Backward(t.chain) {
-		a := t.attempts.at(i)
-		p.str(t.rules[a.rule].rule.Name)
-		p.int(a.at)
-		p.uint(uint64(a.user))
-		p.uint(uint64(a.session))
-		p.writer = append(p.writer, a.quarters, a.flags)
+	w.uint(uint64(len(t.chain)))
+	for n := len(t.chain) - 1; n >= 0; n-- {
+		a := t.attempts.at(t.chain[n])
+		w.str(t.rules[a.rule].rule.Name)
+		w.int(a.at)
+		w.uint(uint64(a.user))
+		w.uint(uint64(a.session))
+		w = append(w, a.quarters, a.flags)
 	}
 	t.lines = t.evidence.lines(t.lines[:0], s.evidence, ban.MaxEvidence)
-	p.uint(uint64(len(t.lines)))
+	w.uint(uint64(len(t.lines)))
 	for _, line := range t.lines {
-		p.str(line)
+		w.str(line)
 	}
+	return w
 }
 
 func encodePast(p *pack, h *past) {
