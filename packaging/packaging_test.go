@@ -3,6 +3,7 @@
 package packaging_test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -274,5 +275,16 @@ func TestExamplesAreValid(t *testing.T) {
 	cfg, err := conf.Loader{Shipped: filter.Shipped(), Writable: func(string) bool { return true }}.Load(dir + "/mef.conf")
 	if err != nil || len(cfg.Notices) > 0 {
 		t.Errorf("error %v, notices %v", err, cfg.Notices)
+	}
+}
+
+// TestExposure checks that the sandbox stays as tight as it is. systemd rates a service from 0 to 10.
+func TestExposure(t *testing.T) {
+	out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=25", "systemd/mefdaemon.service").CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) || strings.Contains(string(out), "unrecognized option") {
+		t.Skip("needs systemd-analyze of systemd 250 or later")
+	}
+	if err != nil {
+		t.Errorf("exposed more than 2.5: %v\n%s", err, out)
 	}
 }
