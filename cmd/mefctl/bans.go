@@ -23,7 +23,7 @@ func newBans(g *global) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
 	}
-	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g))
+	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g), newBansClear(g))
 	return cmd
 }
 
@@ -58,7 +58,7 @@ func listBans(g *global, cmd *cobra.Command) error {
 
 func newBansAdd(g *global) *cobra.Command {
 	var lasts, ports, note string
-	var force bool
+	var force, permanent bool
 	cmd := &cobra.Command{
 		Use:     "add ADDR|CIDR",
 		Short:   "Ban an address or a network",
@@ -71,6 +71,9 @@ func newBansAdd(g *global) *cobra.Command {
 				return err
 			}
 			req.Prefix = prefix.String()
+			if lasts != "" && permanent {
+				return usage("--for and --permanent contradict each other; write one of them")
+			}
 			if lasts != "" {
 				if req.For, err = conf.ParseDuration(lasts); err != nil || req.For < time.Second {
 					return usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
@@ -97,6 +100,7 @@ func newBansAdd(g *global) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until lifted")
+	flags.BoolVar(&permanent, "permanent", false, "until lifted, which is what happens without --for, too")
 	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
 	flags.StringVar(&note, "note", "", "why, for those who look later")
 	flags.BoolVar(&force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")

@@ -3,21 +3,23 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/control"
 	"mef/internal/offline"
 )
 
 func newConfig(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check the configuration",
+		Short: "Check and show the configuration",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newConfigCheck(g))
+	cmd.AddCommand(newConfigCheck(g), newConfigShow(g))
 	return cmd
 }
 
@@ -27,7 +29,9 @@ type checked struct {
 	Valid   bool     `json:"valid"`
 	Errors  []string `json:"errors,omitempty"`
 	Notices []string `json:"notices,omitempty"`
-	Rules   int      `json:"rules"`
+	// Warnings are what a valid configuration leaves open on this host.
+	Warnings []string `json:"warnings,omitempty"`
+	Rules    int      `json:"rules"`
 }
 
 func newConfigCheck(g *global) *cobra.Command {
@@ -53,6 +57,11 @@ func newConfigCheck(g *global) *cobra.Command {
 				for _, n := range cfg.Notices {
 					result.Notices = append(result.Notices, fmt.Sprintf("%s: %s", n.Pos, n.Text))
 				}
+				var daemon *control.Client
+				if path == g.config {
+					daemon = control.NewClient(cfg.Paths.ControlSocket)
+				}
+				result.Warnings = warnings(cmd.Context(), cfg, daemon, time.Now())
 			}
 			if err := g.print(cmd, result, func(w io.Writer) { showChecked(w, cmd.ErrOrStderr(), result) }); err != nil {
 				return err
@@ -81,6 +90,9 @@ func showChecked(w, errOut io.Writer, c checked) {
 	}
 	for _, n := range c.Notices {
 		fmt.Fprintf(w, "note: %s\n", n)
+	}
+	for _, text := range c.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", text)
 	}
 	if c.Valid {
 		fmt.Fprintf(w, "%s is valid; %d rules are enabled.\n", c.File, c.Rules)

@@ -105,7 +105,7 @@ func newRoot() *cobra.Command {
 	flags.StringVar(&g.config, "config", conf.DefaultPath, "configuration `file` of the daemon to talk to")
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
 	root.AddCommand(
-		newStatus(g), newBans(g), newWhy(g), newEvents(g), newOff(g), newConfig(g), newMatch(g),
+		newStatus(g), newBans(g), newAllow(g), newLists(g), newWhy(g), newEvents(g), newOff(g), newConfig(g), newMatch(g),
 		newReload(g), newReplay(g), newSelftest(g),
 		newEnable(g), newConfirm(g),
 	)

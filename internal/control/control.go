@@ -8,6 +8,7 @@
 //	GET    /v1/bans                []Ban
 //	POST   /v1/bans     BanRequest   Ban
 //	DELETE /v1/bans     UnbanRequest []Ban    returns once the kernel's sets have been read back
+//	POST   /v1/bans/clear          Cleared
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/events              Record, one JSON object a line, without end
 //	POST   /v1/reload              Reloaded: the configuration is read again, as by SIGHUP
@@ -35,6 +36,8 @@ type Service interface {
 	Bans(ctx context.Context) ([]Ban, error)
 	Ban(ctx context.Context, req BanRequest) (Ban, error)
 	Unban(ctx context.Context, req UnbanRequest) ([]Ban, error)
+	// ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel has been read back.
+	ClearBans(ctx context.Context, author string) (Cleared, error)
 	Why(ctx context.Context, addr netip.Addr) (Why, error)
 	// Follow calls emit for the most recent records and then for every new one, until ctx is done or emit fails. A slow
 	// reader loses records; the next one it gets says how many.

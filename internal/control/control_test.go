@@ -77,6 +77,9 @@ func (f *fake) Reload(_ context.Context, author string) (control.Reloaded, error
 	return control.Reloaded{Mode: "enforce", Rules: 7}, nil
 }
 
+func (f *fake) ClearBans(context.Context, string) (control.Cleared, error) {
+	return control.Cleared{Lifted: 7}, nil
+}
 func (f *fake) Lists(_ context.Context, only string) (control.Lists, error) {
 	return control.Lists{Files: []control.ListFile{{List: only}}}, nil
 }
@@ -256,5 +259,25 @@ func TestArmAndConfirm(t *testing.T) {
 	refused := new(control.Error)
 	if err := client.Confirm(t.Context()); !errors.As(err, &refused) || refused.Message != "not armed" {
 		t.Errorf("Confirm = %v, want the daemon's refusal", err)
+	}
+}
+
+func TestListsCrossTheSocket(t *testing.T) {
+	c, _ := serve(t, &fake{})
+	if l, err := c.Lists(t.Context(), "blacklist"); err != nil || len(l.Files) != 1 || l.Files[0].List != "blacklist" {
+		t.Errorf("Lists: %+v, %v", l, err)
+	}
+	e, err := c.Allow(t.Context(), control.AllowRequest{Entry: "192.0.2.7", Note: "the office", Author: "mallory"})
+	if err != nil || e.Entry != "192.0.2.7" || e.Note != "the office" || e.Author == "" || e.Author == "mallory" {
+		t.Errorf("Allow: %+v, %v; want the author from the socket", e, err)
+	}
+	if _, err := c.Disallow(t.Context(), control.AllowRequest{Entry: "192.0.2.7"}); err == nil || err.Error() != "192.0.2.7 is no entry" {
+		t.Errorf("Disallow: %v", err)
+	}
+	if n, err := c.ClearBans(t.Context()); err != nil || n.Lifted != 7 {
+		t.Errorf("ClearBans: %+v, %v", n, err)
+	}
+	if r, err := c.Reload(t.Context()); err != nil || r.Rules != 7 {
+		t.Errorf("Reload: %+v, %v", r, err)
 	}
 }

@@ -179,6 +179,10 @@ func Handler(s Service) http.Handler {
 		v, err := s.Unban(r.Context(), req)
 		answer(w, v, err)
 	})
+	mux.HandleFunc("POST /v1/bans/clear", func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.ClearBans(r.Context(), author(r))
+		answer(w, v, err)
+	})
 	mux.HandleFunc("GET /v1/why", func(w http.ResponseWriter, r *http.Request) {
 		addr, err := netip.ParseAddr(r.URL.Query().Get("addr"))
 		if err != nil {
