@@ -515,6 +515,48 @@ func TestUnverified(t *testing.T) {
 	})
 }
 
+// An attacker with very many addresses fills the table with some just below their limits. The others are caught all the same:
+// thousands of events lie between one's tries, and he is still known.
+func TestFullTable(t *testing.T) {
+	w := newWorld(t)
+	cfg := trackConfig()
+	cfg.MaxSources = 10_000
+	w.tracker = track.New(cfg)
+	address := func(first, n int) string { return fmt.Sprintf("%d.%d.%d.7", first, n>>8, n&255) }
+	for n := range cfg.MaxSources {
+		for range 2 { // the third would be one too many, for so many at once tighten the limit
+			w.fail("sshd", address(20, n), "a")
+			w.wait(time.Millisecond)
+		}
+	}
+	if st := w.tracker.Stats(); st.Sources != cfg.MaxSources || st.Evicted > 0 {
+		t.Fatalf("stats %+v, want a full table", st)
+	}
+	const attackers, atOnce = 10_000, 2000
+	banned := map[string]bool{}
+	w.banned = func(b ban.Ban) { banned[b.Key.String()] = true }
+	for first := 0; first < attackers; first += atOnce {
+		for try := range 5 {
+			for n := first; n < first+atOnce; n++ {
+				w.wait(time.Millisecond)
+				w.fail("sshd", address(30, n), fmt.Sprint("b", try))
+			}
+		}
+	}
+	missed := 0
+	for n := range attackers {
+		if !banned[address(30, n)] {
+			missed++
+		}
+	}
+	if missed > 0 {
+		t.Errorf("%d of %d attackers were not banned after 5 tries: %+v", missed, attackers, w.tracker.Stats())
+	}
+	if st := w.tracker.Stats(); st.Sources > st.MaxSources {
+		t.Errorf("stats %+v", st)
+	}
+}
+
 func TestSlowAttack(t *testing.T) {
 	w := newWorld(t)
 	for range 200 { // a try every quarter of an hour never fills the window, but the score tells

@@ -156,6 +156,25 @@ func (h *holds) covering(buf []event.Held, addr netip.Addr, now int64) []event.H
 	return buf
 }
 
+// shut returns until when a verified ban of all ports on the whole of k is in force, 0 if there is none.
+func (h *holds) shut(k key, now int64) (until int64) {
+	least := 1
+	if k.is4() {
+		least = mappedBits
+	}
+	for bits := int(k.bits); bits >= least; bits-- {
+		if h.lengths[family(k)][bits] == 0 {
+			continue
+		}
+		for _, b := range h.bans[k.widen(bits)] {
+			if b.class == ban.Verified && b.ports == "" && b.until > now {
+				until = max(until, b.until)
+			}
+		}
+	}
+	return until
+}
+
 func ending(until int64) time.Time {
 	if until == forever {
 		return time.Time{}
@@ -348,6 +367,7 @@ func (t *Tracker) Banned(b ban.Ban) {
 	now := t.advance(b.Start)
 	t.holds.add(&b, now)
 	if b.Rule == ban.ByHand {
+		t.shut(b.Key, now)
 		return
 	}
 	if b.Class == ban.Verified {
@@ -358,6 +378,21 @@ func (t *Tracker) Banned(b ban.Ban) {
 		t.history.record(&b, k)
 	}
 	t.settled(&b)
+	t.shut(b.Key, now)
+}
+
+// shut notes of the sources in a prefix whether they are shut out now, and moves them to where they then belong.
+func (t *Tracker) shut(k ban.Key, now int64) {
+	if k.Class != ban.Verified || k.Ports != "" {
+		return
+	}
+	t.eachSource(k.Prefix, func(i uint32) {
+		s := t.sources.at(i)
+		s.shut = t.holds.shut(s.key, now)
+		if s.shut > now || s.level != newcomers {
+			t.settleIn(i, now)
+		}
+	})
 }
 
 // Detected tells that a ban was only reported. What decided it counts no more, or every further line would report it again.
@@ -367,7 +402,13 @@ func (t *Tracker) Detected(b ban.Ban) {
 }
 
 // Restore tells of a ban in force from before the start, which has nothing to do with what was counted since.
-func (t *Tracker) Restore(b ban.Ban) { t.holds.add(&b, t.now) }
+func (t *Tracker) Restore(b ban.Ban) {
+	t.holds.add(&b, t.now)
+	// Of a wide network, looking for the sources in it would take too long where there are very many bans.
+	if _, source := t.find(b.Prefix.Addr()); source.bits <= keyOfPrefix(b.Prefix).bits {
+		t.shut(b.Key, t.now)
+	}
+}
 
 // Unbanned tells that an operator lifted a ban: it was a mistake, so it is no repeat the next time, and what was counted
 // against the source is forgotten.
@@ -375,7 +416,11 @@ func (t *Tracker) Unbanned(k ban.Key, at time.Time) {
 	now := t.advance(at)
 	t.holds.remove(k)
 	t.history.lift(t.historyKey(k.Prefix), now)
-	t.eachSource(k.Prefix, t.reset)
+	t.eachSource(k.Prefix, func(i uint32) {
+		t.reset(t.sources.at(i))
+		t.touch(i)
+	})
+	t.shut(k, now)
 }
 
 // settled clears what a ban was decided on. A ban for what can be forged clears no more than that, or forging would be a
@@ -386,7 +431,9 @@ func (t *Tracker) settled(b *ban.Ban) {
 	if !isRule && !byScore {
 		return
 	}
-	t.eachSource(b.Prefix, func(s *source) {
+	t.eachSource(b.Prefix, func(i uint32) {
+		s := t.sources.at(i)
+		t.touch(i)
 		switch {
 		case b.Class == ban.Unverified:
 			t.drop(s, func(a *attempt) bool { return a.flags&unverified != 0 && (byScore || a.rule == r) })
@@ -407,20 +454,18 @@ func (t *Tracker) reset(s *source) {
 }
 
 // eachSource calls f for the source that p is or lies in, and for all sources inside p.
-func (t *Tracker) eachSource(p netip.Prefix, f func(*source)) {
+func (t *Tracker) eachSource(p netip.Prefix, f func(i uint32)) {
 	k := keyOfPrefix(p)
 	i, source := t.find(p.Addr())
 	if source.bits <= k.bits {
 		if i != 0 {
-			f(t.sources.at(i))
-			t.touch(i)
+			f(i)
 		}
 		return
 	}
 	for i := uint32(1); i <= t.sources.used; i++ {
 		if s := t.sources.at(i); s.live() && p.Contains(s.key.prefix().Addr()) {
-			f(s)
-			t.touch(i)
+			f(i)
 		}
 	}
 }

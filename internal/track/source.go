@@ -49,12 +49,13 @@ func (k key) widen(bits int) key { return keyOf(netip.AddrFrom16(k.addr), bits) 
 // collector nothing; what grows (attempts, evidence) hangs on it by index.
 type source struct {
 	key   key
-	level uint8 // the eviction list it is in
+	level uint8 // the list it is in
 	flags uint8
 
 	attempts   uint32 // newest first
 	prev, next uint32 // neighbours in the eviction list
 
+	shut     int64  // until when a verified ban of all ports keeps it out, as far as known; 0: none does
 	seen     int64  // when score and users were last decayed: the latest event
 	evidence uint64 // newest line in the evidence ring
 
@@ -125,15 +126,33 @@ func (s *slab[T]) put(i uint32) {
 
 func (s *slab[T]) len() int { return int(s.used) - len(s.free) }
 
-// levels is how many eviction lists there are. A source is in the list of its danger: how near it is to the nearest of its
-// limits, in eighths. The lists from hotLevel on are those above half a limit.
+// A source is in one of these lists.
 const (
+	// By its danger, in eighths of the nearest of its limits. The lists from hotLevel on are those above half a limit.
 	levels   = 8
 	hotLevel = levels / 2
+
+	// Newcomers are in a list of their own, first come first out, whatever their danger. Nobody in the other lists, however
+	// many they are, can take their room, so that whoever comes has time to show what he is: an attacker would fill the table
+	// with sources just below their limits and be free with all others.
+	newcomers = levels
+
+	// Sources that a verified ban keeps out on all ports go first when there is no room. The ban holds without them, the
+	// history knows it when they come back, and their lines that are still under way cannot make more of it. What is lost is
+	// the rest of a score that would mostly have faded by the end of the ban.
+	shutOut = levels + 1
+
+	lists = levels + 2
+
+	// newcomersShare is what part of the table is the newcomers'.
+	newcomersShare = 4
 )
 
 // A list is a doubly linked list of sources, the one touched longest ago first.
-type list struct{ first, last uint32 }
+type list struct {
+	first, last uint32
+	n           int
+}
 
 func (t *Tracker) link(i uint32, level uint8) {
 	s, l := t.sources.at(i), &t.lists[level]
@@ -144,11 +163,13 @@ func (t *Tracker) link(i uint32, level uint8) {
 		l.first = i
 	}
 	l.last = i
+	l.n++
 }
 
 func (t *Tracker) unlink(i uint32) {
 	s := t.sources.at(i)
 	l := &t.lists[s.level]
+	l.n--
 	if s.prev != 0 {
 		t.sources.at(s.prev).next = s.next
 	} else {
@@ -187,30 +208,83 @@ func (t *Tracker) insert(k key, now int64) uint32 {
 		t.sweep(now)
 		t.sweep(now)
 	}
-	if t.sources.len() >= t.cfg.MaxSources {
+	for t.sources.len() >= t.cfg.MaxSources {
 		t.evict()
 	}
 	i := t.sources.get()
-	t.sources.at(i).key = k
-	t.sources.at(i).seen = now
+	s := t.sources.at(i)
+	s.key, s.seen, s.shut = k, now, t.holds.shut(k, now)
 	t.index[k] = i
 	if !k.is4() && k.bits > parentBits {
 		t.children[k.widen(parentBits)]++
 	}
-	t.link(i, 0)
+	if s.shut > now {
+		t.link(i, shutOut)
+		return i
+	}
+	t.link(i, newcomers)
+	if most := max(1, t.cfg.MaxSources/newcomersShare); t.lists[newcomers].n > most {
+		t.settleIn(t.lists[newcomers].first, now)
+	}
 	return i
 }
 
-// evict drops the source touched longest ago among those in the least danger.
+// belongs returns the list of a source that may not have been touched for long, and reports whether nothing of it is left.
+func (t *Tracker) belongs(s *source, now int64) (level uint8, empty bool) {
+	aside := *s // what is not an event changes no sum, not even by rounding
+	t.decay(&aside, now)
+	t.sumUp(s, now)
+	empty = event.Points(float64(aside.score+aside.unverified)) == 0 && !t.counting()
+	if s.shut > now {
+		return shutOut, empty
+	}
+	return t.danger(&aside), empty
+}
+
+// settleIn moves a source to the list where it belongs by now.
+func (t *Tracker) settleIn(i uint32, now int64) {
+	s := t.sources.at(i)
+	level, _ := t.belongs(s, now)
+	if level != s.level {
+		t.unlink(i)
+		t.link(i, level)
+	}
+}
+
+// place moves a source that was just settled to the end of the list where it belongs. A newcomer keeps its place.
+func (t *Tracker) place(i uint32, now int64) {
+	s := t.sources.at(i)
+	level := uint8(shutOut)
+	if s.shut <= now {
+		if s.level == newcomers {
+			return
+		}
+		level = t.danger(s)
+	}
+	t.unlink(i)
+	t.link(i, level)
+}
+
+// evict drops one source: of those that are banned already the one touched longest ago, else of those in the least danger,
+// and only if there are no others, the newcomer that came first.
 func (t *Tracker) evict() {
-	for level, l := range t.lists {
-		if l.first == 0 {
+	for i := t.lists[shutOut].first; i != 0; i = t.lists[shutOut].first {
+		if t.sources.at(i).shut > t.now {
+			t.evicted++
+			t.remove(i)
+			return
+		}
+		t.settleIn(i, t.now) // its ban is over
+	}
+	for level := range shutOut {
+		i := t.lists[level].first
+		if i == 0 {
 			continue
 		}
-		if t.evicted++; level >= hotLevel {
+		if t.evicted++; level >= hotLevel && level < newcomers {
 			t.evictedHot++
 		}
-		t.remove(l.first)
+		t.remove(i)
 		return
 	}
 }
@@ -226,13 +300,10 @@ func (t *Tracker) sweep(now int64) {
 	if !s.live() {
 		return
 	}
-	aside := *s // what is not an event changes no sum, not even by rounding
-	t.decay(&aside, now)
-	t.sumUp(s, now)
-	level := t.danger(&aside)
-	if level == 0 && event.Points(float64(aside.score+aside.unverified)) == 0 && !t.counting() {
+	switch level, empty := t.belongs(s, now); {
+	case empty:
 		t.remove(t.hand)
-	} else if level != s.level {
+	case s.level != newcomers && s.level != level:
 		t.unlink(t.hand)
 		t.link(t.hand, level)
 	}

@@ -376,9 +376,7 @@ func (t *Tracker) restoreSource(saved *savedSource) {
 	for _, line := range saved.lines {
 		s.evidence = t.evidence.add(s.evidence, line)
 	}
-	t.sumUp(s, saved.seen)
-	t.unlink(i)
-	t.link(i, t.danger(s))
+	t.settleIn(i, saved.seen)
 }
 
 // restore fills an empty history. Numbers stay what they are; those between that are missing hold nothing.

@@ -14,8 +14,9 @@
 // The tracker also knows which bans are in force and which have been, because both are part of what the next decision
 // rests on.
 //
-// Everything is bounded. When the table of sources is full, the one in the least danger of a ban goes; when more than 256
-// networks of one /48 are in it, the rest of them counts as one source. Time comes from events only. The same calls from the
+// Everything is bounded. When the table of sources is full, one goes that is banned already, else the one in the least danger
+// of a ban; a quarter of the table is for newcomers, where nobody is pushed out before his turn. When more than 256 networks
+// of one /48 are in the table, the rest of them counts as one source. Time comes from events only. The same calls from the
 // same start make the same tallies. A Tracker belongs to one goroutine.
 package track
 
@@ -80,7 +81,7 @@ type Tracker struct {
 	attempts slab[attempt]
 	index    map[key]uint32
 	children map[key]int // sources by the /48 around them
-	lists    [levels]list
+	lists    [lists]list
 	hand     uint32 // where sweep is
 	sums     []sum  // by rule; what the last settle found
 	evidence evidenceRing
@@ -220,8 +221,7 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 		added = t.fail(s, r, ev, now)
 	}
 	t.settle(s, now)
-	t.unlink(i)
-	t.link(i, t.danger(s))
+	t.place(i, now)
 	t.touch(i)
 	tally := t.tally(ev, r, i, k, now)
 	tally.Added = added

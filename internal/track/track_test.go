@@ -189,6 +189,36 @@ func TestFullTableKeepsTheDangerous(t *testing.T) {
 func hot(n int) string { return fmt.Sprintf("203.0.%d.%d", n/200, n%200) }
 
 // Sources that were dangerous once and have cooled down make room for others.
+// Whoever is banned needs no place; whoever is near his limit does.
+func TestFullTableForgetsTheBannedFirst(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxSources = 1000
+	tr := New(cfg)
+	ban := func(addr string, at float64) {
+		p := netip.PrefixFrom(netip.MustParseAddr(addr), 32)
+		from := start.Add(time.Duration(at * float64(time.Second)))
+		tr.Banned(ban.Ban{Key: ban.Key{Prefix: p}, Rule: "sshd", ID: addr, Start: from, Until: from.Add(time.Hour)})
+	}
+	for n := range 1000 {
+		tr.Observe(line{float64(n) / 100, "fail", "a", "", 4}.event("sshd", hot(n)))
+		if n%2 == 0 {
+			ban(hot(n), float64(n)/100)
+		}
+	}
+	for i := range 5000 { // newcomers, and lines of the banned that were under way
+		tr.Observe(line{20 + float64(i)/100, "fail", "root", "", 0}.event("sshd", fmt.Sprintf("10.0.%d.%d", i>>8, i&255)))
+		tr.Observe(line{20 + float64(i)/100, "fail", "b", "", 0}.event("sshd", hot(i*2%1000)))
+	}
+	for n := 1; n < 1000; n += 2 {
+		if !tr.Explain(netip.MustParseAddr(hot(n)), start.Add(2*time.Minute)).Tracked {
+			t.Fatalf("%s, which is not banned, was dropped: %+v", hot(n), tr.Stats())
+		}
+	}
+	if st := tr.Stats(); st.Sources > 1000 || st.EvictedHot != 0 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
 func TestFullTableForgetsTheCooled(t *testing.T) {
 	cfg := testConfig()
 	cfg.MaxSources = 100
