@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +31,8 @@ const (
 )
 
 func newEnable(g *global) *cobra.Command {
-	return &cobra.Command{
+	var allowMe bool
+	cmd := &cobra.Command{
 		Use:   "enable [mefdaemon]",
 		Short: "Start mefdaemon now and at boot, with a way back if you lock yourself out",
 		Long: "enable shows from where you are logged in, what other programs ban addresses here, and which services listen and\n" +
@@ -57,14 +58,17 @@ func newEnable(g *global) *cobra.Command {
 				return err
 			}
 			if !g.json {
-				report.show(cmd.OutOrStdout(), cfg)
+				report.show(cmd.OutOrStdout())
+				allowMe = allowMe || report.offer(cmd.InOrStdin(), cmd.OutOrStdout())
 			}
-			if err := report.begin(cmd.Context(), m, control.NewClient(cfg.Paths.ControlSocket)); err != nil {
+			if err := report.begin(cmd.Context(), m, control.NewClient(cfg.Paths.ControlSocket), allowMe); err != nil {
 				return err
 			}
 			return g.print(cmd, report, report.showOutcome)
 		},
 	}
+	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "put the address from which you are logged in on the allow list, without asking")
+	return cmd
 }
 
 func enableArg(_ *cobra.Command, args []string) error {
@@ -154,15 +158,14 @@ func onPort(r *conf.Rule, port uint16) bool {
 	return false
 }
 
-func (r *report) show(w io.Writer, cfg *conf.Config) {
+func (r *report) show(w io.Writer) {
 	switch {
 	case r.From == nil:
 		fmt.Fprintln(w, "You are not logged in over SSH, as far as can be seen.")
 	case r.Allowed:
 		fmt.Fprintf(w, "You are logged in from %s, which the allow list has: it is never banned.\n", r.From)
 	default:
-		fmt.Fprintf(w, "You are logged in from %s. So that it is never banned, write into a file such as\n%s, and run mefctl reload:\n  %s\n",
-			r.From, filepath.Join(cfg.Paths.WhitelistDir, "admins.conf"), r.From)
+		fmt.Fprintf(w, "You are logged in from %s, which the allow list does not have; mefctl enable --allow-me puts it there.\n", r.From)
 	}
 	if len(r.Tools) > 0 {
 		fmt.Fprintf(w, "Also banning addresses here: %s. What one bans the other does not lift; mefctl why ADDR tells who drops.\n", strings.Join(r.Tools, ", "))
@@ -181,8 +184,29 @@ func (r *report) show(w io.Writer, cfg *conf.Config) {
 	fmt.Fprintln(w)
 }
 
-// begin starts the daemon unless it runs, and arms it if it has just started.
-func (r *report) begin(ctx context.Context, m *manager, client *control.Client) error {
+// offer asks whether to put the operator's address on the allow list, if there is one to ask about and somebody to ask.
+func (r *report) offer(in io.Reader, out io.Writer) bool {
+	file, ok := in.(*os.File)
+	if r.From == nil || r.Allowed || !ok {
+		return false
+	}
+	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	return asked(in, out, fmt.Sprintf("Put %s on the allow list, so that it is never banned?", r.From))
+}
+
+// asked asks a question. Only "y" and "yes" mean yes.
+func asked(in io.Reader, out io.Writer, question string) bool {
+	fmt.Fprintf(out, "%s [y/N] ", question)
+	answer, _ := bufio.NewReader(io.LimitReader(in, 100)).ReadString('\n')
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
+}
+
+// begin starts the daemon unless it runs, allows the operator's address if that is wished, and arms the daemon if it has just
+// started.
+func (r *report) begin(ctx context.Context, m *manager, client *control.Client, allowMe bool) error {
 	can := m.can("enable", "mefdaemon")
 	switch _, err := client.Status(ctx); {
 	case can == nil:
@@ -195,6 +219,12 @@ func (r *report) begin(ctx context.Context, m *manager, client *control.Client) 
 	s, err := answering(ctx, client)
 	if err != nil {
 		return err
+	}
+	if allowMe && r.From != nil && !r.Allowed {
+		if _, err := client.Allow(ctx, control.AllowRequest{Entry: r.From.String(), Note: "by mefctl enable"}); err != nil {
+			return fmt.Errorf("put %s on the allow list: %w", r.From, err)
+		}
+		r.Allowed = true
 	}
 	r.Mode, r.Armed = s.Mode, s.Armed
 	if s.Mode == "observe" || s.Armed != nil || time.Since(s.Since) > justStarted {
@@ -223,6 +253,9 @@ func answering(ctx context.Context, client *control.Client) (control.Status, err
 }
 
 func (r *report) showOutcome(w io.Writer) {
+	if r.Allowed {
+		fmt.Fprintf(w, "%s is on the allow list.\n", r.From)
+	}
 	switch {
 	case r.Armed != nil && r.Armed.Lapsed:
 		fmt.Fprintln(w, "mefdaemon runs and bans nobody, because nobody confirmed in time. Run mefctl confirm if you can log in.")

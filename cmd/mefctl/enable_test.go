@@ -107,9 +107,14 @@ type fakeDaemon struct {
 	control.Service
 	status control.Status
 	armed  int
+	allow  string
 }
 
 func (f *fakeDaemon) Status(context.Context) (control.Status, error) { return f.status, nil }
+func (f *fakeDaemon) Allow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
+	f.allow = req.Entry
+	return control.Entry{}, nil
+}
 func (f *fakeDaemon) Arm(context.Context, control.ArmRequest) (control.Armed, error) {
 	f.armed++
 	return control.Armed{Until: time.Unix(600, 0)}, nil
@@ -147,12 +152,16 @@ func TestEnableArmsWhatHasJustStarted(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(filepath.Dir(path), "mefdaemon.service"), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r := new(report)
-			if err := r.begin(ctx, m, control.NewClient(path)); err != nil {
+			from := netip.MustParseAddr("192.0.2.7")
+			r := &report{From: &from}
+			if err := r.begin(ctx, m, control.NewClient(path), true); err != nil {
 				t.Fatal(err)
 			}
 			var out strings.Builder
 			r.showOutcome(&out)
+			if f.allow != "192.0.2.7" || !strings.HasPrefix(out.String(), "192.0.2.7 is on the allow list.\n") {
+				t.Errorf("allowed %q, said %q", f.allow, out.String())
+			}
 			if f.armed != tt.armed || calls != 1 || !strings.Contains(out.String(), tt.says) {
 				t.Errorf("armed %d times, systemctl called %d times, said %q; want %d, 1 and %q", f.armed, calls, out.String(), tt.armed, tt.says)
 			}
@@ -161,9 +170,25 @@ func TestEnableArmsWhatHasJustStarted(t *testing.T) {
 }
 
 func TestEnableWithoutDaemonOrSystemd(t *testing.T) {
-	err := new(report).begin(t.Context(), &manager{root: true, config: "/x.conf"}, control.NewClient(t.TempDir()+"/none"))
+	err := new(report).begin(t.Context(), &manager{root: true, config: "/x.conf"}, control.NewClient(t.TempDir()+"/none"), false)
 	status := new(exitStatus)
 	if !errors.As(err, &status) || status.code != 3 || !strings.Contains(status.err.Error(), "mefdaemon --config /x.conf, then mefctl enable again") {
 		t.Errorf("enable: %v, want exit status 3 and what to run", err)
+	}
+}
+
+func TestOfferNeedsSomebodyToAsk(t *testing.T) {
+	from := netip.MustParseAddr("192.0.2.7")
+	var out strings.Builder
+	if (&report{From: &from}).offer(strings.NewReader("y\n"), &out) || out.Len() > 0 {
+		t.Errorf("a script was asked: %q", out.String())
+	}
+	for answer, want := range map[string]bool{"y\n": true, "Yes\n": true, "n\n": false, "\n": false, "": false, "yours\n": false} {
+		if got := asked(strings.NewReader(answer), &out, "May I?"); got != want {
+			t.Errorf("answered %q: %v, want %v", answer, got, want)
+		}
+	}
+	if !strings.HasPrefix(out.String(), "May I? [y/N] ") {
+		t.Errorf("asked %q", out.String())
 	}
 }
