@@ -55,7 +55,7 @@ func entryRows(entries []control.Entry, now time.Time) [][]string {
 	for _, e := range entries {
 		age, ends := "-", "-"
 		if e.Since != nil {
-			age, ends = span(now.Sub(*e.Since)), left(e.Until, now)
+			age, ends = span(now.Sub(*e.Since)), strings.Replace(left(e.Until, now), "lifted", "taken back", 1)
 		}
 		rows = append(rows, []string{e.Entry, e.List, e.Source, e.Author, age, ends, resolved(e.Resolved, now), remark(e)})
 	}

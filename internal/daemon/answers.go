@@ -91,12 +91,17 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 		return nil, err
 	}
 	var lift enforce.State
-	var keys []ban.Key
 	for _, held := range state.Bans {
 		if held.Prefix == prefix || req.Covering && held.Prefix.Contains(prefix.Addr()) {
 			lift.Bans = append(lift.Bans, held)
-			keys = append(keys, held.Key)
 		}
+	}
+	if lift.Bans, err = d.withoutListed(ctx, lift.Bans); err != nil {
+		return nil, err
+	}
+	keys := make([]ban.Key, len(lift.Bans))
+	for i, held := range lift.Bans {
+		keys[i] = held.Key
 	}
 	if len(keys) == 0 {
 		return nil, refuse("%s is not banned; mefctl why %s says what is known", ban.Key{Prefix: prefix}, prefix.Addr())

@@ -3,10 +3,13 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/control"
+	"mef/internal/enforce"
 )
 
 // ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
@@ -36,11 +39,53 @@ func (d *daemon) notListed(ctx context.Context) (keys []ban.Key, listed int, err
 		return nil, 0, err
 	}
 	for _, held := range state.Bans {
-		if held.Ports == "" && held.Class == ban.Verified && d.lists.listed[held.Prefix] != 0 {
+		if d.lists.asksFor(held.Key) {
 			listed++
 		} else {
 			keys = append(keys, held.Key)
 		}
 	}
 	return keys, listed, nil
+}
+
+// withoutListed returns the bans that no blacklist file asks for. If there are others only, the error says where they are listed:
+// lifted, they would come back.
+func (d *daemon) withoutListed(ctx context.Context, bans []enforce.Held) (others []enforce.Held, err error) {
+	var listed []ban.Key
+	var place string
+	err = d.ask(ctx, func(context.Context) {
+		for _, held := range bans {
+			if d.lists.asksFor(held.Key) {
+				listed = append(listed, held.Key)
+			} else {
+				others = append(others, held)
+			}
+		}
+		if len(listed) > 0 {
+			place = d.lists.placeOf(listed[0].Prefix)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(others) == 0 && len(listed) > 0 {
+		return nil, refuse("%s is listed in %s: take it out there, or run mefctl allow add", listed[0], place)
+	}
+	return others, nil
+}
+
+// asksFor reports whether a blacklist file asks for the ban.
+func (l *lists) asksFor(k ban.Key) bool {
+	return k.Ports == "" && k.Class == ban.Verified && l.listed[k.Prefix] != 0
+}
+
+// placeOf returns where the blacklist has the entry that a ban was made of.
+func (l *lists) placeOf(p netip.Prefix) string {
+	for _, entry := range entriesOf(l.black) {
+		prefixes, _ := entry.Prefixes()
+		if slices.ContainsFunc(prefixes, p.Overlaps) {
+			return entry.Pos.String()
+		}
+	}
+	return "the blacklist"
 }

@@ -1,6 +1,26 @@
 package daemon
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"mef/internal/control"
+)
+
+func TestListedBansAreNotLifted(t *testing.T) {
+	h := settle(t, "", map[string]string{"deny/a.conf": "# bad\n198.51.100.0/24\n"})
+	h.await("the listed ban", func() bool { return h.banned() == "198.51.100.0/24" })
+	_, err := h.Unban(t.Context(), control.UnbanRequest{Prefix: "198.51.100.7", Covering: true})
+	want := "198.51.100.0/24 is listed in " + h.dir + "/deny/a.conf:2:1: take it out there, or run mefctl allow add"
+	if err == nil || err.Error() != want {
+		t.Errorf("Unban of what is listed: %v, want %q", err, want)
+	}
+	h.ban("198.51.100.7")
+	lifted, err := h.Unban(t.Context(), control.UnbanRequest{Prefix: "198.51.100.7", Covering: true})
+	if err != nil || len(lifted) != 1 || lifted[0].Prefix != "198.51.100.7" || strings.Contains(h.banned(), "198.51.100.7") {
+		t.Errorf("lifted %v, %v; want the ban beside the list", lifted, err)
+	}
+}
 
 func TestClearBans(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
