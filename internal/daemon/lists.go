@@ -175,9 +175,7 @@ func foldName(name string) string { return strings.TrimSuffix(strings.ToLower(na
 // warnLists adds to a status what is wrong with lists. It runs on the engine's goroutine.
 func (d *daemon) warnLists(s *control.Status) {
 	const most = 5
-	for _, m := range d.listMistakes[:min(len(d.listMistakes), most)] {
-		s.Warnings = append(s.Warnings, m)
-	}
+	s.Warnings = append(s.Warnings, d.listMistakes[:min(len(d.listMistakes), most)]...)
 	if more := len(d.listMistakes) - most; more > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%d more mistakes in lists; mefctl lists shows them", more))
 	}

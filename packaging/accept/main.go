@@ -57,7 +57,7 @@ func run(tarball string) (code int, err error) {
 		return 0, inside(ctx, tarball)
 	}
 	if err := unpackDebian(ctx); err != nil {
-		return 0, fmt.Errorf("Debian 12: %w", err)
+		return 0, fmt.Errorf("unpack Debian 12: %w", err)
 	}
 	return lab.Enter()
 }
