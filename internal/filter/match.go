@@ -44,23 +44,36 @@ type Match struct {
 	pid [10]byte // room for Session
 }
 
-// Event returns the match as an event that may be kept: it holds copies.
+// Event returns the match as an event that may be kept: it holds copies. Its texts mostly share one, that of the line, so
+// whoever keeps a user's name for long makes his own.
 func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
+	text := string(line.Text[:min(len(line.Text), event.MaxEvidence)])
 	return event.Event{
 		Time:     line.Time,
 		Rule:     m.Rule.Name,
 		Service:  m.Rule.Service,
 		Addr:     m.Addr,
-		Host:     string(m.Host),
-		User:     string(m.User[:min(len(m.User), maxUser)]),
+		Host:     cutOut(text, line.Text, m.Host),
+		User:     cutOut(text, line.Text, m.User[:min(len(m.User), maxUser)]),
 		Kind:     m.Kind,
 		Count:    m.Count,
 		Echo:     m.Echo,
-		Session:  string(m.Session),
+		Session:  cutOut(text, line.Text, m.Session),
 		Verified: !m.Rule.UDP,
 		Position: event.Position{Stream: batch.Stream, Offset: line.Offset},
-		Line:     string(line.Text[:min(len(line.Text), event.MaxEvidence)]),
+		Line:     text,
 	}
+}
+
+// cutOut returns part as a string: where it is a slice of line, and text is a copy of line's beginning, out of text.
+func cutOut(text string, line, part []byte) string {
+	// If they share an array, their capacities tell how far into line part begins. If they do not, the place is a guess, and
+	// what counts is whether the same bytes stand there.
+	at := cap(line) - cap(part)
+	if at >= 0 && at+len(part) <= len(text) && text[at:at+len(part)] == string(part) {
+		return text[at : at+len(part)]
+	}
+	return string(part)
 }
 
 // Match reads a line. It reports false if no rule recognises it, or if it says nothing by itself; m is then undefined.

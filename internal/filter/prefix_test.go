@@ -78,3 +78,16 @@ func FuzzPrefix(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) { checkPrefix(t, bytes.Split(text, []byte("\n"))) })
 }
+
+func TestCutOut(t *testing.T) {
+	line := []byte("Failed password for alice from 192.0.2.7")
+	text := string(line[:30]) // evidence is cut short
+	for name, part := range map[string][]byte{
+		"of the line": line[20:25], "of its end": line[31:], "over the cut": line[26:36], "of its front": line[:6], "empty": line[5:5],
+		"nil": nil, "of another": []byte("alice"), "of another, as long": append(make([]byte, 0, cap(line)-20), "bobby"...),
+	} {
+		if got := cutOut(text, line, part); got != string(part) {
+			t.Errorf("%s: %q, want %q", name, got, part)
+		}
+	}
+}

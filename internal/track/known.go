@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -44,7 +45,7 @@ func (t *Tracker) success(from key, user string, now int64) {
 	l := t.logins.pairs[pair{from, user}]
 	if l == nil {
 		t.makeRoom(user)
-		l = &login{pair: pair{from, user}}
+		l = &login{pair: pair{from, strings.Clone(user)}} // not all of the line that it was cut out of
 		t.addLogin(l)
 	} else {
 		t.logins.unlink(l)
