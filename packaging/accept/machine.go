@@ -126,13 +126,34 @@ DHCP=no
 IPv6AcceptRA=no
 IPv6DuplicateAddressDetection=0
 `,
+		// What cloud-init does: the rest of the system waits for a service that waits for the network.
+		"/etc/systemd/system/cloud.service": `[Unit]
+DefaultDependencies=no
+After=systemd-networkd.service
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=/bin/true
+RemainAfterExit=yes
+`,
 	} {
 		if err := os.WriteFile(root+path, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
-	const wants = root + "/etc/systemd/system/multi-user.target.wants"
-	return os.Symlink("/lib/systemd/system/systemd-networkd.service", wants+"/systemd-networkd.service")
+	for unit, target := range map[string]string{
+		"/lib/systemd/system/systemd-networkd.service": "multi-user",
+		"/etc/systemd/system/cloud.service":            "sysinit",
+	} {
+		wants := root + "/etc/systemd/system/" + target + ".target.wants"
+		if err := os.MkdirAll(wants, 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(unit, filepath.Join(wants, filepath.Base(unit))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cable is our end of the network cable, which nspawn names after the machine.
