@@ -38,6 +38,7 @@ type engine struct {
 	lives   map[string]*live // by rule name
 	views   map[string]*view // by Batch.Source
 	tracker *track.Tracker
+	newest  time.Time // the latest event's
 	limits  decide.Config
 	facts   decide.Facts
 	// allowList is what facts.Allowed is made of.
@@ -218,11 +219,25 @@ func (e *engine) event(ctx context.Context, from origin, source string, ev *even
 	}
 	l.remember(ev)
 	e.seen(ev)
+	if e.stale(ev, l.rule.FindTime) {
+		return nil
+	}
 	tally := e.tracker.Observe(ev)
 	e.changed(saveSoon)
 	e.count(ev, &tally)
 	e.records.add(eventRecord(ev, &tally))
 	return e.act(ctx, ev, decide.Decide(&tally, e.limits, e.facts, ev.Time))
+}
+
+// stale reports whether a failure is too old to say anything beside what has been seen since: a line of a log that is read for
+// the first time, older than the rule's findtime. The tracker's time never goes back, so it would count as of now. A clock
+// that was set back makes nothing stale.
+func (e *engine) stale(ev *event.Event, findTime time.Duration) bool {
+	if ev.Time.After(e.newest) {
+		e.newest = ev.Time
+		return false
+	}
+	return ev.Kind != event.Success && e.newest.Sub(ev.Time) > findTime && time.Since(ev.Time) > findTime
 }
 
 // act carries out a decision.

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mef/internal/event"
 )
 
 func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
@@ -41,5 +43,27 @@ func TestStateIsSavedSoonerForTalliesThanForPositions(t *testing.T) {
 		if e.unsaved.within != step.want {
 			t.Errorf("after a change to be saved within %v: saved within %v, want %v", step.change, e.unsaved.within, step.want)
 		}
+	}
+}
+
+func TestOldLinesOfANewFileAreNotTakenForNow(t *testing.T) {
+	e := &engine{newest: time.Now()}
+	for name, tt := range map[string]struct {
+		age  time.Duration
+		kind event.Kind
+		want bool
+	}{
+		"an hour old":         {time.Hour, event.Failure, true},
+		"within findtime":     {5 * time.Minute, event.Failure, false},
+		"a login an hour ago": {time.Hour, event.Success, false},
+		"the newest":          {-time.Second, event.Failure, false},
+	} {
+		if got := e.stale(&event.Event{Time: time.Now().Add(-tt.age), Kind: tt.kind}, 10*time.Minute); got != tt.want {
+			t.Errorf("%s: stale = %v, want %v", name, got, tt.want)
+		}
+	}
+	e.newest = time.Now().Add(time.Hour) // before somebody set the clock right
+	if e.stale(&event.Event{Time: time.Now(), Kind: event.Failure}, 10*time.Minute) {
+		t.Error("a live line is stale because the clock was set back")
 	}
 }
