@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -118,6 +119,38 @@ func banned(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// silentDuring runs fn and returns an error if the attackers heard anything meanwhile, be it a refusal.
+func silentDuring(ctx context.Context, fn func(context.Context) error) error {
+	knocking, stop := context.WithCancel(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return attackers(knocking, knock) })
+	g.Go(func() error { defer stop(); return fn(ctx) })
+	return g.Wait()
+}
+
+// knock sends a connection request every few milliseconds until ctx is done. It returns an error if one is answered.
+func knock(ctx context.Context, from string) error {
+	const every, most = 10 * time.Millisecond, 200
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(most)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return g.Wait()
+		case <-tick.C:
+		}
+		g.Go(func() error {
+			err := reaches(ctx, from)
+			if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("%s was answered: %v", from, err)
+			}
+			return nil
+		})
+	}
 }
 
 // welcome returns an error unless a user gets in.

@@ -36,7 +36,7 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		{"guessing root's password by ssh: banned, IPv4 and IPv6, with zero edits; the user gets in", s.attack},
 		{"stop: bans hold; start: they are known", s.restart},
 		{"kill -9, and hung: started again by systemd, bans hold", s.survive},
-		{"reboot: still banned", s.reboot},
+		{"reboot: still banned, from the first packet on", s.reboot},
 		{"upgrade while it runs: bans and configuration are kept", s.upgrade},
 		{"uninstall: no ban, no program; install again: configuration and bans are back", s.reinstall},
 		{"uninstall --purge: nothing is left", s.purge},
@@ -159,7 +159,13 @@ func (s *story) attack(ctx context.Context) error {
 	if err := welcome(ctx); err != nil {
 		return err
 	}
-	return s.checks(ctx, "mefctl why "+attacker4+" | grep -F 'Failed password for root from "+attacker4+"'")
+	return s.checks(ctx, explained(attacker4))
+}
+
+// explained is a script that fails unless mefctl why quotes sshd's words about an attacker.
+func explained(attacker string) string {
+	return "mefctl why " + attacker + ` | tee /dev/stderr | grep '^ *"\(Failed password for root from ` + attacker +
+		`\|pam_unix(sshd:auth): authentication failure;.*rhost=` + attacker + `\) '`
 }
 
 // logFile adds a rule for a service that logs to a file of root's, and switches the event log on.
@@ -238,7 +244,7 @@ func (s *story) known(ctx context.Context, script string) error {
 	if status.Bans.Total != 3 {
 		return fmt.Errorf("%d bans, want 3", status.Bans.Total)
 	}
-	if err := s.checks(ctx, "mefctl why "+attacker6+" | grep -F 'Failed password for root from "+attacker6+"'"); err != nil {
+	if err := s.checks(ctx, explained(attacker6)); err != nil {
 		return err
 	}
 	return errors.Join(banned(ctx), welcome(ctx))
@@ -277,7 +283,7 @@ func (s *story) reboot(ctx context.Context) error {
 	if err := s.halt(ctx); err != nil {
 		return err
 	}
-	if err := s.boot(ctx); err != nil {
+	if err := silentDuring(ctx, s.boot); err != nil {
 		return err
 	}
 	// Where units wait for each other in a circle, systemd leaves one out.
