@@ -443,24 +443,21 @@ func (t *Tracker) settled(b *ban.Ban) {
 		case byScore:
 			t.reset(s)
 		default:
-			t.drop(s, func(a *attempt) bool { return a.rule == r && !t.awaited(a) })
+			t.drop(s, func(a *attempt) bool { return a.rule == r && !t.answered(a) })
 		}
 	})
 }
 
 func (t *Tracker) reset(s *source) {
-	t.drop(s, func(a *attempt) bool { return !t.awaited(a) })
+	t.drop(s, func(a *attempt) bool { return !t.answered(a) })
 	s.score, s.unverified, s.users = 0, 0, [len(s.users)]contribution{}
 }
 
-// awaited keeps an attempt that was counted on the word of an echo, for nothing more than that the line it echoes is known
-// when it comes: it has been answered with a ban, and must not count towards the next.
-func (t *Tracker) awaited(a *attempt) bool {
-	if a.flags&echoed == 0 || t.now-a.at > int64(sessionIdle) {
-		return false
-	}
+// answered keeps an attempt that has been answered with a ban for a while, and for nothing more than that further lines of its
+// session are known when they come: it must not count towards the next.
+func (t *Tracker) answered(a *attempt) bool {
 	a.quarters = 0
-	return true
+	return t.now-a.at <= int64(sessionIdle)
 }
 
 // eachSource calls f for the source that p is or lies in, and for all sources inside p.

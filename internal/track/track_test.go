@@ -407,19 +407,20 @@ func TestHoldsAreBounded(t *testing.T) {
 	}
 }
 
-// Five guesses at once: PAM tells of each before sshd does, and its fifth line makes the ban. What sshd says of the same five
-// then is nothing new.
+// Guesses at once: PAM tells of each before sshd does, and one more line makes the ban. What sshd says of the same sessions then
+// is nothing new, whether it had spoken of them or not.
 func TestLinesOfAnsweredGuessesCountNoMore(t *testing.T) {
 	const from = "192.0.2.7"
 	tr := New(testConfig())
 	for i := range 5 {
 		tr.Observe(line{float64(i) / 10, "echo", "root", fmt.Sprint(i), 0}.event("sshd", from))
 	}
+	tr.Observe(line{0.5, "fail", "root", "0", 0}.event("sshd", from))
 	tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix(from + "/32"), Ports: "22"}, Rule: "sshd",
 		Start: start, Until: start.Add(10 * time.Minute)})
-	for i := range 5 {
-		if tally := tr.Observe(line{1 + float64(i)/10, "fail", "root", fmt.Sprint(i), 0}.event("sshd", from)); tally.Added != 0 || event.Points(tally.Score) != 50 {
-			t.Errorf("line %d of a guess that was answered: added %v, score %v; want 0 and 50", i, tally.Added, tally.Score)
+	for i, kind := range []string{"echo", "fail", "echo", "fail", "echo"} {
+		if tally := tr.Observe(line{1 + float64(i)/10, kind, "root", fmt.Sprint(i), 0}.event("sshd", from)); tally.Added != 0 || event.Points(tally.Score) != 50 {
+			t.Errorf("%s of guess %d that was answered: added %v, score %v; want 0 and 50", kind, i, tally.Added, tally.Score)
 		}
 	}
 	if tally := tr.Observe(line{2, "fail", "root", "new", 0}.event("sshd", from)); tally.Added != event.Whole(1) || tally.Attempts != event.Whole(1) {
