@@ -41,7 +41,7 @@ integration:
 	go test -tags integration -shuffle=on -p 1 -timeout 20m ./...
 
 fuzz:
-	scripts/fuzz 10s
+	scripts/fuzz 5s
 
 bench: build
 	scripts/deps bench
