@@ -88,7 +88,11 @@ func newMachine(ctx context.Context) (*machine, error) {
 			return nil, err
 		}
 	}
-	for _, addr := range []string{attacker4, attacker6, user4} {
+	// Duplicate address detection would keep our end of the cable from asking for the machine's link address for a second or two.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0); err != nil {
+		return nil, err
+	}
+	for _, addr := range []string{attacker4, attacker6, user4, user6} {
 		if err := ip(ctx, "address", "add", addr, "dev", "lo"); err != nil {
 			return nil, err
 		}
@@ -159,7 +163,7 @@ RemainAfterExit=yes
 // cable is our end of the network cable, which nspawn names after the machine.
 const cable = "ve-server"
 
-// boot starts the machine and returns when it is up, with every unit started.
+// boot starts the machine and returns when it is up, with every unit started, and can be reached.
 func (m *machine) boot(ctx context.Context) error {
 	out, err := os.OpenFile(console, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -179,13 +183,17 @@ func (m *machine) boot(ctx context.Context) error {
 	if err := m.plug(ctx); err != nil {
 		return err
 	}
-	return m.eventually(ctx, "the machine is up", func() error {
+	err = m.eventually(ctx, "the machine is up", func() error {
 		state, err := m.sh(ctx, "systemctl is-system-running || systemctl --no-legend --failed")
 		if strings.TrimSpace(state) == "running" {
 			return nil
 		}
 		return errors.Join(fmt.Errorf("it is %q", state), err)
 	})
+	if err != nil {
+		return err
+	}
+	return m.eventually(ctx, "the machine is reached", func() error { return each(ctx, reaches, user4, user6) })
 }
 
 // plug configures our end of the cable, and finds the machine's first process.

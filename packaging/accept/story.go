@@ -162,10 +162,11 @@ func (s *story) attack(ctx context.Context) error {
 	return s.checks(ctx, explained(attacker4))
 }
 
-// explained is a script that fails unless mefctl why quotes sshd's words about an attacker.
+// explained is a script that fails unless mefctl why says that an attacker is banned, and quotes sshd's words about him.
 func explained(attacker string) string {
-	return "mefctl why " + attacker + ` | tee /dev/stderr | grep '^ *"\(Failed password for root from ` + attacker +
-		`\|pam_unix(sshd:auth): authentication failure;.*rhost=` + attacker + `\) '`
+	return "mefctl why " + attacker + ` >why; cat why; grep '^` + attacker + `: BANNED by sshd$' why &&
+		grep '^ *"\(Failed password for root from ` + attacker +
+		`\|pam_unix(sshd:auth): authentication failure;.*rhost=` + attacker + `\) ' why && rm why`
 }
 
 // logFile adds a rule for a service that logs to a file of root's, and switches the event log on.
@@ -247,7 +248,10 @@ func (s *story) known(ctx context.Context, script string) error {
 	if err := s.checks(ctx, explained(attacker6)); err != nil {
 		return err
 	}
-	return errors.Join(banned(ctx), welcome(ctx))
+	if err := welcome(ctx); err != nil { // so that silence means a ban
+		return err
+	}
+	return banned(ctx)
 }
 
 // survive kills the daemon, and then stops it in its tracks. A shorter watchdog saves us a minute; in the three seconds before,
@@ -357,7 +361,7 @@ func difference(a, b string) (lines []string) {
 // evidence is what the machine said, for an error.
 func (s *story) evidence() error {
 	ctx := context.Background()
-	said, _ := s.sh(ctx, "journalctl --no-pager -n 30 -u mefdaemon; systemctl status mefdaemon; mefctl status; systemctl --failed")
+	said, _ := s.sh(ctx, "journalctl --no-pager -n 30 -u mefdaemon; systemctl status -n 0 mefdaemon; mefctl status; tail -n 20 /var/log/mef.log; nft list table inet mefdaemon; systemctl --failed")
 	out, _ := os.ReadFile(console)
 	return fmt.Errorf("the machine said:\n%s\n%s", said, out[max(0, len(out)-2000):])
 }
