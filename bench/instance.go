@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
 	"mef/bench/gen"
+	"mef/internal/decide"
 )
 
 // An instance is one run of a product's daemon in a cell, following a log that only we write.
@@ -25,7 +27,8 @@ type instance struct {
 	done    chan struct{} // closed when the process has ended
 	begun   time.Time     // just before the process was started
 	port    int
-	next    uint64 // number of the next address that nobody used
+	next    uint64       // number of the next address that nobody used
+	spared  []decide.CDN // whose addresses are not used
 }
 
 // launch starts the daemon of p with its files in dir, which may hold the state of an earlier instance.
@@ -34,7 +37,7 @@ func launch(p *product, dir string) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &instance{cell: cell, product: p, dir: dir, done: make(chan struct{}), next: 1 << 24}
+	in := &instance{cell: cell, product: p, dir: dir, done: make(chan struct{}), next: 1 << 24, spared: decide.CDNs()}
 	if err := in.begin(); err != nil {
 		cell.close()
 		return nil, fmt.Errorf("%s: %w", p.name, err)
@@ -68,10 +71,15 @@ func (in *instance) begin() (err error) {
 	return nil
 }
 
-// fresh returns an address that was not used before with this instance.
+// fresh returns an address that was not used before with this instance, and that is nobody's whom mef never bans.
 func (in *instance) fresh() netip.Addr {
-	in.next++
-	return gen.Addr4(in.next)
+	for {
+		in.next++
+		addr := gen.Addr4(in.next)
+		if !slices.ContainsFunc(in.spared, func(c decide.CDN) bool { return c.Networks.Contains(addr) }) {
+			return addr
+		}
+	}
 }
 
 // appendFailures appends n failed logins from addr to b.

@@ -26,10 +26,11 @@ const (
 // A conn is a lasting connection to nf_tables. Opening one for each transaction would cost milliseconds: closing a socket
 // after a deletion waits for an RCU grace period.
 type conn struct {
-	netns int
-	port  uint32 // our address, by which the watcher knows our own changes
-	room  int    // of a transaction, in bytes
-	nl    *netlink.Conn
+	netns   int
+	port    uint32 // our address, by which the watcher knows our own changes
+	room    int    // of a transaction, in bytes
+	commits uint32 // transactions that took effect, each of which is a generation of nf_tables
+	nl      *netlink.Conn
 }
 
 // dial opens a connection in a network namespace, 0 for the caller's.
@@ -142,6 +143,7 @@ func (c *conn) commit(t *tx) error {
 		c.close() // more errors may wait to be read
 		return explain(err)
 	}
+	c.commits++
 	return nil
 }
 

@@ -11,3 +11,6 @@ func (b *Backend) Narrow(n int) {
 
 // Undisturbed is what Watch asks when it begins to listen.
 func (b *Backend) Undisturbed() bool { return b.undisturbed() }
+
+// PauseListener is what Apply does around many elements.
+func (b *Backend) PauseListener(elements int) (resume func()) { return b.pauseListener(elements) }

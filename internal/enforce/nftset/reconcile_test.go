@@ -4,6 +4,7 @@ package nftset_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -162,6 +163,53 @@ func TestNothingIsMissedBeforeTheWatch(t *testing.T) {
 			}
 			if b.Undisturbed() {
 				t.Error("it was said twice: somebody who listens again must look again")
+			}
+		})
+	}
+}
+
+// TestManyElementsAreComparedOnlyIfOthersWrote changes tables while the listener is away for a large transaction.
+func TestManyElementsAreComparedOnlyIfOthersWrote(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change string
+		want   bool
+	}{
+		"nobody":                    {},
+		"somebody in our table":     {change: "flush set inet mefdaemon ban4_32", want: true},
+		"somebody in another table": {change: "add table ip other", want: true}, // to be on the safe side
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := netnstest.New(t)
+			b := open(t, ns)
+			if _, err := b.Rebuild(t.Context(), changes(0, 10)); err != nil {
+				t.Fatal(err)
+			}
+			var noticed atomic.Bool
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- b.Watch(ctx, func(enforce.Notice) { noticed.Store(true) }) }()
+			if err := netnstest.Poll(func() error { // whoever begins to watch has everything compared
+				if !noticed.Swap(false) {
+					return errors.New("the watch has not begun")
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			resume := b.PauseListener(5000)
+			if tt.change != "" {
+				ns.Run(t, "", "nft", tt.change)
+			}
+			if _, err := b.Apply(t.Context(), changes(10, 20)); err != nil {
+				t.Fatal(err)
+			}
+			resume()
+			stop()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if noticed.Load() != tt.want {
+				t.Errorf("noticed: %v, want %v", noticed.Load(), tt.want)
 			}
 		})
 	}

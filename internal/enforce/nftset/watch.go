@@ -122,11 +122,15 @@ func (b *Backend) watching(nl *netlink.Conn, changed func(enforce.Notice)) {
 }
 
 // pauseListener leaves the notification group for a transaction of many elements, because each would cost the kernel a
-// message. The function returned joins again; and has everything compared, because of what others may have done meanwhile.
+// message. The function returned joins again, and has everything compared if anybody but us has changed anything meanwhile.
 func (b *Backend) pauseListener(elements int) (resume func()) {
+	if elements < bulk {
+		return func() {}
+	}
+	before, known := b.position()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if elements < bulk || b.listener == nil || b.listener.LeaveGroup(unix.NFNLGRP_NFTABLES) != nil {
+	if b.listener == nil || b.listener.LeaveGroup(unix.NFNLGRP_NFTABLES) != nil {
 		return func() {}
 	}
 	return func() {
@@ -140,6 +144,16 @@ func (b *Backend) pauseListener(elements int) (resume func()) {
 			b.listener.Close() // ends Watch, which is then begun anew
 			return
 		}
-		b.changed(enforce.Notice{})
+		// Who listens again before this is asked misses nothing.
+		if after, ok := b.position(); !known || !ok || after != before {
+			b.changed(enforce.Notice{})
+		}
 	}
+}
+
+// position returns how many transactions others have made, from a beginning that is the same for the connection's life; ok is
+// false if that cannot be known.
+func (b *Backend) position() (others uint32, ok bool) {
+	generation, err := b.conn.generation()
+	return generation - b.conn.commits, err == nil
 }
