@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -144,7 +143,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.watchSessions(ctx) })
 	g.Go(func() error { d.dropGone(ctx); return nil })
 	g.Go(func() error { return d.prove(ctx) })
-	g.Go(func() error { return d.tidy(ctx, debug.FreeOSMemory) })
+	g.Go(func() error { return d.tidy(ctx, d.saving, giveBack) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", socket)
 	err = g.Wait()

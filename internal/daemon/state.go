@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"mef/internal/ban"
@@ -76,8 +78,8 @@ const (
 	stormy      = 30 * time.Second // of burst after which it is given back all the same
 )
 
-// tidy gives memory back after bursts, until ctx is done.
-func (e *engine) tidy(ctx context.Context, giveBack func()) error {
+// tidy gives memory back after bursts, until ctx is done. A burst is not over while it is being saved.
+func (e *engine) tidy(ctx context.Context, saving func() bool, giveBack func()) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,7 +93,7 @@ func (e *engine) tidy(ctx context.Context, giveBack func()) error {
 				return nil
 			case <-e.grown:
 			case <-time.After(calm):
-				waiting = false
+				waiting = saving()
 			case <-limit:
 				waiting = false
 			}
@@ -99,6 +101,14 @@ func (e *engine) tidy(ctx context.Context, giveBack func()) error {
 		giveBack()
 	}
 }
+
+// giveBack collects twice: the pages that bbolt has written are in a sync.Pool, which outlives one collection.
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
+func (e *engine) saving() bool { return e.saver.Status().Pending > 0 }
 
 // flush waits until what was saved is on disk, so that an operator's word outlives a crash right after it. A disk that does
 // not take it holds up nobody; status says so.
