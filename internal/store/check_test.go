@@ -38,7 +38,7 @@ func TestCheckAcceptsWhatBoltWrites(t *testing.T) {
 			u.Records = append(u.Records, record)
 		}
 		if round%97 == 5 {
-			u.Records = append(u.Records, Record{[]byte(fmt.Sprint("large", round)), make([]byte, 20_000)})
+			u.Records = append(u.Records, Record{Key: []byte(fmt.Sprint("large", round)), Value: make([]byte, 20_000)})
 		}
 		if !grow && round%3 == 0 { // whole stretches, so that pages are merged
 			n := 0

@@ -197,12 +197,18 @@ func (s *Store) usage() (used, free int64) {
 	return used, free
 }
 
+// measure finds out whether the file is full.
+func (s *Store) measure() (used, free int64) {
+	used, free = s.usage()
+	s.full = used > s.room()
+	return used, free
+}
+
 // tidy looks after a file just opened: a compaction that was cut short leaves its file behind, and one that is mostly free
 // pages is worth copying.
 func (s *Store) tidy() error {
 	os.Remove(s.path + compacting)
-	used, free := s.usage()
-	s.full = used > s.room()
+	used, free := s.measure()
 	if free > used && free > growBy {
 		return s.compact()
 	}
@@ -219,15 +225,14 @@ func (s *Store) room() int64 { return s.maxSize * 5 / 8 }
 // tend looks after the file once a transaction is done. A copy gains even where no page is free: pages that bans and
 // tallies have come to in no order are two thirds full, and a copy's are all full.
 func (s *Store) tend(now time.Time) error {
-	used, _ := s.usage()
+	used, _ := s.measure()
 	if (used > s.room() || s.Size() > s.maxSize*3/4) && !now.Before(s.nextCompact) {
 		s.nextCompact = now.Add(compactEvery)
 		if err := s.compact(); err != nil {
 			return err
 		}
-		used, _ = s.usage()
+		s.measure()
 	}
-	s.full = used > s.room()
 	return nil
 }
 

@@ -56,7 +56,7 @@ func writeForever(path string) error {
 		u := Update{
 			Bans:      []ban.Ban{bannedAs(n)},
 			Positions: map[string]string{"log": fmt.Sprint(n)},
-			Records:   []Record{{binary.BigEndian.AppendUint64(nil, n%tallies), binary.BigEndian.AppendUint64(nil, n)}},
+			Records:   []Record{{Key: binary.BigEndian.AppendUint64(nil, n%tallies), Value: binary.BigEndian.AppendUint64(nil, n)}},
 		}
 		if err := s.Commit(&u, time.Now()); err != nil {
 			return err

@@ -65,9 +65,12 @@ func decodeBanKey(key []byte) (k ban.Key, err error) {
 	return k, nil
 }
 
-// banForm is the first byte of a ban's value: the version of its form. It is followed by the end, at a fixed place, and
-// then, packed, by start, count, strings behind their length, and lines of evidence behind their number.
-const banForm = 1
+// A ban's value begins with the version of its form. It is followed by the end, at a fixed place, and then, packed, by start,
+// count, strings behind their length, and lines of evidence behind their number.
+const (
+	banPlain  = 1 // packed without the primer; not written any more
+	banPrimed = 2
+)
 
 // An end of a ban takes seconds and nanoseconds of Unix time, 8 and 4 bytes.
 const untilSize = 8 + 4
@@ -75,11 +78,17 @@ const untilSize = 8 + 4
 // maxString bounds each string of a ban in bytes; what is longer is cut.
 const maxString = 4096
 
-// An encoder turns bans into values. Both are valid until its next call.
-type encoder struct{ text, value []byte }
+// An encoder turns bans into values, each valid until its next call.
+type encoder struct {
+	text, value []byte
+	primed      *places // nil before the first call
+}
 
 func (e *encoder) ban(b *ban.Ban) []byte {
-	w := e.text[:0]
+	if e.primed == nil {
+		e.primed = primed()
+	}
+	w := append(e.text[:0], primer...)
 	w = binary.AppendVarint(w, b.Start.Unix())
 	w = binary.AppendUvarint(w, uint64(b.Start.Nanosecond()))
 	w = binary.AppendUvarint(w, uint64(max(b.Count, 0)))
@@ -93,10 +102,10 @@ func (e *encoder) ban(b *ban.Ban) []byte {
 	}
 	e.text = w
 
-	v := append(e.value[:0], banForm)
+	v := append(e.value[:0], banPrimed)
 	v = binary.BigEndian.AppendUint64(v, uint64(b.Until.Unix()))
 	v = binary.BigEndian.AppendUint32(v, uint32(b.Until.Nanosecond()))
-	e.value = pack(v, e.text)
+	e.value = pack(v, e.text, e.primed)
 	return e.value
 }
 
@@ -107,7 +116,7 @@ func appendString(w []byte, s string) []byte {
 
 // decodeUntil reads the end of a ban alone.
 func decodeUntil(v []byte) (time.Time, error) {
-	if len(v) < 1+untilSize || v[0] != banForm {
+	if len(v) < 1+untilSize || v[0] != banPlain && v[0] != banPrimed {
 		return time.Time{}, errRecord
 	}
 	return unix(int64(binary.BigEndian.Uint64(v[1:])), uint64(binary.BigEndian.Uint32(v[9:]))), nil
@@ -123,7 +132,7 @@ func unix(sec int64, nsec uint64) time.Time {
 }
 
 // A decoder turns values into bans, which stay valid.
-type decoder struct{ text []byte }
+type decoder struct{ text []byte } // begins with the primer, unless it is empty
 
 func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
 	if b.Key, err = decodeBanKey(k); err != nil {
@@ -132,12 +141,11 @@ func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
 	if b.Until, err = decodeUntil(v); err != nil {
 		return b, err
 	}
-	text, err := unpack(d.text, v[1+untilSize:])
+	text, err := d.unpack(v)
 	if err != nil {
 		return b, err
 	}
-	d.text = text
-	r := reader{rest: string(text)} // one string for all: its parts share its memory
+	r := reader{rest: text} // one string for all: its parts share its memory
 	b.Start = unix(r.varint(), r.uvarint())
 	b.Count = int(r.uvarint())
 	for _, s := range []*string{&b.Rule, &b.Service, &b.ID, &b.Reason, &b.Author, &b.Note} {
@@ -157,6 +165,25 @@ func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
 		return b, errRecord
 	}
 	return b, nil
+}
+
+// unpack returns the text in a ban's value.
+func (d *decoder) unpack(v []byte) (string, error) {
+	known := 0
+	if v[0] == banPrimed {
+		known = len(primer)
+	}
+	if len(d.text) < known {
+		d.text = []byte(primer)
+	}
+	text, err := unpack(d.text[:known], v[1+untilSize:])
+	if err != nil {
+		return "", err
+	}
+	if known > 0 {
+		d.text = text
+	}
+	return string(text[known:]), nil
 }
 
 // A reader takes a value apart. After an error everything is zero.

@@ -229,12 +229,12 @@ func (v *Saver) report(err error, size int64, now time.Time) {
 type pending struct {
 	bans      map[ban.Key]*ban.Ban // nil: lifted
 	positions map[string]string
-	records   map[string][]byte // empty: gone
+	records   map[string]Record // by key
 	notes     map[string]string // empty: gone
 }
 
 func newPending() *pending {
-	return &pending{make(map[ban.Key]*ban.Ban), make(map[string]string), make(map[string][]byte), make(map[string]string)}
+	return &pending{make(map[ban.Key]*ban.Ban), make(map[string]string), make(map[string]Record), make(map[string]string)}
 }
 
 func (p *pending) len() int { return len(p.bans) + len(p.positions) + len(p.records) + len(p.notes) }
@@ -251,7 +251,7 @@ func (p *pending) add(u *Update) {
 		p.positions[source] = resume
 	}
 	for _, r := range u.Records {
-		p.records[string(r.Key)] = r.Value
+		p.records[string(r.Key)] = r
 	}
 	maps.Copy(p.notes, u.Notes)
 }
@@ -275,9 +275,7 @@ func (p *pending) merge(later *pending) {
 	for source, resume := range later.positions {
 		p.positions[source] = resume
 	}
-	for k, value := range later.records {
-		p.records[k] = value
-	}
+	maps.Copy(p.records, later.records)
 	maps.Copy(p.notes, later.notes)
 }
 
@@ -291,8 +289,8 @@ func (p *pending) update() *Update {
 			u.Bans = append(u.Bans, *b)
 		}
 	}
-	for k, value := range p.records {
-		u.Records = append(u.Records, Record{[]byte(k), value})
+	for _, r := range p.records {
+		u.Records = append(u.Records, r)
 	}
 	slices.SortFunc(u.Bans, func(a, b ban.Ban) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(u.Lifted, ban.Key.Compare)
@@ -314,8 +312,8 @@ func (p *pending) forget(s *Store, now time.Time) {
 			delete(p.bans, k)
 		}
 	}
-	for k, value := range p.records {
-		if len(value) == 0 && !s.holds(bucketTracker, []byte(k)) {
+	for k, r := range p.records {
+		if len(r.Value) == 0 && !s.holds(bucketTracker, []byte(k)) {
 			delete(p.records, k)
 		}
 	}

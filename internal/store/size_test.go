@@ -19,7 +19,7 @@ const mb = 1 << 20
 func tallies(from, to int, empty bool) []store.Record {
 	var out []store.Record
 	for i := from; i < to; i++ {
-		r := store.Record{Key: binary.BigEndian.AppendUint64(nil, uint64(i)*0x9E3779B97F4A7C15)}
+		r := store.Record{Key: binary.BigEndian.AppendUint64(nil, uint64(i)*0x9E3779B97F4A7C15), Spare: true}
 		if !empty {
 			r.Value = []byte(strings.Repeat(fmt.Sprint(i, " "), 1000/len(fmt.Sprint(i, " "))))
 		}

@@ -19,6 +19,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -56,6 +57,7 @@ type Update struct {
 type Record struct {
 	Key   []byte
 	Value []byte // empty: the entry is gone
+	Spare bool   // may be left out where room is short
 }
 
 // The buckets of the file.
@@ -78,7 +80,7 @@ type Store struct {
 	warning error
 	skipped int
 
-	full        bool // live data fill the file
+	full        bool // live data fill the file: new spare records are left out, and all but one line of evidence
 	nextPrune   time.Time
 	nextCompact time.Time
 }
@@ -222,8 +224,8 @@ func (s *Store) view(fn func(tx *bbolt.Tx)) error {
 // Commit makes the update hold, all of it or nothing, and returns once the disk has it. Bans that are over at now are
 // cleared out from time to time. After an error the update is the caller's to try again.
 //
-// Only an update that changes more pages than the file may have is written in several transactions: the positions come
-// last, so that lines may be counted again after a crash in between, but none is lost.
+// Only an update that changes more pages than the file may have is written in several transactions: what matters most
+// comes first and the positions last, so that lines may be counted again after a crash in between, but none is lost.
 func (s *Store) Commit(u *Update, now time.Time) error {
 	if s.db == nil || s.suspect {
 		s.Close()
@@ -237,6 +239,7 @@ func (s *Store) Commit(u *Update, now time.Time) error {
 			if err = s.commit(part, now); err != nil {
 				break
 			}
+			s.measure()
 		}
 	}
 	if err != nil {
@@ -272,21 +275,42 @@ func (s *Store) commit(u *Update, now time.Time) error {
 // partSize is how many entries of one kind a part of an update has.
 const partSize = 128
 
-// parts cuts an update into small ones, what may make room first, the positions last.
+// parts cuts an update into small ones: what makes room first, then bans, the spare records behind the others, and the
+// positions last.
 func parts(u *Update) iter.Seq[*Update] {
+	rank := func(r Record) int {
+		switch {
+		case len(r.Value) == 0:
+			return 0
+		case !r.Spare:
+			return 1
+		}
+		return 2
+	}
+	records := slices.Clone(u.Records)
+	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(rank(a), rank(b)) })
+	gone := slices.IndexFunc(records, func(r Record) bool { return rank(r) > 0 })
+	if gone < 0 {
+		gone = len(records)
+	}
 	return func(yield func(*Update) bool) {
 		for keys := range slices.Chunk(u.Lifted, partSize) {
 			if !yield(&Update{Lifted: keys}) {
 				return
 			}
 		}
-		for records := range slices.Chunk(u.Records, partSize) {
-			if !yield(&Update{Records: records}) {
+		for removals := range slices.Chunk(records[:gone], partSize) {
+			if !yield(&Update{Records: removals}) {
 				return
 			}
 		}
 		for bans := range slices.Chunk(u.Bans, partSize) {
 			if !yield(&Update{Bans: bans}) {
+				return
+			}
+		}
+		for others := range slices.Chunk(records[gone:], partSize) {
+			if !yield(&Update{Records: others}) {
 				return
 			}
 		}
@@ -325,7 +349,7 @@ func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 		}
 	}
 	for _, r := range u.Records {
-		if s.full && len(r.Value) > 0 && tracker.Get(r.Key) == nil {
+		if s.full && r.Spare && len(r.Value) > 0 && tracker.Get(r.Key) == nil {
 			continue
 		}
 		if err := putOrDelete(tracker, r.Key, r.Value); err != nil {

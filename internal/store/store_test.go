@@ -122,14 +122,14 @@ func TestUpdate(t *testing.T) {
 	commit(t, s, &store.Update{
 		Bans:      []ban.Ban{one, two, three},
 		Positions: map[string]string{"journal": "s=1", "/var/log/auth.log": "1:2:3"},
-		Records:   []store.Record{{[]byte("a"), []byte("1")}, {[]byte("b"), []byte("2")}},
+		Records:   []store.Record{{Key: []byte("a"), Value: []byte("1")}, {Key: []byte("b"), Value: []byte("2")}},
 	}, noon)
 	two.Until, two.Count = noon.Add(4*time.Hour), 2 // extended
 	commit(t, s, &store.Update{
 		Bans:      []ban.Ban{two},
 		Lifted:    []ban.Key{one.Key, sampleBan(99).Key},
 		Positions: map[string]string{"journal": "s=2", "/var/log/auth.log": "", "never seen": ""},
-		Records:   []store.Record{{[]byte("a"), nil}, {[]byte("b"), []byte("3")}, {[]byte("nothing"), nil}},
+		Records:   []store.Record{{Key: []byte("a")}, {Key: []byte("b"), Value: []byte("3")}, {Key: []byte("nothing")}},
 	}, noon)
 	s.Close()
 

@@ -18,6 +18,7 @@ import (
 type Record struct {
 	Key   []byte
 	Value []byte // nil: the entry is gone
+	Spare bool   // a source's: may be left out where room is short, and is then counted anew
 }
 
 // The kinds of record, the first byte of a key. Records are binary: numbers as varints, strings behind their length. The
@@ -30,7 +31,8 @@ const (
 	kindSurges  = 'u' // surges by user name; no more key
 	kindRule    = 'v' // the surge of a rule; key: its name
 
-	stateVersion = 1
+	stateVersion  = 1
+	sourceVersion = 2 // of a source's value; the first version is not read any more
 )
 
 // Changes returns what has changed since the last call, removals first, and takes it as stored; the caller keeps it until
@@ -92,15 +94,17 @@ func (p *pack) historyKey(n uint64) {
 }
 
 // value ends the key and begins the value.
-func (p *pack) value() {
+func (p *pack) value() { p.valueOf(stateVersion) }
+
+func (p *pack) valueOf(version byte) {
 	p.keyLen = len(p.writer)
-	p.writer = append(p.writer, stateVersion)
+	p.writer = append(p.writer, version)
 }
 
 // end ends the record.
 func (p *pack) end() {
 	b := p.keep()
-	p.records = append(p.records, Record{b[:p.keyLen:p.keyLen], b[p.keyLen:]})
+	p.records = append(p.records, Record{Key: b[:p.keyLen:p.keyLen], Value: b[p.keyLen:], Spare: b[0] == kindSource})
 }
 
 // remove ends a key and with it the record: the entry is gone.
@@ -126,7 +130,7 @@ func (t *Tracker) sourceChanges(p *pack) {
 		}
 		s.flags |= stored
 		p.sourceKey(s.key)
-		p.value()
+		p.valueOf(sourceVersion)
 		p.writer = t.encodeSource(p.writer, s)
 		p.end()
 	}
@@ -199,12 +203,25 @@ func (t *Tracker) surgeChanges(p *pack) {
 	p.end()
 }
 
-// encodeSource appends the value of a source to w: a variable of its own, for thousands are encoded at a stretch.
+// What attempts of one source mostly share with the next older one, and what it is then not said of again.
+const (
+	likeRule = 1 << iota
+	likeUser
+	likeSession
+)
+
+// encodeSource appends the value of a source to w: a variable of its own, for thousands are encoded at a stretch. While a ban
+// keeps the source out, its lines are with the ban.
 func (t *Tracker) encodeSource(w writer, s *source) writer {
 	w.int(s.seen)
 	w.float(s.score)
 	w.float(s.unverified)
-	for _, c := range s.users {
+	users := len(s.users)
+	for users > 0 && s.users[users-1] == (contribution{}) {
+		users--
+	}
+	w.uint(uint64(users))
+	for _, c := range s.users[:users] {
 		w.uint(uint64(c.user))
 		w.float(c.points)
 	}
@@ -213,18 +230,47 @@ func (t *Tracker) encodeSource(w writer, s *source) writer {
 		t.chain = append(t.chain, i)
 	}
 	w.uint(uint64(len(t.chain)))
+	older := attempt{rule: noRule}
 	for n := len(t.chain) - 1; n >= 0; n-- {
 		a := t.attempts.at(t.chain[n])
-		w.str(t.rules[a.rule].rule.Name)
-		w.int(a.at)
-		w.uint(uint64(a.user))
-		w.uint(uint64(a.session))
-		w = append(w, a.quarters, a.flags)
+		w = t.encodeAttempt(w, a, &older, s.seen)
+		older = *a
 	}
-	t.lines = t.evidence.lines(t.lines[:0], s.evidence, ban.MaxEvidence)
+	t.lines = t.lines[:0]
+	if s.shut <= t.now {
+		t.lines = t.evidence.lines(t.lines, s.evidence, ban.MaxEvidence)
+	}
 	w.uint(uint64(len(t.lines)))
 	for _, line := range t.lines {
 		w.str(line)
+	}
+	return w
+}
+
+// noRule is the number of no rule.
+const noRule = math.MaxUint16
+
+func (t *Tracker) encodeAttempt(w writer, a, older *attempt, seen int64) writer {
+	var like byte
+	if a.rule == older.rule {
+		like |= likeRule
+	}
+	if a.user == older.user {
+		like |= likeUser
+	}
+	if a.session == older.session {
+		like |= likeSession
+	}
+	w = append(w, like, a.quarters, a.flags)
+	w.int(seen - a.at)
+	if like&likeRule == 0 {
+		w.str(t.rules[a.rule].rule.Name)
+	}
+	if like&likeUser == 0 {
+		w.uint(uint64(a.user))
+	}
+	if like&likeSession == 0 {
+		w.uint(uint64(a.session))
 	}
 	return w
 }
@@ -282,7 +328,17 @@ type savedSource struct {
 }
 
 func (im *importer) read(k, v []byte) error {
-	if len(k) == 0 || len(v) == 0 || v[0] != stateVersion {
+	if len(k) == 0 || len(v) == 0 {
+		return fmt.Errorf("%w: %q", errState, k)
+	}
+	version := byte(stateVersion)
+	if k[0] == kindSource {
+		version = sourceVersion
+	}
+	switch {
+	case v[0] < version:
+		return nil // of an earlier program: that source begins anew
+	case v[0] > version:
 		return fmt.Errorf("%w: %q", errState, k)
 	}
 	r := &reader{rest: v[1:]}
@@ -411,14 +467,12 @@ func (h *history) restore(pasts map[uint64]past) {
 
 func (t *Tracker) decodeSource(r *reader) (s savedSource) {
 	s.seen, s.score, s.unverified = r.int(), r.float(), r.float()
-	for i := range s.users {
-		s.users[i] = contribution{uint32(r.uint()), r.float()}
+	for i := range r.count() {
+		s.users[i%len(s.users)] = contribution{uint32(r.uint()), r.float()}
 	}
+	a := attempt{rule: noRule}
 	for range r.count() {
-		name := r.str()
-		a := attempt{at: r.int(), user: uint32(r.uint()), session: uint32(r.uint()), quarters: r.byte(), flags: r.byte()}
-		if i, ok := t.ruleIndex[name]; ok {
-			a.rule = i
+		if t.decodeAttempt(r, &a, s.seen); a.rule != noRule {
 			s.attempts = append(s.attempts, a)
 		}
 	}
@@ -426,6 +480,24 @@ func (t *Tracker) decodeSource(r *reader) (s savedSource) {
 		s.lines = append(s.lines, r.str())
 	}
 	return s
+}
+
+// decodeAttempt makes of an attempt the next younger one. Its rule is noRule if nobody knows it any more.
+func (t *Tracker) decodeAttempt(r *reader, a *attempt, seen int64) {
+	like := r.byte()
+	a.quarters, a.flags, a.at = r.byte(), r.byte(), seen-r.int()
+	if like&likeRule == 0 {
+		i, ok := t.ruleIndex[r.str()]
+		if a.rule = i; !ok {
+			a.rule = noRule
+		}
+	}
+	if like&likeUser == 0 {
+		a.user = uint32(r.uint())
+	}
+	if like&likeSession == 0 {
+		a.session = uint32(r.uint())
+	}
 }
 
 func decodePast(r *reader) past {

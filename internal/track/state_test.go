@@ -66,6 +66,9 @@ func TestStateSurvives(t *testing.T) {
 	at := start.Add(5 * time.Minute)
 	for _, addr := range []string{"192.0.2.1", "203.0.113.7", "203.0.113.8", "2001:db8::7:0:0:0:1"} {
 		want, got := tr.Explain(netip.MustParseAddr(addr), at), restored.Explain(netip.MustParseAddr(addr), at)
+		if len(want.InForce) > 0 {
+			want.Evidence = []string{} // is with the ban
+		}
 		want.InForce, got.InForce = nil, nil // told by their keeper
 		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 			t.Errorf("%s after the import\n\t%+v\nwant\n\t%+v", addr, got, want)
