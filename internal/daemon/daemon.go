@@ -53,6 +53,8 @@ func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
 	// last of the state.
 	after, release := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return d.enforcer.Run(after) })
+	d.remember(d.store, d.restored)
+	d.store, d.restored = nil, nil
 	g.Go(func() error { return d.saver.Run(after) })
 	g.Go(func() error {
 		defer release()
@@ -75,6 +77,10 @@ type daemon struct {
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
 	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
+
+	// Until Run has read the rest of the saved state.
+	store    *store.Store // then the saver's
+	restored []ban.Ban
 }
 
 // start builds everything without starting a goroutine.
@@ -110,8 +116,8 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 	e.saver = store.NewSaver(st, log)
 	e.book.saved = e.saver.Bans
 	d := newDaemon(e, opt)
-	d.sessions, d.manager = sessions, e.newManager()
-	if err := d.restore(st, d.since); err != nil {
+	d.sessions, d.manager, d.store = sessions, e.newManager(), st
+	if d.restored, err = d.restore(st, d.since); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	return d, nil

@@ -98,9 +98,11 @@ func (h *house) start() {
 	e.book.saved = e.saver.Bans
 	h.daemon = newDaemon(e, Options{})
 	h.lists.names = names.New(names.Options{Servers: []string{h.dns}, Timeout: time.Second})
-	if err := h.restore(st, time.Now()); err != nil {
+	bans, err := h.restore(st, time.Now())
+	if err != nil {
 		h.Fatal(err)
 	}
+	h.remember(st, bans)
 	h.choose(nil, exists)
 	h.sources = newSources(e, wanted(e.lives), nil)
 	ctx, stop := context.WithCancel(context.Background())

@@ -120,34 +120,23 @@ func (d *daemon) flush(ctx context.Context) {
 	}
 }
 
-// restore takes up where the daemon stopped: the bans in force, what was counted, and how far each source had been read.
-func (d *daemon) restore(st *store.Store, now time.Time) error {
+// restore takes up what must hold again first: how far each source had been read, the lists, and the bans in force, which it
+// returns. The rest is remember's.
+func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	state, err := st.Load(now)
 	if err != nil {
-		return fmt.Errorf("saved state: %w", err)
+		return nil, fmt.Errorf("saved state: %w", err)
 	}
 	d.positions = state.Positions
 	d.recall(state.Notes)
-	if err := d.tracker.Import(st.Records()); err != nil {
-		d.log.Warn("some of what was counted could not be read back", "err", err)
-	}
-	if n := st.Skipped(); n > 0 {
-		d.log.Warn("some of the saved state could not be read back", "records", n)
-	}
 	d.takeUp(now)
 	if d.observe.Load() {
 		d.gone = d.lapsedBans(state.Bans)
 		d.unsaved.lifted = d.gone
-		return nil // what else the kernel holds ends by itself; nothing is written
+		return nil, nil // what else the kernel holds ends by itself; nothing is written
 	}
 	bans, gone := d.adoptLists(state.Bans, now)
-	for _, b := range bans {
-		d.tracker.Restore(b)
-	}
 	d.enforcer.Restore(bans)
-	if len(bans) > manyChanges {
-		d.grew()
-	}
 	d.gone = gone
 	d.unsaved.lifted = gone
 	for _, b := range bans {
@@ -158,7 +147,23 @@ func (d *daemon) restore(st *store.Store, now time.Time) error {
 	if len(d.unsaved.bans)+len(gone) > 0 {
 		d.changed(saveSoon)
 	}
-	return nil
+	return bans, nil
+}
+
+// remember takes up what was counted, beside the kernel's taking the bans.
+func (d *daemon) remember(st *store.Store, bans []ban.Ban) {
+	if err := d.tracker.Import(st.Records()); err != nil {
+		d.log.Warn("some of what was counted could not be read back", "err", err)
+	}
+	if n := st.Skipped(); n > 0 {
+		d.log.Warn("some of the saved state could not be read back", "records", n)
+	}
+	for _, b := range bans {
+		d.tracker.Restore(b)
+	}
+	if len(bans) > manyChanges {
+		d.grew()
+	}
 }
 
 func (e *engine) storePath() string { return filepath.Join(e.cfg.Paths.StateDir, storeFile) }
