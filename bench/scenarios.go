@@ -456,16 +456,38 @@ func (b *bench) idle(ctx context.Context, p *product, s *section) error {
 		const window = 30 * time.Second
 		time.Sleep(5 * time.Second) // what follows a start and a ban is over by then
 		cpu, wakeups := in.cpu(), in.wakeups()
-		select {
-		case <-time.After(window):
-		case <-ctx.Done():
-			return ctx.Err()
+		wakes, err := in.wakes(ctx, window)
+		if err != nil {
+			return err
 		}
-		s.set(p, "wake-ups a second", "< 1", "%.2f", float64(in.wakeups()-wakeups)/window.Seconds())
+		s.set(p, "times a second that it wakes from rest", "< 1", "%.2f", float64(wakes)/window.Seconds())
+		s.set(p, "times a second that a thread is put on a CPU", "", "%.2f", float64(in.wakeups()-wakeups)/window.Seconds())
 		s.set(p, "CPU time a minute", "", "%.1f ms", (in.cpu()-cpu).Seconds()*1e3*60/window.Seconds())
 		s.set(p, "memory", "≤ 15 MB", "%s", megabytes(in.status("VmRSS")))
 		return nil
 	})
+}
+
+// wakes counts how often the cell's processes wake from rest within a window. What they do within a moment counts once: a
+// program with threads is put on a CPU many times to do one thing.
+func (in *instance) wakes(ctx context.Context, window time.Duration) (n int, err error) {
+	const moment = 50 * time.Millisecond
+	tick := time.NewTicker(moment)
+	defer tick.Stop()
+	before, awake := in.wakeups(), false
+	for end := time.Now().Add(window); time.Now().Before(end); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return n, ctx.Err()
+		}
+		now := in.wakeups()
+		if now != before && !awake {
+			n++
+		}
+		before, awake = now, now != before
+	}
+	return n, nil
 }
 
 // settled shows the memory a while after a burst of work, and the most that it ever was.
