@@ -101,11 +101,11 @@ func (t table[T]) decode(v *T, settings []setting) decoded {
 		}
 		key, ok := t.find(s.key)
 		if !ok {
-			d.errs = append(d.errs, &Error{s.keyPos, "unknown key " + quote(s.key), didYouMean(s.key, t.names())})
+			d.errs = append(d.errs, &Error{s.keyPos, "unknown key " + Quote(s.key), DidYouMean(s.key, t.names())})
 			continue
 		}
 		if first, again := d.set[s.key]; again && !key.adds {
-			d.errs = append(d.errs, &Error{s.keyPos, quote(s.key) + " is set twice", "first at " + first.keyPos.String()})
+			d.errs = append(d.errs, &Error{s.keyPos, Quote(s.key) + " is set twice", "first at " + first.keyPos.String()})
 			continue
 		}
 		d.set[s.key] = s

@@ -331,7 +331,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	}
 	a, err := netip.ParseAddr(s)
 	if err == nil && a.Zone() != "" {
-		return netip.Prefix{}, fmt.Errorf("address %s has a zone", quote(s))
+		return netip.Prefix{}, fmt.Errorf("address %s has a zone", Quote(s))
 	}
 	return netip.PrefixFrom(a, a.BitLen()), err
 }

@@ -33,6 +33,16 @@ func ParseList(file string, text []byte) ([]Entry, Errors) {
 	return entries, errs
 }
 
+// EntryPrefixes reads one entry of a list that stands at a place. It returns the fewest prefixes that make it up, none for a DNS
+// name.
+func EntryPrefixes(at Pos, word string) ([]netip.Prefix, *Error) {
+	prefixes, err := parseEntry(word)
+	if err != nil {
+		return nil, &Error{at, err.msg, err.hint}
+	}
+	return prefixes, nil
+}
+
 // cutListComment cuts s at its first "#" or ";", neither of which is part of any entry.
 func cutListComment(s string) (entry, comment string, found bool) {
 	i := strings.IndexAny(s, "#;")
@@ -53,12 +63,12 @@ const entrySyntax = "an address, a prefix such as 192.0.2.0/24, a range a-b, or 
 // parseEntry returns the prefixes of an entry, none for a DNS name.
 func parseEntry(word string) ([]netip.Prefix, *fault) {
 	if strings.ContainsAny(word, " \t") {
-		return nil, &fault{0, quote(word) + " is more than one entry", "write one entry a line, and a comment behind #"}
+		return nil, &fault{0, Quote(word) + " is more than one entry", "write one entry a line, and a comment behind #"}
 	}
 	if addr, mask, ok := strings.Cut(word, "/"); ok && strings.Contains(mask, ".") {
 		p, ok := maskedPrefix(addr, mask)
 		if !ok {
-			return nil, &fault{0, quote(word) + " is no address with its mask", "write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0"}
+			return nil, &fault{0, Quote(word) + " is no address with its mask", "write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0"}
 		}
 		return []netip.Prefix{p}, nil
 	}
@@ -73,7 +83,7 @@ func parseEntry(word string) ([]netip.Prefix, *fault) {
 		}
 	}
 	if !isHostName(word) {
-		return nil, &fault{0, quote(word) + " is no entry", "write " + entrySyntax}
+		return nil, &fault{0, Quote(word) + " is no entry", "write " + entrySyntax}
 	}
 	return nil, nil
 }
@@ -83,9 +93,9 @@ func rangePrefixes(word string, a, b netip.Addr) ([]netip.Prefix, *fault) {
 	a, b = a.Unmap(), b.Unmap()
 	switch {
 	case !a.IsValid() || !b.IsValid() || a.BitLen() != b.BitLen() || a.Zone()+b.Zone() != "":
-		return nil, &fault{0, quote(word) + " is no range of addresses", "write two addresses of one family, as in 192.0.2.7-192.0.2.99"}
+		return nil, &fault{0, Quote(word) + " is no range of addresses", "write two addresses of one family, as in 192.0.2.7-192.0.2.99"}
 	case b.Less(a):
-		return nil, &fault{0, "range " + quote(word) + " ends before it begins", fmt.Sprintf("write %s-%s", b, a)}
+		return nil, &fault{0, "range " + Quote(word) + " ends before it begins", fmt.Sprintf("write %s-%s", b, a)}
 	}
 	return prefixset.FromRanges([]prefixset.Range{{First: a, Last: b}}).Prefixes(), nil
 }

@@ -90,7 +90,7 @@ func (r *reader) replaceStateDir() {
 		return
 	}
 	r.cfg.Paths.StateDir = DefaultStateDir
-	r.notice(r.set["cache_dir"].keyPos, fmt.Sprintf("cache_dir: the daemon cannot write %s, its state is in %s", quote(dir), DefaultStateDir))
+	r.notice(r.set["cache_dir"].keyPos, fmt.Sprintf("cache_dir: the daemon cannot write %s, its state is in %s", Quote(dir), DefaultStateDir))
 }
 
 // checkBanTimes finds ban times that contradict each other.
@@ -322,7 +322,7 @@ func fileError(path string, err error) *Error {
 func pathError(err error) string {
 	var at *fs.PathError
 	if errors.As(err, &at) {
-		return quote(at.Path) + ": " + at.Err.Error()
+		return Quote(at.Path) + ": " + at.Err.Error()
 	}
 	return err.Error()
 }

@@ -46,11 +46,11 @@ func patterns(address bool, field func(*Rule) *[]Pattern) form[draft] {
 		}
 		names := re.CapNames()
 		if address && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
-			return &fault{0, "no address in " + quote(s.value), "write <HOST> or (?P<ip>...) where the address stands"}
+			return &fault{0, "no address in " + Quote(s.value), "write <HOST> or (?P<ip>...) where the address stands"}
 		}
 		for i, name := range names {
 			if name != "" && slices.Index(names, name) < i {
-				return &fault{0, "group " + quote(name) + " is there twice", "write two patterns"}
+				return &fault{0, "group " + Quote(name) + " is there twice", "write two patterns"}
 			}
 		}
 		d.noticeGroups(s, names)
@@ -68,7 +68,7 @@ func findForeign(text string) *fault {
 	if at == nil {
 		return nil
 	}
-	return &fault{at[0], quote(text[at[0]:at[1]]) + " means nothing here", "there are <HOST>, <ADDR> and <USER>, else write the expression out"}
+	return &fault{at[0], Quote(text[at[0]:at[1]]) + " means nothing here", "there are <HOST>, <ADDR> and <USER>, else write the expression out"}
 }
 
 // noticeGroups tells of groups whose names mean nothing.
@@ -77,8 +77,8 @@ func (d *draft) noticeGroups(s setting, names []string) {
 		if name == "" || slices.Contains(groups, name) {
 			continue
 		}
-		text := fmt.Sprintf("%s: group %s means nothing", s.key, quote(name))
-		if hint := didYouMean(name, groups); hint != "" {
+		text := fmt.Sprintf("%s: group %s means nothing", s.key, Quote(name))
+		if hint := DidYouMean(name, groups); hint != "" {
 			text += "; " + hint
 		}
 		d.notices = append(d.notices, Notice{s.pos, text})
@@ -99,7 +99,7 @@ func explain(text string, err error) *fault {
 		f.msg = "no regular expression: " + string(at.Code)
 		if i := strings.Index(text, at.Expr); i >= 0 { // else <HOST> is in it
 			f.offset = i
-			f.msg += " " + quote(at.Expr)
+			f.msg += " " + Quote(at.Expr)
 		}
 	}
 	for _, other := range []struct{ mark, hint string }{
@@ -116,7 +116,7 @@ func explain(text string, err error) *fault {
 		if i := strings.Index(text, other.mark); i >= 0 {
 			f.offset, f.hint = i, other.hint
 			if at != nil {
-				f.msg = "no regular expression: " + string(at.Code) + " " + quote(other.mark)
+				f.msg = "no regular expression: " + string(at.Code) + " " + Quote(other.mark)
 			}
 			return f
 		}

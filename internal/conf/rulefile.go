@@ -83,7 +83,7 @@ func readRule(path string, text []byte) *ruleFile {
 		}
 	}
 	if !isName(f.rule.Name) {
-		f.errs = append(f.errs, &Error{Pos{File: path}, "the file's name " + quote(f.rule.Name) + " is no name for a rule", "add name="})
+		f.errs = append(f.errs, &Error{Pos{File: path}, "the file's name " + Quote(f.rule.Name) + " is no name for a rule", "add name="})
 	}
 	return f
 }
@@ -152,11 +152,11 @@ func (f *ruleFile) checkSections() {
 
 // unknownSection is the error for h, which is none of known.
 func unknownSection(h header, known []string) *Error {
-	hint := didYouMean(h.name, known)
+	hint := DidYouMean(h.name, known)
 	if hint == "" {
 		hint = "there is [" + strings.Join(known, "], [") + "]"
 	}
-	return &Error{h.pos, "unknown section " + quote(h.name), hint}
+	return &Error{h.pos, "unknown section " + Quote(h.name), hint}
 }
 
 // checkRule finds what is wrong with the rule as a whole.
@@ -166,7 +166,7 @@ func (f *ruleFile) checkRule() {
 		return // a pattern may be missing only because it has an error
 	}
 	if len(r.Fail)+len(r.Probe) == 0 {
-		hint := didYouMean(r.Name, f.shipped)
+		hint := DidYouMean(r.Name, f.shipped)
 		if hint == "" {
 			hint = "add failregex= or proberegex="
 		}

@@ -72,13 +72,13 @@ func (sc *scanner) line(number int, text string) {
 func (sc *scanner) header(at Pos, word string) {
 	word = cutComment(word)
 	if !strings.HasSuffix(word, "]") {
-		sc.errs = append(sc.errs, &Error{at, "section " + quote(word) + " does not end with ]", "write [section] on a line of its own"})
+		sc.errs = append(sc.errs, &Error{at, "section " + Quote(word) + " does not end with ]", "write [section] on a line of its own"})
 		return
 	}
 	name := strings.TrimSpace(word[1 : len(word)-1])
 	for _, h := range sc.headers {
 		if h.name == name {
-			sc.errs = append(sc.errs, &Error{at, "section " + quote(word) + " stands here twice", "first at " + h.pos.String()})
+			sc.errs = append(sc.errs, &Error{at, "section " + Quote(word) + " stands here twice", "first at " + h.pos.String()})
 		}
 	}
 	sc.headers = append(sc.headers, header{name, at})
@@ -93,7 +93,7 @@ func (sc *scanner) setting(at Pos, word string) {
 	key, value, ok := strings.Cut(word, "=")
 	key = strings.TrimSpace(key)
 	if !ok || key == "" {
-		sc.errs = append(sc.errs, &Error{at, quote(word) + " is no setting", "write key=value"})
+		sc.errs = append(sc.errs, &Error{at, Quote(word) + " is no setting", "write key=value"})
 		return
 	}
 	offset := len(word) - len(value)
@@ -136,8 +136,8 @@ func forbidden(r rune) bool {
 // maxQuoted bounds what a message repeats of a file.
 const maxQuoted = 80
 
-// quote returns s in quotes, cut where it is too long for a message.
-func quote(s string) string {
+// Quote returns s in quotes, cut where it is too long for a message.
+func Quote(s string) string {
 	if len(s) > maxQuoted {
 		s = s[:maxQuoted] + "…"
 	}

@@ -2,8 +2,8 @@ package conf
 
 import "fmt"
 
-// didYouMean returns the question that names the candidate nearest to word, or "" if none is near.
-func didYouMean(word string, candidates []string) string {
+// DidYouMean returns the question that names the candidate nearest to word, or "" if none is near.
+func DidYouMean(word string, candidates []string) string {
 	best, distance := "", 2+len(word)/5
 	for _, c := range candidates {
 		if max(len(word)-len(c), len(c)-len(word)) >= distance {

@@ -28,7 +28,7 @@ type fault struct {
 
 // wrong is the usual fault: word, which begins at offset, is not what syntax says.
 func wrong(offset int, word, syntax string) *fault {
-	return &fault{offset, "wrong value " + quote(word), "write " + syntax}
+	return &fault{offset, "wrong value " + Quote(word), "write " + syntax}
 }
 
 // nowhere is the place of values that are checked and have no effect.
@@ -67,7 +67,7 @@ const (
 // ParseDuration reads a duration as all of mef writes it: in Go's syntax ("10m", "1h30m"), with days in front ("7d", "1d12h"),
 // or in plain seconds ("600").
 func ParseDuration(s string) (time.Duration, error) {
-	bad := fmt.Errorf("duration %s: write seconds, or a number with s, m, h or d such as 10m or 7d", quote(s))
+	bad := fmt.Errorf("duration %s: write seconds, or a number with s, m, h or d such as 10m or 7d", Quote(s))
 	if seconds, err := strconv.ParseInt(s, 10, 64); err == nil {
 		if seconds < 0 || seconds > math.MaxInt64/int64(time.Second) {
 			return 0, bad
@@ -125,7 +125,7 @@ func choice[T any](take func(t *T, i int), names ...string) form[T] {
 		i := slices.Index(names, s.value)
 		if i < 0 {
 			f := wrong(0, s.value, syntax)
-			if hint := didYouMean(s.value, names); hint != "" {
+			if hint := DidYouMean(s.value, names); hint != "" {
 				f.hint = hint
 			}
 			return f

@@ -65,7 +65,7 @@ func TestDidYouMean(t *testing.T) {
 		"temperature": "",
 		"x":           "",
 	} {
-		if got := didYouMean(in, words); got != want {
+		if got := DidYouMean(in, words); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
 		}
 	}

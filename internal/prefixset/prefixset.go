@@ -104,6 +104,30 @@ func (s Set) Equal(o Set) bool { return slices.Equal(s.ranges, o.ranges) }
 // Union returns the addresses of either set.
 func (s Set) Union(o Set) Set { return FromRanges(slices.Concat(s.ranges, o.ranges)) }
 
+// Intersect returns the addresses that are in both sets.
+func (s Set) Intersect(o Set) Set {
+	var out []Range
+	for i, j := 0, 0; i < len(s.ranges) && j < len(o.ranges); {
+		a, b := s.ranges[i], o.ranges[j]
+		first, last := a.First, a.Last
+		if b.First.Compare(first) > 0 {
+			first = b.First
+		}
+		if b.Last.Compare(last) < 0 {
+			last = b.Last
+		}
+		if first.Compare(last) <= 0 {
+			out = append(out, Range{first, last})
+		}
+		if a.Last.Compare(b.Last) < 0 {
+			i++
+		} else {
+			j++
+		}
+	}
+	return Set{out}
+}
+
 // Subtract returns the addresses of s that are not in o.
 func (s Set) Subtract(o Set) Set {
 	var out []Range

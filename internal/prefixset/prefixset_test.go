@@ -63,7 +63,7 @@ func TestSetEqualsPlainModel(t *testing.T) {
 	for range 2000 {
 		p, q := randomPrefixes(r), randomPrefixes(r)
 		a, b := prefixset.New(p...), prefixset.New(q...)
-		union, rest := a.Union(b), a.Subtract(b)
+		union, rest, both := a.Union(b), a.Subtract(b), a.Intersect(b)
 		again := prefixset.New(a.Prefixes()...)
 		if !again.Equal(a) {
 			t.Fatalf("New(Prefixes) of %v = %v", p, again.Prefixes())
@@ -79,6 +79,9 @@ func TestSetEqualsPlainModel(t *testing.T) {
 			}
 			if got := rest.Contains(x); got != (inA && !inB) {
 				t.Fatalf("%v without %v contains %v = %v", p, q, x, got)
+			}
+			if got := both.Contains(x); got != (inA && inB) {
+				t.Fatalf("what %v and %v share contains %v = %v", p, q, x, got)
 			}
 			wide := netip.PrefixFrom(x, x.BitLen()-r.IntN(12)).Masked()
 			want := slices.ContainsFunc(p, wide.Overlaps)

@@ -1,0 +1,131 @@
+package rules_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"mef/internal/rules"
+	"mef/internal/rules/rulestest"
+)
+
+// TestModelEqualsSimulator compares what is said of many packets at once with what becomes of each.
+func TestModelEqualsSimulator(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		text := rulestest.Policy(r)
+		p := policy(t, text)
+		m := rules.NewModel(p)
+		for range 5 {
+			about := policy(t, "policy dir=in action=drop\npolicy dir=out action=drop\npolicy dir=fwd action=drop\n"+rulestest.Rule(r)).Rules[0]
+			cases, err := m.Ask(&about)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range cases {
+				if !about.Fits(c.Sample) || c.Sample.Dir != about.Dir {
+					t.Fatalf("asked about %+v, told of %s", about, c.Sample)
+				}
+				if got := p.Decide(c.Sample); got.String() != c.Verdict.String() {
+					t.Fatalf("%s\n%s: asked, %s; simulated, %s", text, c.Sample, c.Verdict, got)
+				}
+			}
+			for range 50 {
+				pkt := rulestest.Packet(r)
+				if pkt.Dir != about.Dir || !about.Fits(pkt) {
+					continue
+				}
+				want := p.Decide(pkt)
+				found := false
+				for _, c := range cases {
+					found = found || c.Verdict.String() == want.String()
+				}
+				if !found {
+					t.Fatalf("%s\nasked about %+v: %s is %s, which is not among %v", text, about, pkt, want, cases)
+				}
+			}
+		}
+	}
+}
+
+func policy(t testing.TB, text string) *rules.Policy {
+	t.Helper()
+	src, err := rules.Parse("mef.rules", []byte(text))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	return src.Policy(rules.Facts{Auto: []string{"eth0"}})
+}
+
+// TestFirstRuleDecides asks about single packets.
+func TestFirstRuleDecides(t *testing.T) {
+	p := policy(t, `
+policy dir=in action=drop
+policy dir=out action=accept
+rule dir=in action=accept proto=all iif=lo
+rule dir=in action=accept proto=all ct=established,related
+rule dir=in action=reject proto=tcp src=@bad dport=22
+rule dir=in action=accept proto=tcp dport=22,8000-8010
+rule dir=in action=accept proto=udp src=192.0.2.0/24,2001:db8::/32 sport=53 iif=!eth1
+rule dir=out action=drop proto=tcp dport=25 oif=auto
+rule dir=in action=accept proto=icmp6
+set name=bad elements=203.0.113.0/24,2001:db8:bad::/48
+`)
+	tcp := func(src string, dport uint16) rules.Packet {
+		return rules.Packet{Dir: rules.In, In: "eth0", Proto: 6, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(src), Sport: 1, Dport: dport, State: rules.New}
+	}
+	change := func(p rules.Packet, f func(*rules.Packet)) rules.Packet { f(&p); return p }
+	for name, tt := range map[string]struct {
+		p    rules.Packet
+		want string
+	}{
+		"no rule":             {tcp("192.0.2.7", 23), "drop by policy mef.rules:2"},
+		"a port":              {tcp("192.0.2.7", 22), "accept by mef.rules:7"},
+		"a range":             {tcp("192.0.2.7", 8005), "accept by mef.rules:7"},
+		"above the range":     {tcp("192.0.2.7", 8011), "drop by policy mef.rules:2"},
+		"a set comes first":   {tcp("203.0.113.9", 22), "reject by mef.rules:6"},
+		"a set of IPv6":       {tcp("2001:db8:bad::9", 22), "reject by mef.rules:6"},
+		"loopback":            {change(tcp("127.0.0.1", 1), func(p *rules.Packet) { p.In = "lo" }), "accept by mef.rules:4"},
+		"loopback is not any": {change(tcp("127.0.0.1", 22), func(p *rules.Packet) { p.In = "lo" }), "accept by mef.rules:4"},
+		"an answer":           {change(tcp("192.0.2.7", 999), func(p *rules.Packet) { p.State = rules.Established }), "accept by mef.rules:5"},
+		"not that interface":  {change(tcp("192.0.2.7", 999), func(p *rules.Packet) { p.Proto, p.Sport, p.In = 17, 53, "eth1" }), "drop by policy mef.rules:2"},
+		"any other":           {change(tcp("192.0.2.7", 999), func(p *rules.Packet) { p.Proto, p.Sport, p.In = 17, 53, "wlan0" }), "accept by mef.rules:8"},
+		"out by auto":         {change(tcp("192.0.2.7", 25), func(p *rules.Packet) { p.Dir, p.In, p.Out = rules.Out, "", "eth0" }), "drop by mef.rules:9"},
+		"out by another":      {change(tcp("192.0.2.7", 25), func(p *rules.Packet) { p.Dir, p.In, p.Out = rules.Out, "", "eth1" }), "accept by policy mef.rules:3"},
+		"forwarded":           {change(tcp("192.0.2.7", 25), func(p *rules.Packet) { p.Dir, p.Out = rules.Forward, "eth1" }), "accept, for there is no policy for this way"},
+		"ICMPv6":              {change(tcp("2001:db8::9", 0), func(p *rules.Packet) { p.Proto, p.State = 58, rules.Untracked }), "accept by mef.rules:10"},
+	} {
+		if got := p.Decide(tt.p).String(); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+func TestExpectations(t *testing.T) {
+	p := policy(t, `
+policy dir=in action=drop
+rule dir=in action=accept proto=all ct=established,related
+rule dir=in action=drop proto=tcp src=203.0.113.0/24
+rule dir=in action=accept proto=tcp dport=22
+expect dir=in proto=tcp dport=22 src=192.0.2.7 action=accept
+expect dir=in proto=tcp dport=22 action=accept
+expect dir=in proto=tcp dport=23 action=drop
+expect dir=in proto=tcp dport=22-23 src=2001:db8::/32 action=drop
+expect dir=in proto=tcp dport=23 ct=established action=accept
+expect dir=fwd proto=all action=drop
+`)
+	var got []string
+	for _, f := range rules.NewModel(p).Unmet(p.Expects) {
+		got = append(got, fmt.Sprintf("%d: %s", f.Expect.At.Line, f))
+	}
+	want := []string{
+		"7: expected accept, but new tcp from 203.0.113.0 port 40000 to 192.0.2.1 port 22, in by eth0 is: drop by mef.rules:4",
+		"9: expected drop, but new tcp from 2001:db8::7 port 40000 to 2001:db8::1 port 22, in by eth0 is: accept by mef.rules:5",
+		"11: expected drop, but new tcp from 192.0.2.7 port 40000 to 192.0.2.1 port 80, in by eth0, out by eth0 is: accept, for there is no policy for this way",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("unmet:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

@@ -1,0 +1,367 @@
+// Package nft compiles a policy into a script for nft(8): one table, "inet mef", replaced in one transaction.
+//
+// Each way of packets (in, out, fwd) has a base chain whose policy is the default, and in front of its rules it parts what is
+// asked about differently:
+//
+//	chain input {
+//		type filter hook input priority filter; policy drop;
+//		iifname "lo" goto input_lo                              loopback must be named, so only rules that do are there
+//		ct status dnat ct direction original goto input_nat     the same rules over the address and port that the sender used
+//		ct state established,related accept comment "mef.rules:5"
+//		tcp dport 22 accept comment "mef.rules:7 ssh"
+//	}
+//
+// A rule that logs goes to a chain of its own, so that its limit of log lines never limits its verdict. Interfaces are matched by
+// name: one that is not there yet is no error, and one that comes back is the same.
+package nft
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mef/internal/prefixset"
+	"mef/internal/rules"
+)
+
+// Table names the table, as nft takes it.
+const Table = "inet mef"
+
+// Clear is the script that removes the table, if it is there.
+const Clear = "table " + Table + "\ndelete table " + Table + "\n"
+
+// Script returns the script that makes the policy hold in place of what the table held before. The error says which statement nft
+// cannot do.
+func Script(p *rules.Policy) (string, error) {
+	w := &writer{}
+	for i := range p.Sets {
+		s := &p.Sets[i]
+		if s.IPSet != "" {
+			return "", fmt.Errorf("%s: set %q is one of ipset, which nftables cannot look into; list its elements here, or use the iptables backend", s.At, s.Name)
+		}
+		w.set(s)
+	}
+	for _, d := range rules.Dirs {
+		if p.Defaults[d] != nil {
+			w.way(d, p.Defaults[d].Action, p.Of(d))
+		}
+	}
+	if w.rejects {
+		w.chain("rejected", []string{"meta l4proto tcp reject with tcp reset", "reject"})
+	}
+	for _, c := range w.logs {
+		w.chain(c.name, c.lines)
+	}
+	return Clear + "table " + Table + " {\n" + w.b.String() + "}\n", nil
+}
+
+// A writer gathers the objects of the table.
+type writer struct {
+	b       strings.Builder
+	rejects bool
+	logs    []chain
+}
+
+type chain struct {
+	name  string
+	lines []string
+}
+
+func (w *writer) chain(name string, lines []string) {
+	fmt.Fprintf(&w.b, "\tchain %s {\n", name)
+	for _, line := range lines {
+		fmt.Fprintf(&w.b, "\t\t%s\n", line)
+	}
+	w.b.WriteString("\t}\n")
+}
+
+// set declares a named set: one for each family, one for ports.
+func (w *writer) set(s *rules.Set) {
+	if s.Ports {
+		w.declare(s.Name, "inet_service", portList(s.In))
+		return
+	}
+	w.declare(s.Name+"_4", "ipv4_addr", addrList(of(s.Addrs, rules.V4)))
+	w.declare(s.Name+"_6", "ipv6_addr", addrList(of(s.Addrs, rules.V6)))
+}
+
+func (w *writer) declare(name, typ string, elements []string) {
+	fmt.Fprintf(&w.b, "\tset %s {\n\t\ttype %s\n\t\tflags interval\n", name, typ)
+	if len(elements) > 0 {
+		fmt.Fprintf(&w.b, "\t\telements = { %s }\n", strings.Join(elements, ", "))
+	}
+	w.b.WriteString("\t}\n")
+}
+
+// of returns the ranges of a family.
+func of(s prefixset.Set, f rules.Family) []prefixset.Range {
+	return slices.DeleteFunc(slices.Clone(s.Ranges()), func(r prefixset.Range) bool { return r.First.Is4() != (f == rules.V4) })
+}
+
+func addrList(ranges []prefixset.Range) []string {
+	list := make([]string, len(ranges))
+	for i, r := range ranges {
+		list[i] = addrRange(r)
+	}
+	return list
+}
+
+// addrRange returns an address, a prefix, or a range of addresses.
+func addrRange(r prefixset.Range) string {
+	if r.First == r.Last {
+		return r.First.String()
+	}
+	if prefixes := prefixset.FromRanges([]prefixset.Range{r}).Prefixes(); len(prefixes) == 1 {
+		return prefixes[0].String()
+	}
+	return r.First.String() + "-" + r.Last.String()
+}
+
+func portList(ranges []rules.PortRange) []string {
+	list := make([]string, len(ranges))
+	for i, r := range ranges {
+		list[i] = r.String()
+	}
+	return list
+}
+
+// hooks are the hooks of netfilter, by way; their chains have the same names.
+var hooks = [...]string{rules.In: "input", rules.Out: "output", rules.Forward: "forward"}
+
+// A place is where in the chains of a way a rule stands.
+type place struct {
+	loopback bool // among packets over loopback
+	nat      bool // among packets whose destination was translated
+}
+
+func (pl place) suffix() (s string) {
+	if pl.loopback {
+		s += "_lo"
+	}
+	if pl.nat {
+		s += "_nat"
+	}
+	return s
+}
+
+// way writes the chains of one way.
+func (w *writer) way(d rules.Dir, def rules.Action, all []*rules.Rule) {
+	hook := hooks[d]
+	policy := def
+	if def == rules.Reject {
+		policy = rules.Drop
+	}
+	base := []string{fmt.Sprintf("type filter hook %s priority filter; policy %s;", hook, policy)}
+	outer := all
+	if d != rules.Forward { // nothing is forwarded from or to loopback
+		var inner []*rules.Rule
+		inner, outer = byLoopback(d, all)
+		match := linkMatch(d, nil, []string{rules.Loopback})
+		switch {
+		case len(inner) > 0:
+			base = append(base, match+" goto "+hook+"_lo")
+			w.branch(hook, place{loopback: true}, nil, inner, def)
+		case len(outer) > 0 && def == rules.Reject:
+			base = append(base, match+" goto rejected")
+		case len(outer) > 0:
+			base = append(base, match+" "+def.String())
+		}
+	}
+	w.branch(hook, place{}, base, outer, def)
+}
+
+// branch writes a chain that begins with some lines and has the rules, and beside it one for translated packets if that makes a
+// difference.
+func (w *writer) branch(hook string, pl place, lines []string, all []*rules.Rule, def rules.Action) {
+	if slices.ContainsFunc(all, func(r *rules.Rule) bool { return r.Dst.Given || r.Dport.Given }) {
+		pl.nat = true
+		lines = append(lines, "ct status dnat ct direction original goto "+hook+pl.suffix())
+		w.chain(hook+pl.suffix(), w.rules(pl, all, def))
+		pl.nat = false
+	}
+	w.chain(hook+pl.suffix(), append(lines, w.rules(pl, all, def)...))
+}
+
+// byLoopback parts rules by whether they fit packets over loopback, others, or both.
+func byLoopback(d rules.Dir, all []*rules.Rule) (inner, outer []*rules.Rule) {
+	for _, r := range all {
+		link := r.In
+		if d == rules.Out {
+			link = r.Out
+		}
+		if link.Fits(rules.Loopback) {
+			inner = append(inner, r)
+		}
+		if !link.Fits(rules.Loopback) || len(link.Names) > 1 {
+			outer = append(outer, r)
+		}
+	}
+	return inner, outer
+}
+
+// rules returns the lines of rules at a place, and of the default if that is no policy of nft's.
+func (w *writer) rules(pl place, all []*rules.Rule, def rules.Action) []string {
+	var lines []string
+	for _, r := range all {
+		if r.Sport.Given && len(r.Sport.In) == 0 || r.Dport.Given && len(r.Dport.In) == 0 {
+			continue // no packet fits an empty set
+		}
+		for _, f := range split(r) {
+			lines = append(lines, w.line(pl, r, f))
+		}
+	}
+	if def == rules.Reject {
+		w.rejects = true
+		lines = append(lines, "goto rejected")
+	}
+	return lines
+}
+
+// split returns the families that a rule needs a line for: both at once if it names no addresses.
+func split(r *rules.Rule) []rules.Family {
+	if r.Family != rules.Any || !r.Src.Given && !r.Dst.Given {
+		return slices.DeleteFunc([]rules.Family{r.Family}, func(f rules.Family) bool { return f == 0 })
+	}
+	return []rules.Family{rules.V4, rules.V6}
+}
+
+// line returns a rule for one family, or for both.
+func (w *writer) line(pl place, r *rules.Rule, f rules.Family) string {
+	var words []string
+	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
+	if !pl.loopback {
+		if m := linkMatch(rules.In, &r.In, nil); m != "" && r.Dir != rules.Out {
+			add("%s", m)
+		}
+		if m := linkMatch(rules.Out, &r.Out, nil); m != "" && r.Dir != rules.In {
+			add("%s", m)
+		}
+	}
+	ip := map[rules.Family]string{rules.V4: "ip", rules.V6: "ip6"}[f]
+	if f != rules.Any && !r.Src.Given && (!r.Dst.Given || pl.nat) {
+		add("meta nfproto %s", map[rules.Family]string{rules.V4: "ipv4", rules.V6: "ipv6"}[f])
+	}
+	if r.Src.Given {
+		add("%s saddr %s", ip, addrSet(r.Src, f))
+	}
+	if r.Dst.Given && pl.nat {
+		add("ct original %s daddr %s", ip, addrSet(r.Dst, f))
+	} else if r.Dst.Given {
+		add("%s daddr %s", ip, addrSet(r.Dst, f))
+	}
+	words = append(words, transport(pl, r)...)
+	if r.States != rules.AnyState {
+		add("ct state %s", r.States)
+	}
+	add("%s", w.verdict(r))
+	add(`comment "%s"`, comment(r))
+	return strings.Join(words, " ")
+}
+
+// transport returns the matches of protocol and ports.
+func transport(pl place, r *rules.Rule) []string {
+	name := r.Proto.String()
+	if r.Proto == rules.ICMP6 {
+		name = "ipv6-icmp"
+	}
+	var words []string
+	if r.Proto != rules.All && !r.Sport.Given && (!r.Dport.Given || pl.nat) {
+		words = append(words, "meta l4proto "+name)
+	}
+	if r.Sport.Given {
+		words = append(words, name+" sport "+portSet(r.Sport))
+	}
+	if r.Dport.Given && pl.nat {
+		words = append(words, "ct original proto-dst "+portSet(r.Dport))
+	} else if r.Dport.Given {
+		words = append(words, name+" dport "+portSet(r.Dport))
+	}
+	return words
+}
+
+// linkMatch returns the match of an interface: one of the names, or what a rule says.
+func linkMatch(d rules.Dir, i *rules.Interfaces, names []string) string {
+	key, op := "iifname", ""
+	if d == rules.Out {
+		key = "oifname"
+	}
+	if i != nil {
+		if names = i.Names; i.Not {
+			op = "!= "
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = `"` + name + `"`
+	}
+	return key + " " + op + braces(quoted)
+}
+
+// braces returns one value as it is and several as an anonymous set. No value at all is a set that nothing is in.
+func braces(list []string) string {
+	if len(list) == 1 {
+		return list[0]
+	}
+	return "{ " + strings.Join(list, ", ") + " }"
+}
+
+func addrSet(a rules.Addrs, f rules.Family) string {
+	if a.Set != "" {
+		return map[rules.Family]string{rules.V4: "@" + a.Set + "_4", rules.V6: "@" + a.Set + "_6"}[f]
+	}
+	return braces(addrList(of(a.In, f)))
+}
+
+func portSet(p rules.Ports) string {
+	if p.Set != "" {
+		return "@" + p.Set
+	}
+	return braces(portList(p.In))
+}
+
+// verdict returns what a rule does with its packets.
+func (w *writer) verdict(r *rules.Rule) string {
+	verdict := r.Action.String()
+	if r.Action == rules.Reject {
+		w.rejects = true
+		verdict = "goto rejected"
+	}
+	if r.Log == "" {
+		return verdict
+	}
+	name := fmt.Sprintf("log_%s_%d", hooks[r.Dir], len(w.logs)+1)
+	limit := ""
+	if r.LogRate != (rules.Rate{}) {
+		limit = fmt.Sprintf("limit rate %d/%s ", r.LogRate.N, r.LogRate.Per)
+	}
+	line := fmt.Sprintf(`%slog prefix "%s " comment "%s"`, limit, r.Log, comment(r))
+	if i := slices.IndexFunc(w.logs, func(c chain) bool { return c.lines[0] == line }); i >= 0 {
+		return "goto " + w.logs[i].name // of the same rule at another place
+	}
+	w.logs = append(w.logs, chain{name, []string{line, verdict}})
+	return "goto " + name
+}
+
+// maxComment is how long nft lets comments be.
+const maxComment = 120
+
+// comment returns where a rule stands and what its author says of it, in characters that nft takes between quotes.
+func comment(r *rules.Rule) string {
+	s := fmt.Sprintf("%s:%d", r.At.File[strings.LastIndexByte(r.At.File, '/')+1:], r.At.Line)
+	if r.Comment != "" {
+		s += " " + r.Comment
+	}
+	s = strings.Map(func(c rune) rune {
+		switch {
+		case c == '"' || c == '\\':
+			return '\''
+		case c < ' ' || c > '~':
+			return '?'
+		}
+		return c
+	}, s)
+	return s[:min(len(s), maxComment)]
+}

@@ -1,0 +1,36 @@
+//go:build integration
+
+package nft_test
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"mef/internal/netnstest"
+	"mef/internal/rules"
+	"mef/internal/rules/nft"
+	"mef/internal/rules/rulestest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// TestNftTakesEveryScript has the kernel take random policies, one in place of the other.
+func TestNftTakesEveryScript(t *testing.T) {
+	ns := netnstest.New(t)
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 100 {
+		text := rulestest.Policy(r)
+		src, err := rules.Parse("mef.rules", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		script, err := nft.Script(src.Policy(rules.Facts{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns.Run(t, script, "nft", "-f", "-")
+	}
+	if ns.Run(t, nft.Clear, "nft", "-f", "-"); ns.Run(t, "", "nft", "list", "ruleset") != "" {
+		t.Error("something is left after Clear")
+	}
+}

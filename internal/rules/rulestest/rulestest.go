@@ -1,0 +1,159 @@
+// Package rulestest makes random policies and packets, in which much meets: few addresses, ports and interfaces.
+package rulestest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+
+	"mef/internal/rules"
+)
+
+// What policies and packets are made of. The packets' own values are those that policies name, and their neighbours.
+var (
+	hosts4  = []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.1", "198.51.100.2"}
+	hosts6  = []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:1::1", "2001:db8:1::2"}
+	nets4   = []string{"192.0.2.0/24", "192.0.2.2/31", "198.51.100.0/25", "192.0.2.2-192.0.2.9"}
+	nets6   = []string{"2001:db8::/64", "2001:db8::2/127", "2001:db8:1::/48", "2001:db8::/32"}
+	ports   = []string{"22", "53", "80", "443", "8080", "20-25", "8000-8100", "1-65535"}
+	links   = []string{"eth0", "eth1", "lo"}
+	states  = []string{"new", "established", "related", "invalid", "untracked"}
+	numbers = []uint16{20, 22, 25, 26, 53, 80, 443, 8000, 8080, 8101, 65535}
+	protos  = []uint8{6, 17, 1, 58, 47}
+)
+
+func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
+
+// chance is true one time in n.
+func chance(r *rand.Rand, n int) bool { return r.IntN(n) == 0 }
+
+// Policy returns the text of a policy for all ways.
+func Policy(r *rand.Rand) string {
+	var b strings.Builder
+	for _, d := range rules.Dirs {
+		fmt.Fprintf(&b, "policy dir=%s action=%s\n", d, pick(r, []string{"accept", "drop", "drop", "reject"}))
+	}
+	b.WriteString("set name=office family=ip type=addr elements=192.0.2.0/30,198.51.100.2\n")
+	b.WriteString("set name=mixed elements=192.0.2.3,2001:db8::/126,@office\n")
+	b.WriteString("set name=web type=port elements=80,443,8000-8080\n")
+	for range r.IntN(12) {
+		b.WriteString(ruleWith(r, true) + "\n")
+	}
+	return b.String()
+}
+
+// Rule returns the text of a rule. It may name the sets of Policy only if it is part of one, so it names none.
+func Rule(r *rand.Rand) string { return ruleWith(r, false) }
+
+func ruleWith(r *rand.Rand, sets bool) string {
+	proto := pick(r, []string{"all", "tcp", "udp", "tcp", "udp", "icmp", "icmp6"})
+	dir := pick(r, rules.Dirs[:])
+	family := "any"
+	switch {
+	case proto == "icmp":
+		family = "ip"
+	case proto == "icmp6":
+		family = "ip6"
+	case chance(r, 3):
+		family = pick(r, []string{"ip", "ip6"})
+	}
+	s := fmt.Sprintf("rule dir=%s action=%s proto=%s family=%s", dir, pick(r, []string{"accept", "drop", "reject"}), proto, family)
+	add := func(key, value string) { s += " " + key + "=" + value }
+	version := family
+	if version == "any" && chance(r, 2) {
+		version = pick(r, []string{"ip", "ip6"}) // both ends of one family, or they never meet
+	}
+	src, dst := chance(r, 2), chance(r, 2)
+	if src {
+		add("src", addresses(r, version, sets))
+	}
+	if dst && (version != "any" || !src) {
+		add("dst", addresses(r, version, sets))
+	}
+	if proto == "tcp" || proto == "udp" {
+		if chance(r, 4) {
+			add("sport", portList(r, sets))
+		}
+		if chance(r, 2) {
+			add("dport", portList(r, sets))
+		}
+	}
+	if dir != rules.Out && chance(r, 3) {
+		add("iif", interfaces(r))
+	}
+	if dir != rules.In && chance(r, 3) {
+		add("oif", interfaces(r))
+	}
+	if chance(r, 2) {
+		add("ct", list(r, states, 3))
+	}
+	if chance(r, 8) {
+		add("log", "prefix:TEST")
+		add("ratelimit", "1/h")
+	}
+	return s
+}
+
+func addresses(r *rand.Rand, family string, sets bool) string {
+	var from []string
+	if family != "ip6" {
+		from = append(append(from, hosts4...), nets4...)
+	}
+	if family != "ip" {
+		from = append(append(from, hosts6...), nets6...)
+	}
+	if sets && chance(r, 3) && family != "ip6" {
+		return "@office"
+	}
+	if sets && chance(r, 3) {
+		return "@mixed"
+	}
+	return list(r, from, 4)
+}
+
+func portList(r *rand.Rand, sets bool) string {
+	if sets && chance(r, 4) {
+		return "@web"
+	}
+	return list(r, ports, 3)
+}
+
+func interfaces(r *rand.Rand) string {
+	switch r.IntN(4) {
+	case 0:
+		return "!" + pick(r, links)
+	case 1:
+		return "auto"
+	}
+	return list(r, links, 2)
+}
+
+// list returns one or more items, most often one.
+func list(r *rand.Rand, from []string, most int) string {
+	items := []string{pick(r, from)}
+	for len(items) < most && chance(r, 3) {
+		items = append(items, pick(r, from))
+	}
+	return strings.Join(items, ",")
+}
+
+// Packet returns a packet.
+func Packet(r *rand.Rand) rules.Packet {
+	p := rules.Packet{Dir: pick(r, rules.Dirs[:]), Proto: pick(r, protos), State: 1 << r.IntN(len(states))}
+	hosts := hosts4
+	if p.Proto == 58 || p.Proto != 1 && chance(r, 2) {
+		hosts = hosts6
+	}
+	p.Src, p.Dst = netip.MustParseAddr(pick(r, hosts)), netip.MustParseAddr(pick(r, hosts))
+	if p.Proto == 6 || p.Proto == 17 {
+		p.Sport, p.Dport = pick(r, numbers), pick(r, numbers)
+	}
+	if p.Dir != rules.Out {
+		p.In = pick(r, links)
+	}
+	if p.Dir != rules.In {
+		p.Out = pick(r, links)
+	}
+	return p
+}

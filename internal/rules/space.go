@@ -1,0 +1,268 @@
+package rules
+
+import (
+	"math/bits"
+	"net/netip"
+	"slices"
+
+	"mef/internal/prefixset"
+)
+
+// A space is a set of packets of one way and one address family: those of which every property lies in a set of values. What a
+// rule fits is a space, and so is what an expectation is about; what is left of a space when another is taken away is a few
+// spaces that have nothing in common. So it can be said exactly which packets reach a rule.
+type space struct {
+	proto        protos
+	src, dst     prefixset.Set
+	sport, dport []PortRange // of packets without ports any value will do
+	in, out      names
+	states       States
+}
+
+// protos is a set of protocol numbers.
+type protos [4]uint64
+
+func (p Proto) set() (s protos) {
+	if p == All {
+		return protos{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+	}
+	n := p.Number()
+	s[n/64] = 1 << (n % 64)
+	return s
+}
+
+func (s protos) has(n uint8) bool { return s[n/64]&(1<<(n%64)) != 0 }
+
+func (s protos) empty() bool { return s == protos{} }
+
+func (s protos) meet(o protos) protos {
+	for i := range s {
+		s[i] &= o[i]
+	}
+	return s
+}
+
+func (s protos) minus(o protos) protos {
+	for i := range s {
+		s[i] &^= o[i]
+	}
+	return s
+}
+
+// first returns a number of the set, one of those that rules name if there is one.
+func (s protos) first() uint8 {
+	for _, p := range []Proto{TCP, UDP, ICMP, ICMP6} {
+		if s.has(p.Number()) {
+			return p.Number()
+		}
+	}
+	for i, word := range s {
+		if word != 0 {
+			return uint8(i*64 + bits.TrailingZeros64(word))
+		}
+	}
+	return 0
+}
+
+// names is a set of interfaces: those listed, or all but those listed.
+type names struct {
+	but  bool
+	list []string // sorted
+}
+
+func (i Interfaces) set() names {
+	if i.Any() || i.Not {
+		return names{true, sorted(append(slices.Clone(i.Names), Loopback))}
+	}
+	return names{false, sorted(slices.Clone(i.Names))}
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func (n names) has(name string) bool {
+	_, listed := slices.BinarySearch(n.list, name)
+	return listed != n.but
+}
+
+func (n names) empty() bool { return !n.but && len(n.list) == 0 }
+
+func (n names) meet(o names) names {
+	switch {
+	case n.but && o.but:
+		return names{true, sorted(slices.Concat(n.list, o.list))}
+	case n.but:
+		return o.meet(n)
+	}
+	return names{false, slices.DeleteFunc(slices.Clone(n.list), func(name string) bool { return !o.has(name) })}
+}
+
+func (n names) minus(o names) names { return n.meet(names{!o.but, o.list}) }
+
+// sample returns a name of the set.
+func (n names) sample() string {
+	if !n.but {
+		return n.list[0]
+	}
+	for _, name := range []string{"eth0", "eth1", "eth2"} {
+		if n.has(name) {
+			return name
+		}
+	}
+	return "any"
+}
+
+var allPorts = []PortRange{{0, 65535}}
+
+func (p Ports) set() []PortRange {
+	if !p.Given {
+		return allPorts
+	}
+	return p.In
+}
+
+func meetPorts(a, b []PortRange) []PortRange {
+	var out []PortRange
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		if first, last := max(a[i].First, b[j].First), min(a[i].Last, b[j].Last); first <= last {
+			out = append(out, PortRange{first, last})
+		}
+		if a[i].Last < b[j].Last {
+			i++
+		} else {
+			j++
+		}
+	}
+	return out
+}
+
+func minusPorts(a, b []PortRange) []PortRange {
+	var out []PortRange
+	for _, r := range a {
+		first, last := int(r.First), int(r.Last)
+		for _, cut := range b {
+			if int(cut.Last) < first || int(cut.First) > last {
+				continue
+			}
+			if int(cut.First) > first {
+				out = append(out, PortRange{uint16(first), cut.First - 1})
+			}
+			first = int(cut.Last) + 1
+		}
+		if first <= last {
+			out = append(out, PortRange{uint16(first), r.Last})
+		}
+	}
+	return out
+}
+
+// everything returns all addresses of a family.
+func everything(f Family) prefixset.Set {
+	if f == V4 {
+		return prefixset.New(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	return prefixset.New(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+}
+
+// of returns what of a family fits.
+func (a Addrs) of(f Family) prefixset.Set {
+	if !a.Given {
+		return everything(f)
+	}
+	return a.In.Intersect(everything(f))
+}
+
+// space returns the packets of a family that fit the rule; ok is false if there are none.
+func (r *Rule) space(f Family) (s space, ok bool) {
+	if r.Family&f == 0 {
+		return s, false
+	}
+	s = space{
+		proto: r.Proto.set(), src: r.Src.of(f), dst: r.Dst.of(f), sport: r.Sport.set(), dport: r.Dport.set(),
+		in: r.In.set(), out: r.Out.set(), states: r.States,
+	}
+	// Packets to this host leave by no interface, and packets from it arrive by none.
+	if r.Dir == In {
+		s.out = names{list: []string{""}}
+	}
+	if r.Dir == Out {
+		s.in = names{list: []string{""}}
+	}
+	return s, !s.empty()
+}
+
+func (s *space) empty() bool {
+	return s.proto.empty() || s.src.Len() == 0 || s.dst.Len() == 0 || len(s.sport) == 0 || len(s.dport) == 0 ||
+		s.in.empty() || s.out.empty() || s.states == 0
+}
+
+// meet returns the packets that are in both; ok is false if there are none.
+func (s *space) meet(o *space) (both space, ok bool) {
+	both = space{states: s.states & o.states}
+	if both.states == 0 {
+		return both, false
+	}
+	if both.proto = s.proto.meet(o.proto); both.proto.empty() {
+		return both, false
+	}
+	if both.dport = meetPorts(s.dport, o.dport); len(both.dport) == 0 {
+		return both, false
+	}
+	if both.in, both.out = s.in.meet(o.in), s.out.meet(o.out); both.in.empty() || both.out.empty() {
+		return both, false
+	}
+	both.sport, both.src, both.dst = meetPorts(s.sport, o.sport), s.src.Intersect(o.src), s.dst.Intersect(o.dst)
+	return both, !both.empty()
+}
+
+// minus appends to parts the packets of s that are not in both, which is what s and another have in common. The parts have
+// nothing in common.
+func (s *space) minus(parts []space, both *space) []space {
+	rest := *s
+	keep := func(part space) {
+		if !part.empty() {
+			parts = append(parts, part)
+		}
+	}
+	part := rest
+	part.states = rest.states &^ both.states
+	keep(part)
+	rest.states = both.states
+
+	part = rest
+	part.proto = rest.proto.minus(both.proto)
+	keep(part)
+	rest.proto = both.proto
+
+	part = rest
+	part.dport = minusPorts(rest.dport, both.dport)
+	keep(part)
+	rest.dport = both.dport
+
+	part = rest
+	part.sport = minusPorts(rest.sport, both.sport)
+	keep(part)
+	rest.sport = both.sport
+
+	part = rest
+	part.in = rest.in.minus(both.in)
+	keep(part)
+	rest.in = both.in
+
+	part = rest
+	part.out = rest.out.minus(both.out)
+	keep(part)
+	rest.out = both.out
+
+	part = rest
+	part.src = rest.src.Subtract(both.src)
+	keep(part)
+	rest.src = both.src
+
+	part = rest
+	part.dst = rest.dst.Subtract(both.dst)
+	keep(part)
+	return parts
+}
