@@ -114,16 +114,33 @@ func diagAddr(b []byte, family byte) netip.Addr {
 	return netip.AddrFrom16([16]byte(b[:16])).Unmap()
 }
 
-// Peers returns the addresses that have a TCP connection open to one of these local ports.
-func Peers(ports []uint16) (map[netip.Addr]bool, error) {
-	peers := map[netip.Addr]bool{}
+// A Connection is a TCP connection of this host.
+type Connection struct{ Local, Remote netip.AddrPort }
+
+// Connections returns the TCP connections that are open to one of these local ports.
+func Connections(ports []uint16) (found []Connection, err error) {
 	for _, port := range ports {
 		for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-			err := sockets(family, unix.IPPROTO_TCP, stateEstablished, port, func(s socket) { peers[s.remote.Addr()] = true })
+			err := sockets(family, unix.IPPROTO_TCP, stateEstablished, port, func(s socket) {
+				found = append(found, Connection{s.local, s.remote})
+			})
 			if err != nil {
 				return nil, err
 			}
 		}
+	}
+	return found, nil
+}
+
+// Peers returns the addresses that have a TCP connection open to one of these local ports.
+func Peers(ports []uint16) (map[netip.Addr]bool, error) {
+	open, err := Connections(ports)
+	if err != nil {
+		return nil, err
+	}
+	peers := map[netip.Addr]bool{}
+	for _, c := range open {
+		peers[c.Remote.Addr()] = true
 	}
 	return peers, nil
 }
