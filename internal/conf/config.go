@@ -33,6 +33,8 @@ type Config struct {
 	Scan  Scan
 	Log   DropLog
 
+	Firewall Firewall
+
 	Whitelist []Entry // entries of whitelist/*.conf
 	Blacklist []Entry // entries of blacklist/*.conf
 	// ListErrors are lines of those files that are no entries. They are left out, the rest holds.
@@ -102,6 +104,26 @@ type DropLog struct {
 	Level   string
 	Rate    int // messages a second
 	Burst   int
+}
+
+// A Backend is how the static policy gets into the kernel.
+type Backend uint8
+
+// The backends. Automatic is nftables where it can be had.
+const (
+	Automatic Backend = iota
+	NFTables
+	IPTables
+)
+
+// String returns the value of firewall_backend.
+func (b Backend) String() string { return [...]string{"auto", "nftables", "iptables"}[b] }
+
+// Firewall is what the firewall loader goes by.
+type Firewall struct {
+	RulesFile  string // rules_file
+	KeepOnStop bool   // rules_on_stop=keep
+	Backend    Backend
 }
 
 // An Entry is one line of a whitelist or blacklist file.

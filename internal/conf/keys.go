@@ -27,7 +27,7 @@ const (
 	noticeDNSBL     = "DNSBL look-ups are not built yet: ignored"
 	noticeCommunity = "community reports and protection are not built yet: ignored"
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
-	noticeIPTables  = "the iptables backend is not built yet, nftables is used"
+	noticeIPTables  = "for the static policy only, bans are enforced by nftables"
 	noticeDebugLog  = "accepted and ignored, the daemon logs to standard error and so to the journal"
 	noticePermanent = "flood sources can be forged, their bans are never permanent"
 	noticeAnswers   = "answers outside 127.0.0.0/8 and in 127.255.255.0/24 are errors of the list, never listings"
@@ -150,8 +150,12 @@ var keys = table[Config]{
 	{name: "ps_permanent_threshold", value: "3", form: number(0, 1000, nowhere[Config, int]),
 		doc: "number of repeats"},
 
-	{name: "firewall_backend", value: "auto", form: choice(dropped[Config], "auto", "nftables", "iptables"),
-		doc: "who enforces bans", notice: noticeIPTables, when: is("iptables")},
+	{name: "rules_file", value: "/etc/mef/mef.rules", form: path(maxPath, func(c *Config) *string { return &c.Firewall.RulesFile }),
+		doc: "the static policy, which mef loads"},
+	{name: "rules_on_stop", value: "clear", form: choice(func(c *Config, i int) { c.Firewall.KeepOnStop = i == 1 }, "clear", "keep"),
+		doc: "whether systemctl stop mef removes the static policy from the kernel"},
+	{name: "firewall_backend", value: "auto", form: choice(func(c *Config, i int) { c.Firewall.Backend = Backend(i) }, "auto", "nftables", "iptables"),
+		doc: "how mef loads the static policy: auto takes nftables where there is nft", notice: noticeIPTables, when: is("iptables")},
 	{name: "firewall_family", value: "inet", form: text(64, nowhere[Config, string]), doc: "placement", notice: noticePlacement},
 	{name: "firewall_table", value: "mef", form: text(64, nowhere[Config, string]), doc: "placement", notice: noticePlacement},
 	{name: "firewall_chain", value: "mef", form: text(64, nowhere[Config, string]), doc: "placement", notice: noticePlacement},

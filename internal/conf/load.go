@@ -49,6 +49,18 @@ func (l Loader) Load(path string) (*Config, error) {
 	return r.cfg, nil
 }
 
+// LoadSettings reads the keys of mef.conf, and nothing that they name. Where there are mistakes, which the error lists, the keys
+// concerned have their defaults: a firewall must not stay open because of them. Cfg is never nil.
+func LoadSettings(path string) (cfg *Config, err error) {
+	r := reader{Loader: Loader{Writable: func(string) bool { return true }}, cfg: &Config{Path: path}}
+	text, err := readFile(path, maxConfig)
+	if err != nil && !(path == DefaultPath && errors.Is(err, fs.ErrNotExist)) {
+		r.errs = append(r.errs, fileError(path, err))
+	}
+	r.global(scan(path, text, "global"))
+	return r.cfg, r.errs.Err()
+}
+
 // A reader is a configuration being read.
 type reader struct {
 	Loader

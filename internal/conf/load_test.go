@@ -208,13 +208,33 @@ func TestMEF10HasEveryKey(t *testing.T) {
 	}
 	ours := []string{"mode", "control_socket", "ipv6_prefix", "protect_groups", "proxies", "score_failure", "score_probe", "score_unverified",
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
-		"known_total", "known_shared", "rbl_K_canary", "rbl_K_action", "community_server"}
+		"known_total", "known_shared", "rbl_K_canary", "rbl_K_action", "community_server", "rules_file", "rules_on_stop"}
 	settings := scan("mef.conf", text, "global").settings
 	for _, k := range keys {
 		theirs := slices.ContainsFunc(settings, func(s setting) bool { return k.name == s.key || k.is(s.key) })
 		if theirs == slices.Contains(ours, k.name) {
 			t.Errorf("key %s: in the file %v", k.name, theirs)
 		}
+	}
+}
+
+// A firewall is loaded by what can be read of a configuration with mistakes.
+func TestSettingsWithMistakes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mef.conf")
+	text := "[global]\nrules_file=/srv/mef.rules\nfirewall_backend=nft\nrules_on_stop=keep\nbantme=3\n"
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := LoadSettings(path)
+	if want := (Firewall{RulesFile: "/srv/mef.rules", KeepOnStop: true}); cfg.Firewall != want {
+		t.Errorf("%+v, want %+v", cfg.Firewall, want)
+	}
+	want := path + `:3:18: firewall_backend: wrong value "nft"; write auto or nftables or iptables` + "\n" + path + `:5:1: unknown key "bantme"; did you mean "bantime"?`
+	if err == nil || err.Error() != want {
+		t.Errorf("mistakes:\n%v\nwant\n%s", err, want)
+	}
+	if cfg, err := LoadSettings(filepath.Join(t.TempDir(), "none.conf")); err == nil || cfg.Firewall.RulesFile != "/etc/mef/mef.rules" {
+		t.Errorf("of a file that is not there: %+v, %v", cfg.Firewall, err)
 	}
 }
 

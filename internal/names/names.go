@@ -142,21 +142,26 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-k.wake:
 		case <-timer.C:
 		}
-		due, next := k.due(time.Now())
-		var g errgroup.Group
-		g.SetLimit(atOnce)
-		for _, name := range due {
-			g.Go(func() error {
-				k.refresh(ctx, name)
-				return nil
-			})
-		}
-		_ = g.Wait()
-		if len(due) > 0 {
-			next = 0 // what is due after these
-		}
-		timer.Reset(next)
+		timer.Reset(k.Once(ctx))
 	}
+}
+
+// Once looks up what is due now, and returns how long it is until something else is.
+func (k *Keeper) Once(ctx context.Context) (next time.Duration) {
+	due, next := k.due(time.Now())
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for _, name := range due {
+		g.Go(func() error {
+			k.refresh(ctx, name)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	if len(due) > 0 {
+		return 0 // what is due after these
+	}
+	return next
 }
 
 // idle is how long Run waits where there is nothing to look up.

@@ -50,7 +50,7 @@ func Start(ctx context.Context, name string, args ...string) (*Process, error) {
 // start starts a program in the one way in which all are started; attr adds namespaces to it.
 func start(cmd *exec.Cmd, attr *syscall.SysProcAttr) (*Process, error) {
 	p := &Process{cmd: cmd}
-	cmd.Env = []string{"LC_ALL=C", "PATH=" + strings.Join(directories(), ":")}
+	cmd.Env = environment()
 	cmd.Dir = "/"
 	cmd.Stderr = &p.stderr
 	cmd.SysProcAttr = attr
@@ -66,6 +66,8 @@ func start(cmd *exec.Cmd, attr *syscall.SysProcAttr) (*Process, error) {
 	}
 	return p, nil
 }
+
+func environment() []string { return []string{"LC_ALL=C", "PATH=" + strings.Join(directories(), ":")} }
 
 // Pid returns the program's process ID.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
@@ -97,11 +99,28 @@ func (p *Process) name() string { return filepath.Base(p.cmd.Args[0]) }
 
 // Output runs the program name and returns what it wrote to standard output, of which more than limit bytes are an error.
 func Output(ctx context.Context, limit int, name string, args ...string) ([]byte, error) {
-	p, err := Start(ctx, name, args...)
+	return Feed(ctx, nil, limit, name, args...)
+}
+
+// Feed is Output for a program that reads something from its standard input.
+func Feed(ctx context.Context, stdin []byte, limit int, name string, args ...string) ([]byte, error) {
+	path, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	p, err := start(cmd, &syscall.SysProcAttr{})
 	if err != nil {
 		return nil, err
 	}
 	return p.output(limit)
+}
+
+// Installed reports whether a program is there to be started.
+func Installed(name string) bool {
+	_, err := find(name)
+	return err == nil
 }
 
 // output reads what the program writes, waits for its end, and does the rest of Output.

@@ -51,6 +51,20 @@ func TestOutput(t *testing.T) {
 	}
 }
 
+func TestFeed(t *testing.T) {
+	stdin := strings.Repeat("x", 1<<20) // more than a pipe holds
+	out, err := run.Feed(t.Context(), []byte(stdin), 2<<20, script(t, "cat; cat"))
+	if err != nil || string(out) != stdin {
+		t.Errorf("%d bytes came back, %v", len(out), err)
+	}
+	if out, err := run.Feed(t.Context(), []byte(stdin), 10, script(t, "exit 0")); err != nil || len(out) > 0 {
+		t.Errorf("a program that does not read: %q, %v", out, err)
+	}
+	if !run.Installed("sh") || run.Installed("no-such-program") {
+		t.Error("Installed is wrong about sh, or about no-such-program")
+	}
+}
+
 func TestStandardErrorIsBounded(t *testing.T) {
 	_, err := run.Output(t.Context(), 10, script(t, "head -c 100000 /dev/zero >&2; echo the end >&2; exit 1"))
 	if err == nil || len(err.Error()) > 8<<10 || !strings.HasSuffix(err.Error(), `the end"`) {
