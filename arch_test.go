@@ -18,8 +18,8 @@ import (
 var (
 	words    = []string{"event", "ban", "prefixset", "conf"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce", "rules"}
-	programs = []string{"daemon", "offline", "selftest"}
-	shared   = []string{"host", "names", "run", "control", "store", "sdnotify"}
+	programs = []string{"daemon", "offline", "selftest", "loader"}
+	shared   = []string{"host", "names", "run", "control", "console", "store", "sdnotify"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 

@@ -73,6 +73,9 @@ func dhcpServers(globs []string) (out []netip.Addr) {
 	return out
 }
 
+// UsesDHCP reports whether a DHCP client keeps leases on this host.
+func UsesDHCP() bool { return len(dhcpServers(leaseFiles)) > 0 }
+
 // UserID returns the number of a user. It reads /etc/passwd: a system account that a daemon runs under stands there.
 func UserID(name string) (uid uint32, ok bool) { return userID("/etc/passwd", name) }
 

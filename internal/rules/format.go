@@ -2,9 +2,12 @@ package rules
 
 import (
 	"bytes"
-	"net/netip"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+
+	"mef/internal/conf"
 )
 
 // defaults are the values that a field has where it is left out.
@@ -112,9 +115,28 @@ func (s *Source) Freeze(facts Facts) []byte {
 				}
 			}
 		}
-		out.WriteString(st.String() + "\n")
+		fmt.Fprintf(&out, "%s%s%s:%d\n", st.String(), placeMark, st.At.File, st.At.Line)
 	}
 	return out.Bytes()
+}
+
+// placeMark stands behind a frozen statement, before the place where it came from.
+const placeMark = "  # "
+
+// placed gives a frozen statement the place that stands behind it.
+func (s *Statement) placed() {
+	file, line, ok := cutLast(strings.TrimPrefix(s.Comment, strings.TrimSpace(placeMark)+" "), ":")
+	if n, err := strconv.Atoi(line); ok && err == nil {
+		s.At = conf.Pos{File: file, Line: n, Col: 1}
+	}
+}
+
+// cutLast cuts s at the last separator.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
 }
 
 // frozenSet returns the statement of a set whose elements are all written out.
@@ -126,8 +148,8 @@ func (s *Source) frozenSet(st Statement, set *Set) Statement {
 	for _, r := range set.In {
 		list = append(list, r.String())
 	}
-	for _, p := range set.Addrs.Prefixes() {
-		list = append(list, prefixText(p))
+	for _, r := range set.Addrs.Ranges() {
+		list = append(list, RangeText(r))
 	}
 	if len(list) == 0 {
 		list = []string{nothing}
@@ -135,12 +157,4 @@ func (s *Source) frozenSet(st Statement, set *Set) Statement {
 	keep := slices.DeleteFunc(slices.Clone(st.Fields), func(f Field) bool { return f.Key == "elements" || f.Key == "file" })
 	st.Fields = append(keep, Field{Key: "elements", Value: strings.Join(list, ",")})
 	return st
-}
-
-// prefixText returns an address or a prefix.
-func prefixText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }

@@ -58,7 +58,7 @@ func (v Verdict) String() string {
 	case v.Policy != nil:
 		return fmt.Sprintf("%s by policy %s:%d", v.Action, v.Policy.At.File, v.Policy.At.Line)
 	}
-	return v.Action.String() + ", for there is no policy for this way"
+	return v.Action.String() + " without a policy"
 }
 
 // Decide returns what becomes of a packet.
@@ -179,11 +179,7 @@ func (m *Model) Ask(about *Rule) ([]Case, error) {
 			continue
 		}
 		err := m.part(about.Dir, f, start, func(part *space, r *Rule) bool {
-			v := m.policy.otherwise(about.Dir)
-			if r != nil {
-				v = Verdict{Action: r.Action, Rule: r}
-			}
-			cases = append(cases, Case{v, part.sample(about.Dir, family), part.differs(&start)})
+			cases = append(cases, Case{m.policy.verdict(about.Dir, r), part.sample(about.Dir, family), part.differs(&start)})
 			return len(cases) <= maxParts
 		})
 		if err != nil {
@@ -356,17 +352,21 @@ func (n names) words() string {
 
 func addrWords(s prefixset.Set) string {
 	var list []string
-	for _, p := range s.Prefixes() {
-		if p.IsSingleIP() {
-			list = append(list, p.Addr().String())
-		} else {
-			list = append(list, p.String())
-		}
-		if len(list) > 1000 {
-			break
-		}
+	for _, r := range s.Ranges() {
+		list = append(list, RangeText(r))
 	}
 	return some(list)
+}
+
+// RangeText returns a range as it is written in a policy: an address, a prefix, or a range of addresses.
+func RangeText(r prefixset.Range) string {
+	if r.First == r.Last {
+		return r.First.String()
+	}
+	if prefixes := prefixset.FromRanges([]prefixset.Range{r}).Prefixes(); len(prefixes) == 1 {
+		return prefixes[0].String()
+	}
+	return r.First.String() + "-" + r.Last.String()
 }
 
 func portWords(ranges []PortRange) string {

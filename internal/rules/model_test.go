@@ -94,7 +94,7 @@ set name=bad elements=203.0.113.0/24,2001:db8:bad::/48
 		"any other":           {change(tcp("192.0.2.7", 999), func(p *rules.Packet) { p.Proto, p.Sport, p.In = 17, 53, "wlan0" }), "accept by mef.rules:8"},
 		"out by auto":         {change(tcp("192.0.2.7", 25), func(p *rules.Packet) { p.Dir, p.In, p.Out = rules.Out, "", "eth0" }), "drop by mef.rules:9"},
 		"out by another":      {change(tcp("192.0.2.7", 25), func(p *rules.Packet) { p.Dir, p.In, p.Out = rules.Out, "", "eth1" }), "accept by policy mef.rules:3"},
-		"forwarded":           {change(tcp("192.0.2.7", 25), func(p *rules.Packet) { p.Dir, p.Out = rules.Forward, "eth1" }), "accept, for there is no policy for this way"},
+		"forwarded":           {change(tcp("192.0.2.7", 25), func(p *rules.Packet) { p.Dir, p.Out = rules.Forward, "eth1" }), "accept without a policy"},
 		"ICMPv6":              {change(tcp("2001:db8::9", 0), func(p *rules.Packet) { p.Proto, p.State = 58, rules.Untracked }), "accept by mef.rules:10"},
 	} {
 		if got := p.Decide(tt.p).String(); got != tt.want {
@@ -123,7 +123,7 @@ expect dir=fwd proto=all action=drop
 	want := []string{
 		"7: expected accept, but new tcp from 203.0.113.0 port 40000 to 192.0.2.1 port 22, in by eth0 is: drop by mef.rules:4",
 		"9: expected drop, but new tcp from 2001:db8::7 port 40000 to 2001:db8::1 port 22, in by eth0 is: accept by mef.rules:5",
-		"11: expected drop, but new tcp from 192.0.2.7 port 40000 to 192.0.2.1 port 80, in by eth0, out by eth0 is: accept, for there is no policy for this way",
+		"11: expected drop, but new tcp from 192.0.2.7 port 40000 to 192.0.2.1 port 80, in by eth0, out by eth0 is: accept without a policy",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("unmet:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

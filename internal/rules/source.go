@@ -63,13 +63,17 @@ func Read(path string) (*Source, error) {
 }
 
 // Parse is Read for a text that came from path. Other files are looked for beside it.
-func Parse(path string, text []byte) (*Source, error) { return parse(path, text, maxLine) }
+func Parse(path string, text []byte) (*Source, error) { return parse(path, text, false) }
 
-// Thaw is Parse for a text that Freeze made, whose lines are as long as sets are large.
-func Thaw(path string, text []byte) (*Source, error) { return parse(path, text, len(text)) }
+// Thaw is Parse for a text that Freeze made, whose lines are as long as sets are large, and whose statements say where they came
+// from.
+func Thaw(path string, text []byte) (*Source, error) { return parse(path, text, true) }
 
-func parse(path string, text []byte, longest int) (*Source, error) {
-	r := reader{src: &Source{Path: path, sets: map[string]*setText{}}, texts: map[string][]byte{}, longest: longest}
+func parse(path string, text []byte, frozen bool) (*Source, error) {
+	r := reader{src: &Source{Path: path, sets: map[string]*setText{}}, texts: map[string][]byte{}, longest: maxLine, frozen: frozen}
+	if frozen {
+		r.longest = len(text)
+	}
 	r.text(path, text)
 	r.check()
 	if err := r.errs.Err(); err != nil {
@@ -77,6 +81,62 @@ func parse(path string, text []byte, longest int) (*Source, error) {
 	}
 	r.src.Digest = digest(r.texts)
 	return r.src, nil
+}
+
+// Expect adds the expectations of another file, which may hold nothing else. The error is a conf.Errors.
+func (s *Source) Expect(path string, text []byte) error {
+	r := reader{src: s, texts: map[string][]byte{}, longest: maxLine}
+	all, errs := scan(path, text, maxLine)
+	r.errs = errs
+	for i := range all {
+		st := &all[i]
+		if st.Kind != "" && st.Kind != "expect" {
+			r.fail(st.At, conf.Quote(st.Kind)+" is no expectation", "write "+example("expect"))
+		} else if st.Kind != "" {
+			r.statement(st)
+		}
+	}
+	for i := range s.expects {
+		r.references(&s.expects[i])
+	}
+	return r.errs.Err()
+}
+
+// Describe reads the words of an expectation without its action: a description of packets, for Model.Ask. What it names in files
+// and on this host is looked up in the facts. The error is a conf.Errors, whose places are in the words joined by blanks.
+func (s *Source) Describe(name string, words []string) (func(Facts) *Rule, error) {
+	r := reader{src: s, texts: map[string][]byte{}, longest: maxLine}
+	const kind = "expect "
+	st, scanErr := scanLine(conf.Pos{File: name, Line: 1, Col: 1}, kind+strings.Join(words, " "))
+	if scanErr != nil {
+		return nil, conf.Errors{moved(scanErr, -len(kind))}
+	}
+	known := slices.DeleteFunc(slices.Clone(kinds["expect"].keys), func(key string) bool { return key == "action" || key == "comment" })
+	var c clause
+	if r.keys(&st, known, []string{"dir", "proto"}) {
+		if c = r.clause(&st); st.field("ct") == nil {
+			c.States = New
+		}
+		r.references(&c)
+	}
+	for i := range r.errs {
+		r.errs[i] = moved(r.errs[i], -len(kind))
+	}
+	return func(f Facts) *Rule {
+		sets := map[string]*Set{}
+		for name := range s.sets {
+			s.resolve(name, f, sets)
+		}
+		rule := s.rule(c, f, sets)
+		return &rule
+	}, r.errs.Err()
+}
+
+// moved returns a mistake at another column.
+func moved(e *conf.Error, by int) *conf.Error {
+	m := *e
+	m.Col = max(1, m.Col+by)
+	return &m
 }
 
 // digest names texts by what stands in them and where.
@@ -108,6 +168,7 @@ type reader struct {
 	stack []string // files that are being read, the one that includes the next last
 
 	longest int // bytes of a line
+	frozen  bool
 }
 
 func (r *reader) fail(at conf.Pos, msg, hint string) {
@@ -133,6 +194,9 @@ func (r *reader) text(path string, text []byte) {
 		if len(r.src.Statements) >= maxStatements {
 			r.fail(all[i].At, fmt.Sprintf("more than %d statements", maxStatements), "put addresses and ports in sets")
 			return
+		}
+		if r.frozen {
+			all[i].placed()
 		}
 		if all[i].Kind != "" {
 			r.statement(&all[i])
@@ -642,24 +706,11 @@ func (s *Source) Policy(facts Facts) *Policy {
 	for name := range s.sets {
 		s.resolve(name, facts, sets)
 	}
-	resolve := func(c clause) Rule {
-		r := c.Rule
-		r.In, r.Out = c.iif.resolve(facts.Auto), c.oif.resolve(facts.Auto)
-		r.Src, r.Dst = c.src.resolve(sets), c.dst.resolve(sets)
-		r.Sport, r.Dport = c.sport.resolve(sets), c.dport.resolve(sets)
-		if !s.foreign(c.src) {
-			r.Family &= r.Src.Families()
-		}
-		if !s.foreign(c.dst) {
-			r.Family &= r.Dst.Families()
-		}
-		return r
-	}
 	for _, c := range s.rules {
-		p.Rules = append(p.Rules, resolve(c))
+		p.Rules = append(p.Rules, s.rule(c, facts, sets))
 	}
 	for _, c := range s.expects {
-		p.Expects = append(p.Expects, Expectation{resolve(c)})
+		p.Expects = append(p.Expects, Expectation{s.rule(c, facts, sets)})
 	}
 	for _, name := range slices.Sorted(maps.Keys(sets)) {
 		if p.uses(name) {
@@ -667,6 +718,21 @@ func (s *Source) Policy(facts Facts) *Policy {
 		}
 	}
 	return p
+}
+
+// rule resolves one clause.
+func (s *Source) rule(c clause, facts Facts, sets map[string]*Set) Rule {
+	r := c.Rule
+	r.In, r.Out = c.iif.resolve(facts.Auto), c.oif.resolve(facts.Auto)
+	r.Src, r.Dst = c.src.resolve(sets), c.dst.resolve(sets)
+	r.Sport, r.Dport = c.sport.resolve(sets), c.dport.resolve(sets)
+	if !s.foreign(c.src) {
+		r.Family &= r.Src.Families()
+	}
+	if !s.foreign(c.dst) {
+		r.Family &= r.Dst.Families()
+	}
+	return r
 }
 
 // foreign reports whether what fits is somebody else's to say.

@@ -28,6 +28,9 @@ type Question struct {
 	AnyPart bool   // it is enough if some of them pass
 }
 
+// ephemeral are the ports from which a host connects to others, unless somebody has changed that.
+var ephemeral = []PortRange{{32768, 60999}}
+
 // usual are the questions for every host.
 func usual() []Question {
 	local, group := prefixset.New(netip.MustParsePrefix("fe80::/10")), prefixset.New(netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff02::/16"))
@@ -41,7 +44,7 @@ func usual() []Question {
 			Lost: "programs on this host cannot reach each other over loopback", Remedy: "rule dir=out action=accept proto=all oif=lo",
 		},
 		{
-			Rule: Rule{Dir: In, Family: Any, Proto: TCP, States: Established}, AnyPart: true,
+			Rule: Rule{Dir: In, Family: Any, Proto: TCP, States: Established, Dport: Ports{Given: true, In: ephemeral}}, AnyPart: true,
 			Lost: "answers to connections of this host are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
 		},
 		{

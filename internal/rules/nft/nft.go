@@ -101,20 +101,9 @@ func of(s prefixset.Set, f rules.Family) []prefixset.Range {
 func addrList(ranges []prefixset.Range) []string {
 	list := make([]string, len(ranges))
 	for i, r := range ranges {
-		list[i] = addrRange(r)
+		list[i] = rules.RangeText(r)
 	}
 	return list
-}
-
-// addrRange returns an address, a prefix, or a range of addresses.
-func addrRange(r prefixset.Range) string {
-	if r.First == r.Last {
-		return r.First.String()
-	}
-	if prefixes := prefixset.FromRanges([]prefixset.Range{r}).Prefixes(); len(prefixes) == 1 {
-		return prefixes[0].String()
-	}
-	return r.First.String() + "-" + r.Last.String()
 }
 
 func portList(ranges []rules.PortRange) []string {

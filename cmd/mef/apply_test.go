@@ -1,0 +1,412 @@
+//go:build integration
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"mef/internal/netnstest"
+)
+
+// begun waits until the rules of a trial are in force.
+func (s *server) begun(ports ...string) {
+	s.Helper()
+	s.guard()
+	s.open(ports...)
+}
+
+// confirmed has one policy confirmed, and another one ready to be tried.
+func tried(t *testing.T) *server {
+	s := newServer(t)
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	s.open(ssh)
+	s.rules(ssh, web)
+	return s
+}
+
+func TestNobodyConfirms(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "2s")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	s.start(cmd)
+	s.begun(ssh, web)
+	if status := wait(t, cmd); status != 1 || !strings.Contains(out.String(), "not confirmed") {
+		t.Errorf("exit status %d\n%s", status, out.String())
+	}
+	s.open(ssh)
+	if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "nobody confirmed within 2s") {
+		t.Errorf("mef confirm afterwards: exit status %d\n%s", status, out)
+	}
+}
+
+func TestConfirmedFromAnotherSession(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh, web)
+	guard := s.guard()
+	s.must("confirm")
+	if status := wait(t, cmd); status != 0 {
+		t.Errorf("apply ended with status %d after it was confirmed", status)
+	}
+	s.ends(guard)
+	s.open(ssh, web)
+	s.open(ssh, web) // the guard that has just ended took nothing back
+	s.must("rollback")
+	s.open(ssh)
+	s.must("rollback")
+	s.open(ssh, web)
+}
+
+// ends waits until a process is no more.
+func (s *server) ends(pid int) {
+	s.Helper()
+	if err := netnstest.Poll(func() error {
+		if err := syscall.Kill(pid, 0); err == nil {
+			return os.ErrExist
+		}
+		return nil
+	}); err != nil {
+		s.Fatalf("process %d goes on", pid)
+	}
+}
+
+// TestSecondApplyIsRefused has a trial go on while another one is asked for, with everything that both need.
+func TestSecondApplyIsRefused(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh, web)
+	s.rules()
+	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "rules are being tried already") {
+		t.Errorf("the second apply: exit status %d\n%s", status, out)
+	}
+	s.open(ssh, web)
+	s.must("rollback")
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d after it was rolled back", status)
+	}
+	s.open(ssh)
+}
+
+// TestWhateverEndsTheCommand ends mef apply in every way there is; the rules before come back each time.
+func TestWhateverEndsTheCommand(t *testing.T) {
+	for name, tt := range map[string]struct {
+		timeout string // of the trial: over soon, or never
+		end     func(s *server, cmd *exec.Cmd)
+	}{
+		"kill -9":     {"2s", func(s *server, cmd *exec.Cmd) { s.kill(cmd.Process.Pid) }},
+		"hang-up":     {"2s", func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGHUP) }},
+		"its session": {"2s", func(s *server, cmd *exec.Cmd) { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }},
+		"interrupt":   {"5m", func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGINT) }},
+		"termination": {"5m", func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGTERM) }},
+		"no link": {"2s", func(s *server, cmd *exec.Cmd) {
+			s.kill(cmd.Process.Pid)
+			s.ns.Run(s.T, "", "ip", "link", "set", s.link, "down")
+			s.ends(s.guard())
+			s.ns.Run(s.T, "", "ip", "link", "set", s.link, "up")
+			s.ns.Run(s.T, "", "ip", "addr", "replace", "2001:db8::1/64", "dev", s.link, "nodad") // it goes with the link
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tried(t)
+			cmd := s.command("apply", "--timeout", tt.timeout)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			s.start(cmd)
+			s.begun(ssh, web)
+			tt.end(s, cmd)
+			if status := wait(t, cmd); status == 0 {
+				t.Error("the command ended well")
+			}
+			s.open(ssh)
+			s.must("status")
+		})
+	}
+}
+
+// TestTerminalIsClosed has an operator's terminal go away while he is asked.
+func TestTerminalIsClosed(t *testing.T) {
+	s := tried(t)
+	mef := s.command("apply", "--timeout", "2s")
+	cmd := exec.Command("script", "-qefc", strings.Join(mef.Args, " "), os.DevNull)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	in, err := cmd.StdinPipe() // stays open: nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	s.start(cmd)
+	s.begun(ssh, web)
+	s.kill(cmd.Process.Pid) // with it goes the terminal
+	wait(t, cmd)
+	s.open(ssh)
+}
+
+// TestAnswersAtTheTerminal types what an operator would.
+func TestAnswersAtTheTerminal(t *testing.T) {
+	for answer, want := range map[string][]string{"y\n": {ssh, web}, "n\n": {ssh}, "\n": {ssh}} {
+		s := tried(t)
+		mef := s.command("apply", "--timeout", "5m")
+		cmd := exec.Command("script", "-qefc", strings.Join(mef.Args, " "), os.DevNull)
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.start(cmd)
+		s.begun(ssh, web)
+		if _, err := in.Write([]byte(answer)); err != nil {
+			t.Fatal(err)
+		}
+		status := wait(t, cmd)
+		t.Logf("answer %q, exit status %d:\n%s", answer, status, out.String())
+		if !strings.Contains(out.String(), "Keep these rules? [y/N]") {
+			t.Error("nothing was asked")
+		}
+		s.open(want...)
+		in.Close()
+	}
+}
+
+// TestGuardIsKilled leaves a trial without anybody who would end it. Whoever comes next does.
+func TestGuardIsKilled(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh, web)
+	s.kill(cmd.Process.Pid)
+	wait(t, cmd)
+	s.kill(s.guard())
+	s.must("status") // this is somebody
+	s.open(ssh)
+	if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "nothing to do") {
+		t.Errorf("exit status %d\n%s", status, out)
+	}
+}
+
+func TestGuardIsToldToEnd(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh, web)
+	if err := syscall.Kill(s.guard(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d", status)
+	}
+	s.open(ssh)
+}
+
+// TestRebootInTheWindow starts the host anew while rules are tried: with the confirmed ones, though the file says otherwise, at
+// every boot until they are tried again and confirmed.
+func TestRebootInTheWindow(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh, web)
+	s.kill(cmd.Process.Pid)
+	wait(t, cmd)
+	s.kill(s.guard())
+	for range 2 {
+		s = s.reboot()
+		s.open(ssh, web) // nothing is loaded yet
+		out, status := s.mef("load")
+		if status != 1 || !strings.Contains(out, "nobody confirmed it") || !strings.Contains(out, "last good rules") {
+			t.Errorf("mef load: exit status %d\n%s", status, out)
+		}
+		s.open(ssh)
+	}
+	s.must("apply", "--yes")
+	s = s.reboot()
+	s.must("load")
+	s.open(ssh, web)
+}
+
+// TestFirstTrial has nothing to go back to but an open host.
+func TestFirstTrial(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	cmd := s.command("apply", "--timeout", "2s")
+	s.start(cmd)
+	s.begun(ssh)
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("exit status %d", status)
+	}
+	s.open(ssh, web)
+	if table := s.table(); table != "" {
+		t.Errorf("left behind:\n%s", table)
+	}
+}
+
+// TestTrialOverRescueRules goes back to the rescue rules that a boot has loaded.
+func TestTrialOverRescueRules(t *testing.T) {
+	s := newServer(t)
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only rules that let SSH in") {
+		t.Fatalf("exit status %d\n%s", status, out)
+	}
+	s.open(ssh)
+	s.rules(web)
+	cmd := s.command("apply", "--timeout", "2s", "--force")
+	s.start(cmd)
+	s.begun(web)
+	wait(t, cmd)
+	s.open(ssh)
+}
+
+// TestLockout refuses to cut off who is logged in, his session or his next login.
+func TestLockout(t *testing.T) {
+	s := newServer(t)
+	session, err := s.peer.Dial("tcp", "", "192.0.2.1:"+ssh, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	for name, tt := range map[string]struct{ text, want string }{
+		"the session": {"policy dir=in action=drop\nrule dir=in action=accept proto=tcp ct=new dport=22\n",
+			"the SSH session from 192.0.2.7 to port 22 would be cut off: drop by policy"},
+		"answers to it": {policyFor(ssh) + "policy dir=out action=drop\n",
+			"the SSH session from 192.0.2.7 to port 22 would be cut off: drop by policy"},
+		"the next login": {policyFor(web), "a new SSH login from 192.0.2.7 to port 22 would be cut off: reject by policy"},
+		"one address": {strings.Replace(policyFor(ssh), "policy dir=in action=reject\n", "policy dir=in action=drop\nrule dir=in action=reject proto=tcp src=192.0.2.0/28\n", 1),
+			"the SSH session from 192.0.2.7 to port 22 would be cut off: reject by "},
+	} {
+		s.write("mef.rules", tt.text)
+		out, status := s.mef("apply", "--yes")
+		if status != 1 || !strings.Contains(out, tt.want) || s.table() != "" {
+			t.Errorf("%s: exit status %d, want %q\n%s", name, status, tt.want, out)
+		}
+	}
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	if err := netnstest.Say(session, patience); err != nil {
+		t.Errorf("the session: %v", err)
+	}
+	s.rules(web)
+	s.must("apply", "--yes", "--force")
+	s.open(web)
+}
+
+// TestForeignTables has the tables of others stay as they are, whatever mef does.
+func TestForeignTables(t *testing.T) {
+	s := newServer(t)
+	s.ns.Run(t, foreign, "nft", "-f", "-")
+	list := func() string {
+		var all strings.Builder
+		for line := range strings.Lines(s.ns.Run(t, "", "nft", "list", "tables")) {
+			if table := strings.Fields(line); strings.TrimSpace(line) != "table inet mef" {
+				all.WriteString(s.ns.Run(t, "", "nft", append([]string{"-s", "-a", "list"}, table...)...))
+			}
+		}
+		return all.String()
+	}
+	before := list()
+	same := func(when string) {
+		t.Helper()
+		if after := list(); after != before {
+			t.Fatalf("%s the tables of others are\n%s\nbefore:\n%s", when, after, before)
+		}
+	}
+	s.rules(ssh)
+	for _, args := range [][]string{{"check"}, {"plan"}, {"show"}, {"apply", "--yes"}, {"status"}, {"load"}, {"trace", "dir=in", "proto=tcp"}} {
+		s.must(args...)
+		same("after " + strings.Join(args, " "))
+	}
+	s.rules(ssh, web)
+	s.mef("apply", "--timeout", "1s")
+	same("after a trial that nobody confirmed")
+	s.must("apply", "--yes")
+	s.must("rollback")
+	same("after rollback")
+	s.must("clear")
+	same("after clear")
+}
+
+// foreign is in the manner of Docker's rules by iptables-nft, and of firewalld.
+const foreign = `
+table ip nat {
+	chain PREROUTING { type nat hook prerouting priority dstnat; policy accept; fib daddr type local jump DOCKER; }
+	chain DOCKER { iifname != "docker0" tcp dport 8088 dnat to 172.17.0.2:80; }
+	chain POSTROUTING { type nat hook postrouting priority srcnat; policy accept; ip saddr 172.17.0.0/16 oifname != "docker0" masquerade; }
+}
+table ip filter {
+	chain FORWARD { type filter hook forward priority filter; policy drop; jump DOCKER-USER; oifname "docker0" ct state related,established accept; }
+	chain DOCKER-USER { return; }
+}
+table inet firewalld {
+	set blocklist { type ipv4_addr; flags interval; elements = { 203.0.113.128/25 } }
+	map zones { type ifname : verdict; elements = { "eth7" : accept } }
+	chain filter_INPUT { type filter hook input priority filter + 10; policy accept; ct state { established, related } accept; iifname vmap @zones; ip saddr @blocklist drop; }
+}
+table ip mef { comment "another family, somebody else's"; }
+`
+
+// TestKernelRefuses leaves everything as it is when the kernel does not take a policy.
+func TestKernelRefuses(t *testing.T) {
+	s := tried(t)
+	before := s.table()
+	// A set of somebody else is something that only ipset has.
+	s.write("mef.rules", policyFor(ssh)+"set name=others family=ip source=ipset:others\nrule dir=in action=drop proto=all src=@others\n")
+	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "one of ipset, which nftables cannot look into") {
+		t.Errorf("exit status %d\n%s", status, out)
+	}
+	if after := s.table(); after != before {
+		t.Errorf("the table is\n%s\nit was\n%s", after, before)
+	}
+	s.rules(ssh, web)
+	s.must("apply", "--yes") // nothing is left that would be in the way
+}
+
+func TestStatusSaysWhatIsWrong(t *testing.T) {
+	s := newServer(t)
+	status := func() (out struct {
+		InForce  bool `json:"in_force"`
+		Changed  bool
+		From     string
+		Problems []string
+	}, exit int) {
+		t.Helper()
+		text, exit := s.mef("--json", "status")
+		if err := json.Unmarshal([]byte(text), &out); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		return out, exit
+	}
+	if got, exit := status(); exit != 1 || got.InForce || len(got.Problems) == 0 {
+		t.Errorf("before anything was loaded: %+v, exit status %d", got, exit)
+	}
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	if got, exit := status(); exit != 0 || !got.InForce || got.Changed || len(got.Problems) > 0 {
+		t.Errorf("after it was loaded: %+v, exit status %d", got, exit)
+	}
+	s.rules(ssh, web)
+	if got, exit := status(); exit != 0 || !got.Changed {
+		t.Errorf("after the file was changed: %+v, exit status %d", got, exit)
+	}
+	s.ns.Run(t, "", "nft", "add", "rule", "inet", "mef", "input", "tcp", "dport", web, "accept")
+	if got, exit := status(); exit != 1 || got.InForce {
+		t.Errorf("after the table was changed: %+v, exit status %d", got, exit)
+	}
+	if out := s.must("plan"); !strings.Contains(out, "+\t\ttcp dport 80 accept") {
+		t.Errorf("mef plan does not show the change:\n%s", out)
+	}
+	s.ns.Run(t, "", "nft", "flush", "ruleset")
+	if got, exit := status(); exit != 1 || got.InForce {
+		t.Errorf("after nft flush ruleset: %+v, exit status %d", got, exit)
+	}
+	s.must("load")
+	if got, exit := status(); exit != 0 || !got.InForce || got.From != "file" {
+		t.Errorf("after mef load: %+v, exit status %d", got, exit)
+	}
+}

@@ -1,0 +1,101 @@
+//go:build integration
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestBoot starts a host with one thing or another amiss. Whatever it is, strangers reach no more than they did before, and SSH.
+func TestBoot(t *testing.T) {
+	broken := policyFor(ssh, web) + "rule dir=in action=acept proto=tcp\n"
+	for name, tt := range map[string]struct {
+		before string // what was confirmed when it last ran; empty: nothing ever was
+		text   string // of the file now; empty: there is none
+		status int
+		say    string
+		open   []string
+	}{
+		"all is well":             {before: policyFor(ssh), text: policyFor(ssh, web), open: []string{ssh, web}},
+		"the first time":          {text: policyFor(ssh, web), open: []string{ssh, web}},
+		"a broken file":           {before: policyFor(ssh), text: broken, status: 1, say: `did you mean "accept"?`, open: []string{ssh}},
+		"a broken file, no other": {text: broken, status: 1, say: "only rules that let SSH in", open: []string{ssh}},
+		"no file":                 {before: policyFor(ssh, web), status: 1, say: "no such file", open: []string{ssh, web}},
+		"no file, no other":       {status: 1, say: "only rules that let SSH in", open: []string{ssh}},
+		"an empty file":           {text: "# nothing yet\n", status: 1, say: "no statement in it", open: []string{ssh}},
+		"an expectation that is not met": {before: policyFor(ssh), text: policyFor(web) + "expect dir=in proto=tcp dport=22 action=accept\n",
+			status: 1, say: "expected accept", open: []string{ssh}},
+		"interfaces that are not there yet": {text: policyFor(ssh) +
+			"rule dir=in action=accept proto=tcp dport=80 iif=wg0\nrule dir=in action=drop proto=tcp dport=22 iif=ppp7\n", open: []string{ssh}},
+		"a name without a resolver": {text: policyFor(ssh) + "set name=home elements=home.example.net\nrule dir=in action=accept proto=tcp dport=80 src=@home\n",
+			say: "the name home.example.net adds nothing to its set", open: []string{ssh}},
+		"auto without a default route": {text: policyFor() + "rule dir=in action=accept proto=tcp dport=22 iif=auto\n",
+			say: "auto is any interface", open: []string{ssh}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			if tt.before != "" {
+				s.write("mef.rules", tt.before)
+				s.must("load")
+				s = s.reboot()
+			}
+			if err := os.Remove(s.path("mef.rules")); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			if tt.text != "" {
+				s.write("mef.rules", tt.text)
+			}
+			out, status := s.mef("load")
+			if status != tt.status || !strings.Contains(out, tt.say) {
+				t.Errorf("exit status %d, want %d and %q\n%s", status, tt.status, tt.say, out)
+			}
+			s.open(tt.open...)
+		})
+	}
+}
+
+// TestBootWithoutNft has no program that could load anything, and says so.
+func TestBootWithoutNft(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	hide(t, "nft", "iptables-restore", "ip6tables-restore", "iptables", "ip6tables")
+	out, status := s.mef("load")
+	if status == 0 || !strings.Contains(out, "install the package nftables") {
+		t.Errorf("exit status %d\n%s", status, out)
+	}
+}
+
+// hide covers programs, in the mount namespace of the tests, with a file that nobody can run.
+func hide(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+			path, err := filepath.EvalSymlinks(filepath.Join(dir, name))
+			if err != nil {
+				continue
+			}
+			cover(t, path)
+		}
+	}
+}
+
+// cover lays /dev/null over a file until the test ends.
+func cover(t *testing.T, path string) {
+	t.Helper()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() == 0o666 {
+		return // covered already, under another name
+	}
+	if err := unix.Mount(os.DevNull, path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("cover %s: %v", path, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, 0); err != nil {
+			t.Errorf("uncover %s: %v", path, err)
+		}
+	})
+}

@@ -1,0 +1,55 @@
+// Command mef loads the static policy of mef.rules into the kernel's packet filter: at boot, and on demand with a way back.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/conf"
+	"mef/internal/console"
+	"mef/internal/loader/command"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// execute runs one command line and returns its exit status: 0 done, 1 not done or not as it should be, 2 wrong usage.
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	return console.Finish(errOut, "mef", root.ExecuteContext(ctx))
+}
+
+func newRoot() *cobra.Command {
+	o := new(command.Options)
+	root := &cobra.Command{
+		Use:           "mef",
+		Short:         "Load a firewall policy, with a way back",
+		Long:          "mef turns /etc/mef/mef.rules into kernel rules: whole or not at all, at boot and on demand. mef.rules(5) has the language.",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          console.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return console.Usage("%v; see mef --help", err) })
+	flags := root.PersistentFlags()
+	flags.StringVar(&o.Config, "config", conf.DefaultPath, "configuration `file`")
+	flags.BoolVar(&o.JSON, "json", false, "print JSON for programs")
+	root.AddCommand(command.All(o)...)
+	return root
+}

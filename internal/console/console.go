@@ -1,0 +1,115 @@
+// Package console has what the commands of several programs share: exit statuses, tables, and questions to whoever sits there.
+package console
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// An Exit is an error that chooses the exit status; without Err everything has been said already.
+type Exit struct {
+	Code int
+	Err  error
+}
+
+// Error returns the status and the error.
+func (e *Exit) Error() string { return fmt.Sprintf("exit status %d: %v", e.Code, e.Err) }
+
+// Unwrap returns the error.
+func (e *Exit) Unwrap() error { return e.Err }
+
+// Usage is for what the command line itself has wrong: exit status 2.
+func Usage(format string, args ...any) error { return &Exit{2, fmt.Errorf(format, args...)} }
+
+// Finish says what went wrong, if anything did and it was not said yet, and returns the exit status: 1 unless the error chooses
+// another.
+func Finish(w io.Writer, program string, err error) int {
+	var exit *Exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		if exit.Err != nil {
+			Complain(w, program, exit.Err)
+		}
+		return exit.Code
+	}
+	Complain(w, program, err)
+	return 1
+}
+
+// Complain prints an error, every line of it as the program's.
+func Complain(w io.Writer, program string, err error) {
+	fmt.Fprintf(w, "%s: %s\n", program, strings.ReplaceAll(err.Error(), "\n", "\n"+program+": "))
+}
+
+// Print writes v as JSON, or calls people.
+func Print(cmd *cobra.Command, asJSON bool, v any, people func(io.Writer)) error {
+	if asJSON {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+	}
+	people(cmd.OutOrStdout())
+	return nil
+}
+
+// Table prints rows in aligned columns.
+func Table(w io.Writer, rows [][]string) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
+	}
+	tw.Flush()
+}
+
+// Terminal reports whether somebody sits at in, to be asked. /dev/null is a character device too, and nobody sits there.
+func Terminal(in io.Reader) bool {
+	file, ok := in.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
+}
+
+// Yes reads an answer. Only "y" and "yes" mean yes.
+func Yes(in io.Reader) bool {
+	answer, _ := bufio.NewReader(io.LimitReader(in, 100)).ReadString('\n')
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
+}
+
+// NoArgs is for commands that take no argument. Of a command that stands for others, a word behind it was meant to be one of them.
+func NoArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasAvailableSubCommands():
+		return Usage("%s takes no argument, and %q is one", cmd.CommandPath(), args[0])
+	}
+	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return Usage("%s; did you mean %q?", text, near[0])
+	}
+	return Usage("%s; see %s --help", text, cmd.CommandPath())
+}
+
+// OneFile is for commands that read a file, or do without.
+func OneFile(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return Usage("%s takes one file; %q is one too many", cmd.CommandPath(), args[1])
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/rules"
+	"mef/internal/rules/nft"
+	"mef/internal/run"
+)
+
+// A backend puts policies into the kernel.
+type backend interface {
+	// String returns the name, as in firewall_backend.
+	String() string
+
+	// load makes the policy hold in place of what the backend held before, or changes nothing and returns an error.
+	load(ctx context.Context, p *rules.Policy) error
+
+	// clear removes all that is ours.
+	clear(ctx context.Context) error
+
+	// held returns how the kernel shows what is ours, without what changes by itself; empty if nothing is there.
+	held(ctx context.Context) (string, error)
+
+	// script returns what load would give to a program.
+	script(p *rules.Policy) (string, error)
+}
+
+// maxOutput bounds what programs may say: the kernel's view of sets with a million elements.
+const maxOutput = 256 << 20
+
+// choose returns the backend that is wanted, or the best that can be had, and why it is that one.
+func choose(ctx context.Context, want conf.Backend) (b backend, reason string, err error) {
+	nftables, err := nftReady(ctx)
+	switch {
+	case want == conf.IPTables:
+		return iptables{}, "firewall_backend asks for it", iptablesReady(ctx)
+	case err == nil && want == conf.NFTables:
+		return nftables, "firewall_backend asks for it", nil
+	case err == nil:
+		return nftables, "nft is there and the kernel has nf_tables", nil
+	case want == conf.NFTables:
+		return nil, "", err
+	}
+	if err2 := iptablesReady(ctx); err2 != nil {
+		return nil, "", fmt.Errorf("no way into the kernel's packet filter: %w; %w", err, err2)
+	}
+	return iptables{}, "nftables cannot be had: " + err.Error(), nil
+}
+
+// others returns the backends that are not b and can be had.
+func others(ctx context.Context, b backend) []backend {
+	var all []backend
+	if n, err := nftReady(ctx); err == nil && b.String() != n.String() {
+		all = append(all, n)
+	}
+	if iptablesReady(ctx) == nil && b.String() != (iptables{}).String() {
+		all = append(all, iptables{})
+	}
+	return all
+}
+
+// nftables is the backend that runs nft(8).
+type nftables struct{}
+
+// nftReady returns the backend if there is nft and the kernel answers it.
+func nftReady(ctx context.Context) (nftables, error) {
+	_, err := run.Output(ctx, maxOutput, "nft", "list", "tables")
+	if errors.Is(err, run.ErrNotFound) {
+		return nftables{}, fmt.Errorf("%w: install the package nftables", err)
+	}
+	if err != nil {
+		return nftables{}, fmt.Errorf("the kernel does not answer nft: %w", err)
+	}
+	return nftables{}, nil
+}
+
+func (nftables) String() string { return conf.NFTables.String() }
+
+func (nftables) script(p *rules.Policy) (string, error) { return nft.Script(p) }
+
+func (n nftables) load(ctx context.Context, p *rules.Policy) error {
+	script, err := n.script(p)
+	if err != nil {
+		return err
+	}
+	return feedNFT(ctx, script)
+}
+
+func feedNFT(ctx context.Context, script string) error {
+	if _, err := run.Feed(ctx, []byte(script), maxOutput, "nft", "-f", "-"); err != nil {
+		return fmt.Errorf("the kernel has not taken the rules: %w", err)
+	}
+	return nil
+}
+
+func (nftables) clear(ctx context.Context) error { return feedNFT(ctx, nft.Clear) }
+
+func (nftables) held(ctx context.Context) (string, error) {
+	tables, err := run.Output(ctx, maxOutput, "nft", "list", "tables")
+	if err != nil || !strings.Contains("\n"+string(tables), "\ntable "+nft.Table+"\n") {
+		return "", err
+	}
+	out, err := run.Output(ctx, maxOutput, "nft", append([]string{"-s", "list", "table"}, strings.Fields(nft.Table)...)...)
+	return string(out), err
+}

@@ -1,0 +1,95 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"mef/internal/host"
+	"mef/internal/rules"
+)
+
+// What a boot loads, from best to worst. Between the two are the confirmed rules.
+const (
+	fromFile   = "file"
+	Confirmed  = confirmed
+	fromRescue = "rescue"
+)
+
+// Load is the boot: it asks nothing and waits for nobody. It loads the policy of the file; or the last good rules if the file has
+// mistakes, does not meet its own expectations, or was tried and not confirmed; or rules that let SSH in if there are no
+// others. What it returns says which, and notice why it is not the file's.
+func (l *Loader) Load(ctx context.Context) (from, notice string, notices []string, err error) {
+	if err := l.settle(ctx); err != nil {
+		notices = append(notices, "an earlier trial: "+err.Error())
+	}
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return "", "", notices, err
+	}
+	why := l.loadFile(ctx, b, &notices)
+	if why == nil {
+		return fromFile, "", notices, nil
+	}
+	notice = why.Error()
+	if l.state.has(confirmed) {
+		err := l.back(ctx, confirmed, notice)
+		if err == nil {
+			return confirmed, notice, notices, nil
+		}
+		notice += "\nthe last good rules cannot be loaded: " + err.Error()
+	}
+	src, err := rules.Parse("rescue", []byte(Rescue(host.SSHPorts())))
+	if err == nil {
+		err = l.put(ctx, b, src, rules.Facts{}, loaded{From: fromRescue, Notice: notice, Record: Record{Made: time.Now()}})
+	}
+	if err != nil {
+		return "", notice, notices, fmt.Errorf("not even the rescue rules can be loaded: %w", errors.Join(err, why))
+	}
+	return fromRescue, notice, notices, nil
+}
+
+// loadFile loads the policy of the file and takes it for the last good one. The error says why it does not.
+func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) error {
+	src, err := rules.Read(l.RulesFile())
+	if err != nil {
+		return err
+	}
+	if when, refused := l.state.refused(src.Digest); refused {
+		return fmt.Errorf("%s was tried on %s and nobody confirmed it; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
+	}
+	facts, more := l.facts(ctx, src, lookUpAtBoot)
+	*notices = append(*notices, more...)
+	policy := src.Policy(facts)
+	if unmet := rules.NewModel(policy).Unmet(policy.Expects); len(unmet) > 0 {
+		return fmt.Errorf("%s: %s", unmet[0].Expect.At, unmet[0])
+	}
+	record := Record{Digest: src.Digest, Source: src.Path, Made: time.Now(), Backend: b.String()}
+	if err := l.put(ctx, b, src, facts, loaded{Record: record, From: fromFile}); err != nil {
+		return err
+	}
+	if _, err := l.state.accept(src.Freeze(facts), record); err != nil {
+		*notices = append(*notices, "these rules are in force, and cannot be kept as the last good ones: "+err.Error())
+	}
+	return nil
+}
+
+// Rescue returns the policy that is loaded where there is no other: what a host needs to be mended from afar.
+func Rescue(sshPorts []uint16) string {
+	ports := []string{"22"}
+	for _, p := range sshPorts {
+		if p != 22 {
+			ports = append(ports, fmt.Sprint(p))
+		}
+	}
+	return `policy dir=in action=drop
+rule dir=in action=accept proto=all iif=lo
+rule dir=in action=accept proto=all ct=established,related
+rule dir=in action=accept proto=icmp
+rule dir=in action=accept proto=icmp6
+rule dir=in action=accept proto=udp family=ip sport=67 dport=68
+rule dir=in action=accept proto=udp family=ip6 sport=547 dport=546
+rule dir=in action=accept proto=tcp dport=` + strings.Join(ports, ",") + "\n"
+}

@@ -1,0 +1,174 @@
+package loader
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/host"
+	"mef/internal/prefixset"
+	"mef/internal/rules"
+)
+
+// A place is what this host is like, as far as a policy can harm it.
+type place struct {
+	links    []host.Link
+	sshPorts []uint16
+	peers    []host.Connection // of the SSH server
+	dhcp     bool              // a DHCP client keeps leases here
+}
+
+func lookAround() (*place, error) {
+	links, err := host.Links()
+	if err != nil {
+		return nil, err
+	}
+	p := &place{links: links, sshPorts: host.SSHPorts(), dhcp: host.UsesDHCP()}
+	if p.peers, err = host.Connections(p.sshPorts); err != nil {
+		return nil, fmt.Errorf("who is logged in over SSH: %w", err)
+	}
+	if own, ok := ownConnection(os.Getenv("SSH_CONNECTION")); ok && !slices.Contains(p.peers, own) {
+		p.peers = append(p.peers, own)
+	}
+	p.peers = slices.DeleteFunc(p.peers, func(c host.Connection) bool { return c.Remote.Addr().IsLoopback() })
+	return p, nil
+}
+
+// ownConnection reads what sshd tells those who are logged in: the client's address and port, and the server's.
+func ownConnection(text string) (c host.Connection, ok bool) {
+	f := strings.Fields(text)
+	if len(f) != 4 {
+		return c, false
+	}
+	remote, err1 := netip.ParseAddr(f[0])
+	local, err2 := netip.ParseAddr(f[2])
+	remotePort, err3 := strconv.ParseUint(f[1], 10, 16)
+	localPort, err4 := strconv.ParseUint(f[3], 10, 16)
+	if err1 != nil || err2 != nil || err3 != nil || err4 != nil {
+		return c, false
+	}
+	return host.Connection{
+		Local:  netip.AddrPortFrom(local.WithZone("").Unmap(), uint16(localPort)),
+		Remote: netip.AddrPortFrom(remote.WithZone("").Unmap(), uint16(remotePort)),
+	}, true
+}
+
+// linkOf returns the interface over which a peer is reached: the one that has the address it speaks to.
+func (p *place) linkOf(local netip.Addr) string {
+	for _, l := range p.links {
+		if slices.ContainsFunc(l.Nets, func(n netip.Prefix) bool { return n.Addr() == local }) {
+			return l.Name
+		}
+	}
+	for _, l := range p.links {
+		if l.Default {
+			return l.Name
+		}
+	}
+	return "eth0"
+}
+
+// lockout says how a policy would cut off those who are logged in over SSH: their sessions, or their next login.
+func (p *place) lockout(policy *rules.Policy) (lines []string) {
+	for _, c := range p.peers {
+		link := p.linkOf(c.Local.Addr())
+		in := rules.Packet{Dir: rules.In, In: link, Proto: rules.TCP.Number(), Src: c.Remote.Addr(), Dst: c.Local.Addr(),
+			Sport: c.Remote.Port(), Dport: c.Local.Port(), State: rules.Established}
+		out := rules.Packet{Dir: rules.Out, Out: link, Proto: in.Proto, Src: in.Dst, Dst: in.Src, Sport: in.Dport, Dport: in.Sport, State: rules.Established}
+		next := in
+		next.State = rules.New
+		for _, packet := range []rules.Packet{in, out, next} {
+			if v := policy.Decide(packet); v.Action != rules.Accept {
+				what := "the SSH session from"
+				if packet.State == rules.New {
+					what = "a new SSH login from"
+				}
+				lines = append(lines, fmt.Sprintf("%s %s to port %d would be cut off: %s", what, c.Remote.Addr(), c.Local.Port(), v))
+				break
+			}
+		}
+	}
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}
+
+// missing names interfaces that rules name and this host has not. At boot that is no mistake, for they may come later; whoever
+// writes rules has most likely mistyped them.
+func (p *place) missing(policy *rules.Policy) (lines []string) {
+	var there []string
+	for _, l := range p.links {
+		there = append(there, l.Name)
+	}
+	for i := range policy.Rules {
+		r := &policy.Rules[i]
+		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
+			if slices.Contains(there, name) {
+				continue
+			}
+			e := conf.Error{Pos: r.At, Msg: fmt.Sprintf("there is no interface %q", name), Hint: conf.DidYouMean(name, there)}
+			if e.Hint == "" {
+				e.Hint = "there are " + some(there)
+			}
+			lines = append(lines, e.Error())
+		}
+	}
+	return lines
+}
+
+// questions are what to ask of a policy on this host, beside what is asked everywhere.
+func (p *place) questions() (all []rules.Question) {
+	if p.dhcp {
+		all = append(all, rules.DHCP()...)
+	}
+	for _, port := range p.sshPorts {
+		all = append(all, rules.Question{
+			Rule:    rules.Rule{Dir: rules.In, Family: rules.Any, Proto: rules.TCP, States: rules.New, Dport: onePort(port)},
+			Lost:    fmt.Sprintf("nobody can log in over SSH, which listens on port %d", port),
+			Remedy:  fmt.Sprintf("rule dir=in action=accept proto=tcp dport=%d", port),
+			AnyPart: true,
+		})
+	}
+	for _, l := range p.links {
+		if l.Bridge {
+			all = append(all, containers(l)...)
+		}
+	}
+	return all
+}
+
+func onePort(n uint16) rules.Ports {
+	return rules.Ports{Given: true, In: []rules.PortRange{{First: n, Last: n}}}
+}
+
+// containers asks whether what lives behind a bridge can reach others and be answered.
+func containers(l host.Link) []rules.Question {
+	var nets []netip.Prefix
+	for _, n := range l.Nets {
+		if !n.Addr().IsLinkLocalUnicast() {
+			nets = append(nets, n.Masked())
+		}
+	}
+	if len(nets) == 0 {
+		return nil
+	}
+	inside := rules.Addrs{Given: true, In: prefixset.New(nets...)}
+	bridge := rules.Interfaces{Names: []string{l.Name}}
+	return []rules.Question{
+		{
+			Rule:    rules.Rule{Dir: rules.Forward, Family: rules.Any, Proto: rules.TCP, States: rules.New, In: bridge, Src: inside},
+			Lost:    fmt.Sprintf("containers or machines behind %s cannot reach anybody", l.Name),
+			Remedy:  fmt.Sprintf("rule dir=fwd action=accept proto=all iif=%s", l.Name),
+			AnyPart: true,
+		},
+		{
+			Rule:    rules.Rule{Dir: rules.Forward, Family: rules.Any, Proto: rules.TCP, States: rules.Established, Out: bridge, Dst: inside},
+			Lost:    fmt.Sprintf("containers or machines behind %s are not answered", l.Name),
+			Remedy:  "rule dir=fwd action=accept proto=all ct=established,related",
+			AnyPart: true,
+		},
+	}
+}

@@ -1,0 +1,187 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/rules"
+)
+
+// A Loader loads policies on this host.
+type Loader struct {
+	settings    *conf.Config
+	state       *state
+	nameServers []string // none: those of this host
+}
+
+// New returns a Loader by the settings of mef.conf.
+func New(settings *conf.Config) (*Loader, error) {
+	s, err := openState(StateDir(settings))
+	if err != nil {
+		return nil, fmt.Errorf("state of the firewall: %w", err)
+	}
+	return &Loader{settings: settings, state: s}, nil
+}
+
+// StateDir returns where rules are kept: beside the daemon's state, whose folder belongs to another user.
+func StateDir(settings *conf.Config) string { return settings.Paths.StateDir + "-firewall" }
+
+// RulesFile returns the path of the policy.
+func (l *Loader) RulesFile() string { return l.settings.Firewall.RulesFile }
+
+// A Candidate is a policy that was read and checked, with what is to be said of it.
+type Candidate struct {
+	Source   *rules.Source
+	Policy   *rules.Policy
+	Facts    rules.Facts
+	Unmet    []rules.Failure // expectations that it does not meet
+	Warnings []rules.Warning
+	Notices  []string // what could not be had of this host, and what is taken instead
+	Lockout  []string // how it would cut off those who are logged in over SSH
+	Missing  []string // interfaces that it names and this host has not, with the place
+}
+
+// Fatal returns what keeps the policy from being loaded without force, one problem a line; nil if nothing does.
+func (c *Candidate) Fatal() error {
+	var lines []string
+	for _, f := range c.Unmet {
+		lines = append(lines, fmt.Sprintf("%s: %s", f.Expect.At, f))
+	}
+	lines = append(lines, c.Missing...)
+	lines = append(lines, c.Lockout...)
+	if len(lines) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// Read reads and checks the policy at path, with this host in view. The error tells the mistakes of the files.
+func (l *Loader) Read(ctx context.Context, path string) (*Candidate, error) {
+	src, err := rules.Read(path)
+	if err != nil {
+		return nil, readError(err)
+	}
+	return l.Consider(ctx, src)
+}
+
+// readError says what to do about a file that is not there.
+func readError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; mef.rules(5) tells how a policy is written, and mef import begins one with the rules that are in force", err)
+	}
+	return err
+}
+
+// Consider checks a policy that was read.
+func (l *Loader) Consider(ctx context.Context, src *rules.Source) (*Candidate, error) {
+	c := &Candidate{Source: src}
+	c.Facts, c.Notices = l.facts(ctx, src, lookUp)
+	c.Policy = src.Policy(c.Facts)
+	m := rules.NewModel(c.Policy)
+	c.Unmet = m.Unmet(c.Policy.Expects)
+	here, err := lookAround()
+	if err != nil {
+		return nil, err
+	}
+	c.Warnings = m.Warnings(here.questions()...)
+	c.Missing = here.missing(c.Policy)
+	c.Lockout = here.lockout(c.Policy)
+	return c, nil
+}
+
+// Facts returns what the policy needs to know of this host, with what could not be had.
+func (l *Loader) Facts(ctx context.Context, src *rules.Source) (rules.Facts, []string) {
+	return l.facts(ctx, src, lookUp)
+}
+
+// ErrForm says that there is no such form to show a policy in.
+var ErrForm = errors.New("unknown form")
+
+// Show returns a policy in one of its forms: nft, iptables or model.
+func Show(c *Candidate, as string) (string, error) {
+	switch as {
+	case "nft":
+		return nftables{}.script(c.Policy)
+	case "iptables":
+		return iptables{}.script(c.Policy)
+	case "model":
+		return string(c.Source.Freeze(c.Facts)), nil
+	}
+	return "", ErrForm
+}
+
+// put loads a policy by a backend and notes that it is in force. What another backend held goes afterwards, so that there is no
+// moment without rules.
+func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts rules.Facts, in loaded) error {
+	if err := b.load(ctx, src.Policy(facts)); err != nil {
+		return err
+	}
+	for _, o := range others(ctx, b) {
+		if held, err := o.held(ctx); err == nil && held != "" {
+			if err := o.clear(ctx); err != nil {
+				return fmt.Errorf("remove the rules that %s still holds: %w", o, err)
+			}
+		}
+	}
+	held, err := b.held(ctx)
+	if err != nil {
+		return fmt.Errorf("read the rules back: %w", err)
+	}
+	in.Loaded, in.Backend, in.Held = time.Now(), b.String(), held
+	return errors.Join(writeFile(l.state.path(loadedRules), src.Freeze(facts)), writeJSON(l.state.path(loadedFile), in))
+}
+
+// back puts rules that are kept under a name into force again, by the backend that is to be had now.
+func (l *Loader) back(ctx context.Context, name, notice string) error {
+	text, record, err := l.state.get(name)
+	if err != nil {
+		return err
+	}
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return err
+	}
+	src, err := rules.Thaw(l.state.path(name, rulesFile), text)
+	if err != nil {
+		return err
+	}
+	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: name, Notice: notice})
+}
+
+// Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any.
+func (l *Loader) Clear(ctx context.Context) (removed bool, err error) {
+	if err := l.settle(ctx); err != nil {
+		return false, err
+	}
+	b, _, err := choose(ctx, conf.Automatic)
+	if err != nil {
+		return false, err
+	}
+	for _, b := range append(others(ctx, b), b) {
+		held, err := b.held(ctx)
+		if err != nil {
+			return removed, err
+		}
+		if held == "" {
+			continue
+		}
+		if err := b.clear(ctx); err != nil {
+			return removed, err
+		}
+		removed = true
+	}
+	return removed, errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules)))
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

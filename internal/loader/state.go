@@ -1,0 +1,273 @@
+package loader
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// A state is the folder in which rules are kept. Only root may write in it.
+type state struct{ dir string }
+
+// The rules that are kept, each a folder.
+const (
+	confirmed = "confirmed"
+	previous  = "previous"
+	trial     = "trial"
+	accepted  = "accepted" // a trial that was confirmed, on its way to confirmed
+	expired   = "expired"  // a trial that was not, on its way out
+)
+
+// The files in them.
+const (
+	rulesFile  = "policy.rules"
+	recordFile = "record.json"
+	resultFile = "result.json" // of a trial: what became of loading it
+	guardLock  = "guard.lock"  // of a trial: held by the guard
+	ownerLock  = "owner.lock"  // of a trial: held by whoever begins it, until the guard holds its own
+)
+
+// A Record says what rules are.
+type Record struct {
+	Digest  string    `json:"digest"` // of the files they were made of; empty for the rescue policy
+	Source  string    `json:"source"` // the file that they come from
+	Made    time.Time `json:"made"`
+	Backend string    `json:"backend"`
+}
+
+// open makes the folder if it is not there, and refuses one in which others may write: who may, decides what is loaded.
+func openState(dir string) (*state, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("%s: not a folder of ours alone, and whoever can write in it decides what is loaded: chown root and chmod 700 it, or remove it", dir)
+	}
+	return &state{dir}, nil
+}
+
+func (s *state) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
+
+// has reports whether rules are kept under a name.
+func (s *state) has(name string) bool {
+	_, err := os.Stat(s.path(name, rulesFile))
+	return err == nil
+}
+
+// put keeps rules in a folder that exists.
+func (s *state) put(name string, text []byte, r Record) error {
+	if err := writeFile(s.path(name, rulesFile), text); err != nil {
+		return err
+	}
+	return writeJSON(s.path(name, recordFile), r)
+}
+
+// get returns rules.
+func (s *state) get(name string) (text []byte, r Record, err error) {
+	if text, err = os.ReadFile(s.path(name, rulesFile)); err != nil {
+		return nil, r, err
+	}
+	return text, r, readJSON(s.path(name, recordFile), &r)
+}
+
+// confirm makes the accepted rules the confirmed ones. What it finds half done it completes.
+func (s *state) confirm() error {
+	if !s.has(accepted) {
+		return nil
+	}
+	if s.has(confirmed) {
+		if err := os.RemoveAll(s.path(previous)); err != nil {
+			return err
+		}
+		if err := os.Rename(s.path(confirmed), s.path(previous)); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(s.path(accepted), s.path(confirmed)); err != nil {
+		return err
+	}
+	return syncDir(s.dir)
+}
+
+// accept keeps rules as confirmed ones that were in no trial. It reports whether they are others than before.
+func (s *state) accept(text []byte, r Record) (changed bool, err error) {
+	if old, _, err := s.get(confirmed); err == nil && string(old) == string(text) {
+		return false, writeJSON(s.path(confirmed, recordFile), r)
+	}
+	if err := os.RemoveAll(s.path(accepted)); err != nil {
+		return false, err
+	}
+	if err := os.Mkdir(s.path(accepted), 0o700); err != nil {
+		return false, err
+	}
+	// The record first: with the rules it is complete.
+	if err := writeJSON(s.path(accepted, recordFile), r); err != nil {
+		return false, err
+	}
+	if err := writeFile(s.path(accepted, rulesFile), text); err != nil {
+		return false, err
+	}
+	return true, s.confirm()
+}
+
+// decide ends a trial one way or the other. It reports false if somebody else has ended it.
+func (s *state) decide(to string) (bool, error) {
+	if err := os.RemoveAll(s.path(to)); err != nil {
+		return false, err
+	}
+	err := os.Rename(s.path(trial), s.path(to))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, syncDir(s.dir)
+}
+
+// lock takes a lock in the folder of the trial. It returns nil without an error if somebody else holds it.
+func (s *state) lock(name string) (*os.File, error) {
+	f, err := os.OpenFile(s.path(trial, name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return f, nil
+}
+
+// guarded reports whether somebody looks after the trial: the guard, or whoever is just beginning it.
+func (s *state) guarded() (bool, error) {
+	for _, name := range []string{ownerLock, guardLock} {
+		f, err := s.lock(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil // it has just ended
+		}
+		if err != nil {
+			return false, err
+		}
+		if f == nil {
+			return true, nil
+		}
+		f.Close()
+	}
+	return false, nil
+}
+
+// A trialRecord says what a trial is.
+type trialRecord struct {
+	Record
+	Until time.Time `json:"until"`
+}
+
+// A loaded says what was put into the kernel last.
+type loaded struct {
+	Record
+	Loaded time.Time `json:"loaded"`
+	From   string    `json:"from"`   // file, confirmed, trial, rescue, previous
+	Held   string    `json:"held"`   // how the kernel showed it just afterwards
+	Notice string    `json:"notice"` // why it is not what the file says; empty if it is
+}
+
+const (
+	loadedFile  = "loaded.json"
+	loadedRules = "loaded.rules"
+	refusedFile = "refused.json" // a policy that nobody confirmed
+	namesFile   = "names.json"
+	linksFile   = "links.json"
+	noteFile    = "note.json" // how the last trial ended
+)
+
+// A refusal names a policy that was tried and not confirmed.
+type refusal struct {
+	Digest string    `json:"digest"`
+	When   time.Time `json:"when"`
+}
+
+// A note says how a trial ended.
+type note struct {
+	When    time.Time `json:"when"`
+	Outcome string    `json:"outcome"`
+}
+
+// refused reports whether a policy was tried and not confirmed.
+func (s *state) refused(digest string) (time.Time, bool) {
+	var r refusal
+	if readJSON(s.path(refusedFile), &r) != nil || r.Digest != digest || digest == "" {
+		return time.Time{}, false
+	}
+	return r.When, true
+}
+
+// The last good answers of a host name.
+type answer struct {
+	Addrs []netip.Addr `json:"addrs"`
+	At    time.Time    `json:"at"`
+}
+
+// writeFile writes a file so that it is the old one or the new one, whatever happens.
+func writeFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // of no effect once it is renamed
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func writeJSON(path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(text, '\n'))
+}
+
+func readJSON(path string, v any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// syncDir makes what was renamed in a folder outlive a power cut.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

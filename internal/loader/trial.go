@@ -1,0 +1,452 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/rules"
+	"mef/internal/run"
+)
+
+// ErrTrial says that rules are being tried already.
+var ErrTrial = errors.New("rules are being tried")
+
+// ErrNothing says that there is nothing to confirm or to go back to.
+var ErrNothing = errors.New("nothing to do")
+
+const (
+	// startTimeout is how long the guard may take to load rules.
+	startTimeout = 30 * time.Second
+	// lockTimeout is how long others may change the kernel's rules before we give up.
+	lockTimeout = time.Minute
+	pollEvery   = 50 * time.Millisecond
+
+	// MaxTimeout bounds a trial: what is in force for longer than a night was meant.
+	MaxTimeout = 12 * time.Hour
+)
+
+// locked runs fn while nobody else of us changes rules.
+func (l *Loader) locked(ctx context.Context, fn func() error) error {
+	f, err := os.OpenFile(l.state.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return fn()
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		if !pause(ctx, pollEvery) {
+			return fmt.Errorf("another mef is changing the rules, and has not finished: %w", ctx.Err())
+		}
+	}
+}
+
+// pause waits, and reports false if ctx is done first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// settle completes what others left half done: a trial that was confirmed or is over, or that nobody guards any more.
+func (l *Loader) settle(ctx context.Context) error {
+	return l.locked(ctx, func() error { return l.settleLocked(ctx) })
+}
+
+func (l *Loader) settleLocked(ctx context.Context) error {
+	if err := l.state.confirm(); err != nil {
+		return err
+	}
+	if l.state.has(expired) {
+		return l.revert(ctx, "the trial was not confirmed")
+	}
+	if !l.state.has(trial) {
+		return os.RemoveAll(l.state.path(trial)) // half of one, whose maker was killed
+	}
+	guarded, err := l.state.guarded()
+	if err != nil || guarded {
+		return err
+	}
+	if ok, err := l.state.decide(expired); err != nil || !ok {
+		return err
+	}
+	return l.revert(ctx, "the trial was not confirmed before its guard ended, by a reboot most likely")
+}
+
+// revert puts into force what was before an expired trial, and remembers that nobody confirmed it.
+func (l *Loader) revert(ctx context.Context, outcome string) error {
+	_, record, err := l.state.get(expired)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if record.Digest != "" {
+		if err := writeJSON(l.state.path(refusedFile), refusal{record.Digest, time.Now()}); err != nil {
+			return err
+		}
+	}
+	if err := l.restore(ctx, outcome); err != nil {
+		return fmt.Errorf("go back to the rules before: %w", err)
+	}
+	return errors.Join(writeJSON(l.state.path(noteFile), note{time.Now(), outcome}), os.RemoveAll(l.state.path(expired)))
+}
+
+// restore puts the confirmed rules into force; or, where none ever were, what was in force before the trial.
+func (l *Loader) restore(ctx context.Context, notice string) error {
+	if l.state.has(confirmed) {
+		return l.back(ctx, confirmed, notice)
+	}
+	if l.state.has(expired + "/before") {
+		return l.back(ctx, expired+"/before", notice)
+	}
+	b, _, err := choose(ctx, conf.Automatic)
+	if err != nil {
+		return err
+	}
+	for _, b := range append(others(ctx, b), b) {
+		if err := b.clear(ctx); err != nil {
+			return err
+		}
+	}
+	return errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules)))
+}
+
+// A result is what the guard tells of loading.
+type result struct {
+	Until time.Time `json:"until"`
+	Err   string    `json:"error"`
+}
+
+// A Trial is a policy that is in force for a while.
+type Trial struct {
+	Until time.Time // when it is taken back; zero if it was decided already
+
+	loader *Loader
+	record Record
+}
+
+// Try begins a trial: the policy is in force when Try returns, until the time given, unless it is confirmed. Guard is the command
+// line by which this program runs Guard.
+func (l *Loader) Try(ctx context.Context, c *Candidate, timeout time.Duration, guard ...string) (*Trial, error) {
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.script(c.Policy); err != nil {
+		return nil, err
+	}
+	t := &Trial{loader: l, record: Record{Digest: c.Source.Digest, Source: c.Source.Path, Made: time.Now().Round(0), Backend: b.String()}}
+	var owner *os.File
+	err = l.locked(ctx, func() (err error) {
+		if err := l.settleLocked(ctx); err != nil {
+			return err
+		}
+		owner, err = l.begin(c.Source.Freeze(c.Facts), t.record, timeout)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer owner.Close()
+	if err := run.Detach(ctx, "mef-trial", guard...); err != nil {
+		return nil, errors.Join(err, l.giveUp())
+	}
+	r, err := l.await(ctx)
+	if err == nil && r.Err != "" {
+		err = errors.New(r.Err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.giveUp())
+	}
+	t.Until = r.Until
+	return t, nil
+}
+
+// begin makes the folder of a trial and returns the lock by which it has an owner.
+func (l *Loader) begin(text []byte, record Record, timeout time.Duration) (*os.File, error) {
+	if err := os.Mkdir(l.state.path(trial), 0o700); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%w already, by another mef apply: mef confirm keeps them, mef rollback takes them back", ErrTrial)
+	} else if err != nil {
+		return nil, err
+	}
+	owner, err := l.state.lock(ownerLock)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.keepBefore(); err != nil {
+		owner.Close()
+		return nil, err
+	}
+	err = writeJSON(l.state.path(trial, recordFile), trialRecord{record, time.Now().Add(timeout)})
+	if err == nil {
+		err = writeJSON(l.state.path(trial, "timeout.json"), timeout)
+	}
+	if err == nil {
+		err = writeFile(l.state.path(trial, rulesFile), text)
+	}
+	if err != nil {
+		owner.Close()
+		return nil, errors.Join(err, os.RemoveAll(l.state.path(trial)))
+	}
+	return owner, nil
+}
+
+// keepBefore keeps what is in force with the trial, if it is nothing that was ever confirmed.
+func (l *Loader) keepBefore() error {
+	text, err := os.ReadFile(l.state.path(loadedRules))
+	if l.state.has(confirmed) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var in loaded
+	if err := readJSON(l.state.path(loadedFile), &in); err != nil {
+		return err
+	}
+	if err := os.Mkdir(l.state.path(trial, "before"), 0o700); err != nil {
+		return err
+	}
+	return l.state.put(trial+"/before", text, in.Record)
+}
+
+// giveUp ends a trial that did not begin well. Nobody is to blame for its rules.
+func (l *Loader) giveUp() error {
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
+	defer cancel()
+	return l.locked(ctx, func() error {
+		ok, err := l.state.decide(expired)
+		if err != nil || !ok {
+			return err
+		}
+		if err := l.restore(ctx, "rules could not be loaded"); err != nil {
+			return err
+		}
+		return os.RemoveAll(l.state.path(expired))
+	})
+}
+
+// await waits for the guard's word. What it returns is empty if the trial was decided before we heard it.
+func (l *Loader) await(ctx context.Context) (r result, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		err := readJSON(l.state.path(trial, resultFile), &r)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return r, err
+		}
+		if !l.state.has(trial) {
+			return r, nil
+		}
+		if !pause(ctx, pollEvery) {
+			return r, fmt.Errorf("the process that would guard the way back has not begun: %w", ctx.Err())
+		}
+	}
+}
+
+// Guard loads the rules of a trial, waits until it is confirmed or its time is over, and takes them back then. It runs in a process
+// of its own.
+func (l *Loader) Guard(ctx context.Context) error {
+	lock, err := l.state.lock(guardLock)
+	if err != nil {
+		return err
+	}
+	if lock == nil {
+		return fmt.Errorf("%w and guarded by another process", ErrTrial)
+	}
+	defer lock.Close()
+	var timeout time.Duration
+	if err := readJSON(l.state.path(trial, "timeout.json"), &timeout); err != nil {
+		return err
+	}
+	err = l.locked(ctx, func() error { return l.loadTrial(ctx) })
+	until := time.Now().Add(timeout)
+	r := result{Until: until}
+	if err != nil {
+		r.Err = err.Error()
+	}
+	if err := errors.Join(err, writeJSON(l.state.path(trial, resultFile), r)); err != nil {
+		return err // whoever began the trial ends it, or whoever comes next
+	}
+	outcome := fmt.Sprintf("nobody confirmed within %v", timeout)
+	for l.guards(lock) && time.Now().Before(until) {
+		if !pause(ctx, pollEvery) {
+			outcome = "the process that guarded the way back was told to end"
+			break
+		}
+	}
+	ctx = context.WithoutCancel(ctx)
+	return l.locked(ctx, func() error {
+		if !l.guards(lock) {
+			return nil
+		}
+		if ok, err := l.state.decide(expired); err != nil || !ok {
+			return err
+		}
+		return l.revert(ctx, outcome)
+	})
+}
+
+// guards reports whether the trial is still the one whose lock this is, and not confirmed, taken back or another.
+func (l *Loader) guards(lock *os.File) bool {
+	ours, err := lock.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(l.state.path(trial, guardLock))
+	return err == nil && os.SameFile(ours, there)
+}
+
+func (l *Loader) loadTrial(ctx context.Context) error {
+	text, record, err := l.state.get(trial)
+	if err != nil {
+		return err
+	}
+	src, err := rules.Thaw(l.state.path(trial, rulesFile), text)
+	if err != nil {
+		return err
+	}
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return err
+	}
+	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: trial})
+}
+
+// Confirm keeps the rules that are being tried.
+func (l *Loader) Confirm(ctx context.Context) (Record, error) {
+	var record Record
+	err := l.locked(ctx, func() error {
+		if err := l.settleLocked(ctx); err != nil {
+			return err
+		}
+		var r result
+		if err := readJSON(l.state.path(trial, resultFile), &r); l.state.has(trial) && errors.Is(err, fs.ErrNotExist) {
+			return errors.New("the rules are still being loaded; try again in a moment")
+		}
+		_, record, _ = l.state.get(trial)
+		ok, err := l.state.decide(accepted)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return l.nothing("no rules are being tried")
+		}
+		if _, refused := l.state.refused(record.Digest); refused {
+			if err := remove(l.state.path(refusedFile)); err != nil {
+				return err
+			}
+		}
+		return errors.Join(l.state.confirm(), l.mark(confirmed, ""), remove(l.state.path(noteFile)))
+	})
+	return record, err
+}
+
+// nothing says that there is nothing to do, and how the last trial ended.
+func (l *Loader) nothing(what string) error {
+	var n note
+	if readJSON(l.state.path(noteFile), &n) == nil {
+		what += fmt.Sprintf("; the last ones were taken back on %s: %s", n.When.Local().Format(time.DateTime), n.Outcome)
+	}
+	return fmt.Errorf("%w: %s", ErrNothing, what)
+}
+
+// mark notes from where the rules in force come by now.
+func (l *Loader) mark(from, notice string) error {
+	var in loaded
+	if err := readJSON(l.state.path(loadedFile), &in); err != nil {
+		return err
+	}
+	in.From, in.Notice = from, notice
+	return writeJSON(l.state.path(loadedFile), in)
+}
+
+// Rollback takes back the rules that are being tried; or, where none are, puts into force what was confirmed before the rules that
+// are confirmed now.
+func (l *Loader) Rollback(ctx context.Context) (to Record, err error) {
+	err = l.locked(ctx, func() error {
+		if err := l.settleLocked(ctx); err != nil {
+			return err
+		}
+		ok, err := l.state.decide(expired)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := l.revert(ctx, "rolled back by hand"); err != nil {
+				return err
+			}
+		} else if err := l.swap(ctx); err != nil {
+			return err
+		}
+		_, to, _ = l.state.get(confirmed)
+		return nil
+	})
+	return to, err
+}
+
+// swap exchanges the confirmed rules and the previous ones.
+func (l *Loader) swap(ctx context.Context) error {
+	if !l.state.has(previous) {
+		return l.nothing("no rules are being tried, and none were confirmed before the ones in force")
+	}
+	if err := l.back(ctx, previous, "rolled back by hand"); err != nil {
+		return err
+	}
+	_, record, err := l.state.get(confirmed)
+	if err == nil && record.Digest != "" {
+		err = writeJSON(l.state.path(refusedFile), refusal{record.Digest, time.Now()})
+	}
+	if err != nil {
+		return err
+	}
+	for _, move := range [][2]string{{confirmed, "swapped"}, {previous, confirmed}, {"swapped", previous}} {
+		if err := os.Rename(l.state.path(move[0]), l.state.path(move[1])); err != nil {
+			return err
+		}
+	}
+	return syncDir(l.state.dir)
+}
+
+// An Outcome is how a trial ended.
+type Outcome int
+
+// The outcomes.
+const (
+	Kept Outcome = iota
+	TakenBack
+)
+
+// Outcome waits for the end of the trial and returns how it ended; when ctx is done it returns at once.
+func (t *Trial) Outcome(ctx context.Context) Outcome {
+	s := t.loader.state
+	for {
+		_, kept, err := s.get(confirmed)
+		switch {
+		case err == nil && kept.Digest == t.record.Digest && kept.Made.Equal(t.record.Made):
+			return Kept
+		case !s.has(trial) && !s.has(accepted) && !s.has(expired):
+			return TakenBack // and whoever did it has put things in order
+		}
+		if !pause(ctx, pollEvery) {
+			return TakenBack
+		}
+	}
+}
