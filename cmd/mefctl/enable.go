@@ -187,10 +187,7 @@ func (r *report) show(w io.Writer) {
 // offer asks whether to put the operator's address on the allow list, if there is one to ask about and somebody to ask.
 func (r *report) offer(in io.Reader, out io.Writer) bool {
 	file, ok := in.(*os.File)
-	if r.From == nil || r.Allowed || !ok {
-		return false
-	}
-	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if r.From == nil || r.Allowed || !ok || !host.Terminal(file) {
 		return false
 	}
 	return asked(in, out, fmt.Sprintf("Put %s on the allow list, so that it is never banned?", r.From))

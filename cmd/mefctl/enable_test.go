@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -180,8 +181,15 @@ func TestEnableWithoutDaemonOrSystemd(t *testing.T) {
 func TestOfferNeedsSomebodyToAsk(t *testing.T) {
 	from := netip.MustParseAddr("192.0.2.7")
 	var out strings.Builder
-	if (&report{From: &from}).offer(strings.NewReader("y\n"), &out) || out.Len() > 0 {
-		t.Errorf("a script was asked: %q", out.String())
+	nobody, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobody.Close()
+	for _, in := range []io.Reader{strings.NewReader("y\n"), nobody} {
+		if (&report{From: &from}).offer(in, &out) || out.Len() > 0 {
+			t.Errorf("a script was asked: %q", out.String())
+		}
 	}
 	for answer, want := range map[string]bool{"y\n": true, "Yes\n": true, "n\n": false, "\n": false, "": false, "yours\n": false} {
 		if got := asked(strings.NewReader(answer), &out, "May I?"); got != want {
