@@ -20,7 +20,7 @@ func newBans(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bans",
 		Short: "List, add and lift bans",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
 	}
 	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g), newBansClear(g))
@@ -32,7 +32,7 @@ func newBansList(g *global) *cobra.Command {
 		Use:   "list",
 		Short: "List the bans in force, with the packets each has dropped",
 		Long:  "list shows what the daemon wants banned beside what the kernel says it bans. PACKETS counts both directions.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
 	}
 }
@@ -63,7 +63,7 @@ func newBansAdd(g *global) *cobra.Command {
 		Use:     "add ADDR|CIDR",
 		Short:   "Ban an address or a network",
 		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587",
-		Args:    exactArgs(1, "an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
+		Args:    oneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := control.BanRequest{Note: note, Force: force}
 			prefix, err := parsePrefix(args[0])
@@ -121,7 +121,7 @@ func newBansDelete(g *global) *cobra.Command {
 		Short:   "Lift the bans of an address or a network",
 		Long: "delete lifts every ban of exactly this address or network, on whatever ports; for an address, also the ban of the\n" +
 			"IPv6 network that it was banned by. It returns once the kernel has been read back.",
-		Args: exactArgs(1, "an address or network, as mefctl bans list shows it"),
+		Args: oneArg("an address or network, as mefctl bans list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix, err := parsePrefix(args[0])
 			if err != nil {
@@ -155,14 +155,4 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
 	}
 	return prefixset.Normalize(p), nil
-}
-
-// exactArgs says what is missing, where cobra would only count.
-func exactArgs(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usage("%s needs %s", cmd.CommandPath(), what)
-		}
-		return nil
-	}
 }

@@ -23,7 +23,7 @@ func newConfigShow(g *global) *cobra.Command {
 		Use:   "show",
 		Short: "Print every setting of mef.conf that is in force",
 		Long:  "show prints every key of mef.conf with its value, as mef.conf would have it; with --origin, also where it comes from.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, mistakes, err := offline.Check(g.config)
 			if err != nil {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,8 +22,25 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:  "testdata/script",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"here": here},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"here": here, "exits": exits},
 	})
+}
+
+// exits STATUS PROGRAM ARGUMENTS runs a program like exec, and checks with which status it ends.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS PROGRAM ARGUMENTS")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got, exit := 0, new(exec.ExitError)
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if want, err := strconv.Atoi(args[0]); err != nil || got != want {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
 }
 
 // here FILE writes the script's directory into FILE where it says HERE, for keys that want an absolute path.

@@ -17,7 +17,7 @@ func newWhy(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "why ADDR",
 		Short: "Explain why an address is banned, or why it is not",
-		Args:  exactArgs(1, "an address, such as 192.0.2.7"),
+		Args:  oneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
 			if err != nil {
