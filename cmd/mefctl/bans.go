@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -66,6 +67,7 @@ func newBansAdd(g *global) *cobra.Command {
 		Args:    oneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := control.BanRequest{Note: note, Force: force}
+			req.Caller, _ = caller(os.Getenv("SSH_CONNECTION"))
 			prefix, err := parsePrefix(args[0])
 			if err != nil {
 				return err

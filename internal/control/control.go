@@ -191,6 +191,7 @@ type BanRequest struct {
 	For    time.Duration `json:"for_ns"` // 0: until lifted
 	Ports  string        `json:"ports,omitempty"`
 	Note   string        `json:"note,omitempty"`
+	Caller netip.Addr    `json:"caller,omitzero"` // from where the operator is logged in, which only --force bans; may be missing
 	Force  bool          `json:"force,omitempty"`
 	Author string        `json:"-"` // filled in by the server, from the socket
 }

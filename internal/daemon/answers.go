@@ -39,13 +39,16 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 	if err != nil {
 		return control.Ban{}, refuse("%v", err)
 	}
-	if req.For < 0 {
+	switch {
+	case req.For < 0:
 		return control.Ban{}, refuse("for_ns %d is negative", req.For)
+	case len(req.Note) > maxNote:
+		return control.Ban{}, refuse("the note is longer than %d bytes", maxNote)
 	}
 	if d.observe.Load() {
 		return control.Ban{}, refuse("%s", d.whyObserve())
 	}
-	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Force: req.Force}
+	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
 	var b ban.Ban
 	var refused error
 	err = d.do(ctx, func() {
