@@ -95,8 +95,8 @@ func newBansAdd(g *global) *cobra.Command {
 				return err
 			}
 			return g.print(cmd, b, func(w io.Writer) {
-				fmt.Fprintf(w, "Banned %s on %s ports, %s. Lift it with mefctl bans delete %s.\n",
-					b.Prefix, b.Ports, lasting(b.Until), b.Prefix)
+				fmt.Fprintf(w, "Banned %s %s, %s. Lift it with mefctl bans delete %s.\n",
+					b.Prefix, onPorts(b.Ports), lasting(b.Until), b.Prefix)
 			})
 		},
 	}
@@ -138,9 +138,16 @@ func newBansDelete(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			still := ""
+			if why, err := client.Why(cmd.Context(), prefix.Addr()); err == nil && why.Banned && req.Covering {
+				still = why.Verdict
+			}
 			return g.print(cmd, lifted, func(w io.Writer) {
 				for _, b := range lifted {
-					fmt.Fprintf(w, "Lifted the ban of %s on %s ports (%s).\n", b.Prefix, b.Ports, b.Rule)
+					fmt.Fprintf(w, "Lifted the ban of %s %s (%s).\n", b.Prefix, onPorts(b.Ports), b.Rule)
+				}
+				if still != "" {
+					fmt.Fprintf(w, "%s is still %s; mefctl why %s says why.\n", prefix.Addr(), still, prefix.Addr())
 				}
 			})
 		},

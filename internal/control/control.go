@@ -175,6 +175,7 @@ type Ban struct {
 	Note     string     `json:"note,omitempty"`
 	Packets  *uint64    `json:"packets,omitempty"` // dropped, both directions; absent where the kernel does not count
 	Kernel   bool       `json:"kernel"`            // read back from the kernel's set
+	Set      string     `json:"set,omitempty"`     // in answers to why: that set's name
 }
 
 // ShowPorts is the word for ports in answers.
