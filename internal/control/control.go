@@ -81,6 +81,8 @@ type Status struct {
 	Proof   Proof    `json:"selftest"`
 	Spared  Spared   `json:"spared"`
 	Armed   *Armed   `json:"armed,omitempty"` // nil: confirmed, or never armed
+	// WatchingSince is since when bans are only said: by mode=observe, or because nobody confirmed. nil: they are made.
+	WatchingSince *time.Time `json:"watching_since,omitempty"`
 }
 
 // A Source is one origin of lines.

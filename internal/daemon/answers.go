@@ -205,6 +205,7 @@ func (d *daemon) describe(s *control.Status) {
 			Failures: c.failures, Probes: c.probes, Logins: c.logins, Bans: c.bans})
 	}
 	d.warnLists(s)
+	s.WatchingSince = moment(d.watching)
 	s.Sources = d.sources.status(d.engine)
 	saved := d.saver.Status()
 	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}

@@ -26,6 +26,7 @@ import (
 type engine struct {
 	cfg      *conf.Config
 	observe  atomic.Bool // mode=observe, for everybody
+	watching time.Time   // since when; zero while bans are made
 	log      *slog.Logger
 	enforcer *enforce.Enforcer
 	records  *records

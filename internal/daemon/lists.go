@@ -52,11 +52,14 @@ func (e *engine) newLists() lists {
 const (
 	noteAllow = "allow " // and an entry: an added
 	noteName  = "name "  // and a DNS name: a names.Answer
+
+	noteWatching = "watching" // since when bans are only said: a time.Time
 )
 
 // recall takes over what was saved, and reads the files. It is for the start, before any goroutine runs.
 func (d *daemon) recall(notes map[string]string) {
 	known := make(map[string]names.Answer)
+	_ = json.Unmarshal([]byte(notes[noteWatching]), &d.watching) // without one, bans were made
 	for note, text := range notes {
 		if entry, ok := strings.CutPrefix(note, noteAllow); ok {
 			var a added
@@ -226,6 +229,7 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	err := d.allow(ctx, func() {
 		before, d.facts.Allowed, d.allowList = d.facts.Allowed, allowed, items
 		d.listMistakes = mistakes
+		d.noteWatching(now)
 		protected = d.reachable()
 	})
 	if err != nil {
