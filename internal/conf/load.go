@@ -61,6 +61,23 @@ func LoadSettings(path string) (cfg *Config, err error) {
 	return r.cfg, r.errs.Err()
 }
 
+// ControlSocket returns the control socket that the mef.conf at path names, whatever else is wrong in it and in the files it names:
+// a daemon that runs goes on with what they said before, and answers there. Only the file at DefaultPath may be missing. The error
+// is Errors.
+func ControlSocket(path string) (string, error) {
+	text, err := readFile(path, maxConfig)
+	if err != nil && !(path == DefaultPath && errors.Is(err, fs.ErrNotExist)) {
+		return "", Errors{fileError(path, err)}
+	}
+	settings := slices.DeleteFunc(scan(path, text, "global").settings, func(s setting) bool {
+		return s.section != "global" || s.key != "control_socket"
+	})
+	var cfg Config
+	keys.defaults(&cfg)
+	d := keys.decode(&cfg, settings)
+	return cfg.Paths.ControlSocket, d.errs.Err()
+}
+
 // A reader is a configuration being read.
 type reader struct {
 	Loader

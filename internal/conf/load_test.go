@@ -111,6 +111,32 @@ func ruleNamed(t *testing.T, cfg *Config, name string) Rule {
 	return cfg.Rules[i]
 }
 
+// Whoever asks the daemon finds it whatever is wrong elsewhere.
+func TestControlSocket(t *testing.T) {
+	for name, tt := range map[string]struct{ text, want, err string }{
+		"named":            {"[global]\ncontrol_socket=/run/x.sock # ours\n", "/run/x.sock", ""},
+		"not named":        {"[global]\nmode=observe\n", "/run/mef/mefdaemon.sock", ""},
+		"among mistakes":   {"garbage\n[global]\nmdoe=observe\nrules_dir=/nowhere\ncontrol_socket=/run/x.sock\n[nonsense]\n", "/run/x.sock", ""},
+		"a mistake itself": {"[global]\ncontrol_socket=x.sock\n", "", `mef.conf:2:16: control_socket: wrong value "x.sock"; write an absolute path`},
+		"twice":            {"[global]\ncontrol_socket=/a\ncontrol_socket=/b\n", "", `mef.conf:3:1: "control_socket" is set twice`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tree(t, map[string]string{"mef.conf": tt.text})
+			got, err := ControlSocket(dir + "/mef.conf")
+			if tt.err != "" {
+				if err == nil || !strings.HasPrefix(strings.ReplaceAll(err.Error(), dir+"/", ""), tt.err) {
+					t.Errorf("error %v, want %s", err, tt.err)
+				}
+			} else if err != nil || got != tt.want {
+				t.Errorf("%q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	if _, err := ControlSocket(t.TempDir() + "/none.conf"); err == nil {
+		t.Error("a file that does not exist: no error")
+	}
+}
+
 func TestMissingFileIsDefault(t *testing.T) {
 	l := loader
 	l.Optional = true
