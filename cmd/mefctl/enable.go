@@ -50,12 +50,15 @@ func newEnable(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(mistakes) > 0 {
-				return fmt.Errorf("mend the configuration first:\n%w", mistakes.Err())
+			if err := beyondLists(cfg, mistakes).Err(); err != nil {
+				return fmt.Errorf("mend the configuration first:\n%w", err)
 			}
 			report, err := survey(cfg)
 			if err != nil {
 				return err
+			}
+			for _, e := range cfg.ListErrors {
+				complain(cmd.ErrOrStderr(), fmt.Errorf("left out: %w", e))
 			}
 			if !g.json {
 				report.show(cmd.OutOrStdout())
@@ -69,6 +72,14 @@ func newEnable(g *global) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "put the address from which you are logged in on the allow list, without asking")
 	return cmd
+}
+
+// beyondLists returns the mistakes for which a daemon would not start. A line of a list that is no entry costs that line only.
+func beyondLists(cfg *conf.Config, mistakes conf.Errors) conf.Errors {
+	if cfg == nil {
+		return mistakes
+	}
+	return mistakes[:len(mistakes)-len(cfg.ListErrors)] // which offline.Check appends
 }
 
 func enableArg(_ *cobra.Command, args []string) error {
@@ -98,7 +109,7 @@ type service struct {
 
 // survey looks around on this host.
 func survey(cfg *conf.Config) (*report, error) {
-	r := &report{Tools: host.BanTools()}
+	r := &report{Tools: append([]string{}, host.BanTools()...)} // programs that read JSON want a list, if an empty one
 	if from, ok := caller(os.Getenv("SSH_CONNECTION")); ok {
 		r.From = &from
 		r.Allowed = slices.ContainsFunc(cfg.Whitelist, func(e conf.Entry) bool {
@@ -114,7 +125,7 @@ func survey(cfg *conf.Config) (*report, error) {
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
-	r.Services = services(listeners, cfg.Rules, set.Covers)
+	r.Services = append([]service{}, services(listeners, cfg.Rules, set.Covers)...)
 	return r, nil
 }
 
@@ -134,7 +145,7 @@ func caller(connection string) (netip.Addr, bool) {
 // whose log it reads, or the ports it bans on.
 func services(listeners []host.Listener, rules []conf.Rule, covers func(rule, program string) bool) (found []service) {
 	for _, l := range listeners {
-		s := service{Protocol: l.Protocol, Port: l.Port, Program: cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service"))}
+		s := service{Protocol: l.Protocol, Port: l.Port, Program: cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service")), Rules: []string{}}
 		if l.Local() || slices.ContainsFunc(found, func(o service) bool { return o.Protocol == s.Protocol && o.Port == s.Port }) {
 			continue
 		}
