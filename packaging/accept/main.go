@@ -30,8 +30,8 @@ import (
 	"mef/internal/lab"
 )
 
-// limit is when accept gives up. It takes about half a minute.
-const limit = 5 * time.Minute
+// limit is when accept gives up. It takes a minute or two; the first bans, which have to hold to its end, last ten.
+const limit = 9 * time.Minute
 
 func main() {
 	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: accept TARBALL") }
