@@ -45,6 +45,7 @@ type engine struct {
 	// allowList is what facts.Allowed is made of.
 	allowList    []allowItem
 	listMistakes []string
+	leftOut      int // entries of blacklist files that ban nobody
 	rules        map[string]*ruleCount
 	spared       map[string]uint64 // bans that were not made, or left the SSH ports alone, by reason
 	admins       int               // addresses with a live SSH session of an administrator
