@@ -89,7 +89,7 @@ func (s *story) install(ctx context.Context, tarball string) error {
 		"! nft list tables | grep .",
 		"test -z \"$(mefctl config check 2>&1 >/dev/null)\"",
 		"! grep -rv '^#\\|^$\\|^\\[' /etc/mef",
-		"man -w mefdaemon mefctl mef.conf",
+		"man -w mefdaemon mefctl mef.conf mefdaemon.rules mefdaemon.lists",
 		"bash -n /usr/local/share/bash-completion/completions/mefctl",
 		"logrotate --debug /etc/logrotate.d/mef",
 	)
