@@ -284,12 +284,10 @@ func TestManualPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	have := ""
-	for _, page := range pages {
-		have += " " + filepath.Base(page)
-	}
-	if want := " mef.conf.5 mefctl.8 mefdaemon.8 mefdaemon.lists.5 mefdaemon.rules.5"; have != want {
-		t.Errorf("the pages are%s, want%s", have, want)
+	for _, want := range []string{"mefdaemon.8", "mefctl.8", "mef.conf.5", "mefdaemon.rules.5", "mefdaemon.lists.5"} {
+		if !slices.Contains(pages, filepath.Join("../man", want)) {
+			t.Errorf("there is no %s", want)
+		}
 	}
 	out, err := exec.Command("mandoc", append([]string{"-T", "lint", "-W", "warning"}, pages...)...).CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
