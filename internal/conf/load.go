@@ -19,8 +19,8 @@ type Loader struct {
 	Shipped fs.FS
 	// Optional says that a missing mef.conf is an empty one.
 	Optional bool
-	// Writable reports whether the daemon can write files in a directory that need not exist yet. Nil asks the kernel.
-	Writable func(dir string) bool
+	// Writable reports whether the daemon can write a file, or files in a directory, that need not exist yet. Nil asks the kernel.
+	Writable func(path string) bool
 }
 
 // Load reads the mef.conf at path and all that it names. Only the one at DefaultPath may be missing. The error is Errors: all
@@ -103,6 +103,7 @@ func (r *reader) global(sc scanner) {
 	r.errs = append(r.errs, d.errs...)
 	r.cfg.Notices = append(r.cfg.Notices, d.notices...)
 	r.replaceStateDir()
+	r.replaceEventLog()
 	r.checkBanTimes()
 	r.origins()
 }
@@ -120,6 +121,16 @@ func (r *reader) replaceStateDir() {
 	}
 	r.cfg.Paths.StateDir = DefaultStateDir
 	r.notice(r.set["cache_dir"].keyPos, fmt.Sprintf("cache_dir: the daemon cannot write %s, its state is in %s", Quote(dir), DefaultStateDir))
+}
+
+// replaceEventLog takes the default for an event log that the daemon cannot write.
+func (r *reader) replaceEventLog() {
+	path := r.cfg.EventLogPath
+	if !r.cfg.EventLog || path == DefaultEventLog || r.Writable(path) {
+		return
+	}
+	r.cfg.EventLogPath = DefaultEventLog
+	r.notice(r.set["ban_log_path"].keyPos, fmt.Sprintf("ban_log_path: the daemon cannot write %s, its event log is %s", Quote(path), DefaultEventLog))
 }
 
 // checkBanTimes finds ban times that contradict each other.
@@ -160,8 +171,11 @@ func (r *reader) origin(k spec[Config], name string) {
 			o.Value = "(not shown)"
 		}
 	}
-	if name == "cache_dir" {
+	switch name {
+	case "cache_dir":
 		o.Value = r.cfg.Paths.StateDir
+	case "ban_log_path":
+		o.Value = r.cfg.EventLogPath
 	}
 	r.cfg.Origins = append(r.cfg.Origins, o)
 }
@@ -356,14 +370,14 @@ func pathError(err error) string {
 	return err.Error()
 }
 
-// writable asks the kernel whether this process can write in dir or, if it does not exist, create it.
-func writable(dir string) bool {
+// writable asks the kernel whether this process can write at path, a file or a directory, or create it if it does not exist.
+func writable(path string) bool {
 	const write = 2 // W_OK of access(2)
 	for {
-		err := syscall.Access(dir, write)
-		if !errors.Is(err, syscall.ENOENT) || dir == "/" {
+		err := syscall.Access(path, write)
+		if !errors.Is(err, syscall.ENOENT) || path == "/" {
 			return err == nil
 		}
-		dir = filepath.Dir(dir)
+		path = filepath.Dir(path)
 	}
 }

@@ -218,7 +218,7 @@ func TestMEF10Loads(t *testing.T) {
 	if n := len(cfg.Rules); n != 4 {
 		t.Errorf("%d rules, want sshd, vsftpd, shop and forum", n)
 	}
-	if len(cfg.Whitelist) != 5 || len(cfg.Blacklist) != 2 || cfg.Whitelist[3].Note != "office" {
+	if len(cfg.Whitelist) != 6 || len(cfg.Blacklist) != 2 || cfg.Whitelist[0].Text != "192.0.2.99" || cfg.Whitelist[4].Note != "office" {
 		t.Errorf("lists %+v %+v", cfg.Whitelist, cfg.Blacklist)
 	}
 	if cfg.Scan.Exclude != "22,100-500" && cfg.Scan.Exclude != "22,100-500,443" {
@@ -453,6 +453,33 @@ func TestUnwritableStateDirIsReplaced(t *testing.T) {
 	}
 	if writable(dir + "/mef.conf/below") {
 		t.Error("a directory below a file is writable")
+	}
+}
+
+func TestUnwritableEventLogIsReplaced(t *testing.T) {
+	for name, tt := range map[string]struct {
+		settings string
+		writable bool
+		want     string
+		notices  int
+	}{
+		"writable":   {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", true, "DIR/bans.log", 0},
+		"not":        {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", false, "/var/log/mef.log", 1},
+		"not wanted": {"ban_log_path=DIR/bans.log\n", false, "DIR/bans.log", 0},
+		"default":    {"ban_log_enabled=true\n", false, "/var/log/mef.log", 0}, // the daemon will say if it cannot
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tree(t, complete(map[string]string{"mef.conf": dirs + tt.settings}))
+			l := loader
+			l.Writable = func(path string) bool { return tt.writable || path == DefaultStateDir }
+			cfg, err := l.Load(dir + "/mef.conf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := strings.ReplaceAll(tt.want, "DIR", dir); cfg.EventLogPath != want || len(cfg.Notices) != tt.notices {
+				t.Errorf("event log %s, notices %v; want %s and %d", cfg.EventLogPath, cfg.Notices, want, tt.notices)
+			}
+		})
 	}
 }
 

@@ -230,6 +230,9 @@ func (d *daemon) judge(s *control.Status) {
 	if s.Store.Problem != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
 	}
+	if why := d.records.problem(); why != "" {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, keptRecords))
+	}
 	for _, src := range s.Sources {
 		if src.Lost > 0 {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %d lines were lost: too long, suppressed or cut off", src.Name, src.Lost))

@@ -78,9 +78,7 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 	}
 	var file *eventLog
 	if cfg.EventLog {
-		if file, err = openEventLog(cfg.EventLogPath); err != nil {
-			return nil, err
-		}
+		file = openEventLog(cfg.EventLogPath, log)
 	}
 	e := &engine{
 		cfg:       cfg,
