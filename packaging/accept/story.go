@@ -30,7 +30,7 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		{"Debian 12 boots", s.boot},
 		{"a user has an account there", s.settle},
 		{"install: starts nothing; /etc/mef is valid as it is", func(ctx context.Context) error { return s.install(ctx, tarball) }},
-		{"mefctl enable: protected, and the self-test passes, as user mef with two capabilities", s.start},
+		{"mefctl enable: protected, and the self-test passes, as user mef with two capabilities; nobody bans himself", s.start},
 		{"guessing root's password by ssh: banned, IPv4 and IPv6, with zero edits; the user gets in", s.attack},
 		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
 		{"not confirmed in time: what was banned since is lifted, and nobody is banned; confirmed: bans again", s.trial},
@@ -112,7 +112,7 @@ func (s *story) start(ctx context.Context) error {
 	if err := s.protected(ctx); err != nil {
 		return err
 	}
-	return s.checks(ctx,
+	err := s.checks(ctx,
 		"systemctl show -P StatusText mefdaemon | grep '^enforce, 0 bans'",
 		"test $(stat -c '%U:%G:%a' /run/mef/mefdaemon.sock) = mef:mef:660",
 		"test $(stat -c %U:%a /var/lib/mef) = mef:750",
@@ -123,6 +123,30 @@ func (s *story) start(ctx context.Context) error {
 		"runuser -u "+account+" -- mefctl status; test $? = 1 # not of the group mef",
 		"usermod -aG mef "+account+" && runuser -u "+account+" -- mefctl status",
 	)
+	if err != nil {
+		return err
+	}
+	return s.ownAddress(ctx)
+}
+
+// ownAddress lets the user, who may steer bans now, ban himself, and root be asked on a terminal whether he wants to be spared that.
+func (s *story) ownAddress(ctx context.Context) error {
+	for _, asks := range []struct{ from, ban, hears string }{
+		{user4, user4, user4 + " is the address from which you are logged in: use --force"},
+		{user6, "2001:db8:900d::/64", "2001:db8:900d::/64 contains the address from which you are logged in: use --force"},
+	} {
+		said, err := run(ctx, asks.from, "mefctl bans add "+asks.ban)
+		if err == nil && !strings.HasPrefix(said, "mefctl: "+asks.hears) {
+			err = fmt.Errorf("the user hears %q", said)
+		}
+		if err != nil {
+			return fmt.Errorf("ban of %s asked for from %s: %w", asks.ban, asks.from, err)
+		}
+	}
+	return s.checks(ctx, `export SSH_CONNECTION='198.51.100.77 50000 192.0.2.1 22'
+		echo y | script -qec 'mefctl enable' /dev/null >said; cat said
+		grep '^Put 198.51.100.77 on the allow list, so that it is never banned?' said && rm said &&
+		mefctl allow list | grep '^198.51.100.77 .*by mefctl enable' && mefctl allow delete 198.51.100.77 && mefctl confirm`)
 }
 
 // status asks the daemon.
