@@ -129,16 +129,26 @@ func survey(cfg *conf.Config) (*report, error) {
 	return r, nil
 }
 
-// caller returns the address from which the operator is logged in: sshd tells in the environment, which sudo drops, and logind
-// knows it too.
+// caller returns the address from which the operator is logged in: sshd tells in the environment, which sudo drops; logind knows it
+// too, and so does whoever called sudo.
 func caller(connection string) (netip.Addr, bool) {
-	if f := strings.Fields(connection); len(f) == 4 {
-		if addr, err := netip.ParseAddr(f[0]); err == nil {
-			return addr.WithZone("").Unmap(), true
-		}
+	if addr, ok := peerOf(connection); ok {
+		return addr, true
 	}
-	s, ok := host.OwnSession()
-	return s.Peer, ok
+	if s, ok := host.OwnSession(); ok {
+		return s.Peer, true
+	}
+	return peerOf(host.SSHConnection())
+}
+
+// peerOf returns the client of an SSH_CONNECTION.
+func peerOf(connection string) (netip.Addr, bool) {
+	f := strings.Fields(connection)
+	if len(f) != 4 {
+		return netip.Addr{}, false
+	}
+	addr, err := netip.ParseAddr(f[0])
+	return addr.WithZone("").Unmap(), err == nil
 }
 
 // services says which rules cover what strangers can reach, each service once whatever its addresses. A rule covers the program
