@@ -13,6 +13,7 @@ import (
 	"mef/internal/control"
 	"mef/internal/decide"
 	"mef/internal/enforce"
+	"mef/internal/host"
 	"mef/internal/prefixset"
 )
 
@@ -152,7 +153,15 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s.Kernel = d.kernel(state, heldErr)
 	s.Bans = tallyBans(state)
 	s.Bans.Ever = d.book.total()
-	if err := d.do(ctx, func() { d.describe(&s) }); err != nil {
+	listeners, err := host.Listeners()
+	if err != nil {
+		d.log.Debug("what listens here is not known", "err", err)
+	}
+	err = d.do(ctx, func() {
+		d.describe(&s)
+		s.Warnings = append(s.Warnings, d.unheard(listeners)...)
+	})
+	if err != nil {
 		return s, err
 	}
 	d.proof.Load().show(&s, time.Now())
