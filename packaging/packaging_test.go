@@ -95,7 +95,7 @@ func TestInstallPutsEverythingInItsPlace(t *testing.T) {
 	for _, want := range []string{
 		"/usr/local/sbin/mefdaemon", "/usr/local/bin/mefctl", "/usr/local/lib/systemd/system/mefdaemon.service",
 		"/usr/local/lib/sysusers.d/mef.conf", "/usr/local/lib/tmpfiles.d/mef.conf", "/usr/local/share/man/man8/mefdaemon.8",
-		"/usr/local/share/man/man5/mef.conf.5", "/usr/local/share/bash-completion/completions/mefctl",
+		"/usr/local/share/man/man5/mef.conf.5", "/usr/local/share/man/man5/mefdaemon.lists.5", "/usr/local/share/bash-completion/completions/mefctl",
 		"/usr/local/share/zsh/site-functions/_mefctl", "/usr/local/share/fish/vendor_completions.d/mefctl.fish",
 		"/usr/local/share/mef/uninstall", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
 		"/etc/mef/blacklist/example.conf", "/etc/logrotate.d/mef",
@@ -275,6 +275,28 @@ func TestExamplesAreValid(t *testing.T) {
 	cfg, err := conf.Loader{Shipped: filter.Shipped(), Writable: func(string) bool { return true }}.Load(dir + "/mef.conf")
 	if err != nil || len(cfg.Notices) > 0 {
 		t.Errorf("error %v, notices %v", err, cfg.Notices)
+	}
+}
+
+// TestManualPages checks that every program and every kind of file has a page, and that mandoc has nothing against any.
+func TestManualPages(t *testing.T) {
+	pages, err := filepath.Glob("../man/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"mefdaemon.8", "mefctl.8", "mef.conf.5", "mefdaemon.rules.5", "mefdaemon.lists.5"} {
+		if !slices.Contains(pages, filepath.Join("../man", want)) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	out, err := exec.Command("mandoc", append([]string{"-T", "lint", "-W", "warning"}, pages...)...).CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Skip("needs mandoc")
+	}
+	for line := range strings.Lines(string(out)) {
+		if !strings.Contains(line, "missing date") { // which would be another in every version
+			t.Error(strings.TrimSpace(line))
+		}
 	}
 }
 

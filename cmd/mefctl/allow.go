@@ -19,13 +19,13 @@ func newAllow(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "allow",
 		Short: "List, add and take back addresses that are never banned",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listAllowed(g, cmd) },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "list",
 		Short: "List the allow list: entries of files, and those that were added by command",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listAllowed(g, cmd) },
 	}, newAllowAdd(g), newAllowDelete(g))
 	return cmd
@@ -101,7 +101,7 @@ func newAllowAdd(g *global) *cobra.Command {
 		Long: "add puts an entry on the allow list, ahead of every ban, and lifts the bans of its addresses. The daemon keeps it\n" +
 			"with its author, beside the files of the whitelist directory, which are yours alone.",
 		Example: "  mefctl allow add 192.0.2.7 --note \"the office\"\n  mefctl allow add 198.51.100.0/24 --for 2h\n  mefctl allow add office.example.net",
-		Args:    exactArgs(1, allowWants),
+		Args:    oneArg(allowWants),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if req.Entry, err = allowEntry(args[0]); err != nil {
 				return err
@@ -141,7 +141,7 @@ func newAllowDelete(g *global) *cobra.Command {
 		Use:     "delete ADDR|CIDR|NAME",
 		Aliases: []string{"del", "rm"},
 		Short:   "Take back an entry that was added by command",
-		Args:    exactArgs(1, "an entry, as mefctl allow list shows it"),
+		Args:    oneArg("an entry, as mefctl allow list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			entry, err := allowEntry(args[0])
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ func newBans(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bans",
 		Short: "List, add and lift bans",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
 	}
 	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g), newBansClear(g))
@@ -32,7 +33,7 @@ func newBansList(g *global) *cobra.Command {
 		Use:   "list",
 		Short: "List the bans in force, with the packets each has dropped",
 		Long:  "list shows what the daemon wants banned beside what the kernel says it bans. PACKETS counts both directions.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
 	}
 }
@@ -63,9 +64,10 @@ func newBansAdd(g *global) *cobra.Command {
 		Use:     "add ADDR|CIDR",
 		Short:   "Ban an address or a network",
 		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587",
-		Args:    exactArgs(1, "an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
+		Args:    oneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := control.BanRequest{Note: note, Force: force}
+			req.Caller, _ = caller(os.Getenv("SSH_CONNECTION"))
 			prefix, err := parsePrefix(args[0])
 			if err != nil {
 				return err
@@ -93,8 +95,8 @@ func newBansAdd(g *global) *cobra.Command {
 				return err
 			}
 			return g.print(cmd, b, func(w io.Writer) {
-				fmt.Fprintf(w, "Banned %s on %s ports, %s. Lift it with mefctl bans delete %s.\n",
-					b.Prefix, b.Ports, lasting(b.Until), b.Prefix)
+				fmt.Fprintf(w, "Banned %s %s, %s. Lift it with mefctl bans delete %s.\n",
+					b.Prefix, onPorts(b.Ports), lasting(b.Until), b.Prefix)
 			})
 		},
 	}
@@ -121,7 +123,7 @@ func newBansDelete(g *global) *cobra.Command {
 		Short:   "Lift the bans of an address or a network",
 		Long: "delete lifts every ban of exactly this address or network, on whatever ports; for an address, also the ban of the\n" +
 			"IPv6 network that it was banned by. It returns once the kernel has been read back.",
-		Args: exactArgs(1, "an address or network, as mefctl bans list shows it"),
+		Args: oneArg("an address or network, as mefctl bans list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix, err := parsePrefix(args[0])
 			if err != nil {
@@ -136,9 +138,16 @@ func newBansDelete(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			still := ""
+			if why, err := client.Why(cmd.Context(), prefix.Addr()); err == nil && why.Banned && req.Covering {
+				still = why.Verdict
+			}
 			return g.print(cmd, lifted, func(w io.Writer) {
 				for _, b := range lifted {
-					fmt.Fprintf(w, "Lifted the ban of %s on %s ports (%s).\n", b.Prefix, b.Ports, b.Rule)
+					fmt.Fprintf(w, "Lifted the ban of %s %s (%s).\n", b.Prefix, onPorts(b.Ports), b.Rule)
+				}
+				if still != "" {
+					fmt.Fprintf(w, "%s is still %s; mefctl why %s says why.\n", prefix.Addr(), still, prefix.Addr())
 				}
 			})
 		},
@@ -155,14 +164,4 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
 	}
 	return prefixset.Normalize(p), nil
-}
-
-// exactArgs says what is missing, where cobra would only count.
-func exactArgs(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usage("%s needs %s", cmd.CommandPath(), what)
-		}
-		return nil
-	}
 }

@@ -12,7 +12,7 @@ func newBansClear(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear --yes",
 		Short: "Lift every ban but those of blacklist files",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
 				return usage("mefctl bans clear lifts every ban of rules and operators; write mefctl bans clear --yes if you mean it")

@@ -16,7 +16,7 @@ func newConfig(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check and show the configuration",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newConfigCheck(g), newConfigShow(g))
@@ -38,7 +38,7 @@ func newConfigCheck(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check mef.conf, rules, whitelists and blacklists, and name every mistake",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.config
 			if len(args) == 1 {

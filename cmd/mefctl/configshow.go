@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,11 +22,13 @@ type shownKey struct {
 func newConfigShow(g *global) *cobra.Command {
 	var origin bool
 	cmd := &cobra.Command{
-		Use:   "show",
-		Short: "Print every setting of mef.conf that is in force",
-		Long:  "show prints every key of mef.conf with its value, as mef.conf would have it; with --origin, also where it comes from.",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "show [RULE]",
+		Short: "Print every setting of mef.conf, or of a rule, that is in force",
+		Long: "show prints every key of mef.conf, or of a rule, with its value, as the file would have it; with --origin, also where it\n" +
+			"comes from.",
+		Example: "  mefctl config show --origin\n  mefctl config show sshd --origin",
+		Args:    oneRule,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, mistakes, err := offline.Check(g.config)
 			if err != nil {
 				return err
@@ -32,17 +36,30 @@ func newConfigShow(g *global) *cobra.Command {
 			if cfg == nil {
 				return mistakes.Err()
 			}
-			keys := shownKeys(cfg)
-			return g.print(cmd, keys, func(w io.Writer) { showKeys(w, keys, origin) })
+			section, keys := "global", shownKeys(cfg.Origins)
+			if len(args) == 1 {
+				section = "rule"
+				if keys, err = ruleKeys(cfg, args[0]); err != nil {
+					return err
+				}
+			}
+			return g.print(cmd, keys, func(w io.Writer) { showKeys(w, section, keys, origin) })
 		},
 	}
 	cmd.Flags().BoolVar(&origin, "origin", false, "say where each value comes from: file, line and column, or default")
 	return cmd
 }
 
-func shownKeys(cfg *conf.Config) []shownKey {
-	keys := make([]shownKey, 0, len(cfg.Origins))
-	for _, o := range cfg.Origins {
+func oneRule(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usage("%s takes the name of one rule; %q is one too many", cmd.CommandPath(), args[1])
+	}
+	return nil
+}
+
+func shownKeys(origins []conf.Origin) []shownKey {
+	keys := make([]shownKey, 0, len(origins))
+	for _, o := range origins {
 		k := shownKey{o.Key, o.Value, "default"}
 		if o.Pos.File != "" {
 			k.Origin = o.Pos.String()
@@ -52,17 +69,42 @@ func shownKeys(cfg *conf.Config) []shownKey {
 	return keys
 }
 
-func showKeys(w io.Writer, keys []shownKey, origin bool) {
-	if !origin {
-		fmt.Fprintln(w, "[global]")
+// ruleKeys returns the keys of a rule. One that names no bantime has that of mef.conf.
+func ruleKeys(cfg *conf.Config, name string) ([]shownKey, error) {
+	i := slices.IndexFunc(cfg.Rules, func(r conf.Rule) bool { return r.Name == name })
+	if i < 0 {
+		var names []string
+		for _, r := range cfg.Rules {
+			names = append(names, r.Name)
+		}
+		return nil, usage("no rule %q; there are %s", name, strings.Join(names, ", "))
 	}
-	var rows [][]string
+	set := cfg.Rules[i].Settings()
+	for i := range set {
+		if set[i].Key != "bantime" || set[i].Pos.File != "" {
+			continue
+		}
+		for _, o := range cfg.Origins {
+			if o.Key == "bantime" {
+				set[i].Pos = o.Pos
+			}
+		}
+	}
+	return shownKeys(set), nil
+}
+
+// settingWidth is how much room a setting has in front of its origin. Patterns need far more.
+const settingWidth = 40
+
+func showKeys(w io.Writer, section string, keys []shownKey, origin bool) {
+	if !origin {
+		fmt.Fprintf(w, "[%s]\n", section)
+	}
 	for _, k := range keys {
 		if origin {
-			rows = append(rows, []string{k.Key + "=" + k.Value, k.Origin})
+			fmt.Fprintf(w, "%-*s  %s\n", settingWidth, k.Key+"="+k.Value, k.Origin)
 		} else {
 			fmt.Fprintf(w, "%s=%s\n", k.Key, k.Value)
 		}
 	}
-	table(w, rows)
 }

@@ -50,12 +50,15 @@ func newEnable(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(mistakes) > 0 {
-				return fmt.Errorf("mend the configuration first:\n%w", mistakes.Err())
+			if err := beyondLists(cfg, mistakes).Err(); err != nil {
+				return fmt.Errorf("mend the configuration first:\n%w", err)
 			}
 			report, err := survey(cfg)
 			if err != nil {
 				return err
+			}
+			for _, e := range cfg.ListErrors {
+				complain(cmd.ErrOrStderr(), fmt.Errorf("left out: %w", e))
 			}
 			if !g.json {
 				report.show(cmd.OutOrStdout())
@@ -69,6 +72,14 @@ func newEnable(g *global) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "put the address from which you are logged in on the allow list, without asking")
 	return cmd
+}
+
+// beyondLists returns the mistakes for which a daemon would not start. A line of a list that is no entry costs that line only.
+func beyondLists(cfg *conf.Config, mistakes conf.Errors) conf.Errors {
+	if cfg == nil {
+		return mistakes
+	}
+	return mistakes[:len(mistakes)-len(cfg.ListErrors)] // which offline.Check appends
 }
 
 func enableArg(_ *cobra.Command, args []string) error {
@@ -98,7 +109,7 @@ type service struct {
 
 // survey looks around on this host.
 func survey(cfg *conf.Config) (*report, error) {
-	r := &report{Tools: host.BanTools()}
+	r := &report{Tools: append([]string{}, host.BanTools()...)} // programs that read JSON want a list, if an empty one
 	if from, ok := caller(os.Getenv("SSH_CONNECTION")); ok {
 		r.From = &from
 		r.Allowed = slices.ContainsFunc(cfg.Whitelist, func(e conf.Entry) bool {
@@ -114,27 +125,37 @@ func survey(cfg *conf.Config) (*report, error) {
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
-	r.Services = services(listeners, cfg.Rules, set.Covers)
+	r.Services = append([]service{}, services(listeners, cfg.Rules, set.Covers)...)
 	return r, nil
 }
 
-// caller returns the address from which the operator is logged in: sshd tells in the environment, which sudo drops, and logind
-// knows it too.
+// caller returns the address from which the operator is logged in: sshd tells in the environment, which sudo drops; logind knows it
+// too, and so does whoever called sudo.
 func caller(connection string) (netip.Addr, bool) {
-	if f := strings.Fields(connection); len(f) == 4 {
-		if addr, err := netip.ParseAddr(f[0]); err == nil {
-			return addr.WithZone("").Unmap(), true
-		}
+	if addr, ok := peerOf(connection); ok {
+		return addr, true
 	}
-	s, ok := host.OwnSession()
-	return s.Peer, ok
+	if s, ok := host.OwnSession(); ok {
+		return s.Peer, true
+	}
+	return peerOf(host.SSHConnection())
+}
+
+// peerOf returns the client of an SSH_CONNECTION.
+func peerOf(connection string) (netip.Addr, bool) {
+	f := strings.Fields(connection)
+	if len(f) != 4 {
+		return netip.Addr{}, false
+	}
+	addr, err := netip.ParseAddr(f[0])
+	return addr.WithZone("").Unmap(), err == nil
 }
 
 // services says which rules cover what strangers can reach, each service once whatever its addresses. A rule covers the program
 // whose log it reads, or the ports it bans on.
 func services(listeners []host.Listener, rules []conf.Rule, covers func(rule, program string) bool) (found []service) {
 	for _, l := range listeners {
-		s := service{Protocol: l.Protocol, Port: l.Port, Program: cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service"))}
+		s := service{Protocol: l.Protocol, Port: l.Port, Program: cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service")), Rules: []string{}}
 		if l.Local() || slices.ContainsFunc(found, func(o service) bool { return o.Protocol == s.Protocol && o.Port == s.Port }) {
 			continue
 		}
@@ -187,10 +208,7 @@ func (r *report) show(w io.Writer) {
 // offer asks whether to put the operator's address on the allow list, if there is one to ask about and somebody to ask.
 func (r *report) offer(in io.Reader, out io.Writer) bool {
 	file, ok := in.(*os.File)
-	if r.From == nil || r.Allowed || !ok {
-		return false
-	}
-	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if r.From == nil || r.Allowed || !ok || !host.Terminal(file) {
 		return false
 	}
 	return asked(in, out, fmt.Sprintf("Put %s on the allow list, so that it is never banned?", r.From))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ func TestManagerSaysWhatToDoInstead(t *testing.T) {
 		"another configuration": {func(m *manager) { m.config = "/x.conf" }, "restart", "mefdaemon", "start it by hand: mefdaemon --config /x.conf"},
 		"not root":              {func(m *manager) { m.root = false }, "disable", "mefdaemon", "mefctl disable needs root; use sudo"},
 		"no static policy":      {nil, "restart", "mef", "mef.service is not installed"},
+		"policy by hand":        {func(m *manager) { m.systemd = false }, "stop", "mef", "systemd does not run here; mef.service is a unit"},
 		"nothing is installed":  {func(m *manager) { m.unitDir = nil }, "start", "mefdaemon", "run sudo make install"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -52,7 +54,10 @@ func TestManagerSaysWhatToDoInstead(t *testing.T) {
 func TestManagerCallsSystemctl(t *testing.T) {
 	var got []string
 	m := manager{call: func(_ context.Context, args ...string) error { got = args; return nil }}
-	for _, v := range serviceVerbs {
+	for _, v := range append(serviceVerbs, reloadPolicy) {
+		if v.done[policy] == "" || v.verb != "reload" && v.done[daemon] == "" {
+			t.Errorf("%s says nothing of a service", v.verb)
+		}
 		if err := m.do(t.Context(), "mefdaemon", v.args...); err != nil {
 			t.Fatal(err)
 		}
@@ -180,8 +185,15 @@ func TestEnableWithoutDaemonOrSystemd(t *testing.T) {
 func TestOfferNeedsSomebodyToAsk(t *testing.T) {
 	from := netip.MustParseAddr("192.0.2.7")
 	var out strings.Builder
-	if (&report{From: &from}).offer(strings.NewReader("y\n"), &out) || out.Len() > 0 {
-		t.Errorf("a script was asked: %q", out.String())
+	nobody, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobody.Close()
+	for _, in := range []io.Reader{strings.NewReader("y\n"), nobody} {
+		if (&report{From: &from}).offer(in, &out) || out.Len() > 0 {
+			t.Errorf("a script was asked: %q", out.String())
+		}
 	}
 	for answer, want := range map[string]bool{"y\n": true, "Yes\n": true, "n\n": false, "\n": false, "": false, "yours\n": false} {
 		if got := asked(strings.NewReader(answer), &out, "May I?"); got != want {

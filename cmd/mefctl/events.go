@@ -19,7 +19,7 @@ func newEvents(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Show what was seen and done: failures, logins, bans",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.client()
 			if err != nil {

@@ -17,7 +17,6 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/filter"
 	"mef/internal/selftest"
 )
 
@@ -97,7 +96,7 @@ func newRoot() *cobra.Command {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%v; see mefctl --help", err) })
@@ -116,11 +115,11 @@ func newRoot() *cobra.Command {
 // client returns a client of the daemon whose configuration --config names. A configuration with mistakes is good enough
 // for that: the daemon it belongs to still runs with the one before.
 func (g *global) client() (*control.Client, error) {
-	cfg, err := conf.Load(g.config, filter.Shipped())
-	if cfg == nil {
+	socket, err := conf.ControlSocket(g.config)
+	if err != nil {
 		return nil, err
 	}
-	return control.NewClient(cfg.Paths.ControlSocket), nil
+	return control.NewClient(socket), nil
 }
 
 // print writes v as JSON if --json was given, else calls people.

@@ -28,7 +28,7 @@ func newMatch(g *global) *cobra.Command {
 		Long: "match runs the lines of FILE, or of standard input, through the same filters as the daemon. It needs no daemon and no\n" +
 			"root. With --json it prints one object per line, in order; a line that nothing matched is only its number.",
 		Example: "  mefctl match /var/log/auth.log\n  journalctl -u ssh -o short | mefctl match --service sshd --json\n  mefctl match --rule ./myrule.conf sample.log",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if service != "" && rule != "" {
 				return usage("--service and --rule exclude each other; give one")

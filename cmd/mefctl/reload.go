@@ -11,12 +11,17 @@ import (
 
 func newReload(g *global) *cobra.Command {
 	return &cobra.Command{
-		Use:   "reload",
+		Use:   "reload [mefdaemon|mef]",
 		Short: "Have the daemon read its configuration again",
 		Long: "reload has the daemon read mef.conf and all files it names again. With a mistake in them the configuration before\n" +
-			"stays in force, every mistake is named, and the exit status is 1. What was counted, and the bans, stay in any case.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+			"stays in force, every mistake is named, and the exit status is 1. What was counted, and the bans, stay in any case.\n" +
+			"With mef, the static policy is loaded again, where it is installed.",
+		Args:      serviceArg("reload"),
+		ValidArgs: []string{daemon, policy},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if serviceOf(args) == policy {
+				return reloadPolicy.run(g, cmd, policy)
+			}
 			client, err := g.client()
 			if err != nil {
 				return err

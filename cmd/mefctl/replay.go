@@ -36,7 +36,7 @@ func newReplay(g *global) *cobra.Command {
 		Long: "replay runs the lines of FILE, or of standard input, through the configured rules, counting and decisions, by the\n" +
 			"time that each line names. It needs no daemon and no root, and changes nothing.",
 		Example: "  mefctl replay /var/log/auth.log",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := conf.Load(g.config, filter.Shipped())
 			if err != nil {

@@ -21,7 +21,7 @@ func newSelftest(g *global) *cobra.Command {
 		Long: "selftest bans documentation addresses in network namespaces of its own and sends packets from them; this host's\n" +
 			"network and its bans are not touched. Then it asks the daemon, if one runs, whether its table holds what it should.\n" +
 			"The exit status is 1 if anything failed.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			packets, err := selftest.Spawn(cmd.Context())
 			if err != nil {

@@ -59,12 +59,17 @@ func TestSelftestAsksForTheLiveTable(t *testing.T) {
 // listen answers at a control socket until the test ends and returns a configuration that names it.
 func listen(t *testing.T, h http.Handler) (config string) {
 	t.Helper()
-	dir := t.TempDir()
-	config = filepath.Join(dir, "mef.conf")
-	socket := filepath.Join(dir, "sock")
-	if err := os.WriteFile(config, []byte("[global]\ncontrol_socket="+socket+"\n"), 0o600); err != nil {
+	config = filepath.Join(t.TempDir(), "mef.conf")
+	if err := os.WriteFile(config, []byte("[global]\ncontrol_socket="+listenAt(t, h)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return config
+}
+
+// listenAt is listen for whoever only needs the socket.
+func listenAt(t *testing.T, h http.Handler) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "sock")
 	l, err := control.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
@@ -74,5 +79,5 @@ func listen(t *testing.T, h http.Handler) (config string) {
 	s.Listener = l
 	s.Start()
 	t.Cleanup(s.Close)
-	return config
+	return socket
 }

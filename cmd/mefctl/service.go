@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,23 +39,26 @@ func newManager(g *global) *manager {
 
 // can returns why a service cannot be steered here, and what to do instead; nil if it can.
 func (m *manager) can(verb, service string) error {
-	byHand := map[string]string{"stop": "mefctl off stops the daemon and removes its table", "disable": "mefctl off stops the daemon and removes its table"}[verb]
-	if byHand == "" {
-		byHand = "start it by hand: mefdaemon --config " + m.config
+	instead := "start it by hand: mefdaemon --config " + m.config
+	switch {
+	case service == policy:
+		instead = "mef.service is a unit of systemd"
+	case verb == "stop" || verb == "disable":
+		instead = "mefctl off stops the daemon and removes its table"
 	}
 	switch {
 	case !m.systemd:
-		return fmt.Errorf("systemd does not run here; %s", byHand)
-	case m.config != conf.DefaultPath:
-		return fmt.Errorf("the service %s reads %s and no other configuration; %s", service, conf.DefaultPath, byHand)
+		return fmt.Errorf("systemd does not run here; %s", instead)
+	case service != policy && m.config != conf.DefaultPath:
+		return fmt.Errorf("the service %s reads %s and no other configuration; %s", service, conf.DefaultPath, instead)
 	case !m.root:
 		return fmt.Errorf("mefctl %s needs root; use sudo", verb)
-	case service == "mef" && !m.installed(service):
-		return fmt.Errorf("mef.service is not installed: there is no static policy to load; mefdaemon works without it")
-	case !m.installed(service):
-		return fmt.Errorf("%s.service is not installed; run sudo make install, or %s", service, byHand)
+	case m.installed(service):
+		return nil
+	case service == policy:
+		return errors.New("mef.service is not installed: there is no static policy to load; mefdaemon works without it")
 	}
-	return nil
+	return fmt.Errorf("%s.service is not installed; run sudo make install, or %s", service, instead)
 }
 
 func (m *manager) installed(service string) bool {
@@ -69,54 +73,83 @@ func (m *manager) do(ctx context.Context, service string, args ...string) error 
 	return m.call(ctx, append(args, service+".service")...)
 }
 
-// serviceVerbs are the commands that only pass a word on.
-var serviceVerbs = []struct {
+// The services that can be steered: the daemon, and what loads the static policy at boot.
+const (
+	daemon = "mefdaemon"
+	policy = "mef"
+)
+
+// A serviceVerb is a command that only passes a word on.
+type serviceVerb struct {
 	verb, short, long string
-	args              []string
-	done              string
-}{
-	{"start", "Start mefdaemon", "start starts mefdaemon and returns when the kernel holds its bans.",
-		[]string{"start"}, "%s has started; mefctl status says whether this host is protected."},
-	{"stop", "Stop mefdaemon, and leave its bans in force",
-		"stop stops mefdaemon. What it banned stays banned until it ends; mefctl off lifts it.",
-		[]string{"stop"}, "%s has stopped. What it banned stays banned until it ends; mefctl off lifts it."},
-	{"restart", "Stop mefdaemon and start it again", "restart stops mefdaemon and starts it again; bans stay in force meanwhile.",
-		[]string{"restart"}, "%s has started again; mefctl status says whether this host is protected."},
-	{"disable", "Stop mefdaemon and do not start it at boot",
-		"disable stops mefdaemon and does not start it at boot. What it banned stays banned until it ends; mefctl off lifts it.",
-		[]string{"disable", "--now"}, "%s has stopped and is not started at boot. What it banned stays banned until it ends; mefctl off lifts it."},
+	args              []string          // of systemctl
+	done              map[string]string // what is said of each service
 }
+
+// kept is true of every ban when the daemon ends.
+const kept = "What it banned stays banned until it ends; mefctl off lifts it."
+
+var serviceVerbs = []serviceVerb{
+	{"start", "Start mefdaemon", "start starts mefdaemon and returns when the kernel holds its bans.", []string{"start"}, map[string]string{
+		daemon: "mefdaemon has started; mefctl status says whether this host is protected.",
+		policy: "mef has started: the static policy is loaded.",
+	}},
+	{"stop", "Stop mefdaemon, and leave its bans in force", "stop stops mefdaemon. " + kept, []string{"stop"}, map[string]string{
+		daemon: "mefdaemon has stopped. " + kept,
+		policy: "mef has stopped.",
+	}},
+	{"restart", "Stop mefdaemon and start it again", "restart stops mefdaemon and starts it again; bans stay in force meanwhile.", []string{"restart"}, map[string]string{
+		daemon: "mefdaemon has started again; mefctl status says whether this host is protected.",
+		policy: "mef has started again: the static policy is loaded.",
+	}},
+	{"disable", "Stop mefdaemon and do not start it at boot", "disable stops mefdaemon and does not start it at boot. " + kept, []string{"disable", "--now"}, map[string]string{
+		daemon: "mefdaemon has stopped and is not started at boot. " + kept,
+		policy: "mef has stopped and is not started at boot.",
+	}},
+}
+
+// reloadPolicy is what mefctl reload mef does. The daemon reloads by itself, and says what is wrong.
+var reloadPolicy = serviceVerb{verb: "reload", args: []string{"reload"}, done: map[string]string{policy: "mef has loaded the static policy again."}}
 
 func newServices(g *global) (cmds []*cobra.Command) {
 	for _, v := range serviceVerbs {
 		cmds = append(cmds, &cobra.Command{
 			Use:       v.verb + " [mefdaemon|mef]",
 			Short:     v.short,
-			Long:      v.long,
+			Long:      v.long + "\nWith mef, the service that loads the static policy is meant, where it is installed.",
 			Args:      serviceArg(v.verb),
-			ValidArgs: []string{"mefdaemon", "mef"},
+			ValidArgs: []string{daemon, policy},
 			RunE: func(cmd *cobra.Command, args []string) error {
-				service := "mefdaemon"
-				if len(args) > 0 {
-					service = args[0]
-				}
-				m := newManager(g)
-				if err := m.can(v.verb, service); err != nil {
-					return err
-				}
-				if err := m.do(cmd.Context(), service, v.args...); err != nil {
-					return fmt.Errorf("%s %s: %w; journalctl -u %s says more", v.verb, service, err, service)
-				}
-				return g.print(cmd, map[string]string{"service": service, "done": v.verb}, func(w io.Writer) { fmt.Fprintf(w, v.done+"\n", service) })
+				return v.run(g, cmd, serviceOf(args))
 			},
 		})
 	}
 	return cmds
 }
 
+// run has systemd do it, and says so.
+func (v *serviceVerb) run(g *global, cmd *cobra.Command, service string) error {
+	m := newManager(g)
+	if err := m.can(v.verb, service); err != nil {
+		return err
+	}
+	if err := m.do(cmd.Context(), service, v.args...); err != nil {
+		return fmt.Errorf("%s %s: %w; journalctl -u %s says more", v.verb, service, err, service)
+	}
+	return g.print(cmd, map[string]string{"service": service, "done": v.verb}, func(w io.Writer) { fmt.Fprintln(w, v.done[service]) })
+}
+
+// serviceOf returns the service that the arguments of a command mean.
+func serviceOf(args []string) string {
+	if len(args) == 0 {
+		return daemon
+	}
+	return args[0]
+}
+
 func serviceArg(verb string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) > 1 || len(args) == 1 && args[0] != "mefdaemon" && args[0] != "mef" {
+		if len(args) > 1 || len(args) == 1 && args[0] != daemon && args[0] != policy {
 			return usage("mefctl %s takes mefdaemon or mef, not %q", verb, strings.Join(args, " "))
 		}
 		return nil

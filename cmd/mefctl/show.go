@@ -28,6 +28,22 @@ func left(until *time.Time, now time.Time) string {
 	return span(until.Sub(now))
 }
 
+// lasts is left in a sentence.
+func lasts(until *time.Time, now time.Time) string {
+	if until == nil {
+		return "until lifted"
+	}
+	return span(until.Sub(now)) + " left"
+}
+
+// onPorts says where a ban holds.
+func onPorts(ports string) string {
+	if ports == "all" {
+		return "on all ports"
+	}
+	return "on ports " + ports
+}
+
 // span rounds a duration to what a person wants to read: "3d4h", "2h05m", "9m58s", "now".
 func span(d time.Duration) string {
 	d = d.Round(time.Second)

@@ -19,7 +19,7 @@ func newStatus(g *global) *cobra.Command {
 		Use:   "status",
 		Short: "Say whether this host is protected, and what is missing if not",
 		Long:  "status asks the daemon, which reads the kernel back. The exit status is 0 if the host is protected and 1 if not.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.client()
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,7 @@ func newWhy(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "why ADDR",
 		Short: "Explain why an address is banned, or why it is not",
-		Args:  exactArgs(1, "an address, such as 192.0.2.7"),
+		Args:  oneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
 			if err != nil {
@@ -39,11 +40,11 @@ func newWhy(g *global) *cobra.Command {
 func showWhy(w io.Writer, why control.Why, now time.Time) {
 	fmt.Fprintf(w, "%s: %s\n", why.Addr, why.Verdict)
 	for _, b := range why.Bans {
-		fmt.Fprintf(w, "  banned as %s on %s ports by %s, %s left, %s packets dropped\n", b.Prefix, b.Ports, b.Rule,
-			left(b.Until, now), packets(b.Packets))
+		fmt.Fprintf(w, "  banned as %s %s by %s since %s, %s; set %s, %s packets dropped\n", b.Prefix, onPorts(b.Ports), b.Rule,
+			moment(b.Start), lasts(b.Until, now), b.Set, packets(b.Packets))
 		fmt.Fprintf(w, "    %s\n", b.Reason)
-		if b.Author != "" {
-			fmt.Fprintf(w, "    asked for by %s, note %s\n", b.Author, strconv.Quote(b.Note))
+		if b.Note != "" {
+			fmt.Fprintf(w, "    note %s\n", strconv.Quote(b.Note))
 		}
 	}
 	if why.Allowed != "" {
@@ -60,7 +61,9 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 		fmt.Fprintf(w, "  %s: %s of %d attempts within %s\n", r.Rule, strconv.FormatFloat(r.Attempts, 'f', -1, 64), r.MaxRetry, r.FindTime)
 	}
 	for _, b := range why.History {
-		fmt.Fprintf(w, "  earlier ban: %s by %s, %s\n", b.Start.Local().Format("2006-01-02 15:04:05"), b.Rule, b.Reason)
+		if !holds(why.Bans, b) {
+			fmt.Fprintf(w, "  earlier ban: %s by %s, %s %s, %s\n", b.Prefix, b.Rule, moment(b.Start), lasting(b.Until), b.Reason)
+		}
 	}
 	for _, n := range why.Prefix {
 		state := ""
@@ -79,6 +82,16 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 		fmt.Fprintf(w, "mefctl bans delete %s lifts the ban.\n", why.Addr)
 	}
 }
+
+// holds reports whether a ban of the history is one of those in force, of which all has been said.
+func holds(inForce []control.Ban, past control.Ban) bool {
+	return slices.ContainsFunc(inForce, func(b control.Ban) bool {
+		return b.Prefix == past.Prefix && b.Rule == past.Rule && b.Start.Equal(past.Start)
+	})
+}
+
+// moment is a time of day that may be long ago.
+func moment(t time.Time) string { return t.Local().Format(time.DateTime) }
 
 func quotedList(names []string) string {
 	q := make([]string, len(names))

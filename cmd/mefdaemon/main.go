@@ -33,26 +33,37 @@ func main() {
 	}
 }
 
+// options are what the command line says.
+type options struct {
+	config, level string
+	version       bool
+}
+
+func newFlags() (*flag.FlagSet, *options) {
+	fs, opt := flag.NewFlagSet("mefdaemon", flag.ExitOnError), new(options)
+	fs.StringVar(&opt.config, "config", conf.DefaultPath, "configuration `file`")
+	fs.StringVar(&opt.level, "log-level", "", "debug, info, warn or error; overrides the configuration")
+	fs.BoolVar(&opt.version, "version", false, "print the version and exit")
+	return fs, opt
+}
+
 func run(args []string, stdout, stderr io.Writer) error {
-	fs := flag.NewFlagSet("mefdaemon", flag.ExitOnError)
-	path := fs.String("config", conf.DefaultPath, "configuration `file`")
-	level := fs.String("log-level", "", "debug, info, warn or error; overrides the configuration")
-	showVersion := fs.Bool("version", false, "print the version and exit")
+	fs, given := newFlags()
 	fs.Parse(args) // exits on -h and on a wrong flag
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q; mefdaemon takes flags only, see mefdaemon -h", fs.Arg(0))
 	}
-	if *showVersion {
+	if given.version {
 		fmt.Fprintln(stdout, "mefdaemon", version)
 		return nil
 	}
-	cfg, err := conf.Load(*path, filter.Shipped())
+	cfg, err := conf.Load(given.config, filter.Shipped())
 	if err != nil {
 		return err // already says file:line:col and what to do
 	}
-	if *level != "" {
-		if err := cfg.LogLevel.UnmarshalText([]byte(*level)); err != nil {
-			return fmt.Errorf("--log-level %q: write debug, info, warn or error", *level)
+	if given.level != "" {
+		if err := cfg.LogLevel.UnmarshalText([]byte(given.level)); err != nil {
+			return fmt.Errorf("--log-level %q: write debug, info, warn or error", given.level)
 		}
 	}
 	logLevel := new(slog.LevelVar)
@@ -69,7 +80,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	opt := daemon.Options{Version: version, Log: log, Level: logLevel}
-	if *level != "" {
+	if given.level != "" {
 		opt.Level = nil
 	}
 	hangups := make(chan os.Signal, 1) // one that waits stands for all that came meanwhile

@@ -13,6 +13,7 @@ const (
 	configurationMD = "../../docs/configuration.md"
 	confMan         = "../../man/mef.conf.5"
 	rulesMan        = "../../man/mefdaemon.rules.5"
+	listsMan        = "../../man/mefdaemon.lists.5"
 	exampleConf     = "../../etc/mef.conf.example"
 )
 
@@ -140,16 +141,16 @@ func TestDocExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	examples := regexp.MustCompile("(?s)```(ini|text)\n(.*?)```").FindAllStringSubmatch(string(text), -1)
-	for _, file := range []string{confMan, rulesMan} {
-		man, err := os.ReadFile(file)
+	for _, page := range []struct{ file, kind string }{{confMan, "ini"}, {rulesMan, "ini"}, {listsMan, "text"}} {
+		man, err := os.ReadFile(page.file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range regexp.MustCompile(`(?s)\.RS\n(.*?)\.RE`).FindAllStringSubmatch(string(man), -1) {
-			examples = append(examples, []string{m[0], "ini", m[1]})
+			examples = append(examples, []string{m[0], page.kind, m[1]})
 		}
 	}
-	if len(examples) < 6 {
+	if len(examples) < 8 {
 		t.Fatalf("found %d examples", len(examples))
 	}
 	for _, e := range examples {

@@ -17,6 +17,9 @@ const DefaultPath = "/etc/mef/mef.conf"
 // DefaultStateDir is where the daemon keeps its state unless cache_dir says otherwise.
 const DefaultStateDir = "/var/lib/mef"
 
+// DefaultEventLog is where the event log is unless ban_log_path says otherwise.
+const DefaultEventLog = "/var/log/mef.log"
+
 // Why keys of MEF 1.0 do not do what they did there.
 const (
 	noticePlacement = "accepted and ignored, the table is always inet mefdaemon"
@@ -63,8 +66,8 @@ var keys = table[Config]{
 		doc: "a second log", notice: noticeDebugLog},
 	{name: "ban_log_enabled", value: "false", form: boolean(func(c *Config) *bool { return &c.EventLog }),
 		doc: "write every event and ban as a line of JSON"},
-	{name: "ban_log_path", value: "/var/log/mef.log", form: path(maxPath, func(c *Config) *string { return &c.EventLogPath }),
-		doc: "file for ban_log_enabled"},
+	{name: "ban_log_path", value: DefaultEventLog, form: path(maxPath, func(c *Config) *string { return &c.EventLogPath }),
+		doc: "file for ban_log_enabled; one that the daemon cannot write is replaced by " + DefaultEventLog},
 	{name: "clear_bans_on_stop", value: "false", form: boolean(func(c *Config) *bool { return &c.ClearOnStop }),
 		doc: "lift all bans when the daemon stops, instead of leaving them to the kernel until they end"},
 

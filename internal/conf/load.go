@@ -19,8 +19,8 @@ type Loader struct {
 	Shipped fs.FS
 	// Optional says that a missing mef.conf is an empty one.
 	Optional bool
-	// Writable reports whether the daemon can write files in a directory that need not exist yet. Nil asks the kernel.
-	Writable func(dir string) bool
+	// Writable reports whether the daemon can write a file, or files in a directory, that need not exist yet. Nil asks the kernel.
+	Writable func(path string) bool
 }
 
 // Load reads the mef.conf at path and all that it names. Only the one at DefaultPath may be missing. The error is Errors: all
@@ -61,6 +61,23 @@ func LoadSettings(path string) (cfg *Config, err error) {
 	return r.cfg, r.errs.Err()
 }
 
+// ControlSocket returns the control socket that the mef.conf at path names, whatever else is wrong in it and in the files it names:
+// a daemon that runs goes on with what they said before, and answers there. Only the file at DefaultPath may be missing. The error
+// is Errors.
+func ControlSocket(path string) (string, error) {
+	text, err := readFile(path, maxConfig)
+	if err != nil && !(path == DefaultPath && errors.Is(err, fs.ErrNotExist)) {
+		return "", Errors{fileError(path, err)}
+	}
+	settings := slices.DeleteFunc(scan(path, text, "global").settings, func(s setting) bool {
+		return s.section != "global" || s.key != "control_socket"
+	})
+	var cfg Config
+	keys.defaults(&cfg)
+	d := keys.decode(&cfg, settings)
+	return cfg.Paths.ControlSocket, d.errs.Err()
+}
+
 // A reader is a configuration being read.
 type reader struct {
 	Loader
@@ -86,6 +103,7 @@ func (r *reader) global(sc scanner) {
 	r.errs = append(r.errs, d.errs...)
 	r.cfg.Notices = append(r.cfg.Notices, d.notices...)
 	r.replaceStateDir()
+	r.replaceEventLog()
 	r.checkBanTimes()
 	r.origins()
 }
@@ -103,6 +121,16 @@ func (r *reader) replaceStateDir() {
 	}
 	r.cfg.Paths.StateDir = DefaultStateDir
 	r.notice(r.set["cache_dir"].keyPos, fmt.Sprintf("cache_dir: the daemon cannot write %s, its state is in %s", Quote(dir), DefaultStateDir))
+}
+
+// replaceEventLog takes the default for an event log that the daemon cannot write.
+func (r *reader) replaceEventLog() {
+	path := r.cfg.EventLogPath
+	if !r.cfg.EventLog || path == DefaultEventLog || r.Writable(path) {
+		return
+	}
+	r.cfg.EventLogPath = DefaultEventLog
+	r.notice(r.set["ban_log_path"].keyPos, fmt.Sprintf("ban_log_path: the daemon cannot write %s, its event log is %s", Quote(path), DefaultEventLog))
 }
 
 // checkBanTimes finds ban times that contradict each other.
@@ -143,8 +171,11 @@ func (r *reader) origin(k spec[Config], name string) {
 			o.Value = "(not shown)"
 		}
 	}
-	if name == "cache_dir" {
+	switch name {
+	case "cache_dir":
 		o.Value = r.cfg.Paths.StateDir
+	case "ban_log_path":
+		o.Value = r.cfg.EventLogPath
 	}
 	r.cfg.Origins = append(r.cfg.Origins, o)
 }
@@ -339,14 +370,14 @@ func pathError(err error) string {
 	return err.Error()
 }
 
-// writable asks the kernel whether this process can write in dir or, if it does not exist, create it.
-func writable(dir string) bool {
+// writable asks the kernel whether this process can write at path, a file or a directory, or create it if it does not exist.
+func writable(path string) bool {
 	const write = 2 // W_OK of access(2)
 	for {
-		err := syscall.Access(dir, write)
-		if !errors.Is(err, syscall.ENOENT) || dir == "/" {
+		err := syscall.Access(path, write)
+		if !errors.Is(err, syscall.ENOENT) || path == "/" {
 			return err == nil
 		}
-		dir = filepath.Dir(dir)
+		path = filepath.Dir(path)
 	}
 }

@@ -111,6 +111,32 @@ func ruleNamed(t *testing.T, cfg *Config, name string) Rule {
 	return cfg.Rules[i]
 }
 
+// Whoever asks the daemon finds it whatever is wrong elsewhere.
+func TestControlSocket(t *testing.T) {
+	for name, tt := range map[string]struct{ text, want, err string }{
+		"named":            {"[global]\ncontrol_socket=/run/x.sock # ours\n", "/run/x.sock", ""},
+		"not named":        {"[global]\nmode=observe\n", "/run/mef/mefdaemon.sock", ""},
+		"among mistakes":   {"garbage\n[global]\nmdoe=observe\nrules_dir=/nowhere\ncontrol_socket=/run/x.sock\n[nonsense]\n", "/run/x.sock", ""},
+		"a mistake itself": {"[global]\ncontrol_socket=x.sock\n", "", `mef.conf:2:16: control_socket: wrong value "x.sock"; write an absolute path`},
+		"twice":            {"[global]\ncontrol_socket=/a\ncontrol_socket=/b\n", "", `mef.conf:3:1: "control_socket" is set twice`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tree(t, map[string]string{"mef.conf": tt.text})
+			got, err := ControlSocket(dir + "/mef.conf")
+			if tt.err != "" {
+				if err == nil || !strings.HasPrefix(strings.ReplaceAll(err.Error(), dir+"/", ""), tt.err) {
+					t.Errorf("error %v, want %s", err, tt.err)
+				}
+			} else if err != nil || got != tt.want {
+				t.Errorf("%q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	if _, err := ControlSocket(t.TempDir() + "/none.conf"); err == nil {
+		t.Error("a file that does not exist: no error")
+	}
+}
+
 func TestMissingFileIsDefault(t *testing.T) {
 	l := loader
 	l.Optional = true
@@ -192,7 +218,7 @@ func TestMEF10Loads(t *testing.T) {
 	if n := len(cfg.Rules); n != 4 {
 		t.Errorf("%d rules, want sshd, vsftpd, shop and forum", n)
 	}
-	if len(cfg.Whitelist) != 5 || len(cfg.Blacklist) != 2 || cfg.Whitelist[3].Note != "office" {
+	if len(cfg.Whitelist) != 6 || len(cfg.Blacklist) != 2 || cfg.Whitelist[0].Text != "192.0.2.99" || cfg.Whitelist[4].Note != "office" {
 		t.Errorf("lists %+v %+v", cfg.Whitelist, cfg.Blacklist)
 	}
 	if cfg.Scan.Exclude != "22,100-500" && cfg.Scan.Exclude != "22,100-500,443" {
@@ -427,6 +453,33 @@ func TestUnwritableStateDirIsReplaced(t *testing.T) {
 	}
 	if writable(dir + "/mef.conf/below") {
 		t.Error("a directory below a file is writable")
+	}
+}
+
+func TestUnwritableEventLogIsReplaced(t *testing.T) {
+	for name, tt := range map[string]struct {
+		settings string
+		writable bool
+		want     string
+		notices  int
+	}{
+		"writable":   {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", true, "DIR/bans.log", 0},
+		"not":        {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", false, "/var/log/mef.log", 1},
+		"not wanted": {"ban_log_path=DIR/bans.log\n", false, "DIR/bans.log", 0},
+		"default":    {"ban_log_enabled=true\n", false, "/var/log/mef.log", 0}, // the daemon will say if it cannot
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tree(t, complete(map[string]string{"mef.conf": dirs + tt.settings}))
+			l := loader
+			l.Writable = func(path string) bool { return tt.writable || path == DefaultStateDir }
+			cfg, err := l.Load(dir + "/mef.conf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := strings.ReplaceAll(tt.want, "DIR", dir); cfg.EventLogPath != want || len(cfg.Notices) != tt.notices {
+				t.Errorf("event log %s, notices %v; want %s and %d", cfg.EventLogPath, cfg.Notices, want, tt.notices)
+			}
+		})
 	}
 }
 

@@ -38,6 +38,8 @@ type Rule struct {
 	Ports      ban.Ports
 	Action     Action
 	Escalation Escalation
+
+	Set []Origin // where keys are set, by us or the operator; see Settings
 }
 
 // An Escalation says when a source that keeps coming back is banned for good.

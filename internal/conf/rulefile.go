@@ -101,6 +101,7 @@ func (f *ruleFile) decode(base *Rule, shipped bool) {
 	f.rule.Files = nil
 	d := ruleKeys.decode(&f.rule, f.settings)
 	f.set = d.set
+	f.rule.Set = f.origins(base)
 	f.rule.notices = append(f.rule.notices, d.notices...)
 	f.errs = append(f.errs, d.errs...)
 	if _, ok := d.set["files"]; !ok {

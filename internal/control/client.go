@@ -12,6 +12,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -157,9 +161,30 @@ var ErrNotRunning = errors.New("mefdaemon is not running")
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: nothing answers at %s; start it, or name its configuration with --config", ErrNotRunning, c.path)
+		return fmt.Errorf("%w: nothing answers at %s; start it with mefctl start, or name its configuration with --config", ErrNotRunning, c.path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s: permission denied; use sudo, or join the group mef", c.path)
+		return fmt.Errorf("%s: permission denied; use sudo%s", c.path, orJoin(c.path))
 	}
 	return err
+}
+
+// orJoin names the group whose members may use the socket at path, "" if none but root may. Who cannot see the socket sees the
+// directory in which it is.
+func orJoin(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		info, err = os.Stat(filepath.Dir(path))
+	}
+	if err != nil {
+		return ""
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Gid == 0 {
+		return ""
+	}
+	gid := strconv.FormatUint(uint64(owner.Gid), 10)
+	if group, err := user.LookupGroupId(gid); err == nil {
+		return ", or join the group " + group.Name
+	}
+	return ", or join the group of number " + gid
 }

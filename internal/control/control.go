@@ -81,6 +81,8 @@ type Status struct {
 	Proof   Proof    `json:"selftest"`
 	Spared  Spared   `json:"spared"`
 	Armed   *Armed   `json:"armed,omitempty"` // nil: confirmed, or never armed
+	// WatchingSince is since when bans are only said: by mode=observe, or because nobody confirmed. nil: they are made.
+	WatchingSince *time.Time `json:"watching_since,omitempty"`
 }
 
 // A Source is one origin of lines.
@@ -175,6 +177,7 @@ type Ban struct {
 	Note     string     `json:"note,omitempty"`
 	Packets  *uint64    `json:"packets,omitempty"` // dropped, both directions; absent where the kernel does not count
 	Kernel   bool       `json:"kernel"`            // read back from the kernel's set
+	Set      string     `json:"set,omitempty"`     // in answers to why: that set's name
 }
 
 // ShowPorts is the word for ports in answers.
@@ -191,6 +194,7 @@ type BanRequest struct {
 	For    time.Duration `json:"for_ns"` // 0: until lifted
 	Ports  string        `json:"ports,omitempty"`
 	Note   string        `json:"note,omitempty"`
+	Caller netip.Addr    `json:"caller,omitzero"` // from where the operator is logged in, which only --force bans; may be missing
 	Force  bool          `json:"force,omitempty"`
 	Author string        `json:"-"` // filled in by the server, from the socket
 }

@@ -170,7 +170,7 @@ func (d *daemon) Lists(ctx context.Context, only string) (out control.Lists, err
 	if only != "" && only != listAllow && only != listBlock {
 		return out, refuse("no list %q; there are %s and %s", only, listAllow, listBlock)
 	}
-	err = d.ask(ctx, func(context.Context) {
+	askErr := d.ask(ctx, func(ctx context.Context) {
 		l := &d.lists
 		if only != listBlock {
 			l.show(&out, listAllow, d.cfg.Paths.WhitelistDir, l.whiteErr, l.white)
@@ -179,10 +179,12 @@ func (d *daemon) Lists(ctx context.Context, only string) (out control.Lists, err
 			}
 		}
 		if only != listAllow {
+			begin := len(out.Entries)
 			l.show(&out, listBlock, d.cfg.Paths.BlacklistDir, l.blackErr, l.black)
+			err = d.do(ctx, func() { l.explainBlock(out.Entries[begin:], d.reachable()) })
 		}
 	})
-	return out, err
+	return out, cmp.Or(askErr, err)
 }
 
 // show adds the files of a list.
@@ -201,22 +203,36 @@ func (l *lists) show(out *control.Lists, list, dir, dirErr string, files []conf.
 			entry := control.Entry{List: list, Entry: e.Text, Source: e.Pos.String(), Note: e.Note}
 			if _, ok := e.Prefixes(); !ok && list == listAllow {
 				entry.Resolved = showName(answers[foldName(e.Text)])
-			} else if list == listBlock {
-				entry.Error = blockError(e)
 			}
 			out.Entries = append(out.Entries, entry)
 		}
 	}
 }
 
-// blockError says why an entry of a blacklist bans nobody.
-func blockError(e conf.Entry) string {
+// tooMany is why an entry is left out with which nothing else is wrong: the entries before it have maxListed networks.
+const tooMany = "left out: there is room for 100,000 networks, which the entries before it have"
+
+// explainBlock says of the entries of the blacklist files, in order, why they ban nobody.
+func (l *lists) explainBlock(shown []control.Entry, protected prefixset.Set) {
+	full := false
+	for i, e := range entriesOf(l.black) {
+		full = full || e.Pos == l.full
+		if shown[i].Error = blockError(e, protected); full && shown[i].Error == "" {
+			shown[i].Error = tooMany
+		}
+	}
+}
+
+// blockError says why an entry of a blacklist bans nobody, "" if there is somebody whom it bans.
+func blockError(e conf.Entry, protected prefixset.Set) string {
 	prefixes, ok := e.Prefixes()
 	switch {
 	case !ok:
 		return "a name is not resolved here: names can be made to mean anybody"
 	case slices.ContainsFunc(prefixes, tooWide):
 		return "wider than /16 (IPv6: /32): left out"
+	case prefixset.New(prefixes...).Subtract(protected).Len() == 0:
+		return "never banned: the allow list has it, or this host needs it"
 	}
 	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"mef/internal/control"
 	"mef/internal/decide"
 	"mef/internal/enforce"
+	"mef/internal/host"
 	"mef/internal/prefixset"
 )
 
@@ -39,13 +40,16 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 	if err != nil {
 		return control.Ban{}, refuse("%v", err)
 	}
-	if req.For < 0 {
+	switch {
+	case req.For < 0:
 		return control.Ban{}, refuse("for_ns %d is negative", req.For)
+	case len(req.Note) > maxNote:
+		return control.Ban{}, refuse("the note is longer than %d bytes", maxNote)
 	}
 	if d.observe.Load() {
 		return control.Ban{}, refuse("%s", d.whyObserve())
 	}
-	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Force: req.Force}
+	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
 	var b ban.Ban
 	var refused error
 	err = d.do(ctx, func() {
@@ -149,7 +153,15 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s.Kernel = d.kernel(state, heldErr)
 	s.Bans = tallyBans(state)
 	s.Bans.Ever = d.book.total()
-	if err := d.do(ctx, func() { d.describe(&s) }); err != nil {
+	listeners, err := host.Listeners()
+	if err != nil {
+		d.log.Debug("what listens here is not known", "err", err)
+	}
+	err = d.do(ctx, func() {
+		d.describe(&s)
+		s.Warnings = append(s.Warnings, d.unheard(listeners)...)
+	})
+	if err != nil {
 		return s, err
 	}
 	d.proof.Load().show(&s, time.Now())
@@ -202,6 +214,7 @@ func (d *daemon) describe(s *control.Status) {
 			Failures: c.failures, Probes: c.probes, Logins: c.logins, Bans: c.bans})
 	}
 	d.warnLists(s)
+	s.WatchingSince = moment(d.watching)
 	s.Sources = d.sources.status(d.engine)
 	saved := d.saver.Status()
 	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}
@@ -225,6 +238,9 @@ func (d *daemon) judge(s *control.Status) {
 	}
 	if s.Store.Problem != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
+	}
+	if why := d.records.problem(); why != "" {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, keptRecords))
 	}
 	for _, src := range s.Sources {
 		if src.Lost > 0 {

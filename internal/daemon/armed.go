@@ -12,6 +12,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
+	"mef/internal/store"
 )
 
 // trialFile is the name of the file below cache_dir that says that the daemon is armed and not confirmed. It stands beside mef.db,
@@ -123,6 +124,26 @@ func (e *engine) heedMode() {
 	observe := e.cfg.Observe || e.trial.Load().lapsed()
 	e.observe.Store(observe)
 	e.limits.Observe = observe
+}
+
+// noteWatching keeps in mef.db since when bans are only said. Every change of mode is followed by the lists being applied anew,
+// which calls it on the engine's goroutine.
+func (e *engine) noteWatching(now time.Time) {
+	note := ""
+	switch only := e.observe.Load(); {
+	case only != e.watching.IsZero():
+		return
+	case only:
+		e.watching = now
+		text, err := json.Marshal(now)
+		if err != nil {
+			return
+		}
+		note = string(text)
+	default:
+		e.watching = time.Time{}
+	}
+	e.saver.Save(store.Update{Notes: map[string]string{noteWatching: note}})
 }
 
 // whyObserve says what keeps bans from being made.

@@ -203,3 +203,47 @@ func TestWhyOfForcedBanOfCDN(t *testing.T) {
 		t.Errorf("an operator insisted, and why says banned %v: %q", w.Banned, w.Verdict)
 	}
 }
+
+// Since when bans are only said is remembered, whatever makes them so, and forgotten when they are made.
+func TestWatchingSince(t *testing.T) {
+	h := settle(t, "mode=observe\n", nil)
+	since := func() (at time.Time) {
+		if s := h.status(); s.WatchingSince != nil {
+			at = *s.WatchingSince
+		}
+		return at
+	}
+	h.await("the time to be noted", func() bool { return !since().IsZero() })
+	first := since()
+	h.end()
+	h.start()
+	if again := since(); !again.Equal(first) {
+		t.Errorf("started again, bans are only said since %v, before since %v", again, first)
+	}
+	reload := func() {
+		t.Helper()
+		if _, err := h.Reload(t.Context(), "alice"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.configure("")
+	if reload(); !since().IsZero() {
+		t.Errorf("mode=enforce, and bans are only said since %v", since())
+	}
+	h.arm(time.Second)
+	h.await("the trial to lapse", func() bool { return !since().IsZero() })
+	lapsed := since()
+	if !lapsed.After(first) {
+		t.Errorf("nobody confirmed, and bans are only said since %v", lapsed)
+	}
+	h.configure("mode=observe\n")
+	if reload(); !since().Equal(lapsed) {
+		t.Errorf("for one reason after the other, bans are only said since %v, not %v", since(), lapsed)
+	}
+	h.end()
+	h.configure("")
+	h.start()
+	if err := h.Confirm(t.Context(), "alice"); err != nil || !since().IsZero() {
+		t.Errorf("confirmed (%v), and bans are only said since %v", err, since())
+	}
+}

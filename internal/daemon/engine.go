@@ -26,6 +26,7 @@ import (
 type engine struct {
 	cfg      *conf.Config
 	observe  atomic.Bool // mode=observe, for everybody
+	watching time.Time   // since when; zero while bans are made
 	log      *slog.Logger
 	enforcer *enforce.Enforcer
 	records  *records
@@ -44,6 +45,7 @@ type engine struct {
 	// allowList is what facts.Allowed is made of.
 	allowList    []allowItem
 	listMistakes []string
+	leftOut      int // entries of blacklist files that ban nobody
 	rules        map[string]*ruleCount
 	spared       map[string]uint64 // bans that were not made, or left the SSH ports alone, by reason
 	admins       int               // addresses with a live SSH session of an administrator
@@ -76,9 +78,7 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 	}
 	var file *eventLog
 	if cfg.EventLog {
-		if file, err = openEventLog(cfg.EventLogPath); err != nil {
-			return nil, err
-		}
+		file = openEventLog(cfg.EventLogPath, log)
 	}
 	e := &engine{
 		cfg:       cfg,

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -37,6 +38,7 @@ type lists struct {
 	expiry *time.Timer // when the next of added ends
 
 	listed map[netip.Prefix]uint64 // bans of blacklist files that were put in force, each with a hash of its record
+	full   conf.Pos                // from this entry on the blacklist has more than maxListed; zero: there is room for all
 	watch  *watch
 	told   string // the mistakes that have been logged
 }
@@ -52,11 +54,14 @@ func (e *engine) newLists() lists {
 const (
 	noteAllow = "allow " // and an entry: an added
 	noteName  = "name "  // and a DNS name: a names.Answer
+
+	noteWatching = "watching" // since when bans are only said: a time.Time
 )
 
 // recall takes over what was saved, and reads the files. It is for the start, before any goroutine runs.
 func (d *daemon) recall(notes map[string]string) {
 	known := make(map[string]names.Answer)
+	_ = json.Unmarshal([]byte(notes[noteWatching]), &d.watching) // without one, bans were made
 	for note, text := range notes {
 		if entry, ok := strings.CutPrefix(note, noteAllow); ok {
 			var a added
@@ -179,6 +184,9 @@ func (d *daemon) warnLists(s *control.Status) {
 	if more := len(d.listMistakes) - most; more > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%d more mistakes in lists; mefctl lists shows them", more))
 	}
+	if d.leftOut > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are left out; mefctl lists blacklist says why", d.leftOut))
+	}
 	d.lists.warnNames(s, time.Now())
 }
 
@@ -226,6 +234,7 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	err := d.allow(ctx, func() {
 		before, d.facts.Allowed, d.allowList = d.facts.Allowed, allowed, items
 		d.listMistakes = mistakes
+		d.noteWatching(now)
 		protected = d.reachable()
 	})
 	if err != nil {
@@ -309,7 +318,9 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 	if d.observe.Load() { // nothing begins, but what was put in force before ends with its entry
 		bans = slices.DeleteFunc(bans, func(b ban.Ban) bool { return d.lists.listed[b.Prefix] == 0 })
 	}
-	d.warnLeftOut(leftOut)
+	if err := d.do(ctx, func() { d.leaveOut(leftOut) }); err != nil {
+		return err
+	}
 	began, again, gone := d.lists.change(bans)
 	for some := range slices.Chunk(began, listedAtOnce) {
 		if err := d.enforcer.Ban(ctx, some...); err != nil {
@@ -396,11 +407,15 @@ func tooWide(p netip.Prefix) bool {
 	return p.Addr().Is4() && p.Bits() < 16 || p.Addr().Is6() && p.Bits() < 32
 }
 
-// warnLeftOut logs entries that are left out, the first few of them.
-func (d *daemon) warnLeftOut(leftOut []conf.Entry) {
-	for _, entry := range leftOut[:min(len(leftOut), 10)] {
-		d.log.Warn("blacklist entry left out: it is a name, wider than /16 (IPv6: /32), or one too many", "at", entry.Pos.String(),
-			"entry", entry.Text, "left out in all", len(leftOut))
+// leaveOut takes note of the entries that are left out, and logs the first few of them.
+func (d *daemon) leaveOut(entries []conf.Entry) {
+	d.leftOut, d.lists.full = len(entries), conf.Pos{}
+	if i := slices.IndexFunc(entries, func(e conf.Entry) bool { return blockError(e, prefixset.Set{}) == "" }); i >= 0 {
+		d.lists.full = entries[i].Pos // nothing else is wrong with it
+	}
+	for _, entry := range entries[:min(len(entries), 10)] {
+		why := cmp.Or(blockError(entry, prefixset.Set{}), tooMany)
+		d.log.Warn("blacklist entry left out", "at", entry.Pos.String(), "entry", entry.Text, "reason", why, "left out in all", len(entries))
 	}
 }
 
@@ -408,7 +423,7 @@ func (d *daemon) warnLeftOut(leftOut []conf.Entry) {
 // be in force, and the keys of bans whose entry has gone from the files, or whose addresses are allowed now.
 func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban, gone []ban.Key) {
 	bans, leftOut := listedBans(entriesOf(d.lists.black), d.reachable(), now)
-	d.warnLeftOut(leftOut)
+	d.leaveOut(leftOut)
 	bans, _, _ = d.lists.change(bans)
 	// In place, because there may be very many and seldom any of a list.
 	inForce = slices.DeleteFunc(before, func(b ban.Ban) bool {

@@ -3,11 +3,13 @@ package daemon
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/control"
 	"mef/internal/prefixset"
 )
 
@@ -52,5 +54,40 @@ func TestEntriesThatWentAreLifted(t *testing.T) {
 	}
 	if !slices.Equal(gone, []ban.Key{key("192.0.2.8/32")}) {
 		t.Errorf("gone: %v", gone)
+	}
+}
+
+// What a blacklist asks for in vain is left out, and said of every entry.
+func TestEntriesInVain(t *testing.T) {
+	d := &daemon{engine: &engine{log: quiet()}}
+	var file conf.ListFile
+	add := func(text string) {
+		file.Entries = append(file.Entries, conf.Entry{Text: text, Pos: conf.Pos{File: "b.conf", Line: len(file.Entries) + 1, Col: 1}})
+	}
+	for _, text := range []string{"bad.example", "10.0.0.0/8", "192.0.2.1"} {
+		add(text)
+	}
+	for i := range maxListed {
+		add(netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String())
+	}
+	add("203.0.113.7")
+	add("worse.example")
+	d.lists.black = []conf.ListFile{file}
+	protected := prefixset.New(netip.MustParsePrefix("192.0.2.0/24"))
+	bans, leftOut := listedBans(entriesOf(d.lists.black), protected, time.Now())
+	d.leaveOut(leftOut)
+	if len(bans) != maxListed || d.leftOut != 4 {
+		t.Errorf("%d bans, %d entries left out; want %d and 4", len(bans), d.leftOut, maxListed)
+	}
+	shown := make([]control.Entry, len(file.Entries))
+	d.lists.explainBlock(shown, protected)
+	last := len(shown) - 1
+	for i, want := range map[int]string{
+		0: "a name is not resolved here", 1: "wider than /16", 2: "never banned: the allow list has it, or this host needs it",
+		3: "", last - 2: "", last - 1: "left out: there is room for 100,000 networks", last: "a name is not resolved here",
+	} {
+		if got := shown[i].Error; !strings.HasPrefix(got, want) || (got == "") != (want == "") {
+			t.Errorf("entry %s: %q, want %q", file.Entries[i].Text, got, want)
+		}
 	}
 }

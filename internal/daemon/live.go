@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/host"
 )
 
 // A live says where one rule's lines come from now. Exactly one origin counts at a time, so that a line that the system
@@ -124,4 +127,31 @@ func (l *live) repeats(ev *event.Event) bool {
 func endsWith(line, message string) bool {
 	i := strings.Index(line, message[:min(len(message), 32)])
 	return i >= 0 && strings.HasPrefix(message, line[i:])
+}
+
+// unheard names the services that strangers can reach, that a rule is about, and of whose failed logins nobody hears: no source has
+// lines of theirs. What is known of a listener to a daemon that is not root is its system unit.
+func (e *engine) unheard(listeners []host.Listener) (all []string) {
+	said := make(map[string]bool)
+	for _, l := range listeners {
+		unit := l.Unit
+		if name, socket := strings.CutSuffix(unit, ".socket"); socket {
+			unit = name + ".service"
+		}
+		var silent *live
+		for _, name := range slices.Sorted(maps.Keys(e.lives)) {
+			if !e.set.Serves(name, unit) {
+				continue
+			}
+			if silent = e.lives[name]; silent.from != nowhere {
+				silent = nil
+				break
+			}
+		}
+		if silent != nil && !l.Local() && !said[unit] {
+			said[unit] = true
+			all = append(all, fmt.Sprintf("%s listens on %s port %d, and rule %s has no live source: %s", unit, l.Protocol, l.Port, silent.rule.Name, silent.reason))
+		}
+	}
+	return all
 }

@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/filter"
+	"mef/internal/host"
 )
 
 var sshd = &conf.Rule{Name: "sshd", Programs: []string{"sshd"}, Files: []string{"/var/log/auth.log", "/var/log/secure"}}
@@ -40,6 +44,48 @@ func TestOriginOfRule(t *testing.T) {
 			l := newLive(tt.rule, covers, tt.programs, found)
 			if l.from != tt.want || l.reason != tt.reason {
 				t.Errorf("from %v because %q, want %v because %q", l.from, l.reason, tt.want, tt.reason)
+			}
+		})
+	}
+}
+
+// A service that strangers reach, and of which nobody hears, is named; one that only this host reaches, or no rule is about, is not.
+func TestUnheard(t *testing.T) {
+	rules, err := conf.ShippedRules(filter.Shipped())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, errs := filter.Compile(rules)
+	if err := errs.Err(); err != nil {
+		t.Fatal(err)
+	}
+	any6, local := netip.IPv6Unspecified(), netip.MustParseAddr("127.0.0.1")
+	listeners := []host.Listener{
+		{Protocol: "tcp", Addr: any6, Port: 22, Unit: "ssh.socket"},
+		{Protocol: "tcp", Addr: any6, Port: 143, Unit: "dovecot.service"},
+		{Protocol: "tcp", Addr: any6, Port: 993, Unit: "dovecot.service"},
+		{Protocol: "tcp", Addr: local, Port: 25, Unit: "postfix@-.service"},
+		{Protocol: "tcp", Addr: any6, Port: 80, Unit: "nginx.service"},
+		{Protocol: "tcp", Addr: any6, Port: 21},
+		{Protocol: "tcp", Addr: any6, Port: 2222, Unit: "session-3.scope"},
+	}
+	for name, tt := range map[string]struct {
+		from origin // of every rule
+		want []string
+	}{
+		"nothing yet": {nowhere, []string{
+			"ssh.service listens on tcp port 22, and rule sshd has no live source: nothing yet",
+			"dovecot.service listens on tcp port 143, and rule dovecot has no live source: nothing yet",
+		}},
+		"from the journal": {inJournal, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := &engine{set: set, lives: make(map[string]*live)}
+			for i := range rules {
+				e.lives[rules[i].Name] = &live{rule: &rules[i], from: tt.from, reason: "nothing yet"}
+			}
+			if got := e.unheard(listeners); !slices.Equal(got, tt.want) {
+				t.Errorf("says %q, want %q", got, tt.want)
 			}
 		})
 	}

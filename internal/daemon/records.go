@@ -59,6 +59,16 @@ func (r *records) add(rec control.Record) {
 	}
 }
 
+// problem says why the event log is not written, "" if it is, or need not be.
+func (r *records) problem() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file == nil || r.file.err == nil {
+		return ""
+	}
+	return r.file.err.Error()
+}
+
 // writeTo replaces the event log; nil ends it.
 func (r *records) writeTo(file *eventLog) {
 	r.mu.Lock()
@@ -122,12 +132,17 @@ func (r *records) follow(ctx context.Context, emit func(control.Record) error) e
 type eventLog struct {
 	path string
 	f    *os.File
-	full bool // the last write failed: said once, tried again with the next record
+	err  error // of the last write, or of opening the file: said once, tried again with the next record
 }
 
-func openEventLog(path string) (*eventLog, error) {
+// openEventLog returns the event log at path. One that cannot be opened yet is no reason not to protect the host: that is logged and
+// shown in status.
+func openEventLog(path string, log *slog.Logger) *eventLog {
 	l := &eventLog{path: path}
-	return l, l.reopen()
+	if l.err = l.reopen(); l.err != nil {
+		log.Warn("event log", "err", l.err)
+	}
+	return l
 }
 
 func (l *eventLog) reopen() error {
@@ -145,12 +160,12 @@ func (l *eventLog) reopen() error {
 
 // write appends a record. It returns an error once when writing begins to fail, and nil until it works again.
 func (l *eventLog) write(rec control.Record) error {
-	err := l.append(rec)
-	if err != nil && l.full {
+	before := l.err
+	l.err = l.append(rec)
+	if before != nil {
 		return nil
 	}
-	l.full = err != nil
-	return err
+	return l.err
 }
 
 func (l *eventLog) append(rec control.Record) error {

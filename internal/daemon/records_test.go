@@ -72,11 +72,7 @@ func TestSlowReaderLosesAndIsTold(t *testing.T) {
 
 func TestEventLogHoldsDecisionsAndSurvivesRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mef.log")
-	file, err := openEventLog(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRecords(quiet(), file)
+	r := newRecords(quiet(), openEventLog(path, quiet()))
 	r.add(control.Record{Time: time.Now(), Event: "failure", User: "a\nb"})
 	r.add(control.Record{Time: time.Now(), Event: "ban", Prefix: "192.0.2.7/32"})
 	if err := os.Rename(path, path+".1"); err != nil {
@@ -92,5 +88,25 @@ func TestEventLogHoldsDecisionsAndSurvivesRotation(t *testing.T) {
 		if err := json.Unmarshal(data, &rec); err != nil || rec.Event != want.event || strings.Count(string(data), "\n") != 1 {
 			t.Errorf("%s holds %q (%v), want one line of a %s", want.path, data, err, want.event)
 		}
+	}
+}
+
+// An event log that cannot be written keeps nobody from being banned; it is said in status, until it can be written.
+func TestEventLogThatCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later")
+	r := newRecords(quiet(), openEventLog(filepath.Join(dir, "mef.log"), quiet()))
+	if why := r.problem(); !strings.HasPrefix(why, "event log: open "+dir) {
+		t.Errorf("the problem is %q", why)
+	}
+	r.add(control.Record{Time: time.Now(), Event: "ban"})
+	if r.problem() == "" {
+		t.Error("there is no directory, and no problem")
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.add(control.Record{Time: time.Now(), Event: "ban"})
+	if data, err := os.ReadFile(filepath.Join(dir, "mef.log")); err != nil || r.problem() != "" || strings.Count(string(data), "\n") != 1 {
+		t.Errorf("the log has %q, %v; the problem is %q", data, err, r.problem())
 	}
 }

@@ -41,9 +41,7 @@ func (d *daemon) prepare() (*setup, error) {
 	keepPaths(cfg, d.cfg)
 	next := &setup{cfg: cfg, set: set}
 	if cfg.EventLog {
-		if next.file, err = openEventLog(cfg.EventLogPath); err != nil {
-			return nil, err
-		}
+		next.file = openEventLog(cfg.EventLogPath, d.log)
 	}
 	return next, nil
 }

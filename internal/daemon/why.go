@@ -10,6 +10,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
+	"mef/internal/enforce/nftset"
 	"mef/internal/event"
 	"mef/internal/host"
 	"mef/internal/prefixset"
@@ -23,6 +24,9 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 		return control.Why{}, err
 	}
 	why := control.Why{Addr: addr.String(), Bans: d.book.show(ctx, state)}
+	for i, held := range state.Bans {
+		why.Bans[i].Set = nftset.SetOf(held.Key)
+	}
 	var account track.Account
 	var neighbors []track.Neighbor
 	var through, live bool
@@ -101,6 +105,7 @@ func explain(why *control.Why, a track.Account, now time.Time) {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("counted as %s, with all its addresses", a.Source))
 	}
 	if a.Tracked && a.Score > 0 {
+		why.Arithmetic = append(why.Arithmetic, addUp(a)...)
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("points halve every %s; last event %s ago",
 			short(a.HalfLife), now.Sub(a.Seen).Round(time.Second)))
 	}
@@ -142,6 +147,21 @@ func explain(why *control.Why, a track.Account, now time.Time) {
 			why.Evidence = append(why.Evidence, b.Evidence...)
 		}
 	}
+}
+
+// addUp says what the score consists of.
+func addUp(a track.Account) (lines []string) {
+	sum := 0.0
+	for _, r := range a.Rules {
+		if r.Points > 0 {
+			sum += r.Points
+			lines = append(lines, fmt.Sprintf("%s attempts at %s × %d points, now worth %.1f", r.Attempts, r.Rule, r.Each, r.Points))
+		}
+	}
+	if rest := a.Score - event.Points(sum); rest > 0 {
+		lines = append(lines, fmt.Sprintf("%d more of probes, and of attempts that no longer count one by one", rest))
+	}
+	return lines
 }
 
 // verdict says in a sentence what happens to packets of the address, and why.

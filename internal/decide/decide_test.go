@@ -27,6 +27,7 @@ func TestManual(t *testing.T) {
 		Own: set("198.51.100.1/32", "2001:db8:1::1/128"), Gateways: set("198.51.100.254/32"), Allowed: set("192.0.2.0/28"),
 		Proxies: set("203.0.113.0/30"), OnLink: set("2001:db8:1::/64"), Sessions: set("192.0.2.99/32"),
 	}
+	caller := netip.MustParseAddr("192.0.2.66")
 	for name, tt := range map[string]struct {
 		prefix  string
 		request Request
@@ -34,22 +35,26 @@ func TestManual(t *testing.T) {
 		forced  string // the same with Force; "": no change
 	}{
 		"an address":            {"203.0.113.77/32", Request{For: time.Hour}, "203.0.113.77", ""},
-		"a network, not masked": {"203.0.113.77/25", Request{}, "203.0.113.0/25 is or contains a proxy: use --force if it is meant", "203.0.113.0/25"},
+		"a network, not masked": {"203.0.113.77/25", Request{}, "203.0.113.0/25 contains a proxy: use --force if it is meant", "203.0.113.0/25"},
 		"mapped":                {"::ffff:203.0.113.77/128", Request{}, "203.0.113.77", ""},
 		"ports":                 {"203.0.113.77/32", Request{Ports: "22,80"}, "203.0.113.77 ports 22,80", ""},
 		"too short":             {"203.0.113.77/32", Request{For: time.Millisecond}, "a ban lasts a second at least, not 1ms", ""},
-		"own":                   {"198.51.100.1/32", Request{}, "198.51.100.1/32 is never banned: it is or contains our own address", ""},
-		"own inside":            {"198.51.100.0/24", Request{}, "198.51.100.0/24 is never banned: it is or contains our own address", ""},
-		"everything":            {"0.0.0.0/0", Request{}, "0.0.0.0/0 is never banned: it is or contains loopback addresses", ""},
-		"loopback":              {"::1/128", Request{}, "::1/128 is never banned: it is or contains loopback addresses", ""},
-		"link-local inside":     {"fe00::/8", Request{}, "fe00::/8 is never banned: it is or contains link-local addresses", ""},
+		"own":                   {"198.51.100.1/32", Request{}, "198.51.100.1 is never banned: our own address", ""},
+		"own inside":            {"198.51.100.0/24", Request{}, "198.51.100.0/24 is never banned: it contains our own address", ""},
+		"everything":            {"0.0.0.0/0", Request{}, "0.0.0.0/0 is never banned: it contains loopback addresses", ""},
+		"loopback":              {"::1/128", Request{}, "::1 is never banned: loopback addresses", ""},
+		"link-local inside":     {"fe00::/8", Request{}, "fe00::/8 is never banned: it contains link-local addresses", ""},
 		"wide":                  {"10.0.0.0/15", Request{}, "10.0.0.0/15 is wider than /16: use --force if it is meant", "10.0.0.0/15"},
 		"wide enough":           {"10.0.0.0/16", Request{}, "10.0.0.0/16", ""},
 		"wide v6":               {"2a00::/31", Request{}, "2a00::/31 is wider than /32: use --force if it is meant", "2a00::/31"},
-		"gateway":               {"198.51.100.254/32", Request{}, "198.51.100.254/32 is or contains our gateway: use --force if it is meant", "198.51.100.254"},
-		"allowed inside":        {"192.0.2.0/26", Request{}, "192.0.2.0/26 is or contains an entry of the allow list: use --force if it is meant", "192.0.2.0/26"},
-		"session":               {"192.0.2.99/32", Request{}, "192.0.2.99/32 is or contains an administrator's live SSH session: use --force if it is meant", "192.0.2.99"},
-		"known logins":          {"203.0.113.128/25", Request{Known: 2}, "203.0.113.128/25 is or contains 2 known logins: use --force if it is meant", "203.0.113.128/25"},
+		"gateway":               {"198.51.100.254/32", Request{}, "198.51.100.254 is our gateway, and let through ahead of every ban", ""},
+		"allowed":               {"192.0.2.8/29", Request{}, "192.0.2.8/29 is an entry of the allow list, and let through ahead of every ban", ""},
+		"allowed inside":        {"192.0.2.0/26", Request{}, "192.0.2.0/26 contains an entry of the allow list: use --force if it is meant", "192.0.2.0/26"},
+		"caller":                {"192.0.2.66/32", Request{Caller: caller}, "192.0.2.66 is the address from which you are logged in: use --force if it is meant", "192.0.2.66"},
+		"caller inside":         {"192.0.2.64/28", Request{Caller: caller}, "192.0.2.64/28 contains the address from which you are logged in: use --force if it is meant", "192.0.2.64/28"},
+		"another caller":        {"192.0.2.67/32", Request{Caller: caller}, "192.0.2.67", ""},
+		"session":               {"192.0.2.99/32", Request{}, "192.0.2.99 is the address of an administrator's live SSH session: use --force if it is meant", "192.0.2.99"},
+		"known logins":          {"203.0.113.128/25", Request{Known: 2}, "203.0.113.128/25 contains 2 known logins: use --force if it is meant", "203.0.113.128/25"},
 		"neighbour":             {"2001:db8:1::2/128", Request{}, "2001:db8:1::2", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

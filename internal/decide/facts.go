@@ -91,6 +91,15 @@ func (f *Facts) listed(p netip.Prefix) string {
 	return ""
 }
 
+// letThrough says why the kernel lets all of p through ahead of every ban, "" if a ban of p would keep anybody out.
+func (f *Facts) letThrough(p netip.Prefix) string {
+	needed := f.Gateways.Union(f.Resolvers).Union(f.Servers).Union(f.Allowed)
+	if prefixset.New(p).Subtract(needed).Len() > 0 {
+		return ""
+	}
+	return f.listed(p)
+}
+
 // inside says who in a network must stay reachable, "" if nobody.
 func (f *Facts) inside(p netip.Prefix) string {
 	switch why := cmp.Or(f.fixed(p), f.listed(p)); {
@@ -147,8 +156,9 @@ type Request struct {
 	Ports  ban.Ports
 	Author string
 	Note   string
-	Known  int  // known logins inside Prefix
-	Force  bool // also very wide networks, and such that contain somebody who has reason to come
+	Caller netip.Addr // from where the operator is logged in; the zero Addr if that is not known
+	Known  int        // known logins inside Prefix
+	Force  bool       // also very wide networks, and such that contain somebody who has reason to come
 }
 
 // Manual makes the ban that an operator asks for. The error says why it must not be, and what to do about it.
@@ -157,14 +167,20 @@ func Manual(r Request, facts Facts, now time.Time) (ban.Ban, error) {
 		return ban.Ban{}, errors.New("not an address or network")
 	}
 	p := prefixset.Normalize(r.Prefix)
-	if why := facts.fixed(p); why != "" {
-		return ban.Ban{}, fmt.Errorf("%s is never banned: it is or contains %s", p, why)
+	name := ban.Key{Prefix: p}.String()
+	if why := facts.fixed(p); why != "" && p.IsSingleIP() {
+		return ban.Ban{}, fmt.Errorf("%s is never banned: %s", name, why)
+	} else if why != "" {
+		return ban.Ban{}, fmt.Errorf("%s is never banned: it contains %s", name, why)
+	}
+	if why := facts.letThrough(p); why != "" {
+		return ban.Ban{}, fmt.Errorf("%s is %s, and let through ahead of every ban", name, why)
 	}
 	if r.For < 0 || r.For > 0 && r.For < time.Second {
 		return ban.Ban{}, fmt.Errorf("a ban lasts a second at least, not %s", r.For)
 	}
-	if err := unforced(&r, &facts, p); err != nil && !r.Force {
-		return ban.Ban{}, err
+	if why := unforced(&r, &facts, p); why != "" && !r.Force {
+		return ban.Ban{}, fmt.Errorf("%s %s: use --force if it is meant", name, why)
 	}
 	b := ban.Ban{
 		Key:   ban.Key{Prefix: p, Ports: r.Ports},
@@ -179,33 +195,37 @@ func Manual(r Request, facts Facts, now time.Time) (ban.Ban, error) {
 	return b, nil
 }
 
-// unforced returns what is said against a request that is not forced.
-func unforced(r *Request, facts *Facts, p netip.Prefix) error {
+// unforced says what speaks against a request that is not forced, "" if nothing does.
+func unforced(r *Request, facts *Facts, p netip.Prefix) string {
 	least := 32
 	if p.Addr().Is4() {
 		least = 16
 	}
 	if p.Bits() < least {
-		return fmt.Errorf("%s is wider than /%d: use --force if it is meant", p, least)
+		return fmt.Sprintf("is wider than /%d", least)
 	}
 	why := facts.listed(p)
-	if why == "" && facts.Proxies.Overlaps(p) {
+	switch {
+	case why != "":
+	case p.Contains(r.Caller):
+		why = "the address from which you are logged in"
+	case facts.Proxies.Overlaps(p):
 		why = "a proxy"
-	}
-	if why == "" {
+	case facts.cdn(p) != "":
 		why = facts.cdn(p)
-	}
-	if why == "" && facts.Sessions.Overlaps(p) {
-		why = "an administrator's live SSH session"
-	}
-	if why == "" && facts.OnLink.Overlaps(p) && !p.IsSingleIP() {
+	case facts.Sessions.Overlaps(p):
+		why = "the address of an administrator's live SSH session"
+	case p.IsSingleIP():
+	case facts.OnLink.Overlaps(p):
 		why = "our own link"
-	}
-	if why == "" && r.Known > 0 && !p.IsSingleIP() {
+	case r.Known > 0:
 		why = fmt.Sprintf("%d known logins", r.Known)
 	}
-	if why != "" {
-		return fmt.Errorf("%s is or contains %s: use --force if it is meant", p, why)
+	switch {
+	case why == "":
+		return ""
+	case p.IsSingleIP():
+		return "is " + why
 	}
-	return nil
+	return "contains " + why
 }

@@ -14,6 +14,12 @@ func (s *Set) Believes(rule string, e *event.Entry) bool {
 	return r != nil && r.covers(e.Identifier) && r.trusts(e)
 }
 
+// Serves reports whether the rule of that name is about what a system unit logs.
+func (s *Set) Serves(rule, unit string) bool {
+	r := s.rule(rule)
+	return r != nil && unit != "" && !isSessionScope([]byte(unit)) && r.trusts(&event.Entry{Unit: []byte(unit)})
+}
+
 func (s *Set) rule(name string) *rule {
 	for _, r := range s.rules {
 		if r.Name == name {

@@ -98,6 +98,36 @@ func ownSession(self, dir string) (Session, bool) {
 	return Session{}, false
 }
 
+// maxAncestors is how far up SSHConnection looks.
+const maxAncestors = 32
+
+// SSHConnection returns SSH_CONNECTION as sshd has set it for this process or for the nearest of its ancestors that has one, "" if none
+// has: sudo and su - do not pass it on. The environment of others' processes takes root to read.
+func SSHConnection() string { return sshConnection("/proc", strconv.Itoa(os.Getpid())) }
+
+func sshConnection(proc, pid string) string {
+	const name = "SSH_CONNECTION="
+	for range maxAncestors {
+		environ, _ := os.ReadFile(filepath.Join(proc, pid, "environ"))
+		for variable := range strings.SplitSeq(string(environ), "\x00") {
+			if value, ok := strings.CutPrefix(variable, name); ok {
+				return value
+			}
+		}
+		parent := ""
+		lines(filepath.Join(proc, pid, "status"), func(line string) {
+			if value, ok := strings.CutPrefix(line, "PPid:"); ok {
+				parent = strings.TrimSpace(value)
+			}
+		})
+		if parent == "" || parent == "0" {
+			return ""
+		}
+		pid = parent
+	}
+	return ""
+}
+
 // WatchSessions calls changed whenever logind's session files may have changed, once for changes that come together. It blocks
 // until ctx is done and then returns nil. Where there is no logind it waits for one.
 func WatchSessions(ctx context.Context, changed func()) error {

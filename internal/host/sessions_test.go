@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,6 +152,30 @@ func TestSSHIsTheSystems(t *testing.T) {
 	} {
 		if got := tt.l.ssh(); got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+// What sudo takes out of the environment is found with whoever called sudo.
+func TestSSHConnection(t *testing.T) {
+	proc := t.TempDir()
+	for pid, files := range map[string]struct{ parent, environ string }{
+		"70": {"60", "TERM=xterm\x00SUDO_USER=alice\x00"},
+		"60": {"50", "TERM=xterm\x00MY_SSH_CONNECTION=no\x00SSH_CONNECTION=192.0.2.7 50000 192.0.2.1 22\x00"},
+		"50": {"1", "SSH_CONNECTION=an older one\x00"},
+		"40": {"1", ""},
+		"1":  {"0", ""},
+		"30": {"30", ""}, // which no kernel says
+	} {
+		dir := filepath.Join(proc, pid)
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "environ"), []byte(files.environ), 0o600),
+			os.WriteFile(filepath.Join(dir, "status"), []byte("Name:\tx\nPPid:\t"+files.parent+"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pid, want := range map[string]string{"70": "192.0.2.7 50000 192.0.2.1 22", "50": "an older one", "40": "", "30": "", "99": ""} {
+		if got := sshConnection(proc, pid); got != want {
+			t.Errorf("process %s: %q, want %q", pid, got, want)
 		}
 	}
 }

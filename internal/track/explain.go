@@ -1,10 +1,12 @@
 package track
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/event"
 )
 
@@ -40,6 +42,10 @@ type RuleCount struct {
 	Limit      int            `json:"limit"`
 	FindTime   time.Duration  `json:"find_time"`
 	First      time.Time      `json:"first"` // oldest attempt that counts
+
+	// What each attempt added to the score, and what the verified ones add now, decayed; 0 at a rule that only detects.
+	Each   int     `json:"each"`
+	Points float64 `json:"points"`
 }
 
 // Explain returns what is known of addr at a time, without changing any of it. The result is the caller's.
@@ -65,23 +71,40 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	t.decay(&aside, now)
 	out.Score, out.ScoreUnverified = event.Points(float64(aside.score)), event.Points(float64(aside.unverified))
 	t.sumUp(s, now)
-	out.Rules = t.ruleCounts()
+	out.Rules = t.ruleCounts(s, now)
 	out.Evidence = t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
 	return out
 }
 
-// ruleCounts returns what t.sums holds.
-func (t *Tracker) ruleCounts() []RuleCount {
+// ruleCounts returns what t.sums holds, which is that of s.
+func (t *Tracker) ruleCounts(s *source, now int64) []RuleCount {
 	var out []RuleCount
 	for _, part := range t.partsOf(nil) {
 		i := t.ruleIndex[part.Rule]
-		r, sum := t.rules[i].rule, t.sums[i]
-		out = append(out, RuleCount{
-			Rule: r.Name, Service: r.Service, Attempts: sum.verified, Unverified: sum.unverified,
-			Limit: r.MaxRetry, FindTime: r.FindTime, First: moment(sum.first),
-		})
+		r, sum := &t.rules[i], t.sums[i]
+		c := RuleCount{
+			Rule: r.rule.Name, Service: r.rule.Service, Attempts: sum.verified, Unverified: sum.unverified,
+			Limit: r.rule.MaxRetry, FindTime: r.rule.FindTime, First: moment(sum.first),
+		}
+		if r.rule.Action != conf.ActionDetect {
+			c.Each, c.Points = int(r.points), t.worth(s, i, sum.first, now)
+		}
+		out = append(out, c)
 	}
 	return out
+}
+
+// worth returns what the verified attempts of s at a rule add to its score now, from the first on.
+func (t *Tracker) worth(s *source, rule uint16, first, now int64) (points float64) {
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		i = a.next
+		if a.rule == rule && a.flags&unverified == 0 && a.at >= first {
+			age := float64(max(0, now-a.at)) / float64(t.cfg.Score.HalfLife)
+			points += float64(t.rules[rule].points) * float64(a.quarters) / 4 * math.Exp2(-age)
+		}
+	}
+	return points
 }
 
 // Stats says how full the tracker is.

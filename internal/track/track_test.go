@@ -358,6 +358,10 @@ func TestExplain(t *testing.T) {
 		before.Rules[0].Attempts.String() != "2.25" || before.Rules[0].Limit != 5 || len(before.Known) != 1 {
 		t.Errorf("account %+v", before)
 	}
+	// Of 25 points, two and a quarter failures made 22.5 and the probe the rest; the first ones are some seconds old.
+	if r := before.Rules[0]; r.Each != 10 || r.Points > 22.5 || r.Points < 22.4 {
+		t.Errorf("attempts of %d points are worth %v, want a little less than 22.5", r.Each, r.Points)
+	}
 	if got, want := strings.Join(before.Evidence, "; "), "fail of root at 1s; fail of admin at 2s; fail of alice at 3s; probe of  at 4s"; got != want {
 		t.Errorf("evidence %q, want %q", got, want)
 	}

@@ -53,24 +53,56 @@ func silence(err error) error {
 	return err
 }
 
+// errRefused says that the password is wrong.
+var errRefused = errors.New("the password is refused")
+
 // login logs in over ssh, and reports whether the password was right.
 func login(ctx context.Context, from, user, password string) (ok bool, err error) {
+	client, err := connect(ctx, from, user, password)
+	switch {
+	case err == nil:
+		return true, client.Close()
+	case errors.Is(err, errRefused):
+		return false, nil
+	}
+	return false, err
+}
+
+// connect is login with a session to come. Its error is errRefused if the password is wrong.
+func connect(ctx context.Context, from, user, password string) (*ssh.Client, error) {
 	conn, err := dial(ctx, from)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(answerTime + 4*time.Second)) // sshd itself lets a wrong password wait for some seconds
-	client, _, _, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), &ssh.ClientConfig{
+	client, chans, reqs, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), &ssh.ClientConfig{
 		User: user, Auth: []ssh.AuthMethod{ssh.Password(password)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	switch {
 	case err == nil:
-		return true, client.Close()
+		return ssh.NewClient(client, chans, reqs), nil
 	case strings.Contains(err.Error(), "unable to authenticate"):
-		return false, nil
+		err = errRefused
 	}
-	return false, silence(err)
+	return nil, errors.Join(silence(err), conn.Close())
+}
+
+// run has the user run a script over ssh, and returns what it says. It is no error if the script fails.
+func run(ctx context.Context, from, script string) (said string, err error) {
+	client, err := connect(ctx, from, account, password)
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	session, err := client.NewSession()
+	if err != nil {
+		return "", err
+	}
+	out, err := session.CombinedOutput(script)
+	if failed := new(ssh.ExitError); errors.As(err, &failed) {
+		err = nil
+	}
+	return string(out), err
 }
 
 // bruteForce guesses passwords until the server falls silent, and returns how many it refused. A server that has much to do may
@@ -167,7 +199,7 @@ func welcome(ctx context.Context) error {
 	return each(ctx, func(ctx context.Context, from string) error {
 		ok, err := login(ctx, from, account, password)
 		if err == nil && !ok {
-			err = errors.New("the password is refused")
+			err = errRefused
 		}
 		if err != nil {
 			return fmt.Errorf("%s at %s: %w", account, from, err)

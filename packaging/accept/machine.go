@@ -22,7 +22,7 @@ const cache = "/var/cache/mef-accept/bookworm-1"
 // packages are those that a small server has, and what the story needs.
 const packages = "systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,nftables,rsyslog,logrotate,man-db,iproute2"
 
-// unpackDebian fills the cache, if it is empty. It takes a minute or two, and is the only thing that needs a network.
+// unpackDebian fills the cache, if it is empty. It takes a few minutes, and is the only thing that needs a network.
 func unpackDebian(ctx context.Context) error {
 	if _, err := os.Stat(cache); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -35,10 +35,21 @@ func unpackDebian(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
 		return err
 	}
-	if _, err := output(exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include="+packages, "bookworm", part)); err != nil {
+	args := append([]string{"--variant=minbase", "--include=" + packages, "bookworm", part}, mirror(ctx)...)
+	if _, err := output(exec.CommandContext(ctx, "debootstrap", args...)); err != nil {
 		return err
 	}
 	return os.Rename(part, cache)
+}
+
+// mirror is where this machine has its packages of Debian 12 from, if it has; else debootstrap knows one.
+func mirror(ctx context.Context) []string {
+	said, err := output(exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: bookworm", "Created-By: Packages",
+		"Component: main"))
+	if uris := strings.Fields(said); err == nil && len(uris) > 0 {
+		return uris[:1]
+	}
+	return nil
 }
 
 // output runs a program and returns what it writes. The error of one that fails holds the end of it.

@@ -30,8 +30,8 @@ import (
 	"mef/internal/lab"
 )
 
-// limit is when accept gives up. It takes about half a minute.
-const limit = 5 * time.Minute
+// limit is when accept gives up. It takes a minute or two; the first bans, which have to hold to its end, last ten.
+const limit = 9 * time.Minute
 
 func main() {
 	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: accept TARBALL") }
@@ -40,7 +40,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	code, err := run(flag.Arg(0))
+	code, err := accept(flag.Arg(0))
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "accept: %v\n", err)
 		code = 1
@@ -48,7 +48,7 @@ func main() {
 	os.Exit(code)
 }
 
-func run(tarball string) (code int, err error) {
+func accept(tarball string) (code int, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if lab.Inside() {

@@ -30,11 +30,11 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		{"Debian 12 boots", s.boot},
 		{"a user has an account there", s.settle},
 		{"install: starts nothing; /etc/mef is valid as it is", func(ctx context.Context) error { return s.install(ctx, tarball) }},
-		{"mefctl enable: protected, and the self-test passes, as user mef with two capabilities", s.start},
-		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
-		{"not confirmed in time: nobody is banned; confirmed: bans again", s.trial},
+		{"mefctl enable: protected, and the self-test passes, as user mef with two capabilities; nobody bans himself", s.start},
 		{"guessing root's password by ssh: banned, IPv4 and IPv6, with zero edits; the user gets in", s.attack},
-		{"stop: bans hold; start: they are known", s.restart},
+		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
+		{"not confirmed in time: what was banned since is lifted, and nobody is banned; confirmed: bans again", s.trial},
+		{"mefctl stop: bans hold; start, restart, reload: they are known; the same for a static policy", s.services},
 		{"kill -9, and hung: started again by systemd, bans hold", s.survive},
 		{"reboot: still banned, from the first packet on", s.reboot},
 		{"upgrade while it runs: bans and configuration are kept", s.upgrade},
@@ -81,7 +81,7 @@ func (s *story) install(ctx context.Context, tarball string) error {
 	if err := os.WriteFile(root+"/root/mef.tar.gz", data, 0o644); err != nil {
 		return err
 	}
-	if _, err := s.sh(ctx, "mkdir mef && tar -xzf mef.tar.gz -C mef --strip-components=1 && mef/install"); err != nil {
+	if _, err := s.sh(ctx, "mkdir mef && tar -xzf mef.tar.gz -C mef --strip-components=1 && mef/install | grep 'Next: mefctl enable'"); err != nil {
 		return err
 	}
 	return s.checks(ctx,
@@ -89,7 +89,7 @@ func (s *story) install(ctx context.Context, tarball string) error {
 		"! nft list tables | grep .",
 		"test -z \"$(mefctl config check 2>&1 >/dev/null)\"",
 		"! grep -rv '^#\\|^$\\|^\\[' /etc/mef",
-		"man -w mefdaemon mefctl mef.conf",
+		"man -w mefdaemon mefctl mef.conf mefdaemon.rules mefdaemon.lists",
 		"bash -n /usr/local/share/bash-completion/completions/mefctl",
 		"logrotate --debug /etc/logrotate.d/mef",
 	)
@@ -112,7 +112,7 @@ func (s *story) start(ctx context.Context) error {
 	if err := s.protected(ctx); err != nil {
 		return err
 	}
-	return s.checks(ctx,
+	err := s.checks(ctx,
 		"systemctl show -P StatusText mefdaemon | grep '^enforce, 0 bans'",
 		"test $(stat -c '%U:%G:%a' /run/mef/mefdaemon.sock) = mef:mef:660",
 		"test $(stat -c %U:%a /var/lib/mef) = mef:750",
@@ -123,6 +123,30 @@ func (s *story) start(ctx context.Context) error {
 		"runuser -u "+account+" -- mefctl status; test $? = 1 # not of the group mef",
 		"usermod -aG mef "+account+" && runuser -u "+account+" -- mefctl status",
 	)
+	if err != nil {
+		return err
+	}
+	return s.ownAddress(ctx)
+}
+
+// ownAddress lets the user, who may steer bans now, ban himself, and root be asked on a terminal whether he wants to be spared that.
+func (s *story) ownAddress(ctx context.Context) error {
+	for _, asks := range []struct{ from, ban, hears string }{
+		{user4, user4, user4 + " is the address from which you are logged in: use --force"},
+		{user6, "2001:db8:900d::/64", "2001:db8:900d::/64 contains the address from which you are logged in: use --force"},
+	} {
+		said, err := run(ctx, asks.from, "mefctl bans add "+asks.ban)
+		if err == nil && !strings.HasPrefix(said, "mefctl: "+asks.hears) {
+			err = fmt.Errorf("the user hears %q", said)
+		}
+		if err != nil {
+			return fmt.Errorf("ban of %s asked for from %s: %w", asks.ban, asks.from, err)
+		}
+	}
+	return s.checks(ctx, `export SSH_CONNECTION='198.51.100.77 50000 192.0.2.1 22'
+		echo y | script -qec 'mefctl enable' /dev/null >said; cat said
+		grep '^Put 198.51.100.77 on the allow list, so that it is never banned?' said && rm said &&
+		mefctl allow list | grep '^198.51.100.77 .*by mefctl enable' && mefctl allow delete 198.51.100.77 && mefctl confirm`)
 }
 
 // status asks the daemon.
@@ -201,14 +225,22 @@ func (s *story) refuse(ctx context.Context, attacker, event string) error {
 	})
 }
 
-// trial arms the daemon for a moment, as mefctl enable does for ten minutes.
+// trial begins anew by mefctl enable, and lets nobody confirm. The ten minutes are cut short.
 func (s *story) trial(ctx context.Context) error {
+	if err := s.checks(ctx, "mefctl disable && ! systemctl is-enabled mefdaemon && ! systemctl is-active mefdaemon",
+		"mefctl enable >said && cat said && grep '^mefdaemon bans from now on, and is armed' said && rm said && systemctl is-enabled mefdaemon"); err != nil {
+		return err
+	}
+	if err := s.refuse(ctx, "203.0.113.96", "ban"); err != nil {
+		return err
+	}
 	client := control.NewClient(fmt.Sprintf("/proc/%d/root/run/mef/mefdaemon.sock", s.leader))
 	if _, err := client.Arm(ctx, control.ArmRequest{For: time.Second}); err != nil {
 		return err
 	}
 	err := s.eventually(ctx, "mefdaemon only watches", func() error {
-		return s.checks(ctx, "mefctl status | grep 'mefctl confirm'; mefctl status | grep '^Mode: *observe' && ! mefctl bans list | grep 203")
+		return s.checks(ctx, "mefctl status | grep 'mefctl confirm'; mefctl status | grep '^Mode: *observe' && ! mefctl bans list | grep -F 203.0.113.96",
+			"mefctl bans list | grep -F 203.0.113.99 # which was banned before")
 	})
 	if err != nil {
 		return err
@@ -222,15 +254,41 @@ func (s *story) trial(ctx context.Context) error {
 	return s.refuse(ctx, "203.0.113.97", "ban")
 }
 
-// restart stops the unit for a while.
-func (s *story) restart(ctx context.Context) error {
-	if err := s.checks(ctx, "systemctl stop mefdaemon"); err != nil {
+// policyUnit stands for the service that loads a static policy.
+const policyUnit = `[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/touch /run/policy
+ExecReload=/bin/touch /run/policy.again
+ExecStop=/bin/rm -f /run/policy /run/policy.again
+[Install]
+WantedBy=multi-user.target
+`
+
+// services steers them as an operator does.
+func (s *story) services(ctx context.Context) error {
+	if err := s.checks(ctx, "mefctl stop && ! systemctl is-active mefdaemon && systemctl is-enabled mefdaemon",
+		"mefctl status; test $? = 3"); err != nil {
 		return err
 	}
 	if err := banned(ctx); err != nil {
 		return err
 	}
-	return s.known(ctx, "systemctl start mefdaemon")
+	for _, script := range []string{"mefctl start && systemctl is-active mefdaemon", "mefctl restart mefdaemon", "mefctl reload mefdaemon"} {
+		if err := s.known(ctx, script); err != nil {
+			return err
+		}
+	}
+	return s.checks(ctx,
+		"mefctl reload mef 2>said; test $? = 1 && grep 'mef.service is not installed' said && rm said",
+		"printf '"+policyUnit+"' >/etc/systemd/system/mef.service && systemctl daemon-reload && systemctl enable mef",
+		"mefctl start mef && test -e /run/policy",
+		"mefctl reload mef && test -e /run/policy.again",
+		"mefctl restart mef && test -e /run/policy && ! test -e /run/policy.again",
+		"mefctl stop mef && ! test -e /run/policy && systemctl is-enabled mef",
+		"mefctl disable mef && ! systemctl is-enabled mef",
+		"systemctl is-active mefdaemon && rm /etc/systemd/system/mef.service && systemctl daemon-reload",
+	)
 }
 
 // known runs a script, after which the daemon must run and the attackers be banned, by its word and in truth.
@@ -242,8 +300,8 @@ func (s *story) known(ctx context.Context, script string) error {
 	if err != nil {
 		return err
 	}
-	if status.Bans.Total != 3 {
-		return fmt.Errorf("%d bans, want 3", status.Bans.Total)
+	if status.Bans.Total != 4 {
+		return fmt.Errorf("%d bans, want 4", status.Bans.Total)
 	}
 	if err := s.checks(ctx, explained(attacker6)); err != nil {
 		return err

@@ -31,6 +31,9 @@ var baseClasses = []class{
 	{trust: ban.Unverified, v6: true, bits: 64},
 }
 
+// SetOf returns the name of the set in which the kernel holds a ban, as nft list set inet mefdaemon NAME shows it.
+func SetOf(k ban.Key) string { return classOf(k).set() }
+
 func classOf(k ban.Key) class {
 	return class{trust: k.Class, v6: k.Prefix.Addr().Is6(), bits: k.Prefix.Bits(), ports: k.Ports}
 }
