@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/control"
 )
 
@@ -19,13 +20,13 @@ func newAllow(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "allow",
 		Short: "List, add and take back addresses that are never banned",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listAllowed(g, cmd) },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "list",
 		Short: "List the allow list: entries of files, and those that were added by command",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listAllowed(g, cmd) },
 	}, newAllowAdd(g), newAllowDelete(g))
 	return cmd
@@ -45,7 +46,7 @@ func listAllowed(g *global, cmd *cobra.Command) error {
 			fmt.Fprintln(w, "The allow list is empty. mefctl allow add ADDR adds an entry.")
 			return
 		}
-		table(w, entryRows(lists.Entries, time.Now()))
+		console.Table(w, entryRows(lists.Entries, time.Now()))
 	})
 }
 
@@ -101,14 +102,14 @@ func newAllowAdd(g *global) *cobra.Command {
 		Long: "add puts an entry on the allow list, ahead of every ban, and lifts the bans of its addresses. The daemon keeps it\n" +
 			"with its author, beside the files of the whitelist directory, which are yours alone.",
 		Example: "  mefctl allow add 192.0.2.7 --note \"the office\"\n  mefctl allow add 198.51.100.0/24 --for 2h\n  mefctl allow add office.example.net",
-		Args:    oneArg(allowWants),
+		Args:    console.OneArg(allowWants),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if req.Entry, err = allowEntry(args[0]); err != nil {
 				return err
 			}
 			if lasts != "" {
 				if req.For, err = conf.ParseDuration(lasts); err != nil || req.For < time.Second {
-					return usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
+					return console.Usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
 				}
 			}
 			client, err := g.client()
@@ -141,7 +142,7 @@ func newAllowDelete(g *global) *cobra.Command {
 		Use:     "delete ADDR|CIDR|NAME",
 		Aliases: []string{"del", "rm"},
 		Short:   "Take back an entry that was added by command",
-		Args:    oneArg("an entry, as mefctl allow list shows it"),
+		Args:    console.OneArg("an entry, as mefctl allow list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			entry, err := allowEntry(args[0])
 			if err != nil {
@@ -164,10 +165,10 @@ func newAllowDelete(g *global) *cobra.Command {
 func allowEntry(text string) (string, error) {
 	entries, errs := conf.ParseList("", []byte(text))
 	if len(errs) > 0 {
-		return "", usage("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
+		return "", console.Usage("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
 	}
 	if len(entries) != 1 {
-		return "", usage("%q is no entry; write %s", text, allowWants)
+		return "", console.Usage("%q is no entry; write %s", text, allowWants)
 	}
 	return entries[0].Text, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/prefixset"
 )
@@ -21,7 +22,7 @@ func newBans(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bans",
 		Short: "List, add and lift bans",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
 	}
 	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g), newBansClear(g))
@@ -33,7 +34,7 @@ func newBansList(g *global) *cobra.Command {
 		Use:   "list",
 		Short: "List the bans in force, with the packets each has dropped",
 		Long:  "list shows what the daemon wants banned beside what the kernel says it bans. PACKETS counts both directions.",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
 	}
 }
@@ -52,7 +53,7 @@ func listBans(g *global, cmd *cobra.Command) error {
 			fmt.Fprintln(w, "Nobody is banned. mefctl events --follow shows what is seen.")
 			return
 		}
-		table(w, banRows(bans, time.Now()))
+		console.Table(w, banRows(bans, time.Now()))
 		fmt.Fprintln(w, "\nmefctl why ADDR shows the reason and the log lines; mefctl bans delete ADDR lifts a ban.")
 	})
 }
@@ -64,7 +65,7 @@ func newBansAdd(g *global) *cobra.Command {
 		Use:     "add ADDR|CIDR",
 		Short:   "Ban an address or a network",
 		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587",
-		Args:    oneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
+		Args:    console.OneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := control.BanRequest{Note: note, Force: force}
 			req.Caller, _ = caller(os.Getenv("SSH_CONNECTION"))
@@ -74,16 +75,16 @@ func newBansAdd(g *global) *cobra.Command {
 			}
 			req.Prefix = prefix.String()
 			if lasts != "" && permanent {
-				return usage("--for and --permanent contradict each other; write one of them")
+				return console.Usage("--for and --permanent contradict each other; write one of them")
 			}
 			if lasts != "" {
 				if req.For, err = conf.ParseDuration(lasts); err != nil || req.For < time.Second {
-					return usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
+					return console.Usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
 				}
 			}
 			p, err := ban.ParsePorts(ports)
 			if err != nil {
-				return usage("--ports: %v", err)
+				return console.Usage("--ports: %v", err)
 			}
 			req.Ports = string(p)
 			client, err := g.client()
@@ -123,7 +124,7 @@ func newBansDelete(g *global) *cobra.Command {
 		Short:   "Lift the bans of an address or a network",
 		Long: "delete lifts every ban of exactly this address or network, on whatever ports; for an address, also the ban of the\n" +
 			"IPv6 network that it was banned by. It returns once the kernel has been read back.",
-		Args: oneArg("an address or network, as mefctl bans list shows it"),
+		Args: console.OneArg("an address or network, as mefctl bans list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix, err := parsePrefix(args[0])
 			if err != nil {
@@ -161,7 +162,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
+		return netip.Prefix{}, console.Usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
 	}
 	return prefixset.Normalize(p), nil
 }

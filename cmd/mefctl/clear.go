@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"mef/internal/console"
 )
 
 func newBansClear(g *global) *cobra.Command {
@@ -12,10 +14,10 @@ func newBansClear(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear --yes",
 		Short: "Lift every ban but those of blacklist files",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
-				return usage("mefctl bans clear lifts every ban of rules and operators; write mefctl bans clear --yes if you mean it")
+				return console.Usage("mefctl bans clear lifts every ban of rules and operators; write mefctl bans clear --yes if you mean it")
 			}
 			client, err := g.client()
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/offline"
 )
@@ -16,7 +17,7 @@ func newConfig(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check and show the configuration",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newConfigCheck(g), newConfigShow(g))
@@ -38,7 +39,7 @@ func newConfigCheck(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check mef.conf, rules, whitelists and blacklists, and name every mistake",
-		Args:  oneFile,
+		Args:  console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.config
 			if len(args) == 1 {
@@ -67,7 +68,7 @@ func newConfigCheck(g *global) *cobra.Command {
 				return err
 			}
 			if !result.Valid {
-				return &exitStatus{code: 1}
+				return &console.Exit{Code: 1}
 			}
 			return nil
 		},

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/offline"
 )
 
@@ -52,7 +53,7 @@ func newConfigShow(g *global) *cobra.Command {
 
 func oneRule(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return usage("%s takes the name of one rule; %q is one too many", cmd.CommandPath(), args[1])
+		return console.Usage("%s takes the name of one rule; %q is one too many", cmd.CommandPath(), args[1])
 	}
 	return nil
 }
@@ -77,7 +78,7 @@ func ruleKeys(cfg *conf.Config, name string) ([]shownKey, error) {
 		for _, r := range cfg.Rules {
 			names = append(names, r.Name)
 		}
-		return nil, usage("no rule %q; there are %s", name, strings.Join(names, ", "))
+		return nil, console.Usage("no rule %q; there are %s", name, strings.Join(names, ", "))
 	}
 	set := cfg.Rules[i].Settings()
 	for i := range set {

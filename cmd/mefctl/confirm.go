@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"mef/internal/console"
 )
 
 func newConfirm(g *global) *cobra.Command {
@@ -13,7 +15,7 @@ func newConfirm(g *global) *cobra.Command {
 		Short: "Say that you can still log in, after mefctl enable",
 		Long: "confirm ends the time of trial that mefctl enable begins: bans stay in force from now on. Run it from a new login.\n" +
 			"If the time has passed, so that the daemon only watches, it bans again.",
-		Args: noArgs,
+		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.client()
 			if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/filter"
 	"mef/internal/host"
@@ -58,7 +58,7 @@ func newEnable(g *global) *cobra.Command {
 				return err
 			}
 			for _, e := range cfg.ListErrors {
-				complain(cmd.ErrOrStderr(), fmt.Errorf("left out: %w", e))
+				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("left out: %w", e))
 			}
 			if !g.json {
 				report.show(cmd.OutOrStdout())
@@ -84,7 +84,7 @@ func beyondLists(cfg *conf.Config, mistakes conf.Errors) conf.Errors {
 
 func enableArg(_ *cobra.Command, args []string) error {
 	if len(args) > 1 || len(args) == 1 && args[0] != "mefdaemon" {
-		return usage("mefctl enable takes mefdaemon, not %q", strings.Join(args, " "))
+		return console.Usage("mefctl enable takes mefdaemon, not %q", strings.Join(args, " "))
 	}
 	return nil
 }
@@ -201,14 +201,13 @@ func (r *report) show(w io.Writer) {
 		rules := cmp.Or(strings.Join(s.Rules, ","), "none: what happens there is not seen")
 		rows = append(rows, []string{s.Protocol + "/" + strconv.Itoa(int(s.Port)), cmp.Or(s.Program, "?"), rules})
 	}
-	table(w, rows)
+	console.Table(w, rows)
 	fmt.Fprintln(w)
 }
 
 // offer asks whether to put the operator's address on the allow list, if there is one to ask about and somebody to ask.
 func (r *report) offer(in io.Reader, out io.Writer) bool {
-	file, ok := in.(*os.File)
-	if r.From == nil || r.Allowed || !ok || !host.Terminal(file) {
+	if r.From == nil || r.Allowed || !console.Terminal(in) {
 		return false
 	}
 	return asked(in, out, fmt.Sprintf("Put %s on the allow list, so that it is never banned?", r.From))
@@ -217,9 +216,7 @@ func (r *report) offer(in io.Reader, out io.Writer) bool {
 // asked asks a question. Only "y" and "yes" mean yes.
 func asked(in io.Reader, out io.Writer, question string) bool {
 	fmt.Fprintf(out, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(io.LimitReader(in, 100)).ReadString('\n')
-	answer = strings.ToLower(strings.TrimSpace(answer))
-	return answer == "y" || answer == "yes"
+	return console.Yes(in)
 }
 
 // begin starts the daemon unless it runs, allows the operator's address if that is wished, and arms the daemon if it has just
@@ -232,7 +229,7 @@ func (r *report) begin(ctx context.Context, m *manager, client *control.Client, 
 			return fmt.Errorf("enable mefdaemon: %w; journalctl -u mefdaemon says more", err)
 		}
 	case errors.Is(err, control.ErrNotRunning):
-		return &exitStatus{3, fmt.Errorf("%w, then mefctl enable again within a minute", can)}
+		return &console.Exit{Code: 3, Err: fmt.Errorf("%w, then mefctl enable again within a minute", can)}
 	}
 	s, err := answering(ctx, client)
 	if err != nil {

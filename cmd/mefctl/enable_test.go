@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/host"
 )
@@ -176,8 +177,8 @@ func TestEnableArmsWhatHasJustStarted(t *testing.T) {
 
 func TestEnableWithoutDaemonOrSystemd(t *testing.T) {
 	err := new(report).begin(t.Context(), &manager{root: true, config: "/x.conf"}, control.NewClient(t.TempDir()+"/none"), false)
-	status := new(exitStatus)
-	if !errors.As(err, &status) || status.code != 3 || !strings.Contains(status.err.Error(), "mefdaemon --config /x.conf, then mefctl enable again") {
+	status := new(console.Exit)
+	if !errors.As(err, &status) || status.Code != 3 || !strings.Contains(status.Err.Error(), "mefdaemon --config /x.conf, then mefctl enable again") {
 		t.Errorf("enable: %v, want exit status 3 and what to run", err)
 	}
 }

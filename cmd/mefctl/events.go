@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/console"
 	"mef/internal/control"
 )
 
@@ -19,7 +20,7 @@ func newEvents(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Show what was seen and done: failures, logins, bans",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.client()
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/console"
 	"mef/internal/control"
 )
 
@@ -17,7 +18,7 @@ func newLists(g *global) *cobra.Command {
 		Short: "Show the files and entries of whitelist and blacklist, and what is wrong with them",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || len(args) == 1 && args[0] != "whitelist" && args[0] != "blacklist" {
-				return usage("mefctl lists takes whitelist or blacklist, or nothing for both")
+				return console.Usage("mefctl lists takes whitelist or blacklist, or nothing for both")
 			}
 			return nil
 		},
@@ -54,8 +55,8 @@ func showLists(w io.Writer, lists control.Lists, now time.Time) {
 		rows = append(rows, []string{f.Path, f.List, strconv.Itoa(f.Entries), strconv.FormatInt(f.Size, 10), ago(&f.Modified, now), last})
 	}
 	if len(lists.Files) > 0 {
-		table(w, rows)
+		console.Table(w, rows)
 		fmt.Fprintln(w)
 	}
-	table(w, entryRows(lists.Entries, now))
+	console.Table(w, entryRows(lists.Entries, now))
 }

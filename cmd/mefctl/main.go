@@ -6,17 +6,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/control"
+	"mef/internal/loader/command"
 	"mef/internal/selftest"
 )
 
@@ -45,40 +45,11 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	root.SetOut(out)
 	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
-	status := new(exitStatus)
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &status):
-		if status.err != nil {
-			complain(errOut, status.err)
-		}
-		return status.code
+	var exit *console.Exit
+	if !errors.As(err, &exit) && errors.Is(err, control.ErrNotRunning) {
+		err = &console.Exit{Code: 3, Err: err}
 	}
-	complain(errOut, err)
-	if errors.Is(err, control.ErrNotRunning) {
-		return 3
-	}
-	return 1
-}
-
-// complain prints an error, every line of it as ours.
-func complain(w io.Writer, err error) {
-	fmt.Fprintf(w, "mefctl: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nmefctl: "))
-}
-
-// An exitStatus is an error that chooses the exit status; without err everything has been said already.
-type exitStatus struct {
-	code int
-	err  error
-}
-
-func (e *exitStatus) Error() string { return fmt.Sprintf("exit status %d: %v", e.code, e.err) }
-func (e *exitStatus) Unwrap() error { return e.err }
-
-// usage is for what the command line itself has wrong.
-func usage(format string, args ...any) error {
-	return &exitStatus{2, fmt.Errorf(format, args...)}
+	return console.Finish(errOut, "mefctl", err)
 }
 
 // global holds the flags that every command has.
@@ -96,10 +67,10 @@ func newRoot() *cobra.Command {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
+		Args:          console.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%v; see mefctl --help", err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return console.Usage("%v; see mefctl --help", err) })
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.config, "config", conf.DefaultPath, "configuration `file` of the daemon to talk to")
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
@@ -109,7 +80,25 @@ func newRoot() *cobra.Command {
 		newEnable(g), newConfirm(g),
 	)
 	root.AddCommand(newServices(g)...)
+	root.AddCommand(newRules(g))
 	return root
+}
+
+// newRules has the commands of mef, the firewall loader.
+func newRules(g *global) *cobra.Command {
+	o := &command.Options{Prefix: []string{"rules"}}
+	cmd := &cobra.Command{
+		Use:   "rules",
+		Short: "Load the static firewall policy, with a way back",
+		Long:  "rules has the commands of mef(8), which loads the policy of mef.rules(5). Each of them is also a command of mef itself.",
+		Args:  console.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRun: func(*cobra.Command, []string) { // once the flags are read
+			o.Config, o.JSON = g.config, g.json
+		},
+	}
+	cmd.AddCommand(command.All(o)...)
+	return cmd
 }
 
 // client returns a client of the daemon whose configuration --config names. A configuration with mistakes is good enough

@@ -13,6 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"mef/internal/console"
 )
 
 func TestMain(m *testing.M) {
@@ -170,9 +172,9 @@ func takes(line string, whole bool) error {
 	if args := cmd.Flags().Args(); err == nil && (whole || len(args) > 0) {
 		err = cmd.ValidateArgs(args)
 	}
-	status := new(exitStatus)
+	status := new(console.Exit)
 	if errors.As(err, &status) {
-		return status.err
+		return status.Err
 	}
 	return err
 }

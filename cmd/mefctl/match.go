@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/filter"
 	"mef/internal/offline"
 )
@@ -28,10 +29,10 @@ func newMatch(g *global) *cobra.Command {
 		Long: "match runs the lines of FILE, or of standard input, through the same filters as the daemon. It needs no daemon and no\n" +
 			"root. With --json it prints one object per line, in order; a line that nothing matched is only its number.",
 		Example: "  mefctl match /var/log/auth.log\n  journalctl -u ssh -o short | mefctl match --service sshd --json\n  mefctl match --rule ./myrule.conf sample.log",
-		Args:    oneFile,
+		Args:    console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if service != "" && rule != "" {
-				return usage("--service and --rule exclude each other; give one")
+				return console.Usage("--service and --rule exclude each other; give one")
 			}
 			matcher, err := newMatcher(g, service, rule)
 			if err != nil {
@@ -81,7 +82,7 @@ func newMatcher(g *global, service, rule string) (*offline.Matcher, error) {
 	}
 	matcher, err := offline.ForService(cfg.Rules, service)
 	if errors.Is(err, offline.ErrUnknownService) {
-		return nil, usage("%v; rules know %s", err, strings.Join(offline.Services(cfg.Rules), ", "))
+		return nil, console.Usage("%v; rules know %s", err, strings.Join(offline.Services(cfg.Rules), ", "))
 	}
 	return matcher, err
 }
@@ -160,6 +161,6 @@ func summarize(g *global, cmd *cobra.Command, matcher *offline.Matcher, in io.Re
 			k := s.Rules[name]
 			rows = append(rows, []string{name, strconv.Itoa(k.Failures), strconv.Itoa(k.Probes), strconv.Itoa(k.Logins)})
 		}
-		table(w, rows)
+		console.Table(w, rows)
 	})
 }

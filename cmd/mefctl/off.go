@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/enforce/nftset"
 )
@@ -17,7 +18,7 @@ func newOff(g *global) *cobra.Command {
 		Short: "Stop the daemon and remove its table from the kernel",
 		Long: "off is the way back when locked out: it ends every ban at once. It works without a daemon. Nothing but\n" +
 			"table inet mefdaemon is touched.",
-		Args: noArgs,
+		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			result := struct {
 				Stopped bool `json:"daemon_stopped"`

@@ -12,6 +12,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/filter"
 	"mef/internal/offline"
@@ -36,7 +37,7 @@ func newReplay(g *global) *cobra.Command {
 		Long: "replay runs the lines of FILE, or of standard input, through the configured rules, counting and decisions, by the\n" +
 			"time that each line names. It needs no daemon and no root, and changes nothing.",
 		Example: "  mefctl replay /var/log/auth.log",
-		Args:    oneFile,
+		Args:    console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := conf.Load(g.config, filter.Shipped())
 			if err != nil {
@@ -44,7 +45,7 @@ func newReplay(g *global) *cobra.Command {
 			}
 			replay, err := offline.NewReplay(cfg, service)
 			if errors.Is(err, offline.ErrUnknownService) {
-				return usage("%v; rules know %s", err, strings.Join(offline.Services(cfg.Rules), ", "))
+				return console.Usage("%v; rules know %s", err, strings.Join(offline.Services(cfg.Rules), ", "))
 			}
 			if err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/selftest"
 )
@@ -21,7 +22,7 @@ func newSelftest(g *global) *cobra.Command {
 		Long: "selftest bans documentation addresses in network namespaces of its own and sends packets from them; this host's\n" +
 			"network and its bans are not touched. Then it asks the daemon, if one runs, whether its table holds what it should.\n" +
 			"The exit status is 1 if anything failed.",
-		Args: noArgs,
+		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			packets, err := selftest.Spawn(cmd.Context())
 			if err != nil {
@@ -33,7 +34,7 @@ func newSelftest(g *global) *cobra.Command {
 				return err
 			}
 			if !v.OK {
-				return &exitStatus{code: 1}
+				return &console.Exit{Code: 1}
 			}
 			return nil
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/console"
 	programs "mef/internal/run"
 )
 
@@ -150,7 +151,7 @@ func serviceOf(args []string) string {
 func serviceArg(verb string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) > 1 || len(args) == 1 && args[0] != daemon && args[0] != policy {
-			return usage("mefctl %s takes mefdaemon or mef, not %q", verb, strings.Join(args, " "))
+			return console.Usage("mefctl %s takes mefdaemon or mef, not %q", verb, strings.Join(args, " "))
 		}
 		return nil
 	}

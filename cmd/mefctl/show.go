@@ -2,23 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"mef/internal/control"
 )
-
-// table prints rows in aligned columns, the first row as it is.
-func table(w io.Writer, rows [][]string) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		fmt.Fprintln(tw, strings.Join(row, "\t"))
-	}
-	tw.Flush()
-}
 
 // left says how long something still lasts, as of now.
 func left(until *time.Time, now time.Time) string {

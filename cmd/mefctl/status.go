@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/console"
 	"mef/internal/control"
 )
 
@@ -19,7 +20,7 @@ func newStatus(g *global) *cobra.Command {
 		Use:   "status",
 		Short: "Say whether this host is protected, and what is missing if not",
 		Long:  "status asks the daemon, which reads the kernel back. The exit status is 0 if the host is protected and 1 if not.",
-		Args:  noArgs,
+		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.client()
 			if err != nil {
@@ -33,7 +34,7 @@ func newStatus(g *global) *cobra.Command {
 				return err
 			}
 			if !s.Protected {
-				return &exitStatus{code: 1}
+				return &console.Exit{Code: 1}
 			}
 			return nil
 		},
@@ -74,7 +75,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		rows = append(rows, []string{src.Name, state, count(src.Lines), count(src.Matched), count(src.Lost), src.Lag,
 			ago(src.Last, now), strings.Join(src.Rules, ",")})
 	}
-	table(w, rows)
+	console.Table(w, rows)
 
 	fmt.Fprintln(w)
 	rows = [][]string{{"RULE", "LIVE", "LIMIT", "BAN", "PORTS", "FAILURES", "PROBES", "LOGINS", "BANS", "WHY THIS SOURCE"}}
@@ -90,7 +91,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		rows = append(rows, []string{r.Name, live, fmt.Sprintf("%d in %s", r.MaxRetry, r.FindTime), ban, r.Ports,
 			count(r.Failures), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
 	}
-	table(w, rows)
+	console.Table(w, rows)
 	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
 }
 

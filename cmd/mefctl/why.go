@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/console"
 	"mef/internal/control"
 )
 
@@ -18,11 +19,11 @@ func newWhy(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "why ADDR",
 		Short: "Explain why an address is banned, or why it is not",
-		Args:  oneArg("an address, such as 192.0.2.7"),
+		Args:  console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
 			if err != nil {
-				return usage("%s is no address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+				return console.Usage("%s is no address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
 			}
 			client, err := g.client()
 			if err != nil {

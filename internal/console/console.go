@@ -12,6 +12,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"mef/internal/host"
 )
 
 // An Exit is an error that chooses the exit status; without Err everything has been said already.
@@ -69,18 +71,10 @@ func Table(w io.Writer, rows [][]string) {
 	tw.Flush()
 }
 
-// Terminal reports whether somebody sits at in, to be asked. /dev/null is a character device too, and nobody sits there.
+// Terminal reports whether somebody sits at in, to be asked.
 func Terminal(in io.Reader) bool {
 	file, ok := in.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
+	return ok && host.Terminal(file)
 }
 
 // Yes reads an answer. Only "y" and "yes" mean yes.
@@ -112,4 +106,17 @@ func OneFile(cmd *cobra.Command, args []string) error {
 		return Usage("%s takes one file; %q is one too many", cmd.CommandPath(), args[1])
 	}
 	return nil
+}
+
+// OneArg is for commands that take exactly one argument.
+func OneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch len(args) {
+		case 0:
+			return Usage("%s needs %s", cmd.CommandPath(), what)
+		case 1:
+			return nil
+		}
+		return Usage("%s takes one argument, %s; %q is one too many", cmd.CommandPath(), what, args[1])
+	}
 }
