@@ -132,6 +132,7 @@ type Kernel struct {
 	Elements int      `json:"elements"` // bans that the kernel holds
 	Matches  bool     `json:"matches"`  // the kernel holds what it should
 	Repairs  uint64   `json:"repairs"`
+	Evicted  uint64   `json:"evicted,omitempty"` // bans that ended early since the start, because there were too many
 	Problems []string `json:"problems,omitempty"`
 }
 

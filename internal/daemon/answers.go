@@ -162,7 +162,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 func (d *daemon) kernel(state enforce.State, err error) control.Kernel {
 	e := d.enforcer.Status()
 	k := control.Kernel{Backend: "nftables", Table: "table inet mefdaemon", Present: err == nil && e.Ready,
-		Elements: len(state.Bans), Repairs: e.Repairs}
+		Elements: len(state.Bans), Repairs: e.Repairs, Evicted: e.Evicted}
 	if err != nil {
 		k.Problems = append(k.Problems, err.Error())
 	}
@@ -225,6 +225,9 @@ func (d *daemon) judge(s *control.Status) {
 	}
 	if s.Store.Problem != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
+	}
+	if n := s.Kernel.Evicted; n > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("there were too many bans: %d have ended early since start, those with the least time left", n))
 	}
 	for _, src := range s.Sources {
 		if src.Lost > 0 {

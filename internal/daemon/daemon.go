@@ -102,6 +102,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 	e.enforcer = enforce.New(backend, enforce.Options{
 		Allow:      e.reachable(),
 		OnResult:   e.book.settle,
+		OnEnded:    e.endings.add,
 		OnVerified: sessions.Add,
 		OnRepair:   e.repaired,
 		Log:        log,

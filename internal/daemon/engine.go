@@ -30,6 +30,7 @@ type engine struct {
 	enforcer *enforce.Enforcer
 	records  *records
 	book     *book
+	endings  *endings
 
 	batches chan *event.Batch
 	calls   chan func()
@@ -97,7 +98,7 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 		unsaved:   unsaved{read: make(map[string]string)},
 		grown:     make(chan struct{}, 1),
 	}
-	e.book = newBook(e.records)
+	e.book, e.endings = newBook(e.records), newEndings()
 	e.heedMode()
 	e.facts.CDNs = decide.CDNs()
 	e.know(facts)
@@ -119,9 +120,13 @@ func (e *engine) run(ctx context.Context) error {
 		case <-ctx.Done():
 			e.save()
 			return nil
+		case <-e.endings.wake:
+			e.heedEndings()
 		case call := <-e.calls:
+			e.heedEndings()
 			call()
 		case b := <-e.batches:
+			e.heedEndings()
 			if err := e.batch(ctx, b); err != nil {
 				return nil // the enforcer has ended: so do we
 			}

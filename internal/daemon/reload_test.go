@@ -89,7 +89,7 @@ func (h *house) start() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.reachable(), OnResult: e.book.settle})
+	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.reachable(), OnResult: e.book.settle, OnEnded: e.endings.add})
 	st, err := store.Open(e.storePath(), store.Options{})
 	if err != nil {
 		h.Fatal(err)

@@ -38,6 +38,10 @@ type Options struct {
 	// and which addresses no ban touches now. The same rules apply.
 	OnVerified func(keys []ban.Key, spared prefixset.Set)
 
+	// OnEnded, unless nil, is told of bans that do not hold although nobody lifted them and their time is not over: they gave way
+	// to others, or the kernel refused them. Whoever counts on them must not. The same rules apply.
+	OnEnded func(keys []ban.Key)
+
 	// OnRepair, unless nil, is told when something of ours had to be put back. The same rules apply.
 	OnRepair func(Repair)
 
@@ -112,6 +116,7 @@ type Enforcer struct {
 	report  Status
 	repairs map[string][]time.Time // by object: when it was repaired within the last minute
 	paused  time.Time              // repairs are stopped until then
+	ended   []ban.Key              // what OnEnded has to be told
 }
 
 // A request is work for Run: bans, or something to do between two transactions.
@@ -444,4 +449,12 @@ func (e *Enforcer) tell(results []Result) {
 	if len(results) > 0 && e.opt.OnResult != nil {
 		e.opt.OnResult(results)
 	}
+}
+
+// tellEnded passes on which bans do not hold any more.
+func (e *Enforcer) tellEnded() {
+	if len(e.ended) > 0 && e.opt.OnEnded != nil {
+		e.opt.OnEnded(e.ended)
+	}
+	e.ended = nil
 }

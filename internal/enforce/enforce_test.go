@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -114,6 +115,7 @@ type log struct {
 	mu       sync.Mutex
 	results  []enforce.Result
 	verified []ban.Key
+	ended    []ban.Key
 	repairs  []enforce.Repair
 }
 
@@ -128,6 +130,11 @@ func (l *log) options() enforce.Options {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.verified = append(l.verified, k...)
+		},
+		OnEnded: func(k []ban.Key) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.ended = append(l.ended, k...)
 		},
 		OnRepair: func(r enforce.Repair) {
 			l.mu.Lock()
@@ -372,6 +379,87 @@ func TestWhenFullTheShortestGoFirst(t *testing.T) {
 			t.Errorf("bans:\n%s", got)
 		}
 	})
+}
+
+// Whoever counts on a ban is told when it does not hold any more, and the kernel has nothing of it.
+func TestBansThatDoNotHoldAreTold(t *testing.T) {
+	refuse := func(err error, when func(k ban.Key, held int) bool) func(*enforcetest.Fake) {
+		return func(fake *enforcetest.Fake) {
+			fake.Refuse(func(k ban.Key, held int) error {
+				if when(k, held) {
+					return err
+				}
+				return nil
+			})
+		}
+	}
+	for name, tt := range map[string]struct {
+		max    int
+		before []string                // banned for a minute
+		then   func(*enforcetest.Fake) // what happens to the kernel
+		bans   map[string]time.Duration
+		lift   string
+		ended  string
+		held   string
+	}{
+		"refused": {
+			then: refuse(syscall.EINVAL, func(k ban.Key, _ int) bool { return k == enforcetest.Key("192.0.2.8") }),
+			bans: map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.8": time.Hour}, ended: "192.0.2.8",
+			held: "192.0.2.7 for 1h0m0s\n",
+		},
+		"one too many": {
+			max: 1, before: []string{"192.0.2.7"}, bans: map[string]time.Duration{"192.0.2.8": time.Hour}, ended: "192.0.2.7",
+			held: "192.0.2.8 for 1h0m0s\n",
+		},
+		"one too many, just extended": {
+			max: 1, before: []string{"192.0.2.7"}, ended: "192.0.2.7",
+			bans: map[string]time.Duration{"192.0.2.7": 2 * time.Minute, "192.0.2.8": time.Hour},
+			held: "192.0.2.8 for 1h0m0s\n",
+		},
+		"no room in the kernel": {
+			before: []string{"192.0.2.7"}, then: refuse(syscall.ENOMEM, func(_ ban.Key, held int) bool { return held > 0 }),
+			bans: map[string]time.Duration{"192.0.2.8": time.Hour}, ended: "192.0.2.7", held: "192.0.2.8 for 1h0m0s\n",
+		},
+		"lifted": {before: []string{"192.0.2.7", "192.0.2.8"}, lift: "192.0.2.8", held: "192.0.2.7 for 1m0s\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l log
+			fake := &enforcetest.Fake{}
+			opt := l.options()
+			opt.MaxBans = tt.max
+			e := enforcetest.Start(t, fake, opt)
+			for _, key := range tt.before {
+				enforcetest.Bans(t, e, enforcetest.For(key, time.Minute))
+			}
+			if tt.then != nil {
+				tt.then(fake)
+			}
+			var bans []ban.Ban
+			for key, d := range tt.bans {
+				bans = append(bans, enforcetest.For(key, d))
+			}
+			if _, err := e.BanNow(t.Context(), false, bans...); err != nil {
+				t.Fatal(err)
+			}
+			if tt.lift != "" {
+				if err := e.Unban(t.Context(), 0, enforcetest.Key(tt.lift)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := enforcetest.Lists(t, e); got != tt.held {
+				t.Errorf("bans:\n%swant:\n%s", got, tt.held)
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			var ended []string
+			for _, k := range l.ended {
+				ended = append(ended, k.String())
+			}
+			if got := strings.Join(ended, " "); got != tt.ended {
+				t.Errorf("told of the end of %q, want %q", got, tt.ended)
+			}
+		})
+	}
 }
 
 func TestAllowIsThereFromTheStart(t *testing.T) {

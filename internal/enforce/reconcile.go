@@ -65,10 +65,11 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	e.hand(batch, results)
 	e.tell(results)
 	e.tellVerified(results)
+	e.tellEnded()
 }
 
 // makeRoom ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
-// begun is not begun after all.
+// begun is not begun after all; the kernel may hold it all the same, if it was to be extended.
 func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
 	if len(e.model.bans) <= e.opt.MaxBans {
 		return nil
@@ -76,10 +77,9 @@ func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
 	var out []Change
 	// A little more than needed, so that this does not happen again with every ban.
 	for _, k := range e.model.evict(e.opt.MaxBans - e.opt.MaxBans/100) {
-		if !begun[k] {
-			out = append(out, Change{Key: k, Remove: true})
-		}
+		out = append(out, Change{Key: k, Remove: true})
 		delete(begun, k)
+		e.ended = append(e.ended, k)
 		e.report.Evicted++
 	}
 	e.log.Warn("too many bans: those with the least time left ended early", "max", e.opt.MaxBans, "ended", len(out))
@@ -113,6 +113,7 @@ func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]e
 	for _, f := range failures {
 		failed[f.Key] = f.Err
 		e.model.remove(f.Key)
+		e.ended = append(e.ended, f.Key)
 		e.log.Error("the kernel refused a ban", "ban", f.Key.String(), "err", f.Err)
 	}
 	return failed
@@ -131,6 +132,7 @@ func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
 	var c Changes
 	for _, k := range e.model.evict(len(e.model.bans) - len(failures)) {
 		e.report.Evicted++
+		e.ended = append(e.ended, k)
 		if !again[k] {
 			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
 		}
@@ -286,6 +288,7 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	}
 	failures, err := mend()
 	e.handle(ctx, failures)
+	e.tellEnded()
 	e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Took: time.Since(began), Err: err})
 	return err
 }
