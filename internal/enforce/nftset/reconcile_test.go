@@ -349,6 +349,45 @@ func TestBannedPeersAreBackOutWithinASecond(t *testing.T) {
 	}
 }
 
+// Connections that vanish, as with a network driver's or an administrator's mistake, are opened again: bans hold, new ones come,
+// and what others do is heard of.
+func TestVanishedConnectionsAreOpenedAgain(t *testing.T) {
+	ns := netnstest.New(t)
+	b := open(t, ns)
+	e := enforcetest.Start(t, b, enforce.Options{})
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
+	if err := netnstest.Poll(func() error { return listening(ns, t) }); err != nil {
+		t.Fatal(err)
+	}
+	holds := func(what, want string) {
+		t.Helper()
+		if err := netnstest.Poll(func() error {
+			s, err := e.Held(t.Context())
+			if got := fmt.Sprint(s.Bans); err == nil && (len(s.Bans) != strings.Count(want, " ")+1 || e.Status().Problem != "") {
+				err = fmt.Errorf("bans %s, status %+v; want %s", got, e.Status(), want)
+			}
+			return err
+		}); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	b.Sever()
+	holds("after a look", "192.0.2.7")
+	b.Sever()
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.8", 0))
+	holds("after a ban", "192.0.2.7 192.0.2.8")
+	b.Sever()
+	if err := e.Unban(t.Context(), 0, enforcetest.Key("192.0.2.8")); err != nil {
+		t.Error(err)
+	}
+	holds("after an unban", "192.0.2.7")
+	if err := netnstest.Poll(func() error { return listening(ns, t) }); err != nil {
+		t.Fatal(err)
+	}
+	ns.Run(t, "", "nft", "flush", "ruleset")
+	holds("after a flush", "192.0.2.7")
+}
+
 // A knocker sends a datagram every millisecond and notes when the last answer came.
 type knocker struct {
 	from string
