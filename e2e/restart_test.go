@@ -552,7 +552,7 @@ func (s *scene) hears(p *prober, packets int64) int64 {
 	return p.arrived.Load() - arrived
 }
 
-// A restart, a crash and an upgrade open no gap: the table stays in the kernel, and what the new daemon makes of it takes
+// A restart, a crash, a reload and an upgrade open no gap: the table stays in the kernel, and what the daemon makes of it takes
 // effect at once.
 func TestRestartLeavesNoGap(t *testing.T) {
 	s, d := beginFromFile(t)
@@ -579,6 +579,7 @@ func TestRestartLeavesNoGap(t *testing.T) {
 		s.start("")
 		s.gaps(probers, "after a crash", 100)
 	}
+	s.reloads(probers)
 	s.upgrade()
 	s.gaps(probers, "after an upgrade", 200)
 	if bans, err := s.mef.Bans(s.ctx); err != nil || len(bans) != 3 {
@@ -597,10 +598,37 @@ func TestRestartLeavesNoGap(t *testing.T) {
 		return nil
 	})
 	for _, p := range probers[:3] {
-		t.Logf("nft flush ruleset let %d packets of %s through, for %v", p.arrived.Load(), p.from, time.Unix(0, p.last.Load()).Sub(flushed))
+		gap := time.Unix(0, p.last.Load()).Sub(flushed)
+		t.Logf("nft flush ruleset let %d packets of %s through, for %v", p.arrived.Load(), p.from, gap)
+		if gap > time.Second {
+			t.Errorf("packets of %s arrived until %v after nft flush ruleset", p.from, gap)
+		}
 		p.arrived.Store(0)
 	}
 	s.gaps(probers, "after a flush", 100)
+}
+
+// reloads has the configuration read again, by mefctl and by a signal in turn, with what the table looks like changed each time.
+func (s *scene) reloads(probers []*prober) {
+	s.Helper()
+	defer s.configure("")
+	for i := range 6 {
+		prefix := fmt.Sprintf("mef%d_", i)
+		s.configure(fmt.Sprintf("[global]\nfirewall_log_enabled=%v\nfirewall_log_prefix=%s\n", i%3 != 2, prefix))
+		if i%2 == 0 {
+			s.mefctl("reload")
+		} else if err := syscall.Kill(s.status().PID, syscall.SIGHUP); err != nil {
+			s.Fatal(err)
+		}
+		s.until("the table to be another", func() error {
+			table := s.table()
+			if has := strings.Contains(table, "log prefix"); has != (i%3 != 2) || has && !strings.Contains(table, prefix) {
+				return fmt.Errorf("it is %s", table)
+			}
+			return nil
+		})
+		s.gaps(probers, "after a reload", 100)
+	}
 }
 
 // upgrade replaces the program while the daemon runs, as a package manager does, and restarts it.

@@ -73,7 +73,8 @@ type daemon struct {
 	since    time.Time
 	sources  *sources
 	sessions *session.Ender
-	manager  *sdnotify.Manager // nil: started by hand
+	logDrops func(context.Context, conf.DropLog) error // changes what the kernel logs
+	manager  *sdnotify.Manager                         // nil: started by hand
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
 	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
@@ -118,6 +119,9 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 	e.book.saved = e.saver.Bans
 	d := newDaemon(e, opt)
 	d.sessions, d.manager, d.store = sessions, e.newManager(), st
+	d.logDrops = func(ctx context.Context, drops conf.DropLog) error {
+		return e.enforcer.Renew(ctx, func() error { return backend.LogDrops(drops) })
+	}
 	if d.restored, err = d.restore(st, d.since); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}

@@ -425,6 +425,17 @@ func (e *Enforcer) Ready(ctx context.Context) error {
 	return e.call(ctx, func(context.Context) error { return nil })
 }
 
+// Renew lets change alter what the backend's own objects are to look like, and has the kernel hold everything anew, in one
+// transaction, without a moment in which a ban does not hold. Whatever is in the kernel is taken over first.
+func (e *Enforcer) Renew(ctx context.Context, change func() error) error {
+	return e.call(ctx, func(ctx context.Context) error {
+		if err := change(); err != nil {
+			return err
+		}
+		return e.renew(ctx)
+	})
+}
+
 // Repair compares the kernel with what should hold and puts back what is missing, even after repairs were stopped.
 func (e *Enforcer) Repair(ctx context.Context) error {
 	return e.call(ctx, func(ctx context.Context) error {

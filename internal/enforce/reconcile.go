@@ -293,6 +293,21 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	return err
 }
 
+// renew makes everything hold anew.
+func (e *Enforcer) renew(ctx context.Context) error {
+	state, err := e.backend.Held(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	e.model.prune(now)
+	e.model.adopt(state, now)
+	failures, err := e.backend.Rebuild(ctx, e.model.all(now))
+	e.handle(ctx, failures)
+	e.tellEnded()
+	return err
+}
+
 // mayRepair counts repairs by object and returns an error if somebody keeps undoing them. Making the kernel ready at the start
 // is none, and one that is tried again counts once.
 func (e *Enforcer) mayRepair(damaged []string, by string, now time.Time) error {

@@ -11,6 +11,7 @@ import (
 
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
 	"mef/internal/prefixset"
 )
@@ -22,6 +23,7 @@ import (
 // On the server, ports 22 and 25 answer over TCP and 53 over UDP; port 8080 leads to the container's port 80.
 type world struct {
 	server, attacker, container *netnstest.NS
+	b                           *nftset.Backend
 	e                           *enforce.Enforcer
 }
 
@@ -52,7 +54,8 @@ func newWorld(t *testing.T, allow ...string) world {
 	for _, p := range allow {
 		set = append(set, netip.MustParsePrefix(p))
 	}
-	w.e = enforcetest.Start(t, open(t, w.server), enforce.Options{Allow: prefixset.New(set...)})
+	w.b = open(t, w.server)
+	w.e = enforcetest.Start(t, w.b, enforce.Options{Allow: prefixset.New(set...)})
 	return w
 }
 
