@@ -149,6 +149,67 @@ func TestOffLeavesNoTable(t *testing.T) {
 	}
 }
 
+// The daemon proves at its start that bans block, and mefctl proves it whenever it is asked.
+func TestSelfTest(t *testing.T) {
+	s := begin(t, "", nil)
+	s.until("the self-test to be passed", func() error {
+		if p := s.status().Proof; p.State != "passed" {
+			return fmt.Errorf("it is %+v", p)
+		}
+		return nil
+	})
+	s.mefctl("bans", "add", "203.0.113.191", "--for", "1h")
+	out := s.mefctl("selftest")
+	if !strings.HasPrefix(out, "Self-test: bans block, proven in ") || !strings.Contains(out, "\n  ok      live table: nftables: table inet mefdaemon holds 1 bans, as it should\n") {
+		t.Errorf("selftest says:\n%s", out)
+	}
+}
+
+// Whoever throws our table away again and again wants it gone: after three repairs within a minute the daemon leaves it, and says so
+// until somebody has seen to it.
+func TestAFightIsGivenUp(t *testing.T) {
+	s := begin(t, "", nil)
+	const from, later = "203.0.113.192", "203.0.113.193"
+	s.mefctl("bans", "add", from, "--for", "1h")
+	for range 3 {
+		repairs := s.status().Kernel.Repairs
+		s.nft("delete table inet mefdaemon")
+		s.until("the table to be back", func() error {
+			if k := s.status().Kernel; k.Repairs == repairs || !k.Matches {
+				return fmt.Errorf("the kernel is %+v", k)
+			}
+			return nil
+		})
+		s.silent(lab.SSHPort, from)
+	}
+	s.nft("delete table inet mefdaemon")
+	s.until("the daemon to stop", func() error {
+		if missing := strings.Join(s.status().Missing, "; "); !strings.Contains(missing, "keeps changing our table: repairs are stopped until ") {
+			return fmt.Errorf("what is missing is %q", missing)
+		}
+		return nil
+	})
+	for _, args := range [][]string{{"status"}, {"selftest"}, {"bans", "add", later, "--for", "1h"}} {
+		if out, err := s.w.Mefctl(s.ctx, args...); err == nil {
+			t.Errorf("mefctl %q says that all is well:\n%s", args, out)
+		}
+	}
+	if table := s.table(); table != "" {
+		t.Errorf("the table is back:\n%s", table)
+	}
+	var named bool
+	for _, rec := range s.records() {
+		named = named || rec.Event == "repair" && strings.Contains(rec.Reason, `by "nft[`) && strings.Contains(rec.Reason, "not put back any more")
+	}
+	if !named {
+		t.Errorf("no record says who did it: %+v", s.records())
+	}
+	s.stop(syscall.SIGTERM)
+	s.start("")
+	s.banned(from)
+	s.silent(lab.SSHPort, from)
+}
+
 // What others do to the table is mended, and theirs is left alone.
 func TestFlushedRulesetIsMended(t *testing.T) {
 	s := begin(t, "", nil)

@@ -9,9 +9,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"mef/internal/selftest"
 )
 
 func TestMain(m *testing.M) {
+	if handled, exit := selftest.Child(os.Args[1:]); handled {
+		os.Exit(exit)
+	}
 	testscript.Main(m, map[string]func(){"mefctl": main})
 }
 

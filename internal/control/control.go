@@ -124,6 +124,9 @@ type Tally struct {
 	Ever       uint64 `json:"since_start"`
 }
 
+// MendTime is within what time of being changed by others the table in the kernel is as it should be again.
+const MendTime = time.Second
+
 // Kernel is what was read back from the packet filter.
 type Kernel struct {
 	Backend  string   `json:"backend"`

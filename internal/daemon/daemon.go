@@ -28,6 +28,7 @@ import (
 	"mef/internal/enforce/session"
 	"mef/internal/host"
 	"mef/internal/sdnotify"
+	"mef/internal/selftest"
 	"mef/internal/store"
 )
 
@@ -77,6 +78,7 @@ type daemon struct {
 	manager  *sdnotify.Manager                         // nil: started by hand
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
+	trySelf  func(context.Context) (selftest.Result, error)
 	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
 
 	// Until Run has read the rest of the saved state.
@@ -132,7 +134,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 func newDaemon(e *engine, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
-	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(),
+	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn,
 		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists()}}
 }
 

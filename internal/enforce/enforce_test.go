@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -459,6 +460,81 @@ func TestBansThatDoNotHoldAreTold(t *testing.T) {
 				t.Errorf("told of the end of %q, want %q", got, tt.ended)
 			}
 		})
+	}
+}
+
+func TestCompareSaysWhatIsWrong(t *testing.T) {
+	allow := prefixset.New(netip.MustParsePrefix("198.51.100.0/24"))
+	for name, tt := range map[string]struct {
+		damage func(*enforcetest.Fake)
+		want   string
+	}{
+		"nothing": {func(*enforcetest.Fake) {}, ""},
+		"a ban":   {func(f *enforcetest.Fake) { f.LoseBan(enforcetest.Key("192.0.2.7"), "") }, "ban 192.0.2.7"},
+		"the end of a ban": {func(f *enforcetest.Fake) {
+			f.Apply(t.Context(), enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("192.0.2.7"), Timeout: enforce.Timeout(time.Minute)}}})
+		}, "ban 192.0.2.7"},
+		"the allow set": {func(f *enforcetest.Fake) { f.Apply(t.Context(), enforce.Changes{Allow: &prefixset.Set{}}) }, "allow"},
+		"a grace period": {func(f *enforcetest.Fake) {
+			f.Apply(t.Context(), enforce.Changes{Grace: []enforce.Element{{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Remove: true}}})
+		}, "grace"},
+		"everything": {func(f *enforcetest.Fake) { f.Lose("") }, "table, allow, grace, ban 192.0.2.7, ban 192.0.2.8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := &enforcetest.Fake{}
+				e := enforcetest.Start(t, fake, enforce.Options{Allow: allow})
+				enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("192.0.2.8", 0))
+				if err := e.Grace(t.Context(), time.Hour, netip.MustParseAddr("203.0.113.9")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second) // its look at the start is over
+				tt.damage(fake)
+				state, wrong, err := e.Compare(t.Context())
+				slices.Sort(wrong[len(wrong)-min(2, len(wrong)):]) // bans come in any order
+				if got := strings.Join(wrong, ", "); err != nil || got != tt.want {
+					t.Errorf("Compare finds %q wrong (%v), want %q", got, err, tt.want)
+				}
+				if tt.want == "" && len(state.Bans) != 2 {
+					t.Errorf("it read %d bans, want 2", len(state.Bans))
+				}
+				if err := e.Repair(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if _, wrong, err := e.Compare(t.Context()); err != nil || len(wrong) > 0 {
+					t.Errorf("after the repair Compare finds %q wrong (%v)", wrong, err)
+				}
+			})
+		})
+	}
+}
+
+// What comes and goes while the kernel is read is not wrong.
+func TestCompareInAStorm(t *testing.T) {
+	e := enforcetest.Start(t, &enforcetest.Fake{}, enforce.Options{})
+	storm := make(chan error)
+	go func() {
+		var err error
+		for i := range 2000 {
+			err = errors.Join(err, e.Ban(t.Context(), enforcetest.For(fmt.Sprintf("192.0.%d.%d", i/250, i%250), time.Hour)))
+			if i%7 == 0 {
+				err = errors.Join(err, e.Unban(t.Context(), 0, enforcetest.Key(fmt.Sprintf("192.0.%d.%d", i/250, i%250))))
+			}
+		}
+		storm <- err
+	}()
+	for looks := 0; ; looks++ {
+		select {
+		case err := <-storm:
+			if err != nil || looks == 0 {
+				t.Errorf("%v; %d looks", err, looks)
+			}
+			return
+		default:
+			if _, wrong, err := e.Compare(t.Context()); err != nil || len(wrong) > 0 {
+				t.Fatalf("look %d finds %q wrong (%v)", looks, wrong, err)
+			}
+		}
 	}
 }
 
