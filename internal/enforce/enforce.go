@@ -34,8 +34,8 @@ type Options struct {
 	// It runs on the enforcer's goroutine: it must not block and not call the Enforcer.
 	OnResult func([]Result)
 
-	// OnVerified, unless nil, is told of verified bans that began to hold, so that the sessions of their peers can be ended,
-	// and which addresses no ban touches now. The same rules apply.
+	// OnVerified, unless nil, is told of verified bans that began to hold or were put back, so that the sessions of their peers
+	// can be ended, and which addresses no ban touches now. The same rules apply.
 	OnVerified func(keys []ban.Key, spared prefixset.Set)
 
 	// OnEnded, unless nil, is told of bans that do not hold although nobody lifted them and their time is not over: they gave way

@@ -463,6 +463,42 @@ func TestBansThatDoNotHoldAreTold(t *testing.T) {
 	}
 }
 
+// The sessions of banned peers are ended when a ban begins, and again when it had been undone: they may have come back. Nobody ends
+// those of a peer whose packets may be forged.
+func TestVerifiedBansAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, l.options(), enforcetest.For("192.0.2.5", 0), enforcetest.For("192.0.2.6 unverified", time.Minute))
+		time.Sleep(time.Second)
+		told := func(when, want string) {
+			t.Helper()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			var got []string
+			for _, k := range l.verified {
+				got = append(got, k.String())
+			}
+			slices.Sort(got)
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s: told of %q, want %q", when, got, want)
+			}
+			l.verified = nil
+		}
+		told("restored into an empty kernel", "192.0.2.5")
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("192.0.2.8 unverified", time.Minute), enforcetest.For("192.0.2.9 ports 22", 0))
+		told("begun", "192.0.2.7 192.0.2.9 ports 22")
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Minute))
+		told("held longer already", "")
+		fake.LoseBan(enforcetest.Key("192.0.2.7"), "nft[1]")
+		time.Sleep(time.Second)
+		told("one put back", "192.0.2.7")
+		fake.Lose("nft[1]")
+		time.Sleep(time.Second)
+		told("all put back", "192.0.2.5 192.0.2.7 192.0.2.9 ports 22")
+	})
+}
+
 func TestCompareSaysWhatIsWrong(t *testing.T) {
 	allow := prefixset.New(netip.MustParsePrefix("198.51.100.0/24"))
 	for name, tt := range map[string]struct {

@@ -179,6 +179,22 @@ func (e *Enforcer) tellVerified(results []Result) {
 	}
 }
 
+// tellBack is tellVerified for bans that were put back: their peers may have connected meanwhile. Of very many it tells some.
+func (e *Enforcer) tellBack(changes []Change) {
+	if e.opt.OnVerified == nil {
+		return
+	}
+	var keys []ban.Key
+	for _, c := range changes {
+		if _, holds := e.model.bans[c.Key]; holds && c.Key.Class == ban.Verified && len(keys) < maxBatch {
+			keys = append(keys, c.Key)
+		}
+	}
+	if len(keys) > 0 {
+		e.opt.OnVerified(keys, e.model.spared())
+	}
+}
+
 // apply makes changes other than new bans hold.
 func (e *Enforcer) apply(ctx context.Context, c Changes) error {
 	_, err := e.write(ctx, c)
@@ -271,24 +287,29 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	}
 	now := time.Now()
 	wrong := e.model.adopt(state, now)
-	damaged, mend := check.Damaged, func() ([]Failure, error) { return e.backend.Rebuild(ctx, e.model.all(now)) }
-	if len(damaged) == 0 {
-		c := e.model.missing(state, now)
+	damaged, mend := check.Damaged, e.backend.Rebuild
+	var c Changes
+	if len(damaged) > 0 {
+		c = e.model.all(now)
+	} else {
+		c = e.model.missing(state, now)
 		for _, k := range wrong {
 			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
 		}
 		if c.empty() {
 			return nil
 		}
-		damaged = []string{"elements"}
-		mend = func() ([]Failure, error) { return e.backend.Apply(ctx, c) }
+		damaged, mend = []string{"elements"}, e.backend.Apply
 	}
 	if err := e.mayRepair(damaged, by, now); err != nil {
 		return err
 	}
-	failures, err := mend()
+	failures, err := mend(ctx, c)
 	e.handle(ctx, failures)
 	e.tellEnded()
+	if err == nil {
+		e.tellBack(c.Bans)
+	}
 	e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Took: time.Since(began), Err: err})
 	return err
 }
