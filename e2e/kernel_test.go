@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"mef/internal/lab"
 )
@@ -18,7 +19,7 @@ func TestKernelExpiresBansWithoutDaemon(t *testing.T) {
 	s := begin(t, "", map[string]string{"sshd.conf": "[rule]\nbantime=3s\n"})
 	const from = "203.0.113.150"
 	s.fail(ssh, "root", repeat(from, 5)...)
-	s.banned(from)
+	ban := s.banned(from)
 	s.stop(os.Kill)
 	s.silent(lab.SSHPort, from)
 	s.until("the ban to end with nobody alive to lift it", func() error {
@@ -28,6 +29,9 @@ func TestKernelExpiresBansWithoutDaemon(t *testing.T) {
 		}
 		return err
 	})
+	if late := time.Since(*ban.Until); late < 0 || late > time.Second+silence {
+		t.Errorf("the ban ended %v after its time", late)
+	}
 	if s.table() == "" {
 		t.Error("the table is gone; it should stay, without the ban")
 	}
@@ -125,6 +129,23 @@ func TestForcedBanOfOwnLink(t *testing.T) {
 		}
 	}
 	s.reaches(lab.SSHPort, lab.Router6.String(), "198.51.100.61")
+}
+
+// The gateway, which is the resolver too, is let through ahead of every ban, even of one that an operator insists on.
+func TestGatewayIsLetThrough(t *testing.T) {
+	s := begin(t, "", nil)
+	routers := []string{lab.Router4.String(), lab.Router6.String()}
+	for _, router := range routers {
+		if out, err := s.w.Mefctl(s.ctx, "bans", "add", router, "--for", "1h"); err == nil {
+			t.Errorf("bans add %s without --force: %q, want a refusal", router, out)
+		}
+	}
+	// Networks around the routers, and around the neighbours.
+	for _, ban := range append(routers, "192.0.2.128/25", "2001:db8:1::80/121", "192.0.2.64/26", "2001:db8:1::60/124") {
+		s.mefctl("bans", "add", ban, "--for", "1h", "--force")
+	}
+	s.reaches(lab.SSHPort, routers...)
+	s.silent(lab.SSHPort, lab.Neighbor4.String(), lab.Neighbor6.String())
 }
 
 func TestOffLeavesNoTable(t *testing.T) {

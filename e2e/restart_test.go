@@ -734,10 +734,10 @@ func TestHungDaemon(t *testing.T) {
 		}
 		return nil
 	})
-	if after := time.Since(asked); after < 2*time.Second {
+	after := time.Since(asked)
+	t.Logf("a ban for 2 s was over after %v", after)
+	if after < 2*time.Second || after > 3*time.Second {
 		t.Errorf("a ban for 2 s was over after %v", after)
-	} else {
-		t.Logf("a ban for 2 s was over after %v", after)
 	}
 	if n := probers[0].arrived.Load(); n > 0 {
 		t.Errorf("%d packets from %s arrived while the daemon hangs, which is banned for an hour", n, long)
