@@ -94,3 +94,50 @@ func TestWhoeverEscapedABanIsBannedWhenHeGoesOn(t *testing.T) {
 		})
 	}
 }
+
+// Seventy addresses of one network attack, and there is no room for the bans of others: the network is banned whole, and its
+// addresses are the first to give way.
+func TestACrowdedNetworkIsBannedWholeWhenThereIsNoRoom(t *testing.T) {
+	const max = 100
+	h := &house{T: t, maxBans: max}
+	h.settle("", map[string]string{"log/a.log": "", "rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log", 3)})
+	h.await("the file is followed", func() bool { return h.active() == 1 })
+	total := func(n int) func() bool { return func() bool { return h.status().Bans.Total == n } }
+	for i := range 70 {
+		h.guess(fmt.Sprintf("203.0.113.%d", i), 3)
+	}
+	h.await("seventy bans", total(70))
+	for i := range 30 {
+		h.guess(fmt.Sprintf("198.51.%d.7", i), 3)
+	}
+	h.await("as many bans as there may be", total(max))
+	if strings.Contains(h.banned(), "203.0.113.0/24") {
+		t.Error("a network is banned whole while there is room")
+	}
+	h.guess("192.0.2.7", 3)
+	h.await("the ban of the network", func() bool { return strings.Contains(h.banned(), "203.0.113.0/24") })
+	for i := range 20 {
+		h.guess(fmt.Sprintf("198.51.%d.9", i), 3)
+	}
+	h.await("twenty more bans", func() bool {
+		banned := h.banned()
+		for i := range 20 {
+			if !strings.Contains(banned, fmt.Sprintf("198.51.%d.9", i)) {
+				return false
+			}
+		}
+		return true
+	})
+	for i := range 30 {
+		if from := fmt.Sprintf("198.51.%d.7", i); !strings.Contains(h.banned(), from) {
+			t.Errorf("the ban of %s, which is all alone, gave way", from)
+		}
+	}
+	why, err := h.Why(t.Context(), netip.MustParseAddr("203.0.113.200"))
+	if err != nil || !why.Banned || why.Bans[0].Rule != ban.ByCrowd || !strings.Contains(why.Bans[0].Reason, " of its addresses are banned, and there is no room") {
+		t.Errorf("why of an address that did nothing: %+v, %v", why.Bans, err)
+	}
+	if s := h.status(); s.Kernel.Evicted == 0 || !strings.Contains(strings.Join(s.Warnings, "; "), "there were too many bans") {
+		t.Errorf("status tells of %d bans that ended early, warnings %q", s.Kernel.Evicted, s.Warnings)
+	}
+}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -116,22 +117,23 @@ const queuedBatches = 16
 // run deals with batches and calls until ctx is done.
 func (e *engine) run(ctx context.Context) error {
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			e.save()
 			return nil
 		case <-e.endings.wake:
-			e.heedEndings()
+			err = e.heedEndings(ctx)
 		case call := <-e.calls:
-			e.heedEndings()
+			err = e.heedEndings(ctx)
 			call()
 		case b := <-e.batches:
-			e.heedEndings()
-			if err := e.batch(ctx, b); err != nil {
-				return nil // the enforcer has ended: so do we
-			}
+			err = errors.Join(e.heedEndings(ctx), e.batch(ctx, b))
 		case <-e.unsaved.due:
 			e.save()
+		}
+		if err != nil {
+			return nil // the enforcer has ended: so do we
 		}
 	}
 }

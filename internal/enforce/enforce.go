@@ -39,13 +39,14 @@ type Options struct {
 	OnVerified func(keys []ban.Key, spared prefixset.Set)
 
 	// OnEnded, unless nil, is told of bans that do not hold although nobody lifted them and their time is not over: they gave way
-	// to others, or the kernel refused them. Whoever counts on them must not. The same rules apply.
-	OnEnded func(keys []ban.Key)
+	// to others, because it was full, or the kernel refused them. Whoever counts on them must not. The same rules apply.
+	OnEnded func(keys []ban.Key, full bool)
 
 	// OnRepair, unless nil, is told when something of ours had to be put back. The same rules apply.
 	OnRepair func(Repair)
 
-	// MaxBans bounds the bans in force; 0 means DefaultMaxBans. When it is reached, the bans with the least time left end.
+	// MaxBans bounds the bans in force; 0 means DefaultMaxBans. When it is reached, bans end that a wider one makes needless, and
+	// then those with the least time left.
 	MaxBans int
 
 	Log *slog.Logger // nil: nothing is logged
@@ -117,6 +118,7 @@ type Enforcer struct {
 	repairs map[string][]time.Time // by object: when it was repaired within the last minute
 	paused  time.Time              // repairs are stopped until then
 	ended   []ban.Key              // what OnEnded has to be told
+	full    bool                   // and why
 }
 
 // A request is work for Run: bans, or something to do between two transactions.
@@ -465,7 +467,7 @@ func (e *Enforcer) tell(results []Result) {
 // tellEnded passes on which bans do not hold any more.
 func (e *Enforcer) tellEnded() {
 	if len(e.ended) > 0 && e.opt.OnEnded != nil {
-		e.opt.OnEnded(e.ended)
+		e.opt.OnEnded(e.ended, e.full)
 	}
-	e.ended = nil
+	e.ended, e.full = nil, false
 }

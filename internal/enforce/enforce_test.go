@@ -117,6 +117,7 @@ type log struct {
 	results  []enforce.Result
 	verified []ban.Key
 	ended    []ban.Key
+	full     bool
 	repairs  []enforce.Repair
 }
 
@@ -132,10 +133,10 @@ func (l *log) options() enforce.Options {
 			defer l.mu.Unlock()
 			l.verified = append(l.verified, k...)
 		},
-		OnEnded: func(k []ban.Key) {
+		OnEnded: func(k []ban.Key, full bool) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.ended = append(l.ended, k...)
+			l.ended, l.full = append(l.ended, k...), full
 		},
 		OnRepair: func(r enforce.Repair) {
 			l.mu.Lock()
@@ -456,8 +457,8 @@ func TestBansThatDoNotHoldAreTold(t *testing.T) {
 			for _, k := range l.ended {
 				ended = append(ended, k.String())
 			}
-			if got := strings.Join(ended, " "); got != tt.ended {
-				t.Errorf("told of the end of %q, want %q", got, tt.ended)
+			if got, full := strings.Join(ended, " "), name != "refused" && tt.ended != ""; got != tt.ended || l.full != full {
+				t.Errorf("told of the end of %q (full: %v), want %q, %v", got, l.full, tt.ended, full)
 			}
 		})
 	}
@@ -571,6 +572,41 @@ func TestCompareInAStorm(t *testing.T) {
 				t.Fatalf("look %d finds %q wrong (%v)", looks, wrong, err)
 			}
 		}
+	}
+}
+
+// A ban inside another that does as much is the first to give way.
+func TestWhenFullNeedlessBansGoFirst(t *testing.T) {
+	for name, tt := range map[string]struct {
+		bans map[string]time.Duration // one too many
+		gone string
+	}{
+		"inside a wider ban":     {map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.0/24": 2 * time.Hour, "198.51.100.1": time.Minute}, "192.0.2.7"},
+		"inside one of IPv6":     {map[string]time.Duration{"2001:db8:7::1": time.Hour, "2001:db8:7::/48": 0, "198.51.100.1": time.Minute}, "2001:db8:7::1"},
+		"of ports inside of all": {map[string]time.Duration{"192.0.2.7 ports 22": time.Hour, "192.0.2.0/24": 2 * time.Hour, "198.51.100.1": time.Minute}, "192.0.2.7 ports 22"},
+		"inside a shorter one":   {map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.0/24": 30 * time.Minute, "198.51.100.1": time.Minute}, "198.51.100.1"},
+		"inside one of ports":    {map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.0/24 ports 22": 2 * time.Hour, "198.51.100.1": time.Minute}, "198.51.100.1"},
+		"beside a wider one":     {map[string]time.Duration{"192.0.3.7": time.Hour, "192.0.2.0/24": 2 * time.Hour, "198.51.100.1": time.Minute}, "198.51.100.1"},
+		"without end":            {map[string]time.Duration{"192.0.2.7": 0, "192.0.2.0/24": 0, "198.51.100.1": time.Minute}, "198.51.100.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l log
+			opt := l.options()
+			opt.MaxBans = 2
+			e := enforcetest.Start(t, &enforcetest.Fake{}, opt)
+			var bans []ban.Ban
+			for key, d := range tt.bans {
+				bans = append(bans, enforcetest.For(key, d))
+			}
+			if _, err := e.BanNow(t.Context(), false, bans...); err != nil {
+				t.Fatal(err)
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if len(l.ended) != 1 || l.ended[0].String() != tt.gone || !l.full {
+				t.Errorf("gone are %v (full: %v), want %s", l.ended, l.full, tt.gone)
+			}
+		})
 	}
 }
 

@@ -62,10 +62,10 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 			r.At, r.Until = at, held.time()
 		}
 	}
+	e.tellEnded() // first, so that nobody takes what ended for the result of what he does next
 	e.hand(batch, results)
 	e.tell(results)
 	e.tellVerified(results)
-	e.tellEnded()
 }
 
 // makeRoom ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
@@ -75,6 +75,7 @@ func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
 		return nil
 	}
 	var out []Change
+	e.full = true
 	// A little more than needed, so that this does not happen again with every ban.
 	for _, k := range e.model.evict(e.opt.MaxBans - e.opt.MaxBans/100) {
 		out = append(out, Change{Key: k, Remove: true})
@@ -130,6 +131,7 @@ func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
 		again[f.Key] = true
 	}
 	var c Changes
+	e.full = true
 	for _, k := range e.model.evict(len(e.model.bans) - len(failures)) {
 		e.report.Evicted++
 		e.ended = append(e.ended, k)
