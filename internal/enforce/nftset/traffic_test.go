@@ -227,6 +227,14 @@ func TestABanOfOurOwnNetworkLeavesNeighbourDiscovery(t *testing.T) {
 	}
 }
 
+// What a host says to itself never leaves it, and no ban is asked.
+func TestLoopbackIsNeverTouched(t *testing.T) {
+	w := newWorld(t) // not even our own addresses are allowed
+	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/48", 0), enforcetest.For("192.0.2.0/24", 0), enforcetest.For("192.0.2.1", 0))
+	try(t, w.server, []string{" " + ssh4, " " + ssh6, " " + dns4, " " + dns6, " tcp 127.0.0.1:22", " tcp [::1]:22"}, w.server.Reaches)
+	try(t, w.attacker, []string{"192.0.2.8 " + ssh4, "2001:db8:1::7 " + ssh6}, w.attacker.Blocked)
+}
+
 func TestLinkLocalIsNeverTouched(t *testing.T) {
 	w := newWorld(t)
 	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/64", 0), enforcetest.For("192.0.2.0/24", 0))
