@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"mef/internal/lab"
 )
@@ -18,7 +19,7 @@ func TestKernelExpiresBansWithoutDaemon(t *testing.T) {
 	s := begin(t, "", map[string]string{"sshd.conf": "[rule]\nbantime=3s\n"})
 	const from = "203.0.113.150"
 	s.fail(ssh, "root", repeat(from, 5)...)
-	s.banned(from)
+	ban := s.banned(from)
 	s.stop(os.Kill)
 	s.silent(lab.SSHPort, from)
 	s.until("the ban to end with nobody alive to lift it", func() error {
@@ -28,6 +29,9 @@ func TestKernelExpiresBansWithoutDaemon(t *testing.T) {
 		}
 		return err
 	})
+	if late := time.Since(*ban.Until); late < 0 || late > time.Second+silence {
+		t.Errorf("the ban ended %v after its time", late)
+	}
 	if s.table() == "" {
 		t.Error("the table is gone; it should stay, without the ban")
 	}
@@ -127,6 +131,23 @@ func TestForcedBanOfOwnLink(t *testing.T) {
 	s.reaches(lab.SSHPort, lab.Router6.String(), "198.51.100.61")
 }
 
+// The gateway, which is the resolver too, is let through ahead of every ban, even of one that an operator insists on.
+func TestGatewayIsLetThrough(t *testing.T) {
+	s := begin(t, "", nil)
+	routers := []string{lab.Router4.String(), lab.Router6.String()}
+	for _, router := range routers {
+		if out, err := s.w.Mefctl(s.ctx, "bans", "add", router, "--for", "1h"); err == nil {
+			t.Errorf("bans add %s without --force: %q, want a refusal", router, out)
+		}
+	}
+	// Networks around the routers, and around the neighbours.
+	for _, ban := range append(routers, "192.0.2.128/25", "2001:db8:1::80/121", "192.0.2.64/26", "2001:db8:1::60/124") {
+		s.mefctl("bans", "add", ban, "--for", "1h", "--force")
+	}
+	s.reaches(lab.SSHPort, routers...)
+	s.silent(lab.SSHPort, lab.Neighbor4.String(), lab.Neighbor6.String())
+}
+
 func TestOffLeavesNoTable(t *testing.T) {
 	for name, stopped := range map[string]bool{"daemon runs": false, "no daemon": true} {
 		t.Run(name, func(t *testing.T) {
@@ -147,6 +168,67 @@ func TestOffLeavesNoTable(t *testing.T) {
 			s.mefctl("off") // once more does no harm
 		})
 	}
+}
+
+// The daemon proves at its start that bans block, and mefctl proves it whenever it is asked.
+func TestSelfTest(t *testing.T) {
+	s := begin(t, "", nil)
+	s.until("the self-test to be passed", func() error {
+		if p := s.status().Proof; p.State != "passed" {
+			return fmt.Errorf("it is %+v", p)
+		}
+		return nil
+	})
+	s.mefctl("bans", "add", "203.0.113.191", "--for", "1h")
+	out := s.mefctl("selftest")
+	if !strings.HasPrefix(out, "Self-test: bans block, proven in ") || !strings.Contains(out, "\n  ok      live table: nftables: table inet mefdaemon holds 1 bans, as it should\n") {
+		t.Errorf("selftest says:\n%s", out)
+	}
+}
+
+// Whoever throws our table away again and again wants it gone: after three repairs within a minute the daemon leaves it, and says so
+// until somebody has seen to it.
+func TestAFightIsGivenUp(t *testing.T) {
+	s := begin(t, "", nil)
+	const from, later = "203.0.113.192", "203.0.113.193"
+	s.mefctl("bans", "add", from, "--for", "1h")
+	for range 3 {
+		repairs := s.status().Kernel.Repairs
+		s.nft("delete table inet mefdaemon")
+		s.until("the table to be back", func() error {
+			if k := s.status().Kernel; k.Repairs == repairs || !k.Matches {
+				return fmt.Errorf("the kernel is %+v", k)
+			}
+			return nil
+		})
+		s.silent(lab.SSHPort, from)
+	}
+	s.nft("delete table inet mefdaemon")
+	s.until("the daemon to stop", func() error {
+		if missing := strings.Join(s.status().Missing, "; "); !strings.Contains(missing, "keeps changing our table: repairs are stopped until ") {
+			return fmt.Errorf("what is missing is %q", missing)
+		}
+		return nil
+	})
+	for _, args := range [][]string{{"status"}, {"selftest"}, {"bans", "add", later, "--for", "1h"}} {
+		if out, err := s.w.Mefctl(s.ctx, args...); err == nil {
+			t.Errorf("mefctl %q says that all is well:\n%s", args, out)
+		}
+	}
+	if table := s.table(); table != "" {
+		t.Errorf("the table is back:\n%s", table)
+	}
+	var named bool
+	for _, rec := range s.records() {
+		named = named || rec.Event == "repair" && strings.Contains(rec.Reason, `by "nft[`) && strings.Contains(rec.Reason, "not put back any more")
+	}
+	if !named {
+		t.Errorf("no record says who did it: %+v", s.records())
+	}
+	s.stop(syscall.SIGTERM)
+	s.start("")
+	s.banned(from)
+	s.silent(lab.SSHPort, from)
 }
 
 // What others do to the table is mended, and theirs is left alone.

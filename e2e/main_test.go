@@ -133,6 +133,14 @@ func (s *scene) start(config string) {
 	s.mef = mef
 }
 
+// configure replaces the configuration of a daemon that runs, which has to be told.
+func (s *scene) configure(config string) {
+	s.Helper()
+	if err := s.w.Configure(config); err != nil {
+		s.Fatal(err)
+	}
+}
+
 func (s *scene) stop(sig os.Signal) {
 	s.Helper()
 	if err := s.mef.Process.Stop(sig); err != nil {

@@ -68,9 +68,12 @@ const (
 )
 
 // fromFile has sshd's lines come from a file that the test writes, and nothing from anywhere else.
-func fromFile() map[string]string {
+func fromFile() map[string]string { return from("source=file\nfiles=" + authLog) }
+
+// from has sshd's lines come from there alone.
+func from(source string) map[string]string {
 	return map[string]string{
-		"sshd.conf":    fmt.Sprintf("[rule]\nsource=file\nfiles=%s\nmaxretry=%d\nfindtime=1h\nbantime=%v\n", authLog, limit, bantime),
+		"sshd.conf":    fmt.Sprintf("[rule]\n%s\nmaxretry=%d\nfindtime=1h\nbantime=%v\n", source, limit, bantime),
 		"dovecot.conf": "[rule]\nenabled=false\n",
 		"postfix.conf": "[rule]\nenabled=false\n",
 		"vsftpd.conf":  "[rule]\nenabled=false\n",
@@ -91,9 +94,45 @@ func beginFromFile(t *testing.T) (*scene, *diary) {
 	return begin(t, "", fromFile()), d
 }
 
+// beginFromJournal begins with a diary whose lines sshd's unit writes to the journal, and a daemon that follows it alone.
+func beginFromJournal(t *testing.T) (*scene, *diary) {
+	t.Helper()
+	s := begin(t, "", from("source=journal"))
+	d := &diary{path: "/var/log/lab/diary", bare: true}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(d.path), 0o755), unix.Mkfifo(d.path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	logger, err := s.w.Start(lab.Command{Path: "/usr/bin/logger", Args: []string{"-p", "auth.info", "-t", "sshd", "-f", d.path},
+		Unit: "system.slice/ssh@diary.service"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.create(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.remove()
+		if err := logger.Stop(os.Kill); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := d.failed(netip.MustParseAddr(bystander)); err != nil {
+		t.Fatal(err)
+	}
+	return s, d
+}
+
+// rotateJournal has journald go over to another file.
+func (s *scene) rotateJournal(d *diary, next [2]netip.Addr) error {
+	err := d.failed(next[0])
+	_, rotateErr := s.w.Run(s.ctx, lab.Command{Path: "/usr/bin/journalctl", Args: []string{"--rotate"}})
+	return errors.Join(err, rotateErr, d.failed(next[1]))
+}
+
 // A diary is a log file that the test writes as sshd and syslog would.
 type diary struct {
 	path    string
+	bare    bool // what syslog adds is added by the reader
 	f       *os.File
 	session int
 	rest    string // of a line whose beginning is written
@@ -122,8 +161,11 @@ func (d *diary) remove() {
 // line is what sshd says when root's password was guessed wrong from addr.
 func (d *diary) line(addr netip.Addr) string {
 	d.session++
-	return fmt.Sprintf("%s server sshd[%d]: Failed password for root from %s port 4711 ssh2\n",
-		time.Now().Format("2006-01-02T15:04:05.000000-07:00"), 1000+d.session, addr)
+	text := fmt.Sprintf("Failed password for root from %s port 4711 ssh2\n", addr)
+	if d.bare {
+		return text
+	}
+	return fmt.Sprintf("%s server sshd[%d]: %s", time.Now().Format("2006-01-02T15:04:05.000000-07:00"), 1000+d.session, text)
 }
 
 // failed writes a line for each address, all in one piece.
@@ -240,19 +282,22 @@ func attacker(i int) netip.Addr {
 func TestKilledAtAnyMoment(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		rotate func(d *diary, next [2]netip.Addr) error
+		begin  func(*testing.T) (*scene, *diary)
+		live   func(*rand.Rand) time.Duration
+		rotate func(*scene, *diary, [2]netip.Addr) error
 	}{
-		{"one log file", nil},
-		{"renamed log files", (*diary).rename},
-		{"copied and cut log files", (*diary).copyAndCut},
+		{"one log file", beginFromFile, lifetime, nil},
+		{"renamed log files", beginFromFile, lifetime, func(_ *scene, d *diary, next [2]netip.Addr) error { return d.rename(next) }},
+		{"copied and cut log files", beginFromFile, lifetime, func(_ *scene, d *diary, next [2]netip.Addr) error { return d.copyAndCut(next) }},
+		{"the journal", beginFromJournal, journalLifetime, (*scene).rotateJournal},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			kills := number(t, "MEF_E2E_KILLS", 200) / 3
+			kills := number(t, "MEF_E2E_KILLS", 240) / 4
 			rng := seeded(t)
-			s, d := beginFromFile(t)
-			s.within(time.Minute + time.Duration(kills)*time.Second)
+			s, d := tt.begin(t)
+			s.within(time.Minute + 2*time.Duration(kills)*time.Second)
 			c := gather(rng, 15*kills)
-			s.killAgainAndAgain(rng, kills, d, &c, tt.rotate)
+			s.killAgainAndAgain(rng, kills, d, &c, tt.live, tt.rotate)
 			s.start("")
 			if err := d.failed(c.lines...); err != nil {
 				t.Fatal(err)
@@ -263,7 +308,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 }
 
 // killAgainAndAgain kills the daemon so many times while it reads what is written.
-func (s *scene) killAgainAndAgain(rng *rand.Rand, kills int, d *diary, c *crowd, rotate func(*diary, [2]netip.Addr) error) {
+func (s *scene) killAgainAndAgain(rng *rand.Rand, kills int, d *diary, c *crowd, live func(*rand.Rand) time.Duration,
+	rotate func(*scene, *diary, [2]netip.Addr) error) {
 	s.Helper()
 	check := func(err error) {
 		if err != nil {
@@ -282,16 +328,16 @@ func (s *scene) killAgainAndAgain(rng *rand.Rand, kills int, d *diary, c *crowd,
 		lines := c.next(len(c.lines) / left)
 		alive := rng.IntN(len(lines) + 1)
 		s.spawn()
-		s.writeSlowly(rng, d, lines[:alive], lifetime(rng))
+		s.writeSlowly(rng, d, lines[:alive], live(rng))
 		rotates := rotate != nil && sinceRotation > 3 && len(c.lines) > 1 && rng.IntN(4) == 0
 		sees := rng.IntN(2) == 0
 		if rotates && sees {
-			check(rotate(d, [2]netip.Addr(c.next(2))))
+			check(rotate(s, d, [2]netip.Addr(c.next(2))))
 		}
 		check(s.mef.Process.Stop(os.Kill))
 		check(d.failed(lines[alive:]...))
 		if rotates && !sees {
-			check(rotate(d, [2]netip.Addr(c.next(2))))
+			check(rotate(s, d, [2]netip.Addr(c.next(2))))
 		}
 		if sinceRotation++; rotates {
 			sinceRotation = 0
@@ -306,6 +352,12 @@ func lifetime(rng *rand.Rand) time.Duration {
 		return 950*time.Millisecond + time.Duration(rng.IntN(250))*time.Millisecond
 	}
 	return time.Duration(rng.IntN(200_000)) * time.Microsecond
+}
+
+// journalLifetime is lifetime for a daemon that reads the journal, which journald tells of with a delay, after two journalctl have
+// come and gone.
+func journalLifetime(rng *rand.Rand) time.Duration {
+	return time.Duration(rng.IntN(1_500_000)) * time.Microsecond
 }
 
 // writeSlowly writes the lines within the time given, one after the other, or a half now and a half later.
@@ -552,7 +604,7 @@ func (s *scene) hears(p *prober, packets int64) int64 {
 	return p.arrived.Load() - arrived
 }
 
-// A restart, a crash and an upgrade open no gap: the table stays in the kernel, and what the new daemon makes of it takes
+// A restart, a crash, a reload and an upgrade open no gap: the table stays in the kernel, and what the daemon makes of it takes
 // effect at once.
 func TestRestartLeavesNoGap(t *testing.T) {
 	s, d := beginFromFile(t)
@@ -579,6 +631,7 @@ func TestRestartLeavesNoGap(t *testing.T) {
 		s.start("")
 		s.gaps(probers, "after a crash", 100)
 	}
+	s.reloads(probers)
 	s.upgrade()
 	s.gaps(probers, "after an upgrade", 200)
 	if bans, err := s.mef.Bans(s.ctx); err != nil || len(bans) != 3 {
@@ -597,10 +650,37 @@ func TestRestartLeavesNoGap(t *testing.T) {
 		return nil
 	})
 	for _, p := range probers[:3] {
-		t.Logf("nft flush ruleset let %d packets of %s through, for %v", p.arrived.Load(), p.from, time.Unix(0, p.last.Load()).Sub(flushed))
+		gap := time.Unix(0, p.last.Load()).Sub(flushed)
+		t.Logf("nft flush ruleset let %d packets of %s through, for %v", p.arrived.Load(), p.from, gap)
+		if gap > time.Second {
+			t.Errorf("packets of %s arrived until %v after nft flush ruleset", p.from, gap)
+		}
 		p.arrived.Store(0)
 	}
 	s.gaps(probers, "after a flush", 100)
+}
+
+// reloads has the configuration read again, by mefctl and by a signal in turn, with what the table looks like changed each time.
+func (s *scene) reloads(probers []*prober) {
+	s.Helper()
+	defer s.configure("")
+	for i := range 6 {
+		prefix := fmt.Sprintf("mef%d_", i)
+		s.configure(fmt.Sprintf("[global]\nfirewall_log_enabled=%v\nfirewall_log_prefix=%s\n", i%3 != 2, prefix))
+		if i%2 == 0 {
+			s.mefctl("reload")
+		} else if err := syscall.Kill(s.status().PID, syscall.SIGHUP); err != nil {
+			s.Fatal(err)
+		}
+		s.until("the table to be another", func() error {
+			table := s.table()
+			if has := strings.Contains(table, "log prefix"); has != (i%3 != 2) || has && !strings.Contains(table, prefix) {
+				return fmt.Errorf("it is %s", table)
+			}
+			return nil
+		})
+		s.gaps(probers, "after a reload", 100)
+	}
 }
 
 // upgrade replaces the program while the daemon runs, as a package manager does, and restarts it.
@@ -654,10 +734,10 @@ func TestHungDaemon(t *testing.T) {
 		}
 		return nil
 	})
-	if after := time.Since(asked); after < 2*time.Second {
+	after := time.Since(asked)
+	t.Logf("a ban for 2 s was over after %v", after)
+	if after < 2*time.Second || after > 3*time.Second {
 		t.Errorf("a ban for 2 s was over after %v", after)
-	} else {
-		t.Logf("a ban for 2 s was over after %v", after)
 	}
 	if n := probers[0].arrived.Load(); n > 0 {
 		t.Errorf("%d packets from %s arrived while the daemon hangs, which is banned for an hour", n, long)

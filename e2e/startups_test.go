@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -33,32 +34,60 @@ PidFile none
 // Connections on which nobody logs in take up sshd's MaxStartups for LoginGraceTime, two minutes by default: with 18 of them
 // sshd turns four of ten others away. A ban alone makes that no better, for sshd does not know; ending the connections does.
 func TestBannedPeersLeaveRoomForOthers(t *testing.T) {
-	s := begin(t, "", nil)
-	s.startupsSSH()
-	const from, halfOpen = "203.0.113.100", 18
-	for _, conn := range s.halfOpen(from, halfOpen) {
-		defer conn.Close()
+	const halfOpen = 18
+	for name, tt := range map[string]struct {
+		from []string // in turn
+		ban  func(s *scene)
+	}{
+		"one attacker": {[]string{"203.0.113.100"}, func(s *scene) {
+			s.fail(ssh, "root", repeat("203.0.113.100", 5)...)
+			s.banned("203.0.113.100")
+		}},
+		"18 attackers": {startupsFrom(halfOpen), func(s *scene) {
+			for _, from := range startupsFrom(halfOpen) {
+				s.mefctl("bans", "add", prefixOf(netip.MustParseAddr(from)), "--for", "1h")
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, "", nil)
+			s.startupsSSH()
+			for _, conn := range s.halfOpen(halfOpen, tt.from) {
+				defer conn.Close()
+			}
+			if n := processes(t); n <= halfOpen {
+				t.Errorf("sshd has %d processes, want one at least for each of %d connections", n, halfOpen)
+			}
+			tt.ban(s)
+			banned := time.Now()
+			s.until("sshd to have lost its half-open connections", func() error {
+				if n := processes(t); n != 1 {
+					return fmt.Errorf("sshd has %d processes", n)
+				}
+				return nil
+			})
+			t.Logf("sshd was rid of %d connections %v after the last ban", halfOpen, time.Since(banned))
+			for i := range 10 {
+				alice := s.w.Client(fmt.Sprintf("198.51.100.%d", 100+i))
+				if out, err := alice.SSH(s.ctx, startupsPort, "alice", lab.Alice.Password, "echo in"); err != nil || out != "in\n" {
+					t.Errorf("right login number %d of 10: %q, %v", i+1, out, err)
+				}
+			}
+			s.silent(startupsPort, tt.from[0], tt.from[len(tt.from)-1])
+		})
 	}
-	if n := processes(t); n <= halfOpen {
-		t.Errorf("sshd has %d processes, want one at least for each of %d connections", n, halfOpen)
-	}
-	s.fail(ssh, "root", repeat(from, 5)...)
-	s.banned(from)
-	banned := time.Now()
-	s.until("sshd to have lost its half-open connections", func() error {
-		if n := processes(t); n != 1 {
-			return fmt.Errorf("sshd has %d processes", n)
+}
+
+// startupsFrom returns n attackers of both families.
+func startupsFrom(n int) (from []string) {
+	for i := range n {
+		if i%3 == 2 {
+			from = append(from, fmt.Sprintf("2001:db8:bad0:c%02x::1", 16*i)) // too far apart to be banned as one
+		} else {
+			from = append(from, fmt.Sprintf("203.0.113.%d", 101+i))
 		}
-		return nil
-	})
-	t.Logf("sshd was rid of %d connections %v after the ban", halfOpen, time.Since(banned))
-	for i := range 10 {
-		alice := s.w.Client(fmt.Sprintf("198.51.100.%d", 100+i))
-		if out, err := alice.SSH(s.ctx, startupsPort, "alice", lab.Alice.Password, "echo in"); err != nil || out != "in\n" {
-			t.Errorf("right login number %d of 10: %q, %v", i+1, out, err)
-		}
 	}
-	s.silent(startupsPort, from)
+	return from
 }
 
 // startupsSSH starts another sshd, with Debian's limits, for the length of the test.
@@ -86,8 +115,9 @@ func (s *scene) startupsSSH() {
 	})
 }
 
-// halfOpen makes n connections that say what they are and nothing more. sshd turns some away; they come again.
-func (s *scene) halfOpen(from string, n int) (held []net.Conn) {
+// halfOpen makes n connections from addresses in turn, which say what they are and nothing more. sshd turns some away; they come
+// again.
+func (s *scene) halfOpen(n int, from []string) (held []net.Conn) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	s.Cleanup(cancel)
@@ -95,7 +125,7 @@ func (s *scene) halfOpen(from string, n int) (held []net.Conn) {
 		if tries == 20*n {
 			s.Fatalf("sshd takes %d of %d connections in %d tries", len(held), n, tries)
 		}
-		conn, err := s.w.Client(from).Dial(ctx, startupsPort)
+		conn, err := s.w.Client(from[len(held)%len(from)]).Dial(ctx, startupsPort)
 		if err != nil {
 			s.Fatal(err)
 		}

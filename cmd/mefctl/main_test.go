@@ -15,9 +15,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"mef/internal/console"
+	"mef/internal/selftest"
 )
 
 func TestMain(m *testing.M) {
+	if handled, exit := selftest.Child(os.Args[1:]); handled {
+		os.Exit(exit)
+	}
 	testscript.Main(m, map[string]func(){"mefctl": main})
 }
 

@@ -56,7 +56,7 @@ func (g *global) liveTable(ctx context.Context) *selftest.Step {
 		step.Detail = err.Error()
 		return step
 	}
-	s, err := client.Status(ctx)
+	s, err := settled(ctx, client)
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		return nil
@@ -68,6 +68,21 @@ func (g *global) liveTable(ctx context.Context) *selftest.Step {
 		step.OK, step.Detail = s.Kernel.Matches, showKernel(s.Kernel)
 	}
 	return step
+}
+
+// settled asks for the status, and again for as long as what others did to the table a moment ago may take to be mended.
+func settled(ctx context.Context, client *control.Client) (control.Status, error) {
+	for end := time.Now().Add(control.MendTime); ; {
+		s, err := client.Status(ctx)
+		if err != nil || s.Kernel.Matches || s.Mode == "observe" || time.Now().After(end) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-time.After(control.MendTime / 10):
+		}
+	}
 }
 
 func (v verdict) show(w io.Writer) {

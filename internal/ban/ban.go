@@ -84,7 +84,7 @@ type Ban struct {
 	Start time.Time
 	Until time.Time // zero: until an operator lifts it
 
-	Rule    string // what decided: a rule's name, ByScore or ByHand
+	Rule    string // what decided: a rule's name, ByScore, ByHand or ByCrowd
 	Service string // service of the deciding event; empty for manual bans
 	ID      string // rule, prefix and position of the deciding line: the same line never bans twice
 	Count   int    // how many bans the source had within the history, this one included
@@ -99,6 +99,7 @@ type Ban struct {
 const (
 	ByScore = "score"  // the points of a source across services
 	ByHand  = "manual" // an operator
+	ByCrowd = "crowd"  // very many banned addresses of a network, when there was no room for more
 )
 
 // MaxEvidence is how many lines of evidence a ban keeps.

@@ -126,6 +126,9 @@ type Tally struct {
 	Ever       uint64 `json:"since_start"`
 }
 
+// MendTime is within what time of being changed by others the table in the kernel is as it should be again.
+const MendTime = time.Second
+
 // Kernel is what was read back from the packet filter.
 type Kernel struct {
 	Backend  string   `json:"backend"`
@@ -134,6 +137,7 @@ type Kernel struct {
 	Elements int      `json:"elements"` // bans that the kernel holds
 	Matches  bool     `json:"matches"`  // the kernel holds what it should
 	Repairs  uint64   `json:"repairs"`
+	Evicted  uint64   `json:"evicted,omitempty"` // bans that ended early since the start, because there were too many
 	Problems []string `json:"problems,omitempty"`
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/ban"
@@ -146,11 +147,11 @@ func (d *daemon) Stop(author string) {
 // Status says whether the host is protected.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{Mode: d.mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.path}
-	state, heldErr := d.enforcer.Held(ctx)
+	state, wrong, err := d.enforcer.Compare(ctx)
 	if ctx.Err() != nil {
 		return s, ctx.Err()
 	}
-	s.Kernel = d.kernel(state, heldErr)
+	s.Kernel = d.kernel(state, wrong, err)
 	s.Bans = tallyBans(state)
 	s.Bans.Ever = d.book.total()
 	listeners, err := host.Listeners()
@@ -171,15 +172,19 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	return s, nil
 }
 
-func (d *daemon) kernel(state enforce.State, err error) control.Kernel {
+// kernel says whether the kernel holds what it should, by a look at it and by what the enforcer knows.
+func (d *daemon) kernel(state enforce.State, wrong []string, err error) control.Kernel {
 	e := d.enforcer.Status()
-	k := control.Kernel{Backend: "nftables", Table: "table inet mefdaemon", Present: err == nil && e.Ready,
-		Elements: len(state.Bans), Repairs: e.Repairs}
+	k := control.Kernel{Backend: "nftables", Table: "table inet mefdaemon", Present: err == nil && e.Ready && !slices.Contains(wrong, "table"),
+		Elements: len(state.Bans), Repairs: e.Repairs, Evicted: e.Evicted}
 	if err != nil {
 		k.Problems = append(k.Problems, err.Error())
 	}
 	if e.Problem != "" {
 		k.Problems = append(k.Problems, e.Problem)
+	}
+	if k.Present && len(wrong) > 0 {
+		k.Problems = append(k.Problems, "missing or changed, and not put back yet: "+strings.Join(wrong, ", "))
 	}
 	k.Matches = k.Present && len(k.Problems) == 0
 	return k
@@ -241,6 +246,9 @@ func (d *daemon) judge(s *control.Status) {
 	}
 	if why := d.records.problem(); why != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, keptRecords))
+	}
+	if n := s.Kernel.Evicted; n > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("there were too many bans: %d have ended early since start, those with the least time left", n))
 	}
 	for _, src := range s.Sources {
 		if src.Lost > 0 {

@@ -28,6 +28,7 @@ import (
 	"mef/internal/enforce/session"
 	"mef/internal/host"
 	"mef/internal/sdnotify"
+	"mef/internal/selftest"
 	"mef/internal/store"
 )
 
@@ -73,9 +74,11 @@ type daemon struct {
 	since    time.Time
 	sources  *sources
 	sessions *session.Ender
-	manager  *sdnotify.Manager // nil: started by hand
+	logDrops func(context.Context, conf.DropLog) error // changes what the kernel logs
+	manager  *sdnotify.Manager                         // nil: started by hand
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
+	trySelf  func(context.Context) (selftest.Result, error)
 	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
 
 	// Until Run has read the rest of the saved state.
@@ -102,6 +105,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 	e.enforcer = enforce.New(backend, enforce.Options{
 		Allow:      e.reachable(),
 		OnResult:   e.book.settle,
+		OnEnded:    e.endings.add,
 		OnVerified: sessions.Add,
 		OnRepair:   e.repaired,
 		Log:        log,
@@ -117,6 +121,9 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 	e.book.saved = e.saver.Bans
 	d := newDaemon(e, opt)
 	d.sessions, d.manager, d.store = sessions, e.newManager(), st
+	d.logDrops = func(ctx context.Context, drops conf.DropLog) error {
+		return e.enforcer.Renew(ctx, func() error { return backend.LogDrops(drops) })
+	}
 	if d.restored, err = d.restore(st, d.since); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -127,7 +134,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 func newDaemon(e *engine, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
-	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(),
+	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn,
 		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists()}}
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -31,6 +32,7 @@ type engine struct {
 	enforcer *enforce.Enforcer
 	records  *records
 	book     *book
+	endings  *endings
 
 	batches chan *event.Batch
 	calls   chan func()
@@ -97,7 +99,7 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 		unsaved:   unsaved{read: make(map[string]string)},
 		grown:     make(chan struct{}, 1),
 	}
-	e.book = newBook(e.records)
+	e.book, e.endings = newBook(e.records), newEndings()
 	e.heedMode()
 	e.facts.CDNs = decide.CDNs()
 	e.know(facts)
@@ -115,18 +117,23 @@ const queuedBatches = 16
 // run deals with batches and calls until ctx is done.
 func (e *engine) run(ctx context.Context) error {
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			e.save()
 			return nil
+		case <-e.endings.wake:
+			err = e.heedEndings(ctx)
 		case call := <-e.calls:
+			err = e.heedEndings(ctx)
 			call()
 		case b := <-e.batches:
-			if err := e.batch(ctx, b); err != nil {
-				return nil // the enforcer has ended: so do we
-			}
+			err = errors.Join(e.heedEndings(ctx), e.batch(ctx, b))
 		case <-e.unsaved.due:
 			e.save()
+		}
+		if err != nil {
+			return nil // the enforcer has ended: so do we
 		}
 	}
 }

@@ -2,10 +2,10 @@ package daemon
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"mef/internal/control"
-	"mef/internal/selftest"
 )
 
 const (
@@ -28,21 +28,61 @@ func (d *daemon) prove(ctx context.Context) error {
 		case <-next.C:
 			next.Reset(proveEvery)
 		}
-		result, err := selftest.Spawn(ctx)
+		p := d.proveOnce(ctx)
 		if ctx.Err() != nil {
 			return nil
-		}
-		p := proof{at: time.Now(), ok: err == nil && result.OK, impossible: result.Impossible}
-		if err != nil {
-			p.detail = err.Error()
-		} else {
-			p.detail = result.Problem()
 		}
 		d.proof.Store(&p)
 		if !p.ok && p.impossible == "" {
 			d.log.Error("the self-test failed: bans may not block", "detail", p.detail)
 			d.records.add(control.Record{Time: p.at, Event: "error", Reason: "self-test: " + p.detail})
 		}
+	}
+}
+
+// proveOnce tries bans with packets, and compares the table that guards this host with what it should hold.
+func (d *daemon) proveOnce(ctx context.Context) proof {
+	result, err := d.trySelf(ctx)
+	p := proof{ok: err == nil && result.OK, impossible: result.Impossible}
+	if err != nil {
+		p.detail = err.Error()
+	} else {
+		p.detail = result.Problem()
+	}
+	if wrong := d.liveTable(ctx); wrong != "" {
+		p = proof{detail: strings.TrimPrefix(p.detail+"; live table: "+wrong, "; ")}
+	}
+	p.at = time.Now()
+	return p
+}
+
+// liveTable says what is wrong with the table that guards this host, "" if nothing is. What others have done a moment ago is left
+// the time that it may take to be mended.
+func (d *daemon) liveTable(ctx context.Context) string {
+	for end := time.Now().Add(control.MendTime); ; {
+		_, wrong, err := d.enforcer.Compare(ctx)
+		switch {
+		case err == nil && len(wrong) == 0:
+			return ""
+		case ctx.Err() == nil && time.Now().Before(end):
+			pause(ctx, comparePause)
+		case err != nil:
+			return err.Error()
+		default:
+			return "missing or changed, and not put back: " + strings.Join(wrong, ", ")
+		}
+	}
+}
+
+// comparePause is between two looks at a table that is not as it should be.
+const comparePause = 100 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 

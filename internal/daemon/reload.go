@@ -134,7 +134,7 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 	if err != nil {
 		return err
 	}
-	before := d.sources
+	before, drops := d.sources, d.cfg.Log
 	d.followers.stop(before, w)
 	err = d.do(ctx, func() {
 		if err = d.drain(ctx); err == nil {
@@ -146,6 +146,11 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 		return err
 	}
 	d.followers.start(ctx, d.sources)
+	if drops != next.cfg.Log && d.logDrops != nil {
+		if err := d.logDrops(ctx, next.cfg.Log); err != nil {
+			d.log.Error("change what the kernel logs", "err", err)
+		}
+	}
 	if d.level != nil {
 		d.level.Set(next.cfg.LogLevel)
 	}

@@ -37,12 +37,22 @@ type house struct {
 	kernel *enforcetest.Fake
 	dns    string // a name server; there is none unless a test starts it
 	end    func() // ends the daemon, which start starts again
+
+	maxBans int
 }
 
 // settle starts a daemon that has no shipped rule. Of the text of its mef.conf and its files, HERE is the directory.
 func settle(t *testing.T, settings string, files map[string]string) *house {
 	t.Helper()
-	h := &house{T: t, dir: t.TempDir(), kernel: new(enforcetest.Fake), dns: "127.0.0.1:1"}
+	h := &house{T: t}
+	h.settle(settings, files)
+	return h
+}
+
+func (h *house) settle(settings string, files map[string]string) {
+	h.Helper()
+	t := h.T
+	h.dir, h.kernel, h.dns = t.TempDir(), new(enforcetest.Fake), "127.0.0.1:1"
 	for _, sub := range []string{"rules", "allow", "deny", "state", "log"} {
 		if err := os.Mkdir(filepath.Join(h.dir, sub), 0o755); err != nil {
 			t.Fatal(err)
@@ -60,7 +70,6 @@ func settle(t *testing.T, settings string, files map[string]string) *house {
 	}
 	h.configure(settings)
 	h.start()
-	return h
 }
 
 // write replaces a file at once, as an editor does.
@@ -89,7 +98,7 @@ func (h *house) start() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.reachable(), OnResult: e.book.settle})
+	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, MaxBans: h.maxBans})
 	st, err := store.Open(e.storePath(), store.Options{})
 	if err != nil {
 		h.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"mef/internal/host"
 	"mef/internal/logtime"
 	"mef/internal/offline"
+	"mef/internal/track"
 )
 
 // A willing is a packet filter that takes everything.
@@ -85,6 +86,8 @@ func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.
 		}
 	}})
 	e.choose(nil, func(string) bool { return true })
+	// The seed of hashes is part of what a session starts from: by it, user names now and then share a place.
+	e.tracker = track.New(e.tracking())
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- e.enforcer.Run(ctx) }()

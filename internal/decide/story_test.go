@@ -24,6 +24,7 @@ type world struct {
 	now     time.Time
 	lines   uint64
 	tally   event.Tally // the latest
+	made    []ban.Ban
 	banned  func(ban.Ban)
 }
 
@@ -78,6 +79,7 @@ func (w *world) decide(ev *event.Event) decide.Decision {
 	switch d.Verdict {
 	case decide.Ban:
 		w.tracker.Banned(d.Ban)
+		w.made = append(w.made, d.Ban)
 		w.banned(d.Ban)
 	case decide.Observe, decide.Detect, decide.Refused:
 		w.tracker.Detected(d.Ban)
@@ -280,6 +282,83 @@ func TestWidening(t *testing.T) {
 	w.wantBan(banNetwork("302"), "2001:db8:77::/48", 10*time.Minute)
 	if d := banNetwork("400"); d.Verdict != decide.Covered {
 		t.Errorf("inside the banned /48: %q (%s)", d.Verdict, d.Reason)
+	}
+}
+
+// A network is banned whole for as long as its parts are banned, one by one: not because they once were, or were by mistake.
+func TestWideningAndBack(t *testing.T) {
+	const whole = "2001:db8:77:100::/56"
+	banNetwork := func(w *world, n int) string {
+		d := w.guess(5, "sshd", fmt.Sprintf("2001:db8:77:%x::1", n))
+		if d.Verdict != decide.Ban {
+			w.t.Fatalf("network %x: verdict %q (%s), want a ban", n, d.Verdict, d.Reason)
+		}
+		return d.Ban.Key.String()
+	}
+	for name, tt := range map[string]struct {
+		back func(w *world) // after networks 100 and 101 were banned
+		next []string       // what is banned for networks 102 and on
+	}{
+		"banned":        {func(*world) {}, []string{whole}},
+		"over":          {func(w *world) { w.wait(11 * time.Minute) }, []string{"2001:db8:77:102::/64", "2001:db8:77:103::/64", whole}},
+		"one is over":   {func(w *world) { w.wait(6 * time.Minute) }, []string{"2001:db8:77:102::/64", whole}},
+		"lifted":        {func(w *world) { w.lift("2001:db8:77:100::/64"); w.lift("2001:db8:77:101::/64") }, []string{"2001:db8:77:102::/64", "2001:db8:77:103::/64", whole}},
+		"one is lifted": {func(w *world) { w.lift("2001:db8:77:101::/64") }, []string{"2001:db8:77:102::/64", whole}},
+		"did not hold":  {func(w *world) { w.tracker.Ended(key("2001:db8:77:100::/64"), w.now) }, []string{"2001:db8:77:102::/64", whole}},
+		"restarted":     {func(w *world) { w.restart() }, []string{whole}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			banNetwork(w, 0x100)
+			w.wait(5 * time.Minute)
+			banNetwork(w, 0x101)
+			tt.back(w)
+			for i, want := range tt.next {
+				if got := banNetwork(w, 0x102+i); got != want {
+					t.Errorf("for network %x %s is banned, want %s", 0x102+i, got, want)
+				}
+			}
+		})
+	}
+	t.Run("the whole is over, or lifted", func(t *testing.T) {
+		for _, end := range []func(*world){
+			func(w *world) { w.wait(11 * time.Minute) },
+			func(w *world) {
+				for n := range 2 {
+					w.lift(fmt.Sprintf("2001:db8:77:%x::/64", 0x100+n))
+				}
+				w.lift(whole)
+			},
+		} {
+			w := newWorld(t)
+			for n := range 3 {
+				banNetwork(w, 0x100+n)
+			}
+			end(w)
+			if got := banNetwork(w, 0x109); got != "2001:db8:77:109::/64" {
+				t.Errorf("after that %s is banned, want the network alone", got)
+			}
+		}
+	})
+}
+
+func key(prefix string) ban.Key { return ban.Key{Prefix: netip.MustParsePrefix(prefix)} }
+
+// lift takes a ban back, as an operator does.
+func (w *world) lift(prefix string) { w.tracker.Unbanned(key(prefix), w.now) }
+
+// restart begins with what was stored, and the bans that are in force.
+func (w *world) restart() {
+	w.t.Helper()
+	before := w.tracker
+	w.tracker = track.New(trackConfig())
+	if err := w.tracker.Import(stored(before)); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, b := range w.made {
+		if b.Until.After(w.now) {
+			w.tracker.Restore(b)
+		}
 	}
 }
 

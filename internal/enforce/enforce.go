@@ -34,14 +34,19 @@ type Options struct {
 	// It runs on the enforcer's goroutine: it must not block and not call the Enforcer.
 	OnResult func([]Result)
 
-	// OnVerified, unless nil, is told of verified bans that began to hold, so that the sessions of their peers can be ended,
-	// and which addresses no ban touches now. The same rules apply.
+	// OnVerified, unless nil, is told of verified bans that began to hold or were put back, so that the sessions of their peers
+	// can be ended, and which addresses no ban touches now. The same rules apply.
 	OnVerified func(keys []ban.Key, spared prefixset.Set)
+
+	// OnEnded, unless nil, is told of bans that do not hold although nobody lifted them and their time is not over: they gave way
+	// to others, because it was full, or the kernel refused them. Whoever counts on them must not. The same rules apply.
+	OnEnded func(keys []ban.Key, full bool)
 
 	// OnRepair, unless nil, is told when something of ours had to be put back. The same rules apply.
 	OnRepair func(Repair)
 
-	// MaxBans bounds the bans in force; 0 means DefaultMaxBans. When it is reached, the bans with the least time left end.
+	// MaxBans bounds the bans in force; 0 means DefaultMaxBans. When it is reached, bans end that a wider one makes needless, and
+	// then those with the least time left.
 	MaxBans int
 
 	Log *slog.Logger // nil: nothing is logged
@@ -112,6 +117,8 @@ type Enforcer struct {
 	report  Status
 	repairs map[string][]time.Time // by object: when it was repaired within the last minute
 	paused  time.Time              // repairs are stopped until then
+	ended   []ban.Key              // what OnEnded has to be told
+	full    bool                   // and why
 }
 
 // A request is work for Run: bans, or something to do between two transactions.
@@ -420,6 +427,17 @@ func (e *Enforcer) Ready(ctx context.Context) error {
 	return e.call(ctx, func(context.Context) error { return nil })
 }
 
+// Renew lets change alter what the backend's own objects are to look like, and has the kernel hold everything anew, in one
+// transaction, without a moment in which a ban does not hold. Whatever is in the kernel is taken over first.
+func (e *Enforcer) Renew(ctx context.Context, change func() error) error {
+	return e.call(ctx, func(ctx context.Context) error {
+		if err := change(); err != nil {
+			return err
+		}
+		return e.renew(ctx)
+	})
+}
+
 // Repair compares the kernel with what should hold and puts back what is missing, even after repairs were stopped.
 func (e *Enforcer) Repair(ctx context.Context) error {
 	return e.call(ctx, func(ctx context.Context) error {
@@ -444,4 +462,12 @@ func (e *Enforcer) tell(results []Result) {
 	if len(results) > 0 && e.opt.OnResult != nil {
 		e.opt.OnResult(results)
 	}
+}
+
+// tellEnded passes on which bans do not hold any more.
+func (e *Enforcer) tellEnded() {
+	if len(e.ended) > 0 && e.opt.OnEnded != nil {
+		e.opt.OnEnded(e.ended, e.full)
+	}
+	e.ended, e.full = nil, false
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -114,6 +116,8 @@ type log struct {
 	mu       sync.Mutex
 	results  []enforce.Result
 	verified []ban.Key
+	ended    []ban.Key
+	full     bool
 	repairs  []enforce.Repair
 }
 
@@ -128,6 +132,11 @@ func (l *log) options() enforce.Options {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.verified = append(l.verified, k...)
+		},
+		OnEnded: func(k []ban.Key, full bool) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.ended, l.full = append(l.ended, k...), full
 		},
 		OnRepair: func(r enforce.Repair) {
 			l.mu.Lock()
@@ -372,6 +381,233 @@ func TestWhenFullTheShortestGoFirst(t *testing.T) {
 			t.Errorf("bans:\n%s", got)
 		}
 	})
+}
+
+// Whoever counts on a ban is told when it does not hold any more, and the kernel has nothing of it.
+func TestBansThatDoNotHoldAreTold(t *testing.T) {
+	refuse := func(err error, when func(k ban.Key, held int) bool) func(*enforcetest.Fake) {
+		return func(fake *enforcetest.Fake) {
+			fake.Refuse(func(k ban.Key, held int) error {
+				if when(k, held) {
+					return err
+				}
+				return nil
+			})
+		}
+	}
+	for name, tt := range map[string]struct {
+		max    int
+		before []string                // banned for a minute
+		then   func(*enforcetest.Fake) // what happens to the kernel
+		bans   map[string]time.Duration
+		lift   string
+		ended  string
+		held   string
+	}{
+		"refused": {
+			then: refuse(syscall.EINVAL, func(k ban.Key, _ int) bool { return k == enforcetest.Key("192.0.2.8") }),
+			bans: map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.8": time.Hour}, ended: "192.0.2.8",
+			held: "192.0.2.7 for 1h0m0s\n",
+		},
+		"one too many": {
+			max: 1, before: []string{"192.0.2.7"}, bans: map[string]time.Duration{"192.0.2.8": time.Hour}, ended: "192.0.2.7",
+			held: "192.0.2.8 for 1h0m0s\n",
+		},
+		"one too many, just extended": {
+			max: 1, before: []string{"192.0.2.7"}, ended: "192.0.2.7",
+			bans: map[string]time.Duration{"192.0.2.7": 2 * time.Minute, "192.0.2.8": time.Hour},
+			held: "192.0.2.8 for 1h0m0s\n",
+		},
+		"no room in the kernel": {
+			before: []string{"192.0.2.7"}, then: refuse(syscall.ENOMEM, func(_ ban.Key, held int) bool { return held > 0 }),
+			bans: map[string]time.Duration{"192.0.2.8": time.Hour}, ended: "192.0.2.7", held: "192.0.2.8 for 1h0m0s\n",
+		},
+		"lifted": {before: []string{"192.0.2.7", "192.0.2.8"}, lift: "192.0.2.8", held: "192.0.2.7 for 1m0s\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l log
+			fake := &enforcetest.Fake{}
+			opt := l.options()
+			opt.MaxBans = tt.max
+			e := enforcetest.Start(t, fake, opt)
+			for _, key := range tt.before {
+				enforcetest.Bans(t, e, enforcetest.For(key, time.Minute))
+			}
+			if tt.then != nil {
+				tt.then(fake)
+			}
+			var bans []ban.Ban
+			for key, d := range tt.bans {
+				bans = append(bans, enforcetest.For(key, d))
+			}
+			if _, err := e.BanNow(t.Context(), false, bans...); err != nil {
+				t.Fatal(err)
+			}
+			if tt.lift != "" {
+				if err := e.Unban(t.Context(), 0, enforcetest.Key(tt.lift)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := enforcetest.Lists(t, e); got != tt.held {
+				t.Errorf("bans:\n%swant:\n%s", got, tt.held)
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			var ended []string
+			for _, k := range l.ended {
+				ended = append(ended, k.String())
+			}
+			if got, full := strings.Join(ended, " "), name != "refused" && tt.ended != ""; got != tt.ended || l.full != full {
+				t.Errorf("told of the end of %q (full: %v), want %q, %v", got, l.full, tt.ended, full)
+			}
+		})
+	}
+}
+
+// The sessions of banned peers are ended when a ban begins, and again when it had been undone: they may have come back. Nobody ends
+// those of a peer whose packets may be forged.
+func TestVerifiedBansAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, l.options(), enforcetest.For("192.0.2.5", 0), enforcetest.For("192.0.2.6 unverified", time.Minute))
+		time.Sleep(time.Second)
+		told := func(when, want string) {
+			t.Helper()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			var got []string
+			for _, k := range l.verified {
+				got = append(got, k.String())
+			}
+			slices.Sort(got)
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s: told of %q, want %q", when, got, want)
+			}
+			l.verified = nil
+		}
+		told("restored into an empty kernel", "192.0.2.5")
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("192.0.2.8 unverified", time.Minute), enforcetest.For("192.0.2.9 ports 22", 0))
+		told("begun", "192.0.2.7 192.0.2.9 ports 22")
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Minute))
+		told("held longer already", "")
+		fake.LoseBan(enforcetest.Key("192.0.2.7"), "nft[1]")
+		time.Sleep(time.Second)
+		told("one put back", "192.0.2.7")
+		fake.Lose("nft[1]")
+		time.Sleep(time.Second)
+		told("all put back", "192.0.2.5 192.0.2.7 192.0.2.9 ports 22")
+	})
+}
+
+func TestCompareSaysWhatIsWrong(t *testing.T) {
+	allow := prefixset.New(netip.MustParsePrefix("198.51.100.0/24"))
+	for name, tt := range map[string]struct {
+		damage func(*enforcetest.Fake)
+		want   string
+	}{
+		"nothing": {func(*enforcetest.Fake) {}, ""},
+		"a ban":   {func(f *enforcetest.Fake) { f.LoseBan(enforcetest.Key("192.0.2.7"), "") }, "ban 192.0.2.7"},
+		"the end of a ban": {func(f *enforcetest.Fake) {
+			f.Apply(t.Context(), enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("192.0.2.7"), Timeout: enforce.Timeout(time.Minute)}}})
+		}, "ban 192.0.2.7"},
+		"the allow set": {func(f *enforcetest.Fake) { f.Apply(t.Context(), enforce.Changes{Allow: &prefixset.Set{}}) }, "allow"},
+		"a grace period": {func(f *enforcetest.Fake) {
+			f.Apply(t.Context(), enforce.Changes{Grace: []enforce.Element{{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Remove: true}}})
+		}, "grace"},
+		"everything": {func(f *enforcetest.Fake) { f.Lose("") }, "table, allow, grace, ban 192.0.2.7, ban 192.0.2.8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := &enforcetest.Fake{}
+				e := enforcetest.Start(t, fake, enforce.Options{Allow: allow})
+				enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("192.0.2.8", 0))
+				if err := e.Grace(t.Context(), time.Hour, netip.MustParseAddr("203.0.113.9")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second) // its look at the start is over
+				tt.damage(fake)
+				state, wrong, err := e.Compare(t.Context())
+				slices.Sort(wrong[len(wrong)-min(2, len(wrong)):]) // bans come in any order
+				if got := strings.Join(wrong, ", "); err != nil || got != tt.want {
+					t.Errorf("Compare finds %q wrong (%v), want %q", got, err, tt.want)
+				}
+				if tt.want == "" && len(state.Bans) != 2 {
+					t.Errorf("it read %d bans, want 2", len(state.Bans))
+				}
+				if err := e.Repair(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if _, wrong, err := e.Compare(t.Context()); err != nil || len(wrong) > 0 {
+					t.Errorf("after the repair Compare finds %q wrong (%v)", wrong, err)
+				}
+			})
+		})
+	}
+}
+
+// What comes and goes while the kernel is read is not wrong.
+func TestCompareInAStorm(t *testing.T) {
+	e := enforcetest.Start(t, &enforcetest.Fake{}, enforce.Options{})
+	storm := make(chan error)
+	go func() {
+		var err error
+		for i := range 2000 {
+			err = errors.Join(err, e.Ban(t.Context(), enforcetest.For(fmt.Sprintf("192.0.%d.%d", i/250, i%250), time.Hour)))
+			if i%7 == 0 {
+				err = errors.Join(err, e.Unban(t.Context(), 0, enforcetest.Key(fmt.Sprintf("192.0.%d.%d", i/250, i%250))))
+			}
+		}
+		storm <- err
+	}()
+	for looks := 0; ; looks++ {
+		select {
+		case err := <-storm:
+			if err != nil || looks == 0 {
+				t.Errorf("%v; %d looks", err, looks)
+			}
+			return
+		default:
+			if _, wrong, err := e.Compare(t.Context()); err != nil || len(wrong) > 0 {
+				t.Fatalf("look %d finds %q wrong (%v)", looks, wrong, err)
+			}
+		}
+	}
+}
+
+// A ban inside another that does as much is the first to give way.
+func TestWhenFullNeedlessBansGoFirst(t *testing.T) {
+	for name, tt := range map[string]struct {
+		bans map[string]time.Duration // one too many
+		gone string
+	}{
+		"inside a wider ban":     {map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.0/24": 2 * time.Hour, "198.51.100.1": time.Minute}, "192.0.2.7"},
+		"inside one of IPv6":     {map[string]time.Duration{"2001:db8:7::1": time.Hour, "2001:db8:7::/48": 0, "198.51.100.1": time.Minute}, "2001:db8:7::1"},
+		"of ports inside of all": {map[string]time.Duration{"192.0.2.7 ports 22": time.Hour, "192.0.2.0/24": 2 * time.Hour, "198.51.100.1": time.Minute}, "192.0.2.7 ports 22"},
+		"inside a shorter one":   {map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.0/24": 30 * time.Minute, "198.51.100.1": time.Minute}, "198.51.100.1"},
+		"inside one of ports":    {map[string]time.Duration{"192.0.2.7": time.Hour, "192.0.2.0/24 ports 22": 2 * time.Hour, "198.51.100.1": time.Minute}, "198.51.100.1"},
+		"beside a wider one":     {map[string]time.Duration{"192.0.3.7": time.Hour, "192.0.2.0/24": 2 * time.Hour, "198.51.100.1": time.Minute}, "198.51.100.1"},
+		"without end":            {map[string]time.Duration{"192.0.2.7": 0, "192.0.2.0/24": 0, "198.51.100.1": time.Minute}, "198.51.100.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l log
+			opt := l.options()
+			opt.MaxBans = 2
+			e := enforcetest.Start(t, &enforcetest.Fake{}, opt)
+			var bans []ban.Ban
+			for key, d := range tt.bans {
+				bans = append(bans, enforcetest.For(key, d))
+			}
+			if _, err := e.BanNow(t.Context(), false, bans...); err != nil {
+				t.Fatal(err)
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if len(l.ended) != 1 || l.ended[0].String() != tt.gone || !l.full {
+				t.Errorf("gone are %v (full: %v), want %s", l.ended, l.full, tt.gone)
+			}
+		})
+	}
 }
 
 func TestAllowIsThereFromTheStart(t *testing.T) {

@@ -118,22 +118,30 @@ func (m *model) prune(now time.Time) {
 	maps.DeleteFunc(m.grace, func(_ netip.Prefix, until time.Time) bool { return !until.After(now) })
 }
 
-// evict forgets the bans with the least time left until at most limit are in force, and returns them. Permanent bans stay.
+// evict forgets bans until at most limit are in force, and returns them: first those inside a wider ban that holds as long, then
+// those with the least time left. Permanent bans stay.
 func (m *model) evict(limit int) []ban.Key {
 	if len(m.bans) <= limit {
 		return nil
 	}
 	type end struct {
-		key   ban.Key
-		until int64
+		key    ban.Key
+		until  int64
+		needed bool
 	}
 	var ends []end
+	widths := m.widths()
 	for k, e := range m.bans {
 		if e.until != forever {
-			ends = append(ends, end{k, e.until})
+			ends = append(ends, end{k, e.until, !m.covered(k, e.until, widths)})
 		}
 	}
-	slices.SortFunc(ends, func(a, b end) int { return cmp.Or(cmp.Compare(a.until, b.until), a.key.Compare(b.key)) })
+	slices.SortFunc(ends, func(a, b end) int {
+		if a.needed != b.needed {
+			return cmp.Compare(boolInt(a.needed), boolInt(b.needed))
+		}
+		return cmp.Or(cmp.Compare(a.until, b.until), a.key.Compare(b.key))
+	})
 	ends = ends[:min(len(ends), len(m.bans)-limit)]
 	keys := make([]ban.Key, len(ends))
 	for i, end := range ends {
@@ -141,6 +149,47 @@ func (m *model) evict(limit int) []ban.Key {
 		m.remove(end.key)
 	}
 	return keys
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// widths returns the prefix lengths of bans that may contain others: verified ones of all ports on networks, IPv4 first.
+func (m *model) widths() (widths [2][]int) {
+	for k := range m.bans {
+		if k.Class != ban.Verified || k.Ports != "" || k.Prefix.IsSingleIP() {
+			continue
+		}
+		if of := &widths[family(k)]; !slices.Contains(*of, k.Prefix.Bits()) {
+			*of = append(*of, k.Prefix.Bits())
+		}
+	}
+	return widths
+}
+
+func family(k ban.Key) int {
+	if k.Prefix.Addr().Is4() {
+		return 0
+	}
+	return 1
+}
+
+// covered reports whether a wider ban does all that the ban of k does, until then or longer.
+func (m *model) covered(k ban.Key, until int64, widths [2][]int) bool {
+	for _, bits := range widths[family(k)] {
+		if bits >= k.Prefix.Bits() {
+			continue
+		}
+		wide := ban.Key{Prefix: netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()}
+		if e, held := m.bans[wide]; held && e.until >= until {
+			return true
+		}
+	}
+	return false
 }
 
 // grant begins a grace period and returns the change that makes it hold.

@@ -62,24 +62,25 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 			r.At, r.Until = at, held.time()
 		}
 	}
+	e.tellEnded() // first, so that nobody takes what ended for the result of what he does next
 	e.hand(batch, results)
 	e.tell(results)
 	e.tellVerified(results)
 }
 
 // makeRoom ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
-// begun is not begun after all.
+// begun is not begun after all; the kernel may hold it all the same, if it was to be extended.
 func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
 	if len(e.model.bans) <= e.opt.MaxBans {
 		return nil
 	}
 	var out []Change
+	e.full = true
 	// A little more than needed, so that this does not happen again with every ban.
 	for _, k := range e.model.evict(e.opt.MaxBans - e.opt.MaxBans/100) {
-		if !begun[k] {
-			out = append(out, Change{Key: k, Remove: true})
-		}
+		out = append(out, Change{Key: k, Remove: true})
 		delete(begun, k)
+		e.ended = append(e.ended, k)
 		e.report.Evicted++
 	}
 	e.log.Warn("too many bans: those with the least time left ended early", "max", e.opt.MaxBans, "ended", len(out))
@@ -113,6 +114,7 @@ func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]e
 	for _, f := range failures {
 		failed[f.Key] = f.Err
 		e.model.remove(f.Key)
+		e.ended = append(e.ended, f.Key)
 		e.log.Error("the kernel refused a ban", "ban", f.Key.String(), "err", f.Err)
 	}
 	return failed
@@ -129,8 +131,10 @@ func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
 		again[f.Key] = true
 	}
 	var c Changes
+	e.full = true
 	for _, k := range e.model.evict(len(e.model.bans) - len(failures)) {
 		e.report.Evicted++
+		e.ended = append(e.ended, k)
 		if !again[k] {
 			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
 		}
@@ -170,6 +174,22 @@ func (e *Enforcer) tellVerified(results []Result) {
 	for _, r := range results {
 		if r.Err == nil && r.Changed && r.Ban.Class == ban.Verified {
 			keys = append(keys, r.Ban.Key)
+		}
+	}
+	if len(keys) > 0 {
+		e.opt.OnVerified(keys, e.model.spared())
+	}
+}
+
+// tellBack is tellVerified for bans that were put back: their peers may have connected meanwhile. Of very many it tells some.
+func (e *Enforcer) tellBack(changes []Change) {
+	if e.opt.OnVerified == nil {
+		return
+	}
+	var keys []ban.Key
+	for _, c := range changes {
+		if _, holds := e.model.bans[c.Key]; holds && c.Key.Class == ban.Verified && len(keys) < maxBatch {
+			keys = append(keys, c.Key)
 		}
 	}
 	if len(keys) > 0 {
@@ -269,24 +289,45 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	}
 	now := time.Now()
 	wrong := e.model.adopt(state, now)
-	damaged, mend := check.Damaged, func() ([]Failure, error) { return e.backend.Rebuild(ctx, e.model.all(now)) }
-	if len(damaged) == 0 {
-		c := e.model.missing(state, now)
+	damaged, mend := check.Damaged, e.backend.Rebuild
+	var c Changes
+	if len(damaged) > 0 {
+		c = e.model.all(now)
+	} else {
+		c = e.model.missing(state, now)
 		for _, k := range wrong {
 			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
 		}
 		if c.empty() {
 			return nil
 		}
-		damaged = []string{"elements"}
-		mend = func() ([]Failure, error) { return e.backend.Apply(ctx, c) }
+		damaged, mend = []string{"elements"}, e.backend.Apply
 	}
 	if err := e.mayRepair(damaged, by, now); err != nil {
 		return err
 	}
-	failures, err := mend()
+	failures, err := mend(ctx, c)
 	e.handle(ctx, failures)
+	e.tellEnded()
+	if err == nil {
+		e.tellBack(c.Bans)
+	}
 	e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Took: time.Since(began), Err: err})
+	return err
+}
+
+// renew makes everything hold anew.
+func (e *Enforcer) renew(ctx context.Context) error {
+	state, err := e.backend.Held(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	e.model.prune(now)
+	e.model.adopt(state, now)
+	failures, err := e.backend.Rebuild(ctx, e.model.all(now))
+	e.handle(ctx, failures)
+	e.tellEnded()
 	return err
 }
 

@@ -27,7 +27,7 @@ type Mef struct {
 // StartMef starts mefdaemon with the text of a configuration, which may be empty, and waits until it follows the log and
 // its table is in the kernel.
 func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
-	if err := writeFiles(map[string]string{mefConf: config}); err != nil {
+	if err := w.Configure(config); err != nil {
 		return nil, err
 	}
 	// What systemd makes before it starts the service (RuntimeDirectory, StateDirectory).
@@ -46,6 +46,9 @@ func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
 	}
 	return m, nil
 }
+
+// Configure writes the text of the configuration.
+func (w *World) Configure(config string) error { return writeFiles(map[string]string{mefConf: config}) }
 
 // watches reports whether the daemon does all it should, as far as it knows.
 func (m *Mef) watches(ctx context.Context) error {

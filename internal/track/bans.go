@@ -404,10 +404,22 @@ func (t *Tracker) Detected(b ban.Ban) {
 // Restore tells of a ban in force from before the start, which has nothing to do with what was counted since.
 func (t *Tracker) Restore(b ban.Ban) {
 	t.holds.add(&b, t.now)
-	// Of a wide network, looking for the sources in it would take too long where there are very many bans.
-	if _, source := t.find(b.Prefix.Addr()); source.bits <= keyOfPrefix(b.Prefix).bits {
-		t.shut(b.Key, t.now)
+	t.shutSource(b.Key, t.now)
+}
+
+// shutSource is shut for one of very many bans: looking for the sources in a wide network would take too long.
+func (t *Tracker) shutSource(k ban.Key, now int64) {
+	if _, source := t.find(k.Prefix.Addr()); source.bits <= keyOfPrefix(k.Prefix).bits {
+		t.shut(k, now)
 	}
+}
+
+// Ended tells that a ban does not hold although its time is not over and nobody lifted it: there was no room for it in the kernel.
+// Whoever goes on is banned again, and that is the same visit.
+func (t *Tracker) Ended(k ban.Key, at time.Time) {
+	now := t.advance(at)
+	t.holds.remove(k)
+	t.shutSource(k, now)
 }
 
 // Unbanned tells that an operator lifted a ban: it was a mistake, so it is no repeat the next time, and what was counted

@@ -2,6 +2,7 @@ package nftset
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -45,6 +46,31 @@ func TestClassesAreMadeOnceAndInOrder(t *testing.T) {
 	got := withBase([]class{ports, {bits: 32}, wide, ports, {trust: ban.Unverified, v6: true, bits: 64}})
 	if len(got) != len(baseClasses)+2 || got[len(got)-2] != ports || got[len(got)-1] != wide {
 		t.Errorf("withBase = %+v, want the base, then ports, then /8", got)
+	}
+}
+
+func TestServicePorts(t *testing.T) {
+	for ports, want := range map[ban.Ports]string{
+		"53":                   "53-53",
+		"53,5060-5061":         "53-53 5060-5061",
+		"51820":                "51820-51820",
+		"1-21,23-65535":        "1-21 23-32767",
+		"1-39999,40001-65535":  "1-32767",
+		"40000-40100":          "",
+		"32767-32768":          "32767-32767",
+		"22,32768,40000-50000": "22-22 32768-32768",
+	} {
+		parsed, err := ban.ParsePorts(string(ports))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range servicePorts(parsed) {
+			got = append(got, fmt.Sprintf("%d-%d", r.First, r.Last))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("of ports %s, UDP services have %q, want %q", ports, got, want)
+		}
 	}
 }
 

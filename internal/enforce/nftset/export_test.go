@@ -14,3 +14,17 @@ func (b *Backend) Undisturbed() bool { return b.undisturbed() }
 
 // PauseListener is what Apply does around many elements.
 func (b *Backend) PauseListener(elements int) (resume func()) { return b.pauseListener(elements) }
+
+// Sever closes all connections under the backend's feet.
+func (b *Backend) Sever() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.listener != nil {
+		b.listener.Close()
+	}
+	for _, c := range []*conn{b.conn, b.finder.conn, b.lister.conn} {
+		if c != nil && c.nl != nil {
+			c.nl.Close()
+		}
+	}
+}

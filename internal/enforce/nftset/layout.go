@@ -154,7 +154,7 @@ func (s shape) rules(c class) []rule {
 	for _, d := range directions {
 		r := newRule(d.chain(c.v6))
 		if c.ports != "" {
-			r = r.protocols(unix.IPPROTO_TCP, unix.IPPROTO_UDP).port(d, c.ports)
+			r = r.protocols(unix.IPPROTO_TCP, unix.IPPROTO_UDP).port(d, c.ports.Ranges())
 		}
 		r = r.inSet(d, c.v6, c.bits, c.set())
 		if d.incoming {
@@ -172,17 +172,34 @@ func (s shape) rules(c class) []rule {
 // forged source must not cut us off from anybody.
 func (s shape) unverifiedRules(c class) []rule {
 	in := directions[0]
-	tcp := newRule(in.chain(c.v6)).protocol(unix.IPPROTO_TCP).opensTCP()
-	udp := newRule(in.chain(c.v6)).protocol(unix.IPPROTO_UDP)
-	if c.ports != "" {
-		tcp, udp = tcp.port(in, c.ports), udp.port(in, c.ports)
-	} else {
-		udp = udp.belowLocalPorts()
+	begin := newRule(in.chain(c.v6))
+	end := func(r rule) rule { return s.drop(r.inSet(in, c.v6, c.bits, c.set()), c.trust) }
+	tcp, udp := begin.protocol(unix.IPPROTO_TCP).opensTCP(), begin.protocol(unix.IPPROTO_UDP)
+	if c.ports == "" {
+		return []rule{end(tcp), end(udp.belowLocalPorts())}
 	}
-	return []rule{
-		s.drop(tcp.inSet(in, c.v6, c.bits, c.set()), c.trust),
-		s.drop(udp.inSet(in, c.v6, c.bits, c.set()), c.trust),
+	rules := []rule{end(tcp.port(in, c.ports.Ranges()))}
+	if served := servicePorts(c.ports); len(served) > 0 {
+		rules = append(rules, end(udp.port(in, served)))
 	}
+	return rules
+}
+
+// localPorts is where those ports begin that the system gives to its own clients.
+const localPorts = 32768
+
+// servicePorts returns the ports of a list at which a UDP packet opens a connection to us: those below localPorts, and above them
+// each that is named alone, as a service's is. A range there ("all but 22") would catch answers to our own clients.
+func servicePorts(ports ban.Ports) (served []ban.PortRange) {
+	for _, r := range ports.Ranges() {
+		if r.Last > r.First {
+			r.Last = min(r.Last, localPorts-1)
+		}
+		if r.First <= r.Last {
+			served = append(served, r)
+		}
+	}
+	return served
 }
 
 // A direction is which end of a packet is the peer.
@@ -288,14 +305,13 @@ func (r rule) protocols(protos ...byte) rule {
 	return r.meta(expr.MetaKeyL4PROTO).inAnon(s)
 }
 
-// port matches our port.
-func (r rule) port(d direction, ports ban.Ports) rule {
+// port matches our port, one of ranges.
+func (r rule) port(d direction, ranges []ban.PortRange) rule {
 	offset := uint32(2)
 	if !d.incoming {
 		offset = 0
 	}
 	r = r.load(expr.PayloadBaseTransportHeader, offset, 2)
-	ranges := ports.Ranges()
 	s := anonSet{keyType: typeInetService, keyLen: 2}
 	for _, p := range ranges {
 		s.interval = s.interval || p.Last > p.First
@@ -317,10 +333,10 @@ func (r rule) opensTCP() rule {
 		equals(syn)
 }
 
-// belowLocalPorts matches UDP packets to ports that services use. Above begin those that the system gives to its own clients.
+// belowLocalPorts matches UDP packets to ports that services use.
 func (r rule) belowLocalPorts() rule {
 	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
-		with(&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binary.BigEndian.AppendUint16(nil, 32768)})
+		with(&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binary.BigEndian.AppendUint16(nil, localPorts)})
 }
 
 // neighbourDiscovery matches router and neighbour solicitations and advertisements of the link (RFC 4861).

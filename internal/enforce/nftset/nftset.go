@@ -89,10 +89,25 @@ func NewIn(netns int, log *slog.Logger, drops conf.DropLog) (*Backend, error) {
 	if !b.features.Counters {
 		log.Warn("this kernel cannot count packets per ban; bans work without")
 	}
-	if drops.Enabled && !b.features.Log {
-		log.Warn("this kernel cannot log dropped packets; bans work without", "modules", "nft_log, nf_log_syslog, nft_limit")
-	}
+	b.sayLog()
 	return b, nil
+}
+
+func (b *Backend) sayLog() {
+	if b.dropLog.Enabled && !b.features.Log {
+		b.log.Warn("this kernel cannot log dropped packets; bans work without", "modules", "nft_log, nf_log_syslog, nft_limit")
+	}
+}
+
+// LogDrops changes how dropped packets are logged, from the next Rebuild on. It is for the goroutine that calls Apply.
+func (b *Backend) LogDrops(drops conf.DropLog) error {
+	found, err := probe(b.conn, drops)
+	if err != nil {
+		return fmt.Errorf("probe nf_tables: %w", err)
+	}
+	b.dropLog, b.features.Log = drops, found.Log
+	b.sayLog()
+	return nil
 }
 
 // Close closes the connection. Everything stays in force.

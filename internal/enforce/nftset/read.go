@@ -237,6 +237,7 @@ type reader struct {
 	conn  *conn // nil before its first use
 }
 
+// do calls read, and once more with a new connection if the one at hand turns out to be of no use.
 func (r *reader) do(read func(*conn) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,7 +248,11 @@ func (r *reader) do(read func(*conn) error) error {
 		}
 		r.conn = c
 	}
-	return read(r.conn)
+	err := read(r.conn)
+	if err != nil && r.conn.nl == nil {
+		err = read(r.conn)
+	}
+	return err
 }
 
 func (r *reader) close() error {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
 	"mef/internal/prefixset"
 )
@@ -28,62 +30,160 @@ type prober struct {
 	conn net.Conn
 }
 
-// TestRandomBansAgreeWithAModel makes random changes over nested prefixes of both families, classes and ports, and after each
-// asks the kernel with real packets who is let through.
+// TestRandomBansAgreeWithAModel makes random bans, extensions, widenings, unbans and allow lists over nested prefixes of both
+// families, classes and ports, lets bans end meanwhile, and after each step asks the kernel with real packets who is let through.
 func TestRandomBansAgreeWithAModel(t *testing.T) {
-	server, peer := netnstest.New(t), netnstest.New(t)
+	for name, pretend := range map[string]func(*nftset.Backend){
+		"this kernel":   func(*nftset.Backend) {},
+		"an old kernel": func(b *nftset.Backend) { b.Pretend(nftset.Features{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, peer := netnstest.New(t), netnstest.New(t)
+			b := open(t, server)
+			pretend(b)
+			agree(t, b, server, peer)
+		})
+	}
+}
+
+func agree(t *testing.T, b *nftset.Backend, server, peer *netnstest.NS) {
 	netnstest.Join(t, server, peer, "192.0.2.1/16 2001:db8::1/32",
 		"192.0.2.7/16 192.0.2.8/16 192.0.2.201/16 192.0.3.7/16 192.0.9.9/16 2001:db8:a::7/32 2001:db8:a::8/32 2001:db8:a:1::7/32 2001:db8:b::7/32")
 	allowed := prefixset.New(netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"))
-	e := enforcetest.Start(t, open(t, server), enforce.Options{Allow: allowed})
-	for _, port := range []uint16{53, 123} {
+	e := enforcetest.Start(t, b, enforce.Options{Allow: allowed})
+	ports := []uint16{53, 123, 40_000}
+	for _, port := range ports {
 		server.Echo(t, "udp4", fmt.Sprintf("192.0.2.1:%d", port))
 		server.Echo(t, "udp6", fmt.Sprintf("[2001:db8::1]:%d", port))
 	}
 	var probers []prober
 	for _, from := range []string{"192.0.2.7", "192.0.2.8", "192.0.2.201", "192.0.3.7", "2001:db8:a::7", "2001:db8:a::8", "2001:db8:a:1::7", "2001:db8:b::7"} {
-		for _, port := range []uint16{53, 123} {
+		for _, port := range ports {
 			probers = append(probers, newProber(t, peer, from, port))
 		}
 	}
 	control := newProber(t, peer, "192.0.9.9", 53) // never banned
 	r := rand.New(rand.NewPCG(3, 4))
-	model := map[ban.Key]bool{}
-	for step := range 150 {
-		k := randomKey(r, probers)
-		var did string
-		switch r.IntN(5) {
-		case 0, 1, 2:
-			did = "ban " + k.String()
-			b := ban.Ban{Key: k, Rule: "test", Until: time.Now().Add(time.Hour)}
-			enforcetest.Bans(t, e, b)
-			model[k] = true
-		case 3:
-			keys := []ban.Key{k}
-			for held := range model {
-				keys = append(keys, held)
-				break
-			}
-			did = fmt.Sprint("unban ", keys)
-			if err := e.Unban(t.Context(), 0, keys...); err != nil {
-				t.Fatal(err)
-			}
-			maps.DeleteFunc(model, func(k ban.Key, _ bool) bool { return slices.Contains(keys, k) })
-		case 4:
-			did = "allow " + k.Prefix.String()
-			allowed = prefixset.New(k.Prefix)
-			if err := e.Allow(t.Context(), allowed); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got, want := heard(t, probers, control), map[string]bool{}
+	m := model{bans: map[ban.Key]time.Time{}, allowed: allowed}
+	did := map[string]int{}
+	for step := range 250 {
+		what, k := m.step(t, e, r, probers)
+		did[what]++
+		before := time.Now()
+		got := heard(t, fmt.Sprintf("step %d", step), probers, control, func(p prober) bool {
+			sure, passes := m.passes(p, before, before)
+			return sure && passes
+		})
+		after := time.Now()
+		want := map[string]bool{}
 		for _, p := range probers {
-			want[p.String()] = passes(model, allowed, p)
+			sure, passes := m.passes(p, before, after)
+			if !sure {
+				passes = got[p.String()]
+			}
+			want[p.String()] = passes
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Fatalf("step %d, %s: who is answered (-model +kernel):\n%s", step, did, diff)
+			t.Fatalf("step %d, %s %s: who is answered (-model +kernel):\n%s", step, what, k, diff)
+		}
+		did["end"] += m.prune()
+	}
+	t.Logf("steps: %v", did)
+	for _, what := range []string{"ban", "extend", "widen", "unban", "allow", "end"} {
+		if did[what] < 5 {
+			t.Errorf("%d steps of the kind %q, too few to show anything", did[what], what)
 		}
 	}
+}
+
+// A model is what should hold: until when each ban does, and who is allowed.
+type model struct {
+	bans    map[ban.Key]time.Time
+	allowed prefixset.Set
+}
+
+// step makes a random change in the kernel and in the model, and says what it was.
+func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []prober) (what string, k ban.Key) {
+	t.Helper()
+	k = randomKey(r, probers)
+	held := slices.SortedFunc(maps.Keys(m.bans), ban.Key.Compare)
+	what = []string{"ban", "ban", "ban", "extend", "extend", "widen", "widen", "unban", "unban", "allow"}[r.IntN(10)]
+	if len(held) == 0 {
+		what = "ban"
+	} else if what != "ban" && what != "allow" {
+		k = held[r.IntN(len(held))]
+	}
+	switch what {
+	case "allow":
+		m.allowed = prefixset.New(k.Prefix)
+		if err := e.Allow(t.Context(), m.allowed); err != nil {
+			t.Fatal(err)
+		}
+	case "unban":
+		// Another that is banned, and one that may not be.
+		keys := []ban.Key{k, held[r.IntN(len(held))], randomKey(r, probers)}
+		if err := e.Unban(t.Context(), 0, keys...); err != nil {
+			t.Fatal(err)
+		}
+		maps.DeleteFunc(m.bans, func(k ban.Key, _ time.Time) bool { return slices.Contains(keys, k) })
+	case "widen":
+		k.Prefix = wider(k.Prefix)
+		fallthrough
+	default:
+		b := ban.Ban{Key: k, Rule: "test", Until: time.Now().Add(time.Second + time.Duration(r.IntN(1_000))*time.Millisecond)}
+		enforcetest.Bans(t, e, b)
+		if b.Until.After(m.bans[k]) { // else it holds longer already
+			m.bans[k] = b.Until
+		}
+	}
+	return what, k
+}
+
+// wider returns the network that a ban is widened to.
+func wider(p netip.Prefix) netip.Prefix {
+	for _, bits := range []int{64, 56, 48, 24} {
+		if bits < p.Bits() && (bits > 32) == p.Addr().Is6() {
+			return netip.PrefixFrom(p.Addr(), bits).Masked()
+		}
+	}
+	return p
+}
+
+// slack is how long before and after its end nothing is said of a ban.
+const slack = 100 * time.Millisecond
+
+// passes says whether a prober should be answered: an allowed address is, a banned one is not. It is not sure while a ban ends.
+func (m *model) passes(p prober, before, after time.Time) (sure, passes bool) {
+	if m.allowed.Contains(p.from) {
+		return true, true
+	}
+	sure, passes = true, true
+	for k, until := range m.bans {
+		switch {
+		case !k.Prefix.Contains(p.from) || !dropsAt(k, p.port) || until.Before(before.Add(-slack)):
+		case until.Before(after.Add(slack)):
+			sure = false
+		default:
+			return true, false
+		}
+	}
+	return sure, passes
+}
+
+// dropsAt reports whether a ban drops datagrams to the port. Those that may be answers to us are for the verified only.
+func dropsAt(k ban.Key, port uint16) bool {
+	if k.Class == ban.Verified || port < 32768 {
+		return k.Ports.Covers(ban.Ports(fmt.Sprint(port)))
+	}
+	return slices.Contains(strings.Split(string(k.Ports), ","), fmt.Sprint(port))
+}
+
+// prune forgets bans that are over, and returns how many.
+func (m *model) prune() (n int) {
+	before := len(m.bans)
+	maps.DeleteFunc(m.bans, func(_ ban.Key, until time.Time) bool { return time.Since(until) > slack })
+	return before - len(m.bans)
 }
 
 func newProber(t *testing.T, ns *netnstest.NS, from string, port uint16) prober {
@@ -106,13 +206,13 @@ func newProber(t *testing.T, ns *netnstest.NS, from string, port uint16) prober 
 
 func (p prober) String() string { return netip.AddrPortFrom(p.from, p.port).String() }
 
-// heard sends from all probers and then, once, from the control. Packets overtake each other by microseconds at most: whoever has
-// not been answered a few milliseconds after the control will not be.
-func heard(t *testing.T, probers []prober, control prober) map[string]bool {
+// heard sends a word from all probers and then, once, from the control. Packets overtake each other by microseconds at most:
+// whoever is not expected to be answered, and has not been a few milliseconds after the control, will not be.
+func heard(t *testing.T, word string, probers []prober, control prober, expected func(prober) bool) map[string]bool {
 	t.Helper()
 	for _, p := range probers {
 		p.conn.SetDeadline(time.Time{})
-		if _, err := p.conn.Write([]byte("hello")); err != nil {
+		if _, err := p.conn.Write([]byte(word)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -120,18 +220,31 @@ func heard(t *testing.T, probers []prober, control prober) map[string]bool {
 		t.Fatalf("the control: %v", err)
 	}
 	out := map[string]bool{}
-	end := time.Now().Add(20 * time.Millisecond)
-	buf := make([]byte, 100)
+	soon, late := time.Now().Add(20*time.Millisecond), time.Now().Add(netnstest.Patience)
 	for _, p := range probers {
-		deadline := end
-		if soon := time.Now().Add(time.Millisecond); soon.After(end) {
-			deadline = soon // a deadline that is over would hide what has arrived
+		end := soon
+		if expected(p) {
+			end = late
 		}
-		p.conn.SetReadDeadline(deadline)
-		_, err := p.conn.Read(buf)
-		out[p.String()] = err == nil
+		out[p.String()] = p.hears(word, end)
 	}
 	return out
+}
+
+// hears reports whether the word comes back until then, or is there already. Others may be late answers to earlier ones.
+func (p prober) hears(word string, until time.Time) bool {
+	buf := make([]byte, 100)
+	for {
+		deadline := until
+		if least := time.Now().Add(time.Millisecond); least.After(until) {
+			deadline = least // one that is over would hide what has arrived
+		}
+		p.conn.SetReadDeadline(deadline)
+		n, err := p.conn.Read(buf)
+		if err != nil || string(buf[:n]) == word {
+			return err == nil
+		}
+	}
 }
 
 func randomKey(r *rand.Rand, probers []prober) ban.Key {
@@ -142,20 +255,7 @@ func randomKey(r *rand.Rand, probers []prober) ban.Key {
 	}
 	return ban.Key{
 		Prefix: netip.PrefixFrom(from, bits).Masked(),
-		Ports:  []ban.Ports{"", "", "53", "100-200", "22,53,123"}[r.IntN(5)],
-		Class:  []ban.Class{ban.Verified, ban.Verified, ban.Unverified}[r.IntN(3)],
+		Ports:  []ban.Ports{"", "", "", "", "53", "100-200", "22,53,123", "1-21,23-65535", "40000"}[r.IntN(9)],
+		Class:  []ban.Class{ban.Verified, ban.Unverified}[r.IntN(2)],
 	}
-}
-
-// passes is the model: an allowed address passes, a banned one does not.
-func passes(bans map[ban.Key]bool, allowed prefixset.Set, p prober) bool {
-	if allowed.Contains(p.from) {
-		return true
-	}
-	for k := range bans {
-		if k.Prefix.Contains(p.from) && k.Ports.Covers(ban.Ports(fmt.Sprint(p.port))) {
-			return false
-		}
-	}
-	return true
 }

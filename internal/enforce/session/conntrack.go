@@ -43,24 +43,25 @@ func deleteEntries(p peers) (n int, err error) {
 		return 0, fmt.Errorf("open conntrack: %w", err)
 	}
 	defer nl.Close()
+	var errs []error
 	for i, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		if len(p.bits[i]) == 0 {
 			continue
 		}
 		found, err := findEntries(nl, family, p)
 		if err != nil {
-			return n, err
+			return n, errors.Join(append(errs, err)...)
 		}
-		for _, e := range found {
-			_, err := nl.Execute(ctMessage(ctDelete, family, netlink.Acknowledge, e))
-			if err == nil {
-				n++
-			} else if !errors.Is(err, unix.ENOENT) {
-				return n, fmt.Errorf("delete conntrack entry: %w", err)
+		deleted, err := endEach(found, func(entry []byte) error {
+			if _, err := nl.Execute(ctMessage(ctDelete, family, netlink.Acknowledge, entry)); err != nil {
+				return fmt.Errorf("delete conntrack entry: %w", err)
 			}
-		}
+			return nil
+		})
+		n += deleted
+		errs = append(errs, err)
 	}
-	return n, nil
+	return n, errors.Join(errs...)
 }
 
 func ctMessage(typ netlink.HeaderType, family byte, flags netlink.HeaderFlags, attrs []byte) netlink.Message {

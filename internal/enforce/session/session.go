@@ -9,6 +9,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -90,13 +91,33 @@ func (e *Ender) pass(p peers) {
 	}
 }
 
+// endEach ends what ids name, one by one, and returns how many there were and the first error. An error of one does not keep the
+// others, unless it will come every time. What is gone already is no error.
+func endEach(ids [][]byte, end func(id []byte) error) (n int, first error) {
+	for _, id := range ids {
+		err := end(id)
+		switch {
+		case err == nil:
+			n++
+		case !errors.Is(err, unix.ENOENT):
+			first = cmp.Or(first, err)
+		}
+		if lasting(err) {
+			break
+		}
+	}
+	return n, first
+}
+
+// lasting reports whether an error will come every time.
+func lasting(err error) bool { return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) }
+
 // tell logs an error; one that will come every time, once.
 func (e *Ender) tell(said *bool, doing string, err error) {
-	lasting := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM)
-	if err == nil || lasting && *said {
+	if err == nil || lasting(err) && *said {
 		return
 	}
-	*said = *said || lasting
+	*said = *said || lasting(err)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		e.log.Warn("this kernel cannot do it (CONFIG_INET_DIAG_DESTROY, nf_conntrack_netlink); packets are dropped all the same",
 			"doing", doing)

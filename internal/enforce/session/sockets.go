@@ -52,17 +52,11 @@ func destroySockets(p peers) (n int, err error) {
 				errs = append(errs, err)
 				continue
 			}
-			for _, id := range ids {
-				switch err := destroy(nl, family, protocol, id); {
-				case err == nil:
-					n++
-				case errors.Is(err, unix.ENOENT): // it ended by itself
-				default:
-					errs = append(errs, err)
-				}
-				if len(errs) > 0 {
-					break
-				}
+			destroyed, err := endEach(ids, func(id []byte) error { return destroy(nl, family, protocol, id) })
+			n += destroyed
+			errs = append(errs, err)
+			if lasting(err) {
+				return n, errors.Join(errs...)
 			}
 		}
 	}

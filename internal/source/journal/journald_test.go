@@ -197,6 +197,8 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 	}()
 	r.count(lines * rounds)
 	<-written
+	log(t, j, lines*rounds, lines*rounds+1) // nothing comes again before it
+	r.count(lines*rounds + 1)
 	if r.lost != 0 {
 		t.Errorf("%d lost", r.lost)
 	}

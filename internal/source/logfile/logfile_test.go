@@ -210,18 +210,28 @@ func rotations(t *testing.T) map[string]func(path string) {
 			must(t, os.Rename(path+".away", path))
 			write(t, path, "4\n5\n")
 		},
-		"three pieces": func(path string) {
+		"pieces of lines": func(path string) {
 			write(t, path, "4")
+			write(t, path, "\n5")
 			write(t, path, "\n")
-			write(t, path, "5\n")
 		},
+	}
+}
+
+// deleteAndCreate leaves the old content to those alone who have the file open.
+func deleteAndCreate(t *testing.T) func(path string) {
+	return func(path string) {
+		must(t, os.Remove(path))
+		write(t, path, "4\n5\n")
 	}
 }
 
 // The file's first line differs from run to run, as that of a real log does, and stands for the lines read before.
 func TestRotation(t *testing.T) {
+	all := rotations(t)
+	all["delete and create"] = deleteAndCreate(t)
 	for mode, poll := range modes {
-		for name, rotate := range rotations(t) {
+		for name, rotate := range all {
 			t.Run(mode+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				path := filepath.Join(t.TempDir(), "auth.log")
@@ -268,6 +278,64 @@ func TestRotationWhileStopped(t *testing.T) {
 			write(t, path, "6\n")
 			r.want("6")
 		})
+	}
+}
+
+// What was written to a file that is deleted while nobody has it open is gone; what follows it is not.
+func TestDeletedWhileStopped(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "auth.log")
+	write(t, path, "0\n")
+	cfg := logfile.Config{Globs: []string{path}}
+	r := start(t, cfg, nil)
+	r.following(path)
+	write(t, path, "1\n")
+	r.want("1")
+	r.close()
+	write(t, path, "2\n3\n")
+	deleteAndCreate(t)(path)
+	r = start(t, cfg, r)
+	r.want("4", "5")
+	r = start(t, cfg, r)
+	write(t, path, "6\n")
+	r.want("6")
+}
+
+// A line that is written in three pieces is one line, however long the pieces are apart: each has been read before the next is
+// written, also if the file is rotated meanwhile.
+func TestALineInThreePieces(t *testing.T) {
+	for mode, poll := range modes {
+		for name, rotate := range map[string]func(path string){
+			"in place": func(string) {},
+			"renamed":  func(path string) { must(t, os.Rename(path, path+".1")); write(t, path, "") },
+		} {
+			t.Run(mode+"/"+name, func(t *testing.T) {
+				dir := t.TempDir()
+				path, other := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
+				write(t, path, "0\n")
+				write(t, other, "0\n")
+				r := start(t, logfile.Config{Globs: []string{filepath.Join(dir, "*.log")}, Poll: poll}, nil)
+				r.following(path)
+				r.following(other)
+				writer, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+				must(t, err)
+				defer writer.Close()
+				var want []string
+				for i, piece := range []string{"Failed pass", "word for root fr", "om 192.0.2.7"} {
+					if i == 2 {
+						rotate(path)
+					}
+					_, err := writer.WriteString(piece)
+					must(t, err)
+					// Files are read in order of their names: with this line the piece has been seen.
+					write(t, other, fmt.Sprintf("%d\n", i))
+					want = append(want, fmt.Sprint(i))
+					r.want(want...)
+				}
+				_, err = writer.WriteString("\n")
+				must(t, err)
+				r.want(append(want, "Failed password for root from 192.0.2.7")...)
+			})
+		}
 	}
 }
 
@@ -356,6 +424,33 @@ func TestSymlinkSwap(t *testing.T) {
 			r.want("1", "2", "3", "4")
 		})
 	}
+}
+
+// The link leads elsewhere when the follower comes back, and what was written meanwhile stands behind both ends.
+func TestSymlinkSwappedWhileStopped(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "current.log")
+	swap := func(to string) {
+		must(t, os.Symlink(to, path+".new"))
+		must(t, os.Rename(path+".new", path))
+	}
+	old, next := filepath.Join(dir, "2026-01-01"), filepath.Join(dir, "2026-01-02")
+	write(t, old, "0\n")
+	swap(old)
+	cfg := logfile.Config{Globs: []string{path}}
+	r := start(t, cfg, nil)
+	r.following(path)
+	write(t, path, "1\n")
+	r.want("1")
+	r.close()
+	write(t, old, "2\n3\n")
+	write(t, next, "4\n5\n")
+	swap(next)
+	r = start(t, cfg, r)
+	r.want("2", "3", "4", "5")
+	r = start(t, cfg, r)
+	write(t, path, "6\n")
+	r.want("6")
 }
 
 func TestLateFilesAndDirectories(t *testing.T) {

@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/control"
+	"mef/internal/decide"
+)
+
+// endings are bans that do not hold any more although their time is not over: they gave way to others, or the kernel refused
+// them. The enforcer tells of them and must not wait; the engine hears of them before anything that happened later. There are
+// never more than bans in force.
+type endings struct {
+	mu   sync.Mutex
+	keys []ban.Key
+	full bool          // there was no room for them
+	wake chan struct{} // holds one message while there may be keys
+}
+
+func newEndings() *endings { return &endings{wake: make(chan struct{}, 1)} }
+
+func (n *endings) add(keys []ban.Key, full bool) {
+	n.mu.Lock()
+	n.keys, n.full = append(n.keys, keys...), n.full || full
+	n.mu.Unlock()
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (n *endings) take() (keys []ban.Key, full bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	keys, full = n.keys, n.full
+	n.keys, n.full = nil, false
+	return keys, full
+}
+
+// heedEndings forgets bans that do not hold any more. Else they would cover whatever their sources do next, and nobody would be
+// banned for it. Where there was no room it makes some, for later bans. The error is that of ctx, or of an enforcer that has ended.
+func (e *engine) heedEndings(ctx context.Context) error {
+	keys, full := e.endings.take()
+	if len(keys) == 0 {
+		return nil
+	}
+	now := time.Now()
+	for _, k := range keys {
+		e.tracker.Ended(k, now)
+	}
+	e.book.lift(keys)
+	e.unsaved.lifted = append(e.unsaved.lifted, keys...)
+	e.save() // before the same source is banned again: of a ban both made and lifted, the file keeps nothing
+	reason := fmt.Sprintf("%s does not hold: the kernel refused it, or it gave way to others", keys[0])
+	if more := len(keys) - 1; more > 0 {
+		reason = fmt.Sprintf("%s and %d others do not hold: the kernel refused them, or they gave way to others", keys[0], more)
+	}
+	e.records.add(control.Record{Time: now, Event: "error", Reason: "ban " + reason})
+	if full {
+		return e.banCrowds(ctx, now)
+	}
+	return nil
+}
+
+// maxCrowds bounds how many networks are banned whole at a time.
+const maxCrowds = 100
+
+// banCrowds bans the most crowded networks whole. The bans inside them are the first to give way then.
+func (e *engine) banCrowds(ctx context.Context, now time.Time) error {
+	for _, crowd := range e.tracker.Crowds(now, decide.CrowdedAt, maxCrowds) {
+		b, ok := decide.Crowd(crowd.Wider, crowd.Until, e.facts, now)
+		if !ok {
+			continue
+		}
+		e.tracker.Restore(b) // it stands in nobody's history
+		e.unsaved.bans = append(e.unsaved.bans, b)
+		e.changed(saveSoon)
+		if err := e.enforcer.Ban(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}

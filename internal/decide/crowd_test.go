@@ -1,0 +1,46 @@
+package decide_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"mef/internal/decide"
+	"mef/internal/event"
+	"mef/internal/prefixset"
+)
+
+func TestCrowd(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	crowd := event.Wider{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Banned: 70, Limit: decide.CrowdedAt}
+	inside := prefixset.New(netip.MustParsePrefix("203.0.113.9/32"))
+	for name, tt := range map[string]struct {
+		facts         decide.Facts
+		banned, known int
+		ok            bool
+	}{
+		"crowded":          {decide.Facts{}, 70, 0, true},
+		"not quite":        {decide.Facts{}, 63, 0, false},
+		"a known login":    {decide.Facts{}, 70, 1, false},
+		"our own address":  {decide.Facts{Own: inside}, 70, 0, false},
+		"our gateway":      {decide.Facts{Gateways: inside}, 70, 0, false},
+		"our resolver":     {decide.Facts{Resolvers: inside}, 70, 0, false},
+		"our DHCP server":  {decide.Facts{Servers: inside}, 70, 0, false},
+		"somebody allowed": {decide.Facts{Allowed: inside}, 70, 0, false},
+		"a proxy":          {decide.Facts{Proxies: inside}, 70, 0, false},
+		"a session":        {decide.Facts{Sessions: inside}, 70, 0, false},
+		"our link":         {decide.Facts{OnLink: inside}, 70, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			crowd.Banned, crowd.Known = tt.banned, tt.known
+			b, ok := decide.Crowd(crowd, now.Add(time.Hour), tt.facts, now)
+			if ok != tt.ok {
+				t.Fatalf("banned whole: %v, want %v", ok, tt.ok)
+			}
+			if ok && (b.Key.String() != "203.0.113.0/24" || !b.Until.Equal(now.Add(time.Hour)) || b.ID == "" ||
+				b.Reason != "70 of its addresses are banned, and there is no room for more bans: all of it") {
+				t.Errorf("ban %+v", b)
+			}
+		})
+	}
+}

@@ -1,0 +1,80 @@
+package enforce
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"mef/internal/ban"
+)
+
+// Compare reads back what the kernel holds, as Held does, and says what is not as it should be: objects as in Check, "allow" and
+// "grace" if these sets lack something, and bans. It mends nothing; somebody may have changed something this moment.
+func (e *Enforcer) Compare(ctx context.Context) (state State, wrong []string, err error) {
+	if state, err = e.Held(ctx); err != nil {
+		return state, nil, err
+	}
+	err = e.call(ctx, func(ctx context.Context) (err error) {
+		wrong, err = e.compare(ctx, state)
+		return err
+	})
+	return state, wrong, err
+}
+
+func (e *Enforcer) compare(ctx context.Context, state State) (wrong []string, err error) {
+	check, err := e.backend.Check(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	e.model.prune(now)
+	c := e.model.missing(state, now)
+	if !c.empty() {
+		// Or it has come to hold since the kernel was read.
+		if c, err = e.stillMissing(ctx, c, now); err != nil {
+			return nil, err
+		}
+	}
+	wrong = check.Damaged
+	if c.Allow != nil {
+		wrong = append(wrong, "allow")
+	}
+	if len(c.Grace) > 0 {
+		wrong = append(wrong, "grace")
+	}
+	const shown = 3
+	for _, change := range c.Bans[:min(len(c.Bans), shown)] {
+		wrong = append(wrong, "ban "+change.Key.String())
+	}
+	if more := len(c.Bans) - shown; more > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d more bans", more))
+	}
+	return wrong, nil
+}
+
+// stillMissing returns what of c does not hold, after another look at it.
+func (e *Enforcer) stillMissing(ctx context.Context, c Changes, now time.Time) (Changes, error) {
+	var keys []ban.Key
+	if c.Allow == nil && len(c.Grace) == 0 { // else everything is read
+		for _, change := range c.Bans {
+			keys = append(keys, change.Key)
+		}
+	}
+	state, err := e.backend.Held(ctx, keys...)
+	if err != nil {
+		return c, err
+	}
+	if len(keys) == 0 {
+		return e.model.missing(state, now), nil
+	}
+	held := make(map[ban.Key]int64, len(state.Bans))
+	for _, h := range state.Bans {
+		held[h.Key] = untilOf(h.Until)
+	}
+	c.Bans = slices.DeleteFunc(c.Bans, func(change Change) bool {
+		until, ok := held[change.Key]
+		return ok && e.model.bans[change.Key].until-until <= slack
+	})
+	return c, nil
+}

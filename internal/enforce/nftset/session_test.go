@@ -1,0 +1,189 @@
+//go:build integration
+
+package nftset_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mef/internal/enforce/enforcetest"
+	"mef/internal/netnstest"
+)
+
+// cutWithin is how long a session may go on after its ban was asked for.
+const cutWithin = 100 * time.Millisecond
+
+// TestLiveSessionsAreCutBothWays has both ends of a session talk without waiting for each other: neither may hear the other once
+// the peer is banned.
+func TestLiveSessionsAreCutBothWays(t *testing.T) {
+	const container = "container"
+	for name, c := range map[string]struct{ at, network, listen, from, to, key string }{
+		"TCP":                  {"", "tcp4", "192.0.2.1:2222", "192.0.2.7", "192.0.2.1:2222", "192.0.2.7"},
+		"TCP of a network":     {"", "tcp4", "192.0.2.1:2222", "192.0.2.7", "192.0.2.1:2222", "192.0.2.0/25"},
+		"TCP by port":          {"", "tcp4", "192.0.2.1:2222", "192.0.2.7", "192.0.2.1:2222", "192.0.2.7 ports 2222"},
+		"TCP, v6":              {"", "tcp6", "[2001:db8:1::1]:2222", "2001:db8:a::7", "[2001:db8:1::1]:2222", "2001:db8:a::/64"},
+		"TCP by ports, v6":     {"", "tcp6", "[2001:db8:1::1]:2222", "2001:db8:a::7", "[2001:db8:1::1]:2222", "2001:db8:a::/64 ports 22,2200-2300"},
+		"UDP":                  {"", "udp4", "192.0.2.1:5353", "192.0.2.7", "192.0.2.1:5353", "192.0.2.7"},
+		"UDP by port":          {"", "udp4", "192.0.2.1:5353", "192.0.2.7", "192.0.2.1:5353", "192.0.2.7 ports 5353"},
+		"UDP, v6":              {"", "udp6", "[2001:db8:1::1]:5353", "2001:db8:a::7", "[2001:db8:1::1]:5353", "2001:db8:a::7"},
+		"TCP to the container": {container, "tcp4", "172.17.0.2:81", "192.0.2.7", "192.0.2.1:8081", "192.0.2.7"},
+		"UDP to the container": {container, "udp4", "172.17.0.2:81", "192.0.2.7", "192.0.2.1:8081", "192.0.2.7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			ns := w.server
+			if c.at == container {
+				ns = w.container
+			}
+			peer, ours := w.session(t, ns, c.network, c.listen, c.from, c.to)
+			heardByPeer, heardByUs := talk(t, peer, ours), talk(t, ours, peer)
+			asked := time.Now()
+			enforcetest.Bans(t, w.e, enforcetest.For(c.key, time.Hour))
+			took := time.Since(asked)
+			for who, last := range map[string]<-chan time.Time{"the peer": heardByPeer, "our end": heardByUs} {
+				after := (<-last).Sub(asked)
+				t.Logf("%s heard the last word %v after a ban was asked for, which took %v", who, after, took)
+				if after > cutWithin {
+					t.Errorf("%s heard words until %v after a ban was asked for", who, after)
+				}
+			}
+			if n := w.replies(t); n == 0 {
+				t.Error("no reply was dropped")
+			}
+		})
+	}
+}
+
+// session opens a session from the attacker's address from to the address to, which leads to a listener of ns.
+func (w world) session(t *testing.T, ns *netnstest.NS, network, listen, from, to string) (peer, ours net.Conn) {
+	t.Helper()
+	accept := acceptStream
+	if strings.HasPrefix(network, "udp") {
+		accept = acceptPackets
+	}
+	accepted := accept(t, ns, network, listen)
+	peer, err := w.attacker.Dial(network, from, to, netnstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { peer.Close() })
+	if _, err := peer.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case ours = <-accepted:
+	case <-time.After(netnstest.Patience):
+		t.Fatalf("no session from %s to %s", from, to)
+	}
+	t.Cleanup(func() { ours.Close() })
+	return peer, ours
+}
+
+func acceptStream(t *testing.T, ns *netnstest.NS, network, listen string) <-chan net.Conn {
+	t.Helper()
+	var l net.Listener
+	var err error
+	ns.Do(func() { l, err = net.Listen(network, listen) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			accepted <- conn
+		}
+	}()
+	return accepted
+}
+
+// A packetEnd is our end of an exchange of datagrams with one peer. The socket is not connected, as a server's is not.
+type packetEnd struct {
+	*net.UDPConn
+	peer netip.AddrPort
+}
+
+func (e packetEnd) Write(b []byte) (int, error) { return e.WriteToUDPAddrPort(b, e.peer) }
+
+func acceptPackets(t *testing.T, ns *netnstest.NS, network, listen string) <-chan net.Conn {
+	t.Helper()
+	var conn *net.UDPConn
+	var err error
+	ns.Do(func() { conn, err = net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(listen))) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		if _, from, err := conn.ReadFromUDPAddrPort(make([]byte, 100)); err == nil {
+			accepted <- packetEnd{conn, from}
+		}
+	}()
+	return accepted
+}
+
+// talk has one end say a word every millisecond, whatever comes of it, and the other listen. It returns once words arrive; the
+// channel tells when the last one did, after nothing more has come for a while.
+func talk(t *testing.T, listener, speaker net.Conn) <-chan time.Time {
+	t.Helper()
+	ctx, hush := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { hush(); wg.Wait() })
+	wg.Go(func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			<-tick.C
+			speaker.SetWriteDeadline(time.Now().Add(time.Millisecond)) // a stream that is cut fills its buffer
+			speaker.Write([]byte("word"))
+		}
+	})
+	buf := make([]byte, 64<<10)
+	listener.SetReadDeadline(time.Now().Add(netnstest.Patience))
+	if _, err := listener.Read(buf); err != nil {
+		t.Fatalf("before the ban: %v", err)
+	}
+	heard := make(chan time.Time, 1)
+	limit := time.Now().Add(netnstest.Patience)
+	wg.Go(func() {
+		last := time.Now()
+		for time.Now().Before(limit) {
+			listener.SetReadDeadline(time.Now().Add(netnstest.Silence))
+			if _, err := listener.Read(buf); err != nil {
+				break
+			}
+			last = time.Now()
+		}
+		heard <- last
+	})
+	return heard
+}
+
+// A banned packet is dropped before connection tracking, so that a flood of them does not fill its table.
+func TestABannedSourceCostsNoConntrackEntry(t *testing.T) {
+	w := newWorld(t) // whose server translates addresses, and so tracks connections
+	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8:a::/64", time.Hour),
+		enforcetest.For("192.0.2.9 unverified", time.Hour))
+	w.server.Run(t, "table ip6 track { chain in { type filter hook input priority 0; ct state established accept; }\n}", "nft", "-f", "-")
+	for _, c := range []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "192.0.2.7 " + published, "2001:db8:a::7 " + ssh6, "192.0.2.9 " + ssh4} {
+		try(t, w.attacker, []string{c}, w.attacker.Blocked)
+	}
+	try(t, w.attacker, []string{"192.0.2.8 " + ssh4, "2001:db8:b::7 " + ssh6}, w.attacker.Reaches)
+	for addr, want := range map[string]bool{"192.0.2.7": false, "2001:db8:a::7": false, "192.0.2.9": false, "192.0.2.8": true, "2001:db8:b::7": true} {
+		family := "ipv4"
+		if strings.Contains(addr, ":") {
+			family = "ipv6"
+		}
+		got := strings.Contains(w.server.Run(t, "", "conntrack", "-L", "-f", family), fmt.Sprintf("src=%s ", addr))
+		if got != want {
+			t.Errorf("an entry of %s: %v, want %v", addr, got, want)
+		}
+	}
+}
