@@ -1,0 +1,176 @@
+package foreigntest
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"mef/internal/rules"
+	"mef/internal/rules/foreign"
+	"mef/internal/rules/rulestest"
+)
+
+// Golden translates a ruleset, compares what comes out with the files mef.rules and left of a directory, and follows packets through
+// the ruleset and the policy. With update it writes the files instead.
+func Golden(t *testing.T, dir string, rs *foreign.Ruleset, update bool) {
+	t.Helper()
+	res := foreign.Translate(rs, "a test")
+	var left strings.Builder
+	for _, l := range res.Left {
+		left.WriteString(l.String() + "\n")
+	}
+	for _, n := range res.Notes {
+		left.WriteString("note: " + n + "\n")
+	}
+	Same(t, filepath.Join(dir, "mef.rules"), res.Text, update)
+	Same(t, filepath.Join(dir, "left"), left.String(), update)
+	src, err := rules.Parse("mef.rules", []byte(res.Text))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, res.Text)
+	}
+	if canonical, err := rules.Format("mef.rules", []byte(res.Text)); err != nil || string(canonical) != res.Text {
+		t.Errorf("not in canonical form: %v, want\n%s", err, canonical)
+	}
+	follow(t, rs, src.Policy(rules.Facts{}))
+}
+
+// Same compares a text with what a file holds, or writes it there.
+func Same(t *testing.T, path, text string, update bool) {
+	t.Helper()
+	if update {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != string(want) {
+		t.Errorf("%s:\n%s\nwant\n%s", path, text, want)
+	}
+}
+
+// follow follows packets through a ruleset, and through the policy that it became.
+func follow(t *testing.T, rs *foreign.Ruleset, policy *rules.Policy) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(5, 6))
+	m := material(rs)
+	sure := 0
+	const all = 20_000
+	for range all {
+		p := m.packet(r)
+		want := Follow(rs, p)
+		if !want.Sure {
+			continue
+		}
+		sure++
+		if got := policy.Decide(p); got.Action != want.Action {
+			t.Fatalf("%s %s: %s, want %s", p.Dir, p, got, want.Action)
+		}
+	}
+	if sure < all/10 {
+		t.Errorf("only %d of %d packets tell anything", sure, all)
+	}
+}
+
+// stuff is what packets are made of.
+type stuff struct {
+	v4, v6 []netip.Addr
+	ports  []uint16
+	links  []string
+}
+
+// material returns what the rules of a ruleset name, and what is next to it.
+func material(rs *foreign.Ruleset) *stuff {
+	s := &stuff{v4: []netip.Addr{netip.MustParseAddr("192.0.2.77")}, v6: []netip.Addr{netip.MustParseAddr("2001:db8::77")}, ports: []uint16{40000}, links: []string{"eth5", rules.Loopback}}
+	seen := map[*foreign.Chain]bool{}
+	for _, c := range rs.Bases {
+		s.gather(c, seen)
+	}
+	return s
+}
+
+func (s *stuff) gather(c *foreign.Chain, seen map[*foreign.Chain]bool) {
+	if c == nil || seen[c] {
+		return
+	}
+	seen[c] = true
+	for _, r := range c.Rules {
+		for _, m := range slices.Concat(r.Any, r.Not) {
+			s.addrs(m.Src)
+			s.addrs(m.Dst)
+			for _, p := range slices.Concat(m.Sport.In, m.Dport.In) {
+				s.ports = append(s.ports, p.First, p.Last, p.First-1, p.Last+1)
+			}
+			s.links = append(s.links, slices.DeleteFunc(slices.Concat(m.In.Names, m.Out.Names), func(name string) bool { return name == "" })...)
+		}
+		s.gather(r.Target, seen)
+	}
+	s.ports = slices.DeleteFunc(s.ports, func(n uint16) bool { return n == 0 })
+}
+
+func (s *stuff) addrs(a rules.Addrs) {
+	for _, r := range a.In.Ranges() {
+		for _, addr := range []netip.Addr{r.First, r.Last, r.First.Prev(), r.Last.Next()} {
+			switch {
+			case addr.Is4():
+				s.v4 = append(s.v4, addr)
+			case addr.Is6():
+				s.v6 = append(s.v6, addr)
+			}
+		}
+	}
+}
+
+// packet returns a packet. Those that a policy cannot speak of are not among them: other protocols, and ports of number 0.
+func (s *stuff) packet(r *rand.Rand) rules.Packet {
+	p := rules.Packet{Dir: pick(r, rules.Dirs[:]), Proto: pick(r, []uint8{6, 6, 17, 17, 1, 58, 2}), State: 1 << r.IntN(5), Src: pick(r, s.v4), Dst: pick(r, s.v4)}
+	if p.Proto == 58 || p.Proto != 1 && r.IntN(3) == 0 {
+		p.Src, p.Dst = pick(r, s.v6), pick(r, s.v6)
+	}
+	if p.Proto == 6 || p.Proto == 17 {
+		p.Sport, p.Dport = pick(r, s.ports), pick(r, s.ports)
+	}
+	if p.Dir != rules.Out {
+		p.In = pick(r, s.links)
+	}
+	if p.Dir != rules.In {
+		p.Out = pick(r, s.links)
+	}
+	if p.Dir == rules.Forward && (p.In == rules.Loopback || p.Out == rules.Loopback) {
+		p.In, p.Out = "eth5", "eth5"
+	}
+	return p
+}
+
+// Agree follows packets through what a ruleset is meant to be, and through the policy that became of what was read of it.
+func Agree(t *testing.T, r *rand.Rand, meant, read *foreign.Ruleset, text string) {
+	t.Helper()
+	res := foreign.Translate(read, "a test")
+	src, err := rules.Parse("mef.rules", []byte(res.Text))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, res.Text)
+	}
+	for _, l := range res.Left {
+		if !strings.Contains(l.Effect, "verdicts are the same") && !strings.Contains(l.Effect, "no difference") {
+			t.Fatalf("left out: %s\n%s", l, text)
+		}
+	}
+	policy := src.Policy(rules.Facts{})
+	for range 300 {
+		p := rulestest.Packet(r)
+		if p.Dir == rules.Forward && (p.In == rules.Loopback || p.Out == rules.Loopback) {
+			continue // there are none
+		}
+		want := Follow(meant, p)
+		if got := policy.Decide(p); got.Action != want.Action {
+			t.Fatalf("%s %s: %s, want %s\n%s\nbecame\n%s", p.Dir, p, got, want.Action, text, res.Text)
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package foreign
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"mef/internal/prefixset"
+	"mef/internal/rules"
+)
+
+// A Match is a description of packets: those of which every property is among some values. All fits every packet; the zero value
+// fits none.
+type Match struct {
+	Family       rules.Family
+	Protos       []uint8 // numbers, sorted; nil: any
+	Src, Dst     rules.Addrs
+	Sport, Dport rules.Ports
+	In, Out      Links // the interface without a name is none: that of packets to and from this host
+	States       rules.States
+}
+
+// Links is a set of interfaces: those that are named, or all but those. The names are sorted.
+type Links struct {
+	But   bool
+	Names []string
+}
+
+// All returns the match of every packet.
+func All() Match {
+	return Match{Family: rules.Any, In: Links{But: true}, Out: Links{But: true}, States: rules.AnyState}
+}
+
+// LinksOf returns a set of the interfaces, whose order does not matter.
+func LinksOf(names ...string) Links { return Links{Names: unique(names)} }
+
+func unique[T cmp.Ordered](list []T) []T {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// ProtosOf returns protocols by their numbers, whose order does not matter.
+func ProtosOf(numbers ...uint8) []uint8 { return unique(numbers) }
+
+// PortsOf returns ports, whose order does not matter. All ports are as if nothing was said.
+func PortsOf(ranges ...rules.PortRange) rules.Ports {
+	in := merged(ranges)
+	if len(in) == 1 && in[0] == (rules.PortRange{First: 0, Last: 65535}) {
+		return rules.Ports{}
+	}
+	return rules.Ports{Given: true, In: in}
+}
+
+// merged sorts ranges and merges those that overlap or touch.
+func merged(ranges []rules.PortRange) []rules.PortRange {
+	ranges = slices.Clone(ranges)
+	slices.SortFunc(ranges, func(a, b rules.PortRange) int { return cmp.Compare(a.First, b.First) })
+	var out []rules.PortRange
+	for _, r := range ranges {
+		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// Meet returns the packets that fit both; ok is false if there are none. An empty set that has a name fits none today, and stays.
+func (m Match) Meet(o Match) (both Match, ok bool) {
+	both = Match{
+		Family: m.Family & o.Family,
+		Protos: meetProtos(m.Protos, o.Protos),
+		Src:    meetAddrs(m.Src, o.Src), Dst: meetAddrs(m.Dst, o.Dst),
+		Sport: meetPorts(m.Sport, o.Sport), Dport: meetPorts(m.Dport, o.Dport),
+		In: m.In.meet(o.In), Out: m.Out.meet(o.Out),
+		States: m.States & o.States,
+	}
+	for _, a := range []rules.Addrs{both.Src, both.Dst} {
+		if a.In.Len() > 0 {
+			both.Family &= a.Families()
+		}
+	}
+	return both, !both.empty()
+}
+
+func (m *Match) empty() bool {
+	return m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.In.empty() || m.Out.empty() ||
+		emptyAddrs(m.Src) || emptyAddrs(m.Dst) || emptyPorts(m.Sport) || emptyPorts(m.Dport)
+}
+
+func emptyAddrs(a rules.Addrs) bool { return a.Given && a.Set == "" && a.In.Len() == 0 }
+func emptyPorts(p rules.Ports) bool { return p.Given && p.Set == "" && len(p.In) == 0 }
+
+func meetProtos(a, b []uint8) []uint8 {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(n uint8) bool { return !slices.Contains(b, n) })
+}
+
+// meetAddrs keeps the name of a set where it says the same.
+func meetAddrs(a, b rules.Addrs) rules.Addrs {
+	switch {
+	case !a.Given:
+		return b
+	case !b.Given:
+		return a
+	}
+	in := a.In.Intersect(b.In)
+	switch {
+	case in.Equal(a.In):
+		return a
+	case in.Equal(b.In):
+		return b
+	}
+	return rules.Addrs{Given: true, In: in}
+}
+
+func meetPorts(a, b rules.Ports) rules.Ports {
+	switch {
+	case !a.Given:
+		return b
+	case !b.Given:
+		return a
+	}
+	in := meetRanges(a.In, b.In)
+	switch {
+	case slices.Equal(in, a.In):
+		return a
+	case slices.Equal(in, b.In):
+		return b
+	}
+	return rules.Ports{Given: true, In: in}
+}
+
+func meetRanges(a, b []rules.PortRange) []rules.PortRange {
+	var out []rules.PortRange
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		if first, last := max(a[i].First, b[j].First), min(a[i].Last, b[j].Last); first <= last {
+			out = append(out, rules.PortRange{First: first, Last: last})
+		}
+		if a[i].Last < b[j].Last {
+			i++
+		} else {
+			j++
+		}
+	}
+	return out
+}
+
+// otherPorts returns the ports that are not among sorted ranges.
+func otherPorts(ranges []rules.PortRange) rules.Ports {
+	var out []rules.PortRange
+	next := 0
+	for _, r := range ranges {
+		if int(r.First) > next {
+			out = append(out, rules.PortRange{First: uint16(next), Last: r.First - 1})
+		}
+		next = int(r.Last) + 1
+	}
+	if next <= 65535 {
+		out = append(out, rules.PortRange{First: uint16(next), Last: 65535})
+	}
+	return PortsOf(out...)
+}
+
+func (l Links) has(name string) bool { return slices.Contains(l.Names, name) != l.But }
+
+func (l Links) empty() bool { return !l.But && len(l.Names) == 0 }
+
+func (l Links) meet(o Links) Links {
+	switch {
+	case l.But && o.But:
+		return Links{true, unique(slices.Concat(l.Names, o.Names))}
+	case l.But:
+		return o.meet(l)
+	}
+	return Links{false, slices.DeleteFunc(slices.Clone(l.Names), func(name string) bool { return !o.has(name) })}
+}
+
+func (l Links) equal(o Links) bool { return l.But == o.But && slices.Equal(l.Names, o.Names) }
+
+// covers reports whether all of o are in l.
+func (l Links) covers(o Links) bool { return o.meet(Links{!l.But, l.Names}).empty() }
+
+// covers reports whether every packet that fits o fits m. It may say no where it could say yes.
+func (m *Match) covers(o *Match) bool {
+	return o.Family&^m.Family == 0 && o.States&^m.States == 0 &&
+		(m.Protos == nil || o.Protos != nil && len(meetProtos(o.Protos, m.Protos)) == len(o.Protos)) &&
+		coversPorts(m.Dport, o.Dport) && coversPorts(m.Sport, o.Sport) &&
+		m.In.covers(o.In) && m.Out.covers(o.Out) &&
+		coversAddrs(m.Src, o.Src) && coversAddrs(m.Dst, o.Dst)
+}
+
+func coversPorts(a, b rules.Ports) bool {
+	return !a.Given || b.Given && slices.Equal(meetRanges(a.In, b.In), b.In)
+}
+
+func coversAddrs(a, b rules.Addrs) bool {
+	return !a.Given || b.Given && b.In.Subtract(a.In).Len() == 0
+}
+
+// equal reports whether the same packets fit.
+func (m *Match) equal(o *Match) bool { return m.covers(o) && o.covers(m) }
+
+// everything returns all addresses of a family.
+func everything(f rules.Family) prefixset.Set {
+	if f == rules.V4 {
+		return prefixset.New(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	return prefixset.New(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+}
+
+// complement returns the packets that do not fit m, if m asks for one property alone, and one whose other values can be told.
+func (m Match) complement() (others Match, ok bool) {
+	all := All()
+	others = all
+	asked := 0
+	ask := func(yes bool, invert func()) {
+		if yes {
+			asked++
+			invert()
+		}
+	}
+	ok = true
+	ask(m.Family != all.Family, func() { others.Family = all.Family &^ m.Family })
+	ask(m.States != all.States, func() { others.States = all.States &^ m.States })
+	ask(m.Protos != nil, func() { ok = false }) // mef.rules names four of them
+	ask(m.Src.Given, func() { others.Src, ok = otherAddrs(m.Src) })
+	ask(m.Dst.Given, func() { others.Dst, ok = otherAddrs(m.Dst) })
+	ask(m.Sport.Given, func() { others.Sport = otherPorts(m.Sport.In) })
+	ask(m.Dport.Given, func() { others.Dport = otherPorts(m.Dport.In) })
+	ask(!m.In.equal(all.In), func() { others.In.But, others.In.Names = !m.In.But, m.In.Names })
+	ask(!m.Out.equal(all.Out), func() { others.Out.But, others.Out.Names = !m.Out.But, m.Out.Names })
+	if asked == 0 {
+		return Match{}, true
+	}
+	return others, ok && asked == 1
+}
+
+// otherAddrs returns the addresses of the same family that are not in a; ok is false where that cannot be told.
+func otherAddrs(a rules.Addrs) (rules.Addrs, bool) {
+	switch a.Families() {
+	case rules.V4, rules.V6:
+	default:
+		return rules.Addrs{}, a.In.Len() == 0
+	}
+	in := everything(a.Families()).Subtract(a.In)
+	return rules.Addrs{Given: true, In: in}, Plain(in)
+}
+
+// Plain reports whether the set can be written down. IPv4 addresses in IPv6 (::ffff:0:0/96), and ranges that end among them, cannot:
+// they are read as IPv4 addresses.
+func Plain(s prefixset.Set) bool {
+	return !slices.ContainsFunc(s.Ranges(), func(r prefixset.Range) bool { return r.First.Is4In6() || r.Last.Is4In6() })
+}

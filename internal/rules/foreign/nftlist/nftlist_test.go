@@ -1,0 +1,46 @@
+package nftlist_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"mef/internal/rules/foreign"
+	"mef/internal/rules/foreign/foreigntest"
+	"mef/internal/rules/foreign/nftlist"
+)
+
+var update = flag.Bool("update", false, "write the expected files anew; with the tag integration, what nft lists as well")
+
+func parse(t testing.TB, l nftlist.Listing) *foreign.Ruleset {
+	t.Helper()
+	rs, err := nftlist.Parse(l, "The rules of a test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rs
+}
+
+// TestGolden reads what nft listed for the rulesets below testdata. A directory is a case: ruleset.nft is what was loaded,
+// listing.json and listing.txt what nft listed, mef.rules and left what comes out.
+func TestGolden(t *testing.T) {
+	dirs, err := filepath.Glob("testdata/*/ruleset.nft")
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, dir := range dirs {
+		dir = filepath.Dir(dir)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			var l nftlist.Listing
+			var err error
+			if l.JSON, err = os.ReadFile(filepath.Join(dir, "listing.json")); err != nil {
+				t.Fatal(err)
+			}
+			if l.Text, err = os.ReadFile(filepath.Join(dir, "listing.txt")); err != nil {
+				t.Fatal(err)
+			}
+			foreigntest.Golden(t, dir, parse(t, l), *update)
+		})
+	}
+}

@@ -1,0 +1,187 @@
+package foreign
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mef/internal/rules"
+)
+
+// Translate says in mef.rules what the ruleset does. command is what the text says it was made by.
+func Translate(rs *Ruleset, command string) Result {
+	t := &translator{rs: rs, left: slices.Clone(rs.Left), notes: slices.Clone(rs.Notes)}
+	for _, d := range rules.Dirs {
+		t.way(d)
+	}
+	if len(t.answers) > 0 {
+		t.note("reject answers TCP with a reset and everything else with ICMP port unreachable; here it was %s", strings.Join(t.answers, ", "))
+	}
+	if t.w.addressed > 0 && len(rs.Translated) > 0 {
+		t.note("destinations are translated (DNAT) by %s, which stays as it is: dst and dport of mef.rules are those that the sender used, "+
+			"and were here those after translation; look at the rules that have them", strings.Join(rs.Translated, ", "))
+	}
+	return Result{Text: t.text(command), Rules: t.w.count, Left: t.left, Notes: t.notes}
+}
+
+// text returns the whole text.
+func (t *translator) text(command string) string {
+	head := writer{}
+	head.comment(t.rs.Source + ", by " + command + ": above each rule stands what it came from.")
+	head.comment(t.summary())
+	for _, n := range t.notes {
+		head.comment("Note: " + n)
+	}
+	if len(t.w.sets) > 0 {
+		head.b.WriteByte('\n')
+	}
+	for _, s := range t.w.sets {
+		head.set(s)
+	}
+	return head.b.String() + t.w.b.String()
+}
+
+func (t *translator) summary() string {
+	switch len(t.left) {
+	case 0:
+		return "Everything was carried over."
+	case 1:
+		return "One line was not carried over: it is a comment at its place, if it has one."
+	}
+	return fmt.Sprintf("%d lines were not carried over: they are comments at their places, if they have one.", len(t.left))
+}
+
+// A translator gathers a Result.
+type translator struct {
+	rs      *Ruleset
+	w       writer
+	left    []Left
+	notes   []string
+	answers []string // ways to reject that mef.rules has not
+}
+
+func (t *translator) note(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(t.notes, text) {
+		t.notes = append(t.notes, text)
+	}
+}
+
+var headings = [...]string{rules.In: "Packets to this host", rules.Out: "Packets from this host", rules.Forward: "Packets through this host"}
+
+// way translates the base chains of one way.
+func (t *translator) way(d rules.Dir) {
+	var bases []*Chain
+	for _, c := range t.rs.Bases {
+		if c.Dir == d {
+			bases = append(bases, c)
+		}
+	}
+	all, n := t.follow(d, bases)
+	var names []string
+	for _, c := range bases[:n] {
+		names = append(names, c.Place)
+	}
+	switch {
+	case n > 0:
+		t.w.heading(headings[d] + ": " + strings.Join(names, ", then "))
+	case d == rules.In:
+		t.w.heading(headings[d] + ": nothing here filters them")
+	default:
+		return
+	}
+	rest, policy, from := split(all, everyone(d))
+	var pieces []piece
+	for i := range rest {
+		pieces = append(pieces, rest[i].pieces(d)...)
+	}
+	pieces = prune(pieces, policy)
+	t.w.policy(d, policy, from)
+	places := placesToTell(pieces)
+	for i := range pieces {
+		switch p := &pieces[i]; {
+		case p.written():
+			t.rule(d, p)
+		case p.odd == oddICMP || p.odd == oddPort0:
+			t.note("%s", p.odd)
+		case p.odd != "" || places[p.from[0]] == i:
+			t.leave(d, p, pieces)
+		}
+	}
+}
+
+// placesToTell returns the piece at which it is told that a rule is left out: not a repetition, if there is another.
+func placesToTell(pieces []piece) map[*Rule]int {
+	places := map[*Rule]int{}
+	for i := range pieces {
+		p := &pieces[i]
+		if p.kind == verdict {
+			continue
+		}
+		if first, known := places[p.from[0]]; !known || pieces[first].spare && !p.spare {
+			places[p.from[0]] = i
+		}
+	}
+	return places
+}
+
+func (t *translator) rule(d rules.Dir, p *piece) {
+	if p.answer != "" && !slices.Contains(t.answers, p.answer) {
+		t.answers = append(t.answers, p.answer)
+	}
+	if p.open {
+		t.note("nothing filters %s at a hook where something filters the other family: all of it passes, by the policy too", familyNames[p.Family])
+	}
+	t.w.rule(d, p)
+}
+
+// leave tells that a piece is left out.
+func (t *translator) leave(d rules.Dir, p *piece, all []piece) {
+	r := p.from[0]
+	l := Left{Place: r.Place, Line: r.Text, Reason: p.why, Effect: "the rules behind it decide about its packets"}
+	idle := !slices.ContainsFunc(all, func(o piece) bool { return o.kind != verdict && o.from[0] == r && !o.idle })
+	switch {
+	case p.odd != "":
+		l.Reason, l.Effect = p.odd, "the rules behind it decide about these packets"
+	case idle:
+		l.Effect = "it makes no difference here"
+	case p.kind == loses:
+		l.Effect = "verdicts are the same without it"
+	case p.effect != "":
+		l.Effect = p.effect
+	}
+	part := p.kind == loses && r.Beyond == "" && r.Do != Nothing || slices.ContainsFunc(all, func(o piece) bool { return o.entry == p.entry && o.written() })
+	t.w.left(d, p, l, part)
+	if r.Target != nil && d == rules.Forward && slices.Contains([]string{"Docker", "Podman"}, KeeperOfChain(r.Target.Name)) {
+		t.note("%s filters what its containers get by chains of its own, which stay in force: let a policy for dir=fwd pass it too, with "+
+			"action=accept, or with a rule dir=fwd action=accept proto=tcp dport=PORT for each published port", KeeperOfChain(r.Target.Name))
+	}
+	if i := slices.IndexFunc(t.left, func(o Left) bool { return o.Place == l.Place && o.Line == l.Line && o.Reason == l.Reason }); i < 0 {
+		t.left = append(t.left, l)
+	} else if !idle {
+		t.left[i].Effect = l.Effect
+	}
+}
+
+// everyone returns all packets of a way.
+func everyone(d rules.Dir) Match {
+	m := All()
+	switch d {
+	case rules.In:
+		m.Out = LinksOf("")
+	case rules.Out:
+		m.In = LinksOf("")
+	}
+	return m
+}
+
+// follow returns what becomes of packets of a way, and by how many of the base chains: where these together make too many cases, the
+// last ones are left out.
+func (t *translator) follow(d rules.Dir, bases []*Chain) (all []entry, n int) {
+	for n = len(bases); ; n-- {
+		all, err := walk(d, bases[:n])
+		if err == nil {
+			return mergeFamilies(foldLogs(all)), n
+		}
+		t.left = append(t.left, Left{Place: bases[n-1].Place, Reason: "its rules, with those of the chains before it, fall into " + err.Error()})
+	}
+}
