@@ -31,7 +31,7 @@ type Options struct {
 func All(o *Options) []*cobra.Command {
 	return []*cobra.Command{
 		o.check(), o.format(), o.show(), o.plan(), o.apply(), o.confirm(), o.rollback(), o.load(), o.clear(), o.status(), o.test(),
-		o.trace(), o.guard(),
+		o.trace(), o.imports(), o.guard(),
 	}
 }
 

@@ -16,6 +16,8 @@ package foreign
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"mef/internal/rules"
 )
@@ -29,6 +31,13 @@ type Ruleset struct {
 
 	// Translated tells where destinations are translated (DNAT), if they are.
 	Translated []string
+}
+
+// LeadsTo reports whether a rule of a base chain leads to a chain whose name begins so.
+func (rs *Ruleset) LeadsTo(prefix string) bool {
+	return slices.ContainsFunc(rs.Bases, func(c *Chain) bool {
+		return slices.ContainsFunc(c.Rules, func(r *Rule) bool { return r.Target != nil && strings.HasPrefix(r.Target.Name, prefix) })
+	})
 }
 
 // A Chain is a list of rules. A packet that none of them decides about goes on behind the jump that led here, and at the end of a

@@ -65,28 +65,31 @@ const maxTable = 9_000_000
 // mergeFamilies puts rules that say the same of IPv4 and of IPv6 together. Rules of the two never meet in a packet, so those of
 // one may be moved past those of the other.
 func mergeFamilies(all []entry) []entry {
-	var out, v4, v6 []entry
-	flush := func() {
-		out = append(out, interleave(v4, v6)...)
-		v4, v6 = nil, nil
-	}
-	for _, e := range all {
+	var out []entry
+	var run families
+	for i, e := range all {
 		switch e.Family {
 		case rules.V4:
-			v4 = append(v4, e)
+			run.v4, run.at4 = append(run.v4, e), append(run.at4, i)
 		case rules.V6:
-			v6 = append(v6, e)
+			run.v6, run.at6 = append(run.v6, e), append(run.at6, i)
 		default:
-			flush()
-			out = append(out, e)
+			out = append(append(out, run.interleave()...), e)
+			run = families{}
 		}
 	}
-	flush()
-	return out
+	return append(out, run.interleave()...)
 }
 
-// interleave returns both lists as one, in which what the longest common subsequence of both has stands once.
-func interleave(v4, v6 []entry) (out []entry) {
+// families are entries that follow each other, by their family, and the places where they stood.
+type families struct {
+	v4, v6   []entry
+	at4, at6 []int
+}
+
+// interleave returns all as one list, in which what the longest common subsequence of both has stands once.
+func (f *families) interleave() (out []entry) {
+	v4, v6 := f.v4, f.v6
 	if len(v4)*len(v6) > maxTable {
 		return slices.Concat(v4, v6)
 	}
@@ -107,11 +110,12 @@ func interleave(v4, v6 []entry) (out []entry) {
 	}
 	i, j := 0, 0
 	for i < len(v4) && j < len(v6) {
+		not4, not6 := longest[i+1][j] == longest[i][j], longest[i][j+1] == longest[i][j] // nothing is lost without it
 		switch {
 		case say4[i] == say6[j]:
 			out = append(out, v4[i].with(&v6[j]))
 			i, j = i+1, j+1
-		case longest[i+1][j] >= longest[i][j+1]:
+		case not4 && (!not6 || f.at4[i] < f.at6[j]):
 			out = append(out, v4[i])
 			i++
 		default:

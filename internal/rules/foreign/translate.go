@@ -14,6 +14,9 @@ func Translate(rs *Ruleset, command string) Result {
 	for _, d := range rules.Dirs {
 		t.way(d)
 	}
+	if len(rs.Bases) == 0 {
+		t.note("nothing here filters packets: the policy lets everything pass")
+	}
 	if len(t.answers) > 0 {
 		t.note("reject answers TCP with a reset and everything else with ICMP port unreachable; here it was %s", strings.Join(t.answers, ", "))
 	}
@@ -86,6 +89,8 @@ func (t *translator) way(d rules.Dir) {
 		t.w.heading(headings[d] + ": " + strings.Join(names, ", then "))
 	case d == rules.In:
 		t.w.heading(headings[d] + ": nothing here filters them")
+		t.w.policy(d, rules.Accept, nil)
+		return
 	default:
 		return
 	}

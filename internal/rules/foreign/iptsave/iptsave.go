@@ -5,8 +5,10 @@ package iptsave
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"mef/internal/conf"
@@ -51,6 +53,7 @@ func Parse(source string, files ...File) (*foreign.Ruleset, error) {
 			errs = append(errs, err)
 		}
 	}
+	slices.SortStableFunc(r.rs.Bases, func(a, b *foreign.Chain) int { return cmp.Compare(a.Family, b.Family) })
 	return r.rs, errs.Err()
 }
 
