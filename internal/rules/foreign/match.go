@@ -205,9 +205,6 @@ func coversAddrs(a, b rules.Addrs) bool {
 	return !a.Given || b.Given && b.In.Subtract(a.In).Len() == 0
 }
 
-// equal reports whether the same packets fit.
-func (m *Match) equal(o *Match) bool { return m.covers(o) && o.covers(m) }
-
 // everything returns all addresses of a family.
 func everything(f rules.Family) prefixset.Set {
 	if f == rules.V4 {

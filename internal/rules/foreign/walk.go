@@ -153,25 +153,30 @@ func (w *walker) run(f *frame, m Match) {
 		if len(here) == 0 || r.Target != nil && KeeperOfChain(r.Target.Name) == mef {
 			continue
 		}
+		after := &frame{f.chain, i + 1, f.caller, f.path, f.base}
 		if why := cannot(r, f); why != "" {
 			w.leave(r, here, why, f)
-			if r.Do == Return && f.caller != nil && w.returnAll(f, i, m, here) {
+			if r.Do == Return && f.caller != nil && w.returnAll(r, m, here, after) {
 				return
 			}
 			continue
 		}
-		after := &frame{f.chain, i + 1, f.caller, f.path, f.base}
-		for _, h := range here {
-			for _, n := range each(h, r.Not) {
-				w.again(func() { w.through(after, f.base, n) })
-			}
-		}
+		w.pass(r, here, after)
 		for _, h := range here {
 			w.aside(r, h)
 			if r.Do == Return && len(r.Not) == 0 && h.covers(&m) {
 				return // all of them, as at the chain's end
 			}
 			w.do(r, h, after)
+		}
+	}
+}
+
+// pass leads packets past a rule that does not fit them because they are of its Not.
+func (w *walker) pass(r *Rule, here []Match, after *frame) {
+	for _, h := range here {
+		for _, n := range each(h, r.Not) {
+			w.again(func() { w.through(after, after.base, n) })
 		}
 	}
 }
@@ -266,22 +271,23 @@ func (w *walker) leave(r *Rule, here []Match, why string, f *frame) {
 	}
 }
 
-// returnAll has all packets return that may fit a return, number i of the frame's chain, which is left out: what else the chain does to
-// them is not known. It reports whether none is left.
-func (w *walker) returnAll(f *frame, i int, m Match, here []Match) (all bool) {
+// returnAll has all packets return that may fit a return that is left out: what else the chain does to them is not known. It reports
+// whether none is left.
+func (w *walker) returnAll(r *Rule, m Match, here []Match, after *frame) (all bool) {
+	w.pass(r, here, after)
 	for _, h := range here {
 		if h.covers(&m) {
-			w.leaveRest(f, i+1, m)
+			w.leaveRest(after, m)
 			return true
 		}
-		w.again(func() { w.through(f.caller, f.base, h) })
+		w.again(func() { w.through(after.caller, after.base, h) })
 	}
 	return false
 }
 
-// leaveRest takes down that the rules of a chain from number next on are left out.
-func (w *walker) leaveRest(f *frame, next int, m Match) {
-	for _, r := range f.chain.Rules[next:] {
+// leaveRest takes down that the rules of a chain from a frame on are left out.
+func (w *walker) leaveRest(f *frame, m Match) {
+	for _, r := range f.chain.Rules[f.next:] {
 		if here := each(m, r.Any); len(here) > 0 && (r.Do != Nothing || r.Log != nil || r.Lost != "") {
 			w.leave(r, here, "it stands behind a return that is left out", f)
 		}

@@ -162,12 +162,11 @@ func LogPrefix(s string) string {
 			return '?'
 		}
 		return r
-	}, s)
-	s = strings.TrimSpace(s[:min(len(s), maxPrefix)])
+	}, strings.TrimSpace(s))
 	if s == "" {
 		return mef
 	}
-	return s
+	return strings.TrimSpace(s[:min(len(s), maxPrefix)])
 }
 
 func (w *writer) addrs(a rules.Addrs) string {

@@ -59,14 +59,15 @@ func (f *follower) run(c *foreign.Chain) (action rules.Action, decided bool) {
 	}
 	defer func() { f.depth-- }()
 	for _, r := range c.Rules {
-		if !f.sure {
+		if f.sure = f.sure && !slices.ContainsFunc(slices.Concat(r.Any, r.Not), f.odd); !f.sure {
 			return 0, true
 		}
 		if !slices.ContainsFunc(r.Any, f.fits) || slices.ContainsFunc(r.Not, f.fits) {
 			continue
 		}
-		if r.Beyond != "" || r.Do == foreign.Unknown || r.Target != nil && foreign.KeeperOfChain(r.Target.Name) != "" {
-			f.sure = f.sure && r.Do == foreign.Nothing
+		leads := r.Do == foreign.Jump || r.Do == foreign.Goto
+		if r.Beyond != "" || r.Do == foreign.Unknown || leads && (r.Target == nil || foreign.KeeperOfChain(r.Target.Name) != "") {
+			f.sure = r.Do == foreign.Nothing
 			continue
 		}
 		f.logged = f.logged || r.Log != nil
@@ -94,6 +95,12 @@ func (f *follower) fits(m foreign.Match) bool {
 		fitsAddr(m.Src, p.Src) && fitsAddr(m.Dst, p.Dst) &&
 		fitsPort(m.Sport, p.Sport, hasPorts) && fitsPort(m.Dport, p.Dport, hasPorts) &&
 		fitsLink(m.In, p.In) && fitsLink(m.Out, p.Out)
+}
+
+// odd reports whether the packet is one of those that no rule of mef.rules can name as the match does.
+func (f *follower) odd(m foreign.Match) bool {
+	known := slices.Contains([]uint8{1, 6, 17, 58}, f.p.Proto)
+	return m.Protos == nil && (m.Sport.Given || m.Dport.Given) || !known && slices.Contains(m.Protos, f.p.Proto)
 }
 
 func fitsAddr(a rules.Addrs, addr netip.Addr) bool {

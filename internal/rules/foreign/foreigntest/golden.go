@@ -28,14 +28,44 @@ func Golden(t *testing.T, dir string, rs *foreign.Ruleset, update bool) {
 	}
 	Same(t, filepath.Join(dir, "mef.rules"), res.Text, update)
 	Same(t, filepath.Join(dir, "left"), left.String(), update)
-	src, err := rules.Parse("mef.rules", []byte(res.Text))
-	if err != nil {
-		t.Fatalf("%v in\n%s", err, res.Text)
+	const packets = 20_000
+	if sure := Check(t, rs, packets); sure < packets/10 {
+		t.Errorf("only %d of %d packets tell anything", sure, packets)
 	}
-	if canonical, err := rules.Format("mef.rules", []byte(res.Text)); err != nil || string(canonical) != res.Text {
+}
+
+// Check translates a ruleset, sees that a policy in its canonical form comes out, and follows packets through both. It returns how many
+// of them met nothing that is left out.
+func Check(t *testing.T, rs *foreign.Ruleset, packets int) (sure int) {
+	t.Helper()
+	text := foreign.Translate(rs, "a test").Text
+	policy := parse(t, text)
+	if canonical, err := rules.Format("mef.rules", []byte(text)); err != nil || string(canonical) != text {
 		t.Errorf("not in canonical form: %v, want\n%s", err, canonical)
 	}
-	follow(t, rs, src.Policy(rules.Facts{}))
+	r := rand.New(rand.NewPCG(5, 6))
+	m := material(rs)
+	for range packets {
+		p := m.packet(r)
+		want := Follow(rs, p)
+		if !want.Sure {
+			continue
+		}
+		sure++
+		if got := policy.Decide(p); got.Action != want.Action {
+			t.Fatalf("%s %s: %s, want %s\n%s", p.Dir, p, got, want.Action, text)
+		}
+	}
+	return sure
+}
+
+func parse(t *testing.T, text string) *rules.Policy {
+	t.Helper()
+	src, err := rules.Parse("mef.rules", []byte(text))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	return src.Policy(rules.Facts{})
 }
 
 // Same compares a text with what a file holds, or writes it there.
@@ -53,29 +83,6 @@ func Same(t *testing.T, path, text string, update bool) {
 	}
 	if text != string(want) {
 		t.Errorf("%s:\n%s\nwant\n%s", path, text, want)
-	}
-}
-
-// follow follows packets through a ruleset, and through the policy that it became.
-func follow(t *testing.T, rs *foreign.Ruleset, policy *rules.Policy) {
-	t.Helper()
-	r := rand.New(rand.NewPCG(5, 6))
-	m := material(rs)
-	sure := 0
-	const all = 20_000
-	for range all {
-		p := m.packet(r)
-		want := Follow(rs, p)
-		if !want.Sure {
-			continue
-		}
-		sure++
-		if got := policy.Decide(p); got.Action != want.Action {
-			t.Fatalf("%s %s: %s, want %s", p.Dir, p, got, want.Action)
-		}
-	}
-	if sure < all/10 {
-		t.Errorf("only %d of %d packets tell anything", sure, all)
 	}
 }
 
@@ -153,16 +160,12 @@ func (s *stuff) packet(r *rand.Rand) rules.Packet {
 func Agree(t *testing.T, r *rand.Rand, meant, read *foreign.Ruleset, text string) {
 	t.Helper()
 	res := foreign.Translate(read, "a test")
-	src, err := rules.Parse("mef.rules", []byte(res.Text))
-	if err != nil {
-		t.Fatalf("%v in\n%s", err, res.Text)
-	}
+	policy := parse(t, res.Text)
 	for _, l := range res.Left {
 		if !strings.Contains(l.Effect, "verdicts are the same") && !strings.Contains(l.Effect, "no difference") {
 			t.Fatalf("left out: %s\n%s", l, text)
 		}
 	}
-	policy := src.Policy(rules.Facts{})
 	for range 300 {
 		p := rulestest.Packet(r)
 		if p.Dir == rules.Forward && (p.In == rules.Loopback || p.Out == rules.Loopback) {

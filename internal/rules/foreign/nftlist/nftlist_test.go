@@ -44,3 +44,27 @@ func TestGolden(t *testing.T) {
 		})
 	}
 }
+
+// FuzzParse reads listings that nobody has made.
+func FuzzParse(f *testing.F) {
+	dirs, err := filepath.Glob("testdata/*/listing.json")
+	if err != nil || len(dirs) == 0 {
+		f.Fatalf("no cases: %v", err)
+	}
+	for _, file := range dirs {
+		json, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(file), "listing.txt"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(json, text)
+	}
+	f.Fuzz(func(t *testing.T, json, text []byte) {
+		if rs, err := nftlist.Parse(nftlist.Listing{JSON: json, Text: text}, "A test"); err == nil {
+			foreigntest.Check(t, rs, 50)
+		}
+	})
+}
