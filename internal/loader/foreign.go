@@ -103,7 +103,7 @@ func listInput(ctx context.Context, file *Input, child []string) (l nftlist.List
 		return l, err
 	}
 	defer done()
-	args := append(slices.Clone(child), path)
+	args := append(slices.Clone(child), "--", path)
 	if links, err := host.Links(); err == nil {
 		for _, link := range links {
 			args = append(args, link.Name)

@@ -10,7 +10,7 @@ import (
 
 // Translate says in mef.rules what the ruleset does. command is what the text says it was made by.
 func Translate(rs *Ruleset, command string) Result {
-	t := &translator{rs: rs, left: slices.Clone(rs.Left), notes: slices.Clone(rs.Notes)}
+	t := &translator{rs: rs, w: writer{offered: map[string]bool{}}, left: slices.Clone(rs.Left), notes: slices.Clone(rs.Notes)}
 	for _, d := range rules.Dirs {
 		t.way(d)
 	}
@@ -23,6 +23,10 @@ func Translate(rs *Ruleset, command string) Result {
 	if t.w.addressed > 0 && len(rs.Translated) > 0 {
 		t.note("destinations are translated (DNAT) by %s, which stays as it is: dst and dport of mef.rules are those that the sender used, "+
 			"and were here those after translation; look at the rules that have them", strings.Join(rs.Translated, ", "))
+	}
+	for i := range t.left {
+		l := &t.left[i]
+		l.Place, l.Line, l.Reason = clean(l.Place, maxText), clean(l.Line, maxText), clean(l.Reason, maxText)
 	}
 	return Result{Text: t.text(command), Rules: t.w.count, Left: t.left, Notes: t.notes}
 }
@@ -80,13 +84,13 @@ func (t *translator) way(d rules.Dir) {
 		}
 	}
 	all, n := t.follow(d, bases)
-	var names []string
-	for _, c := range bases[:n] {
-		names = append(names, c.Place)
-	}
 	switch {
 	case n > 0:
-		t.w.heading(headings[d] + ": " + strings.Join(names, ", then "))
+		t.w.heading(headings[d] + ": " + placesOf(bases[:n]))
+	case len(bases) > 0:
+		t.w.heading(headings[d] + ": of " + placesOf(bases) + " no rule could be carried over")
+		t.w.policy(d, strictest(bases), nil)
+		return
 	case d == rules.In:
 		t.w.heading(headings[d] + ": nothing here filters them")
 		t.w.policy(d, rules.Accept, nil)
@@ -112,6 +116,23 @@ func (t *translator) way(d rules.Dir) {
 			t.leave(d, p, pieces)
 		}
 	}
+}
+
+// placesOf names base chains in the order in which packets meet them.
+func placesOf(bases []*Chain) string {
+	var places []string
+	for _, c := range bases {
+		places = append(places, c.Place)
+	}
+	return strings.Join(places, ", then ")
+}
+
+// strictest returns the policy that is left where no rule is: nothing passes that did not before.
+func strictest(bases []*Chain) rules.Action {
+	if slices.ContainsFunc(bases, func(c *Chain) bool { return c.Policy != rules.Accept }) {
+		return rules.Drop
+	}
+	return rules.Accept
 }
 
 // placesToTell returns the piece at which it is told that a rule is left out: not a repetition, if there is another.

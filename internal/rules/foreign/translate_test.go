@@ -121,6 +121,11 @@ func TestTooManyCases(t *testing.T) {
 	if !strings.Contains(res.Text, "rule dir=in action=accept proto=tcp dport=22\n") {
 		t.Errorf("what comes before is missing in\n%s", res.Text)
 	}
+	rs = input(rules.Drop, last.Rules...)
+	res = foreign.Translate(rs, "a test")
+	if policy := parse(t, res.Text); len(res.Left) != 1 || len(policy.Rules) > 0 || policy.Defaults[rules.In].Action != rules.Drop {
+		t.Errorf("a chain alone: left out %v, and became\n%s", res.Left, res.Text)
+	}
 }
 
 // TestLongLists writes lists that do not fit into a rule, nor some of them on a line.

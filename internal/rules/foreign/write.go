@@ -14,9 +14,10 @@ import (
 type writer struct {
 	b         strings.Builder
 	sets      []namedSet
-	count     int // rules
-	addressed int // of them with dst or dport
-	last      string
+	count     int             // rules
+	addressed int             // of them with dst or dport
+	last      string          // where the statements before came from
+	offered   map[string]bool // rules that fit more packets
 }
 
 // A namedSet is a set of the policy.
@@ -281,14 +282,14 @@ func (w *writer) left(d rules.Dir, p *piece, l Left, part bool) {
 	w.comment(what + p.from[0].line())
 	w.b.WriteString("#   " + clean(l.Reason+"; "+l.Effect, maxText) + "\n")
 	if p.kind == leaves && !p.idle {
-		for _, e := range wider(p.entry) {
-			w.wider(d, &e)
+		for _, e := range loosened(p.entry) {
+			w.offer(d, &e)
 		}
 	}
 }
 
-// wider returns what a rule that is left out would become if it were all that its matches that can be carried over say.
-func wider(left *entry) []entry {
+// loosened returns what a rule that is left out would become if it asked for nothing but what mef.rules can ask for.
+func loosened(left *entry) []entry {
 	r := left.from[0]
 	switch {
 	case r.Do == Decide:
@@ -303,12 +304,17 @@ func wider(left *entry) []entry {
 	return nil
 }
 
-// wider writes the rules that an entry would become, for the operator to choose from. They have to name something that is worth it.
-func (w *writer) wider(d rules.Dir, e *entry) {
+// offer writes the rules that an entry would become, each once, for the operator to choose from. They have to name something that is
+// worth it.
+func (w *writer) offer(d rules.Dir, e *entry) {
 	for _, p := range e.pieces(d) {
 		names := p.Src.Given || p.Dst.Given || p.Sport.Given || p.Dport.Given || p.Protos != nil && !named[p.Protos[0]].HasPorts()
-		if p.odd == "" && p.spare == e.spare && names {
-			w.b.WriteString("#   fits more packets: " + w.text(d, &p) + "\n")
+		if p.odd != "" || p.spare != e.spare || !names {
+			continue
+		}
+		if text := w.text(d, &p); !w.offered[text] {
+			w.offered[text] = true
+			w.b.WriteString("#   fits more packets: " + text + "\n")
 		}
 	}
 }

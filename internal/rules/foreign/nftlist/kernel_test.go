@@ -54,7 +54,7 @@ func TestGoldenByNft(t *testing.T) {
 // TestSketches has nft load and list random rulesets, whose meaning is known.
 func TestSketches(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	for range 80 {
+	for range 50 {
 		script, meant := foreigntest.NFT(r)
 		foreigntest.Agree(t, r, meant, parse(t, list(t, script)), script)
 	}
@@ -63,7 +63,7 @@ func TestSketches(t *testing.T) {
 // TestPoliciesComeBack has nft load and list what random policies become, and compares the policies that come back with them.
 func TestPoliciesComeBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
-	for range 80 {
+	for range 50 {
 		text := rulestest.Policy(r)
 		before := policy(t, text)
 		script, err := nft.Script(before)
@@ -82,6 +82,9 @@ func TestPoliciesComeBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range changes {
+			if c.Dir == rules.Forward && (c.Sample.In == rules.Loopback || c.Sample.Out == rules.Loopback) {
+				continue // nothing is forwarded from or to loopback, so the chain does not ask
+			}
 			t.Fatalf("%s, with %s\nfor %s\n\nbecame\n%s", c, c.Sample, text, res.Text)
 		}
 	}

@@ -195,7 +195,7 @@ func (r *reader) skip() {
 		case r.dormant(t):
 			r.rs.Notes = append(r.rs.Notes, fmt.Sprintf("table %s is dormant: it does nothing, and is left alone", t))
 			gone[t.String()] = true
-		case program != "" && t.Family != "bridge" && t.Family != "arp":
+		case program != "":
 			r.rs.Notes = append(r.rs.Notes, fmt.Sprintf("table %s is left alone: %s keeps it itself, and it stays in force", t, program))
 			gone[t.String()] = true
 		case r.ofIPTables(t):
