@@ -48,7 +48,7 @@ func (l *Loader) defaultLinks() (auto []string, notice string) {
 	if len(auto) > 0 {
 		var last []string
 		if readJSON(l.state.path(linksFile), &last) != nil || !slices.Equal(last, auto) {
-			_ = writeJSON(l.state.path(linksFile), auto) // the next boot does with what there is
+			_ = writeNote(l.state.path(linksFile), auto) // the next boot does with what there is
 		}
 		return auto, ""
 	}
@@ -95,7 +95,7 @@ func (l *Loader) resolve(ctx context.Context, hosts []string, wait time.Duration
 		}
 	}
 	maps.DeleteFunc(saved, func(name string, _ answer) bool { return !slices.Contains(hosts, name) })
-	_ = writeJSON(l.state.path(namesFile), saved) // what cannot be kept is looked up again
+	_ = writeNote(l.state.path(namesFile), saved) // what cannot be kept is looked up again
 	return found, notices
 }
 

@@ -17,3 +17,4 @@ func (iptables) load(context.Context, *rules.Policy) error { return errNotYet }
 func (iptables) clear(context.Context) error               { return errNotYet }
 func (iptables) held(context.Context) (string, error)      { return "", errNotYet }
 func (iptables) script(*rules.Policy) (string, error)      { return "", errNotYet }
+func (iptables) list(context.Context) (string, error)      { return "", errNotYet }

@@ -134,7 +134,7 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 		return fmt.Errorf("read the rules back: %w", err)
 	}
 	in.Loaded, in.Backend, in.Held = time.Now(), b.String(), held
-	return errors.Join(writeFile(l.state.path(loadedRules), src.Freeze(facts)), writeJSON(l.state.path(loadedFile), in))
+	return errors.Join(writeNote(l.state.path(loadedRules), src.Freeze(facts)), writeNote(l.state.path(loadedFile), in))
 }
 
 // back puts rules that are kept under a name into force again, by the backend that is to be had now.

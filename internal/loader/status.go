@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	"mef/internal/rules"
@@ -70,7 +69,11 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 			s.Rules = len(src.Policy(rules.Facts{}).Rules)
 		}
 	}
-	held, err := l.held(ctx, in.Backend)
+	b, err := l.named(ctx, in.Backend)
+	if err != nil {
+		return err
+	}
+	held, err := b.held(ctx)
 	if err != nil {
 		return err
 	}
@@ -85,17 +88,18 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 	return nil
 }
 
-// held returns what a backend shows of ours, "" if it cannot be had.
-func (l *Loader) held(ctx context.Context, name string) (string, error) {
+// named returns the backend of a name, or the one to be had if that one is gone.
+func (l *Loader) named(ctx context.Context, name string) (backend, error) {
 	b, _, err := choose(ctx, l.settings.Firewall.Backend)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	all := append(others(ctx, b), b)
-	if i := slices.IndexFunc(all, func(b backend) bool { return b.String() == name }); i >= 0 {
-		return all[i].held(ctx)
+	for _, o := range others(ctx, b) {
+		if o.String() == name {
+			return o, nil
+		}
 	}
-	return "", nil
+	return b, nil
 }
 
 // compareFile looks whether the file says what was loaded.

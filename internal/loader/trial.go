@@ -330,16 +330,17 @@ func (l *Loader) loadTrial(ctx context.Context) error {
 	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: trial})
 }
 
-// Confirm keeps the rules that are being tried.
+// Confirm keeps the rules that are being tried, once they are in force.
 func (l *Loader) Confirm(ctx context.Context) (Record, error) {
+	if l.state.has(trial) {
+		if r, err := l.await(ctx); err != nil || r.Err != "" {
+			return Record{}, l.nothing("the rules that were to be tried could not be loaded")
+		}
+	}
 	var record Record
 	err := l.locked(ctx, func() error {
 		if err := l.settleLocked(ctx); err != nil {
 			return err
-		}
-		var r result
-		if err := readJSON(l.state.path(trial, resultFile), &r); l.state.has(trial) && errors.Is(err, fs.ErrNotExist) {
-			return errors.New("the rules are still being loaded; try again in a moment")
 		}
 		_, record, _ = l.state.get(trial)
 		ok, err := l.state.decide(accepted)
@@ -375,7 +376,7 @@ func (l *Loader) mark(from, notice string) error {
 		return err
 	}
 	in.From, in.Notice = from, notice
-	return writeJSON(l.state.path(loadedFile), in)
+	return writeNote(l.state.path(loadedFile), in)
 }
 
 // Rollback takes back the rules that are being tried; or, where none are, puts into force what was confirmed before the rules that

@@ -57,7 +57,7 @@ func (o *Options) apply() *cobra.Command {
 // try loads a policy and waits for its end.
 func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate, timeout time.Duration, yes bool) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
-	plan, err := l.Plan(ctx, c)
+	plan, err := l.Plan(ctx, c, o.self("listing")...)
 	if err != nil {
 		return err
 	}
@@ -65,11 +65,7 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 		reportOf(c).warn(out)
 		showPlan(out, plan)
 	}
-	guard, err := o.guardLine()
-	if err != nil {
-		return err
-	}
-	trial, err := l.Try(ctx, c, timeout, guard...)
+	trial, err := l.Try(ctx, c, timeout, o.self("guard")...)
 	if err != nil {
 		return err
 	}
@@ -89,13 +85,13 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 	return o.ended(cmd, outcome)
 }
 
-// guardLine is the command line by which this program guards a trial.
-func (o *Options) guardLine() ([]string, error) {
-	config, err := filepath.Abs(o.Config) // the guard works in /
+// self is the command line by which this program runs one of its hidden commands, in another folder.
+func (o *Options) self(command string) []string {
+	config, err := filepath.Abs(o.Config)
 	if err != nil {
-		return nil, err
+		config = o.Config // the folder we are in is gone; the command says that it finds no file
 	}
-	return append(append([]string{"--config", config}, o.Prefix...), "guard"), nil
+	return append(append([]string{"--config", config}, o.Prefix...), command)
 }
 
 // name is how the operator calls us.

@@ -31,7 +31,7 @@ type Options struct {
 func All(o *Options) []*cobra.Command {
 	return []*cobra.Command{
 		o.check(), o.format(), o.show(), o.plan(), o.apply(), o.confirm(), o.rollback(), o.load(), o.clear(), o.status(), o.test(),
-		o.trace(), o.guard(),
+		o.trace(), o.guard(), o.listing(),
 	}
 }
 
@@ -264,7 +264,7 @@ func (o *Options) plan() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := l.Plan(cmd.Context(), c)
+			p, err := l.Plan(cmd.Context(), c, o.self("listing")...)
 			if err != nil {
 				return err
 			}
@@ -479,6 +479,23 @@ func (o *Options) cases(cmd *cobra.Command, cases []rules.Case) error {
 			fmt.Fprintf(w, "%s: %s, as for %s\n", c.Verdict, what, c.Sample)
 		}
 	})
+}
+
+// listing is for programs that run us in a namespace of their own.
+func (o *Options) listing() *cobra.Command {
+	return &cobra.Command{
+		Use:    "listing BACKEND FILE",
+		Short:  "Load rules where nobody sees them, and list them",
+		Hidden: true, // started by plan
+		Args:   cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := loader.List(cmd.Context(), args[0], args[1])
+			if err == nil {
+				_, err = io.WriteString(cmd.OutOrStdout(), text)
+			}
+			return err
+		},
+	}
 }
 
 // until says how long something lasts.
