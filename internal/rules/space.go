@@ -217,52 +217,28 @@ func (s *space) meet(o *space) (both space, ok bool) {
 	return both, !both.empty()
 }
 
+// cuts take, by one property each, from what is left of a space the part in which that property differs from all of both; what is
+// left then has only values of it that both has.
+var cuts = [...]func(part, left, both *space){
+	func(part, left, both *space) { part.states, left.states = left.states&^both.states, both.states },
+	func(part, left, both *space) { part.proto, left.proto = left.proto.minus(both.proto), both.proto },
+	func(part, left, both *space) { part.dport, left.dport = minusPorts(left.dport, both.dport), both.dport },
+	func(part, left, both *space) { part.sport, left.sport = minusPorts(left.sport, both.sport), both.sport },
+	func(part, left, both *space) { part.in, left.in = left.in.minus(both.in), both.in },
+	func(part, left, both *space) { part.out, left.out = left.out.minus(both.out), both.out },
+	func(part, left, both *space) { part.src, left.src = left.src.Subtract(both.src), both.src },
+	func(part, left, both *space) { part.dst, left.dst = left.dst.Subtract(both.dst), both.dst },
+}
+
 // minus appends to parts the packets of s that are not in both, which is what s and another have in common. The parts have
 // nothing in common.
 func (s *space) minus(parts []space, both *space) []space {
-	rest := *s
-	keep := func(part space) {
-		if !part.empty() {
+	left := *s
+	for _, cut := range cuts {
+		part := left
+		if cut(&part, &left, both); !part.empty() {
 			parts = append(parts, part)
 		}
 	}
-	part := rest
-	part.states = rest.states &^ both.states
-	keep(part)
-	rest.states = both.states
-
-	part = rest
-	part.proto = rest.proto.minus(both.proto)
-	keep(part)
-	rest.proto = both.proto
-
-	part = rest
-	part.dport = minusPorts(rest.dport, both.dport)
-	keep(part)
-	rest.dport = both.dport
-
-	part = rest
-	part.sport = minusPorts(rest.sport, both.sport)
-	keep(part)
-	rest.sport = both.sport
-
-	part = rest
-	part.in = rest.in.minus(both.in)
-	keep(part)
-	rest.in = both.in
-
-	part = rest
-	part.out = rest.out.minus(both.out)
-	keep(part)
-	rest.out = both.out
-
-	part = rest
-	part.src = rest.src.Subtract(both.src)
-	keep(part)
-	rest.src = both.src
-
-	part = rest
-	part.dst = rest.dst.Subtract(both.dst)
-	keep(part)
 	return parts
 }

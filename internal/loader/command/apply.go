@@ -33,11 +33,7 @@ func (o *Options) apply() *cobra.Command {
 			if err != nil || d < time.Second || d > loader.MaxTimeout {
 				return console.Usage("--timeout %q: write a duration from 1s to %v such as 30s or 5m", timeout, loader.MaxTimeout)
 			}
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := read(cmd, l, args)
+			l, c, err := o.candidate(cmd, args)
 			if err != nil {
 				return err
 			}

@@ -66,6 +66,16 @@ func read(cmd *cobra.Command, l *loader.Loader, args []string) (*loader.Candidat
 	return l.Read(cmd.Context(), path(l, args))
 }
 
+// candidate is read with a loader of its own.
+func (o *Options) candidate(cmd *cobra.Command, args []string) (*loader.Loader, *loader.Candidate, error) {
+	l, err := o.loader(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := read(cmd, l, args)
+	return l, c, err
+}
+
 func path(l *loader.Loader, args []string) string {
 	if len(args) > 0 {
 		return args[0]
@@ -226,11 +236,7 @@ func (o *Options) show() *cobra.Command {
 			"and interfaces replaced by what they stand for on this host now.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := read(cmd, l, args)
+			_, c, err := o.candidate(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -256,11 +262,7 @@ func (o *Options) plan() *cobra.Command {
 			"as the kernel's packet filter sees it. It changes nothing.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := read(cmd, l, args)
+			l, c, err := o.candidate(cmd, args)
 			if err != nil {
 				return err
 			}
