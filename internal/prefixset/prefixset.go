@@ -128,6 +128,22 @@ func (s Set) Intersect(o Set) Set {
 	return Set{out}
 }
 
+// Meets reports whether any address is in both sets.
+func (s Set) Meets(o Set) bool {
+	for i, j := 0, 0; i < len(s.ranges) && j < len(o.ranges); {
+		a, b := &s.ranges[i], &o.ranges[j]
+		switch {
+		case a.Last.Compare(b.First) < 0:
+			i++
+		case b.Last.Compare(a.First) < 0:
+			j++
+		default:
+			return true
+		}
+	}
+	return false
+}
+
 // Subtract returns the addresses of s that are not in o.
 func (s Set) Subtract(o Set) Set {
 	var out []Range

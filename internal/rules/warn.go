@@ -105,27 +105,25 @@ func (m *Model) lost(q Question) (w Warning, lost bool) {
 	if m.policy.Defaults[q.Dir] == nil {
 		return w, false
 	}
-	cases, err := m.Ask(&q.Rule)
-	if err != nil || len(cases) == 0 {
-		return w, false
+	passes := func(a Action) bool { return a == Accept }
+	if q.AnyPart {
+		if _, found, err := m.Find(&q.Rule, passes); found || err != nil {
+			return w, false
+		}
 	}
-	passes := func(c Case) bool { return c.Action == Accept }
-	if q.AnyPart && slices.ContainsFunc(cases, passes) {
-		return w, false
-	}
-	i := slices.IndexFunc(cases, func(c Case) bool { return !passes(c) })
-	if i < 0 {
+	c, found, err := m.Find(&q.Rule, func(a Action) bool { return !passes(a) })
+	if !found || err != nil {
 		return w, false
 	}
 	at := m.policy.Defaults[q.Dir].At
-	if r := cases[i].Rule; r != nil {
-		at = r.At
+	if c.Rule != nil {
+		at = c.Rule.At
 	}
 	return Warning{at, q.Lost, "write " + q.Remedy}, true
 }
 
 // maxCompared bounds how many pairs of rules are compared to find those that never decide.
-const maxCompared = 4_000_000
+const maxCompared = 20_000_000
 
 // silent finds rules that never decide, because earlier ones fit all of their packets.
 func (m *Model) silent() []Warning {
@@ -160,23 +158,14 @@ func (m *Model) taken(d Dir, i int) []*Rule {
 		left := []space{m.rules[d][i].parts[f]}
 		for j := 0; j < i && len(left) > 0; j++ {
 			earlier := &m.rules[d][j]
-			if !earlier.some[f] {
+			if !earlier.some[f] || !slices.ContainsFunc(left, func(s space) bool { return s.meets(&earlier.parts[f]) }) {
 				continue
 			}
-			var next []space
-			for k := range left {
-				both, ok := left[k].meet(&earlier.parts[f])
-				if !ok {
-					next = append(next, left[k])
-					continue
-				}
-				next = left[k].minus(next, &both)
-				if !slices.Contains(before, earlier.rule) {
-					before = append(before, earlier.rule)
-				}
-			}
-			if left = next; len(left) > fewParts {
+			if left = without(left, &earlier.parts[f]); len(left) > fewParts {
 				return nil // most likely not
+			}
+			if !slices.Contains(before, earlier.rule) {
+				before = append(before, earlier.rule)
 			}
 		}
 		if len(left) > 0 {
