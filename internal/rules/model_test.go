@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,16 @@ func TestModelEqualsSimulator(t *testing.T) {
 				}
 				if got := p.Decide(c.Sample); got.String() != c.Verdict.String() {
 					t.Fatalf("%s\n%s: asked, %s; simulated, %s", text, c.Sample, c.Verdict, got)
+				}
+			}
+			for _, action := range []rules.Action{rules.Accept, rules.Drop, rules.Reject} {
+				wanted := func(a rules.Action) bool { return a == action }
+				c, found, err := m.Find(&about, wanted)
+				if want := slices.ContainsFunc(cases, func(c rules.Case) bool { return wanted(c.Action) }); err != nil || found != want {
+					t.Fatalf("%s\nfound a packet for %s that fits %+v: %v, %v; want %v", text, action, about, found, err, want)
+				}
+				if found && (!about.Fits(c.Sample) || p.Decide(c.Sample).String() != c.Verdict.String()) {
+					t.Fatalf("%s\n%s: found, %s; simulated, %s", text, c.Sample, c.Verdict, p.Decide(c.Sample))
 				}
 			}
 			for range 50 {
