@@ -21,6 +21,12 @@ func RangeOf(p netip.Prefix) Range {
 	return Range{p.Addr(), last(p)}
 }
 
+// Prefix returns the range as one prefix; ok is false if it takes several.
+func (r Range) Prefix() (p netip.Prefix, ok bool) {
+	prefixes := appendPrefixes(nil, r)
+	return prefixes[0], len(prefixes) == 1
+}
+
 // A Set is an immutable set of addresses. The zero value is empty.
 type Set struct {
 	ranges []Range // ascending, disjoint, not adjacent; IPv4 before IPv6

@@ -429,8 +429,8 @@ func RangeText(r prefixset.Range) string {
 	if r.First == r.Last {
 		return r.First.String()
 	}
-	if prefixes := prefixset.FromRanges([]prefixset.Range{r}).Prefixes(); len(prefixes) == 1 {
-		return prefixes[0].String()
+	if p, ok := r.Prefix(); ok {
+		return p.String()
 	}
 	return r.First.String() + "-" + r.Last.String()
 }

@@ -195,7 +195,7 @@ func (a Addrs) of(f Family) prefixset.Set {
 	if !a.Given {
 		return everything(f)
 	}
-	return a.In.Intersect(everything(f))
+	return f.Of(a.In)
 }
 
 // space returns the packets of a family that fit the rule; ok is false if there are none.
