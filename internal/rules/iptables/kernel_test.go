@@ -3,7 +3,10 @@
 package iptables_test
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +101,31 @@ func TestRevertInKernel(t *testing.T) {
 				t.Errorf("state:\n%s%v\nwant\n%s%v", got, got.Sets(), former, former.Sets())
 			}
 		})
+	}
+}
+
+// TestLargeSet has more in a set than ipset's own limit.
+func TestLargeSet(t *testing.T) {
+	var list strings.Builder
+	for i := range 70_000 {
+		fmt.Fprintf(&list, "10.%d.%d.%d\n", i>>15, i>>7&255, i<<1&255) // none beside another
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "x.list"), []byte(list.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	src, err := rules.Parse(filepath.Join(dir, "mef.rules"), []byte("policy dir=in action=accept\nset name=x file=x.list\nrule dir=in action=drop proto=all src=@x\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kernel{netnstest.New(t), "nft"}
+	ruleset, err := iptables.Compile(src.Policy(rules.Facts{}), k.state(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.load(t, ruleset)
+	if out := k.Run(t, "", "ipset", "list", "-t", "mef-x-4a"); !strings.Contains(out, "Number of entries: 70000") {
+		t.Errorf("the set is\n%s", out)
 	}
 }
 
