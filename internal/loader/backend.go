@@ -55,16 +55,40 @@ func choose(ctx context.Context, want conf.Backend) (b backend, reason string, e
 	return iptables{}, "nftables cannot be had: " + err.Error(), nil
 }
 
-// others returns the backends that are not b and can be had.
-func others(ctx context.Context, b backend) []backend {
-	var all []backend
-	if n, err := nftReady(); err == nil && b.String() != n.String() {
-		all = append(all, n)
+// byName returns a backend.
+func byName(name string) (b backend, ok bool) {
+	switch name {
+	case nftables{}.String():
+		return nftables{}, true
+	case iptables{}.String():
+		return iptables{}, true
 	}
-	if iptablesReady(ctx) == nil && b.String() != (iptables{}).String() {
-		all = append(all, iptables{})
+	return nil, false
+}
+
+// holders returns the backends that may hold rules of ours: the one that is to be had now, and the one that loaded last.
+func (l *Loader) holders(ctx context.Context) ([]backend, error) {
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return nil, err
 	}
-	return all
+	all := []backend{b}
+	var in loaded
+	if readJSON(l.state.path(loadedFile), &in) == nil && in.Backend != b.String() {
+		if o, ok := byName(in.Backend); ok {
+			all = append(all, o)
+		}
+	}
+	return all, nil
+}
+
+// empty removes what a backend holds of ours, and reports whether that was anything.
+func empty(ctx context.Context, b backend) (removed bool, err error) {
+	held, err := b.held(ctx)
+	if err != nil || held == "" {
+		return false, err
+	}
+	return true, b.clear(ctx)
 }
 
 // nftables is the backend that runs nft(8).

@@ -79,6 +79,12 @@ func fingerprint() (string, error) {
 	return "", errors.New("read nf_tables: it kept changing while it was read")
 }
 
+// digestOf returns a digest of a text.
+func digestOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
 // digestTable writes what the kernel tells of our table. whole is false if it changed meanwhile.
 func digestTable(c *netlink.Conn, h hash.Hash) (whole, found bool, err error) {
 	name := nft.Table[strings.IndexByte(nft.Table, ' ')+1:]

@@ -122,9 +122,10 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 	if err := b.load(ctx, src.Policy(facts)); err != nil {
 		return err
 	}
-	for _, o := range others(ctx, b) {
-		if held, err := o.held(ctx); err == nil && held != "" {
-			if err := o.clear(ctx); err != nil {
+	var before loaded
+	if readJSON(l.state.path(loadedFile), &before) == nil && before.Backend != b.String() {
+		if o, ok := byName(before.Backend); ok {
+			if _, err := empty(ctx, o); err != nil {
 				return fmt.Errorf("remove the rules that %s still holds: %w", o, err)
 			}
 		}
@@ -159,22 +160,16 @@ func (l *Loader) Clear(ctx context.Context) (removed bool, err error) {
 	if err := l.settle(ctx); err != nil {
 		return false, err
 	}
-	b, _, err := choose(ctx, conf.Automatic)
+	all, err := l.holders(ctx)
 	if err != nil {
 		return false, err
 	}
-	for _, b := range append(others(ctx, b), b) {
-		held, err := b.held(ctx)
+	for _, b := range all {
+		had, err := empty(ctx, b)
 		if err != nil {
 			return removed, err
 		}
-		if held == "" {
-			continue
-		}
-		if err := b.clear(ctx); err != nil {
-			return removed, err
-		}
-		removed = true
+		removed = removed || had
 	}
 	return removed, errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules)))
 }

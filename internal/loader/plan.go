@@ -68,9 +68,9 @@ func (l *Loader) Plan(ctx context.Context, c *Candidate, self ...string) (*Plan,
 // drift says how what the kernel holds differs from what was loaded: that is loaded once more, in a network namespace that nobody
 // else sees, and both are listed.
 func (l *Loader) drift(ctx context.Context, in loaded, self []string) (string, error) {
-	b, err := l.named(ctx, in.Backend)
-	if err != nil {
-		return "", err
+	b, ok := byName(in.Backend)
+	if !ok {
+		return "", fmt.Errorf("%s names an unknown backend, %q", l.state.path(loadedFile), in.Backend)
 	}
 	held, err := b.held(ctx)
 	if err != nil || held == in.Held {
@@ -93,9 +93,9 @@ func (l *Loader) drift(ctx context.Context, in loaded, self []string) (string, e
 // List loads frozen rules by a backend and returns how the kernel lists them. It is for a process in a network namespace of its
 // own.
 func List(ctx context.Context, name, file string) (string, error) {
-	var b backend = nftables{}
-	if name == (iptables{}).String() {
-		b = iptables{}
+	b, ok := byName(name)
+	if !ok {
+		return "", fmt.Errorf("unknown backend %q", name)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {

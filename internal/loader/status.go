@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -69,9 +70,9 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 			s.Rules = len(src.Policy(rules.Facts{}).Rules)
 		}
 	}
-	b, err := l.named(ctx, in.Backend)
-	if err != nil {
-		return err
+	b, ok := byName(in.Backend)
+	if !ok {
+		return fmt.Errorf("%s names an unknown backend, %q", l.state.path(loadedFile), in.Backend)
 	}
 	held, err := b.held(ctx)
 	if err != nil {
@@ -86,20 +87,6 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 		s.Problems = append(s.Problems, "somebody changed the rules in the kernel since they were loaded; mef plan shows how, mef load puts them back")
 	}
 	return nil
-}
-
-// named returns the backend of a name, or the one to be had if that one is gone.
-func (l *Loader) named(ctx context.Context, name string) (backend, error) {
-	b, _, err := choose(ctx, l.settings.Firewall.Backend)
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range others(ctx, b) {
-		if o.String() == name {
-			return o, nil
-		}
-	}
-	return b, nil
 }
 
 // compareFile looks whether the file says what was loaded.

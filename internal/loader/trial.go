@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"mef/internal/conf"
 	"mef/internal/rules"
 	"mef/internal/run"
 )
@@ -116,12 +115,12 @@ func (l *Loader) restore(ctx context.Context, notice string) error {
 	if l.state.has(expired + "/before") {
 		return l.back(ctx, expired+"/before", notice)
 	}
-	b, _, err := choose(ctx, conf.Automatic)
+	all, err := l.holders(ctx)
 	if err != nil {
 		return err
 	}
-	for _, b := range append(others(ctx, b), b) {
-		if err := b.clear(ctx); err != nil {
+	for _, b := range all {
+		if _, err := empty(ctx, b); err != nil {
 			return err
 		}
 	}
