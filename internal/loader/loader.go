@@ -20,11 +20,12 @@ type Loader struct {
 	nameServers []string // none: those of this host
 }
 
-// New returns a Loader by the settings of mef.conf.
+// New returns a Loader by the settings of mef.conf. The error says that nothing can be kept on this host, or nothing that others
+// could not change; the Loader is still good for Load, which must not depend on that.
 func New(settings *conf.Config) (*Loader, error) {
 	s, err := openState(StateDir(settings))
 	if err != nil {
-		return nil, fmt.Errorf("state of the firewall: %w", err)
+		return &Loader{settings: settings, state: &state{os.DevNull}}, fmt.Errorf("state of the firewall: %w", err)
 	}
 	return &Loader{settings: settings, state: s}, nil
 }
@@ -135,8 +136,17 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 		return fmt.Errorf("read the rules back: %w", err)
 	}
 	in.Loaded, in.Backend, in.Held = time.Now(), b.String(), held
-	return errors.Join(writeNote(l.state.path(loadedRules), src.Freeze(facts)), writeNote(l.state.path(loadedFile), in))
+	if err := errors.Join(writeNote(l.state.path(loadedRules), src.Freeze(facts)), writeNote(l.state.path(loadedFile), in)); err != nil {
+		return unkept{err}
+	}
+	return nil
 }
+
+// unkept says that rules are in force, and that this could not be noted down: most likely the disk is full.
+type unkept struct{ error }
+
+// Unwrap returns why.
+func (u unkept) Unwrap() error { return u.error }
 
 // back puts rules that are kept under a name into force again, by the backend that is to be had now.
 func (l *Loader) back(ctx context.Context, name, notice string) error {
@@ -155,11 +165,32 @@ func (l *Loader) back(ctx context.Context, name, notice string) error {
 	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: name, Notice: notice})
 }
 
-// Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any.
+// Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any. Rules that are being
+// tried are not confirmed then, and nobody puts others in their place.
 func (l *Loader) Clear(ctx context.Context) (removed bool, err error) {
-	if err := l.settle(ctx); err != nil {
-		return false, err
+	err = l.locked(ctx, func() error {
+		ended := l.forsake()
+		removed, err = l.removeAll(ctx)
+		return errors.Join(err, ended)
+	})
+	return removed, err
+}
+
+// forsake ends a trial, if there is one, and leaves the kernel to the caller.
+func (l *Loader) forsake() error {
+	if err := l.state.confirm(); err != nil {
+		return err
 	}
+	if !l.state.has(expired) {
+		if ok, err := l.state.decide(expired); err != nil || !ok {
+			return err
+		}
+	}
+	return l.refuse("all rules were removed by mef clear")
+}
+
+// removeAll removes all rules of all backends.
+func (l *Loader) removeAll(ctx context.Context) (removed bool, err error) {
 	all, err := l.holders(ctx)
 	if err != nil {
 		return false, err

@@ -22,6 +22,7 @@ const (
 	trial     = "trial"
 	accepted  = "accepted" // a trial that was confirmed, on its way to confirmed
 	expired   = "expired"  // a trial that was not, on its way out
+	refused   = "refused"  // the last one that was not, or was rolled back; never loaded at boot
 )
 
 // The files in them.
@@ -190,17 +191,10 @@ type loaded struct {
 const (
 	loadedFile  = "loaded.json"
 	loadedRules = "loaded.rules"
-	refusedFile = "refused.json" // a policy that nobody confirmed
 	namesFile   = "names.json"
 	linksFile   = "links.json"
 	noteFile    = "note.json" // how the last trial ended
 )
-
-// A refusal names a policy that was tried and not confirmed.
-type refusal struct {
-	Digest string    `json:"digest"`
-	When   time.Time `json:"when"`
-}
 
 // A note says how a trial ended.
 type note struct {
@@ -208,13 +202,26 @@ type note struct {
 	Outcome string    `json:"outcome"`
 }
 
-// refused reports whether a policy was tried and not confirmed.
-func (s *state) refused(digest string) (time.Time, bool) {
-	var r refusal
-	if readJSON(s.path(refusedFile), &r) != nil || r.Digest != digest || digest == "" {
-		return time.Time{}, false
+// refuse remembers an expired trial by renaming it, for which even a full disk has room.
+func (s *state) refuse() error {
+	if err := os.RemoveAll(s.path(refused)); err != nil {
+		return err
 	}
-	return r.When, true
+	if err := os.Rename(s.path(expired), s.path(refused)); err != nil {
+		return err
+	}
+	return syncDir(s.dir)
+}
+
+// refusal returns when a policy was tried that nobody confirmed; ok is false if it was not.
+func (s *state) refusal(digest string) (when time.Time, ok bool) {
+	for _, name := range []string{refused, expired} {
+		var r Record
+		if digest != "" && readJSON(s.path(name, recordFile), &r) == nil && r.Digest == digest {
+			return r.Made, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // The last good answers of a host name.

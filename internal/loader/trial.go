@@ -30,11 +30,14 @@ const (
 	MaxTimeout = 12 * time.Hour
 )
 
+// errNoLock says that it cannot be told whether another mef is changing rules.
+var errNoLock = errors.New("no lock to be had")
+
 // locked runs fn while nobody else of us changes rules.
 func (l *Loader) locked(ctx context.Context, fn func() error) error {
 	f, err := os.OpenFile(l.state.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoLock, err)
 	}
 	defer f.Close()
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
@@ -92,19 +95,16 @@ func (l *Loader) settleLocked(ctx context.Context) error {
 
 // revert puts into force what was before an expired trial, and remembers that nobody confirmed it.
 func (l *Loader) revert(ctx context.Context, outcome string) error {
-	_, record, err := l.state.get(expired)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if record.Digest != "" {
-		if err := writeJSON(l.state.path(refusedFile), refusal{record.Digest, time.Now()}); err != nil {
-			return err
-		}
-	}
-	if err := l.restore(ctx, outcome); err != nil {
+	err := l.restore(ctx, outcome)
+	if err != nil && !errors.As(err, new(unkept)) {
 		return fmt.Errorf("go back to the rules before: %w", err)
 	}
-	return errors.Join(writeJSON(l.state.path(noteFile), note{time.Now(), outcome}), os.RemoveAll(l.state.path(expired)))
+	return errors.Join(err, l.refuse(outcome))
+}
+
+// refuse ends what is left of an expired trial, whose rules are in force no more.
+func (l *Loader) refuse(outcome string) error {
+	return errors.Join(l.state.refuse(), writeJSON(l.state.path(noteFile), note{time.Now(), outcome}))
 }
 
 // restore puts the confirmed rules into force; or, where none ever were, what was in force before the trial.
@@ -235,10 +235,11 @@ func (l *Loader) giveUp() error {
 		if err != nil || !ok {
 			return err
 		}
-		if err := l.restore(ctx, "rules could not be loaded"); err != nil {
+		err = l.restore(ctx, "rules could not be loaded")
+		if err != nil && !errors.As(err, new(unkept)) {
 			return err
 		}
-		return os.RemoveAll(l.state.path(expired))
+		return errors.Join(err, os.RemoveAll(l.state.path(expired)))
 	})
 }
 
@@ -281,7 +282,10 @@ func (l *Loader) Guard(ctx context.Context) error {
 	if err != nil {
 		r.Err = err.Error()
 	}
-	if err := errors.Join(err, writeJSON(l.state.path(trial, resultFile), r)); err != nil {
+	if err := writeJSON(l.state.path(trial, resultFile), r); err != nil {
+		return errors.Join(err, l.giveUp()) // nobody hears of us
+	}
+	if err != nil {
 		return err // whoever began the trial ends it, or whoever comes next
 	}
 	outcome := fmt.Sprintf("nobody confirmed within %v", timeout)
@@ -349,8 +353,8 @@ func (l *Loader) Confirm(ctx context.Context) (Record, error) {
 		if !ok {
 			return l.nothing("no rules are being tried")
 		}
-		if _, refused := l.state.refused(record.Digest); refused {
-			if err := remove(l.state.path(refusedFile)); err != nil {
+		if _, ok := l.state.refusal(record.Digest); ok {
+			if err := os.RemoveAll(l.state.path(refused)); err != nil {
 				return err
 			}
 		}
@@ -411,8 +415,11 @@ func (l *Loader) swap(ctx context.Context) error {
 		return err
 	}
 	_, record, err := l.state.get(confirmed)
-	if err == nil && record.Digest != "" {
-		err = writeJSON(l.state.path(refusedFile), refusal{record.Digest, time.Now()})
+	if err == nil {
+		err = os.MkdirAll(l.state.path(refused), 0o700)
+	}
+	if err == nil {
+		err = writeJSON(l.state.path(refused, recordFile), record)
 	}
 	if err != nil {
 		return err

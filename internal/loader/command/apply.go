@@ -217,11 +217,11 @@ func (o *Options) load() *cobra.Command {
 			"it, the last good rules are, and without those rules that let SSH in; either is exit status 1.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l, unkept := o.loader(cmd)
 			from, notice, notices, err := l.Load(cmd.Context())
+			if unkept != nil {
+				notices = append([]string{unkept.Error()}, notices...)
+			}
 			level := levels(os.Getenv("JOURNAL_STREAM") != "")
 			for _, n := range notices {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s%s\n", level.warning, n)
