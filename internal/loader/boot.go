@@ -9,6 +9,7 @@ import (
 
 	"mef/internal/host"
 	"mef/internal/rules"
+	"mef/internal/run"
 )
 
 // What a boot loads, from best to worst. Between the two are the confirmed rules.
@@ -116,4 +117,14 @@ rule dir=in action=accept proto=icmp6
 rule dir=in action=accept proto=udp family=ip sport=67 dport=68
 rule dir=in action=accept proto=udp family=ip6 sport=547 dport=546
 rule dir=in action=accept proto=tcp dport=` + strings.Join(ports, ",") + "\n"
+}
+
+// GoingDown reports whether systemd is shutting this host down. A service that is stopped on that way, for the sake of a file system
+// that is unmounted, say, must not open the host first.
+func GoingDown(ctx context.Context) bool {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	state, err := run.Output(ctx, 1<<10, "systemctl", "show", "--property=SystemState", "--value")
+	return err == nil && strings.TrimSpace(string(state)) == "stopping"
 }

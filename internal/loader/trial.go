@@ -164,7 +164,8 @@ func (l *Loader) Try(ctx context.Context, c *Candidate, timeout time.Duration, g
 		return nil, err
 	}
 	defer owner.Close()
-	if err := run.Detach(ctx, "mef-trial", guard...); err != nil {
+	unit := fmt.Sprintf("mef-trial-%d", os.Getpid()) // the guard of the trial before may take a moment to end
+	if err := run.Detach(ctx, unit, guard...); err != nil {
 		return nil, errors.Join(err, l.giveUp())
 	}
 	r, err := l.await(ctx)

@@ -272,6 +272,10 @@ func (o *Options) clear() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "rules_on_stop=keep: the rules stay in force")
 				return nil
 			}
+			if onStop && loader.GoingDown(cmd.Context()) {
+				fmt.Fprintln(cmd.OutOrStdout(), "This host is going down, and its rules stay in force until it has.")
+				return nil
+			}
 			l, err := loader.New(cfg)
 			if err != nil {
 				return err
@@ -289,7 +293,7 @@ func (o *Options) clear() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, as mef.service does when it stops")
+	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host goes down, as mef.service does when it stops")
 	return cmd
 }
 
