@@ -14,6 +14,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/filter"
+	"mef/internal/rules"
 )
 
 // program stands for mef, mefdaemon and mefctl: what the installer asks of them is the completions.
@@ -100,7 +101,7 @@ func TestInstallPutsEverythingInItsPlace(t *testing.T) {
 		"/usr/local/share/zsh/site-functions/_mefctl", "/usr/local/share/fish/vendor_completions.d/mefctl.fish",
 		"/usr/local/share/bash-completion/completions/mef", "/usr/local/share/zsh/site-functions/_mef",
 		"/usr/local/share/fish/vendor_completions.d/mef.fish",
-		"/usr/local/share/mef/uninstall", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
+		"/usr/local/share/mef/uninstall", "/usr/local/share/doc/mef/examples/mef.rules", "/etc/mef/mef.rules", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
 		"/etc/mef/blacklist/example.conf", "/etc/logrotate.d/mef",
 	} {
 		if !slices.Contains(have, want) {
@@ -194,7 +195,7 @@ func TestUpgradeKeepsWhatIsTheOperators(t *testing.T) {
 	}
 
 	sh(t, image, image+"/usr/local/share/mef/uninstall")
-	want := []string{"/etc/mef/blacklist/example.conf", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/", "/var/lib/mef/mef.db"}
+	want := []string{"/etc/mef/blacklist/example.conf", "/etc/mef/mef.conf", "/etc/mef/mef.rules", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/", "/var/lib/mef/mef.db"}
 	if left := files(t, image); !slices.Equal(left, want) {
 		t.Errorf("uninstall left %q, want %q", left, want)
 	}
@@ -258,26 +259,56 @@ func TestShippedConfiguration(t *testing.T) {
 	}
 }
 
+// uncomment returns a file with what is commented out in it in use.
+func uncomment(t *testing.T, file string) string {
+	t.Helper()
+	var lines []string
+	for line := range strings.Lines(read(t, file)) {
+		if rest, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(rest, " ") {
+			line = rest
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "")
+}
+
+// TestShippedPolicy checks that mef.rules, as it stands and with everything in it that is commented out, does what it promises,
+// lacks nothing that a host needs, and is written as mef fmt writes.
+func TestShippedPolicy(t *testing.T) {
+	file := stage(t, program) + "/etc/mef.rules"
+	for name, text := range map[string]string{"as it stands": read(t, file), "with everything": uncomment(t, file)} {
+		src, err := rules.Parse(file, []byte(text))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		policy := src.Policy(rules.Facts{})
+		m := rules.NewModel(policy)
+		if len(policy.Rules) < 8 || len(policy.Expects) < 9 {
+			t.Errorf("%s: %d rules, %d expectations", name, len(policy.Rules), len(policy.Expects))
+		}
+		for _, f := range m.Unmet(policy.Expects) {
+			t.Errorf("%s: %s: %s", name, f.Expect.At, f)
+		}
+		for _, w := range m.Warnings(rules.DHCP()...) {
+			t.Errorf("%s: warning: %s", name, w)
+		}
+		formatted, err := rules.Format(file, []byte(text))
+		if err != nil || string(formatted) != text {
+			t.Errorf("%s: mef fmt would write, %v\n%s", name, err, formatted)
+		}
+	}
+}
+
 // TestExamplesAreValid checks that what is commented out can be used as it stands.
 func TestExamplesAreValid(t *testing.T) {
-	uncomment := func(file string) string {
-		var lines []string
-		for line := range strings.Lines(read(t, file)) {
-			if rest, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(rest, " ") {
-				line = rest
-			}
-			lines = append(lines, line)
-		}
-		return strings.Join(lines, "")
-	}
 	for _, list := range []string{"etc/whitelist/example.conf", "etc/blacklist/example.conf"} {
-		if entries, errs := conf.ParseList(list, []byte(uncomment(list))); len(entries) != 3 || len(errs) > 0 {
+		if entries, errs := conf.ParseList(list, []byte(uncomment(t, list))); len(entries) != 3 || len(errs) > 0 {
 			t.Errorf("%s: %d entries, errors %v", list, len(entries), errs)
 		}
 	}
 	dir := t.TempDir()
 	write(t, dir+"/mef.conf", "[global]\nrules_dir="+dir+"/rules.d\n")
-	write(t, dir+"/rules.d/sshd.conf", uncomment("etc/rules.d/sshd.conf"))
+	write(t, dir+"/rules.d/sshd.conf", uncomment(t, "etc/rules.d/sshd.conf"))
 	cfg, err := conf.Loader{Shipped: filter.Shipped(), Writable: func(string) bool { return true }}.Load(dir + "/mef.conf")
 	if err != nil || len(cfg.Notices) > 0 {
 		t.Errorf("error %v, notices %v", err, cfg.Notices)
