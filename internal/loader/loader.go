@@ -96,6 +96,18 @@ func (l *Loader) Consider(ctx context.Context, src *rules.Source) (*Candidate, e
 	return c, nil
 }
 
+// Confirmed reports whether a policy, with all files that it reads, is the one that was confirmed last.
+func (l *Loader) Confirmed(c *Candidate) bool {
+	_, record, err := l.state.get(confirmed)
+	return err == nil && record.Digest == c.Source.Digest
+}
+
+// Refused reports whether a policy was tried and not confirmed, so that a boot does not load it.
+func (l *Loader) Refused(c *Candidate) bool {
+	_, ok := l.state.refusal(c.Source.Digest)
+	return ok
+}
+
 // Facts returns what the policy needs to know of this host, with what could not be had.
 func (l *Loader) Facts(ctx context.Context, src *rules.Source) (rules.Facts, []string) {
 	return l.facts(ctx, src, lookUp)
