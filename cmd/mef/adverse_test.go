@@ -147,3 +147,14 @@ func TestBootWithoutAFolder(t *testing.T) {
 	}
 	s.open(ssh)
 }
+
+// TestWithoutNamesOfProtocols is a host without the package that has /etc/protocols.
+func TestWithoutNamesOfProtocols(t *testing.T) {
+	s := newServer(t)
+	if _, err := os.Stat("/etc/protocols"); err == nil {
+		bind(t, os.DevNull, "/etc/protocols")
+	}
+	s.write("mef.rules", policyFor(ssh)+"rule dir=in action=accept proto=udp\nrule dir=in action=accept proto=tcp sport=80\nrule dir=in action=drop proto=tcp\n")
+	s.must("apply", "--yes")
+	s.open(ssh)
+}

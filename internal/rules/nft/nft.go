@@ -247,7 +247,7 @@ func (w *writer) line(pl place, r *rules.Rule, f rules.Family) string {
 func transport(pl place, r *rules.Rule) []string {
 	name := r.Proto.String()
 	if r.Proto == rules.ICMP6 {
-		name = "ipv6-icmp"
+		name = "icmpv6" // a word of nft's own: ipv6-icmp needs /etc/protocols, which small systems do without
 	}
 	var words []string
 	if r.Proto != rules.All && !r.Sport.Given && (!r.Dport.Given || pl.nat) {
