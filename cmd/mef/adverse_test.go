@@ -141,6 +141,9 @@ func TestBootWithoutAFolder(t *testing.T) {
 		t.Errorf("mef load says nothing of its folder:\n%s", out)
 	}
 	s.open(ssh)
+	for _, args := range [][]string{{"check"}, {"show"}, {"trace", "dir=in", "proto=tcp"}} {
+		s.must(args...) // as for somebody who is not root
+	}
 	s.write("mef.rules", "policy dir=in action=no\n")
 	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only rules that let SSH in") {
 		t.Errorf("mef load of a broken file: exit status %d\n%s", status, out)

@@ -21,7 +21,7 @@ type Loader struct {
 }
 
 // New returns a Loader by the settings of mef.conf. The error says that nothing can be kept on this host, or nothing that others
-// could not change; the Loader is still good for Load, which must not depend on that.
+// could not change; the Loader is still good for Load, which must not depend on that, and for what changes nothing.
 func New(settings *conf.Config) (*Loader, error) {
 	s, err := openState(StateDir(settings))
 	if err != nil {

@@ -48,6 +48,12 @@ func (o *Options) loader(cmd *cobra.Command) (*loader.Loader, error) {
 	return loader.New(o.settings(cmd.ErrOrStderr()))
 }
 
+// onlooker is loader for commands that change nothing and are for everybody: of what is kept on this host they make use if they may.
+func (o *Options) onlooker(cmd *cobra.Command) *loader.Loader {
+	l, _ := o.loader(cmd)
+	return l
+}
+
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
 
 // read reads the policy that a command is about: a file, "-" for standard input, or the one of the configuration.
@@ -124,10 +130,7 @@ func (o *Options) check() *cobra.Command {
 			"host cannot do without. FILE is the policy of the configuration unless given; - is standard input.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l := o.onlooker(cmd)
 			c, err := read(cmd, l, args)
 			var mistakes conf.Errors
 			if errors.As(err, &mistakes) && o.JSON {
@@ -236,7 +239,7 @@ func (o *Options) show() *cobra.Command {
 			"and interfaces replaced by what they stand for on this host now.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, c, err := o.candidate(cmd, args)
+			c, err := read(cmd, o.onlooker(cmd), args)
 			if err != nil {
 				return err
 			}
@@ -351,10 +354,7 @@ func (o *Options) test() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l := o.onlooker(cmd)
 			src, err := rules.Read(path(l, args[1:]))
 			if err != nil {
 				return err
@@ -413,10 +413,7 @@ func (o *Options) trace() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l := o.onlooker(cmd)
 			if file == "" {
 				file = l.RulesFile()
 			}
