@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -117,6 +118,12 @@ rule dir=in action=accept proto=icmp6
 rule dir=in action=accept proto=udp family=ip sport=67 dport=68
 rule dir=in action=accept proto=udp family=ip6 sport=547 dport=546
 rule dir=in action=accept proto=tcp dport=` + strings.Join(ports, ",") + "\n"
+}
+
+// AtBoot reports whether systemd runs mef load at boot.
+func AtBoot() bool {
+	links, err := filepath.Glob("/etc/systemd/system/*.wants/mef.service")
+	return err == nil && len(links) > 0
 }
 
 // GoingDown reports whether systemd is shutting this host down. A service that is stopped on that way, for the sake of a file system

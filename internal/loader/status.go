@@ -23,7 +23,8 @@ type Status struct {
 	Notice    string     `json:"notice"`  // why it is not what the file says
 	Changed   bool       `json:"changed"` // the file says something else by now
 	Mistakes  string     `json:"mistakes"`
-	Trial     *time.Time `json:"trial"` // until when rules are tried
+	AtBoot    bool       `json:"at_boot"` // the service is enabled
+	Trial     *time.Time `json:"trial"`   // until when rules are tried
 	LastTrial string     `json:"last_trial"`
 	Problems  []string   `json:"problems"`
 }
@@ -38,7 +39,7 @@ func (l *Loader) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Backend, s.Reason = b.String(), reason
+	s.Backend, s.Reason, s.AtBoot = b.String(), reason, AtBoot()
 	var in loaded
 	switch err := readJSON(l.state.path(loadedFile), &in); {
 	case errors.Is(err, fs.ErrNotExist):

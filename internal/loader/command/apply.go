@@ -131,7 +131,7 @@ func (o *Options) wait(ctx context.Context, cmd *cobra.Command, l *loader.Loader
 func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 	err := console.Print(cmd, o.JSON, map[string]bool{"confirmed": outcome == loader.Kept}, func(w io.Writer) {
 		if outcome == loader.Kept {
-			fmt.Fprintln(w, "Confirmed: these rules are in force, and are loaded at boot.")
+			fmt.Fprintln(w, "Confirmed: these rules are in force"+atBoot())
 		}
 	})
 	if err != nil || outcome == loader.Kept {
@@ -141,6 +141,14 @@ func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 		return &console.Exit{Code: 1}
 	}
 	return errors.New("not confirmed: the rules before are in force again")
+}
+
+// atBoot goes on with what a boot makes of the rules in force, or what to do for it.
+func atBoot() string {
+	if loader.AtBoot() {
+		return ", and are loaded at boot."
+	}
+	return ". mefctl enable mef has them loaded at boot, too."
 }
 
 func (o *Options) confirm() *cobra.Command {
@@ -159,7 +167,7 @@ func (o *Options) confirm() *cobra.Command {
 				return err
 			}
 			return console.Print(cmd, o.JSON, r, func(w io.Writer) {
-				fmt.Fprintf(w, "Confirmed: the rules of %s are in force, and are loaded at boot.\n", r.Source)
+				fmt.Fprintf(w, "Confirmed: the rules of %s are in force%s\n", r.Source, atBoot())
 			})
 		},
 	}
@@ -335,6 +343,9 @@ func showStatus(w io.Writer, s loader.Status) {
 		fmt.Fprintf(w, "Trial:    taken back at %s unless confirmed: mef confirm\n", until(*s.Trial))
 	} else if s.LastTrial != "" {
 		fmt.Fprintf(w, "Trial:    none; the last one was taken back: %s\n", s.LastTrial)
+	}
+	if !s.AtBoot {
+		fmt.Fprintln(w, "Boot:     nothing is loaded; mefctl enable mef has the policy loaded")
 	}
 	if s.Changed {
 		fmt.Fprintln(w, "File:     it says something else by now; mef plan shows what, mef apply loads it")
