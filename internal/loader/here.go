@@ -152,7 +152,8 @@ func (p *place) service(l host.Listener) (q rules.Question, ok bool) {
 		proto = rules.UDP
 	}
 	dhcp := proto == rules.UDP && (l.Port == 68 || l.Port == 546)
-	if l.Local() || dhcp || proto == rules.UDP && l.Port >= 32768 || proto == rules.TCP && slices.Contains(p.sshPorts, l.Port) {
+	published := l.Program == "docker-proxy" // packets to its port are translated, and forwarded
+	if l.Local() || dhcp || published || proto == rules.UDP && l.Port >= 32768 || proto == rules.TCP && slices.Contains(p.sshPorts, l.Port) {
 		return q, false
 	}
 	name := cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service"), "a program")
