@@ -16,7 +16,7 @@ export PREFIX DESTDIR
 .PHONY: build demo test check unit integration fuzz bench accept install uninstall dist clean
 
 build:
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl ./cmd/mef
 
 demo: build
 	@scripts/deps demo
@@ -55,8 +55,8 @@ accept: dist
 # After "make", "sudo make install" needs no Go, which root often lacks.
 install:
 	@if command -v go >/dev/null; then $(MAKE) build; fi
-	@[ -x bin/mefdaemon ] || { echo "make install: run make first, as a user who has Go"; exit 1; }
-	packaging/stage bin bin/mefctl bin/stage
+	@[ -x bin/mef ] || { echo "make install: run make first, as a user who has Go"; exit 1; }
+	packaging/stage bin bin bin/stage
 	bin/stage/install
 
 # PURGE=--purge removes configuration and state as well.

@@ -24,7 +24,7 @@ var (
 )
 
 // kernelUsers may import packages that talk to the kernel.
-var kernelUsers = []string{"source", "enforce", "host", "control", "run", "sdnotify", "selftest", "netnstest", "lab"}
+var kernelUsers = []string{"source", "enforce", "host", "control", "run", "sdnotify", "selftest", "loader", "netnstest", "lab"}
 
 type pkg struct {
 	ImportPath string

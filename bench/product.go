@@ -24,6 +24,8 @@ type product struct {
 	// bans says whether a kernel set holds its bans.
 	bans func(table, set string) bool
 
+	daemonPath string // of mef's daemon, beside which the loader lies
+
 	slow  bool // gets a tenth of the lines
 	keeps bool // its bans survive a restart
 }
@@ -59,10 +61,11 @@ func mef(bin string) *product {
 		return nil
 	}
 	return &product{
-		name:     "mef",
-		version:  firstLine(ctl, "--version"),
-		failures: 5,
-		matcher:  func(file string) *exec.Cmd { return exec.Command(ctl, "match", "--summary", file) },
+		name:       "mef",
+		daemonPath: daemon,
+		version:    firstLine(ctl, "--version"),
+		failures:   5,
+		matcher:    func(file string) *exec.Cmd { return exec.Command(ctl, "match", "--summary", file) },
 		daemon: func(dir, log string) (*exec.Cmd, error) {
 			path, err := mefConfig(dir, log)
 			return exec.Command(daemon, "--config", path), err

@@ -58,6 +58,7 @@ func scenarios() []scenario {
 		{"restore", "Restart", "The daemon is stopped, its namespace thrown away, and started in a new one on the same state: until all bans are in the kernel again (fail2ban: 1,000 only).", (*bench).restore},
 		{"memory", "Memory", "Resident, of all processes, 5 s afterwards (and the most it ever was): after the first ban, and after one failure of each of 100,000 addresses. With 10,000 bans: see Storm.", (*bench).memory},
 		{"idle", "At rest", "30 s without a line.", (*bench).idle},
+		{"rules", "Loading a policy", "Whole processes, seven runs each: median (least to greatest).", (*bench).rules},
 	}
 }
 

@@ -14,20 +14,21 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/filter"
+	"mef/internal/rules"
 )
 
-// program stands for mefdaemon and mefctl: what the installer asks of them is the completions.
+// program stands for mef, mefdaemon and mefctl: what the installer asks of them is the completions.
 const program = "#!/bin/sh\necho \"$@\"\n"
 
 // stage lays out an installer of programs with a text.
 func stage(t *testing.T, program string) (dir string) {
 	t.Helper()
 	bin := t.TempDir()
-	for _, name := range []string{"mefdaemon", "mefctl"} {
+	for _, name := range []string{"mef", "mefdaemon", "mefctl"} {
 		write(t, filepath.Join(bin, name), program)
 	}
 	dir = filepath.Join(t.TempDir(), "mef")
-	sh(t, "", "./stage", bin, filepath.Join(bin, "mefctl"), dir)
+	sh(t, "", "./stage", bin, bin, dir)
 	return dir
 }
 
@@ -93,11 +94,14 @@ func TestInstallPutsEverythingInItsPlace(t *testing.T) {
 	sh(t, image, stage(t, program)+"/install")
 	have := files(t, image)
 	for _, want := range []string{
-		"/usr/local/sbin/mefdaemon", "/usr/local/bin/mefctl", "/usr/local/lib/systemd/system/mefdaemon.service",
+		"/usr/local/sbin/mef", "/usr/local/sbin/mefdaemon", "/usr/local/bin/mefctl",
+		"/usr/local/lib/systemd/system/mef.service", "/usr/local/lib/systemd/system/mefdaemon.service",
 		"/usr/local/lib/sysusers.d/mef.conf", "/usr/local/lib/tmpfiles.d/mef.conf", "/usr/local/share/man/man8/mefdaemon.8",
 		"/usr/local/share/man/man5/mef.conf.5", "/usr/local/share/man/man5/mefdaemon.lists.5", "/usr/local/share/bash-completion/completions/mefctl",
 		"/usr/local/share/zsh/site-functions/_mefctl", "/usr/local/share/fish/vendor_completions.d/mefctl.fish",
-		"/usr/local/share/mef/uninstall", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
+		"/usr/local/share/bash-completion/completions/mef", "/usr/local/share/zsh/site-functions/_mef",
+		"/usr/local/share/fish/vendor_completions.d/mef.fish",
+		"/usr/local/share/mef/uninstall", "/usr/local/share/doc/mef/examples/mef.rules", "/etc/mef/mef.rules", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
 		"/etc/mef/blacklist/example.conf", "/etc/logrotate.d/mef",
 	} {
 		if !slices.Contains(have, want) {
@@ -121,9 +125,11 @@ func TestPrefix(t *testing.T) {
 	image := t.TempDir()
 	t.Setenv("PREFIX", "/opt/mef")
 	sh(t, image, stage(t, program)+"/install")
-	unit := read(t, image, "opt/mef/lib/systemd/system/mefdaemon.service")
-	if !strings.Contains(unit, "\nExecStart=/opt/mef/sbin/mefdaemon\n") || strings.Contains(unit, "=/usr/local/") {
-		t.Errorf("unit:\n%s", unit)
+	for name, want := range map[string]string{"mefdaemon": "\nExecStart=/opt/mef/sbin/mefdaemon\n", "mef": "\nExecStart=/opt/mef/sbin/mef load\n"} {
+		unit := read(t, image, "opt/mef/lib/systemd/system", name+".service")
+		if !strings.Contains(unit, want) || strings.Contains(unit, "=/usr/local/") {
+			t.Errorf("unit:\n%s", unit)
+		}
 	}
 	t.Setenv("PREFIX", "/usr/local") // an installed uninstall knows better
 	sh(t, image, image+"/opt/mef/share/mef/uninstall", "--purge")
@@ -189,7 +195,7 @@ func TestUpgradeKeepsWhatIsTheOperators(t *testing.T) {
 	}
 
 	sh(t, image, image+"/usr/local/share/mef/uninstall")
-	want := []string{"/etc/mef/blacklist/example.conf", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/", "/var/lib/mef/mef.db"}
+	want := []string{"/etc/mef/blacklist/example.conf", "/etc/mef/mef.conf", "/etc/mef/mef.rules", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/", "/var/lib/mef/mef.db"}
 	if left := files(t, image); !slices.Equal(left, want) {
 		t.Errorf("uninstall left %q, want %q", left, want)
 	}
@@ -210,11 +216,12 @@ func TestUninstallLeavesWhatIsOthers(t *testing.T) {
 	sh(t, image, installer+"/install")
 	sh(t, image, installer+"/install") // the second time, the folders were there
 	write(t, image+"/usr/local/share/zsh/site-functions/_other", "")
-	for _, ours := range []string{"/var/log/mef.log", "/var/log/mef.log.1", "/var/log/mef.log.2.gz", "/var/lib/mef/mef.db"} {
+	for _, ours := range []string{"/var/log/mef.log", "/var/log/mef.log.1", "/var/log/mef.log.2.gz", "/var/lib/mef/mef.db",
+		"/var/lib/mef-firewall/confirmed/policy.rules", "/etc/systemd/system/mef.service.d/override.conf"} {
 		write(t, image+ours, "")
 	}
 	sh(t, image, installer+"/uninstall", "--purge")
-	want := append(others, "/usr/local/share/zsh/site-functions/_other", "/var/lib/")
+	want := append(others, "/usr/local/share/zsh/site-functions/_other", "/var/lib/", "/etc/systemd/system/")
 	slices.Sort(want)
 	left := files(t, image)
 	slices.Sort(left)
@@ -252,26 +259,56 @@ func TestShippedConfiguration(t *testing.T) {
 	}
 }
 
+// uncomment returns a file with what is commented out in it in use.
+func uncomment(t *testing.T, file string) string {
+	t.Helper()
+	var lines []string
+	for line := range strings.Lines(read(t, file)) {
+		if rest, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(rest, " ") {
+			line = rest
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "")
+}
+
+// TestShippedPolicy checks that mef.rules, as it stands and with everything in it that is commented out, does what it promises,
+// lacks nothing that a host needs, and is written as mef fmt writes.
+func TestShippedPolicy(t *testing.T) {
+	file := stage(t, program) + "/etc/mef.rules"
+	for name, text := range map[string]string{"as it stands": read(t, file), "with everything": uncomment(t, file)} {
+		src, err := rules.Parse(file, []byte(text))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		policy := src.Policy(rules.Facts{})
+		m := rules.NewModel(policy)
+		if len(policy.Rules) < 8 || len(policy.Expects) < 9 {
+			t.Errorf("%s: %d rules, %d expectations", name, len(policy.Rules), len(policy.Expects))
+		}
+		for _, f := range m.Unmet(policy.Expects) {
+			t.Errorf("%s: %s: %s", name, f.Expect.At, f)
+		}
+		for _, w := range m.Warnings(rules.DHCP()...) {
+			t.Errorf("%s: warning: %s", name, w)
+		}
+		formatted, err := rules.Format(file, []byte(text))
+		if err != nil || string(formatted) != text {
+			t.Errorf("%s: mef fmt would write, %v\n%s", name, err, formatted)
+		}
+	}
+}
+
 // TestExamplesAreValid checks that what is commented out can be used as it stands.
 func TestExamplesAreValid(t *testing.T) {
-	uncomment := func(file string) string {
-		var lines []string
-		for line := range strings.Lines(read(t, file)) {
-			if rest, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(rest, " ") {
-				line = rest
-			}
-			lines = append(lines, line)
-		}
-		return strings.Join(lines, "")
-	}
 	for _, list := range []string{"etc/whitelist/example.conf", "etc/blacklist/example.conf"} {
-		if entries, errs := conf.ParseList(list, []byte(uncomment(list))); len(entries) != 3 || len(errs) > 0 {
+		if entries, errs := conf.ParseList(list, []byte(uncomment(t, list))); len(entries) != 3 || len(errs) > 0 {
 			t.Errorf("%s: %d entries, errors %v", list, len(entries), errs)
 		}
 	}
 	dir := t.TempDir()
 	write(t, dir+"/mef.conf", "[global]\nrules_dir="+dir+"/rules.d\n")
-	write(t, dir+"/rules.d/sshd.conf", uncomment("etc/rules.d/sshd.conf"))
+	write(t, dir+"/rules.d/sshd.conf", uncomment(t, "etc/rules.d/sshd.conf"))
 	cfg, err := conf.Loader{Shipped: filter.Shipped(), Writable: func(string) bool { return true }}.Load(dir + "/mef.conf")
 	if err != nil || len(cfg.Notices) > 0 {
 		t.Errorf("error %v, notices %v", err, cfg.Notices)
@@ -284,7 +321,7 @@ func TestManualPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"mefdaemon.8", "mefctl.8", "mef.conf.5", "mefdaemon.rules.5", "mefdaemon.lists.5"} {
+	for _, want := range []string{"mef.8", "mefdaemon.8", "mefctl.8", "mef.rules.5", "mef.conf.5", "mefdaemon.rules.5", "mefdaemon.lists.5"} {
 		if !slices.Contains(pages, filepath.Join("../man", want)) {
 			t.Errorf("there is no %s", want)
 		}
@@ -300,13 +337,41 @@ func TestManualPages(t *testing.T) {
 	}
 }
 
-// TestExposure checks that the sandbox stays as tight as it is. systemd rates a service from 0 to 10.
+// TestExposure checks that the sandboxes stay as tight as they are. systemd rates a service from 0 to 10.
 func TestExposure(t *testing.T) {
-	out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=25", "systemd/mefdaemon.service").CombinedOutput()
+	for unit, limit := range map[string]string{"mefdaemon": "25", "mef": "23"} { // in tenths
+		out, err := analyze(t, "security", "--no-pager", "--offline=true", "--threshold="+limit, "systemd/"+unit+".service")
+		if err != nil {
+			t.Errorf("%s is exposed more than it was: %v\n%s", unit, err, out)
+		}
+	}
+}
+
+// analyze runs systemd-analyze, where there is one that knows how.
+func analyze(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	out, err := exec.Command("systemd-analyze", args...).CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) || strings.Contains(string(out), "unrecognized option") {
 		t.Skip("needs systemd-analyze of systemd 250 or later")
 	}
-	if err != nil {
-		t.Errorf("exposed more than 2.5: %v\n%s", err, out)
+	return string(out), err
+}
+
+// TestUnits has systemd read the services as they are installed, and find nothing that it would ignore.
+func TestUnits(t *testing.T) {
+	dir := t.TempDir()
+	for _, program := range []string{"sbin/mef", "sbin/mefdaemon", "bin/mefctl"} {
+		write(t, filepath.Join(dir, program), program)
+	}
+	for _, name := range []string{"mef.service", "mefdaemon.service"} {
+		unit := filepath.Join(dir, name)
+		write(t, unit, strings.ReplaceAll(read(t, "systemd", name), "/usr/local/", dir+"/"))
+		if err := os.Chmod(unit, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := analyze(t, "verify", "--man=no", unit)
+		if err != nil || strings.Contains(out, name) { // it may have something to say of units that this machine has
+			t.Errorf("systemd-analyze verify %s: %v\n%s", name, err, out)
+		}
 	}
 }

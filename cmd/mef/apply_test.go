@@ -367,6 +367,29 @@ func TestKernelRefuses(t *testing.T) {
 	s.must("apply", "--yes") // nothing is left that would be in the way
 }
 
+// TestWhatThePolicyCloses names services that nobody could reach, and containers that could reach nobody.
+func TestWhatThePolicyCloses(t *testing.T) {
+	s := newServer(t)
+	s.ns.Run(t, "", "ip", "link", "add", "docker0", "type", "bridge")
+	s.ns.Run(t, "", "ip", "addr", "add", "172.17.0.1/16", "dev", "docker0")
+	s.write("mef.rules", policyFor(ssh)+"policy dir=fwd action=drop\n")
+	out := s.must("check")
+	for _, want := range []string{
+		"listens on tcp/80, and nobody can reach it; write rule dir=in action=accept proto=tcp dport=80 if that is not meant",
+		"containers or machines behind docker0 cannot reach anybody; write rule dir=fwd action=accept proto=all iif=docker0",
+		"containers or machines behind docker0 are not answered; write rule dir=fwd action=accept proto=all ct=established,related",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("check does not say %q:\n%s", want, out)
+		}
+	}
+	s.write("mef.rules", policyFor(ssh, web)+"policy dir=fwd action=drop\nrule dir=fwd action=accept proto=all ct=established,related\n"+
+		"rule dir=fwd action=accept proto=all iif=docker0\n")
+	if out := s.must("check"); strings.Contains(out, "warning") {
+		t.Errorf("warnings about a policy that closes nothing:\n%s", out)
+	}
+}
+
 func TestStatusSaysWhatIsWrong(t *testing.T) {
 	s := newServer(t)
 	status := func() (out struct {

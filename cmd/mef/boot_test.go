@@ -3,11 +3,14 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,6 +73,95 @@ func TestBootWithoutNft(t *testing.T) {
 	}
 }
 
+// TestNamesOfHosts lets in who has a name: while it is known, after a reboot without a network, and not once it moves.
+func TestNamesOfHosts(t *testing.T) {
+	s := newServer(t)
+	zone := &zone{addr: "192.0.2.7"}
+	zone.serve(s)
+	s.write("resolv.conf", "nameserver 127.0.0.1\n")
+	bind(t, s.path("resolv.conf"), "/etc/resolv.conf")
+	s.write("mef.rules", policyFor()+"set name=home elements=home.example.net\nrule dir=in action=accept proto=tcp dport=22 src=@home\n")
+	reachable := func(when string, want bool) {
+		t.Helper()
+		if err := s.peer.Try("tcp", "", "192.0.2.1:"+ssh); (err == nil) != want {
+			t.Errorf("%s: %v, want SSH open: %v", when, err, want)
+		}
+	}
+	s.must("apply", "--yes")
+	reachable("with a resolver", true)
+
+	s = s.reboot() // whose network has no resolver
+	out := s.must("load")
+	if strings.Contains(out, "adds nothing") {
+		t.Errorf("mef load: %s", out)
+	}
+	reachable("at boot, without a resolver", true)
+	if out := s.must("check"); !strings.Contains(out, "notice: the name home.example.net has its addresses of ") {
+		t.Errorf("mef check does not say how old the addresses are:\n%s", out)
+	}
+
+	zone.serve(s)
+	zone.set("198.51.100.9")
+	s.must("apply", "--yes")
+	reachable("after the host has moved", false)
+}
+
+// A zone is a DNS server for home.example.net.
+type zone struct {
+	mu   sync.Mutex
+	addr string
+}
+
+func (z *zone) set(addr string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.addr = addr
+}
+
+// serve answers on the host until the test ends.
+func (z *zone) serve(s *server) {
+	s.Helper()
+	var conn net.PacketConn
+	var err error
+	s.ns.Do(func() { conn, err = net.ListenPacket("udp", "127.0.0.1:53") })
+	if err != nil {
+		s.Fatal(err)
+	}
+	server := &dns.Server{PacketConn: conn, Handler: z}
+	go server.ActivateAndServe()
+	s.Cleanup(func() { server.Shutdown() })
+}
+
+// ServeDNS answers one question.
+func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	m := new(dns.Msg).SetReply(q)
+	if q.Question[0].Qtype == dns.TypeA && q.Question[0].Name == "home.example.net." {
+		rr, err := dns.NewRR("home.example.net. 60 IN A " + z.addr)
+		if err != nil {
+			panic(err)
+		}
+		m.Answer = append(m.Answer, rr)
+	}
+	w.WriteMsg(m)
+}
+
+// TestOthersMayNotDecide refuses a folder in which somebody else could put other rules.
+func TestOthersMayNotDecide(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	if err := os.Mkdir(s.path("state-firewall"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(s.path("state-firewall"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "not a folder of ours alone") {
+		t.Errorf("exit status %d\n%s", status, out)
+	}
+}
+
 // hide covers programs, in the mount namespace of the tests, with a file that nobody can run.
 func hide(t *testing.T, names ...string) {
 	t.Helper()
@@ -90,12 +182,18 @@ func cover(t *testing.T, path string) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() == 0o666 {
 		return // covered already, under another name
 	}
-	if err := unix.Mount(os.DevNull, path, "", unix.MS_BIND, ""); err != nil {
-		t.Fatalf("cover %s: %v", path, err)
+	bind(t, os.DevNull, path)
+}
+
+// bind lays one file over another until the test ends.
+func bind(t *testing.T, file, over string) {
+	t.Helper()
+	if err := unix.Mount(file, over, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("lay %s over %s: %v", file, over, err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(path, 0); err != nil {
-			t.Errorf("uncover %s: %v", path, err)
+		if err := unix.Unmount(over, 0); err != nil {
+			t.Errorf("uncover %s: %v", over, err)
 		}
 	})
 }

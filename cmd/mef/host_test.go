@@ -40,6 +40,16 @@ func newServer(t *testing.T) *server {
 		s.ns.Echo(t, "tcp", ":"+port)
 	}
 	s.write("mef.conf", "[global]\nrules_file="+s.path("mef.rules")+"\ncache_dir="+s.path("state")+"\n")
+	t.Cleanup(func() { // before the folder goes
+		if err := netnstest.Poll(func() error {
+			if pid := s.guardNow(); pid != 0 {
+				return fmt.Errorf("process %d still guards a trial", pid)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	return s
 }
 
@@ -181,24 +191,32 @@ func wait(t *testing.T, cmd *exec.Cmd) int {
 }
 
 // guard waits until a trial is guarded, and returns the process that does.
-func (s *server) guard() int {
+func (s *server) guard() (pid int) {
 	s.Helper()
-	pid := 0
 	err := netnstest.Poll(func() error {
-		matches, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, path := range matches {
-			line, _ := os.ReadFile(path)
-			if bytes.Contains(line, []byte(s.path("mef.conf"))) && bytes.HasSuffix(line, []byte("\x00guard\x00")) {
-				_, err := fmt.Sscanf(path, "/proc/%d/cmdline", &pid)
-				return err
-			}
+		if pid = s.guardNow(); pid == 0 {
+			return errors.New("nobody guards the trial")
 		}
-		return errors.New("nobody guards the trial")
+		return nil
 	})
 	if err != nil {
 		s.Fatal(err)
 	}
 	return pid
+}
+
+// guardNow returns the process that guards a trial, 0 if none does.
+func (s *server) guardNow() (pid int) {
+	matches, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range matches {
+		line, _ := os.ReadFile(path)
+		if bytes.Contains(line, []byte(s.path("mef.conf"))) && bytes.HasSuffix(line, []byte("\x00guard\x00")) {
+			if _, err := fmt.Sscanf(path, "/proc/%d/cmdline", &pid); err == nil {
+				return pid
+			}
+		}
+	}
+	return 0
 }
 
 // kill kills a process as nobody can prevent.

@@ -36,17 +36,8 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 
 func newRoot() *cobra.Command {
 	o := new(command.Options)
-	root := &cobra.Command{
-		Use:           "mef",
-		Short:         "Load a firewall policy, with a way back",
-		Long:          "mef turns /etc/mef/mef.rules into kernel rules: whole or not at all, at boot and on demand. mef.rules(5) has the language.",
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          console.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return console.Usage("%v; see mef --help", err) })
+	root := console.Root("mef", "Load a firewall policy, with a way back",
+		"mef turns /etc/mef/mef.rules into kernel rules: whole or not at all, at boot and on demand. mef.rules(5) has the language.", version)
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.Config, "config", conf.DefaultPath, "configuration `file`")
 	flags.BoolVar(&o.JSON, "json", false, "print JSON for programs")

@@ -33,15 +33,22 @@ const (
 func newEnable(g *global) *cobra.Command {
 	var allowMe bool
 	cmd := &cobra.Command{
-		Use:   "enable [mefdaemon]",
+		Use:   "enable [mefdaemon|mef]",
 		Short: "Start mefdaemon now and at boot, with a way back if you lock yourself out",
 		Long: "enable shows from where you are logged in, what other programs ban addresses here, and which services listen and\n" +
 			"which rule covers each. Then it starts mefdaemon, now and at boot, armed: unless somebody who can log in runs\n" +
 			"mefctl confirm within ten minutes, bans are lifted and only said from then on. A daemon that has been running for a\n" +
-			"while is not armed anew.",
-		Args:      enableArg,
-		ValidArgs: []string{"mefdaemon"},
-		RunE: func(cmd *cobra.Command, _ []string) error {
+			"while is not armed anew.\n" +
+			"With mef, the static policy is loaded at boot from then on, if nothing is wrong with it; and now, if it was confirmed.",
+		Args:      serviceArg("enable"),
+		ValidArgs: []string{daemon, policy},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if serviceOf(args) == policy && allowMe {
+				return console.Usage("--allow-me is about bans; mefctl enable mef does without")
+			}
+			if serviceOf(args) == policy {
+				return enablePolicy(g, cmd)
+			}
 			m := newManager(g)
 			if !m.root {
 				return errors.New("mefctl enable needs root; use sudo")
@@ -80,13 +87,6 @@ func beyondLists(cfg *conf.Config, mistakes conf.Errors) conf.Errors {
 		return mistakes
 	}
 	return mistakes[:len(mistakes)-len(cfg.ListErrors)] // which offline.Check appends
-}
-
-func enableArg(_ *cobra.Command, args []string) error {
-	if len(args) > 1 || len(args) == 1 && args[0] != "mefdaemon" {
-		return console.Usage("mefctl enable takes mefdaemon, not %q", strings.Join(args, " "))
-	}
-	return nil
 }
 
 // A report is what mefctl enable found and did.

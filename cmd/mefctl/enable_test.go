@@ -36,7 +36,9 @@ func TestManagerSaysWhatToDoInstead(t *testing.T) {
 		"another configuration": {func(m *manager) { m.config = "/x.conf" }, "restart", "mefdaemon", "start it by hand: mefdaemon --config /x.conf"},
 		"not root":              {func(m *manager) { m.root = false }, "disable", "mefdaemon", "mefctl disable needs root; use sudo"},
 		"no static policy":      {nil, "restart", "mef", "mef.service is not installed"},
-		"policy by hand":        {func(m *manager) { m.systemd = false }, "stop", "mef", "systemd does not run here; mef.service is a unit"},
+		"policy by hand":        {func(m *manager) { m.systemd = false }, "enable", "mef", "systemd does not run here; mef --config /etc/mef/mef.conf load"},
+		"no policy by hand":     {func(m *manager) { m.systemd = false }, "stop", "mef", "systemd does not run here; mef --config /etc/mef/mef.conf clear"},
+		"another policy":        {func(m *manager) { m.config = "/x.conf" }, "enable", "mef", "the service mef reads /etc/mef/mef.conf and no other configuration"},
 		"nothing is installed":  {func(m *manager) { m.unitDir = nil }, "start", "mefdaemon", "run sudo make install"},
 	} {
 		t.Run(name, func(t *testing.T) {

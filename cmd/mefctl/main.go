@@ -60,17 +60,8 @@ type global struct {
 
 func newRoot() *cobra.Command {
 	g := new(global)
-	root := &cobra.Command{
-		Use:           "mefctl",
-		Short:         "See and steer what mefdaemon does",
-		Long:          "mefctl shows whether this host is protected, who is banned and why, and lets an operator ban and unban.",
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          console.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return console.Usage("%v; see mefctl --help", err) })
+	root := console.Root("mefctl", "See and steer what mefdaemon does",
+		"mefctl shows whether this host is protected, who is banned and why, and lets an operator ban and unban.", version)
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.config, "config", conf.DefaultPath, "configuration `file` of the daemon to talk to")
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
@@ -87,16 +78,9 @@ func newRoot() *cobra.Command {
 // newRules has the commands of mef, the firewall loader.
 func newRules(g *global) *cobra.Command {
 	o := &command.Options{Prefix: []string{"rules"}}
-	cmd := &cobra.Command{
-		Use:   "rules",
-		Short: "Load the static firewall policy, with a way back",
-		Long:  "rules has the commands of mef(8), which loads the policy of mef.rules(5). Each of them is also a command of mef itself.",
-		Args:  console.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRun: func(*cobra.Command, []string) { // once the flags are read
-			o.Config, o.JSON = g.config, g.json
-		},
-	}
+	cmd := console.Root("rules", "Load the static firewall policy, with a way back",
+		"rules has the commands of mef(8), which loads the policy of mef.rules(5). Each of them is also a command of mef itself.", "")
+	cmd.PersistentPreRun = func(*cobra.Command, []string) { o.Config, o.JSON = g.config, g.json } // once the flags are read
 	cmd.AddCommand(command.All(o)...)
 	return cmd
 }

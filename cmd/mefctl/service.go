@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,22 +41,22 @@ func newManager(g *global) *manager {
 func (m *manager) can(verb, service string) error {
 	instead := "start it by hand: mefdaemon --config " + m.config
 	switch {
+	case service == policy && (verb == "stop" || verb == "disable"):
+		instead = "mef --config " + m.config + " clear removes the policy"
 	case service == policy:
-		instead = "mef.service is a unit of systemd"
+		instead = "mef --config " + m.config + " load loads the policy"
 	case verb == "stop" || verb == "disable":
 		instead = "mefctl off stops the daemon and removes its table"
 	}
 	switch {
 	case !m.systemd:
 		return fmt.Errorf("systemd does not run here; %s", instead)
-	case service != policy && m.config != conf.DefaultPath:
+	case m.config != conf.DefaultPath:
 		return fmt.Errorf("the service %s reads %s and no other configuration; %s", service, conf.DefaultPath, instead)
 	case !m.root:
 		return fmt.Errorf("mefctl %s needs root; use sudo", verb)
 	case m.installed(service):
 		return nil
-	case service == policy:
-		return errors.New("mef.service is not installed: there is no static policy to load; mefdaemon works without it")
 	}
 	return fmt.Errorf("%s.service is not installed; run sudo make install, or %s", service, instead)
 }
@@ -80,6 +79,9 @@ const (
 	policy = "mef"
 )
 
+// gone is true of the static policy when its service ends.
+const gone = "Its rules are not in force any more, but for rules_on_stop=keep; mef load puts them back."
+
 // A serviceVerb is a command that only passes a word on.
 type serviceVerb struct {
 	verb, short, long string
@@ -97,7 +99,7 @@ var serviceVerbs = []serviceVerb{
 	}},
 	{"stop", "Stop mefdaemon, and leave its bans in force", "stop stops mefdaemon. " + kept, []string{"stop"}, map[string]string{
 		daemon: "mefdaemon has stopped. " + kept,
-		policy: "mef has stopped.",
+		policy: "mef has stopped. " + gone,
 	}},
 	{"restart", "Stop mefdaemon and start it again", "restart stops mefdaemon and starts it again; bans stay in force meanwhile.", []string{"restart"}, map[string]string{
 		daemon: "mefdaemon has started again; mefctl status says whether this host is protected.",
@@ -105,7 +107,7 @@ var serviceVerbs = []serviceVerb{
 	}},
 	{"disable", "Stop mefdaemon and do not start it at boot", "disable stops mefdaemon and does not start it at boot. " + kept, []string{"disable", "--now"}, map[string]string{
 		daemon: "mefdaemon has stopped and is not started at boot. " + kept,
-		policy: "mef has stopped and is not started at boot.",
+		policy: "mef has stopped and is not started at boot. " + gone,
 	}},
 }
 
@@ -117,7 +119,7 @@ func newServices(g *global) (cmds []*cobra.Command) {
 		cmds = append(cmds, &cobra.Command{
 			Use:       v.verb + " [mefdaemon|mef]",
 			Short:     v.short,
-			Long:      v.long + "\nWith mef, the service that loads the static policy is meant, where it is installed.",
+			Long:      v.long + "\nWith mef, the service that loads the static policy is meant.",
 			Args:      serviceArg(v.verb),
 			ValidArgs: []string{daemon, policy},
 			RunE: func(cmd *cobra.Command, args []string) error {

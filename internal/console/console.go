@@ -84,6 +84,22 @@ func Yes(in io.Reader) bool {
 	return answer == "y" || answer == "yes"
 }
 
+// Root returns the command of a program, or one that stands for others, which says what there is.
+func Root(use, short, long, version string) *cobra.Command {
+	root := &cobra.Command{
+		Use:           use,
+		Short:         short,
+		Long:          long,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usage("%v; see %s --help", err, cmd.Root().Name()) })
+	return root
+}
+
 // NoArgs is for commands that take no argument. Of a command that stands for others, a word behind it was meant to be one of them.
 func NoArgs(cmd *cobra.Command, args []string) error {
 	switch {

@@ -74,7 +74,8 @@ func (e *Enforcer) stillMissing(ctx context.Context, c Changes, now time.Time) (
 	}
 	c.Bans = slices.DeleteFunc(c.Bans, func(change Change) bool {
 		until, ok := held[change.Key]
-		return ok && e.model.bans[change.Key].until-until <= slack
+		want, _ := e.model.bans.get(change.Key)
+		return ok && want.until-until <= slack
 	})
 	return c, nil
 }

@@ -453,7 +453,7 @@ func (e *Enforcer) Status() Status { return *e.status.Load() }
 // publish makes what Status returns.
 func (e *Enforcer) publish() {
 	s := e.report
-	s.Bans, s.Unknown = len(e.model.bans), e.model.unknown
+	s.Bans, s.Unknown = e.model.bans.len(), e.model.unknown
 	e.status.Store(&s)
 }
 

@@ -15,21 +15,9 @@ import (
 type model struct {
 	allow   prefixset.Set
 	grace   map[netip.Prefix]time.Time
-	bans    map[ban.Key]entry
+	bans    ledger
 	unknown int // how many entries are of unknown origin
 }
-
-// An entry is what is known of a ban in force. There may be very many.
-type entry struct {
-	until   int64 // Unix time in ns; forever if permanent
-	unknown bool
-
-	// The kernel's counters start again when an element is replaced: before is what earlier elements had counted, last what
-	// the present one had when it was last read.
-	before, last traffic
-}
-
-type traffic struct{ packets, bytes uint64 }
 
 // forever compares as later than every time.
 const forever = 1<<63 - 1
@@ -42,7 +30,7 @@ const slack = int64(2 * time.Second)
 const maxUnverified = 10 * time.Minute
 
 func newModel(allow prefixset.Set) *model {
-	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: map[ban.Key]entry{}}
+	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newLedger(0)}
 }
 
 func untilOf(t time.Time) int64 {
@@ -63,8 +51,8 @@ func (e entry) timeout(now time.Time) Timeout { return TimeoutUntil(e.time(), no
 
 // expect makes room for n bans, if there are none yet.
 func (m *model) expect(n int) {
-	if len(m.bans) == 0 {
-		m.bans = make(map[ban.Key]entry, n)
+	if m.bans.len() == 0 {
+		m.bans = newLedger(n)
 	}
 }
 
@@ -86,7 +74,7 @@ func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
 	if b.Class == ban.Unverified {
 		until = min(until, now.Add(maxUnverified).UnixNano())
 	}
-	old, held := m.bans[b.Key]
+	old, held := m.bans.get(b.Key)
 	if held && old.unknown {
 		m.unknown--
 		old.unknown = false // now there is a record
@@ -95,22 +83,22 @@ func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
 	if changed {
 		old.until = until
 	}
-	m.bans[b.Key] = old
+	m.bans.put(b.Key, old)
 	return Result{Ban: b, Until: old.time(), Changed: changed}
 }
 
 func (m *model) remove(k ban.Key) {
-	if m.bans[k].unknown {
+	if e, _ := m.bans.get(k); e.unknown {
 		m.unknown--
 	}
-	delete(m.bans, k)
+	m.bans.remove(k)
 }
 
-func (m *model) keys() []ban.Key { return slices.Collect(maps.Keys(m.bans)) }
+func (m *model) keys() []ban.Key { return slices.Collect(m.bans.keys()) }
 
 // prune forgets what is over.
 func (m *model) prune(now time.Time) {
-	for k, e := range m.bans {
+	for k, e := range m.bans.all() {
 		if e.until <= now.UnixNano() {
 			m.remove(k)
 		}
@@ -121,7 +109,7 @@ func (m *model) prune(now time.Time) {
 // evict forgets bans until at most limit are in force, and returns them: first those inside a wider ban that holds as long, then
 // those with the least time left. Permanent bans stay.
 func (m *model) evict(limit int) []ban.Key {
-	if len(m.bans) <= limit {
+	if m.bans.len() <= limit {
 		return nil
 	}
 	type end struct {
@@ -131,7 +119,7 @@ func (m *model) evict(limit int) []ban.Key {
 	}
 	var ends []end
 	widths := m.widths()
-	for k, e := range m.bans {
+	for k, e := range m.bans.all() {
 		if e.until != forever {
 			ends = append(ends, end{k, e.until, !m.covered(k, e.until, widths)})
 		}
@@ -142,7 +130,7 @@ func (m *model) evict(limit int) []ban.Key {
 		}
 		return cmp.Or(cmp.Compare(a.until, b.until), a.key.Compare(b.key))
 	})
-	ends = ends[:min(len(ends), len(m.bans)-limit)]
+	ends = ends[:min(len(ends), m.bans.len()-limit)]
 	keys := make([]ban.Key, len(ends))
 	for i, end := range ends {
 		keys[i] = end.key
@@ -160,7 +148,7 @@ func boolInt(b bool) int {
 
 // widths returns the prefix lengths of bans that may contain others: verified ones of all ports on networks, IPv4 first.
 func (m *model) widths() (widths [2][]int) {
-	for k := range m.bans {
+	for k := range m.bans.keys() {
 		if k.Class != ban.Verified || k.Ports != "" || k.Prefix.IsSingleIP() {
 			continue
 		}
@@ -185,7 +173,7 @@ func (m *model) covered(k ban.Key, until int64, widths [2][]int) bool {
 			continue
 		}
 		wide := ban.Key{Prefix: netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()}
-		if e, held := m.bans[wide]; held && e.until >= until {
+		if e, held := m.bans.get(wide); held && e.until >= until {
 			return true
 		}
 	}
@@ -219,7 +207,7 @@ func (m *model) revoke(p netip.Prefix) []Element {
 func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
 	for _, h := range s.Bans {
 		until := untilOf(h.Until)
-		e, ok := m.bans[h.Key]
+		e, ok := m.bans.get(h.Key)
 		switch {
 		case !ok && Refuse(h.Key, true) != nil:
 			// The width of a ban that somebody made by hand is his business; what is never banned is ours.
@@ -231,8 +219,8 @@ func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
 		case e.until != forever && until > e.until+slack:
 			e.until = until
 		}
-		e.count(traffic{h.Packets, h.Bytes})
-		m.bans[h.Key] = e
+		m.bans.put(h.Key, e)
+		m.bans.count(h.Key, traffic{h.Packets, h.Bytes})
 	}
 	for _, g := range s.Grace {
 		if until := now.Add(time.Duration(g.Timeout)); until.After(m.grace[g.Prefix]) {
@@ -245,11 +233,11 @@ func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
 // all returns the changes that make everything hold from nothing.
 func (m *model) all(now time.Time) Changes {
 	allow := m.allow
-	c := Changes{Allow: &allow, Bans: make([]Change, 0, len(m.bans))}
+	c := Changes{Allow: &allow, Bans: make([]Change, 0, m.bans.len())}
 	for p, until := range m.grace {
 		c.Grace = append(c.Grace, Element{Prefix: p, Timeout: TimeoutUntil(until, now)})
 	}
-	for k, e := range m.bans {
+	for k, e := range m.bans.all() {
 		if e.until > now.UnixNano() {
 			c.Bans = append(c.Bans, Change{Key: k, Timeout: e.timeout(now)})
 		}
@@ -275,7 +263,7 @@ func (m *model) missing(s State, now time.Time) Changes {
 	}
 	expected := 0
 	for _, h := range s.Bans {
-		e, ok := m.bans[h.Key]
+		e, ok := m.bans.get(h.Key)
 		if !ok {
 			continue
 		}
@@ -284,7 +272,7 @@ func (m *model) missing(s State, now time.Time) Changes {
 			c.Bans = append(c.Bans, Change{Key: h.Key, Timeout: e.timeout(now)})
 		}
 	}
-	if expected < len(m.bans) {
+	if expected < m.bans.len() {
 		c.Bans = append(c.Bans, m.absent(s, now)...)
 	}
 	return c
@@ -296,7 +284,7 @@ func (m *model) absent(s State, now time.Time) (bans []Change) {
 	for _, h := range s.Bans {
 		held[h.Key] = true
 	}
-	for k, e := range m.bans {
+	for k, e := range m.bans.all() {
 		over := e.until <= now.UnixNano()+slack // what ends this moment is not worth mending
 		if !held[k] && !over {
 			bans = append(bans, Change{Key: k, Timeout: e.timeout(now)})
@@ -307,28 +295,18 @@ func (m *model) absent(s State, now time.Time) (bans []Change) {
 
 func (c Changes) empty() bool { return c.Allow == nil && len(c.Grace) == 0 && len(c.Bans) == 0 }
 
-// count learns what the present element of a ban has counted.
-func (e *entry) count(now traffic) {
-	if now.packets < e.last.packets {
-		e.before.packets += e.last.packets
-		e.before.bytes += e.last.bytes
-	}
-	e.last = now
-}
-
 // count completes the counters of s by what earlier elements had counted, and says which bans are of unknown origin.
 func (m *model) count(s State) {
 	for i := range s.Bans {
 		h := &s.Bans[i]
-		e, ok := m.bans[h.Key]
+		e, ok := m.bans.get(h.Key)
 		if !ok {
 			h.Unknown = true
 			continue
 		}
-		e.count(traffic{h.Packets, h.Bytes})
-		m.bans[h.Key] = e
-		h.Packets += e.before.packets
-		h.Bytes += e.before.bytes
+		before := m.bans.count(h.Key, traffic{h.Packets, h.Bytes})
+		h.Packets += before.packets
+		h.Bytes += before.bytes
 		h.Unknown = e.unknown
 	}
 }

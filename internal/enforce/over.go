@@ -27,7 +27,7 @@ func (e *Enforcer) HeldOver(ctx context.Context, addr netip.Addr) (State, error)
 
 // over returns what touches an address: the bans, and the grace periods with the time left.
 func (m *model) over(addr netip.Addr) (keys []ban.Key, grace []Element) {
-	for k := range m.bans {
+	for k := range m.bans.keys() {
 		if k.Prefix.Contains(addr) {
 			keys = append(keys, k)
 		}

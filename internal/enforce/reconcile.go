@@ -43,13 +43,14 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	}
 	c.Bans = e.makeRoom(begun)
 	for k := range begun {
-		c.Bans = append(c.Bans, Change{Key: k, Timeout: e.model.bans[k].timeout(now)})
+		held, _ := e.model.bans.get(k)
+		c.Bans = append(c.Bans, Change{Key: k, Timeout: held.timeout(now)})
 	}
 	failed, err := e.write(ctx, c)
 	at := time.Now()
 	for i := range results {
 		r := &results[i]
-		held, ok := e.model.bans[r.Ban.Key]
+		held, ok := e.model.bans.get(r.Ban.Key)
 		switch {
 		case r.Err != nil:
 		case err != nil:
@@ -71,7 +72,7 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 // makeRoom ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
 // begun is not begun after all; the kernel may hold it all the same, if it was to be extended.
 func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
-	if len(e.model.bans) <= e.opt.MaxBans {
+	if e.model.bans.len() <= e.opt.MaxBans {
 		return nil
 	}
 	var out []Change
@@ -132,7 +133,7 @@ func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
 	}
 	var c Changes
 	e.full = true
-	for _, k := range e.model.evict(len(e.model.bans) - len(failures)) {
+	for _, k := range e.model.evict(e.model.bans.len() - len(failures)) {
 		e.report.Evicted++
 		e.ended = append(e.ended, k)
 		if !again[k] {
@@ -142,7 +143,7 @@ func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
 	e.log.Warn("the kernel has no room: bans with the least time left ended early", "ended", len(c.Bans))
 	var gone []Failure
 	for _, f := range failures {
-		if entry, ok := e.model.bans[f.Key]; ok {
+		if entry, ok := e.model.bans.get(f.Key); ok {
 			c.Bans = append(c.Bans, Change{Key: f.Key, Timeout: entry.timeout(now)})
 		} else {
 			gone = append(gone, f)
@@ -188,7 +189,7 @@ func (e *Enforcer) tellBack(changes []Change) {
 	}
 	var keys []ban.Key
 	for _, c := range changes {
-		if _, holds := e.model.bans[c.Key]; holds && c.Key.Class == ban.Verified && len(keys) < maxBatch {
+		if _, holds := e.model.bans.get(c.Key); holds && c.Key.Class == ban.Verified && len(keys) < maxBatch {
 			keys = append(keys, c.Key)
 		}
 	}
@@ -277,7 +278,7 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 		return err
 	}
 	e.model.prune(began)
-	if len(check.Damaged) == 0 && !deep && (check.Bans < 0 || check.Bans >= len(e.model.bans)) {
+	if len(check.Damaged) == 0 && !deep && (check.Bans < 0 || check.Bans >= e.model.bans.len()) {
 		return nil
 	}
 	if began.Before(e.paused) {

@@ -2,7 +2,6 @@ package loader
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -23,8 +22,12 @@ type backend interface {
 	// clear removes all that is ours.
 	clear(ctx context.Context) error
 
-	// held returns how the kernel shows what is ours, without what changes by itself; empty if nothing is there.
+	// held returns a word for what the kernel holds of ours, which stays the same as long as nobody changes that; empty if nothing
+	// is there.
 	held(ctx context.Context) (string, error)
+
+	// list returns what the kernel holds of ours as people read it.
+	list(ctx context.Context) (string, error)
 
 	// script returns what load would give to a program.
 	script(p *rules.Policy) (string, error)
@@ -35,7 +38,7 @@ const maxOutput = 256 << 20
 
 // choose returns the backend that is wanted, or the best that can be had, and why it is that one.
 func choose(ctx context.Context, want conf.Backend) (b backend, reason string, err error) {
-	nftables, err := nftReady(ctx)
+	nftables, err := nftReady()
 	switch {
 	case want == conf.IPTables:
 		return iptables{}, "firewall_backend asks for it", iptablesReady(ctx)
@@ -52,31 +55,51 @@ func choose(ctx context.Context, want conf.Backend) (b backend, reason string, e
 	return iptables{}, "nftables cannot be had: " + err.Error(), nil
 }
 
-// others returns the backends that are not b and can be had.
-func others(ctx context.Context, b backend) []backend {
-	var all []backend
-	if n, err := nftReady(ctx); err == nil && b.String() != n.String() {
-		all = append(all, n)
+// byName returns a backend.
+func byName(name string) (b backend, ok bool) {
+	switch name {
+	case nftables{}.String():
+		return nftables{}, true
+	case iptables{}.String():
+		return iptables{}, true
 	}
-	if iptablesReady(ctx) == nil && b.String() != (iptables{}).String() {
-		all = append(all, iptables{})
+	return nil, false
+}
+
+// holders returns the backends that may hold rules of ours: the one that is to be had now, and the one that loaded last.
+func (l *Loader) holders(ctx context.Context) ([]backend, error) {
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return nil, err
 	}
-	return all
+	all := []backend{b}
+	var in loaded
+	if readJSON(l.state.path(loadedFile), &in) == nil && in.Backend != b.String() {
+		if o, ok := byName(in.Backend); ok {
+			all = append(all, o)
+		}
+	}
+	return all, nil
+}
+
+// empty removes what a backend holds of ours, and reports whether that was anything.
+func empty(ctx context.Context, b backend) (removed bool, err error) {
+	held, err := b.held(ctx)
+	if err != nil || held == "" {
+		return false, err
+	}
+	return true, b.clear(ctx)
 }
 
 // nftables is the backend that runs nft(8).
 type nftables struct{}
 
-// nftReady returns the backend if there is nft and the kernel answers it.
-func nftReady(ctx context.Context) (nftables, error) {
-	_, err := run.Output(ctx, maxOutput, "nft", "list", "tables")
-	if errors.Is(err, run.ErrNotFound) {
-		return nftables{}, fmt.Errorf("%w: install the package nftables", err)
+// nftReady returns the backend if there is nft and a kernel that would understand it.
+func nftReady() (nftables, error) {
+	if !run.Installed("nft") {
+		return nftables{}, fmt.Errorf("nft: %w: install the package nftables", run.ErrNotFound)
 	}
-	if err != nil {
-		return nftables{}, fmt.Errorf("the kernel does not answer nft: %w", err)
-	}
-	return nftables{}, nil
+	return nftables{}, nfReady()
 }
 
 func (nftables) String() string { return conf.NFTables.String() }
@@ -100,11 +123,9 @@ func feedNFT(ctx context.Context, script string) error {
 
 func (nftables) clear(ctx context.Context) error { return feedNFT(ctx, nft.Clear) }
 
-func (nftables) held(ctx context.Context) (string, error) {
-	tables, err := run.Output(ctx, maxOutput, "nft", "list", "tables")
-	if err != nil || !strings.Contains("\n"+string(tables), "\ntable "+nft.Table+"\n") {
-		return "", err
-	}
+func (nftables) held(context.Context) (string, error) { return fingerprint() }
+
+func (nftables) list(ctx context.Context) (string, error) {
 	out, err := run.Output(ctx, maxOutput, "nft", append([]string{"-s", "list", "table"}, strings.Fields(nft.Table)...)...)
 	return string(out), err
 }

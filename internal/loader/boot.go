@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"mef/internal/host"
 	"mef/internal/rules"
+	"mef/internal/run"
 )
 
 // What a boot loads, from best to worst. Between the two are the confirmed rules.
@@ -20,35 +22,59 @@ const (
 
 // Load is the boot: it asks nothing and waits for nobody. It loads the policy of the file; or the last good rules if the file has
 // mistakes, does not meet its own expectations, or was tried and not confirmed; or rules that let SSH in if there are no
-// others. What it returns says which, and notice why it is not the file's.
+// others. What it returns says which, and notice why it is not the file's. While rules are being tried it changes nothing.
 func (l *Loader) Load(ctx context.Context) (from, notice string, notices []string, err error) {
-	if err := l.settle(ctx); err != nil {
-		notices = append(notices, "an earlier trial: "+err.Error())
+	err = l.locked(ctx, func() (err error) {
+		if err := l.settleLocked(ctx); err != nil {
+			notices = append(notices, "an earlier trial: "+err.Error())
+		} else if l.state.has(trial) {
+			return fmt.Errorf("%w, and stay until that is decided: mef confirm keeps them, mef rollback takes them back", ErrTrial)
+		}
+		from, notice, err = l.boot(ctx, &notices)
+		return err
+	})
+	if errors.Is(err, errNoLock) {
+		notices = append(notices, err.Error())
+		from, notice, err = l.boot(ctx, &notices)
 	}
+	return from, notice, notices, err
+}
+
+// boot is Load for somebody who has the lock, or has to do without.
+func (l *Loader) boot(ctx context.Context, notices *[]string) (from, notice string, err error) {
 	b, _, err := choose(ctx, l.settings.Firewall.Backend)
 	if err != nil {
-		return "", "", notices, err
+		return "", "", err
 	}
-	why := l.loadFile(ctx, b, &notices)
+	why := l.loadFile(ctx, b, notices)
 	if why == nil {
-		return fromFile, "", notices, nil
+		return fromFile, "", nil
 	}
 	notice = why.Error()
 	if l.state.has(confirmed) {
-		err := l.back(ctx, confirmed, notice)
+		err := told(l.back(ctx, confirmed, notice), notices)
 		if err == nil {
-			return confirmed, notice, notices, nil
+			return confirmed, notice, nil
 		}
 		notice += "\nthe last good rules cannot be loaded: " + err.Error()
 	}
 	src, err := rules.Parse("rescue", []byte(Rescue(host.SSHPorts())))
 	if err == nil {
-		err = l.put(ctx, b, src, rules.Facts{}, loaded{From: fromRescue, Notice: notice, Record: Record{Made: time.Now()}})
+		err = told(l.put(ctx, b, src, rules.Facts{}, loaded{From: fromRescue, Notice: notice, Record: Record{Made: time.Now()}}), notices)
 	}
 	if err != nil {
-		return "", notice, notices, fmt.Errorf("not even the rescue rules can be loaded: %w", errors.Join(err, why))
+		return "", notice, fmt.Errorf("not even the rescue rules can be loaded: %w", errors.Join(err, why))
 	}
-	return fromRescue, notice, notices, nil
+	return fromRescue, notice, nil
+}
+
+// told makes a notice of an error that only says what could not be noted down: the rules are in force.
+func told(err error, notices *[]string) error {
+	if u := (unkept{}); errors.As(err, &u) {
+		*notices = append(*notices, "these rules are in force, and that cannot be noted down: "+u.Error())
+		return nil
+	}
+	return err
 }
 
 // loadFile loads the policy of the file and takes it for the last good one. The error says why it does not.
@@ -57,7 +83,7 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 	if err != nil {
 		return err
 	}
-	if when, refused := l.state.refused(src.Digest); refused {
+	if when, ok := l.state.refusal(src.Digest); ok {
 		return fmt.Errorf("%s was tried on %s and nobody confirmed it; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
 	}
 	facts, more := l.facts(ctx, src, lookUpAtBoot)
@@ -67,7 +93,7 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 		return fmt.Errorf("%s: %s", unmet[0].Expect.At, unmet[0])
 	}
 	record := Record{Digest: src.Digest, Source: src.Path, Made: time.Now(), Backend: b.String()}
-	if err := l.put(ctx, b, src, facts, loaded{Record: record, From: fromFile}); err != nil {
+	if err := told(l.put(ctx, b, src, facts, loaded{Record: record, From: fromFile}), notices); err != nil {
 		return err
 	}
 	if _, err := l.state.accept(src.Freeze(facts), record); err != nil {
@@ -92,4 +118,20 @@ rule dir=in action=accept proto=icmp6
 rule dir=in action=accept proto=udp family=ip sport=67 dport=68
 rule dir=in action=accept proto=udp family=ip6 sport=547 dport=546
 rule dir=in action=accept proto=tcp dport=` + strings.Join(ports, ",") + "\n"
+}
+
+// AtBoot reports whether systemd runs mef load at boot.
+func AtBoot() bool {
+	links, err := filepath.Glob("/etc/systemd/system/*.wants/mef.service")
+	return err == nil && len(links) > 0
+}
+
+// GoingDown reports whether systemd is shutting this host down. A service that is stopped on that way, for the sake of a file system
+// that is unmounted, say, must not open the host first.
+func GoingDown(ctx context.Context) bool {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	state, err := run.Output(ctx, 1<<10, "systemctl", "show", "--property=SystemState", "--value")
+	return err == nil && strings.TrimSpace(string(state)) == "stopping"
 }

@@ -12,8 +12,7 @@ import (
 	"mef/internal/rules"
 )
 
-// How long names are looked up. At boot there is no network yet, and nobody waits for one: only a name that was never
-// known is worth a moment.
+// How long names are looked up at most. At boot there is no network yet, which most often is known at once.
 const (
 	lookUp       = 5 * time.Second
 	lookUpAtBoot = time.Second
@@ -48,7 +47,7 @@ func (l *Loader) defaultLinks() (auto []string, notice string) {
 	if len(auto) > 0 {
 		var last []string
 		if readJSON(l.state.path(linksFile), &last) != nil || !slices.Equal(last, auto) {
-			_ = writeJSON(l.state.path(linksFile), auto) // the next boot does with what there is
+			_ = writeNote(l.state.path(linksFile), auto) // the next boot does with what there is
 		}
 		return auto, ""
 	}
@@ -68,15 +67,13 @@ func (l *Loader) resolve(ctx context.Context, hosts []string, wait time.Duration
 			known[name] = names.Answer{Addrs: a.Addrs, At: a.At}
 		}
 	}
-	if wait > lookUpAtBoot || len(known) < len(hosts) {
-		keeper := names.New(names.Options{Servers: l.nameServers, Timeout: wait / 2})
-		keeper.Know(known)
-		keeper.Want(hosts)
-		ctx, cancel := context.WithTimeout(ctx, wait)
-		defer cancel()
-		keeper.Once(ctx)
-		known = keeper.Answers()
-	}
+	keeper := names.New(names.Options{Servers: l.nameServers, Timeout: wait / 2})
+	keeper.Know(known)
+	keeper.Want(hosts)
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	keeper.Once(ctx)
+	known = keeper.Answers()
 	found := map[string][]netip.Addr{}
 	var notices []string
 	for _, name := range hosts {
@@ -95,7 +92,7 @@ func (l *Loader) resolve(ctx context.Context, hosts []string, wait time.Duration
 		}
 	}
 	maps.DeleteFunc(saved, func(name string, _ answer) bool { return !slices.Contains(hosts, name) })
-	_ = writeJSON(l.state.path(namesFile), saved) // what cannot be kept is looked up again
+	_ = writeNote(l.state.path(namesFile), saved) // what cannot be kept is looked up again
 	return found, notices
 }
 

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,6 +18,7 @@ import (
 // A place is what this host is like, as far as a policy can harm it.
 type place struct {
 	links    []host.Link
+	services []host.Listener // that wait for strangers
 	sshPorts []uint16
 	peers    []host.Connection // of the SSH server
 	dhcp     bool              // a DHCP client keeps leases here
@@ -28,6 +30,9 @@ func lookAround() (*place, error) {
 		return nil, err
 	}
 	p := &place{links: links, sshPorts: host.SSHPorts(), dhcp: host.UsesDHCP()}
+	if p.services, err = host.Listeners(); err != nil {
+		return nil, fmt.Errorf("which services listen: %w", err)
+	}
 	if p.peers, err = host.Connections(p.sshPorts); err != nil {
 		return nil, fmt.Errorf("who is logged in over SSH: %w", err)
 	}
@@ -125,12 +130,12 @@ func (p *place) questions() (all []rules.Question) {
 		all = append(all, rules.DHCP()...)
 	}
 	for _, port := range p.sshPorts {
-		all = append(all, rules.Question{
-			Rule:    rules.Rule{Dir: rules.In, Family: rules.Any, Proto: rules.TCP, States: rules.New, Dport: onePort(port)},
-			Lost:    fmt.Sprintf("nobody can log in over SSH, which listens on port %d", port),
-			Remedy:  fmt.Sprintf("rule dir=in action=accept proto=tcp dport=%d", port),
-			AnyPart: true,
-		})
+		all = append(all, reaches(rules.TCP, port, fmt.Sprintf("nobody can log in over SSH, which listens on port %d", port)))
+	}
+	for _, l := range p.services {
+		if q, ok := p.service(l); ok && !slices.ContainsFunc(all, func(o rules.Question) bool { return o.Lost == q.Lost }) {
+			all = append(all, q)
+		}
 	}
 	for _, l := range p.links {
 		if l.Bridge {
@@ -138,6 +143,31 @@ func (p *place) questions() (all []rules.Question) {
 		}
 	}
 	return all
+}
+
+// service asks whether anybody can reach what listens, unless that was asked already, or it waits for answers only.
+func (p *place) service(l host.Listener) (q rules.Question, ok bool) {
+	proto := rules.TCP
+	if l.Protocol == "udp" {
+		proto = rules.UDP
+	}
+	dhcp := proto == rules.UDP && (l.Port == 68 || l.Port == 546)
+	published := l.Program == "docker-proxy" // packets to its port are translated, and forwarded
+	if l.Local() || dhcp || published || proto == rules.UDP && l.Port >= 32768 || proto == rules.TCP && slices.Contains(p.sshPorts, l.Port) {
+		return q, false
+	}
+	name := cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service"), "a program")
+	return reaches(proto, l.Port, fmt.Sprintf("%s listens on %s/%d, and nobody can reach it", name, l.Protocol, l.Port)), true
+}
+
+// reaches asks whether anybody can begin to speak to a port.
+func reaches(proto rules.Proto, port uint16, lost string) rules.Question {
+	return rules.Question{
+		Rule:    rules.Rule{Dir: rules.In, Family: rules.Any, Proto: proto, States: rules.New, Dport: onePort(port)},
+		Lost:    lost,
+		Remedy:  fmt.Sprintf("rule dir=in action=accept proto=%s dport=%d if that is not meant", proto, port),
+		AnyPart: true,
+	}
 }
 
 func onePort(n uint16) rules.Ports {

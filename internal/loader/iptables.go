@@ -3,17 +3,129 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
+	"mef/internal/conf"
 	"mef/internal/rules"
+	ipt "mef/internal/rules/iptables"
+	"mef/internal/run"
 )
 
+// iptables is the backend that runs iptables(8), ip6tables(8) and ipset(8).
 type iptables struct{}
 
-var errNotYet = errors.New("the iptables backend is not there")
+// iptablesReady returns an error unless both families can be had. Sets are needed only by policies that have some.
+func iptablesReady(ctx context.Context) error {
+	for _, name := range []string{"iptables", "ip6tables"} {
+		if !run.Installed(name+"-restore") || !run.Installed(name+"-save") {
+			return fmt.Errorf("%s-restore: %w: install the package iptables", name, run.ErrNotFound)
+		}
+		if _, err := run.Output(ctx, maxOutput, name+"-save", "-t", "filter"); err != nil {
+			return fmt.Errorf("the kernel does not answer %s: %w", name, err)
+		}
+	}
+	return nil
+}
 
-func iptablesReady(context.Context) error                  { return errNotYet }
-func (iptables) String() string                            { return "iptables" }
-func (iptables) load(context.Context, *rules.Policy) error { return errNotYet }
-func (iptables) clear(context.Context) error               { return errNotYet }
-func (iptables) held(context.Context) (string, error)      { return "", errNotYet }
-func (iptables) script(*rules.Policy) (string, error)      { return "", errNotYet }
+func (iptables) String() string { return conf.IPTables.String() }
+
+// script returns what would be loaded if nothing of ours were.
+func (iptables) script(p *rules.Policy) (string, error) {
+	r, err := ipt.Compile(p, ipt.State{})
+	return r.String(), err
+}
+
+// state returns what of ours is loaded.
+func (iptables) state(ctx context.Context) (s ipt.State, err error) {
+	var texts [3]string
+	for i, line := range [...][]string{{"iptables-save", "-t", "filter"}, {"ip6tables-save", "-t", "filter"}, {"ipset", "list", "-n"}} {
+		if line[0] == "ipset" && !run.Installed("ipset") {
+			continue // then nobody has sets
+		}
+		out, err := run.Output(ctx, maxOutput, line[0], line[1:]...)
+		if err != nil {
+			return s, fmt.Errorf("read what is loaded: %w", err)
+		}
+		texts[i] = string(out)
+	}
+	return ipt.ReadState(texts[0], texts[1], texts[2]), nil
+}
+
+func (b iptables) load(ctx context.Context, p *rules.Policy) error {
+	now, err := b.state(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := ipt.Compile(p, now)
+	if err != nil {
+		return err
+	}
+	if err := b.restore(ctx, r); err != nil {
+		return fmt.Errorf("the kernel has not taken the rules: %w", errors.Join(err, b.revert(ctx, now)))
+	}
+	return nil
+}
+
+// restore loads a ruleset, text by text.
+func (iptables) restore(ctx context.Context, r ipt.Ruleset) error {
+	for _, part := range [...]struct {
+		text string
+		line []string
+	}{
+		{r.Sets, []string{"ipset", "restore"}},
+		{r.V4, []string{"iptables-restore", "--noflush", "-w"}},
+		{r.V6, []string{"ip6tables-restore", "--noflush", "-w"}},
+		{r.Unused, []string{"ipset", "restore"}},
+	} {
+		if part.text == "" {
+			continue
+		}
+		if _, err := run.Feed(ctx, []byte(part.text), maxOutput, part.line[0], part.line[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revert brings back what was loaded before, after a part of something else could not be.
+func (b iptables) revert(ctx context.Context, former ipt.State) error {
+	now, err := b.state(ctx)
+	if err != nil {
+		return err
+	}
+	return b.restore(ctx, ipt.Revert(former, now))
+}
+
+func (b iptables) clear(ctx context.Context) error {
+	now, err := b.state(ctx)
+	if err != nil {
+		return err
+	}
+	return b.restore(ctx, ipt.Clear(now))
+}
+
+func (b iptables) held(ctx context.Context) (string, error) {
+	list, err := b.list(ctx)
+	if err != nil || list == "" {
+		return "", err
+	}
+	return digestOf(list), nil
+}
+
+// list returns our chains and what is in our sets.
+func (b iptables) list(ctx context.Context) (string, error) {
+	now, err := b.state(ctx)
+	if err != nil || now.Empty() {
+		return "", err
+	}
+	text := now.String()
+	for _, name := range now.Sets() {
+		out, err := run.Output(ctx, maxOutput, "ipset", "save", name, "-s")
+		if err != nil {
+			return "", fmt.Errorf("read set %s: %w", name, err)
+		}
+		text += strings.TrimRight(string(out), "\n") + "\n"
+	}
+	return text, nil
+}

@@ -20,11 +20,12 @@ type Loader struct {
 	nameServers []string // none: those of this host
 }
 
-// New returns a Loader by the settings of mef.conf.
+// New returns a Loader by the settings of mef.conf. The error says that nothing can be kept on this host, or nothing that others
+// could not change; the Loader is still good for Load, which must not depend on that, and for what changes nothing.
 func New(settings *conf.Config) (*Loader, error) {
 	s, err := openState(StateDir(settings))
 	if err != nil {
-		return nil, fmt.Errorf("state of the firewall: %w", err)
+		return &Loader{settings: settings, state: &state{os.DevNull}}, fmt.Errorf("state of the firewall: %w", err)
 	}
 	return &Loader{settings: settings, state: s}, nil
 }
@@ -95,6 +96,18 @@ func (l *Loader) Consider(ctx context.Context, src *rules.Source) (*Candidate, e
 	return c, nil
 }
 
+// Confirmed reports whether a policy, with all files that it reads, is the one that was confirmed last.
+func (l *Loader) Confirmed(c *Candidate) bool {
+	_, record, err := l.state.get(confirmed)
+	return err == nil && record.Digest == c.Source.Digest
+}
+
+// Refused reports whether a policy was tried and not confirmed, so that a boot does not load it.
+func (l *Loader) Refused(c *Candidate) bool {
+	_, ok := l.state.refusal(c.Source.Digest)
+	return ok
+}
+
 // Facts returns what the policy needs to know of this host, with what could not be had.
 func (l *Loader) Facts(ctx context.Context, src *rules.Source) (rules.Facts, []string) {
 	return l.facts(ctx, src, lookUp)
@@ -122,9 +135,10 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 	if err := b.load(ctx, src.Policy(facts)); err != nil {
 		return err
 	}
-	for _, o := range others(ctx, b) {
-		if held, err := o.held(ctx); err == nil && held != "" {
-			if err := o.clear(ctx); err != nil {
+	var before loaded
+	if readJSON(l.state.path(loadedFile), &before) == nil && before.Backend != b.String() {
+		if o, ok := byName(before.Backend); ok {
+			if _, err := empty(ctx, o); err != nil {
 				return fmt.Errorf("remove the rules that %s still holds: %w", o, err)
 			}
 		}
@@ -134,8 +148,17 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 		return fmt.Errorf("read the rules back: %w", err)
 	}
 	in.Loaded, in.Backend, in.Held = time.Now(), b.String(), held
-	return errors.Join(writeFile(l.state.path(loadedRules), src.Freeze(facts)), writeJSON(l.state.path(loadedFile), in))
+	if err := errors.Join(writeNote(l.state.path(loadedRules), src.Freeze(facts)), writeNote(l.state.path(loadedFile), in)); err != nil {
+		return unkept{err}
+	}
+	return nil
 }
+
+// unkept says that rules are in force, and that this could not be noted down: most likely the disk is full.
+type unkept struct{ error }
+
+// Unwrap returns why.
+func (u unkept) Unwrap() error { return u.error }
 
 // back puts rules that are kept under a name into force again, by the backend that is to be had now.
 func (l *Loader) back(ctx context.Context, name, notice string) error {
@@ -154,27 +177,42 @@ func (l *Loader) back(ctx context.Context, name, notice string) error {
 	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: name, Notice: notice})
 }
 
-// Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any.
+// Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any. Rules that are being
+// tried are not confirmed then, and nobody puts others in their place.
 func (l *Loader) Clear(ctx context.Context) (removed bool, err error) {
-	if err := l.settle(ctx); err != nil {
-		return false, err
+	err = l.locked(ctx, func() error {
+		ended := l.forsake()
+		removed, err = l.removeAll(ctx)
+		return errors.Join(err, ended)
+	})
+	return removed, err
+}
+
+// forsake ends a trial, if there is one, and leaves the kernel to the caller.
+func (l *Loader) forsake() error {
+	if err := l.state.confirm(); err != nil {
+		return err
 	}
-	b, _, err := choose(ctx, conf.Automatic)
+	if !l.state.has(expired) {
+		if ok, err := l.state.decide(expired); err != nil || !ok {
+			return err
+		}
+	}
+	return l.refuse("all rules were removed by mef clear")
+}
+
+// removeAll removes all rules of all backends.
+func (l *Loader) removeAll(ctx context.Context) (removed bool, err error) {
+	all, err := l.holders(ctx)
 	if err != nil {
 		return false, err
 	}
-	for _, b := range append(others(ctx, b), b) {
-		held, err := b.held(ctx)
+	for _, b := range all {
+		had, err := empty(ctx, b)
 		if err != nil {
 			return removed, err
 		}
-		if held == "" {
-			continue
-		}
-		if err := b.clear(ctx); err != nil {
-			return removed, err
-		}
-		removed = true
+		removed = removed || had
 	}
 	return removed, errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules)))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 
 	"mef/internal/rules"
+	"mef/internal/run"
 )
 
 // A Plan is what would change if a policy were loaded.
@@ -25,8 +26,8 @@ type Plan struct {
 	First    bool           // nothing is in force yet
 }
 
-// Plan compares a policy with what is in force.
-func (l *Loader) Plan(ctx context.Context, c *Candidate) (*Plan, error) {
+// Plan compares a policy with what is in force. Self is the command line by which this program runs List.
+func (l *Loader) Plan(ctx context.Context, c *Candidate, self ...string) (*Plan, error) {
 	b, _, err := choose(ctx, l.settings.Firewall.Backend)
 	if err != nil {
 		return nil, err
@@ -59,13 +60,55 @@ func (l *Loader) Plan(ctx context.Context, c *Candidate) (*Plan, error) {
 	}
 	p.Script = unified("in force", withoutPlaces(old), "planned", withoutPlaces(script))
 	if now != nil {
-		held, err := l.held(ctx, in.Backend)
-		if err != nil {
-			return nil, err
-		}
-		p.Kernel = unified("as loaded", in.Held, "in the kernel", held)
+		p.Kernel, err = l.drift(ctx, in, self)
 	}
-	return p, nil
+	return p, err
+}
+
+// drift says how what the kernel holds differs from what was loaded: that is loaded once more, in a network namespace that nobody
+// else sees, and both are listed.
+func (l *Loader) drift(ctx context.Context, in loaded, self []string) (string, error) {
+	b, ok := byName(in.Backend)
+	if !ok {
+		return "", fmt.Errorf("%s names an unknown backend, %q", l.state.path(loadedFile), in.Backend)
+	}
+	held, err := b.held(ctx)
+	if err != nil || held == in.Held {
+		return "", err
+	}
+	if held == "" {
+		return "all of it is gone\n", nil
+	}
+	now, err := b.list(ctx)
+	if err != nil {
+		return "", err
+	}
+	was, err := run.Isolated(ctx, maxOutput, append(self, b.String(), l.state.path(loadedRules))...)
+	if errors.Is(err, run.ErrNoNamespace) {
+		return "how cannot be shown here: " + err.Error() + "\n", nil
+	}
+	return unified("as loaded", string(was), "in the kernel", now), err
+}
+
+// List loads frozen rules by a backend and returns how the kernel lists them. It is for a process in a network namespace of its
+// own.
+func List(ctx context.Context, name, file string) (string, error) {
+	b, ok := byName(name)
+	if !ok {
+		return "", fmt.Errorf("unknown backend %q", name)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	src, err := rules.Thaw(file, text)
+	if err != nil {
+		return "", err
+	}
+	if err := b.load(ctx, src.Policy(rules.Facts{})); err != nil {
+		return "", err
+	}
+	return b.list(ctx)
 }
 
 // unified returns a unified diff, empty if both are the same.

@@ -22,6 +22,7 @@ const (
 	trial     = "trial"
 	accepted  = "accepted" // a trial that was confirmed, on its way to confirmed
 	expired   = "expired"  // a trial that was not, on its way out
+	refused   = "refused"  // the last one that was not, or was rolled back; never loaded at boot
 )
 
 // The files in them.
@@ -104,8 +105,8 @@ func (s *state) confirm() error {
 
 // accept keeps rules as confirmed ones that were in no trial. It reports whether they are others than before.
 func (s *state) accept(text []byte, r Record) (changed bool, err error) {
-	if old, _, err := s.get(confirmed); err == nil && string(old) == string(text) {
-		return false, writeJSON(s.path(confirmed, recordFile), r)
+	if old, was, err := s.get(confirmed); err == nil && was.Digest == r.Digest && string(old) == string(text) {
+		return false, nil
 	}
 	if err := os.RemoveAll(s.path(accepted)); err != nil {
 		return false, err
@@ -183,24 +184,17 @@ type loaded struct {
 	Record
 	Loaded time.Time `json:"loaded"`
 	From   string    `json:"from"`   // file, confirmed, trial, rescue, previous
-	Held   string    `json:"held"`   // how the kernel showed it just afterwards
+	Held   string    `json:"held"`   // the backend's word for what the kernel held just afterwards
 	Notice string    `json:"notice"` // why it is not what the file says; empty if it is
 }
 
 const (
 	loadedFile  = "loaded.json"
 	loadedRules = "loaded.rules"
-	refusedFile = "refused.json" // a policy that nobody confirmed
 	namesFile   = "names.json"
 	linksFile   = "links.json"
 	noteFile    = "note.json" // how the last trial ended
 )
-
-// A refusal names a policy that was tried and not confirmed.
-type refusal struct {
-	Digest string    `json:"digest"`
-	When   time.Time `json:"when"`
-}
 
 // A note says how a trial ended.
 type note struct {
@@ -208,13 +202,26 @@ type note struct {
 	Outcome string    `json:"outcome"`
 }
 
-// refused reports whether a policy was tried and not confirmed.
-func (s *state) refused(digest string) (time.Time, bool) {
-	var r refusal
-	if readJSON(s.path(refusedFile), &r) != nil || r.Digest != digest || digest == "" {
-		return time.Time{}, false
+// refuse remembers an expired trial by renaming it, for which even a full disk has room.
+func (s *state) refuse() error {
+	if err := os.RemoveAll(s.path(refused)); err != nil {
+		return err
 	}
-	return r.When, true
+	if err := os.Rename(s.path(expired), s.path(refused)); err != nil {
+		return err
+	}
+	return syncDir(s.dir)
+}
+
+// refusal returns when a policy was tried that nobody confirmed; ok is false if it was not.
+func (s *state) refusal(digest string) (when time.Time, ok bool) {
+	for _, name := range []string{refused, expired} {
+		var r Record
+		if digest != "" && readJSON(s.path(name, recordFile), &r) == nil && r.Digest == digest {
+			return r.Made, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // The last good answers of a host name.
@@ -223,8 +230,29 @@ type answer struct {
 	At    time.Time    `json:"at"`
 }
 
-// writeFile writes a file so that it is the old one or the new one, whatever happens.
+// writeFile writes a file so that it is the old one or the new one, whatever happens, a power cut included.
 func writeFile(path string, text []byte) error {
+	if err := replace(path, text, (*os.File).Sync); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// writeNote is writeFile for what says something of this run of the kernel, and for what can be found again: it need not outlive
+// a power cut, so nobody waits for the disk.
+func writeNote(path string, v any) error {
+	text, ok := v.([]byte)
+	if !ok {
+		var err error
+		if text, err = json.Marshal(v); err != nil {
+			return err
+		}
+	}
+	return replace(path, text, func(*os.File) error { return nil })
+}
+
+// replace puts a new file in the place of an old one in one step.
+func replace(path string, text []byte, sync func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {
 		return err
@@ -232,15 +260,12 @@ func writeFile(path string, text []byte) error {
 	defer os.Remove(f.Name()) // of no effect once it is renamed
 	_, err = f.Write(text)
 	if err == nil {
-		err = f.Sync()
+		err = sync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return os.Rename(f.Name(), path)
 }
 
 func writeJSON(path string, v any) error {
@@ -248,7 +273,7 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(text, '\n'))
+	return writeFile(path, text)
 }
 
 func readJSON(path string, v any) error {

@@ -3,9 +3,9 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	"mef/internal/rules"
@@ -23,7 +23,8 @@ type Status struct {
 	Notice    string     `json:"notice"`  // why it is not what the file says
 	Changed   bool       `json:"changed"` // the file says something else by now
 	Mistakes  string     `json:"mistakes"`
-	Trial     *time.Time `json:"trial"` // until when rules are tried
+	AtBoot    bool       `json:"at_boot"` // the service is enabled
+	Trial     *time.Time `json:"trial"`   // until when rules are tried
 	LastTrial string     `json:"last_trial"`
 	Problems  []string   `json:"problems"`
 }
@@ -38,7 +39,7 @@ func (l *Loader) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Backend, s.Reason = b.String(), reason
+	s.Backend, s.Reason, s.AtBoot = b.String(), reason, AtBoot()
 	var in loaded
 	switch err := readJSON(l.state.path(loadedFile), &in); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -70,7 +71,11 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 			s.Rules = len(src.Policy(rules.Facts{}).Rules)
 		}
 	}
-	held, err := l.held(ctx, in.Backend)
+	b, ok := byName(in.Backend)
+	if !ok {
+		return fmt.Errorf("%s names an unknown backend, %q", l.state.path(loadedFile), in.Backend)
+	}
+	held, err := b.held(ctx)
 	if err != nil {
 		return err
 	}
@@ -83,19 +88,6 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 		s.Problems = append(s.Problems, "somebody changed the rules in the kernel since they were loaded; mef plan shows how, mef load puts them back")
 	}
 	return nil
-}
-
-// held returns what a backend shows of ours, "" if it cannot be had.
-func (l *Loader) held(ctx context.Context, name string) (string, error) {
-	b, _, err := choose(ctx, l.settings.Firewall.Backend)
-	if err != nil {
-		return "", err
-	}
-	all := append(others(ctx, b), b)
-	if i := slices.IndexFunc(all, func(b backend) bool { return b.String() == name }); i >= 0 {
-		return all[i].held(ctx)
-	}
-	return "", nil
 }
 
 // compareFile looks whether the file says what was loaded.

@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"mef/internal/conf"
 	"mef/internal/rules"
 	"mef/internal/run"
 )
@@ -31,11 +30,14 @@ const (
 	MaxTimeout = 12 * time.Hour
 )
 
+// errNoLock says that it cannot be told whether another mef is changing rules.
+var errNoLock = errors.New("no lock to be had")
+
 // locked runs fn while nobody else of us changes rules.
 func (l *Loader) locked(ctx context.Context, fn func() error) error {
 	f, err := os.OpenFile(l.state.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoLock, err)
 	}
 	defer f.Close()
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
@@ -93,19 +95,16 @@ func (l *Loader) settleLocked(ctx context.Context) error {
 
 // revert puts into force what was before an expired trial, and remembers that nobody confirmed it.
 func (l *Loader) revert(ctx context.Context, outcome string) error {
-	_, record, err := l.state.get(expired)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if record.Digest != "" {
-		if err := writeJSON(l.state.path(refusedFile), refusal{record.Digest, time.Now()}); err != nil {
-			return err
-		}
-	}
-	if err := l.restore(ctx, outcome); err != nil {
+	err := l.restore(ctx, outcome)
+	if err != nil && !errors.As(err, new(unkept)) {
 		return fmt.Errorf("go back to the rules before: %w", err)
 	}
-	return errors.Join(writeJSON(l.state.path(noteFile), note{time.Now(), outcome}), os.RemoveAll(l.state.path(expired)))
+	return errors.Join(err, l.refuse(outcome))
+}
+
+// refuse ends what is left of an expired trial, whose rules are in force no more.
+func (l *Loader) refuse(outcome string) error {
+	return errors.Join(l.state.refuse(), writeJSON(l.state.path(noteFile), note{time.Now(), outcome}))
 }
 
 // restore puts the confirmed rules into force; or, where none ever were, what was in force before the trial.
@@ -116,12 +115,12 @@ func (l *Loader) restore(ctx context.Context, notice string) error {
 	if l.state.has(expired + "/before") {
 		return l.back(ctx, expired+"/before", notice)
 	}
-	b, _, err := choose(ctx, conf.Automatic)
+	all, err := l.holders(ctx)
 	if err != nil {
 		return err
 	}
-	for _, b := range append(others(ctx, b), b) {
-		if err := b.clear(ctx); err != nil {
+	for _, b := range all {
+		if _, err := empty(ctx, b); err != nil {
 			return err
 		}
 	}
@@ -165,7 +164,8 @@ func (l *Loader) Try(ctx context.Context, c *Candidate, timeout time.Duration, g
 		return nil, err
 	}
 	defer owner.Close()
-	if err := run.Detach(ctx, "mef-trial", guard...); err != nil {
+	unit := fmt.Sprintf("mef-trial-%d", os.Getpid()) // the guard of the trial before may take a moment to end
+	if err := run.Detach(ctx, unit, guard...); err != nil {
 		return nil, errors.Join(err, l.giveUp())
 	}
 	r, err := l.await(ctx)
@@ -236,10 +236,11 @@ func (l *Loader) giveUp() error {
 		if err != nil || !ok {
 			return err
 		}
-		if err := l.restore(ctx, "rules could not be loaded"); err != nil {
+		err = l.restore(ctx, "rules could not be loaded")
+		if err != nil && !errors.As(err, new(unkept)) {
 			return err
 		}
-		return os.RemoveAll(l.state.path(expired))
+		return errors.Join(err, os.RemoveAll(l.state.path(expired)))
 	})
 }
 
@@ -282,7 +283,10 @@ func (l *Loader) Guard(ctx context.Context) error {
 	if err != nil {
 		r.Err = err.Error()
 	}
-	if err := errors.Join(err, writeJSON(l.state.path(trial, resultFile), r)); err != nil {
+	if err := writeJSON(l.state.path(trial, resultFile), r); err != nil {
+		return errors.Join(err, l.giveUp()) // nobody hears of us
+	}
+	if err != nil {
 		return err // whoever began the trial ends it, or whoever comes next
 	}
 	outcome := fmt.Sprintf("nobody confirmed within %v", timeout)
@@ -330,16 +334,17 @@ func (l *Loader) loadTrial(ctx context.Context) error {
 	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: trial})
 }
 
-// Confirm keeps the rules that are being tried.
+// Confirm keeps the rules that are being tried, once they are in force.
 func (l *Loader) Confirm(ctx context.Context) (Record, error) {
+	if l.state.has(trial) {
+		if r, err := l.await(ctx); err != nil || r.Err != "" {
+			return Record{}, l.nothing("the rules that were to be tried could not be loaded")
+		}
+	}
 	var record Record
 	err := l.locked(ctx, func() error {
 		if err := l.settleLocked(ctx); err != nil {
 			return err
-		}
-		var r result
-		if err := readJSON(l.state.path(trial, resultFile), &r); l.state.has(trial) && errors.Is(err, fs.ErrNotExist) {
-			return errors.New("the rules are still being loaded; try again in a moment")
 		}
 		_, record, _ = l.state.get(trial)
 		ok, err := l.state.decide(accepted)
@@ -349,8 +354,8 @@ func (l *Loader) Confirm(ctx context.Context) (Record, error) {
 		if !ok {
 			return l.nothing("no rules are being tried")
 		}
-		if _, refused := l.state.refused(record.Digest); refused {
-			if err := remove(l.state.path(refusedFile)); err != nil {
+		if _, ok := l.state.refusal(record.Digest); ok {
+			if err := os.RemoveAll(l.state.path(refused)); err != nil {
 				return err
 			}
 		}
@@ -375,7 +380,7 @@ func (l *Loader) mark(from, notice string) error {
 		return err
 	}
 	in.From, in.Notice = from, notice
-	return writeJSON(l.state.path(loadedFile), in)
+	return writeNote(l.state.path(loadedFile), in)
 }
 
 // Rollback takes back the rules that are being tried; or, where none are, puts into force what was confirmed before the rules that
@@ -411,8 +416,11 @@ func (l *Loader) swap(ctx context.Context) error {
 		return err
 	}
 	_, record, err := l.state.get(confirmed)
-	if err == nil && record.Digest != "" {
-		err = writeJSON(l.state.path(refusedFile), refusal{record.Digest, time.Now()})
+	if err == nil {
+		err = os.MkdirAll(l.state.path(refused), 0o700)
+	}
+	if err == nil {
+		err = writeJSON(l.state.path(refused, recordFile), record)
 	}
 	if err != nil {
 		return err

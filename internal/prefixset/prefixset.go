@@ -21,6 +21,12 @@ func RangeOf(p netip.Prefix) Range {
 	return Range{p.Addr(), last(p)}
 }
 
+// Prefix returns the range as one prefix; ok is false if it takes several.
+func (r Range) Prefix() (p netip.Prefix, ok bool) {
+	prefixes := appendPrefixes(nil, r)
+	return prefixes[0], len(prefixes) == 1
+}
+
 // A Set is an immutable set of addresses. The zero value is empty.
 type Set struct {
 	ranges []Range // ascending, disjoint, not adjacent; IPv4 before IPv6
@@ -126,6 +132,22 @@ func (s Set) Intersect(o Set) Set {
 		}
 	}
 	return Set{out}
+}
+
+// Meets reports whether any address is in both sets.
+func (s Set) Meets(o Set) bool {
+	for i, j := 0, 0; i < len(s.ranges) && j < len(o.ranges); {
+		a, b := &s.ranges[i], &o.ranges[j]
+		switch {
+		case a.Last.Compare(b.First) < 0:
+			i++
+		case b.Last.Compare(a.First) < 0:
+			j++
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // Subtract returns the addresses of s that are not in o.

@@ -64,6 +64,9 @@ func TestSetEqualsPlainModel(t *testing.T) {
 		p, q := randomPrefixes(r), randomPrefixes(r)
 		a, b := prefixset.New(p...), prefixset.New(q...)
 		union, rest, both := a.Union(b), a.Subtract(b), a.Intersect(b)
+		if got := a.Meets(b); got != (both.Len() > 0) {
+			t.Fatalf("%v meets %v = %v", p, q, got)
+		}
 		again := prefixset.New(a.Prefixes()...)
 		if !again.Equal(a) {
 			t.Fatalf("New(Prefixes) of %v = %v", p, again.Prefixes())

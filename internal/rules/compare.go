@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -23,37 +24,122 @@ func (c Change) String() string {
 }
 
 // Compare returns which packets another policy treats otherwise, by what becomes of them: a policy that only says the same in
-// other words changes nothing. It returns ErrTooMany, with those it has found, if they fall into too many cases. States are those
-// that matter most: new connections and what belongs to others.
+// other words changes nothing. It returns ErrTooMany, with those it has found, if they fall into too many cases.
+//
+// Packets that fit no rule that only one of the two has are treated alike, if the rules that both have stand in one order. So only
+// those packets are looked at, unless the default differs as well.
 func Compare(before, after *Policy) ([]Change, error) {
 	old, now := NewModel(before), NewModel(after)
 	var changes []Change
+	work := 0
 	for d := range Dirs {
 		for f, family := range families {
-			all := Rule{Dir: Dir(d), Family: family, States: AnyState}
-			everything, _ := all.space(family)
-			// Loopback is named by no rule that speaks of any interface.
-			everything.in, everything.out = everywhere(Dir(d))
-			err := old.part(Dir(d), f, everything, func(part *space, was *Rule) bool {
-				err := now.part(Dir(d), f, *part, func(part *space, is *Rule) bool {
-					c := Change{Dir: Dir(d), Old: before.verdict(Dir(d), was), New: after.verdict(Dir(d), is)}
-					if c.Old.Action != c.New.Action {
-						c.What, c.Sample = part.differs(&everything), part.sample(Dir(d), family)
-						changes = merge(changes, c)
-					}
+			c := comparison{dir: Dir(d), f: f, old: old, now: now, whole: wholeOf(Dir(d), family), work: &work}
+			for _, region := range c.regions() {
+				err := c.compare(region, func(change Change) bool {
+					changes = merge(changes, change)
 					return len(changes) < maxChanges
 				})
-				return err == nil && len(changes) < maxChanges
-			})
-			if err != nil {
-				return changes, err
+				if err != nil || len(changes) >= maxChanges {
+					return changes, ErrTooMany
+				}
 			}
 		}
 	}
-	if len(changes) >= maxChanges {
-		return changes, ErrTooMany
-	}
 	return changes, nil
+}
+
+// A comparison is of one way and one family.
+type comparison struct {
+	dir      Dir
+	f        int
+	old, now *Model
+	whole    space // all packets
+	work     *int
+}
+
+// regions returns spaces outside of which nothing changes. They have nothing in common.
+func (c *comparison) regions() []space {
+	if c.old.policy.otherwise(c.dir).Action != c.now.policy.otherwise(c.dir).Action {
+		return []space{c.whole}
+	}
+	var regions []space
+	for _, r := range differing(c.old.rules[c.dir], c.now.rules[c.dir]) {
+		if !r.some[c.f] {
+			continue
+		}
+		fresh := []space{r.parts[c.f]}
+		for i := range regions {
+			fresh = without(fresh, &regions[i])
+		}
+		regions = append(regions, fresh...)
+	}
+	return regions
+}
+
+// compare tells what changes in a region, until tell returns false.
+func (c *comparison) compare(region space, tell func(Change) bool) error {
+	var failed error
+	err := c.old.part(c.dir, c.f, region, c.work, func(part *space, was *Rule) bool {
+		more := true
+		failed = c.now.part(c.dir, c.f, *part, c.work, func(part *space, is *Rule) bool {
+			change := Change{Dir: c.dir, Old: c.old.policy.verdict(c.dir, was), New: c.now.policy.verdict(c.dir, is)}
+			if change.Old.Action != change.New.Action {
+				change.What, change.Sample = part.differs(&c.whole), part.sample(c.dir, families[c.f])
+				more = tell(change)
+			}
+			return more
+		})
+		return failed == nil && more
+	})
+	return errors.Join(err, failed)
+}
+
+// differing returns the rules that only one of two lists has, or that stand in another order there.
+func differing(old, now []modelRule) []modelRule {
+	words := func(r *modelRule) string { return r.rule.words() }
+	places := map[string][]int{}
+	for i := range old {
+		places[words(&old[i])] = append(places[words(&old[i])], i)
+	}
+	// What both have, in order: each rule of the new list takes the first one left of its kind behind the last one taken.
+	taken := make([]bool, len(old))
+	var out []modelRule
+	last := -1
+	for i := range now {
+		left := places[words(&now[i])]
+		for len(left) > 0 && left[0] <= last {
+			left = left[1:]
+		}
+		if len(left) == 0 {
+			out = append(out, now[i])
+			continue
+		}
+		last = left[0]
+		taken[last] = true
+		places[words(&now[i])] = left[1:]
+	}
+	for i := range old {
+		if !taken[i] {
+			out = append(out, old[i])
+		}
+	}
+	return out
+}
+
+// words says what a rule fits and does, and nothing else.
+func (r *Rule) words() string {
+	return fmt.Sprint(r.Action, r.Family, r.Proto, r.In, r.Out, r.Src.Given, r.Src.In.Ranges(), r.Dst.Given, r.Dst.In.Ranges(),
+		r.Sport.Given, r.Sport.In, r.Dport.Given, r.Dport.In, r.States)
+}
+
+// wholeOf returns all packets of a way and a family, those over loopback included, which no rule names that speaks of any
+// interface.
+func wholeOf(d Dir, family Family) space {
+	all := Rule{Dir: d, Family: family, States: AnyState}
+	s, _ := all.space(family)
+	s.in, s.out = everywhere(d)
+	return s
 }
 
 // maxChanges is how many changes are told.

@@ -11,6 +11,8 @@
 // description and cuts them into cases, exactly, by set arithmetic over each of their properties: so an expectation is not tried
 // with samples but proven, a rule that can never decide is found, and two policies are compared by what becomes of packets.
 //
-// Address and port of the destination are always those that the sender used. Where NAT has changed them since, as Docker and
-// Podman do for published ports, the backends ask connection tracking for the original ones.
+// Address and port of the destination are those that the sender used. Where NAT has changed them since, as Docker and Podman do for
+// published ports, the backends ask connection tracking for the original ones, in the direction of the one who began a connection;
+// what answers has what it bears in the hook. The interface by which packets of the host itself leave is that of their first route:
+// to a port that the host publishes it is lo, wherever they are sent instead.
 package rules

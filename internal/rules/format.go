@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,8 +19,8 @@ var defaults = map[string]string{
 
 // String returns the statement in its canonical form: keys in their order, without those that have their default value.
 func (s *Statement) String() string {
-	if s.Kind == "include" {
-		return "include=" + quoted(s.field("include").Value)
+	if f := s.field("include"); f != nil {
+		return "include=" + quoted(f.Value)
 	}
 	var b strings.Builder
 	b.WriteString(s.Kind)
@@ -108,10 +109,8 @@ func (s *Source) Freeze(facts Facts) []byte {
 		case "rule":
 			st.Fields = slices.Clone(st.Fields)
 			for i, f := range st.Fields {
-				if (f.Key == "iif" || f.Key == "oif") && f.Value == "auto" && len(facts.Auto) > 0 {
-					st.Fields[i].Value = strings.Join(facts.Auto, ",")
-				} else if f.Value == "auto" {
-					st.Fields[i].Value = "any"
+				if (f.Key == "iif" || f.Key == "oif") && f.Value == "auto" {
+					st.Fields[i].Value = cmp.Or(strings.Join(facts.Auto, ","), "any")
 				}
 			}
 		}

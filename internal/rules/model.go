@@ -127,33 +127,30 @@ func NewModel(p *Policy) *Model {
 // ErrTooMany says that a question falls into too many cases to be answered.
 var ErrTooMany = errors.New("too many cases")
 
-// maxParts bounds in how many parts a space is cut.
-const maxParts = 20_000
+// Bounds of a question: into how many parts a space is cut, and how often two spaces are compared, which takes a second or two.
+const (
+	maxParts = 20_000
+	maxWork  = 5_000_000
+)
 
 // part cuts a space of packets by the rule that decides: visit is told of each part and of the rule, nil for the default, until it
-// returns false.
-func (m *Model) part(d Dir, f int, start space, visit func(part *space, r *Rule) bool) error {
+// returns false. Work counts comparisons.
+func (m *Model) part(d Dir, f int, start space, work *int, visit func(part *space, r *Rule) bool) error {
 	left := []space{start}
 	for i := range m.rules[d] {
 		mr := &m.rules[d][i]
 		if !mr.some[f] || len(left) == 0 {
 			continue
 		}
-		var next []space
-		for j := range left {
-			both, ok := left[j].meet(&mr.parts[f])
-			if !ok {
-				next = append(next, left[j])
-				continue
-			}
-			if !visit(&both, mr.rule) {
-				return nil
-			}
-			next = left[j].minus(next, &both)
-		}
-		if left = next; len(left) > maxParts {
+		if *work += len(left); len(left) > maxParts || *work > maxWork {
 			return ErrTooMany
 		}
+		for j := range left {
+			if both, ok := left[j].meet(&mr.parts[f]); ok && !visit(&both, mr.rule) {
+				return nil
+			}
+		}
+		left = without(left, &mr.parts[f])
 	}
 	for j := range left {
 		if !visit(&left[j], nil) {
@@ -161,6 +158,74 @@ func (m *Model) part(d Dir, f int, start space, visit func(part *space, r *Rule)
 		}
 	}
 	return nil
+}
+
+// Find returns a packet that fits a rule, whose action does not matter, and of which the policy makes what is wanted; found is false
+// if there is none. Unlike Ask it looks only at rules that would do what is wanted, each with those before it.
+func (m *Model) Find(about *Rule, wanted func(Action) bool) (c Case, found bool, err error) {
+	work := 0
+	for f, family := range families {
+		start, ok := about.space(family)
+		if !ok {
+			continue
+		}
+		part, r, err := m.reach(about.Dir, f, start, &work, wanted)
+		if err != nil {
+			return c, false, err
+		}
+		if part != nil {
+			return Case{m.policy.verdict(about.Dir, r), part.sample(about.Dir, family), part.differs(&start)}, true, nil
+		}
+	}
+	return c, false, nil
+}
+
+// reach returns packets of a space that a rule decides about, or the default, by an action that is wanted; nil if there are none.
+func (m *Model) reach(d Dir, f int, start space, work *int, wanted func(Action) bool) (*space, *Rule, error) {
+	for i := range m.rules[d] {
+		mr := &m.rules[d][i]
+		if !mr.some[f] || !wanted(mr.rule.Action) {
+			continue
+		}
+		region, ok := start.meet(&mr.parts[f])
+		if !ok {
+			continue
+		}
+		left, err := m.left(d, f, i, []space{region}, work)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(left) > 0 {
+			return &left[0], mr.rule, nil
+		}
+	}
+	if !wanted(m.policy.otherwise(d).Action) {
+		return nil, nil, nil
+	}
+	// Most often some packet that an ordinary one stands for meets no rule at all; to prove that none does takes longer.
+	if p := start.sample(d, families[f]); m.policy.Decide(p).Rule == nil {
+		return &start, nil, nil
+	}
+	left, err := m.left(d, f, len(m.rules[d]), []space{start}, work)
+	if err != nil || len(left) == 0 {
+		return nil, nil, err
+	}
+	return &left[0], nil, nil
+}
+
+// left returns what the first n rules of a way leave of some spaces. Work counts comparisons.
+func (m *Model) left(d Dir, f, n int, parts []space, work *int) ([]space, error) {
+	for i := 0; i < n && len(parts) > 0; i++ {
+		if mr := &m.rules[d][i]; mr.some[f] {
+			if *work += len(parts); len(parts) > maxParts || *work > maxWork {
+				return nil, ErrTooMany
+			}
+			if slices.ContainsFunc(parts, func(s space) bool { return s.meets(&mr.parts[f]) }) {
+				parts = without(parts, &mr.parts[f])
+			}
+		}
+	}
+	return parts, nil
 }
 
 // A Case is a part of the packets that were asked about, and what becomes of it.
@@ -173,12 +238,13 @@ type Case struct {
 // Ask returns what becomes of the packets that fit a rule, whose action does not matter. Cases with one verdict follow each other.
 func (m *Model) Ask(about *Rule) ([]Case, error) {
 	var cases []Case
+	work := 0
 	for f, family := range families {
 		start, ok := about.space(family)
 		if !ok {
 			continue
 		}
-		err := m.part(about.Dir, f, start, func(part *space, r *Rule) bool {
+		err := m.part(about.Dir, f, start, &work, func(part *space, r *Rule) bool {
 			cases = append(cases, Case{m.policy.verdict(about.Dir, r), part.sample(about.Dir, family), part.differs(&start)})
 			return len(cases) <= maxParts
 		})
@@ -212,16 +278,16 @@ func (m *Model) Unmet(expects []Expectation) []Failure {
 	var failures []Failure
 	for i := range expects {
 		e := &expects[i]
-		cases, err := m.Ask(&e.Rule)
-		if err != nil {
+		c, found, err := m.Find(&e.Rule, func(a Action) bool { return a != e.Action })
+		switch _, fits4 := e.space(V4); {
+		case err != nil:
 			failures = append(failures, Failure{Expect: e, Err: err})
-			continue
-		}
-		if len(cases) == 0 {
-			failures = append(failures, Failure{Expect: e})
-		}
-		if j := slices.IndexFunc(cases, func(c Case) bool { return c.Action != e.Action }); j >= 0 {
-			failures = append(failures, Failure{Expect: e, Case: cases[j]})
+		case found:
+			failures = append(failures, Failure{Expect: e, Case: c})
+		default:
+			if _, fits6 := e.space(V6); !fits4 && !fits6 {
+				failures = append(failures, Failure{Expect: e})
+			}
 		}
 	}
 	return failures
@@ -363,8 +429,8 @@ func RangeText(r prefixset.Range) string {
 	if r.First == r.Last {
 		return r.First.String()
 	}
-	if prefixes := prefixset.FromRanges([]prefixset.Range{r}).Prefixes(); len(prefixes) == 1 {
-		return prefixes[0].String()
+	if p, ok := r.Prefix(); ok {
+		return p.String()
 	}
 	return r.First.String() + "-" + r.Last.String()
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,16 @@ func TestModelEqualsSimulator(t *testing.T) {
 				}
 				if got := p.Decide(c.Sample); got.String() != c.Verdict.String() {
 					t.Fatalf("%s\n%s: asked, %s; simulated, %s", text, c.Sample, c.Verdict, got)
+				}
+			}
+			for _, action := range []rules.Action{rules.Accept, rules.Drop, rules.Reject} {
+				wanted := func(a rules.Action) bool { return a == action }
+				c, found, err := m.Find(&about, wanted)
+				if want := slices.ContainsFunc(cases, func(c rules.Case) bool { return wanted(c.Action) }); err != nil || found != want {
+					t.Fatalf("%s\nfound a packet for %s that fits %+v: %v, %v; want %v", text, action, about, found, err, want)
+				}
+				if found && (!about.Fits(c.Sample) || p.Decide(c.Sample).String() != c.Verdict.String()) {
+					t.Fatalf("%s\n%s: found, %s; simulated, %s", text, c.Sample, c.Verdict, p.Decide(c.Sample))
 				}
 			}
 			for range 50 {
@@ -127,5 +138,49 @@ expect dir=fwd proto=all action=drop
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("unmet:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestCompareEqualsSimulator changes policies a little, and compares what is said to change with what becomes of packets.
+func TestCompareEqualsSimulator(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 300 {
+		before := rulestest.Policy(r)
+		lines := strings.Split(strings.TrimSpace(before), "\n")
+		switch i := len(lines) - 1; r.IntN(4) {
+		case 0:
+			lines = append(lines, rulestest.Rule(r))
+		case 1:
+			lines[i] = rulestest.Rule(r)
+		case 2:
+			lines = append(lines[:6:6], append([]string{rulestest.Rule(r)}, lines[6:]...)...)
+		case 3:
+			lines[0] = "policy dir=in action=accept"
+		}
+		after := strings.Join(lines, "\n") + "\n"
+		old, now := policy(t, before), policy(t, after)
+		changes, err := rules.Compare(old, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range changes {
+			if was, is := old.Decide(c.Sample), now.Decide(c.Sample); was.String() != c.Old.String() || is.String() != c.New.String() || was.Action == is.Action {
+				t.Fatalf("%s\nbecame\n%s\n%s, for %s: simulated, %s and %s", before, after, c, c.Sample, was, is)
+			}
+		}
+		for range 200 {
+			pkt := rulestest.Packet(r)
+			was, is := old.Decide(pkt), now.Decide(pkt)
+			if was.Action == is.Action {
+				continue
+			}
+			found := false
+			for _, c := range changes {
+				found = found || c.Dir == pkt.Dir && c.Old.String() == was.String() && c.New.String() == is.String()
+			}
+			if !found {
+				t.Fatalf("%s\nbecame\n%s\nfor %s %s became %s, which is not among %v", before, after, pkt, was, is, changes)
+			}
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -58,6 +59,14 @@ var familyNames = []string{"", "ip", "ip6", "any"}
 
 // String returns "ip", "ip6" or "any".
 func (f Family) String() string { return familyNames[f] }
+
+// Of returns the addresses of the family in a set.
+func (f Family) Of(s prefixset.Set) prefixset.Set {
+	if f == Any {
+		return s
+	}
+	return s.Intersect(everything(f))
+}
 
 // familyOf returns the family of an address.
 func familyOf(a netip.Addr) Family {
@@ -219,6 +228,28 @@ type Rule struct {
 	Dport   Ports // likewise
 	States  States
 	Comment string
+}
+
+// maxRemark is how long nft lets comments be.
+const maxRemark = 120
+
+// Remark returns what stands beside the rule in the kernel: its place in the file, and what its author says of it, without characters
+// that end a quote.
+func (r *Rule) Remark() string {
+	s := fmt.Sprintf("%s:%d", filepath.Base(r.At.File), r.At.Line)
+	if r.Comment != "" {
+		s += " " + r.Comment
+	}
+	s = strings.Map(func(c rune) rune {
+		switch {
+		case c == '"' || c == '\\':
+			return '\''
+		case c < ' ' || c > '~':
+			return '?'
+		}
+		return c
+	}, s)
+	return s[:min(len(s), maxRemark)]
 }
 
 // A Default is what becomes of packets that no rule fits.

@@ -17,7 +17,7 @@ const (
 // A Field is one key=value of a statement.
 type Field struct {
 	Key, Value string
-	At         conf.Pos // of the value
+	At         conf.Pos // of the value, behind a quote that it begins with
 	key        conf.Pos // of the key
 }
 
@@ -48,6 +48,10 @@ func scan(file string, text []byte, longest int) ([]Statement, conf.Errors) {
 	for raw := range bytes.Lines(text) {
 		number++
 		at := conf.Pos{File: file, Line: number, Col: 1}
+		if len(errs) == maxMistakes {
+			errs = append(errs, tooMany(at))
+			break
+		}
 		if len(raw) > longest {
 			errs = append(errs, &conf.Error{Pos: at, Msg: fmt.Sprintf("the line is longer than %d bytes", longest), Hint: "keep long lists in a file: set name=NAME file=PATH"})
 			continue
@@ -58,12 +62,12 @@ func scan(file string, text []byte, longest int) ([]Statement, conf.Errors) {
 		} else {
 			all = append(all, st)
 		}
-		if len(errs) > maxMistakes {
-			errs = append(errs, &conf.Error{Pos: at, Msg: "too many mistakes, the file is not read on from here", Hint: "mend those before it first"})
-			break
-		}
 	}
 	return all, errs
+}
+
+func tooMany(at conf.Pos) *conf.Error {
+	return &conf.Error{Pos: at, Msg: "too many mistakes, the file is not read on from here", Hint: "mend those before it first"}
 }
 
 // scanLine cuts one line.
@@ -91,6 +95,8 @@ func scanLine(at conf.Pos, line string) (Statement, *conf.Error) {
 		}
 		i += n
 		switch {
+		case f.Key == "":
+			return st, &conf.Error{Pos: at, Msg: "no key before =", Hint: "write fields as key=value, without blanks around ="}
 		case st.Kind == "":
 			st.At = at
 			if st.Kind = f.Key; f.Value != "" || f.At.Line > 0 { // include=PATH has no word before it
@@ -121,6 +127,7 @@ func scanField(at conf.Pos, s string) (f Field, n int, err *conf.Error) {
 	if n < len(s) && s[n] == '"' {
 		value, used, err := scanQuoted(f.At, s[n:])
 		f.Value = value
+		f.At.Col++
 		return f, n + used, err
 	}
 	start := n

@@ -97,7 +97,7 @@ func (s *Source) Expect(path string, text []byte) error {
 		}
 	}
 	for i := range s.expects {
-		r.references(&s.expects[i])
+		r.expectation(&s.expects[i])
 	}
 	return r.errs.Err()
 }
@@ -117,7 +117,7 @@ func (s *Source) Describe(name string, words []string) (func(Facts) *Rule, error
 		if c = r.clause(&st); st.field("ct") == nil {
 			c.States = New
 		}
-		r.references(&c)
+		r.expectation(&c)
 	}
 	for i := range r.errs {
 		r.errs[i] = moved(r.errs[i], -len(kind))
@@ -154,6 +154,8 @@ func readFile(path string) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err // os names the path
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path) // a device may never end
 	case info.Size() > maxFile:
 		return nil, fmt.Errorf("%s has more than %d MB: it is no policy", path, maxFile>>20)
 	}
@@ -193,6 +195,12 @@ func (r *reader) text(path string, text []byte) {
 	for i := range all {
 		if len(r.src.Statements) >= maxStatements {
 			r.fail(all[i].At, fmt.Sprintf("more than %d statements", maxStatements), "put addresses and ports in sets")
+			return
+		}
+		if len(r.errs) >= maxMistakes {
+			if len(errs) < maxMistakes {
+				r.fault(tooMany(all[i].At))
+			}
 			return
 		}
 		if r.frozen {
@@ -274,6 +282,9 @@ func (r *reader) keys(st *Statement, known, needed []string) bool {
 	}
 	for _, key := range needed {
 		if st.field(key) == nil {
+			if st.Kind == key {
+				key = "a file"
+			}
 			r.fail(st.At, fmt.Sprintf("%s without %s", st.Kind, key), "write "+example(st.Kind))
 			good = false
 		}
@@ -608,30 +619,36 @@ func (r *reader) families(st *Statement, c *clause, at func(string) conf.Pos) {
 
 // check looks at the file as a whole, once all of it is read.
 func (r *reader) check() {
-	whole := conf.Pos{File: r.src.Path}
-	if len(r.src.Statements) == 0 && len(r.errs) == 0 {
+	whole, good := conf.Pos{File: r.src.Path}, len(r.errs) == 0
+	if len(r.src.Statements) == 0 && good {
 		r.fail(whole, "no statement in it", "begin with "+example("policy"))
 		return
 	}
-	if r.src.defaults[In] == nil && len(r.errs) == 0 {
+	if r.src.defaults[In] == nil && good {
 		r.fail(whole, "no policy for dir=in", "write what becomes of packets that no rule fits: "+example("policy"))
 	}
 	for i := range r.src.rules {
 		c := &r.src.rules[i]
-		if r.src.defaults[c.Dir] == nil && c.Dir != In && len(r.errs) == 0 {
+		if r.src.defaults[c.Dir] == nil && c.Dir != In && good {
 			r.fail(c.At, fmt.Sprintf("a rule for dir=%s, and no policy for it", c.Dir), fmt.Sprintf("write policy dir=%s action=accept, or drop", c.Dir))
 		}
 		r.references(c)
 	}
 	for i := range r.src.expects {
-		r.references(&r.src.expects[i])
+		r.expectation(&r.src.expects[i])
 	}
 	done := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(r.src.sets)) {
 		s := r.src.sets[name]
 		r.known(s.At, s.addrs.sets, false)
 		r.known(s.At, s.ports.sets, true)
+		if inner, ok := r.ipset(s.addrs.sets); ok {
+			r.alone(s.At, inner)
+		}
 		if ring := r.ring(name, nil, done); ring != nil {
+			if n := len(ring); n > fewWords {
+				ring = slices.Concat(ring[:fewWords-2], []string{"…"}, ring[n-1:])
+			}
 			r.fail(s.At, "the set contains itself: "+strings.Join(ring, " → "), "leave one of them out")
 		}
 	}
@@ -641,6 +658,32 @@ func (r *reader) check() {
 func (r *reader) references(c *clause) {
 	r.known(c.At, slices.Concat(c.src.sets, c.dst.sets), false)
 	r.known(c.At, slices.Concat(c.sport.sets, c.dport.sets), true)
+	for _, a := range []*addrsText{&c.src, &c.dst} {
+		if name, ok := r.ipset(a.sets); ok && len(a.sets)+len(a.prefixes) > 1 {
+			r.alone(c.At, name)
+		}
+	}
+}
+
+// expectation is references for a clause of which it has to be known which packets fit.
+func (r *reader) expectation(c *clause) {
+	r.references(c)
+	if name, ok := r.ipset(slices.Concat(c.src.sets, c.dst.sets)); ok {
+		r.fail(c.At, fmt.Sprintf("nobody knows here what is in %s, a set of ipset", conf.Quote("@"+name)), "write addresses")
+	}
+}
+
+// ipset returns the first of some sets that is one of ipset.
+func (r *reader) ipset(names []string) (name string, ok bool) {
+	i := slices.IndexFunc(names, func(name string) bool { return r.src.sets[name] != nil && r.src.sets[name].IPSet != "" })
+	if i < 0 {
+		return "", false
+	}
+	return names[i], true
+}
+
+func (r *reader) alone(at conf.Pos, name string) {
+	r.fail(at, fmt.Sprintf("%s is a set of ipset, which stands alone", conf.Quote("@"+name)), fmt.Sprintf("write a rule for @%s, and another for the rest", name))
 }
 
 func (r *reader) known(at conf.Pos, names []string, ports bool) {
@@ -726,18 +769,16 @@ func (s *Source) rule(c clause, facts Facts, sets map[string]*Set) Rule {
 	r.In, r.Out = c.iif.resolve(facts.Auto), c.oif.resolve(facts.Auto)
 	r.Src, r.Dst = c.src.resolve(sets), c.dst.resolve(sets)
 	r.Sport, r.Dport = c.sport.resolve(sets), c.dport.resolve(sets)
-	if !s.foreign(c.src) {
-		r.Family &= r.Src.Families()
-	}
-	if !s.foreign(c.dst) {
-		r.Family &= r.Dst.Families()
-	}
+	r.Family &= s.families(c.src, r.Src) & s.families(c.dst, r.Dst)
 	return r
 }
 
-// foreign reports whether what fits is somebody else's to say.
-func (s *Source) foreign(a addrsText) bool {
-	return slices.ContainsFunc(a.sets, func(name string) bool { return s.sets[name].IPSet != "" })
+// families returns which families have addresses that fit. What is in a set of ipset is not known, but of which family it is.
+func (s *Source) families(text addrsText, a Addrs) Family {
+	if len(text.sets) == 1 && s.sets[text.sets[0]].IPSet != "" {
+		return s.sets[text.sets[0]].family
+	}
+	return a.Families()
 }
 
 // resolve finds what is in a set and in those it names.

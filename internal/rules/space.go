@@ -99,6 +99,16 @@ func (n names) meet(o names) names {
 	return names{false, slices.DeleteFunc(slices.Clone(n.list), func(name string) bool { return !o.has(name) })}
 }
 
+func (n names) meets(o names) bool {
+	switch {
+	case n.but && o.but:
+		return true // there are always more
+	case n.but:
+		return o.meets(n)
+	}
+	return slices.ContainsFunc(n.list, o.has)
+}
+
 func (n names) minus(o names) names { return n.meet(names{!o.but, o.list}) }
 
 // sample returns a name of the set.
@@ -138,6 +148,20 @@ func meetPorts(a, b []PortRange) []PortRange {
 	return out
 }
 
+func portsMeet(a, b []PortRange) bool {
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		switch {
+		case a[i].Last < b[j].First:
+			i++
+		case b[j].Last < a[i].First:
+			j++
+		default:
+			return true
+		}
+	}
+	return false
+}
+
 func minusPorts(a, b []PortRange) []PortRange {
 	var out []PortRange
 	for _, r := range a {
@@ -171,7 +195,7 @@ func (a Addrs) of(f Family) prefixset.Set {
 	if !a.Given {
 		return everything(f)
 	}
-	return a.In.Intersect(everything(f))
+	return f.Of(a.In)
 }
 
 // space returns the packets of a family that fit the rule; ok is false if there are none.
@@ -198,71 +222,62 @@ func (s *space) empty() bool {
 		s.in.empty() || s.out.empty() || s.states == 0
 }
 
+// meets reports whether any packet is in both. It costs next to nothing where none is.
+func (s *space) meets(o *space) bool {
+	if s.states&o.states == 0 || s.proto.meet(o.proto).empty() || !portsMeet(s.dport, o.dport) || !portsMeet(s.sport, o.sport) {
+		return false
+	}
+	return s.src.Meets(o.src) && s.dst.Meets(o.dst) && s.in.meets(o.in) && s.out.meets(o.out)
+}
+
 // meet returns the packets that are in both; ok is false if there are none.
 func (s *space) meet(o *space) (both space, ok bool) {
-	both = space{states: s.states & o.states}
-	if both.states == 0 {
+	if !s.meets(o) {
 		return both, false
 	}
-	if both.proto = s.proto.meet(o.proto); both.proto.empty() {
-		return both, false
+	return space{
+		states: s.states & o.states, proto: s.proto.meet(o.proto),
+		sport: meetPorts(s.sport, o.sport), dport: meetPorts(s.dport, o.dport),
+		src: s.src.Intersect(o.src), dst: s.dst.Intersect(o.dst),
+		in: s.in.meet(o.in), out: s.out.meet(o.out),
+	}, true
+}
+
+// cuts take, by one property each, from what is left of a space the part in which that property differs from all of both; what is
+// left then has only values of it that both has.
+var cuts = [...]func(part, left, both *space){
+	func(part, left, both *space) { part.states, left.states = left.states&^both.states, both.states },
+	func(part, left, both *space) { part.proto, left.proto = left.proto.minus(both.proto), both.proto },
+	func(part, left, both *space) { part.dport, left.dport = minusPorts(left.dport, both.dport), both.dport },
+	func(part, left, both *space) { part.sport, left.sport = minusPorts(left.sport, both.sport), both.sport },
+	func(part, left, both *space) { part.in, left.in = left.in.minus(both.in), both.in },
+	func(part, left, both *space) { part.out, left.out = left.out.minus(both.out), both.out },
+	func(part, left, both *space) { part.src, left.src = left.src.Subtract(both.src), both.src },
+	func(part, left, both *space) { part.dst, left.dst = left.dst.Subtract(both.dst), both.dst },
+}
+
+// without returns what of the parts is not in o.
+func without(parts []space, o *space) []space {
+	var left []space
+	for i := range parts {
+		if both, ok := parts[i].meet(o); ok {
+			left = parts[i].minus(left, &both)
+		} else {
+			left = append(left, parts[i])
+		}
 	}
-	if both.dport = meetPorts(s.dport, o.dport); len(both.dport) == 0 {
-		return both, false
-	}
-	if both.in, both.out = s.in.meet(o.in), s.out.meet(o.out); both.in.empty() || both.out.empty() {
-		return both, false
-	}
-	both.sport, both.src, both.dst = meetPorts(s.sport, o.sport), s.src.Intersect(o.src), s.dst.Intersect(o.dst)
-	return both, !both.empty()
+	return left
 }
 
 // minus appends to parts the packets of s that are not in both, which is what s and another have in common. The parts have
 // nothing in common.
 func (s *space) minus(parts []space, both *space) []space {
-	rest := *s
-	keep := func(part space) {
-		if !part.empty() {
+	left := *s
+	for _, cut := range cuts {
+		part := left
+		if cut(&part, &left, both); !part.empty() {
 			parts = append(parts, part)
 		}
 	}
-	part := rest
-	part.states = rest.states &^ both.states
-	keep(part)
-	rest.states = both.states
-
-	part = rest
-	part.proto = rest.proto.minus(both.proto)
-	keep(part)
-	rest.proto = both.proto
-
-	part = rest
-	part.dport = minusPorts(rest.dport, both.dport)
-	keep(part)
-	rest.dport = both.dport
-
-	part = rest
-	part.sport = minusPorts(rest.sport, both.sport)
-	keep(part)
-	rest.sport = both.sport
-
-	part = rest
-	part.in = rest.in.minus(both.in)
-	keep(part)
-	rest.in = both.in
-
-	part = rest
-	part.out = rest.out.minus(both.out)
-	keep(part)
-	rest.out = both.out
-
-	part = rest
-	part.src = rest.src.Subtract(both.src)
-	keep(part)
-	rest.src = both.src
-
-	part = rest
-	part.dst = rest.dst.Subtract(both.dst)
-	keep(part)
 	return parts
 }

@@ -243,7 +243,7 @@ func states(f *Field) (s States, err *conf.Error) {
 // maxPrefix is how long the text of log lines may be: iptables takes 29 characters, and a blank follows.
 const maxPrefix = 28
 
-// logPrefix reads the text that log lines begin with, "" for none.
+// logPrefix reads the text that log lines begin with, "" for none. A $ would begin the name of a variable of nft's.
 func logPrefix(f *Field) (string, *conf.Error) {
 	if f.Value == "none" {
 		return "", nil
@@ -252,8 +252,8 @@ func logPrefix(f *Field) (string, *conf.Error) {
 	if !ok || text == "" {
 		return "", wrong(f.At, 0, f.Value, logSyntax)
 	}
-	if len(text) > maxPrefix || strings.ContainsFunc(text, func(r rune) bool { return r > '~' || r == '"' || r == '\\' || r == '\t' }) {
-		return "", wrong(f.At, len("prefix:"), text, fmt.Sprintf("up to %d characters of ASCII without quotes and backslashes", maxPrefix))
+	if len(text) > maxPrefix || strings.ContainsFunc(text, func(r rune) bool { return r > '~' || strings.ContainsRune("\"\\\t$", r) }) {
+		return "", wrong(f.At, len("prefix:"), text, fmt.Sprintf("up to %d characters of ASCII without quotes, backslashes and $", maxPrefix))
 	}
 	return text, nil
 }

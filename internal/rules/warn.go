@@ -105,27 +105,25 @@ func (m *Model) lost(q Question) (w Warning, lost bool) {
 	if m.policy.Defaults[q.Dir] == nil {
 		return w, false
 	}
-	cases, err := m.Ask(&q.Rule)
-	if err != nil || len(cases) == 0 {
-		return w, false
+	passes := func(a Action) bool { return a == Accept }
+	if q.AnyPart {
+		if _, found, err := m.Find(&q.Rule, passes); found || err != nil {
+			return w, false
+		}
 	}
-	passes := func(c Case) bool { return c.Action == Accept }
-	if q.AnyPart && slices.ContainsFunc(cases, passes) {
-		return w, false
-	}
-	i := slices.IndexFunc(cases, func(c Case) bool { return !passes(c) })
-	if i < 0 {
+	c, found, err := m.Find(&q.Rule, func(a Action) bool { return !passes(a) })
+	if !found || err != nil {
 		return w, false
 	}
 	at := m.policy.Defaults[q.Dir].At
-	if r := cases[i].Rule; r != nil {
-		at = r.At
+	if c.Rule != nil {
+		at = c.Rule.At
 	}
 	return Warning{at, q.Lost, "write " + q.Remedy}, true
 }
 
 // maxCompared bounds how many pairs of rules are compared to find those that never decide.
-const maxCompared = 4_000_000
+const maxCompared = 20_000_000
 
 // silent finds rules that never decide, because earlier ones fit all of their packets.
 func (m *Model) silent() []Warning {
@@ -134,8 +132,11 @@ func (m *Model) silent() []Warning {
 	for d := range Dirs {
 		for i := range m.rules[d] {
 			mr := &m.rules[d][i]
+			if m.policy.guesses(mr.rule) {
+				continue
+			}
 			if !mr.some[0] && !mr.some[1] {
-				all = append(all, Warning{mr.rule.At, "no packet fits this rule: what it names has no addresses of one family", ""})
+				all = append(all, Warning{mr.rule.At, "no packet fits this rule: a set that it names is empty, or has no addresses of its family", ""})
 				continue
 			}
 			if compared += i; compared > maxCompared {
@@ -150,9 +151,32 @@ func (m *Model) silent() []Warning {
 	return all
 }
 
-// taken returns the rules that leave nothing to rule number i of a way, nil if something is left.
+// guesses reports whether a rule looks into a set of ipset, of which nobody knows here what is in it.
+func (p *Policy) guesses(r *Rule) bool {
+	return slices.ContainsFunc(p.Sets, func(s Set) bool { return s.IPSet != "" && (s.Name == r.Src.Set || s.Name == r.Dst.Set) })
+}
+
+// taken returns the fewest rules that leave nothing to rule number i of a way, nil if something is left.
 func (m *Model) taken(d Dir, i int) []*Rule {
-	var before []*Rule
+	before, all := m.take(d, i, nil)
+	if !all {
+		return nil
+	}
+	for _, j := range slices.Clone(before) {
+		others := slices.DeleteFunc(slices.Clone(before), func(k int) bool { return k == j })
+		if _, all := m.take(d, i, others); all && len(others) > 0 {
+			before = others
+		}
+	}
+	var list []*Rule
+	for _, j := range before {
+		list = append(list, m.rules[d][j].rule)
+	}
+	return list
+}
+
+// take returns which earlier rules, or which of those given, take packets from rule number i of a way, and whether they take all.
+func (m *Model) take(d Dir, i int, only []int) (by []int, all bool) {
 	for f := range families {
 		if !m.rules[d][i].some[f] {
 			continue
@@ -160,30 +184,22 @@ func (m *Model) taken(d Dir, i int) []*Rule {
 		left := []space{m.rules[d][i].parts[f]}
 		for j := 0; j < i && len(left) > 0; j++ {
 			earlier := &m.rules[d][j]
-			if !earlier.some[f] {
+			if only != nil && !slices.Contains(only, j) || !earlier.some[f] ||
+				!slices.ContainsFunc(left, func(s space) bool { return s.meets(&earlier.parts[f]) }) {
 				continue
 			}
-			var next []space
-			for k := range left {
-				both, ok := left[k].meet(&earlier.parts[f])
-				if !ok {
-					next = append(next, left[k])
-					continue
-				}
-				next = left[k].minus(next, &both)
-				if !slices.Contains(before, earlier.rule) {
-					before = append(before, earlier.rule)
-				}
+			if left = without(left, &earlier.parts[f]); len(left) > fewParts {
+				return nil, false // most likely not
 			}
-			if left = next; len(left) > fewParts {
-				return nil // most likely not
+			if !slices.Contains(by, j) {
+				by = append(by, j)
 			}
 		}
 		if len(left) > 0 {
-			return nil
+			return nil, false
 		}
 	}
-	return before
+	return by, true
 }
 
 // fewParts is into how many parts a rule may be cut by earlier ones before it is taken to be within reach.

@@ -23,21 +23,34 @@ const (
 	user6     = "2001:db8:900d::9"
 )
 
+// Who is at the other end of the server's cable, and hears it as soon as it has an address.
+const (
+	neighbor4 = "192.0.2.254"
+	neighbor6 = "2001:db8:1::ff"
+)
+
+// Ports of the server. Nothing listens on the last two, of which a policy lets everybody reach one: there the kernel says so.
+const (
+	sshPort    = "22"
+	webPort    = "80"
+	closedPort = "8443"
+)
+
 // answerTime is how long the server may take to answer. Over the cable it takes less than a millisecond.
 const answerTime = time.Second
 
 // errSilence says that the server does not answer: what a ban looks like from outside.
 var errSilence = errors.New("the server is silent")
 
-// dial connects from an address to the server's sshd.
-func dial(ctx context.Context, from string) (net.Conn, error) {
+// dial connects from an address to a port of the server.
+func dial(ctx context.Context, from, port string) (net.Conn, error) {
 	addr := netip.MustParseAddr(from)
-	server := "192.0.2.1:22"
+	server := "192.0.2.1"
 	if addr.Is6() {
-		server = "[2001:db8:1::1]:22"
+		server = "2001:db8:1::1"
 	}
 	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)), Timeout: answerTime}
-	conn, err := dialer.DialContext(ctx, "tcp", server)
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(server, port))
 	if err != nil {
 		return nil, silence(err)
 	}
@@ -58,7 +71,7 @@ var errRefused = errors.New("the password is refused")
 
 // login logs in over ssh, and reports whether the password was right.
 func login(ctx context.Context, from, user, password string) (ok bool, err error) {
-	client, err := connect(ctx, from, user, password)
+	client, err := connect(ctx, from, user, ssh.Password(password))
 	switch {
 	case err == nil:
 		return true, client.Close()
@@ -69,18 +82,18 @@ func login(ctx context.Context, from, user, password string) (ok bool, err error
 }
 
 // connect is login with a session to come. Its error is errRefused if the password is wrong.
-func connect(ctx context.Context, from, user, password string) (*ssh.Client, error) {
-	conn, err := dial(ctx, from)
+func connect(ctx context.Context, from, user string, by ssh.AuthMethod) (*ssh.Client, error) {
+	conn, err := dial(ctx, from, sshPort)
 	if err != nil {
 		return nil, err
 	}
 	conn.SetDeadline(time.Now().Add(answerTime + 4*time.Second)) // sshd itself lets a wrong password wait for some seconds
 	client, chans, reqs, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), &ssh.ClientConfig{
-		User: user, Auth: []ssh.AuthMethod{ssh.Password(password)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
+		User: user, Auth: []ssh.AuthMethod{by}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	switch {
 	case err == nil:
-		return ssh.NewClient(client, chans, reqs), nil
+		return ssh.NewClient(client, chans, reqs), conn.SetDeadline(time.Now().Add(patience))
 	case strings.Contains(err.Error(), "unable to authenticate"):
 		err = errRefused
 	}
@@ -89,7 +102,7 @@ func connect(ctx context.Context, from, user, password string) (*ssh.Client, err
 
 // run has the user run a script over ssh, and returns what it says. It is no error if the script fails.
 func run(ctx context.Context, from, script string) (said string, err error) {
-	client, err := connect(ctx, from, account, password)
+	client, err := connect(ctx, from, account, ssh.Password(password))
 	if err != nil {
 		return "", err
 	}
@@ -142,7 +155,7 @@ func each(ctx context.Context, fn func(ctx context.Context, from string) error, 
 
 // reaches returns an error unless sshd answers.
 func reaches(ctx context.Context, from string) error {
-	conn, err := dial(ctx, from)
+	conn, err := dial(ctx, from, sshPort)
 	if err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
@@ -162,17 +175,19 @@ func banned(ctx context.Context) error {
 	})
 }
 
-// silentDuring runs fn and returns an error if the attackers heard anything meanwhile, be it a refusal.
-func silentDuring(ctx context.Context, fn func(context.Context) error) error {
+// silentDuring runs fn and returns an error if anybody heard anything meanwhile on a port where he must not, be it a refusal.
+func silentDuring(ctx context.Context, port string, who []string, fn func(context.Context) error) error {
 	knocking, stop := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return attackers(knocking, knock) })
+	g.Go(func() error {
+		return each(knocking, func(ctx context.Context, from string) error { return knock(ctx, from, port) }, who...)
+	})
 	g.Go(func() error { defer stop(); return fn(ctx) })
 	return g.Wait()
 }
 
 // knock sends a connection request every few milliseconds until ctx is done. It returns an error if one is answered.
-func knock(ctx context.Context, from string) error {
+func knock(ctx context.Context, from, port string) error {
 	const every, most = 10 * time.Millisecond, 200
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(most)
@@ -185,13 +200,34 @@ func knock(ctx context.Context, from string) error {
 		case <-tick.C:
 		}
 		g.Go(func() error {
-			err := reaches(ctx, from)
-			if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
-				return fmt.Errorf("%s was answered: %v", from, err)
+			if heard, err := answered(ctx, from, port); heard {
+				return fmt.Errorf("%s was answered on port %s: %v", from, port, err)
 			}
 			return nil
 		})
 	}
+}
+
+// answered reports whether the server says anything on a port, be it that nothing listens there, and why not if it does not.
+func answered(ctx context.Context, from, port string) (bool, error) {
+	conn, err := dial(ctx, from, port)
+	if err == nil {
+		return true, conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED), err
+}
+
+// policed returns an error unless everybody hears of the web port, and of the closed one nothing; or also of that if there is to
+// be no policy.
+func policed(ctx context.Context, policy bool) error {
+	return each(ctx, func(ctx context.Context, from string) error {
+		for port, want := range map[string]bool{webPort: true, closedPort: !policy} {
+			if heard, err := answered(ctx, from, port); heard != want {
+				return fmt.Errorf("%s, on port %s: answered %v, want %v: %v", from, port, heard, want, err)
+			}
+		}
+		return nil
+	}, neighbor4, neighbor6, user4, user6)
 }
 
 // welcome returns an error unless the user gets in.

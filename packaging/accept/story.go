@@ -17,6 +17,7 @@ import (
 // A story is what happens to one machine.
 type story struct {
 	*machine
+	admin      admin
 	files, etc string // before mef came: every path, and what is in each file of /etc
 }
 
@@ -34,11 +35,13 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		{"guessing root's password by ssh: banned, IPv4 and IPv6, with zero edits; the user gets in", s.attack},
 		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
 		{"not confirmed in time: what was banned since is lifted, and nobody is banned; confirmed: bans again", s.trial},
-		{"mefctl stop: bans hold; start, restart, reload: they are known; the same for a static policy", s.services},
+		{"mefctl stop: bans hold; start, restart, reload: they are known", s.services},
+		{"mef apply of the shipped policy, and the whole ssh session killed: taken back by a process outside of it", s.tryPolicy},
+		{"confirmed from another session: mefctl starts it; stop removes its table only; nftables.service takes nothing away", s.keepPolicy},
 		{"kill -9, and hung: started again by systemd, bans hold", s.survive},
-		{"reboot: still banned, from the first packet on", s.reboot},
-		{"upgrade while it runs: bans and configuration are kept", s.upgrade},
-		{"uninstall: no ban, no program; install again: configuration and bans are back", s.reinstall},
+		{"reboot: still banned, and the policy in force, from the last packet to the first", s.reboot},
+		{"upgrade while it runs: bans, configuration and policy are kept", s.upgrade},
+		{"uninstall: no ban, no policy, no program; install again: all of it is back", s.reinstall},
 		{"uninstall --purge: nothing is left", s.purge},
 	} {
 		start := time.Now()
@@ -59,7 +62,14 @@ func (s *story) settle(ctx context.Context) error {
 	if err := welcome(ctx); err != nil {
 		return err
 	}
-	var err error
+	admin, line, err := newAdmin()
+	if err != nil {
+		return err
+	}
+	s.admin = admin
+	if _, err := s.sh(ctx, "umask 077 && mkdir -p .ssh && echo '"+strings.TrimSpace(line)+"' >.ssh/authorized_keys"); err != nil {
+		return err
+	}
 	s.files, s.etc, err = s.traces(ctx)
 	return err
 }
@@ -85,12 +95,12 @@ func (s *story) install(ctx context.Context, tarball string) error {
 		return err
 	}
 	return s.checks(ctx,
-		"! systemctl is-active mefdaemon && ! systemctl is-enabled mefdaemon",
+		"! systemctl is-active mefdaemon mef && ! systemctl is-enabled mefdaemon && ! systemctl is-enabled mef",
 		"! nft list tables | grep .",
 		"test -z \"$(mefctl config check 2>&1 >/dev/null)\"",
-		"! grep -rv '^#\\|^$\\|^\\[' /etc/mef",
-		"man -w mefdaemon mefctl mef.conf mefdaemon.rules mefdaemon.lists",
-		"bash -n /usr/local/share/bash-completion/completions/mefctl",
+		"! grep -rv --exclude=mef.rules '^#\\|^$\\|^\\[' /etc/mef",
+		"man -w mef mef.rules mefdaemon mefctl mef.conf mefdaemon.rules mefdaemon.lists",
+		"bash -n /usr/local/share/bash-completion/completions/mefctl && bash -n /usr/local/share/bash-completion/completions/mef",
 		"logrotate --debug /etc/logrotate.d/mef",
 	)
 }
@@ -254,17 +264,6 @@ func (s *story) trial(ctx context.Context) error {
 	return s.refuse(ctx, "203.0.113.97", "ban")
 }
 
-// policyUnit stands for the service that loads a static policy.
-const policyUnit = `[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/touch /run/policy
-ExecReload=/bin/touch /run/policy.again
-ExecStop=/bin/rm -f /run/policy /run/policy.again
-[Install]
-WantedBy=multi-user.target
-`
-
 // services steers them as an operator does.
 func (s *story) services(ctx context.Context) error {
 	if err := s.checks(ctx, "mefctl stop && ! systemctl is-active mefdaemon && systemctl is-enabled mefdaemon",
@@ -279,16 +278,7 @@ func (s *story) services(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.checks(ctx,
-		"mefctl reload mef 2>said; test $? = 1 && grep 'mef.service is not installed' said && rm said",
-		"printf '"+policyUnit+"' >/etc/systemd/system/mef.service && systemctl daemon-reload && systemctl enable mef",
-		"mefctl start mef && test -e /run/policy",
-		"mefctl reload mef && test -e /run/policy.again",
-		"mefctl restart mef && test -e /run/policy && ! test -e /run/policy.again",
-		"mefctl stop mef && ! test -e /run/policy && systemctl is-enabled mef",
-		"mefctl disable mef && ! systemctl is-enabled mef",
-		"systemctl is-active mefdaemon && rm /etc/systemd/system/mef.service && systemctl daemon-reload",
-	)
+	return nil
 }
 
 // known runs a script, after which the daemon must run and the attackers be banned, by its word and in truth.
@@ -342,10 +332,19 @@ func (s *story) survive(ctx context.Context) error {
 }
 
 func (s *story) reboot(ctx context.Context) error {
-	if err := s.halt(ctx); err != nil {
+	anew := func(ctx context.Context) error {
+		if err := s.halt(ctx); err != nil {
+			return err
+		}
+		return s.boot(ctx)
+	}
+	err := silentDuring(ctx, closedPort, []string{neighbor4, neighbor6}, func(ctx context.Context) error {
+		return silentDuring(ctx, sshPort, []string{attacker4, attacker6}, anew)
+	})
+	if err != nil {
 		return err
 	}
-	if err := silentDuring(ctx, s.boot); err != nil {
+	if err := s.policyHolds(ctx); err != nil {
 		return err
 	}
 	// Where units wait for each other in a circle, systemd leaves one out.
@@ -355,8 +354,19 @@ func (s *story) reboot(ctx context.Context) error {
 	return s.protected(ctx)
 }
 
-// upgrade installs over a running daemon, and again with a configuration that the new version would refuse.
+// upgrade installs over a running daemon and a policy in force, and again with a configuration that the new version would refuse.
 func (s *story) upgrade(ctx context.Context) error {
+	const loaded = "(systemctl show -P InvocationID mef; nft -s -a list table inet mef)"
+	if err := s.checks(ctx, loaded+" >loaded"); err != nil {
+		return err
+	}
+	if err := s.upgradeDaemon(ctx); err != nil {
+		return err
+	}
+	return errors.Join(s.checks(ctx, loaded+" | diff loaded - && rm loaded"), s.policyHolds(ctx))
+}
+
+func (s *story) upgradeDaemon(ctx context.Context) error {
 	const pid = "systemctl show -P MainPID mefdaemon >pid"
 	if err := s.known(ctx, pid+" && mef/install && test $(cat pid) != $(systemctl show -P MainPID mefdaemon)"); err != nil {
 		return err
@@ -367,21 +377,28 @@ func (s *story) upgrade(ctx context.Context) error {
 }
 
 func (s *story) reinstall(ctx context.Context) error {
-	if err := s.checks(ctx, "/usr/local/share/mef/uninstall", "! nft list tables | grep .", "! command -v mefdaemon mefctl",
-		"! systemctl cat mefdaemon", "test -s /var/lib/mef/mef.db && grep ^ban_log_enabled=true /etc/mef/mef.conf"); err != nil {
+	if err := s.checks(ctx, "/usr/local/share/mef/uninstall", "! nft list tables | grep .", "! command -v mefdaemon mefctl mef",
+		"! systemctl cat mefdaemon mef", "test -s /var/lib/mef/mef.db && grep ^ban_log_enabled=true /etc/mef/mef.conf"); err != nil {
+		return err
+	}
+	if err := policed(ctx, false); err != nil {
 		return err
 	}
 	if err := attackers(ctx, reaches); err != nil {
 		return fmt.Errorf("still banned: %w", err)
 	}
-	return s.known(ctx, "mef/install && mefctl enable && mefctl confirm")
+	if err := s.known(ctx, "mef/install && mefctl enable && mefctl confirm && mefctl enable mef"); err != nil {
+		return err
+	}
+	return s.policyHolds(ctx)
 }
 
 // untold are paths that the system itself makes, unless mef is in their names.
 var untold = regexp.MustCompile(`^/(tmp/|run/(systemd|user|credentials|log|motd)|var/log/(journal/|gatekeeper)|var/lib/systemd/|var/tmp/systemd-)`)
 
 func (s *story) purge(ctx context.Context) error {
-	if err := s.checks(ctx, "/usr/local/share/mef/uninstall --purge", "! nft list ruleset | grep .",
+	if err := s.checks(ctx, "systemctl -q disable 'var-lib-mef\\x2dfirewall.mount' && umount /var/lib/mef-firewall && rm -r /srv/firewall /etc/systemd/system/var-lib-mef*",
+		"/usr/local/share/mef/uninstall --purge", "! nft list ruleset | grep .",
 		"! getent passwd mef && ! getent group mef", "! pgrep -l mef", "test -z \"$(systemctl list-units --all --no-legend '*mef*')\""); err != nil {
 		return err
 	}
@@ -419,7 +436,7 @@ func difference(a, b string) (lines []string) {
 // evidence is what the machine said, for an error.
 func (s *story) evidence() error {
 	ctx := context.Background()
-	said, _ := s.sh(ctx, "journalctl --no-pager -n 30 -u mefdaemon; systemctl status -n 0 mefdaemon; mefctl status; tail -n 20 /var/log/mef.log; nft list table inet mefdaemon; systemctl --failed")
+	said, _ := s.sh(ctx, "journalctl --no-pager -n 30 -u mefdaemon -u mef; systemctl status -n 0 mefdaemon mef; mefctl status; mef status; tail -n 20 /var/log/mef.log; nft list ruleset; systemctl --failed")
 	out, _ := os.ReadFile(console)
 	return fmt.Errorf("the machine said:\n%s\n%s", said, out[max(0, len(out)-2000):])
 }

@@ -33,11 +33,7 @@ func (o *Options) apply() *cobra.Command {
 			if err != nil || d < time.Second || d > loader.MaxTimeout {
 				return console.Usage("--timeout %q: write a duration from 1s to %v such as 30s or 5m", timeout, loader.MaxTimeout)
 			}
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := read(cmd, l, args)
+			l, c, err := o.candidate(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -57,7 +53,7 @@ func (o *Options) apply() *cobra.Command {
 // try loads a policy and waits for its end.
 func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate, timeout time.Duration, yes bool) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
-	plan, err := l.Plan(ctx, c)
+	plan, err := l.Plan(ctx, c, o.self("listing")...)
 	if err != nil {
 		return err
 	}
@@ -65,11 +61,7 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 		reportOf(c).warn(out)
 		showPlan(out, plan)
 	}
-	guard, err := o.guardLine()
-	if err != nil {
-		return err
-	}
-	trial, err := l.Try(ctx, c, timeout, guard...)
+	trial, err := l.Try(ctx, c, timeout, o.self("guard")...)
 	if err != nil {
 		return err
 	}
@@ -89,13 +81,13 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 	return o.ended(cmd, outcome)
 }
 
-// guardLine is the command line by which this program guards a trial.
-func (o *Options) guardLine() ([]string, error) {
-	config, err := filepath.Abs(o.Config) // the guard works in /
+// self is the command line by which this program runs one of its hidden commands, in another folder.
+func (o *Options) self(command string) []string {
+	config, err := filepath.Abs(o.Config)
 	if err != nil {
-		return nil, err
+		config = o.Config // the folder we are in is gone; the command says that it finds no file
 	}
-	return append(append([]string{"--config", config}, o.Prefix...), "guard"), nil
+	return append(append([]string{"--config", config}, o.Prefix...), command)
 }
 
 // name is how the operator calls us.
@@ -139,7 +131,7 @@ func (o *Options) wait(ctx context.Context, cmd *cobra.Command, l *loader.Loader
 func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 	err := console.Print(cmd, o.JSON, map[string]bool{"confirmed": outcome == loader.Kept}, func(w io.Writer) {
 		if outcome == loader.Kept {
-			fmt.Fprintln(w, "Confirmed: these rules are in force, and are loaded at boot.")
+			fmt.Fprintln(w, "Confirmed: these rules are in force"+atBoot())
 		}
 	})
 	if err != nil || outcome == loader.Kept {
@@ -149,6 +141,14 @@ func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 		return &console.Exit{Code: 1}
 	}
 	return errors.New("not confirmed: the rules before are in force again")
+}
+
+// atBoot goes on with what a boot makes of the rules in force, or what to do for it.
+func atBoot() string {
+	if loader.AtBoot() {
+		return ", and are loaded at boot."
+	}
+	return ". mefctl enable mef has them loaded at boot, too."
 }
 
 func (o *Options) confirm() *cobra.Command {
@@ -167,7 +167,7 @@ func (o *Options) confirm() *cobra.Command {
 				return err
 			}
 			return console.Print(cmd, o.JSON, r, func(w io.Writer) {
-				fmt.Fprintf(w, "Confirmed: the rules of %s are in force, and are loaded at boot.\n", r.Source)
+				fmt.Fprintf(w, "Confirmed: the rules of %s are in force%s\n", r.Source, atBoot())
 			})
 		},
 	}
@@ -225,11 +225,11 @@ func (o *Options) load() *cobra.Command {
 			"it, the last good rules are, and without those rules that let SSH in; either is exit status 1.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l, unkept := o.loader(cmd)
 			from, notice, notices, err := l.Load(cmd.Context())
+			if unkept != nil {
+				notices = append([]string{unkept.Error()}, notices...)
+			}
 			level := levels(os.Getenv("JOURNAL_STREAM") != "")
 			for _, n := range notices {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s%s\n", level.warning, n)
@@ -280,6 +280,10 @@ func (o *Options) clear() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "rules_on_stop=keep: the rules stay in force")
 				return nil
 			}
+			if onStop && loader.GoingDown(cmd.Context()) {
+				fmt.Fprintln(cmd.OutOrStdout(), "This host is going down, and its rules stay in force until it has.")
+				return nil
+			}
 			l, err := loader.New(cfg)
 			if err != nil {
 				return err
@@ -297,7 +301,7 @@ func (o *Options) clear() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, as mef.service does when it stops")
+	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host goes down, as mef.service does when it stops")
 	return cmd
 }
 
@@ -339,6 +343,9 @@ func showStatus(w io.Writer, s loader.Status) {
 		fmt.Fprintf(w, "Trial:    taken back at %s unless confirmed: mef confirm\n", until(*s.Trial))
 	} else if s.LastTrial != "" {
 		fmt.Fprintf(w, "Trial:    none; the last one was taken back: %s\n", s.LastTrial)
+	}
+	if !s.AtBoot {
+		fmt.Fprintln(w, "Boot:     nothing is loaded; mefctl enable mef has the policy loaded")
 	}
 	if s.Changed {
 		fmt.Fprintln(w, "File:     it says something else by now; mef plan shows what, mef apply loads it")

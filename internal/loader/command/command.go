@@ -31,7 +31,7 @@ type Options struct {
 func All(o *Options) []*cobra.Command {
 	return []*cobra.Command{
 		o.check(), o.format(), o.show(), o.plan(), o.apply(), o.confirm(), o.rollback(), o.load(), o.clear(), o.status(), o.test(),
-		o.trace(), o.imports(), o.guard(),
+		o.trace(), o.imports(), o.guard(), o.listing(),
 	}
 }
 
@@ -46,6 +46,12 @@ func (o *Options) settings(errOut io.Writer) *conf.Config {
 
 func (o *Options) loader(cmd *cobra.Command) (*loader.Loader, error) {
 	return loader.New(o.settings(cmd.ErrOrStderr()))
+}
+
+// onlooker is loader for commands that change nothing and are for everybody: of what is kept on this host they make use if they may.
+func (o *Options) onlooker(cmd *cobra.Command) *loader.Loader {
+	l, _ := o.loader(cmd)
+	return l
 }
 
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
@@ -64,6 +70,16 @@ func read(cmd *cobra.Command, l *loader.Loader, args []string) (*loader.Candidat
 		return l.Consider(cmd.Context(), src)
 	}
 	return l.Read(cmd.Context(), path(l, args))
+}
+
+// candidate is read with a loader of its own.
+func (o *Options) candidate(cmd *cobra.Command, args []string) (*loader.Loader, *loader.Candidate, error) {
+	l, err := o.loader(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := read(cmd, l, args)
+	return l, c, err
 }
 
 func path(l *loader.Loader, args []string) string {
@@ -114,10 +130,7 @@ func (o *Options) check() *cobra.Command {
 			"host cannot do without. FILE is the policy of the configuration unless given; - is standard input.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l := o.onlooker(cmd)
 			c, err := read(cmd, l, args)
 			var mistakes conf.Errors
 			if errors.As(err, &mistakes) && o.JSON {
@@ -226,11 +239,7 @@ func (o *Options) show() *cobra.Command {
 			"and interfaces replaced by what they stand for on this host now.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := read(cmd, l, args)
+			c, err := read(cmd, o.onlooker(cmd), args)
 			if err != nil {
 				return err
 			}
@@ -256,15 +265,11 @@ func (o *Options) plan() *cobra.Command {
 			"as the kernel's packet filter sees it. It changes nothing.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
+			l, c, err := o.candidate(cmd, args)
 			if err != nil {
 				return err
 			}
-			c, err := read(cmd, l, args)
-			if err != nil {
-				return err
-			}
-			p, err := l.Plan(cmd.Context(), c)
+			p, err := l.Plan(cmd.Context(), c, o.self("listing")...)
 			if err != nil {
 				return err
 			}
@@ -349,10 +354,7 @@ func (o *Options) test() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l := o.onlooker(cmd)
 			src, err := rules.Read(path(l, args[1:]))
 			if err != nil {
 				return err
@@ -411,10 +413,7 @@ func (o *Options) trace() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.loader(cmd)
-			if err != nil {
-				return err
-			}
+			l := o.onlooker(cmd)
 			if file == "" {
 				file = l.RulesFile()
 			}
@@ -479,6 +478,23 @@ func (o *Options) cases(cmd *cobra.Command, cases []rules.Case) error {
 			fmt.Fprintf(w, "%s: %s, as for %s\n", c.Verdict, what, c.Sample)
 		}
 	})
+}
+
+// listing is for programs that run us in a namespace of their own.
+func (o *Options) listing() *cobra.Command {
+	return &cobra.Command{
+		Use:    "listing BACKEND FILE",
+		Short:  "Load rules where nobody sees them, and list them",
+		Hidden: true, // started by plan
+		Args:   cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := loader.List(cmd.Context(), args[0], args[1])
+			if err == nil {
+				_, err = io.WriteString(cmd.OutOrStdout(), text)
+			}
+			return err
+		},
+	}
 }
 
 // until says how long something lasts.

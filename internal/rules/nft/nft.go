@@ -33,7 +33,7 @@ const Clear = "table " + Table + "\ndelete table " + Table + "\n"
 // Script returns the script that makes the policy hold in place of what the table held before. The error says which statement nft
 // cannot do.
 func Script(p *rules.Policy) (string, error) {
-	w := &writer{}
+	w := &writer{logOf: map[*rules.Rule]string{}}
 	for i := range p.Sets {
 		s := &p.Sets[i]
 		if s.IPSet != "" {
@@ -60,6 +60,7 @@ type writer struct {
 	b       strings.Builder
 	rejects bool
 	logs    []chain
+	logOf   map[*rules.Rule]string // the chain of a rule that logs, which may stand at several places
 }
 
 type chain struct {
@@ -75,14 +76,14 @@ func (w *writer) chain(name string, lines []string) {
 	w.b.WriteString("\t}\n")
 }
 
-// set declares a named set: one for each family, one for ports.
+// set declares a named set: one for each family, or one for ports. What follows the name keeps it from being a word of nft's.
 func (w *writer) set(s *rules.Set) {
 	if s.Ports {
-		w.declare(s.Name, "inet_service", portList(s.In))
+		w.declare(s.Name+"_p", "inet_service", portList(s.In))
 		return
 	}
-	w.declare(s.Name+"_4", "ipv4_addr", addrList(of(s.Addrs, rules.V4)))
-	w.declare(s.Name+"_6", "ipv6_addr", addrList(of(s.Addrs, rules.V6)))
+	w.declare(s.Name+"_4", "ipv4_addr", addrList(rules.V4.Of(s.Addrs)))
+	w.declare(s.Name+"_6", "ipv6_addr", addrList(rules.V6.Of(s.Addrs)))
 }
 
 func (w *writer) declare(name, typ string, elements []string) {
@@ -93,14 +94,9 @@ func (w *writer) declare(name, typ string, elements []string) {
 	w.b.WriteString("\t}\n")
 }
 
-// of returns the ranges of a family.
-func of(s prefixset.Set, f rules.Family) []prefixset.Range {
-	return slices.DeleteFunc(slices.Clone(s.Ranges()), func(r prefixset.Range) bool { return r.First.Is4() != (f == rules.V4) })
-}
-
-func addrList(ranges []prefixset.Range) []string {
-	list := make([]string, len(ranges))
-	for i, r := range ranges {
+func addrList(s prefixset.Set) []string {
+	list := make([]string, s.Len())
+	for i, r := range s.Ranges() {
 		list[i] = rules.RangeText(r)
 	}
 	return list
@@ -243,7 +239,7 @@ func (w *writer) line(pl place, r *rules.Rule, f rules.Family) string {
 		add("ct state %s", r.States)
 	}
 	add("%s", w.verdict(r))
-	add(`comment "%s"`, comment(r))
+	add(`comment "%s"`, r.Remark())
 	return strings.Join(words, " ")
 }
 
@@ -251,7 +247,7 @@ func (w *writer) line(pl place, r *rules.Rule, f rules.Family) string {
 func transport(pl place, r *rules.Rule) []string {
 	name := r.Proto.String()
 	if r.Proto == rules.ICMP6 {
-		name = "ipv6-icmp"
+		name = "icmpv6" // a word of nft's own: ipv6-icmp needs /etc/protocols, which small systems do without
 	}
 	var words []string
 	if r.Proto != rules.All && !r.Sport.Given && (!r.Dport.Given || pl.nat) {
@@ -301,12 +297,12 @@ func addrSet(a rules.Addrs, f rules.Family) string {
 	if a.Set != "" {
 		return map[rules.Family]string{rules.V4: "@" + a.Set + "_4", rules.V6: "@" + a.Set + "_6"}[f]
 	}
-	return braces(addrList(of(a.In, f)))
+	return braces(addrList(f.Of(a.In)))
 }
 
 func portSet(p rules.Ports) string {
 	if p.Set != "" {
-		return "@" + p.Set
+		return "@" + p.Set + "_p"
 	}
 	return braces(portList(p.In))
 }
@@ -321,36 +317,16 @@ func (w *writer) verdict(r *rules.Rule) string {
 	if r.Log == "" {
 		return verdict
 	}
+	if name, ok := w.logOf[r]; ok {
+		return "goto " + name
+	}
 	name := fmt.Sprintf("log_%s_%d", hooks[r.Dir], len(w.logs)+1)
 	limit := ""
 	if r.LogRate != (rules.Rate{}) {
 		limit = fmt.Sprintf("limit rate %d/%s ", r.LogRate.N, r.LogRate.Per)
 	}
-	line := fmt.Sprintf(`%slog prefix "%s " comment "%s"`, limit, r.Log, comment(r))
-	if i := slices.IndexFunc(w.logs, func(c chain) bool { return c.lines[0] == line }); i >= 0 {
-		return "goto " + w.logs[i].name // of the same rule at another place
-	}
+	line := fmt.Sprintf(`%slog prefix "%s " comment "%s"`, limit, r.Log, r.Remark())
 	w.logs = append(w.logs, chain{name, []string{line, verdict}})
+	w.logOf[r] = name
 	return "goto " + name
-}
-
-// maxComment is how long nft lets comments be.
-const maxComment = 120
-
-// comment returns where a rule stands and what its author says of it, in characters that nft takes between quotes.
-func comment(r *rules.Rule) string {
-	s := fmt.Sprintf("%s:%d", r.At.File[strings.LastIndexByte(r.At.File, '/')+1:], r.At.Line)
-	if r.Comment != "" {
-		s += " " + r.Comment
-	}
-	s = strings.Map(func(c rune) rune {
-		switch {
-		case c == '"' || c == '\\':
-			return '\''
-		case c < ' ' || c > '~':
-			return '?'
-		}
-		return c
-	}, s)
-	return s[:min(len(s), maxComment)]
 }

@@ -15,12 +15,13 @@ var (
 	hosts4  = []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.1", "198.51.100.2"}
 	hosts6  = []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:1::1", "2001:db8:1::2"}
 	nets4   = []string{"192.0.2.0/24", "192.0.2.2/31", "198.51.100.0/25", "192.0.2.2-192.0.2.9"}
-	nets6   = []string{"2001:db8::/64", "2001:db8::2/127", "2001:db8:1::/48", "2001:db8::/32"}
+	nets6   = []string{"2001:db8::/64", "2001:db8::2/127", "2001:db8:1::/48", "2001:db8::/32", "2001:db8::2-2001:db8::9"}
 	ports   = []string{"22", "53", "80", "443", "8080", "20-25", "8000-8100", "1-65535"}
 	links   = []string{"eth0", "eth1", "lo"}
+	further = append([]string{"eth2"}, links...) // that packets take
 	states  = []string{"new", "established", "related", "invalid", "untracked"}
 	numbers = []uint16{20, 22, 25, 26, 53, 80, 443, 8000, 8080, 8101, 65535}
-	protos  = []uint8{6, 17, 1, 58, 47}
+	protos  = []uint8{6, 17, 1, 58, 47, 50}
 )
 
 func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
@@ -28,27 +29,37 @@ func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
 // chance is true one time in n.
 func chance(r *rand.Rand, n int) bool { return r.IntN(n) == 0 }
 
-// Policy returns the text of a policy for all ways.
-func Policy(r *rand.Rand) string {
+// named are the sets that policies have.
+const named = `set name=office family=ip type=addr elements=192.0.2.0/30,198.51.100.2
+set name=mixed elements=192.0.2.3,2001:db8::/126,@office
+set name=world elements=0.0.0.0/0,2001:db8:1::/64
+set name=nobody elements=none
+set name=web type=port elements=80,443,8000-8080
+set name=noport type=port elements=none
+set name=ftp type=port elements=20-22,@noport
+`
+
+// Policy returns the text of a policy for some ways, or for all if none is named.
+func Policy(r *rand.Rand, ways ...rules.Dir) string {
+	if len(ways) == 0 {
+		ways = rules.Dirs[:]
+	}
 	var b strings.Builder
-	for _, d := range rules.Dirs {
+	for _, d := range ways {
 		fmt.Fprintf(&b, "policy dir=%s action=%s\n", d, pick(r, []string{"accept", "drop", "drop", "reject"}))
 	}
-	b.WriteString("set name=office family=ip type=addr elements=192.0.2.0/30,198.51.100.2\n")
-	b.WriteString("set name=mixed elements=192.0.2.3,2001:db8::/126,@office\n")
-	b.WriteString("set name=web type=port elements=80,443,8000-8080\n")
-	for range r.IntN(12) {
-		b.WriteString(ruleWith(r, true) + "\n")
+	b.WriteString(named)
+	for range r.IntN(20) {
+		b.WriteString(ruleFor(r, pick(r, ways), true) + "\n")
 	}
 	return b.String()
 }
 
 // Rule returns the text of a rule. It may name the sets of Policy only if it is part of one, so it names none.
-func Rule(r *rand.Rand) string { return ruleWith(r, false) }
+func Rule(r *rand.Rand) string { return ruleFor(r, pick(r, rules.Dirs[:]), false) }
 
-func ruleWith(r *rand.Rand, sets bool) string {
+func ruleFor(r *rand.Rand, dir rules.Dir, sets bool) string {
 	proto := pick(r, []string{"all", "tcp", "udp", "tcp", "udp", "icmp", "icmp6"})
-	dir := pick(r, rules.Dirs[:])
 	family := "any"
 	switch {
 	case proto == "icmp":
@@ -107,14 +118,17 @@ func addresses(r *rand.Rand, family string, sets bool) string {
 		return "@office"
 	}
 	if sets && chance(r, 3) {
-		return "@mixed"
+		return pick(r, []string{"@mixed", "@mixed", "@world", "@mixed,@nobody", "@nobody"})
 	}
 	return list(r, from, 4)
 }
 
 func portList(r *rand.Rand, sets bool) string {
 	if sets && chance(r, 4) {
-		return "@web"
+		return pick(r, []string{"@web", "@web", "@ftp", "@web,@ftp", "@web,8080", "@noport"})
+	}
+	if chance(r, 8) {
+		return "20,21,22,24,26,28,30,32,34,36,38,40,42,44,46,48-50,53,80,8000-8080,8101" // more than one match of iptables takes
 	}
 	return list(r, ports, 3)
 }
@@ -122,7 +136,7 @@ func portList(r *rand.Rand, sets bool) string {
 func interfaces(r *rand.Rand) string {
 	switch r.IntN(4) {
 	case 0:
-		return "!" + pick(r, links)
+		return "!" + list(r, links, 3)
 	case 1:
 		return "auto"
 	}
@@ -150,10 +164,10 @@ func Packet(r *rand.Rand) rules.Packet {
 		p.Sport, p.Dport = pick(r, numbers), pick(r, numbers)
 	}
 	if p.Dir != rules.Out {
-		p.In = pick(r, links)
+		p.In = pick(r, further)
 	}
 	if p.Dir != rules.In {
-		p.Out = pick(r, links)
+		p.Out = pick(r, further)
 	}
 	return p
 }

@@ -1,0 +1,163 @@
+//go:build integration
+
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/netnstest"
+)
+
+// TestLoadWhileRulesAreTried refuses what would confirm them without anybody's yes: systemctl reload mef, say.
+func TestLoadWhileRulesAreTried(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh, web)
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "rules are being tried") {
+		t.Errorf("mef load: exit status %d\n%s", status, out)
+	}
+	s.open(ssh, web)
+	s.must("rollback")
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d after it was rolled back", status)
+	}
+	s.open(ssh)
+}
+
+// TestClearEndsTheTrial leaves nobody who would load rules afterwards, and remembers that these were not confirmed.
+func TestClearEndsTheTrial(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh, web)
+	guard := s.guard()
+	s.must("clear")
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d after mef clear", status)
+	}
+	s.ends(guard)
+	if table := s.table(); table != "" {
+		t.Errorf("there are rules after mef clear:\n%s", table)
+	}
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "nobody confirmed it") {
+		t.Errorf("mef load: exit status %d\n%s", status, out)
+	}
+	s.open(ssh)
+}
+
+// smallDisk keeps the state of a host on a disk that is soon full.
+func (s *server) smallDisk() {
+	s.Helper()
+	if err := os.Mkdir(s.path("state-firewall"), 0o700); err != nil {
+		s.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", s.path("state-firewall"), "tmpfs", 0, "size=512k,mode=700"); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { unix.Unmount(s.path("state-firewall"), unix.MNT_DETACH) })
+}
+
+// fill leaves not a byte on the disk.
+func (s *server) fill() {
+	s.Helper()
+	f, err := os.Create(s.path("state-firewall/others"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer f.Close()
+	for page := make([]byte, 4096); err == nil; {
+		_, err = f.Write(page)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		s.Fatal(err)
+	}
+}
+
+// TestBootWithAFullDisk loads the file as ever, or the last good rules, and says what could not be kept.
+func TestBootWithAFullDisk(t *testing.T) {
+	s := newServer(t)
+	s.smallDisk()
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	s.fill()
+	s = s.reboot()
+	s.rules(ssh, web)
+	if out := s.must("load"); !strings.Contains(out, "no space left on device") {
+		t.Errorf("mef load says nothing of the disk:\n%s", out)
+	}
+	s.open(ssh, web)
+	s.write("mef.rules", "policy dir=in action=no\n")
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "last good rules") {
+		t.Errorf("mef load of a broken file: exit status %d\n%s", status, out)
+	}
+	s.open(ssh)
+}
+
+// TestDiskFillsWhileRulesAreTried takes them back all the same.
+func TestDiskFillsWhileRulesAreTried(t *testing.T) {
+	s := newServer(t)
+	s.smallDisk()
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	s.rules(ssh, web)
+	cmd := s.command("apply", "--timeout", "3s")
+	out, err := os.Create(s.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout = out
+	s.start(cmd)
+	s.begun(ssh, web)
+	err = netnstest.Poll(func() error {
+		if text, _ := os.ReadFile(out.Name()); !strings.Contains(string(text), "Loaded.") {
+			return errors.New("the command does not know yet that rules are loaded")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.fill()
+	s.open(ssh)
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d", status)
+	}
+}
+
+// TestBootWithoutAFolder loads the file where nothing can be kept at all.
+func TestBootWithoutAFolder(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	s.write("state-firewall", "no folder\n")
+	if out := s.must("load"); !strings.Contains(out, "state of the firewall: ") {
+		t.Errorf("mef load says nothing of its folder:\n%s", out)
+	}
+	s.open(ssh)
+	for _, args := range [][]string{{"check"}, {"show"}, {"trace", "dir=in", "proto=tcp"}} {
+		s.must(args...) // as for somebody who is not root
+	}
+	s.write("mef.rules", "policy dir=in action=no\n")
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only rules that let SSH in") {
+		t.Errorf("mef load of a broken file: exit status %d\n%s", status, out)
+	}
+	s.open(ssh)
+}
+
+// TestWithoutNamesOfProtocols is a host without the package that has /etc/protocols.
+func TestWithoutNamesOfProtocols(t *testing.T) {
+	s := newServer(t)
+	if _, err := os.Stat("/etc/protocols"); err == nil {
+		bind(t, os.DevNull, "/etc/protocols")
+	}
+	s.write("mef.rules", policyFor(ssh)+"rule dir=in action=accept proto=udp\nrule dir=in action=accept proto=tcp sport=80\nrule dir=in action=drop proto=tcp\n")
+	s.must("apply", "--yes")
+	s.open(ssh)
+}

@@ -1,0 +1,131 @@
+package enforce
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+
+	"mef/internal/ban"
+)
+
+// A ledger holds an entry for each ban in force, of which there may be very many: in 40 bytes each, without a pointer that the
+// garbage collector would follow.
+type ledger struct {
+	entries map[row]entry
+	counted map[row]counts // of bans that have dropped something
+	ports   []ban.Ports    // by number
+	numbers map[ban.Ports]uint32
+}
+
+// A row is a ban.Key whose ports are a number. IPv4 is stored as IPv4-mapped IPv6, its length plus 96.
+type row struct {
+	addr  [16]byte
+	ports uint32
+	bits  uint8
+	class ban.Class
+}
+
+// An entry is what is known of a ban in force.
+type entry struct {
+	until   int64 // Unix time in ns; forever if permanent
+	unknown bool
+}
+
+// The kernel's counters start again when an element is replaced: before is what earlier elements had counted, last what the present
+// one had when it was last read.
+type counts struct{ before, last traffic }
+
+type traffic struct{ packets, bytes uint64 }
+
+const mappedBits = 96
+
+func newLedger(n int) ledger {
+	return ledger{entries: make(map[row]entry, n), counted: map[row]counts{}, ports: []ban.Ports{""}, numbers: map[ban.Ports]uint32{"": 0}}
+}
+
+// find returns the row of a key; ok is false if no ban has its ports.
+func (l *ledger) find(k ban.Key) (r row, ok bool) {
+	bits := k.Prefix.Bits()
+	if k.Prefix.Addr().Is4() {
+		bits += mappedBits
+	}
+	n, ok := l.numbers[k.Ports]
+	return row{k.Prefix.Addr().As16(), n, uint8(bits), k.Class}, ok
+}
+
+// key is the reverse of find.
+func (l *ledger) key(r row) ban.Key {
+	addr, bits := netip.AddrFrom16(r.addr), int(r.bits)
+	if addr.Is4In6() && bits >= mappedBits {
+		addr, bits = addr.Unmap(), bits-mappedBits
+	}
+	return ban.Key{Prefix: netip.PrefixFrom(addr, bits), Ports: l.ports[r.ports], Class: r.class}
+}
+
+func (l *ledger) len() int { return len(l.entries) }
+
+func (l *ledger) get(k ban.Key) (e entry, ok bool) {
+	r, ok := l.find(k)
+	if ok {
+		e, ok = l.entries[r]
+	}
+	return e, ok
+}
+
+// put enters a ban. Port lists are few: there is a set in the kernel for each.
+func (l *ledger) put(k ban.Key, e entry) {
+	r, ok := l.find(k)
+	if !ok {
+		r.ports = uint32(len(l.ports))
+		l.ports = append(l.ports, k.Ports)
+		l.numbers[k.Ports] = r.ports
+	}
+	l.entries[r] = e
+}
+
+func (l *ledger) remove(k ban.Key) {
+	if r, ok := l.find(k); ok {
+		delete(l.entries, r)
+		delete(l.counted, r)
+	}
+}
+
+// all returns the bans in any order. They may be removed meanwhile.
+func (l *ledger) all() iter.Seq2[ban.Key, entry] {
+	return func(yield func(ban.Key, entry) bool) {
+		for r, e := range l.entries {
+			if !yield(l.key(r), e) {
+				return
+			}
+		}
+	}
+}
+
+func (l *ledger) keys() iter.Seq[ban.Key] {
+	return func(yield func(ban.Key) bool) {
+		for r := range maps.Keys(l.entries) {
+			if !yield(l.key(r)) {
+				return
+			}
+		}
+	}
+}
+
+// count learns what the present element of a ban has counted, and returns what earlier ones had.
+func (l *ledger) count(k ban.Key, now traffic) (before traffic) {
+	r, ok := l.find(k)
+	if !ok {
+		return traffic{}
+	}
+	c, ok := l.counted[r]
+	if !ok && now == (traffic{}) {
+		return traffic{}
+	}
+	if now.packets < c.last.packets {
+		c.before.packets += c.last.packets
+		c.before.bytes += c.last.bytes
+	}
+	c.last = now
+	l.counted[r] = c
+	return c.before
+}

@@ -1,0 +1,195 @@
+//go:build integration
+
+package rulestest_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"mef/internal/netnstest"
+	"mef/internal/rules"
+	"mef/internal/rules/iptables"
+	"mef/internal/rules/nft"
+	"mef/internal/rules/rulestest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// backends load a policy into a host, each by other means.
+var backends = map[string]func(*testing.T, *netnstest.NS, *rules.Policy){
+	"nft": func(t *testing.T, ns *netnstest.NS, p *rules.Policy) {
+		t.Helper()
+		script, err := nft.Script(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns.Run(t, script, "nft", "-f", "-")
+	},
+	"iptables-nft":    loadIPTables("nft"),
+	"iptables-legacy": loadIPTables("legacy"),
+}
+
+func loadIPTables(variant string) func(*testing.T, *netnstest.NS, *rules.Policy) {
+	return func(t *testing.T, ns *netnstest.NS, p *rules.Policy) {
+		t.Helper()
+		save := func(family string) string { return ns.Run(t, "", family+"-"+variant+"-save", "-t", "filter") }
+		rs, err := iptables.Compile(p, iptables.ReadState(save("iptables"), save("ip6tables"), ns.Run(t, "", "ipset", "list", "-n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct{ text, program, flags string }{
+			{rs.Sets, "ipset", "restore"},
+			{rs.V4, "iptables-" + variant + "-restore", "--noflush -w"},
+			{rs.V6, "ip6tables-" + variant + "-restore", "--noflush -w"},
+			{rs.Unused, "ipset", "restore"},
+		} {
+			if step.text != "" {
+				ns.Run(t, step.text, step.program, strings.Fields(step.flags)...)
+			}
+		}
+	}
+}
+
+// number returns a number from the environment.
+func number(t *testing.T, key string, usual int) int {
+	t.Helper()
+	s := os.Getenv(key)
+	if s == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("%s: %v", key, err)
+	}
+	return n
+}
+
+// TestOneVerdict sends random packets to hosts that have random policies, loaded by each backend, and compares what becomes of them
+// with the simulator's word. MEF_DIFF_POLICIES says how many policies, MEF_DIFF_SEED which.
+func TestOneVerdict(t *testing.T) {
+	netnstest.Need(t)
+	policies, seed := number(t, "MEF_DIFF_POLICIES", 200), number(t, "MEF_DIFF_SEED", 1)
+	for name, load := range backends {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			all := flows()
+			for _, fl := range all {
+				h.begin(t, fl)
+			}
+			h.ns.Run(t, around, "nft", "-f", "-")
+			h.forget(t)
+			for i := range policies {
+				r := rand.New(rand.NewPCG(uint64(seed), uint64(i)))
+				d := trial{h: h, load: load, text: rulestest.Policy(r, ways(r)...)}
+				for tag := range probes {
+					d.probes = append(d.probes, source{r, all}.probe(uint16(tag+1)))
+				}
+				d.run(t, i)
+			}
+		})
+	}
+}
+
+// ways returns some of the ways, most often all.
+func ways(r *rand.Rand) []rules.Dir {
+	some := []rules.Dir{rules.In}
+	for _, d := range rules.Dirs[1:] {
+		if r.IntN(6) > 0 {
+			some = append(some, d)
+		}
+	}
+	return some
+}
+
+// probes is how many packets are sent to a policy.
+const probes = 200
+
+// A trial is a policy and packets to it.
+type trial struct {
+	h      *host
+	load   func(*testing.T, *netnstest.NS, *rules.Policy)
+	text   string
+	probes []probe
+}
+
+func (d *trial) run(t *testing.T, number int) {
+	t.Helper()
+	for i, wrong := range d.differences(t, d.policy(t, d.text)) {
+		if wrong != "" {
+			t.Errorf("policy %d, packet %d: %s\n%s\n%s", number, i, d.probes[i].policy, wrong, d.smallest(t, d.probes[i]))
+			return
+		}
+	}
+}
+
+// smallest returns the policy without rules that make no difference to the difference over a packet.
+func (d *trial) smallest(t *testing.T, p probe) string {
+	t.Helper()
+	lines := strings.SplitAfter(d.text, "\n")
+	one := trial{h: d.h, load: d.load, probes: []probe{p}}
+	for i := len(lines) - 1; i >= 0; i-- {
+		if !strings.HasPrefix(lines[i], "rule ") {
+			continue
+		}
+		fewer := slices.Delete(slices.Clone(lines), i, i+1)
+		if one.differences(t, d.policy(t, strings.Join(fewer, "")))[0] != "" {
+			lines = fewer
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+func (d *trial) policy(t *testing.T, text string) *rules.Policy {
+	t.Helper()
+	src, err := rules.Parse("mef.rules", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src.Policy(rules.Facts{Auto: []string{"eth0"}})
+}
+
+// differences loads the policy, sends the packets, and says for each what is wrong.
+func (d *trial) differences(t *testing.T, p *rules.Policy) []string {
+	t.Helper()
+	d.load(t, d.h.ns, p)
+	var tags []uint16
+	for _, pr := range d.probes {
+		tags = append(tags, pr.tag)
+		if pr.arrives {
+			d.h.arrives(t, pr.link, pr.frame)
+		} else {
+			d.h.sends(t, pr.link, pr.frame)
+		}
+	}
+	seen := d.h.outcomes(t, tags)
+	wrong := make([]string, len(d.probes))
+	for i, pr := range d.probes {
+		wrong[i] = difference(pr, seen[pr.tag], p.Decide(pr.policy))
+	}
+	return wrong
+}
+
+// difference says how what was seen of a packet is not what should have been.
+func difference(p probe, o *outcome, v rules.Verdict) string {
+	met := meeting{p.policy.Dir, p.policy.In, p.policy.Out, p.policy.State}
+	if len(o.met) != 1 || o.met[0] != met {
+		return fmt.Sprintf("the world is not as it was meant: the packet came to %+v, want %+v", o.met, met)
+	}
+	want := outcome{met: o.met}
+	switch {
+	case v.Action == rules.Accept:
+		want.passed = true
+	case v.Action == rules.Reject && p.answered:
+		want.reset, want.unreachable = p.proto == tcp, p.proto != tcp
+	}
+	if o.passed != want.passed || o.reset != want.reset || o.unreachable != want.unreachable {
+		return fmt.Sprintf("simulator: %s; seen: passed %t, reset %t, unreachable %t", v, o.passed, o.reset, o.unreachable)
+	}
+	return ""
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// An admin is root, who logs in over ssh by a key.
+type admin struct{ key ssh.Signer }
+
+// newAdmin gives root a key, and returns the line by which sshd knows it.
+func newAdmin() (a admin, line string, err error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return a, "", err
+	}
+	if a.key, err = ssh.NewSignerFromKey(private); err != nil {
+		return a, "", err
+	}
+	sshPublic, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return a, "", err
+	}
+	return a, string(ssh.MarshalAuthorizedKey(sshPublic)), nil
+}
+
+// A session is a command that root runs on a terminal, over a connection of its own.
+type session struct {
+	client *ssh.Client
+	ended  chan error
+	said   bytes.Buffer // to be read once it has ended
+}
+
+// types runs a command as an operator does. It goes on when types returns.
+func (a admin) types(ctx context.Context, from, command string) (*session, error) {
+	client, err := connect(ctx, from, "root", ssh.PublicKeys(a.key))
+	if err != nil {
+		return nil, err
+	}
+	s, err := client.NewSession()
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	t := &session{client: client, ended: make(chan error, 1)}
+	s.Stdout = &t.said     // the terminal's, on which errors come too
+	_, err = s.StdinPipe() // which stays open: he is thinking
+	if err == nil {
+		err = s.RequestPty("xterm", 25, 80, nil)
+	}
+	if err == nil {
+		err = s.Start(command)
+	}
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	go func() { t.ended <- s.Wait() }()
+	return t, nil
+}
+
+// end waits for the end of the command and returns what it said.
+func (t *session) end(ctx context.Context) (said string, err error) {
+	defer t.client.Close()
+	select {
+	case err := <-t.ended:
+		return t.said.String(), err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// diskOfItsOwn has the state of mef on another file system, which goes away at shutdown before the rest of the system does.
+const diskOfItsOwn = `mkdir -m 700 /srv/firewall && cat >'/etc/systemd/system/var-lib-mef\x2dfirewall.mount' <<.
+[Mount]
+What=/srv/firewall
+Where=/var/lib/mef-firewall
+Type=none
+Options=bind
+[Install]
+RequiredBy=local-fs.target
+.
+systemctl -q enable --now 'var-lib-mef\x2dfirewall.mount'`
+
+// tryPolicy has the shipped policy tried by root over ssh, and his whole session killed, so that nobody can confirm: a process
+// outside takes the policy back.
+func (s *story) tryPolicy(ctx context.Context) error {
+	err := s.checks(ctx, diskOfItsOwn,
+		`sed -i '/comment="web"/s/^#//' /etc/mef/mef.rules && mef check >said && cat said && ! grep -i 'warning\|notice' said && rm said`,
+		"mefctl enable mef >said && cat said && grep '^Nothing was loaded now, for nobody has confirmed it' said && rm said",
+		"systemctl is-enabled mef && ! systemctl is-active mef && ! nft list table inet mef",
+	)
+	if err != nil {
+		return err
+	}
+	if err := policed(ctx, false); err != nil {
+		return err
+	}
+	apply, err := s.admin.types(ctx, user4, "mef apply --timeout 6s")
+	if err != nil {
+		return err
+	}
+	if err := s.tried(ctx, apply); err != nil {
+		return err
+	}
+	if err := welcome(ctx); err != nil {
+		return err
+	}
+	err = s.checks(ctx,
+		"mef load; test $? = 1 && ! systemctl start mef && systemctl reset-failed mef # which would confirm it",
+		`scope=$(cat /proc/$(pgrep -fx 'mef apply --timeout 6s')/cgroup | grep -o 'session-.*\.scope$') &&
+			systemctl list-units --no-legend 'mef-trial-*.service' | grep -w running && systemctl kill --signal=KILL $scope`)
+	if err != nil {
+		return err
+	}
+	if said, err := apply.end(ctx); err == nil || !strings.Contains(said, "Keep these rules? [y/N]") {
+		return fmt.Errorf("mef apply ended with %v, after it said\n%s", err, said)
+	}
+	if err := policed(ctx, true); err != nil {
+		return fmt.Errorf("just after the session was killed: %w", err)
+	}
+	if err := s.eventually(ctx, "the policy is taken back", func() error { return policed(ctx, false) }); err != nil {
+		return err
+	}
+	return s.checks(ctx, "! nft list table inet mef",
+		"mef confirm 2>said; test $? = 1 && grep 'nobody confirmed within 6s' said && rm said",
+		"mefctl enable mef >said && grep '^As it is, it was tried and not confirmed' said && rm said")
+}
+
+// tried waits until the policy that somebody applies is in force.
+func (s *story) tried(ctx context.Context, apply *session) error {
+	return s.eventually(ctx, "the policy is tried", func() error {
+		select {
+		case err := <-apply.ended:
+			apply.ended <- err // for the next look
+			return fmt.Errorf("mef apply ended with %v, after it said\n%s", err, apply.said.String())
+		default:
+			return policed(ctx, true)
+		}
+	})
+}
+
+// keepPolicy has it confirmed from another session, and the service then steered as an operator does.
+func (s *story) keepPolicy(ctx context.Context) error {
+	apply, err := s.admin.types(ctx, user6, "mef apply --timeout 5m")
+	if err != nil {
+		return err
+	}
+	if err := s.tried(ctx, apply); err != nil {
+		return err
+	}
+	confirm, err := s.admin.types(ctx, user4, "mef confirm")
+	if err != nil {
+		return err
+	}
+	for _, t := range []*session{confirm, apply} {
+		if said, err := t.end(ctx); err != nil || !strings.Contains(said, "Confirmed: ") {
+			return fmt.Errorf("a session ended with %v, after it said\n%s", err, said)
+		}
+	}
+	err = s.checks(ctx,
+		"mefctl enable mef >said && cat said && grep '^It was confirmed as it is, and is in force' said && rm said",
+		"systemctl is-active mef && mef status && mefctl rules status",
+		"test $(stat -c %U:%a /srv/firewall) = root:700",
+		"systemd-analyze security --no-pager --threshold=23 mef",
+	)
+	if err != nil {
+		return err
+	}
+	return errors.Join(policed(ctx, true), s.stopPolicy(ctx))
+}
+
+// others lists every table but that of mef.
+const others = `nft list tables | grep -vx 'table inet mef' | while read -r _ table; do nft -s -a list table $table; done`
+
+// stopPolicy stops the service, which removes its own table and nothing else, starts it in every way, and has nftables.service
+// empty the whole ruleset in every way. The daemon, which mends its own table, is stopped meanwhile.
+func (s *story) stopPolicy(ctx context.Context) error {
+	err := s.checks(ctx, "mefctl stop && nft add table ip foreign && nft add chain ip foreign input '{ type filter hook input priority 10; }'",
+		others+" >before && mefctl stop mef && "+others+" >after && diff before after && grep foreign after && rm before after",
+		"! nft list table inet mef && systemctl is-enabled mef && nft delete table ip foreign")
+	if err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		script string
+		policy bool
+	}{
+		{"true", false},
+		{"mefctl start mef", true},
+		{"mefctl reload mef", true},
+		{"mefctl restart mef", true},
+		{"nft flush ruleset", false},
+		{"systemctl start nftables && mefctl reload mef", true},
+		{"systemctl restart nftables", true},
+		{"systemctl reload nftables", true},
+		{"systemctl stop nftables && ! systemctl is-active mef", false},
+		{"mefctl start mef && mefctl disable mef && ! systemctl is-enabled mef", false},
+		{"mefctl enable mef", true},
+	} {
+		if err := s.checks(ctx, step.script); err != nil {
+			return err
+		}
+		// Who restarts nftables.service does not wait for what follows from it.
+		if err := s.eventually(ctx, "after "+step.script, func() error { return policed(ctx, step.policy) }); err != nil {
+			return err
+		}
+	}
+	return s.checks(ctx, "mefctl start")
+}
+
+// policyHolds returns an error unless the policy is in force, of which nobody changed anything.
+func (s *story) policyHolds(ctx context.Context) error {
+	return errors.Join(s.checks(ctx, "systemctl is-active mef && mef status"), policed(ctx, true))
+}
