@@ -219,10 +219,20 @@ func (s *server) guardNow() (pid int) {
 	return 0
 }
 
-// kill kills a process as nobody can prevent.
+// kill kills a process as nobody can prevent, and waits until it has let go of all it held.
 func (s *server) kill(pid int) {
 	s.Helper()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		s.Fatalf("kill %d: %v", pid, err)
+	}
+	err := netnstest.Poll(func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if state := stat[bytes.LastIndexByte(stat, ')')+1:]; err == nil && !bytes.HasPrefix(state, []byte(" Z")) {
+			return fmt.Errorf("process %d is killed and still there", pid)
+		}
+		return nil
+	})
+	if err != nil {
+		s.Fatal(err)
 	}
 }

@@ -27,14 +27,23 @@ type Input struct {
 	Text []byte
 }
 
-// ReadInput reads a file, or for "-" standard input.
+// ReadInput reads a file, or for "-" standard input: as much as a program may say at most.
 func ReadInput(name string, stdin io.Reader) (Input, error) {
-	if name == "-" {
-		text, err := io.ReadAll(stdin)
-		return Input{Name: "stdin", Text: text}, err
+	in := Input{Name: "stdin"}
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return in, err
+		}
+		defer f.Close()
+		in, stdin = Input{Name: name, Path: name}, f
 	}
-	text, err := os.ReadFile(name)
-	return Input{name, name, text}, err
+	var err error
+	in.Text, err = io.ReadAll(io.LimitReader(stdin, maxOutput+1))
+	if err == nil && len(in.Text) > maxOutput {
+		err = fmt.Errorf("%s has more than %d MB: these are no rules", in.Name, maxOutput>>20)
+	}
+	return in, err
 }
 
 // An Import is what somebody else's rules became.
