@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mef/internal/netnstest"
 )
 
@@ -205,13 +207,17 @@ func (s *server) guard() (pid int) {
 	return pid
 }
 
-// guardNow returns the process that guards a trial, 0 if none does.
+// guardNow returns the process that guards a trial, 0 if none does. It leads a session, unlike what it starts, which looks the same
+// for a moment.
 func (s *server) guardNow() (pid int) {
 	matches, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, path := range matches {
 		line, _ := os.ReadFile(path)
 		if bytes.Contains(line, []byte(s.path("mef.conf"))) && bytes.HasSuffix(line, []byte("\x00guard\x00")) {
-			if _, err := fmt.Sscanf(path, "/proc/%d/cmdline", &pid); err == nil {
+			if _, err := fmt.Sscanf(path, "/proc/%d/cmdline", &pid); err != nil {
+				continue
+			}
+			if session, err := unix.Getsid(pid); err == nil && session == pid {
 				return pid
 			}
 		}

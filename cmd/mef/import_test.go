@@ -74,7 +74,7 @@ func (s *server) imported(from string) string {
 	}
 	defer out.Close()
 	cmd := s.command("import", from)
-	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	cmd.Stdout, cmd.Stderr = out, s.Output()
 	s.start(cmd)
 	if status := wait(s.T, cmd); status != 0 {
 		s.Fatalf("mef import %s: exit status %d", from, status)
