@@ -21,11 +21,12 @@ func (s *server) begun(ports ...string) {
 	s.open(ports...)
 }
 
-// confirmed has one policy confirmed, and another one ready to be tried.
+// tried has one policy tried and confirmed, and another one ready to be tried.
 func tried(t *testing.T) *server {
 	s := newServer(t)
 	s.rules(ssh)
 	s.must("apply", "--yes")
+	s.unguarded()
 	s.open(ssh)
 	s.rules(ssh, web)
 	return s

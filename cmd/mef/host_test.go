@@ -42,16 +42,7 @@ func newServer(t *testing.T) *server {
 		s.ns.Echo(t, "tcp", ":"+port)
 	}
 	s.write("mef.conf", "[global]\nrules_file="+s.path("mef.rules")+"\ncache_dir="+s.path("state")+"\n")
-	t.Cleanup(func() { // before the folder goes
-		if err := netnstest.Poll(func() error {
-			if pid := s.guardNow(); pid != 0 {
-				return fmt.Errorf("process %d still guards a trial", pid)
-			}
-			return nil
-		}); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(s.unguarded) // before the folder goes
 	return s
 }
 
@@ -223,6 +214,19 @@ func (s *server) guardNow() (pid int) {
 		}
 	}
 	return 0
+}
+
+// unguarded waits until the guards of trials that are decided have noticed.
+func (s *server) unguarded() {
+	s.Helper()
+	if err := netnstest.Poll(func() error {
+		if pid := s.guardNow(); pid != 0 {
+			return fmt.Errorf("process %d still guards a trial", pid)
+		}
+		return nil
+	}); err != nil {
+		s.Error(err)
+	}
 }
 
 // kill kills a process as nobody can prevent, and waits until it has let go of all it held.
