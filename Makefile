@@ -41,7 +41,7 @@ integration:
 	go test -tags integration -shuffle=on -p 1 -timeout 20m ./...
 
 fuzz:
-	scripts/fuzz 5s
+	scripts/fuzz 2000x
 
 bench: build
 	scripts/deps bench

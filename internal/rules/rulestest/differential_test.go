@@ -20,8 +20,11 @@ import (
 
 func TestMain(m *testing.M) { netnstest.Main(m) }
 
-// backends load a policy into a host, each by other means.
-var backends = map[string]func(*testing.T, *netnstest.NS, *rules.Policy){
+// A loader loads a policy into a host.
+type loader func(*testing.T, *netnstest.NS, *rules.Policy)
+
+// backends load a policy each by other means.
+var backends = map[string]loader{
 	"nft": func(t *testing.T, ns *netnstest.NS, p *rules.Policy) {
 		t.Helper()
 		script, err := nft.Script(p)
@@ -34,7 +37,7 @@ var backends = map[string]func(*testing.T, *netnstest.NS, *rules.Policy){
 	"iptables-legacy": loadIPTables("legacy"),
 }
 
-func loadIPTables(variant string) func(*testing.T, *netnstest.NS, *rules.Policy) {
+func loadIPTables(variant string) loader {
 	return func(t *testing.T, ns *netnstest.NS, p *rules.Policy) {
 		t.Helper()
 		save := func(family string) string { return ns.Run(t, "", family+"-"+variant+"-save", "-t", "filter") }
@@ -77,23 +80,49 @@ func TestOneVerdict(t *testing.T) {
 	for name, load := range backends {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
-			all := flows()
-			for _, fl := range all {
-				h.begin(t, fl)
-			}
-			h.ns.Run(t, around, "nft", "-f", "-")
-			h.forget(t)
+			h, all := ready(t)
 			for i := range policies {
-				r := rand.New(rand.NewPCG(uint64(seed), uint64(i)))
-				d := trial{h: h, load: load, text: rulestest.Policy(r, ways(r)...)}
-				for tag := range probes {
-					d.probes = append(d.probes, source{r, all}.probe(uint16(tag+1)))
-				}
-				d.run(t, i)
+				newTrial(h, all, load, uint64(seed), uint64(i)).run(t, i)
 			}
 		})
 	}
+}
+
+// FuzzOneVerdict goes on with TestOneVerdict for as long as one likes: the input is the seed of a policy and of the packets to it.
+// As root: go test -tags integration -run '^$' -fuzz OneVerdict -fuzztime 1h ./internal/rules/rulestest
+func FuzzOneVerdict(f *testing.F) {
+	netnstest.Need(f)
+	f.Add(uint64(2), uint64(0))
+	f.Fuzz(func(t *testing.T, seed, number uint64) {
+		for name, load := range backends {
+			t.Run(name, func(t *testing.T) {
+				h, all := ready(t)
+				newTrial(h, all, load, seed, number).run(t, int(number))
+			})
+		}
+	})
+}
+
+// ready returns a host without a policy, and the connections that it has.
+func ready(t *testing.T) (*host, []flow) {
+	t.Helper()
+	h, all := newHost(t), flows()
+	for _, fl := range all {
+		h.begin(t, fl)
+	}
+	h.ns.Run(t, around, "nft", "-f", "-")
+	h.forget(t)
+	return h, all
+}
+
+// newTrial makes a policy, and packets to it that are or are not of connections that the host has.
+func newTrial(h *host, all []flow, load loader, seed, number uint64) *trial {
+	r := rand.New(rand.NewPCG(seed, number))
+	d := &trial{h: h, load: load, text: rulestest.Policy(r, ways(r)...)}
+	for tag := range probes {
+		d.probes = append(d.probes, source{r, all}.probe(uint16(tag+1)))
+	}
+	return d
 }
 
 // ways returns some of the ways, most often all.
@@ -113,7 +142,7 @@ const probes = 200
 // A trial is a policy and packets to it.
 type trial struct {
 	h      *host
-	load   func(*testing.T, *netnstest.NS, *rules.Policy)
+	load   loader
 	text   string
 	probes []probe
 }
