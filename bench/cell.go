@@ -23,10 +23,10 @@ type cell struct {
 	group  string      // path of the control group
 	fd     *os.File    // the same, open
 	thread chan func() // runs in the namespace
-	watch  *watcher
+	watch  *watcher    // nil if nobody watches
 }
 
-// newCell makes a cell. want says which nftables sets hold bans.
+// newCell makes a cell. want says which nftables sets hold bans, and is nil if nobody watches them.
 func newCell(name string, want func(table, set string) bool) (*cell, error) {
 	root, err := cgroupRoot()
 	if err != nil {
@@ -44,7 +44,9 @@ func newCell(name string, want func(table, set string) bool) (*cell, error) {
 	if err := <-ready; err != nil {
 		return nil, err
 	}
-	c.do(func() { c.watch, err = newWatcher(want) })
+	if want != nil {
+		c.do(func() { c.watch, err = newWatcher(want) })
+	}
 	return c, err
 }
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mef/bench/gen"
 )
 
@@ -65,6 +67,39 @@ func TestWatcherSeesEveryElement(t *testing.T) {
 	}
 	if used := c.cpu(); used < 10*time.Millisecond {
 		t.Errorf("CPU time of nft = %v, want what 100,000 elements cost", used)
+	}
+}
+
+// An asker knows what is there, and when the last one came.
+func TestAskerWaitsForTheLast(t *testing.T) {
+	c := testCell(t)
+	var err error
+	var ask *asker
+	if c.do(func() { ask, err = newAsker([]set{{unix.NFPROTO_INET, "t", "bans"}}) }); err != nil {
+		t.Fatal(err)
+	}
+	defer ask.close()
+	first, last := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.9")
+	if there, err := ask.holds(first); there || err != nil {
+		t.Errorf("without a table: %t, %v", there, err)
+	}
+	c.nft(t, "add table inet t\nadd set inet t bans { type ipv4_addr; }\nadd element inet t bans { 203.0.113.7 }\n")
+	if there, err := ask.holds(first); !there || err != nil {
+		t.Errorf("the address is there: %t, %v", there, err)
+	}
+	if _, found, err := ask.await([]netip.Addr{first, last}, time.Now()); found != 1 || err != nil {
+		t.Errorf("%d are there, want 1; %v", found, err)
+	}
+	added := make(chan time.Time)
+	go func() {
+		defer close(added)
+		at := time.Now()
+		c.nft(t, "add element inet t bans { 203.0.113.9 }\n")
+		added <- at
+	}()
+	at, found, err := ask.await([]netip.Addr{first, last}, time.Now().Add(5*time.Second))
+	if found != 2 || err != nil || at.Before(<-added) {
+		t.Errorf("%d found, the last at %v; %v", found, at, err)
 	}
 }
 

@@ -31,9 +31,10 @@ type instance struct {
 	spared  []decide.CDN // whose addresses are not used
 }
 
-// launch starts the daemon of p with its files in dir, which may hold the state of an earlier instance.
-func launch(p *product, dir string) (*instance, error) {
-	cell, err := newCell(p.name, p.bans)
+// launch starts the daemon of p with its files in dir, which may hold the state of an earlier instance. bans says which sets are
+// watched, nil none.
+func launch(p *product, dir string, bans func(table, set string) bool) (*instance, error) {
+	cell, err := newCell(p.name, bans)
 	if err != nil {
 		return nil, err
 	}

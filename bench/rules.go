@@ -26,7 +26,7 @@ func (b *bench) rules(ctx context.Context, p *product, s *section) error {
 }
 
 func (b *bench) rulesOf(ctx context.Context, p *product, s *section, n int) error {
-	cell, err := newCell("mef", func(string, string) bool { return false })
+	cell, err := newCell("mef", nil)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,8 +22,15 @@ type watcher struct {
 
 	mu      sync.Mutex
 	seen    map[netip.Addr]time.Time
+	sets    []set         // which had elements
 	lost    bool          // the kernel had more to say than the socket could hold
 	changed chan struct{} // closed and replaced whenever seen grows
+}
+
+// A set is one of nftables.
+type set struct {
+	family      byte // of its table, as in struct nfgenmsg
+	table, name string
 }
 
 // buffer holds the notifications of 100,000 elements and more.
@@ -58,7 +66,7 @@ func (w *watcher) listen() {
 		var addrs []netip.Addr
 		for _, msg := range msgs {
 			if msg.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM && len(msg.Data) > 4 {
-				addrs = append(addrs, w.elements(msg.Data[4:])...) // after struct nfgenmsg
+				addrs = append(addrs, w.elements(msg.Data)...)
 			}
 		}
 		w.note(addrs, at, false)
@@ -84,18 +92,18 @@ func (w *watcher) note(addrs []netip.Addr, at time.Time, lost bool) {
 
 // elements returns the addresses that a message adds to a wanted set.
 func (w *watcher) elements(data []byte) []netip.Addr {
-	var table, set string
+	s := set{family: data[0]}
 	var addrs []netip.Addr
-	attrs, err := netlink.NewAttributeDecoder(data)
+	attrs, err := netlink.NewAttributeDecoder(data[4:]) // after struct nfgenmsg
 	if err != nil {
 		return nil
 	}
 	for attrs.Next() {
 		switch attrs.Type() {
 		case unix.NFTA_SET_ELEM_LIST_TABLE:
-			table = attrs.String()
+			s.table = attrs.String()
 		case unix.NFTA_SET_ELEM_LIST_SET:
-			set = attrs.String()
+			s.name = attrs.String()
 		case unix.NFTA_SET_ELEM_LIST_ELEMENTS:
 			attrs.Nested(func(list *netlink.AttributeDecoder) error {
 				for list.Next() {
@@ -110,8 +118,13 @@ func (w *watcher) elements(data []byte) []netip.Addr {
 			})
 		}
 	}
-	if !w.want(table, set) {
+	if !w.want(s.table, s.name) {
 		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Contains(w.sets, s) {
+		w.sets = append(w.sets, s)
 	}
 	return addrs
 }
@@ -184,6 +197,13 @@ func (w *watcher) reset() {
 	w.seen, w.lost = map[netip.Addr]time.Time{}, false
 }
 
+// banned returns the addresses seen, and the sets that they are in.
+func (w *watcher) banned() ([]netip.Addr, []set) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.seen)), slices.Clone(w.sets)
+}
+
 // times returns when the addresses of interest were told, in order, and whether notifications were lost.
 func (w *watcher) times(of func(netip.Addr) bool) (times []time.Time, lost bool) {
 	w.mu.Lock()
@@ -196,3 +216,80 @@ func (w *watcher) times(of func(netip.Addr) bool) (times []time.Time, lost bool)
 	slices.SortFunc(times, time.Time.Compare)
 	return times, w.lost
 }
+
+// An asker asks the kernel for single elements of sets, which costs it next to nothing, whereas it tells a watcher of each element of
+// a transaction before the transaction ends.
+type asker struct {
+	conn *netlink.Conn
+	sets []set
+}
+
+func newAsker(sets []set) (*asker, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask nftables: %w", err)
+	}
+	return &asker{conn, sets}, nil
+}
+
+func (a *asker) close() { a.conn.Close() }
+
+// holds reports whether one of the sets has the address.
+func (a *asker) holds(addr netip.Addr) (bool, error) {
+	for _, s := range a.sets {
+		attrs := netlink.NewAttributeEncoder()
+		attrs.String(unix.NFTA_SET_ELEM_LIST_TABLE, s.table)
+		attrs.String(unix.NFTA_SET_ELEM_LIST_SET, s.name)
+		attrs.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list *netlink.AttributeEncoder) error {
+			list.Nested(unix.NFTA_LIST_ELEM, func(elem *netlink.AttributeEncoder) error {
+				elem.Nested(unix.NFTA_SET_ELEM_KEY, func(key *netlink.AttributeEncoder) error {
+					key.Bytes(unix.NFTA_DATA_VALUE, addr.AsSlice())
+					return nil
+				})
+				return nil
+			})
+			return nil
+		})
+		data, err := attrs.Encode()
+		if err != nil {
+			return false, err
+		}
+		_, err = a.conn.Execute(netlink.Message{
+			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
+			Data:   append([]byte{s.family, unix.NFNETLINK_V0, 0, 0}, data...),
+		})
+		if err == nil {
+			return true, nil
+		} else if !errors.Is(err, unix.ENOENT) {
+			return false, fmt.Errorf("ask for %s in table %s, set %s: %w", addr, s.table, s.name, err)
+		}
+	}
+	return false, nil
+}
+
+// await returns when the last of the addresses is there: of a sample of them, unless one of the others is found to be missing then. It
+// returns how many are there if not all are until the deadline.
+func (a *asker) await(addrs []netip.Addr, deadline time.Time) (at time.Time, found int, err error) {
+	for i, addr := range addrs {
+		for late := false; ; late = true {
+			there, err := a.holds(addr)
+			if err != nil {
+				return at, i, err
+			}
+			if there {
+				if i < sample || late {
+					at = time.Now()
+				}
+				break
+			}
+			if time.Now().After(deadline) {
+				return at, i, nil
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return at, len(addrs), nil
+}
+
+// sample is how many addresses are asked for again and again.
+const sample = 200

@@ -57,6 +57,7 @@ func survive(t *testing.T, data []byte, bans map[ban.Key]ban.Ban) bool {
 	if err != nil {
 		t.Fatalf("load: %v", err)
 	}
+	complete(t, s, st.Bans)
 	for _, b := range st.Bans {
 		if d := diff(bans[b.Key], b); d != "" {
 			t.Errorf("a ban that nobody put (-put +got):\n%s", d)

@@ -153,13 +153,21 @@ func verify(t *testing.T, path string, said uint64) (last uint64) {
 	if want := min(last, tallies); found != want {
 		t.Errorf("%d tallies, want %d", found, want)
 	}
+	var keys []ban.Key
 	for _, b := range st.Bans {
+		keys = append(keys, b.Key)
+	}
+	whole, err := s.Bans(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range whole {
 		n := uint64(b.Prefix.Addr().As4()[3])
 		if want := bannedAs(before(n, banned)); b.Count != want.Count || b.Evidence[0] != want.Evidence[0] {
 			t.Errorf("ban %v is of transaction %d, want %d", b.Key, b.Count, want.Count)
 		}
 	}
-	if want := min(last, banned); uint64(len(st.Bans)) != want || s.Skipped() > 0 {
+	if want := min(last, banned); uint64(len(whole)) != want || s.Skipped() > 0 {
 		t.Errorf("%d bans, %d skipped; want %d, 0", len(st.Bans), s.Skipped(), want)
 	}
 	return last

@@ -77,12 +77,13 @@ func pack(w, text []byte, primed *places) []byte {
 	return append(w, text[literal:]...)
 }
 
-// unpack appends what was packed to text, which is the primer.
-func unpack(text, packed []byte) ([]byte, error) {
+// unpack appends what was packed to text, which is the primer: the first enough bytes of it, if it is longer.
+func unpack(text, packed []byte, enough int) ([]byte, error) {
 	size, packed, err := number(packed, packLimit-len(text))
 	if err != nil {
 		return nil, err
 	}
+	enough += len(text)
 	size += len(text)
 	for {
 		var n, back int
@@ -106,6 +107,9 @@ func unpack(text, packed []byte) ([]byte, error) {
 		}
 		from := len(text) - back
 		text = append(text, text[from:from+n]...)
+		if len(text) >= enough && enough < size {
+			return text[:enough], nil
+		}
 	}
 	if len(text) != size {
 		return nil, errRecord

@@ -134,21 +134,13 @@ func unix(sec int64, nsec uint64) time.Time {
 // A decoder turns values into bans, which stay valid.
 type decoder struct{ text []byte } // begins with the primer, unless it is empty
 
-func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
-	if b.Key, err = decodeBanKey(k); err != nil {
-		return b, err
-	}
-	if b.Until, err = decodeUntil(v); err != nil {
-		return b, err
-	}
-	text, err := d.unpack(v)
+// ban reads all of a ban.
+func (d *decoder) ban(k, v []byte) (ban.Ban, error) {
+	b, r, err := d.begin(k, v, packLimit)
 	if err != nil {
 		return b, err
 	}
-	r := reader{rest: text} // one string for all: its parts share its memory
-	b.Start = unix(r.varint(), r.uvarint())
-	b.Count = int(r.uvarint())
-	for _, s := range []*string{&b.Rule, &b.Service, &b.ID, &b.Reason, &b.Author, &b.Note} {
+	for _, s := range []*string{&b.Reason, &b.Author, &b.Note} {
 		*s = r.string()
 	}
 	n := r.uvarint()
@@ -167,8 +159,42 @@ func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
 	return b, nil
 }
 
-// unpack returns the text in a ban's value.
-func (d *decoder) unpack(v []byte) (string, error) {
+// briefSize is how much of most bans is read when a brief word is enough, in bytes.
+const briefSize = 192
+
+// brief reads what a ban is and not why: without Reason, Author, Note and Evidence, which are most of it.
+func (d *decoder) brief(k, v []byte) (ban.Ban, error) {
+	b, r, err := d.begin(k, v, briefSize)
+	if err == nil && r.bad { // its end is further off
+		b, r, err = d.begin(k, v, packLimit)
+	}
+	if err == nil && (r.bad || b.Count < 0) {
+		err = errRecord
+	}
+	return b, err
+}
+
+// begin reads the beginning of a ban, from so many bytes of its text. The reader is where it ends.
+func (d *decoder) begin(k, v []byte, size int) (b ban.Ban, r reader, err error) {
+	if b.Key, err = decodeBanKey(k); err != nil {
+		return b, r, err
+	}
+	if b.Until, err = decodeUntil(v); err != nil {
+		return b, r, err
+	}
+	if r.rest, err = d.unpack(v, size); err != nil { // one string for all: its parts share its memory
+		return b, r, err
+	}
+	b.Start = unix(r.varint(), r.uvarint())
+	b.Count = int(r.uvarint())
+	for _, s := range []*string{&b.Rule, &b.Service, &b.ID} {
+		*s = r.string()
+	}
+	return b, r, nil
+}
+
+// unpack returns the text in a ban's value, and of a longer one its beginning.
+func (d *decoder) unpack(v []byte, size int) (string, error) {
 	known := 0
 	if v[0] == banPrimed {
 		known = len(primer)
@@ -176,7 +202,7 @@ func (d *decoder) unpack(v []byte) (string, error) {
 	if len(d.text) < known {
 		d.text = []byte(primer)
 	}
-	text, err := unpack(d.text[:known], v[1+untilSize:])
+	text, err := unpack(d.text[:known], v[1+untilSize:], size)
 	if err != nil {
 		return "", err
 	}

@@ -23,6 +23,7 @@ func FuzzBan(f *testing.F) {
 			Rule: "sshd", Service: "sshd", ID: "id", Count: 3, Reason: "because", Author: "root", Note: "note",
 			Evidence: []string{"Failed password for root from 2001:db8::1 port 1 ssh2", "Failed password for root from 2001:db8::1 port 2 ssh2"},
 		},
+		{Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32")}, Rule: "sshd", ID: strings.Repeat("far off ", briefSize), Reason: "because"},
 	} {
 		f.Add(banKey(b.Key), bytes.Clone(e.ban(&b)))
 	}
@@ -31,6 +32,11 @@ func FuzzBan(f *testing.F) {
 		b, err := d.ban(k, v)
 		if err != nil {
 			return
+		}
+		same := b
+		same.Reason, same.Author, same.Note, same.Evidence = "", "", "", nil
+		if brief, err := d.brief(k, v); err != nil || !reflect.DeepEqual(brief, same) {
+			t.Errorf("all of it %+v\nin brief  %+v, %v", b, brief, err)
 		}
 		// What can be read is written so that it reads the same.
 		var e encoder
@@ -57,11 +63,14 @@ func FuzzPack(f *testing.F) {
 	known := primed()
 	f.Fuzz(func(t *testing.T, text, packed []byte) {
 		text = append([]byte(primer), text[:min(len(text), packLimit-1-len(primer))]...)
-		got, err := unpack([]byte(primer), pack(nil, text, known))
+		got, err := unpack([]byte(primer), pack(nil, text, known), packLimit)
 		if err != nil || !bytes.Equal(got, text) {
 			t.Errorf("%q became %q, %v", text, got, err)
 		}
-		if text, err := unpack([]byte(primer), packed); err == nil && len(text) > packLimit {
+		if begin, err := unpack([]byte(primer), pack(nil, text, known), 10); err != nil || !bytes.HasPrefix(begin, text[:min(len(text), len(primer)+10)]) {
+			t.Errorf("%q begins with %q, %v", text, begin, err)
+		}
+		if text, err := unpack([]byte(primer), packed, packLimit); err == nil && len(text) > packLimit {
 			t.Errorf("%d bytes unpacked", len(text))
 		}
 	})

@@ -121,7 +121,7 @@ func (s *Store) Close() error {
 
 // A State is what Load finds.
 type State struct {
-	Bans      []ban.Ban         // in force at the time asked for, in no particular order
+	Bans      []ban.Ban         // in force at the time asked for, in no particular order, without Reason, Author, Note and Evidence
 	Positions map[string]string // by source
 	Notes     map[string]string // by name
 }
@@ -133,7 +133,7 @@ func (s *Store) Load(now time.Time) (State, error) {
 		st.Bans = make([]ban.Ban, 0, tx.Bucket(bucketBans).Stats().KeyN)
 		var d decoder
 		s.each(tx, bucketBans, func(k, v []byte) bool {
-			b, err := d.ban(k, v)
+			b, err := d.brief(k, v)
 			if err != nil {
 				s.skipped++
 			} else if !over(b.Until, now) {
@@ -154,7 +154,7 @@ func (s *Store) Load(now time.Time) (State, error) {
 	return st, err
 }
 
-// Bans reads the bans of keys. Keys that are not there are absent.
+// Bans reads the bans of keys, all that is known of them. Keys that are not there are absent.
 func (s *Store) Bans(keys []ban.Key) (map[ban.Key]ban.Ban, error) {
 	found := make(map[ban.Key]ban.Ban, len(keys))
 	err := s.view(func(tx *bbolt.Tx) {

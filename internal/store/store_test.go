@@ -47,7 +47,29 @@ func load(t testing.TB, s *store.Store, now time.Time) store.State {
 		t.Fatal(err)
 	}
 	slices.SortFunc(st.Bans, func(a, b ban.Ban) int { return a.Key.Compare(b.Key) })
+	complete(t, s, st.Bans)
 	return st
+}
+
+// complete reads the rest of bans, which has to agree with what is known of them.
+func complete(t testing.TB, s *store.Store, bans []ban.Ban) {
+	t.Helper()
+	var keys []ban.Key
+	for _, b := range bans {
+		keys = append(keys, b.Key)
+	}
+	whole, err := s.Bans(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range bans {
+		bans[i] = whole[b.Key]
+		brief := bans[i]
+		brief.Reason, brief.Author, brief.Note, brief.Evidence = "", "", "", nil
+		if d := diff(brief, b); d != "" {
+			t.Errorf("the ban, and what was loaded of it: %s", d)
+		}
+	}
 }
 
 // records returns the tracker's records.
