@@ -131,13 +131,16 @@ func (l Listener) ssh() bool {
 // SSHPorts returns the TCP ports on which the system's SSH server can be reached, in order: those on which it listens, else those
 // of its configuration, else 22.
 func SSHPorts() []uint16 {
+	listeners, _ := Listeners() // without them, the configuration tells
+	return SSHPortsAmong(listeners)
+}
+
+// SSHPortsAmong is SSHPorts for a caller who has the listeners.
+func SSHPortsAmong(listeners []Listener) []uint16 {
 	var ports []uint16
-	listeners, err := Listeners()
-	if err == nil {
-		for _, l := range listeners {
-			if l.ssh() && !l.Local() {
-				ports = append(ports, l.Port)
-			}
+	for _, l := range listeners {
+		if l.ssh() && !l.Local() {
+			ports = append(ports, l.Port)
 		}
 	}
 	if len(ports) == 0 {

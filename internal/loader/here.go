@@ -29,10 +29,11 @@ func lookAround() (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{links: links, sshPorts: host.SSHPorts(), dhcp: host.UsesDHCP()}
+	p := &place{links: links, dhcp: host.UsesDHCP()}
 	if p.services, err = host.Listeners(); err != nil {
 		return nil, fmt.Errorf("which services listen: %w", err)
 	}
+	p.sshPorts = host.SSHPortsAmong(p.services)
 	if p.peers, err = host.Connections(p.sshPorts); err != nil {
 		return nil, fmt.Errorf("who is logged in over SSH: %w", err)
 	}
