@@ -69,19 +69,8 @@ func (b iptables) load(ctx context.Context, p *rules.Policy) error {
 
 // restore loads a ruleset, text by text.
 func (iptables) restore(ctx context.Context, r ipt.Ruleset) error {
-	for _, part := range [...]struct {
-		text string
-		line []string
-	}{
-		{r.Sets, []string{"ipset", "restore"}},
-		{r.V4, []string{"iptables-restore", "--noflush", "-w"}},
-		{r.V6, []string{"ip6tables-restore", "--noflush", "-w"}},
-		{r.Unused, []string{"ipset", "restore"}},
-	} {
-		if part.text == "" {
-			continue
-		}
-		if _, err := run.Feed(ctx, []byte(part.text), maxOutput, part.line[0], part.line[1:]...); err != nil {
+	for _, s := range r.Steps() {
+		if _, err := run.Feed(ctx, []byte(s.Text), maxOutput, s.Program, strings.Fields(s.Flags)...); err != nil {
 			return err
 		}
 	}

@@ -34,23 +34,30 @@ import (
 
 // A Ruleset is what has to be loaded, in this order. A text is empty if there is nothing to do.
 type Ruleset struct {
-	Sets   string // for "ipset restore": what the rules look into
-	V4, V6 string // for "iptables-restore --noflush -w" and for ip6tables-restore
-	Unused string // for "ipset restore": removes what former rules looked into
+	Sets   string // for ipset: what the rules look into
+	V4, V6 string // for iptables-restore and for ip6tables-restore
+	Unused string // for ipset: removes what former rules looked into
+}
+
+// A Step is a text for the standard input of a command.
+type Step struct{ Program, Flags, Text string }
+
+// Steps returns what loads the ruleset, in order.
+func (r Ruleset) Steps() []Step {
+	all := []Step{
+		{"ipset", "restore", r.Sets},
+		{"iptables-restore", "--noflush -w", r.V4},
+		{"ip6tables-restore", "--noflush -w", r.V6},
+		{"ipset", "restore", r.Unused},
+	}
+	return slices.DeleteFunc(all, func(s Step) bool { return s.Text == "" })
 }
 
 // String returns the texts under the commands that they are for.
 func (r Ruleset) String() string {
 	var b strings.Builder
-	for _, part := range [...]struct{ command, text string }{
-		{"ipset restore", r.Sets},
-		{"iptables-restore --noflush -w", r.V4},
-		{"ip6tables-restore --noflush -w", r.V6},
-		{"ipset restore", r.Unused},
-	} {
-		if part.text != "" {
-			fmt.Fprintf(&b, "# %s\n%s", part.command, part.text)
-		}
+	for _, s := range r.Steps() {
+		fmt.Fprintf(&b, "# %s %s\n%s", s.Program, s.Flags, s.Text)
 	}
 	return b.String()
 }

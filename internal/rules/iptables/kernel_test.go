@@ -38,15 +38,8 @@ func (k kernel) state(t *testing.T) iptables.State {
 
 func (k kernel) load(t *testing.T, r iptables.Ruleset) {
 	t.Helper()
-	for _, step := range []struct{ text, command string }{
-		{r.Sets, "ipset restore"},
-		{r.V4, "iptables-" + k.variant + "-restore --noflush -w"},
-		{r.V6, "ip6tables-" + k.variant + "-restore --noflush -w"},
-		{r.Unused, "ipset restore"},
-	} {
-		if words := strings.Fields(step.command); step.text != "" {
-			k.Run(t, step.text, words[0], words[1:]...)
-		}
+	for _, step := range r.Steps() {
+		k.Run(t, step.Text, strings.Replace(step.Program, "tables-", "tables-"+k.variant+"-", 1), strings.Fields(step.Flags)...)
 	}
 }
 

@@ -45,15 +45,8 @@ func loadIPTables(variant string) loader {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, step := range []struct{ text, program, flags string }{
-			{rs.Sets, "ipset", "restore"},
-			{rs.V4, "iptables-" + variant + "-restore", "--noflush -w"},
-			{rs.V6, "ip6tables-" + variant + "-restore", "--noflush -w"},
-			{rs.Unused, "ipset", "restore"},
-		} {
-			if step.text != "" {
-				ns.Run(t, step.text, step.program, strings.Fields(step.flags)...)
-			}
+		for _, step := range rs.Steps() {
+			ns.Run(t, step.Text, strings.Replace(step.Program, "tables-", "tables-"+variant+"-", 1), strings.Fields(step.Flags)...)
 		}
 	}
 }
