@@ -186,7 +186,7 @@ func (n *NS) Ping(to string, timeout time.Duration) error {
 	id := uint16(time.Now().UnixNano())
 	packet := binary.BigEndian.AppendUint16([]byte{request, 0, 0, 0}, id)
 	packet = append(packet, 0, 1)
-	binary.BigEndian.PutUint16(packet[2:], checksum(packet)) // the kernel fills in that of ICMPv6
+	binary.BigEndian.PutUint16(packet[2:], Checksum(packet)) // the kernel fills in that of ICMPv6
 	conn.SetDeadline(time.Now().Add(timeout))
 	if _, err := conn.Write(packet); err != nil {
 		return err
@@ -203,8 +203,11 @@ func (n *NS) Ping(to string, timeout time.Duration) error {
 	}
 }
 
-// checksum is that of RFC 1071 over an even number of bytes.
-func checksum(b []byte) uint16 {
+// Checksum returns that of RFC 1071.
+func Checksum(b []byte) uint16 {
+	if len(b)%2 == 1 {
+		b = append(b, 0)
+	}
 	var sum uint32
 	for i := 0; i < len(b); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(b[i:]))

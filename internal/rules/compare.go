@@ -146,13 +146,13 @@ func wholeOf(d Dir, family Family) space {
 const maxChanges = 500
 
 // everywhere returns all interfaces that packets of a way come in by and go out by.
-func everywhere(d Dir) (in, out names) {
-	in, out = names{but: true}, names{but: true}
+func everywhere(d Dir) (in, out Links) {
+	in, out = Links{But: true}, Links{But: true}
 	if d == In {
-		out = names{list: []string{""}}
+		out = Links{Names: []string{""}}
 	}
 	if d == Out {
-		in = names{list: []string{""}}
+		in = Links{Names: []string{""}}
 	}
 	return in, out
 }

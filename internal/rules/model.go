@@ -354,10 +354,10 @@ func (s *space) differs(whole *space) string {
 	if s.proto != whole.proto {
 		add("%s", s.proto.words())
 	}
-	if !slices.Equal(s.in.list, whole.in.list) || s.in.but != whole.in.but {
+	if !s.in.Equal(whole.in) {
 		add("iif=%s", s.in.words())
 	}
-	if !slices.Equal(s.out.list, whole.out.list) || s.out.but != whole.out.but {
+	if !s.out.Equal(whole.out) {
 		add("oif=%s", s.out.words())
 	}
 	if !s.src.Equal(whole.src) {
@@ -405,12 +405,12 @@ func (s protos) words() string {
 	return "proto=" + strings.Join(named, ",")
 }
 
-func (n names) words() string {
-	list := slices.DeleteFunc(slices.Clone(n.list), func(s string) bool { return n.but && s == Loopback })
+func (l Links) words() string {
+	list := slices.DeleteFunc(slices.Clone(l.Names), func(s string) bool { return l.But && s == Loopback })
 	switch {
-	case n.but && len(list) == 0:
+	case l.But && len(list) == 0:
 		return "any"
-	case n.but:
+	case l.But:
 		return "!" + some(list)
 	}
 	return some(list)

@@ -192,9 +192,10 @@ type Ports struct {
 	In    []PortRange
 }
 
-// mergePorts sorts ranges and merges those that overlap or touch.
-func mergePorts(ranges []PortRange) []PortRange {
-	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last)) })
+// MergePorts returns ranges sorted, and those that overlap or touch merged.
+func MergePorts(ranges []PortRange) []PortRange {
+	ranges = slices.Clone(ranges)
+	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
 	var out []PortRange
 	for _, r := range ranges {
 		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {

@@ -804,7 +804,7 @@ func (s *Source) resolve(name string, facts Facts, sets map[string]*Set) *Set {
 	for _, inner := range text.ports.sets {
 		set.In = append(set.In, s.resolve(inner, facts, sets).In...)
 	}
-	set.In = mergePorts(set.In)
+	set.In = MergePorts(set.In)
 	if text.family != Any {
 		set.Addrs = set.Addrs.Intersect(everything(text.family))
 	}

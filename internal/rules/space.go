@@ -15,7 +15,7 @@ type space struct {
 	proto        protos
 	src, dst     prefixset.Set
 	sport, dport []PortRange // of packets without ports any value will do
-	in, out      names
+	in, out      Links
 	states       States
 }
 
@@ -64,17 +64,17 @@ func (s protos) first() uint8 {
 	return 0
 }
 
-// names is a set of interfaces: those listed, or all but those listed.
-type names struct {
-	but  bool
-	list []string // sorted
+// Links is a set of interfaces: those that are named, or all but those.
+type Links struct {
+	But   bool
+	Names []string // sorted
 }
 
-func (i Interfaces) set() names {
+func (i Interfaces) set() Links {
 	if i.Any() || i.Not {
-		return names{true, sorted(append(slices.Clone(i.Names), Loopback))}
+		return Links{true, sorted(append(slices.Clone(i.Names), Loopback))}
 	}
-	return names{false, sorted(slices.Clone(i.Names))}
+	return Links{false, sorted(slices.Clone(i.Names))}
 }
 
 func sorted(list []string) []string {
@@ -82,42 +82,49 @@ func sorted(list []string) []string {
 	return slices.Compact(list)
 }
 
-func (n names) has(name string) bool {
-	_, listed := slices.BinarySearch(n.list, name)
-	return listed != n.but
+// Has reports whether an interface is in the set.
+func (l Links) Has(name string) bool {
+	_, listed := slices.BinarySearch(l.Names, name)
+	return listed != l.But
 }
 
-func (n names) empty() bool { return !n.but && len(n.list) == 0 }
+// Empty reports whether no interface is in the set.
+func (l Links) Empty() bool { return !l.But && len(l.Names) == 0 }
 
-func (n names) meet(o names) names {
+// Meet returns the interfaces that are in both sets.
+func (l Links) Meet(o Links) Links {
 	switch {
-	case n.but && o.but:
-		return names{true, sorted(slices.Concat(n.list, o.list))}
-	case n.but:
-		return o.meet(n)
+	case l.But && o.But:
+		return Links{true, sorted(slices.Concat(l.Names, o.Names))}
+	case l.But:
+		return o.Meet(l)
 	}
-	return names{false, slices.DeleteFunc(slices.Clone(n.list), func(name string) bool { return !o.has(name) })}
+	return Links{false, slices.DeleteFunc(slices.Clone(l.Names), func(name string) bool { return !o.Has(name) })}
 }
 
-func (n names) meets(o names) bool {
+func (l Links) meets(o Links) bool {
 	switch {
-	case n.but && o.but:
+	case l.But && o.But:
 		return true // there are always more
-	case n.but:
-		return o.meets(n)
+	case l.But:
+		return o.meets(l)
 	}
-	return slices.ContainsFunc(n.list, o.has)
+	return slices.ContainsFunc(l.Names, o.Has)
 }
 
-func (n names) minus(o names) names { return n.meet(names{!o.but, o.list}) }
+// Equal reports whether the sets are the same.
+func (l Links) Equal(o Links) bool { return l.But == o.But && slices.Equal(l.Names, o.Names) }
+
+// Minus returns the interfaces that are not in o.
+func (l Links) Minus(o Links) Links { return l.Meet(Links{!o.But, o.Names}) }
 
 // sample returns a name of the set.
-func (n names) sample() string {
-	if !n.but {
-		return n.list[0]
+func (l Links) sample() string {
+	if !l.But {
+		return l.Names[0]
 	}
 	for _, name := range []string{"eth0", "eth1", "eth2"} {
-		if n.has(name) {
+		if l.Has(name) {
 			return name
 		}
 	}
@@ -209,17 +216,17 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 	}
 	// Packets to this host leave by no interface, and packets from it arrive by none.
 	if r.Dir == In {
-		s.out = names{list: []string{""}}
+		s.out = Links{Names: []string{""}}
 	}
 	if r.Dir == Out {
-		s.in = names{list: []string{""}}
+		s.in = Links{Names: []string{""}}
 	}
 	return s, !s.empty()
 }
 
 func (s *space) empty() bool {
 	return s.proto.empty() || s.src.Len() == 0 || s.dst.Len() == 0 || len(s.sport) == 0 || len(s.dport) == 0 ||
-		s.in.empty() || s.out.empty() || s.states == 0
+		s.in.Empty() || s.out.Empty() || s.states == 0
 }
 
 // meets reports whether any packet is in both. It costs next to nothing where none is.
@@ -239,7 +246,7 @@ func (s *space) meet(o *space) (both space, ok bool) {
 		states: s.states & o.states, proto: s.proto.meet(o.proto),
 		sport: meetPorts(s.sport, o.sport), dport: meetPorts(s.dport, o.dport),
 		src: s.src.Intersect(o.src), dst: s.dst.Intersect(o.dst),
-		in: s.in.meet(o.in), out: s.out.meet(o.out),
+		in: s.in.Meet(o.in), out: s.out.Meet(o.out),
 	}, true
 }
 
@@ -250,8 +257,8 @@ var cuts = [...]func(part, left, both *space){
 	func(part, left, both *space) { part.proto, left.proto = left.proto.minus(both.proto), both.proto },
 	func(part, left, both *space) { part.dport, left.dport = minusPorts(left.dport, both.dport), both.dport },
 	func(part, left, both *space) { part.sport, left.sport = minusPorts(left.sport, both.sport), both.sport },
-	func(part, left, both *space) { part.in, left.in = left.in.minus(both.in), both.in },
-	func(part, left, both *space) { part.out, left.out = left.out.minus(both.out), both.out },
+	func(part, left, both *space) { part.in, left.in = left.in.Minus(both.in), both.in },
+	func(part, left, both *space) { part.out, left.out = left.out.Minus(both.out), both.out },
 	func(part, left, both *space) { part.src, left.src = left.src.Subtract(both.src), both.src },
 	func(part, left, both *space) { part.dst, left.dst = left.dst.Subtract(both.dst), both.dst },
 }

@@ -166,7 +166,7 @@ func (p *portsText) resolve(sets map[string]*Set) Ports {
 	for _, name := range p.sets {
 		ranges = append(ranges, sets[name].In...)
 	}
-	return Ports{Given: true, In: mergePorts(ranges)}
+	return Ports{Given: true, In: MergePorts(ranges)}
 }
 
 // interfaces reads what is said of an interface.

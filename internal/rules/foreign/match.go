@@ -16,23 +16,17 @@ type Match struct {
 	Protos       []uint8 // numbers, sorted; nil: any
 	Src, Dst     rules.Addrs
 	Sport, Dport rules.Ports
-	In, Out      Links // the interface without a name is none: that of packets to and from this host
+	In, Out      rules.Links // the interface without a name is none: that of packets to and from this host
 	States       rules.States
-}
-
-// Links is a set of interfaces: those that are named, or all but those. The names are sorted.
-type Links struct {
-	But   bool
-	Names []string
 }
 
 // All returns the match of every packet.
 func All() Match {
-	return Match{Family: rules.Any, In: Links{But: true}, Out: Links{But: true}, States: rules.AnyState}
+	return Match{Family: rules.Any, In: rules.Links{But: true}, Out: rules.Links{But: true}, States: rules.AnyState}
 }
 
 // LinksOf returns a set of the interfaces, whose order does not matter.
-func LinksOf(names ...string) Links { return Links{Names: unique(names)} }
+func LinksOf(names ...string) rules.Links { return rules.Links{Names: unique(names)} }
 
 func unique[T cmp.Ordered](list []T) []T {
 	list = slices.Clone(list)
@@ -45,26 +39,11 @@ func ProtosOf(numbers ...uint8) []uint8 { return unique(numbers) }
 
 // PortsOf returns ports, whose order does not matter. All ports are as if nothing was said.
 func PortsOf(ranges ...rules.PortRange) rules.Ports {
-	in := merged(ranges)
+	in := rules.MergePorts(ranges)
 	if len(in) == 1 && in[0] == (rules.PortRange{First: 0, Last: 65535}) {
 		return rules.Ports{}
 	}
 	return rules.Ports{Given: true, In: in}
-}
-
-// merged sorts ranges and merges those that overlap or touch.
-func merged(ranges []rules.PortRange) []rules.PortRange {
-	ranges = slices.Clone(ranges)
-	slices.SortFunc(ranges, func(a, b rules.PortRange) int { return cmp.Compare(a.First, b.First) })
-	var out []rules.PortRange
-	for _, r := range ranges {
-		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
-			out[n-1].Last = max(out[n-1].Last, r.Last)
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // Meet returns the packets that fit both; ok is false if there are none. An empty set that has a name fits none today, and stays.
@@ -74,7 +53,7 @@ func (m Match) Meet(o Match) (both Match, ok bool) {
 		Protos: meetProtos(m.Protos, o.Protos),
 		Src:    meetAddrs(m.Src, o.Src), Dst: meetAddrs(m.Dst, o.Dst),
 		Sport: meetPorts(m.Sport, o.Sport), Dport: meetPorts(m.Dport, o.Dport),
-		In: m.In.meet(o.In), Out: m.Out.meet(o.Out),
+		In: m.In.Meet(o.In), Out: m.Out.Meet(o.Out),
 		States: m.States & o.States,
 	}
 	for _, a := range []rules.Addrs{both.Src, both.Dst} {
@@ -86,7 +65,7 @@ func (m Match) Meet(o Match) (both Match, ok bool) {
 }
 
 func (m *Match) empty() bool {
-	return m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.In.empty() || m.Out.empty() ||
+	return m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.In.Empty() || m.Out.Empty() ||
 		emptyAddrs(m.Src) || emptyAddrs(m.Dst) || emptyPorts(m.Sport) || emptyPorts(m.Dport)
 }
 
@@ -169,31 +148,12 @@ func otherPorts(ranges []rules.PortRange) rules.Ports {
 	return PortsOf(out...)
 }
 
-func (l Links) has(name string) bool { return slices.Contains(l.Names, name) != l.But }
-
-func (l Links) empty() bool { return !l.But && len(l.Names) == 0 }
-
-func (l Links) meet(o Links) Links {
-	switch {
-	case l.But && o.But:
-		return Links{true, unique(slices.Concat(l.Names, o.Names))}
-	case l.But:
-		return o.meet(l)
-	}
-	return Links{false, slices.DeleteFunc(slices.Clone(l.Names), func(name string) bool { return !o.has(name) })}
-}
-
-func (l Links) equal(o Links) bool { return l.But == o.But && slices.Equal(l.Names, o.Names) }
-
-// covers reports whether all of o are in l.
-func (l Links) covers(o Links) bool { return o.meet(Links{!l.But, l.Names}).empty() }
-
 // covers reports whether every packet that fits o fits m. It may say no where it could say yes.
 func (m *Match) covers(o *Match) bool {
 	return o.Family&^m.Family == 0 && o.States&^m.States == 0 &&
 		(m.Protos == nil || o.Protos != nil && len(meetProtos(o.Protos, m.Protos)) == len(o.Protos)) &&
 		coversPorts(m.Dport, o.Dport) && coversPorts(m.Sport, o.Sport) &&
-		m.In.covers(o.In) && m.Out.covers(o.Out) &&
+		o.In.Minus(m.In).Empty() && o.Out.Minus(m.Out).Empty() &&
 		coversAddrs(m.Src, o.Src) && coversAddrs(m.Dst, o.Dst)
 }
 
@@ -232,8 +192,8 @@ func (m Match) complement() (others Match, ok bool) {
 	ask(m.Dst.Given, func() { others.Dst, ok = otherAddrs(m.Dst) })
 	ask(m.Sport.Given, func() { others.Sport = otherPorts(m.Sport.In) })
 	ask(m.Dport.Given, func() { others.Dport = otherPorts(m.Dport.In) })
-	ask(!m.In.equal(all.In), func() { others.In.But, others.In.Names = !m.In.But, m.In.Names })
-	ask(!m.Out.equal(all.Out), func() { others.Out.But, others.Out.Names = !m.Out.But, m.Out.Names })
+	ask(!m.In.Equal(all.In), func() { others.In.But, others.In.Names = !m.In.But, m.In.Names })
+	ask(!m.Out.Equal(all.Out), func() { others.Out.But, others.Out.Names = !m.Out.But, m.Out.Names })
 	if asked == 0 {
 		return Match{}, true
 	}

@@ -19,8 +19,8 @@ func (e *entry) pieces(d rules.Dir) []piece {
 		piece.byProto,
 		func(p piece) []piece { return p.withoutPort0(func(m *Match) *rules.Ports { return &m.Sport }) },
 		func(p piece) []piece { return p.withoutPort0(func(m *Match) *rules.Ports { return &m.Dport }) },
-		func(p piece) []piece { return p.byLink(d, rules.Out, func(m *Match) *Links { return &m.In }) },
-		func(p piece) []piece { return p.byLink(d, rules.In, func(m *Match) *Links { return &m.Out }) },
+		func(p piece) []piece { return p.byLink(d, rules.Out, func(m *Match) *rules.Links { return &m.In }) },
+		func(p piece) []piece { return p.byLink(d, rules.In, func(m *Match) *rules.Links { return &m.Out }) },
 	} {
 		var next []piece
 		for _, p := range list {
@@ -98,7 +98,7 @@ func (p piece) withoutPort0(ports func(*Match) *rules.Ports) []piece {
 }
 
 // byLink parts loopback, which has to be named, from the other interfaces. Packets of the way nowhere have no such interface.
-func (p piece) byLink(d, nowhere rules.Dir, links func(*Match) *Links) []piece {
+func (p piece) byLink(d, nowhere rules.Dir, links func(*Match) *rules.Links) []piece {
 	at := links(&p.Match)
 	switch {
 	case d == nowhere:
@@ -112,7 +112,7 @@ func (p piece) byLink(d, nowhere rules.Dir, links func(*Match) *Links) []piece {
 	case !at.But || slices.Contains(at.Names, rules.Loopback):
 		return []piece{p}
 	}
-	*at = Links{true, unique(append(slices.Clone(at.Names), rules.Loopback))}
+	*at = rules.Links{But: true, Names: unique(append(slices.Clone(at.Names), rules.Loopback))}
 	if d == rules.Forward {
 		return []piece{p} // nothing is forwarded from or to loopback
 	}

@@ -140,7 +140,7 @@ func (w *writer) text(d rules.Dir, p *piece) string {
 		"ct", p.States.String(), "comment", clean(p.comment(), maxText))
 }
 
-func linksText(l Links) string {
+func linksText(l rules.Links) string {
 	var names []string
 	for _, name := range l.Names {
 		if !l.But || name != rules.Loopback {

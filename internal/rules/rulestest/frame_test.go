@@ -5,6 +5,8 @@ package rulestest_test
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"mef/internal/netnstest"
 )
 
 // Numbers of protocols that differ by family.
@@ -79,23 +81,8 @@ func (f frame) summed(at int) frame {
 		pseudo = binary.BigEndian.AppendUint32(pseudo, uint32(len(f.payload)))
 		pseudo = append(pseudo, 0, 0, 0, f.proto)
 	}
-	binary.BigEndian.PutUint16(f.payload[at:], checksum(append(pseudo, f.payload...)))
+	binary.BigEndian.PutUint16(f.payload[at:], netnstest.Checksum(append(pseudo, f.payload...)))
 	return f
-}
-
-// checksum is that of RFC 1071.
-func checksum(b []byte) uint16 {
-	if len(b)%2 == 1 {
-		b = append(b, 0)
-	}
-	var sum uint32
-	for i := 0; i < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum>>16 != 0 {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
 }
 
 // dontFragment is the flag of IPv4, beside which the identification means nothing but what we put there.
@@ -110,7 +97,7 @@ func (f frame) bytes() []byte {
 		b = binary.BigEndian.AppendUint16(b, dontFragment)
 		b = append(b, 64, f.proto, 0, 0)
 		b = append(append(b, f.src.AsSlice()...), f.dst.AsSlice()...)
-		binary.BigEndian.PutUint16(b[10:], checksum(b))
+		binary.BigEndian.PutUint16(b[10:], netnstest.Checksum(b))
 		return append(b, f.payload...)
 	}
 	b := binary.BigEndian.AppendUint32(nil, 6<<28|uint32(f.tag))

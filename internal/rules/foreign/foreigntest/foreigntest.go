@@ -113,7 +113,7 @@ func fitsPort(p rules.Ports, port uint16, has bool) bool {
 	return !p.Given || has && slices.ContainsFunc(p.In, func(r rules.PortRange) bool { return r.First <= port && port <= r.Last })
 }
 
-func fitsLink(l foreign.Links, name string) bool { return slices.Contains(l.Names, name) != l.But }
+func fitsLink(l rules.Links, name string) bool { return slices.Contains(l.Names, name) != l.But }
 
 // Random returns a ruleset of a few base chains and others, whose rules are of matches made by match.
 func Random(r *rand.Rand, match func(*rand.Rand) foreign.Match) *foreign.Ruleset {
@@ -193,7 +193,7 @@ func RandomMatch(r *rand.Rand) foreign.Match {
 		case 7:
 			links := foreign.LinksOf(pick(r, [][]string{{"lo"}, {"eth0"}, {"eth0", "eth1"}, {"lo", "eth1"}})...)
 			links.But = r.IntN(3) == 0
-			*pick(r, []*foreign.Links{&m.In, &m.Out}) = links
+			*pick(r, []*rules.Links{&m.In, &m.Out}) = links
 		case 8:
 			m.States = rules.States(1 + r.IntN(int(rules.AnyState)-1))
 		}

@@ -30,7 +30,7 @@ func conditions(f rules.Family) []condition {
 		list = append(list, c)
 	}
 	nothing := func(*foreign.Match) {}
-	links := func(names ...string) foreign.Links { return foreign.LinksOf(names...) }
+	links := func(names ...string) rules.Links { return foreign.LinksOf(names...) }
 	for _, name := range []string{"lo", "eth0", "eth1"} {
 		add("iif", `iifname %s"`+name+`"`, "%s-i "+name, nothing, func(m *foreign.Match) { m.In = links(name) })
 		add("oif", `oifname %s"`+name+`"`, "%s-o "+name, nothing, func(m *foreign.Match) { m.Out = links(name) })

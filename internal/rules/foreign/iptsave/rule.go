@@ -71,9 +71,9 @@ func (p *parser) option(word string) {
 	case "-d", "--destination", "--dst":
 		p.addrs(p.next(), func(m *foreign.Match, a rules.Addrs) { m.Dst = a })
 	case "-i", "--in-interface":
-		p.link(p.next(), func(m *foreign.Match) *foreign.Links { return &m.In })
+		p.link(p.next(), func(m *foreign.Match) *rules.Links { return &m.In })
 	case "-o", "--out-interface":
-		p.link(p.next(), func(m *foreign.Match) *foreign.Links { return &m.Out })
+		p.link(p.next(), func(m *foreign.Match) *rules.Links { return &m.Out })
 	case "-p", "--protocol", "--proto":
 		p.protocol(p.next())
 	case "-j", "--jump", "-g", "--goto":
@@ -239,7 +239,7 @@ func prefix(word string) (netip.Prefix, bool) {
 }
 
 // link reads an interface.
-func (p *parser) link(name string, of func(*foreign.Match) *foreign.Links) {
+func (p *parser) link(name string, of func(*foreign.Match) *rules.Links) {
 	if name == "+" && !p.not {
 		return // any
 	}

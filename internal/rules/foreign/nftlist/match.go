@@ -197,9 +197,9 @@ func payload(protocol, name string) field {
 func meta(name string) field {
 	switch name {
 	case "iifname", "iif":
-		return linkField(func(m *foreign.Match) *foreign.Links { return &m.In })
+		return linkField(func(m *foreign.Match) *rules.Links { return &m.In })
 	case "oifname", "oif":
-		return linkField(func(m *foreign.Match) *foreign.Links { return &m.Out })
+		return linkField(func(m *foreign.Match) *rules.Links { return &m.Out })
 	case "l4proto":
 		return protoField(foreign.All())
 	case "nfproto", "protocol":
@@ -336,7 +336,7 @@ func portRange(v any) (r rules.PortRange, ok bool) {
 	return rules.PortRange{First: uint16(first), Last: uint16(last)}, ok1 && ok2 && 0 <= first && first <= last && last <= 65535
 }
 
-func linkField(of func(*foreign.Match) *foreign.Links) field {
+func linkField(of func(*foreign.Match) *rules.Links) field {
 	return field{implied: foreign.All(), read: func(values []any, _ string) ([]foreign.Match, string) {
 		var names []string
 		for _, v := range values {
