@@ -17,9 +17,7 @@ import (
 // TestLoadWhileRulesAreTried refuses what would confirm them without anybody's yes: systemctl reload mef, say.
 func TestLoadWhileRulesAreTried(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "5m")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("5m")
 	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "rules are being tried") {
 		t.Errorf("mef load: exit status %d\n%s", status, out)
 	}
@@ -34,9 +32,7 @@ func TestLoadWhileRulesAreTried(t *testing.T) {
 // TestClearEndsTheTrial leaves nobody who would load rules afterwards, and remembers that these were not confirmed.
 func TestClearEndsTheTrial(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "5m")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("5m")
 	guard := s.guard()
 	s.must("clear")
 	if status := wait(t, cmd); status != 1 {

@@ -21,6 +21,15 @@ func (s *server) begun(ports ...string) {
 	s.open(ports...)
 }
 
+// try begins a trial of rules that let strangers reach both ports, and returns the command that waits for its end.
+func (s *server) try(timeout string) *exec.Cmd {
+	s.Helper()
+	cmd := s.command("apply", "--timeout", timeout)
+	s.start(cmd)
+	s.begun(ssh, web)
+	return cmd
+}
+
 // tried has one policy tried and confirmed, and another one ready to be tried.
 func tried(t *testing.T) *server {
 	s := newServer(t)
@@ -50,9 +59,7 @@ func TestNobodyConfirms(t *testing.T) {
 
 func TestConfirmedFromAnotherSession(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "5m")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("5m")
 	guard := s.guard()
 	s.must("confirm")
 	if status := wait(t, cmd); status != 0 {
@@ -83,9 +90,7 @@ func (s *server) ends(pid int) {
 // TestSecondApplyIsRefused has a trial go on while another one is asked for, with everything that both need.
 func TestSecondApplyIsRefused(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "5m")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("5m")
 	s.rules()
 	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "rules are being tried already") {
 		t.Errorf("the second apply: exit status %d\n%s", status, out)
@@ -182,9 +187,7 @@ func TestAnswersAtTheTerminal(t *testing.T) {
 // TestGuardIsKilled leaves a trial without anybody who would end it. Whoever comes next does.
 func TestGuardIsKilled(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "5m")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("5m")
 	s.kill(cmd.Process.Pid)
 	wait(t, cmd)
 	s.kill(s.guard())
@@ -197,9 +200,7 @@ func TestGuardIsKilled(t *testing.T) {
 
 func TestGuardIsToldToEnd(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "5m")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("5m")
 	if err := syscall.Kill(s.guard(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -213,9 +214,7 @@ func TestGuardIsToldToEnd(t *testing.T) {
 // every boot until they are tried again and confirmed.
 func TestRebootInTheWindow(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "5m")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("5m")
 	s.kill(cmd.Process.Pid)
 	wait(t, cmd)
 	s.kill(s.guard())

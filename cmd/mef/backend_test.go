@@ -65,9 +65,7 @@ func TestIPTables(t *testing.T) {
 	if out := s.must("plan"); !strings.Contains(out, "dport=80: reject by policy ") || !strings.Contains(out, "--match-set mef-office-4a src") {
 		t.Errorf("plan:\n%s", out)
 	}
-	cmd := s.command("apply", "--timeout", "2s")
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd := s.try("2s")
 	if status := wait(t, cmd); status != 1 {
 		t.Errorf("nobody confirmed, and apply ended with status %d", status)
 	}

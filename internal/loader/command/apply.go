@@ -82,12 +82,12 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 }
 
 // self is the command line by which this program runs one of its hidden commands, in another folder.
-func (o *Options) self(command string) []string {
+func (o *Options) self(command ...string) []string {
 	config, err := filepath.Abs(o.Config)
 	if err != nil {
 		config = o.Config // the folder we are in is gone; the command says that it finds no file
 	}
-	return append(append([]string{"--config", config}, o.Prefix...), command)
+	return append(append([]string{"--config", config}, o.Prefix...), command...)
 }
 
 // name is how the operator calls us.

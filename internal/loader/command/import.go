@@ -45,8 +45,7 @@ func (o *Options) importNFT() *cobra.Command {
 			if len(files) > 0 {
 				file = &files[0]
 			}
-			child := append(slices.Clone(o.Prefix), "import", listFileName)
-			result, err := loader.ImportNFT(cmd.Context(), file, child, o.name()+" import nft")
+			result, err := loader.ImportNFT(cmd.Context(), file, o.self("import", listFileName), o.name()+" import nft")
 			if err != nil {
 				return err
 			}
