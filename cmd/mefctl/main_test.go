@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"mef/internal/console"
+	"mef/internal/console/consoletest"
 	"mef/internal/selftest"
 )
 
@@ -91,7 +90,7 @@ func TestManualNamesEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer(`\-`, "-", `\fI`, "", `\fR`, "", `\fB`, "").Replace(string(page))
+	text := consoletest.Plain(page)
 	root := newRoot()
 	root.InitDefaultCompletionCmd()
 	var visit func(*cobra.Command)
@@ -114,71 +113,12 @@ func TestManualNamesEverything(t *testing.T) {
 	visit(root)
 }
 
-// Where pages tell of commands: in lines to type, indented in Markdown and unfilled in manual pages, and in the text, where what a
-// command wants may be left out.
-var (
-	typed     = regexp.MustCompile(`(?m)^(?: {4}.*?)?(?:sudo )?mefctl ([a-z][^#<>|\n]*)`)
-	unfilled  = regexp.MustCompile(`(?s)\n\.nf\n(.*?)\n\.fi\n`)
-	mentioned = regexp.MustCompile("(?m)`(?:sudo )?mefctl ([a-z][^`#<>|]*)|^\\.BR? \"?mefctl ([a-z][^\"\n]*)")
-	word      = regexp.MustCompile(`"[^"]*"|\S+`)
-)
-
 // TestDocumentedCommands checks that what README, docs and manual tell to type is a command, with flags and arguments that it takes.
 func TestDocumentedCommands(t *testing.T) {
-	var pages []string
-	for _, glob := range []string{"../../README.md", "../../docs/*.md", "../../man/*"} {
-		found, err := filepath.Glob(glob)
-		if err != nil || len(found) == 0 {
-			t.Fatalf("%s: %q, %v", glob, found, err)
-		}
-		pages = append(pages, found...)
-	}
-	found := 0
-	for _, page := range pages {
-		data, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := strings.NewReplacer(`\-`, "-", `\fI`, "", `\fR`, "").Replace(string(data))
-		lines := text
-		if !strings.HasSuffix(page, ".md") {
-			lines = ""
-			for _, m := range unfilled.FindAllStringSubmatch(text, -1) {
-				lines += m[1] + "\n"
-			}
-		}
-		for _, m := range typed.FindAllStringSubmatch(lines, -1) {
-			found++
-			if err := takes(m[1], true); err != nil {
-				t.Errorf("%s tells to type mefctl %s: %v", page, m[1], err)
-			}
-		}
-		for _, m := range mentioned.FindAllStringSubmatch(text, -1) {
-			found++
-			if err := takes(m[1]+m[2], false); err != nil {
-				t.Errorf("%s speaks of mefctl %s: %v", page, m[1]+m[2], err)
-			}
-		}
-	}
-	if found < 60 {
-		t.Errorf("found %d commands", found)
-	}
-}
-
-// takes returns an error unless mefctl takes a command line, of which arguments may be left out unless it is whole.
-func takes(line string, whole bool) error {
-	root := newRoot()
-	root.InitDefaultCompletionCmd()
-	cmd, rest, err := root.Find(word.FindAllString(line, -1))
-	if err == nil {
-		err = cmd.ParseFlags(rest)
-	}
-	if args := cmd.Flags().Args(); err == nil && (whole || len(args) > 0) {
-		err = cmd.ValidateArgs(args)
-	}
-	status := new(console.Exit)
-	if errors.As(err, &status) {
-		return status.Err
-	}
-	return err
+	consoletest.Program{
+		Root:      newRoot,
+		Markdown:  func(text string) string { return text }, // Typed looks for what is indented
+		Typed:     regexp.MustCompile(`(?m)^(?: {4}.*?)?(?:sudo )?mefctl ([a-z][^#<>|\n]*)`),
+		Mentioned: regexp.MustCompile("(?m)`(?:sudo )?mefctl ([a-z][^`#<>|]*)|^\\.BR? \"?mefctl ([a-z][^\"\n]*)"),
+	}.Documented(t, 60)
 }
