@@ -223,6 +223,10 @@ func TestWhatOthersUndoIsPutBack(t *testing.T) {
 		for name, undo := range map[string]func(){
 			"all":     func() { fake.Lose("nft[4711]") },
 			"one ban": func() { fake.LoseBan(enforcetest.Key("192.0.2.7"), "nft[4711]") },
+			"all, while it is looked at": func() {
+				fake.LoseAfterCheck()
+				fake.LoseBan(enforcetest.Key("192.0.2.7"), "nft[4711]")
+			},
 		} {
 			before := e.Status().Repairs
 			undo()
@@ -238,8 +242,8 @@ func TestWhatOthersUndoIsPutBack(t *testing.T) {
 				t.Errorf("after losing %s: status %+v", name, s)
 			}
 		}
-		if len(l.repairs) != 2 {
-			t.Errorf("told of %d repairs, want 2", len(l.repairs))
+		if len(l.repairs) != 3 {
+			t.Errorf("told of %d repairs, want 3", len(l.repairs))
 		}
 	})
 }

@@ -308,6 +308,13 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 		return err
 	}
 	failures, err := mend(ctx, c)
+	if err != nil && len(check.Damaged) == 0 {
+		// What the elements belong in may have gone since it was looked at.
+		if again, lookErr := e.backend.Check(ctx); lookErr == nil && len(again.Damaged) > 0 {
+			damaged, c = again.Damaged, e.model.all(now)
+			failures, err = e.backend.Rebuild(ctx, c)
+		}
+	}
 	e.handle(ctx, failures)
 	e.tellEnded()
 	if err == nil {

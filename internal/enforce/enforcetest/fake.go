@@ -25,14 +25,24 @@ type Fake struct {
 	refuse  func(k ban.Key, held int) error
 	err     error
 	writes  int
+	late    bool
 }
 
 // Lose loses everything, as if by nft flush ruleset.
 func (f *Fake) Lose(by string) {
 	f.mu.Lock()
-	f.built, f.allow, f.grace, f.bans = false, prefixset.Set{}, nil, nil
+	f.lose()
 	f.mu.Unlock()
 	f.notify(by)
+}
+
+func (f *Fake) lose() { f.built, f.allow, f.grace, f.bans = false, prefixset.Set{}, nil, nil }
+
+// LoseAfterCheck loses everything as Lose does, but only behind the next Check, which still finds it whole. Nobody is told.
+func (f *Fake) LoseAfterCheck() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late = true
 }
 
 // LoseBan loses one ban. If by is empty, nobody is told.
@@ -152,6 +162,10 @@ func (f *Fake) Check(context.Context) (enforce.Check, error) {
 	c := enforce.Check{Bans: len(f.bans)}
 	if !f.built {
 		c.Damaged = []string{"table"}
+	}
+	if f.late {
+		f.late = false
+		f.lose()
 	}
 	return c, f.err
 }
