@@ -27,7 +27,8 @@ type Backend interface {
 	// elements. It is cheap.
 	Check(ctx context.Context) (Check, error)
 
-	// Held reads back what the kernel holds of the keys, or everything if there are none. The bans come in any order.
+	// Held reads back what the kernel holds of the keys, or everything if there are none. The bans come in any order. Of very many
+	// it may overlook some, if others end while it reads.
 	Held(ctx context.Context, keys ...ban.Key) (State, error)
 
 	// Watch calls changed whenever somebody else may have changed what is ours, until ctx is done; and once as soon as it would

@@ -411,15 +411,32 @@ func (e *Enforcer) Held(ctx context.Context, keys ...ban.Key) (State, error) {
 		return State{}, err
 	}
 	state, err := e.backend.Held(ctx, keys...)
+	var overlooked []ban.Key
 	err = e.call(ctx, func(ctx context.Context) error {
 		if err != nil {
 			state, err = e.backend.Held(ctx, keys...)
 		}
+		if err == nil && len(keys) == 0 {
+			overlooked = e.model.overlooked(state, time.Now())
+		}
 		e.model.count(state)
 		return err
 	})
+	if err == nil && len(overlooked) > 0 {
+		state.Bans, err = e.lookAgain(ctx, state.Bans, overlooked)
+	}
 	slices.SortFunc(state.Bans, func(a, b Held) int { return a.Key.Compare(b.Key) })
 	return state, err
+}
+
+// lookAgain appends to bans what the kernel holds of keys.
+func (e *Enforcer) lookAgain(ctx context.Context, bans []Held, keys []ban.Key) ([]Held, error) {
+	state, err := e.backend.Held(ctx, keys...)
+	if err != nil {
+		return bans, err
+	}
+	err = e.call(ctx, func(context.Context) error { e.model.count(state); return nil })
+	return append(bans, state.Bans...), err
 }
 
 // Ready waits until the kernel holds what it should, and what was asked for before.

@@ -265,6 +265,28 @@ func TestWhatNobodyTellsIsFoundHoweverBusyWeAre(t *testing.T) {
 	})
 }
 
+// A long list of bans is read in pieces, and where some of them end meanwhile, the kernel passes over others. These hold all the
+// same: nobody has undone them.
+func TestOverlookedBansHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, enforce.Options{})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("192.0.2.8", time.Hour))
+		time.Sleep(time.Second)
+		fake.Overlook(enforcetest.Key("192.0.2.7"))
+		if err := e.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := e.Status(); s.Repairs != 0 || s.Problem != "" {
+			t.Errorf("status %+v, want no repair", s)
+		}
+		fake.Overlook(enforcetest.Key("192.0.2.8"))
+		if s, err := e.Held(t.Context()); err != nil || len(s.Bans) != 2 || s.Bans[1].Unknown {
+			t.Errorf("Held = %+v, %v; want both bans", s.Bans, err)
+		}
+	})
+}
+
 func TestAFightIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l log

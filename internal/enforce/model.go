@@ -293,6 +293,18 @@ func (m *model) absent(s State, now time.Time) (bans []Change) {
 	return bans
 }
 
+// overlooked returns the bans that should hold and that s, which was to have all, does not have: they are not there, or began while
+// the kernel was read, or were passed over because others ended then.
+func (m *model) overlooked(s State, now time.Time) (keys []ban.Key) {
+	if len(s.Bans) >= m.bans.len() {
+		return nil // enough for all but what ends this moment
+	}
+	for _, change := range m.absent(s, now) {
+		keys = append(keys, change.Key)
+	}
+	return keys
+}
+
 func (c Changes) empty() bool { return c.Allow == nil && len(c.Grace) == 0 && len(c.Bans) == 0 }
 
 // count completes the counters of s by what earlier elements had counted, and says which bans are of unknown origin.

@@ -296,6 +296,12 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 		c = e.model.all(now)
 	} else {
 		c = e.model.missing(state, now)
+		if e.report.Ready && !c.empty() {
+			// Where bans end while the kernel is read, it passes over others, which nobody has touched.
+			if c, err = e.stillMissing(ctx, c, now); err != nil {
+				return err
+			}
+		}
 		for _, k := range wrong {
 			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
 		}

@@ -26,6 +26,7 @@ type Fake struct {
 	err     error
 	writes  int
 	late    bool
+	unseen  []ban.Key
 }
 
 // Lose loses everything, as if by nft flush ruleset.
@@ -43,6 +44,13 @@ func (f *Fake) LoseAfterCheck() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.late = true
+}
+
+// Overlook makes the next Held of everything pass over a ban, as the kernel does while others end.
+func (f *Fake) Overlook(k ban.Key) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unseen = append(f.unseen, k)
 }
 
 // LoseBan loses one ban. If by is empty, nobody is told.
@@ -182,9 +190,13 @@ func (f *Fake) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
 		}
 	}
 	for k, until := range f.bans {
-		if (until.IsZero() || until.After(now)) && (len(keys) == 0 || slices.Contains(keys, k)) {
+		wanted := slices.Contains(keys, k) || len(keys) == 0 && !slices.Contains(f.unseen, k)
+		if wanted && (until.IsZero() || until.After(now)) {
 			s.Bans = append(s.Bans, enforce.Held{Key: k, Until: until})
 		}
+	}
+	if len(keys) == 0 {
+		f.unseen = nil
 	}
 	slices.SortFunc(s.Bans, func(a, b enforce.Held) int { return a.Key.Compare(b.Key) })
 	return s, f.err
