@@ -287,6 +287,44 @@ func TestOverlookedBansHold(t *testing.T) {
 	})
 }
 
+// What a change takes back must not come back where the change fails at first, because our objects are damaged.
+func TestATakingBackOutlivesDamage(t *testing.T) {
+	for name, tt := range map[string]struct {
+		max   int
+		grace bool
+		ban   string
+		want  string
+	}{
+		"the grace of who is banned by hand": {grace: true, ban: "192.0.2.9", want: "192.0.2.7 for 1m0s\n192.0.2.9 for 1h0m0s\n"},
+		"the ban that gives way":             {max: 1, ban: "192.0.2.8", want: "192.0.2.8 for 1h0m0s\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := &enforcetest.Fake{}
+				e := enforcetest.Start(t, fake, enforce.Options{MaxBans: tt.max})
+				enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Minute))
+				if tt.grace {
+					if err := e.Grace(t.Context(), time.Hour, netip.MustParseAddr("192.0.2.9")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				fake.Break()
+				b := enforcetest.For(tt.ban, time.Hour)
+				b.Rule = ban.ByHand
+				if results, err := e.BanNow(t.Context(), false, b); err != nil || results[0].Err != nil {
+					t.Fatalf("BanNow = %+v, %v", results, err)
+				}
+				if got := enforcetest.Lists(t, e); got != tt.want {
+					t.Errorf("bans:\n%swant:\n%s", got, tt.want)
+				}
+				if s, err := e.Held(t.Context()); err != nil || len(s.Grace) > 0 {
+					t.Errorf("grace %v (%v), want none", s.Grace, err)
+				}
+			})
+		})
+	}
+}
+
 func TestAFightIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l log

@@ -97,9 +97,34 @@ func (e *Enforcer) write(ctx context.Context, c Changes) (failed map[ban.Key]err
 	failures, err := e.backend.Apply(ctx, c)
 	if err != nil {
 		e.log.Warn("a change failed; comparing everything with the kernel", "err", err)
-		return nil, e.settle(ctx, "", true)
+		if err := e.settle(ctx, "", true); err != nil {
+			return nil, err
+		}
+		return nil, e.takeBack(ctx, c)
 	}
 	return e.handle(ctx, failures), nil
+}
+
+// takeBack removes again what changes were to remove and could not: comparing took over what the kernel still held of it.
+func (e *Enforcer) takeBack(ctx context.Context, c Changes) error {
+	var again Changes
+	for _, g := range c.Grace {
+		if g.Remove {
+			delete(e.model.grace, g.Prefix)
+			again.Grace = append(again.Grace, g)
+		}
+	}
+	for _, b := range c.Bans {
+		if b.Remove {
+			e.model.remove(b.Key)
+			again.Bans = append(again.Bans, b)
+		}
+	}
+	if again.empty() {
+		return nil
+	}
+	_, err := e.backend.Apply(ctx, again)
+	return err
 }
 
 // handle deals with bans that the kernel refused. Where memory was short it ends the bans with the least time left and tries

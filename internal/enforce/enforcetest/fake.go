@@ -39,6 +39,13 @@ func (f *Fake) Lose(by string) {
 
 func (f *Fake) lose() { f.built, f.allow, f.grace, f.bans = false, prefixset.Set{}, nil, nil }
 
+// Break loses what bans belong in, as if a set were deleted, and leaves the elements of others. Nobody is told.
+func (f *Fake) Break() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.built = false
+}
+
 // LoseAfterCheck loses everything as Lose does, but only behind the next Check, which still finds it whole. Nobody is told.
 func (f *Fake) LoseAfterCheck() {
 	f.mu.Lock()
