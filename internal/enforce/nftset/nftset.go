@@ -298,7 +298,7 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	}
 	classes := withBase(cs)
 	if len(classes) > maxClasses {
-		classes = classes[:maxClasses]
+		return errTooManyClasses
 	}
 	var t tx
 	t.removeTable(tableName)

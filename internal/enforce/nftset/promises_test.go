@@ -71,6 +71,22 @@ func TestAFullSetDelaysNoOtherBan(t *testing.T) {
 	}
 }
 
+// Bans of too many kinds to be held, as a saved state may have them, keep no other from being held again.
+func TestARebuildIsBounded(t *testing.T) {
+	b := open(t, netnstest.New(t))
+	c := enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("203.0.113.1"), Timeout: enforce.Permanent}}}
+	for port := 1; port <= 300; port++ {
+		c.Bans = append(c.Bans, enforce.Change{Key: enforcetest.Key(fmt.Sprintf("192.0.2.7 ports %d", port)), Timeout: enforce.Permanent})
+	}
+	failed, err := b.Rebuild(t.Context(), c)
+	if err != nil || len(failed) != 300-248 { // 256 sets, eight of them for the usual bans
+		t.Errorf("%d bans were refused (%v), want 52", len(failed), err)
+	}
+	if s, err := b.Held(t.Context()); err != nil || len(s.Bans) != 1+248 {
+		t.Errorf("%d bans are held (%v), want 249", len(s.Bans), err)
+	}
+}
+
 func TestSetsAreBounded(t *testing.T) {
 	e := enforcetest.Start(t, open(t, netnstest.New(t)), enforce.Options{})
 	var bans []ban.Ban
