@@ -359,6 +359,43 @@ func TestRotatedTwiceWhileStopped(t *testing.T) {
 	r.want("1", "2", "3")
 }
 
+// Two rotations between two looks leave a file behind that never stood behind the path when anybody looked.
+func TestRotatedTwiceBetweenLooks(t *testing.T) {
+	for name, rotate := range map[string]func(path string){
+		"rename and create": func(path string) { must(t, os.Rename(path, path+".1")) },
+		"copytruncate":      func(path string) { copyFile(t, path, path+".1"); must(t, os.Truncate(path, 0)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "auth.log")
+			write(t, path+".1", "old\n")
+			at := time.Now()
+			must(t, os.Chtimes(path+".1", at, at.Add(-3*time.Hour)))
+			write(t, path, "0\n")
+			cfg := logfile.Config{Globs: []string{path}, Poll: 200 * time.Millisecond}
+			r := start(t, cfg, nil)
+			r.following(path)
+			write(t, path, "1\n")
+			r.want("1")
+			write(t, path, "2\n")
+			for i, text := range []string{"3\n4\n", "5\n"} {
+				os.Rename(path+".1", path+".2")
+				rotate(path)
+				must(t, os.Chtimes(path+".1", at, at.Add(time.Duration(i-2)*time.Hour)))
+				write(t, path, text)
+			}
+			r.want("1", "2", "3", "4", "5")
+			r.settle(path, cfg.Poll)
+			saved := r.resume[path]
+			write(t, path, "6\n")
+			r.want("1", "2", "3", "4", "5", "6")
+			r.resume[path] = saved
+			r = start(t, cfg, r)
+			r.want("6")
+		})
+	}
+}
+
 // kill -9 loses what was handed over and not dealt with; it comes again under the same name.
 func TestLinesComeAgainUnderTheSameName(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "auth.log")

@@ -17,15 +17,21 @@ func (f *Follower) readRotated(ctx context.Context, t *tail, current fileID) pos
 	left := *t.left
 	files := f.findRotated(t.path, left, current)
 	defer closeFiles(files)
+	if len(files) == 0 && left.offset > 0 {
+		f.log.Warn("log file was rotated and its old content is not found", "path", t.path)
+	}
+	return f.readEach(ctx, t, files, left)
+}
+
+// readEach reads files that followed each other behind the path to their ends, the first one from left on. It returns where reading
+// ended.
+func (f *Follower) readEach(ctx context.Context, t *tail, files []*file, left position) position {
 	for i, file := range files {
 		if i > 0 {
 			left = left.next(file.id)
 		}
 		f.readRest(ctx, t, file, left)
 		left = file.pos
-	}
-	if len(files) == 0 && left.offset > 0 {
-		f.log.Warn("log file was rotated and its old content is not found", "path", t.path)
 	}
 	return left
 }

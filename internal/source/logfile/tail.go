@@ -80,15 +80,42 @@ func (f *Follower) change(ctx context.Context, t *tail) error {
 		opened.close()
 		return err
 	}
-	if t.cur != nil {
-		t.cur.moved = time.Now()
-		t.old = append(t.old, t.cur)
-	}
+	f.retire(t)
 	t.cur, t.left = opened, nil
 	delete(f.resume, t.path)
-	f.hold(t)
+	f.hold(t, opened)
 	f.announce(ctx, t)
 	return nil
+}
+
+// readBetween reads the files that came behind the path after the current one and were rotated away before anybody looked, and keeps
+// them open with it. The file next stands behind the path now. It returns where reading ended.
+func (f *Follower) readBetween(ctx context.Context, t *tail, next fileID) position {
+	left := t.cur.pos
+	f.retire(t)
+	for i, file := range f.findRotated(t.path, left, next) {
+		if i == 0 || f.open[file.id] != nil || f.past[file.id].holds(file.fd) { // read already, as itself or as what it is a copy of
+			file.close()
+			continue
+		}
+		file.oldest = f.oldest()
+		f.readRest(ctx, t, file, left.next(file.id))
+		file.moved = time.Now()
+		t.old = append(t.old, file)
+		f.hold(t, file)
+		left = file.pos
+	}
+	return left
+}
+
+// retire makes the current file an old one.
+func (f *Follower) retire(t *tail) {
+	if t.cur == nil {
+		return
+	}
+	t.cur.moved = time.Now()
+	t.old = append(t.old, t.cur)
+	t.cur = nil
 }
 
 // comeBack makes an old file the current one again, because it was renamed back.
@@ -99,10 +126,7 @@ func (f *Follower) comeBack(ctx context.Context, t *tail, id fileID) {
 	}
 	back := t.old[i]
 	t.old = slices.Delete(t.old, i, i+1)
-	if t.cur != nil {
-		t.cur.moved = time.Now()
-		t.old = append(t.old, t.cur)
-	}
+	f.retire(t)
 	t.cur = back
 	f.announce(ctx, t)
 }
@@ -117,7 +141,7 @@ func (f *Follower) place(ctx context.Context, t *tail, opened *file) error {
 	case t.left != nil && t.left.holds(opened.fd):
 		return opened.seek(*t.left)
 	case t.left != nil && t.cur != nil:
-		opened.pos = t.left.next(opened.id)
+		opened.pos = f.readBetween(ctx, t, opened.id).next(opened.id)
 		return nil
 	case t.left != nil:
 		opened.pos = f.readRotated(ctx, t, opened.id).next(opened.id)
@@ -153,18 +177,18 @@ func (f *Follower) oldest() time.Time {
 	return time.Now().Add(-f.cfg.Recent.Window)
 }
 
-// hold notes whose file the current one is, and watches it.
-func (f *Follower) hold(t *tail) {
-	f.open[t.cur.id] = t
+// hold notes whose file an open one is, and watches it.
+func (f *Follower) hold(t *tail, file *file) {
+	f.open[file.id] = t
 	t.dirty = true // what was written before it is watched is read in any case
 	if f.watch == nil {
 		return
 	}
-	wd, err := f.watch.watchFile(t.cur.fd, t)
+	wd, err := f.watch.watchFile(file.fd, t)
 	if err != nil {
 		f.stopWatching(err)
 	}
-	t.cur.wd = wd
+	file.wd = wd
 }
 
 // release closes a file. If a glob names it again, reading goes on where it was.
@@ -217,8 +241,8 @@ func (f *Follower) restart(ctx context.Context, t *tail) error {
 	defer closeFiles(copies)
 	if len(copies) > 0 {
 		copies[0].catchUp = 0
-		f.readRest(ctx, t, copies[0], left)
 	}
+	left = f.readEach(ctx, t, copies, left)
 	t.cur.catchUp, t.cur.lost = 0, 0
 	if err := t.cur.seek(left.next(t.cur.id)); err != nil {
 		return err
