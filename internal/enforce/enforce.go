@@ -112,6 +112,7 @@ type Enforcer struct {
 
 	// What follows belongs to Run.
 	model   *model
+	clock   clock
 	retry   time.Duration // when to try again, because the kernel does not hold what it should; 0: it does
 	settled time.Time     // when the kernel was last compared with the model
 	report  Status
@@ -162,6 +163,7 @@ func New(b Backend, opt Options) *Enforcer {
 		requests: make(chan request, queueLength),
 		done:     make(chan struct{}),
 		model:    newModel(opt.Allow),
+		clock:    clock{began: time.Now()},
 		repairs:  map[string][]time.Time{},
 	}
 	e.status.Store(&Status{})
@@ -276,6 +278,7 @@ func (e *Enforcer) nextCheck() time.Time {
 
 // serve does a request, and with it all bans that wait behind it.
 func (e *Enforcer) serve(ctx context.Context, r request) {
+	e.heedClock()
 	for {
 		if r.do != nil {
 			r.do(ctx)

@@ -325,6 +325,38 @@ func TestATakingBackOutlivesDamage(t *testing.T) {
 	}
 }
 
+// The kernel ends bans by a clock that nobody sets. A ban of ten minutes lasts ten minutes, whatever happens to the time of day, and
+// nobody has changed it then.
+func TestAClockThatIsSetMovesTheEndsOfBans(t *testing.T) {
+	for name, by := range map[string]time.Duration{"back": time.Hour, "forward": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := &enforcetest.Fake{}
+				e := enforcetest.Start(t, fake, enforce.Options{})
+				// Two hours by the clock as it was, which was ahead of the one as it is.
+				enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 2*time.Hour+by), enforcetest.For("192.0.2.8", 0))
+				time.Sleep(time.Second)
+				fake.Apply(t.Context(), enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("192.0.2.7"), Timeout: enforce.Timeout(2 * time.Hour)}}})
+				if err := e.SetBack(t.Context(), by); err != nil {
+					t.Fatal(err)
+				}
+				if _, wrong, err := e.Compare(t.Context()); err != nil || len(wrong) > 0 {
+					t.Errorf("Compare finds %q wrong (%v)", wrong, err)
+				}
+				if err := e.Repair(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := enforcetest.Lists(t, e); got != "192.0.2.7 for 2h0m0s\n192.0.2.8\n" {
+					t.Errorf("the bans are:\n%s", got)
+				}
+				if s := e.Status(); s.Repairs != 0 || s.Unknown != 0 || s.Bans != 2 {
+					t.Errorf("status %+v, want no repair", s)
+				}
+			})
+		})
+	}
+}
+
 func TestAFightIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l log

@@ -297,6 +297,7 @@ func (e *Enforcer) settle(ctx context.Context, by string, deep bool) error {
 // rebuilding all of it. Without deep it reads no elements unless their number shows that some are missing. By is who changed
 // something, if known.
 func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
+	e.heedClock()
 	began := time.Now()
 	check, err := e.backend.Check(ctx)
 	if err != nil {
