@@ -226,6 +226,7 @@ func (e *engine) event(ctx context.Context, from origin, source string, ev *even
 	}
 	l.remember(ev)
 	e.seen(ev)
+	e.heedClock(ev, time.Now())
 	if e.stale(ev, l.rule.FindTime) {
 		return nil
 	}
@@ -245,6 +246,20 @@ func (e *engine) stale(ev *event.Event, findTime time.Duration) bool {
 		return false
 	}
 	return ev.Kind != event.Success && e.newest.Sub(ev.Time) > findTime && time.Since(ev.Time) > findTime
+}
+
+// setBack is by how much the clock must have been set back for the tracker to follow it. Until then its time stands still.
+const setBack = time.Minute
+
+// heedClock has the tracker follow a clock that was set back: an event comes from before another, whose time is yet to come.
+func (e *engine) heedClock(ev *event.Event, now time.Time) {
+	newest := e.newest.Round(0) // what is compared is the time of day
+	if newest.Sub(now.Round(0)) <= setBack || newest.Sub(ev.Time.Round(0)) <= setBack {
+		return
+	}
+	e.log.Warn("the clock was set back: what was noted by it since then counts as of now", "from", newest, "to", now)
+	e.tracker.SetBack(now)
+	e.newest = now
 }
 
 // act carries out a decision.

@@ -1,0 +1,33 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"mef/internal/event"
+)
+
+// A clock that was an hour ahead is set right. A ban holds from then on, and is not over before it has begun: lines under way ban nobody
+// again.
+func TestClockSetBack(t *testing.T) {
+	const from = "203.0.113.7"
+	h := settle(t, "", map[string]string{"log/a.log": "", "rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log", 3)})
+	h.await("the file is followed", func() bool { return h.active() == 1 })
+	err := h.do(t.Context(), func() {
+		h.newest = time.Now().Add(time.Hour)
+		h.tracker.Observe(&event.Event{Time: h.newest, Rule: "counter", Service: "counter", Kind: event.Failure, Count: 1, Verified: true,
+			Addr: netip.MustParseAddr("203.0.113.8")})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.guess(from, 12)
+	h.await("a ban", func() bool { return h.banned() == from })
+	h.await("all lines", func() bool { return h.status().Sources[0].Matched == 12 })
+	var bans uint64
+	if err := h.do(t.Context(), func() { bans = h.rules["counter"].bans }); err != nil || bans != 1 {
+		t.Errorf("%d bans (%v), want one", bans, err)
+	}
+}
