@@ -674,6 +674,56 @@ func TestFirstStart(t *testing.T) {
 	}
 }
 
+// Whoever edits or trims a log by hand puts another file in its place, or writes it anew: its lines come again, and they are as old as
+// they say.
+func TestEditedLogIsNoNews(t *testing.T) {
+	old := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+	line := func(n int) string { return old.Add(time.Duration(n) * time.Second).Format(time.RFC3339) }
+	cfg := logfile.Config{Stamp: func(line []byte, _ time.Time) (time.Time, bool) {
+		at, err := time.Parse(time.RFC3339, string(line))
+		return at, err == nil
+	}}
+	text := func(from, to int) (text string) {
+		for i := from; i < to; i++ {
+			text += line(i) + "\n"
+		}
+		return text
+	}
+	for name, edit := range map[string]func(path string){
+		"sed -i '/3/d'": func(path string) {
+			write(t, path+".new", text(0, 3)+text(4, 10))
+			must(t, os.Rename(path+".new", path))
+		},
+		"the last lines alone": func(path string) {
+			write(t, path+".new", text(4, 10))
+			must(t, os.Rename(path+".new", path))
+		},
+		"written anew": func(path string) { must(t, os.WriteFile(path, []byte(text(4, 10)), 0o600)) },
+	} {
+		for mode, poll := range modes {
+			t.Run(mode+"/"+name, func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "auth.log")
+				write(t, path, text(0, 10))
+				cfg := cfg
+				cfg.Globs, cfg.Poll = []string{path}, poll
+				r := start(t, cfg, nil)
+				r.following(path)
+				r.settle(path, poll)
+				edit(path)
+				r.until("the lines", func() bool { return slices.Contains(r.lines, line(9)) })
+				r.settle(path, poll)
+				write(t, path, "live\n")
+				r.until("a live line", func() bool { return slices.Contains(r.lines, "live") })
+				for i, at := range r.times {
+					if isOld := time.Since(at) > 30*time.Minute; isOld == (r.lines[i] == "live") {
+						t.Errorf("line %q has the time %s", r.lines[i], at)
+					}
+				}
+			})
+		}
+	}
+}
+
 func TestWrongPositionIsIgnored(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "auth.log")
 	write(t, path, "0\n")

@@ -74,7 +74,6 @@ func (f *Follower) change(ctx context.Context, t *tail) error {
 	if t.cur != nil {
 		f.readCurrent(ctx, t, toItsEnd(t.cur))
 		t.left = &t.cur.pos
-		opened.catchUp = 0
 	}
 	if err := f.place(ctx, t, opened); err != nil {
 		opened.close()
@@ -243,7 +242,11 @@ func (f *Follower) restart(ctx context.Context, t *tail) error {
 		copies[0].catchUp = 0
 	}
 	left = f.readEach(ctx, t, copies, left)
-	t.cur.catchUp, t.cur.lost = 0, 0
+	_, size, err := identify(t.cur.fd)
+	if err != nil {
+		return err
+	}
+	t.cur.catchUp, t.cur.lost = size, 0 // it may be the same log, edited: its lines are as old as they say
 	if err := t.cur.seek(left.next(t.cur.id)); err != nil {
 		return err
 	}
