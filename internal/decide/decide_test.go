@@ -39,6 +39,7 @@ func TestManual(t *testing.T) {
 		"mapped":                {"::ffff:203.0.113.77/128", Request{}, "203.0.113.77", ""},
 		"ports":                 {"203.0.113.77/32", Request{Ports: "22,80"}, "203.0.113.77 ports 22,80", ""},
 		"too short":             {"203.0.113.77/32", Request{For: time.Millisecond}, "a ban lasts a second at least, not 1ms", ""},
+		"too long":              {"203.0.113.77/32", Request{For: 99_999 * 24 * time.Hour}, "a ban lasts a hundred years at most: name no time for one without end", ""},
 		"own":                   {"198.51.100.1/32", Request{}, "198.51.100.1 is never banned: our own address", ""},
 		"own inside":            {"198.51.100.0/24", Request{}, "198.51.100.0/24 is never banned: it contains our own address", ""},
 		"everything":            {"0.0.0.0/0", Request{}, "0.0.0.0/0 is never banned: it contains loopback addresses", ""},

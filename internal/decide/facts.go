@@ -161,6 +161,9 @@ type Request struct {
 	Force  bool       // also very wide networks, and such that contain somebody who has reason to come
 }
 
+// longestManual is how long an operator's ban lasts at most, unless it has no end: times in nanoseconds end in 2262.
+const longestManual = 100 * 365 * 24 * time.Hour
+
 // Manual makes the ban that an operator asks for. The error says why it must not be, and what to do about it.
 func Manual(r Request, facts Facts, now time.Time) (ban.Ban, error) {
 	if !r.Prefix.IsValid() {
@@ -178,6 +181,9 @@ func Manual(r Request, facts Facts, now time.Time) (ban.Ban, error) {
 	}
 	if r.For < 0 || r.For > 0 && r.For < time.Second {
 		return ban.Ban{}, fmt.Errorf("a ban lasts a second at least, not %s", r.For)
+	}
+	if r.For > longestManual {
+		return ban.Ban{}, errors.New("a ban lasts a hundred years at most: name no time for one without end")
 	}
 	if why := unforced(&r, &facts, p); why != "" && !r.Force {
 		return ban.Ban{}, fmt.Errorf("%s %s: use --force if it is meant", name, why)

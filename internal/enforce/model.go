@@ -33,8 +33,9 @@ func newModel(allow prefixset.Set) *model {
 	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newLedger(0)}
 }
 
+// untilOf takes what a number does not reach, behind the year 2262, for no end.
 func untilOf(t time.Time) int64 {
-	if t.IsZero() {
+	if t.IsZero() || t.After(time.Unix(0, forever)) {
 		return forever
 	}
 	return t.UnixNano()

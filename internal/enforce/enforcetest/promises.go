@@ -183,6 +183,10 @@ var promises = map[string]promise{
 		},
 		want: "192.0.2.7\n192.0.2.8\n",
 	},
+	"an end further off than can be told is none": {
+		do:   func(t *testing.T, e *enforce.Enforcer) { Bans(t, e, For("192.0.2.7", 290*365*24*time.Hour)) },
+		want: "192.0.2.7\n",
+	},
 	"the longest of one batch counts": {
 		do: func(t *testing.T, e *enforce.Enforcer) {
 			Bans(t, e, For("192.0.2.7", time.Minute), For("192.0.2.7", time.Hour), For("192.0.2.7", 2*time.Minute))
