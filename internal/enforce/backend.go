@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -93,6 +94,10 @@ func (t Timeout) Milliseconds() (uint64, error) {
 	}
 	return uint64(time.Duration(t).Milliseconds()), nil
 }
+
+// ErrTooManyKinds is wrapped by the Err of a Failure if bans of one more combination of prefix length and ports could not be held
+// beside those there are, and those that there were since the last Rebuild.
+var ErrTooManyKinds = errors.New("too many combinations of prefix length and ports")
 
 // A Failure is a ban that the kernel refused.
 type Failure struct {

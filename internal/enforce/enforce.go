@@ -120,6 +120,7 @@ type Enforcer struct {
 	paused  time.Time              // repairs are stopped until then
 	ended   []ban.Key              // what OnEnded has to be told
 	full    bool                   // and why
+	swept   time.Time              // when sets were last given up to make room for others
 }
 
 // A request is work for Run: bans, or something to do between two transactions.

@@ -127,11 +127,14 @@ func (e *Enforcer) takeBack(ctx context.Context, c Changes) error {
 	return err
 }
 
-// handle deals with bans that the kernel refused. Where memory was short it ends the bans with the least time left and tries
-// once more. The rest is taken out of the model.
+// handle deals with bans that the kernel refused. Where there were too many kinds of them it gives up those that are over; where
+// memory was short it ends the bans with the least time left, and tries once more. The rest is taken out of the model.
 func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]error {
 	if len(failures) == 0 {
 		return nil
+	}
+	if slices.ContainsFunc(failures, func(f Failure) bool { return errors.Is(f.Err, ErrTooManyKinds) }) {
+		failures = e.sweep(ctx, failures)
 	}
 	if slices.ContainsFunc(failures, func(f Failure) bool { return isFull(f.Err) }) {
 		failures = e.makeWay(ctx, failures)
@@ -144,6 +147,20 @@ func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]e
 		e.log.Error("the kernel refused a ban", "ban", f.Key.String(), "err", f.Err)
 	}
 	return failed
+}
+
+// sweepEvery is how often everything is held anew at most, to be rid of sets that no ban needs any more.
+const sweepEvery = time.Minute
+
+// sweep has everything held anew, so that kinds of bans that there are no more make room for others. It returns what still failed.
+func (e *Enforcer) sweep(ctx context.Context, failures []Failure) []Failure {
+	if now := time.Now(); now.Sub(e.swept) >= sweepEvery {
+		e.swept = now
+		if still, err := e.rebuild(ctx); err == nil {
+			return still
+		}
+	}
+	return failures
 }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) }
@@ -358,17 +375,22 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 
 // renew makes everything hold anew.
 func (e *Enforcer) renew(ctx context.Context) error {
+	failures, err := e.rebuild(ctx)
+	e.handle(ctx, failures)
+	e.tellEnded()
+	return err
+}
+
+// rebuild makes everything hold anew, what only the kernel knows of included, and returns the bans that it refused.
+func (e *Enforcer) rebuild(ctx context.Context) ([]Failure, error) {
 	state, err := e.backend.Held(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now := time.Now()
 	e.model.prune(now)
 	e.model.adopt(state, now)
-	failures, err := e.backend.Rebuild(ctx, e.model.all(now))
-	e.handle(ctx, failures)
-	e.tellEnded()
-	return err
+	return e.backend.Rebuild(ctx, e.model.all(now))
 }
 
 // mayRepair counts repairs by object and returns an error if somebody keeps undoing them. Making the kernel ready at the start

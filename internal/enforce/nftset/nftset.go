@@ -65,7 +65,7 @@ type Features struct {
 // maxClasses bounds the sets: there is one for each distinct combination of prefix length and ports in use.
 const maxClasses = 256
 
-var errTooManyClasses = fmt.Errorf("bans of more than %d combinations of prefix length and ports are in force", maxClasses)
+var errTooManyClasses = fmt.Errorf("%w are in force: there is room for %d", enforce.ErrTooManyKinds, maxClasses)
 
 // bulk is from how many elements on a transaction is made without the listener, which costs the kernel a message for each.
 const bulk = 1000

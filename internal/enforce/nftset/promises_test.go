@@ -87,6 +87,25 @@ func TestARebuildIsBounded(t *testing.T) {
 	}
 }
 
+// Sets that no ban needs any more make room for those of other kinds.
+func TestSetsOfEndedBansMakeRoom(t *testing.T) {
+	e := enforcetest.Start(t, open(t, netnstest.New(t)), enforce.Options{})
+	enforcetest.Bans(t, e, enforcetest.For("203.0.113.1", 0))
+	for port := 1; port <= 300; port++ {
+		b := enforcetest.For(fmt.Sprintf("192.0.2.7 ports %d", port), 0)
+		enforcetest.Bans(t, e, b)
+		if err := e.Unban(t.Context(), 0, b.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := enforcetest.Lists(t, e); got != "203.0.113.1\n" {
+		t.Errorf("bans:\n%s", got)
+	}
+	if s := e.Status(); s.Problem != "" || s.Repairs != 0 {
+		t.Errorf("status %+v, want no problem", s)
+	}
+}
+
 func TestSetsAreBounded(t *testing.T) {
 	e := enforcetest.Start(t, open(t, netnstest.New(t)), enforce.Options{})
 	var bans []ban.Ban
