@@ -107,6 +107,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 		OnResult:   e.book.settle,
 		OnEnded:    e.endings.add,
 		OnVerified: sessions.Add,
+		OnLifted:   sessions.Forget,
 		OnRepair:   e.repaired,
 		Log:        log,
 	})

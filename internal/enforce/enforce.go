@@ -38,6 +38,9 @@ type Options struct {
 	// can be ended, and which addresses no ban touches now. The same rules apply.
 	OnVerified func(keys []ban.Key, spared prefixset.Set)
 
+	// OnLifted, unless nil, is told of bans that were lifted, before whoever asked for that hears of it. The same rules apply.
+	OnLifted func(keys []ban.Key)
+
 	// OnEnded, unless nil, is told of bans that do not hold although nobody lifted them and their time is not over: they gave way
 	// to others, because it was full, or the kernel refused them. Whoever counts on them must not. The same rules apply.
 	OnEnded func(keys []ban.Key, full bool)

@@ -116,6 +116,7 @@ type log struct {
 	mu       sync.Mutex
 	results  []enforce.Result
 	verified []ban.Key
+	lifted   []ban.Key
 	ended    []ban.Key
 	full     bool
 	repairs  []enforce.Repair
@@ -132,6 +133,11 @@ func (l *log) options() enforce.Options {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.verified = append(l.verified, k...)
+		},
+		OnLifted: func(k []ban.Key) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.lifted = append(l.lifted, k...)
 		},
 		OnEnded: func(k []ban.Key, full bool) {
 			l.mu.Lock()
@@ -549,6 +555,9 @@ func TestBansThatDoNotHoldAreTold(t *testing.T) {
 			}
 			l.mu.Lock()
 			defer l.mu.Unlock()
+			if tt.lift != "" && (len(l.lifted) != 1 || l.lifted[0] != enforcetest.Key(tt.lift)) {
+				t.Errorf("told of %v lifted, want %s", l.lifted, tt.lift)
+			}
 			var ended []string
 			for _, k := range l.ended {
 				ended = append(ended, k.String())

@@ -265,6 +265,9 @@ func (e *Enforcer) unban(ctx context.Context, grace time.Duration, keys []ban.Ke
 	if err != nil {
 		return fmt.Errorf("lift bans: %w", err)
 	}
+	if e.opt.OnLifted != nil {
+		e.opt.OnLifted(keys)
+	}
 	state, err := e.backend.Held(ctx, keys...)
 	if err != nil {
 		return fmt.Errorf("read back lifted bans: %w", err)

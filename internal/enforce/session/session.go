@@ -60,6 +60,20 @@ func (e *Ender) Add(keys []ban.Key, spared prefixset.Set) {
 	}
 }
 
+// Forget has the sessions of peers left alone whose bans were lifted before their turn came. It does not block.
+func (e *Ender) Forget(keys []ban.Key) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.pending) == 0 {
+		return
+	}
+	lifted := make(map[ban.Key]bool, len(keys))
+	for _, k := range keys {
+		lifted[k] = true
+	}
+	e.pending = slices.DeleteFunc(e.pending, func(k ban.Key) bool { return lifted[k] })
+}
+
 // Run ends sessions, in the network namespace of its caller, until ctx is done. It then returns nil.
 func (e *Ender) Run(ctx context.Context) error {
 	for {

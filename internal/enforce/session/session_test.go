@@ -107,6 +107,26 @@ func keys(names ...string) (out []ban.Key) {
 	return out
 }
 
+// Who is not banned any more when his turn comes may have connected again.
+func TestSessionsOfLiftedBansStay(t *testing.T) {
+	w := newWorld(t)
+	banned := func() {
+		conn := w.accept(t, "tcp4", ":22", "192.0.2.8", "192.0.2.1:22")
+		w.ender.Add(keys("192.0.2.8"), prefixset.Set{})
+		if err := ended(conn); !errors.Is(err, syscall.ECONNABORTED) {
+			t.Errorf("the banned peer's connection: %v, want ECONNABORTED", err)
+		}
+	}
+	again := w.accept(t, "tcp4", ":22", "192.0.2.7", "192.0.2.1:22")
+	banned() // the next pass is a second away
+	w.ender.Add(keys("192.0.2.7"), prefixset.Set{})
+	w.ender.Forget(keys("192.0.2.7"))
+	banned()
+	if !alive(again) {
+		t.Error("a peer whose ban was lifted lost his connection")
+	}
+}
+
 func TestSocketsOfBannedPeersEnd(t *testing.T) {
 	many := keys("192.0.2.7")
 	for i := range 2000 {
