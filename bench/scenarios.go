@@ -150,7 +150,7 @@ func (b *bench) match(ctx context.Context, p *product, s *section) error {
 				return fmt.Errorf("%v: %w: %.200q", cmd.Args, err, out)
 			}
 			rates = append(rates, rate(n, cmd))
-			peak = max(peak, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10)
+			peak = max(peak, int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)<<10)
 		}
 		s.set(p, m.what, m.budget, "%s", spread(rates, count))
 		if i == 0 {

@@ -2,7 +2,6 @@ package enforce
 
 import (
 	"iter"
-	"maps"
 	"net/netip"
 
 	"mef/internal/ban"
@@ -103,7 +102,7 @@ func (l *ledger) all() iter.Seq2[ban.Key, entry] {
 
 func (l *ledger) keys() iter.Seq[ban.Key] {
 	return func(yield func(ban.Key) bool) {
-		for r := range maps.Keys(l.entries) {
+		for r := range l.entries {
 			if !yield(l.key(r)) {
 				return
 			}

@@ -28,7 +28,7 @@ func binaryField(name, value string) string {
 
 // record is an entry in the export format.
 func record(seq int, fields ...string) string {
-	return field("__CURSOR", cursor("a", seq)) + field("__REALTIME_TIMESTAMP", fmt.Sprint(1_700_000_000_000_000+seq)) +
+	return field("__CURSOR", cursor("a", seq)) + field("__REALTIME_TIMESTAMP", fmt.Sprint(1_700_000_000_000_000+int64(seq))) +
 		field("__MONOTONIC_TIMESTAMP", "5") + field("_BOOT_ID", "b") + strings.Join(fields, "") + "\n"
 }
 
