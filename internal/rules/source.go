@@ -2,8 +2,10 @@ package rules
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -19,7 +21,7 @@ import (
 const (
 	maxFile       = 16 << 20 // bytes of one file
 	maxStatements = 100_000  // of all files
-	maxIncludes   = 1000     // files
+	maxFiles      = 1000     // of a policy; one that is included twice is two
 	maxSet        = 1 << 20  // elements of one set
 )
 
@@ -27,7 +29,7 @@ const (
 type Source struct {
 	Path       string
 	Statements []Statement // in order, includes replaced by what they include
-	Digest     string      // of the text of all files that were read, those of sets included
+	Digest     string      // of the text of all files that were read, those of sets included; not of where they are
 
 	defaults [len(Dirs)]*Default
 	rules    []clause
@@ -70,22 +72,22 @@ func Parse(path string, text []byte) (*Source, error) { return parse(path, text,
 func Thaw(path string, text []byte) (*Source, error) { return parse(path, text, true) }
 
 func parse(path string, text []byte, frozen bool) (*Source, error) {
-	r := reader{src: &Source{Path: path, sets: map[string]*setText{}}, texts: map[string][]byte{}, longest: maxLine, frozen: frozen}
+	r := newReader(&Source{Path: path, sets: map[string]*setText{}})
 	if frozen {
-		r.longest = len(text)
+		r.longest, r.frozen = len(text), true
 	}
-	r.text(path, text)
+	r.text(conf.Pos{}, path, text)
 	r.check()
 	if err := r.errs.Err(); err != nil {
 		return nil, err
 	}
-	r.src.Digest = digest(r.texts)
+	r.src.Digest = hex.EncodeToString(r.digest.Sum(nil))
 	return r.src, nil
 }
 
 // Expect adds the expectations of another file, which may hold nothing else. The error is a conf.Errors.
 func (s *Source) Expect(path string, text []byte) error {
-	r := reader{src: s, texts: map[string][]byte{}, longest: maxLine}
+	r := newReader(s)
 	all, errs := scan(path, text, maxLine)
 	r.errs = errs
 	for i := range all {
@@ -105,7 +107,7 @@ func (s *Source) Expect(path string, text []byte) error {
 // Describe reads the words of an expectation without its action: a description of packets, for Model.Ask. What it names in files
 // and on this host is looked up in the facts. The error is a conf.Errors, whose places are in the words joined by blanks.
 func (s *Source) Describe(name string, words []string) (func(Facts) *Rule, error) {
-	r := reader{src: s, texts: map[string][]byte{}, longest: maxLine}
+	r := newReader(s)
 	const kind = "expect "
 	st, scanErr := scanLine(conf.Pos{File: name, Line: 1, Col: 1}, kind+strings.Join(words, " "))
 	if scanErr != nil {
@@ -139,16 +141,6 @@ func moved(e *conf.Error, by int) *conf.Error {
 	return &m
 }
 
-// digest names texts by what stands in them and where.
-func digest(texts map[string][]byte) string {
-	h := sha256.New()
-	for _, path := range slices.Sorted(maps.Keys(texts)) {
-		fmt.Fprintf(h, "%q %d\n", path, len(texts[path]))
-		h.Write(texts[path])
-	}
-	return fmt.Sprintf("%x", h.Sum(nil))
-}
-
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -164,13 +156,18 @@ func readFile(path string) ([]byte, error) {
 
 // A reader gathers a Source and the mistakes in it.
 type reader struct {
-	src   *Source
-	errs  conf.Errors
-	texts map[string][]byte
-	stack []string // files that are being read, the one that includes the next last
+	src    *Source
+	errs   conf.Errors
+	files  int       // that were read, as often as they were
+	digest hash.Hash // of their texts
+	stack  []string  // files that are being read, the one that includes the next last
 
 	longest int // bytes of a line
 	frozen  bool
+}
+
+func newReader(src *Source) *reader {
+	return &reader{src: src, digest: sha256.New(), longest: maxLine}
 }
 
 func (r *reader) fail(at conf.Pos, msg, hint string) {
@@ -185,9 +182,26 @@ func (r *reader) fault(err *conf.Error) bool {
 	return err == nil
 }
 
-// text reads the text of a file.
-func (r *reader) text(path string, text []byte) {
-	r.texts[path] = text
+// another reports whether one more file may be read, for the statement at a place.
+func (r *reader) another(at conf.Pos) bool {
+	if r.files == maxFiles {
+		r.fail(at, fmt.Sprintf("more than %d files", maxFiles), "put them together")
+		r.files++ // which is said once
+	}
+	return r.files < maxFiles
+}
+
+// taken notes the text of a file that the statement at a place names. Texts in the order in which they are read, each with that
+// place, are all that a policy is made of: the same texts somewhere else are the same policy.
+func (r *reader) taken(at conf.Pos, text []byte) {
+	r.files++
+	fmt.Fprintf(r.digest, "%d %d %d\n", len(r.stack), at.Line, len(text))
+	r.digest.Write(text)
+}
+
+// text reads the text of a file that the statement at a place includes.
+func (r *reader) text(at conf.Pos, path string, text []byte) {
+	r.taken(at, text)
 	r.stack = append(r.stack, path)
 	defer func() { r.stack = r.stack[:len(r.stack)-1] }()
 	all, errs := scan(path, text, r.longest)
@@ -340,8 +354,7 @@ func (r *reader) include(st *Statement) {
 		case slices.Contains(r.stack, path):
 			r.fail(f.At, conf.Quote(path)+" includes itself", "leave this line out")
 			continue
-		case len(r.texts) >= maxIncludes:
-			r.fail(f.At, fmt.Sprintf("more than %d files", maxIncludes), "put them together")
+		case !r.another(f.At):
 			return
 		}
 		text, err := readFile(path)
@@ -349,7 +362,7 @@ func (r *reader) include(st *Statement) {
 			r.fail(f.At, err.Error(), "")
 			continue
 		}
-		r.text(path, text)
+		r.text(f.At, path, text)
 	}
 }
 
@@ -470,6 +483,9 @@ func (r *reader) setFile(f *Field, s *setText) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(f.At.File), path)
 	}
+	if !r.another(f.At) {
+		return
+	}
 	text, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		r.fail(f.At, "there is no file "+conf.Quote(path), "make it, it may be empty")
@@ -479,7 +495,7 @@ func (r *reader) setFile(f *Field, s *setText) {
 		r.fail(f.At, err.Error(), "")
 		return
 	}
-	r.texts[path] = text
+	r.taken(f.At, text)
 	if s.Ports {
 		r.portsFile(path, text, s)
 		return

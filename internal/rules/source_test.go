@@ -198,3 +198,60 @@ func policyOf(t *testing.T, text []byte) *rules.Policy {
 	}
 	return src.Policy(facts)
 }
+
+// TestDigestNamesNoPlace is the same for one policy, wherever it is and however it is called: what was refused in one place is not
+// loaded from another.
+func TestDigestNamesNoPlace(t *testing.T) {
+	at := func(path string) string {
+		t.Helper()
+		src, err := rules.Read(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return src.Digest
+	}
+	texts := map[string]string{
+		"mef.rules":       "policy dir=in action=drop\ninclude=rules.d\nset name=x file=x.list\n",
+		"rules.d/a.rules": "rule dir=in action=accept proto=tcp src=@x\n",
+		"x.list":          "192.0.2.1\n",
+	}
+	dirs := []string{t.TempDir(), t.TempDir()}
+	for _, dir := range dirs {
+		if err := os.Mkdir(filepath.Join(dir, "rules.d"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range texts {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := at(filepath.Join(dirs[0], "mef.rules"))
+	t.Chdir(dirs[1])
+	for _, path := range []string{"mef.rules", "./rules.d/../mef.rules", filepath.Join(dirs[1], "mef.rules")} {
+		if got := at(path); got != want {
+			t.Errorf("%s: digest %s, elsewhere %s", path, got, want)
+		}
+	}
+}
+
+// TestIncludesAreBounded has files that include each other ten times, to a depth at which nobody would see the end.
+func TestIncludesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 12 {
+		text := strings.Repeat(fmt.Sprintf("include=%d.rules\n", i+1), 10)
+		if i == 11 {
+			text = "# nothing\n"
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.rules", i)), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := rules.Parse(filepath.Join(dir, "mef.rules"), []byte("policy dir=in action=drop\ninclude=0.rules\n"))
+	if err == nil || !strings.Contains(err.Error(), "more than 1000 files; put them together") {
+		t.Errorf("error %v", err)
+	}
+	if n := strings.Count(fmt.Sprint(err), "more than"); n > 1 {
+		t.Errorf("that is said %d times", n)
+	}
+}
