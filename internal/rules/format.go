@@ -114,13 +114,23 @@ func (s *Source) Freeze(facts Facts) []byte {
 				}
 			}
 		}
-		fmt.Fprintf(&out, "%s%s%s:%d\n", st.String(), placeMark, st.At.File, st.At.Line)
+		fmt.Fprintf(&out, "%s%s%s:%d\n", st.String(), placeMark, legible(st.At.File), st.At.Line)
 	}
 	return out.Bytes()
 }
 
 // placeMark stands behind a frozen statement, before the place where it came from.
 const placeMark = "  # "
+
+// legible returns a path without what stands in no text: names of files are any bytes.
+func legible(path string) string {
+	return strings.Map(func(r rune) rune {
+		if forbidden(r) {
+			return '?'
+		}
+		return r
+	}, path)
+}
 
 // placed gives a frozen statement the place that stands behind it.
 func (s *Statement) placed() {

@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -144,5 +145,29 @@ expect dir=in proto=tcp dport=25 action=drop
 	}
 	if got, want := after.Rules[1].Remark(), before.Rules[1].Remark(); got != want || !strings.HasPrefix(got, "mef.rules:9 ") {
 		t.Errorf("the second rule is %q, and was %q", got, want)
+	}
+}
+
+// TestFrozenPolicyOfOddFiles has files whose names are no text.
+func TestFrozenPolicyOfOddFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, port := range map[string]int{"caf\xe9.rules": 80, "a\nb.rules": 81, "tab\t.rules": 82, "grün # 1.rules": 83} {
+		text := fmt.Sprintf("rule dir=in action=accept proto=tcp dport=%d\n", port)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src, err := rules.Parse(filepath.Join(dir, "mef.rules"), []byte("include=*.rules\npolicy dir=in action=drop\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after := frozen(t, src)
+	if len(before.Rules) != 4 || len(after.Rules) != 4 {
+		t.Errorf("%d rules, frozen %d", len(before.Rules), len(after.Rules))
+	}
+	for i := range after.Rules {
+		if got := after.Rules[i].Remark(); !strings.HasSuffix(got, ".rules:1") {
+			t.Errorf("a rule is %q", got)
+		}
 	}
 }
