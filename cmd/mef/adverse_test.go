@@ -157,3 +157,21 @@ func TestWithoutNamesOfProtocols(t *testing.T) {
 	s.must("apply", "--yes")
 	s.open(ssh)
 }
+
+// TestFormatKeepsTheOwner has root put a file in order that belongs to somebody else.
+func TestFormatKeepsTheOwner(t *testing.T) {
+	const somebody = 1000
+	s := newServer(t)
+	s.write("mef.rules", "policy action=drop dir=in\n")
+	if err := os.Chown(s.path("mef.rules"), somebody, somebody); err != nil {
+		t.Skip(err) // we are root in a namespace only
+	}
+	s.must("fmt", "--write")
+	info, err := os.Stat(s.path("mef.rules"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != somebody || owner.Gid != somebody {
+		t.Errorf("the file belongs to %d:%d now", owner.Uid, owner.Gid)
+	}
+}

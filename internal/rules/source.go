@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -57,7 +58,7 @@ type setText struct {
 
 // Read reads the policy at path. The error is a conf.Errors, all mistakes of all files, or says why path cannot be read.
 func Read(path string) (*Source, error) {
-	text, err := readFile(path)
+	text, err := ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -141,17 +142,33 @@ func moved(e *conf.Error, by int) *conf.Error {
 	return &m
 }
 
-func readFile(path string) ([]byte, error) {
+// ReadFile returns the text of a file. It must be a regular one, and no larger than a policy may be.
+func ReadFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err // os names the path
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path) // a device may never end
-	case info.Size() > maxFile:
-		return nil, fmt.Errorf("%s has more than %d MB: it is no policy", path, maxFile>>20)
 	}
-	return os.ReadFile(path)
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path) // a device may never end
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return ReadAll(path, f)
+}
+
+// ReadAll returns the text that comes from in, which is called name. It must be no larger than a policy may be.
+func ReadAll(name string, in io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s has more than %d MB: it is no policy", name, maxFile>>20)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return text, nil
 }
 
 // A reader gathers a Source and the mistakes in it.
@@ -357,7 +374,7 @@ func (r *reader) include(st *Statement) {
 		case !r.another(f.At):
 			return
 		}
-		text, err := readFile(path)
+		text, err := ReadFile(path)
 		if err != nil {
 			r.fail(f.At, err.Error(), "")
 			continue
@@ -486,7 +503,7 @@ func (r *reader) setFile(f *Field, s *setText) {
 	if !r.another(f.At) {
 		return
 	}
-	text, err := readFile(path)
+	text, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		r.fail(f.At, "there is no file "+conf.Quote(path), "make it, it may be empty")
 		return

@@ -84,7 +84,15 @@ func TestUnreadable(t *testing.T) {
 			t.Errorf("%s: error %v, want %q and the path", name, err, tt.want)
 		}
 	}
-	_, err := rules.Parse(filepath.Join(dir, "mef.rules"), []byte("policy dir=in action=drop\nset name=zero file=/dev/zero\n"))
+	zeros, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zeros.Close()
+	if _, err := rules.ReadAll("stdin", zeros); err == nil || !strings.Contains(err.Error(), "stdin has more than 16 MB") {
+		t.Errorf("endless input: %v", err)
+	}
+	_, err = rules.Parse(filepath.Join(dir, "mef.rules"), []byte("policy dir=in action=drop\nset name=zero file=/dev/zero\n"))
 	if err == nil || !strings.Contains(err.Error(), "mef.rules:2:20: /dev/zero is not a regular file") {
 		t.Errorf("set of an endless file: %v", err)
 	}

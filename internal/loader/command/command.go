@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,18 +59,38 @@ func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "
 
 // read reads the policy that a command is about: a file, "-" for standard input, or the one of the configuration.
 func read(cmd *cobra.Command, l *loader.Loader, args []string) (*loader.Candidate, error) {
-	if len(args) > 0 && args[0] == "-" {
-		text, err := io.ReadAll(cmd.InOrStdin())
-		if err != nil {
-			return nil, err
-		}
-		src, err := rules.Parse("stdin", text)
-		if err != nil {
-			return nil, err
-		}
-		return l.Consider(cmd.Context(), src)
+	name := path(l, args)
+	if name != stdin {
+		return l.Read(cmd.Context(), name)
 	}
-	return l.Read(cmd.Context(), path(l, args))
+	src, err := source(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	return l.Consider(cmd.Context(), src)
+}
+
+// source reads a policy, and nothing else.
+func source(cmd *cobra.Command, name string) (*rules.Source, error) {
+	called, text, err := textOf(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	return rules.Parse(called, text)
+}
+
+// stdin stands for standard input where a file is named.
+const stdin = "-"
+
+// textOf returns the text of a file, or of standard input, and what that is called where mistakes are told.
+func textOf(cmd *cobra.Command, name string) (called string, text []byte, err error) {
+	if name == stdin {
+		called = "stdin"
+		text, err = rules.ReadAll(called, cmd.InOrStdin())
+		return called, text, err
+	}
+	text, err = rules.ReadFile(name)
+	return name, text, err
 }
 
 // candidate is read with a loader of its own.
@@ -180,21 +201,14 @@ func (o *Options) format() *cobra.Command {
 			if len(args) > 0 {
 				name = args[0]
 			}
-			if name == "-" {
-				text, err := io.ReadAll(cmd.InOrStdin())
-				if err == nil {
-					text, err = rules.Format("stdin", text)
-				}
-				if err == nil {
-					_, err = cmd.OutOrStdout().Write(text)
-				}
-				return err
+			if write && name == stdin {
+				return console.Usage("%s --write takes a file, not standard input", cmd.CommandPath())
 			}
-			before, err := os.ReadFile(name)
+			called, before, err := textOf(cmd, name)
 			if err != nil {
 				return err
 			}
-			after, err := rules.Format(name, before)
+			after, err := rules.Format(called, before)
 			if err != nil {
 				return err
 			}
@@ -209,10 +223,14 @@ func (o *Options) format() *cobra.Command {
 	return cmd
 }
 
-// rewrite replaces a file in one step, with the mode that it has.
+// rewrite replaces a file in one step, with the mode and the owner that it has. Of a symbolic link, it is the file behind it.
 func rewrite(name string, before, after []byte) error {
 	if string(before) == string(after) {
 		return nil
+	}
+	name, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return err
 	}
 	info, err := os.Stat(name)
 	if err != nil {
@@ -224,6 +242,9 @@ func rewrite(name string, before, after []byte) error {
 	}
 	defer os.Remove(f.Name()) // of no effect once it is renamed
 	_, err = f.Write(after)
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		err = errors.Join(err, f.Chown(int(owner.Uid), int(owner.Gid)))
+	}
 	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err != nil {
 		return err
 	}
@@ -355,15 +376,15 @@ func (o *Options) test() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l := o.onlooker(cmd)
-			src, err := rules.Read(path(l, args[1:]))
+			src, err := source(cmd, path(l, args[1:]))
 			if err != nil {
 				return err
 			}
-			text, err := os.ReadFile(args[0])
+			called, text, err := textOf(cmd, args[0])
 			if err != nil {
 				return err
 			}
-			if err := src.Expect(args[0], text); err != nil {
+			if err := src.Expect(called, text); err != nil {
 				return err
 			}
 			c, err := l.Consider(cmd.Context(), src)
@@ -417,7 +438,7 @@ func (o *Options) trace() *cobra.Command {
 			if file == "" {
 				file = l.RulesFile()
 			}
-			src, err := rules.Read(file)
+			src, err := source(cmd, file)
 			if err != nil {
 				return err
 			}
