@@ -198,6 +198,24 @@ func TestGuardIsKilled(t *testing.T) {
 	}
 }
 
+// TestGuardIsKilledAlone leaves the command that waits, which does what the guard would have done.
+func TestGuardIsKilledAlone(t *testing.T) {
+	s := tried(t)
+	cmd := s.try("5m")
+	if err := netnstest.Poll(func() error {
+		_, err := os.Stat(s.path("state-firewall/trial/result.json")) // the guard's last word
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.kill(s.guard())
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d", status)
+	}
+	s.open(ssh)
+	s.must("status")
+}
+
 func TestGuardIsToldToEnd(t *testing.T) {
 	s := tried(t)
 	cmd := s.try("5m")

@@ -442,19 +442,26 @@ const (
 	TakenBack
 )
 
-// Outcome waits for the end of the trial and returns how it ended; when ctx is done it returns at once.
-func (t *Trial) Outcome(ctx context.Context) Outcome {
+// Outcome waits for the end of the trial and returns how it ended; when ctx is done it returns at once. It does what the guard would
+// have done if that was killed.
+func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 	s := t.loader.state
 	for {
 		_, kept, err := s.get(confirmed)
 		switch {
 		case err == nil && kept.Digest == t.record.Digest && kept.Made.Equal(t.record.Made):
-			return Kept
+			return Kept, nil
 		case !s.has(trial) && !s.has(accepted) && !s.has(expired):
-			return TakenBack // and whoever did it has put things in order
+			return TakenBack, nil // and whoever did it has put things in order
+		}
+		if guarded, err := s.guarded(); err == nil && !guarded {
+			err = t.loader.settle(ctx)
+			if err != nil && ctx.Err() == nil {
+				return TakenBack, fmt.Errorf("the process that guarded the way back was killed: %w", err)
+			}
 		}
 		if !pause(ctx, pollEvery) {
-			return TakenBack
+			return TakenBack, nil
 		}
 	}
 }

@@ -105,14 +105,21 @@ func (o *Options) wait(ctx context.Context, cmd *cobra.Command, l *loader.Loader
 		fmt.Fprint(cmd.OutOrStdout(), "Keep these rules? [y/N] ")
 		go func() { answers <- console.Yes(in) }() // ends with the program, if nobody answers
 	}
-	ended := make(chan loader.Outcome, 1)
+	type end struct {
+		outcome loader.Outcome
+		err     error
+	}
+	ended := make(chan end, 1)
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { ended <- trial.Outcome(watch) }()
+	go func() {
+		outcome, err := trial.Outcome(watch)
+		ended <- end{outcome, err}
+	}()
 	select {
-	case outcome := <-ended:
+	case e := <-ended:
 		if ctx.Err() == nil {
-			return outcome, nil
+			return e.outcome, e.err
 		}
 	case yes := <-answers:
 		if yes {
