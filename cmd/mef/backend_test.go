@@ -121,6 +121,36 @@ func TestFallBackToIPTables(t *testing.T) {
 	s.open(ssh, web)
 }
 
+// TestProgramIsRemoved takes away by which program the rules were loaded that are in force.
+func TestProgramIsRemoved(t *testing.T) {
+	for name, tt := range map[string]struct {
+		backend string
+		hidden  []string
+		reboot  bool // what iptables has loaded stays until then
+	}{
+		"nft":      {"nftables", []string{"nft"}, false},
+		"iptables": {"iptables", []string{"iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := withIPTables(t)
+			s.backend(tt.backend)
+			s.rules(ssh)
+			s.must("apply", "--yes")
+			s.backend("auto")
+			if tt.reboot {
+				s = s.reboot()
+				s.backend("auto")
+			}
+			hide(t, tt.hidden...)
+			s.rules(ssh, web)
+			s.must("load")
+			s.open(ssh, web)
+			s.must("status")
+			s.must("clear")
+		})
+	}
+}
+
 // TestForeignChains has the chains of others stay as they are, whatever mef does with its own.
 func TestForeignChains(t *testing.T) {
 	s := withIPTables(t)

@@ -111,17 +111,13 @@ func (n nftables) load(ctx context.Context, p *rules.Policy) error {
 	if err != nil {
 		return err
 	}
-	return feedNFT(ctx, script)
-}
-
-func feedNFT(ctx context.Context, script string) error {
 	if _, err := run.Feed(ctx, []byte(script), maxOutput, "nft", "-f", "-"); err != nil {
 		return fmt.Errorf("the kernel has not taken the rules: %w", err)
 	}
 	return nil
 }
 
-func (nftables) clear(ctx context.Context) error { return feedNFT(ctx, nft.Clear) }
+func (nftables) clear(context.Context) error { return deleteTable() }
 
 func (nftables) held(context.Context) (string, error) { return fingerprint() }
 

@@ -87,8 +87,7 @@ func digestOf(text string) string {
 
 // digestTable writes what the kernel tells of our table. whole is false if it changed meanwhile.
 func digestTable(c *netlink.Conn, h hash.Hash) (whole, found bool, err error) {
-	name := nft.Table[strings.IndexByte(nft.Table, ' ')+1:]
-	table, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(name), 0)}})
+	table, err := tableName()
 	if err != nil {
 		return false, false, err
 	}
@@ -96,7 +95,7 @@ func digestTable(c *netlink.Conn, h hash.Hash) (whole, found bool, err error) {
 	for _, typ := range dumps {
 		whole, err := dump(c, message(typ, netlink.Dump, table), func(b []byte) {
 			attrs, err := netlink.UnmarshalAttributes(b)
-			if err != nil || attribute(attrs, unix.NFTA_TABLE_NAME) != name { // in every message, the first attribute names the table
+			if err != nil || attribute(attrs, unix.NFTA_TABLE_NAME) != ourName { // in every message, the first attribute names the table
 				return
 			}
 			found = true
@@ -111,7 +110,7 @@ func digestTable(c *netlink.Conn, h hash.Hash) (whole, found bool, err error) {
 	}
 	for _, set := range sets {
 		of, err := netlink.MarshalAttributes([]netlink.Attribute{
-			{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: append([]byte(name), 0)}, {Type: unix.NFTA_SET_ELEM_LIST_SET, Data: append(set, 0)}})
+			{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: append([]byte(ourName), 0)}, {Type: unix.NFTA_SET_ELEM_LIST_SET, Data: append(set, 0)}})
 		if err != nil {
 			return false, found, err
 		}
@@ -121,6 +120,44 @@ func digestTable(c *netlink.Conn, h hash.Hash) (whole, found bool, err error) {
 		}
 	}
 	return true, found, nil
+}
+
+// deleteTable removes our table, if there is one. It does without nft(8), which may have been removed since it loaded the table.
+func deleteTable() error {
+	c, err := nfConn()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	table, err := tableName()
+	if err != nil {
+		return err
+	}
+	_, err = c.SendMessages([]netlink.Message{
+		batch(unix.NFNL_MSG_BATCH_BEGIN), message(unix.NFT_MSG_DELTABLE, netlink.Acknowledge, table), batch(unix.NFNL_MSG_BATCH_END)})
+	if err == nil {
+		_, err = c.Receive()
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete table %s: %w", nft.Table, err)
+	}
+	return nil
+}
+
+// batch returns the message at one end of a transaction.
+func batch(typ int) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+	}
+}
+
+// ourName is what our table is called.
+var ourName = nft.Table[strings.IndexByte(nft.Table, ' ')+1:]
+
+// tableName returns the attribute that names our table, of which tables, chains, rules and sets have the same number.
+func tableName() ([]byte, error) {
+	return netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(ourName), 0)}})
 }
 
 func attribute(attrs []netlink.Attribute, typ uint16) string {

@@ -27,8 +27,8 @@ import (
 // Table names the table, as nft takes it.
 const Table = "inet mef"
 
-// Clear is the script that removes the table, if it is there.
-const Clear = "table " + Table + "\ndelete table " + Table + "\n"
+// clearing is the part of a script that removes the table, if it is there.
+const clearing = "table " + Table + "\ndelete table " + Table + "\n"
 
 // Script returns the script that makes the policy hold in place of what the table held before. The error says which statement nft
 // cannot do.
@@ -52,7 +52,7 @@ func Script(p *rules.Policy) (string, error) {
 	for _, c := range w.logs {
 		w.chain(c.name, c.lines)
 	}
-	return Clear + "table " + Table + " {\n" + w.b.String() + "}\n", nil
+	return clearing + "table " + Table + " {\n" + w.b.String() + "}\n", nil
 }
 
 // A writer gathers the objects of the table.
