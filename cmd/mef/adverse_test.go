@@ -128,6 +128,115 @@ func TestDiskFillsWhileRulesAreTried(t *testing.T) {
 	}
 }
 
+// TestRollbackWithAFullDisk goes back all the same, and for good.
+func TestRollbackWithAFullDisk(t *testing.T) {
+	s := newServer(t)
+	s.smallDisk()
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	s.rules(ssh, web)
+	s.must("apply", "--yes")
+	s.fill()
+	if out, status := s.mef("rollback"); status != 1 || !strings.Contains(out, "these rules are in force, and that cannot be noted down") {
+		t.Errorf("mef rollback: exit status %d\n%s", status, out)
+	}
+	s.open(ssh)
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "nobody confirmed it") {
+		t.Errorf("mef load: exit status %d\n%s", status, out)
+	}
+	s.open(ssh)
+}
+
+// TestRollbackIsCutShort has the rules exchanged by whoever comes next.
+func TestRollbackIsCutShort(t *testing.T) {
+	for name, renamed := range map[string][][2]string{
+		"nothing is confirmed": {{"confirmed", "swapped"}},
+		"nothing was before":   {{"confirmed", "swapped"}, {"previous", "confirmed"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tried(t)
+			s.must("apply", "--yes")
+			for _, names := range renamed {
+				if err := os.Rename(s.path("state-firewall/"+names[0]), s.path("state-firewall/"+names[1])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s = s.reboot()
+			s.write("mef.rules", "policy dir=in action=no\n")
+			if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "last good rules") {
+				t.Errorf("mef load: exit status %d\n%s", status, out)
+			}
+			s.open(ssh)
+			s.must("rollback")
+			s.open(ssh, web)
+		})
+	}
+}
+
+// TestAllRefusedPoliciesAreRemembered tries two that nobody confirms. Neither is loaded at boot, until it is confirmed.
+func TestAllRefusedPoliciesAreRemembered(t *testing.T) {
+	s := tried(t)
+	for _, ports := range [][]string{{ssh, web}, {web}} {
+		s.rules(ports...)
+		if out, status := s.mef("apply", "--timeout", "1s"); status != 1 {
+			t.Fatalf("exit status %d\n%s", status, out)
+		}
+	}
+	for _, ports := range [][]string{{web}, {ssh, web}} {
+		s.rules(ports...)
+		if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "nobody confirmed it") {
+			t.Errorf("exit status %d\n%s", status, out)
+		}
+		s.open(ssh)
+	}
+	s.must("apply", "--yes")
+	s.must("load")
+	s.open(ssh, web)
+	s.must("rollback")
+	s.must("rollback")
+	s.must("load") // what was rolled back, and forth
+	s.open(ssh, web)
+}
+
+// readOnly lets nobody write any more where the state is kept, though files may be open.
+func (s *server) readOnly() {
+	s.Helper()
+	state := s.path("state-firewall")
+	if err := unix.Mount(state, state, "", unix.MS_BIND, ""); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { unix.Unmount(state, unix.MNT_DETACH) })
+	if err := unix.Mount("", state, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// TestDiskIsReadOnly loads and removes rules, which needs no disk.
+func TestDiskIsReadOnly(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	s.readOnly()
+	s.must("clear")
+	s.open(ssh, web)
+	s.must("load")
+	s.open(ssh)
+}
+
+// TestDiskBecomesReadOnlyWhileRulesAreTried takes them back all the same.
+func TestDiskBecomesReadOnlyWhileRulesAreTried(t *testing.T) {
+	s := tried(t)
+	cmd := s.command("apply", "--timeout", "3s")
+	s.start(cmd)
+	s.begun(ssh, web)
+	s.told()
+	s.readOnly()
+	s.open(ssh)
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d", status)
+	}
+}
+
 // TestBootWithoutAFolder loads the file where nothing can be kept at all.
 func TestBootWithoutAFolder(t *testing.T) {
 	s := newServer(t)

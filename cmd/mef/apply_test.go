@@ -21,6 +21,17 @@ func (s *server) begun(ports ...string) {
 	s.open(ports...)
 }
 
+// told waits until the guard has told whoever began the trial that its rules are in force.
+func (s *server) told() {
+	s.Helper()
+	if err := netnstest.Poll(func() error {
+		_, err := os.Stat(s.path("state-firewall/trial/result.json"))
+		return err
+	}); err != nil {
+		s.Fatal(err)
+	}
+}
+
 // try begins a trial of rules that let strangers reach both ports, and returns the command that waits for its end.
 func (s *server) try(timeout string) *exec.Cmd {
 	s.Helper()
@@ -202,12 +213,7 @@ func TestGuardIsKilled(t *testing.T) {
 func TestGuardIsKilledAlone(t *testing.T) {
 	s := tried(t)
 	cmd := s.try("5m")
-	if err := netnstest.Poll(func() error {
-		_, err := os.Stat(s.path("state-firewall/trial/result.json")) // the guard's last word
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	s.told()
 	s.kill(s.guard())
 	if status := wait(t, cmd); status != 1 {
 		t.Errorf("apply ended with status %d", status)

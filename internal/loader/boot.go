@@ -71,7 +71,7 @@ func (l *Loader) boot(ctx context.Context, notices *[]string) (from, notice stri
 // told makes a notice of an error that only says what could not be noted down: the rules are in force.
 func told(err error, notices *[]string) error {
 	if u := (unkept{}); errors.As(err, &u) {
-		*notices = append(*notices, "these rules are in force, and that cannot be noted down: "+u.Error())
+		*notices = append(*notices, u.Error())
 		return nil
 	}
 	return err

@@ -6,7 +6,7 @@
 //	confirmed   the last good rules: what an operator confirmed, or a boot loaded
 //	previous    what was confirmed before that
 //	trial       rules in force until their time is over, unless somebody confirms
-//	refused     the last trial that nobody confirmed: never loaded at boot
+//	refused     the last trial that nobody confirmed: never loaded at boot, nor are those before it, refused-1 to refused-7
 //
 // A trial is decided by one rename: "mef confirm" renames trial to accepted, the guard renames it to expired when its time is over.
 // Whoever comes first has decided, and what remains to be done is done by whoever comes next, however the other ended. The guard is

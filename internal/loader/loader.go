@@ -21,7 +21,7 @@ type Loader struct {
 }
 
 // New returns a Loader by the settings of mef.conf. The error says that nothing can be kept on this host, or nothing that others
-// could not change; the Loader is still good for Load, which must not depend on that, and for what changes nothing.
+// could not change; the Loader is still good for Load and Clear, which must not depend on that, and for what changes nothing.
 func New(settings *conf.Config) (*Loader, error) {
 	s, err := openState(StateDir(settings))
 	if err != nil {
@@ -157,6 +157,11 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 // unkept says that rules are in force, and that this could not be noted down: most likely the disk is full.
 type unkept struct{ error }
 
+// Error says so.
+func (u unkept) Error() string {
+	return "these rules are in force, and that cannot be noted down: " + u.error.Error()
+}
+
 // Unwrap returns why.
 func (u unkept) Unwrap() error { return u.error }
 
@@ -178,14 +183,19 @@ func (l *Loader) back(ctx context.Context, name, notice string) error {
 }
 
 // Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any. Rules that are being
-// tried are not confirmed then, and nobody puts others in their place.
-func (l *Loader) Clear(ctx context.Context) (removed bool, err error) {
+// tried are not confirmed then, and nobody puts others in their place. Notices say what could not be noted down: like Load, it must
+// not depend on that.
+func (l *Loader) Clear(ctx context.Context) (removed bool, notices []string, err error) {
 	err = l.locked(ctx, func() error {
 		ended := l.forsake()
-		removed, err = l.removeAll(ctx)
+		removed, err = l.removeAll(ctx, &notices)
 		return errors.Join(err, ended)
 	})
-	return removed, err
+	if errors.Is(err, errNoLock) {
+		notices = append(notices, err.Error())
+		removed, err = l.removeAll(ctx, &notices)
+	}
+	return removed, notices, err
 }
 
 // forsake ends a trial, if there is one, and leaves the kernel to the caller.
@@ -202,7 +212,7 @@ func (l *Loader) forsake() error {
 }
 
 // removeAll removes all rules of all backends.
-func (l *Loader) removeAll(ctx context.Context) (removed bool, err error) {
+func (l *Loader) removeAll(ctx context.Context, notices *[]string) (removed bool, err error) {
 	all, err := l.holders(ctx)
 	if err != nil {
 		return false, err
@@ -214,7 +224,10 @@ func (l *Loader) removeAll(ctx context.Context) (removed bool, err error) {
 		}
 		removed = removed || had
 	}
-	return removed, errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules)))
+	if err := errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules))); err != nil {
+		*notices = append(*notices, "no rules are in force, and that cannot be noted down: "+err.Error())
+	}
+	return removed, nil
 }
 
 func remove(path string) error {

@@ -23,6 +23,7 @@ const (
 	accepted  = "accepted" // a trial that was confirmed, on its way to confirmed
 	expired   = "expired"  // a trial that was not, on its way out
 	refused   = "refused"  // the last one that was not, or was rolled back; never loaded at boot
+	swapped   = "swapped"  // what was confirmed, on its way to previous
 )
 
 // The files in them.
@@ -86,6 +87,9 @@ func (s *state) get(name string) (text []byte, r Record, err error) {
 
 // confirm makes the accepted rules the confirmed ones. What it finds half done it completes.
 func (s *state) confirm() error {
+	if err := s.exchanged(); err != nil {
+		return err
+	}
 	if !s.has(accepted) {
 		return nil
 	}
@@ -98,6 +102,36 @@ func (s *state) confirm() error {
 		}
 	}
 	if err := os.Rename(s.path(accepted), s.path(confirmed)); err != nil {
+		return err
+	}
+	return syncDir(s.dir)
+}
+
+// exchange makes the previous rules the confirmed ones, and these the previous ones, which are refused from now on. It needs next to
+// no room on the disk.
+func (s *state) exchange() error {
+	_, r, err := s.get(previous)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.pardon(r.Digest), s.refuseConfirmed())
+	if err := os.Rename(s.path(confirmed), s.path(swapped)); err != nil {
+		return err
+	}
+	return errors.Join(err, s.exchanged())
+}
+
+// exchanged completes an exchange that was begun.
+func (s *state) exchanged() error {
+	if !s.has(swapped) {
+		return nil
+	}
+	if !s.has(confirmed) {
+		if err := os.Rename(s.path(previous), s.path(confirmed)); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(s.path(swapped), s.path(previous)); err != nil {
 		return err
 	}
 	return syncDir(s.dir)
@@ -202,9 +236,23 @@ type note struct {
 	Outcome string    `json:"outcome"`
 }
 
+// maxRefused is how many policies are remembered that nobody confirmed: who looks for one that lets him in tries several.
+const maxRefused = 8
+
+// refusals returns the names under which they are, the last one first.
+func refusals() []string {
+	names := []string{refused}
+	for i := 1; i < maxRefused; i++ {
+		names = append(names, fmt.Sprintf("%s-%d", refused, i))
+	}
+	return names
+}
+
 // refuse remembers an expired trial by renaming it, for which even a full disk has room.
 func (s *state) refuse() error {
-	if err := os.RemoveAll(s.path(refused)); err != nil {
+	var r Record
+	_ = readJSON(s.path(expired, recordFile), &r) // without a record there is nothing that could be loaded at boot
+	if err := s.roomFor(r.Digest); err != nil {
 		return err
 	}
 	if err := os.Rename(s.path(expired), s.path(refused)); err != nil {
@@ -213,9 +261,57 @@ func (s *state) refuse() error {
 	return syncDir(s.dir)
 }
 
+// refuseConfirmed remembers what is confirmed as something that was not.
+func (s *state) refuseConfirmed() error {
+	_, r, err := s.get(confirmed)
+	if err != nil {
+		return err
+	}
+	if err := s.roomFor(r.Digest); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.path(refused), 0o700); err != nil {
+		return err
+	}
+	if err := os.Link(s.path(confirmed, recordFile), s.path(refused, recordFile)); err != nil {
+		return err
+	}
+	return syncDir(s.path(refused))
+}
+
+// roomFor makes room for one more policy that was refused.
+func (s *state) roomFor(digest string) error {
+	if err := s.pardon(digest); err != nil {
+		return err
+	}
+	names := refusals()
+	if err := os.RemoveAll(s.path(names[len(names)-1])); err != nil {
+		return err
+	}
+	for i := len(names) - 1; i > 0; i-- {
+		if err := os.Rename(s.path(names[i-1]), s.path(names[i])); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// pardon forgets that a policy was refused.
+func (s *state) pardon(digest string) error {
+	for _, name := range refusals() {
+		var r Record
+		if readJSON(s.path(name, recordFile), &r) == nil && r.Digest == digest {
+			if err := os.RemoveAll(s.path(name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // refusal returns when a policy was tried that nobody confirmed; ok is false if it was not.
 func (s *state) refusal(digest string) (when time.Time, ok bool) {
-	for _, name := range []string{refused, expired} {
+	for _, name := range append(refusals(), expired) {
 		var r Record
 		if digest != "" && readJSON(s.path(name, recordFile), &r) == nil && r.Digest == digest {
 			return r.Made, true

@@ -297,7 +297,7 @@ func (l *Loader) Guard(ctx context.Context) error {
 		}
 	}
 	ctx = context.WithoutCancel(ctx)
-	return l.locked(ctx, func() error {
+	err = l.locked(ctx, func() error {
 		if !l.guards(lock) {
 			return nil
 		}
@@ -306,6 +306,10 @@ func (l *Loader) Guard(ctx context.Context) error {
 		}
 		return l.revert(ctx, outcome)
 	})
+	if errors.Is(err, errNoLock) && l.guards(lock) { // the disk lets nobody write any more, so nobody can confirm either
+		return errors.Join(err, l.restore(ctx, outcome))
+	}
+	return err
 }
 
 // guards reports whether the trial is still the one whose lock this is, and not confirmed, taken back or another.
@@ -354,10 +358,8 @@ func (l *Loader) Confirm(ctx context.Context) (Record, error) {
 		if !ok {
 			return l.nothing("no rules are being tried")
 		}
-		if _, ok := l.state.refusal(record.Digest); ok {
-			if err := os.RemoveAll(l.state.path(refused)); err != nil {
-				return err
-			}
+		if err := l.state.pardon(record.Digest); err != nil {
+			return err
 		}
 		return errors.Join(l.state.confirm(), l.mark(confirmed, ""), remove(l.state.path(noteFile)))
 	})
@@ -412,25 +414,11 @@ func (l *Loader) swap(ctx context.Context) error {
 	if !l.state.has(previous) {
 		return l.nothing("no rules are being tried, and none were confirmed before the ones in force")
 	}
-	if err := l.back(ctx, previous, "rolled back by hand"); err != nil {
-		return err
+	noted := l.back(ctx, previous, "rolled back by hand")
+	if noted != nil && !errors.As(noted, new(unkept)) {
+		return noted
 	}
-	_, record, err := l.state.get(confirmed)
-	if err == nil {
-		err = os.MkdirAll(l.state.path(refused), 0o700)
-	}
-	if err == nil {
-		err = writeJSON(l.state.path(refused, recordFile), record)
-	}
-	if err != nil {
-		return err
-	}
-	for _, move := range [][2]string{{confirmed, "swapped"}, {previous, confirmed}, {"swapped", previous}} {
-		if err := os.Rename(l.state.path(move[0]), l.state.path(move[1])); err != nil {
-			return err
-		}
-	}
-	return syncDir(l.state.dir)
+	return errors.Join(noted, l.state.exchange())
 }
 
 // An Outcome is how a trial ended.
@@ -454,11 +442,14 @@ func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 		case !s.has(trial) && !s.has(accepted) && !s.has(expired):
 			return TakenBack, nil // and whoever did it has put things in order
 		}
-		if guarded, err := s.guarded(); err == nil && !guarded {
-			err = t.loader.settle(ctx)
-			if err != nil && ctx.Err() == nil {
-				return TakenBack, fmt.Errorf("the process that guarded the way back was killed: %w", err)
+		guarded, err := s.guarded()
+		if err == nil && !guarded {
+			if err := t.loader.settle(ctx); err != nil && ctx.Err() == nil {
+				return TakenBack, fmt.Errorf("nobody guards the way back any more: %w", err)
 			}
+		}
+		if err != nil && time.Now().After(t.Until) {
+			return TakenBack, fmt.Errorf("the time is over, and how it ended cannot be told: %w", err)
 		}
 		if !pause(ctx, pollEvery) {
 			return TakenBack, nil

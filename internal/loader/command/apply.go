@@ -291,11 +291,14 @@ func (o *Options) clear() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "This host is going down, and its rules stay in force until it has.")
 				return nil
 			}
-			l, err := loader.New(cfg)
-			if err != nil {
-				return err
+			l, unkept := loader.New(cfg)
+			removed, notices, err := l.Clear(cmd.Context())
+			if unkept != nil {
+				notices = append([]string{unkept.Error()}, notices...)
 			}
-			removed, err := l.Clear(cmd.Context())
+			for _, n := range notices {
+				fmt.Fprintln(cmd.ErrOrStderr(), n)
+			}
 			if err != nil {
 				return err
 			}
