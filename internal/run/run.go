@@ -15,13 +15,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// maxStderr is how much of a program's standard error is kept: its end, where the reason stands.
-const maxStderr = 1 << 10
+// maxStderr is how much of a program's standard error is kept, of its beginning and of its end: who reads a text, as nft does, tells
+// the first mistake first and then what follows from it; others tell the reason last.
+const maxStderr = 512
 
 // killWait is how long Wait goes on reading the output of a killed program whose pipe somebody else holds open.
 const killWait = time.Second
@@ -34,7 +36,7 @@ type Process struct {
 	Stdout io.Reader
 
 	cmd    *exec.Cmd
-	stderr tail
+	stderr ends
 }
 
 // Start starts the program name, which is an absolute path or a name in one of the system's directories. When ctx is done
@@ -88,7 +90,7 @@ func (p *Process) Wait() error {
 	if err == nil {
 		return nil
 	}
-	said := bytes.TrimSpace(p.stderr.kept)
+	said := bytes.TrimSpace(p.stderr.text())
 	if len(said) == 0 {
 		return fmt.Errorf("%s: %w", p.name(), err)
 	}
@@ -167,13 +169,26 @@ func executable(path string) error {
 	return nil
 }
 
-// tail is a writer that keeps the end of what is written to it.
-type tail struct{ kept []byte }
+// ends is a writer that keeps the beginning and the end of what is written to it.
+type ends struct {
+	first, last []byte
+	cut         bool // something between them is lost
+}
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p[max(0, len(p)-maxStderr):]...)
-	if extra := len(t.kept) - maxStderr; extra > 0 {
-		t.kept = append(t.kept[:0], t.kept[extra:]...)
+func (e *ends) Write(p []byte) (int, error) {
+	n := len(p)
+	room := min(maxStderr-len(e.first), n)
+	e.first = append(e.first, p[:room]...)
+	e.last = append(e.last, p[room:]...)
+	if extra := len(e.last) - maxStderr; extra > 0 {
+		e.last, e.cut = append(e.last[:0], e.last[extra:]...), true
 	}
-	return len(p), nil
+	return n, nil
+}
+
+func (e *ends) text() []byte {
+	if e.cut {
+		return slices.Concat(e.first, []byte(" [...] "), e.last)
+	}
+	return slices.Concat(e.first, e.last)
 }
