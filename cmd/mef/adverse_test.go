@@ -284,3 +284,21 @@ func TestFormatKeepsTheOwner(t *testing.T) {
 		t.Errorf("the file belongs to %d:%d now", owner.Uid, owner.Gid)
 	}
 }
+
+// TestNotesAreCutShort has a power cut leave nothing in the files that say what is loaded.
+func TestNotesAreCutShort(t *testing.T) {
+	for _, names := range [][]string{{"loaded.json"}, {"loaded.rules"}, {"loaded.json", "loaded.rules"}} {
+		s := tried(t)
+		for _, name := range names {
+			s.write("state-firewall/"+name, "")
+		}
+		s = s.reboot()
+		if out, status := s.mef("status"); status != 1 || !strings.Contains(out, "In force: NO") {
+			t.Errorf("%v: mef status: exit status %d\n%s", names, status, out)
+		}
+		s.must("plan")
+		s.must("apply", "--yes")
+		s.must("status")
+		s.open(ssh, web)
+	}
+}

@@ -73,8 +73,7 @@ func (l *Loader) holders(ctx context.Context) ([]backend, error) {
 		return nil, err
 	}
 	all := []backend{b}
-	var in loaded
-	if readJSON(l.state.path(loadedFile), &in) == nil && in.Backend != b.String() {
+	if in, ok := l.noted(); ok && in.Backend != b.String() {
 		if o, ok := byName(in.Backend); ok {
 			all = append(all, o)
 		}

@@ -135,8 +135,7 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 	if err := b.load(ctx, src.Policy(facts)); err != nil {
 		return err
 	}
-	var before loaded
-	if readJSON(l.state.path(loadedFile), &before) == nil && before.Backend != b.String() {
+	if before, ok := l.noted(); ok && before.Backend != b.String() {
 		if o, ok := byName(before.Backend); ok {
 			if _, err := empty(ctx, o); err != nil {
 				return fmt.Errorf("remove the rules that %s still holds: %w", o, err)
@@ -152,6 +151,13 @@ func (l *Loader) put(ctx context.Context, b backend, src *rules.Source, facts ru
 		return unkept{err}
 	}
 	return nil
+}
+
+// noted returns what was loaded last; ok is false if that is not known. What is said of it need not have outlived a power cut, as the
+// rules have not: one that cannot be read is none.
+func (l *Loader) noted() (in loaded, ok bool) {
+	err := readJSON(l.state.path(loadedFile), &in)
+	return in, err == nil
 }
 
 // unkept says that rules are in force, and that this could not be noted down: most likely the disk is full.

@@ -119,19 +119,19 @@ func unified(oldName, before, newName, after string) string {
 
 // inForce returns what was loaded last, nil if nothing was.
 func (l *Loader) inForce() (*rules.Source, loaded, error) {
-	var in loaded
 	text, err := os.ReadFile(l.state.path(loadedRules))
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, loaded{}, err
+	}
+	in, ok := l.noted()
+	if err != nil || !ok {
 		return nil, in, nil
 	}
-	if err != nil {
-		return nil, in, err
-	}
-	if err := readJSON(l.state.path(loadedFile), &in); err != nil {
-		return nil, in, err
-	}
 	src, err := rules.Thaw(l.state.path(loadedRules), text)
-	return src, in, err
+	if err != nil {
+		return nil, in, nil // as in noted
+	}
+	return src, in, nil
 }
 
 // withoutPlaces removes where in a file each rule stands, which moves with every line that comes before it.

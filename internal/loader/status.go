@@ -2,9 +2,7 @@ package loader
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 
@@ -40,16 +38,11 @@ func (l *Loader) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	s.Backend, s.Reason, s.AtBoot = b.String(), reason, AtBoot()
-	var in loaded
-	switch err := readJSON(l.state.path(loadedFile), &in); {
-	case errors.Is(err, fs.ErrNotExist):
+	in, ok := l.noted()
+	if !ok {
 		s.Problems = append(s.Problems, "no rules were loaded; mef apply does that")
-	case err != nil:
+	} else if err := l.compare(ctx, &s, in); err != nil {
 		return s, err
-	default:
-		if err := l.compare(ctx, &s, in); err != nil {
-			return s, err
-		}
 	}
 	l.compareFile(&s, in)
 	var until trialRecord

@@ -217,9 +217,9 @@ func (l *Loader) keepBefore() error {
 	if err != nil {
 		return err
 	}
-	var in loaded
-	if err := readJSON(l.state.path(loadedFile), &in); err != nil {
-		return err
+	in, ok := l.noted()
+	if !ok {
+		return nil
 	}
 	if err := os.Mkdir(l.state.path(trial, "before"), 0o700); err != nil {
 		return err
@@ -377,9 +377,9 @@ func (l *Loader) nothing(what string) error {
 
 // mark notes from where the rules in force come by now.
 func (l *Loader) mark(from, notice string) error {
-	var in loaded
-	if err := readJSON(l.state.path(loadedFile), &in); err != nil {
-		return err
+	in, ok := l.noted()
+	if !ok {
+		return nil // somebody removed it since
 	}
 	in.From, in.Notice = from, notice
 	return writeNote(l.state.path(loadedFile), in)
