@@ -45,18 +45,33 @@ type Record struct {
 
 // open makes the folder if it is not there, and refuses one in which others may write: who may, decides what is loaded.
 func openState(dir string) (*state, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	err := os.MkdirAll(dir, 0o700)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: run as root", err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return nil, err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("%s: not a folder of ours alone, and whoever can write in it decides what is loaded: chown root and chmod 700 it, or remove it", dir)
+	if err := ours(info, os.Geteuid()); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return &state{dir}, nil
+}
+
+// ours returns an error unless a folder belongs to us and nobody else may write in it.
+func ours(dir fs.FileInfo, user int) error {
+	owner, ok := dir.Sys().(*syscall.Stat_t)
+	if ok && user != 0 && owner.Uid == 0 {
+		return errors.New("it belongs to root: run as root")
+	}
+	if !dir.IsDir() || !ok || int(owner.Uid) != user || dir.Mode().Perm()&0o022 != 0 {
+		return errors.New("not a folder of ours alone, and whoever can write in it decides what is loaded: chown root and chmod 700 it, or remove it")
+	}
+	return nil
 }
 
 func (s *state) path(parts ...string) string {
