@@ -45,6 +45,7 @@ type clause struct {
 	src, dst addrsText
 	sport    portsText
 	dport    portsText
+	named    []reference
 }
 
 // A setText is a set as it is written.
@@ -54,6 +55,7 @@ type setText struct {
 	addrs  addrsText
 	ports  portsText
 	names  []string // of hosts
+	named  []reference
 }
 
 // Read reads the policy at path. The error is a conf.Errors, all mistakes of all files, or says why path cannot be read.
@@ -424,6 +426,9 @@ func (r *reader) elements(st *Statement, s *setText) {
 	if elements != nil && elements.Value == nothing {
 		elements = nil
 	}
+	if elements != nil {
+		s.named = references(elements, s.Ports)
+	}
 	if elements != nil && s.Ports {
 		p, err := ports(elements)
 		r.fault(err)
@@ -586,12 +591,16 @@ func (c *clause) take(f *Field) (err *conf.Error) {
 		c.oif, err = interfaces(f)
 	case "src":
 		c.src, err = addrs(f)
+		c.named = append(c.named, references(f, false)...)
 	case "dst":
 		c.dst, err = addrs(f)
+		c.named = append(c.named, references(f, false)...)
 	case "sport":
 		c.sport, err = ports(f)
+		c.named = append(c.named, references(f, true)...)
 	case "dport":
 		c.dport, err = ports(f)
+		c.named = append(c.named, references(f, true)...)
 	case "ct":
 		c.States, err = states(f)
 	case "comment":
@@ -673,8 +682,7 @@ func (r *reader) check() {
 	done := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(r.src.sets)) {
 		s := r.src.sets[name]
-		r.known(s.At, s.addrs.sets, false)
-		r.known(s.At, s.ports.sets, true)
+		r.known(s.named)
 		if inner, ok := r.ipset(s.addrs.sets); ok {
 			r.alone(s.At, inner)
 		}
@@ -689,8 +697,7 @@ func (r *reader) check() {
 
 // references finds sets that are not there, or hold something else.
 func (r *reader) references(c *clause) {
-	r.known(c.At, slices.Concat(c.src.sets, c.dst.sets), false)
-	r.known(c.At, slices.Concat(c.sport.sets, c.dport.sets), true)
+	r.known(c.named)
 	for _, a := range []*addrsText{&c.src, &c.dst} {
 		if name, ok := r.ipset(a.sets); ok && len(a.sets)+len(a.prefixes) > 1 {
 			r.alone(c.At, name)
@@ -719,18 +726,19 @@ func (r *reader) alone(at conf.Pos, name string) {
 	r.fail(at, fmt.Sprintf("%s is a set of ipset, which stands alone", conf.Quote("@"+name)), fmt.Sprintf("write a rule for @%s, and another for the rest", name))
 }
 
-func (r *reader) known(at conf.Pos, names []string, ports bool) {
-	for _, name := range names {
-		s := r.src.sets[name]
+// known finds names of sets that are not there, or hold something else.
+func (r *reader) known(named []reference) {
+	for _, ref := range named {
+		s := r.src.sets[ref.set]
 		switch {
 		case s == nil:
-			hint := conf.DidYouMean(name, slices.Collect(maps.Keys(r.src.sets)))
+			hint := conf.DidYouMean(ref.set, slices.Collect(maps.Keys(r.src.sets)))
 			if hint == "" {
-				hint = "write set name=" + name + " elements=..."
+				hint = "write set name=" + ref.set + " elements=..."
 			}
-			r.fail(at, "there is no set "+conf.Quote("@"+name), hint)
-		case s.Ports != ports:
-			r.fail(at, fmt.Sprintf("set %s holds %s", conf.Quote("@"+name), map[bool]string{true: "ports", false: "addresses"}[s.Ports]),
+			r.fail(ref.at, "there is no set "+conf.Quote("@"+ref.set), hint)
+		case s.Ports != ref.ports:
+			r.fail(ref.at, fmt.Sprintf("set %s holds %s", conf.Quote("@"+ref.set), map[bool]string{true: "ports", false: "addresses"}[s.Ports]),
 				"write type=addr for src and dst, type=port for sport and dport")
 		}
 	}

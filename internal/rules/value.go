@@ -30,6 +30,26 @@ type (
 	}
 )
 
+// A reference is where a set is named, which may stand behind that place.
+type reference struct {
+	at    conf.Pos
+	set   string
+	ports bool // one of ports is meant
+}
+
+// references returns the sets that a list of addresses or of ports names.
+func references(f *Field, ports bool) []reference {
+	var all []reference
+	for offset, word := range items(f.Value) {
+		if name, ok := strings.CutPrefix(word, "@"); ok && isSetName(name) {
+			at := f.At
+			at.Col += offset
+			all = append(all, reference{at, name, ports})
+		}
+	}
+	return all
+}
+
 // wrong is the usual mistake: the value, or the word in it that begins at offset, is not what syntax says.
 func wrong(at conf.Pos, offset int, word, syntax string) *conf.Error {
 	at.Col += offset
