@@ -121,6 +121,27 @@ func TestFallBackToIPTables(t *testing.T) {
 	s.open(ssh, web)
 }
 
+// TestNothingCanBeLoaded has a policy tried where neither it nor the one before can be had. It is not refused for that afterwards.
+func TestNothingCanBeLoaded(t *testing.T) {
+	s := withIPTables(t)
+	const office = "set name=office elements=192.0.2.7,2001:db8::7\nrule dir=in action=accept proto=tcp src=@office dport="
+	s.write("mef.rules", policyFor(ssh)+office+"25\n")
+	s.must("apply", "--yes")
+	t.Run("without ipset", func(t *testing.T) {
+		hide(t, "ipset")
+		if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only rules that let SSH in") {
+			t.Errorf("exit status %d\n%s", status, out)
+		}
+		s.write("mef.rules", policyFor(ssh)+office+web+"\n")
+		if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "program not found") {
+			t.Errorf("exit status %d\n%s", status, out)
+		}
+	})
+	s.must("load")
+	s.open(ssh, web)
+	s.must("status")
+}
+
 // TestProgramIsRemoved takes away by which program the rules were loaded that are in force.
 func TestProgramIsRemoved(t *testing.T) {
 	for name, tt := range map[string]struct {

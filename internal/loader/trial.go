@@ -236,6 +236,9 @@ func (l *Loader) giveUp() error {
 		if err != nil || !ok {
 			return err
 		}
+		if err := remove(l.state.path(expired, recordFile)); err != nil { // whoever comes next refuses nothing for it
+			return err
+		}
 		err = l.restore(ctx, "rules could not be loaded")
 		if err != nil && !errors.As(err, new(unkept)) {
 			return err
