@@ -94,7 +94,7 @@ func Lists(t testing.TB, e *enforce.Enforcer) string {
 			lines.WriteString(" unverified")
 		}
 		if !h.Until.IsZero() {
-			fmt.Fprintf(&lines, " for %v", time.Until(h.Until).Round(10*time.Second))
+			fmt.Fprintf(&lines, " for %v", lasting(time.Until(h.Until)))
 		}
 		if h.Unknown {
 			lines.WriteString(", unknown origin")
@@ -102,6 +102,16 @@ func Lists(t testing.TB, e *enforce.Enforcer) string {
 		lines.WriteByte('\n')
 	}
 	return lines.String()
+}
+
+// lasting returns what is left of a ban, rounded up to ten seconds, or to a minute where it is ten minutes and more: what was asked for, on a
+// slow machine too. The kernel may round up by itself.
+func lasting(left time.Duration) time.Duration {
+	unit := 10 * time.Second
+	if left > 9*time.Minute {
+		unit = time.Minute
+	}
+	return (left - time.Second).Truncate(unit) + unit
 }
 
 // Promises runs what every Backend must do. Each test gets a new one, with nothing in it.
