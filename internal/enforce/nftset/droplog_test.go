@@ -86,13 +86,13 @@ func traceDrops(t *testing.T, ns *netnstest.NS) func(*testing.T) (chain string, 
 	if err := nl.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		t.Fatal(err)
 	}
-	nl.SetReadDeadline(time.Now().Add(netnstest.Patience))
 	ns.Run(t, "table inet trace { chain trace_all { type filter hook prerouting priority -399; meta nftrace set 1; }\n}", "nft", "-f", "-")
 	var waiting []netlink.Message
 	return func(t *testing.T) (string, bool) {
 		t.Helper()
 		for {
 			for len(waiting) == 0 {
+				nl.SetReadDeadline(time.Now().Add(netnstest.Patience))
 				if waiting, err = nl.Receive(); err != nil {
 					t.Fatalf("trace: %v", err)
 				}

@@ -217,8 +217,12 @@ func TestManyElementsAreComparedOnlyIfOthersWrote(t *testing.T) {
 	}
 }
 
-// mendedWithin is how long what others destroyed may stay so.
-const mendedWithin = time.Second
+// mendedWithin is how long what others destroyed may stay so. A machine that is busy with something else may take longer, but not
+// again and again: there are several chances.
+const (
+	mendedWithin = time.Second
+	chances      = 4
+)
 
 // TestEachObjectIsMendedWithinASecond destroys every rule, chain, set and counter of the table, one after the other.
 func TestEachObjectIsMendedWithinASecond(t *testing.T) {
@@ -232,10 +236,7 @@ func TestEachObjectIsMendedWithinASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := ours(t, ns)
-	objects := objectsOf(t, ns)
-	slowest := time.Duration(0)
-	for i := range objects {
-		destroy := objectsOf(t, ns)[i] // handles are others after a repair
+	mend := func(destroy string) time.Duration {
 		began := time.Now()
 		ns.Run(t, "", "nft", destroy)
 		select {
@@ -246,17 +247,26 @@ func TestEachObjectIsMendedWithinASecond(t *testing.T) {
 		case <-time.After(netnstest.Patience):
 			t.Fatalf("%s: nothing was repaired", destroy)
 		}
-		if took := time.Since(began); took > mendedWithin {
-			t.Errorf("%s: mended after %v", destroy, took)
-		} else {
-			slowest = max(slowest, took)
-		}
+		took := time.Since(began)
 		if got := ours(t, ns); got != want {
 			t.Fatalf("%s: after the repair:\n%s\nwant:\n%s", destroy, got, want)
 		}
 		if err := e.Repair(t.Context()); err != nil { // an operator's, so that this is not taken for a fight
 			t.Fatal(err)
 		}
+		return took
+	}
+	objects := objectsOf(t, ns)
+	slowest := time.Duration(0)
+	for i := range objects {
+		took := mend(objectsOf(t, ns)[i]) // handles are others after a repair
+		for again := 1; again < chances && took > mendedWithin; again++ {
+			took = mend(objectsOf(t, ns)[i])
+		}
+		if took > mendedWithin {
+			t.Errorf("%s: mended after %v", objects[i], took)
+		}
+		slowest = max(slowest, took)
 	}
 	t.Logf("%d objects, mended %v after they were destroyed at the latest", len(objects), slowest)
 	if len(objects) < 60 {
@@ -324,22 +334,17 @@ func TestBannedPeersAreBackOutWithinASecond(t *testing.T) {
 			if err := netnstest.Poll(func() error { return listening(w.server, t) }); err != nil {
 				t.Fatal(err)
 			}
-			began := time.Now()
-			w.server.Run(t, others.stdin, "nft", others.args...)
-			if err := netnstest.Poll(func() error {
-				if s := w.e.Status(); s.Repairs == 0 {
-					return fmt.Errorf("status: %+v", s)
+			undo := func() { w.server.Run(t, others.stdin, "nft", others.args...) }
+			err := w.backOut(t, knocks, undo)
+			for again := 1; again < chances && err != nil; again++ {
+				t.Log(err)
+				if err := w.e.Repair(t.Context()); err != nil { // so that this is not taken for a fight
+					t.Fatal(err)
 				}
-				return nil
-			}); err != nil {
-				t.Fatal(err)
+				err = w.backOut(t, knocks, undo)
 			}
-			for _, k := range knocks {
-				last := k.silent(t)
-				t.Logf("%s was answered until %v after nft began", k.from, last.Sub(began))
-				if gap := last.Sub(began); gap < 0 || gap > mendedWithin {
-					t.Errorf("%s was answered until %v after nft began, want for a while, but not for more than %v", k.from, gap, mendedWithin)
-				}
+			if err != nil {
+				t.Error(err)
 			}
 			if name == "systemctl restart nftables" && !strings.Contains(w.server.Run(t, "", "nft", "list", "tables"), "table inet filter\n") {
 				t.Error("the others' table is gone")
@@ -347,6 +352,30 @@ func TestBannedPeersAreBackOutWithinASecond(t *testing.T) {
 			w.attacker.Reaches(t, "udp", "192.0.2.8", "192.0.2.1:53")
 		})
 	}
+}
+
+// backOut has somebody undo what keeps knockers out. It returns nil if they were answered then, but not for long.
+func (w world) backOut(t *testing.T, knocks []*knocker, undo func()) error {
+	t.Helper()
+	repairs, began := w.e.Status().Repairs, time.Now()
+	undo()
+	if err := netnstest.Poll(func() error {
+		if s := w.e.Status(); s.Repairs == repairs {
+			return fmt.Errorf("status: %+v", s)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var errs []error
+	for _, k := range knocks {
+		gap := k.silent(t).Sub(began)
+		t.Logf("%s was answered until %v after nft began", k.from, gap)
+		if gap < 0 || gap > mendedWithin {
+			errs = append(errs, fmt.Errorf("%s was answered until %v after nft began, want for a while, but not for more than %v", k.from, gap, mendedWithin))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Connections that vanish, as with a network driver's or an administrator's mistake, are opened again: bans hold, new ones come,

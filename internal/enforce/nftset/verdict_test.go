@@ -65,7 +65,7 @@ func agree(t *testing.T, b *nftset.Backend, server, peer *netnstest.NS) {
 	}
 	control := newProber(t, peer, "192.0.9.9", 53) // never banned
 	r := rand.New(rand.NewPCG(3, 4))
-	m := model{bans: map[ban.Key]time.Time{}, allowed: allowed}
+	m := model{bans: map[ban.Key]end{}, allowed: allowed}
 	did := map[string]int{}
 	for step := range 250 {
 		what, k := m.step(t, e, r, probers)
@@ -99,9 +99,13 @@ func agree(t *testing.T, b *nftset.Backend, server, peer *netnstest.NS) {
 
 // A model is what should hold: until when each ban does, and who is allowed.
 type model struct {
-	bans    map[ban.Key]time.Time
+	bans    map[ban.Key]end
 	allowed prefixset.Set
 }
+
+// An end is when a ban does: as it was asked for, or later by as much as it took to write it, for what is left when it is written is
+// rounded up to a second, and counts from then on.
+type end struct{ asked, late time.Time }
 
 // step makes a random change in the kernel and in the model, and says what it was.
 func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []prober) (what string, k ban.Key) {
@@ -126,15 +130,16 @@ func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []
 		if err := e.Unban(t.Context(), 0, keys...); err != nil {
 			t.Fatal(err)
 		}
-		maps.DeleteFunc(m.bans, func(k ban.Key, _ time.Time) bool { return slices.Contains(keys, k) })
+		maps.DeleteFunc(m.bans, func(k ban.Key, _ end) bool { return slices.Contains(keys, k) })
 	case "widen":
 		k.Prefix = wider(k.Prefix)
 		fallthrough
 	default:
-		b := ban.Ban{Key: k, Rule: "test", Until: time.Now().Add(time.Second + time.Duration(r.IntN(1_000))*time.Millisecond)}
+		began := time.Now()
+		b := ban.Ban{Key: k, Rule: "test", Until: began.Add(time.Second + time.Duration(r.IntN(1_000))*time.Millisecond)}
 		enforcetest.Bans(t, e, b)
-		if b.Until.After(m.bans[k]) { // else it holds longer already
-			m.bans[k] = b.Until
+		if b.Until.After(m.bans[k].asked) { // else it holds longer already
+			m.bans[k] = end{b.Until, b.Until.Add(time.Since(began))}
 		}
 	}
 	return what, k
@@ -161,8 +166,8 @@ func (m *model) passes(p prober, before, after time.Time) (sure, passes bool) {
 	sure, passes = true, true
 	for k, until := range m.bans {
 		switch {
-		case !k.Prefix.Contains(p.from) || !dropsAt(k, p.port) || until.Before(before.Add(-slack)):
-		case until.Before(after.Add(slack)):
+		case !k.Prefix.Contains(p.from) || !dropsAt(k, p.port) || until.late.Before(before.Add(-slack)):
+		case until.asked.Before(after.Add(slack)):
 			sure = false
 		default:
 			return true, false
@@ -182,7 +187,7 @@ func dropsAt(k ban.Key, port uint16) bool {
 // prune forgets bans that are over, and returns how many.
 func (m *model) prune() (n int) {
 	before := len(m.bans)
-	maps.DeleteFunc(m.bans, func(_ ban.Key, until time.Time) bool { return time.Since(until) > slack })
+	maps.DeleteFunc(m.bans, func(_ ban.Key, until end) bool { return time.Since(until.late) > slack })
 	return before - len(m.bans)
 }
 
