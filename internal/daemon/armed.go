@@ -268,7 +268,8 @@ func (d *daemon) fallBack(ctx context.Context) {
 	d.lists.unlist(keysOf(bans))
 }
 
-// bansSince returns the bans in force that began at a time or later, and those whose beginning cannot be read.
+// bansSince returns the bans in force that began at a time or later, and those of whose beginning no record tells: the daemon may
+// have been killed before it saved one.
 func (d *daemon) bansSince(ctx context.Context, t time.Time) (bans []ban.Ban, err error) {
 	state, err := d.enforcer.Held(ctx)
 	if err != nil {
@@ -280,14 +281,15 @@ func (d *daemon) bansSince(ctx context.Context, t time.Time) (bans []ban.Ban, er
 		switch {
 		case ok && !b.Start.Before(t):
 			bans = append(bans, b)
-		case !ok && !held.Unknown:
+		case !ok:
 			bans = append(bans, ban.Ban{Key: held.Key, Rule: "unknown"})
 		}
 	}
 	return bans, nil
 }
 
-// lapsedBans returns which of the saved bans a trial lifts that lapsed while the daemon was not running.
+// lapsedBans returns which of the saved bans a trial lifts that lapsed while the daemon was not running. Those that were not saved
+// are found when the kernel has been read.
 func (d *daemon) lapsedBans(saved []ban.Ban) (gone []ban.Key) {
 	t := d.trial.Load()
 	if !t.lapsed() {
@@ -299,6 +301,21 @@ func (d *daemon) lapsedBans(saved []ban.Ban) (gone []ban.Key) {
 		}
 	}
 	return gone
+}
+
+// unrecorded returns the bans in force of which no record tells.
+func (d *daemon) unrecorded(ctx context.Context) (keys []ban.Key, err error) {
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := d.book.look(ctx, state.Bans)
+	for _, held := range state.Bans {
+		if _, ok := known[held.Key]; !ok {
+			keys = append(keys, held.Key)
+		}
+	}
+	return keys, nil
 }
 
 func keysOf(bans []ban.Ban) []ban.Key {

@@ -137,6 +137,26 @@ func TestTrialOutlivesTheDaemon(t *testing.T) {
 	}
 }
 
+// A daemon that is killed, or whose disk is full, leaves bans behind of which no record tells. They are lifted with the others.
+func TestTrialLiftsBansWithoutARecord(t *testing.T) {
+	for name, left := range map[string]time.Duration{"lapses later": time.Second, "lapsed meanwhile": -time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			h := settle(t, "", nil)
+			h.arm(time.Hour)
+			h.ban("192.0.2.7")
+			h.end()
+			if err := os.Remove(h.storePath()); err != nil {
+				t.Fatal(err)
+			}
+			now := time.Now()
+			h.write("state/"+trialFile, trialText(t, trial{Since: now.Add(-time.Hour), Until: now.Add(left), For: time.Hour}))
+			h.start()
+			h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" })
+			h.await("the ban to be lifted", func() bool { return h.banned() == "" })
+		})
+	}
+}
+
 func trialText(t *testing.T, tr trial) string {
 	t.Helper()
 	text, err := json.Marshal(tr)

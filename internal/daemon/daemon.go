@@ -79,7 +79,9 @@ type daemon struct {
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
 	trySelf  func(context.Context) (selftest.Result, error)
-	gone     []ban.Key // bans that blacklist files asked for when the daemon last ran, and do not any more
+	gone     []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
+	// lapsedAtStart says that a trial had lapsed when the daemon started, so that bans without a record go too.
+	lapsedAtStart bool
 
 	// Until Run has read the rest of the saved state.
 	store    *store.Store // then the saver's

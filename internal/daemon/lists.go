@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -439,7 +440,14 @@ func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban,
 
 // dropGone lifts bans that were in force when the daemon last ran, and are not to be any more.
 func (d *daemon) dropGone(ctx context.Context) {
-	if err := d.enforcer.Unban(ctx, 0, d.gone...); err != nil {
+	var err error
+	gone := d.gone
+	if d.lapsedAtStart {
+		var more []ban.Key
+		more, err = d.unrecorded(ctx)
+		gone = append(gone, more...)
+	}
+	if err = errors.Join(err, d.enforcer.Unban(ctx, 0, gone...)); err != nil {
 		d.log.Error("lift bans of an earlier run", "err", err)
 	}
 }

@@ -131,7 +131,7 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	d.recall(state.Notes)
 	d.takeUp(now)
 	if d.observe.Load() {
-		d.gone = d.lapsedBans(state.Bans)
+		d.gone, d.lapsedAtStart = d.lapsedBans(state.Bans), d.trial.Load().lapsed()
 		d.unsaved.lifted = d.gone
 		return nil, nil // what else the kernel holds ends by itself; nothing is written
 	}
