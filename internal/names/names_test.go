@@ -28,20 +28,33 @@ type server struct {
 func serve(t *testing.T, zone map[string][]string) *server {
 	t.Helper()
 	s := &server{zone: zone, asked: make(map[string]int)}
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, l, err := listen()
+	for again := 1; again < 10 && err != nil; again++ {
+		conn, l, err = listen()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.addr = conn.LocalAddr().String()
-	l, err := net.Listen("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, srv := range []*dns.Server{{PacketConn: conn, Handler: s}, {Listener: l, Handler: s}} {
 		go srv.ActivateAndServe()
 		t.Cleanup(func() { srv.Shutdown() })
 	}
 	return s
+}
+
+// listen opens a port that is free over UDP, and over TCP too unless somebody has it.
+func listen() (net.PacketConn, net.Listener, error) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := net.Listen("tcp", conn.LocalAddr().String())
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, l, nil
 }
 
 func (s *server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
@@ -73,7 +86,7 @@ func (s *server) set(rcode int, silent bool) {
 }
 
 func (s *server) keeper() *Keeper {
-	return New(Options{Servers: []string{s.addr}, Timeout: 300 * time.Millisecond})
+	return New(Options{Servers: []string{s.addr}, Timeout: time.Second})
 }
 
 func show(addrs []netip.Addr) string {
@@ -136,7 +149,7 @@ func TestNextServerIsAsked(t *testing.T) {
 	silent := serve(t, nil)
 	silent.set(0, true)
 	good := serve(t, map[string][]string{"one.example. A": {"one.example. 60 IN A 192.0.2.7"}})
-	k := New(Options{Servers: []string{silent.addr, good.addr}, Timeout: 100 * time.Millisecond})
+	k := New(Options{Servers: []string{silent.addr, good.addr}, Timeout: time.Second})
 	if addrs, _, err := k.lookup(t.Context(), "one.example"); show(addrs) != "192.0.2.7" {
 		t.Errorf("lookup = %v, %v", addrs, err)
 	}
