@@ -67,8 +67,14 @@ func TestPeersOfPorts(t *testing.T) {
 		return in(t, server, func() (map[netip.Addr]bool, error) { return host.Peers([]uint16{22, 2222}) })
 	}
 	v4, v6 := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
-	if got := peers(); len(got) != 2 || !got[v4] || !got[v6] {
-		t.Errorf("peers of port 22 are %v, want %s and %s", got, v4, v6)
+	// Whoever connects may be through before the other end has noticed.
+	if err := netnstest.Poll(func() error {
+		if got := peers(); len(got) != 2 || !got[v4] || !got[v6] {
+			return fmt.Errorf("peers of port 22 are %v, want %s and %s", got, v4, v6)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 	ended.Close()
 	for end := time.Now().Add(netnstest.Patience); peers()[v4]; {
