@@ -144,7 +144,7 @@ func TestArmedAndNotConfirmed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := begin(t, "", nil)
 			const from, later = "198.51.100.63", "198.51.100.64"
-			s.arm(3 * time.Second)
+			s.arm(6 * time.Second)
 			s.fail(ssh, "admin", repeat(from, 5)...)
 			s.banned(from)
 			meanwhile(s)
@@ -177,7 +177,7 @@ func TestArmedAndNotConfirmed(t *testing.T) {
 func TestArmedAndConfirmed(t *testing.T) {
 	s := begin(t, "", nil)
 	const from = "198.51.100.66"
-	armed := s.arm(2 * time.Second)
+	armed := s.arm(5 * time.Second)
 	// The exit status may be 1: of this daemon, which has just started, no rule has a live source yet.
 	if out, _ := s.w.Mefctl(s.ctx, "status"); !strings.Contains(out, "warning: armed: confirm within") {
 		t.Errorf("status does not tell:\n%s", out)

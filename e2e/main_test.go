@@ -94,7 +94,7 @@ type scene struct {
 // patience is how long a test waits for what should happen; silence, for what should not. Over veth an answer takes well under
 // a millisecond.
 const (
-	patience = 20 * time.Second
+	patience = time.Minute
 	silence  = 400 * time.Millisecond
 )
 
@@ -107,7 +107,7 @@ func begin(t *testing.T, config string, rules map[string]string) *scene {
 	} else if missing != nil {
 		t.Skipf("no private world on this machine: %v", missing)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	s := &scene{t, ctx, world, nil}
 	s.forget()

@@ -513,7 +513,8 @@ type prober struct {
 	from    string
 	sent    atomic.Int64
 	arrived atomic.Int64
-	last    atomic.Int64 // when the last one arrived, in Unix ns
+	first   atomic.Int64 // when the first one arrived, in Unix ns
+	last    atomic.Int64 // when the last one did
 }
 
 // probePort is an UDP port of the server on which the test itself listens.
@@ -573,7 +574,9 @@ func receive(conn *net.UDPConn, by map[netip.Addr]*prober) {
 			return
 		}
 		if p := by[from.Addr().Unmap()]; p != nil {
-			p.last.Store(time.Now().UnixNano())
+			now := time.Now().UnixNano()
+			p.first.CompareAndSwap(0, now)
+			p.last.Store(now)
 			p.arrived.Add(1)
 		}
 	}
@@ -640,24 +643,48 @@ func TestRestartLeavesNoGap(t *testing.T) {
 	t.Logf("of %d packets from %s none arrived; of %d from %s, %d did",
 		probers[0].sent.Load(), byLog, probers[3].sent.Load(), free, probers[3].arrived.Load())
 
-	// What a gap looks like, and how long one is after somebody has thrown everything away.
+	// What a gap looks like, and how long one is after somebody has thrown everything away. A machine that is busy with something
+	// else may take longer than a second, but not again and again.
+	gap := s.gapOfFlush(probers)
+	for again := 1; again < 3 && gap > time.Second; again++ {
+		gap = s.gapOfFlush(probers)
+	}
+	if gap > time.Second {
+		t.Errorf("packets arrived until %v after nft flush ruleset", gap)
+	}
+}
+
+// gapOfFlush throws everything away, and returns how long packets of banned probers arrived.
+func (s *scene) gapOfFlush(probers []*prober) (longest time.Duration) {
+	s.Helper()
 	flushed := time.Now()
 	s.nft("flush ruleset")
+	banned := probers[:len(probers)-1]
 	s.until("the bans to be back", func() error {
-		if table := s.table(); !strings.Contains(table, byLog) || !strings.Contains(table, onPort) {
-			return fmt.Errorf("the table is %q", table)
+		table := s.table()
+		for _, p := range banned {
+			if prefix := prefixOf(netip.MustParseAddr(p.from)); !strings.Contains(table, strings.TrimSuffix(prefix, "/64")) {
+				return fmt.Errorf("%s is not in the table %q", prefix, table)
+			}
 		}
 		return nil
 	})
-	for _, p := range probers[:3] {
-		gap := time.Unix(0, p.last.Load()).Sub(flushed)
-		t.Logf("nft flush ruleset let %d packets of %s through, for %v", p.arrived.Load(), p.from, gap)
-		if gap > time.Second {
-			t.Errorf("packets of %s arrived until %v after nft flush ruleset", p.from, gap)
+	// What waits to be received comes first: fewer packets than this are let wait.
+	free := probers[len(banned)]
+	enough := free.arrived.Load() + 500
+	s.until("packets that wait to be received", func() error {
+		if n := free.arrived.Load(); n < enough {
+			return fmt.Errorf("%d of %d from %s have arrived", n, enough, free.from)
 		}
-		p.arrived.Store(0)
+		return nil
+	})
+	for _, p := range banned {
+		gap := time.Unix(0, p.last.Load()).Sub(flushed)
+		s.Logf("nft flush ruleset let %d packets of %s through, for %v", p.arrived.Swap(0), p.from, gap)
+		longest = max(longest, gap)
 	}
 	s.gaps(probers, "after a flush", 100)
+	return longest
 }
 
 // reloads has the configuration read again, by mefctl and by a signal in turn, with what the table looks like changed each time.
@@ -718,8 +745,10 @@ func TestHungDaemon(t *testing.T) {
 	s, d := beginFromFile(t)
 	const long, brief, late = "203.0.113.220", "203.0.113.221", "203.0.113.222"
 	s.mefctl("bans", "add", long, "--for", "1h")
+	const short = 4 * time.Second
 	asked := time.Now()
-	s.mefctl("bans", "add", brief, "--for", "2s")
+	s.mefctl("bans", "add", brief, "--for", short.String())
+	begun := time.Now()
 	status, err := s.mef.Status(s.ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -734,10 +763,17 @@ func TestHungDaemon(t *testing.T) {
 		}
 		return nil
 	})
-	after := time.Since(asked)
-	t.Logf("a ban for 2 s was over after %v", after)
-	if after < 2*time.Second || after > 3*time.Second {
-		t.Errorf("a ban for 2 s was over after %v", after)
+	if after := time.Unix(0, probers[1].first.Load()).Sub(asked); after < short {
+		t.Errorf("a ban for %v was over after %v", short, after)
+	}
+	s.until("the time of the short ban to be over", func() error {
+		if left := time.Until(begun.Add(short + time.Second)); left > 0 {
+			return fmt.Errorf("%v are left", left)
+		}
+		return nil
+	})
+	if s.hears(probers[1], 100) == 0 {
+		t.Errorf("a ban for %v holds a second after its time", short)
 	}
 	if n := probers[0].arrived.Load(); n > 0 {
 		t.Errorf("%d packets from %s arrived while the daemon hangs, which is banned for an hour", n, long)
