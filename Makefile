@@ -38,7 +38,7 @@ unit:
 
 # Everything. -p 1, because tests with the kernel and real daemons want the whole machine's attention.
 integration:
-	go test -tags integration -shuffle=on -p 1 -timeout 20m ./...
+	go test -tags integration -shuffle=on -p 1 -timeout 1h ./...
 
 fuzz:
 	scripts/fuzz 2000x

@@ -85,19 +85,6 @@ func TestConfirmedFromAnotherSession(t *testing.T) {
 	s.open(ssh, web)
 }
 
-// ends waits until a process is no more.
-func (s *server) ends(pid int) {
-	s.Helper()
-	if err := netnstest.Poll(func() error {
-		if err := syscall.Kill(pid, 0); err == nil {
-			return os.ErrExist
-		}
-		return nil
-	}); err != nil {
-		s.Fatalf("process %d goes on", pid)
-	}
-}
-
 // TestSecondApplyIsRefused has a trial go on while another one is asked for, with everything that both need.
 func TestSecondApplyIsRefused(t *testing.T) {
 	s := tried(t)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"mef/internal/netnstest"
 )
 
 // TestBoot starts a host with one thing or another amiss. Whatever it is, strangers reach no more than they did before, and SSH.
@@ -83,8 +86,13 @@ func TestNamesOfHosts(t *testing.T) {
 	s.write("mef.rules", policyFor()+"set name=home elements=home.example.net\nrule dir=in action=accept proto=tcp dport=22 src=@home\n")
 	reachable := func(when string, want bool) {
 		t.Helper()
-		if err := s.peer.Try("tcp", "", "192.0.2.1:"+ssh); (err == nil) != want {
-			t.Errorf("%s: %v, want SSH open: %v", when, err, want)
+		if err := netnstest.Poll(func() error {
+			if err := s.peer.Try("tcp", "", "192.0.2.1:"+ssh); (err == nil) != want {
+				return fmt.Errorf("%s: %v, want SSH open: %v", when, err, want)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
 		}
 	}
 	s.must("apply", "--yes")

@@ -235,10 +235,16 @@ func (s *server) kill(pid int) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		s.Fatalf("kill %d: %v", pid, err)
 	}
+	s.ends(pid)
+}
+
+// ends waits until a process is no more, whether or not anybody has asked how it ended.
+func (s *server) ends(pid int) {
+	s.Helper()
 	err := netnstest.Poll(func() error {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if state := stat[bytes.LastIndexByte(stat, ')')+1:]; err == nil && !bytes.HasPrefix(state, []byte(" Z")) {
-			return fmt.Errorf("process %d is killed and still there", pid)
+			return fmt.Errorf("process %d goes on", pid)
 		}
 		return nil
 	})

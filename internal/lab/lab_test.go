@@ -46,7 +46,7 @@ func enter(t *testing.T) (context.Context, *lab.World) {
 	} else if missing != nil {
 		t.Skipf("no private world on this machine: %v", missing)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx, world
 }
@@ -67,18 +67,25 @@ func serve(t *testing.T, ctx context.Context, starts ...func(context.Context) (*
 	}
 }
 
-// journal waits until text stands in a message of the journal whose field has a value: "_SYSTEMD_UNIT=ssh.service".
-func journal(t *testing.T, ctx context.Context, w *lab.World, field, text string) {
+// patience is how long a test waits for what should happen.
+const patience = 30 * time.Second
+
+// journal waits until text stands in a message of the journal whose field has a value: "_SYSTEMD_UNIT=ssh.service". What a message
+// is about is done, and now and then once more: who wrote it may have ended before journald looked at his unit.
+func journal(t *testing.T, ctx context.Context, w *lab.World, field, text string, do func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		out, err := w.Run(ctx, lab.Command{Path: "/usr/bin/journalctl", Args: []string{"--output=cat", field}})
-		if err == nil && strings.Contains(out, text) {
-			return
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("journal of %s has no %q: %v\n%s", field, text, err, out)
+		do()
+		for end := time.Now().Add(patience / 10); time.Now().Before(end); {
+			out, err := w.Run(ctx, lab.Command{Path: "/usr/bin/journalctl", Args: []string{"--output=cat", field}})
+			if err == nil && strings.Contains(out, text) {
+				return
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("journal of %s has no %q: %v\n%s", field, text, err, out)
+			}
 		}
 	}
 }
@@ -91,22 +98,25 @@ func TestDaemonsLogWhatClientsDo(t *testing.T) {
 		t.Run(from, func(t *testing.T) {
 			t.Run("ssh", func(t *testing.T) {
 				c := w.Client(from)
-				if _, err := c.SSH(ctx, lab.SSHPort, "alice", wrong, ""); !errors.Is(err, lab.ErrDenied) {
-					t.Errorf("wrong password: %v, want ErrDenied", err)
-				}
-				journal(t, ctx, w, "_SYSTEMD_UNIT=ssh.service", "Failed password for alice from "+from+" port ")
-				out, err := c.SSH(ctx, lab.SSHPort, "alice", lab.Alice.Password, "id -un")
-				if err != nil || out != "alice\n" {
-					t.Errorf("right password, command id -un: %q, %v; want alice", out, err)
-				}
-				journal(t, ctx, w, "_SYSTEMD_UNIT=ssh.service", "Accepted password for alice from "+from+" port ")
+				journal(t, ctx, w, "_SYSTEMD_UNIT=ssh.service", "Failed password for alice from "+from+" port ", func() {
+					if _, err := c.SSH(ctx, lab.SSHPort, "alice", wrong, ""); !errors.Is(err, lab.ErrDenied) {
+						t.Errorf("wrong password: %v, want ErrDenied", err)
+					}
+				})
+				journal(t, ctx, w, "_SYSTEMD_UNIT=ssh.service", "Accepted password for alice from "+from+" port ", func() {
+					out, err := c.SSH(ctx, lab.SSHPort, "alice", lab.Alice.Password, "id -un")
+					if err != nil || out != "alice\n" {
+						t.Errorf("right password, command id -un: %q, %v; want alice", out, err)
+					}
+				})
 			})
 			t.Run("imap", func(t *testing.T) {
 				c := w.Client(from)
-				if err := c.IMAP(ctx, "alice", wrong); !errors.Is(err, lab.ErrDenied) {
-					t.Errorf("wrong password: %v, want ErrDenied", err)
-				}
-				journal(t, ctx, w, "_SYSTEMD_UNIT=dovecot.service", "user=<alice>, method=PLAIN, rip="+from+", lip="+c.Server().String())
+				journal(t, ctx, w, "_SYSTEMD_UNIT=dovecot.service", "user=<alice>, method=PLAIN, rip="+from+", lip="+c.Server().String(), func() {
+					if err := c.IMAP(ctx, "alice", wrong); !errors.Is(err, lab.ErrDenied) {
+						t.Errorf("wrong password: %v, want ErrDenied", err)
+					}
+				})
 				if err := c.IMAP(ctx, "alice", lab.Alice.Password); err != nil {
 					t.Errorf("right password: %v", err)
 				}
@@ -142,10 +152,11 @@ func TestJournalKnowsWhoLogs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// The kernel hands the user over with the message. The unit is looked up later, when logger may have ended.
 			logger := lab.Command{Path: "/usr/bin/logger", Args: []string{"-t", "sshd", name + " was here"}, As: tt.as, Unit: tt.unit}
-			if _, err := w.Run(ctx, logger); err != nil {
-				t.Fatal(err)
-			}
-			journal(t, ctx, w, tt.field, name+" was here")
+			journal(t, ctx, w, tt.field, name+" was here", func() {
+				if _, err := w.Run(ctx, logger); err != nil {
+					t.Fatal(err)
+				}
+			})
 		})
 	}
 }
@@ -177,11 +188,11 @@ func TestProbeTellsSilenceFromRefusal(t *testing.T) {
 		"dropped, v6":     {w.Client("2001:db8:bad6::9:9"), lab.SSHPort, lab.TimedOut},
 	} {
 		t.Run(name, func(t *testing.T) {
-			patience := 5 * time.Second
+			wait := patience
 			if tt.want == lab.TimedOut {
-				patience = 300 * time.Millisecond
+				wait = 300 * time.Millisecond
 			}
-			if got, err := tt.client.Probe(ctx, tt.port, patience); got != tt.want || err != nil {
+			if got, err := tt.client.Probe(ctx, tt.port, wait); got != tt.want || err != nil {
 				t.Errorf("Probe = %q, %v; want %q", got, err, tt.want)
 			}
 		})

@@ -162,7 +162,7 @@ func (p *Process) Stop(sig os.Signal) error {
 }
 
 // patience is how long a daemon may take to be ready or to end. They take well under a second.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // ready waits until check succeeds. It gives up when the process ends, and after a while.
 func (p *Process) ready(ctx context.Context, check func() error) error {
