@@ -193,6 +193,7 @@ func (d *daemon) warnLists(s *control.Status) {
 
 // reread reads the files again and puts in force what they say.
 func (d *daemon) reread(ctx context.Context) {
+	d.watchLists(ctx)
 	d.readLists()
 	mistakes := d.lists.mistakes()
 	told := strings.Join(mistakes, "\n")
@@ -205,7 +206,6 @@ func (d *daemon) reread(ctx context.Context) {
 			d.records.add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("lists: %s", mistakes[0])})
 		}
 	}
-	d.watchLists()
 	d.relist(ctx)
 }
 
@@ -217,8 +217,8 @@ func (d *daemon) relist(ctx context.Context) {
 }
 
 // watchLists has changes of the directories told.
-func (d *daemon) watchLists() {
-	d.lists.watch.at(places{[]string{d.cfg.Paths.WhitelistDir, d.cfg.Paths.BlacklistDir}, min(d.cfg.WhitelistReload, d.cfg.BlacklistReload)})
+func (d *daemon) watchLists(ctx context.Context) {
+	d.lists.watch.at(ctx, []string{d.cfg.Paths.WhitelistDir, d.cfg.Paths.BlacklistDir}, min(d.cfg.WhitelistReload, d.cfg.BlacklistReload))
 }
 
 // applyLists puts the lists in force as they are: the kernel lets allowed addresses through first, then their bans are lifted,

@@ -19,8 +19,9 @@ type watch struct {
 
 // places are the directories to watch, and how often to look unasked.
 type places struct {
-	dirs  []string
-	every time.Duration
+	dirs    []string
+	every   time.Duration
+	watched chan struct{} // closed once they are
 }
 
 const (
@@ -31,16 +32,21 @@ const (
 )
 
 func newWatch(log *slog.Logger) *watch {
-	return &watch{log: log, changed: make(chan struct{}, 1), places: make(chan places, 1)}
+	return &watch{log: log, changed: make(chan struct{}, 1), places: make(chan places)}
 }
 
-// at replaces the directories. It is for one goroutine.
-func (w *watch) at(p places) {
+// at replaces the directories, and returns once they are watched: whoever reads them then misses nothing.
+func (w *watch) at(ctx context.Context, dirs []string, every time.Duration) {
+	p := places{dirs, every, make(chan struct{})}
 	select {
-	case <-w.places: // the watch has not seen it yet, and need not
-	default:
+	case w.places <- p:
+	case <-ctx.Done():
+		return
 	}
-	w.places <- p
+	select {
+	case <-p.watched:
+	case <-ctx.Done():
+	}
 }
 
 // run tells of changes until ctx is done.
@@ -64,6 +70,7 @@ func (w *watch) run(ctx context.Context) error {
 			return nil
 		case now = <-w.places:
 			w.add(notify, now.dirs)
+			close(now.watched)
 			poll.Reset(now.every)
 		case <-notify.Events:
 			if first.IsZero() {
