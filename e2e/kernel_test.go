@@ -178,6 +178,25 @@ func TestOffLeavesNoTable(t *testing.T) {
 	}
 }
 
+// A daemon to which the configuration does not lead any more puts its table back. Nobody is told then that all bans are gone.
+func TestOffThatDoesNotFindTheDaemon(t *testing.T) {
+	s := begin(t, "", nil)
+	const from = "203.0.113.182"
+	s.mefctl("bans", "add", from, "--for", "1h")
+	for name, config := range map[string]string{
+		"another socket": "[global]\ncontrol_socket=/run/mef/other.sock\n",
+		"a mistake":      "[global]\ncontrol_socket=mefdaemon.sock\n",
+	} {
+		s.configure(config)
+		out, err := s.w.Mefctl(s.ctx, "off")
+		if err == nil || !strings.Contains(err.Error(), "mefctl: a mefdaemon still runs and has put its table back; ") || out != "" {
+			t.Errorf("%s: mefctl off says %v, %q", name, err, out)
+		}
+	}
+	s.configure("")
+	s.banned(from)
+}
+
 // The daemon proves at its start that bans block, and mefctl proves it whenever it is asked.
 func TestSelfTest(t *testing.T) {
 	s := begin(t, "", nil)

@@ -54,6 +54,42 @@ func TestManagerSaysWhatToDoInstead(t *testing.T) {
 	}
 }
 
+// Where systemd runs the daemon, mefctl off ends it also if nobody answers at the socket.
+func TestManagerStopsAnyway(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "mefdaemon.service"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	silent, refused := errors.New("no answer"), errors.New("exit status 1")
+	absent := fmt.Errorf("%w: nothing answers", control.ErrNotRunning)
+	for name, tt := range map[string]struct {
+		systemd bool
+		reason  error // why the daemon was not stopped by its socket
+		outcome error // of systemctl
+		calls   int
+		want    string
+	}{
+		"it was stopped":         {true, nil, nil, 0, "<nil>"},
+		"it does not answer":     {true, silent, nil, 1, "<nil>"},
+		"it is between restarts": {true, absent, nil, 1, absent.Error()},
+		"it cannot be stopped":   {true, silent, refused, 1, "no answer; exit status 1"},
+		"no systemd":             {false, silent, nil, 0, "no answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			m := manager{root: true, systemd: tt.systemd, unitDir: []string{dir}, config: conf.DefaultPath, call: func(_ context.Context, args ...string) error {
+				if calls++; strings.Join(args, " ") != "stop mefdaemon.service" {
+					t.Errorf("systemctl %q", args)
+				}
+				return tt.outcome
+			}}
+			if got := fmt.Sprint(m.stopAnyway(t.Context(), tt.reason)); got != tt.want || calls != tt.calls {
+				t.Errorf("%s, after %d calls of systemctl; want %s, after %d", got, calls, tt.want, tt.calls)
+			}
+		})
+	}
+}
+
 func TestManagerCallsSystemctl(t *testing.T) {
 	var got []string
 	m := manager{call: func(_ context.Context, args ...string) error { got = args; return nil }}

@@ -144,6 +144,20 @@ func Delete() (deleted bool, err error) {
 	return true, nil
 }
 
+// Present reports whether the table is there, in the network namespace of the caller.
+func Present() (bool, error) {
+	c, err := dial(0)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	present, err := c.readTable()
+	if err != nil {
+		return false, fmt.Errorf("read table inet %s: %w", tableName, err)
+	}
+	return present, nil
+}
+
 // Apply implements enforce.Backend.
 func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
 	b.known.Store(0) // a transaction that changes nothing in the end has no generation, so it cannot be counted
