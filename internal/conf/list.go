@@ -10,11 +10,12 @@ import (
 )
 
 // ParseList reads a whitelist or blacklist file: an address, CIDR, IP/MASK, range a-b or DNS name a line, with comments. A line
-// that is none of them is an error, the other entries are returned all the same.
+// that is none of them is an error, the other entries are returned all the same. Of a file in another format altogether, which may
+// be large, the first errors and how many more there are must do.
 func ParseList(file string, text []byte) ([]Entry, Errors) {
 	var entries []Entry
 	var errs Errors
-	line := 0
+	line, more := 0, 0
 	for raw := range bytes.Lines(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))) {
 		line++
 		s := strings.ToValidUTF8(string(raw), "\uFFFD")
@@ -24,11 +25,18 @@ func ParseList(file string, text []byte) ([]Entry, Errors) {
 			continue
 		}
 		at := Pos{file, line, 1 + strings.Index(s, word)}
-		if _, err := parseEntry(word); err != nil {
+		switch _, err := parseEntry(word); {
+		case err == nil:
+			entries = append(entries, Entry{at, word, strings.TrimSpace(note)})
+		case len(errs) < maxMistakes:
 			errs = append(errs, &Error{at, err.msg, err.hint})
-			continue
+		default:
+			more++
 		}
-		entries = append(entries, Entry{at, word, strings.TrimSpace(note)})
+	}
+	if more > 0 {
+		errs = append(errs, &Error{Pos{file, errs[maxMistakes-1].Line + 1, 0}, fmt.Sprintf("%d more lines from here on are no entries", more),
+			"one entry a line is " + entrySyntax})
 	}
 	return entries, errs
 }

@@ -69,3 +69,15 @@ func TestEntryErrors(t *testing.T) {
 		})
 	}
 }
+
+// A large file in another format costs no more memory than its first mistakes.
+func TestEntryErrorsAreBounded(t *testing.T) {
+	text := strings.Repeat("192.0.2.7,2026-01-02,malware\n", 5000)
+	entries, errs := ParseList("a.conf", []byte("192.0.2.1\n"+text+"192.0.2.2\n"))
+	if len(entries) != 2 || len(errs) != maxMistakes+1 {
+		t.Fatalf("%d entries and %d errors, want 2 and %d", len(entries), len(errs), maxMistakes+1)
+	}
+	if got := errs[maxMistakes].Error(); !strings.HasPrefix(got, "a.conf:102: 4900 more lines from here on are no entries; ") {
+		t.Errorf("the last error is %s", got)
+	}
+}
