@@ -37,7 +37,7 @@ type Config struct {
 
 	Whitelist []Entry // entries of whitelist/*.conf
 	Blacklist []Entry // entries of blacklist/*.conf
-	// ListErrors are lines of those files that are no entries. They are left out, the rest holds.
+	// ListErrors are lines of those files that are no entries, and files that cannot be read. They are left out, the rest holds.
 	ListErrors Errors
 
 	// How often those files are looked at, should a change go unnoticed: whitelist_reload, blacklist_reload.

@@ -291,7 +291,7 @@ func (r *reader) list(key, dir string) []Entry {
 	for _, path := range r.files(key, dir) {
 		text, err := readFile(path, maxList)
 		if err != nil {
-			r.errs = append(r.errs, fileError(path, err))
+			r.cfg.ListErrors = append(r.cfg.ListErrors, fileError(path, err))
 			continue
 		}
 		entries, errs := ParseList(path, text)

@@ -530,3 +530,21 @@ func TestListErrorsLeaveTheRest(t *testing.T) {
 		t.Errorf("blacklist %v", p)
 	}
 }
+
+// A list that cannot be read must not keep the daemon from starting: a whole host would go without protection for it.
+func TestUnreadableListsLeaveTheRest(t *testing.T) {
+	dir := tree(t, complete(map[string]string{"mef.conf": dirs, "whitelist/a.conf": "192.0.2.1\n", "blacklist/b.conf": "203.0.113.0/24\n"}))
+	for name, target := range map[string]string{"blacklist/dangling.conf": "nowhere", "whitelist/folder.conf": "."} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := loader.Load(dir + "/mef.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "whitelist/folder.conf: not a regular file\nblacklist/dangling.conf: no such file or directory"
+	if got := strings.ReplaceAll(cfg.ListErrors.Error(), dir+"/", ""); got != want || len(cfg.Whitelist) != 1 || len(cfg.Blacklist) != 1 {
+		t.Errorf("%v %v, and %s", cfg.Whitelist, cfg.Blacklist, got)
+	}
+}
