@@ -181,7 +181,7 @@ func (d *daemon) Lists(ctx context.Context, only string) (out control.Lists, err
 		if only != listAllow {
 			begin := len(out.Entries)
 			l.show(&out, listBlock, d.cfg.Paths.BlacklistDir, l.blackErr, l.black)
-			err = d.do(ctx, func() { l.explainBlock(out.Entries[begin:], d.reachable()) })
+			err = d.do(ctx, func() { l.explainBlock(out.Entries[begin:], d.neverListed()) })
 		}
 	})
 	return out, cmp.Or(askErr, err)
@@ -232,7 +232,7 @@ func blockError(e conf.Entry, protected prefixset.Set) string {
 	case slices.ContainsFunc(prefixes, tooWide):
 		return "wider than /16 (IPv6: /32): left out"
 	case prefixset.New(prefixes...).Subtract(protected).Len() == 0:
-		return "never banned: the allow list has it, or this host needs it"
+		return "never banned: the allow list has it, this host needs it, or no host elsewhere can have it"
 	}
 	return ""
 }

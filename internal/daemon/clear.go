@@ -83,7 +83,7 @@ func (l *lists) asksFor(k ban.Key) bool {
 func (l *lists) placeOf(p netip.Prefix) string {
 	for _, entry := range entriesOf(l.black) {
 		prefixes, _ := entry.Prefixes()
-		if slices.ContainsFunc(prefixes, p.Overlaps) {
+		if slices.ContainsFunc(prefixes, func(q netip.Prefix) bool { return !tooWide(q) && q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
 			return entry.Pos.String()
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"mef/internal/conf"
+	"mef/internal/decide"
 	"mef/internal/host"
 	"mef/internal/prefixset"
 )
@@ -29,6 +30,9 @@ func (e *engine) reachable() prefixset.Set {
 	f := e.facts
 	return f.Allowed.Union(f.Own).Union(f.Gateways).Union(f.Resolvers).Union(f.Servers)
 }
+
+// neverListed is what no blacklist bans: those, and the addresses that no host elsewhere has.
+func (e *engine) neverListed() prefixset.Set { return e.reachable().Union(decide.Special()) }
 
 // watchHost follows changes of the host's addresses, routes and resolvers.
 func (d *daemon) watchHost(ctx context.Context) error {

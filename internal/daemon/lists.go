@@ -236,7 +236,7 @@ func (d *daemon) applyLists(ctx context.Context) error {
 		before, d.facts.Allowed, d.allowList = d.facts.Allowed, allowed, items
 		d.listMistakes = mistakes
 		d.noteWatching(now)
-		protected = d.reachable()
+		protected = d.neverListed()
 	})
 	if err != nil {
 		return err
@@ -423,7 +423,7 @@ func (d *daemon) leaveOut(entries []conf.Entry) {
 // adoptLists merges the bans of the blacklist files into those in force before, whose slice it takes over. It returns those to
 // be in force, and the keys of bans whose entry has gone from the files, or whose addresses are allowed now.
 func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban, gone []ban.Key) {
-	bans, leftOut := listedBans(entriesOf(d.lists.black), d.reachable(), now)
+	bans, leftOut := listedBans(entriesOf(d.lists.black), d.neverListed(), now)
 	d.leaveOut(leftOut)
 	bans, _, _ = d.lists.change(bans)
 	// In place, because there may be very many and seldom any of a list.

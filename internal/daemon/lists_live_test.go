@@ -241,3 +241,18 @@ func TestAddedEntriesOutliveTheDaemon(t *testing.T) {
 		t.Errorf("the name: %+v", r)
 	}
 }
+
+// A list of addresses that nobody should have also names some that a host cannot do without. Those are told, and not counted as bans.
+func TestListedAddressesOfNoHost(t *testing.T) {
+	h := settle(t, "", map[string]string{"deny/bogons.conf": "127.0.0.1\n169.254.0.0/16\nfe80::/64\n255.255.255.254/31\n203.0.113.0/24\n"})
+	h.await("the others", func() bool { return h.banned() == "203.0.113.0/24 255.255.255.254" })
+	lists, err := h.Lists(t.Context(), "blacklist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range lists.Entries {
+		if got := e.Error == ""; got != (i >= 3) {
+			t.Errorf("%s: %q", e.Entry, e.Error)
+		}
+	}
+}

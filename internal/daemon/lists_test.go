@@ -83,7 +83,7 @@ func TestEntriesInVain(t *testing.T) {
 	d.lists.explainBlock(shown, protected)
 	last := len(shown) - 1
 	for i, want := range map[int]string{
-		0: "a name is not resolved here", 1: "wider than /16", 2: "never banned: the allow list has it, or this host needs it",
+		0: "a name is not resolved here", 1: "wider than /16", 2: "never banned: the allow list has it, this host needs it",
 		3: "", last - 2: "", last - 1: "left out: there is room for 100,000 networks", last: "a name is not resolved here",
 	} {
 		if got := shown[i].Error; !strings.HasPrefix(got, want) || (got == "") != (want == "") {

@@ -46,6 +46,9 @@ var allSpecial = func() (all prefixset.Set) {
 	return all
 }()
 
+// Special returns the loopback, link-local, multicast, broadcast and unspecified addresses, which nobody bans.
+func Special() prefixset.Set { return allSpecial }
+
 // Never says why addr is never banned, "" if it may be.
 func (f *Facts) Never(addr netip.Addr) string {
 	p := netip.PrefixFrom(addr, addr.BitLen())
