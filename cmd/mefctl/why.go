@@ -80,8 +80,16 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 		fmt.Fprintf(w, "  evidence:\n%s", quoted(why.Evidence, "    "))
 	}
 	if why.Banned {
-		fmt.Fprintf(w, "mefctl bans delete %s lifts the ban.\n", why.Addr)
+		fmt.Fprintln(w, wayOut(why))
 	}
+}
+
+// wayOut says how a ban is lifted. Those of blacklist files alone are the files' to lift.
+func wayOut(why control.Why) string {
+	if slices.ContainsFunc(why.Bans, func(b control.Ban) bool { return b.Rule != "blacklist" }) {
+		return fmt.Sprintf("mefctl bans delete %s lifts the ban.", why.Addr)
+	}
+	return fmt.Sprintf("Take the entry out of the blacklist, or let it through by mefctl allow add %s.", why.Addr)
 }
 
 // holds reports whether a ban of the history is one of those in force, of which all has been said.

@@ -53,3 +53,22 @@ mefctl bans delete 2001:db8:bad::7 lifts the ban.
 		t.Errorf("mefctl why says\n%s\nwant\n%s", out.String(), want)
 	}
 }
+
+// What a blacklist file asks for, mefctl bans delete does not lift.
+func TestWayOut(t *testing.T) {
+	listed, made := control.Ban{Rule: "blacklist"}, control.Ban{Rule: "sshd"}
+	for name, tt := range map[string]struct {
+		bans []control.Ban
+		want string
+	}{
+		"listed":          {[]control.Ban{listed}, "Take the entry out of the blacklist, or let it through by mefctl allow add 192.0.2.7."},
+		"made":            {[]control.Ban{made}, "mefctl bans delete 192.0.2.7 lifts the ban."},
+		"listed and made": {[]control.Ban{listed, made}, "mefctl bans delete 192.0.2.7 lifts the ban."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := wayOut(control.Why{Addr: "192.0.2.7", Bans: tt.bans}); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
