@@ -137,8 +137,8 @@ func explain(why *control.Why, a track.Account, now time.Time) {
 	}
 	for _, w := range a.Wider {
 		if w.Banned > 0 {
-			why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d networks within %s are banned; %d make a ban of all of it",
-				w.Banned, w.Prefix, w.Limit))
+			why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("networks within %s that are banned: %d; %d make a ban of all of it",
+				w.Prefix, w.Banned, w.Limit))
 		}
 	}
 	why.Evidence = a.Evidence

@@ -182,19 +182,20 @@ func ending(until int64) time.Time {
 	return moment(until)
 }
 
-// wider appends the networks around k, which is about to be banned, that the ban could be widened to.
-func (t *Tracker) wider(buf []event.Wider, k key, now int64) []event.Wider {
+// wider appends the networks around k that bans could be widened to. self is 1 if k is to be counted as banned, which it is when a ban
+// of it is about to be decided, else 0.
+func (t *Tracker) wider(buf []event.Wider, k key, self int, now int64) []event.Wider {
 	if k.is4() {
 		return buf
 	}
-	narrower, banned := k, 1 // banned: whether narrower is, or will be
+	narrower, banned := k, self // banned: whether narrower is, or will be
 	for _, bits := range widths {
 		if bits >= int(k.bits) {
 			continue
 		}
 		wide := k.widen(bits)
 		w := event.Wider{Prefix: wide.prefix(), Banned: banned, Limit: widenAt, Known: t.logins.within[wide]}
-		scattered := 1
+		scattered := self
 		for _, m := range t.holds.members[wide] {
 			switch {
 			case m == narrower || m == k || !t.holds.verified(m, now):

@@ -53,13 +53,17 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	now := max(t.now, at.UnixNano())
 	i, k := t.find(addr)
 	from := t.key(addr)
+	self := 0
+	if t.holds.verified(k, now) {
+		self = 1
+	}
 	out := Account{
 		Addr: addr, Source: k.prefix(), Tracked: i != 0,
 		ScoreLimit: t.cfg.Score.Ban, HalfLife: t.cfg.Score.HalfLife,
 		Known:   t.knownAt(from, now),
 		InForce: t.holds.covering(nil, addr, now),
 		History: t.past(nil, k, now),
-		Wider:   t.wider(nil, k, now),
+		Wider:   t.wider(nil, k, self, now),
 	}
 	out.Shared = t.cfg.Known.SharedMin > 0 && len(out.Known) >= t.cfg.Known.SharedMin
 	if i == 0 {

@@ -438,7 +438,7 @@ func (t *Tracker) tighten(out *event.Tally, r uint16, now int64) {
 func (t *Tracker) detail(out *event.Tally, s *source, now int64) {
 	addr := out.Event.Addr
 	t.parts = t.partsOf(t.parts[:0])
-	t.wide = t.wider(t.wide[:0], s.key, now)
+	t.wide = t.wider(t.wide[:0], s.key, 1, now)
 	t.inForce = t.holds.covering(t.inForce[:0], addr, now)
 	t.pasts = t.past(t.pasts[:0], s.key, now)
 	t.lines = t.evidence.lines(t.lines[:0], s.evidence, ban.MaxEvidence)

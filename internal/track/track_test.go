@@ -377,6 +377,17 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// How many networks around an address are banned counts its own only if it is.
+func TestExplainCountsBansAround(t *testing.T) {
+	tr := New(testConfig())
+	tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("2001:db8:7:1::/64")}, Start: start, Until: start.Add(time.Hour), ID: "x", Rule: "sshd"})
+	for addr, want := range map[string]int{"2001:db8:7:1::7": 1, "2001:db8:7:2::7": 1, "2001:db8:9::7": 0, "fe80::7": 0} {
+		if wider := tr.Explain(netip.MustParseAddr(addr), start).Wider; len(wider) == 0 || wider[0].Banned != want {
+			t.Errorf("%s: around it %+v are banned, want %d", addr, wider, want)
+		}
+	}
+}
+
 func TestConfigure(t *testing.T) {
 	tr := New(testConfig())
 	tr.Observe(line{0, "fail", "a", "", 2}.event("sshd", "192.0.2.7"))
