@@ -112,6 +112,9 @@ func (b Ban) Permanent() bool { return b.Until.IsZero() }
 // in "25,465,587" or "22,8000-8010". The empty string means every port and protocol.
 type Ports string
 
+// MaxPorts is how long the ports of a ban may be, in bytes: they are part of the names of sets in the kernel.
+const MaxPorts = 200
+
 // A PortRange is an inclusive range of ports.
 type PortRange struct {
 	First, Last uint16

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
@@ -95,6 +96,10 @@ backend=nftables`, nil)
 // Each mistake in a rule, behind the line [rule] of shop.conf.
 func TestRuleErrors(t *testing.T) {
 	const fail = "failregex=^no <HOST>$\n"
+	manyPorts := "10001"
+	for port := 10003; port < 10100; port += 2 {
+		manyPorts += fmt.Sprintf(",%d", port)
+	}
 	for name, tt := range map[string]struct{ text, want string }{
 		"unknown key":         {fail + "fialregex=^no", `3:1: unknown key "fialregex"; did you mean "failregex"?`},
 		"maxretry":            {fail + "maxretry=1001", `3:10: maxretry: wrong value "1001"; write a number from 1 to 1000`},
@@ -123,6 +128,7 @@ func TestRuleErrors(t *testing.T) {
 		"two addresses":       {`failregex=^no (?:from <HOST>|by <HOST>)$`, `2:11: failregex: group "ip" is there twice; write two patterns`},
 		"words of fail2ban":   {`failregex=^no <F-USER>\S+</F-USER> <HOST>$`, `2:15: failregex: "<F-USER>" means nothing here; there are <HOST>, <ADDR> and <USER>, else write the expression out`},
 		"too many repeats":    {`failregex=^no a{1001} <HOST>$`, `2:16: failregex: no regular expression: invalid repeat count "{1001}"`},
+		"too many ports":      {fail + "ports=" + manyPorts, `3:7: ports: 299 characters of ports are too many for a ban; write ranges, 200 characters in all at most`},
 		"other section":       {fail + "[rules]\nmaxretry=1", `3:1: unknown section "rules"; did you mean "rule"?`},
 		"detection":           {fail + "[detection]\nfailregex=x", `3:1: unknown section "detection"; there is [rule]`},
 		"webscan":             {"engine=webscan\n[thresholds]\nrule_1_staus_code=200\n[webscan]\nwindows=1m,2", `4:1: unknown key "rule_1_staus_code"; did you mean "rule_N_status_code"?`},

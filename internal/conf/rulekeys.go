@@ -68,7 +68,7 @@ var ruleKeys = table[draft]{
 		doc: "points of a failure in the score across services; 0 is score_failure of mef.conf"},
 	{name: "transport", value: "tcp", form: choice(func(d *draft, i int) { d.UDP = i == 1 }, "tcp", "udp"),
 		doc: "udp if the source of a line may be forged: bans are then short and cover new connections only"},
-	{name: "ports", value: "all", form: ports(func(d *draft) *ban.Ports { return &d.Ports }),
+	{name: "ports", value: "all", form: banPorts(func(d *draft) *ban.Ports { return &d.Ports }),
 		doc: "ports of its bans"},
 	{name: "action", value: "ban", form: choice(func(d *draft, i int) { d.Action = Action(i) }, "ban", "detect"),
 		doc: "detect says and counts, and never bans"},

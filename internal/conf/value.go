@@ -206,6 +206,22 @@ func ports[T any](field func(*T) *ban.Ports) form[T] {
 	}}
 }
 
+// banPorts is a port list that is short enough for a ban.
+func banPorts[T any](field func(*T) *ban.Ports) form[T] {
+	f := ports(field)
+	anyList := f.set
+	f.set = func(t *T, s setting) *fault {
+		if wrong := anyList(t, s); wrong != nil {
+			return wrong
+		}
+		if n := len(*field(t)); n > ban.MaxPorts {
+			return &fault{0, fmt.Sprintf("%d characters of ports are too many for a ban", n), fmt.Sprintf("write ranges, %d characters in all at most", ban.MaxPorts)}
+		}
+		return nil
+	}
+	return f
+}
+
 // list is items between commas, each of which valid takes. An empty value is an empty list.
 func list[T any](syntax string, valid func(string) bool, field func(*T) *[]string) form[T] {
 	return form[T]{syntax: syntax, empty: true, set: func(t *T, s setting) *fault {

@@ -32,12 +32,7 @@ var neverBanned = []struct {
 	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast"},
 }
 
-const (
-	minBits4, minBits6 = 16, 32 // shorter prefixes need force
-
-	// maxPorts is how long the spelling of a port list may be: it is part of the names of sets in the kernel.
-	maxPorts = 200
-)
+const minBits4, minBits6 = 16, 32 // shorter prefixes need force
 
 // Refuse returns a *RefusedError if a ban must not be made, by whomever: if it touches loopback, link-local, multicast or
 // unspecified addresses, or if it is wider than an IPv4 /16 or an IPv6 /32 and force is not set. The key must be normal: see
@@ -63,8 +58,8 @@ func Refuse(k ban.Key, force bool) error {
 	} else if ports != k.Ports {
 		return &RefusedError{k, fmt.Sprintf("its ports are not in canonical order, which is %q", ports)}
 	}
-	if len(k.Ports) > maxPorts {
-		return &RefusedError{k, fmt.Sprintf("its list of ports is longer than %d bytes", maxPorts)}
+	if len(k.Ports) > ban.MaxPorts {
+		return &RefusedError{k, fmt.Sprintf("its list of ports is longer than %d bytes", ban.MaxPorts)}
 	}
 	return nil
 }
