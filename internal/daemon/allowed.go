@@ -120,7 +120,8 @@ func allowable(req control.AllowRequest) (string, error) {
 	if len(prefixes) == 1 {
 		return prefixes[0].String(), nil
 	}
-	return list[0].Text, nil
+	all := prefixset.New(prefixes...).Ranges()[0]
+	return fmt.Sprintf("%s-%s", all.First, all.Last), nil
 }
 
 // Disallow takes back an entry that was added by command.
@@ -167,6 +168,7 @@ const (
 
 // Lists returns the lists: both, or the one of that name.
 func (d *daemon) Lists(ctx context.Context, only string) (out control.Lists, err error) {
+	out.Files, out.Entries = []control.ListFile{}, []control.Entry{} // programs that read JSON want lists, if empty ones
 	if only != "" && only != listAllow && only != listBlock {
 		return out, refuse("no list %q; there are %s and %s", only, listAllow, listBlock)
 	}
@@ -202,7 +204,7 @@ func (l *lists) show(out *control.Lists, list, dir, dirErr string, files []conf.
 		for _, e := range f.Entries {
 			entry := control.Entry{List: list, Entry: e.Text, Source: e.Pos.String(), Note: e.Note}
 			if _, ok := e.Prefixes(); !ok && list == listAllow {
-				entry.Resolved = showName(answers[foldName(e.Text)])
+				entry.Resolved = showName(answers, foldName(e.Text))
 			}
 			out.Entries = append(out.Entries, entry)
 		}
@@ -240,13 +242,17 @@ func blockError(e conf.Entry, protected prefixset.Set) string {
 func (l *lists) showAdded(text string, a added) control.Entry {
 	e := control.Entry{List: listAllow, Entry: text, Source: control.ByCommand, Author: a.Author, Note: a.Note, Since: &a.Since, Until: a.Until}
 	if prefix := entries([]conf.Entry{{Text: text}}); prefix.Equal(prefixset.Set{}) {
-		e.Resolved = showName(l.names.Answers()[text])
+		e.Resolved = showName(l.names.Answers(), text)
 	}
 	return e
 }
 
 // showName says how a DNS name fares.
-func showName(a names.Answer) *control.Resolved {
+func showName(answers map[string]names.Answer, name string) *control.Resolved {
+	a, wanted := answers[name]
+	if !wanted {
+		return &control.Resolved{Error: fmt.Sprintf("left out: there are more than %d names", names.MaxNames)}
+	}
 	r := &control.Resolved{At: moment(a.At), Next: moment(a.Next), Error: a.Err}
 	for _, addr := range a.Addrs {
 		r.Addrs = append(r.Addrs, addr.String())
@@ -260,16 +266,19 @@ func showName(a names.Answer) *control.Resolved {
 	return r
 }
 
-// warnNames adds to a status the names whose last good answer is running out.
-func (l *lists) warnNames(s *control.Status, now time.Time) {
-	for name, a := range l.names.Answers() {
+// warnNames returns what is wrong with the names: those without an address, and those whose last good answer is running out.
+func (l *lists) warnNames(now time.Time) (all []string) {
+	answers := l.names.Answers()
+	for _, name := range slices.Sorted(maps.Keys(answers)) {
+		a := answers[name]
 		switch left := a.Ends().Sub(now); {
 		case a.Err == "":
 		case len(a.Addrs) == 0:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s of the allow list has no address: %s", name, a.Err))
+			all = append(all, fmt.Sprintf("%s of the allow list has no address: %s", name, a.Err))
 		case left < 6*24*time.Hour:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s of the allow list has not been resolved since %s and loses its addresses in %s: %s",
+			all = append(all, fmt.Sprintf("%s of the allow list has not been resolved since %s and loses its addresses in %s: %s",
 				name, a.At.Format(time.DateTime), left.Round(time.Hour), a.Err))
 		}
 	}
+	return all
 }

@@ -127,10 +127,19 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	})
 	d.flush(ctx)
 	for _, b := range lifted {
-		d.records.add(control.Record{Time: now, Event: "unban", Rule: b.Rule, Prefix: b.Prefix, Ports: b.Ports, Class: b.Class,
-			Author: req.Author})
+		rec := unbanRecord(b, now)
+		rec.Author = req.Author
+		d.records.add(rec)
 	}
 	return lifted, err
+}
+
+// unbanRecord tells that a ban is lifted, by the prefix by which its beginning was told.
+func unbanRecord(b control.Ban, now time.Time) control.Record {
+	if p, err := parsePrefix(b.Prefix); err == nil {
+		b.Prefix = p.String()
+	}
+	return control.Record{Time: now, Event: "unban", Rule: b.Rule, Prefix: b.Prefix, Ports: b.Ports, Class: b.Class}
 }
 
 // Follow streams records.

@@ -48,6 +48,7 @@ type engine struct {
 	allowList    []allowItem
 	listMistakes []string
 	leftOut      int // entries of blacklist files that ban nobody
+	leftOutNames int // DNS names of the allow list that are not looked up
 	rules        map[string]*ruleCount
 	spared       map[string]uint64 // bans that were not made, or left the SSH ports alone, by reason
 	admins       int               // addresses with a live SSH session of an administrator

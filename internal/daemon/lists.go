@@ -180,15 +180,21 @@ func foldName(name string) string { return strings.TrimSuffix(strings.ToLower(na
 
 // warnLists adds to a status what is wrong with lists. It runs on the engine's goroutine.
 func (d *daemon) warnLists(s *control.Status) {
-	const most = 5
-	s.Warnings = append(s.Warnings, d.listMistakes[:min(len(d.listMistakes), most)]...)
-	if more := len(d.listMistakes) - most; more > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d more mistakes in lists; mefctl lists shows them", more))
+	some := func(all []string, what string) {
+		const most = 5
+		s.Warnings = append(s.Warnings, all[:min(len(all), most)]...)
+		if more := len(all) - most; more > 0 {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%d more %s; mefctl lists shows them", more, what))
+		}
 	}
+	some(d.listMistakes, "mistakes in lists")
 	if d.leftOut > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are left out; mefctl lists blacklist says why", d.leftOut))
 	}
-	d.lists.warnNames(s, time.Now())
+	if d.leftOutNames > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are left out: there are more than %d", d.leftOutNames, names.MaxNames))
+	}
+	some(d.lists.warnNames(time.Now()), "names without an address")
 }
 
 // reread reads the files again and puts in force what they say.
@@ -226,15 +232,17 @@ func (d *daemon) watchLists(ctx context.Context) {
 func (d *daemon) applyLists(ctx context.Context) error {
 	now := time.Now()
 	d.endAdded(now)
-	if leftOut := d.lists.names.Want(dnsNames(d.lists.allowEntries(now))); leftOut > 0 {
-		d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", leftOut)
-	}
+	leftOut := d.lists.names.Want(dnsNames(d.lists.allowEntries(now)))
 	items, mistakes := d.lists.items(now), d.lists.mistakes()
 	allowed := union(items)
 	var before, protected prefixset.Set
 	err := d.allow(ctx, func() {
 		before, d.facts.Allowed, d.allowList = d.facts.Allowed, allowed, items
 		d.listMistakes = mistakes
+		if leftOut > d.leftOutNames {
+			d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", leftOut)
+		}
+		d.leftOutNames = leftOut
 		d.noteWatching(now)
 		protected = d.neverListed()
 	})
@@ -274,8 +282,9 @@ func (d *daemon) liftWithin(ctx context.Context, allowed prefixset.Set) error {
 		return err
 	}
 	for _, b := range shown {
-		d.records.add(control.Record{Time: time.Now(), Event: "unban", Rule: b.Rule, Prefix: b.Prefix, Ports: b.Ports, Class: b.Class,
-			Reason: "now an entry of the allow list"})
+		rec := unbanRecord(b, time.Now())
+		rec.Reason = "now an entry of the allow list"
+		d.records.add(rec)
 	}
 	return nil
 }

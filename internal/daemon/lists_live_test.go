@@ -3,6 +3,7 @@ package daemon
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -65,6 +66,10 @@ func TestDirectoryAppears(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.await("not allowed", func() bool { return !h.allows("203.0.113.7") })
+	lists, err := h.Lists(t.Context(), "")
+	if text, _ := json.Marshal(lists); err != nil || string(text) != `{"files":[],"entries":[]}` {
+		t.Errorf("lists of nothing: %s, %v", text, err)
+	}
 	if err := os.Rename(h.dir+"/elsewhere", h.dir+"/allow"); err != nil {
 		t.Fatal(err)
 	}
@@ -150,13 +155,49 @@ func TestObserveListsBanNobody(t *testing.T) {
 	h.await("lifted, and no other banned", func() bool { return h.banned() == "" })
 }
 
+// Names beyond the limit are said to be left out, each where it is listed; and hundreds of names that are not resolved are few warnings.
+func TestTooManyNames(t *testing.T) {
+	var text strings.Builder
+	for i := range names.MaxNames + 3 {
+		fmt.Fprintf(&text, "n%03d.example.net\n", i)
+	}
+	h := settle(t, "", map[string]string{"allow/a.conf": text.String()})
+	h.await("all names to be looked up in vain", func() bool {
+		warnings := strings.Join(h.status().Warnings, "\n")
+		return strings.Contains(warnings, "3 DNS names of the allow list are left out: there are more than 256") &&
+			strings.Contains(warnings, fmt.Sprintf("%d more names without an address", names.MaxNames-5)) && strings.Count(warnings, "\n") < 8
+	})
+	lists, err := h.Lists(t.Context(), "whitelist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range lists.Entries {
+		if got := e.Resolved.Error == "left out: there are more than 256 names"; got != (i >= names.MaxNames) {
+			t.Errorf("%s: %q", e.Entry, e.Resolved.Error)
+		}
+	}
+}
+
 // TestAllowByCommand adds and takes back entries, which outlive the daemon.
 func TestAllowByCommand(t *testing.T) {
-	h := settle(t, "", map[string]string{"allow/a.conf": "192.0.2.1\n"})
+	h := settle(t, "", map[string]string{"allow/a.conf": "192.0.2.1\n2001:db8::1-2001:db8::5\n"})
+	records := h.everything()
 	h.ban("203.0.113.7")
 	e, err := h.Allow(t.Context(), control.AllowRequest{Entry: " 203.0.113.7 ", Note: "the office", Author: "alice"})
 	if err != nil || e.Entry != "203.0.113.7" || e.Author != "alice" || e.Source != control.ByCommand || e.Until != nil {
 		t.Fatalf("entry %+v, %v", e, err)
+	}
+	var told []string
+	for rec := range records {
+		if rec.Event == "ban" || rec.Event == "unban" {
+			told = append(told, rec.Event+" "+rec.Prefix)
+		}
+		if rec.Event == "unban" {
+			break
+		}
+	}
+	if got := strings.Join(told, ", "); got != "ban 203.0.113.7/32, unban 203.0.113.7/32" {
+		t.Errorf("told of %s", got)
 	}
 	if !h.allows("203.0.113.7") || h.banned() != "" {
 		t.Errorf("allowed %v, bans %q, as soon as the command returns", h.allows("203.0.113.7"), h.banned())
@@ -206,6 +247,10 @@ func TestAllowByCommand(t *testing.T) {
 			_, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "192.0.2.1/32"})
 			return err
 		}, "192.0.2.1 stands in " + h.dir + "/allow/a.conf:1:1; take it out there"},
+		"a range in a file, spelt otherwise": {func() error {
+			_, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "2001:DB8:0::1-2001:DB8::5"})
+			return err
+		}, "2001:db8::1-2001:db8::5 stands in " + h.dir + "/allow/a.conf:2:1; take it out there"},
 		"no such list": {func() error {
 			_, err := h.Lists(t.Context(), "greylist")
 			return err
