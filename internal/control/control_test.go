@@ -221,6 +221,21 @@ func TestListenReplacesSocketOfDeadDaemon(t *testing.T) {
 	l.Close()
 }
 
+// A mistyped path must not cost the file that it names.
+func TestListenLeavesOtherFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mef.conf")
+	if err := os.WriteFile(path, []byte("[global]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "control socket: " + path + " is there and no socket; set control_socket to a path of its own"
+	if _, err := control.Listen(path); err == nil || err.Error() != want {
+		t.Errorf("Listen: %v, want %s", err, want)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}
+
 // FuzzRequest sends arbitrary requests: the handler must answer each, with JSON, and never with a 5xx of its own making.
 func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/bans", []byte(`{"prefix":"192.0.2.7","for_ns":1000}`))

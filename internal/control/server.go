@@ -37,7 +37,7 @@ func Listen(path string) (net.Listener, error) {
 		conn.Close()
 		return nil, fmt.Errorf("control socket %s: another mefdaemon is running; stop it, or set control_socket", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeSocket(path); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	// Nobody may connect between bind and chmod.
@@ -52,6 +52,20 @@ func Listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return listener{l, make(chan struct{}, maxConns)}, nil
+}
+
+// removeSocket removes a socket that nobody listens on any more. What is no socket stays: the path may be mistyped.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there and no socket; set control_socket to a path of its own", path)
+	}
+	return os.Remove(path)
 }
 
 // share gives the socket to the group mef where there is one and we may. A daemon that runs as that group need not, and its
