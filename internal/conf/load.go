@@ -116,17 +116,23 @@ func (r *reader) notice(at Pos, text string) {
 // operator's, never a program's to write.
 func (r *reader) replaceStateDir() {
 	dir := r.cfg.Paths.StateDir
-	if dir == DefaultStateDir || !strings.HasPrefix(dir+"/", "/etc/") && r.Writable(dir) {
+	if dir == DefaultStateDir || !strings.HasPrefix(dir+"/", "/etc/") && fits(dir, true) && r.Writable(dir) {
 		return
 	}
 	r.cfg.Paths.StateDir = DefaultStateDir
 	r.notice(r.set["cache_dir"].keyPos, fmt.Sprintf("cache_dir: the daemon cannot write %s, its state is in %s", Quote(dir), DefaultStateDir))
 }
 
+// fits reports whether path is a directory, or is none, as wanted; or nothing yet.
+func fits(path string, directory bool) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.IsDir() == directory
+}
+
 // replaceEventLog takes the default for an event log that the daemon cannot write.
 func (r *reader) replaceEventLog() {
 	path := r.cfg.EventLogPath
-	if !r.cfg.EventLog || path == DefaultEventLog || r.Writable(path) {
+	if !r.cfg.EventLog || path == DefaultEventLog || fits(path, false) && r.Writable(path) {
 		return
 	}
 	r.cfg.EventLogPath = DefaultEventLog

@@ -448,6 +448,10 @@ func TestUnwritableStateDirIsReplaced(t *testing.T) {
 			t.Errorf("writable %v: state in %s, notices %v", writable, cfg.Paths.StateDir, cfg.Notices)
 		}
 	}
+	cfg, err := loader.Load(tree(t, complete(map[string]string{"mef.conf": dirs + "cache_dir=DIR/cache\n", "cache": "a file"})) + "/mef.conf")
+	if err != nil || cfg.Paths.StateDir != "/var/lib/mef" || len(cfg.Notices) != 1 {
+		t.Errorf("a file as directory: %+v, %v", cfg, err)
+	}
 	if !writable(dir + "/to/be/made") {
 		t.Error("a directory that can be made is not writable")
 	}
@@ -465,6 +469,7 @@ func TestUnwritableEventLogIsReplaced(t *testing.T) {
 	}{
 		"writable":   {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", true, "DIR/bans.log", 0},
 		"not":        {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", false, "/var/log/mef.log", 1},
+		"a folder":   {"ban_log_enabled=true\nban_log_path=DIR\n", true, "/var/log/mef.log", 1},
 		"not wanted": {"ban_log_path=DIR/bans.log\n", false, "DIR/bans.log", 0},
 		"default":    {"ban_log_enabled=true\n", false, "/var/log/mef.log", 0}, // the daemon will say if it cannot
 	} {
