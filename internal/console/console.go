@@ -64,11 +64,13 @@ func Print(cmd *cobra.Command, asJSON bool, v any, people func(io.Writer)) error
 
 // Table prints rows in aligned columns.
 func Table(w io.Writer, rows [][]string) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	out := bufio.NewWriterSize(w, 64<<10) // tabwriter writes every cell and its padding by themselves
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}
 	tw.Flush()
+	out.Flush()
 }
 
 // Terminal reports whether somebody sits at in, to be asked.
