@@ -14,7 +14,7 @@ import (
 type Neighbor struct {
 	Prefix netip.Prefix
 	Score  int
-	Banned bool // by a verified ban
+	Banned bool // by a verified ban, of a network around it too
 }
 
 // The networks in which Neighbors looks: what one customer is given at most, usually.
@@ -40,7 +40,8 @@ func (t *Tracker) Neighbors(addr netip.Addr, at time.Time, limit int) (out []Nei
 		}
 		aside := *s // looking must not change what later decisions add up
 		t.decay(&aside, now)
-		out = append(out, Neighbor{s.key.prefix(), event.Points(float64(aside.score)), t.holds.verified(s.key, now)})
+		banned := t.holds.verified(s.key, now) || t.holds.shut(s.key, now) > now
+		out = append(out, Neighbor{s.key.prefix(), event.Points(float64(aside.score)), banned})
 	}
 	slices.SortFunc(out, func(a, b Neighbor) int { return cmp.Or(cmp.Compare(b.Score, a.Score), a.Prefix.Compare(b.Prefix)) })
 	return out[:min(len(out), limit)]

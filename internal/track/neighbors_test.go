@@ -34,6 +34,10 @@ func TestNeighbors(t *testing.T) {
 			t.Errorf("neighbors of %s: %q, want %q", addr, got, want)
 		}
 	}
+	tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("2001:db8:7::/56")}, Start: start, Until: start.Add(time.Hour), ID: "y", Rule: "sshd"})
+	if around := tr.Neighbors(netip.MustParseAddr("2001:db8:7::99"), start, 1); !around[0].Banned {
+		t.Error("what lies in a banned network is not banned")
+	}
 	if later := tr.Neighbors(netip.MustParseAddr("192.0.2.7"), start.Add(time.Hour), 9); later[0].Score != 15 {
 		t.Errorf("after an hour the score is %d, want half of it, 15", later[0].Score)
 	}
