@@ -42,5 +42,6 @@ func newRoot() *cobra.Command {
 	flags.StringVar(&o.Config, "config", conf.DefaultPath, "configuration `file`")
 	flags.BoolVar(&o.JSON, "json", false, "print JSON for programs")
 	root.AddCommand(command.All(o)...)
+	console.AddCompletion(root)
 	return root
 }

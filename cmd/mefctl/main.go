@@ -72,6 +72,7 @@ func newRoot() *cobra.Command {
 	)
 	root.AddCommand(newServices(g)...)
 	root.AddCommand(newRules(g))
+	console.AddCompletion(root)
 	return root
 }
 

@@ -102,6 +102,17 @@ func Root(use, short, long, version string) *cobra.Command {
 	return root
 }
 
+// AddCompletion adds the command that prints completion scripts to a root that has all other commands. What is no shell is refused:
+// help in place of a script would be installed as one.
+func AddCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args, cmd.RunE = NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
 // NoArgs is for commands that take no argument. Of a command that stands for others, a word behind it was meant to be one of them.
 func NoArgs(cmd *cobra.Command, args []string) error {
 	switch {
