@@ -123,9 +123,13 @@ func (r *reader) replaceStateDir() {
 	r.notice(r.set["cache_dir"].keyPos, fmt.Sprintf("cache_dir: the daemon cannot write %s, its state is in %s", Quote(dir), DefaultStateDir))
 }
 
-// fits reports whether path is a directory, or is none, as wanted; or nothing yet.
+// fits reports whether path is a directory, or a file, as wanted; or is nothing yet and can be made. Of a file the directory is not made.
 func fits(path string, directory bool) bool {
 	info, err := os.Stat(path)
+	if err != nil && !directory {
+		info, err = os.Stat(filepath.Dir(path))
+		return err == nil && info.IsDir()
+	}
 	return err != nil || info.IsDir() == directory
 }
 

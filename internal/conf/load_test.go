@@ -469,6 +469,7 @@ func TestUnwritableEventLogIsReplaced(t *testing.T) {
 	}{
 		"writable":   {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", true, "DIR/bans.log", 0},
 		"not":        {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", false, "/var/log/mef.log", 1},
+		"no folder":  {"ban_log_enabled=true\nban_log_path=DIR/none/bans.log\n", true, "/var/log/mef.log", 1},
 		"a folder":   {"ban_log_enabled=true\nban_log_path=DIR\n", true, "/var/log/mef.log", 1},
 		"not wanted": {"ban_log_path=DIR/bans.log\n", false, "DIR/bans.log", 0},
 		"default":    {"ban_log_enabled=true\n", false, "/var/log/mef.log", 0}, // the daemon will say if it cannot
