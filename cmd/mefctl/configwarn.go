@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,8 +14,10 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/decide"
 	"mef/internal/filter"
 	"mef/internal/host"
+	"mef/internal/prefixset"
 )
 
 const (
@@ -44,7 +47,26 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 	if listeners, err := host.Listeners(); err == nil {
 		all = append(all, uncovered(listeners, cfg.Rules)...)
 	}
+	all = append(all, exempt(cfg)...)
 	return append(all, watching(cfg, running, now)...)
+}
+
+// exempt tells of families of addresses of which nobody can be banned.
+func exempt(cfg *conf.Config) (all []string) {
+	var free []netip.Prefix
+	entries := slices.Clone(cfg.Whitelist)
+	for _, text := range cfg.Proxies {
+		entries = append(entries, conf.Entry{Text: text})
+	}
+	for _, e := range entries {
+		prefixes, _ := e.Prefixes()
+		free = append(free, prefixes...)
+	}
+	facts := decide.Facts{Allowed: prefixset.New(free...)}
+	for _, family := range facts.Exempt() {
+		all = append(all, fmt.Sprintf("the whitelist and proxies= have all of %s: nobody is banned there", family))
+	}
+	return all
 }
 
 // withoutSource names the rules to which no source of lines is live.

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -252,5 +253,23 @@ func BenchmarkDecide(b *testing.B) {
 				Decide(tally, cfg, facts, noon)
 			}
 		})
+	}
+}
+
+func TestExempt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		facts Facts
+		want  string
+	}{
+		"nobody":               {Facts{Allowed: set("10.0.0.0/8"), Proxies: set("2001:db8::/32")}, "[]"},
+		"all of IPv4":          {Facts{Allowed: set("0.0.0.0/0")}, "[IPv4]"},
+		"all but one half":     {Facts{Allowed: set("0.0.0.0/1")}, "[]"},
+		"one half in each":     {Facts{Allowed: set("0.0.0.0/1"), Proxies: set("128.0.0.0/1")}, "[IPv4]"},
+		"everybody":            {Facts{Proxies: set("0.0.0.0/0", "::/0")}, "[IPv4 IPv6]"},
+		"all of IPv6, by half": {Facts{Allowed: set("::/1", "8000::/1")}, "[IPv6]"},
+	} {
+		if got := fmt.Sprint(tt.facts.Exempt()); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
 	}
 }

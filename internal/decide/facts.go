@@ -49,6 +49,17 @@ var allSpecial = func() (all prefixset.Set) {
 // Special returns the loopback, link-local, multicast, broadcast and unspecified addresses, which nobody bans.
 func Special() prefixset.Set { return allSpecial }
 
+// Exempt returns the families of addresses of which nobody is ever banned, because the allow list or the proxies have them all.
+func (f *Facts) Exempt() (families []string) {
+	free := f.Allowed.Union(f.Proxies)
+	for _, p := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+		if prefixset.New(p).Subtract(free).Len() == 0 {
+			families = append(families, map[bool]string{true: "IPv4", false: "IPv6"}[p.Addr().Is4()])
+		}
+	}
+	return families
+}
+
 // Never says why addr is never banned, "" if it may be.
 func (f *Facts) Never(addr netip.Addr) string {
 	p := netip.PrefixFrom(addr, addr.BitLen())
