@@ -212,3 +212,31 @@ func FuzzFile(f *testing.F) {
 		survive(t, broken, bans)
 	})
 }
+
+// Who deletes the file of a daemon that runs has deleted its name: nothing of what is in it is lost.
+func TestDeletedWhileInUse(t *testing.T) {
+	for name, remove := range map[string]func(path string) error{
+		"the file":   os.Remove,
+		"the folder": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "mef", "mef.db")
+			s := open(t, path, store.Options{})
+			commit(t, s, &store.Update{Bans: []ban.Ban{lastingBan(1)}}, noon)
+			if err := remove(path); err != nil {
+				t.Fatal(err)
+			}
+			commit(t, s, &store.Update{Bans: []ban.Ban{lastingBan(2)}}, noon)
+			if w := s.Warning(); w == nil || !strings.Contains(w.Error(), path+" was deleted while in use") {
+				t.Errorf("warning %v, want one that the file was deleted", w)
+			}
+			if _, err := store.Open(path, store.Options{}); !errors.Is(err, store.ErrLocked) {
+				t.Errorf("another daemon opens the file: %v; want ErrLocked", err)
+			}
+			s.Close()
+			if st := load(t, open(t, path, store.Options{}), noon); len(st.Bans) != 2 {
+				t.Errorf("%d bans are in the file, want both", len(st.Bans))
+			}
+		})
+	}
+}

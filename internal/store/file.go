@@ -225,6 +225,9 @@ func (s *Store) room() int64 { return s.maxSize * 5 / 8 }
 // tend looks after the file once a transaction is done. A copy gains even where no page is free: pages that bans and
 // tallies have come to in no order are two thirds full, and a copy's are all full.
 func (s *Store) tend(now time.Time) error {
+	if err := s.putBack(); err != nil {
+		return err
+	}
 	used, _ := s.measure()
 	if (used > s.room() || s.Size() > s.maxSize*3/4) && !now.Before(s.nextCompact) {
 		s.nextCompact = now.Add(compactEvery)
@@ -233,6 +236,25 @@ func (s *Store) tend(now time.Time) error {
 		}
 		s.measure()
 	}
+	return nil
+}
+
+// putBack puts a copy in the place of the file if somebody has deleted it: to us, what was in it is still there.
+func (s *Store) putBack() error {
+	if _, err := os.Lstat(s.path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	err := os.MkdirAll(filepath.Dir(s.path), 0o750)
+	if err == nil {
+		err = s.compact()
+	}
+	if err == nil {
+		_, err = os.Lstat(s.path)
+	}
+	if err != nil {
+		return fmt.Errorf("%s was deleted while in use, and cannot be put back: %w", s.path, err)
+	}
+	s.warning = fmt.Errorf("%s was deleted while in use, and has been put back; stop the daemon before you delete it", s.path)
 	return nil
 }
 

@@ -201,7 +201,7 @@ func (v *Saver) write(now time.Time) error {
 func (v *Saver) report(err error, size int64, now time.Time) {
 	if w := v.store.Warning(); w != v.warned {
 		v.warned = w
-		v.log.Warn("the state's file was damaged while in use", "problem", w)
+		v.log.Warn("the state's file was damaged or deleted while in use", "problem", w)
 	}
 	was := v.status.Problem
 	v.status.Size = size
