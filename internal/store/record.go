@@ -132,16 +132,23 @@ func unix(sec int64, nsec uint64) time.Time {
 }
 
 // A decoder turns values into bans, which stay valid.
-type decoder struct{ text []byte } // begins with the primer, unless it is empty
+type decoder struct {
+	text  []byte            // begins with the primer, unless it is empty
+	names map[string]string // of rules and services, which are few
+}
 
 // ban reads all of a ban.
-func (d *decoder) ban(k, v []byte) (ban.Ban, error) {
-	b, r, err := d.begin(k, v, packLimit)
+func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
+	text, err := d.unpack(v, packLimit)
 	if err != nil {
 		return b, err
 	}
-	for _, s := range []*string{&b.Reason, &b.Author, &b.Note} {
-		*s = r.string()
+	r := reader[string]{rest: string(text)} // one string for all: its parts share its memory
+	if err := r.begin(&b, k, v); err != nil {
+		return b, err
+	}
+	for _, s := range []*string{&b.Rule, &b.Service, &b.ID, &b.Reason, &b.Author, &b.Note} {
+		*s = r.text()
 	}
 	n := r.uvarint()
 	if n > ban.MaxEvidence {
@@ -151,9 +158,9 @@ func (d *decoder) ban(k, v []byte) (ban.Ban, error) {
 		b.Evidence = make([]string, n)
 	}
 	for i := range b.Evidence {
-		b.Evidence[i] = r.string()
+		b.Evidence[i] = r.text()
 	}
-	if r.bad || r.rest != "" || b.Count < 0 {
+	if r.bad || len(r.rest) > 0 || b.Count < 0 {
 		return b, errRecord
 	}
 	return b, nil
@@ -163,38 +170,42 @@ func (d *decoder) ban(k, v []byte) (ban.Ban, error) {
 const briefSize = 192
 
 // brief reads what a ban is and not why: without Reason, Author, Note and Evidence, which are most of it.
-func (d *decoder) brief(k, v []byte) (ban.Ban, error) {
-	b, r, err := d.begin(k, v, briefSize)
-	if err == nil && r.bad { // its end is further off
-		b, r, err = d.begin(k, v, packLimit)
+func (d *decoder) brief(k, v []byte) (b ban.Ban, err error) {
+	for _, size := range []int{briefSize, packLimit} { // the end of what is wanted may be further off
+		text, err := d.unpack(v, size)
+		if err != nil {
+			return b, err
+		}
+		r := reader[[]byte]{rest: text}
+		if err := r.begin(&b, k, v); err != nil {
+			return b, err
+		}
+		b.Rule, b.Service, b.ID = d.name(r.text()), d.name(r.text()), string(r.text())
+		if !r.bad && b.Count >= 0 {
+			return b, nil
+		}
 	}
-	if err == nil && (r.bad || b.Count < 0) {
-		err = errRecord
-	}
-	return b, err
+	return b, errRecord
 }
 
-// begin reads the beginning of a ban, from so many bytes of its text. The reader is where it ends.
-func (d *decoder) begin(k, v []byte, size int) (b ban.Ban, r reader, err error) {
-	if b.Key, err = decodeBanKey(k); err != nil {
-		return b, r, err
+// name returns a string that was read before, if there is such a one.
+func (d *decoder) name(b []byte) string {
+	s, ok := d.names[string(b)]
+	if !ok {
+		if d.names == nil {
+			d.names = make(map[string]string)
+		}
+		s = string(b)
+		d.names[s] = s
 	}
-	if b.Until, err = decodeUntil(v); err != nil {
-		return b, r, err
-	}
-	if r.rest, err = d.unpack(v, size); err != nil { // one string for all: its parts share its memory
-		return b, r, err
-	}
-	b.Start = unix(r.varint(), r.uvarint())
-	b.Count = int(r.uvarint())
-	for _, s := range []*string{&b.Rule, &b.Service, &b.ID} {
-		*s = r.string()
-	}
-	return b, r, nil
+	return s
 }
 
-// unpack returns the text in a ban's value, and of a longer one its beginning.
-func (d *decoder) unpack(v []byte, size int) (string, error) {
+// unpack returns the text in a ban's value, and of a longer one its beginning. It is valid until the next call.
+func (d *decoder) unpack(v []byte, size int) ([]byte, error) {
+	if _, err := decodeUntil(v); err != nil {
+		return nil, err
+	}
 	known := 0
 	if v[0] == banPrimed {
 		known = len(primer)
@@ -204,21 +215,34 @@ func (d *decoder) unpack(v []byte, size int) (string, error) {
 	}
 	text, err := unpack(d.text[:known], v[1+untilSize:], size)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if known > 0 {
 		d.text = text
 	}
-	return string(text[known:]), nil
+	return text[known:], nil
 }
 
-// A reader takes a value apart. After an error everything is zero.
-type reader struct {
-	rest string
+// A reader takes a text apart. After an error everything is zero.
+type reader[T string | []byte] struct {
+	rest T
 	bad  bool
 }
 
-func (r *reader) uvarint() uint64 {
+// begin reads what stands in front of the strings of a ban.
+func (r *reader[T]) begin(b *ban.Ban, k, v []byte) (err error) {
+	if b.Key, err = decodeBanKey(k); err != nil {
+		return err
+	}
+	if b.Until, err = decodeUntil(v); err != nil {
+		return err
+	}
+	b.Start = unix(r.varint(), r.uvarint())
+	b.Count = int(r.uvarint())
+	return nil
+}
+
+func (r *reader[T]) uvarint() uint64 {
 	var v uint64
 	for i := 0; i < len(r.rest) && i < binary.MaxVarintLen64; i++ {
 		c := r.rest[i]
@@ -228,22 +252,25 @@ func (r *reader) uvarint() uint64 {
 			return v
 		}
 	}
-	r.bad, r.rest = true, ""
+	r.fail()
 	return 0
 }
 
-func (r *reader) varint() int64 {
+func (r *reader[T]) varint() int64 {
 	u := r.uvarint()
 	return int64(u>>1) ^ -int64(u&1)
 }
 
-func (r *reader) string() string {
+// text reads a string behind its length.
+func (r *reader[T]) text() (s T) {
 	n := r.uvarint()
 	if n > uint64(len(r.rest)) {
-		r.bad, r.rest = true, ""
-		return ""
+		r.fail()
+		return s
 	}
-	s := r.rest[:n]
+	s = r.rest[:n]
 	r.rest = r.rest[n:]
 	return s
 }
+
+func (r *reader[T]) fail() { r.bad, r.rest = true, r.rest[:0] }

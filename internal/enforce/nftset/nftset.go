@@ -16,7 +16,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -221,32 +223,54 @@ func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
 	if err := t.setGrace(c.Grace); err != nil {
 		return err
 	}
-	add, remove := map[class][]element{}, map[class][]element{}
-	for _, change := range c.Bans {
+	// There may be very many bans, and memory that is touched first takes longer than anything here: only their places are listed.
+	add, remove := map[class][]int32{}, map[class][]int32{}
+	for i, change := range c.Bans {
 		cl := classOf(change.Key)
-		e := element{addr: change.Key.Prefix.Addr()}
-		if change.Remove {
-			if slices.Contains(b.classes, cl) {
-				remove[cl] = append(remove[cl], e)
+		if !change.Remove {
+			if _, err := change.Timeout.Milliseconds(); err != nil {
+				return fmt.Errorf("ban %s: %w", change.Key, err)
 			}
-			continue
+			add[cl] = append(add[cl], int32(i))
+		} else if slices.Contains(b.classes, cl) {
+			remove[cl] = append(remove[cl], int32(i))
 		}
-		var err error
-		if e.timeout, err = change.Timeout.Milliseconds(); err != nil {
-			return fmt.Errorf("ban %s: %w", change.Key, err)
-		}
-		add[cl] = append(add[cl], e)
 	}
-	for cl, es := range remove {
-		t.removeElements(cl.set(), es)
-	}
-	for cl, es := range add {
-		if !b.features.Extends {
+	t.buf = slices.Grow(t.buf, len(c.Bans)*elementSize)
+	for cl, places := range remove {
+		for es := range elementsAt(c.Bans, places) {
 			t.removeElements(cl.set(), es)
 		}
-		t.addElements(cl.set(), es)
+	}
+	for cl, places := range add {
+		for es := range elementsAt(c.Bans, places) {
+			if !b.features.Extends {
+				t.removeElements(cl.set(), es)
+			}
+			t.addElements(cl.set(), es)
+		}
 	}
 	return nil
+}
+
+// elementsAt returns the elements of the bans at some places, as many at once as a message names. They are valid until the next.
+func elementsAt(bans []enforce.Change, places []int32) iter.Seq[[]element] {
+	return func(yield func([]element) bool) {
+		es := make([]element, 0, min(len(places), maxElements))
+		for chunk := range slices.Chunk(places, maxElements) {
+			es = es[:0]
+			for _, i := range chunk {
+				e := element{addr: bans[i].Key.Prefix.Addr()}
+				if !bans[i].Remove {
+					e.timeout, _ = bans[i].Timeout.Milliseconds() // which was looked at before
+				}
+				es = append(es, e)
+			}
+			if !yield(es) {
+				return
+			}
+		}
+	}
 }
 
 // addClasses appends the sets and rules of classes that the bans need and that are not there yet, and returns these classes.
@@ -304,13 +328,11 @@ func (b *Backend) Rebuild(ctx context.Context, c enforce.Changes) ([]enforce.Fai
 
 // rebuild replaces the table in one transaction.
 func (b *Backend) rebuild(c enforce.Changes) error {
-	var cs []class
+	needed := map[class]bool{}
 	for _, change := range c.Bans {
-		if cl := classOf(change.Key); len(cs) == 0 || cs[len(cs)-1] != cl { // sorted and made unique below
-			cs = append(cs, cl)
-		}
+		needed[classOf(change.Key)] = true
 	}
-	classes := withBase(cs)
+	classes := withBase(slices.Collect(maps.Keys(needed)))
 	if len(classes) > maxClasses {
 		return errTooManyClasses
 	}

@@ -239,9 +239,11 @@ func (t *tx) deleteElements(set string, es []element) {
 	t.elements(unix.NFT_MSG_DELSETELEM, 0, set, es)
 }
 
+// elementSize is how many bytes an element takes in a message at most.
+const elementSize = 56
+
 func (t *tx) elements(typ int, flags netlink.HeaderFlags, set string, es []element) {
-	const most = 56 // bytes of an element
-	t.buf = slices.Grow(t.buf, len(es)*most)
+	t.buf = slices.Grow(t.buf, len(es)*elementSize)
 	for chunk := range slices.Chunk(es, maxElements) {
 		t.begin(typ, flags)
 		t.buf = append(t.buf, elementsOf(tableName, set, 0)...)
