@@ -216,3 +216,24 @@ COMMIT
 -A DOCKER-USER -j RETURN
 COMMIT
 `
+
+// TestWithoutIPSet has a policy with sets refused by the name of what is missing, and what was in force stays and is called by its name.
+func TestWithoutIPSet(t *testing.T) {
+	s := withIPTables(t)
+	s.backend("iptables")
+	hide(t, "ipset")
+	s.write("mef.rules", policyFor(ssh)+"set name=office elements=192.0.2.7\nrule dir=in action=accept proto=tcp src=@office dport=80\n")
+	const missing = "sets need ipset: program not found: install the package ipset"
+	for _, args := range [][]string{{"load"}, {"apply", "--yes"}} {
+		if out, status := s.mef(args...); status != 1 || !strings.Contains(out, missing) {
+			t.Errorf("mef %q: exit status %d:\n%s\nwant 1 and %q", args, status, out, missing)
+		}
+		s.open(ssh)
+		out, status := s.mef("status")
+		for _, want := range []string{"rules of the rescue policy", missing, "only the rescue rules are in force"} {
+			if status != 1 || !strings.Contains(out, want) {
+				t.Errorf("mef status after mef %q: exit status %d:\n%s\nwant 1 and %q", args, status, out, want)
+			}
+		}
+	}
+}

@@ -15,6 +15,9 @@ import (
 // iptables is the backend that runs iptables(8), ip6tables(8) and ipset(8).
 type iptables struct{}
 
+// ipset is the program that fills sets, and the package that it comes in.
+const ipset = "ipset"
+
 // iptablesReady returns an error unless both families can be had. Sets are needed only by policies that have some.
 func iptablesReady(ctx context.Context) error {
 	for _, name := range []string{"iptables", "ip6tables"} {
@@ -39,8 +42,8 @@ func (iptables) script(p *rules.Policy) (string, error) {
 // state returns what of ours is loaded.
 func (iptables) state(ctx context.Context) (s ipt.State, err error) {
 	var texts [3]string
-	for i, line := range [...][]string{{"iptables-save", "-t", "filter"}, {"ip6tables-save", "-t", "filter"}, {"ipset", "list", "-n"}} {
-		if line[0] == "ipset" && !run.Installed("ipset") {
+	for i, line := range [...][]string{{"iptables-save", "-t", "filter"}, {"ip6tables-save", "-t", "filter"}, {ipset, "list", "-n"}} {
+		if line[0] == ipset && !run.Installed(ipset) {
 			continue // then nobody has sets
 		}
 		out, err := run.Output(ctx, maxOutput, line[0], line[1:]...)
@@ -60,6 +63,9 @@ func (b iptables) load(ctx context.Context, p *rules.Policy) error {
 	r, err := ipt.Compile(p, now)
 	if err != nil {
 		return err
+	}
+	if r.Sets != "" && !run.Installed(ipset) {
+		return fmt.Errorf("sets need %s: %w: install the package %s", ipset, run.ErrNotFound, ipset)
 	}
 	if err := b.restore(ctx, r); err != nil {
 		return fmt.Errorf("the kernel has not taken the rules: %w", errors.Join(err, b.revert(ctx, now)))
@@ -113,7 +119,7 @@ func (b iptables) list(ctx context.Context) (string, error) {
 	}
 	text := now.String()
 	for _, name := range now.Sets() {
-		out, err := run.Output(ctx, maxOutput, "ipset", "save", name, "-s")
+		out, err := run.Output(ctx, maxOutput, ipset, "save", name, "-s")
 		if err != nil {
 			return "", fmt.Errorf("read set %s: %w", name, err)
 		}

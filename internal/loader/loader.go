@@ -185,7 +185,14 @@ func (l *Loader) back(ctx context.Context, name, notice string) error {
 	if err != nil {
 		return err
 	}
-	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: name, Notice: notice})
+	from := name
+	switch {
+	case record.Digest == "": // made of no file
+		from = fromRescue
+	case name == expired+before:
+		from = fromFile
+	}
+	return l.put(ctx, b, src, rules.Facts{}, loaded{Record: record, From: from, Notice: notice})
 }
 
 // Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any. Rules that are being

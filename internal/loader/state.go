@@ -24,6 +24,8 @@ const (
 	expired   = "expired"  // a trial that was not, on its way out
 	refused   = "refused"  // the last one that was not, or was rolled back; never loaded at boot
 	swapped   = "swapped"  // what was confirmed, on its way to previous
+
+	before = "/before" // within a trial: what was in force, if nothing was ever confirmed
 )
 
 // The files in them.

@@ -112,8 +112,8 @@ func (l *Loader) restore(ctx context.Context, notice string) error {
 	if l.state.has(confirmed) {
 		return l.back(ctx, confirmed, notice)
 	}
-	if l.state.has(expired + "/before") {
-		return l.back(ctx, expired+"/before", notice)
+	if l.state.has(expired + before) {
+		return l.back(ctx, expired+before, notice)
 	}
 	all, err := l.holders(ctx)
 	if err != nil {
@@ -166,14 +166,14 @@ func (l *Loader) Try(ctx context.Context, c *Candidate, timeout time.Duration, g
 	defer owner.Close()
 	unit := fmt.Sprintf("mef-trial-%d", os.Getpid()) // the guard of the trial before may take a moment to end
 	if err := run.Detach(ctx, unit, guard...); err != nil {
-		return nil, errors.Join(err, l.giveUp())
+		return nil, errors.Join(err, l.giveUp(err))
 	}
 	r, err := l.await(ctx)
 	if err == nil && r.Err != "" {
 		err = errors.New(r.Err)
 	}
 	if err != nil {
-		return nil, errors.Join(err, l.giveUp())
+		return nil, errors.Join(err, l.giveUp(err))
 	}
 	t.Until = r.Until
 	return t, nil
@@ -221,14 +221,14 @@ func (l *Loader) keepBefore() error {
 	if !ok {
 		return nil
 	}
-	if err := os.Mkdir(l.state.path(trial, "before"), 0o700); err != nil {
+	if err := os.Mkdir(l.state.path(trial+before), 0o700); err != nil {
 		return err
 	}
-	return l.state.put(trial+"/before", text, in.Record)
+	return l.state.put(trial+before, text, in.Record)
 }
 
-// giveUp ends a trial that did not begin well. Nobody is to blame for its rules.
-func (l *Loader) giveUp() error {
+// giveUp ends a trial that did not begin well, because of an error. Nobody is to blame for its rules.
+func (l *Loader) giveUp(because error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
 	defer cancel()
 	return l.locked(ctx, func() error {
@@ -239,7 +239,7 @@ func (l *Loader) giveUp() error {
 		if err := remove(l.state.path(expired, recordFile)); err != nil { // whoever comes next refuses nothing for it
 			return err
 		}
-		err = l.restore(ctx, "rules could not be loaded")
+		err = l.restore(ctx, "rules could not be tried: "+because.Error())
 		if err != nil && !errors.As(err, new(unkept)) {
 			return err
 		}
@@ -287,7 +287,7 @@ func (l *Loader) Guard(ctx context.Context) error {
 		r.Err = err.Error()
 	}
 	if err := writeJSON(l.state.path(trial, resultFile), r); err != nil {
-		return errors.Join(err, l.giveUp()) // nobody hears of us
+		return errors.Join(err, l.giveUp(err)) // nobody hears of us
 	}
 	if err != nil {
 		return err // whoever began the trial ends it, or whoever comes next
