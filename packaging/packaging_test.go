@@ -202,31 +202,40 @@ func TestUpgradeKeepsWhatIsTheOperators(t *testing.T) {
 }
 
 func TestUninstallLeavesWhatIsOthers(t *testing.T) {
-	image := t.TempDir()
-	others := []string{"/etc/hosts", "/usr/local/bin/", "/usr/local/lib/systemd/system/other.service", "/usr/local/share/man/", "/var/log/mef.logbook"}
-	for _, path := range others {
-		if strings.HasSuffix(path, "/") {
-			write(t, image+path+"x", "")
-			os.Remove(image + path + "x")
-		} else {
-			write(t, image+path, "")
-		}
-	}
-	installer := stage(t, program)
-	sh(t, image, installer+"/install")
-	sh(t, image, installer+"/install") // the second time, the folders were there
-	write(t, image+"/usr/local/share/zsh/site-functions/_other", "")
-	for _, ours := range []string{"/var/log/mef.log", "/var/log/mef.log.1", "/var/log/mef.log.2.gz", "/var/lib/mef/mef.db",
-		"/var/lib/mef-firewall/confirmed/policy.rules", "/etc/systemd/system/mef.service.d/override.conf"} {
-		write(t, image+ours, "")
-	}
-	sh(t, image, installer+"/uninstall", "--purge")
-	want := append(others, "/usr/local/share/zsh/site-functions/_other", "/var/lib/", "/etc/systemd/system/")
-	slices.Sort(want)
-	left := files(t, image)
-	slices.Sort(left)
-	if !slices.Equal(left, want) {
-		t.Errorf("left %q, want %q", left, want)
+	for name, runs := range map[string][][]string{
+		"at once":    {{"--purge"}},
+		"one by one": {{}, {"--purge"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			image := t.TempDir()
+			others := []string{"/etc/hosts", "/usr/local/bin/", "/usr/local/lib/systemd/system/other.service", "/usr/local/share/man/", "/var/log/mef.logbook"}
+			for _, path := range others {
+				if strings.HasSuffix(path, "/") {
+					write(t, image+path+"x", "")
+					os.Remove(image + path + "x")
+				} else {
+					write(t, image+path, "")
+				}
+			}
+			installer := stage(t, program)
+			sh(t, image, installer+"/install")
+			sh(t, image, installer+"/install") // the second time, the folders were there
+			write(t, image+"/usr/local/share/zsh/site-functions/_other", "")
+			for _, ours := range []string{"/var/log/mef.log", "/var/log/mef.log.1", "/var/log/mef.log.2.gz", "/var/lib/mef/mef.db",
+				"/var/lib/mef-firewall/confirmed/policy.rules", "/etc/systemd/system/mef.service.d/override.conf"} {
+				write(t, image+ours, "")
+			}
+			for _, args := range runs {
+				sh(t, image, installer+"/uninstall", args...)
+			}
+			want := append(others, "/usr/local/share/zsh/site-functions/_other", "/var/lib/", "/etc/systemd/system/")
+			slices.Sort(want)
+			left := files(t, image)
+			slices.Sort(left)
+			if !slices.Equal(left, want) {
+				t.Errorf("left %q, want %q", left, want)
+			}
+		})
 	}
 }
 
