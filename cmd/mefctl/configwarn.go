@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +16,6 @@ import (
 	"mef/internal/decide"
 	"mef/internal/filter"
 	"mef/internal/host"
-	"mef/internal/prefixset"
 )
 
 const (
@@ -53,16 +51,7 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 
 // exempt tells of families of addresses of which nobody can be banned.
 func exempt(cfg *conf.Config) (all []string) {
-	var free []netip.Prefix
-	entries := slices.Clone(cfg.Whitelist)
-	for _, text := range cfg.Proxies {
-		entries = append(entries, conf.Entry{Text: text})
-	}
-	for _, e := range entries {
-		prefixes, _ := e.Prefixes()
-		free = append(free, prefixes...)
-	}
-	facts := decide.Facts{Allowed: prefixset.New(free...)}
+	facts := decide.Facts{Allowed: conf.Addrs(cfg.Whitelist), Proxies: cfg.ProxyAddrs()}
 	for _, family := range facts.Exempt() {
 		all = append(all, fmt.Sprintf("the whitelist and proxies= have all of %s: nobody is banned there", family))
 	}

@@ -147,3 +147,23 @@ func isHostName(s string) bool {
 	}
 	return true
 }
+
+// Addrs returns the addresses of list entries. Names are not resolved.
+func Addrs(list []Entry) prefixset.Set {
+	var prefixes []netip.Prefix
+	for _, entry := range list {
+		if p, ok := entry.Prefixes(); ok {
+			prefixes = append(prefixes, p...)
+		}
+	}
+	return prefixset.New(prefixes...)
+}
+
+// ProxyAddrs returns the addresses of Proxies.
+func (c *Config) ProxyAddrs() prefixset.Set {
+	list := make([]Entry, len(c.Proxies))
+	for i, text := range c.Proxies {
+		list[i].Text = text
+	}
+	return Addrs(list)
+}

@@ -241,7 +241,7 @@ func blockError(e conf.Entry, protected prefixset.Set) string {
 
 func (l *lists) showAdded(text string, a added) control.Entry {
 	e := control.Entry{List: listAllow, Entry: text, Source: control.ByCommand, Author: a.Author, Note: a.Note, Since: &a.Since, Until: a.Until}
-	if prefix := entries([]conf.Entry{{Text: text}}); prefix.Equal(prefixset.Set{}) {
+	if prefix := conf.Addrs([]conf.Entry{{Text: text}}); prefix.Equal(prefixset.Set{}) {
 		e.Resolved = showName(l.names.Answers(), text)
 	}
 	return e

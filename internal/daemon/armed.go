@@ -288,34 +288,15 @@ func (d *daemon) bansSince(ctx context.Context, t time.Time) (bans []ban.Ban, er
 	return bans, nil
 }
 
-// lapsedBans returns which of the saved bans a trial lifts that lapsed while the daemon was not running. Those that were not saved
-// are found when the kernel has been read.
-func (d *daemon) lapsedBans(saved []ban.Ban) (gone []ban.Key) {
-	t := d.trial.Load()
-	if !t.lapsed() {
-		return nil
-	}
+// begunSince returns which of the saved bans began at a time or later: those that a trial lifts that lapsed while the daemon was not
+// running. Those that were not saved are found when the kernel has been read.
+func begunSince(t time.Time, saved []ban.Ban) (keys []ban.Key) {
 	for _, b := range saved {
-		if !b.Start.Before(t.Since) {
-			gone = append(gone, b.Key)
+		if !b.Start.Before(t) {
+			keys = append(keys, b.Key)
 		}
 	}
-	return gone
-}
-
-// unrecorded returns the bans in force of which no record tells.
-func (d *daemon) unrecorded(ctx context.Context) (keys []ban.Key, err error) {
-	state, err := d.enforcer.Held(ctx)
-	if err != nil {
-		return nil, err
-	}
-	known := d.book.look(ctx, state.Bans)
-	for _, held := range state.Bans {
-		if _, ok := known[held.Key]; !ok {
-			keys = append(keys, held.Key)
-		}
-	}
-	return keys, nil
+	return keys
 }
 
 func keysOf(bans []ban.Ban) []ban.Key {

@@ -80,8 +80,8 @@ type daemon struct {
 	proof    atomic.Pointer[proof]
 	trySelf  func(context.Context) (selftest.Result, error)
 	gone     []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
-	// lapsedAtStart says that a trial had lapsed when the daemon started, so that bans without a record go too.
-	lapsedAtStart bool
+	// lapsedSince is since when a trial had banned that had lapsed when the daemon started; zero if none had.
+	lapsedSince time.Time
 
 	// Until Run has read the rest of the saved state.
 	store    *store.Store // then the saver's

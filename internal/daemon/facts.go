@@ -22,7 +22,7 @@ func (e *engine) know(f host.Facts) {
 
 // learn takes in what the configuration says about addresses.
 func (e *engine) learn(cfg *conf.Config) {
-	e.facts.Proxies = listed(cfg.Proxies)
+	e.facts.Proxies = cfg.ProxyAddrs()
 }
 
 // reachable is what the kernel lets through ahead of every ban.
@@ -49,26 +49,6 @@ func (d *daemon) watchHost(ctx context.Context) error {
 			d.log.Error("allow this host's own addresses", "err", err)
 		}
 	})
-}
-
-// entries returns the addresses of list entries. Names are not resolved here.
-func entries(list []conf.Entry) prefixset.Set {
-	var prefixes []netip.Prefix
-	for _, entry := range list {
-		if p, ok := entry.Prefixes(); ok {
-			prefixes = append(prefixes, p...)
-		}
-	}
-	return prefixset.New(prefixes...)
-}
-
-// listed returns the addresses of a checked list of addresses and prefixes.
-func listed(list []string) prefixset.Set {
-	asEntries := make([]conf.Entry, len(list))
-	for i, text := range list {
-		asEntries[i].Text = text
-	}
-	return entries(asEntries)
 }
 
 func hosts(addrs []netip.Addr) prefixset.Set {

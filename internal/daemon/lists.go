@@ -451,10 +451,10 @@ func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban,
 func (d *daemon) dropGone(ctx context.Context) {
 	var err error
 	gone := d.gone
-	if d.lapsedAtStart {
-		var more []ban.Key
-		more, err = d.unrecorded(ctx)
-		gone = append(gone, more...)
+	if !d.lapsedSince.IsZero() {
+		var more []ban.Ban
+		more, err = d.bansSince(ctx, d.lapsedSince)
+		gone = append(gone, keysOf(more)...)
 	}
 	if err = errors.Join(err, d.enforcer.Unban(ctx, 0, gone...)); err != nil {
 		d.log.Error("lift bans of an earlier run", "err", err)

@@ -131,7 +131,9 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	d.recall(state.Notes)
 	d.takeUp(now)
 	if d.observe.Load() {
-		d.gone, d.lapsedAtStart = d.lapsedBans(state.Bans), d.trial.Load().lapsed()
+		if t := d.trial.Load(); t.lapsed() {
+			d.gone, d.lapsedSince = begunSince(t.Since, state.Bans), t.Since
+		}
 		d.unsaved.lifted = d.gone
 		return nil, nil // what else the kernel holds ends by itself; nothing is written
 	}

@@ -139,14 +139,15 @@ type decoder struct {
 
 // ban reads all of a ban.
 func (d *decoder) ban(k, v []byte) (b ban.Ban, err error) {
+	if err := begin(&b, k, v); err != nil {
+		return b, err
+	}
 	text, err := d.unpack(v, packLimit)
 	if err != nil {
 		return b, err
 	}
 	r := reader[string]{rest: string(text)} // one string for all: its parts share its memory
-	if err := r.begin(&b, k, v); err != nil {
-		return b, err
-	}
+	r.numbers(&b)
 	for _, s := range []*string{&b.Rule, &b.Service, &b.ID, &b.Reason, &b.Author, &b.Note} {
 		*s = r.text()
 	}
@@ -171,15 +172,16 @@ const briefSize = 192
 
 // brief reads what a ban is and not why: without Reason, Author, Note and Evidence, which are most of it.
 func (d *decoder) brief(k, v []byte) (b ban.Ban, err error) {
+	if err := begin(&b, k, v); err != nil {
+		return b, err
+	}
 	for _, size := range []int{briefSize, packLimit} { // the end of what is wanted may be further off
 		text, err := d.unpack(v, size)
 		if err != nil {
 			return b, err
 		}
 		r := reader[[]byte]{rest: text}
-		if err := r.begin(&b, k, v); err != nil {
-			return b, err
-		}
+		r.numbers(&b)
 		b.Rule, b.Service, b.ID = d.name(r.text()), d.name(r.text()), string(r.text())
 		if !r.bad && b.Count >= 0 {
 			return b, nil
@@ -201,11 +203,17 @@ func (d *decoder) name(b []byte) string {
 	return s
 }
 
-// unpack returns the text in a ban's value, and of a longer one its beginning. It is valid until the next call.
-func (d *decoder) unpack(v []byte, size int) ([]byte, error) {
-	if _, err := decodeUntil(v); err != nil {
-		return nil, err
+// begin reads what stands in front of the packed text.
+func begin(b *ban.Ban, k, v []byte) (err error) {
+	if b.Key, err = decodeBanKey(k); err != nil {
+		return err
 	}
+	b.Until, err = decodeUntil(v)
+	return err
+}
+
+// unpack returns the text in the value of a ban that was begun, and of a longer one its beginning. It is valid until the next call.
+func (d *decoder) unpack(v []byte, size int) ([]byte, error) {
 	known := 0
 	if v[0] == banPrimed {
 		known = len(primer)
@@ -229,17 +237,10 @@ type reader[T string | []byte] struct {
 	bad  bool
 }
 
-// begin reads what stands in front of the strings of a ban.
-func (r *reader[T]) begin(b *ban.Ban, k, v []byte) (err error) {
-	if b.Key, err = decodeBanKey(k); err != nil {
-		return err
-	}
-	if b.Until, err = decodeUntil(v); err != nil {
-		return err
-	}
+// numbers reads what stands in front of the strings of a ban.
+func (r *reader[T]) numbers(b *ban.Ban) {
 	b.Start = unix(r.varint(), r.uvarint())
 	b.Count = int(r.uvarint())
-	return nil
 }
 
 func (r *reader[T]) uvarint() uint64 {
