@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/ban"
 	"mef/internal/console"
 	"mef/internal/control"
 )
@@ -86,7 +87,7 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 
 // wayOut says how a ban is lifted. Those of blacklist files alone are the files' to lift.
 func wayOut(why control.Why) string {
-	if slices.ContainsFunc(why.Bans, func(b control.Ban) bool { return b.Rule != "blacklist" }) {
+	if slices.ContainsFunc(why.Bans, func(b control.Ban) bool { return b.Rule != ban.ByList }) {
 		return fmt.Sprintf("mefctl bans delete %s lifts the ban.", why.Addr)
 	}
 	return fmt.Sprintf("Take the entry out of the blacklist, or let it through by mefctl allow add %s.", why.Addr)

@@ -84,7 +84,7 @@ type Ban struct {
 	Start time.Time
 	Until time.Time // zero: until an operator lifts it
 
-	Rule    string // what decided: a rule's name, ByScore, ByHand or ByCrowd
+	Rule    string // what decided: a rule's name, ByScore, ByHand, ByCrowd or ByList
 	Service string // service of the deciding event; empty for manual bans
 	ID      string // rule, prefix and position of the deciding line: the same line never bans twice
 	Count   int    // how many bans the source had within the history, this one included
@@ -97,9 +97,10 @@ type Ban struct {
 
 // What stands in Ban.Rule when no detection rule decided. No rule can have these names.
 const (
-	ByScore = "score"  // the points of a source across services
-	ByHand  = "manual" // an operator
-	ByCrowd = "crowd"  // very many banned addresses of a network, when there was no room for more
+	ByScore = "score"     // the points of a source across services
+	ByHand  = "manual"    // an operator
+	ByCrowd = "crowd"     // very many banned addresses of a network, when there was no room for more
+	ByList  = "blacklist" // a file in the blacklist directory
 )
 
 // MaxEvidence is how many lines of evidence a ban keeps.

@@ -46,7 +46,7 @@ func (k *book) settle(results []enforce.Result) {
 		}
 		b := r.Ban
 		b.Until = r.Until
-		if b.Rule == byList {
+		if b.Rule == ban.ByList {
 			continue // whose files may have very many: they are told of as a whole, and their records are in the saved state
 		}
 		if !r.Changed {

@@ -21,9 +21,6 @@ import (
 	"mef/internal/prefixset"
 )
 
-// byList is the rule name of bans that a file in the blacklist directory asks for.
-const byList = "blacklist"
-
 // maxListed bounds the networks of all blacklist files together; what is beyond is left out and said.
 const maxListed = 100_000
 
@@ -357,7 +354,7 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 	if len(began)+len(gone) > 0 {
 		text := fmt.Sprintf("%d networks banned, %d lifted; %d in force", len(began), len(gone), len(bans))
 		d.log.Info("the blacklist has changed", "banned", len(began), "lifted", len(gone), "in force", len(bans))
-		d.records.add(control.Record{Time: now, Event: "list", Rule: byList, Reason: text})
+		d.records.add(control.Record{Time: now, Event: "list", Rule: ban.ByList, Reason: text})
 	}
 	return nil
 }
@@ -405,8 +402,8 @@ func listedBans(entries []conf.Entry, protected prefixset.Set, now time.Time) (b
 			continue
 		}
 		for _, p := range prefixset.New(prefixes...).Subtract(protected).Prefixes() {
-			bans = append(bans, ban.Ban{Key: ban.Key{Prefix: p}, Start: now, Rule: byList, Note: entry.Note,
-				ID: byList + " " + p.String(), Reason: fmt.Sprintf("listed in %s", entry.Pos)})
+			bans = append(bans, ban.Ban{Key: ban.Key{Prefix: p}, Start: now, Rule: ban.ByList, Note: entry.Note,
+				ID: ban.ByList + " " + p.String(), Reason: fmt.Sprintf("listed in %s", entry.Pos)})
 		}
 	}
 	return bans, leftOut
@@ -438,11 +435,11 @@ func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban,
 	// In place, because there may be very many and seldom any of a list.
 	inForce = slices.DeleteFunc(before, func(b ban.Ban) bool {
 		_, listed := d.lists.listed[b.Prefix]
-		if b.Rule == byList && !listed || b.Rule != byList && within(b.Prefix, d.facts.Allowed) {
+		if b.Rule == ban.ByList && !listed || b.Rule != ban.ByList && within(b.Prefix, d.facts.Allowed) {
 			gone = append(gone, b.Key)
 			return true
 		}
-		return b.Rule == byList
+		return b.Rule == ban.ByList
 	})
 	return append(inForce, bans...), gone
 }

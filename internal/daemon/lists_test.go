@@ -25,8 +25,8 @@ func TestListedBansLeaveProtectedAddressesOut(t *testing.T) {
 	bans, leftOut := listedBans(entries, protected, time.Now())
 	var got []string
 	for _, b := range bans {
-		if !b.Permanent() || b.Rule != byList {
-			t.Errorf("%v: rule %q until %v, want a ban without end by %q", b.Key, b.Rule, b.Until, byList)
+		if !b.Permanent() || b.Rule != ban.ByList {
+			t.Errorf("%v: rule %q until %v, want a ban without end by %q", b.Key, b.Rule, b.Until, ban.ByList)
 		}
 		got = append(got, b.Key.String())
 	}
@@ -44,8 +44,8 @@ func TestEntriesThatWentAreLifted(t *testing.T) {
 	d.lists.black = []conf.ListFile{{Entries: []conf.Entry{{Text: "192.0.2.7"}}}}
 	key := func(s string) ban.Key { return ban.Key{Prefix: netip.MustParsePrefix(s)} }
 	before := []ban.Ban{
-		{Key: key("192.0.2.7/32"), Rule: byList},
-		{Key: key("192.0.2.8/32"), Rule: byList},
+		{Key: key("192.0.2.7/32"), Rule: ban.ByList},
+		{Key: key("192.0.2.8/32"), Rule: ban.ByList},
 		{Key: key("192.0.2.9/32"), Rule: "sshd"},
 	}
 	inForce, gone := d.adoptLists(before, time.Now())

@@ -142,7 +142,7 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	d.gone = gone
 	d.unsaved.lifted = gone
 	for _, b := range bans {
-		if b.Rule == byList {
+		if b.Rule == ban.ByList {
 			d.unsaved.bans = append(d.unsaved.bans, b)
 		}
 	}
