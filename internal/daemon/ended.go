@@ -72,7 +72,7 @@ const maxCrowds = 100
 // banCrowds bans the most crowded networks whole. The bans inside them are the first to give way then.
 func (e *engine) banCrowds(ctx context.Context, now time.Time) error {
 	for _, crowd := range e.tracker.Crowds(now, decide.CrowdedAt, maxCrowds) {
-		b, ok := decide.Crowd(crowd.Wider, crowd.Until, e.facts, now)
+		b, ok := decide.Crowd(crowd.WiderNet, crowd.Until, e.facts, now)
 		if !ok {
 			continue
 		}

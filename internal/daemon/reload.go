@@ -237,6 +237,6 @@ func limits(cfg *conf.Config) decide.Config {
 
 // tracking is what the tracker needs of the configuration.
 func (e *engine) tracking() track.Config {
-	return track.Config{Rules: e.cfg.Rules, Score: e.cfg.Score, Known: e.cfg.Known, History: e.cfg.Ban.History,
+	return track.Config{Rules: track.Rules(e.cfg.Rules), Score: e.cfg.Score, Known: e.cfg.Known, History: e.cfg.Ban.History,
 		IPv6Prefix: e.cfg.IPv6Prefix, OnLink: e.facts.OnLink}
 }

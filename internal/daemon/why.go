@@ -116,7 +116,7 @@ func explain(why *control.Why, a track.Account, now time.Time) {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d users log in from here: bans are short and leave other ports alone", len(a.Known)))
 	}
 	for _, r := range a.Rules {
-		why.Rules = append(why.Rules, control.RuleWhy{Rule: r.Rule, Attempts: float64(r.Attempts+r.Unverified) / float64(event.Whole(1)),
+		why.Rules = append(why.Rules, control.RuleWhy{Rule: r.Rule, Attempts: float64(r.Attempts+r.Unverified) / float64(event.WholeAttempts(1)),
 			MaxRetry: r.Limit, FindTime: short(r.FindTime)})
 	}
 	for _, l := range a.Known {

@@ -13,7 +13,7 @@ import (
 const CrowdedAt = 64
 
 // Crowd makes the ban of a crowded network until a time. ok is false if somebody in it must stay reachable.
-func Crowd(w event.Wider, until time.Time, facts Facts, now time.Time) (b ban.Ban, ok bool) {
+func Crowd(w event.WiderNet, until time.Time, facts Facts, now time.Time) (b ban.Ban, ok bool) {
 	if !w.Reached() || bystander(&facts, w.Prefix, w.Known) != "" {
 		return ban.Ban{}, false
 	}

@@ -47,18 +47,6 @@ type Decision struct {
 // shortBan is the longest ban of a source that may be forged, and of one that people share: an error then costs little.
 const shortBan = 10 * time.Minute
 
-// servicePorts are the ports of the services that we ship rules for, for bans that must leave other ports alone where the
-// rule names none.
-var servicePorts = map[string]ban.Ports{
-	"sshd":    "22",
-	"dovecot": mailPorts,
-	"postfix": mailPorts,
-	"vsftpd":  "20-21",
-}
-
-// mailPorts are those of all mail services: a guesser at IMAP goes on at SMTP with the same names.
-const mailPorts = "25,110,143,465,587,993,995,4190"
-
 // Decide decides about the tally's event, at the time now.
 //
 // Most events past a limit come from sources that are banned already, their lines still under way or their log read late. So
@@ -95,8 +83,8 @@ func causes(out []cause, t *event.Tally) []cause {
 		return out
 	}
 	rule := t.RuleReached()
-	score := t.ScoreReached() && t.Rule.Action != conf.ActionDetect
-	if rule && t.Attempts >= event.Whole(t.Limit) {
+	score := t.ScoreReached() && !t.Rule.Detect
+	if rule && t.Attempts >= event.WholeAttempts(t.Limit) {
 		out = append(out, cause{false, ban.Verified})
 	}
 	if score && event.Points(t.Score) >= t.ScoreLimit {
@@ -127,8 +115,8 @@ type answer struct {
 	ban   ban.Ban
 	never string // why the address is never banned
 
-	alone string      // who else is in the source's network, so that the address alone is banned
-	wide  event.Wider // the network banned in place of the source's
+	alone string         // who else is in the source's network, so that the address alone is banned
+	wide  event.WiderNet // the network banned in place of the source's
 
 	asked    ban.Ports // the ports to ban, before
 	session  bool      // those of SSH were left out, for an administrator's session
@@ -205,12 +193,12 @@ func (q *question) verdict(b *ban.Ban) Verdict {
 	var room [256]byte
 	h := event.Hash(appendID(room[:0], b, q.t.Event))
 	switch {
-	case slices.ContainsFunc(q.t.History, func(p event.Past) bool { return p.ID == h }),
-		slices.ContainsFunc(q.t.InForce, func(f event.Held) bool { return f.ID == h }):
+	case slices.ContainsFunc(q.t.History, func(p event.PastBan) bool { return p.ID == h }),
+		slices.ContainsFunc(q.t.InForce, func(f event.ActiveBan) bool { return f.ID == h }):
 		return Repeat
-	case slices.ContainsFunc(q.t.InForce, func(f event.Held) bool { return covers(f, b) }):
+	case slices.ContainsFunc(q.t.InForce, func(f event.ActiveBan) bool { return covers(f, b) }):
 		return Covered
-	case q.t.Rule.Action == conf.ActionDetect:
+	case q.t.Rule.Detect:
 		return Detect
 	case q.cfg.Observe:
 		return Observe
@@ -220,7 +208,7 @@ func (q *question) verdict(b *ban.Ban) Verdict {
 
 // covers reports whether a ban in force makes b needless. A longer ban extends a shorter one; one of the same length does
 // not, or every line that was still under way when the ban began would push its end.
-func covers(f event.Held, b *ban.Ban) bool {
+func covers(f event.ActiveBan, b *ban.Ban) bool {
 	if f.Prefix.Bits() > b.Prefix.Bits() || !f.Prefix.Contains(b.Prefix.Addr()) || !f.Ports.Covers(b.Ports) {
 		return false
 	}
@@ -274,7 +262,7 @@ func (q *question) ports(a *answer, facts *Facts) (ports ban.Ports) {
 	if q.t.Shared {
 		ports = q.t.Rule.Ports
 		if ports == "" {
-			ports = servicePorts[q.t.Event.Service]
+			ports = q.t.Rule.ServicePorts
 		}
 	}
 	a.asked = ports
@@ -312,7 +300,7 @@ func (q *question) firstLength() time.Duration {
 // permanent reports whether the rule's threshold for a ban without end is reached.
 func (q *question) permanent() bool {
 	e := q.t.Rule.Escalation
-	return !q.cause.score && e.Enabled && e.Threshold > 0 && 1+q.repeats(e.Window) >= e.Threshold
+	return !q.cause.score && e.Threshold > 0 && 1+q.repeats(e.Window) >= e.Threshold
 }
 
 // repeats counts the source's earlier bans that ended within a time before now: it has come back so often. One that is

@@ -86,8 +86,8 @@ func TestManual(t *testing.T) {
 }
 
 func TestCovers(t *testing.T) {
-	held := func(prefix string, ports ban.Ports, class ban.Class, length time.Duration) event.Held {
-		h := event.Held{Key: ban.Key{Prefix: netip.MustParsePrefix(prefix), Ports: ports, Class: class}, Start: noon}
+	held := func(prefix string, ports ban.Ports, class ban.Class, length time.Duration) event.ActiveBan {
+		h := event.ActiveBan{Key: ban.Key{Prefix: netip.MustParsePrefix(prefix), Ports: ports, Class: class}, Start: noon}
 		if length > 0 {
 			h.Until = noon.Add(length)
 		}
@@ -98,7 +98,7 @@ func TestCovers(t *testing.T) {
 		Start: noon.Add(time.Minute), Until: noon.Add(61 * time.Minute),
 	}
 	for name, tt := range map[string]struct {
-		held event.Held
+		held event.ActiveBan
 		want bool
 	}{
 		"as long":         {held("192.0.2.7/32", "25", ban.Verified, time.Hour), true},
@@ -191,11 +191,11 @@ func TestWords(t *testing.T) {
 
 // What an attacker wrote is quoted in the sentences that people read.
 func TestReasonQuotes(t *testing.T) {
-	rule := conf.Rule{Name: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
+	rule := event.Rule{Name: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
 	tally := event.Tally{
 		Event: &event.Event{Time: noon, Addr: netip.MustParseAddr("192.0.2.7"), User: "x\x1b[2J\n", Kind: event.Failure},
 		Rule:  &rule, Source: netip.MustParsePrefix("192.0.2.7/32"),
-		Added: event.Whole(1), Attempts: event.Whole(3), First: noon, Limit: 3,
+		Added: event.WholeAttempts(1), Attempts: event.WholeAttempts(3), First: noon, Limit: 3,
 		Surge: event.Surge{Sources: 20, User: true},
 	}
 	d := Decide(&tally, Config{Times: conf.BanTimes{First: time.Minute}}, Facts{}, noon)
@@ -205,21 +205,21 @@ func TestReasonQuotes(t *testing.T) {
 }
 
 // covered is a tally far past every limit, of a source that a ban in force keeps out already.
-func covered(rule *conf.Rule) event.Tally {
+func covered(rule *event.Rule) event.Tally {
 	source := netip.MustParsePrefix("192.0.2.7/32")
 	return event.Tally{
 		Event: &event.Event{Time: noon, Addr: source.Addr(), Kind: event.Failure, Line: "line",
 			Position: event.Position{Stream: "8:1:1234567 0123456789abcdef", Offset: 1 << 40}},
 		Rule: rule, Source: source, ScoreLimit: 100, Score: 3000,
-		Added: event.Whole(1), Attempts: event.Whole(5), First: noon, Limit: 5,
-		InForce: []event.Held{{Key: ban.Key{Prefix: source}, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
-		History: []event.Past{{Prefix: source, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
+		Added: event.WholeAttempts(1), Attempts: event.WholeAttempts(5), First: noon, Limit: 5,
+		InForce: []event.ActiveBan{{Key: ban.Key{Prefix: source}, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
+		History: []event.PastBan{{Prefix: source, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
 	}
 }
 
 // A log read late has thousands of lines of everyone who is banned by now.
 func TestCoveredCostsNoMemory(t *testing.T) {
-	rule := conf.Rule{Name: "sshd", Service: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
+	rule := event.Rule{Name: "sshd", Service: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
 	again, repeated, none := covered(&rule), covered(&rule), covered(&rule)
 	first := covered(&rule)
 	first.InForce, first.History = nil, nil
@@ -239,11 +239,11 @@ func TestCoveredCostsNoMemory(t *testing.T) {
 }
 
 func BenchmarkDecide(b *testing.B) {
-	rule := conf.Rule{Name: "sshd", Service: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
+	rule := event.Rule{Name: "sshd", Service: "sshd", MaxRetry: 5, FindTime: 10 * time.Minute}
 	again, first := covered(&rule), covered(&rule)
 	first.InForce, first.History = nil, nil
 	none := first
-	none.Attempts, none.Score = event.Whole(1), 10
+	none.Attempts, none.Score = event.WholeAttempts(1), 10
 	for name, tally := range map[string]*event.Tally{"nothing": &none, "ban": &first, "covered": &again} {
 		b.Run(name, func(b *testing.B) {
 			cfg := Config{Times: conf.BanTimes{First: time.Minute}}

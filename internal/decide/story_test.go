@@ -28,15 +28,15 @@ type world struct {
 	banned  func(ban.Ban)
 }
 
-func rules() []conf.Rule {
-	rule := func(name string, ports ban.Ports) conf.Rule {
-		return conf.Rule{Name: name, Service: name, MaxRetry: 5, FindTime: 10 * time.Minute, Ports: ports}
+func rules() []event.Rule {
+	rule := func(name string, ports ban.Ports) event.Rule {
+		return event.Rule{Name: name, Service: name, MaxRetry: 5, FindTime: 10 * time.Minute, Ports: ports}
 	}
 	web := rule("web", "")
-	web.Action = conf.ActionDetect
-	dns := rule("dns", "")
-	dns.UDP = true
-	return []conf.Rule{rule("dovecot", ""), rule("sshd", ""), rule("vsftpd", "21"), web, dns}
+	web.Detect = true
+	dovecot, sshd := rule("dovecot", ""), rule("sshd", "")
+	dovecot.ServicePorts, sshd.ServicePorts = "25,110,143,465,587,993,995,4190", "22"
+	return []event.Rule{dovecot, sshd, rule("vsftpd", "21"), web, rule("dns", "")}
 }
 
 func trackConfig() track.Config {
@@ -207,7 +207,7 @@ func TestMistypedTwice(t *testing.T) {
 		w.wantNone(ssh("4711", false))
 	}
 	w.wantNone(ssh("4711", true)) // connection closed by authenticating user
-	if w.tally.Attempts != event.Whole(2) || event.Points(w.tally.Score) != 20 {
+	if w.tally.Attempts != event.WholeAttempts(2) || event.Points(w.tally.Score) != 20 {
 		t.Errorf("counted %s attempts and %.1f points, want 2 and 20", w.tally.Attempts, w.tally.Score)
 	}
 	w.succeed("sshd", attacker, "alice")
@@ -469,7 +469,7 @@ func TestKnownLogin(t *testing.T) {
 			w.wait(20 * time.Second)
 			w.wantNone(w.fail("dovecot", home, "alice"))
 		}
-		if w.tally.Attempts > event.Whole(3) {
+		if w.tally.Attempts > event.WholeAttempts(3) {
 			t.Errorf("counted %s attempts in 10 minutes", w.tally.Attempts)
 		}
 	})
@@ -496,7 +496,7 @@ func TestKnownLogin(t *testing.T) {
 		w.succeed("sshd", home, "alice")
 		w.wait(31 * 24 * time.Hour)
 		w.fail("sshd", home, "alice")
-		if w.tally.Known || w.tally.Attempts != event.Whole(1) {
+		if w.tally.Known || w.tally.Attempts != event.WholeAttempts(1) {
 			t.Errorf("known %t, attempts %s", w.tally.Known, w.tally.Attempts)
 		}
 	})
@@ -724,7 +724,7 @@ func TestObserve(t *testing.T) {
 func TestEscalation(t *testing.T) {
 	w := newWorld(t)
 	cfg := trackConfig()
-	cfg.Rules[1].Escalation = conf.Escalation{Enabled: true, Window: 24 * time.Hour, Threshold: 3}
+	cfg.Rules[1].Escalation = event.Escalation{Window: 24 * time.Hour, Threshold: 3}
 	w.tracker = track.New(cfg)
 	w.wantBan(w.guess(5, "sshd", attacker), attacker, 10*time.Minute)
 	w.wait(5 * time.Hour)

@@ -19,7 +19,7 @@ func (q *question) reached() string {
 		attempts += q.t.Unverified
 		word = "unverified failures"
 	}
-	if attempts == event.Whole(1) {
+	if attempts == event.WholeAttempts(1) {
 		word = strings.TrimSuffix(word, "s")
 	}
 	return fmt.Sprintf("%s %s in %s (%s)", attempts, word, span(q.t.Event.Time.Sub(q.t.First)), q.limit())

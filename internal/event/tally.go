@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"mef/internal/ban"
-	"mef/internal/conf"
 )
 
 // A Tally is what the events of one source amount to as of the latest of them. The tracker makes it; whether it becomes a
@@ -17,12 +16,12 @@ import (
 // its slices hold are valid until the tracker's next call.
 type Tally struct {
 	Event  *Event
-	Rule   *conf.Rule
+	Rule   *Rule
 	Source netip.Prefix // who counts: an IPv4 address, an IPv6 network, one address of our own link
 
-	Added      Quarters  // what this event added to Attempts or Unverified; 0 for an echo, a success, a probe
-	Attempts   Quarters  // verified attempts at Rule within its FindTime
-	Unverified Quarters  // attempts at Rule whose source may be forged, counted apart
+	Added      Attempts  // what this event added to Attempts or Unverified; 0 for an echo, a success, a probe
+	Attempts   Attempts  // verified attempts at Rule within its FindTime
+	Unverified Attempts  // attempts at Rule whose source may be forged, counted apart
 	First      time.Time // the oldest attempt that still counts at Rule
 	Limit      int       // attempts that Rule allows now: its MaxRetry, or fewer during a distributed attack
 
@@ -39,16 +38,16 @@ type Tally struct {
 
 	// The rest is filled in only if a limit is reached.
 
-	Parts    []Part   // what the score consists of, as far as attempts are still counted: by rule, ordered by name
-	Wider    []Wider  // networks around Source, narrowest first
-	InForce  []Held   // bans in force on Event's address, narrowest first
-	History  []Past   // earlier bans of Source, oldest first
-	Evidence []string // raw lines, oldest first, Event's own last
+	Parts    []Part      // what the score consists of, as far as attempts are still counted: by rule, ordered by name
+	Wider    []WiderNet  // networks around Source, narrowest first
+	InForce  []ActiveBan // bans in force on Event's address, narrowest first
+	History  []PastBan   // earlier bans of Source, oldest first
+	Evidence []string    // raw lines, oldest first, Event's own last
 }
 
 // RuleReached reports whether the attempts, forgeable ones included, reach the rule's limit.
 func (t *Tally) RuleReached() bool {
-	return t.Limit > 0 && t.Added > 0 && t.Attempts+t.Unverified >= Whole(t.Limit)
+	return t.Limit > 0 && t.Added > 0 && t.Attempts+t.Unverified >= WholeAttempts(t.Limit)
 }
 
 // ScoreReached reports whether the points, forgeable ones included, reach the limit.
@@ -59,14 +58,14 @@ func (t *Tally) ScoreReached() bool {
 // Points rounds a score to the whole points that people see and that limits are compared with.
 func Points(score float64) int { return int(math.Round(score)) }
 
-// Quarters counts attempts in fourths, because the failures of a known login weigh a fourth.
-type Quarters int
+// Attempts counts attempts in fourths, because the failures of a known login weigh a fourth.
+type Attempts int
 
 // Whole returns n attempts.
-func Whole(n int) Quarters { return Quarters(4 * n) }
+func WholeAttempts(n int) Attempts { return Attempts(4 * n) }
 
 // String returns the attempts as a decimal number: "5", "4.25".
-func (q Quarters) String() string { return strconv.FormatFloat(float64(q)/4, 'f', -1, 64) }
+func (q Attempts) String() string { return strconv.FormatFloat(float64(q)/4, 'f', -1, 64) }
 
 // A Surge says why fewer attempts are allowed than usual. The zero value: they are not.
 type Surge struct {
@@ -78,11 +77,11 @@ type Surge struct {
 // A Part is one rule's share of a score.
 type Part struct {
 	Rule     string   `json:"rule"`
-	Attempts Quarters `json:"quarters"`
+	Attempts Attempts `json:"quarters"`
 }
 
-// A Wider is a network around a source, with what speaks for and against banning all of it.
-type Wider struct {
+// A WiderNet is a network around a source, with what speaks for and against banning all of it.
+type WiderNet struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Banned int          `json:"banned"` // distinct networks inside under verified bans, once Source is
 	Limit  int          `json:"limit"`  // so many make a ban of Prefix
@@ -90,18 +89,18 @@ type Wider struct {
 }
 
 // Reached reports whether enough of the network is banned to ban all of it.
-func (w Wider) Reached() bool { return w.Banned >= w.Limit }
+func (w WiderNet) Reached() bool { return w.Banned >= w.Limit }
 
-// A Held is a ban in force.
-type Held struct {
+// An ActiveBan is a ban in force.
+type ActiveBan struct {
 	ban.Key
 	Start time.Time
 	Until time.Time // zero: no end
 	ID    uint64    // Hash of the ban's ID
 }
 
-// A Past is a ban of the history, in force or over.
-type Past struct {
+// A PastBan is a ban of the history, in force or over.
+type PastBan struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Rule   string       `json:"rule"`
 	Start  time.Time    `json:"start"`

@@ -34,7 +34,7 @@ func NewReplay(cfg *conf.Config, service string) (*Replay, error) {
 	}
 	return &Replay{
 		matcher: matcher,
-		tracker: track.New(track.Config{Rules: cfg.Rules, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
+		tracker: track.New(track.Config{Rules: track.Rules(cfg.Rules), Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix}),
 		limits: decide.Config{Times: cfg.Ban},
 		facts:  decide.Facts{Allowed: allowed(cfg.Whitelist)},

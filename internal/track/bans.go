@@ -134,7 +134,7 @@ func (h *holds) clear(now int64) {
 }
 
 // covering appends the bans in force on addr to buf, narrowest first.
-func (h *holds) covering(buf []event.Held, addr netip.Addr, now int64) []event.Held {
+func (h *holds) covering(buf []event.ActiveBan, addr netip.Addr, now int64) []event.ActiveBan {
 	f, least := 1, 0
 	if addr.Is4() {
 		f, least = 0, mappedBits
@@ -146,7 +146,7 @@ func (h *holds) covering(buf []event.Held, addr netip.Addr, now int64) []event.H
 		k := keyOf(addr, bits-least)
 		for _, b := range h.bans[k] {
 			if b.until > now {
-				buf = append(buf, event.Held{
+				buf = append(buf, event.ActiveBan{
 					Key:   ban.Key{Prefix: k.prefix(), Ports: b.ports, Class: b.class},
 					Start: moment(b.start), Until: ending(b.until), ID: b.id,
 				})
@@ -184,7 +184,7 @@ func ending(until int64) time.Time {
 
 // wider appends the networks around k that bans could be widened to. self is 1 if k is to be counted as banned, which it is when a ban
 // of it is about to be decided, else 0.
-func (t *Tracker) wider(buf []event.Wider, k key, self int, now int64) []event.Wider {
+func (t *Tracker) wider(buf []event.WiderNet, k key, self int, now int64) []event.WiderNet {
 	if k.is4() {
 		return buf
 	}
@@ -194,7 +194,7 @@ func (t *Tracker) wider(buf []event.Wider, k key, self int, now int64) []event.W
 			continue
 		}
 		wide := k.widen(bits)
-		w := event.Wider{Prefix: wide.prefix(), Banned: banned, Limit: widenAt, Known: t.logins.within[wide]}
+		w := event.WiderNet{Prefix: wide.prefix(), Banned: banned, Limit: widenAt, Known: t.logins.within[wide]}
 		scattered := self
 		for _, m := range t.holds.members[wide] {
 			switch {
@@ -328,11 +328,11 @@ func (h *history) lift(k key, now int64) {
 }
 
 // past appends the history of source k to buf, bans of networks around it included, oldest first.
-func (t *Tracker) past(buf []event.Past, k key, now int64) []event.Past {
+func (t *Tracker) past(buf []event.PastBan, k key, now int64) []event.PastBan {
 	start := len(buf)
 	collect := func(_ uint64, p *past) {
 		if p.until == forever || now-p.until <= int64(t.cfg.History) {
-			buf = append(buf, event.Past{
+			buf = append(buf, event.PastBan{
 				Prefix: p.key.prefix(), Rule: p.rule, Start: moment(p.start), Until: ending(p.until),
 				ID: p.id, Joined: p.joined, Lifted: p.lifted,
 			})
@@ -346,7 +346,7 @@ func (t *Tracker) past(buf []event.Past, k key, now int64) []event.Past {
 			}
 		}
 	}
-	slices.SortStableFunc(buf[start:], func(a, b event.Past) int {
+	slices.SortStableFunc(buf[start:], func(a, b event.PastBan) int {
 		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
 	return buf

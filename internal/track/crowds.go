@@ -15,7 +15,7 @@ const crowdBits = 24
 
 // A Crowd is a network in which many addresses are banned one by one.
 type Crowd struct {
-	event.Wider
+	event.WiderNet
 	Until time.Time // when half of these bans are over
 }
 
@@ -46,7 +46,7 @@ func (t *Tracker) Crowds(at time.Time, least, limit int) []Crowd {
 			continue
 		}
 		slices.Sort(until)
-		crowds = append(crowds, Crowd{event.Wider{Prefix: wide, Banned: len(until), Limit: least}, moment(until[len(until)/2])})
+		crowds = append(crowds, Crowd{event.WiderNet{Prefix: wide, Banned: len(until), Limit: least}, moment(until[len(until)/2])})
 	}
 	slices.SortFunc(crowds, func(a, b Crowd) int { return cmp.Or(cmp.Compare(b.Banned, a.Banned), a.Prefix.Compare(b.Prefix)) })
 	crowds = crowds[:min(len(crowds), limit)]

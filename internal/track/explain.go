@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"mef/internal/ban"
-	"mef/internal/conf"
 	"mef/internal/event"
 )
 
@@ -27,18 +26,18 @@ type Account struct {
 	Known  []KnownLogin `json:"known"`  // users who logged in from here
 	Shared bool         `json:"shared"` // so many that its bans are short and leave other ports alone
 
-	InForce  []event.Held  `json:"in_force"`
-	History  []event.Past  `json:"history"`
-	Wider    []event.Wider `json:"wider"`
-	Evidence []string      `json:"evidence"` // raw lines, oldest first; quote them
+	InForce  []event.ActiveBan `json:"in_force"`
+	History  []event.PastBan   `json:"history"`
+	Wider    []event.WiderNet  `json:"wider"`
+	Evidence []string          `json:"evidence"` // raw lines, oldest first; quote them
 }
 
 // A RuleCount is what counts at one rule.
 type RuleCount struct {
 	Rule       string         `json:"rule"`
 	Service    string         `json:"service"`
-	Attempts   event.Quarters `json:"quarters"`
-	Unverified event.Quarters `json:"unverified_quarters"`
+	Attempts   event.Attempts `json:"quarters"`
+	Unverified event.Attempts `json:"unverified_quarters"`
 	Limit      int            `json:"limit"`
 	FindTime   time.Duration  `json:"find_time"`
 	First      time.Time      `json:"first"` // oldest attempt that counts
@@ -90,7 +89,7 @@ func (t *Tracker) ruleCounts(s *source, now int64) []RuleCount {
 			Rule: r.rule.Name, Service: r.rule.Service, Attempts: sum.verified, Unverified: sum.unverified,
 			Limit: r.rule.MaxRetry, FindTime: r.rule.FindTime, First: moment(sum.first),
 		}
-		if r.rule.Action != conf.ActionDetect {
+		if !r.rule.Detect {
 			c.Each, c.Points = int(r.points), t.worth(s, i, sum.first, now)
 		}
 		out = append(out, c)

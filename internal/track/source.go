@@ -398,20 +398,20 @@ func (t *Tracker) obsolete(a *attempt, now int64) bool {
 	if a.flags&unverified != 0 {
 		sum = t.sums[a.rule].unverified
 	}
-	return now-a.at > int64(r.rule.FindTime) || sum >= event.Whole(r.rule.MaxRetry)
+	return now-a.at > int64(r.rule.FindTime) || sum >= event.WholeAttempts(r.rule.MaxRetry)
 }
 
 // A sum is what a source's attempts at one rule come to.
 type sum struct {
-	verified, unverified event.Quarters
+	verified, unverified event.Attempts
 	first                int64
 }
 
 func (s *sum) add(a *attempt) {
 	if a.flags&unverified != 0 {
-		s.unverified += event.Quarters(a.quarters)
+		s.unverified += event.Attempts(a.quarters)
 	} else {
-		s.verified += event.Quarters(a.quarters)
+		s.verified += event.Attempts(a.quarters)
 	}
 	s.first = a.at // attempts come newest first
 }
@@ -421,7 +421,7 @@ func (t *Tracker) danger(s *source) uint8 {
 	d := float64(s.score+s.unverified) / float64(max(1, t.cfg.Score.Ban))
 	for r, sum := range t.sums {
 		if q := sum.verified + sum.unverified; q > 0 {
-			d = max(d, float64(q)/float64(event.Whole(t.rules[r].rule.MaxRetry)))
+			d = max(d, float64(q)/float64(event.WholeAttempts(t.rules[r].rule.MaxRetry)))
 		}
 	}
 	return uint8(min(levels-1, d*levels))

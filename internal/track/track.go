@@ -34,7 +34,7 @@ import (
 
 // A Config is what a Tracker needs to know.
 type Config struct {
-	Rules []conf.Rule // events of other rules count for nobody
+	Rules []Rule // events of other rules count for nobody
 
 	Score      conf.Score
 	Known      conf.Known
@@ -101,9 +101,9 @@ type Tracker struct {
 
 	// What a Tally's slices point to.
 	parts   []event.Part
-	wide    []event.Wider
-	inForce []event.Held
-	pasts   []event.Past
+	wide    []event.WiderNet
+	inForce []event.ActiveBan
+	pasts   []event.PastBan
 	lines   []string
 
 	chain []uint32 // scratch
@@ -111,7 +111,7 @@ type Tracker struct {
 
 // A rule is a configured rule with what is counted for it across sources.
 type rule struct {
-	rule   *conf.Rule
+	rule   *Rule
 	hash   uint32
 	points float32 // of one attempt
 	surge  surge
@@ -145,7 +145,7 @@ func (t *Tracker) Configure(cfg Config) {
 	t.sums = make([]sum, len(cfg.Rules))
 	for i := range cfg.Rules {
 		r := &cfg.Rules[i]
-		t.rules[i] = rule{rule: r, hash: t.hash(r.Name), points: float32(cmp.Or(r.Weight, cfg.Score.Failure))}
+		t.rules[i] = rule{rule: r, hash: t.hash(r.Name), points: float32(cmp.Or(r.Points, cfg.Score.Failure))}
 		t.ruleIndex[r.Name] = uint16(i)
 	}
 	t.renumber(old)
@@ -213,7 +213,7 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	}
 	s := t.sources.at(i)
 	t.settle(s, now)
-	var added event.Quarters
+	var added event.Attempts
 	if ev.Kind == event.Probe {
 		t.probe(s, &t.rules[r], ev)
 		s.evidence = t.evidence.add(s.evidence, ev.Line)
@@ -249,7 +249,7 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, now int64) {
 
 func (t *Tracker) probe(s *source, r *rule, ev *event.Event) {
 	switch {
-	case r.rule.Action == conf.ActionDetect:
+	case r.rule.Detect:
 	case ev.Verified:
 		s.score += float32(t.cfg.Score.Probe * count(ev))
 	default:
@@ -260,7 +260,7 @@ func (t *Tracker) probe(s *source, r *rule, ev *event.Event) {
 func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 
 // fail counts a failure and returns what it added to the window of its rule.
-func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) event.Quarters {
+func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) event.Attempts {
 	user, session := t.hash(ev.User), t.hash(ev.Session)
 	told := t.told(s, r, session, ev.Verified, now)
 	if ev.Echo && told.any {
@@ -281,7 +281,7 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) event.Qu
 		n--
 		t.absorb(s, told.echo, user, known, now)
 	}
-	weight := event.Whole(1)
+	weight := event.WholeAttempts(1)
 	if known != nil {
 		n, weight = t.once(known, n, now), 1
 	}
@@ -297,7 +297,7 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) event.Qu
 	}
 	t.count(s, a, n, weight)
 	s.evidence = t.evidence.add(s.evidence, ev.Line)
-	return event.Quarters(n) * weight
+	return event.Attempts(n) * weight
 }
 
 // once returns how many of a known login's n failures count now: one, if none has for a while.
@@ -311,8 +311,8 @@ func (t *Tracker) once(l *login, n int, now int64) int {
 }
 
 // count enters n attempts of so many quarters each.
-func (t *Tracker) count(s *source, a attempt, n int, weight event.Quarters) {
-	t.score(s, &a, event.Quarters(n)*weight)
+func (t *Tracker) count(s *source, a attempt, n int, weight event.Attempts) {
+	t.score(s, &a, event.Attempts(n)*weight)
 	n = min(n, t.rules[a.rule].rule.MaxRetry) // more never matter
 	for total := int(weight) * n; total > 0; total -= int(a.quarters) {
 		a.quarters = uint8(min(total, math.MaxUint8&^3))
@@ -325,10 +325,10 @@ func (t *Tracker) count(s *source, a attempt, n int, weight event.Quarters) {
 
 // score adds the points of q quarters of attempts like a. Attempts at a rule that never bans add none, or the score would
 // ban in its stead.
-func (t *Tracker) score(s *source, a *attempt, q event.Quarters) {
+func (t *Tracker) score(s *source, a *attempt, q event.Attempts) {
 	r := &t.rules[a.rule]
 	switch {
-	case r.rule.Action == conf.ActionDetect:
+	case r.rule.Detect:
 	case a.flags&unverified != 0:
 		s.unverified += float32(t.cfg.Score.Unverified) * float32(q) / 4
 	default:
@@ -342,12 +342,12 @@ func (t *Tracker) score(s *source, a *attempt, q event.Quarters) {
 func (t *Tracker) absorb(s *source, a *attempt, user uint32, known *login, now int64) {
 	a.flags &^= echoed
 	if user != 0 && a.user != user {
-		t.score(s, a, -event.Quarters(a.quarters))
+		t.score(s, a, -event.Attempts(a.quarters))
 		a.user = user
-		t.score(s, a, event.Quarters(a.quarters))
+		t.score(s, a, event.Attempts(a.quarters))
 	}
 	if known != nil && a.quarters > 1 {
-		t.score(s, a, 1-event.Quarters(a.quarters))
+		t.score(s, a, 1-event.Attempts(a.quarters))
 		a.quarters = 1
 		known.counted = now
 		t.touchLogin(known)

@@ -16,11 +16,11 @@ import (
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func testConfig() Config {
-	rule := func(name string, maxRetry int) conf.Rule {
-		return conf.Rule{Name: name, Service: name, MaxRetry: maxRetry, FindTime: 10 * time.Minute}
+	rule := func(name string, maxRetry int) Rule {
+		return Rule{Name: name, Service: name, MaxRetry: maxRetry, FindTime: 10 * time.Minute}
 	}
 	return Config{
-		Rules:   []conf.Rule{rule("dovecot", 5), rule("patient", 20), rule("sshd", 5)},
+		Rules:   []Rule{rule("dovecot", 5), rule("patient", 20), rule("sshd", 5)},
 		Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100},
 		Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3},
 		History: 30 * 24 * time.Hour,
@@ -170,7 +170,7 @@ func TestFullTableKeepsTheDangerous(t *testing.T) {
 	}
 	for n := range 400 {
 		a := tr.Explain(netip.MustParseAddr(hot(n)), start.Add(140*time.Second))
-		if len(a.Rules) == 0 || a.Rules[0].Attempts != event.Whole(4) {
+		if len(a.Rules) == 0 || a.Rules[0].Attempts != event.WholeAttempts(4) {
 			t.Fatalf("source %d near its limit was dropped: %+v", n, a)
 		}
 	}
@@ -393,11 +393,11 @@ func TestConfigure(t *testing.T) {
 	tr.Observe(line{0, "fail", "a", "", 2}.event("sshd", "192.0.2.7"))
 	tr.Observe(line{0, "fail", "a", "", 2}.event("dovecot", "192.0.2.7"))
 	cfg := testConfig()
-	cfg.Rules = []conf.Rule{cfg.Rules[2]} // sshd alone, first now
+	cfg.Rules = []Rule{cfg.Rules[2]} // sshd alone, first now
 	cfg.Rules[0].MaxRetry = 3
 	tr.Configure(cfg)
 	tally := tr.Observe(line{1, "fail", "b", "", 0}.event("sshd", "192.0.2.7"))
-	if tally.Attempts != event.Whole(3) || !tally.RuleReached() {
+	if tally.Attempts != event.WholeAttempts(3) || !tally.RuleReached() {
 		t.Errorf("after the reload %s attempts of %d", tally.Attempts, tally.Limit)
 	}
 	if n := tr.Stats().Attempts; n != 2 {
@@ -438,7 +438,7 @@ func TestLinesOfAnsweredGuessesCountNoMore(t *testing.T) {
 			t.Errorf("%s of guess %d that was answered: added %v, score %v; want 0 and 50", kind, i, tally.Added, tally.Score)
 		}
 	}
-	if tally := tr.Observe(line{2, "fail", "root", "new", 0}.event("sshd", from)); tally.Added != event.Whole(1) || tally.Attempts != event.Whole(1) {
+	if tally := tr.Observe(line{2, "fail", "root", "new", 0}.event("sshd", from)); tally.Added != event.WholeAttempts(1) || tally.Attempts != event.WholeAttempts(1) {
 		t.Errorf("another guess: added %v, attempts %v; want 1 and 1", tally.Added, tally.Attempts)
 	}
 }
