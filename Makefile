@@ -13,7 +13,7 @@ export CGO_ENABLED = 0
 PREFIX = /usr/local
 export PREFIX DESTDIR
 
-.PHONY: build demo test check unit integration fuzz bench accept install uninstall dist clean
+.PHONY: build demo test check unit race integration fuzz bench accept install uninstall dist clean
 
 build:
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl ./cmd/mef
@@ -25,7 +25,7 @@ demo: build
 
 test:
 	scripts/deps test
-	$(MAKE) check integration fuzz
+	$(MAKE) check race integration fuzz
 
 check:
 	@test -z "$$(gofmt -l .)" || { gofmt -l . ; echo "gofmt: run gofmt -w on these"; exit 1; }
@@ -35,6 +35,10 @@ check:
 # What needs neither root nor packages.
 unit:
 	go test -shuffle=on ./...
+
+# The packages with goroutines of their own, under the race detector. It needs cgo and gcc.
+race:
+	CGO_ENABLED=1 go test -race -short -shuffle=on ./internal/control ./internal/daemon ./internal/enforce ./internal/names ./internal/source/... ./internal/store
 
 # Everything. -p 1, because tests with the kernel and real daemons want the whole machine's attention.
 integration:

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -62,7 +61,7 @@ func (d *daemon) saveNotes(notes map[string]string) {
 
 // Allow adds an entry to the allow list. It returns once the kernel lets its addresses through and their bans are lifted; a DNS
 // name has none yet then.
-func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (entry control.Entry, err error) {
+func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
 	text, err := allowable(req)
 	if err != nil {
 		return control.Entry{}, err
@@ -76,17 +75,16 @@ func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (entry con
 	if err != nil {
 		return control.Entry{}, err
 	}
-	askErr := d.ask(ctx, func(ctx context.Context) {
+	entry, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Entry, error) {
 		if _, again := d.lists.added[text]; !again && len(d.lists.added) >= maxAdded {
-			err = refuse("%d entries are added already; delete some, or use a file in %s", maxAdded, d.cfg.Paths.WhitelistDir)
-			return
+			return control.Entry{}, refuse("%d entries are added already; delete some, or use a file in %s", maxAdded, d.cfg.Paths.WhitelistDir)
 		}
 		d.lists.added[text] = a
 		d.saveNotes(map[string]string{noteAllow + text: string(saved)})
-		err = d.applyLists(ctx)
-		entry = d.lists.showAdded(text, a)
+		err := d.applyLists(ctx)
+		return d.lists.showAdded(text, a), err
 	})
-	if err = cmp.Or(askErr, err); err != nil {
+	if err != nil {
 		return control.Entry{}, err
 	}
 	d.flush(ctx)
@@ -125,24 +123,23 @@ func allowable(req control.AllowRequest) (string, error) {
 }
 
 // Disallow takes back an entry that was added by command.
-func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (entry control.Entry, err error) {
+func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
 	req.Force = true // an entry that is there may go
 	text, err := allowable(req)
 	if err != nil {
 		return control.Entry{}, err
 	}
-	askErr := d.ask(ctx, func(ctx context.Context) {
+	entry, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Entry, error) {
 		a, there := d.lists.added[text]
 		if !there {
-			err = d.lists.notAdded(text)
-			return
+			return control.Entry{}, d.lists.notAdded(text)
 		}
-		entry = d.lists.showAdded(text, a)
+		entry := d.lists.showAdded(text, a)
 		delete(d.lists.added, text)
 		d.saveNotes(map[string]string{noteAllow + text: ""})
-		err = d.applyLists(ctx)
+		return entry, d.applyLists(ctx)
 	})
-	if err = cmp.Or(askErr, err); err != nil {
+	if err != nil {
 		return control.Entry{}, err
 	}
 	d.flush(ctx)
@@ -167,12 +164,13 @@ const (
 )
 
 // Lists returns the lists: both, or the one of that name.
-func (d *daemon) Lists(ctx context.Context, only string) (out control.Lists, err error) {
-	out.Files, out.Entries = []control.ListFile{}, []control.Entry{} // programs that read JSON want lists, if empty ones
+func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) {
 	if only != "" && only != listAllow && only != listBlock {
-		return out, refuse("no list %q; there are %s and %s", only, listAllow, listBlock)
+		return control.Lists{}, refuse("no list %q; there are %s and %s", only, listAllow, listBlock)
 	}
-	askErr := d.ask(ctx, func(ctx context.Context) {
+	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Lists, error) {
+		// Programs that read JSON want lists, if empty ones.
+		out := control.Lists{Files: []control.ListFile{}, Entries: []control.Entry{}}
 		l := &d.lists
 		if only != listBlock {
 			l.show(&out, listAllow, d.cfg.Paths.WhitelistDir, l.whiteErr, l.white)
@@ -183,10 +181,14 @@ func (d *daemon) Lists(ctx context.Context, only string) (out control.Lists, err
 		if only != listAllow {
 			begin := len(out.Entries)
 			l.show(&out, listBlock, d.cfg.Paths.BlacklistDir, l.blackErr, l.black)
-			err = d.do(ctx, func() { l.explainBlock(out.Entries[begin:], d.neverListed()) })
+			protected, err := query(ctx, d.engine, d.neverListed)
+			if err != nil {
+				return out, err
+			}
+			l.explainBlock(out.Entries[begin:], protected)
 		}
+		return out, nil
 	})
-	return out, cmp.Or(askErr, err)
 }
 
 // show adds the files of a list.

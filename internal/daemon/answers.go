@@ -51,18 +51,23 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 		return control.Ban{}, refuse("%s", d.whyObserve())
 	}
 	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
-	var b ban.Ban
-	var refused error
-	err = d.do(ctx, func() {
+	type decided struct {
+		ban     ban.Ban
+		refused error
+	}
+	decision, err := query(ctx, d.engine, func() (r decided) {
+		wish := wish
 		wish.Known = d.tracker.KnownWithin(prefix)
-		b, refused = decide.Manual(wish, d.facts, time.Now())
+		r.ban, r.refused = decide.Manual(wish, d.facts, time.Now())
+		return r
 	})
 	if err != nil {
 		return control.Ban{}, err
 	}
-	if refused != nil {
-		return control.Ban{}, refuse("%v", refused)
+	if decision.refused != nil {
+		return control.Ban{}, refuse("%v", decision.refused)
 	}
+	b := decision.ban
 	results, err := d.enforcer.BanNow(ctx, req.Force, b)
 	if err != nil {
 		return control.Ban{}, err
@@ -167,9 +172,12 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		d.log.Debug("what listens here is not known", "err", err)
 	}
-	err = d.do(ctx, func() {
+	seen := s
+	s, err = query(ctx, d.engine, func() control.Status {
+		s := seen
 		d.describe(&s)
 		s.Warnings = append(s.Warnings, d.unheard(listeners)...)
+		return s
 	})
 	if err != nil {
 		return s, err

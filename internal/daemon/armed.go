@@ -155,17 +155,14 @@ func (d *daemon) whyObserve() string {
 }
 
 // Arm begins a trial, or begins it again.
-func (d *daemon) Arm(ctx context.Context, req control.ArmRequest) (armed control.Armed, err error) {
+func (d *daemon) Arm(ctx context.Context, req control.ArmRequest) (control.Armed, error) {
 	if req.For == 0 {
 		req.For = defaultTrial
 	}
 	if req.For < time.Second || req.For > maxTrial {
-		return armed, refuse("for_ns %d: a trial lasts from a second to a day", req.For)
+		return control.Armed{}, refuse("for_ns %d: a trial lasts from a second to a day", req.For)
 	}
-	if askErr := d.ask(ctx, func(ctx context.Context) { armed, err = d.arm(ctx, req) }); askErr != nil {
-		return control.Armed{}, askErr
-	}
-	return armed, err
+	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Armed, error) { return d.arm(ctx, req) })
 }
 
 // arm runs on the keeper's goroutine.
@@ -179,8 +176,8 @@ func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed
 	case now.Sub(d.since) < armedLate:
 		t.Since = d.since
 	}
-	var watching bool
-	if err := d.do(ctx, func() { watching = d.cfg.Observe }); err != nil {
+	watching, err := query(ctx, d.engine, func() bool { return d.cfg.Observe })
+	if err != nil {
 		return control.Armed{}, err
 	}
 	if watching {
@@ -204,10 +201,8 @@ func (d *daemon) begin(ctx context.Context, t *trial) error {
 }
 
 // Confirm ends the trial: its author can log in.
-func (d *daemon) Confirm(ctx context.Context, author string) (err error) {
-	if askErr := d.ask(ctx, func(ctx context.Context) { err = d.confirm(ctx, author) }); askErr != nil {
-		return askErr
-	}
+func (d *daemon) Confirm(ctx context.Context, author string) error {
+	_, err := ask(ctx, &d.keeper, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.confirm(ctx, author) })
 	return err
 }
 

@@ -13,17 +13,14 @@ import (
 )
 
 // ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
-func (d *daemon) ClearBans(ctx context.Context, author string) (c control.Cleared, err error) {
-	askErr := d.ask(ctx, func(ctx context.Context) {
-		var keys []ban.Key
-		if keys, c.Listed, err = d.notListed(ctx); err == nil && len(keys) > 0 {
+func (d *daemon) ClearBans(ctx context.Context, author string) (control.Cleared, error) {
+	c, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Cleared, error) {
+		keys, listed, err := d.notListed(ctx)
+		if err == nil && len(keys) > 0 {
 			err = d.lift(ctx, keys)
 		}
-		c.Lifted = len(keys)
+		return control.Cleared{Lifted: len(keys), Listed: listed}, err
 	})
-	if askErr != nil {
-		return control.Cleared{}, askErr
-	}
 	if err != nil {
 		return control.Cleared{}, err
 	}
@@ -51,9 +48,8 @@ func (d *daemon) notListed(ctx context.Context) (keys []ban.Key, listed int, err
 // withoutListed returns the bans that no blacklist file asks for. If there are others only, the error says where they are listed:
 // lifted, they would come back.
 func (d *daemon) withoutListed(ctx context.Context, bans []enforce.Held) (others []enforce.Held, err error) {
-	var listed []ban.Key
-	var place string
-	err = d.ask(ctx, func(context.Context) {
+	return ask(ctx, &d.keeper, func(context.Context) (others []enforce.Held, err error) {
+		var listed []ban.Key
 		for _, held := range bans {
 			if d.lists.asksFor(held.Key) {
 				listed = append(listed, held.Key)
@@ -61,17 +57,11 @@ func (d *daemon) withoutListed(ctx context.Context, bans []enforce.Held) (others
 				others = append(others, held)
 			}
 		}
-		if len(listed) > 0 {
-			place = d.lists.placeOf(listed[0].Prefix)
+		if len(others) == 0 && len(listed) > 0 {
+			return nil, refuse("%s is listed in %s: take it out there, or run mefctl allow add", listed[0], d.lists.placeOf(listed[0].Prefix))
 		}
+		return others, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if len(others) == 0 && len(listed) > 0 {
-		return nil, refuse("%s is listed in %s: take it out there, or run mefctl allow add", listed[0], place)
-	}
-	return others, nil
 }
 
 // asksFor reports whether a blacklist file asks for the ban.

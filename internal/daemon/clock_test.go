@@ -26,8 +26,7 @@ func TestClockSetBack(t *testing.T) {
 	h.guess(from, 12)
 	h.await("a ban", func() bool { return h.banned() == from })
 	h.await("all lines", func() bool { return h.status().Sources[0].Matched == 12 })
-	var bans uint64
-	if err := h.do(t.Context(), func() { bans = h.rules["counter"].bans }); err != nil || bans != 1 {
+	if bans, err := query(t.Context(), h.engine, func() uint64 { return h.rules["counter"].bans }); err != nil || bans != 1 {
 		t.Errorf("%d bans (%v), want one", bans, err)
 	}
 }

@@ -139,22 +139,6 @@ func (e *engine) run(ctx context.Context) error {
 	}
 }
 
-// do runs fn on the engine's goroutine and waits for it.
-func (e *engine) do(ctx context.Context, fn func()) error {
-	done := make(chan struct{})
-	select {
-	case e.calls <- func() { fn(); close(done) }:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // batch deals with one batch and releases it.
 func (e *engine) batch(ctx context.Context, b *event.Batch) error {
 	defer b.Release()

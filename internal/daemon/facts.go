@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"net/netip"
 
@@ -37,14 +36,12 @@ func (e *engine) neverListed() prefixset.Set { return e.reachable().Union(decide
 // watchHost follows changes of the host's addresses, routes and resolvers.
 func (d *daemon) watchHost(ctx context.Context) error {
 	return host.Watch(ctx, func(f host.Facts) {
-		var err error
-		askErr := d.ask(ctx, func(ctx context.Context) {
-			err = d.allow(ctx, func() {
+		_, err := ask(ctx, &d.keeper, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, d.allow(ctx, func() {
 				d.know(f)
 				d.tracker.SetOnLink(d.facts.OnLink)
 			})
 		})
-		err = cmp.Or(askErr, err)
 		if err != nil && ctx.Err() == nil {
 			d.log.Error("allow this host's own addresses", "err", err)
 		}

@@ -52,37 +52,17 @@ func (d *daemon) keep(ctx context.Context) error {
 	}
 }
 
-// ask runs fn on the keeper's goroutine and waits for it. Its context is the keeper's: once begun, fn goes on to its end even
-// if whoever asked has gone.
-func (d *daemon) ask(ctx context.Context, fn func(context.Context)) error {
-	done := make(chan struct{})
-	select {
-	case d.asked <- func(ctx context.Context) { defer close(done); fn(ctx) }:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // allow changes what the engine knows of addresses that must stay reachable, and has the kernel let them through ahead of
 // every ban.
 func (d *daemon) allow(ctx context.Context, change func()) error {
-	var set prefixset.Set
-	if err := d.do(ctx, func() { change(); set = d.reachable() }); err != nil {
+	set, err := query(ctx, d.engine, func() prefixset.Set { change(); return d.reachable() })
+	if err != nil {
 		return err
 	}
 	return d.enforcer.Allow(ctx, set)
 }
 
 // Reload reads the configuration again and puts it in force, if it has no mistakes.
-func (d *daemon) Reload(ctx context.Context, author string) (r control.Reloaded, err error) {
-	if askErr := d.ask(ctx, func(ctx context.Context) { r, err = d.reload(ctx, author) }); askErr != nil {
-		return control.Reloaded{}, askErr
-	}
-	return r, err
+func (d *daemon) Reload(ctx context.Context, author string) (control.Reloaded, error) {
+	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Reloaded, error) { return d.reload(ctx, author) })
 }

@@ -232,25 +232,29 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	leftOut := d.lists.names.Want(dnsNames(d.lists.allowEntries(now)))
 	items, mistakes := d.lists.items(now), d.lists.mistakes()
 	allowed := union(items)
-	var before, protected prefixset.Set
-	err := d.allow(ctx, func() {
-		before, d.facts.Allowed, d.allowList = d.facts.Allowed, allowed, items
+	type sets struct{ before, reachable, protected prefixset.Set }
+	changed, err := query(ctx, d.engine, func() (s sets) {
+		s.before, d.facts.Allowed, d.allowList = d.facts.Allowed, allowed, items
 		d.listMistakes = mistakes
 		if leftOut > d.leftOutNames {
 			d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", leftOut)
 		}
 		d.leftOutNames = leftOut
 		d.noteWatching(now)
-		protected = d.neverListed()
+		s.reachable, s.protected = d.reachable(), d.neverListed()
+		return s
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.liftWithin(ctx, allowed.Subtract(before)); err != nil {
+	if err := d.enforcer.Allow(ctx, changed.reachable); err != nil {
+		return err
+	}
+	if err := d.liftWithin(ctx, allowed.Subtract(changed.before)); err != nil {
 		return err
 	}
 	d.saveNames()
-	return d.applyBlack(ctx, protected, now)
+	return d.applyBlack(ctx, changed.protected, now)
 }
 
 // liftWithin lifts the bans whose addresses have all become allowed. Wider ones stay: the kernel lets the allowed addresses

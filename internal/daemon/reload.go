@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -125,24 +126,22 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 	if d.asksJournal(next.cfg) {
 		programs = d.inJournal(ctx, next.cfg, next.set)
 	}
-	var lives map[string]*live
-	var w want
-	err := d.do(ctx, func() {
-		lives = d.livesOf(next, programs)
-		w = wanted(lives)
-	})
+	lives, err := query(ctx, d.engine, func() map[string]*live { return d.livesOf(next, programs) })
 	if err != nil {
 		return err
 	}
+	w := wanted(lives)
 	before, drops := d.sources, d.cfg.Log
 	d.followers.stop(before, w)
-	err = d.do(ctx, func() {
-		if err = d.drain(ctx); err == nil {
+	drainErr, err := query(ctx, d.engine, func() error {
+		err := d.drain(ctx)
+		if err == nil {
 			d.adopt(next, lives)
 			d.sources = newSources(d.engine, w, before)
 		}
+		return err
 	})
-	if err != nil {
+	if err = cmp.Or(err, drainErr); err != nil {
 		return err
 	}
 	d.followers.start(ctx, d.sources)

@@ -110,8 +110,8 @@ func (d *daemon) guardSessions(ctx context.Context, changed <-chan struct{}) {
 
 // protect looks at the live sessions and tells the engine. The error is that of ctx.
 func (d *daemon) protect(ctx context.Context, k *guard) error {
-	var groups []string
-	if err := d.do(ctx, func() { groups = d.cfg.ProtectGroups }); err != nil {
+	groups, err := query(ctx, d.engine, func() []string { return d.cfg.ProtectGroups })
+	if err != nil {
 		return err
 	}
 	k.looked = time.Now()

@@ -27,34 +27,35 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	for i, held := range state.Bans {
 		why.Bans[i].Set = nftset.SetOf(held.Key)
 	}
-	var account track.Account
-	var neighbors []track.Neighbor
-	var through, live bool
-	var ports ban.Ports
+	type known struct {
+		account       track.Account
+		neighbors     []track.Neighbor
+		allowed       string
+		through, live bool
+		ports         ban.Ports
+	}
 	now := time.Now()
-	err = d.do(ctx, func() {
-		account = d.tracker.Explain(addr, now)
-		neighbors = d.tracker.Neighbors(addr, now, shownNeighbors)
-		why.Allowed = d.allowed(addr)
-		through = d.letThrough(addr)
-		live, ports = d.facts.Sessions.Contains(addr), cmp.Or(d.facts.SSHPorts, "22")
+	k, err := query(ctx, d.engine, func() known {
+		return known{d.tracker.Explain(addr, now), d.tracker.Neighbors(addr, now, shownNeighbors), d.allowed(addr), d.letThrough(addr),
+			d.facts.Sessions.Contains(addr), cmp.Or(d.facts.SSHPorts, "22")}
 	})
 	if err != nil {
 		return why, err
 	}
+	why.Allowed = k.allowed
 	grace := time.Duration(0)
 	for _, g := range state.Grace {
 		grace = max(grace, time.Duration(g.Timeout))
 	}
-	explain(&why, account, now)
-	if live {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", ports))
+	explain(&why, k.account, now)
+	if k.live {
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", k.ports))
 	}
-	for _, n := range neighbors {
+	for _, n := range k.neighbors {
 		why.Prefix = append(why.Prefix, control.Neighbor{Prefix: ban.Key{Prefix: n.Prefix}.String(), Score: float64(n.Score), Banned: n.Banned})
 	}
 	why.Foreign = d.foreign(ctx, addr)
-	why.Banned = len(why.Bans) > 0 && !through && grace == 0
+	why.Banned = len(why.Bans) > 0 && !k.through && grace == 0
 	why.Verdict = verdict(&why, grace)
 	return why, nil
 }

@@ -15,10 +15,7 @@ func (e *Enforcer) Compare(ctx context.Context) (state State, wrong []string, er
 	if state, err = e.Held(ctx); err != nil {
 		return state, nil, err
 	}
-	err = e.call(ctx, func(ctx context.Context) (err error) {
-		wrong, err = e.compare(ctx, state)
-		return err
-	})
+	wrong, err = call(ctx, e, func(ctx context.Context) ([]string, error) { return e.compare(ctx, state) })
 	return state, wrong, err
 }
 

@@ -349,20 +349,36 @@ func (e *Enforcer) send(ctx context.Context, r request) error {
 	}
 }
 
-// call runs fn between two transactions and returns its error.
-func (e *Enforcer) call(ctx context.Context, fn func(context.Context) error) error {
-	result := make(chan error, 1)
-	if err := e.send(ctx, request{do: func(ctx context.Context) { result <- fn(ctx) }}); err != nil {
-		return err
+// call runs fn between two transactions and returns its result. A caller whose context is done goes away without waiting: fn may
+// run later all the same, so it must not write to anything that the caller can see. Its result is a value that nobody then receives.
+func call[T any](ctx context.Context, e *Enforcer, fn func(context.Context) (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	result := make(chan outcome, 1)
+	var none T
+	err := e.send(ctx, request{do: func(ctx context.Context) {
+		v, err := fn(ctx)
+		result <- outcome{v, err}
+	}})
+	if err != nil {
+		return none, err
 	}
 	select {
-	case err := <-result:
-		return err
+	case o := <-result:
+		return o.value, o.err
 	case <-ctx.Done():
-		return ctx.Err()
+		return none, ctx.Err()
 	case <-e.done:
-		return ErrStopped
+		return none, ErrStopped
 	}
+}
+
+// do is call for what has no result but an error.
+func (e *Enforcer) do(ctx context.Context, fn func(context.Context) error) error {
+	_, err := call(ctx, e, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return err
 }
 
 // Unban lifts bans. It returns nil only after a look at the kernel showed that none of them is in force any more. If grace is
@@ -372,12 +388,12 @@ func (e *Enforcer) Unban(ctx context.Context, grace time.Duration, keys ...ban.K
 	if len(keys) == 0 {
 		return nil
 	}
-	return e.call(ctx, func(ctx context.Context) error { return e.unban(ctx, grace, keys) })
+	return e.do(ctx, func(ctx context.Context) error { return e.unban(ctx, grace, keys) })
 }
 
 // Grace keeps every ban off the addresses for the given time (IPv6: off their /64).
 func (e *Enforcer) Grace(ctx context.Context, d time.Duration, addrs ...netip.Addr) error {
-	return e.call(ctx, func(ctx context.Context) error {
+	return e.do(ctx, func(ctx context.Context) error {
 		var c Changes
 		for _, a := range addrs {
 			if p, ok := gracePrefix(netip.PrefixFrom(a.WithZone(""), a.BitLen())); ok {
@@ -390,7 +406,7 @@ func (e *Enforcer) Grace(ctx context.Context, d time.Duration, addrs ...netip.Ad
 
 // Allow replaces the addresses that no ban touches.
 func (e *Enforcer) Allow(ctx context.Context, set prefixset.Set) error {
-	return e.call(ctx, func(ctx context.Context) error {
+	return e.do(ctx, func(ctx context.Context) error {
 		if set.Equal(e.model.allow) {
 			return nil
 		}
@@ -401,7 +417,7 @@ func (e *Enforcer) Allow(ctx context.Context, set prefixset.Set) error {
 
 // Flush lifts every ban, and returns nil only after a look at the kernel showed that none is in force.
 func (e *Enforcer) Flush(ctx context.Context) error {
-	return e.call(ctx, func(ctx context.Context) error {
+	return e.do(ctx, func(ctx context.Context) error {
 		state, err := e.backend.Held(ctx)
 		if err != nil {
 			return err
@@ -417,23 +433,27 @@ func (e *Enforcer) Held(ctx context.Context, keys ...ban.Key) (State, error) {
 	if err := e.Ready(ctx); err != nil {
 		return State{}, err
 	}
-	state, err := e.backend.Held(ctx, keys...)
-	var overlooked []ban.Key
-	err = e.call(ctx, func(ctx context.Context) error {
+	read, readErr := e.backend.Held(ctx, keys...)
+	type counted struct {
+		state      State
+		overlooked []ban.Key
+	}
+	c, err := call(ctx, e, func(ctx context.Context) (c counted, err error) {
+		c.state, err = read, readErr
 		if err != nil {
-			state, err = e.backend.Held(ctx, keys...)
+			c.state, err = e.backend.Held(ctx, keys...)
 		}
 		if err == nil && len(keys) == 0 {
-			overlooked = e.model.overlooked(state, time.Now())
+			c.overlooked = e.model.overlooked(c.state, time.Now())
 		}
-		e.model.count(state)
-		return err
+		e.model.count(c.state)
+		return c, err
 	})
-	if err == nil && len(overlooked) > 0 {
-		state.Bans, err = e.lookAgain(ctx, state.Bans, overlooked)
+	if err == nil && len(c.overlooked) > 0 {
+		c.state.Bans, err = e.lookAgain(ctx, c.state.Bans, c.overlooked)
 	}
-	slices.SortFunc(state.Bans, func(a, b Held) int { return a.Key.Compare(b.Key) })
-	return state, err
+	slices.SortFunc(c.state.Bans, func(a, b Held) int { return a.Key.Compare(b.Key) })
+	return c.state, err
 }
 
 // lookAgain appends to bans what the kernel holds of keys.
@@ -442,19 +462,22 @@ func (e *Enforcer) lookAgain(ctx context.Context, bans []Held, keys []ban.Key) (
 	if err != nil {
 		return bans, err
 	}
-	err = e.call(ctx, func(context.Context) error { e.model.count(state); return nil })
-	return append(bans, state.Bans...), err
+	more, err := call(ctx, e, func(context.Context) ([]Held, error) {
+		e.model.count(state)
+		return state.Bans, nil
+	})
+	return append(bans, more...), err
 }
 
 // Ready waits until the kernel holds what it should, and what was asked for before.
 func (e *Enforcer) Ready(ctx context.Context) error {
-	return e.call(ctx, func(context.Context) error { return nil })
+	return e.do(ctx, func(context.Context) error { return nil })
 }
 
 // Renew lets change alter what the backend's own objects are to look like, and has the kernel hold everything anew, in one
 // transaction, without a moment in which a ban does not hold. Whatever is in the kernel is taken over first.
 func (e *Enforcer) Renew(ctx context.Context, change func() error) error {
-	return e.call(ctx, func(ctx context.Context) error {
+	return e.do(ctx, func(ctx context.Context) error {
 		if err := change(); err != nil {
 			return err
 		}
@@ -464,7 +487,7 @@ func (e *Enforcer) Renew(ctx context.Context, change func() error) error {
 
 // Repair compares the kernel with what should hold and puts back what is missing, even after repairs were stopped.
 func (e *Enforcer) Repair(ctx context.Context) error {
-	return e.call(ctx, func(ctx context.Context) error {
+	return e.do(ctx, func(ctx context.Context) error {
 		e.paused, e.retry = time.Time{}, 0
 		clear(e.repairs)
 		return e.settle(ctx, "", true)

@@ -7,5 +7,5 @@ import (
 
 // SetBack pretends that the wall clock has just been set back.
 func (e *Enforcer) SetBack(ctx context.Context, by time.Duration) error {
-	return e.call(ctx, func(context.Context) error { e.clock.offset += by; return nil })
+	return e.do(ctx, func(context.Context) error { e.clock.offset += by; return nil })
 }

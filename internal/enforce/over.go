@@ -11,17 +11,19 @@ import (
 // HeldOver reads back what the kernel holds of the bans that should touch an address, and says which grace period spares it. Only
 // these bans are asked for, so that the answer comes as soon with 100,000 bans in force as with one.
 func (e *Enforcer) HeldOver(ctx context.Context, addr netip.Addr) (State, error) {
-	var keys []ban.Key
-	var grace []Element
-	err := e.call(ctx, func(context.Context) error {
-		keys, grace = e.model.over(addr)
-		return nil
-	})
-	if err != nil || len(keys) == 0 {
-		return State{Grace: grace}, err // no keys would mean all of them
+	type touching struct {
+		keys  []ban.Key
+		grace []Element
 	}
-	state, err := e.Held(ctx, keys...)
-	state.Grace = grace
+	t, err := call(ctx, e, func(context.Context) (t touching, err error) {
+		t.keys, t.grace = e.model.over(addr)
+		return t, nil
+	})
+	if err != nil || len(t.keys) == 0 {
+		return State{Grace: t.grace}, err // no keys would mean all of them
+	}
+	state, err := e.Held(ctx, t.keys...)
+	state.Grace = t.grace
 	return state, err
 }
 
