@@ -16,7 +16,7 @@ import (
 
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
-	words    = []string{"event", "ban", "prefixset", "conf"}
+	words    = []string{"event", "ban", "prefixset", "conf", "exempt"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce", "rules"}
 	programs = []string{"daemon", "offline", "selftest", "loader"}
 	shared   = []string{"host", "names", "run", "control", "console", "store", "sdnotify"}

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"mef/bench/gen"
-	"mef/internal/decide"
+	"mef/internal/exempt"
 )
 
 // An instance is one run of a product's daemon in a cell, following a log that only we write.
@@ -28,7 +28,7 @@ type instance struct {
 	begun   time.Time     // just before the process was started
 	port    int
 	next    uint64       // number of the next address that nobody used
-	spared  []decide.CDN // whose addresses are not used
+	spared  []exempt.CDN // whose addresses are not used
 }
 
 // launch starts the daemon of p with its files in dir, which may hold the state of an earlier instance. bans says which sets are
@@ -38,7 +38,7 @@ func launch(p *product, dir string, bans func(table, set string) bool) (*instanc
 	if err != nil {
 		return nil, err
 	}
-	in := &instance{cell: cell, product: p, dir: dir, done: make(chan struct{}), next: 1 << 24, spared: decide.CDNs()}
+	in := &instance{cell: cell, product: p, dir: dir, done: make(chan struct{}), next: 1 << 24, spared: exempt.CDNs()}
 	if err := in.begin(); err != nil {
 		cell.close()
 		return nil, fmt.Errorf("%s: %w", p.name, err)
@@ -77,7 +77,7 @@ func (in *instance) fresh() netip.Addr {
 	for {
 		in.next++
 		addr := gen.Addr4(in.next)
-		if !slices.ContainsFunc(in.spared, func(c decide.CDN) bool { return c.Networks.Contains(addr) }) {
+		if !slices.ContainsFunc(in.spared, func(c exempt.CDN) bool { return c.Networks.Contains(addr) }) {
 			return addr
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/decide"
+	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/host"
 )
@@ -45,15 +45,15 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 	if listeners, err := host.Listeners(); err == nil {
 		all = append(all, uncovered(listeners, cfg.Rules)...)
 	}
-	all = append(all, exempt(cfg)...)
+	all = append(all, fullyExempt(cfg)...)
 	return append(all, watching(cfg, running, now)...)
 }
 
-// exempt tells of families of addresses of which nobody can be banned.
-func exempt(cfg *conf.Config) (all []string) {
-	facts := decide.Facts{Allowed: conf.Addrs(cfg.Whitelist), Proxies: cfg.ProxyAddrs()}
-	for _, family := range facts.Exempt() {
-		all = append(all, fmt.Sprintf("the whitelist and proxies= have all of %s: nobody is banned there", family))
+// fullyExempt names the families of which no address can be banned.
+func fullyExempt(cfg *conf.Config) (all []string) {
+	facts := exempt.Facts{Allowed: conf.Addrs(cfg.Whitelist)}
+	for _, family := range facts.FullyExempt() {
+		all = append(all, fmt.Sprintf("the whitelist has all of %s: no address of it is ever banned", family))
 	}
 	return all
 }

@@ -208,6 +208,40 @@ func (p Ports) Covers(q Ports) bool {
 	return true
 }
 
+// Without returns the ports of p that are not in q; ok is false if there are none. Every port and protocol without some ports are the
+// other ports.
+func (p Ports) Without(q Ports) (left Ports, ok bool) {
+	if q == "" {
+		return "", false
+	}
+	ranges := p.Ranges()
+	if p == "" {
+		ranges = []PortRange{{First: 1, Last: 65535}}
+	}
+	for _, cut := range q.Ranges() {
+		var next []PortRange
+		for _, r := range ranges {
+			if r.First < cut.First {
+				next = append(next, PortRange{First: r.First, Last: min(r.Last, cut.First-1)})
+			}
+			if r.Last > cut.Last {
+				next = append(next, PortRange{First: max(r.First, cut.Last+1), Last: r.Last})
+			}
+		}
+		ranges = next
+	}
+	if len(ranges) == 0 {
+		return "", false
+	}
+	return canonical(ranges), true
+}
+
+// Overlaps reports whether p and q have a port in common.
+func (p Ports) Overlaps(q Ports) bool {
+	left, ok := p.Without(q)
+	return !ok || left != p
+}
+
 // UnmarshalJSON accepts any spelling that ParsePorts does.
 func (p *Ports) UnmarshalJSON(data []byte) error {
 	var s string

@@ -50,6 +50,31 @@ func TestPortsCovers(t *testing.T) {
 	}
 }
 
+func TestPortsWithout(t *testing.T) {
+	for name, tt := range map[string]struct {
+		p, q, want ban.Ports
+		none       bool
+	}{
+		"all":          {"", "22", "1-21,23-65535", false},
+		"all, several": {"", "1,22,65535", "2-21,23-65534", false},
+		"one of some":  {"21-23,80", "22", "21,23,80", false},
+		"others":       {"80", "22", "80", false},
+		"the same":     {"22", "22", "", true},
+		"inside":       {"22", "20-30", "", true},
+		"of all":       {"22", "", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := tt.p.Without(tt.q)
+			if got != tt.want || ok == tt.none {
+				t.Errorf("%q without %q: %q, %t; want %q, %t", tt.p, tt.q, got, ok, tt.want, !tt.none)
+			}
+			if overlaps := tt.p.Overlaps(tt.q); overlaps != (got != tt.p || tt.none) {
+				t.Errorf("%q overlaps %q: %t", tt.p, tt.q, overlaps)
+			}
+		})
+	}
+}
+
 func TestKeyAsOperatorsSeeIt(t *testing.T) {
 	for _, tt := range []struct {
 		key  ban.Key

@@ -85,7 +85,7 @@ var keys = table[Config]{
 	{name: "protect_groups", value: "sudo,wheel,admin", form: list("names of groups, with commas", isName, func(c *Config) *[]string { return &c.ProtectGroups }),
 		doc: "an address with a live SSH session of root or a member of these groups is not banned on the SSH ports"},
 	{name: "proxies", form: list("addresses and prefixes such as 192.0.2.7,2001:db8::/32", isPrefix, func(c *Config) *[]string { return &c.Proxies }),
-		doc: "reverse proxies and CDNs in front of this host: never banned at packet level"},
+		doc: "reverse proxies and CDNs in front of this host: ports 80 and 443 stay open to them"},
 
 	{name: "score_failure", value: "10", form: number(0, 1000, func(c *Config) *int { return &c.Score.Failure }),
 		doc: "points of a failed login, for the score across services"},

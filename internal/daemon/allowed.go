@@ -11,6 +11,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/exempt"
 	"mef/internal/names"
 	"mef/internal/prefixset"
 	"mef/internal/store"
@@ -109,7 +110,7 @@ func allowable(req control.AllowRequest) (string, error) {
 	if !ok {
 		return foldName(list[0].Text), nil
 	}
-	if i := slices.IndexFunc(prefixes, tooWide); i >= 0 && !req.Force {
+	if i := slices.IndexFunc(prefixes, exempt.TooWide); i >= 0 && !req.Force {
 		return "", refuse("%s is wider than /16 (IPv6: /32), and nobody in it would ever be banned: use --force if it is meant", prefixes[i])
 	}
 	if len(prefixes) == 1 && prefixes[0].IsSingleIP() {
@@ -233,7 +234,7 @@ func blockError(e conf.Entry, protected prefixset.Set) string {
 	switch {
 	case !ok:
 		return "a name is not resolved here: names can be made to mean anybody"
-	case slices.ContainsFunc(prefixes, tooWide):
+	case slices.ContainsFunc(prefixes, exempt.TooWide):
 		return "wider than /16 (IPv6: /32): left out"
 	case prefixset.New(prefixes...).Subtract(protected).Len() == 0:
 		return "never banned: the allow list has it, this host needs it, or no host elsewhere can have it"

@@ -236,8 +236,8 @@ func (d *daemon) describe(s *control.Status) {
 			Failures: c.failures, Probes: c.probes, Logins: c.logins, Bans: c.bans})
 	}
 	d.warnLists(s)
-	for _, family := range d.facts.Exempt() {
-		s.Missing = append(s.Missing, fmt.Sprintf("the allow list and proxies= have all of %s, so that nobody is banned; see mefctl lists whitelist and %s", family, d.path))
+	for _, family := range d.facts.FullyExempt() {
+		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))
 	}
 	s.WatchingSince = moment(d.watching)
 	s.Sources = d.sources.status(d.engine)

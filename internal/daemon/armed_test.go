@@ -207,11 +207,10 @@ func TestWhyOfForcedBanOfCDN(t *testing.T) {
 		}
 		return w
 	}
-	if w := why("104.16.0.1"); w.Banned || !strings.Contains(w.Verdict, "Cloudflare") {
-		t.Errorf("an address of a CDN: %q", w.Verdict)
-	}
-	if w := why("192.0.2.80"); w.Banned || !strings.Contains(w.Verdict, "a proxy") {
-		t.Errorf("a proxy: %q", w.Verdict)
+	for addr, kind := range map[string]string{"104.16.0.1": "Cloudflare", "192.0.2.80": "a proxy"} {
+		if w := why(addr); w.Banned || !strings.Contains(strings.Join(w.Arithmetic, "\n"), "it is "+kind) {
+			t.Errorf("%s: banned %v, %q; want that its web ports stay open, for it is %s", addr, w.Banned, w.Arithmetic, kind)
+		}
 	}
 	if w := why("203.0.113.9"); !strings.Contains(w.Allowed, "an entry of the allow list (203.0.113.0/24, ") || !strings.Contains(w.Allowed, "a.conf:2") {
 		t.Errorf("an allowed address: %q, want the entry and its place", w.Allowed)

@@ -10,6 +10,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/enforce"
+	"mef/internal/exempt"
 )
 
 // ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
@@ -73,7 +74,7 @@ func (l *lists) asksFor(k ban.Key) bool {
 func (l *lists) placeOf(p netip.Prefix) string {
 	for _, entry := range entriesOf(l.black) {
 		prefixes, _ := entry.Prefixes()
-		if slices.ContainsFunc(prefixes, func(q netip.Prefix) bool { return !tooWide(q) && q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
+		if slices.ContainsFunc(prefixes, func(q netip.Prefix) bool { return !exempt.TooWide(q) && q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
 			return entry.Pos.String()
 		}
 	}

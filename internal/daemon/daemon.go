@@ -105,7 +105,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 	}
 	sessions := session.New(log)
 	e.enforcer = enforce.New(backend, enforce.Options{
-		Allow:      e.reachable(),
+		Allow:      e.facts.Reachable(),
 		OnResult:   e.book.settle,
 		OnEnded:    e.endings.add,
 		OnVerified: sessions.Add,

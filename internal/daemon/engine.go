@@ -15,6 +15,7 @@ import (
 	"mef/internal/decide"
 	"mef/internal/enforce"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/source/journal"
@@ -43,7 +44,7 @@ type engine struct {
 	tracker *track.Tracker
 	newest  time.Time // the latest event's
 	limits  decide.Config
-	facts   decide.Facts
+	facts   exempt.Facts
 	// allowList is what facts.Allowed is made of.
 	allowList    []allowItem
 	listMistakes []string
@@ -102,7 +103,7 @@ func newEngine(cfg *conf.Config, facts host.Facts, log *slog.Logger) (*engine, e
 	}
 	e.book, e.endings = newBook(e.records), newEndings()
 	e.heedMode()
-	e.facts.CDNs = decide.CDNs()
+	e.facts.CDNs = exempt.CDNs()
 	e.know(facts)
 	e.learn(cfg)
 	tracking := e.tracking()

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 
 	"mef/internal/conf"
-	"mef/internal/decide"
+	"mef/internal/exempt"
 	"mef/internal/host"
 	"mef/internal/prefixset"
 )
@@ -24,14 +24,10 @@ func (e *engine) learn(cfg *conf.Config) {
 	e.facts.Proxies = cfg.ProxyAddrs()
 }
 
-// reachable is what the kernel lets through ahead of every ban.
-func (e *engine) reachable() prefixset.Set {
-	f := e.facts
-	return f.Allowed.Union(f.Own).Union(f.Gateways).Union(f.Resolvers).Union(f.Servers)
+// neverListed is what no blacklist bans: who must stay reachable, proxies, and the addresses that no host elsewhere has.
+func (e *engine) neverListed() prefixset.Set {
+	return e.facts.Reachable().Union(e.facts.Proxies).Union(exempt.Special())
 }
-
-// neverListed is what no blacklist bans: those, and the addresses that no host elsewhere has.
-func (e *engine) neverListed() prefixset.Set { return e.reachable().Union(decide.Special()) }
 
 // watchHost follows changes of the host's addresses, routes and resolvers.
 func (d *daemon) watchHost(ctx context.Context) error {

@@ -55,7 +55,7 @@ func (d *daemon) keep(ctx context.Context) error {
 // allow changes what the engine knows of addresses that must stay reachable, and has the kernel let them through ahead of
 // every ban.
 func (d *daemon) allow(ctx context.Context, change func()) error {
-	set, err := query(ctx, d.engine, func() prefixset.Set { change(); return d.reachable() })
+	set, err := query(ctx, d.engine, func() prefixset.Set { change(); return d.facts.Reachable() })
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/enforce"
+	"mef/internal/exempt"
 	"mef/internal/names"
 	"mef/internal/prefixset"
 )
@@ -241,7 +242,7 @@ func (d *daemon) applyLists(ctx context.Context) error {
 		}
 		d.leftOutNames = leftOut
 		d.noteWatching(now)
-		s.reachable, s.protected = d.reachable(), d.neverListed()
+		s.reachable, s.protected = d.facts.Reachable(), d.neverListed()
 		return s
 	})
 	if err != nil {
@@ -401,7 +402,7 @@ func recordSum(b ban.Ban) uint64 {
 func listedBans(entries []conf.Entry, protected prefixset.Set, now time.Time) (bans []ban.Ban, leftOut []conf.Entry) {
 	for _, entry := range entries {
 		prefixes, ok := entry.Prefixes()
-		if !ok || slices.ContainsFunc(prefixes, tooWide) || len(bans) >= maxListed {
+		if !ok || slices.ContainsFunc(prefixes, exempt.TooWide) || len(bans) >= maxListed {
 			leftOut = append(leftOut, entry)
 			continue
 		}
@@ -411,11 +412,6 @@ func listedBans(entries []conf.Entry, protected prefixset.Set, now time.Time) (b
 		}
 	}
 	return bans, leftOut
-}
-
-// tooWide reports whether p is wider than a ban may be unless an operator insists.
-func tooWide(p netip.Prefix) bool {
-	return p.Addr().Is4() && p.Bits() < 16 || p.Addr().Is6() && p.Bits() < 32
 }
 
 // leaveOut takes note of the entries that are left out, and logs the first few of them.

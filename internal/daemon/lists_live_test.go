@@ -301,3 +301,9 @@ func TestListedAddressesOfNoHost(t *testing.T) {
 		}
 	}
 }
+
+// A blacklist entry around a proxy leaves the proxy out: many clients are behind it.
+func TestBlacklistLeavesProxiesOut(t *testing.T) {
+	h := settle(t, "proxies=192.0.2.128\n", map[string]string{"deny/a.conf": "192.0.2.128/31\n"})
+	h.await("the rest of the entry is banned", func() bool { return h.banned() == "192.0.2.129" })
+}

@@ -98,7 +98,7 @@ func (h *house) start() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, MaxBans: h.maxBans})
+	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.facts.Reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, MaxBans: h.maxBans})
 	st, err := store.Open(e.storePath(), store.Options{})
 	if err != nil {
 		h.Fatal(err)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"strconv"
@@ -187,7 +188,7 @@ func (e *engine) spare(ev *event.Event, d decide.Decision) {
 	reason := ""
 	switch {
 	case d.Verdict == decide.Refused:
-		reason = e.facts.Never(ev.Addr)
+		reason = cmp.Or(e.facts.Never(ev.Addr), e.facts.Web(netip.PrefixFrom(ev.Addr, ev.Addr.BitLen())))
 	case d.Verdict != decide.Ban:
 		return
 	}

@@ -5,15 +5,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/enforce/nftset"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/host"
-	"mef/internal/prefixset"
 	"mef/internal/track"
 )
 
@@ -30,13 +29,13 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	type known struct {
 		account       track.Account
 		neighbors     []track.Neighbor
-		allowed       string
+		allowed, web  string
 		through, live bool
 		ports         ban.Ports
 	}
 	now := time.Now()
 	k, err := query(ctx, d.engine, func() known {
-		return known{d.tracker.Explain(addr, now), d.tracker.Neighbors(addr, now, shownNeighbors), d.allowed(addr), d.letThrough(addr),
+		return known{d.tracker.Explain(addr, now), d.tracker.Neighbors(addr, now, shownNeighbors), d.allowed(addr), d.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), d.letThrough(addr),
 			d.facts.Sessions.Contains(addr), cmp.Or(d.facts.SSHPorts, "22")}
 	})
 	if err != nil {
@@ -48,6 +47,9 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 		grace = max(grace, time.Duration(g.Timeout))
 	}
 	explain(&why, k.account, now)
+	if k.web != "" {
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("it is %s: bans by rules leave its web ports open (%s)", k.web, exempt.WebPorts))
+	}
 	if k.live {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", k.ports))
 	}
@@ -94,9 +96,8 @@ func (e *engine) allowed(addr netip.Addr) string {
 
 // letThrough reports whether the kernel lets an address through ahead of every ban. Proxies it does not: an operator may ban them.
 func (e *engine) letThrough(addr netip.Addr) bool {
-	f := &e.facts
-	return slices.ContainsFunc([]prefixset.Set{f.Allowed, f.Own, f.Gateways, f.Resolvers, f.Servers},
-		func(s prefixset.Set) bool { return s.Contains(addr) })
+	reachable := e.facts.Reachable()
+	return reachable.Contains(addr)
 }
 
 // explain turns an account into what is shown.

@@ -6,6 +6,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/event"
+	"mef/internal/exempt"
 )
 
 // CrowdedAt is how many addresses of an IPv4 network of 24 bits must be banned one by one for it to be banned whole, once there is no
@@ -13,7 +14,7 @@ import (
 const CrowdedAt = 64
 
 // Crowd makes the ban of a crowded network until a time. ok is false if somebody in it must stay reachable.
-func Crowd(w event.WiderNet, until time.Time, facts Facts, now time.Time) (b ban.Ban, ok bool) {
+func Crowd(w event.WiderNet, until time.Time, facts exempt.Facts, now time.Time) (b ban.Ban, ok bool) {
 	if !w.Reached() || bystander(&facts, w.Prefix, w.Known) != "" {
 		return ban.Ban{}, false
 	}

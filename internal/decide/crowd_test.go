@@ -7,6 +7,7 @@ import (
 
 	"mef/internal/decide"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
 
@@ -15,21 +16,21 @@ func TestCrowd(t *testing.T) {
 	crowd := event.WiderNet{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Banned: 70, Limit: decide.CrowdedAt}
 	inside := prefixset.New(netip.MustParsePrefix("203.0.113.9/32"))
 	for name, tt := range map[string]struct {
-		facts         decide.Facts
+		facts         exempt.Facts
 		banned, known int
 		ok            bool
 	}{
-		"crowded":          {decide.Facts{}, 70, 0, true},
-		"not quite":        {decide.Facts{}, 63, 0, false},
-		"a known login":    {decide.Facts{}, 70, 1, false},
-		"our own address":  {decide.Facts{Own: inside}, 70, 0, false},
-		"our gateway":      {decide.Facts{Gateways: inside}, 70, 0, false},
-		"our resolver":     {decide.Facts{Resolvers: inside}, 70, 0, false},
-		"our DHCP server":  {decide.Facts{Servers: inside}, 70, 0, false},
-		"somebody allowed": {decide.Facts{Allowed: inside}, 70, 0, false},
-		"a proxy":          {decide.Facts{Proxies: inside}, 70, 0, false},
-		"a session":        {decide.Facts{Sessions: inside}, 70, 0, false},
-		"our link":         {decide.Facts{OnLink: inside}, 70, 0, false},
+		"crowded":          {exempt.Facts{}, 70, 0, true},
+		"not quite":        {exempt.Facts{}, 63, 0, false},
+		"a known login":    {exempt.Facts{}, 70, 1, false},
+		"our own address":  {exempt.Facts{Own: inside}, 70, 0, false},
+		"our gateway":      {exempt.Facts{Gateways: inside}, 70, 0, false},
+		"our resolver":     {exempt.Facts{Resolvers: inside}, 70, 0, false},
+		"our DHCP server":  {exempt.Facts{Servers: inside}, 70, 0, false},
+		"somebody allowed": {exempt.Facts{Allowed: inside}, 70, 0, false},
+		"a proxy":          {exempt.Facts{Proxies: inside}, 70, 0, false},
+		"a session":        {exempt.Facts{Sessions: inside}, 70, 0, false},
+		"our link":         {exempt.Facts{OnLink: inside}, 70, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			crowd.Banned, crowd.Known = tt.banned, tt.known

@@ -14,6 +14,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/exempt"
 )
 
 // A Config says how long bans last, and whether there are any.
@@ -51,7 +52,7 @@ const shortBan = 10 * time.Minute
 //
 // Most events past a limit come from sources that are banned already, their lines still under way or their log read late. So
 // the verdict is worked out first, without allocating, and the texts are written only where somebody will read them.
-func Decide(t *event.Tally, cfg Config, facts Facts, now time.Time) Decision {
+func Decide(t *event.Tally, cfg Config, facts exempt.Facts, now time.Time) Decision {
 	var first Decision
 	var room [4]cause
 	all := causes(room[:0], t)
@@ -119,15 +120,16 @@ type answer struct {
 	wide  event.WiderNet // the network banned in place of the source's
 
 	asked    ban.Ports // the ports to ban, before
-	session  bool      // those of SSH were left out, for an administrator's session
-	portless bool      // and none was left
+	session  bool      // the SSH ports stay open, for an administrator's session
+	web      string    // why the web ports stay open
+	portless bool      // and no other port is left to ban
 
 	length time.Duration // of a ban of an ordinary source
 	factor int           // of that, times the first one's
 	capped bool          // and that would have been longer
 }
 
-func decide(q question, facts *Facts, never string) Decision {
+func decide(q question, facts *exempt.Facts, never string) Decision {
 	a := q.answer(facts)
 	a.never = never
 	verdict := Refused
@@ -143,7 +145,7 @@ func decide(q question, facts *Facts, never string) Decision {
 }
 
 // answer works out what the ban would be.
-func (q *question) answer(facts *Facts) (a answer) {
+func (q *question) answer(facts *exempt.Facts) (a answer) {
 	a.ban.Prefix = q.width(&a, facts)
 	a.ban.Ports = q.ports(&a, facts)
 	a.ban.Class = q.cause.class
@@ -223,7 +225,7 @@ func covers(f event.ActiveBan, b *ban.Ban) bool {
 
 // width chooses what to ban: the source, networks around it when enough of them is banned, or the one address where more
 // would hit somebody who must not be.
-func (q *question) width(a *answer, facts *Facts) netip.Prefix {
+func (q *question) width(a *answer, facts *exempt.Facts) netip.Prefix {
 	addr, source := q.t.Event.Addr, q.t.Source
 	if source.IsSingleIP() {
 		return source
@@ -244,8 +246,8 @@ func (q *question) width(a *answer, facts *Facts) netip.Prefix {
 }
 
 // bystander says who in p must stay reachable, "" if nobody.
-func bystander(facts *Facts, p netip.Prefix, known int) string {
-	if why := facts.inside(p); why != "" {
+func bystander(facts *exempt.Facts, p netip.Prefix, known int) string {
+	if why := facts.Inside(p); why != "" {
 		return why
 	}
 	if known > 0 {
@@ -255,7 +257,7 @@ func bystander(facts *Facts, p netip.Prefix, known int) string {
 }
 
 // ports chooses the ports to ban.
-func (q *question) ports(a *answer, facts *Facts) (ports ban.Ports) {
+func (q *question) ports(a *answer, facts *exempt.Facts) (ports ban.Ports) {
 	if !q.cause.score {
 		ports = q.t.Rule.Ports
 	}
@@ -266,11 +268,23 @@ func (q *question) ports(a *answer, facts *Facts) (ports ban.Ports) {
 		}
 	}
 	a.asked = ports
-	if facts.Sessions.Contains(q.t.Event.Addr) {
-		left, some := without(ports, facts.sshPorts())
-		ports, a.session, a.portless = left, true, !some
+	open := facts.SSH(q.t.Event.Addr)
+	a.session = open != "" && ports.Overlaps(open)
+	if a.session {
+		ports = a.leaveOpen(ports, open)
 	}
+	if a.web = facts.Web(a.ban.Prefix); a.web != "" && !a.portless && ports.Overlaps(exempt.WebPorts) {
+		return a.leaveOpen(ports, exempt.WebPorts)
+	}
+	a.web = ""
 	return ports
+}
+
+// leaveOpen returns the ports that are left to ban.
+func (a *answer) leaveOpen(ports, open ban.Ports) ban.Ports {
+	left, some := ports.Without(open)
+	a.portless = !some
+	return left
 }
 
 // until says when the ban ends, and the how manieth of the source it is.

@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
 
@@ -24,7 +24,7 @@ func set(prefixes ...string) prefixset.Set {
 }
 
 func TestManual(t *testing.T) {
-	facts := Facts{
+	facts := exempt.Facts{
 		Own: set("198.51.100.1/32", "2001:db8:1::1/128"), Gateways: set("198.51.100.254/32"), Allowed: set("192.0.2.0/28"),
 		Proxies: set("203.0.113.0/30"), OnLink: set("2001:db8:1::/64"), Sessions: set("192.0.2.99/32"),
 	}
@@ -124,27 +124,6 @@ func TestCovers(t *testing.T) {
 	}
 }
 
-func TestWithout(t *testing.T) {
-	for name, tt := range map[string]struct {
-		p, q, want ban.Ports
-		none       bool
-	}{
-		"all":          {"", "22", "1-21,23-65535", false},
-		"all, several": {"", "1,22,65535", "2-21,23-65534", false},
-		"one of some":  {"21-23,80", "22", "21,23,80", false},
-		"others":       {"80", "22", "80", false},
-		"the same":     {"22", "22", "", true},
-		"inside":       {"22", "20-30", "", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, ok := without(tt.p, tt.q)
-			if got != tt.want || ok == tt.none {
-				t.Errorf("%q without %q: %q, %t; want %q, %t", tt.p, tt.q, got, ok, tt.want, !tt.none)
-			}
-		})
-	}
-}
-
 func TestGrow(t *testing.T) {
 	week := 7 * 24 * time.Hour
 	for name, tt := range map[string]struct {
@@ -198,7 +177,7 @@ func TestReasonQuotes(t *testing.T) {
 		Added: event.WholeAttempts(1), Attempts: event.WholeAttempts(3), First: noon, Limit: 3,
 		Surge: event.Surge{Sources: 20, User: true},
 	}
-	d := Decide(&tally, Config{Times: conf.BanTimes{First: time.Minute}}, Facts{}, noon)
+	d := Decide(&tally, Config{Times: conf.BanTimes{First: time.Minute}}, exempt.Facts{}, noon)
 	if d.Verdict != Ban || strings.ContainsAny(d.Reason, "\x1b\n") {
 		t.Errorf("%s: %q", d.Verdict, d.Reason)
 	}
@@ -223,10 +202,10 @@ func TestCoveredCostsNoMemory(t *testing.T) {
 	again, repeated, none := covered(&rule), covered(&rule), covered(&rule)
 	first := covered(&rule)
 	first.InForce, first.History = nil, nil
-	d := Decide(&first, Config{Times: conf.BanTimes{First: time.Minute}}, Facts{}, noon)
+	d := Decide(&first, Config{Times: conf.BanTimes{First: time.Minute}}, exempt.Facts{}, noon)
 	repeated.InForce[0].ID = event.Hash(d.Ban.ID)
 	none.Attempts, none.Score = 0, 0
-	facts := Facts{Own: set("198.51.100.1/32"), Allowed: set("203.0.113.0/24"), CDNs: CDNs()}
+	facts := exempt.Facts{Own: set("198.51.100.1/32"), Allowed: set("203.0.113.0/24"), CDNs: exempt.CDNs()}
 	for want, tally := range map[Verdict]*event.Tally{Covered: &again, Repeat: &repeated, None: &none} {
 		var got Decision
 		allocs := testing.AllocsPerRun(10, func() {
@@ -247,7 +226,7 @@ func BenchmarkDecide(b *testing.B) {
 	for name, tally := range map[string]*event.Tally{"nothing": &none, "ban": &first, "covered": &again} {
 		b.Run(name, func(b *testing.B) {
 			cfg := Config{Times: conf.BanTimes{First: time.Minute}}
-			facts := Facts{Own: set("198.51.100.1/32"), Allowed: set("198.51.100.0/24"), CDNs: CDNs()}
+			facts := exempt.Facts{Own: set("198.51.100.1/32"), Allowed: set("198.51.100.0/24"), CDNs: exempt.CDNs()}
 			b.ReportAllocs()
 			for b.Loop() {
 				Decide(tally, cfg, facts, noon)
@@ -256,20 +235,19 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-func TestExempt(t *testing.T) {
-	for name, tt := range map[string]struct {
-		facts Facts
-		want  string
-	}{
-		"nobody":               {Facts{Allowed: set("10.0.0.0/8"), Proxies: set("2001:db8::/32")}, "[]"},
-		"all of IPv4":          {Facts{Allowed: set("0.0.0.0/0")}, "[IPv4]"},
-		"all but one half":     {Facts{Allowed: set("0.0.0.0/1")}, "[]"},
-		"one half in each":     {Facts{Allowed: set("0.0.0.0/1"), Proxies: set("128.0.0.0/1")}, "[IPv4]"},
-		"everybody":            {Facts{Proxies: set("0.0.0.0/0", "::/0")}, "[IPv4 IPv6]"},
-		"all of IPv6, by half": {Facts{Allowed: set("::/1", "8000::/1")}, "[IPv6]"},
-	} {
-		if got := fmt.Sprint(tt.facts.Exempt()); got != tt.want {
-			t.Errorf("%s: %s, want %s", name, got, tt.want)
-		}
+// An operator may ban a content delivery network if he insists, and at once where its web ports stay open.
+func TestManualBanOfCDN(t *testing.T) {
+	facts := exempt.Facts{CDNs: exempt.CDNs()}
+	r := Request{Prefix: netip.MustParsePrefix("104.16.0.0/16")}
+	if _, err := Manual(r, facts, noon); err == nil || !strings.Contains(err.Error(), "Cloudflare") || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("a ban of Cloudflare is refused with %v, want its name and --force", err)
+	}
+	r.Ports = "22"
+	if _, err := Manual(r, facts, noon); err != nil {
+		t.Errorf("at the SSH port: %v", err)
+	}
+	r.Ports, r.Force = "", true
+	if _, err := Manual(r, facts, noon); err != nil {
+		t.Errorf("with force: %v", err)
 	}
 }

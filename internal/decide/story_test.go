@@ -11,6 +11,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/decide"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/prefixset"
 	"mef/internal/track"
 )
@@ -20,7 +21,7 @@ type world struct {
 	t       *testing.T
 	tracker *track.Tracker
 	cfg     decide.Config
-	facts   decide.Facts
+	facts   exempt.Facts
 	now     time.Time
 	lines   uint64
 	tally   event.Tally // the latest
@@ -373,7 +374,7 @@ func TestScatteredOverANetwork(t *testing.T) {
 
 func TestWideningStopsAtBystanders(t *testing.T) {
 	inside := prefixset.New(netip.MustParsePrefix("2001:db8:77:1ff::9/128"))
-	for name, facts := range map[string]decide.Facts{
+	for name, facts := range map[string]exempt.Facts{
 		"own":      {Own: inside},
 		"gateway":  {Gateways: inside},
 		"resolver": {Resolvers: inside},
@@ -418,7 +419,7 @@ func TestNarrowedHistory(t *testing.T) {
 func TestNeverBanned(t *testing.T) {
 	set := func(p string) prefixset.Set { return prefixset.New(netip.MustParsePrefix(p)) }
 	for name, tt := range map[string]struct {
-		facts decide.Facts
+		facts exempt.Facts
 		addr  string
 		why   string
 	}{
@@ -427,11 +428,10 @@ func TestNeverBanned(t *testing.T) {
 		"link-local":  {addr: "fe80::1", why: "link-local"},
 		"multicast":   {addr: "224.0.0.1", why: "multicast"},
 		"unspecified": {addr: "::", why: "unspecified"},
-		"own":         {decide.Facts{Own: set("192.0.2.1/32")}, "192.0.2.1", "our own address"},
-		"gateway":     {decide.Facts{Gateways: set("192.0.2.1/32")}, "192.0.2.1", "our gateway"},
-		"resolver":    {decide.Facts{Resolvers: set("192.0.2.1/32")}, "192.0.2.1", "our resolver"},
-		"allowed":     {decide.Facts{Allowed: set("192.0.2.0/24")}, "192.0.2.77", "an entry of the allow list"},
-		"proxy":       {decide.Facts{Proxies: set("192.0.2.0/24")}, "192.0.2.77", "a proxy"},
+		"own":         {exempt.Facts{Own: set("192.0.2.1/32")}, "192.0.2.1", "our own address"},
+		"gateway":     {exempt.Facts{Gateways: set("192.0.2.1/32")}, "192.0.2.1", "our gateway"},
+		"resolver":    {exempt.Facts{Resolvers: set("192.0.2.1/32")}, "192.0.2.1", "our resolver"},
+		"allowed":     {exempt.Facts{Allowed: set("192.0.2.0/24")}, "192.0.2.77", "an entry of the allow list"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -457,6 +457,32 @@ func TestAdministratorsSession(t *testing.T) {
 	w.facts.SSHPorts = "20-22"
 	if d := w.guess(5, "vsftpd", attacker); d.Verdict != decide.Refused {
 		t.Errorf("verdict %q (%s), want refused", d.Verdict, d.Reason)
+	}
+}
+
+// Proxies and content delivery networks are behind web ports alone.
+func TestWebPortsStayOpen(t *testing.T) {
+	for name, tt := range map[string]struct {
+		facts exempt.Facts
+		addr  string
+	}{
+		"proxy": {exempt.Facts{Proxies: prefixset.New(netip.MustParsePrefix("192.0.2.0/24"))}, "192.0.2.77"},
+		"CDN":   {exempt.Facts{CDNs: exempt.CDNs()}, "104.16.0.9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.facts = tt.facts
+			w.wantBan(w.guess(5, "sshd", tt.addr), tt.addr+" ports 1-79,81-442,444-65535", 10*time.Minute)
+			w.wait(8 * time.Hour)
+			w.wantBan(w.guess(5, "vsftpd", tt.addr), tt.addr+" ports 21", 40*time.Minute)
+			cfg := trackConfig()
+			cfg.Rules[1].Ports = "80,443"
+			w.tracker.Configure(cfg)
+			w.wait(8 * time.Hour)
+			if d := w.guess(5, "sshd", tt.addr); d.Verdict != decide.Refused || !strings.Contains(d.Reason, "web ports stay open to "+tt.addr) {
+				t.Errorf("verdict %q (%s), want refused", d.Verdict, d.Reason)
+			}
+		})
 	}
 }
 

@@ -70,10 +70,13 @@ func (q *question) widthWords(a *answer) string {
 
 // portsWords says why other ports were banned than the rule's, or none.
 func (q *question) portsWords(a *answer) string {
-	if a.portless {
+	switch {
+	case a.portless && a.web != "":
+		return fmt.Sprintf("web ports stay open to %s: it is %s", q.t.Event.Addr, a.web)
+	case a.portless:
 		return "an administrator's SSH session from there is live"
 	}
-	var shared, session string
+	var shared, session, web string
 	if q.t.Shared {
 		shared = fmt.Sprintf("%d users have logged in from here: ", q.t.KnownUsers)
 		if a.asked == "" {
@@ -85,7 +88,10 @@ func (q *question) portsWords(a *answer) string {
 	if a.session {
 		session = "not the SSH ports, for an administrator's session from there is live"
 	}
-	return join(shared, session)
+	if a.web != "" {
+		web = "not the web ports, for it is " + a.web
+	}
+	return join(shared, session, web)
 }
 
 // untilWords says why the ban lasts as long as it does.

@@ -9,6 +9,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/decide"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/logtime"
 	"mef/internal/prefixset"
@@ -21,7 +22,7 @@ type Replay struct {
 	matcher *Matcher
 	tracker *track.Tracker
 	limits  decide.Config
-	facts   decide.Facts
+	facts   exempt.Facts
 	now     time.Time
 }
 
@@ -37,7 +38,7 @@ func NewReplay(cfg *conf.Config, service string) (*Replay, error) {
 		tracker: track.New(track.Config{Rules: track.Rules(cfg.Rules), Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix}),
 		limits: decide.Config{Times: cfg.Ban},
-		facts:  decide.Facts{Allowed: allowed(cfg.Whitelist)},
+		facts:  exempt.Facts{Allowed: allowed(cfg.Whitelist)},
 	}, nil
 }
 

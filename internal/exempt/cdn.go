@@ -1,4 +1,4 @@
-package decide
+package exempt
 
 import (
 	_ "embed"

@@ -1,4 +1,4 @@
-package decide
+package exempt
 
 import (
 	"net/netip"
@@ -39,20 +39,13 @@ func TestBuiltInCDNs(t *testing.T) {
 		"151.101.1.1": "Fastly", "2a04:4e42::1": "Fastly",
 		"104.28.0.1": "", "172.72.0.1": "", "8.8.8.8": "", "2a04:4e41::1": "", "192.0.2.1": "",
 	} {
-		if got := facts.Never(netip.MustParseAddr(addr)); !strings.HasPrefix(got, want) || (want == "") != (got == "") {
-			t.Errorf("%s is never banned for %q, want %q", addr, got, want)
+		if got := facts.Web(host(addr)); !strings.HasPrefix(got, want) || (want == "") != (got == "") {
+			t.Errorf("%s has its web ports open for %q, want %q", addr, got, want)
 		}
 	}
 }
 
-// An operator may ban a CDN if he insists.
-func TestManualBanOfCDN(t *testing.T) {
-	r := Request{Prefix: netip.MustParsePrefix("104.16.0.0/16")}
-	if _, err := Manual(r, Facts{CDNs: CDNs()}, time.Now()); err == nil || !strings.Contains(err.Error(), "Cloudflare") || !strings.Contains(err.Error(), "--force") {
-		t.Errorf("a ban of Cloudflare is refused with %v, want its name and --force", err)
-	}
-	r.Force = true
-	if _, err := Manual(r, Facts{CDNs: CDNs()}, time.Now()); err != nil {
-		t.Errorf("with force: %v", err)
-	}
+func host(addr string) netip.Prefix {
+	a := netip.MustParseAddr(addr)
+	return netip.PrefixFrom(a, a.BitLen())
 }

@@ -1,0 +1,63 @@
+package exempt_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"mef/internal/exempt"
+	"mef/internal/prefixset"
+)
+
+func set(prefixes ...string) prefixset.Set {
+	var all []netip.Prefix
+	for _, p := range prefixes {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return prefixset.New(all...)
+}
+
+func TestFullyExempt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		allowed prefixset.Set
+		want    string
+	}{
+		"no family":        {set("10.0.0.0/8", "2001:db8::/32"), "[]"},
+		"all of IPv4":      {set("0.0.0.0/0"), "[IPv4]"},
+		"all but one half": {set("0.0.0.0/1"), "[]"},
+		"both":             {set("0.0.0.0/1", "128.0.0.0/1", "::/0"), "[IPv4 IPv6]"},
+		"IPv6 by half":     {set("::/1", "8000::/1"), "[IPv6]"},
+	} {
+		facts := exempt.Facts{Allowed: tt.allowed}
+		if got := fmt.Sprint(facts.FullyExempt()); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+// Whoever must stay reachable, and for what, is known in one place.
+func TestFacts(t *testing.T) {
+	facts := exempt.Facts{Own: set("192.0.2.1/32"), Gateways: set("192.0.2.2/32"), Resolvers: set("192.0.2.3/32"), Servers: set("192.0.2.4/32"),
+		Allowed: set("192.0.2.5/32"), Proxies: set("192.0.2.6/32"), CDNs: exempt.CDNs(), Sessions: set("192.0.2.7/32"), OnLink: set("2001:db8::/64")}
+	for addr, want := range map[string]struct{ never, web, ssh, inside string }{
+		"192.0.2.1":   {never: "our own address", inside: "our own address"},
+		"192.0.2.2":   {never: "our gateway", inside: "our gateway"},
+		"192.0.2.3":   {never: "our resolver", inside: "our resolver"},
+		"192.0.2.4":   {never: "our DHCP server", inside: "our DHCP server"},
+		"192.0.2.5":   {never: "an entry of the allow list", inside: "an entry of the allow list"},
+		"192.0.2.6":   {web: "a proxy", inside: "a proxy"},
+		"192.0.2.7":   {ssh: "22", inside: "an administrator's live SSH session"},
+		"2001:db8::9": {inside: "our own link"},
+		"127.0.0.1":   {never: "loopback addresses", inside: "loopback addresses"},
+		"192.0.2.9":   {},
+	} {
+		a := netip.MustParseAddr(addr)
+		p := netip.PrefixFrom(a, a.BitLen())
+		if never, web, ssh, inside := facts.Never(a), facts.Web(p), string(facts.SSH(a)), facts.Inside(p); never != want.never || web != want.web || ssh != want.ssh || inside != want.inside {
+			t.Errorf("%s: never %q, web %q, ssh %q, inside %q; want %+v", addr, never, web, ssh, inside, want)
+		}
+		if reachable := facts.Reachable(); reachable.Contains(a) != (want.never != "" && addr != "127.0.0.1") {
+			t.Errorf("%s: let through by the kernel: %v", addr, reachable.Contains(a))
+		}
+	}
+}
