@@ -96,6 +96,7 @@ type matched struct {
 	Addr    string `json:"addr,omitempty"`
 	Host    string `json:"host,omitempty"`
 	User    string `json:"user,omitempty"`
+	Unknown bool   `json:"unknown_user,omitempty"`
 	Count   int    `json:"count,omitempty"` // attempts the line tells of, if more than one
 	Echo    bool   `json:"echo,omitempty"`  // another line of the session may have told the attempt already
 }
@@ -111,7 +112,7 @@ func answerFor(n int, m *filter.Match) matched {
 	} else {
 		a.Host = string(m.Host)
 	}
-	a.User, a.Echo = string(m.User), m.Echo
+	a.User, a.Unknown, a.Echo = string(m.User), m.UnknownUser, m.Echo
 	if m.Count > 1 {
 		a.Count = m.Count
 	}
@@ -137,6 +138,9 @@ func showMatches(w io.Writer) func(int, *filter.Match) error {
 		fmt.Fprintf(w, "%d: %s %s from %s", a.Line, a.Rule, a.Kind, who)
 		if a.User != "" {
 			fmt.Fprintf(w, " user %s", strconv.Quote(a.User))
+			if a.Unknown {
+				fmt.Fprint(w, " (does not exist)")
+			}
 		}
 		if a.Count > 1 {
 			fmt.Fprintf(w, " ×%d", a.Count)

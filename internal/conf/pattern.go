@@ -22,7 +22,7 @@ func Expand(text string) string {
 }
 
 // groups are the names of groups that mean something.
-var groups = []string{"ip", "host", "user", "count", "session"}
+var groups = []string{"ip", "host", "user", "unknownuser", "count", "session"}
 
 // foreign finds what stands for something in fail2ban's filters only.
 var foreign = regexp.MustCompile(`</?F-[A-Z_]+/?>|<(?:IP4|IP6|DNS|CIDR|SUBNET|SKIPLINES)>|%\([^)]*\)s`)

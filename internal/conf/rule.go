@@ -30,12 +30,17 @@ type Rule struct {
 	Ignore []Pattern // lines that never count, whatever else matches
 
 	// When it bans.
-	MaxRetry   int
-	FindTime   time.Duration
-	BanTime    time.Duration
-	Weight     int  // points of one failure across services; 0: score_failure
-	UDP        bool // transport=udp: the source of its lines can be forged, so its events are unverified
-	Ports      ban.Ports
+	MaxRetry int
+	FindTime time.Duration
+	BanTime  time.Duration
+	Weight   int  // points of one failure across services; 0: score_failure
+	UDP      bool // transport=udp: the source of its lines can be forged, so its events are unverified
+	Ports    ban.Ports
+
+	// ServicePorts are the ports of the service, for bans that must leave other ports alone although Ports does not name
+	// any; "all" if not known.
+	ServicePorts ban.Ports
+
 	Action     Action
 	Escalation Escalation
 
@@ -54,7 +59,8 @@ type Escalation struct {
 //	ip       the address, required unless host is there (not in Orphan and Ignore)
 //	host     the peer's name where the log gives no address; reported, never banned
 //	user     the user name that was tried
-//	count    how many attempts the line tells of
+//	unknownuser  words by which the daemon says that the user does not exist: "invalid user "; empty means that it does not say so
+//	count    how many attempts the line reports
 //	session  what ties the lines of one connection together; the process ID if missing
 type Pattern struct {
 	Text    string

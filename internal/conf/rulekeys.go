@@ -70,6 +70,8 @@ var ruleKeys = table[draft]{
 		doc: "udp if the source of a line may be forged: bans are then short and cover new connections only"},
 	{name: "ports", value: "all", form: banPorts(func(d *draft) *ban.Ports { return &d.Ports }),
 		doc: "ports of its bans"},
+	{name: "service_ports", form: banPorts(func(d *draft) *ban.Ports { return &d.ServicePorts }),
+		doc: "ports of the service, for bans of addresses that many people share; those of ports= if missing"},
 	{name: "action", value: "ban", form: choice(func(d *draft, i int) { d.Action = Action(i) }, "ban", "detect"),
 		doc: "detect says and counts, and never bans"},
 	{name: "escalation_enabled", value: "false", form: boolean(func(d *draft) *bool { return &d.Escalation.Enabled }),

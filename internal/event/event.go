@@ -52,6 +52,10 @@ type Event struct {
 	Host string
 
 	User string // user name as the peer sent it, at most 64 bytes; empty if the line has none
+
+	// UnknownUser reports that the daemon itself said that it has no user of this name.
+	UnknownUser bool
+
 	Kind Kind
 
 	// Count is how many attempts the line tells of, at least 1.

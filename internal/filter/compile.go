@@ -23,6 +23,8 @@ func compilePattern(c conf.Pattern, v verdict) (pattern, *conf.Error) {
 			p.host = i
 		case "user":
 			p.user = i
+		case "unknownuser":
+			p.unknown = i
 		case "count":
 			p.count = i
 		case "session":

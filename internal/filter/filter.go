@@ -70,10 +70,10 @@ const (
 
 // A pattern is a conf.Pattern with its groups found. A group is its number, 0 if the pattern lacks it.
 type pattern struct {
-	rule                           *rule
-	text                           string
-	verdict                        verdict
-	ip, host, user, count, session int
+	rule                                    *rule
+	text                                    string
+	verdict                                 verdict
+	ip, host, user, unknown, count, session int
 }
 
 // An Option changes how rules are compiled.

@@ -30,12 +30,16 @@ const (
 
 // A Match is what a view read out of a line. Its slices point into the line or the view, and are valid until the next Match.
 type Match struct {
-	Rule  *conf.Rule
-	Kind  event.Kind
-	Echo  bool       // see event.Event
-	Addr  netip.Addr // invalid if the line names the peer by Host only
-	Host  []byte
-	User  []byte
+	Rule *conf.Rule
+	Kind event.Kind
+	Echo bool       // see event.Event
+	Addr netip.Addr // invalid if the line names the peer by Host only
+	Host []byte
+	User []byte
+
+	// UnknownUser reports that the daemon said that it has no user of this name.
+	UnknownUser bool
+
 	Count int // at least 1
 
 	// Session is what the daemon calls the session; if no pattern of the rule has the group, the process ID. Empty if unknown.
@@ -49,13 +53,16 @@ type Match struct {
 func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
 	text := string(line.Text[:min(len(line.Text), event.MaxEvidence)])
 	return event.Event{
-		Time:     line.Time,
-		Rule:     m.Rule.Name,
-		Service:  m.Rule.Service,
-		Addr:     m.Addr,
-		Host:     cutOut(text, line.Text, m.Host),
-		User:     cutOut(text, line.Text, m.User[:min(len(m.User), maxUser)]),
-		Kind:     m.Kind,
+		Time:    line.Time,
+		Rule:    m.Rule.Name,
+		Service: m.Rule.Service,
+		Addr:    m.Addr,
+		Host:    cutOut(text, line.Text, m.Host),
+		User:    cutOut(text, line.Text, m.User[:min(len(m.User), maxUser)]),
+		Kind:    m.Kind,
+
+		UnknownUser: m.UnknownUser,
+
 		Count:    m.Count,
 		Echo:     m.Echo,
 		Session:  cutOut(text, line.Text, m.Session),
@@ -102,6 +109,7 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 	}
 	*m = Match{Rule: r.Rule, Count: repeats}
 	m.User = g.group(message, p.user)
+	m.UnknownUser = len(g.group(message, p.unknown)) > 0
 	m.Host = g.group(message, p.host)
 	m.Count = min(m.Count*parseCount(g.group(message, p.count)), maxCount)
 	m.Session = g.group(message, p.session)

@@ -15,7 +15,7 @@ import (
 
 // A sample is a line of testdata/samples/RULE.log with the event that stands above it as a comment:
 //
-//	# KIND ADDRESS USER xCOUNT
+//	# KIND ADDRESS USER xCOUNT unknownuser
 //
 // KIND is failure, echo (a failure that may have been told already), probe, success or nothing. The rest is left out where
 // it is empty or 1; a user with blanks is quoted as in Go.
@@ -68,6 +68,9 @@ func describe(v *filter.View, text string) string {
 	}
 	if m.Count != 1 {
 		words = append(words, fmt.Sprintf("x%d", m.Count))
+	}
+	if m.UnknownUser {
+		words = append(words, "unknownuser")
 	}
 	return strings.Join(words, " ")
 }

@@ -41,6 +41,7 @@ type session struct {
 
 	user    [maxUser]byte
 	userLen int
+	unknown bool // an orphan line said that the user does not exist
 }
 
 func newSessions() sessions {
@@ -90,6 +91,7 @@ func (s *session) orphan(m *Match) bool {
 		s.pending = true
 		s.count = m.Count
 		s.setUser(m.User)
+		s.unknown = m.UnknownUser
 		return false
 	}
 	m.Addr = s.addr
@@ -114,7 +116,7 @@ func (s *session) line(v verdict, m *Match) bool {
 	case pending:
 		m.Kind, m.Echo = event.Failure, true
 		m.Count = s.count
-		m.User = s.user[:s.userLen]
+		m.User, m.UnknownUser = s.user[:s.userLen], s.unknown
 		s.addr = netip.Addr{} // mostly this is the session's last line, and the process ID will come back
 		return true
 	}

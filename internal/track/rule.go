@@ -1,7 +1,8 @@
 package track
 
 import (
-	"mef/internal/ban"
+	"cmp"
+
 	"mef/internal/conf"
 	"mef/internal/event"
 )
@@ -16,22 +17,11 @@ func Rules(from []conf.Rule) []Rule {
 		r := &from[i]
 		rules[i] = Rule{
 			Name: r.Name, Service: r.Service, MaxRetry: r.MaxRetry, FindTime: r.FindTime, BanTime: r.BanTime, Points: r.Weight,
-			Ports: r.Ports, ServicePorts: servicePorts[r.Service], Detect: r.Action == conf.ActionDetect,
+			Ports: r.Ports, ServicePorts: cmp.Or(r.ServicePorts, r.Ports), Detect: r.Action == conf.ActionDetect,
 		}
 		if r.Escalation.Enabled {
 			rules[i].Escalation = event.Escalation{Window: r.Escalation.Window, Threshold: r.Escalation.Threshold}
 		}
 	}
 	return rules
-}
-
-// mailPorts are those of all mail services: a guesser at IMAP goes on at SMTP with the same names.
-const mailPorts = "25,110,143,465,587,993,995,4190"
-
-// servicePorts are the ports of the services that rules are shipped for.
-var servicePorts = map[string]ban.Ports{
-	"sshd":    "22",
-	"dovecot": mailPorts,
-	"postfix": mailPorts,
-	"vsftpd":  "20-21",
 }
