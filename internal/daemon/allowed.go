@@ -149,7 +149,7 @@ func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (contro
 }
 
 // notAdded says why an entry cannot be taken back.
-func (l *lists) notAdded(text string) error {
+func (l *listKeeper) notAdded(text string) error {
 	for _, e := range entriesOf(l.white) {
 		if spelled, err := allowable(control.AllowRequest{Entry: e.Text, Force: true}); err == nil && spelled == text {
 			return refuse("%s stands in %s; take it out there", text, e.Pos)
@@ -182,7 +182,7 @@ func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) 
 		if only != listAllow {
 			begin := len(out.Entries)
 			l.show(&out, listBlock, d.cfg.Paths.BlacklistDir, l.blackErr, l.black)
-			protected, err := query(ctx, d.engine, d.neverListed)
+			protected, err := query(ctx, d.loop, d.neverListed)
 			if err != nil {
 				return out, err
 			}
@@ -193,7 +193,7 @@ func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) 
 }
 
 // show adds the files of a list.
-func (l *lists) show(out *control.Lists, list, dir, dirErr string, files []conf.ListFile) {
+func (l *listKeeper) show(out *control.Lists, list, dir, dirErr string, files []conf.ListFile) {
 	if dirErr != "" {
 		out.Files = append(out.Files, control.ListFile{List: list, Path: dir, Errors: []string{dirErr}})
 	}
@@ -214,11 +214,11 @@ func (l *lists) show(out *control.Lists, list, dir, dirErr string, files []conf.
 	}
 }
 
-// tooMany is why an entry is left out with which nothing else is wrong: the entries before it have maxListed networks.
+// tooMany is why an entry is left out with which nothing else is wrong: the entries before it have lists.MaxBlocked networks.
 const tooMany = "left out: there is room for 100,000 networks, which the entries before it have"
 
 // explainBlock says of the entries of the blacklist files, in order, why they ban nobody.
-func (l *lists) explainBlock(shown []control.Entry, protected prefixset.Set) {
+func (l *listKeeper) explainBlock(shown []control.Entry, protected prefixset.Set) {
 	full := false
 	for i, e := range entriesOf(l.black) {
 		full = full || e.Pos == l.full
@@ -242,7 +242,7 @@ func blockError(e conf.Entry, protected prefixset.Set) string {
 	return ""
 }
 
-func (l *lists) showAdded(text string, a added) control.Entry {
+func (l *listKeeper) showAdded(text string, a added) control.Entry {
 	e := control.Entry{List: listAllow, Entry: text, Source: control.ByCommand, Author: a.Author, Note: a.Note, Since: &a.Since, Until: a.Until}
 	if prefix := conf.Addrs([]conf.Entry{{Text: text}}); prefix.Equal(prefixset.Set{}) {
 		e.Resolved = showName(l.names.Answers(), text)
@@ -270,7 +270,7 @@ func showName(answers map[string]names.Answer, name string) *control.Resolved {
 }
 
 // warnNames returns what is wrong with the names: those without an address, and those whose last good answer is running out.
-func (l *lists) warnNames(now time.Time) (all []string) {
+func (l *listKeeper) warnNames(now time.Time) (all []string) {
 	answers := l.names.Answers()
 	for _, name := range slices.Sorted(maps.Keys(answers)) {
 		a := answers[name]

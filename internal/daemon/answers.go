@@ -55,10 +55,8 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 		ban     ban.Ban
 		refused error
 	}
-	decision, err := query(ctx, d.engine, func() (r decided) {
-		wish := wish
-		wish.Known = d.tracker.KnownWithin(prefix)
-		r.ban, r.refused = decide.Manual(wish, d.facts, time.Now())
+	decision, err := query(ctx, d.loop, func() (r decided) {
+		r.ban, r.refused = d.engine.Manual(wish, time.Now())
 		return r
 	})
 	if err != nil {
@@ -77,7 +75,7 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 	}
 	b.Until = results[0].Until
 	err = d.do(ctx, func() {
-		d.tracker.Banned(b)
+		d.engine.Banned(b)
 		d.unsaved.bans = append(d.unsaved.bans, b)
 		d.save()
 	})
@@ -124,9 +122,7 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	d.book.lift(keys)
 	now := time.Now()
 	err = d.do(ctx, func() {
-		for _, k := range keys {
-			d.tracker.Unbanned(k, now)
-		}
+		d.engine.Lifted(now, keys...)
 		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
 		d.save()
 	})
@@ -173,7 +169,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		d.log.Debug("what listens here is not known", "err", err)
 	}
 	seen := s
-	s, err = query(ctx, d.engine, func() control.Status {
+	s, err = query(ctx, d.loop, func() control.Status {
 		s := seen
 		d.describe(&s)
 		s.Warnings = append(s.Warnings, d.unheard(listeners)...)
@@ -229,22 +225,23 @@ func tallyBans(state enforce.State) control.Tally {
 // describe fills in what the engine knows. It runs on the engine's goroutine.
 func (d *daemon) describe(s *control.Status) {
 	for _, name := range slices.Sorted(maps.Keys(d.lives)) {
-		l, c := d.lives[name], d.rules[name]
+		l, c := d.lives[name], d.engine.Rule(name)
 		s.Rules = append(s.Rules, control.Rule{Name: name, Service: l.rule.Service, Enabled: true, Action: l.rule.Action.String(),
 			Live: l.from.String(), Reason: l.reason, MaxRetry: l.rule.MaxRetry, FindTime: short(l.rule.FindTime),
 			BanTime: short(l.rule.BanTime), Ports: control.ShowPorts(l.rule.Ports),
-			Failures: c.failures, Probes: c.probes, Logins: c.logins, Bans: c.bans})
+			Failures: c.Failures, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
 	}
 	d.warnLists(s)
-	for _, family := range d.facts.FullyExempt() {
+	facts := d.engine.Facts()
+	for _, family := range facts.FullyExempt() {
 		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))
 	}
 	s.WatchingSince = moment(d.watching)
-	s.Sources = d.sources.status(d.engine)
+	s.Sources = d.sources.status(d.loop)
 	saved := d.saver.Status()
 	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}
-	st := d.tracker.Stats()
-	s.Spared = control.Spared{AdminPeers: d.admins, Reasons: maps.Clone(d.spared)}
+	st := d.engine.Stats()
+	s.Spared = control.Spared{AdminPeers: d.admins, Reasons: d.engine.Spared()}
 	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
 }
 

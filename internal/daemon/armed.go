@@ -62,7 +62,7 @@ func (t *trial) show(s *control.Status, now time.Time) {
 	s.Armed = &control.Armed{Until: t.Until, Lapsed: t.Lapsed}
 }
 
-func (e *engine) trialPath() string { return filepath.Join(e.cfg.Paths.StateDir, trialFile) }
+func (e *loop) trialPath() string { return filepath.Join(e.cfg.Paths.StateDir, trialFile) }
 
 // readTrial returns the trial that a file tells of, nil if there is no file. One that cannot be read has lapsed: better to watch
 // for a while than to lock out.
@@ -120,15 +120,15 @@ func (d *daemon) takeUp(now time.Time) {
 }
 
 // heedMode has the engine act, or only say, as the configuration and the trial want it. It runs on the engine's goroutine.
-func (e *engine) heedMode() {
+func (e *loop) heedMode() {
 	observe := e.cfg.Observe || e.trial.Load().lapsed()
 	e.observe.Store(observe)
-	e.limits.Observe = observe
+	e.engine.SetObserve(observe)
 }
 
 // noteWatching keeps in mef.db since when bans are only said. Every change of mode is followed by the lists being applied anew,
 // which calls it on the engine's goroutine.
-func (e *engine) noteWatching(now time.Time) {
+func (e *loop) noteWatching(now time.Time) {
 	note := ""
 	switch only := e.observe.Load(); {
 	case only != e.watching.IsZero():
@@ -176,7 +176,7 @@ func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed
 	case now.Sub(d.since) < armedLate:
 		t.Since = d.since
 	}
-	watching, err := query(ctx, d.engine, func() bool { return d.cfg.Observe })
+	watching, err := query(ctx, d.loop, func() bool { return d.cfg.Observe })
 	if err != nil {
 		return control.Armed{}, err
 	}
@@ -254,9 +254,7 @@ func (d *daemon) fallBack(ctx context.Context) {
 		d.records.add(rec)
 	}
 	_ = d.do(ctx, func() {
-		for _, b := range bans {
-			d.tracker.Unbanned(b.Key, now)
-		}
+		d.engine.Lifted(now, keysOf(bans)...)
 		d.unsaved.lifted = append(d.unsaved.lifted, keysOf(bans)...)
 		d.save()
 	})

@@ -66,12 +66,12 @@ func (d *daemon) withoutListed(ctx context.Context, bans []enforce.Held) (others
 }
 
 // asksFor reports whether a blacklist file asks for the ban.
-func (l *lists) asksFor(k ban.Key) bool {
+func (l *listKeeper) asksFor(k ban.Key) bool {
 	return k.Ports == "" && k.Class == ban.Verified && l.listed[k.Prefix] != 0
 }
 
 // placeOf returns where the blacklist has the entry that a ban was made of.
-func (l *lists) placeOf(p netip.Prefix) string {
+func (l *listKeeper) placeOf(p netip.Prefix) string {
 	for _, entry := range entriesOf(l.black) {
 		prefixes, _ := entry.Prefixes()
 		if slices.ContainsFunc(prefixes, func(q netip.Prefix) bool { return !exempt.TooWide(q) && q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {

@@ -16,9 +16,10 @@ func TestClockSetBack(t *testing.T) {
 	h := settle(t, "", map[string]string{"log/a.log": "", "rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log", 3)})
 	h.await("the file is followed", func() bool { return h.active() == 1 })
 	err := h.do(t.Context(), func() {
-		h.newest = time.Now().Add(time.Hour)
-		h.tracker.Observe(&event.Event{Time: h.newest, Rule: "counter", Service: "counter", Kind: event.Failure, Count: 1, Verified: true,
-			Addr: netip.MustParseAddr("203.0.113.8")})
+		ev := event.Event{Time: time.Now().Add(time.Hour), Rule: "counter", Service: "counter", Kind: event.Failure, Count: 1, Verified: true,
+			Addr: netip.MustParseAddr("203.0.113.8")}
+		for range h.engine.Event(&ev, time.Now()) {
+		}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +27,7 @@ func TestClockSetBack(t *testing.T) {
 	h.guess(from, 12)
 	h.await("a ban", func() bool { return h.banned() == from })
 	h.await("all lines", func() bool { return h.status().Sources[0].Matched == 12 })
-	if bans, err := query(t.Context(), h.engine, func() uint64 { return h.rules["counter"].bans }); err != nil || bans != 1 {
+	if bans, err := query(t.Context(), h.loop, func() uint64 { return h.engine.Rule("counter").Bans }); err != nil || bans != 1 {
 		t.Errorf("%d bans (%v), want one", bans, err)
 	}
 }

@@ -66,7 +66,7 @@ func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
 
 // A daemon is everything that Run holds together.
 type daemon struct {
-	*engine
+	*loop
 	keeper
 	path     string // of mef.conf
 	version  string
@@ -91,21 +91,22 @@ type daemon struct {
 // start builds everything without starting a goroutine.
 func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) {
 	log := opt.Log
-	facts, err := host.Read(ctx)
+	here, err := host.Read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("facts about this host: %w", err)
 	}
-	e, err := newEngine(cfg, facts, log)
+	e, err := newLoop(cfg, here, log)
 	if err != nil {
 		return nil, err
 	}
+	facts := e.engine.Facts()
 	backend, err := nftset.New(log, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	sessions := session.New(log)
 	e.enforcer = enforce.New(backend, enforce.Options{
-		Allow:      e.facts.Reachable(),
+		Allow:      facts.Reachable(),
 		OnResult:   e.book.settle,
 		OnEnded:    e.endings.add,
 		OnVerified: sessions.Add,
@@ -134,10 +135,10 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 }
 
 // newDaemon returns a daemon around an engine that has its enforcer and its saver.
-func newDaemon(e *engine, opt Options) *daemon {
+func newDaemon(e *loop, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
-	return &daemon{engine: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn,
+	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn,
 		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists()}}
 }
 
@@ -151,8 +152,8 @@ func (d *daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	d.choose(d.inJournal(ctx, d.cfg, d.set), exists)
-	d.sources = newSources(d.engine, wanted(d.lives), nil)
-	g.Go(func() error { return d.engine.run(ctx) })
+	d.sources = newSources(d.loop, wanted(d.lives), nil)
+	g.Go(func() error { return d.loop.run(ctx) })
 	g.Go(func() error { return d.keep(ctx) })
 	g.Go(func() error { return d.sessions.Run(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
@@ -190,7 +191,7 @@ func (d *daemon) clear(ctx context.Context) error {
 	return nil
 }
 
-func (e *engine) mode() string { return modeName(e.observe.Load()) }
+func (e *loop) mode() string { return modeName(e.observe.Load()) }
 
 func modeName(observe bool) string {
 	if observe {
@@ -200,7 +201,7 @@ func modeName(observe bool) string {
 }
 
 // repaired is told by the enforcer when something had to be put back.
-func (e *engine) repaired(r enforce.Repair) {
+func (e *loop) repaired(r enforce.Repair) {
 	reason := fmt.Sprintf("%q had been changed by %q, put back in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
 	switch {
 	case r.Stopped:

@@ -8,7 +8,6 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
-	"mef/internal/decide"
 )
 
 // endings are bans that do not hold any more although their time is not over: they gave way to others, or the kernel refused
@@ -43,15 +42,13 @@ func (n *endings) take() (keys []ban.Key, full bool) {
 
 // heedEndings forgets bans that do not hold any more. Else they would cover whatever their sources do next, and nobody would be
 // banned for it. Where there was no room it makes some, for later bans. The error is that of ctx, or of an enforcer that has ended.
-func (e *engine) heedEndings(ctx context.Context) error {
+func (e *loop) heedEndings(ctx context.Context) error {
 	keys, full := e.endings.take()
 	if len(keys) == 0 {
 		return nil
 	}
 	now := time.Now()
-	for _, k := range keys {
-		e.tracker.Ended(k, now)
-	}
+	crowds := e.engine.Evicted(now, full, keys...)
 	e.book.lift(keys)
 	e.unsaved.lifted = append(e.unsaved.lifted, keys...)
 	e.save() // before the same source is banned again: of a ban both made and lifted, the file keeps nothing
@@ -60,28 +57,10 @@ func (e *engine) heedEndings(ctx context.Context) error {
 		reason = fmt.Sprintf("%s and %d others do not hold: the kernel refused them, or they gave way to others", keys[0], more)
 	}
 	e.records.add(control.Record{Time: now, Event: "error", Reason: "ban " + reason})
-	if full {
-		return e.banCrowds(ctx, now)
+	if len(crowds) == 0 {
+		return nil
 	}
-	return nil
-}
-
-// maxCrowds bounds how many networks are banned whole at a time.
-const maxCrowds = 100
-
-// banCrowds bans the most crowded networks whole. The bans inside them are the first to give way then.
-func (e *engine) banCrowds(ctx context.Context, now time.Time) error {
-	for _, crowd := range e.tracker.Crowds(now, decide.CrowdedAt, maxCrowds) {
-		b, ok := decide.Crowd(crowd.WiderNet, crowd.Until, e.facts, now)
-		if !ok {
-			continue
-		}
-		e.tracker.Restore(b) // it stands in nobody's history
-		e.unsaved.bans = append(e.unsaved.bans, b)
-		e.changed(saveSoon)
-		if err := e.enforcer.Ban(ctx, b); err != nil {
-			return err
-		}
-	}
-	return nil
+	e.unsaved.bans = append(e.unsaved.bans, crowds...)
+	e.changed(saveSoon)
+	return e.enforcer.Ban(ctx, crowds...)
 }

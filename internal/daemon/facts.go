@@ -4,39 +4,40 @@ import (
 	"context"
 	"net/netip"
 
-	"mef/internal/conf"
 	"mef/internal/exempt"
 	"mef/internal/host"
+	"mef/internal/lists"
 	"mef/internal/prefixset"
 )
 
-// know takes in facts about the host.
-func (e *engine) know(f host.Facts) {
-	e.facts.Own = hosts(f.Addrs)
-	e.facts.OnLink = prefixset.New(f.OnLink...)
-	e.facts.Gateways = hosts(f.Gateways)
-	e.facts.Resolvers = hosts(f.Resolvers)
-	e.facts.Servers = hosts(f.DHCPServers)
+// setHost sets the facts about this host.
+func setHost(f *exempt.Facts, h host.Facts) {
+	f.Own = hosts(h.Addrs)
+	f.OnLink = prefixset.New(h.OnLink...)
+	f.Gateways = hosts(h.Gateways)
+	f.Resolvers = hosts(h.Resolvers)
+	f.Servers = hosts(h.DHCPServers)
 }
 
-// learn takes in what the configuration says about addresses.
-func (e *engine) learn(cfg *conf.Config) {
-	e.facts.Proxies = cfg.ProxyAddrs()
+// setFacts changes who must stay reachable. It runs on the engine's goroutine.
+func (e *loop) setFacts(change func(*exempt.Facts)) exempt.Facts {
+	f := e.engine.Facts()
+	change(&f)
+	e.engine.SetFacts(f)
+	return f
 }
 
-// neverListed is what no blacklist bans: who must stay reachable, proxies, and the addresses that no host elsewhere has.
-func (e *engine) neverListed() prefixset.Set {
-	return e.facts.Reachable().Union(e.facts.Proxies).Union(exempt.Special())
+// neverListed returns the addresses that no blacklist bans.
+func (e *loop) neverListed() prefixset.Set {
+	f := e.engine.Facts()
+	return lists.Never(&f)
 }
 
 // watchHost follows changes of the host's addresses, routes and resolvers.
 func (d *daemon) watchHost(ctx context.Context) error {
 	return host.Watch(ctx, func(f host.Facts) {
 		_, err := ask(ctx, &d.keeper, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, d.allow(ctx, func() {
-				d.know(f)
-				d.tracker.SetOnLink(d.facts.OnLink)
-			})
+			return struct{}{}, d.allow(ctx, func(facts *exempt.Facts) { setHost(facts, f) })
 		})
 		if err != nil && ctx.Err() == nil {
 			d.log.Error("allow this host's own addresses", "err", err)

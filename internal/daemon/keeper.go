@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/control"
+	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
 
@@ -20,7 +21,7 @@ type keeper struct {
 	hangups   <-chan os.Signal           // each has the configuration read again
 	lapse     *time.Timer                // runs while the daemon is armed
 	followers followers
-	lists     lists
+	lists     listKeeper
 }
 
 // keep does what is asked of the keeper until ctx is done.
@@ -54,8 +55,11 @@ func (d *daemon) keep(ctx context.Context) error {
 
 // allow changes what the engine knows of addresses that must stay reachable, and has the kernel let them through ahead of
 // every ban.
-func (d *daemon) allow(ctx context.Context, change func()) error {
-	set, err := query(ctx, d.engine, func() prefixset.Set { change(); return d.facts.Reachable() })
+func (d *daemon) allow(ctx context.Context, change func(*exempt.Facts)) error {
+	set, err := query(ctx, d.loop, func() prefixset.Set {
+		f := d.setFacts(change)
+		return f.Reachable()
+	})
 	if err != nil {
 		return err
 	}

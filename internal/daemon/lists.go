@@ -18,16 +18,14 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/exempt"
+	"mef/internal/lists"
 	"mef/internal/names"
 	"mef/internal/prefixset"
 )
 
-// maxListed bounds the networks of all blacklist files together; what is beyond is left out and said.
-const maxListed = 100_000
-
-// lists are the operator's: who is never banned, by the files of the whitelist directory and by command, and who always is, by
+// A listKeeper has the operator's lists: who is never banned, by the files of the whitelist directory and by command, and who always is, by
 // the files of the blacklist directory. They belong to the keeper.
-type lists struct {
+type listKeeper struct {
 	white, black       []conf.ListFile
 	whiteErr, blackErr string // why a directory could not be read
 
@@ -37,15 +35,15 @@ type lists struct {
 	expiry *time.Timer // when the next of added ends
 
 	listed map[netip.Prefix]uint64 // bans of blacklist files that were put in force, each with a hash of its record
-	full   conf.Pos                // from this entry on the blacklist has more than maxListed; zero: there is room for all
+	full   conf.Pos                // from this entry on the blacklist has more than lists.MaxBlocked; zero: there is room for all
 	watch  *watch
 	told   string // the mistakes that have been logged
 }
 
-func (e *engine) newLists() lists {
+func (e *loop) newLists() listKeeper {
 	expiry := time.NewTimer(time.Hour)
 	expiry.Stop()
-	return lists{added: make(map[string]added), names: names.New(names.Options{Log: e.log}), saved: make(map[string]string),
+	return listKeeper{added: make(map[string]added), names: names.New(names.Options{Log: e.log}), saved: make(map[string]string),
 		expiry: expiry, listed: make(map[netip.Prefix]uint64), watch: newWatch(e.log)}
 }
 
@@ -78,7 +76,7 @@ func (d *daemon) recall(notes map[string]string) {
 	d.lists.names.Know(known)
 	d.readLists()
 	d.allowList = d.lists.items(time.Now())
-	d.facts.Allowed = union(d.allowList)
+	d.setFacts(func(f *exempt.Facts) { f.Allowed = union(d.allowList) })
 }
 
 // readLists reads the files of both directories.
@@ -96,7 +94,7 @@ func (d *daemon) readLists() {
 }
 
 // mistakes are what the files have wrong.
-func (l *lists) mistakes() (all []string) {
+func (l *listKeeper) mistakes() (all []string) {
 	for _, err := range []string{l.whiteErr, l.blackErr} {
 		if err != "" {
 			all = append(all, err)
@@ -119,7 +117,7 @@ func entriesOf(files []conf.ListFile) (all []conf.Entry) {
 }
 
 // allowEntries returns every entry of the allow list that counts at now.
-func (l *lists) allowEntries(now time.Time) []conf.Entry {
+func (l *listKeeper) allowEntries(now time.Time) []conf.Entry {
 	all := entriesOf(l.white)
 	for text, a := range l.added {
 		if !a.over(now) {
@@ -136,7 +134,7 @@ type allowItem struct {
 }
 
 // items returns what the entries of the allow list come to.
-func (l *lists) items(now time.Time) []allowItem {
+func (l *listKeeper) items(now time.Time) []allowItem {
 	answers := l.names.Answers()
 	var items []allowItem
 	for _, entry := range l.allowEntries(now) {
@@ -234,15 +232,16 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	items, mistakes := d.lists.items(now), d.lists.mistakes()
 	allowed := union(items)
 	type sets struct{ before, reachable, protected prefixset.Set }
-	changed, err := query(ctx, d.engine, func() (s sets) {
-		s.before, d.facts.Allowed, d.allowList = d.facts.Allowed, allowed, items
+	changed, err := query(ctx, d.loop, func() (s sets) {
+		facts := d.setFacts(func(f *exempt.Facts) { s.before, f.Allowed = f.Allowed, allowed })
+		d.allowList = items
 		d.listMistakes = mistakes
 		if leftOut > d.leftOutNames {
 			d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", leftOut)
 		}
 		d.leftOutNames = leftOut
 		d.noteWatching(now)
-		s.reachable, s.protected = d.facts.Reachable(), d.neverListed()
+		s.reachable, s.protected = facts.Reachable(), d.neverListed()
 		return s
 	})
 	if err != nil {
@@ -304,16 +303,14 @@ func (d *daemon) lift(ctx context.Context, keys []ban.Key) error {
 	d.book.lift(keys)
 	now := time.Now()
 	return d.do(ctx, func() {
-		for _, k := range keys {
-			d.tracker.Unbanned(k, now)
-		}
+		d.engine.Lifted(now, keys...)
 		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
 		d.save()
 	})
 }
 
 // unlist notes that bans of the blacklist are not in force any more, so that they come back when the lists are next applied.
-func (l *lists) unlist(keys []ban.Key) {
+func (l *listKeeper) unlist(keys []ban.Key) {
 	for _, k := range keys {
 		if k.Ports == "" && k.Class == ban.Verified {
 			delete(l.listed, k.Prefix)
@@ -326,7 +323,7 @@ const listedAtOnce = 2000
 
 // applyBlack makes the bans of blacklist files those that the files ask for now.
 func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now time.Time) error {
-	bans, leftOut := listedBans(entriesOf(d.lists.black), protected, now)
+	bans, leftOut := lists.Bans(entriesOf(d.lists.black), protected, now)
 	if d.observe.Load() { // nothing begins, but what was put in force before ends with its entry
 		bans = slices.DeleteFunc(bans, func(b ban.Ban) bool { return d.lists.listed[b.Prefix] == 0 })
 	}
@@ -341,9 +338,7 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 	}
 	for some := range slices.Chunk(slices.Concat(began, again), listedAtOnce) {
 		err := d.do(ctx, func() {
-			for _, b := range some {
-				d.tracker.Restore(b)
-			}
+			d.engine.Restore(some...)
 			d.unsaved.bans = append(d.unsaved.bans, some...)
 			d.save()
 		})
@@ -365,7 +360,7 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 }
 
 // change makes bans those of the blacklist files, and returns what begins, of what only the record is another, and what is gone.
-func (l *lists) change(bans []ban.Ban) (began, again []ban.Ban, gone []ban.Key) {
+func (l *listKeeper) change(bans []ban.Ban) (began, again []ban.Ban, gone []ban.Key) {
 	before := l.listed
 	l.listed = make(map[netip.Prefix]uint64, len(bans))
 	for _, b := range bans {
@@ -397,23 +392,6 @@ func recordSum(b ban.Ban) uint64 {
 	return h.Sum64()
 }
 
-// listedBans returns a ban without end for every network of the blacklist files, without the addresses in protected, and the
-// entries that are left out: DNS names, networks that are too wide to be meant, and what is beyond maxListed.
-func listedBans(entries []conf.Entry, protected prefixset.Set, now time.Time) (bans []ban.Ban, leftOut []conf.Entry) {
-	for _, entry := range entries {
-		prefixes, ok := entry.Prefixes()
-		if !ok || slices.ContainsFunc(prefixes, exempt.TooWide) || len(bans) >= maxListed {
-			leftOut = append(leftOut, entry)
-			continue
-		}
-		for _, p := range prefixset.New(prefixes...).Subtract(protected).Prefixes() {
-			bans = append(bans, ban.Ban{Key: ban.Key{Prefix: p}, Start: now, Rule: ban.ByList, Note: entry.Note,
-				ID: ban.ByList + " " + p.String(), Reason: fmt.Sprintf("listed in %s", entry.Pos)})
-		}
-	}
-	return bans, leftOut
-}
-
 // leaveOut takes note of the entries that are left out, and logs the first few of them.
 func (d *daemon) leaveOut(entries []conf.Entry) {
 	d.leftOut, d.lists.full = len(entries), conf.Pos{}
@@ -429,13 +407,14 @@ func (d *daemon) leaveOut(entries []conf.Entry) {
 // adoptLists merges the bans of the blacklist files into those in force before, whose slice it takes over. It returns those to
 // be in force, and the keys of bans whose entry has gone from the files, or whose addresses are allowed now.
 func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban, gone []ban.Key) {
-	bans, leftOut := listedBans(entriesOf(d.lists.black), d.neverListed(), now)
+	facts := d.engine.Facts()
+	bans, leftOut := lists.Bans(entriesOf(d.lists.black), d.neverListed(), now)
 	d.leaveOut(leftOut)
 	bans, _, _ = d.lists.change(bans)
 	// In place, because there may be very many and seldom any of a list.
 	inForce = slices.DeleteFunc(before, func(b ban.Ban) bool {
 		_, listed := d.lists.listed[b.Prefix]
-		if b.Rule == ban.ByList && !listed || b.Rule != ban.ByList && within(b.Prefix, d.facts.Allowed) {
+		if b.Rule == ban.ByList && !listed || b.Rule != ban.ByList && within(b.Prefix, facts.Allowed) {
 			gone = append(gone, b.Key)
 			return true
 		}

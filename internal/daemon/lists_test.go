@@ -10,6 +10,9 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/engine"
+	"mef/internal/exempt"
+	"mef/internal/lists"
 	"mef/internal/prefixset"
 )
 
@@ -22,7 +25,7 @@ func TestListedBansLeaveProtectedAddressesOut(t *testing.T) {
 		{Text: "0.0.0.0/0"},
 	}
 	protected := prefixset.New(netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("192.0.2.0/24"))
-	bans, leftOut := listedBans(entries, protected, time.Now())
+	bans, leftOut := lists.Bans(entries, protected, time.Now())
 	var got []string
 	for _, b := range bans {
 		if !b.Permanent() || b.Rule != ban.ByList {
@@ -40,7 +43,7 @@ func TestListedBansLeaveProtectedAddressesOut(t *testing.T) {
 }
 
 func TestEntriesThatWentAreLifted(t *testing.T) {
-	d := &daemon{engine: &engine{log: quiet()}}
+	d := &daemon{loop: &loop{log: quiet(), engine: engine.New(engine.Config{}, exempt.Facts{})}}
 	d.lists.black = []conf.ListFile{{Entries: []conf.Entry{{Text: "192.0.2.7"}}}}
 	key := func(s string) ban.Key { return ban.Key{Prefix: netip.MustParsePrefix(s)} }
 	before := []ban.Ban{
@@ -59,7 +62,7 @@ func TestEntriesThatWentAreLifted(t *testing.T) {
 
 // What a blacklist asks for in vain is left out, and said of every entry.
 func TestEntriesInVain(t *testing.T) {
-	d := &daemon{engine: &engine{log: quiet()}}
+	d := &daemon{loop: &loop{log: quiet(), engine: engine.New(engine.Config{}, exempt.Facts{})}}
 	var file conf.ListFile
 	add := func(text string) {
 		file.Entries = append(file.Entries, conf.Entry{Text: text, Pos: conf.Pos{File: "b.conf", Line: len(file.Entries) + 1, Col: 1}})
@@ -67,17 +70,17 @@ func TestEntriesInVain(t *testing.T) {
 	for _, text := range []string{"bad.example", "10.0.0.0/8", "192.0.2.1"} {
 		add(text)
 	}
-	for i := range maxListed {
+	for i := range lists.MaxBlocked {
 		add(netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}).String())
 	}
 	add("203.0.113.7")
 	add("worse.example")
 	d.lists.black = []conf.ListFile{file}
 	protected := prefixset.New(netip.MustParsePrefix("192.0.2.0/24"))
-	bans, leftOut := listedBans(entriesOf(d.lists.black), protected, time.Now())
+	bans, leftOut := lists.Bans(entriesOf(d.lists.black), protected, time.Now())
 	d.leaveOut(leftOut)
-	if len(bans) != maxListed || d.leftOut != 4 {
-		t.Errorf("%d bans, %d entries left out; want %d and 4", len(bans), d.leftOut, maxListed)
+	if len(bans) != lists.MaxBlocked || d.leftOut != 4 {
+		t.Errorf("%d bans, %d entries left out; want %d and 4", len(bans), d.leftOut, lists.MaxBlocked)
 	}
 	shown := make([]control.Entry, len(file.Entries))
 	d.lists.explainBlock(shown, protected)

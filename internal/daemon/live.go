@@ -131,7 +131,7 @@ func endsWith(line, message string) bool {
 
 // unheard names the services that strangers can reach, that a rule is about, and of whose failed logins nobody hears: no source has
 // lines of theirs. What is known of a listener to a daemon that is not root is its system unit.
-func (e *engine) unheard(listeners []host.Listener) (all []string) {
+func (e *loop) unheard(listeners []host.Listener) (all []string) {
 	said := make(map[string]bool)
 	for _, l := range listeners {
 		unit := l.Unit

@@ -80,7 +80,7 @@ func TestUnheard(t *testing.T) {
 		"from the journal": {inJournal, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := &engine{set: set, lives: make(map[string]*live)}
+			e := &loop{set: set, lives: make(map[string]*live)}
 			for i := range rules {
 				e.lives[rules[i].Name] = &live{rule: &rules[i], from: tt.from, reason: "nothing yet"}
 			}

@@ -9,7 +9,7 @@ import (
 )
 
 // newManager returns the service manager that started us, nil if there is none.
-func (e *engine) newManager() *sdnotify.Manager {
+func (e *loop) newManager() *sdnotify.Manager {
 	m, err := sdnotify.New(os.Getenv)
 	if err != nil {
 		e.log.Warn("service manager", "err", err)

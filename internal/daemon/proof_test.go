@@ -50,7 +50,7 @@ func TestProvenAtStartAndHourly(t *testing.T) {
 		began := time.Now()
 		fake := &enforcetest.Fake{}
 		d := &daemon{
-			engine: &engine{enforcer: enforcetest.Start(t, fake, enforce.Options{}), log: quiet(), records: newRecords(quiet(), nil)},
+			loop: &loop{enforcer: enforcetest.Start(t, fake, enforce.Options{}), log: quiet(), records: newRecords(quiet(), nil)},
 			trySelf: func(context.Context) (selftest.Result, error) {
 				mu.Lock()
 				defer mu.Unlock()

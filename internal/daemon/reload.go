@@ -4,16 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/decide"
+	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/host"
-	"mef/internal/track"
 )
 
 // A setup is a configuration checked whole and compiled: nothing in it can fail any more.
@@ -126,18 +124,18 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 	if d.asksJournal(next.cfg) {
 		programs = d.inJournal(ctx, next.cfg, next.set)
 	}
-	lives, err := query(ctx, d.engine, func() map[string]*live { return d.livesOf(next, programs) })
+	lives, err := query(ctx, d.loop, func() map[string]*live { return d.livesOf(next, programs) })
 	if err != nil {
 		return err
 	}
 	w := wanted(lives)
 	before, drops := d.sources, d.cfg.Log
 	d.followers.stop(before, w)
-	drainErr, err := query(ctx, d.engine, func() error {
+	drainErr, err := query(ctx, d.loop, func() error {
 		err := d.drain(ctx)
 		if err == nil {
 			d.adopt(next, lives)
-			d.sources = newSources(d.engine, w, before)
+			d.sources = newSources(d.loop, w, before)
 		}
 		return err
 	})
@@ -190,7 +188,7 @@ func (d *daemon) livesOf(next *setup, programs []string) map[string]*live {
 }
 
 // drain deals with the batches that are waiting.
-func (e *engine) drain(ctx context.Context) error {
+func (e *loop) drain(ctx context.Context) error {
 	for range len(e.batches) {
 		if err := e.batch(ctx, <-e.batches); err != nil {
 			return err
@@ -200,42 +198,16 @@ func (e *engine) drain(ctx context.Context) error {
 }
 
 // adopt replaces the configuration. What was counted, and what was read, stays. It runs on the engine's goroutine.
-func (e *engine) adopt(next *setup, lives map[string]*live) {
+func (e *loop) adopt(next *setup, lives map[string]*live) {
 	e.cfg, e.set, e.lives = next.cfg, next.set, lives
-	counts := make(map[string]*ruleCount, len(lives))
 	for i := range next.cfg.Rules {
 		rule := &next.cfg.Rules[i]
-		l, ok := lives[rule.Name]
-		if !ok {
-			continue
-		}
-		l.rule = rule
-		if counts[rule.Name] = e.rules[rule.Name]; counts[rule.Name] == nil {
-			counts[rule.Name] = new(ruleCount)
+		if l, ok := lives[rule.Name]; ok {
+			l.rule = rule
 		}
 	}
-	e.rules = counts
-	e.limits = limits(next.cfg)
+	e.engine.Configure(e.settings(next.cfg, next.set))
+	e.setFacts(func(f *exempt.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
 	e.heedMode()
-	e.learn(next.cfg)
-	e.tracker.Configure(e.tracking())
 	e.records.writeTo(next.file)
-	before := e.views
-	e.views = make(map[string]*view, len(before))
-	for _, source := range slices.Sorted(maps.Keys(before)) {
-		old, v := before[source], e.view(source)
-		v.matched, v.lost = old.matched, old.lost
-		v.Inherit(old.View)
-	}
-}
-
-// limits are what decisions need of a configuration.
-func limits(cfg *conf.Config) decide.Config {
-	return decide.Config{Times: cfg.Ban, Observe: cfg.Observe}
-}
-
-// tracking is what the tracker needs of the configuration.
-func (e *engine) tracking() track.Config {
-	return track.Config{Rules: track.Rules(e.cfg.Rules), Score: e.cfg.Score, Known: e.cfg.Known, History: e.cfg.Ban.History,
-		IPv6Prefix: e.cfg.IPv6Prefix, OnLink: e.facts.OnLink}
 }

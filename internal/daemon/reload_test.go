@@ -94,11 +94,12 @@ func (h *house) start() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	e, err := newEngine(cfg, host.Facts{}, quiet())
+	e, err := newLoop(cfg, host.Facts{}, quiet())
 	if err != nil {
 		h.Fatal(err)
 	}
-	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: e.facts.Reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, MaxBans: h.maxBans})
+	facts := e.engine.Facts()
+	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: facts.Reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, MaxBans: h.maxBans})
 	st, err := store.Open(e.storePath(), store.Options{})
 	if err != nil {
 		h.Fatal(err)

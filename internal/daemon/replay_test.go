@@ -15,12 +15,12 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/enforce"
+	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/logtime"
 	"mef/internal/offline"
-	"mef/internal/track"
 )
 
 // A willing is a packet filter that takes everything.
@@ -44,7 +44,12 @@ func configured(t *testing.T) *conf.Config {
 			t.Fatal(err)
 		}
 	}
-	text := fmt.Sprintf("[global]\nrules_dir=%[1]s/rules\nwhitelist_dir=%[1]s/allow\nblacklist_dir=%[1]s/deny\ncache_dir=%[1]s/state\ncontrol_socket=%[1]s/sock\n", dir)
+	text := fmt.Sprintf("[global]\nrules_dir=%[1]s/rules\nwhitelist_dir=%[1]s/allow\nblacklist_dir=%[1]s/deny\ncache_dir=%[1]s/state\ncontrol_socket=%[1]s/sock\nproxies=192.0.2.7\n", dir)
+	for name, text := range map[string]string{"allow/a.conf": "192.0.2.8\n", "deny/a.conf": "192.0.2.0/28\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	path := filepath.Join(dir, "mef.conf")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -63,8 +68,23 @@ func configured(t *testing.T) *conf.Config {
 func sessionLog(start time.Time) []byte {
 	g := gen.New(gen.Config{Seed: 7, Attackers: 400, PerSecond: 1, Start: start, RFC3339: true})
 	var log []byte
-	for range 20_000 {
+	for i := range 20_000 {
 		log = g.Append(log)
+		if i%100 != 0 {
+			continue
+		}
+		// Now and then somebody tries whose address is a proxy's, a CDN's, allowed, listed, or that of a known login.
+		at := log[bytes.LastIndexByte(log[:len(log)-1], '\n')+1:]
+		at = at[:bytes.IndexByte(at, ' ')]
+		line := func(format string, args ...any) {
+			log = fmt.Appendf(log, "%s host sshd[%d]: %s\n", at, 1000+i, fmt.Sprintf(format, args...))
+		}
+		if i%5000 == 0 {
+			line("Accepted password for alice from 198.51.100.9 port 4711 ssh2")
+		}
+		for n, addr := range []string{"192.0.2.7", "104.16.0.9", "192.0.2.8", "192.0.2.9", "198.51.100.9"} {
+			line("Failed password for alice from %s port %d ssh2", addr, 4711+n)
+		}
 	}
 	return log
 }
@@ -72,7 +92,7 @@ func sessionLog(start time.Time) []byte {
 // decisions runs a log through an engine, in batches of a given size, and returns what it banned.
 func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.Time) []string {
 	t.Helper()
-	e, err := newEngine(cfg, host.Facts{}, quiet())
+	e, err := newLoop(cfg, host.Facts{}, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +107,11 @@ func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.
 	}})
 	e.choose(nil, func(string) bool { return true })
 	// The seed of hashes is part of what a session starts from: by it, user names now and then share a place.
-	e.tracker = track.New(e.tracking())
+	e.engine = engine.New(e.settings(cfg, e.set), e.engine.Facts())
+	d := newDaemon(e, Options{})
+	d.recall(nil)
+	listed, _ := d.adoptLists(nil, start)
+	e.engine.Restore(listed...)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- e.enforcer.Run(ctx) }()
@@ -129,6 +153,12 @@ func TestRecordedSessionGivesTheSameDecisions(t *testing.T) {
 	first := decisions(t, cfg, log, 1, start)
 	if len(first) < 50 {
 		t.Fatalf("the session makes %d bans only; it should show something", len(first))
+	}
+	for addr, want := range map[string]bool{"192.0.2.7 ports 1-79,81-442,444-65535": true, "104.16.0.9 ports 1-79,81-442,444-65535": true,
+		"192.0.2.7 until": false, "104.16.0.9 until": false, "192.0.2.8": false, "192.0.2.9": false} {
+		if got := slices.ContainsFunc(first, func(d string) bool { return strings.Contains(d, " "+addr) }); got != want {
+			t.Errorf("a ban of %s: %v, want %v", addr, got, want)
+		}
 	}
 	if again := decisions(t, cfg, log, 512, start); !slices.Equal(first, again) {
 		t.Errorf("in other batches the decisions differ: %s", difference(first, again))

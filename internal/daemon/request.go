@@ -7,7 +7,7 @@ import "context"
 // returns what the caller wants, and never writes to the caller's variables.
 
 // query runs fn on the engine's goroutine, between two batches, and returns its result. The error is that of ctx.
-func query[T any](ctx context.Context, e *engine, fn func() T) (T, error) {
+func query[T any](ctx context.Context, e *loop, fn func() T) (T, error) {
 	result := make(chan T, 1)
 	var none T
 	select {
@@ -24,7 +24,7 @@ func query[T any](ctx context.Context, e *engine, fn func() T) (T, error) {
 }
 
 // do is query for what only changes the engine.
-func (e *engine) do(ctx context.Context, fn func()) error {
+func (e *loop) do(ctx context.Context, fn func()) error {
 	_, err := query(ctx, e, func() struct{} { fn(); return struct{}{} })
 	return err
 }

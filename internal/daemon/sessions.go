@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"net/netip"
 	"strconv"
@@ -11,10 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/ban"
-	"mef/internal/decide"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/host"
-	"mef/internal/prefixset"
 )
 
 // sshService is the service whose logins protect their address.
@@ -30,9 +28,6 @@ const (
 	// maxLogins bounds the logins that logind does not know; further ones protect nobody.
 	maxLogins = 64
 )
-
-// adminSession is the reason that counts for bans which a live session keeps away or narrows.
-const adminSession = "an administrator's live SSH session"
 
 // A login is a success at the SSH server, as its log tells.
 type login struct {
@@ -51,7 +46,7 @@ type guard struct {
 
 // seen passes a login on to the guard. The engine does not wait: a login that finds the queue full protects nobody until logind
 // knows it.
-func (e *engine) seen(ev *event.Event) {
+func (e *loop) seen(ev *event.Event) {
 	if ev.Kind != event.Success || ev.Service != sshService || !ev.Addr.IsValid() {
 		return
 	}
@@ -111,7 +106,7 @@ func (d *daemon) guardSessions(ctx context.Context, changed <-chan struct{}) {
 
 // protect looks at the live sessions and tells the engine. The error is that of ctx.
 func (d *daemon) protect(ctx context.Context, k *guard) error {
-	groups, err := query(ctx, d.engine, func() []string { return d.cfg.ProtectGroups })
+	groups, err := query(ctx, d.loop, func() []string { return d.cfg.ProtectGroups })
 	if err != nil {
 		return err
 	}
@@ -157,18 +152,18 @@ func (k *guard) look(sessions []host.Session, admin func(user string) bool, sshP
 }
 
 // heedSessions takes in what the guard found. Bans in force stay as they are.
-func (e *engine) heedSessions(k *guard) {
+func (e *loop) heedSessions(k *guard) {
 	addrs := make([]netip.Addr, 0, len(k.peers))
 	for a := range k.peers {
 		addrs = append(addrs, a)
 	}
-	e.facts.Sessions, e.admins = hosts(addrs), len(addrs)
-	if text := portList(k.ports); text != "" {
-		e.facts.SSHPorts = text
-	}
-	if len(addrs) == 0 {
-		e.facts.Sessions = prefixset.Set{}
-	}
+	e.admins = len(addrs)
+	e.setFacts(func(f *exempt.Facts) {
+		f.Sessions = hosts(addrs)
+		if text := portList(k.ports); text != "" {
+			f.SSHPorts = text
+		}
+	})
 }
 
 func portList(ports []uint16) ban.Ports {
@@ -181,21 +176,4 @@ func portList(ports []uint16) ban.Ports {
 		return "" // more than a list may have: the standard port is protected
 	}
 	return list
-}
-
-// spare counts why an address was not banned, or not on every port.
-func (e *engine) spare(ev *event.Event, d decide.Decision) {
-	reason := ""
-	switch {
-	case d.Verdict == decide.Refused:
-		reason = cmp.Or(e.facts.Never(ev.Addr), e.facts.Web(netip.PrefixFrom(ev.Addr, ev.Addr.BitLen())))
-	case d.Verdict != decide.Ban:
-		return
-	}
-	if reason == "" && e.facts.Sessions.Contains(ev.Addr) {
-		reason = adminSession
-	}
-	if reason != "" {
-		e.spared[reason]++
-	}
 }

@@ -84,7 +84,7 @@ func TestLiveSessionKeepsSSHOpen(t *testing.T) {
 		fmt.Fprintf(&text, "%s h door[1]: refused user %d from 203.0.113.7\n", time.Now().Format(time.Stamp), i)
 	}
 	h.write("log/a.log", text.String())
-	h.await("both decisions are counted", func() bool { return h.status().Spared.Reasons[adminSession] == 2 })
+	h.await("both decisions are counted", func() bool { return h.status().Spared.Reasons["an administrator's live SSH session"] == 2 })
 	bans, err := h.Bans(t.Context())
 	if err != nil || len(bans) != 1 || bans[0].Ports != "1-21,23-2221,2223-65535" {
 		t.Errorf("bans are %+v, %v; want one of all ports but 22 and 2222", bans, err)

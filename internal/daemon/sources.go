@@ -50,7 +50,7 @@ const seenAge = 30 * 24 * time.Hour
 
 // newSources makes followers of what is wanted, which begin where the engine stopped reading. Of the sources before, which may
 // be nil, a follower of the same remains.
-func newSources(e *engine, w want, before *sources) *sources {
+func newSources(e *loop, w want, before *sources) *sources {
 	s := &sources{want: w}
 	switch {
 	case before != nil && before.entries == w.entries:
@@ -74,13 +74,12 @@ func newSources(e *engine, w want, before *sources) *sources {
 }
 
 // choose finds out where each rule's lines come from. programs are those that log to the journal.
-func (e *engine) choose(programs []string, found func(glob string) bool) {
+func (e *loop) choose(programs []string, found func(glob string) bool) {
 	for i := range e.cfg.Rules {
 		rule := &e.cfg.Rules[i]
 		if !rule.Enabled {
 			continue
 		}
-		e.rules[rule.Name] = new(ruleCount)
 		l := newLive(rule, func(program string) bool { return e.set.Covers(rule.Name, program) }, programs, found)
 		e.lives[rule.Name] = l
 		e.log.Info("rule", "name", rule.Name, "from", l.from.String(), "reason", l.reason)
@@ -88,7 +87,7 @@ func (e *engine) choose(programs []string, found func(glob string) bool) {
 }
 
 // inJournal returns the programs whose entries in the journal some rule of cfg with source=auto believes. set is of these rules.
-func (e *engine) inJournal(ctx context.Context, cfg *conf.Config, set *filter.Set) []string {
+func (e *loop) inJournal(ctx context.Context, cfg *conf.Config, set *filter.Set) []string {
 	anyAuto := func(ok func(rule string) bool) bool {
 		return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool {
 			return r.Enabled && r.Source == conf.SourceAuto && ok(r.Name)
@@ -180,7 +179,7 @@ func (f *following) end() {
 }
 
 // status says of each source how it fares and which rules it serves.
-func (s *sources) status(e *engine) []control.Source {
+func (s *sources) status(e *loop) []control.Source {
 	var out []control.Source
 	if s.journal != nil {
 		st := s.journal.Status()
@@ -206,20 +205,19 @@ func (s *sources) status(e *engine) []control.Source {
 		}
 	}
 	for i := range out {
-		if v, ok := e.views[out[i].Name]; ok {
-			out[i].Matched = v.matched
-			out[i].Lost += v.lost
-		}
+		counts := e.engine.Source(out[i].Name)
+		out[i].Matched = counts.Matched
+		out[i].Lost += counts.Lost
 	}
 	return out
 }
 
 // rulesOf names the rules whose lines come from a source now.
-func (e *engine) rulesOf(from origin, path string) []string {
+func (e *loop) rulesOf(from origin, path string) []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(e.lives)) {
 		l := e.lives[name]
-		if l.from != from || from == inFiles && !reads(l.rule, path) && !slices.Contains(l.rule.Files, path) {
+		if l.from != from || from == inFiles && !readsFile(l.rule, path) && !slices.Contains(l.rule.Files, path) {
 			continue
 		}
 		names = append(names, name)

@@ -37,7 +37,7 @@ type unsaved struct {
 }
 
 // changed has the state saved within a time.
-func (e *engine) changed(within time.Duration) {
+func (e *loop) changed(within time.Duration) {
 	if e.unsaved.due != nil && e.unsaved.within <= within {
 		return
 	}
@@ -50,9 +50,9 @@ func (e *engine) changed(within time.Duration) {
 }
 
 // save hands over everything that has changed, as of one moment between two batches.
-func (e *engine) save() {
+func (e *loop) save() {
 	u := store.Update{Bans: e.unsaved.bans, Lifted: e.unsaved.lifted, Positions: e.unsaved.read}
-	for _, r := range e.tracker.Changes() {
+	for _, r := range e.engine.Changes() {
 		u.Records = append(u.Records, store.Record(r))
 	}
 	e.unsaved = unsaved{timer: e.unsaved.timer, read: make(map[string]string)}
@@ -63,7 +63,7 @@ func (e *engine) save() {
 }
 
 // grew tells tidy of a burst.
-func (e *engine) grew() {
+func (e *loop) grew() {
 	select {
 	case e.grown <- struct{}{}:
 	default: // it knows
@@ -79,7 +79,7 @@ const (
 )
 
 // tidy gives memory back after bursts, until ctx is done. A burst is not over while it is being saved.
-func (e *engine) tidy(ctx context.Context, saving func() bool, giveBack func()) error {
+func (e *loop) tidy(ctx context.Context, saving func() bool, giveBack func()) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -108,7 +108,7 @@ func giveBack() {
 	debug.FreeOSMemory()
 }
 
-func (e *engine) saving() bool { return e.saver.Status().Pending > 0 }
+func (e *loop) saving() bool { return e.saver.Status().Pending > 0 }
 
 // flush waits until what was saved is on disk, so that an operator's word outlives a crash right after it. A disk that does
 // not take it holds up nobody; status says so.
@@ -154,18 +154,16 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 
 // remember takes up what was counted, beside the kernel's taking the bans.
 func (d *daemon) remember(st *store.Store, bans []ban.Ban) {
-	if err := d.tracker.Import(st.Records()); err != nil {
+	if err := d.engine.Import(st.Records()); err != nil {
 		d.log.Warn("some of what was counted could not be read back", "err", err)
 	}
 	if n := st.Skipped(); n > 0 {
 		d.log.Warn("some of the saved state could not be read back", "records", n)
 	}
-	for _, b := range bans {
-		d.tracker.Restore(b)
-	}
+	d.engine.Restore(bans...)
 	if len(bans) > manyChanges {
 		d.grew()
 	}
 }
 
-func (e *engine) storePath() string { return filepath.Join(e.cfg.Paths.StateDir, storeFile) }
+func (e *loop) storePath() string { return filepath.Join(e.cfg.Paths.StateDir, storeFile) }

@@ -5,13 +5,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"mef/internal/event"
 )
 
 func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &engine{grown: make(chan struct{}, 1)}
+		e := &loop{grown: make(chan struct{}, 1)}
 		ctx, stop := context.WithCancel(t.Context())
 		var given []time.Duration
 		start := time.Now()
@@ -34,7 +32,7 @@ func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
 }
 
 func TestStateIsSavedSoonerForTalliesThanForPositions(t *testing.T) {
-	e := &engine{unsaved: unsaved{read: make(map[string]string)}}
+	e := &loop{unsaved: unsaved{read: make(map[string]string)}}
 	for _, step := range []struct{ change, want time.Duration }{
 		{saveLater, saveLater},
 		{saveSoon, saveSoon},
@@ -44,27 +42,5 @@ func TestStateIsSavedSoonerForTalliesThanForPositions(t *testing.T) {
 		if e.unsaved.within != step.want {
 			t.Errorf("after a change to be saved within %v: saved within %v, want %v", step.change, e.unsaved.within, step.want)
 		}
-	}
-}
-
-func TestOldLinesOfANewFileAreNotTakenForNow(t *testing.T) {
-	e := &engine{newest: time.Now()}
-	for name, tt := range map[string]struct {
-		age  time.Duration
-		kind event.Kind
-		want bool
-	}{
-		"an hour old":         {time.Hour, event.Failure, true},
-		"within findtime":     {5 * time.Minute, event.Failure, false},
-		"a login an hour ago": {time.Hour, event.Success, false},
-		"the newest":          {-time.Second, event.Failure, false},
-	} {
-		if got := e.stale(&event.Event{Time: time.Now().Add(-tt.age), Kind: tt.kind}, 10*time.Minute); got != tt.want {
-			t.Errorf("%s: stale = %v, want %v", name, got, tt.want)
-		}
-	}
-	e.newest = time.Now().Add(time.Hour) // before somebody set the clock right
-	if e.stale(&event.Event{Time: time.Now(), Kind: event.Failure}, 10*time.Minute) {
-		t.Error("a live line is stale because the clock was set back")
 	}
 }

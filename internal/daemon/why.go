@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -10,6 +9,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/enforce/nftset"
+	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/host"
@@ -27,17 +27,11 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 		why.Bans[i].Set = nftset.SetOf(held.Key)
 	}
 	type known struct {
-		account       track.Account
-		neighbors     []track.Neighbor
-		allowed, web  string
-		through, live bool
-		ports         ban.Ports
+		engine.Explanation
+		allowed string
 	}
 	now := time.Now()
-	k, err := query(ctx, d.engine, func() known {
-		return known{d.tracker.Explain(addr, now), d.tracker.Neighbors(addr, now, shownNeighbors), d.allowed(addr), d.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), d.letThrough(addr),
-			d.facts.Sessions.Contains(addr), cmp.Or(d.facts.SSHPorts, "22")}
-	})
+	k, err := query(ctx, d.loop, func() known { return known{d.engine.Explain(addr, now, shownNeighbors), d.allowed(addr)} })
 	if err != nil {
 		return why, err
 	}
@@ -46,18 +40,18 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	for _, g := range state.Grace {
 		grace = max(grace, time.Duration(g.Timeout))
 	}
-	explain(&why, k.account, now)
-	if k.web != "" {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("it is %s: bans by rules leave its web ports open (%s)", k.web, exempt.WebPorts))
+	explain(&why, k.Account, now)
+	if k.Web != "" {
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("it is %s: bans by rules leave its web ports open (%s)", k.Web, exempt.WebPorts))
 	}
-	if k.live {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", k.ports))
+	if k.SSH != "" {
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", k.SSH))
 	}
-	for _, n := range k.neighbors {
+	for _, n := range k.Neighbors {
 		why.Prefix = append(why.Prefix, control.Neighbor{Prefix: ban.Key{Prefix: n.Prefix}.String(), Score: float64(n.Score), Banned: n.Banned})
 	}
 	why.Foreign = d.foreign(ctx, addr)
-	why.Banned = len(why.Bans) > 0 && !k.through && grace == 0
+	why.Banned = len(why.Bans) > 0 && !k.Through && grace == 0
 	why.Verdict = verdict(&why, grace)
 	return why, nil
 }
@@ -81,9 +75,10 @@ func (d *daemon) foreign(ctx context.Context, addr netip.Addr) (found []string) 
 }
 
 // allowed says why an address is never banned, and where the operator wrote so; "" if it may be banned.
-func (e *engine) allowed(addr netip.Addr) string {
-	why := e.facts.Never(addr)
-	if !e.facts.Allowed.Contains(addr) {
+func (e *loop) allowed(addr netip.Addr) string {
+	facts := e.engine.Facts()
+	why := facts.Never(addr)
+	if !facts.Allowed.Contains(addr) {
 		return why
 	}
 	for _, item := range e.allowList {
@@ -92,12 +87,6 @@ func (e *engine) allowed(addr netip.Addr) string {
 		}
 	}
 	return why
-}
-
-// letThrough reports whether the kernel lets an address through ahead of every ban. Proxies it does not: an operator may ban them.
-func (e *engine) letThrough(addr netip.Addr) bool {
-	reachable := e.facts.Reachable()
-	return reachable.Contains(addr)
 }
 
 // explain turns an account into what is shown.

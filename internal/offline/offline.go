@@ -41,14 +41,24 @@ type Matcher struct {
 
 // ForService returns a Matcher with the rules of one service, or with all enabled rules if service is empty.
 func ForService(rules []conf.Rule, service string) (*Matcher, error) {
-	if service != "" {
-		rules = slices.Clone(rules)
-		rules = slices.DeleteFunc(rules, func(r conf.Rule) bool { return r.Service != service && r.Name != service })
-		if len(rules) == 0 {
-			return nil, fmt.Errorf("%w %q", ErrUnknownService, service)
-		}
+	rules, err := rulesOf(rules, service)
+	if err != nil {
+		return nil, err
 	}
 	return newMatcher(rules)
+}
+
+// rulesOf returns the rules of one service, or all of them if service is empty.
+func rulesOf(rules []conf.Rule, service string) ([]conf.Rule, error) {
+	if service == "" {
+		return rules, nil
+	}
+	rules = slices.Clone(rules)
+	rules = slices.DeleteFunc(rules, func(r conf.Rule) bool { return r.Service != service && r.Name != service })
+	if len(rules) == 0 {
+		return nil, fmt.Errorf("%w %q", ErrUnknownService, service)
+	}
+	return rules, nil
 }
 
 // ForRule returns a Matcher with the one rule of a file.
@@ -89,7 +99,7 @@ const (
 func (x *Matcher) Run(r io.Reader, emit func(n int, m *filter.Match) error) error {
 	var m filter.Match
 	n := 0
-	return x.lines(r, func(line *event.Line) error {
+	return lines(r, func(line *event.Line) error {
 		n++
 		if x.view.Match(line, &m) {
 			return emit(n, &m)
@@ -99,7 +109,7 @@ func (x *Matcher) Run(r io.Reader, emit func(n int, m *filter.Match) error) erro
 }
 
 // lines calls do for every line of r in order. The line is valid only during the call.
-func (x *Matcher) lines(r io.Reader, do func(*event.Line) error) error {
+func lines(r io.Reader, do func(*event.Line) error) error {
 	buf := make([]byte, 0, readSize)
 	var line event.Line
 	one := func(text []byte) error {

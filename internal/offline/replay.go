@@ -2,87 +2,63 @@ package offline
 
 import (
 	"io"
-	"net/netip"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/conf"
-	"mef/internal/decide"
+	"mef/internal/engine"
 	"mef/internal/event"
-	"mef/internal/exempt"
 	"mef/internal/filter"
+	"mef/internal/lists"
 	"mef/internal/logtime"
-	"mef/internal/prefixset"
-	"mef/internal/track"
 )
 
-// A Replay runs old lines through rules, counting and decisions as the daemon would have done, without a kernel. The same
-// lines with the same times always give the same decisions.
+// A Replay runs old lines through the daemon's engine, without a kernel. The same lines with the same times always give the same
+// decisions.
 type Replay struct {
-	matcher *Matcher
-	tracker *track.Tracker
-	limits  decide.Config
-	facts   exempt.Facts
-	now     time.Time
+	engine *engine.Engine
+	now    time.Time
 }
 
-// NewReplay returns a replay by a configuration. The addresses of its whitelist and proxies are never banned; what else the
-// daemon would know about its host is not known here.
+// NewReplay returns a replay by a configuration: its rules, proxies and lists, and the built-in content delivery networks. It does not
+// know the host's own addresses, nor those of DNS names, and nothing is known of earlier logins and bans.
 func NewReplay(cfg *conf.Config, service string) (*Replay, error) {
-	matcher, err := ForService(cfg.Rules, service)
+	rules, err := rulesOf(cfg.Rules, service)
 	if err != nil {
 		return nil, err
 	}
-	return &Replay{
-		matcher: matcher,
-		tracker: track.New(track.Config{Rules: track.Rules(cfg.Rules), Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
-			IPv6Prefix: cfg.IPv6Prefix}),
-		limits: decide.Config{Times: cfg.Ban},
-		facts:  exempt.Facts{Allowed: allowed(cfg.Whitelist)},
-	}, nil
-}
-
-// allowed returns the addresses of list entries that are no names.
-func allowed(entries []conf.Entry) prefixset.Set {
-	var prefixes []netip.Prefix
-	for _, entry := range entries {
-		if p, ok := entry.Prefixes(); ok {
-			prefixes = append(prefixes, p...)
-		}
+	set, errs := filter.Compile(rules)
+	if err := errs.Err(); err != nil {
+		return nil, err
 	}
-	return prefixset.New(prefixes...)
+	facts := engine.FactsFromConf(cfg)
+	facts.Allowed = conf.Addrs(cfg.Whitelist)
+	settings := engine.FromConf(cfg, set)
+	settings.Decide.Observe = false
+	e := engine.New(settings, facts)
+	listed, _ := lists.Bans(cfg.Blacklist, lists.Never(&facts), time.Unix(0, 0))
+	e.Restore(listed...)
+	return &Replay{engine: e}, nil
 }
 
 // Run reads lines and calls emit for every ban that they would have made. A line's time is its own, or that of the line
 // before; times never go back. near settles the year of dates without one.
 func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) error {
 	r.now = time.Unix(0, 0) // for lines ahead of the first with a time
-	stream := event.Batch{Stream: "replay"}
-	return r.matcher.lines(in, func(line *event.Line) error {
+	batch := event.Batch{Stream: "replay", Lines: make([]event.Line, 1)}
+	return lines(in, func(line *event.Line) error {
 		if at, ok := logtime.Parse(line.Text, near, time.Local); ok && at.After(r.now) {
 			r.now = at
 		}
 		line.Time = r.now
-		b, ok := r.Line(&stream, line)
-		if !ok {
-			return nil
+		batch.Lines[0] = *line
+		for o := range r.engine.Lines(&batch, time.Time{}) {
+			if o.Kind == engine.Banned {
+				if err := emit(o.Ban); err != nil {
+					return err
+				}
+			}
 		}
-		return emit(b)
+		return nil
 	})
-}
-
-// Line counts one line, at line.Time, and returns the ban that it makes, if any.
-func (r *Replay) Line(batch *event.Batch, line *event.Line) (ban.Ban, bool) {
-	var m filter.Match
-	if !r.matcher.view.Match(line, &m) {
-		return ban.Ban{}, false
-	}
-	ev := m.Event(batch, line)
-	tally := r.tracker.Observe(&ev)
-	d := decide.Decide(&tally, r.limits, r.facts, ev.Time)
-	if d.Verdict != decide.Ban {
-		return ban.Ban{}, false
-	}
-	r.tracker.Banned(d.Ban)
-	return d.Ban, true
 }

@@ -1,0 +1,233 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/enforce"
+	"mef/internal/engine"
+	"mef/internal/event"
+	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/source/journal"
+	"mef/internal/store"
+)
+
+// A loop gives batches to the engine and carries out what follows. Everything in it belongs to the goroutine of run, but for what says
+// otherwise; others hand it functions: see query.
+type loop struct {
+	cfg      *conf.Config
+	engine   *engine.Engine
+	observe  atomic.Bool // bans are reported and not applied; for everybody to read
+	watching time.Time   // since when; zero while bans are applied
+	log      *slog.Logger
+	enforcer *enforce.Enforcer
+	records  *records
+	book     *book
+	endings  *endings
+
+	batches chan *event.Batch
+	calls   chan func()
+
+	set   *filter.Set
+	lives map[string]*live // by rule name
+	// allowList is what the facts' Allowed is made of.
+	allowList    []allowItem
+	listMistakes []string
+	leftOut      int // entries of blacklist files that ban nobody
+	leftOutNames int // DNS names of the allow list that are not looked up
+	admins       int // addresses with a live SSH session of an administrator
+
+	trial  atomic.Pointer[trial] // nil: not armed; changed by the keeper
+	logins chan login            // at the SSH server, for the guard; bounded, what does not fit is dropped
+
+	saver     *store.Saver
+	positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
+	unsaved   unsaved
+	grown     chan struct{} // a save was large
+}
+
+// newLoop returns a loop that still lacks its enforcer and the origins of its rules.
+func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error) {
+	set, err := compile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var file *eventLog
+	if cfg.EventLog {
+		file = openEventLog(cfg.EventLogPath, log)
+	}
+	e := &loop{
+		cfg:       cfg,
+		log:       log,
+		records:   newRecords(log, file),
+		batches:   make(chan *event.Batch, queuedBatches),
+		calls:     make(chan func()),
+		set:       set,
+		lives:     make(map[string]*live),
+		logins:    make(chan login, maxLogins),
+		positions: make(map[string]string),
+		unsaved:   unsaved{read: make(map[string]string)},
+		grown:     make(chan struct{}, 1),
+	}
+	e.book, e.endings = newBook(e.records), newEndings()
+	facts := engine.FactsFromConf(cfg)
+	setHost(&facts, host)
+	settings := e.settings(cfg, set)
+	settings.Track.Seed = rand.Uint64()
+	e.engine = engine.New(settings, facts)
+	e.heedMode()
+	return e, nil
+}
+
+// settings are what the engine goes by.
+func (e *loop) settings(cfg *conf.Config, set *filter.Set) engine.Config {
+	s := engine.FromConf(cfg, set)
+	s.Reads, s.Accept = reads, e.accept
+	return s
+}
+
+// queuedBatches is how many batches may wait for the engine. When it is full the sources wait: files and the journal keep
+// their lines until they are read.
+const queuedBatches = 16
+
+// run deals with batches and calls until ctx is done.
+func (e *loop) run(ctx context.Context) error {
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			e.save()
+			return nil
+		case <-e.endings.wake:
+			err = e.heedEndings(ctx)
+		case call := <-e.calls:
+			err = e.heedEndings(ctx)
+			call()
+		case b := <-e.batches:
+			err = errors.Join(e.heedEndings(ctx), e.batch(ctx, b))
+		case <-e.unsaved.due:
+			e.save()
+		}
+		if err != nil {
+			return nil // the enforcer has ended: so do we
+		}
+	}
+}
+
+// batch deals with one batch and releases it.
+func (e *loop) batch(ctx context.Context, b *event.Batch) error {
+	defer b.Release()
+	for o := range e.engine.Lines(b, time.Now()) {
+		if err := e.carryOut(ctx, o); err != nil {
+			return err
+		}
+	}
+	if b.Resume != "" {
+		e.unsaved.read[b.Source] = b.Resume
+		e.changed(saveLater)
+		first := e.positions[b.Source] == ""
+		e.positions[b.Source] = b.Resume
+		if first {
+			// Before its first position is saved, a crash loses more of a source than is read again.
+			e.save()
+		}
+	}
+	return nil
+}
+
+// carryOut does what an outcome asks for. The error is that of ctx, or of an enforcer that has ended.
+func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
+	switch o.Kind {
+	case engine.Counted:
+		e.changed(saveSoon)
+		e.records.add(eventRecord(o.Event, o.Score))
+	case engine.Banned:
+		// Saved together with the position behind the deciding line, so that a crash before the kernel has it is made good
+		// when the daemon starts again.
+		e.unsaved.bans = append(e.unsaved.bans, o.Ban)
+		return e.enforcer.Ban(ctx, o.Ban)
+	case engine.WouldBan:
+		e.records.add(banRecord("would-ban", o.Ban))
+	case engine.Refused:
+		e.records.add(control.Record{Time: o.Time, Event: "refused", Rule: o.Event.Rule, Service: o.Event.Service,
+			Addr: o.Event.Addr.String(), Reason: o.Reason})
+	case engine.ClockSetBack:
+		e.log.Warn("the clock was set back: what was noted by it since then counts as of now", "to", o.Time)
+	}
+	return nil
+}
+
+// accept reports whether an event of a source counts: it comes from where its rule's lines come from now.
+func (e *loop) accept(source string, ev *event.Event) bool {
+	from := inFiles
+	if source == journal.Source {
+		from = inJournal
+	}
+	l, ok := e.lives[ev.Rule]
+	if !ok {
+		return true // an event that is no line
+	}
+	counts, moved := l.counts(from, ev)
+	if moved {
+		e.log.Info("a rule's lines come from another source now", "rule", ev.Rule, "from", from.String(), "reason", l.reason)
+		e.records.add(control.Record{Time: ev.Time, Event: "source", Rule: ev.Rule, Source: source, Reason: l.reason})
+	}
+	if counts {
+		l.remember(ev)
+		e.seen(ev)
+	}
+	return counts
+}
+
+// reads reports whether a rule reads the lines of a source.
+func reads(r *conf.Rule, source string) bool {
+	if source == journal.Source {
+		return r.Source != conf.SourceFile
+	}
+	return readsFile(r, source)
+}
+
+// readsFile reports whether path is one of the rule's files.
+func readsFile(r *conf.Rule, path string) bool {
+	if r.Source == conf.SourceJournal {
+		return false
+	}
+	for _, glob := range r.Files {
+		if ok, err := filepath.Match(glob, path); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
+
+func eventRecord(ev *event.Event, score float64) control.Record {
+	rec := control.Record{Time: ev.Time, Event: ev.Kind.String(), Rule: ev.Rule, Service: ev.Service, Host: ev.Host,
+		User: ev.User, Count: ev.Count, Score: score}
+	if ev.Addr.IsValid() {
+		rec.Addr = ev.Addr.String()
+	}
+	return rec
+}
+
+func banRecord(kind string, b ban.Ban) control.Record {
+	return control.Record{Time: b.Start, Event: kind, Rule: b.Rule, Service: b.Service, Prefix: b.Key.Prefix.String(),
+		Ports: control.ShowPorts(b.Ports), Class: b.Class.String(), Until: end(b.Until), Reason: b.Reason,
+		Evidence: b.Evidence, Author: b.Author, Note: b.Note}
+}
+
+// end is a time in answers: null for never.
+func end(until time.Time) *time.Time {
+	if until.IsZero() {
+		return nil
+	}
+	return &until
+}

@@ -1,0 +1,155 @@
+// Package engine is filter, track and decide as one value: lines or events go in, outcomes come out.
+//
+// An Engine does no I/O, starts no goroutine and asks no clock: it is given the time, as it is given everything else. mefdaemon puts
+// a kernel, a disk and a control socket around it; mefctl replay puts nothing around it. So both decide the same by construction, and
+// whatever is no log line (a scan, the answer of a block list, a ban on another host) comes in as an event, by the same door.
+//
+// An Engine belongs to one goroutine.
+package engine
+
+import (
+	"slices"
+
+	"mef/internal/conf"
+	"mef/internal/decide"
+	"mef/internal/event"
+	"mef/internal/exempt"
+	"mef/internal/filter"
+	"mef/internal/track"
+)
+
+// A Config is what an Engine goes by. FromConf makes one of mef.conf.
+type Config struct {
+	Rules  *filter.Set   // how lines become events
+	Track  track.Config  // how events are counted; its rules need not be in Rules
+	Decide decide.Config // what limits that are reached lead to
+
+	// Reads reports whether a rule reads the lines of a source (Batch.Source). It is asked once for each source and rule. nil: every
+	// rule reads every source.
+	Reads func(rule *conf.Rule, source string) bool
+
+	// Accept reports whether an event from a source counts. A daemon leaves out what another source of the same rule has reported
+	// already. nil: every event counts.
+	Accept func(source string, ev *event.Event) bool
+}
+
+// FromConf returns what mef.conf says, with its rules compiled.
+func FromConf(cfg *conf.Config, rules *filter.Set) Config {
+	return Config{
+		Rules: rules,
+		Track: track.Config{Rules: track.Rules(cfg.Rules), Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
+			IPv6Prefix: cfg.IPv6Prefix},
+		Decide: decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
+	}
+}
+
+// FactsFromConf returns the facts that mef.conf states. The allow list and the host's own are not among them.
+func FactsFromConf(cfg *conf.Config) exempt.Facts {
+	return exempt.Facts{Proxies: cfg.ProxyAddrs(), CDNs: exempt.CDNs()}
+}
+
+// An Engine turns lines and events into bans.
+type Engine struct {
+	cfg     Config
+	facts   exempt.Facts
+	rules   map[string]*rule
+	views   map[string]*view // by Batch.Source
+	tracker *track.Tracker
+	newest  newest
+	spared  map[string]uint64
+}
+
+// A rule is one of Config.Track.Rules with what status shows of it.
+type rule struct {
+	event.Rule
+	counts RuleCounts
+}
+
+// RuleCounts are attempts, probes, logins and bans of one rule since the start: attempts, not the lines that report them.
+type RuleCounts struct{ Failures, Probes, Logins, Bans uint64 }
+
+// A view is what one source's lines are matched against.
+type view struct {
+	*filter.View
+	counts SourceCounts
+}
+
+// SourceCounts are the lines of one source that some rule recognised, and those that were lost before they could be read.
+type SourceCounts struct{ Matched, Lost uint64 }
+
+// New returns an Engine that has counted nothing.
+func New(cfg Config, facts exempt.Facts) *Engine {
+	cfg.Track.OnLink = facts.OnLink
+	e := &Engine{cfg: cfg, facts: facts, views: make(map[string]*view), tracker: track.New(cfg.Track), spared: make(map[string]uint64)}
+	e.setRules()
+	return e
+}
+
+// Configure replaces the configuration; Config.Track.Seed stays as it was. What was counted stays, but for rules that are gone.
+func (e *Engine) Configure(cfg Config) {
+	cfg.Track.OnLink = e.facts.OnLink
+	e.cfg = cfg
+	e.setRules()
+	e.tracker.Configure(cfg.Track)
+	for source, old := range e.views {
+		v := e.newView(source)
+		v.counts = old.counts
+		v.Inherit(old.View)
+		e.views[source] = v
+	}
+}
+
+// setRules makes the rules those of the configuration, each with what was counted for one of its name.
+func (e *Engine) setRules() {
+	before := e.rules
+	e.rules = make(map[string]*rule, len(e.cfg.Track.Rules))
+	for _, r := range e.cfg.Track.Rules {
+		e.rules[r.Name] = &rule{Rule: r}
+		if old, ok := before[r.Name]; ok {
+			e.rules[r.Name].counts = old.counts
+		}
+	}
+}
+
+// SetObserve has decisions be reported and not carried out, or ends that.
+func (e *Engine) SetObserve(observe bool) { e.cfg.Decide.Observe = observe }
+
+// Facts returns who must stay reachable. What it shares with the engine must not be changed.
+func (e *Engine) Facts() exempt.Facts { return e.facts }
+
+// SetFacts replaces who must stay reachable. Bans in force stay as they are.
+func (e *Engine) SetFacts(facts exempt.Facts) {
+	e.facts = facts
+	e.tracker.SetOnLink(facts.OnLink)
+}
+
+func (e *Engine) newView(source string) *view {
+	reads := e.cfg.Reads
+	if reads == nil {
+		reads = func(*conf.Rule, string) bool { return true }
+	}
+	return &view{View: e.cfg.Rules.View(func(r *conf.Rule) bool { return reads(r, source) })}
+}
+
+// view returns the view of a source, made when its first line arrives.
+func (e *Engine) view(source string) *view {
+	v, ok := e.views[source]
+	if !ok {
+		v = e.newView(source)
+		e.views[source] = v
+	}
+	return v
+}
+
+// Forget drops what is kept for a source that is gone: its view, with the sessions that its lines belong to, and its counts.
+func (e *Engine) Forget(source string) { delete(e.views, source) }
+
+// Sources returns the names of the sources that anything is kept for, sorted.
+func (e *Engine) Sources() []string {
+	names := make([]string, 0, len(e.views))
+	for name := range e.views {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

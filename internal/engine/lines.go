@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"iter"
+	"net/netip"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/decide"
+	"mef/internal/event"
+	"mef/internal/filter"
+)
+
+// A Kind says what an Outcome is.
+type Kind uint8
+
+// The kinds of outcome.
+const (
+	Counted      Kind = iota + 1 // Event was counted; Score is what its source has come to
+	Banned                       // Ban is to be put in force, and saved together with the position behind its line
+	WouldBan                     // Ban would be, but for mode=observe or a rule that only reports
+	Refused                      // Event reached a limit, and its address must not be banned: see Reason
+	ClockSetBack                 // the clock was set back, to Time
+)
+
+// An Outcome is one thing that follows from a line or an event. It may be kept.
+type Outcome struct {
+	Kind   Kind
+	Time   time.Time
+	Event  *event.Event // that it follows from
+	Score  float64      // points of the event's source, all services together
+	Ban    ban.Ban
+	Reason string
+}
+
+// Lines returns what follows from the lines of a batch, in order, as they are matched. now is the time by the host's clock; zero
+// means that each line's own time is all there is to go by, as in a replay. The receiver must not call the engine meanwhile, and goes
+// on owning the batch. A line that no rule recognises has no outcome and costs no allocation. If the receiver breaks off, the rest
+// of the lines is not looked at.
+func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[Outcome] {
+	return func(yield func(Outcome) bool) {
+		v := e.view(b.Source)
+		v.counts.Lost += uint64(b.Lost)
+		var m filter.Match
+		for i := range b.Lines {
+			line := &b.Lines[i]
+			if !v.Match(line, &m) {
+				continue
+			}
+			v.counts.Matched++
+			ev := m.Event(b, line)
+			if !e.event(b.Source, &ev, now, yield) {
+				return
+			}
+		}
+	}
+}
+
+// Event returns what follows from an event that is no line: that of a scan, say. now is as in Lines.
+func (e *Engine) Event(ev *event.Event, now time.Time) iter.Seq[Outcome] {
+	return func(yield func(Outcome) bool) { e.event("", ev, now, yield) }
+}
+
+// event counts an event and yields what follows. It returns false once yield does.
+func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func(Outcome) bool) bool {
+	r, ok := e.rules[ev.Rule]
+	if !ok || e.cfg.Accept != nil && !e.cfg.Accept(source, ev) {
+		return true
+	}
+	if now.IsZero() {
+		now = ev.Time
+	}
+	if e.newest.setBack(ev.Time, now) {
+		e.tracker.SetBack(now)
+		if !yield(Outcome{Kind: ClockSetBack, Time: now, Event: ev}) {
+			return false
+		}
+	}
+	if e.newest.stale(ev, now, r.FindTime) {
+		return true
+	}
+	tally := e.tracker.Observe(ev)
+	r.count(ev, &tally)
+	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Score: tally.Score}
+	o := e.act(r, ev, decide.Decide(&tally, e.cfg.Decide, e.facts, ev.Time), now)
+	return yield(counted) && (o.Kind == 0 || yield(o))
+}
+
+// act takes note of a decision. The Outcome is zero if nothing is to be done.
+func (e *Engine) act(r *rule, ev *event.Event, d decide.Decision, now time.Time) Outcome {
+	e.spare(ev, d)
+	o := Outcome{Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason}
+	switch d.Verdict {
+	case decide.Ban:
+		r.counts.Bans++
+		e.tracker.Banned(d.Ban)
+		if !d.Ban.Permanent() && d.Ban.Until.Before(now) {
+			return Outcome{} // of old lines, read late: it counts as a repeat, and is over
+		}
+		o.Kind = Banned
+	case decide.Observe, decide.Detect:
+		e.tracker.Detected(d.Ban)
+		o.Kind = WouldBan
+	case decide.Refused:
+		e.tracker.Detected(d.Ban) // so that it is reported once, not for every further line
+		o.Kind = Refused
+	default:
+		return Outcome{}
+	}
+	return o
+}
+
+// liveSession is the reason that counts for bans which an administrator's live session keeps away or narrows.
+const liveSession = "an administrator's live SSH session"
+
+// spare counts why an address was not banned, or not on every port.
+func (e *Engine) spare(ev *event.Event, d decide.Decision) {
+	if d.Verdict != decide.Ban && d.Verdict != decide.Refused {
+		return
+	}
+	reason := e.facts.Never(ev.Addr)
+	if reason == "" {
+		reason = e.facts.Web(netip.PrefixFrom(ev.Addr, ev.Addr.BitLen()))
+	}
+	if reason == "" && e.facts.SSH(ev.Addr) != "" {
+		reason = liveSession
+	}
+	if reason != "" {
+		e.spared[reason]++
+	}
+}
+
+func (r *rule) count(ev *event.Event, tally *event.Tally) {
+	switch ev.Kind {
+	case event.Failure:
+		if tally.Added > 0 {
+			r.counts.Failures += uint64(ev.Count)
+		}
+	case event.Probe:
+		r.counts.Probes++
+	case event.Success:
+		r.counts.Logins++
+	}
+}
+
+// newest is the time of the latest event.
+type newest struct{ time.Time }
+
+// maxSkew is by how much the clock must have been set back for the tracker to follow it. Until then its time stands still.
+const maxSkew = time.Minute
+
+// setBack reports whether the clock was set back: an event comes from before another, whose time is yet to come. It follows the
+// clock then.
+func (n *newest) setBack(at, now time.Time) bool {
+	latest := n.Round(0) // what is compared is the time of day
+	if latest.Sub(now.Round(0)) <= maxSkew || latest.Sub(at.Round(0)) <= maxSkew {
+		return false
+	}
+	n.Time = now
+	return true
+}
+
+// stale reports whether a failure is too old to mean anything beside what has been seen since: a line of a log that is read for the
+// first time, older than the rule's findtime. The tracker's time never goes back, so it would count as of now. A clock that was set
+// back makes nothing stale.
+func (n *newest) stale(ev *event.Event, now time.Time, findTime time.Duration) bool {
+	if ev.Time.After(n.Time) {
+		n.Time = ev.Time
+		return false
+	}
+	return ev.Kind != event.Success && n.Sub(ev.Time) > findTime && now.Sub(ev.Time) > findTime
+}

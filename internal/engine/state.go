@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/track"
+)
+
+// Changes returns what of the counted has changed since the last call, to be saved; see track.Tracker.Changes.
+func (e *Engine) Changes() []track.Record { return e.tracker.Changes() }
+
+// Import takes over what an earlier run saved, before the first line; see track.Tracker.Import.
+func (e *Engine) Import(saved iter.Seq2[[]byte, []byte]) error { return e.tracker.Import(saved) }
+
+// Stats says how full the tracker is.
+func (e *Engine) Stats() track.Stats { return e.tracker.Stats() }
+
+// Rule returns the counts of the rule of that name.
+func (e *Engine) Rule(name string) RuleCounts {
+	if r, ok := e.rules[name]; ok {
+		return r.counts
+	}
+	return RuleCounts{}
+}
+
+// Source returns the counts of a source, zero if it has had no line.
+func (e *Engine) Source(name string) SourceCounts {
+	if v, ok := e.views[name]; ok {
+		return v.counts
+	}
+	return SourceCounts{}
+}
+
+// Spared returns how many bans were not made, or left ports open, by reason.
+func (e *Engine) Spared() map[string]uint64 { return maps.Clone(e.spared) }
+
+// An Explanation is what is known of an address, and what keeps it from being banned.
+type Explanation struct {
+	track.Account
+	Neighbors []track.Neighbor
+	Never     string    // why it is never banned; empty if it may be
+	Through   bool      // the kernel lets it through ahead of every ban
+	Web       string    // why its web ports stay open; empty if they need not
+	SSH       ban.Ports // the ports that stay open to it for an administrator's live session; empty if there is none
+}
+
+// Explain returns what is known of an address, with at most so many neighbors of its network.
+func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanation {
+	reachable := e.facts.Reachable()
+	return Explanation{e.tracker.Explain(addr, now), e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
+		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr)}
+}
