@@ -1,0 +1,178 @@
+package ask
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/mefctl/cli"
+	"mef/internal/mefctl/exposure"
+	"mef/internal/prefixset"
+)
+
+func newBans(g *cli.Global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bans",
+		Short: "List, add and lift bans",
+		Args:  console.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
+	}
+	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g), newBansClear(g))
+	return cmd
+}
+
+func newBansList(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the bans in force, with the packets each has dropped",
+		Long:  "list shows what the daemon wants banned beside what the kernel says it bans. PACKETS counts both directions.",
+		Args:  console.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
+	}
+}
+
+func listBans(g *cli.Global, cmd *cobra.Command) error {
+	client, err := g.Client()
+	if err != nil {
+		return err
+	}
+	bans, err := client.Bans(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return g.Print(cmd, bans, func(w io.Writer) {
+		if len(bans) == 0 {
+			fmt.Fprintln(w, "Nobody is banned. mefctl events --follow shows what is seen.")
+			return
+		}
+		console.Table(w, banRows(bans, time.Now()))
+		fmt.Fprintln(w, "\nmefctl why ADDR shows the reason and the log lines; mefctl bans delete ADDR lifts a ban.")
+	})
+}
+
+func newBansAdd(g *cli.Global) *cobra.Command {
+	var lasts, ports, note string
+	var force, permanent bool
+	cmd := &cobra.Command{
+		Use:     "add ADDR|CIDR",
+		Short:   "Ban an address or a network",
+		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587",
+		Args:    console.OneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := control.BanRequest{Note: note, Force: force}
+			req.Caller, _ = exposure.Caller(os.Getenv("SSH_CONNECTION"))
+			prefix, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			req.Prefix = prefix.String()
+			if lasts != "" && permanent {
+				return console.Usage("--for and --permanent contradict each other; write one of them")
+			}
+			if lasts != "" {
+				if req.For, err = conf.ParseDuration(lasts); err != nil || req.For < time.Second {
+					return console.Usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
+				}
+			}
+			p, err := ban.ParsePorts(ports)
+			if err != nil {
+				return console.Usage("--ports: %v", err)
+			}
+			req.Ports = string(p)
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			b, err := client.Ban(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, b, func(w io.Writer) {
+				fmt.Fprintf(w, "Banned %s %s, %s. Lift it with mefctl bans delete %s.\n",
+					b.Prefix, cli.OnPorts(b.Ports), cli.Lasting(b.Until), b.Prefix)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until lifted")
+	flags.BoolVar(&permanent, "permanent", false, "until lifted, which is what happens without --for, too")
+	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
+	flags.StringVar(&note, "note", "", "why, for those who look later")
+	flags.BoolVar(&force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
+	return cmd
+}
+
+func newBansDelete(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:     "delete ADDR|CIDR",
+		Aliases: []string{"del", "rm"},
+		Short:   "Lift the bans of an address or a network",
+		Long: "delete lifts every ban of exactly this address or network, on whatever ports; for an address, also the ban of the\n" +
+			"IPv6 network that it was banned by. It returns once the kernel has been read back.",
+		Args: console.OneArg("an address or network, as mefctl bans list shows it"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			req := control.UnbanRequest{Prefix: prefix.String(), Covering: prefix.IsSingleIP() && !strings.Contains(args[0], "/")}
+			lifted, err := client.Unban(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			still := ""
+			if why, err := client.Why(cmd.Context(), prefix.Addr()); err == nil && why.Banned && req.Covering {
+				still = why.Verdict
+			}
+			return g.Print(cmd, lifted, func(w io.Writer) {
+				for _, b := range lifted {
+					fmt.Fprintf(w, "Lifted the ban of %s %s (%s).\n", b.Prefix, cli.OnPorts(b.Ports), b.Rule)
+				}
+				if still != "" {
+					fmt.Fprintf(w, "%s is still %s; mefctl why %s says why.\n", prefix.Addr(), still, prefix.Addr())
+				}
+			})
+		},
+	}
+}
+
+// parsePrefix reads an address or a CIDR; host bits may be set and are dropped.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return prefixset.Normalize(netip.PrefixFrom(addr, addr.BitLen())), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, console.Usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
+	}
+	return prefixset.Normalize(p), nil
+}
+
+func banRows(bans []control.Ban, now time.Time) [][]string {
+	rows := [][]string{{"PREFIX", "PORTS", "LEFT", "PACKETS", "RULE", "CLASS", "BY", "NOTE"}}
+	for _, b := range bans {
+		by, note := b.Author, ""
+		if b.Note != "" {
+			note = strconv.Quote(b.Note)
+		}
+		if !b.Kernel {
+			note = strings.TrimSpace("NOT IN THE KERNEL " + note)
+		}
+		rows = append(rows, []string{b.Prefix, b.Ports, cli.Left(b.Until, now), cli.Packets(b.Packets), b.Rule, b.Class, by, note})
+	}
+	return rows
+}

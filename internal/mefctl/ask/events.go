@@ -1,0 +1,96 @@
+package ask
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/mefctl/cli"
+)
+
+func newEvents(g *cli.Global) *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what was seen and done: failures, logins, bans",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			w := cmd.OutOrStdout()
+			enc := json.NewEncoder(w)
+			err = client.Follow(cmd.Context(), func(rec control.Record) error {
+				if !follow && rec.Event == control.Caught {
+					return errCaughtUp
+				}
+				if rec.Event == control.Caught {
+					return nil
+				}
+				if g.JSON {
+					return enc.Encode(rec)
+				}
+				showRecord(w, rec)
+				return nil
+			})
+			if errors.Is(err, errCaughtUp) {
+				return nil
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on")
+	return cmd
+}
+
+var errCaughtUp = errors.New("caught up")
+
+// showRecord prints a record on one line; whatever an attacker may have written is quoted.
+func showRecord(w io.Writer, r control.Record) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %-9s", r.Time.Local().Format("15:04:05.000"), r.Event)
+	word := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, " %s=%s", key, value)
+		}
+	}
+	word("rule", r.Rule)
+	word("addr", r.Addr)
+	word("prefix", r.Prefix)
+	if r.Host != "" {
+		word("host", strconv.Quote(r.Host))
+	}
+	if r.User != "" {
+		word("user", strconv.Quote(r.User))
+	}
+	if r.Count > 1 {
+		word("count", strconv.Itoa(r.Count))
+	}
+	if r.Ports != "" && r.Ports != "all" {
+		word("ports", r.Ports)
+	}
+	if r.Until != nil {
+		word("for", cli.Span(r.Until.Sub(r.Time)))
+	}
+	if r.Latency > 0 {
+		word("latency", r.Latency.Round(10*time.Microsecond).String())
+	}
+	word("by", r.Author)
+	word("source", r.Source)
+	if r.Reason != "" {
+		fmt.Fprintf(&b, ": %s", r.Reason)
+	}
+	if r.Missed > 0 {
+		fmt.Fprintf(&b, " (%d records before this one were too fast for this reader)", r.Missed)
+	}
+	fmt.Fprintln(w, b.String())
+}

@@ -1,0 +1,122 @@
+package ask
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/mefctl/cli"
+)
+
+func newStatus(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say whether this host is protected, and what is missing if not",
+		Long:  "status asks the daemon, which reads the kernel back. The exit status is 0 if the host is protected and 1 if not.",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := g.Print(cmd, s, func(w io.Writer) { showStatus(w, s, time.Now()) }); err != nil {
+				return err
+			}
+			if !s.Protected {
+				return &console.Exit{Code: 1}
+			}
+			return nil
+		},
+	}
+}
+
+func showStatus(w io.Writer, s control.Status, now time.Time) {
+	if s.Protected {
+		fmt.Fprintln(w, "Protected: yes")
+	} else {
+		fmt.Fprintln(w, "Protected: NO")
+		for _, m := range s.Missing {
+			fmt.Fprintf(w, "  missing: %s\n", m)
+		}
+	}
+	for _, m := range s.Warnings {
+		fmt.Fprintf(w, "  warning: %s\n", m)
+	}
+	fmt.Fprintf(w, "Mode:      %s\n", s.Mode)
+	fmt.Fprintf(w, "Bans:      %d (%d IPv4, %d IPv6; %d unverified, %d until lifted), %d since start\n",
+		s.Bans.Total, s.Bans.IPv4, s.Bans.IPv6, s.Bans.Unverified, s.Bans.Permanent, s.Bans.Ever)
+	if text := showSpared(s.Spared); text != "" {
+		fmt.Fprintf(w, "Spared:    %s\n", text)
+	}
+	fmt.Fprintf(w, "Kernel:    %s\n", cli.Kernel(s.Kernel))
+	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
+	fmt.Fprintf(w, "Self-test: %s\n", showProof(s.Proof, now))
+	fmt.Fprintf(w, "State:     %s, %d KB, saved %s\n", s.Store.Path, s.Store.Size>>10, cli.Ago(s.Store.LastSaved, now))
+	fmt.Fprintf(w, "Daemon:    mefdaemon %s, PID %d, up %s, %s\n", s.Version, s.PID, cli.Span(now.Sub(s.Since)), s.Config)
+
+	fmt.Fprintln(w)
+	rows := [][]string{{"SOURCE", "STATE", "LINES", "MATCHED", "LOST", "LAG", "LAST", "RULES"}}
+	for _, src := range s.Sources {
+		state := src.State
+		if src.Reason != "" {
+			state += " (" + src.Reason + ")"
+		}
+		rows = append(rows, []string{src.Name, state, count(src.Lines), count(src.Matched), count(src.Lost), src.Lag,
+			cli.Ago(src.Last, now), strings.Join(src.Rules, ",")})
+	}
+	console.Table(w, rows)
+
+	fmt.Fprintln(w)
+	rows = [][]string{{"RULE", "LIVE", "LIMIT", "BAN", "PORTS", "FAILURES", "PROBES", "LOGINS", "BANS", "WHY THIS SOURCE"}}
+	for _, r := range s.Rules {
+		live := r.Live
+		if !r.Enabled {
+			live = "off"
+		}
+		ban := r.BanTime
+		if r.Action == "detect" {
+			ban = "detect"
+		}
+		rows = append(rows, []string{r.Name, live, fmt.Sprintf("%d in %s", r.MaxRetry, r.FindTime), ban, r.Ports,
+			count(r.Failures), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
+	}
+	console.Table(w, rows)
+	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
+}
+
+// showSpared says who is not banned for what, "" if there is nothing to say.
+func showSpared(s control.Spared) string {
+	var parts []string
+	if s.AdminPeers > 0 {
+		parts = append(parts, fmt.Sprintf("the SSH ports for %d addresses of administrators who are logged in", s.AdminPeers))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
+		parts = append(parts, fmt.Sprintf("%d since start for %s", s.Reasons[reason], reason))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func showProof(p control.Proof, now time.Time) string {
+	text := p.State
+	if p.At != nil {
+		text += ", " + cli.Ago(p.At, now)
+	}
+	if p.Detail != "" {
+		text += ": " + p.Detail
+	}
+	return text
+}
+
+func count(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -1,0 +1,101 @@
+package ask
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/ban"
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/mefctl/cli"
+)
+
+func newWhy(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "why ADDR",
+		Short: "Explain why an address is banned, or why it is not",
+		Args:  console.OneArg("an address, such as 192.0.2.7"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := netip.ParseAddr(args[0])
+			if err != nil {
+				return console.Usage("%s is no address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+			}
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			why, err := client.Why(cmd.Context(), addr)
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, why, func(w io.Writer) { showWhy(w, why, time.Now()) })
+		},
+	}
+}
+
+func showWhy(w io.Writer, why control.Why, now time.Time) {
+	fmt.Fprintf(w, "%s: %s\n", why.Addr, why.Verdict)
+	for _, b := range why.Bans {
+		fmt.Fprintf(w, "  banned as %s %s by %s since %s, %s; set %s, %s packets dropped\n", b.Prefix, cli.OnPorts(b.Ports), b.Rule,
+			cli.Moment(b.Start), cli.Lasts(b.Until, now), b.Set, cli.Packets(b.Packets))
+		fmt.Fprintf(w, "    %s\n", b.Reason)
+		if b.Note != "" {
+			fmt.Fprintf(w, "    note %s\n", strconv.Quote(b.Note))
+		}
+	}
+	if why.Allowed != "" {
+		fmt.Fprintf(w, "  never banned: %s\n", why.Allowed)
+	}
+	if len(why.Known) > 0 {
+		fmt.Fprintf(w, "  known logins: %s\n", cli.QuotedList(why.Known))
+	}
+	fmt.Fprintf(w, "  score %.1f of %d\n", why.Score, why.Limit)
+	for _, line := range why.Arithmetic {
+		fmt.Fprintf(w, "    %s\n", line)
+	}
+	for _, r := range why.Rules {
+		fmt.Fprintf(w, "  %s: %s of %d attempts within %s\n", r.Rule, strconv.FormatFloat(r.Attempts, 'f', -1, 64), r.MaxRetry, r.FindTime)
+	}
+	for _, b := range why.History {
+		if !holds(why.Bans, b) {
+			fmt.Fprintf(w, "  earlier ban: %s by %s, %s %s, %s\n", b.Prefix, b.Rule, cli.Moment(b.Start), cli.Lasting(b.Until), b.Reason)
+		}
+	}
+	for _, n := range why.Prefix {
+		state := ""
+		if n.Banned {
+			state = ", banned"
+		}
+		fmt.Fprintf(w, "  same network: %s, score %.1f%s\n", n.Prefix, n.Score, state)
+	}
+	for _, text := range why.Foreign {
+		fmt.Fprintf(w, "  somebody else's: %s\n", text)
+	}
+	if len(why.Evidence) > 0 {
+		fmt.Fprintf(w, "  evidence:\n%s", cli.Quoted(why.Evidence, "    "))
+	}
+	if why.Banned {
+		fmt.Fprintln(w, wayOut(why))
+	}
+}
+
+// wayOut says how a ban is lifted. Those of blacklist files alone are the files' to lift.
+func wayOut(why control.Why) string {
+	if slices.ContainsFunc(why.Bans, func(b control.Ban) bool { return b.Rule != ban.ByList }) {
+		return fmt.Sprintf("mefctl bans delete %s lifts the ban.", why.Addr)
+	}
+	return fmt.Sprintf("Take the entry out of the blacklist, or let it through by mefctl allow add %s.", why.Addr)
+}
+
+// holds reports whether a ban of the history is one of those in force, of which all has been said.
+func holds(inForce []control.Ban, past control.Ban) bool {
+	return slices.ContainsFunc(inForce, func(b control.Ban) bool {
+		return b.Prefix == past.Prefix && b.Rule == past.Rule && b.Start.Equal(past.Start)
+	})
+}

@@ -1,0 +1,125 @@
+package check
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/exempt"
+	"mef/internal/host"
+	"mef/internal/mefctl/exposure"
+)
+
+const (
+	// askDaemon is how long config check waits for a daemon, which it can do without.
+	askDaemon = 2 * time.Second
+	// watchedEnough is how long a host may only be watched before it is asked whether that is meant.
+	watchedEnough = 7 * 24 * time.Hour
+)
+
+// warnings are what a valid configuration may still leave open, on this host and now. daemon is nil where none is to be asked.
+func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now time.Time) (all []string) {
+	var running *control.Status
+	if daemon != nil {
+		ctx, cancel := context.WithTimeout(ctx, askDaemon)
+		defer cancel()
+		switch s, err := daemon.Status(ctx); {
+		case err == nil:
+			running = &s
+			all = append(all, withoutSource(s)...)
+		case errors.Is(err, control.ErrNotRunning):
+			all = append(all, withoutFiles(cfg.Rules)...)
+			all = append(all, "mefdaemon is not running: whether the journal or a file has lines for each rule is not known")
+		default:
+			all = append(all, fmt.Sprintf("which rules have a live source is not known: %v", err))
+		}
+	}
+	if listeners, err := host.Listeners(); err == nil {
+		all = append(all, exposure.UncoveredSSH(listeners, cfg.Rules)...)
+	}
+	all = append(all, fullyExempt(cfg)...)
+	return append(all, watching(cfg, running, now)...)
+}
+
+// fullyExempt names the families of which no address can be banned.
+func fullyExempt(cfg *conf.Config) (all []string) {
+	facts := exempt.Facts{Allowed: conf.Addrs(cfg.Whitelist)}
+	for _, family := range facts.FullyExempt() {
+		all = append(all, fmt.Sprintf("the whitelist has all of %s: no address of it is ever banned", family))
+	}
+	return all
+}
+
+// withoutSource names the rules to which no source of lines is live.
+func withoutSource(s control.Status) (all []string) {
+	for _, r := range s.Rules {
+		reason := r.Reason
+		if r.Live != "none" {
+			reason = waiting(r.Name, s.Sources)
+		}
+		if r.Enabled && reason != "" {
+			all = append(all, fmt.Sprintf("rule %s has no live source: %s", r.Name, reason))
+		}
+	}
+	return all
+}
+
+// waiting says what a rule waits for, "" if one of its sources is live.
+func waiting(rule string, sources []control.Source) string {
+	var all []string
+	for _, src := range sources {
+		switch {
+		case !slices.Contains(src.Rules, rule):
+		case src.State == "active":
+			return ""
+		default:
+			all = append(all, fmt.Sprintf("%s is %s (%s)", src.Name, src.State, src.Reason))
+		}
+	}
+	return cmp.Or(strings.Join(all, ", "), "nothing is followed for it")
+}
+
+// withoutFiles names the rules that read files of which there is none, as far as can be said without a daemon.
+func withoutFiles(rules []conf.Rule) (all []string) {
+	for _, r := range rules {
+		exists := func(glob string) bool {
+			found, err := filepath.Glob(glob)
+			return err == nil && len(found) > 0
+		}
+		if r.Enabled && r.Source == conf.SourceFile && !slices.ContainsFunc(r.Files, exists) {
+			all = append(all, fmt.Sprintf("rule %s has no live source: there is no %s", r.Name, strings.Join(r.Files, ", no ")))
+		}
+	}
+	return all
+}
+
+// watching tells of a host on which bans have only been said for so long that nobody may remember. Without a daemon to ask, the age
+// of the file has to do.
+func watching(cfg *conf.Config, running *control.Status, now time.Time) []string {
+	var since time.Time
+	switch {
+	case running != nil && running.WatchingSince != nil:
+		since = *running.WatchingSince
+	case running == nil && cfg.Observe:
+		if info, err := os.Stat(cfg.Path); err == nil {
+			since = info.ModTime()
+		}
+	}
+	switch {
+	case since.IsZero() || now.Sub(since) < watchedEnough:
+		return nil
+	case cfg.Observe:
+		return []string{fmt.Sprintf("mode=observe since %s: nobody is banned; set mode=enforce in %s if you have seen enough", since.Format(time.DateOnly), cfg.Path)}
+	case running != nil && running.Armed != nil && running.Armed.Lapsed:
+		return []string{fmt.Sprintf("nobody confirmed that he can log in, so nobody is banned since %s: run mefctl confirm", since.Format(time.DateOnly))}
+	}
+	return nil
+}

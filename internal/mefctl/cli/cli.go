@@ -1,0 +1,43 @@
+// Package cli has what the commands of mefctl share: their common flags, the client of the daemon, and how times, ports and
+// counters are written for people.
+package cli
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/conf"
+	"mef/internal/console"
+	"mef/internal/control"
+)
+
+// Global holds the flags that every command has.
+type Global struct {
+	Config string // path of mef.conf
+	JSON   bool   // print JSON for programs
+}
+
+// Client returns a client of the daemon whose configuration --config names. A configuration with mistakes is good enough
+// for that: the daemon it belongs to still runs with the one before.
+func (g *Global) Client() (*control.Client, error) {
+	socket, err := conf.ControlSocket(g.Config)
+	if err != nil {
+		return nil, err
+	}
+	return control.NewClient(socket), nil
+}
+
+// Print writes v as JSON if --json was given; otherwise it calls people.
+func (g *Global) Print(cmd *cobra.Command, v any, people func(io.Writer)) error {
+	return console.Print(cmd, g.JSON, v, people)
+}
+
+// Input opens the file that the command line names, or standard input.
+func Input(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
+	if len(args) == 0 || args[0] == "-" {
+		return io.NopCloser(cmd.InOrStdin()), nil
+	}
+	return os.Open(args[0])
+}

@@ -1,0 +1,229 @@
+package lifecycle
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/conf"
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/mefctl/cli"
+	"mef/internal/mefctl/exposure"
+	"mef/internal/offline"
+)
+
+const (
+	// justStarted is how young a daemon is that is armed: one that has been running was confirmed once, or needs no confirming.
+	justStarted = time.Minute
+	// startTimeout is how long a daemon may take to answer.
+	startTimeout = 20 * time.Second
+)
+
+func newEnable(g *cli.Global) *cobra.Command {
+	var allowMe bool
+	cmd := &cobra.Command{
+		Use:   "enable [mefdaemon|mef]",
+		Short: "Start mefdaemon now and at boot, with a way back if you lock yourself out",
+		Long: "enable shows from where you are logged in, what other programs ban addresses here, and which services listen and\n" +
+			"which rule covers each. Then it starts mefdaemon, now and at boot, armed: unless somebody who can log in runs\n" +
+			"mefctl confirm within ten minutes, bans are lifted and only said from then on. A daemon that has been running for a\n" +
+			"while is not armed anew.\n" +
+			"With mef, the static policy is loaded at boot from then on, if nothing is wrong with it; and now, if it was confirmed.",
+		Args:      serviceArg("enable"),
+		ValidArgs: []string{daemon, policy},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if serviceOf(args) == policy && allowMe {
+				return console.Usage("--allow-me is about bans; mefctl enable mef does without")
+			}
+			if serviceOf(args) == policy {
+				return enablePolicy(g, cmd)
+			}
+			m := newManager(g)
+			if !m.root {
+				return errors.New("mefctl enable needs root; use sudo")
+			}
+			cfg, mistakes, err := offline.Check(g.Config)
+			if err != nil {
+				return err
+			}
+			if err := beyondLists(cfg, mistakes).Err(); err != nil {
+				return fmt.Errorf("mend the configuration first:\n%w", err)
+			}
+			report, err := survey(cfg)
+			if err != nil {
+				return err
+			}
+			for _, e := range cfg.ListErrors {
+				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("left out: %w", e))
+			}
+			if !g.JSON {
+				report.show(cmd.OutOrStdout())
+				allowMe = allowMe || report.offer(cmd.InOrStdin(), cmd.OutOrStdout())
+			}
+			if err := report.begin(cmd.Context(), m, control.NewClient(cfg.Paths.ControlSocket), allowMe); err != nil {
+				return err
+			}
+			return g.Print(cmd, report, report.showOutcome)
+		},
+	}
+	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "put the address from which you are logged in on the allow list, without asking")
+	return cmd
+}
+
+// beyondLists returns the mistakes for which a daemon would not start. A line of a list that is no entry costs that line only.
+func beyondLists(cfg *conf.Config, mistakes conf.Errors) conf.Errors {
+	if cfg == nil {
+		return mistakes
+	}
+	return mistakes[:len(mistakes)-len(cfg.ListErrors)] // which offline.Check appends
+}
+
+// A report is what mefctl enable found and did.
+type report struct {
+	From     *netip.Addr        `json:"ssh_from"` // null: not logged in over SSH
+	Allowed  bool               `json:"allowed"`  // the allow list has it
+	Tools    []string           `json:"ban_tools"`
+	Services []exposure.Service `json:"services"`
+	Mode     string             `json:"mode"`
+	Armed    *control.Armed     `json:"armed"` // null: nothing has to be confirmed
+}
+
+// survey looks around on this host.
+func survey(cfg *conf.Config) (*report, error) {
+	r := &report{Tools: append([]string{}, host.BanTools()...)} // programs that read JSON want a list, if an empty one
+	if from, ok := exposure.Caller(os.Getenv("SSH_CONNECTION")); ok {
+		r.From = &from
+		r.Allowed = slices.ContainsFunc(cfg.Whitelist, func(e conf.Entry) bool {
+			prefixes, _ := e.Prefixes()
+			return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(from) })
+		})
+	}
+	listeners, err := host.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	set, errs := filter.Compile(cfg.Rules)
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	r.Services = append([]exposure.Service{}, exposure.Services(listeners, cfg.Rules, set.Covers)...)
+	return r, nil
+}
+
+func (r *report) show(w io.Writer) {
+	switch {
+	case r.From == nil:
+		fmt.Fprintln(w, "You are not logged in over SSH, as far as can be seen.")
+	case r.Allowed:
+		fmt.Fprintf(w, "You are logged in from %s, which the allow list has: it is never banned.\n", r.From)
+	default:
+		fmt.Fprintf(w, "You are logged in from %s, which the allow list does not have; mefctl enable --allow-me puts it there.\n", r.From)
+	}
+	if len(r.Tools) > 0 {
+		fmt.Fprintf(w, "Also banning addresses here: %s. What one bans the other does not lift; mefctl why ADDR tells who drops.\n", strings.Join(r.Tools, ", "))
+	}
+	if len(r.Services) == 0 {
+		fmt.Fprintln(w, "Nothing listens for strangers.")
+		return
+	}
+	fmt.Fprintln(w)
+	rows := [][]string{{"PORT", "PROGRAM", "RULES"}}
+	for _, s := range r.Services {
+		rules := cmp.Or(strings.Join(s.Rules, ","), "none: what happens there is not seen")
+		rows = append(rows, []string{s.Protocol + "/" + strconv.Itoa(int(s.Port)), cmp.Or(s.Program, "?"), rules})
+	}
+	console.Table(w, rows)
+	fmt.Fprintln(w)
+}
+
+// offer asks whether to put the operator's address on the allow list, if there is one to ask about and somebody to ask.
+func (r *report) offer(in io.Reader, out io.Writer) bool {
+	if r.From == nil || r.Allowed || !console.Terminal(in) {
+		return false
+	}
+	return asked(in, out, fmt.Sprintf("Put %s on the allow list, so that it is never banned?", r.From))
+}
+
+// asked asks a question. Only "y" and "yes" mean yes.
+func asked(in io.Reader, out io.Writer, question string) bool {
+	fmt.Fprintf(out, "%s [y/N] ", question)
+	return console.Yes(in)
+}
+
+// begin starts the daemon unless it runs, allows the operator's address if that is wished, and arms the daemon if it has just
+// started.
+func (r *report) begin(ctx context.Context, m *manager, client *control.Client, allowMe bool) error {
+	can := m.can("enable", "mefdaemon")
+	switch _, err := client.Status(ctx); {
+	case can == nil:
+		if err := m.do(ctx, "mefdaemon", "enable", "--now"); err != nil {
+			return fmt.Errorf("enable mefdaemon: %w; journalctl -u mefdaemon says more", err)
+		}
+	case errors.Is(err, control.ErrNotRunning):
+		return &console.Exit{Code: 3, Err: fmt.Errorf("%w, then mefctl enable again within a minute", can)}
+	}
+	s, err := answering(ctx, client)
+	if err != nil {
+		return err
+	}
+	if allowMe && r.From != nil && !r.Allowed {
+		if _, err := client.Allow(ctx, control.AllowRequest{Entry: r.From.String(), Note: "by mefctl enable"}); err != nil {
+			return fmt.Errorf("put %s on the allow list: %w", r.From, err)
+		}
+		r.Allowed = true
+	}
+	r.Mode, r.Armed = s.Mode, s.Armed
+	if s.Mode == "observe" || s.Armed != nil || time.Since(s.Since) > justStarted {
+		return nil
+	}
+	armed, err := client.Arm(ctx, control.ArmRequest{})
+	r.Armed = &armed
+	return err
+}
+
+// answering waits until the daemon answers.
+func answering(ctx context.Context, client *control.Client) (control.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		s, err := client.Status(ctx)
+		if err == nil || !errors.Is(err, control.ErrNotRunning) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, fmt.Errorf("%w; journalctl -u mefdaemon says why", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (r *report) showOutcome(w io.Writer) {
+	if r.Allowed {
+		fmt.Fprintf(w, "%s is on the allow list.\n", r.From)
+	}
+	switch {
+	case r.Armed != nil && r.Armed.Lapsed:
+		fmt.Fprintln(w, "mefdaemon runs and bans nobody, because nobody confirmed in time. Run mefctl confirm if you can log in.")
+	case r.Armed != nil:
+		fmt.Fprintf(w, "mefdaemon bans from now on, and is armed. Open another SSH session to see that you can still log in, and there run\n"+
+			"  sudo mefctl confirm\nuntil %s. Else bans are lifted and only said from then on.\n", r.Armed.Until.Local().Format("15:04:05"))
+	case r.Mode == "observe":
+		fmt.Fprintln(w, "mefdaemon runs with mode=observe: it says what it would ban, and bans nobody, so there is nothing to confirm.")
+	default:
+		fmt.Fprintln(w, "mefdaemon has been running and goes on; nothing has to be confirmed.")
+	}
+}

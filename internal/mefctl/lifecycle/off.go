@@ -1,0 +1,92 @@
+package lifecycle
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/enforce/nftset"
+	"mef/internal/mefctl/cli"
+)
+
+func newOff(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "off",
+		Short: "Stop the daemon and remove its table from the kernel",
+		Long: "off is the way back when locked out: it ends every ban at once. It works without a daemon. Nothing but\n" +
+			"table inet mefdaemon is touched.",
+		Args: console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			result := struct {
+				Stopped bool `json:"daemon_stopped"`
+				Deleted bool `json:"table_deleted"`
+			}{}
+			client, err := g.Client()
+			if err == nil {
+				err = client.Stop(cmd.Context())
+			}
+			err = newManager(g).stopAnyway(cmd.Context(), err)
+			if result.Stopped = err == nil; err != nil && !errors.Is(err, control.ErrNotRunning) {
+				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("stop the daemon: %w", err))
+			}
+			if result.Deleted, err = nftset.Delete(); err != nil {
+				return err
+			}
+			if result.Deleted && !result.Stopped {
+				if err := staysGone(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			return g.Print(cmd, result, func(w io.Writer) {
+				if result.Stopped {
+					fmt.Fprintln(w, "mefdaemon has stopped.")
+				} else {
+					fmt.Fprintln(w, "mefdaemon was not running.")
+				}
+				if result.Deleted {
+					fmt.Fprintln(w, "table inet mefdaemon is gone: nobody is banned any more. Start mefdaemon to be protected again.")
+				} else {
+					fmt.Fprintln(w, "There was no table inet mefdaemon.")
+				}
+			})
+		},
+	}
+}
+
+// stopAnyway has the service manager stop a daemon that could not be asked to, for reason: it does not answer, the configuration does
+// not name its socket any more, or it has failed and is about to be started again. It returns nil if a daemon has ended.
+func (m *manager) stopAnyway(ctx context.Context, reason error) error {
+	if reason == nil || m.can("stop", daemon) != nil {
+		return reason
+	}
+	if err := m.do(ctx, daemon, "stop"); err != nil {
+		return fmt.Errorf("%v; %w", reason, err)
+	}
+	if errors.Is(reason, control.ErrNotRunning) {
+		return reason
+	}
+	return nil
+}
+
+// staysGone returns an error if the table comes back: a daemon runs that could not be told to stop.
+func staysGone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, control.MendTime)
+	defer cancel()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(50 * time.Millisecond):
+		}
+		if back, err := nftset.Present(); back || err != nil {
+			return cmp.Or(err, errors.New("a mefdaemon still runs and has put its table back; end it, as with pkill mefdaemon, and run mefctl off again"))
+		}
+	}
+}

@@ -1,0 +1,47 @@
+package lifecycle
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/control"
+	"mef/internal/mefctl/cli"
+)
+
+func newReload(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload [mefdaemon|mef]",
+		Short: "Have the daemon read its configuration again",
+		Long: "reload has the daemon read mef.conf and all files it names again. With a mistake in them the configuration before\n" +
+			"stays in force, every mistake is named, and the exit status is 1. What was counted, and the bans, stay in any case.\n" +
+			"With mef, the static policy is loaded again, where it is installed.",
+		Args:      serviceArg("reload"),
+		ValidArgs: []string{daemon, policy},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if serviceOf(args) == policy {
+				return reloadPolicy.run(g, cmd, policy)
+			}
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			r, err := client.Reload(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, r, func(w io.Writer) { showReloaded(w, cmd.ErrOrStderr(), r) })
+		},
+	}
+}
+
+func showReloaded(w, errOut io.Writer, r control.Reloaded) {
+	for _, m := range r.Mistakes {
+		fmt.Fprintf(errOut, "mefctl: %s\n", m)
+	}
+	for _, n := range r.Notices {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+	fmt.Fprintf(w, "%s is in force; %d rules are enabled, mode=%s.\n", r.Config, r.Rules, r.Mode)
+}

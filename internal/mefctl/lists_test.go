@@ -1,0 +1,103 @@
+package mefctl
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/control"
+	"mef/internal/mefctl/cli/clitest"
+)
+
+// A listKeeper is a control.Service that has lists and bans.
+type listKeeper struct {
+	control.Service
+	asked control.AllowRequest
+	lists control.Lists
+}
+
+func (f *listKeeper) Lists(context.Context, string) (control.Lists, error) { return f.lists, nil }
+func (f *listKeeper) Allow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
+	f.asked = req
+	e := control.Entry{Entry: req.Entry}
+	if strings.HasSuffix(req.Entry, ".example") {
+		e.Resolved = new(control.Resolved)
+	}
+	return e, nil
+}
+func (f *listKeeper) Disallow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
+	return control.Entry{}, &control.Error{Message: req.Entry + " is no entry of the allow list; mefctl allow list shows them"}
+}
+func (f *listKeeper) ClearBans(context.Context, string) (control.Cleared, error) {
+	return control.Cleared{Lifted: 3, Listed: 2}, nil
+}
+func (f *listKeeper) Reload(context.Context, string) (control.Reloaded, error) {
+	return control.Reloaded{}, &control.Error{Message: "mef.conf:2:1: first\nmef.conf:3:1: second"}
+}
+func (f *listKeeper) Status(context.Context) (control.Status, error) {
+	return control.Status{Rules: []control.Rule{
+		{Name: "sshd", Enabled: true, Live: "journal"},
+		{Name: "vsftpd", Enabled: true, Live: "none", Reason: "neither journal entries nor files of vsftpd yet"},
+	}}, nil
+}
+
+// keeping serves f and returns a function that runs one command against it.
+func keeping(t *testing.T, f *listKeeper) func(args ...string) (status int, out, errOut string) {
+	t.Helper()
+	path := clitest.Config(t, f, "mode=observe\n")
+	return func(args ...string) (int, string, string) {
+		var out, errOut strings.Builder
+		status := execute(t.Context(), "test", append([]string{"--config", path}, args...), strings.NewReader(""), &out, &errOut)
+		return status, out.String(), errOut.String()
+	}
+}
+
+func TestListCommands(t *testing.T) {
+	now := time.Now()
+	hour, ago := now.Add(time.Hour+time.Minute), now.Add(-2*time.Hour)
+	f := &listKeeper{lists: control.Lists{
+		Files: []control.ListFile{{List: "whitelist", Path: "/etc/mef/whitelist/a.conf", Size: 12, Modified: ago, Entries: 1, Errors: []string{"a.conf:2:1: \"x\" is no entry"}}},
+		Entries: []control.Entry{
+			{List: "whitelist", Entry: "192.0.2.7", Source: "/etc/mef/whitelist/a.conf:1:1", Note: "the office"},
+			{List: "whitelist", Entry: "home.example", Source: control.ByCommand, Author: "alice", Since: &ago, Until: &hour,
+				Resolved: &control.Resolved{Addrs: []string{"192.0.2.9"}, At: &ago, Ends: &hour, Error: "no addresses"}},
+		},
+	}}
+	run := keeping(t, f)
+	for name, tt := range map[string]struct {
+		args   string
+		status int
+		says   []string
+	}{
+		"list": {"allow list", 0, []string{"192.0.2.7     whitelist  /etc/mef/whitelist/a.conf:1:1", `"the office"`,
+			"mefctl allow add", "alice  2h00m  1h0", "192.0.2.9, looked up 2h00m ago, dropped in 1h0", "no addresses"}},
+		"lists":              {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h00m ago  a.conf:2:1: \"x\" is no entry", "home.example"}},
+		"json":               {"lists whitelist --json", 0, []string{`"source":"mefctl allow add"`}},
+		"add":                {"allow add 192.0.2.7/24 --for 2h", 0, []string{"192.0.2.7/24 is never banned, until taken back"}},
+		"add name":           {"allow add office.example", 0, []string{"office.example is looked up now"}},
+		"delete":             {"allow delete 192.0.2.7", 1, []string{"mefctl: 192.0.2.7 is no entry of the allow list"}},
+		"clear":              {"bans clear --yes", 0, []string{"Lifted 3 bans.", "2 more are asked for by blacklist files"}},
+		"clear by mistake":   {"bans clear", 2, []string{"mefctl bans clear --yes if you mean it"}},
+		"reload a bad file":  {"reload", 1, []string{"mefctl: mef.conf:2:1: first\nmefctl: mef.conf:3:1: second\n"}},
+		"rule without lines": {"config check", 0, []string{"warning: rule vsftpd has no live source: neither journal entries nor files of vsftpd yet"}},
+		"show":               {"config show --origin", 0, []string{"mef.conf:3:6", "bantime=10m", "default"}},
+		"show as a file":     {"config show", 0, []string{"[global]\nmode=observe\n"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, out, errOut := run(strings.Fields(tt.args)...)
+			if status != tt.status {
+				t.Errorf("exit status %d, want %d; %s", status, tt.status, errOut)
+			}
+			for _, text := range tt.says {
+				if !strings.Contains(out+errOut, text) {
+					t.Errorf("does not say %q:\n%s%s", text, out, errOut)
+				}
+			}
+		})
+	}
+	if status, _, errOut := run("allow", "add", "192.0.2.8", "--for", "2h", "--note", "for now"); status != 0 ||
+		f.asked != (control.AllowRequest{Entry: "192.0.2.8", For: 2 * time.Hour, Note: "for now", Author: f.asked.Author}) || f.asked.Author == "" {
+		t.Errorf("asked for %+v, %s", f.asked, errOut)
+	}
+}
