@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,7 +50,8 @@ func ReadInput(name string, stdin io.Reader) (Input, error) {
 // An Import is what somebody else's rules became.
 type Import struct {
 	foreign.Result
-	Advice []string // what to do on a host where another program makes rules
+	Advice []string          // what to do on a host where another program makes rules
+	NAT    map[string]string // what translates addresses, as its own program takes it, by the ending of a file's name
 }
 
 // ImportNFT says in mef.rules what nftables does: now, or once a file is loaded. A script is loaded and listed in a network namespace
@@ -81,11 +83,23 @@ func ImportNFT(ctx context.Context, file *Input, child []string, command string)
 
 // translated makes a policy of a ruleset, and sees that it is one.
 func translated(rs *foreign.Ruleset, command string, advice []string) (*Import, error) {
+	rs.Own = ownAddresses()
 	res := foreign.Translate(rs, command)
 	if _, err := rules.Parse("policy", []byte(res.Text)); err != nil {
 		return nil, fmt.Errorf("what became of the rules is no policy, which is a mistake of mef: %w", err)
 	}
-	return &Import{res, advice}, nil
+	return &Import{res, advice, rs.NATText}, nil
+}
+
+// ownAddresses returns the addresses of this host, none if they cannot be read.
+func ownAddresses() (own []netip.Prefix) {
+	links, _ := host.Links()
+	for _, l := range links {
+		for _, n := range l.Nets {
+			own = append(own, netip.PrefixFrom(n.Addr(), n.Addr().BitLen()))
+		}
+	}
+	return own
 }
 
 // listNFT returns what nft lists.
@@ -201,11 +215,26 @@ func ImportIPTables(ctx context.Context, files []Input, family rules.Family, com
 		return nil, err
 	}
 	rs.Notes = append(rs.Notes, notes...)
+	if len(files) == 0 && run.Installed("nft") {
+		if l, err := listNFT(ctx); err == nil {
+			if beside, err := nftlist.Parse(l, source); err == nil {
+				rs.NAT = append(rs.NAT, slices.DeleteFunc(beside.NAT, func(c *foreign.Chain) bool { return slices.ContainsFunc(rs.NAT, sameTable(c)) })...)
+			}
+		}
+	}
 	m := managers{ufwHere: rs.LeadsTo("ufw"), firewalldHere: rs.LeadsTo("INPUT_ZONES")}
 	if len(files) == 0 {
 		m.ask(ctx)
 	}
 	return translated(rs, command, m.adviceIPTables())
+}
+
+// sameTable returns a function that reports whether a chain that iptables saves is the one that nft lists.
+func sameTable(listed *foreign.Chain) func(*foreign.Chain) bool {
+	family := map[rules.Family]string{rules.V4: "ip", rules.V6: "ip6"}
+	return func(saved *foreign.Chain) bool {
+		return listed.Place == fmt.Sprintf("table %s nat, chain %s", family[saved.Family], saved.Name)
+	}
 }
 
 // saveIPTables returns the rules in force, and what else there is to know of them.
@@ -269,7 +298,7 @@ func (m *managers) adviceNFT() (advice []string) {
 		advice = append(advice, "ufw keeps its rules in chains of iptables: while it is active, mef import iptables reads them")
 	}
 	if m.firewalldHere {
-		advice = append(advice, "firewalld makes the rules of table inet firewalld: once mef apply is confirmed, systemctl disable --now firewalld, or both are in force")
+		advice = append(advice, "firewalld makes the rules of table inet firewalld: once mef apply is confirmed, systemctl disable --now firewalld, or both are in force; its NAT goes with it")
 	} else if m.firewalld {
 		advice = append(advice, "firewalld runs and has no table in nftables: with FirewallBackend=iptables, mef import iptables reads its rules")
 	}
@@ -280,13 +309,13 @@ func (m *managers) adviceNFT() (advice []string) {
 func (m *managers) adviceIPTables() (advice []string) {
 	switch {
 	case m.ufwHere:
-		advice = append(advice, "ufw makes the rules of the chains ufw-*: once mef apply is confirmed, ufw disable, or both are in force")
+		advice = append(advice, "ufw makes the rules of the chains ufw-*: once mef apply is confirmed, ufw disable, or both are in force; NAT in its before.rules goes with it")
 	case m.ufw:
 		advice = append(advice, "ufw is installed, and none of its rules are in force: ufw enable puts them there, for mef import iptables to read")
 	}
 	switch {
 	case m.firewalldHere:
-		advice = append(advice, "firewalld makes these rules: once mef apply is confirmed, systemctl disable --now firewalld, or both are in force")
+		advice = append(advice, "firewalld makes these rules: once mef apply is confirmed, systemctl disable --now firewalld, or both are in force; its NAT goes with it")
 	case m.firewalld:
 		advice = append(advice, "firewalld keeps its rules in nftables: while it runs, mef import nft reads them")
 	}

@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,8 @@ func (o *Options) imports() *cobra.Command {
 		Long: "import prints a policy that decides as the rules of another program do, and on standard error a list of the lines that the\n" +
 			"policy does not have, which are comments at their places as well. What passes and what does not is the same for every packet\n" +
 			"but for what that list names. Exit status 1 if there is such a line: read what became of it before the policy is loaded.\n" +
-			"NAT, and what programs such as Docker and fail2ban keep themselves, is left alone and stays in force.",
+			"What programs such as Docker and fail2ban keep themselves is left alone and stays in force. NAT is not taken over: it is gone once the\n" +
+			"program is disabled that loads it (ufw, firewalld, nftables.service), and --nat FILE writes it out for nft or iptables-restore.",
 		Example: "mef import nft > mef.rules\nmef check mef.rules\nmef apply mef.rules",
 		Args:    console.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -30,7 +32,8 @@ func (o *Options) imports() *cobra.Command {
 }
 
 func (o *Options) importNFT() *cobra.Command {
-	return &cobra.Command{
+	var nat string
+	cmd := &cobra.Command{
 		Use:   "nft [FILE]",
 		Short: "The rules of nftables",
 		Long: "nft reads the rules in force, or those of FILE: a script for nft, which is loaded in a network namespace of its own, or what\n" +
@@ -49,13 +52,20 @@ func (o *Options) importNFT() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.imported(cmd, result)
+			return o.imported(cmd, result, nat)
 		},
 	}
+	natFlag(cmd, &nat, "the chains that translate addresses, as nft takes them")
+	return cmd
+}
+
+// natFlag adds the option that names a file for NAT.
+func natFlag(cmd *cobra.Command, file *string, what string) {
+	cmd.Flags().StringVar(file, "nat", "", "write to `FILE` "+what)
 }
 
 func (o *Options) importIPTables() *cobra.Command {
-	var family string
+	var family, nat string
 	cmd := &cobra.Command{
 		Use:   "iptables [FILE [FILE]]",
 		Short: "The rules of iptables and ip6tables",
@@ -80,9 +90,10 @@ func (o *Options) importIPTables() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.imported(cmd, result)
+			return o.imported(cmd, result, nat)
 		},
 	}
+	natFlag(cmd, &nat, "with .v4 and .v6 behind it the table nat, as iptables-restore and ip6tables-restore take it")
 	cmd.Flags().StringVar(&family, "family", "", "ip or ip6, if the file itself does not say which it is of")
 	return cmd
 }
@@ -107,8 +118,15 @@ type importJSON struct {
 	Advice []string       `json:"advice"`
 }
 
-// imported prints what became of rules. That lines were left out is exit status 1.
-func (o *Options) imported(cmd *cobra.Command, r *loader.Import) error {
+// imported prints what became of rules. That a line was left out which makes a difference is exit status 1.
+func (o *Options) imported(cmd *cobra.Command, r *loader.Import, nat string) error {
+	if nat != "" {
+		for ending, text := range r.NAT {
+			if err := os.WriteFile(nat+ending, []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
+	}
 	out := importJSON{r.Text, r.Rules, r.Left, r.Notes, r.Advice}
 	err := console.Print(cmd, o.JSON, out, func(w io.Writer) { io.WriteString(w, r.Text) })
 	if err != nil {
@@ -117,7 +135,7 @@ func (o *Options) imported(cmd *cobra.Command, r *loader.Import) error {
 	if !o.JSON {
 		complain(cmd.ErrOrStderr(), r)
 	}
-	if len(r.Left) > 0 {
+	if slices.ContainsFunc(r.Left, foreign.Left.Matters) {
 		return &console.Exit{Code: 1}
 	}
 	return nil

@@ -16,6 +16,7 @@ package foreign
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -29,8 +30,13 @@ type Ruleset struct {
 	Left   []Left   // what was left out on reading
 	Notes  []string
 
-	// Translated tells where destinations are translated (DNAT), if they are.
-	Translated []string
+	// NAT are base chains that translate destinations: of prerouting those with Dir In, of output those with Dir Out.
+	NAT []*Chain
+	Own []netip.Prefix // addresses of this host, as far as they are known
+
+	// NATText is what translates addresses in the language of its program, by the ending of a file for it; without what other
+	// programs put into the kernel by themselves.
+	NATText map[string]string
 }
 
 // LeadsTo reports whether a rule of a base chain leads to a chain whose name begins so.
@@ -82,6 +88,12 @@ type Rule struct {
 	// Beyond says why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot ask for meta
 	// mark". Empty: it can.
 	Beyond string
+
+	// To is where a rule of NAT leads the packets that fit, nil for all other rules.
+	To *Destination
+
+	// OriginalDst and OriginalDport say that the rule asks for the destination that the sender used.
+	OriginalDst, OriginalDport bool
 
 	// Lost says what the rule does besides, which has no bearing on verdicts: "meta mark set". Empty: nothing.
 	Lost string
@@ -147,6 +159,15 @@ type Left struct {
 	Reason string `json:"reason"`           // why not
 	Effect string `json:"effect,omitempty"` // what that does: "the rules behind it decide about its packets"
 }
+
+// What a line does that is left out and is not missed.
+const (
+	noDifference = "it makes no difference here"
+	sameVerdicts = "verdicts are the same without it"
+)
+
+// Matters reports whether packets may meet another verdict because the line is left out.
+func (l Left) Matters() bool { return l.Effect != noDifference && l.Effect != sameVerdicts }
 
 // String returns what is left out, on one line.
 func (l Left) String() string {

@@ -10,7 +10,7 @@ import (
 
 // Translate says in mef.rules what the ruleset does. command is what the text says it was made by.
 func Translate(rs *Ruleset, command string) Result {
-	t := &translator{rs: rs, w: writer{offered: map[string]bool{}}, left: slices.Clone(rs.Left), notes: slices.Clone(rs.Notes)}
+	t := &translator{rs: rs, left: slices.Clone(rs.Left), notes: slices.Clone(rs.Notes)}
 	for _, d := range rules.Dirs {
 		t.way(d)
 	}
@@ -19,10 +19,6 @@ func Translate(rs *Ruleset, command string) Result {
 	}
 	if len(t.answers) > 0 {
 		t.note("reject answers TCP with a reset and everything else with ICMP port unreachable; here it was %s", strings.Join(t.answers, ", "))
-	}
-	if t.w.addressed > 0 && len(rs.Translated) > 0 {
-		t.note("destinations are translated (DNAT) by %s, which stays as it is: dst and dport of mef.rules are those that the sender used, "+
-			"and were here those after translation; look at the rules that have them", strings.Join(rs.Translated, ", "))
 	}
 	for i := range t.left {
 		l := &t.left[i]
@@ -169,14 +165,14 @@ func (t *translator) leave(d rules.Dir, p *piece, all []piece) {
 	case p.odd != "":
 		l.Reason, l.Effect = p.odd, "the rules behind it decide about these packets"
 	case idle:
-		l.Effect = "it makes no difference here"
+		l.Effect = noDifference
 	case p.kind == loses:
-		l.Effect = "verdicts are the same without it"
+		l.Effect = sameVerdicts
 	case p.effect != "":
 		l.Effect = p.effect
 	}
-	part := p.kind == loses && r.Beyond == "" && r.Do != Nothing || slices.ContainsFunc(all, func(o piece) bool { return o.entry == p.entry && o.written() })
-	t.w.left(d, p, l, part)
+	part := p.kind == leaves && r.Beyond == "" && p.effect == partlyEffect || p.kind == loses && r.Beyond == "" && r.Do != Nothing || slices.ContainsFunc(all, func(o piece) bool { return o.entry == p.entry && o.written() })
+	t.w.left(p, l, part)
 	if r.Target != nil && d == rules.Forward && slices.Contains([]string{"Docker", "Podman"}, KeeperOfChain(r.Target.Name)) {
 		t.note("%s filters what its containers get by chains of its own, which stay in force: let a policy for dir=fwd pass it too, with "+
 			"action=accept, or with a rule dir=fwd action=accept proto=tcp dport=PORT for each published port", KeeperOfChain(r.Target.Name))
@@ -204,7 +200,7 @@ func everyone(d rules.Dir) Match {
 // last ones are left out.
 func (t *translator) follow(d rules.Dir, bases []*Chain) (all []entry, n int) {
 	for n = len(bases); ; n-- {
-		all, err := walk(d, bases[:n])
+		all, err := walk(d, bases[:n], t.rs.translations(d))
 		if err == nil {
 			return mergeFamilies(foldLogs(all)), n
 		}

@@ -36,6 +36,7 @@ const (
 // A walker follows packets of one way through base chains and gathers what becomes of them.
 type walker struct {
 	bases   []*Chain
+	view    view
 	entries []entry
 	steps   int
 	repeat  int // inside the repetition of rules that stand elsewhere too
@@ -68,10 +69,51 @@ type frame struct {
 }
 
 // walk returns what becomes of packets of one way. The last entries decide about all that are left.
-func walk(d rules.Dir, bases []*Chain) ([]entry, error) {
+func walk(d rules.Dir, bases []*Chain, translations []translation) ([]entry, error) {
 	w := &walker{bases: bases}
+	for i := range translations {
+		if t := &translations[i]; !t.exact {
+			w.view.unclear = append(w.view.unclear, *t)
+		}
+	}
+	for i := range translations {
+		if t := &translations[i]; t.exact && w.concerns(t) {
+			follower := walker{bases: bases, view: view{of: t}, steps: w.steps}
+			if m, ok := t.from.Meet(everyone(d)); ok {
+				follower.enter(0, m, nil)
+			}
+			if follower.err != nil {
+				return nil, follower.err
+			}
+			w.entries, w.steps = append(w.entries, follower.entries...), follower.steps
+		}
+	}
 	w.enter(0, everyone(d), nil)
 	return w.entries, w.err
+}
+
+// concerns reports whether it makes a difference to a rule of the filter that packets are translated.
+func (w *walker) concerns(t *translation) bool {
+	seen := map[*Chain]bool{}
+	var concerned func(c *Chain) bool
+	concerned = func(c *Chain) bool {
+		if c == nil || seen[c] {
+			return false
+		}
+		seen[c] = true
+		return slices.ContainsFunc(c.Rules, func(r *Rule) bool {
+			return concerned(r.Target) || slices.ContainsFunc(slices.Concat(r.Any, r.Not), func(m Match) bool {
+				if !r.addressed(&m) {
+					return false
+				}
+				_, before := m.Meet(t.from)
+				rest, fits, _ := t.translate(r, m)
+				_, after := rest.Meet(t.from)
+				return before || fits && after
+			})
+		})
+	}
+	return slices.ContainsFunc(w.bases, concerned)
 }
 
 func (w *walker) add(e entry) {
@@ -149,22 +191,26 @@ func (w *walker) run(f *frame, m Match) {
 			w.err = errTooMany
 			return
 		}
-		here := each(m, r.Any)
+		as := w.view.read(r)
+		here := each(m, as.any)
 		if len(here) == 0 || r.Target != nil && KeeperOfChain(r.Target.Name) == mef {
 			continue
 		}
 		after := &frame{f.chain, i + 1, f.caller, f.path, f.base}
-		if why := cannot(r, f); why != "" {
+		if why := cannot(r, f, as.why); why != "" {
 			w.leave(r, here, why, f)
-			if r.Do == Return && f.caller != nil && w.returnAll(r, m, here, after) {
+			if r.Do == Return && f.caller != nil && w.returnAll(r, as.not, m, here, after) {
 				return
 			}
 			continue
 		}
-		w.pass(r, here, after)
+		w.pass(as.not, here, after)
 		for _, h := range here {
+			if as.partly != "" {
+				w.add(entry{Match: h, kind: leaves, from: []*Rule{r}, why: as.partly, effect: partlyEffect, spare: w.repeat > 0})
+			}
 			w.aside(r, h)
-			if r.Do == Return && len(r.Not) == 0 && h.covers(&m) {
+			if r.Do == Return && len(as.not) == 0 && h.covers(&m) {
 				return // all of them, as at the chain's end
 			}
 			w.do(r, h, after)
@@ -173,9 +219,9 @@ func (w *walker) run(f *frame, m Match) {
 }
 
 // pass leads packets past a rule that does not fit them because they are of its Not.
-func (w *walker) pass(r *Rule, here []Match, after *frame) {
+func (w *walker) pass(not, here []Match, after *frame) {
 	for _, h := range here {
-		for _, n := range each(h, r.Not) {
+		for _, n := range each(h, not) {
 			w.again(func() { w.through(after, after.base, n) })
 		}
 	}
@@ -231,11 +277,14 @@ func (w *walker) decide(r *Rule, m Match, base int) {
 	w.via = before
 }
 
+// partlyEffect is what a rule does that is carried over for those of its packets alone that nobody translates.
+const partlyEffect = "it is carried over for packets that are not translated, and drops what may be translated as far as a port tells it"
+
 // cannot returns why a rule cannot be carried over, "" if it can.
-func cannot(r *Rule, f *frame) string {
+func cannot(r *Rule, f *frame, why string) string {
 	switch {
-	case r.Beyond != "":
-		return r.Beyond
+	case why != "":
+		return why
 	case r.Do == Unknown || (r.Do == Jump || r.Do == Goto) && r.Target == nil:
 		return "it is not known what it does"
 	case r.Do != Jump && r.Do != Goto:
@@ -273,8 +322,8 @@ func (w *walker) leave(r *Rule, here []Match, why string, f *frame) {
 
 // returnAll has all packets return that may fit a return that is left out: what else the chain does to them is not known. It reports
 // whether none is left.
-func (w *walker) returnAll(r *Rule, m Match, here []Match, after *frame) (all bool) {
-	w.pass(r, here, after)
+func (w *walker) returnAll(r *Rule, not []Match, m Match, here []Match, after *frame) (all bool) {
+	w.pass(not, here, after)
 	for _, h := range here {
 		if h.covers(&m) {
 			w.leaveRest(after, m)
@@ -288,7 +337,7 @@ func (w *walker) returnAll(r *Rule, m Match, here []Match, after *frame) (all bo
 // leaveRest takes down that the rules of a chain from a frame on are left out.
 func (w *walker) leaveRest(f *frame, m Match) {
 	for _, r := range f.chain.Rules[f.next:] {
-		if here := each(m, r.Any); len(here) > 0 && (r.Do != Nothing || r.Log != nil || r.Lost != "") {
+		if here := each(m, w.view.read(r).any); len(here) > 0 && (r.Do != Nothing || r.Log != nil || r.Lost != "") {
 			w.leave(r, here, "it stands behind a return that is left out", f)
 		}
 	}

@@ -12,12 +12,10 @@ import (
 
 // A writer writes the text of a policy.
 type writer struct {
-	b         strings.Builder
-	sets      []namedSet
-	count     int             // rules
-	addressed int             // of them with dst or dport
-	last      string          // where the statements before came from
-	offered   map[string]bool // rules that fit more packets
+	b     strings.Builder
+	sets  []namedSet
+	count int    // rules
+	last  string // where the statements before came from
 }
 
 // A namedSet is a set of the policy.
@@ -106,9 +104,6 @@ func (w *writer) rule(d rules.Dir, p *piece) {
 	w.origin(p.from)
 	w.b.WriteString(w.text(d, p) + "\n")
 	w.count++
-	if p.Match.Dst.Given || p.Match.Dport.Given {
-		w.addressed++
-	}
 }
 
 // text returns a piece as a rule.
@@ -273,7 +268,7 @@ func (w *writer) set(s namedSet) {
 }
 
 // left writes that a piece is not carried over.
-func (w *writer) left(d rules.Dir, p *piece, l Left, part bool) {
+func (w *writer) left(p *piece, l Left, part bool) {
 	w.last = ""
 	what := "not carried over: "
 	if part {
@@ -281,40 +276,4 @@ func (w *writer) left(d rules.Dir, p *piece, l Left, part bool) {
 	}
 	w.comment(what + p.from[0].line())
 	w.b.WriteString("#   " + clean(l.Reason+"; "+l.Effect, maxText) + "\n")
-	if p.kind == leaves && !p.idle {
-		for _, e := range loosened(p.entry) {
-			w.offer(d, &e)
-		}
-	}
-}
-
-// loosened returns what a rule that is left out would become if it asked for nothing but what mef.rules can ask for.
-func loosened(left *entry) []entry {
-	r := left.from[0]
-	switch {
-	case r.Do == Decide:
-		e := *left
-		e.kind = verdict
-		return []entry{e}
-	case (r.Do == Jump || r.Do == Goto) && r.Target != nil && KeeperOfChain(r.Target.Name) == "":
-		w := &walker{bases: []*Chain{{}}}
-		w.run(&frame{chain: r.Target, path: []*Chain{r.Target}}, left.Match)
-		return slices.DeleteFunc(w.entries, func(e entry) bool { return e.kind != verdict || e.spare || e.policy })
-	}
-	return nil
-}
-
-// offer writes the rules that an entry would become, each once, for the operator to choose from. They have to name something that is
-// worth it.
-func (w *writer) offer(d rules.Dir, e *entry) {
-	for _, p := range e.pieces(d) {
-		names := p.Src.Given || p.Dst.Given || p.Sport.Given || p.Dport.Given || p.Protos != nil && !named[p.Protos[0]].HasPorts()
-		if p.odd != "" || p.spare != e.spare || !names {
-			continue
-		}
-		if text := w.text(d, &p); !w.offered[text] {
-			w.offered[text] = true
-			w.b.WriteString("#   fits more packets: " + text + "\n")
-		}
-	}
 }

@@ -159,9 +159,9 @@ table inet world {
 	chain in_before { type filter hook input priority -1; add @before_in { meta mark . iif . ct state }; }
 	chain fwd_before { type filter hook forward priority -1; add @before_fwd { meta mark . iif . oif . ct state }; }
 	chain out_before { type filter hook output priority -1; add @before_out { meta mark . oif . ct state }; }
-	chain in_after { type filter hook input priority 1; add @after { meta mark } drop; }
-	chain fwd_after { type filter hook forward priority 1; add @after { meta mark } drop; }
-	chain out_after { type filter hook output priority 1; add @after { meta mark } drop; }
+	chain in_after { type filter hook input priority 10; add @after { meta mark } drop; }
+	chain fwd_after { type filter hook forward priority 10; add @after { meta mark } drop; }
+	chain out_after { type filter hook output priority 10; add @after { meta mark } drop; }
 }
 `
 

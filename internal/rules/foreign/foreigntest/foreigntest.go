@@ -19,9 +19,16 @@ type Fate struct {
 	Sure   bool // it meets no rule that cannot be carried over; else the rest is not known
 }
 
-// Follow returns what a ruleset does with a packet.
+// Follow returns what a ruleset does with a packet whose destination is the one that its sender used. Of a packet that is led where
+// it would not go its way, nothing is sure: packets to another host do not come in.
 func Follow(rs *foreign.Ruleset, p rules.Packet) Fate {
-	f := follower{p: p, sure: true}
+	f := follower{p: p, asked: p, sure: true}
+	if to := f.translated(rs); to != nil && p.Dir != rules.Out && to.Here != (p.Dir == rules.In) {
+		f.sure = false
+	}
+	if !f.sure {
+		return Fate{}
+	}
 	for _, c := range rs.Bases {
 		if c.Dir != p.Dir || c.Family&familyOf(p.Src) == 0 {
 			continue
@@ -46,10 +53,68 @@ func familyOf(a netip.Addr) rules.Family {
 
 // A follower follows one packet.
 type follower struct {
-	p      rules.Packet
+	p      rules.Packet // as the filter sees it
+	asked  rules.Packet // as the sender sent it
 	logged bool
 	sure   bool
 	depth  int
+}
+
+// translated translates the packet and returns where it is led, nil if it goes on as it is.
+func (f *follower) translated(rs *foreign.Ruleset) *foreign.Destination {
+	if f.p.State&(rules.New|rules.Established|rules.Related) == 0 {
+		return nil // NAT leaves it alone
+	}
+	for _, c := range rs.NAT {
+		if (c.Dir == rules.Out) != (f.p.Dir == rules.Out) || c.Family&familyOf(f.p.Src) == 0 {
+			continue
+		}
+		before := f.p
+		if f.p.Dir != rules.Out {
+			f.p.Out = "" // which is not known yet
+		}
+		_, to, _ := f.nat(c)
+		f.p = before
+		if to == nil {
+			continue
+		}
+		switch {
+		case to.Here:
+			f.sure = false // it is not known here which address that is
+		case to.Addrs.Len() > 0:
+			f.p.Dst = to.Addrs.Ranges()[0].First
+		}
+		if len(to.Ports) > 0 && f.p.Dport != 0 {
+			f.p.Dport = to.Ports[0].First
+		}
+		f.sure = f.sure && to.Addrs.Len() > 0
+		return to
+	}
+	return nil
+}
+
+// nat returns where the rules of a chain of NAT lead the packet; decided is false if it comes out at the end.
+func (f *follower) nat(c *foreign.Chain) (decided bool, to *foreign.Destination, returned bool) {
+	for _, r := range c.Rules {
+		if !slices.ContainsFunc(r.Any, f.fits) || slices.ContainsFunc(r.Not, f.fits) {
+			continue
+		}
+		if r.Beyond != "" {
+			f.sure = false
+			return true, nil, false
+		}
+		switch r.Do {
+		case foreign.Decide:
+			return true, r.To, false
+		case foreign.Jump, foreign.Goto:
+			if decided, to, _ := f.nat(r.Target); decided || r.Do == foreign.Goto {
+				return true, to, false
+			}
+		case foreign.Return:
+			return false, nil, true
+		}
+	}
+	return false, nil, false
 }
 
 // run returns what the rules of a chain do with the packet; decided is false if it comes out at the end.
@@ -62,7 +127,13 @@ func (f *follower) run(c *foreign.Chain) (action rules.Action, decided bool) {
 		if f.sure = f.sure && !slices.ContainsFunc(slices.Concat(r.Any, r.Not), f.odd); !f.sure {
 			return 0, true
 		}
-		if !slices.ContainsFunc(r.Any, f.fits) || slices.ContainsFunc(r.Not, f.fits) {
+		seen := f.p
+		if r.OriginalDst {
+			f.p.Dst, f.p.Dport = f.asked.Dst, f.asked.Dport
+		}
+		fits := slices.ContainsFunc(r.Any, f.fits) && !slices.ContainsFunc(r.Not, f.fits)
+		f.p = seen
+		if !fits {
 			continue
 		}
 		leads := r.Do == foreign.Jump || r.Do == foreign.Goto
@@ -211,4 +282,37 @@ func addrs(r *rand.Rand) rules.Addrs {
 func ports(r *rand.Rand) rules.Ports {
 	return foreign.PortsOf(pick(r, [][]rules.PortRange{{{First: 22, Last: 22}}, {{First: 80, Last: 80}, {First: 443, Last: 443}}, {{First: 0, Last: 1023}},
 		{{First: 20, Last: 25}}, {{First: 1024, Last: 65535}}, {{First: 0, Last: 65535}}})...)
+}
+
+// RandomNAT gives a ruleset chains that translate destinations, of addresses that rulestest's packets have.
+func RandomNAT(r *rand.Rand, rs *foreign.Ruleset) {
+	for _, d := range []rules.Dir{rules.In, rules.Out} {
+		c := &foreign.Chain{Name: "nat", Place: "a chain of NAT", Dir: d, Family: rules.Any}
+		for n := range r.IntN(4) {
+			rule := &foreign.Rule{Place: fmt.Sprintf("%s:%d", c.Place, n), Text: fmt.Sprintf("nat rule %d", n), Do: foreign.Decide, Any: []foreign.Match{foreign.All()}}
+			family, to := rules.V4, pick(r, []string{"192.0.2.2/32", "198.51.100.2/32"})
+			if r.IntN(3) == 0 {
+				family, to = rules.V6, pick(r, []string{"2001:db8::2/128", "2001:db8:1::2/128"})
+			}
+			m := foreign.All()
+			m.Family, m.Protos, m.Dport = family, foreign.ProtosOf(6), ports(r)
+			rule.Require(m)
+			if r.IntN(3) == 0 {
+				m = foreign.All()
+				m.In = foreign.LinksOf("eth0")
+				rule.Require(m)
+			}
+			if r.IntN(6) == 0 {
+				rule.Cannot("it asks for the moon")
+			}
+			if r.IntN(8) > 0 {
+				rule.To = &foreign.Destination{Addrs: prefixset.New(netip.MustParsePrefix(to))}
+				if r.IntN(2) == 0 {
+					rule.To.Ports = []rules.PortRange{{First: 80, Last: 80}}
+				}
+			}
+			c.Rules = append(c.Rules, rule)
+		}
+		rs.NAT = append(rs.NAT, c)
+	}
 }

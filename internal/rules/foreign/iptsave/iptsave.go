@@ -31,6 +31,7 @@ type reader struct {
 	table  string
 	chains map[string]*foreign.Chain // of the table
 	other  others
+	nat    []string // lines of the table nat, but for those that other programs put there themselves
 	at     conf.Pos
 }
 
@@ -43,6 +44,9 @@ type others struct {
 
 // builtin are the chains of the table filter at the hooks.
 var builtin = map[string]rules.Dir{"INPUT": rules.In, "OUTPUT": rules.Out, "FORWARD": rules.Forward}
+
+// translating are the chains of the table nat that may translate destinations, with the way of the packets that they see.
+var translating = map[string]rules.Dir{"PREROUTING": rules.In, "OUTPUT": rules.Out}
 
 // Parse reads files, of which each is about one family. source is what the ruleset calls itself. The error is a conf.Errors.
 func Parse(source string, files ...File) (*foreign.Ruleset, error) {
@@ -123,6 +127,11 @@ func familyOf(option, value string) rules.Family {
 			return rules.V6
 		}
 		return rules.V4
+	case "--to-destination", "--to-source":
+		if strings.Count(value, ":") > 1 {
+			return rules.V6
+		}
+		return rules.V4
 	case "-p", "--protocol", "--proto":
 		if number, _ := foreign.Protocol(value); number == 58 {
 			return rules.V6
@@ -140,7 +149,7 @@ func (r *reader) line(text string) error {
 		if r.table != "" {
 			return fmt.Errorf("table %s without COMMIT", r.table)
 		}
-		r.table, r.chains, r.other = text[1:], map[string]*foreign.Chain{}, others{}
+		r.table, r.chains, r.other, r.nat = text[1:], map[string]*foreign.Chain{}, others{}, nil
 		key := program(r.family) + " " + r.table
 		if r.seen[key] {
 			return fmt.Errorf("table %s of %s a second time", r.table, program(r.family))
@@ -154,7 +163,7 @@ func (r *reader) line(text string) error {
 		r.table = ""
 		return nil
 	case text[0] == ':':
-		return r.chain(strings.Fields(text[1:]))
+		return r.chain(text)
 	}
 	if text[0] == '[' { // counters
 		_, rest, ok := strings.Cut(text, "]")
@@ -176,6 +185,11 @@ func (r *reader) line(text string) error {
 	}
 	if r.table != "filter" {
 		r.elsewhere(words[2:])
+		if !slices.ContainsFunc(words[1:], func(w string) bool { return foreign.KeeperOfChain(w) != "" }) {
+			r.nat = append(r.nat, text)
+		}
+	}
+	if r.table != "filter" && r.table != "nat" {
 		return nil
 	}
 	p := parser{reader: r, words: words[2:]}
@@ -184,12 +198,16 @@ func (r *reader) line(text string) error {
 }
 
 // chain declares a chain: its name, its policy, its counters.
-func (r *reader) chain(words []string) error {
+func (r *reader) chain(text string) error {
+	words := strings.Fields(text[1:])
 	if len(words) < 2 {
 		return errors.New("a chain without a policy")
 	}
 	c := &foreign.Chain{Name: words[0], Place: fmt.Sprintf("%s, chain %s", program(r.family), words[0])}
 	r.chains[c.Name] = c
+	if foreign.KeeperOfChain(c.Name) == "" {
+		r.nat = append(r.nat, text)
+	}
 	d, base := builtin[c.Name]
 	if words[1] == "DROP" {
 		r.other.drops = true
@@ -198,6 +216,10 @@ func (r *reader) chain(words []string) error {
 	if base && r.table == "filter" {
 		c.Dir, c.Family = d, r.family
 		r.rs.Bases = append(r.rs.Bases, c)
+	}
+	if hook, dnat := translating[c.Name]; dnat && r.table == "nat" {
+		c.Dir, c.Family = hook, r.family
+		r.rs.NAT = append(r.rs.NAT, c)
 	}
 	return nil
 }
@@ -231,14 +253,29 @@ func (r *reader) commit() {
 	where := fmt.Sprintf("%s, table %s", program(r.family), r.table)
 	switch {
 	case r.table == "filter":
-	case r.other.dnat:
-		r.rs.Translated = append(r.rs.Translated, where)
-		r.rs.Notes = append(r.rs.Notes, where+" translates addresses: it is left alone and stays in force")
+	case r.table == "nat" && r.other.dnat:
+		r.rs.Notes = append(r.rs.Notes, where+" translates addresses: "+foreign.NATNote)
+		r.keepNAT()
 	case r.other.drops:
 		r.rs.Left = append(r.rs.Left, foreign.Left{Place: where, Line: fmt.Sprintf("%d rules, of which some drop, or a policy that does", r.other.rules), Reason: "mef.rules has the table filter alone"})
+	case r.table == "nat" && r.other.rules > 0:
+		r.rs.Notes = append(r.rs.Notes, where+" translates addresses: "+foreign.NATNote)
+		r.keepNAT()
 	case r.other.rules > 0:
-		r.rs.Notes = append(r.rs.Notes, where+" drops nothing: it is left alone and stays in force")
+		r.rs.Notes = append(r.rs.Notes, where+" drops nothing: it is left alone, and is gone once the program is disabled that loads it")
 	}
+}
+
+// keepNAT keeps the table nat as a file for iptables-restore or ip6tables-restore.
+func (r *reader) keepNAT() {
+	if r.rs.NATText == nil {
+		r.rs.NATText = map[string]string{}
+	}
+	ending := ".v4"
+	if r.family == rules.V6 {
+		ending = ".v6"
+	}
+	r.rs.NATText[ending] += "*nat\n" + strings.Join(r.nat, "\n") + "\nCOMMIT\n"
 }
 
 // cut cuts a line into words. Quotes keep blanks, and a backslash in them the character behind it.

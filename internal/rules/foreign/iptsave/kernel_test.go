@@ -4,6 +4,7 @@ package iptsave_test
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"mef/internal/netnstest"
@@ -11,6 +12,21 @@ import (
 	"mef/internal/rules/foreign/foreigntest"
 	"mef/internal/rules/foreign/iptsave"
 )
+
+// TestNATText has iptables take the NAT that was read.
+func TestNATText(t *testing.T) {
+	ns := netnstest.New(t)
+	const nat = "*nat\n:PREROUTING ACCEPT [0:0]\n:published - [0:0]\n:DOCKER - [0:0]\n-A PREROUTING -j published\n-A PREROUTING -j DOCKER\n" +
+		"-A POSTROUTING -o eth0 -j MASQUERADE\n-A published -i eth0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 192.0.2.9:80\nCOMMIT\n"
+	text := parse(t, iptsave.File{Name: "v4", Family: rules.V4, Text: []byte(strings.Replace(nat, ":published", ":POSTROUTING ACCEPT [0:0]\n:published", 1))}).NATText[".v4"]
+	ns.Run(t, text, "iptables-restore")
+	out := ns.Run(t, "", "iptables-save")
+	for _, want := range []string{"MASQUERADE", "--to-destination 192.0.2.9:80"} {
+		if !strings.Contains(out, want) || strings.Contains(out, "DOCKER") {
+			t.Errorf("want %s, and nothing of Docker's, in\n%s", want, out)
+		}
+	}
+}
 
 func TestMain(m *testing.M) { netnstest.Main(m) }
 

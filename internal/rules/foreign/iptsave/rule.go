@@ -23,6 +23,7 @@ type parser struct {
 	limit    string
 	proto    []uint8
 	original []func() // conditions on what was asked for first
+	after    []string // options that ask for a destination as it is after translation
 	out      foreign.Rule
 }
 
@@ -63,8 +64,14 @@ func (p *parser) values() (values []string) {
 	return values
 }
 
+// destinations are options that ask for the destination of a packet.
+var destinations = []string{"-d", "--destination", "--dst", "--dst-range", "--dport", "--destination-port", "--dports", "--destination-ports", "--ports"}
+
 // option reads an option and what belongs to it.
 func (p *parser) option(word string) {
+	if slices.Contains(destinations, word) {
+		p.after = append(p.after, word)
+	}
 	switch word {
 	case "-s", "--source", "--src":
 		p.addrs(p.next(), func(m *foreign.Match, a rules.Addrs) { m.Src = a })
@@ -136,6 +143,12 @@ func (p *parser) extension(word string) {
 		p.next()
 	case "--match-set":
 		p.ipset(p.values())
+	case "--to-destination", "--to":
+		p.destination(p.next())
+	case "--to-ports":
+		if ports := p.next(); p.out.To != nil {
+			p.destination(":" + ports)
+		}
 	case "--reject-with":
 		p.out.Answer = p.next()
 	case "--log-prefix":
@@ -360,6 +373,11 @@ func (p *parser) originally(option, value string, not bool) {
 			return
 		}
 		p.not = not
+		if len(p.after) > 0 {
+			p.out.Cannot("it asks for the destination before translation and for that behind it")
+			return
+		}
+		p.out.OriginalDst, p.out.OriginalDport = true, true
 		if option == "--ctorigdst" {
 			p.addrs(value, func(m *foreign.Match, a rules.Addrs) { m.Dst = a })
 		} else {
@@ -386,6 +404,10 @@ func (p *parser) jump(isGoto bool) {
 		p.out.Do = foreign.Return
 	case "LOG":
 		p.out.Log = &foreign.Log{}
+	case "DNAT", "NETMAP":
+		p.out.Do, p.out.To = foreign.Decide, &foreign.Destination{}
+	case "REDIRECT":
+		p.out.Do, p.out.To = foreign.Decide, &foreign.Destination{Here: true}
 	default:
 		if slices.Contains(besides, p.target) {
 			p.out.Lost = "target " + p.target
@@ -400,6 +422,33 @@ func (p *parser) jump(isGoto bool) {
 			p.out.Do = foreign.Goto
 		}
 	}
+}
+
+// destination reads where packets are led: ADDR, ADDR-ADDR, NET, :PORT, ADDR:PORT-PORT, [ADDR]:PORT. What cannot be read is not known.
+func (p *parser) destination(text string) {
+	if p.out.To == nil {
+		return
+	}
+	addr, ports, hasPorts := text, "", false
+	if i := strings.LastIndexByte(text, ':'); i >= 0 && (p.family == rules.V4 || strings.HasPrefix(text, "[") || i == 0) {
+		addr, ports, hasPorts = text[:i], text[i+1:], true
+	}
+	to := foreign.Destination{Here: p.out.To.Here}
+	if addr = strings.ReplaceAll(strings.ReplaceAll(addr, "[", ""), "]", ""); addr != "" {
+		r, why := p.addrRange(addr)
+		if why != "" {
+			return
+		}
+		to.Addrs = prefixset.FromRanges([]prefixset.Range{r})
+	}
+	if hasPorts {
+		r, ok := p.portRange(strings.ReplaceAll(ports, "-", ":"))
+		if !ok {
+			return
+		}
+		to.Ports = []rules.PortRange{r}
+	}
+	p.out.To = &to
 }
 
 // units are those of rates, by how they may begin.

@@ -46,7 +46,15 @@ func TestGoldenByNft(t *testing.T) {
 				foreigntest.Same(t, filepath.Join(dir, "listing.json"), string(l.JSON), true)
 				foreigntest.Same(t, filepath.Join(dir, "listing.txt"), string(l.Text), true)
 			}
-			foreigntest.Golden(t, dir, parse(t, l), *update)
+			rs := parse(t, l)
+			foreigntest.Golden(t, dir, rs, *update)
+			if nat := rs.NATText[""]; nat != "" {
+				ns := netnstest.New(t)
+				ns.Run(t, nat, "nft", "-f", "-")
+				if out := ns.Run(t, "", "nft", "list", "ruleset"); !strings.Contains(out, "type nat hook") {
+					t.Errorf("the NAT that was written out became\n%s", out)
+				}
+			}
 		})
 	}
 }

@@ -128,6 +128,7 @@ func (p *parser) field(left any) field {
 	}
 	if protocol, ok := get(left, "payload", "protocol").(string); ok {
 		name, _ := get(left, "payload", "field").(string)
+		p.now = p.now || name == "daddr" || name == "dport"
 		return payload(protocol, name)
 	}
 	if name, ok := get(left, "meta", "key").(string); ok {
@@ -213,6 +214,9 @@ func meta(name string) field {
 func (p *parser) ct(name, dir string) field {
 	if name == "state" {
 		return stateField()
+	}
+	if p.opens && dir == "original" {
+		p.out.OriginalDst, p.out.OriginalDport = true, true
 	}
 	switch {
 	case !p.opens:

@@ -102,9 +102,20 @@ func Parse(l Listing, source string) (*foreign.Ruleset, error) {
 	for _, o := range top.Objects {
 		r.object(o)
 	}
+	all := slices.Clone(r.all)
 	r.skip()
 	for _, c := range r.all {
 		r.fill(c)
+	}
+	r.translations(all)
+	var kept []string
+	for _, c := range r.all {
+		if name := c.Family + " " + c.Table; c.Type == "nat" && !slices.Contains(kept, name) {
+			kept = append(kept, name)
+		}
+	}
+	if text := natText(string(l.Text), kept); text != "" {
+		r.rs.NATText = map[string]string{"": text}
 	}
 	slices.SortStableFunc(r.bases, func(a, b chain) int { return cmp.Compare(a.Prio, b.Prio) })
 	for _, c := range r.bases {
@@ -183,6 +194,30 @@ func list(v any) []any {
 // families are the families of addresses whose packets the chains of a table see.
 var families = map[string]rules.Family{"ip": rules.V4, "ip6": rules.V6, "inet": rules.Any}
 
+// translations reads the chains that translate destinations, those of tables that are left alone included.
+func (r *reader) translations(all []chain) {
+	var bases []chain
+	for _, c := range all {
+		at := key{c.Family, c.Table, c.Name}
+		out := r.chains[at]
+		if len(out.Rules) == 0 {
+			out.Rules = r.read(at, c.Hook != "")
+		}
+		if _, dnat := translating[c.Hook]; dnat && c.Type == "nat" && families[c.Family] != 0 && !r.dormant(table{Family: c.Family, Name: c.Table}) {
+			bases = append(bases, c)
+		}
+	}
+	slices.SortStableFunc(bases, func(a, b chain) int { return cmp.Compare(a.Prio, b.Prio) })
+	for _, c := range bases {
+		out := r.chains[key{c.Family, c.Table, c.Name}]
+		out.Dir, out.Family = translating[c.Hook], families[c.Family]
+		r.rs.NAT = append(r.rs.NAT, out)
+	}
+}
+
+// translating are the hooks at which destinations are translated, with the way of the packets that are seen there.
+var translating = map[string]rules.Dir{"prerouting": rules.In, "output": rules.Out}
+
 // hooks are the ways by their hook.
 var hooks = map[string]rules.Dir{"input": rules.In, "output": rules.Out, "forward": rules.Forward}
 
@@ -202,23 +237,7 @@ func (r *reader) skip() {
 			gone[t.String()] = true
 		}
 	}
-	for at, all := range r.rules {
-		if slices.ContainsFunc(all, translates) {
-			r.rs.Translated = append(r.rs.Translated, fmt.Sprintf("table %s %s, chain %s", at.family, at.table, at.name))
-		}
-	}
-	slices.Sort(r.rs.Translated)
 	r.all = slices.DeleteFunc(r.all, func(c chain) bool { return gone[c.Family+" "+c.Table] })
-}
-
-// translates reports whether a rule changes the destination of packets.
-func translates(one rule) bool {
-	return slices.ContainsFunc(one.Expr, func(e map[string]any) bool {
-		_, dnat := e["dnat"]
-		_, redirect := e["redirect"]
-		name, _ := get(e, "xt", "name").(string)
-		return dnat || redirect || name == "DNAT" || name == "REDIRECT"
-	})
 }
 
 // ofIPTables reports whether iptables keeps a table, in which case what it filters is left out: extensions of iptables are not
@@ -273,10 +292,16 @@ func (r *reader) fill(c chain) {
 	if families[c.Family] == 0 {
 		return // told with the base chain
 	}
+	out.Rules = r.read(at, c.Hook != "")
+}
+
+// read reads the rules of a chain.
+func (r *reader) read(at key, base bool) (all []*foreign.Rule) {
 	for _, one := range r.rules[at] {
-		p := parser{reader: r, rule: one, base: c.Hook != ""}
-		out.Rules = append(out.Rules, p.parse()...)
+		p := parser{reader: r, rule: one, base: base}
+		all = append(all, p.parse()...)
 	}
+	return all
 }
 
 // elsewhere says what becomes of a base chain that no policy of mef.rules has a place for.
@@ -287,7 +312,7 @@ func (r *reader) elsewhere(c chain) {
 	switch {
 	case len(all) == 0 && c.Policy != "drop":
 	case c.Type == "nat":
-		r.rs.Notes = append(r.rs.Notes, what+" translates addresses: it is left alone and stays in force")
+		r.rs.Notes = append(r.rs.Notes, what+" translates addresses: "+foreign.NATNote)
 	case c.Policy == "drop" || slices.ContainsFunc(all, drops):
 		r.rs.Left = append(r.rs.Left, foreign.Left{Place: r.chains[at].Place, Line: fmt.Sprintf("%s at hook %s of %s, policy %s", count(len(all)), c.Hook, c.Family, c.Policy),
 			Reason: "mef.rules has the hooks input, output and forward of IPv4 and IPv6"})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"mef/internal/prefixset"
 	"mef/internal/rules"
 	"mef/internal/rules/foreign"
 )
@@ -16,6 +17,7 @@ type parser struct {
 	rule    rule
 	base    bool // the chain is a base chain
 	opens   bool // the rule asks for state new alone
+	now     bool // it asks for a destination as it is after translation
 	out     foreign.Rule
 	limit   *rules.Rate    // that log lines behind it are under
 	end     []foreign.Rule // what a verdict map makes of the rule
@@ -39,6 +41,9 @@ func (p *parser) parse() []*foreign.Rule {
 		for name, value := range e {
 			p.statement(name, value)
 		}
+	}
+	if p.now && p.out.OriginalDst {
+		p.out.Cannot("it asks for the destination before translation and for that behind it")
 	}
 	if p.unknown && p.out.Do == foreign.Nothing {
 		p.out.Do = foreign.Unknown
@@ -93,6 +98,19 @@ func (p *parser) statement(name string, value any) {
 		p.log(value)
 	case "set", "map":
 		p.update(value)
+	case "dnat":
+		p.translate(value, false)
+	case "redirect":
+		p.translate(value, true)
+	case "xt":
+		if target, _ := get(value, "name").(string); target == "DNAT" || target == "REDIRECT" || target == "NETMAP" {
+			p.out.To = &foreign.Destination{Here: target == "REDIRECT"}
+		}
+		p.out.Cannot("mef.rules has no %s", name)
+		p.unknown = p.out.To == nil
+		if p.out.To != nil {
+			p.out.Do = foreign.Decide
+		}
 	default:
 		if what := besides[name]; what != "" {
 			p.lose(what)
@@ -159,6 +177,29 @@ func (p *parser) mayBe(proto uint8) bool {
 	return slices.ContainsFunc(p.out.Any, func(m foreign.Match) bool {
 		return m.Protos == nil || slices.ContainsFunc(m.Protos, func(n uint8) bool { return n == proto || proto == 0 && n != 6 })
 	})
+}
+
+// translate reads where packets are led. What cannot be read is not known.
+func (p *parser) translate(value any, here bool) {
+	p.verdict(&p.out, "accept", nil)
+	p.out.To = &foreign.Destination{Here: here}
+	to := foreign.Destination{Here: here}
+	if addr := get(value, "addr"); addr != nil {
+		r, ok := addrRange(addr)
+		if !ok {
+			return
+		}
+		to.Addrs = prefixset.FromRanges([]prefixset.Range{r})
+		p.out.Require(ofFamily(rules.Addrs{Given: true, In: to.Addrs}.Families()))
+	}
+	if port := get(value, "port"); port != nil {
+		matches, why := portField(foreign.All(), false).read([]any{port}, "")
+		if why != "" || len(matches) != 1 {
+			return
+		}
+		to.Ports = matches[0].Dport.In
+	}
+	p.out.To = &to
 }
 
 // lose notes that a statement that decides nothing is not carried over.
