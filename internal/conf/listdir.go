@@ -32,6 +32,9 @@ func ReadList(dir string, before []ListFile) ([]ListFile, error) {
 	if err != nil {
 		return before, errors.New(pathError(err))
 	}
+	if e := CheckDirOwner(dir); e != nil {
+		return before, e
+	}
 	var files []ListFile
 	for _, e := range names {
 		if !isConfFile(e.Name()) {
@@ -57,6 +60,10 @@ const settled = 2 * time.Second
 
 // again returns the file as it is now.
 func (f ListFile) again(now time.Time) ListFile {
+	if e := CheckOwner(f.Path); e != nil {
+		f.Errors, f.read = Errors{e}, time.Time{}
+		return f
+	}
 	info, err := os.Stat(f.Path)
 	if err == nil && info.Size() == f.Size && info.ModTime().Equal(f.Modified) && f.read.Sub(f.Modified) > settled {
 		return f

@@ -31,7 +31,7 @@ func Load(path string, shipped fs.FS) (*Config, error) {
 
 // Load reads the mef.conf at path and all that it names. The error is Errors: all mistakes in order of place.
 func (l Loader) Load(path string) (*Config, error) {
-	text, err := readFile(path, maxConfig)
+	text, err := readOwned(path, maxConfig)
 	if err != nil && !(l.Optional && errors.Is(err, fs.ErrNotExist)) {
 		return nil, Errors{fileError(path, err)}
 	}
@@ -53,7 +53,7 @@ func (l Loader) Load(path string) (*Config, error) {
 // concerned have their defaults: a firewall must not stay open because of them. Cfg is never nil.
 func LoadSettings(path string) (cfg *Config, err error) {
 	r := reader{Loader: Loader{Writable: func(string) bool { return true }}, cfg: &Config{Path: path}}
-	text, err := readFile(path, maxConfig)
+	text, err := readOwned(path, maxConfig)
 	if err != nil && !(path == DefaultPath && errors.Is(err, fs.ErrNotExist)) {
 		r.errs = append(r.errs, fileError(path, err))
 	}
@@ -231,8 +231,12 @@ func (r *reader) rules() {
 	shipped, errs := readShipped(r.Shipped)
 	r.errs = append(r.errs, errs...)
 	own := make(map[string]Rule)
+	if e := CheckDirOwner(r.cfg.Paths.RulesDir); e != nil {
+		r.errs = append(r.errs, e)
+		return
+	}
 	for _, path := range slices.Concat(r.files("rules_dir", r.cfg.Paths.RulesDir), r.webscanFiles()) {
-		text, err := readFile(path, maxConfig)
+		text, err := readOwned(path, maxConfig)
 		if err != nil {
 			r.errs = append(r.errs, fileError(path, err))
 			continue
@@ -286,7 +290,12 @@ func (f *ruleFile) namePos() Pos {
 
 // webscanFiles returns the files of the directory in which MEF 1.0 keeps its rules about web requests.
 func (r *reader) webscanFiles() []string {
-	files, _ := filepath.Glob(filepath.Join(filepath.Dir(r.cfg.Paths.RulesDir), "webscan.d", "*.conf"))
+	dir := filepath.Join(filepath.Dir(r.cfg.Paths.RulesDir), "webscan.d")
+	if e := CheckDirOwner(dir); e != nil {
+		r.errs = append(r.errs, e)
+		return nil
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*.conf"))
 	return files
 }
 
@@ -297,9 +306,13 @@ func (r *reader) lists() {
 }
 
 func (r *reader) list(key, dir string) []Entry {
+	if e := CheckDirOwner(dir); e != nil {
+		r.cfg.ListErrors = append(r.cfg.ListErrors, e)
+		return nil
+	}
 	var all []Entry
 	for _, path := range r.files(key, dir) {
-		text, err := readFile(path, maxList)
+		text, err := readOwned(path, maxList)
 		if err != nil {
 			r.cfg.ListErrors = append(r.cfg.ListErrors, fileError(path, err))
 			continue
@@ -341,6 +354,14 @@ const (
 	maxList   = 64 << 20 // lists are not
 )
 
+// readOwned is readFile for what only root may write; see CheckOwner.
+func readOwned(path string, limit int64) ([]byte, error) {
+	if e := CheckOwner(path); e != nil {
+		return nil, e
+	}
+	return readFile(path, limit)
+}
+
 // readFile reads a regular file of at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
@@ -364,6 +385,9 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // fileError is err as a mistake of the file as a whole.
 func fileError(path string, err error) *Error {
+	if refused := new(Error); errors.As(err, &refused) {
+		return refused
+	}
 	var at *fs.PathError
 	if errors.As(err, &at) {
 		return &Error{Pos{File: path}, at.Err.Error(), ""}
