@@ -21,7 +21,7 @@ var (
 	middle   = []string{"engine", "lists"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "loader"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
-	shared   = []string{"host", "names", "run", "control", "console", "store", "sdnotify"}
+	shared   = []string{"atomicfile", "confirm", "console", "control", "host", "names", "run", "sdnotify", "store"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 

@@ -179,7 +179,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 	const from = "198.51.100.66"
 	armed := s.arm(5 * time.Second)
 	// The exit status may be 1: of this daemon, which has just started, no rule has a live source yet.
-	if out, _ := s.w.Mefctl(s.ctx, "status"); !strings.Contains(out, "warning: armed: confirm within") {
+	if out, _ := s.w.Mefctl(s.ctx, "status"); !strings.Contains(out, "warning: armed: run mefctl confirm from a new login within") {
 		t.Errorf("status does not tell:\n%s", out)
 	}
 	s.mefctl("confirm")

@@ -82,7 +82,7 @@ func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.E
 		}
 		d.lists.added[text] = a
 		d.saveNotes(map[string]string{noteAllow + text: string(saved)})
-		err := d.applyLists(ctx)
+		err := d.fulfil(ctx, applyLists)
 		return d.lists.showAdded(text, a), err
 	})
 	if err != nil {
@@ -138,7 +138,7 @@ func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (contro
 		entry := d.lists.showAdded(text, a)
 		delete(d.lists.added, text)
 		d.saveNotes(map[string]string{noteAllow + text: ""})
-		return entry, d.applyLists(ctx)
+		return entry, d.fulfil(ctx, applyLists)
 	})
 	if err != nil {
 		return control.Entry{}, err

@@ -180,7 +180,10 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	d.proof.Load().show(&s, time.Now())
 	d.judge(&s)
-	d.trial.Load().show(&s, time.Now())
+	showWindow(d.window.Load(), &s, time.Now())
+	if undone := d.undone.Load(); undone != nil {
+		s.Missing = append(s.Missing, "not done yet, mefdaemon tries again: "+*undone)
+	}
 	s.Protected = len(s.Missing) == 0
 	return s, nil
 }
@@ -247,8 +250,8 @@ func (d *daemon) describe(s *control.Status) {
 
 // judge says what is missing for the host to be protected, and what else is amiss.
 func (d *daemon) judge(s *control.Status) {
-	if d.observe.Load() && !d.trial.Load().lapsed() {
-		s.Missing = append(s.Missing, "mode=observe: bans are only said, not made; set mode=enforce in "+d.path)
+	if d.observe.Load() && !d.window.Load().HasLapsed() {
+		s.Missing = append(s.Missing, "mode=observe: bans are logged, not applied; set mode=enforce in "+d.path)
 	}
 	if !s.Kernel.Present {
 		s.Missing = append(s.Missing, s.Kernel.Table+" is not in the kernel")

@@ -80,8 +80,6 @@ type daemon struct {
 	proof    atomic.Pointer[proof]
 	trySelf  func(context.Context) (selftest.Result, error)
 	gone     []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
-	// lapsedSince is since when a trial had banned that had lapsed when the daemon started; zero if none had.
-	lapsedSince time.Time
 
 	// Until Run has read the rest of the saved state.
 	store    *store.Store // then the saver's
@@ -139,7 +137,7 @@ func newDaemon(e *loop, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
 	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn,
-		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists()}}
+		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists(), due: newDue()}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.
@@ -158,7 +156,6 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.sessions.Run(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { return d.watchSessions(ctx) })
-	g.Go(func() error { d.dropGone(ctx); return nil })
 	g.Go(func() error { return d.prove(ctx) })
 	g.Go(func() error { return d.tidy(ctx, d.saving, giveBack) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })

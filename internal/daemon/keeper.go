@@ -22,6 +22,7 @@ type keeper struct {
 	lapse     *time.Timer                // runs while the daemon is armed
 	followers followers
 	lists     listKeeper
+	due       due
 }
 
 // keep does what is asked of the keeper until ctx is done.
@@ -33,6 +34,8 @@ func (d *daemon) keep(ctx context.Context) error {
 	helpers.Go(func() error { return d.lists.names.Run(ctx) })
 	defer func() { _ = helpers.Wait() }() // both end with ctx, and well
 	d.reread(ctx)
+	_ = d.fulfil(ctx, liftEarlier) // has been logged
+	_ = d.fulfil(ctx, liftLapsed)
 	for {
 		select {
 		case <-ctx.Done():
@@ -46,7 +49,9 @@ func (d *daemon) keep(ctx context.Context) error {
 		case <-d.lists.expiry.C:
 			d.relist(ctx)
 		case <-d.lapse.C:
-			d.fallBack(ctx)
+			d.expire(ctx)
+		case <-d.due.timer.C:
+			d.retry(ctx)
 		case sig := <-d.hangups:
 			_, _ = d.reload(ctx, sig.String()) // has been logged
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -34,10 +33,11 @@ type listKeeper struct {
 	saved  map[string]string
 	expiry *time.Timer // when the next of added ends
 
-	listed map[netip.Prefix]uint64 // bans of blacklist files that were put in force, each with a hash of its record
-	full   conf.Pos                // from this entry on the blacklist has more than lists.MaxBlocked; zero: there is room for all
-	watch  *watch
-	told   string // the mistakes that have been logged
+	listed  map[netip.Prefix]uint64 // bans of blacklist files that are in force, each with a hash of its record
+	applied prefixset.Set           // the allow list as it is in force: the bans inside it are lifted
+	full    conf.Pos                // from this entry on the blacklist has more than lists.MaxBlocked; zero: there is room for all
+	watch   *watch
+	told    string // the mistakes that have been logged
 }
 
 func (e *loop) newLists() listKeeper {
@@ -76,7 +76,8 @@ func (d *daemon) recall(notes map[string]string) {
 	d.lists.names.Know(known)
 	d.readLists()
 	d.allowList = d.lists.items(time.Now())
-	d.setFacts(func(f *exempt.Facts) { f.Allowed = union(d.allowList) })
+	d.lists.applied = union(d.allowList)
+	d.setFacts(func(f *exempt.Facts) { f.Allowed = d.lists.applied })
 }
 
 // readLists reads the files of both directories.
@@ -213,9 +214,7 @@ func (d *daemon) reread(ctx context.Context) {
 
 // relist puts in force what the lists say now.
 func (d *daemon) relist(ctx context.Context) {
-	if err := d.applyLists(ctx); err != nil && ctx.Err() == nil {
-		d.log.Error("put lists in force", "err", err)
-	}
+	_ = d.fulfil(ctx, applyLists) // has been logged
 }
 
 // watchLists has changes of the directories told.
@@ -231,16 +230,16 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	leftOut := d.lists.names.Want(dnsNames(d.lists.allowEntries(now)))
 	items, mistakes := d.lists.items(now), d.lists.mistakes()
 	allowed := union(items)
-	type sets struct{ before, reachable, protected prefixset.Set }
+	type sets struct{ reachable, protected prefixset.Set }
 	changed, err := query(ctx, d.loop, func() (s sets) {
-		facts := d.setFacts(func(f *exempt.Facts) { s.before, f.Allowed = f.Allowed, allowed })
+		facts := d.setFacts(func(f *exempt.Facts) { f.Allowed = allowed })
 		d.allowList = items
 		d.listMistakes = mistakes
 		if leftOut > d.leftOutNames {
 			d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", leftOut)
 		}
 		d.leftOutNames = leftOut
-		d.noteWatching(now)
+		d.saveObserving(now)
 		s.reachable, s.protected = facts.Reachable(), d.neverListed()
 		return s
 	})
@@ -250,9 +249,10 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	if err := d.enforcer.Allow(ctx, changed.reachable); err != nil {
 		return err
 	}
-	if err := d.liftWithin(ctx, allowed.Subtract(changed.before)); err != nil {
+	if err := d.liftWithin(ctx, allowed.Subtract(d.lists.applied)); err != nil {
 		return err
 	}
+	d.lists.applied = allowed
 	d.saveNames()
 	return d.applyBlack(ctx, changed.protected, now)
 }
@@ -297,6 +297,9 @@ func within(p netip.Prefix, set prefixset.Set) bool {
 
 // lift ends bans, here and in the kernel, and forgets them.
 func (d *daemon) lift(ctx context.Context, keys []ban.Key) error {
+	if len(keys) == 0 {
+		return nil
+	}
 	if err := d.enforcer.Unban(ctx, 0, keys...); err != nil {
 		return err
 	}
@@ -330,7 +333,7 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 	if err := d.do(ctx, func() { d.leaveOut(leftOut) }); err != nil {
 		return err
 	}
-	began, again, gone := d.lists.change(bans)
+	next, began, again, gone := d.lists.change(bans)
 	for some := range slices.Chunk(began, listedAtOnce) {
 		if err := d.enforcer.Ban(ctx, some...); err != nil {
 			return err
@@ -348,9 +351,14 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 	}
 	if len(gone) > 0 {
 		if err := d.lift(ctx, gone); err != nil {
+			for _, k := range gone { // they are still in force
+				next[k.Prefix] = d.lists.listed[k.Prefix]
+			}
+			d.lists.listed = next
 			return err
 		}
 	}
+	d.lists.listed = next
 	if len(began)+len(gone) > 0 {
 		text := fmt.Sprintf("%d networks banned, %d lifted; %d in force", len(began), len(gone), len(bans))
 		d.log.Info("the blacklist has changed", "banned", len(began), "lifted", len(gone), "in force", len(bans))
@@ -359,30 +367,30 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 	return nil
 }
 
-// change makes bans those of the blacklist files, and returns what begins, of what only the record is another, and what is gone.
-func (l *listKeeper) change(bans []ban.Ban) (began, again []ban.Ban, gone []ban.Key) {
-	before := l.listed
-	l.listed = make(map[netip.Prefix]uint64, len(bans))
+// change compares the bans that the blacklist files ask for with those in force. It returns what is to be in force, what of that begins,
+// what of it has a new record only, and what ends.
+func (l *listKeeper) change(bans []ban.Ban) (next map[netip.Prefix]uint64, began, again []ban.Ban, gone []ban.Key) {
+	next = make(map[netip.Prefix]uint64, len(bans))
 	for _, b := range bans {
-		if _, twice := l.listed[b.Prefix]; twice {
+		if _, twice := next[b.Prefix]; twice {
 			continue
 		}
 		sum := recordSum(b)
-		l.listed[b.Prefix] = sum
-		switch was, there := before[b.Prefix]; {
+		next[b.Prefix] = sum
+		switch was, there := l.listed[b.Prefix]; {
 		case !there:
 			began = append(began, b)
 		case was != sum:
 			again = append(again, b)
 		}
 	}
-	for p := range before {
-		if _, still := l.listed[p]; !still {
+	for p := range l.listed {
+		if _, still := next[p]; !still {
 			gone = append(gone, ban.Key{Prefix: p})
 		}
 	}
 	slices.SortFunc(gone, ban.Key.Compare)
-	return began, again, gone
+	return next, began, again, gone
 }
 
 // recordSum is a checksum of why a listed ban is in force.
@@ -410,7 +418,7 @@ func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban,
 	facts := d.engine.Facts()
 	bans, leftOut := lists.Bans(entriesOf(d.lists.black), d.neverListed(), now)
 	d.leaveOut(leftOut)
-	bans, _, _ = d.lists.change(bans)
+	d.lists.listed, bans, _, _ = d.lists.change(bans)
 	// In place, because there may be very many and seldom any of a list.
 	inForce = slices.DeleteFunc(before, func(b ban.Ban) bool {
 		_, listed := d.lists.listed[b.Prefix]
@@ -423,18 +431,13 @@ func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban,
 	return append(inForce, bans...), gone
 }
 
-// dropGone lifts bans that were in force when the daemon last ran, and are not to be any more.
-func (d *daemon) dropGone(ctx context.Context) {
-	var err error
-	gone := d.gone
-	if !d.lapsedSince.IsZero() {
-		var more []ban.Ban
-		more, err = d.bansSince(ctx, d.lapsedSince)
-		gone = append(gone, keysOf(more)...)
+// liftEarlier lifts bans that were in force when the daemon last ran, and are not to be any more.
+func (d *daemon) liftEarlier(ctx context.Context) error {
+	if err := d.enforcer.Unban(ctx, 0, d.gone...); err != nil {
+		return err
 	}
-	if err = errors.Join(err, d.enforcer.Unban(ctx, 0, gone...)); err != nil {
-		d.log.Error("lift bans of an earlier run", "err", err)
-	}
+	d.gone = nil
+	return nil
 }
 
 // saveEveryName is how old a saved answer may be that is still the same.

@@ -11,6 +11,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/confirm"
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/engine"
@@ -46,8 +47,9 @@ type loop struct {
 	leftOutNames int // DNS names of the allow list that are not looked up
 	admins       int // addresses with a live SSH session of an administrator
 
-	trial  atomic.Pointer[trial] // nil: not armed; changed by the keeper
-	logins chan login            // at the SSH server, for the guard; bounded, what does not fit is dropped
+	window atomic.Pointer[confirm.Window] // nil: not armed; replaced by the keeper
+	undone atomic.Pointer[string]         // what is due and why; nil: nothing; replaced by the keeper
+	logins chan login                     // at the SSH server, for the guard; bounded, what does not fit is dropped
 
 	saver     *store.Saver
 	positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
@@ -84,7 +86,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 	settings := e.settings(cfg, set)
 	settings.Track.Seed = rand.Uint64()
 	e.engine = engine.New(settings, facts)
-	e.heedMode()
+	e.applyMode()
 	return e, nil
 }
 

@@ -208,6 +208,6 @@ func (e *loop) adopt(next *setup, lives map[string]*live) {
 	}
 	e.engine.Configure(e.settings(next.cfg, next.set))
 	e.setFacts(func(f *exempt.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
-	e.heedMode()
+	e.applyMode()
 	e.records.writeTo(next.file)
 }

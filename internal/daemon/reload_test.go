@@ -117,8 +117,7 @@ func (h *house) start() {
 	h.sources = newSources(e, wanted(e.lives), nil)
 	ctx, stop := context.WithCancel(context.Background())
 	g, ctx := errgroup.WithContext(ctx)
-	dropGone := func(ctx context.Context) error { h.dropGone(ctx); return nil }
-	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run, dropGone} {
+	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run} {
 		g.Go(func() error { return run(ctx) })
 	}
 	h.end = sync.OnceFunc(func() {

@@ -129,13 +129,9 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	}
 	d.positions = state.Positions
 	d.recall(state.Notes)
-	d.takeUp(now)
+	d.resumeWindow(now)
 	if d.observe.Load() {
-		if t := d.trial.Load(); t.lapsed() {
-			d.gone, d.lapsedSince = begunSince(t.Since, state.Bans), t.Since
-		}
-		d.unsaved.lifted = d.gone
-		return nil, nil // what else the kernel holds ends by itself; nothing is written
+		return nil, nil // what the kernel holds ends by itself, or is lifted if a window has lapsed
 	}
 	bans, gone := d.adoptLists(state.Bans, now)
 	d.enforcer.Restore(bans)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mef/internal/confirm"
 	"mef/internal/control"
 )
 
@@ -45,7 +46,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 	h := settle(t, "", nil)
 	h.arm(time.Hour)
 	s := h.status()
-	if s.Mode != "enforce" || s.Armed == nil || s.Armed.Lapsed || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "armed: confirm within 1h0m0s") {
+	if s.Mode != "enforce" || s.Armed == nil || s.Armed.Lapsed || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "armed: run mefctl confirm from a new login within 1h0m0s") {
 		t.Errorf("armed, status says mode %s, armed %+v, warnings %q", s.Mode, s.Armed, s.Warnings)
 	}
 	h.ban("192.0.2.7")
@@ -58,7 +59,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 	if got := h.banned(); got != "192.0.2.7" {
 		t.Errorf("banned after confirmation: %q", got)
 	}
-	if _, err := os.Stat(h.trialPath()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(h.windowPath()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a restart would be armed again: %v", err)
 	}
 	refused := new(control.Error)
@@ -78,7 +79,7 @@ func TestArmedAndForgotten(t *testing.T) {
 	h.ban("2001:db8::7")
 	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "192.0.2.1 198.51.100.0/24" })
 	s := h.status()
-	if s.Protected || s.Armed == nil || !s.Armed.Lapsed || !strings.Contains(strings.Join(s.Missing, "\n"), "nobody confirmed within 1s") {
+	if s.Protected || s.Armed == nil || !s.Armed.Lapsed || !strings.Contains(strings.Join(s.Missing, "\n"), "not confirmed within 1s") {
 		t.Errorf("status says protected %v, armed %+v, missing %q", s.Protected, s.Armed, s.Missing)
 	}
 	if strings.Contains(strings.Join(s.Missing, "\n"), "set mode=enforce") {
@@ -119,14 +120,14 @@ func TestTrialOutlivesTheDaemon(t *testing.T) {
 		mode   string
 		banned string
 	}{
-		"still running":    {trialText(t, trial{Since: now, Until: now.Add(time.Hour), For: time.Hour}), "enforce", "198.51.100.0/24"},
-		"lapsed meanwhile": {trialText(t, trial{Since: now.Add(-time.Hour), Until: now.Add(-time.Minute), For: time.Hour}), "observe", ""},
-		"lapsed before":    {trialText(t, trial{Since: now, Until: now.Add(time.Hour), For: time.Hour, Lapsed: true}), "observe", ""},
+		"still running":    {windowText(t, confirm.Window{Since: now, Until: now.Add(time.Hour), For: time.Hour}), "enforce", "198.51.100.0/24"},
+		"lapsed meanwhile": {windowText(t, confirm.Window{Since: now.Add(-time.Hour), Until: now.Add(-time.Minute), For: time.Hour}), "observe", ""},
+		"lapsed before":    {windowText(t, confirm.Window{Since: now, Until: now.Add(time.Hour), For: time.Hour, Lapsed: true}), "observe", ""},
 		"cannot be read":   {"{", "observe", ""},
 		"of another time":  {`{"since":"2126-01-01T00:00:00Z","until":"2126-01-01T00:10:00Z","for_ns":1000000000}`, "observe", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n", "state/" + trialFile: tt.file})
+			h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n", "state/" + windowFile: tt.file})
 			h.await("mode "+tt.mode, func() bool { return h.status().Mode == tt.mode })
 			h.await("bans of "+tt.banned, func() bool { return h.banned() == tt.banned })
 			if err := h.Confirm(t.Context(), "alice"); err != nil {
@@ -149,7 +150,7 @@ func TestTrialLiftsBansWithoutARecord(t *testing.T) {
 				t.Fatal(err)
 			}
 			now := time.Now()
-			h.write("state/"+trialFile, trialText(t, trial{Since: now.Add(-time.Hour), Until: now.Add(left), For: time.Hour}))
+			h.write("state/"+windowFile, windowText(t, confirm.Window{Since: now.Add(-time.Hour), Until: now.Add(left), For: time.Hour}))
 			h.start()
 			h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" })
 			h.await("the ban to be lifted", func() bool { return h.banned() == "" })
@@ -157,7 +158,7 @@ func TestTrialLiftsBansWithoutARecord(t *testing.T) {
 	}
 }
 
-func trialText(t *testing.T, tr trial) string {
+func windowText(t *testing.T, tr confirm.Window) string {
 	t.Helper()
 	text, err := json.Marshal(tr)
 	if err != nil {
@@ -175,25 +176,8 @@ func TestArmRefused(t *testing.T) {
 			t.Errorf("%s: not refused", name)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(h.dir, "state", trialFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(h.dir, "state", windowFile)); err == nil {
 		t.Error("a refused trial was noted down")
-	}
-}
-
-func TestTrialLeft(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for name, tt := range map[string]struct {
-		until time.Duration // from now
-		want  time.Duration
-	}{
-		"running":                {4 * time.Minute, 4 * time.Minute},
-		"over":                   {-time.Second, 0},
-		"the clock was set back": {300 * time.Hour, 10 * time.Minute},
-	} {
-		tr := trial{Until: now.Add(tt.until), For: 10 * time.Minute}
-		if got := tr.left(now); got != tt.want {
-			t.Errorf("%s: %v left, want %v", name, got, tt.want)
-		}
 	}
 }
 

@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/confirm"
+	"mef/internal/control"
+)
+
+var errKernel = errors.New("no buffer space available")
+
+// failWhile has the kernel fail while something is asked for that must not get lost, until status says that it is not done.
+func (h *house) failWhile(what string, act func()) {
+	h.Helper()
+	h.kernel.Fail(errKernel)
+	act()
+	h.await("status says that it is not done", func() bool {
+		undone := h.undone.Load()
+		return undone != nil && strings.Contains(*undone, what)
+	})
+	h.kernel.Fail(nil)
+}
+
+// What the kernel refuses at the moment at which it is due comes to hold once the kernel works again, and status says until then that
+// it does not.
+func TestWhatFailedIsDoneLater(t *testing.T) {
+	t.Run("the bans of a lapsed window", func(t *testing.T) {
+		h := settle(t, "", nil)
+		h.since = h.since.Add(-2 * armedLate)
+		h.ban("192.0.2.1")
+		h.arm(time.Second)
+		h.ban("192.0.2.7")
+		h.failWhile(string(liftLapsed), func() {})
+		h.await("the ban to be lifted", func() bool { return h.banned() == "192.0.2.1" })
+		h.await("status to know", func() bool {
+			s := h.status()
+			return strings.Contains(strings.Join(s.Missing, "\n"), "its bans were lifted") && !strings.Contains(strings.Join(s.Missing, "\n"), "not done yet")
+		})
+		if w, err := confirm.Read(filepath.Join(h.dir, "state", windowFile), time.Now()); err != nil || !w.Lifted {
+			t.Errorf("the file has %+v, %v; want that bans are lifted", w, err)
+		}
+	})
+	t.Run("a blacklist entry that is gone", func(t *testing.T) {
+		h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.7\n198.51.100.8\n"})
+		h.await("the list", func() bool { return h.banned() == "198.51.100.7 198.51.100.8" })
+		h.failWhile(string(applyLists), func() { h.write("deny/a.conf", "198.51.100.7\n") })
+		h.await("the ban to be lifted", func() bool { return h.banned() == "198.51.100.7" })
+	})
+	t.Run("an allow entry over a ban", func(t *testing.T) {
+		h := settle(t, "", nil)
+		h.ban("192.0.2.7")
+		h.failWhile(string(applyLists), func() {
+			if _, err := h.Allow(t.Context(), control.AllowRequest{Entry: "192.0.2.7"}); err == nil {
+				t.Error("allow add succeeded while the kernel failed")
+			}
+		})
+		h.await("the ban to be lifted", func() bool { return h.banned() == "" && h.allows("192.0.2.7") })
+	})
+	t.Run("a ban of an earlier run", func(t *testing.T) {
+		h := settle(t, "", nil)
+		h.ban("192.0.2.7")
+		h.failWhile(string(liftEarlier), func() {
+			_, err := ask(t.Context(), &h.keeper, func(ctx context.Context) (struct{}, error) {
+				h.gone = []ban.Key{{Prefix: netip.MustParsePrefix("192.0.2.7/32")}}
+				return struct{}{}, h.fulfil(ctx, liftEarlier)
+			})
+			if !errors.Is(err, errKernel) {
+				t.Errorf("lifting while the kernel fails: %v", err)
+			}
+		})
+		h.await("the ban to be lifted", func() bool { return h.banned() == "" })
+	})
+}
