@@ -84,6 +84,10 @@ type Ban struct {
 	Start time.Time
 	Until time.Time // zero: until an operator lifts it
 
+	// Except are addresses inside a network that stay reachable although it is banned, such as those of known users. A ban of the
+	// same address holds all the same. At most MaxExcept; empty for a ban of one address.
+	Except []netip.Addr
+
 	Rule    string // what decided: a rule's name, ByScore, ByHand, ByCrowd or ByList
 	Service string // service of the deciding event; empty for manual bans
 	ID      string // rule, prefix and position of the deciding line: the same line never bans twice
@@ -102,6 +106,9 @@ const (
 	ByCrowd = "crowd"     // very many banned addresses of a network, when there was no room for more
 	ByList  = "blacklist" // a file in the blacklist directory
 )
+
+// MaxExcept is how many addresses a ban excepts at most.
+const MaxExcept = 64
 
 // MaxEvidence is how many lines of evidence a ban keeps.
 const MaxEvidence = 5
