@@ -16,7 +16,7 @@ import (
 
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
-	words    = []string{"event", "ban", "prefixset", "conf", "exempt"}
+	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce", "rules"}
 	middle   = []string{"engine", "lists"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "loader"}
@@ -170,4 +170,59 @@ func TestNoInit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// rawWriters are the only files that may name the standard streams: they hand them to what makes text printable, or belong to what
+// runs without an operator.
+var rawWriters = []string{"cmd/mef/main.go", "cmd/mefdaemon/main.go", "internal/mefctl/mefctl.go", "internal/selftest/spawn.go"}
+
+// TestOnlyPrintableTextReachesTerminals checks that nothing is written to the standard streams but through package printable: names of processes
+// and files can hold escape sequences.
+func TestOnlyPrintableTextReachesTerminals(t *testing.T) {
+	for _, root := range []string{"cmd", "internal"} {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			for _, tests := range []string{"cmd/demo", "internal/lab", "internal/netnstest"} {
+				if strings.HasPrefix(path, tests+"/") {
+					return nil
+				}
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if name := rawWrite(n); name != "" && !(strings.HasPrefix(name, "os.") && slices.Contains(rawWriters, path)) {
+					t.Errorf("%s uses %s: write to the streams of the command, which show only what is printable", path, name)
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// rawWrite returns the name of a standard stream or of a function that writes to one, or "".
+func rawWrite(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.SelectorExpr:
+		pkg, ok := n.X.(*ast.Ident)
+		if !ok || pkg.Obj != nil { // a local name, not a package
+			return ""
+		}
+		name := pkg.Name + "." + n.Sel.Name
+		if slices.Contains([]string{"os.Stdout", "os.Stderr", "fmt.Print", "fmt.Printf", "fmt.Println", "log.Print", "log.Printf", "log.Println", "log.Fatal", "log.Fatalf"}, name) {
+			return name
+		}
+	case *ast.CallExpr:
+		if f, ok := n.Fun.(*ast.Ident); ok && f.Obj == nil && (f.Name == "print" || f.Name == "println") {
+			return f.Name
+		}
+	}
+	return ""
 }

@@ -26,12 +26,7 @@ func main() {
 
 // execute runs one command line and returns its exit status: 0 done, 1 not done or not as it should be, 2 wrong usage.
 func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	root := newRoot()
-	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errOut)
-	return console.Finish(errOut, "mef", root.ExecuteContext(ctx))
+	return console.Finish(errOut, "mef", console.Run(ctx, newRoot(), args, in, out, errOut))
 }
 
 func newRoot() *cobra.Command {

@@ -17,6 +17,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/daemon"
 	"mef/internal/filter"
+	"mef/internal/printable"
 	"mef/internal/selftest"
 )
 
@@ -27,8 +28,9 @@ func main() {
 	if handled, exit := selftest.Child(os.Args[1:]); handled {
 		os.Exit(exit)
 	}
-	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "mefdaemon: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nmefdaemon: "))
+	stderr := printable.Text(os.Stderr)
+	if err := run(os.Args[1:], os.Stdout, stderr); err != nil {
+		fmt.Fprintf(stderr, "mefdaemon: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nmefdaemon: "))
 		os.Exit(1)
 	}
 }

@@ -3,6 +3,7 @@ package console
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/host"
+	"mef/internal/printable"
 )
 
 // An Exit is an error that chooses the exit status; without Err everything has been said already.
@@ -30,6 +32,32 @@ func (e *Exit) Unwrap() error { return e.Err }
 
 // Usage is for what the command line itself has wrong: exit status 2.
 func Usage(format string, args ...any) error { return &Exit{2, fmt.Errorf(format, args...)} }
+
+// Run runs a command line. Everything the commands print is made printable on its way out.
+func Run(ctx context.Context, root *cobra.Command, args []string, in io.Reader, out, errOut io.Writer) error {
+	people, complaints := printable.Text(out), printable.Text(errOut)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(people)
+	root.SetErr(complaints)
+	return errors.Join(root.ExecuteContext(ctx), people.Flush(), complaints.Flush())
+}
+
+// Encoder returns an encoder of JSON for programs, in which everything is escaped that is not printable.
+func Encoder(w io.Writer) *json.Encoder { return json.NewEncoder(printable.JSON(w)) }
+
+// Exact returns the writer of a command for text that is read back, such as a policy: it stays as it is, byte by byte, unless
+// it goes to a terminal.
+func Exact(w io.Writer) io.Writer {
+	p, ok := w.(*printable.Writer)
+	if !ok {
+		return w
+	}
+	if file, ok := p.Exact().(*os.File); ok && host.Terminal(file) {
+		return w
+	}
+	return p.Exact()
+}
 
 // Finish says what went wrong, if anything did and it was not said yet, and returns the exit status: 1 unless the error chooses
 // another.
@@ -50,13 +78,13 @@ func Finish(w io.Writer, program string, err error) int {
 
 // Complain prints an error, every line of it as the program's.
 func Complain(w io.Writer, program string, err error) {
-	fmt.Fprintf(w, "%s: %s\n", program, strings.ReplaceAll(err.Error(), "\n", "\n"+program+": "))
+	fmt.Fprintf(printable.Text(w), "%s: %s\n", program, strings.ReplaceAll(err.Error(), "\n", "\n"+program+": "))
 }
 
 // Print writes v as JSON, or calls people.
 func Print(cmd *cobra.Command, asJSON bool, v any, people func(io.Writer)) error {
 	if asJSON {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+		return Encoder(cmd.OutOrStdout()).Encode(v)
 	}
 	people(cmd.OutOrStdout())
 	return nil

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"mef/internal/printable"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -266,14 +268,14 @@ func answer(w http.ResponseWriter, v any, err error) {
 		v = &Error{err.Error()}
 	}
 	// The reader may be gone; there is nobody left to tell.
-	_ = json.NewEncoder(w).Encode(v)
+	_ = json.NewEncoder(printable.JSON(w)).Encode(v)
 }
 
 func follow(w http.ResponseWriter, r *http.Request, s Service) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	rc := http.NewResponseController(w)
 	_ = rc.Flush()
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(printable.JSON(w))
 	// An error here means that the reader is gone or that the daemon stops: either way the stream ends.
 	_ = s.Follow(r.Context(), func(rec Record) error {
 		if err := enc.Encode(rec); err != nil {

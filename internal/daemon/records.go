@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"mef/internal/control"
+	"mef/internal/printable"
 )
 
 const (
@@ -174,7 +174,7 @@ func (l *eventLog) append(rec control.Record) error {
 			return err
 		}
 	}
-	line, err := json.Marshal(rec)
+	line, err := printable.Marshal(rec)
 	if err != nil {
 		return fmt.Errorf("event log: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"mef/internal/host"
+	"mef/internal/printable"
 	"mef/internal/rules"
 	"mef/internal/rules/foreign"
 	"mef/internal/rules/foreign/iptsave"
@@ -189,7 +190,7 @@ func ListFile(ctx context.Context, w io.Writer, path string, links []string) err
 	if err != nil {
 		answer.Err = err.Error()
 	}
-	return json.NewEncoder(w).Encode(answer)
+	return json.NewEncoder(printable.JSON(w)).Encode(answer)
 }
 
 // ImportIPTables says in mef.rules what iptables and ip6tables do: now, or by files that iptables-save and ip6tables-save wrote. The

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"mef/internal/control"
 	"mef/internal/mefctl/cli/clitest"
@@ -15,6 +16,9 @@ type listKeeper struct {
 	control.Service
 	asked control.AllowRequest
 	lists control.Lists
+
+	status  control.Status
+	refusal string // of Reload and Disallow, instead of the usual one
 }
 
 func (f *listKeeper) Lists(context.Context, string) (control.Lists, error) { return f.lists, nil }
@@ -27,15 +31,24 @@ func (f *listKeeper) Allow(_ context.Context, req control.AllowRequest) (control
 	return e, nil
 }
 func (f *listKeeper) Disallow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
+	if f.refusal != "" {
+		return control.Entry{}, &control.Error{Message: f.refusal}
+	}
 	return control.Entry{}, &control.Error{Message: req.Entry + " is no entry of the allow list; mefctl allow list shows them"}
 }
 func (f *listKeeper) ClearBans(context.Context, string) (control.Cleared, error) {
 	return control.Cleared{Lifted: 3, Listed: 2}, nil
 }
 func (f *listKeeper) Reload(context.Context, string) (control.Reloaded, error) {
+	if f.refusal != "" {
+		return control.Reloaded{}, &control.Error{Message: f.refusal}
+	}
 	return control.Reloaded{}, &control.Error{Message: "mef.conf:2:1: first\nmef.conf:3:1: second"}
 }
 func (f *listKeeper) Status(context.Context) (control.Status, error) {
+	if f.status.Sources != nil {
+		return f.status, nil
+	}
 	return control.Status{Rules: []control.Rule{
 		{Name: "sshd", Enabled: true, Live: "journal"},
 		{Name: "vsftpd", Enabled: true, Live: "none", Reason: "neither journal entries nor files of vsftpd yet"},
@@ -99,5 +112,31 @@ func TestListCommands(t *testing.T) {
 	if status, _, errOut := run("allow", "add", "192.0.2.8", "--for", "2h", "--note", "for now"); status != 0 ||
 		f.asked != (control.AllowRequest{Entry: "192.0.2.8", For: 2 * time.Hour, Note: "for now", Author: f.asked.Author}) || f.asked.Author == "" {
 		t.Errorf("asked for %+v, %s", f.asked, errOut)
+	}
+}
+
+// Whatever a stranger can name reaches the terminal only as text: log files, notes, users, in what people and what programs read.
+func TestNamesOfStrangersAreShownAsText(t *testing.T) {
+	const evil = "\x1b[2J\u009b31m\u202e\xff"
+	f := &listKeeper{
+		lists: control.Lists{Files: []control.ListFile{{List: "whitelist", Path: "/etc/" + evil, Errors: []string{evil}}},
+			Entries: []control.Entry{{List: "whitelist", Entry: evil, Source: evil, Author: evil, Note: evil}}},
+		status: control.Status{Missing: []string{evil}, Warnings: []string{evil}, Config: evil, Sources: []control.Source{{Name: evil, Reason: evil}}},
+	}
+	run := keeping(t, f)
+	for _, args := range []string{"status", "status --json", "lists", "lists --json", "allow list", "reload", "allow delete 192.0.2.7"} {
+		f.refusal = evil
+		_, out, errOut := run(strings.Fields(args)...)
+		if !strings.Contains(out+errOut, `[2J`) {
+			t.Errorf("%s does not show the name at all: %q %q", args, out, errOut)
+		}
+		for _, r := range out + errOut {
+			if r != '\n' && !unicode.IsPrint(r) {
+				t.Errorf("%s lets %q through", args, r)
+			}
+		}
+	}
+	if _, out, _ := run("status", "--json"); !strings.Contains(out, `\u001b[2J\u009b31m\u202e`) {
+		t.Errorf("JSON %q does not keep the name", out)
 	}
 }

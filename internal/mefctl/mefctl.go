@@ -37,12 +37,7 @@ func Main(version string) int {
 // execute runs one command line and returns its exit status: 0 done, 1 not done or not protected, 2 wrong usage, 3 no daemon runs
 // where one is needed.
 func execute(ctx context.Context, version string, args []string, in io.Reader, out, errOut io.Writer) int {
-	root := newRoot(version)
-	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	err := console.Run(ctx, newRoot(version), args, in, out, errOut)
 	var exit *console.Exit
 	if !errors.As(err, &exit) && errors.Is(err, control.ErrNotRunning) {
 		err = &console.Exit{Code: 3, Err: err}

@@ -3,7 +3,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -181,7 +180,7 @@ func (o *Options) mistakes(cmd *cobra.Command, source string, all conf.Errors) e
 	for _, e := range all {
 		r.Mistakes = append(r.Mistakes, e.Error())
 	}
-	if err := json.NewEncoder(cmd.OutOrStdout()).Encode(r); err != nil {
+	if err := console.Encoder(cmd.OutOrStdout()).Encode(r); err != nil {
 		return err
 	}
 	return &console.Exit{Code: 1}
@@ -215,7 +214,7 @@ func (o *Options) format() *cobra.Command {
 			if write {
 				return rewrite(name, before, after)
 			}
-			_, err = cmd.OutOrStdout().Write(after)
+			_, err = console.Exact(cmd.OutOrStdout()).Write(after)
 			return err
 		},
 	}

@@ -1,7 +1,6 @@
 package ask
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +27,7 @@ func newEvents(g *cli.Global) *cobra.Command {
 				return err
 			}
 			w := cmd.OutOrStdout()
-			enc := json.NewEncoder(w)
+			enc := console.Encoder(w)
 			err = client.Follow(cmd.Context(), func(rec control.Record) error {
 				if !follow && rec.Event == control.Caught {
 					return errCaughtUp

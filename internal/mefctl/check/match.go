@@ -2,7 +2,6 @@ package check
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -112,7 +111,7 @@ func answerFor(n int, m *filter.Match) matched {
 }
 
 func encodeMatches(w io.Writer) func(int, *filter.Match) error {
-	enc := json.NewEncoder(w)
+	enc := console.Encoder(w)
 	enc.SetEscapeHTML(false)
 	return func(n int, m *filter.Match) error { return enc.Encode(answerFor(n, m)) }
 }

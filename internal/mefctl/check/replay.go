@@ -2,7 +2,6 @@ package check
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -58,7 +57,7 @@ func newReplay(g *cli.Global) *cobra.Command {
 			defer in.Close()
 			out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 			defer out.Flush()
-			enc, bans := json.NewEncoder(out), 0
+			enc, bans := console.Encoder(out), 0
 			err = replay.Run(in, time.Now(), func(b ban.Ban) error {
 				bans++
 				r := replayed{Time: b.Start, Prefix: ban.Key{Prefix: b.Prefix}.String(), Ports: control.ShowPorts(b.Ports), Rule: b.Rule, Reason: b.Reason,
