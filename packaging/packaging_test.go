@@ -298,7 +298,7 @@ func TestShippedPolicy(t *testing.T) {
 		for _, f := range m.Unmet(policy.Expects) {
 			t.Errorf("%s: %s: %s", name, f.Expect.At, f)
 		}
-		for _, w := range m.Warnings(rules.DHCP()...) {
+		for _, w := range m.Warnings(rules.Any, rules.DHCP()...) {
 			t.Errorf("%s: warning: %s", name, w)
 		}
 		formatted, err := rules.Format(file, []byte(text))

@@ -396,8 +396,37 @@ func TestWhatThePolicyCloses(t *testing.T) {
 	}
 	s.write("mef.rules", policyFor(ssh, web)+"policy dir=fwd action=drop\nrule dir=fwd action=accept proto=all ct=established,related\n"+
 		"rule dir=fwd action=accept proto=all iif=docker0\n")
+	if out := s.must("check"); !strings.Contains(out, "this host forwards no such packets: net.ipv4.ip_forward is 0") {
+		t.Errorf("no warning that this host forwards nothing:\n%s", out)
+	}
+	s.ns.Sysctl(t, "net.ipv4.ip_forward", "1")
+	s.ns.Sysctl(t, "net.ipv6.conf.all.forwarding", "1")
 	if out := s.must("check"); strings.Contains(out, "warning") {
 		t.Errorf("warnings about a policy that closes nothing:\n%s", out)
+	}
+}
+
+// TestInterfaceThatIsNotThere has a policy about a VPN that is down: a warning, and it is loaded; what is overridden by force is named.
+func TestInterfaceThatIsNotThere(t *testing.T) {
+	s := newServer(t)
+	s.write("mef.rules", policyFor(ssh)+"rule dir=in action=accept proto=tcp iif=wg7 dport="+web+"\n")
+	if out := s.must("check"); !strings.Contains(out, `warning: `+s.path("mef.rules")+`:7:1: there is no interface "wg7" now`) {
+		t.Errorf("check:\n%s", out)
+	}
+	s.must("apply", "--yes")
+	s.open(ssh)
+	s.write("mef.rules", policyFor(ssh)+"expect dir=in proto=tcp dport=25 action=accept\n")
+	if out := s.must("apply", "--yes", "--force"); !strings.Contains(out, "--force overrides:\n  "+s.path("mef.rules")+":7:1: ") {
+		t.Errorf("apply --force does not name what it overrides:\n%s", out)
+	}
+}
+
+// TestClosedOverOneFamily warns of a policy that lets nobody log in over IPv6.
+func TestClosedOverOneFamily(t *testing.T) {
+	s := newServer(t)
+	s.write("mef.rules", policyFor()+"rule dir=in action=accept proto=tcp src=192.0.2.0/24 dport="+ssh+"\n")
+	if out := s.must("check"); !strings.Contains(out, "nobody can log in by SSH over IPv6, port "+ssh) || strings.Contains(out, "over IPv4") {
+		t.Errorf("check:\n%s", out)
 	}
 }
 

@@ -22,6 +22,7 @@ type place struct {
 	sshPorts []uint16
 	peers    []host.Connection // of the SSH server
 	dhcp     bool              // a DHCP client keeps leases here
+	forwards rules.Family      // packets of which it forwards
 }
 
 func lookAround() (*place, error) {
@@ -29,7 +30,7 @@ func lookAround() (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{links: links, dhcp: host.UsesDHCP()}
+	p := &place{links: links, dhcp: host.UsesDHCP(), forwards: forwards()}
 	if p.services, err = host.Listeners(); err != nil {
 		return nil, fmt.Errorf("which services listen: %w", err)
 	}
@@ -42,6 +43,16 @@ func lookAround() (*place, error) {
 	}
 	p.peers = slices.DeleteFunc(p.peers, func(c host.Connection) bool { return c.Remote.Addr().IsLoopback() })
 	return p, nil
+}
+
+// forwards returns the families of which the kernel forwards packets.
+func forwards() (f rules.Family) {
+	for family, path := range map[rules.Family]string{rules.V4: "/proc/sys/net/ipv4/ip_forward", rules.V6: "/proc/sys/net/ipv6/conf/all/forwarding"} {
+		if text, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(text)) != "0" {
+			f |= family // what cannot be read is not warned of
+		}
+	}
+	return f
 }
 
 // ownConnection reads what sshd tells those who are logged in: the client's address and port, and the server's.
@@ -102,27 +113,74 @@ func (p *place) lockout(policy *rules.Policy) (lines []string) {
 	return slices.Compact(lines)
 }
 
-// missing names interfaces that rules name and this host has not. At boot that is no mistake, for they may come later; whoever
-// writes rules has most likely mistyped them.
-func (p *place) missing(policy *rules.Policy) (lines []string) {
-	var there []string
+// missing warns of interfaces that rules name and this host does not have, once each. They may come later (a VPN that is down), or be
+// mistyped.
+func (p *place) missing(policy *rules.Policy) (all []rules.Warning) {
+	var there, told []string
 	for _, l := range p.links {
 		there = append(there, l.Name)
 	}
 	for i := range policy.Rules {
 		r := &policy.Rules[i]
 		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
-			if slices.Contains(there, name) {
+			if slices.Contains(there, name) || slices.Contains(told, name) {
 				continue
 			}
-			e := conf.Error{Pos: r.At, Msg: fmt.Sprintf("there is no interface %q", name), Hint: conf.DidYouMean(name, there)}
-			if e.Hint == "" {
-				e.Hint = "there are " + some(there)
+			told = append(told, name)
+			hint := conf.DidYouMean(name, there)
+			if hint == "" {
+				hint = "there are " + some(there)
 			}
-			lines = append(lines, e.Error())
+			all = append(all, rules.Warning{At: r.At, Msg: fmt.Sprintf("there is no interface %q now; the rule fits its packets once there is", name), Hint: hint})
 		}
 	}
-	return lines
+	return all
+}
+
+// forwarding warns of rules about packets through a host that forwards none.
+func (p *place) forwarding(policy *rules.Policy) []rules.Warning {
+	for _, r := range policy.Of(rules.Forward) {
+		f := r.Family &^ p.forwards
+		if r.Action != rules.Accept || f == 0 || p.forwards != 0 && r.Family == rules.Any {
+			continue
+		}
+		key := "net.ipv4.ip_forward"
+		if f == rules.V6 {
+			key = "net.ipv6.conf.all.forwarding"
+		}
+		return []rules.Warning{{At: r.At, Msg: "this host forwards no such packets: " + key + " is 0", Hint: "sysctl -w " + key + "=1 switches it on; a file in /etc/sysctl.d keeps it"}}
+	}
+	return nil
+}
+
+// reachable returns the families in which this host has addresses that are not of one link alone; both if it has none yet.
+func (p *place) reachable() (has rules.Family) {
+	for _, l := range p.links {
+		for _, n := range l.Nets {
+			switch a := n.Addr(); {
+			case a.IsLoopback() || a.IsLinkLocalUnicast():
+			case a.Is4():
+				has |= rules.V4
+			default:
+				has |= rules.V6
+			}
+		}
+	}
+	if has == 0 {
+		return rules.Any
+	}
+	return has
+}
+
+// families returns the families in which this host speaks to others at all: IPv6 also where it has an address of a link alone.
+func (p *place) families() rules.Family {
+	has := p.reachable()
+	if slices.ContainsFunc(p.links, func(l host.Link) bool {
+		return slices.ContainsFunc(l.Nets, func(n netip.Prefix) bool { return n.Addr().Is6() && !n.Addr().IsLoopback() })
+	}) {
+		has |= rules.V6
+	}
+	return has
 }
 
 // questions are what to ask of a policy on this host, beside what is asked everywhere.
@@ -131,7 +189,17 @@ func (p *place) questions() (all []rules.Question) {
 		all = append(all, rules.DHCP()...)
 	}
 	for _, port := range p.sshPorts {
-		all = append(all, reaches(rules.TCP, port, fmt.Sprintf("nobody can log in over SSH, which listens on port %d", port)))
+		for _, v := range []struct {
+			family rules.Family
+			name   string
+		}{{rules.V4, "IPv4"}, {rules.V6, "IPv6"}} {
+			if p.reachable()&v.family == 0 {
+				continue
+			}
+			q := reaches(rules.TCP, port, fmt.Sprintf("nobody can log in by SSH over %s, port %d", v.name, port))
+			q.Family = v.family
+			all = append(all, q)
+		}
 	}
 	for _, l := range p.services {
 		if q, ok := p.service(l); ok && !slices.ContainsFunc(all, func(o rules.Question) bool { return o.Lost == q.Lost }) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,6 @@ type Candidate struct {
 	Warnings []rules.Warning
 	Notices  []string // what could not be had of this host, and what is taken instead
 	Lockout  []string // how it would cut off those who are logged in over SSH
-	Missing  []string // interfaces that it names and this host has not, with the place
 }
 
 // Fatal returns what keeps the policy from being loaded without force, one problem a line; nil if nothing does.
@@ -54,7 +54,6 @@ func (c *Candidate) Fatal() error {
 	for _, f := range c.Unmet {
 		lines = append(lines, fmt.Sprintf("%s: %s", f.Expect.At, f))
 	}
-	lines = append(lines, c.Missing...)
 	lines = append(lines, c.Lockout...)
 	if len(lines) == 0 {
 		return nil
@@ -90,8 +89,7 @@ func (l *Loader) Consider(ctx context.Context, src *rules.Source) (*Candidate, e
 	if err != nil {
 		return nil, err
 	}
-	c.Warnings = m.Warnings(here.questions()...)
-	c.Missing = here.missing(c.Policy)
+	c.Warnings = slices.Concat(m.Warnings(here.families(), here.questions()...), here.missing(c.Policy), here.forwarding(c.Policy))
 	c.Lockout = here.lockout(c.Policy)
 	return c, nil
 }

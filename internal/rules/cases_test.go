@@ -85,7 +85,7 @@ func outputs(t *testing.T) map[string]string {
 func warnings(p *rules.Policy) string {
 	var b strings.Builder
 	m := rules.NewModel(p)
-	for _, w := range m.Warnings(rules.DHCP()...) {
+	for _, w := range m.Warnings(rules.Any, rules.DHCP()...) {
 		fmt.Fprintln(&b, w)
 	}
 	for _, f := range m.Unmet(p.Expects) {

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A Change is a description of packets of which another policy makes something else.
 type Change struct {
 	Dir      Dir
+	Family   Family
 	What     string // which packets: "proto=tcp src=192.0.2.0/24 dport=22"; empty: all of this way
 	Old, New Verdict
 	Sample   Packet
@@ -19,6 +21,9 @@ func (c Change) String() string {
 	what := c.What
 	if what == "" {
 		what = "everything"
+	}
+	if c.Family != Any {
+		what = strings.TrimSpace(fmt.Sprintf("family=%s %s", c.Family, c.What))
 	}
 	return fmt.Sprintf("dir=%s %s: %s, now %s", c.Dir, what, c.Old, c.New)
 }
@@ -83,7 +88,7 @@ func (c *comparison) compare(region space, tell func(Change) bool) error {
 	err := c.old.part(c.dir, c.f, region, c.work, func(part *space, was *Rule) bool {
 		more := true
 		failed = c.now.part(c.dir, c.f, *part, c.work, func(part *space, is *Rule) bool {
-			change := Change{Dir: c.dir, Old: c.old.policy.verdict(c.dir, was), New: c.now.policy.verdict(c.dir, is)}
+			change := Change{Dir: c.dir, Family: families[c.f], Old: c.old.policy.verdict(c.dir, was), New: c.now.policy.verdict(c.dir, is)}
 			if change.Old.Action != change.New.Action {
 				change.What, change.Sample = part.differs(&c.whole), part.sample(c.dir, families[c.f])
 				more = tell(change)
@@ -165,12 +170,14 @@ func (p *Policy) verdict(d Dir, r *Rule) Verdict {
 	return Verdict{Action: r.Action, Rule: r}
 }
 
-// merge adds a change, unless the same was said of the other family.
+// merge adds a change, or makes one that says the same of the other family one of both.
 func merge(changes []Change, c Change) []Change {
-	if slices.ContainsFunc(changes, func(o Change) bool {
+	i := slices.IndexFunc(changes, func(o Change) bool {
 		return o.Dir == c.Dir && o.What == c.What && o.Old.String() == c.Old.String() && o.New.String() == c.New.String()
-	}) {
-		return changes
+	})
+	if i < 0 {
+		return append(changes, c)
 	}
-	return append(changes, c)
+	changes[i].Family |= c.Family
+	return changes
 }

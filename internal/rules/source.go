@@ -263,7 +263,10 @@ var kindNames = []string{"policy", "rule", "set", "expect", "include"}
 func (r *reader) statement(st *Statement) {
 	kind, ok := kinds[st.Kind]
 	if !ok {
-		hint := conf.DidYouMean(st.Kind, kindNames)
+		hint := tried[strings.ToLower(st.Kind)]
+		if hint == "" {
+			hint = conf.DidYouMean(st.Kind, kindNames)
+		}
 		if hint == "" {
 			hint = "write " + strings.Join(kindNames, ", ")
 		}
@@ -293,13 +296,35 @@ func (r *reader) statement(st *Statement) {
 	r.src.Statements = append(r.src.Statements, *st)
 }
 
+// tried are words of other firewalls, as keys, statements and values, with what to write instead. A word that is merely similar to one
+// of ours may mean the opposite: port=22 is not sport=22.
+var tried = map[string]string{
+	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
+	"limit": "ratelimit= limits log lines; mef.rules does not limit packets, mefdaemon bans the sources of too many failures",
+	"nat":   noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
+	"helper": "mef.rules has no helpers of connection tracking; write a table of your own for nft, and ct=related here",
+	"type":   "mef.rules does not tell ICMP types apart; write proto=icmp or proto=icmp6 for all of them",
+	"uid":    noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
+	"zone": "write iif= or oif= with the interfaces of the zone", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
+	"interface": "write iif= for where packets come in, oif= for where they go out", "saddr": "write src=", "daddr": "write dst=", "source": "write src=",
+	"destination": "write dst=", "state": "write ct=", "jump": "write action=", "verdict": "write action=", "protocol": "write proto=",
+}
+
+const (
+	noNAT   = "mef.rules has no NAT: write it for nft, in a table of your own in /etc/nftables.conf; see PUBLISHED PORTS in mef.rules(5) for how rules see it"
+	noOwner = "mef.rules does not know who sends a packet; write a table of your own for nft with meta skuid"
+)
+
 // keys checks which keys a statement has.
 func (r *reader) keys(st *Statement, known, needed []string) bool {
 	good := true
 	for i, f := range st.Fields {
 		switch {
 		case !slices.Contains(known, f.Key):
-			hint := conf.DidYouMean(f.Key, known)
+			hint := tried[strings.ToLower(f.Key)]
+			if hint == "" {
+				hint = conf.DidYouMean(f.Key, known)
+			}
 			if hint == "" {
 				hint = st.Kind + " has " + strings.Join(known, ", ")
 			}
@@ -629,6 +654,9 @@ func (r *reader) consistent(st *Statement, c *clause) {
 			key = "sport"
 		}
 		r.fail(at(key), fmt.Sprintf("proto=%s has no ports", c.Proto), "write proto=tcp or proto=udp, a rule for each if you mean both")
+	}
+	if c.LogRate != (Rate{}) && c.Log == "" {
+		r.fail(at("ratelimit"), "ratelimit without log does nothing: it limits log lines, not packets", "add log=prefix:TEXT, or leave ratelimit out")
 	}
 	if c.Dir == In && (c.oif.auto || !c.oif.Any()) {
 		r.fail(at("oif"), "packets to this host leave by no interface", "write iif, or dir=fwd")

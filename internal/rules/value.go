@@ -66,8 +66,16 @@ func choice(f *Field, names []string) (int, *conf.Error) {
 	if hint := conf.DidYouMean(f.Value, known); hint != "" {
 		err.Hint = hint
 	}
+	if hint := unlike[f.Value]; hint != "" {
+		err.Hint = hint
+	}
 	return 0, err
 }
+
+// unlike are values that look like others and mean something else.
+var unlike = map[string]string{"igmp": noProto, "esp": noProto, "ah": noProto, "gre": noProto, "sctp": noProto, "ipip": noProto, "vrrp": noProto, "icmpv6": "write proto=icmp6"}
+
+const noProto = "mef.rules names tcp, udp, icmp and icmp6; write proto=all with src= or iif= for others"
 
 // items yields what stands between the commas of a value, and where it begins. An empty item is yielded too.
 func items(value string) iter.Seq2[int, string] {
@@ -203,6 +211,7 @@ func interfaces(f *Field) (i interfacesText, err *conf.Error) {
 	for offset, word := range items(value) {
 		if not {
 			offset++
+			word = strings.TrimPrefix(word, "!") // which others write before each
 		}
 		if !isInterface(word) || word == "any" || word == "auto" {
 			return i, wrong(f.At, offset, word, namesSyntax)

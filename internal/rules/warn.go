@@ -53,7 +53,7 @@ func usual() []Question {
 		},
 		{
 			Rule: Rule{Dir: In, Family: V4, Proto: ICMP, States: Related}, AnyPart: true,
-			Lost: "the word of routers that packets are too large (path MTU) is not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
+			Lost: "ICMP errors of IPv4 routers that packets are too large (path MTU) are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
 		},
 		{
 			Rule: Rule{Dir: In, Family: V6, Proto: ICMP6, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
@@ -82,10 +82,14 @@ func DHCP() []Question {
 
 func port(n uint16) Ports { return Ports{Given: true, In: []PortRange{{n, n}}} }
 
-// Warnings returns what in the policy its author may not have meant. Further questions are those of the host at hand.
-func (m *Model) Warnings(further ...Question) []Warning {
+// Warnings returns what in the policy its author may not have meant, on a host that has addresses of some families. Further questions
+// are those of the host at hand.
+func (m *Model) Warnings(has Family, further ...Question) []Warning {
 	var all []Warning
 	for _, q := range slices.Concat(usual(), further) {
+		if q.Family&has == 0 {
+			continue
+		}
 		if w, lost := m.lost(q); lost {
 			all = append(all, w)
 		}

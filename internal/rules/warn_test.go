@@ -11,7 +11,7 @@ import (
 func warningsOf(t *testing.T, text string) []string {
 	t.Helper()
 	var all []string
-	for _, w := range rules.NewModel(policy(t, text)).Warnings(rules.DHCP()...) {
+	for _, w := range rules.NewModel(policy(t, text)).Warnings(rules.Any, rules.DHCP()...) {
 		all = append(all, w.String())
 	}
 	return all
@@ -26,7 +26,7 @@ func TestEachRemedyHelps(t *testing.T) {
 		"programs on this host cannot reach each other over loopback",
 		"answers to connections of this host are not let in",
 		"answers to those who connect are not let out",
-		"the word of routers that packets are too large (path MTU) is not let in",
+		"ICMP errors of IPv4 routers that packets are too large (path MTU) are not let in",
 		"IPv6 neighbour discovery is not let in",
 		"IPv6 neighbour discovery is not let out",
 		"answers of DHCP servers are not let in",

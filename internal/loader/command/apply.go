@@ -39,6 +39,8 @@ func (o *Options) apply() *cobra.Command {
 			}
 			if err := c.Fatal(); err != nil && !force {
 				return fmt.Errorf("%w\nnothing was loaded; --force loads it all the same", err)
+			} else if err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "--force overrides:\n%s\n", indent(err.Error()))
 			}
 			return o.try(cmd, l, c, d, yes)
 		},
@@ -46,7 +48,7 @@ func (o *Options) apply() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&timeout, "timeout", "30s", "how long to wait for a yes")
 	flags.BoolVar(&yes, "yes", false, "confirm at once, without asking")
-	flags.BoolVar(&force, "force", false, "load it even if it fails its expectations, names interfaces that are not there, or cuts off SSH")
+	flags.BoolVar(&force, "force", false, "load it even if it fails its expectations or cuts off SSH sessions")
 	return cmd
 }
 

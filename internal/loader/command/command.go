@@ -143,10 +143,11 @@ func (r report) warn(w io.Writer) {
 
 func (o *Options) check() *cobra.Command {
 	return &cobra.Command{
-		Use:   "check [FILE]",
-		Short: "Check a policy: its mistakes, its expectations, and what it would cut off",
+		Use:     "check [FILE]",
+		Aliases: []string{"validate"},
+		Short:   "Check a policy: its mistakes, its expectations, and what it would cut off",
 		Long: "check reads a policy and says what is wrong with it: every mistake with its place, expectations that are not met with a\n" +
-			"packet that shows it, interfaces that are not there, SSH sessions that it would cut, rules that never decide, and what a\n" +
+			"packet that shows it, SSH sessions that it would cut, rules that never decide, interfaces that do not exist, and what a\n" +
 			"host cannot do without. FILE is the policy of the configuration unless given; - is standard input.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -163,7 +164,7 @@ func (o *Options) check() *cobra.Command {
 			err = console.Print(cmd, o.JSON, r, func(w io.Writer) {
 				r.warn(w)
 				if r.OK {
-					fmt.Fprintf(w, "%s: %d rules, %d sets, %d expectations: all met. mef plan shows what would change.\n", r.Source, r.Rules, r.Sets, r.Expects)
+					fmt.Fprintf(w, "%s: %s, %s in use, %s: all met. mef plan shows what would change.\n", r.Source, count(r.Rules, "rule"), count(r.Sets, "set"), count(r.Expects, "expectation"))
 				}
 			})
 			if err == nil && !r.OK && o.JSON {
@@ -189,8 +190,9 @@ func (o *Options) mistakes(cmd *cobra.Command, source string, all conf.Errors) e
 func (o *Options) format() *cobra.Command {
 	var write bool
 	cmd := &cobra.Command{
-		Use:   "fmt [FILE]",
-		Short: "Print a policy in its canonical form",
+		Use:     "fmt [FILE]",
+		Aliases: []string{"migrate"},
+		Short:   "Print a policy in its canonical form",
 		Long: "fmt prints a file in the form in which policies are easily compared: fields in one order, without those that say what holds\n" +
 			"anyway. Comments stay. Included files are left alone.",
 		Args: console.OneFile,
@@ -315,6 +317,7 @@ type planJSON struct {
 
 type changeJSON struct {
 	Dir  string `json:"dir"`
+	Fam  string `json:"family"`
 	What string `json:"packets"`
 	Old  string `json:"old"`
 	New  string `json:"new"`
@@ -324,7 +327,7 @@ type changeJSON struct {
 func planOf(p *loader.Plan) planJSON {
 	out := planJSON{Partly: p.Partly, Added: p.Added, Removed: p.Removed, Diff: p.Script, Kernel: p.Kernel}
 	for _, c := range p.Verdicts {
-		out.Changes = append(out.Changes, changeJSON{c.Dir.String(), c.What, c.Old.String(), c.New.String(), c.Sample.String()})
+		out.Changes = append(out.Changes, changeJSON{c.Dir.String(), c.Family.String(), c.What, c.Old.String(), c.New.String(), c.Sample.String()})
 	}
 	return out
 }

@@ -33,7 +33,7 @@ const clearing = "table " + Table + "\ndelete table " + Table + "\n"
 // Script returns the script that makes the policy hold in place of what the table held before. The error says which statement nft
 // cannot do.
 func Script(p *rules.Policy) (string, error) {
-	w := &writer{logOf: map[*rules.Rule]string{}}
+	w := &writer{logOf: map[*rules.Rule]string{}, lists: map[string]string{}}
 	for i := range p.Sets {
 		s := &p.Sets[i]
 		if s.IPSet != "" {
@@ -61,6 +61,7 @@ type writer struct {
 	rejects bool
 	logs    []chain
 	logOf   map[*rules.Rule]string // the chain of a rule that logs, which may stand at several places
+	lists   map[string]string      // names of sets, by the list of ports that they hold
 }
 
 type chain struct {
@@ -234,7 +235,7 @@ func (w *writer) line(pl place, r *rules.Rule, f rules.Family) string {
 	} else if r.Dst.Given {
 		add("%s daddr %s", ip, addrSet(r.Dst, f))
 	}
-	words = append(words, transport(pl, r)...)
+	words = append(words, w.transport(pl, r)...)
 	if r.States != rules.AnyState {
 		add("ct state %s", r.States)
 	}
@@ -244,7 +245,7 @@ func (w *writer) line(pl place, r *rules.Rule, f rules.Family) string {
 }
 
 // transport returns the matches of protocol and ports.
-func transport(pl place, r *rules.Rule) []string {
+func (w *writer) transport(pl place, r *rules.Rule) []string {
 	name := r.Proto.String()
 	if r.Proto == rules.ICMP6 {
 		name = "icmpv6" // a word of nft's own: ipv6-icmp needs /etc/protocols, which small systems do without
@@ -257,7 +258,7 @@ func transport(pl place, r *rules.Rule) []string {
 		words = append(words, name+" sport "+portSet(r.Sport))
 	}
 	if r.Dport.Given && pl.nat {
-		words = append(words, "ct original proto-dst "+portSet(r.Dport))
+		words = append(words, "ct original proto-dst "+w.originalPorts(r.Dport))
 	} else if r.Dport.Given {
 		words = append(words, name+" dport "+portSet(r.Dport))
 	}
@@ -305,6 +306,21 @@ func portSet(p rules.Ports) string {
 		return "@" + p.Set + "_p"
 	}
 	return braces(portList(p.In))
+}
+
+// originalPorts is portSet for the port before translation. Several ports are a named set there: nft 1.0.6 lists anonymous ones in a form
+// that no nft reads again.
+func (w *writer) originalPorts(p rules.Ports) string {
+	if p.Set != "" || len(p.In) == 1 {
+		return portSet(p)
+	}
+	list := portList(p.In)
+	key := strings.Join(list, ",")
+	if w.lists[key] == "" {
+		w.lists[key] = fmt.Sprintf("ports_%d", len(w.lists)+1)
+		w.declare(w.lists[key], "inet_service", list)
+	}
+	return "@" + w.lists[key]
 }
 
 // verdict returns what a rule does with its packets.
