@@ -18,7 +18,7 @@ import (
 var (
 	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce", "rules"}
-	middle   = []string{"engine", "lists"} // between programs and stages
+	middle   = []string{"engine", "lists", "coverage"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "loader"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
 	shared   = []string{"atomicfile", "confirm", "console", "control", "host", "names", "run", "sdnotify", "store"}

@@ -33,7 +33,7 @@ var ruleKeys = table[draft]{
 		doc: "for rules about the rate of web requests", notice: noticeWebscan},
 
 	{name: "source", value: "auto", form: choice(func(d *draft, i int) { d.Source = SourceKind(i) }, "auto", "journal", "file"),
-		doc: "where its lines come from; auto is the journal where the service's entries appear there, else files"},
+		doc: "where its lines come from; auto is the journal and the files that the service itself writes; files that a syslog daemon fills (auth.log, secure, mail.log, messages) only without journald, or by file"},
 	{name: "programs", form: list("names of programs such as sshd, postfix/* or *, with commas", isProgram, func(d *draft) *[]string { return &d.Programs }),
 		doc: "names under which the service logs; sshd also means sshd-session, and postfix also postfix/smtpd; any if missing or *"},
 	{name: "units", form: list("names of system units such as ssh.service, with commas", isUnit, func(d *draft) *[]string { return &d.Units }),

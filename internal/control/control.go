@@ -72,6 +72,9 @@ type Status struct {
 	Since     time.Time `json:"since"`
 	Config    string    `json:"config"`
 
+	// Uncovered are services that others can reach over TCP and that no rule covers: "nginx.service (80, 443)".
+	Uncovered []string `json:"uncovered,omitempty"`
+
 	Sources []Source `json:"sources"`
 	Rules   []Rule   `json:"rules"`
 	Bans    Tally    `json:"bans"`
@@ -104,7 +107,7 @@ type Rule struct {
 	Service  string `json:"service"`
 	Enabled  bool   `json:"enabled"`
 	Action   string `json:"action"`
-	Live     string `json:"live"`   // "journal", "files" or "none"
+	Live     string `json:"live"`   // "journal", "files", "journal+files", "none"; "off": its service is not on this host
 	Reason   string `json:"reason"` // why that source
 	MaxRetry int    `json:"maxretry"`
 	FindTime string `json:"findtime"`

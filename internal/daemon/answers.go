@@ -12,9 +12,9 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
+	"mef/internal/coverage"
 	"mef/internal/decide"
 	"mef/internal/enforce"
-	"mef/internal/host"
 	"mef/internal/prefixset"
 )
 
@@ -164,15 +164,14 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s.Kernel = d.kernel(state, wrong, err)
 	s.Bans = tallyBans(state)
 	s.Bans.Ever = d.book.total()
-	listeners, err := host.Listeners()
-	if err != nil {
-		d.log.Debug("what listens here is not known", "err", err)
-	}
+	h := d.lookAround(ctx)
 	seen := s
 	s, err = query(ctx, d.loop, func() control.Status {
 		s := seen
+		d.readers = d.readersOf(d.cfg, d.set, h)
 		d.describe(&s)
-		s.Warnings = append(s.Warnings, d.unheard(listeners)...)
+		s.Warnings = append(s.Warnings, coverage.Silent(d.readers, d.set, h.Listeners)...)
+		s.Uncovered = coverage.Uncovered(d.cfg.Rules, d.set, h.Listeners)
 		return s
 	})
 	if err != nil {
@@ -227,12 +226,15 @@ func tallyBans(state enforce.State) control.Tally {
 
 // describe fills in what the engine knows. It runs on the engine's goroutine.
 func (d *daemon) describe(s *control.Status) {
-	for _, name := range slices.Sorted(maps.Keys(d.lives)) {
-		l, c := d.lives[name], d.engine.Rule(name)
-		s.Rules = append(s.Rules, control.Rule{Name: name, Service: l.rule.Service, Enabled: true, Action: l.rule.Action.String(),
-			Live: l.from.String(), Reason: l.reason, MaxRetry: l.rule.MaxRetry, FindTime: short(l.rule.FindTime),
-			BanTime: short(l.rule.BanTime), Ports: control.ShowPorts(l.rule.Ports),
+	for _, name := range slices.Sorted(maps.Keys(d.readers)) {
+		r, c := d.readers[name], d.engine.Rule(name)
+		s.Rules = append(s.Rules, control.Rule{Name: name, Service: r.Rule.Service, Enabled: true, Action: r.Rule.Action.String(),
+			Live: r.Live(), Reason: r.Reason(), MaxRetry: r.Rule.MaxRetry, FindTime: short(r.Rule.FindTime),
+			BanTime: short(r.Rule.BanTime), Ports: control.ShowPorts(r.Rule.Ports),
 			Failures: c.Failures, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
+		if path := r.Forgeable(); path != "" {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon fills: every local user can have anybody banned with logger(1); logins in it make nobody known", name, path))
+		}
 	}
 	d.warnLists(s)
 	facts := d.engine.Facts()

@@ -23,6 +23,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/coverage"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
@@ -79,7 +80,9 @@ type daemon struct {
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
 	trySelf  func(context.Context) (selftest.Result, error)
-	gone     []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
+	// lookAround returns what is known of logs and services of this host.
+	lookAround func(context.Context) *coverage.Host
+	gone       []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
 
 	// Until Run has read the rest of the saved state.
 	store    *store.Store // then the saver's
@@ -137,7 +140,8 @@ func newDaemon(e *loop, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
 	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn,
-		keeper: keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists(), due: newDue()}}
+		lookAround: func(ctx context.Context) *coverage.Host { return lookAround(ctx, e.log) },
+		keeper:     keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists(), due: newDue()}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.
@@ -149,8 +153,8 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
-	d.choose(d.inJournal(ctx, d.cfg, d.set), exists)
-	d.sources = newSources(d.loop, wanted(d.lives), nil)
+	d.choose(d.lookAround(ctx))
+	d.sources = newSources(d.loop, coverage.Wanted(d.readers), nil)
 	g.Go(func() error { return d.loop.run(ctx) })
 	g.Go(func() error { return d.keep(ctx) })
 	g.Go(func() error { return d.sessions.Run(ctx) })

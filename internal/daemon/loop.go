@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/confirm"
 	"mef/internal/control"
+	"mef/internal/coverage"
 	"mef/internal/enforce"
 	"mef/internal/engine"
 	"mef/internal/event"
@@ -38,8 +38,8 @@ type loop struct {
 	batches chan *event.Batch
 	calls   chan func()
 
-	set   *filter.Set
-	lives map[string]*live // by rule name
+	set     *filter.Set
+	readers map[string]*coverage.Reader // by rule name: all enabled rules
 	// allowList is what the facts' Allowed is made of.
 	allowList    []allowItem
 	listMistakes []string
@@ -74,7 +74,6 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 		batches:   make(chan *event.Batch, queuedBatches),
 		calls:     make(chan func()),
 		set:       set,
-		lives:     make(map[string]*live),
 		logins:    make(chan login, maxLogins),
 		positions: make(map[string]string),
 		unsaved:   unsaved{read: make(map[string]string)},
@@ -93,7 +92,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 // settings are what the engine goes by.
 func (e *loop) settings(cfg *conf.Config, set *filter.Set) engine.Config {
 	s := engine.FromConf(cfg, set)
-	s.Reads, s.Accept = reads, e.accept
+	s.Reads, s.Accept = e.reads, e.accept
 	return s
 }
 
@@ -168,47 +167,26 @@ func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
 	return nil
 }
 
-// accept reports whether an event of a source counts: it comes from where its rule's lines come from now.
+// accept reports whether an event of a source counts: no other source of its rule has reported the same.
 func (e *loop) accept(source string, ev *event.Event) bool {
-	from := inFiles
-	if source == journal.Source {
-		from = inJournal
-	}
-	l, ok := e.lives[ev.Rule]
+	r, ok := e.readers[ev.Rule]
 	if !ok {
 		return true // an event that is no line
 	}
-	counts, moved := l.counts(from, ev)
-	if moved {
-		e.log.Info("a rule's lines come from another source now", "rule", ev.Rule, "from", from.String(), "reason", l.reason)
-		e.records.add(control.Record{Time: ev.Time, Event: "source", Rule: ev.Rule, Source: source, Reason: l.reason})
+	if !r.Accept(source, source == journal.Source, ev) {
+		return false
 	}
-	if counts {
-		l.remember(ev)
-		e.seen(ev)
-	}
-	return counts
+	e.seen(ev)
+	return true
 }
 
 // reads reports whether a rule reads the lines of a source.
-func reads(r *conf.Rule, source string) bool {
+func (e *loop) reads(rule *conf.Rule, source string) bool {
+	r := e.readers[rule.Name]
 	if source == journal.Source {
-		return r.Source != conf.SourceFile
+		return r.Journal
 	}
-	return readsFile(r, source)
-}
-
-// readsFile reports whether path is one of the rule's files.
-func readsFile(r *conf.Rule, path string) bool {
-	if r.Source == conf.SourceJournal {
-		return false
-	}
-	for _, glob := range r.Files {
-		if ok, err := filepath.Match(glob, path); err == nil && ok {
-			return true
-		}
-	}
-	return false
+	return r.ReadsFile(source)
 }
 
 func eventRecord(ev *event.Event, score float64) control.Record {

@@ -9,6 +9,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/coverage"
 	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/host"
@@ -120,21 +121,18 @@ func reloaded(cfg *conf.Config) control.Reloaded {
 // swap puts a setup in force between two batches. A follower whose files change ends first, with every line that it handed
 // over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
 func (d *daemon) swap(ctx context.Context, next *setup) error {
-	var programs []string
-	if d.asksJournal(next.cfg) {
-		programs = d.inJournal(ctx, next.cfg, next.set)
-	}
-	lives, err := query(ctx, d.loop, func() map[string]*live { return d.livesOf(next, programs) })
+	h := d.lookAround(ctx)
+	readers, err := query(ctx, d.loop, func() map[string]*coverage.Reader { return d.readersOf(next.cfg, next.set, h) })
 	if err != nil {
 		return err
 	}
-	w := wanted(lives)
+	w := coverage.Wanted(readers)
 	before, drops := d.sources, d.cfg.Log
 	d.followers.stop(before, w)
 	drainErr, err := query(ctx, d.loop, func() error {
 		err := d.drain(ctx)
 		if err == nil {
-			d.adopt(next, lives)
+			d.adopt(next, readers)
 			d.sources = newSources(d.loop, w, before)
 		}
 		return err
@@ -155,38 +153,6 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 	return nil
 }
 
-// asksJournal reports whether a rule of cfg may find its lines in the journal and is not known well enough to say so.
-func (d *daemon) asksJournal(cfg *conf.Config) bool {
-	return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool {
-		l := d.lives[r.Name]
-		return r.Enabled && r.Source == conf.SourceAuto && (l == nil || !sameOrigin(l.rule, &r))
-	})
-}
-
-// sameOrigin reports whether the lines of both rules come from the same places.
-func sameOrigin(a, b *conf.Rule) bool {
-	return a.Source == b.Source && slices.Equal(a.Programs, b.Programs) && slices.Equal(a.Units, b.Units) &&
-		slices.Equal(a.UIDs, b.UIDs) && slices.Equal(a.Files, b.Files)
-}
-
-// livesOf returns where the rules of a setup find their lines: where they do now, if that can stay.
-func (d *daemon) livesOf(next *setup, programs []string) map[string]*live {
-	lives := make(map[string]*live)
-	for i := range next.cfg.Rules {
-		rule := &next.cfg.Rules[i]
-		if !rule.Enabled {
-			continue
-		}
-		l := d.lives[rule.Name]
-		if l == nil || !sameOrigin(l.rule, rule) {
-			l = newLive(rule, func(program string) bool { return next.set.Covers(rule.Name, program) }, programs, exists)
-			d.log.Info("rule", "name", rule.Name, "from", l.from.String(), "reason", l.reason)
-		}
-		lives[rule.Name] = l
-	}
-	return lives
-}
-
 // drain deals with the batches that are waiting.
 func (e *loop) drain(ctx context.Context) error {
 	for range len(e.batches) {
@@ -198,14 +164,8 @@ func (e *loop) drain(ctx context.Context) error {
 }
 
 // adopt replaces the configuration. What was counted, and what was read, stays. It runs on the engine's goroutine.
-func (e *loop) adopt(next *setup, lives map[string]*live) {
-	e.cfg, e.set, e.lives = next.cfg, next.set, lives
-	for i := range next.cfg.Rules {
-		rule := &next.cfg.Rules[i]
-		if l, ok := lives[rule.Name]; ok {
-			l.rule = rule
-		}
-	}
+func (e *loop) adopt(next *setup, readers map[string]*coverage.Reader) {
+	e.cfg, e.set, e.readers = next.cfg, next.set, readers
 	e.engine.Configure(e.settings(next.cfg, next.set))
 	e.setFacts(func(f *exempt.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
 	e.applyMode()

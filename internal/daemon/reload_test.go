@@ -18,6 +18,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/coverage"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
 	"mef/internal/filter"
@@ -28,6 +29,9 @@ import (
 
 // patience is how long a test waits for what should happen.
 const patience = 20 * time.Second
+
+// withoutJournald is a host on which all files are believed, and of whose services nothing is known.
+var withoutJournald = &coverage.Host{Shared: func(string) bool { return false }, Files: files, Program: func(string) bool { return false }}
 
 // A house is a daemon over a packet filter in memory, with everything it reads in one directory.
 type house struct {
@@ -113,8 +117,9 @@ func (h *house) start() {
 		h.Fatal(err)
 	}
 	h.remember(st, bans)
-	h.choose(nil, exists)
-	h.sources = newSources(e, wanted(e.lives), nil)
+	h.lookAround = func(context.Context) *coverage.Host { return withoutJournald }
+	h.choose(withoutJournald)
+	h.sources = newSources(e, coverage.Wanted(e.readers), nil)
 	ctx, stop := context.WithCancel(context.Background())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run} {

@@ -105,7 +105,7 @@ func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.
 			bans = append(bans, decision(r.Ban))
 		}
 	}})
-	e.choose(nil, func(string) bool { return true })
+	e.choose(withoutJournald)
 	// The seed of hashes is part of what a session starts from: by it, user names now and then share a place.
 	e.engine = engine.New(e.settings(cfg, e.set), e.engine.Facts())
 	d := newDaemon(e, Options{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -11,8 +12,9 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/event"
+	"mef/internal/coverage"
 	"mef/internal/filter"
+	"mef/internal/host"
 	"mef/internal/logtime"
 	"mef/internal/source/journal"
 	"mef/internal/source/logfile"
@@ -20,50 +22,27 @@ import (
 
 // sources are the followers: one for the journal, one for all files.
 type sources struct {
-	want
+	coverage.Want
 	journal *journal.Follower // nil where no rule reads the journal
 	files   *logfile.Follower // nil where no rule reads files
 }
 
-// A want says what has to be followed.
-type want struct {
-	entries bool     // the journal's
-	globs   []string // sorted
-}
-
-// wanted returns what has to be followed for rules that find their lines where lives says.
-func wanted(lives map[string]*live) want {
-	var w want
-	for _, l := range lives {
-		w.entries = w.entries || l.rule.Source != conf.SourceFile
-		if l.from != inJournal {
-			w.globs = append(w.globs, l.rule.Files...)
-		}
-	}
-	slices.Sort(w.globs)
-	w.globs = slices.Compact(w.globs)
-	return w
-}
-
-// seenAge is how recent a service's entries must be for the journal to be its source.
-const seenAge = 30 * 24 * time.Hour
-
 // newSources makes followers of what is wanted, which begin where the engine stopped reading. Of the sources before, which may
 // be nil, a follower of the same remains.
-func newSources(e *loop, w want, before *sources) *sources {
-	s := &sources{want: w}
+func newSources(e *loop, w coverage.Want, before *sources) *sources {
+	s := &sources{Want: w}
 	switch {
-	case before != nil && before.entries == w.entries:
+	case before != nil && before.SameJournal(w):
 		s.journal = before.journal
-	case w.entries:
+	case w.Journal:
 		s.journal = journal.New(journal.Config{Resume: e.positions[journal.Source], Since: e.cfg.JournalSince, Log: e.log}, e.batches)
 	}
 	switch {
-	case before != nil && slices.Equal(before.globs, w.globs):
+	case before != nil && slices.Equal(before.Globs, w.Globs):
 		s.files = before.files
-	case len(w.globs) > 0:
+	case len(w.Globs) > 0:
 		s.files = logfile.New(logfile.Config{
-			Globs:  w.globs,
+			Globs:  w.Globs,
 			Resume: e.positions,
 			Recent: logfile.Recent{Lines: e.cfg.FileRecent.Lines, Window: e.cfg.FileRecent.Window},
 			Stamp:  func(line []byte, now time.Time) (time.Time, bool) { return logtime.Parse(line, now, time.Local) },
@@ -73,43 +52,54 @@ func newSources(e *loop, w want, before *sources) *sources {
 	return s
 }
 
-// choose finds out where each rule's lines come from. programs are those that log to the journal.
-func (e *loop) choose(programs []string, found func(glob string) bool) {
-	for i := range e.cfg.Rules {
-		rule := &e.cfg.Rules[i]
-		if !rule.Enabled {
-			continue
+// lookAround returns what is known of logs and services of this host now. It does not wait for long: journalctl has a few seconds.
+func lookAround(ctx context.Context, log *slog.Logger) *coverage.Host {
+	h := &coverage.Host{Journald: host.JournaldRuns(), Files: files, Units: host.Units(), Program: host.ProgramInstalled}
+	syslog := host.ReadSyslogFiles()
+	for _, path := range syslog.Unreadable {
+		log.Warn("cannot read which files the syslog daemon fills", "path", path)
+	}
+	h.Shared = syslog.Has
+	var err error
+	if h.Listeners, err = host.Listeners(); err != nil {
+		log.Debug("cannot list what listens here", "err", err)
+	}
+	if h.Journald {
+		if h.Logged, err = journal.Units(ctx, journal.Options{}); err != nil && !errors.Is(err, journal.ErrNoJournal) {
+			log.Warn("look for services in the journal", "err", err)
 		}
-		l := newLive(rule, func(program string) bool { return e.set.Covers(rule.Name, program) }, programs, found)
-		e.lives[rule.Name] = l
-		e.log.Info("rule", "name", rule.Name, "from", l.from.String(), "reason", l.reason)
 	}
+	return h
 }
 
-// inJournal returns the programs whose entries in the journal some rule of cfg with source=auto believes. set is of these rules.
-func (e *loop) inJournal(ctx context.Context, cfg *conf.Config, set *filter.Set) []string {
-	anyAuto := func(ok func(rule string) bool) bool {
-		return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool {
-			return r.Enabled && r.Source == conf.SourceAuto && ok(r.Name)
-		})
-	}
-	programs, err := journal.Seen(ctx, journal.Options{}, seenAge,
-		func(program string) bool {
-			return anyAuto(func(rule string) bool { return set.Covers(rule, program) })
-		},
-		func(entry *event.Entry) bool {
-			return anyAuto(func(rule string) bool { return set.Believes(rule, entry) })
-		})
-	if err != nil && !errors.Is(err, journal.ErrNoJournal) {
-		e.log.Warn("looking for services in the journal", "err", err)
-	}
-	return slices.Sorted(maps.Keys(programs))
+// files returns the files that a glob names.
+func files(glob string) []string {
+	found, _ := filepath.Glob(glob)
+	return found
 }
 
-// exists reports whether a glob names a file.
-func exists(glob string) bool {
-	found, err := filepath.Glob(glob)
-	return err == nil && len(found) > 0
+// readersOf returns the readers of a configuration's rules. What the running ones know of records stays.
+func (e *loop) readersOf(cfg *conf.Config, set *filter.Set, h *coverage.Host) map[string]*coverage.Reader {
+	readers := coverage.Read(cfg.Rules, set, h)
+	for name, r := range readers {
+		if old := e.readers[name]; old != nil {
+			r.Inherit(old)
+		}
+	}
+	return readers
+}
+
+// choose finds out what each rule reads, for the first time.
+func (e *loop) choose(h *coverage.Host) {
+	e.readers = e.readersOf(e.cfg, e.set, h)
+	for _, name := range slices.Sorted(maps.Keys(e.readers)) {
+		r := e.readers[name]
+		level := slog.LevelInfo
+		if r.Off {
+			level = slog.LevelDebug
+		}
+		e.log.Log(context.Background(), level, "rule", "name", name, "reads", r.Live(), "reason", r.Reason())
+	}
 }
 
 // followers are the goroutines of sources. They belong to the keeper.
@@ -150,12 +140,12 @@ func follow(ctx context.Context, of any, run func(context.Context) error) *follo
 const stopTimeout = 5 * time.Second
 
 // stop ends the followers of s that are not the same for w. Everything they have handed over is in the engine's queue then.
-func (f *followers) stop(s *sources, w want) {
-	if s.entries != w.entries {
+func (f *followers) stop(s *sources, w coverage.Want) {
+	if !s.SameJournal(w) {
 		f.journal.end()
 		f.journal = nil
 	}
-	if !slices.Equal(s.globs, w.globs) {
+	if !slices.Equal(s.Globs, w.Globs) {
 		f.files.end()
 		f.files = nil
 	}
@@ -178,13 +168,13 @@ func (f *following) end() {
 	}
 }
 
-// status says of each source how it fares and which rules it serves.
+// status returns how each source fares and which rules it serves. A glob that names no file is left out where its rules do without.
 func (s *sources) status(e *loop) []control.Source {
 	var out []control.Source
 	if s.journal != nil {
 		st := s.journal.Status()
-		src := control.Source{Name: journal.Source, State: string(st.State), Reason: st.Reason, Lines: st.Lines, Lost: st.Lost,
-			Last: moment(st.LastLine), Rules: e.rulesOf(inJournal, "")}
+		src := control.Source{Name: journal.Source, State: string(st.State), Reason: st.Reason,
+			Last: moment(st.LastLine), Rules: e.rulesOf(func(r *coverage.Reader) bool { return r.Journal })}
 		if st.Lag > 0 {
 			src.Lag = st.Lag.Round(time.Millisecond).String()
 		}
@@ -192,12 +182,19 @@ func (s *sources) status(e *loop) []control.Source {
 	}
 	if s.files != nil {
 		for _, st := range s.files.Status() {
-			src := control.Source{Name: st.Path, State: string(st.State), Reason: st.Reason, Lines: st.Lines, Lost: st.Lost,
+			src := control.Source{Name: st.Path, State: string(st.State), Reason: st.Reason,
 				Last: moment(st.LastLine)}
 			if st.Path == "" {
 				src.Name = st.Glob
+				src.Rules = e.rulesOf(func(r *coverage.Reader) bool {
+					return slices.Contains(r.Globs, st.Glob) && (r.Rule.Source == conf.SourceFile || !r.Journal && len(r.Own) == 0)
+				})
+				if len(src.Rules) == 0 {
+					continue
+				}
+			} else {
+				src.Rules = e.rulesOf(func(r *coverage.Reader) bool { return r.ReadsFile(st.Path) })
 			}
-			src.Rules = e.rulesOf(inFiles, src.Name)
 			if st.Lag > 0 {
 				src.Lag = fmt.Sprintf("%d bytes", st.Lag)
 			}
@@ -206,21 +203,17 @@ func (s *sources) status(e *loop) []control.Source {
 	}
 	for i := range out {
 		counts := e.engine.Source(out[i].Name)
-		out[i].Matched = counts.Matched
-		out[i].Lost += counts.Lost
+		out[i].Lines, out[i].Matched, out[i].Lost = counts.Lines, counts.Matched, counts.Lost
 	}
 	return out
 }
 
-// rulesOf names the rules whose lines come from a source now.
-func (e *loop) rulesOf(from origin, path string) []string {
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(e.lives)) {
-		l := e.lives[name]
-		if l.from != from || from == inFiles && !readsFile(l.rule, path) && !slices.Contains(l.rule.Files, path) {
-			continue
+// rulesOf names the rules that are not off and whose readers are as wished.
+func (e *loop) rulesOf(wished func(*coverage.Reader) bool) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(e.readers)) {
+		if r := e.readers[name]; !r.Off && wished(r) {
+			names = append(names, name)
 		}
-		names = append(names, name)
 	}
 	return names
 }

@@ -74,8 +74,8 @@ type view struct {
 	counts SourceCounts
 }
 
-// SourceCounts are the lines of one source that some rule recognised, and those that were lost before they could be read.
-type SourceCounts struct{ Matched, Lost uint64 }
+// SourceCounts are the lines of one source, those that some rule recognised, and those that were lost before they could be read.
+type SourceCounts struct{ Lines, Matched, Lost uint64 }
 
 // New returns an Engine that has counted nothing.
 func New(cfg Config, facts exempt.Facts) *Engine {

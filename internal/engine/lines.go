@@ -40,6 +40,7 @@ type Outcome struct {
 func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[Outcome] {
 	return func(yield func(Outcome) bool) {
 		v := e.view(b.Source)
+		v.counts.Lines += uint64(len(b.Lines))
 		v.counts.Lost += uint64(b.Lost)
 		var m filter.Match
 		for i := range b.Lines {

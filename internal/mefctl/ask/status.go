@@ -54,6 +54,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	for _, m := range s.Warnings {
 		fmt.Fprintf(w, "  warning: %s\n", m)
 	}
+	if len(s.Uncovered) > 0 {
+		fmt.Fprintf(w, "  no rule covers: %s\n", strings.Join(s.Uncovered, ", "))
+	}
 	fmt.Fprintf(w, "Mode:      %s\n", s.Mode)
 	fmt.Fprintf(w, "Bans:      %d (%d IPv4, %d IPv6; %d unverified, %d until lifted), %d since start\n",
 		s.Bans.Total, s.Bans.IPv4, s.Bans.IPv6, s.Bans.Unverified, s.Bans.Permanent, s.Bans.Ever)
@@ -80,10 +83,15 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 
 	fmt.Fprintln(w)
 	rows = [][]string{{"RULE", "LIVE", "LIMIT", "BAN", "PORTS", "FAILURES", "PROBES", "LOGINS", "BANS", "WHY THIS SOURCE"}}
+	var off []string
 	for _, r := range s.Rules {
 		live := r.Live
-		if !r.Enabled {
+		switch {
+		case !r.Enabled:
 			live = "off"
+		case r.Live == "off":
+			off = append(off, r.Name)
+			continue
 		}
 		ban := r.BanTime
 		if r.Action == "detect" {
@@ -93,6 +101,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 			count(r.Failures), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
 	}
 	console.Table(w, rows)
+	if len(off) > 0 {
+		fmt.Fprintf(w, "Off, because their services are not on this host: %s\n", strings.Join(off, ", "))
+	}
 	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
 }
 

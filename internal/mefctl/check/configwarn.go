@@ -13,7 +13,9 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/coverage"
 	"mef/internal/exempt"
+	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/mefctl/exposure"
 )
@@ -44,9 +46,22 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 	}
 	if listeners, err := host.Listeners(); err == nil {
 		all = append(all, exposure.UncoveredSSH(listeners, cfg.Rules)...)
+		all = append(all, uncovered(listeners, cfg.Rules)...)
 	}
 	all = append(all, fullyExempt(cfg)...)
 	return append(all, watching(cfg, running, now)...)
+}
+
+// uncovered names the services that no rule covers.
+func uncovered(listeners []host.Listener, rules []conf.Rule) (all []string) {
+	set, errs := filter.Compile(rules)
+	if len(errs) > 0 {
+		return nil
+	}
+	for _, service := range coverage.Uncovered(rules, set, listeners) {
+		all = append(all, fmt.Sprintf("no rule covers %s: nobody is banned for failed logins there", service))
+	}
+	return all
 }
 
 // fullyExempt names the families of which no address can be banned.
@@ -62,7 +77,11 @@ func fullyExempt(cfg *conf.Config) (all []string) {
 func withoutSource(s control.Status) (all []string) {
 	for _, r := range s.Rules {
 		reason := r.Reason
-		if r.Live != "none" {
+		switch r.Live {
+		case "off":
+			continue
+		case "none":
+		default:
 			reason = waiting(r.Name, s.Sources)
 		}
 		if r.Enabled && reason != "" {

@@ -34,9 +34,8 @@ func TestNoJournalctl(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Run = %v, want nil", err)
 	}
-	all := func(string) bool { return true }
-	if _, err := journal.Seen(t.Context(), opt, time.Hour, all, nil); !errors.Is(err, journal.ErrNoJournal) {
-		t.Errorf("Seen = %v, want %v", err, journal.ErrNoJournal)
+	if _, err := journal.Units(t.Context(), opt); !errors.Is(err, journal.ErrNoJournal) {
+		t.Errorf("Units = %v, want %v", err, journal.ErrNoJournal)
 	}
 }
 

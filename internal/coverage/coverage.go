@@ -1,0 +1,289 @@
+// Package coverage decides which sources a rule reads, and why, and names the services that no rule covers.
+//
+// # Whose word counts
+//
+// A line counts by who wrote it. journald records who sent an entry. A file that a service writes itself (vsftpd.log, Dovecot's
+// log_path, Exim's mainlog) can be written by that service alone. A file that a syslog daemon fills from /dev/log (auth.log, secure,
+// mail.log, messages) can be written by every local user and every web application, under the name of any program. So where journald
+// runs, which then receives everything that such a file has, a rule with source=auto reads the journal and the files that its service
+// writes itself, and never a syslog daemon's file, whatever the journal has or lacks. Only source=file makes a rule read those.
+// Without journald (containers, Alpine Linux) there is nothing better, and all files of a rule are read.
+//
+// # Several sources of one rule
+//
+// A service may write its own log while PAM modules report in the journal what happens in it. The rule reads both. A record that
+// comes from two sources in the same words is one record: see Reader.Accept. That several lines report one attempt in different words
+// is for the tracker to find out, as it is within one source.
+//
+// # Services that are not there
+//
+// A rule is off if its service is neither installed nor listening and has no log of its own. Nothing is lost by that: it is on as
+// soon as a source has a line that it believes.
+//
+// The package does no I/O: a Host has the facts.
+package coverage
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/filter"
+	"mef/internal/host"
+)
+
+// A Host is what is known about logs and services of this host.
+type Host struct {
+	Journald  bool                       // journald runs
+	Shared    func(path string) bool     // a syslog daemon fills the file
+	Files     func(glob string) []string // the files that there are
+	Units     []string                   // services that are installed: "ssh.service"
+	Logged    []string                   // system units that the journal has entries of
+	Program   func(name string) bool     // whether a program is installed
+	Listeners []host.Listener            // what waits for connections
+}
+
+// A Reader is one rule with the sources that it reads.
+type Reader struct {
+	Rule    *conf.Rule
+	Journal bool     // it reads the journal
+	Globs   []string // of files that it reads, those that do not exist included
+	Shared  []string // files of the rule that it does not read, because a syslog daemon fills them
+	Off     bool     // its service is not on this host
+
+	// Own are the files of Globs that are there, and Logged is a unit of the service that the journal has entries of, "" for none.
+	Own    []string
+	Logged string
+
+	trusted bool // a syslog daemon's files are read: without journald, or by source=file
+	doubted bool // what they say of logins is not believed
+	shared  func(path string) bool
+	recent  recent
+}
+
+// Read returns the readers of the rules that are enabled, by name. set is of these rules.
+func Read(rules []conf.Rule, set *filter.Set, h *Host) map[string]*Reader {
+	readers := make(map[string]*Reader)
+	for i := range rules {
+		if rules[i].Enabled {
+			readers[rules[i].Name] = newReader(&rules[i], set, h)
+		}
+	}
+	return readers
+}
+
+func newReader(rule *conf.Rule, set *filter.Set, h *Host) *Reader {
+	r := &Reader{Rule: rule, shared: h.Shared}
+	r.trusted = rule.Source == conf.SourceFile || rule.Source == conf.SourceAuto && !h.Journald
+	r.doubted = h.Journald
+	r.Journal = rule.Source == conf.SourceJournal || rule.Source == conf.SourceAuto && h.Journald
+	for _, glob := range rule.Files {
+		switch {
+		case rule.Source == conf.SourceJournal:
+		case !r.trusted && h.Shared(glob):
+			if len(h.Files(glob)) > 0 {
+				r.Shared = append(r.Shared, glob)
+			}
+		default:
+			r.Globs = append(r.Globs, glob)
+			r.Own = append(r.Own, slices.DeleteFunc(h.Files(glob), func(path string) bool { return !r.ReadsFile(path) })...)
+		}
+	}
+	if r.Journal {
+		i := slices.IndexFunc(h.Logged, func(unit string) bool { return set.Serves(rule.Name, unit) })
+		if i >= 0 {
+			r.Logged = h.Logged[i]
+		}
+	}
+	r.Off = rule.Source == conf.SourceAuto && r.Logged == "" && len(r.Own) == 0 && !present(rule, set, h)
+	return r
+}
+
+// present reports whether the service of a rule is installed or listens.
+func present(rule *conf.Rule, set *filter.Set, h *Host) bool {
+	serves := func(unit string) bool { return set.Serves(rule.Name, unit) }
+	return slices.ContainsFunc(h.Units, serves) ||
+		slices.ContainsFunc(rule.Programs, func(name string) bool { return h.Program(strings.TrimSuffix(name, "*")) }) ||
+		slices.ContainsFunc(h.Listeners, func(l host.Listener) bool { return covers(set, rule.Name, l) })
+}
+
+// ReadsFile reports whether the rule reads the file at path.
+func (r *Reader) ReadsFile(path string) bool {
+	if r.Rule.Source == conf.SourceJournal || !r.trusted && r.shared(path) {
+		return false
+	}
+	return slices.ContainsFunc(r.Rule.Files, func(glob string) bool {
+		ok, err := filepath.Match(glob, path)
+		return err == nil && ok
+	})
+}
+
+// Live names the sources that have lines of the rule: "journal", "files", "journal+files"; "none" if none has, and "off".
+func (r *Reader) Live() string {
+	files, journal := len(r.Own) > 0, r.Journal
+	switch {
+	case r.Off:
+		return "off"
+	case journal && files:
+		return "journal+files"
+	case journal:
+		return "journal"
+	case files || r.Rule.Source == conf.SourceFile:
+		return "files"
+	}
+	return "none"
+}
+
+// Heard reports whether any source is known to have lines of the rule's service.
+func (r *Reader) Heard() bool { return r.Logged != "" || len(r.Own) > 0 }
+
+// Reason says why the rule reads what it reads.
+func (r *Reader) Reason() string {
+	switch {
+	case r.Off:
+		return r.Rule.Service + " is not installed here, and nothing listens for it"
+	case r.Rule.Source != conf.SourceAuto:
+		return "source=" + r.Rule.Source.String()
+	}
+	var reasons []string
+	switch {
+	case r.Logged != "":
+		reasons = append(reasons, "the journal has entries of "+r.Logged)
+	case r.Journal && len(r.Own) == 0:
+		reasons = append(reasons, fmt.Sprintf("the journal is read, and has no entries of %s yet", r.Rule.Service))
+	case !r.Journal && len(r.Own) == 0:
+		reasons = append(reasons, "journald does not run, and there is no "+strings.Join(r.Rule.Files, ", no "))
+	}
+	if len(r.Own) > 0 && r.Journal {
+		reasons = append(reasons, "the service itself writes "+r.Own[0])
+	} else if len(r.Own) > 0 {
+		reasons = append(reasons, fmt.Sprintf("journald does not run, and %s is there", r.Own[0]))
+	}
+	if len(r.Shared) > 0 {
+		reasons = append(reasons, r.Shared[0]+" is not read, because local users can write into it by logger(1)")
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// Forgeable returns a file that source=file makes the rule read although a syslog daemon fills it and journald runs; "" if there is
+// none. Failures in it count, logins do not.
+func (r *Reader) Forgeable() string {
+	i := slices.IndexFunc(r.Own, r.shared)
+	if r.Rule.Source != conf.SourceFile || !r.doubted || i < 0 {
+		return ""
+	}
+	return r.Own[i]
+}
+
+// A Want is what must be followed.
+type Want struct {
+	Journal bool
+	Globs   []string // sorted
+	UIDs    []string // accounts besides root whose journal entries rules believe, sorted: names or numbers
+}
+
+// Equal reports whether both are the same.
+func (w Want) Equal(o Want) bool { return w.SameJournal(o) && slices.Equal(w.Globs, o.Globs) }
+
+// SameJournal reports whether the same entries of the journal must be followed.
+func (w Want) SameJournal(o Want) bool { return w.Journal == o.Journal && slices.Equal(w.UIDs, o.UIDs) }
+
+// Wanted returns what must be followed for readers.
+func Wanted(readers map[string]*Reader) Want {
+	var w Want
+	for _, r := range readers {
+		w.Globs = append(w.Globs, r.Globs...)
+		if r.Journal {
+			w.Journal = true
+			w.UIDs = append(w.UIDs, r.Rule.UIDs...)
+		}
+	}
+	slices.Sort(w.Globs)
+	slices.Sort(w.UIDs)
+	w.Globs, w.UIDs = slices.Compact(w.Globs), slices.Compact(w.UIDs)
+	return w
+}
+
+// covers reports whether a rule is about what listens.
+func covers(set *filter.Set, rule string, l host.Listener) bool {
+	return set.Serves(rule, serviceOf(l)) || l.Program != "" && l.Program != "systemd" && set.Covers(rule, l.Program)
+}
+
+// serviceOf returns the unit that a listener belongs to; systemd listens for it where there is a .socket.
+func serviceOf(l host.Listener) string {
+	if name, socket := strings.CutSuffix(l.Unit, ".socket"); socket {
+		return name + ".service"
+	}
+	return l.Unit
+}
+
+// Silent names the services that others can reach and that a rule covers, of which no source has had a line yet.
+func Silent(readers map[string]*Reader, set *filter.Set, listeners []host.Listener) (all []string) {
+	said := make(map[string]bool)
+	for _, l := range listeners {
+		unit := serviceOf(l)
+		if l.Local() || said[unit] {
+			continue
+		}
+		var silent *Reader
+		for _, name := range slices.Sorted(maps.Keys(readers)) {
+			if r := readers[name]; covers(set, name, l) {
+				if silent = r; r.Heard() {
+					silent = nil
+					break
+				}
+			}
+		}
+		if silent != nil {
+			said[unit] = true
+			all = append(all, fmt.Sprintf("%s listens on %s port %d, and nothing has been logged that rule %s reads: %s",
+				show(l), l.Protocol, l.Port, silent.Rule.Name, silent.Reason()))
+		}
+	}
+	return all
+}
+
+// Uncovered names the services that others can reach over TCP and that no rule covers, each with its ports: "nginx (80, 443)".
+func Uncovered(rules []conf.Rule, set *filter.Set, listeners []host.Listener) (all []string) {
+	ports := make(map[string][]string)
+	for _, l := range listeners {
+		if l.Local() || l.Protocol != "tcp" || slices.ContainsFunc(rules, func(r conf.Rule) bool { return r.Enabled && covers(set, r.Name, l) || serves(&r, l) }) {
+			continue
+		}
+		name, port := show(l), fmt.Sprint(l.Port)
+		if !slices.Contains(ports[name], port) {
+			ports[name] = append(ports[name], port)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(ports)) {
+		all = append(all, fmt.Sprintf("%s (%s)", name, strings.Join(ports[name], ", ")))
+	}
+	return all
+}
+
+// serves reports whether a listener of which nothing but the port is known has a port of the rule's service.
+func serves(r *conf.Rule, l host.Listener) bool {
+	if !r.Enabled || l.Unit != "" || l.Program != "" {
+		return false
+	}
+	for _, p := range append(r.ServicePorts.Ranges(), r.Ports.Ranges()...) {
+		if p.First <= l.Port && l.Port <= p.Last {
+			return true
+		}
+	}
+	return false
+}
+
+// show names what listens.
+func show(l host.Listener) string {
+	switch {
+	case l.Unit != "":
+		return serviceOf(l)
+	case l.Program != "":
+		return l.Program
+	}
+	return "an unknown service"
+}

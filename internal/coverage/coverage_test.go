@@ -1,0 +1,215 @@
+package coverage_test
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/coverage"
+	"mef/internal/event"
+	"mef/internal/filter"
+	"mef/internal/host"
+)
+
+// ftp is a rule whose service writes a log of its own and which a syslog daemon may have lines of.
+func ftp(source conf.SourceKind) conf.Rule {
+	return conf.Rule{Name: "ftp", Service: "ftpd", Enabled: true, Source: source, Programs: []string{"ftpd"},
+		Files: []string{"/var/log/ftpd.log", "/var/log/auth.log"}}
+}
+
+// machine is a host that has these files, units and entries of units in its journal.
+func machine(journald bool, files, units, logged []string) *coverage.Host {
+	return &coverage.Host{
+		Journald: journald, Units: units, Logged: logged,
+		Shared:  func(path string) bool { return path == "/var/log/auth.log" },
+		Program: func(string) bool { return false },
+		Files: func(glob string) (found []string) {
+			for _, f := range files {
+				if ok, _ := filepath.Match(glob, f); ok {
+					found = append(found, f)
+				}
+			}
+			return found
+		},
+	}
+}
+
+func read(t *testing.T, rules []conf.Rule, h *coverage.Host) (map[string]*coverage.Reader, *filter.Set) {
+	t.Helper()
+	set, errs := filter.Compile(rules)
+	if err := errs.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return coverage.Read(rules, set, h), set
+}
+
+func TestWhatARuleReads(t *testing.T) {
+	unit, own, both := []string{"ftpd.service"}, []string{"/var/log/ftpd.log"}, []string{"/var/log/ftpd.log", "/var/log/auth.log"}
+	shared := []string{"/var/log/auth.log"}
+	for name, tt := range map[string]struct {
+		source conf.SourceKind
+		host   *coverage.Host
+		live   string
+		reads  string // of journal, own and shared
+		reason string
+	}{
+		"journal has it":                    {conf.SourceAuto, machine(true, nil, unit, unit), "journal", "journal own", "the journal has entries of ftpd.service"},
+		"nothing logged yet":                {conf.SourceAuto, machine(true, nil, unit, nil), "journal", "journal own", "the journal is read, and has no entries of ftpd yet"},
+		"an own file":                       {conf.SourceAuto, machine(true, own, unit, nil), "journal+files", "journal own", "the service itself writes /var/log/ftpd.log"},
+		"PAM's entries beside an own file":  {conf.SourceAuto, machine(true, own, unit, unit), "journal+files", "journal own", "the journal has entries of ftpd.service; the service itself writes /var/log/ftpd.log"},
+		"a syslog daemon beside journald":   {conf.SourceAuto, machine(true, shared, unit, nil), "journal", "journal own", "the journal is read, and has no entries of ftpd yet; /var/log/auth.log is not read, because local users can write into it by logger(1)"},
+		"not installed":                     {conf.SourceAuto, machine(true, shared, []string{"ssh.service"}, nil), "off", "journal own", "ftpd is not installed here, and nothing listens for it"},
+		"without journald, a syslog daemon": {conf.SourceAuto, machine(false, shared, unit, nil), "files", "own shared", "journald does not run, and /var/log/auth.log is there"},
+		"without journald, nothing yet":     {conf.SourceAuto, machine(false, nil, unit, nil), "none", "own shared", "journald does not run, and there is no /var/log/ftpd.log, no /var/log/auth.log"},
+		"source=file":                       {conf.SourceFile, machine(true, both, unit, unit), "files", "own shared", "source=file"},
+		"source=journal":                    {conf.SourceJournal, machine(true, both, nil, nil), "journal", "journal", "source=journal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			readers, _ := read(t, []conf.Rule{ftp(tt.source)}, tt.host)
+			r := readers["ftp"]
+			var reads []string
+			for what, is := range map[string]bool{"journal": r.Journal, "own": r.ReadsFile("/var/log/ftpd.log"), "shared": r.ReadsFile("/var/log/auth.log")} {
+				if is {
+					reads = append(reads, what)
+				}
+			}
+			slices.Sort(reads)
+			if got := strings.Join(reads, " "); r.Live() != tt.live || got != tt.reads || r.Reason() != tt.reason {
+				t.Errorf("live %q, reads %q, because %q;\nwant %q, %q, because %q", r.Live(), got, r.Reason(), tt.live, tt.reads, tt.reason)
+			}
+			want := coverage.Wanted(readers)
+			if want.Journal != r.Journal || slices.Contains(want.Globs, "/var/log/auth.log") != r.ReadsFile("/var/log/auth.log") {
+				t.Errorf("follows %+v", want)
+			}
+		})
+	}
+}
+
+// at returns a record that a source has of something that happened at a second.
+func at(second int, line string) *event.Event {
+	return &event.Event{Rule: "ftp", Kind: event.Failure, Time: time.Date(2026, 1, 2, 3, 4, second, 0, time.UTC), Line: line}
+}
+
+// A record that comes from several sources in the same words counts once, whichever comes first.
+func TestOneRecordFromTwoSources(t *testing.T) {
+	type step struct {
+		source, text string
+		counts       bool
+	}
+	const header = "Jan  2 03:04:05 host ftpd[1]: "
+	long := strings.Repeat("x", 300)
+	for name, steps := range map[string][]step{
+		"one source": {{"file", "a", true}, {"file", "a", true}, {"file", "a", true}},
+		"the journal lags behind": {
+			{"file", "a", true}, {"file", "b", true}, {"journal", "a", false}, {"journal", "b", false}, {"file", "c", true}, {"journal", "c", false},
+			{"journal", "a", true}, // the same words again are another attempt
+		},
+		"the file lags behind": {{"journal", "a", true}, {"file", "a", false}, {"journal", "b", true}, {"file", "b", false}},
+		"other words":          {{"file", "FAIL LOGIN", true}, {"journal", "pam_unix: authentication failure", true}},
+		"two files":            {{"file", "a", true}, {"other file", "a", false}, {"other file", "a", true}},
+		"longer than evidence": {{"file", long, true}, {"journal", long, false}, {"journal", "y" + long, true}},
+		"each answers for one": {{"file", "a", true}, {"file", "a", true}, {"journal", "a", false}, {"journal", "a", false}, {"journal", "a", true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			readers, _ := read(t, []conf.Rule{ftp(conf.SourceAuto)}, machine(true, nil, nil, nil))
+			for i, s := range steps {
+				line := s.text
+				if s.source != "journal" {
+					line = header + s.text
+				}
+				ev := at(i, line[:min(len(line), event.MaxEvidence)])
+				if got := readers["ftp"].Accept(s.source, s.source == "journal", ev); got != s.counts {
+					t.Errorf("step %d, %.20q from the %s: counts = %v", i, s.text, s.source, got)
+				}
+			}
+		})
+	}
+}
+
+// What a local user can write with logger(1) never makes a login known where journald runs, not even with source=file.
+func TestLoginsOfSharedFiles(t *testing.T) {
+	for name, tt := range map[string]struct {
+		journald bool
+		file     string
+		want     bool
+	}{
+		"shared":           {true, "/var/log/auth.log", false},
+		"own":              {true, "/var/log/ftpd.log", true},
+		"without journald": {false, "/var/log/auth.log", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			readers, _ := read(t, []conf.Rule{ftp(conf.SourceFile)}, machine(tt.journald, []string{"/var/log/auth.log"}, nil, nil))
+			login := at(1, "OK LOGIN")
+			login.Kind = event.Success
+			if got := readers["ftp"].Accept(tt.file, false, login); got != tt.want {
+				t.Errorf("a login counts: %v, want %v", got, tt.want)
+			}
+			if !readers["ftp"].Accept(tt.file, false, at(2, "FAIL LOGIN")) {
+				t.Error("a failure does not count")
+			}
+			if got := readers["ftp"].Forgeable() != ""; got != tt.journald {
+				t.Errorf("warns: %v", got)
+			}
+		})
+	}
+}
+
+// A rule whose service is not there is on as soon as a source has a line that it believes.
+func TestOffUntilALineComes(t *testing.T) {
+	readers, _ := read(t, []conf.Rule{ftp(conf.SourceAuto)}, machine(true, nil, nil, nil))
+	r := readers["ftp"]
+	if r.Live() != "off" {
+		t.Fatalf("live %q", r.Live())
+	}
+	r.Accept("journal", true, at(1, "x"))
+	again, _ := read(t, []conf.Rule{ftp(conf.SourceAuto)}, machine(true, nil, nil, nil))
+	again["ftp"].Inherit(r)
+	for what, r := range map[string]*coverage.Reader{"then": r, "after a reload": again["ftp"]} {
+		if got := fmt.Sprint(r.Live(), ": ", r.Reason()); got != "journal: the journal has entries of ftpd" {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+}
+
+// A service that others reach and of which nothing is logged, or that no rule covers, is named; one that only this host reaches is not.
+func TestListeners(t *testing.T) {
+	rules, err := conf.ShippedRules(filter.Shipped())
+	if err != nil {
+		t.Fatal(err)
+	}
+	any6, local := netip.IPv6Unspecified(), netip.MustParseAddr("127.0.0.1")
+	listeners := []host.Listener{
+		{Protocol: "tcp", Addr: any6, Port: 22, Unit: "ssh.socket"},
+		{Protocol: "tcp", Addr: any6, Port: 143, Unit: "dovecot.service"},
+		{Protocol: "tcp", Addr: any6, Port: 993, Unit: "dovecot.service"},
+		{Protocol: "tcp", Addr: local, Port: 25, Unit: "postfix@-.service"},
+		{Protocol: "tcp", Addr: any6, Port: 8000, Unit: "no-such-server.service"},
+		{Protocol: "tcp", Addr: any6, Port: 8001, Unit: "no-such-server.service"},
+		{Protocol: "udp", Addr: any6, Port: 8002, Unit: "no-such-server.service"},
+		{Protocol: "tcp", Addr: local, Port: 8003, Unit: "local.service"},
+		{Protocol: "tcp", Addr: any6, Port: 21},
+		{Protocol: "tcp", Addr: any6, Port: 2222, Unit: "session-3.scope", Program: "mine"},
+	}
+	h := machine(true, nil, nil, []string{"ssh.service"})
+	h.Listeners = listeners
+	readers, set := read(t, rules, h)
+	want := []string{"dovecot.service listens on tcp port 143, and nothing has been logged that rule dovecot reads: the journal is read, and has no entries of dovecot yet"}
+	if got := coverage.Silent(readers, set, listeners); !slices.Equal(got, want) {
+		t.Errorf("silent: %q, want %q", got, want)
+	}
+	want = []string{"no-such-server.service (8000, 8001)", "session-3.scope (2222)"}
+	if got := coverage.Uncovered(rules, set, listeners); !slices.Equal(got, want) {
+		t.Errorf("uncovered: %q, want %q", got, want)
+	}
+	if readers["postfix"].Off || readers["dovecot"].Off {
+		t.Error("a rule whose service listens is off")
+	}
+	if !readers["vsftpd"].Off {
+		t.Error("a rule whose service is not there is on")
+	}
+}

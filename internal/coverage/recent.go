@@ -1,0 +1,91 @@
+package coverage
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"mef/internal/event"
+)
+
+const (
+	keptRecords = 64          // the latest records of a rule that are remembered
+	overlap     = time.Minute // how much later a record may come from another source
+)
+
+// recent holds the latest records that a rule matched, as long as several sources have records of it. The zero value is ready.
+type recent struct {
+	records []record
+	source  string    // of the latest record
+	mixed   time.Time // when a record last came from another source than the one before; zero: never
+}
+
+type record struct {
+	at           time.Time
+	source, line string
+}
+
+// Accept reports whether an event counts: it does not if another source of the rule has reported the same record before, in the same
+// words. Each record answers for one of another source, so that the same words once more are another event. Nor does a login that a
+// syslog daemon's file reports where journald runs: anybody could have written it. inJournal says whether source is the journal.
+//
+// An event also shows that the service is there, and where it logs.
+func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
+	r.Off = false
+	if inJournal && r.Logged == "" {
+		r.Logged = r.Rule.Service
+	} else if !inJournal && !slices.Contains(r.Own, source) && len(r.Own) < keptRecords {
+		r.Own = append(r.Own, source)
+	}
+	if ev.Kind == event.Success && r.doubted && !inJournal && r.shared(source) {
+		return false
+	}
+	return !r.recent.repeats(source, ev)
+}
+
+// Inherit takes over what old, a reader of a rule of the same name, knows of records.
+func (r *Reader) Inherit(old *Reader) {
+	r.recent = old.recent
+	if r.Journal && old.Journal && r.Logged == "" {
+		r.Logged = old.Logged
+	}
+	r.Off = r.Off && old.Logged == ""
+}
+
+// repeats reports whether a record repeats an earlier one of another source. If not, it remembers it.
+func (r *recent) repeats(source string, ev *event.Event) bool {
+	if source != r.source {
+		if r.source != "" {
+			r.mixed = ev.Time
+		}
+		r.source = source
+	}
+	if !r.mixed.IsZero() && ev.Time.Sub(r.mixed) <= overlap {
+		for i, old := range r.records {
+			if old.source != source && ev.Time.Sub(old.at) <= overlap && same(old.line, ev.Line) {
+				r.records = append(r.records[:i], r.records[i+1:]...)
+				return true
+			}
+		}
+	}
+	if len(r.records) == keptRecords {
+		r.records = r.records[:copy(r.records, r.records[1:])]
+	}
+	r.records = append(r.records, record{ev.Time, source, ev.Line})
+	return false
+}
+
+// same reports whether two lines are one record: the same words, of which one has a header before them. Both may have been cut to the
+// size of evidence.
+func same(a, b string) bool {
+	return endsWith(a, b) || endsWith(b, a)
+}
+
+// endsWith reports whether line ends with message, as far as both were kept.
+func endsWith(line, message string) bool {
+	if len(line) < event.MaxEvidence {
+		return strings.HasSuffix(line, message)
+	}
+	i := strings.Index(line, message[:min(len(message), 32)])
+	return i >= 0 && strings.HasPrefix(message, line[i:])
+}
