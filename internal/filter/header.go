@@ -60,11 +60,21 @@ func parseHeader(line []byte) header {
 func parseTag(s []byte, dated bool) (h header, relayed bool) {
 	h.message = s
 	whole, plain := len(s), dated // plain: no facility was met
+	var host []byte
 	for hosts := 0; hosts <= maxHosts; {
+		if dated && len(s) > 0 && s[0] == '[' {
+			if t, ok := cutBracketed(s); ok {
+				return t, false
+			}
+		}
 		n := tagLen(s)
 		word := s[:n]
 		if n == len(s) || s[n] != ' ' {
-			if t, ok := cutTag(s, n); ok && (dated || len(t.pid) > 0) && !(len(t.pid) == 0 && isFacility(t.program)) {
+			t, ok := cutTag(s, n)
+			if ok && hosts == 0 && len(t.pid) == 0 && isSeverity(t.program) {
+				return h, false // no program wrote its name: the message begins here
+			}
+			if ok && (dated || len(t.pid) > 0) && !(len(t.pid) == 0 && isFacility(t.program)) {
 				if plain && hosts == 1 {
 					t.front = whole - len(s)
 				}
@@ -74,7 +84,13 @@ func parseTag(s []byte, dated bool) (h header, relayed bool) {
 		}
 		s = skipBlanks(s[len(word):])
 		if !isFacility(word) {
-			hosts++
+			if hosts == 0 {
+				host = word
+			}
+			if hosts == 0 || len(word) == 0 || string(word) != string(host) { // some relays write the host's name twice
+				hosts++
+			}
+			plain = plain && len(host) > 0 && hosts == 1
 			continue
 		}
 		plain = false
@@ -108,11 +124,18 @@ func cutTag(s []byte, n int) (h header, ok bool) {
 		for d < len(rest) && isDigit(rest[d]) {
 			d++
 		}
-		if d == 1 || d+1 >= len(rest) || rest[d] != ']' || rest[d+1] != ':' {
+		if d == 1 || d+1 >= len(rest) || rest[d] != ']' {
+			return h, false
+		}
+		behind := rest[d+1:]
+		if level, ok := bytes.CutPrefix(behind, []byte(" ")); ok && isSeverity(level[:tagLen(level)]) {
+			behind = level[tagLen(level):] // "sshd[12] info: ..."
+		}
+		if len(behind) == 0 || behind[0] != ':' {
 			return h, false
 		}
 		h.pid = rest[1:d]
-		h.message = skipBlanks(rest[d+2:])
+		h.message = skipBlanks(behind[1:])
 		return h, true
 	case ':':
 		if len(rest) > 1 && rest[1] != ' ' && rest[1] != '\t' {
@@ -122,6 +145,17 @@ func cutTag(s []byte, n int) (h header, ok bool) {
 		return h, true
 	}
 	return h, false
+}
+
+// cutBracketed reads "[name]: ".
+func cutBracketed(s []byte) (h header, ok bool) {
+	n := tagLen(s[1:])
+	if n == 0 || isNumber(s[1:1+n]) || !bytes.HasPrefix(s[1+n:], []byte("]: ")) {
+		return h, false
+	}
+	h.program = s[1 : 1+n]
+	h.message = skipBlanks(s[n+3:])
+	return h, true
 }
 
 // tagLen returns how many bytes s begins with that can be a program's name.
@@ -195,6 +229,37 @@ func cutStructuredData(s []byte) (rest []byte, ok bool) {
 	}
 	return nil, elements > 0 && !inside
 }
+
+// isSeverity reports whether the word is how a message begins, and not a program's name: "error: ...".
+func isSeverity(word []byte) bool {
+	switch string(word) {
+	case "debug", "debug1", "debug2", "debug3", "info", "notice", "warning", "error", "fatal", "panic",
+		"Debug", "Info", "Notice", "Warning", "Error", "Fatal", "Panic",
+		"DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "FATAL", "PANIC":
+		return true
+	}
+	return false
+}
+
+// cutInner takes a second header off a message: that of a container's own log within the host's. The program must be the same or
+// missing, so that no text poses as another program's message.
+func cutInner(h header) header {
+	if len(h.message) == 0 || !beginsDate[h.message[0]] {
+		return h
+	}
+	_, rest, ok := logtime.Cut(h.message)
+	if !ok {
+		return h
+	}
+	if inner, _ := parseTag(rest, true); string(inner.program) == string(h.program) {
+		return inner
+	}
+	h.message = rest
+	return h
+}
+
+// beginsDate has the bytes that the dates of daemons begin with.
+var beginsDate = byteSet("0123456789ADFJMNOSTW")
 
 // isFacility reports whether the word is a syslog facility and severity, as some writers put into the header:
 // "auth.info", "auth.info:", "<10.5>", "<auth.info>".
@@ -294,6 +359,28 @@ func isUptime(s []byte) bool {
 		}
 	}
 	return true
+}
+
+// lastRepeated returns how often the line before this one was written again, if that is what the line reports: "last message
+// repeated 4 times" of BSD's, sysklogd's and BusyBox' syslogd, whose name may stand before it.
+func lastRepeated(h header) (count int, ok bool) {
+	const before = "last message repeated "
+	s := h.message
+	if len(h.program) > 0 && string(h.program) != "syslogd" {
+		return 0, false
+	}
+	if !bytes.HasPrefix(s, []byte(before)) { // the host's name stands before it
+		s = skipBlanks(s[len(firstWord(s)):])
+	}
+	rest, ok := bytes.CutPrefix(s, []byte(before))
+	if !ok {
+		return 0, false
+	}
+	for len(rest) > 0 && isDigit(rest[0]) {
+		count = min(count*10+int(rest[0]-'0'), maxRepeats)
+		rest = rest[1:]
+	}
+	return count, count > 0 && (string(rest) == " times" || string(rest) == " time")
 }
 
 func cutRepeated(s []byte) (inner []byte, count int, ok bool) {

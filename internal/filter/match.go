@@ -17,6 +17,7 @@ type View struct {
 	groups   map[string]*group // by the rules in it
 	sessions sessions
 	prefix   prefix
+	last     last
 
 	picked []*rule // scratch
 	key    []byte
@@ -90,14 +91,25 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 	var g *group
 	if line.Entry != nil {
 		g = v.groupOfEntry(line.Entry)
-		h.message = trimEnd(line.Text)
+		h.program, h.message = line.Entry.Identifier, trimEnd(line.Text)
 	} else {
 		h = v.prefix.header(line.Text)
+		if v.last.set {
+			if n, ok := lastRepeated(h); ok {
+				return v.last.repeat(m, n)
+			}
+		}
 		g = v.groupOfProgram(h.program)
 	}
-	if g == nil {
-		return false
+	matched := g != nil && v.matchIn(g, cutInner(h), line, m)
+	if line.Entry == nil {
+		v.last.note(m, matched)
 	}
+	return matched
+}
+
+// matchIn reads a line by the rules of g.
+func (v *View) matchIn(g *group, h header, line *event.Line, m *Match) bool {
 	message, repeats := unwrap(h.message)
 	p, ok := g.match(message)
 	if !ok {
@@ -125,6 +137,36 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		return false
 	}
 	return v.judge(r, p.verdict, line, m)
+}
+
+// A last is what the line before said, for syslog daemons that write "last message repeated 4 times".
+type last struct {
+	set     bool
+	match   Match
+	user    [maxUser]byte
+	session [maxSession]byte
+}
+
+// maxSession is how much of a session's name is kept, in bytes.
+const maxSession = 64
+
+// note keeps a match, or that there was none. A repetition is never a login: those are written once.
+func (l *last) note(m *Match, matched bool) {
+	l.set = matched && m.Kind != event.Success && m.Addr.IsValid() && len(m.Session) <= maxSession
+	if !l.set {
+		return
+	}
+	l.match = Match{Rule: m.Rule, Kind: m.Kind, Echo: m.Echo, Addr: m.Addr, UnknownUser: m.UnknownUser, Count: m.Count}
+	l.match.User = l.user[:copy(l.user[:], m.User)]
+	l.match.Session = l.session[:copy(l.session[:], m.Session)]
+}
+
+// repeat is the match of n further lines like the last.
+func (l *last) repeat(m *Match, n int) bool {
+	*m = l.match
+	m.Count = min(m.Count*n, maxCount)
+	l.set = false
+	return true
 }
 
 // judge makes the verdict of a pattern the kind of an event, with what the session's earlier lines told.

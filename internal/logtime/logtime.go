@@ -1,5 +1,7 @@
 // Package logtime reads the dates that log lines begin with: RFC 3164 ("Jan  2 15:04:05"), asctime ("Tue Jan  2 15:04:05
-// 2024"), RFC 3339 and what resembles it ("2024-01-02 15:04:05,678"), RFC 5424, and TAI64N labels.
+// 2024"), RFC 3339 and what resembles it ("2024-01-02 15:04:05,678"), RFC 5424, TAI64N labels, and the dates of
+// journalctl's output modes, in other languages too ("sie 02 15:04:05", "Mon 2024-01-02 15:04:05 UTC", "1704207845.123456",
+// "[12345.678901]").
 //
 // A date may lack its year and its zone. The year is then the one that puts it nearest to a time that the caller names, so
 // that a log of December read in January is a few days old and not a year ahead; the zone is one that the caller names too.
@@ -18,6 +20,7 @@ type Stamp struct {
 	nsec                   int
 	offset                 int // seconds east of UTC, if zoned
 	zoned                  bool
+	uptime                 bool // the line gives the time since boot, which is no date
 }
 
 // Parse returns the time that a line begins with, behind a syslog priority if there is one. near decides the year and loc
@@ -28,7 +31,7 @@ func Parse(line []byte, near time.Time, loc *time.Location) (time.Time, bool) {
 		s = rest
 	}
 	stamp, _, ok := Cut(s)
-	if !ok {
+	if !ok || stamp.uptime {
 		return time.Time{}, false
 	}
 	return stamp.Time(near, loc), true
@@ -79,7 +82,7 @@ func CutPriority(s []byte) (rest []byte, rfc5424, ok bool) {
 	return skipBlanks(s), false, true
 }
 
-// Cut takes a date off the front of s, with the blanks behind it. It allocates nothing.
+// Cut takes a date, or a time since boot, off the front of s, with the blanks behind it. It allocates nothing.
 func Cut(s []byte) (t Stamp, rest []byte, ok bool) {
 	rest = s
 	if len(s) < 8 {
@@ -87,11 +90,21 @@ func Cut(s []byte) (t Stamp, rest []byte, ok bool) {
 	}
 	switch c := s[0]; {
 	case isDigit(c):
-		rest, ok = t.cutISO(s)
+		if rest, ok = t.cutISO(s); !ok {
+			rest, ok = t.cutUnix(s)
+		}
+		if !ok {
+			rest, ok = t.cutAsctime(s) // the months of Chinese and Japanese begin with their number
+		}
 	case c == '@':
 		rest, ok = t.cutTAI64N(s)
-	case 'A' <= c && c <= 'W':
-		rest, ok = t.cutAsctime(s)
+	case c == '[':
+		rest, ok = t.cutUptime(s)
+	case 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c >= 0x80:
+		if rest, ok = t.cutAsctime(s); !ok {
+			t = Stamp{}
+			rest, ok = t.cutFull(s)
+		}
 	}
 	if ok && len(rest) > 0 && rest[0] == ':' { // as Cisco ends a date
 		rest = rest[1:]
@@ -103,7 +116,7 @@ func Cut(s []byte) (t Stamp, rest []byte, ok bool) {
 }
 
 func (t *Stamp) valid() bool {
-	return 1 <= t.month && t.month <= 12 && 1 <= t.day && t.day <= 31 && t.hour < 24 && t.minute < 60 && t.sec <= 60
+	return t.uptime || 1 <= t.month && t.month <= 12 && 1 <= t.day && t.day <= 31 && t.hour < 24 && t.minute < 60 && t.sec <= 60
 }
 
 // cutISO reads 2006-01-02T15:04:05.999999+01:00: T or a blank, a fraction behind "." or ",", a zone or none.
@@ -136,17 +149,14 @@ const (
 
 // cutAsctime reads "Jan  2 15:04:05", with the weekday before it, the year before or behind the time, a fraction, a zone.
 func (t *Stamp) cutAsctime(s []byte) (rest []byte, ok bool) {
-	rest = s
-	month := name(rest, months)
-	if month == 0 && name(rest, weekdays) > 0 {
-		rest = skipBlanks(rest[4:])
-		month = name(rest, months)
+	month, rest := cutMonth(s)
+	if month == 0 && name(s, weekdays) > 0 {
+		month, rest = cutMonth(skipBlanks(s[4:]))
 	}
 	if month == 0 {
 		return s, false
 	}
-	t.month = time.Month(month)
-	rest = skipBlanks(rest[4:])
+	t.month = month
 	day, n := number(rest, 2)
 	if n == 0 || n == len(rest) || rest[n] != ' ' {
 		return s, false
@@ -162,12 +172,93 @@ func (t *Stamp) cutAsctime(s []byte) (rest []byte, ok bool) {
 	}
 	rest = t.cutZone(rest)
 	if t.year == 0 && len(rest) >= 5 && rest[0] == ' ' {
-		if year, n := number(rest[1:], 4); n == 4 && (len(rest) == 5 || rest[5] == ' ' || rest[5] == ':') {
+		if year, n := number(rest[1:], 4); n == 4 && (len(rest) == 5 || rest[5] == ' ' || rest[5] == ':' && (len(rest) == 6 || rest[6] == ' ')) {
 			t.year = year
 			rest = rest[5:]
 		}
 	}
 	return rest, true
+}
+
+// cutMonth takes the short name of a month off the front of s, in English or in a language of foreignMonths.
+func cutMonth(s []byte) (month time.Month, rest []byte) {
+	if m := name(s, months); m > 0 {
+		return time.Month(m), skipBlanks(s[4:])
+	}
+	word := s[:min(len(s), maxMonth+1)]
+	end := bytes.IndexByte(word, ' ')
+	if end <= 0 {
+		return 0, s
+	}
+	m, ok := foreignMonths[string(word[:end])]
+	if !ok {
+		return 0, s
+	}
+	return m, skipBlanks(s[end:])
+}
+
+// cutFull reads "Mon 2006-01-02 15:04:05 UTC" of journalctl -o short-full, whose weekday may be in any language. A zone other
+// than UTC is the host's own.
+func (t *Stamp) cutFull(s []byte) (rest []byte, ok bool) {
+	const maxWeekday = 12 // bytes
+	end := bytes.IndexByte(s[:min(len(s), maxWeekday+1)], ' ')
+	if end <= 0 || bytes.ContainsAny(s[:end], ":[(") {
+		return s, false
+	}
+	rest, ok = t.cutISO(s[end+1:])
+	if !ok || t.zoned || len(rest) < 2 || rest[0] != ' ' {
+		return rest, ok
+	}
+	zone := rest[1:]
+	n := 0
+	for n < len(zone) && 'A' <= zone[n] && zone[n] <= 'Z' {
+		n++
+	}
+	if n < 3 || n > 5 || n == len(zone) || zone[n] != ' ' {
+		return rest, ok
+	}
+	t.zoned = string(zone[:n]) == "UTC" || string(zone[:n]) == "GMT"
+	return zone[n:], true
+}
+
+// cutUnix reads "1136214245.123456" of journalctl -o short-unix: seconds since 1970, and microseconds.
+func (t *Stamp) cutUnix(s []byte) (rest []byte, ok bool) {
+	sec, n := number(s, 10)
+	if n < 9 || n+8 > len(s) || s[n] != '.' {
+		return s, false
+	}
+	usec, digits := number(s[n+1:], 6)
+	if digits != 6 || s[n+7] != ' ' {
+		return s, false
+	}
+	at := time.Unix(int64(sec), int64(usec)*1000).UTC()
+	t.year, t.month, t.day = at.Date()
+	t.hour, t.minute, t.sec = at.Clock()
+	t.nsec, t.zoned = at.Nanosecond(), true
+	return s[n+7:], true
+}
+
+// cutUptime reads "[12345.678901] " of journalctl -o short-monotonic, "[12345.678901 <    0.000123 >] " of short-delta, and the
+// same of the kernel's own buffer.
+func (t *Stamp) cutUptime(s []byte) (rest []byte, ok bool) {
+	const longest = 48
+	end := bytes.IndexByte(s[:min(len(s), longest)], ']')
+	if end < 0 || end+1 == len(s) || s[end+1] != ' ' {
+		return s, false
+	}
+	digits, dot := 0, false
+	for _, c := range s[1:end] {
+		switch {
+		case isDigit(c):
+			digits++
+		case c == '.' && digits > 0:
+			dot = true
+		case c != ' ' && c != '<' && c != '>' && c != '.':
+			return s, false
+		}
+	}
+	t.uptime = dot
+	return s[end+1:], dot
 }
 
 // taiEpoch is 1970 in TAI64, as multilog counts it: ten seconds ahead of UTC, leap seconds left out.
