@@ -45,6 +45,9 @@ type Changes struct {
 	// Grace grants or takes back freedom from bans for a while.
 	Grace []Element
 
+	// Except excepts single addresses from bans of networks for a while, or no longer.
+	Except []Element
+
 	// Bans adds, extends or removes bans.
 	Bans []Change
 }
@@ -56,7 +59,7 @@ type Change struct {
 	Remove  bool    // lift it; no error if it is not in force
 }
 
-// An Element is a prefix with the time that it has left: an IPv4 address or an IPv6 /64.
+// An Element is a prefix with the time that it has left: a single address, or in a grace set an IPv6 /64.
 type Element struct {
 	Prefix  netip.Prefix
 	Timeout Timeout
@@ -123,6 +126,7 @@ type Notice struct {
 type State struct {
 	Allow   prefixset.Set
 	Grace   []Element // with the time left
+	Except  []Element // single addresses, with the time left
 	Bans    []Held    // in the order of their keys if an Enforcer returned them
 	Replies uint64    // packets towards banned addresses that were dropped
 }

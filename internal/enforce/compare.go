@@ -10,7 +10,7 @@ import (
 )
 
 // Compare reads back what the kernel holds, as Held does, and says what is not as it should be: objects as in Check, "allow" and
-// "grace" if these sets lack something, and bans. It mends nothing; somebody may have changed something this moment.
+// "grace" and "exceptions" if these sets are not as they should be, and bans. It mends nothing; somebody may have changed something this moment.
 func (e *Enforcer) Compare(ctx context.Context) (state State, wrong []string, err error) {
 	if state, err = e.Held(ctx); err != nil {
 		return state, nil, err
@@ -40,6 +40,9 @@ func (e *Enforcer) compare(ctx context.Context, state State) (wrong []string, er
 	if len(c.Grace) > 0 {
 		wrong = append(wrong, "grace")
 	}
+	if len(c.Except) > 0 {
+		wrong = append(wrong, "exceptions")
+	}
 	const shown = 3
 	for _, change := range c.Bans[:min(len(c.Bans), shown)] {
 		wrong = append(wrong, "ban "+change.Key.String())
@@ -53,7 +56,7 @@ func (e *Enforcer) compare(ctx context.Context, state State) (wrong []string, er
 // stillMissing returns what of c does not hold, after another look at it.
 func (e *Enforcer) stillMissing(ctx context.Context, c Changes, now time.Time) (Changes, error) {
 	var keys []ban.Key
-	if c.Allow == nil && len(c.Grace) == 0 { // else everything is read
+	if c.Allow == nil && len(c.Grace) == 0 && len(c.Except) == 0 { // otherwise everything is read
 		for _, change := range c.Bans {
 			keys = append(keys, change.Key)
 		}

@@ -11,6 +11,7 @@ import (
 // garbage collector would follow.
 type ledger struct {
 	entries map[row]entry
+	kinds   map[kind]int   // how many bans there are of each
 	counted map[row]counts // of bans that have dropped something
 	ports   []ban.Ports    // by number
 	numbers map[ban.Ports]uint32
@@ -24,10 +25,21 @@ type row struct {
 	class ban.Class
 }
 
+// A kind is what all bans have in common that are found by masking an address in the same way.
+type kind struct {
+	ports uint32
+	bits  uint8
+	v4    bool
+	class ban.Class
+}
+
+func (r row) kind() kind { return kind{r.ports, r.bits, netip.AddrFrom16(r.addr).Is4In6(), r.class} }
+
 // An entry is what is known of a ban in force.
 type entry struct {
 	until   int64 // Unix time in ns; forever if permanent
 	unknown bool
+	firm    bool // made by hand or by a list: no address in its network is excepted
 }
 
 // The kernel's counters start again when an element is replaced: before is what earlier elements had counted, last what the present
@@ -39,7 +51,7 @@ type traffic struct{ packets, bytes uint64 }
 const mappedBits = 96
 
 func newLedger(n int) ledger {
-	return ledger{entries: make(map[row]entry, n), counted: map[row]counts{}, ports: []ban.Ports{""}, numbers: map[ban.Ports]uint32{"": 0}}
+	return ledger{entries: make(map[row]entry, n), kinds: map[kind]int{}, counted: map[row]counts{}, ports: []ban.Ports{""}, numbers: map[ban.Ports]uint32{"": 0}}
 }
 
 // find returns the row of a key; ok is false if no ban has its ports.
@@ -79,13 +91,42 @@ func (l *ledger) put(k ban.Key, e entry) {
 		l.ports = append(l.ports, k.Ports)
 		l.numbers[k.Ports] = r.ports
 	}
-	l.entries[r] = e
+	n := len(l.entries)
+	if l.entries[r] = e; len(l.entries) > n {
+		l.kinds[r.kind()]++
+	}
 }
 
 func (l *ledger) remove(k ban.Key) {
 	if r, ok := l.find(k); ok {
-		delete(l.entries, r)
+		n := len(l.entries)
+		if delete(l.entries, r); len(l.entries) < n {
+			if l.kinds[r.kind()]--; l.kinds[r.kind()] == 0 {
+				delete(l.kinds, r.kind())
+			}
+		}
 		delete(l.counted, r)
+	}
+}
+
+// over returns the bans that touch an address, in any order. The time it takes depends on how many kinds there are, not on how many
+// bans. They may be removed meanwhile.
+func (l *ledger) over(a netip.Addr) iter.Seq2[ban.Key, entry] {
+	return func(yield func(ban.Key, entry) bool) {
+		a = a.Unmap().WithZone("")
+		for kind := range l.kinds {
+			if kind.v4 != a.Is4() {
+				continue
+			}
+			bits := int(kind.bits)
+			if kind.v4 {
+				bits -= mappedBits
+			}
+			r := row{netip.PrefixFrom(a, bits).Masked().Addr().As16(), kind.ports, kind.bits, kind.class}
+			if e, ok := l.entries[r]; ok && !yield(l.key(r), e) {
+				return
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,10 +14,12 @@ import (
 
 // A model is what should hold.
 type model struct {
-	allow   prefixset.Set
-	grace   map[netip.Prefix]time.Time
-	bans    ledger
-	unknown int // how many entries are of unknown origin
+	allow prefixset.Set
+	grace map[netip.Prefix]time.Time
+	bans  ledger
+
+	exceptions exceptions
+	unknown    int // how many entries are of unknown origin
 }
 
 // forever compares as later than every time.
@@ -30,7 +33,7 @@ const slack = int64(2 * time.Second)
 const maxUnverified = 10 * time.Minute
 
 func newModel(allow prefixset.Set) *model {
-	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newLedger(0)}
+	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newLedger(0), exceptions: newExceptions()}
 }
 
 // untilOf takes what a number does not reach, behind the year 2262, for no end.
@@ -57,19 +60,14 @@ func (m *model) expect(n int) {
 	}
 }
 
-// spared returns the addresses that no ban touches now.
-func (m *model) spared() prefixset.Set {
-	if len(m.grace) == 0 {
-		return m.allow
-	}
-	return m.allow.Union(prefixset.New(slices.Collect(maps.Keys(m.grace))...))
-}
-
 // add puts a ban into the model, or extends it. The result lacks only At.
 func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
 	b.Key = Normalize(b.Key)
 	if err := Refuse(b.Key, force); err != nil {
 		return Result{Ban: b, Err: err}
+	}
+	if len(b.Except) > ban.MaxExcept {
+		return Result{Ban: b, Err: &RefusedError{b.Key, fmt.Sprintf("it excepts more than %d addresses", ban.MaxExcept)}}
 	}
 	until := untilOf(b.Until)
 	if b.Class == ban.Unverified {
@@ -84,7 +82,9 @@ func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
 	if changed {
 		old.until = until
 	}
+	old.firm = old.firm || b.Rule == ban.ByHand || b.Rule == ban.ByList
 	m.bans.put(b.Key, old)
+	m.except(b.Key, b.Except)
 	return Result{Ban: b, Until: old.time(), Changed: changed}
 }
 
@@ -92,6 +92,7 @@ func (m *model) remove(k ban.Key) {
 	if e, _ := m.bans.get(k); e.unknown {
 		m.unknown--
 	}
+	m.forgetExceptions(k)
 	m.bans.remove(k)
 }
 
@@ -149,12 +150,13 @@ func boolInt(b bool) int {
 
 // widths returns the prefix lengths of bans that may contain others: verified ones of all ports on networks, IPv4 first.
 func (m *model) widths() (widths [2][]int) {
-	for k := range m.bans.keys() {
-		if k.Class != ban.Verified || k.Ports != "" || k.Prefix.IsSingleIP() {
-			continue
-		}
-		if of := &widths[family(k)]; !slices.Contains(*of, k.Prefix.Bits()) {
-			*of = append(*of, k.Prefix.Bits())
+	for kind := range m.bans.kinds {
+		switch {
+		case kind.class != ban.Verified || kind.ports != 0 || kind.bits == 128:
+		case kind.v4:
+			widths[0] = append(widths[0], int(kind.bits)-mappedBits)
+		default:
+			widths[1] = append(widths[1], int(kind.bits))
 		}
 	}
 	return widths
@@ -223,6 +225,7 @@ func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
 		m.bans.put(h.Key, e)
 		m.bans.count(h.Key, traffic{h.Packets, h.Bytes})
 	}
+	m.adoptExceptions(s.Except)
 	for _, g := range s.Grace {
 		if until := now.Add(time.Duration(g.Timeout)); until.After(m.grace[g.Prefix]) {
 			m.grace[g.Prefix] = until
@@ -234,7 +237,7 @@ func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
 // all returns the changes that make everything hold from nothing.
 func (m *model) all(now time.Time) Changes {
 	allow := m.allow
-	c := Changes{Allow: &allow, Bans: make([]Change, 0, m.bans.len())}
+	c := Changes{Allow: &allow, Except: m.allExceptions(now), Bans: make([]Change, 0, m.bans.len())}
 	for p, until := range m.grace {
 		c.Grace = append(c.Grace, Element{Prefix: p, Timeout: TimeoutUntil(until, now)})
 	}
@@ -262,6 +265,7 @@ func (m *model) missing(s State, now time.Time) Changes {
 			c.Grace = append(c.Grace, Element{Prefix: p, Timeout: TimeoutUntil(until, now)})
 		}
 	}
+	c.Except = m.missingExceptions(s.Except, now)
 	expected := 0
 	for _, h := range s.Bans {
 		e, ok := m.bans.get(h.Key)
@@ -306,7 +310,9 @@ func (m *model) overlooked(s State, now time.Time) (keys []ban.Key) {
 	return keys
 }
 
-func (c Changes) empty() bool { return c.Allow == nil && len(c.Grace) == 0 && len(c.Bans) == 0 }
+func (c Changes) empty() bool {
+	return c.Allow == nil && len(c.Grace) == 0 && len(c.Except) == 0 && len(c.Bans) == 0
+}
 
 // count completes the counters of s by what earlier elements had counted, and says which bans are of unknown origin.
 func (m *model) count(s State) {

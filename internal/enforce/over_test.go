@@ -15,14 +15,16 @@ import (
 func TestHeldOver(t *testing.T) {
 	e := enforcetest.Start(t, &enforcetest.Fake{}, enforce.Options{})
 	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("192.0.2.7 ports 22", time.Hour),
-		enforcetest.For("192.0.0.0/16", time.Hour), enforcetest.For("192.0.2.8", time.Hour), enforcetest.For("2001:db8:7::/48", time.Hour))
+		enforcetest.For("192.0.0.0/16", time.Hour), enforcetest.For("192.0.2.8", time.Hour), enforcetest.For("2001:db8:7::/48", time.Hour),
+		excepting("198.51.100.0/24", time.Hour, "198.51.100.7"))
 	if err := e.Grace(t.Context(), time.Minute, netip.MustParseAddr("2001:db8:7::1")); err != nil {
 		t.Fatal(err)
 	}
 	for addr, want := range map[string][]string{
 		"192.0.2.7":       {"192.0.0.0/16", "192.0.2.7", "192.0.2.7 ports 22"},
 		"192.0.2.9":       {"192.0.0.0/16"},
-		"198.51.100.1":    nil,
+		"198.51.100.7":    {"198.51.100.0/24", "except 198.51.100.7"},
+		"203.0.113.1":     nil,
 		"2001:db8:7::1":   {"2001:db8:7::/48", "grace 2001:db8:7::/64"},
 		"2001:db8:7:1::1": {"2001:db8:7::/48"},
 	} {
@@ -36,6 +38,9 @@ func TestHeldOver(t *testing.T) {
 		}
 		for _, g := range state.Grace {
 			got = append(got, "grace "+g.Prefix.String())
+		}
+		for _, x := range state.Except {
+			got = append(got, "except "+x.Prefix.Addr().String())
 		}
 		slices.Sort(got)
 		slices.Sort(want)

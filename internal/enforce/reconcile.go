@@ -46,6 +46,7 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 		held, _ := e.model.bans.get(k)
 		c.Bans = append(c.Bans, Change{Key: k, Timeout: held.timeout(now)})
 	}
+	c.Except = e.model.staleExceptions(now)
 	failed, err := e.write(ctx, c)
 	at := time.Now()
 	for i := range results {
@@ -120,6 +121,7 @@ func (e *Enforcer) takeBack(ctx context.Context, c Changes) error {
 			again.Bans = append(again.Bans, b)
 		}
 	}
+	again.Except = e.model.staleExceptions(time.Now())
 	if again.empty() {
 		return nil
 	}
@@ -288,6 +290,7 @@ func (e *Enforcer) lift(ctx context.Context, grace time.Duration, keys []ban.Key
 			c.Grace = append(c.Grace, e.model.grant(p, grace, now))
 		}
 	}
+	c.Except = e.model.staleExceptions(now)
 	failures, err := e.backend.Apply(ctx, c)
 	if err == nil && len(failures) > 0 {
 		err = failures[0].Err

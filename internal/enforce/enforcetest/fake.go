@@ -20,6 +20,7 @@ type Fake struct {
 	built   bool
 	allow   prefixset.Set
 	grace   map[netip.Prefix]time.Time // zero: permanent
+	except  map[netip.Prefix]time.Time // zero: permanent
 	bans    map[ban.Key]time.Time
 	notices []func(enforce.Notice)
 	refuse  func(k ban.Key, held int) error
@@ -37,7 +38,9 @@ func (f *Fake) Lose(by string) {
 	f.notify(by)
 }
 
-func (f *Fake) lose() { f.built, f.allow, f.grace, f.bans = false, prefixset.Set{}, nil, nil }
+func (f *Fake) lose() {
+	f.built, f.allow, f.grace, f.except, f.bans = false, prefixset.Set{}, nil, nil, nil
+}
 
 // Break loses what bans belong in, as if a set were deleted, and leaves the elements of others. Nobody is told.
 func (f *Fake) Break() {
@@ -125,12 +128,11 @@ func (f *Fake) apply(c enforce.Changes) (failed []enforce.Failure, err error) {
 	if c.Allow != nil {
 		f.allow = *c.Allow
 	}
-	for _, g := range c.Grace {
-		if delete(f.grace, g.Prefix); !g.Remove {
-			if f.grace[g.Prefix], err = end(g.Timeout, now); err != nil {
-				return nil, err
-			}
-		}
+	if err := set(f.grace, c.Grace, now); err != nil {
+		return nil, err
+	}
+	if err := set(f.except, c.Except, now); err != nil {
+		return nil, err
 	}
 	for _, b := range c.Bans {
 		if b.Remove {
@@ -150,6 +152,17 @@ func (f *Fake) apply(c enforce.Changes) (failed []enforce.Failure, err error) {
 	return failed, nil
 }
 
+func set(ends map[netip.Prefix]time.Time, changes []enforce.Element, now time.Time) (err error) {
+	for _, e := range changes {
+		if delete(ends, e.Prefix); !e.Remove {
+			if ends[e.Prefix], err = end(e.Timeout, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func end(t enforce.Timeout, now time.Time) (time.Time, error) {
 	ms, err := t.Milliseconds()
 	if err != nil || ms == 0 {
@@ -166,7 +179,7 @@ func (f *Fake) Rebuild(_ context.Context, c enforce.Changes) ([]enforce.Failure,
 		return nil, f.err
 	}
 	f.built, f.allow = true, prefixset.Set{}
-	f.grace, f.bans = map[netip.Prefix]time.Time{}, map[ban.Key]time.Time{}
+	f.grace, f.except, f.bans = map[netip.Prefix]time.Time{}, map[netip.Prefix]time.Time{}, map[ban.Key]time.Time{}
 	return f.apply(c)
 }
 
@@ -190,12 +203,7 @@ func (f *Fake) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	s := enforce.State{Allow: f.allow}
-	for p, until := range f.grace {
-		if until.After(now) {
-			s.Grace = append(s.Grace, enforce.Element{Prefix: p, Timeout: enforce.TimeoutUntil(until, now)})
-		}
-	}
+	s := enforce.State{Allow: f.allow, Grace: elements(f.grace, now), Except: elements(f.except, now)}
 	for k, until := range f.bans {
 		wanted := slices.Contains(keys, k) || len(keys) == 0 && !slices.Contains(f.unseen, k)
 		if wanted && (until.IsZero() || until.After(now)) {
@@ -207,6 +215,22 @@ func (f *Fake) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
 	}
 	slices.SortFunc(s.Bans, func(a, b enforce.Held) int { return a.Key.Compare(b.Key) })
 	return s, f.err
+}
+
+func elements(ends map[netip.Prefix]time.Time, now time.Time) (es []enforce.Element) {
+	for p, until := range ends {
+		if until.IsZero() || until.After(now) {
+			es = append(es, enforce.Element{Prefix: p, Timeout: enforce.TimeoutUntil(until, now)})
+		}
+	}
+	return es
+}
+
+// LoseException loses one exception. Nobody is told.
+func (f *Fake) LoseException(addr netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.except, netip.PrefixFrom(addr, addr.BitLen()))
 }
 
 // Watch implements enforce.Backend.

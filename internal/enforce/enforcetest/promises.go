@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,25 @@ func Lists(t testing.TB, e *enforce.Enforcer) string {
 		lines.WriteByte('\n')
 	}
 	return lines.String()
+}
+
+// Exceptions returns the addresses that the kernel excepts from bans of networks, in order: "192.0.2.7 for 10m0s, 192.0.2.8".
+func Exceptions(t testing.TB, e *enforce.Enforcer) string {
+	t.Helper()
+	s, err := e.Held(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, x := range s.Except {
+		text := x.Prefix.Addr().String()
+		if x.Timeout != enforce.Permanent {
+			text += fmt.Sprintf(" for %v", lasting(time.Duration(x.Timeout)))
+		}
+		out = append(out, text)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
 }
 
 // lasting returns what is left of a ban, rounded up to ten seconds, or to a minute where it is ten minutes and more: what was asked for, on a

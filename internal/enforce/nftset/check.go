@@ -34,7 +34,7 @@ func (c *conn) readAll() (t table, err error) {
 // compare names the objects that are not as they should be: missing, different, or not ours.
 func (t table) compare(classes []class, s shape) (damaged []string, err error) {
 	wantSets := map[string]set{}
-	for _, want := range slices.Concat(allowSets, graceSets) {
+	for _, want := range slices.Concat(allowSets, graceSets, exceptSets) {
 		wantSets[want.name] = want
 	}
 	for _, c := range classes {

@@ -29,10 +29,12 @@ type set struct {
 
 func (s set) keyLen() int { return addrBits(s.v6) / 8 }
 
-// allowSets are filled with ranges; graceSets with IPv4 addresses and IPv6 /64s.
+// allowSets are filled with ranges, graceSets with IPv4 addresses and IPv6 /64s, exceptSets with addresses.
 var (
 	allowSets = []set{{name: "allow4", interval: true}, {name: "allow6", v6: true, interval: true}}
 	graceSets = []set{{name: "grace4", timeout: true}, {name: "grace6", v6: true, timeout: true}}
+
+	exceptSets = []set{{name: "except4", timeout: true}, {name: "except6", v6: true, timeout: true}}
 )
 
 func (s shape) set(c class) set {
@@ -61,7 +63,12 @@ type shape struct {
 }
 
 func (s shape) chains() []chain {
-	all := []chain{{"ban4", nil}, {"ban6", nil}, {"reply4", nil}, {"reply6", nil}}
+	var all []chain
+	for _, d := range directions {
+		for _, v6 := range []bool{false, true} {
+			all = append(all, chain{d.exactChain(v6), nil}, chain{d.chain(v6), nil})
+		}
+	}
 	if s.log.Enabled {
 		all = append(all, chain{dropChain(ban.Verified), nil}, chain{dropChain(ban.Unverified), nil})
 	}
@@ -132,6 +139,10 @@ func (s shape) fixedRules() []rule {
 			if d.incoming {
 				rules = append(rules, newRule(chain).dhcpReply(v6).verdict(expr.VerdictAccept))
 			}
+			// An address that a ban of its network excepts may be banned itself: what names one address comes first.
+			rules = append(rules,
+				newRule(chain).with(&expr.Verdict{Kind: expr.VerdictJump, Chain: d.exactChain(v6)}),
+				newRule(chain).inSet(d, v6, addrBits(v6), "except"+familyName(v6)).verdict(expr.VerdictAccept))
 		}
 	}
 	return append(rules, s.logRules()...)
@@ -152,7 +163,7 @@ func (s shape) rules(c class) []rule {
 	}
 	var rules []rule
 	for _, d := range directions {
-		r := newRule(d.chain(c.v6))
+		r := newRule(d.chainOf(c))
 		if c.ports != "" {
 			r = r.protocols(unix.IPPROTO_TCP, unix.IPPROTO_UDP).port(d, c.ports.Ranges())
 		}
@@ -172,7 +183,7 @@ func (s shape) rules(c class) []rule {
 // forged source must not cut us off from anybody.
 func (s shape) unverifiedRules(c class) []rule {
 	in := directions[0]
-	begin := newRule(in.chain(c.v6))
+	begin := newRule(in.chainOf(c))
 	end := func(r rule) rule { return s.drop(r.inSet(in, c.v6, c.bits, c.set()), c.trust) }
 	tcp, udp := begin.protocol(unix.IPPROTO_TCP).opensTCP(), begin.protocol(unix.IPPROTO_UDP)
 	if c.ports == "" {
@@ -211,6 +222,17 @@ type direction struct {
 var directions = []direction{{"ban", true}, {"reply", false}}
 
 func (d direction) chain(v6 bool) string { return d.prefix + familyName(v6) }
+
+// exactChain has the rules about bans of single addresses.
+func (d direction) exactChain(v6 bool) string { return d.chain(v6) + "_exact" }
+
+// chainOf returns the chain that the rules of a class stand in.
+func (d direction) chainOf(c class) string {
+	if c.bits == addrBits(c.v6) {
+		return d.exactChain(c.v6)
+	}
+	return d.chain(c.v6)
+}
 
 func newRule(chain string) rule { return rule{chain: chain} }
 

@@ -191,13 +191,13 @@ func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
 		return nil, nil
 	case !divisible(err):
 		return nil, err
-	case len(c.Bans) <= 1 && (c.Allow != nil || len(c.Grace) > 0):
+	case len(c.Bans) <= 1 && (c.Allow != nil || len(c.Grace) > 0 || len(c.Except) > 0):
 		return nil, err
 	case len(c.Bans) == 1:
 		return []enforce.Failure{{Key: c.Bans[0].Key, Err: err}}, nil
 	}
 	half := len(c.Bans) / 2
-	failed, err := b.apply(enforce.Changes{Allow: c.Allow, Grace: c.Grace, Bans: c.Bans[:half]})
+	failed, err := b.apply(enforce.Changes{Allow: c.Allow, Grace: c.Grace, Except: c.Except, Bans: c.Bans[:half]})
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,10 @@ func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
 	if c.Allow != nil {
 		t.setAllow(*c.Allow)
 	}
-	if err := t.setGrace(c.Grace); err != nil {
+	if err := t.setElements(graceSets, c.Grace); err != nil {
+		return err
+	}
+	if err := t.setElements(exceptSets, c.Except); err != nil {
 		return err
 	}
 	// There may be very many bans, and memory that is touched first takes longer than anything here: only their places are listed.
@@ -340,7 +343,7 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	t.removeTable(tableName)
 	t.addTable(tableName)
 	t.addCounter(tableName, repliesCounter, "packets towards banned addresses, dropped")
-	for _, s := range slices.Concat(allowSets, graceSets) {
+	for _, s := range slices.Concat(allowSets, graceSets, exceptSets) {
 		t.addSet(tableName, s)
 	}
 	for _, ch := range b.shape().chains() {

@@ -95,8 +95,9 @@ func listing(t *testing.T, drops conf.DropLog) string {
 	allow := prefixset.New(netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:a::/48"))
 	const perm = enforce.Permanent
 	_, err := b.Rebuild(t.Context(), enforce.Changes{
-		Allow: &allow,
-		Grace: []enforce.Element{{Prefix: netip.MustParsePrefix("192.0.2.99/32"), Timeout: perm}},
+		Allow:  &allow,
+		Grace:  []enforce.Element{{Prefix: netip.MustParsePrefix("192.0.2.99/32"), Timeout: perm}},
+		Except: []enforce.Element{{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Timeout: perm}},
 		Bans: []enforce.Change{
 			{Key: key(t, "192.0.2.7"), Timeout: perm},
 			{Key: key(t, "203.0.113.0/25"), Timeout: perm},

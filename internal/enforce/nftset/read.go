@@ -279,7 +279,10 @@ func (c *conn) held(keys []ban.Key) (enforce.State, error) {
 	if s.Allow, err = c.readAllow(); err != nil {
 		return s, err
 	}
-	if s.Grace, err = c.readGrace(); err != nil {
+	if s.Grace, err = c.readTimed(graceSets, graceBits); err != nil {
+		return s, err
+	}
+	if s.Except, err = c.readTimed(exceptSets, addrBits); err != nil {
 		return s, err
 	}
 	s.Bans = make([]enforce.Held, 0, max(0, table{sets: sets}.bans()))
@@ -324,22 +327,23 @@ func (c *conn) readAllow() (prefixset.Set, error) {
 	return prefixset.FromRanges(all), nil
 }
 
-func (c *conn) readGrace() (grace []enforce.Element, err error) {
-	for _, s := range graceSets {
+// readTimed reads the prefixes of a pair of sets with the time that each has left.
+func (c *conn) readTimed(sets []set, bits func(v6 bool) int) (out []enforce.Element, err error) {
+	for _, s := range sets {
 		es, err := c.readElements(s.name)
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range es {
-			p, _ := e.addr.Prefix(graceBits(s.v6))
+			p, _ := e.addr.Prefix(bits(s.v6))
 			timeout := max(enforce.Timeout(e.left), enforce.MinTimeout)
 			if e.permanent {
 				timeout = enforce.Permanent
 			}
-			grace = append(grace, enforce.Element{Prefix: p, Timeout: timeout})
+			out = append(out, enforce.Element{Prefix: p, Timeout: timeout})
 		}
 	}
-	return grace, nil
+	return out, nil
 }
 
 // ranges pairs the first addresses of an interval set with the ends, in ascending order.

@@ -69,13 +69,15 @@ func TestWhateverIsDestroyedIsMended(t *testing.T) {
 		"flush set inet mefdaemon ban4_32",
 		"flush set inet mefdaemon allow4",
 		"flush set inet mefdaemon grace4",
+		"flush set inet mefdaemon except4",
+		"add element inet mefdaemon except4 { 192.0.2.8 }",
 		"delete element inet mefdaemon ban6_64 { 2001:db8:: }",
 		"add rule inet mefdaemon ban4 ip saddr 192.0.2.7 accept",
 		"insert rule inet mefdaemon ban4 accept",
 		"add chain inet mefdaemon mine",
 		"add set inet mefdaemon mine { type ipv4_addr; }",
 		"flush chain inet mefdaemon ban4; flush chain inet mefdaemon reply4; delete set inet mefdaemon ban4_24",
-		"flush chain inet mefdaemon reply4; flush chain inet mefdaemon reply6; delete counter inet mefdaemon replies",
+		"flush chain inet mefdaemon reply4_exact; flush chain inet mefdaemon reply6_exact; flush chain inet mefdaemon reply4; flush chain inet mefdaemon reply6; delete counter inet mefdaemon replies",
 		"flush chain inet mefdaemon reply_fwd; delete chain inet mefdaemon reply_fwd",
 		"add chain inet mefdaemon ban { policy drop; }",
 		"add table inet mefdaemon { flags dormant; }",
@@ -85,7 +87,8 @@ func TestWhateverIsDestroyedIsMended(t *testing.T) {
 			e := enforcetest.Start(t, open(t, ns), enforce.Options{Allow: allow, OnRepair: func(r enforce.Repair) { repaired <- r }})
 			defer e.Flush(context.Background())
 			enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8::/64", 0),
-				enforcetest.For("192.0.2.8 ports 22,8000-8010", 0), enforcetest.For("192.0.2.9/30", 0))
+				enforcetest.For("192.0.2.8 ports 22,8000-8010", 0), enforcetest.For("192.0.2.9/30", 0),
+				ban.Ban{Key: enforcetest.Key("198.51.100.0/24"), Except: []netip.Addr{netip.MustParseAddr("198.51.100.7")}})
 			if err := e.Grace(t.Context(), time.Hour, netip.MustParseAddr("192.0.2.99")); err != nil {
 				t.Fatal(err)
 			}

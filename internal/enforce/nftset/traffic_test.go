@@ -80,6 +80,7 @@ func TestWhatABanDrops(t *testing.T) {
 	for name, tt := range map[string]struct {
 		allow, grace  string
 		bans          []string
+		except        []string // of every ban, those in its network
 		blocked, open []string
 	}{
 		"IPv4 host": {
@@ -124,6 +125,24 @@ func TestWhatABanDrops(t *testing.T) {
 			blocked: []string{"2001:db8:b::7 " + ssh6},
 			open:    []string{"2001:db8:a::7 " + ssh6},
 		},
+		"excepted from an unverified network": {
+			bans:    []string{"192.0.2.0/28 unverified"},
+			except:  []string{"192.0.2.7"},
+			blocked: []string{"192.0.2.8 " + ssh4, "192.0.2.9 " + dns4},
+			open:    []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4},
+		},
+		"excepted from networks of both families and of ports": {
+			bans:    []string{"192.0.2.0/24", "2001:db8:a::/64", "2001:db8:a::/47 ports 22"},
+			except:  []string{"192.0.2.7", "2001:db8:a::7"},
+			blocked: []string{"192.0.2.8 " + ssh4, "192.0.2.8 " + published, "2001:db8:a::8 " + dns6, "2001:db8:b::7 " + ssh6},
+			open:    []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "192.0.2.7 " + published, "2001:db8:a::7 " + ssh6, "2001:db8:b::7 " + dns6},
+		},
+		"excepted from the network, but banned themselves": {
+			bans:    []string{"192.0.2.0/24", "192.0.2.7 ports 25", "192.0.2.9", "2001:db8:a::/47", "2001:db8:a::7", "2001:db8:a::8 ports 53 unverified"},
+			except:  []string{"192.0.2.7", "192.0.2.9", "2001:db8:a::7", "2001:db8:a::8"},
+			blocked: []string{"192.0.2.8 " + ssh4, "192.0.2.7 " + mail4, "192.0.2.9 " + ssh4, "2001:db8:a::7 " + ssh6, "2001:db8:a::8 " + dns6, "2001:db8:b::7 " + ssh6},
+			open:    []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "2001:db8:a::8 " + ssh6},
+		},
 		"unverified": {
 			bans:    []string{"192.0.2.7 unverified", "2001:db8:a::/64 unverified", "192.0.2.8 ports 53 unverified"},
 			blocked: []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "192.0.2.7 " + published, "2001:db8:a::8 " + ssh6, "192.0.2.8 " + dns4},
@@ -139,7 +158,11 @@ func TestWhatABanDrops(t *testing.T) {
 			w := newWorld(t, allow...)
 			try(t, w.attacker, append(tt.blocked, tt.open...), w.attacker.Reaches)
 			for _, key := range tt.bans {
-				enforcetest.Bans(t, w.e, enforcetest.For(key, time.Hour))
+				b := enforcetest.For(key, time.Hour)
+				for _, a := range tt.except {
+					b.Except = append(b.Except, netip.MustParseAddr(a))
+				}
+				enforcetest.Bans(t, w.e, b)
 			}
 			if tt.grace != "" {
 				if err := w.e.Grace(t.Context(), time.Hour, netip.MustParseAddr(tt.grace)); err != nil {

@@ -291,12 +291,12 @@ func (t *tx) setAllow(allow prefixset.Set) {
 	}
 }
 
-// setGrace grants and takes back grace periods.
-func (t *tx) setGrace(grace []enforce.Element) error {
-	for _, g := range grace {
-		s := graceSets[0]
+// setElements adds, renews and removes elements of the set of each family.
+func (t *tx) setElements(sets []set, changes []enforce.Element) error {
+	for _, g := range changes {
+		s := sets[0]
 		if g.Prefix.Addr().Is6() {
-			s = graceSets[1]
+			s = sets[1]
 		}
 		es := []element{{addr: g.Prefix.Addr()}}
 		t.removeElements(s.name, es)
