@@ -42,7 +42,7 @@ func (d *daemon) endAdded(now time.Time) {
 		if a.over(now) {
 			notes[noteAllow+text] = ""
 			delete(l.added, text)
-			d.records.add(control.Record{Time: now, Event: "allow-end", Prefix: text, Author: a.Author, Note: a.Note, Reason: "its time is over"})
+			d.records.Add(control.Record{Time: now, Event: "allow-end", Prefix: text, Author: a.Author, Note: a.Note, Reason: "its time is over"})
 		} else if a.Until != nil && (next.IsZero() || a.Until.Before(next)) {
 			next = *a.Until
 		}
@@ -89,7 +89,7 @@ func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.E
 		return control.Entry{}, err
 	}
 	d.flush(ctx)
-	d.records.add(control.Record{Time: a.Since, Event: "allow", Prefix: text, Until: a.Until, Author: a.Author, Note: a.Note})
+	d.records.Add(control.Record{Time: a.Since, Event: "allow", Prefix: text, Until: a.Until, Author: a.Author, Note: a.Note})
 	return entry, nil
 }
 
@@ -144,7 +144,7 @@ func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (contro
 		return control.Entry{}, err
 	}
 	d.flush(ctx)
-	d.records.add(control.Record{Time: time.Now(), Event: "allow-end", Prefix: text, Author: req.Author})
+	d.records.Add(control.Record{Time: time.Now(), Event: "allow-end", Prefix: text, Author: req.Author})
 	return entry, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"mef/internal/coverage"
 	"mef/internal/decide"
 	"mef/internal/enforce"
+	"mef/internal/eventlog"
 	"mef/internal/prefixset"
 )
 
@@ -130,7 +131,7 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	for _, b := range lifted {
 		rec := unbanRecord(b, now)
 		rec.Author = req.Author
-		d.records.add(rec)
+		d.records.Add(rec)
 	}
 	return lifted, err
 }
@@ -145,7 +146,7 @@ func unbanRecord(b control.Ban, now time.Time) control.Record {
 
 // Follow streams records.
 func (d *daemon) Follow(ctx context.Context, emit func(control.Record) error) error {
-	return d.records.follow(ctx, emit)
+	return d.records.Follow(ctx, emit)
 }
 
 // Stop ends the daemon.
@@ -266,8 +267,8 @@ func (d *daemon) judge(s *control.Status) {
 	if s.Store.Problem != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
 	}
-	if why := d.records.problem(); why != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, keptRecords))
+	for _, why := range d.records.Problems() {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, eventlog.Kept))
 	}
 	if n := s.Kernel.Evicted; n > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("there were too many bans: %d have ended early since start, those with the least time left", n))

@@ -2,19 +2,22 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/enforce"
+	"mef/internal/eventlog"
 )
 
 // A book knows why each ban in force is in force. What is in force is the enforcer's word; the book adds reason and evidence:
 // of the latest bans from memory, of the others from the saved state, so that ten thousand bans do not cost ten thousand
 // times five log lines of memory.
 type book struct {
-	records *records
+	records *eventlog.Log
+	log     *slog.Logger
 	// saved reads bans back from the saved state; nil where nothing is saved.
 	saved func(context.Context, []ban.Key) (map[ban.Key]ban.Ban, error)
 
@@ -31,7 +34,9 @@ const (
 	askSaved = 2 * time.Second
 )
 
-func newBook(r *records) *book { return &book{records: r, latest: make(map[ban.Key]ban.Ban)} }
+func newBook(r *eventlog.Log, log *slog.Logger) *book {
+	return &book{records: r, log: log, latest: make(map[ban.Key]ban.Ban)}
+}
 
 // settle notes what became of bans. It is called by the enforcer and must not wait.
 func (k *book) settle(results []enforce.Result) {
@@ -41,7 +46,7 @@ func (k *book) settle(results []enforce.Result) {
 		if r.Err != nil {
 			rec := banRecord("error", r.Ban)
 			rec.Reason = r.Err.Error()
-			k.records.add(rec)
+			k.records.Add(rec)
 			continue
 		}
 		b := r.Ban
@@ -60,7 +65,7 @@ func (k *book) settle(results []enforce.Result) {
 		k.ever++
 		rec := banRecord("ban", b)
 		rec.Latency = r.At.Sub(b.Start)
-		k.records.add(rec)
+		k.records.Add(rec)
 	}
 }
 
@@ -123,7 +128,7 @@ func (k *book) look(ctx context.Context, bans []enforce.Held) map[ban.Key]ban.Ba
 	defer cancel()
 	saved, err := k.saved(ctx, missing)
 	if err != nil {
-		k.records.log.Warn("read the records of bans", "err", err)
+		k.log.Warn("read the records of bans", "err", err)
 	}
 	for key, b := range saved {
 		known[key] = b

@@ -26,7 +26,7 @@ func (d *daemon) ClearBans(ctx context.Context, author string) (control.Cleared,
 		return control.Cleared{}, err
 	}
 	d.flush(ctx)
-	d.records.add(control.Record{Time: time.Now(), Event: "unban", Author: author, Reason: fmt.Sprintf("all %d bans are lifted", c.Lifted)})
+	d.records.Add(control.Record{Time: time.Now(), Event: "unban", Author: author, Reason: fmt.Sprintf("all %d bans are lifted", c.Lifted)})
 	return c, nil
 }
 

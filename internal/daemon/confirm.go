@@ -125,7 +125,7 @@ func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed
 		return control.Armed{}, refuse("not armed, because a restart would forget it: %v", err)
 	}
 	d.lapse.Reset(w.Left(now))
-	d.records.add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + short(req.For)})
+	d.records.Add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + short(req.For)})
 	return control.Armed{Until: w.Until}, d.setWindow(ctx, w)
 }
 
@@ -155,7 +155,7 @@ func (d *daemon) confirm(ctx context.Context, author string) error {
 	}
 	d.lapse.Stop()
 	delete(d.due.failed, liftLapsed)
-	d.records.add(control.Record{Time: time.Now(), Event: "confirmed", Author: author})
+	d.records.Add(control.Record{Time: time.Now(), Event: "confirmed", Author: author})
 	return d.setWindow(ctx, nil)
 }
 
@@ -201,11 +201,11 @@ func (d *daemon) liftLapsed(ctx context.Context) error {
 	d.saveWindow(&w)
 	reason := fmt.Sprintf("not confirmed within %s: %d bans are lifted, and further ones logged, not applied", short(w.For), len(bans))
 	d.log.Error("armed and not confirmed", "outcome", reason)
-	d.records.add(control.Record{Time: now, Event: "lapsed", Reason: reason})
+	d.records.Add(control.Record{Time: now, Event: "lapsed", Reason: reason})
 	for _, b := range bans {
 		rec := banRecord("unban", b)
 		rec.Time, rec.Reason = now, "the armed start was not confirmed"
-		d.records.add(rec)
+		d.records.Add(rec)
 	}
 	return nil
 }

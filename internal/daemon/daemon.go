@@ -62,6 +62,7 @@ func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
 		defer release()
 		return d.run(ctx)
 	})
+	defer d.records.Close(time.Second) // the disk may hang
 	return g.Wait()
 }
 
@@ -152,6 +153,7 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	d.openEventLog(d.cfg)
 	g.Go(func() error { return d.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	d.choose(d.lookAround(ctx))
 	d.sources = newSources(d.loop, coverage.Wanted(d.readers), nil)
@@ -210,5 +212,5 @@ func (e *loop) repaired(r enforce.Repair) {
 	case r.Err != nil:
 		reason = fmt.Sprintf("%q had been changed by %q and could not be put back: %v", r.Damaged, r.By, r.Err)
 	}
-	e.records.add(control.Record{Time: r.Time, Event: "repair", Reason: reason})
+	e.records.Add(control.Record{Time: r.Time, Event: "repair", Reason: reason})
 }

@@ -56,7 +56,7 @@ func (e *loop) heedEndings(ctx context.Context) error {
 	if more := len(keys) - 1; more > 0 {
 		reason = fmt.Sprintf("%s and %d others do not hold: the kernel refused them, or they gave way to others", keys[0], more)
 	}
-	e.records.add(control.Record{Time: now, Event: "error", Reason: "ban " + reason})
+	e.records.Add(control.Record{Time: now, Event: "error", Reason: "ban " + reason})
 	if len(crowds) == 0 {
 		return nil
 	}

@@ -206,7 +206,7 @@ func (d *daemon) reread(ctx context.Context) {
 			d.log.Error("line of a list left out", "error", m, "mistakes in all", len(mistakes))
 		}
 		if len(mistakes) > 0 {
-			d.records.add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("lists: %s", mistakes[0])})
+			d.records.Add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("lists: %s", mistakes[0])})
 		}
 	}
 	d.relist(ctx)
@@ -285,7 +285,7 @@ func (d *daemon) liftWithin(ctx context.Context, allowed prefixset.Set) error {
 	for _, b := range shown {
 		rec := unbanRecord(b, time.Now())
 		rec.Reason = "now an entry of the allow list"
-		d.records.add(rec)
+		d.records.Add(rec)
 	}
 	return nil
 }
@@ -362,7 +362,7 @@ func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now ti
 	if len(began)+len(gone) > 0 {
 		text := fmt.Sprintf("%d networks banned, %d lifted; %d in force", len(began), len(gone), len(bans))
 		d.log.Info("the blacklist has changed", "banned", len(began), "lifted", len(gone), "in force", len(bans))
-		d.records.add(control.Record{Time: now, Event: "list", Rule: ban.ByList, Reason: text})
+		d.records.Add(control.Record{Time: now, Event: "list", Rule: ban.ByList, Reason: text})
 	}
 	return nil
 }

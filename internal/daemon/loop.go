@@ -16,6 +16,7 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/engine"
 	"mef/internal/event"
+	"mef/internal/eventlog"
 	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/source/journal"
@@ -31,7 +32,8 @@ type loop struct {
 	watching time.Time   // since when; zero while bans are applied
 	log      *slog.Logger
 	enforcer *enforce.Enforcer
-	records  *records
+	records  *eventlog.Log
+	logPath  string // of the event log; empty: there is none
 	book     *book
 	endings  *endings
 
@@ -63,14 +65,10 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 	if err != nil {
 		return nil, err
 	}
-	var file *eventLog
-	if cfg.EventLog {
-		file = openEventLog(cfg.EventLogPath, log)
-	}
 	e := &loop{
 		cfg:       cfg,
 		log:       log,
-		records:   newRecords(log, file),
+		records:   eventlog.New(log),
 		batches:   make(chan *event.Batch, queuedBatches),
 		calls:     make(chan func()),
 		set:       set,
@@ -79,7 +77,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 		unsaved:   unsaved{read: make(map[string]string)},
 		grown:     make(chan struct{}, 1),
 	}
-	e.book, e.endings = newBook(e.records), newEndings()
+	e.book, e.endings = newBook(e.records, log), newEndings()
 	facts := engine.FactsFromConf(cfg)
 	setHost(&facts, host)
 	settings := e.settings(cfg, set)
@@ -87,6 +85,23 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 	e.engine = engine.New(settings, facts)
 	e.applyMode()
 	return e, nil
+}
+
+// openEventLog has the event log written that the configuration asks for.
+func (e *loop) openEventLog(cfg *conf.Config) {
+	path := ""
+	if cfg.EventLog {
+		path = cfg.EventLogPath
+	}
+	if path == e.logPath {
+		return
+	}
+	e.logPath = path
+	if path == "" {
+		e.records.Attach("event log", nil, nil)
+		return
+	}
+	e.records.Attach("event log", eventlog.NewFile(path), eventlog.Decided)
 }
 
 // settings are what the engine goes by.
@@ -150,16 +165,16 @@ func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
 	switch o.Kind {
 	case engine.Counted:
 		e.changed(saveSoon)
-		e.records.add(eventRecord(o.Event, o.Score))
+		e.records.Add(eventRecord(o.Event, o.Score))
 	case engine.Banned:
 		// Saved together with the position behind the deciding line, so that a crash before the kernel has it is made good
 		// when the daemon starts again.
 		e.unsaved.bans = append(e.unsaved.bans, o.Ban)
 		return e.enforcer.Ban(ctx, o.Ban)
 	case engine.WouldBan:
-		e.records.add(banRecord("would-ban", o.Ban))
+		e.records.Add(banRecord("would-ban", o.Ban))
 	case engine.Refused:
-		e.records.add(control.Record{Time: o.Time, Event: "refused", Rule: o.Event.Rule, Service: o.Event.Service,
+		e.records.Add(control.Record{Time: o.Time, Event: "refused", Rule: o.Event.Rule, Service: o.Event.Service,
 			Addr: o.Event.Addr.String(), Reason: o.Reason})
 	case engine.ClockSetBack:
 		e.log.Warn("the clock was set back: what was noted by it since then counts as of now", "to", o.Time)

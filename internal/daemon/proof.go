@@ -35,7 +35,7 @@ func (d *daemon) prove(ctx context.Context) error {
 		d.proof.Store(&p)
 		if !p.ok && p.impossible == "" {
 			d.log.Error("the self-test failed: bans may not block", "detail", p.detail)
-			d.records.add(control.Record{Time: p.at, Event: "error", Reason: "self-test: " + p.detail})
+			d.records.Add(control.Record{Time: p.at, Event: "error", Reason: "self-test: " + p.detail})
 		}
 	}
 }

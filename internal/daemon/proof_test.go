@@ -13,6 +13,7 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/eventlog"
 	"mef/internal/selftest"
 )
 
@@ -50,7 +51,7 @@ func TestProvenAtStartAndHourly(t *testing.T) {
 		began := time.Now()
 		fake := &enforcetest.Fake{}
 		d := &daemon{
-			loop: &loop{enforcer: enforcetest.Start(t, fake, enforce.Options{}), log: quiet(), records: newRecords(quiet(), nil)},
+			loop: &loop{enforcer: enforcetest.Start(t, fake, enforce.Options{}), log: quiet(), records: eventlog.New(quiet())},
 			trySelf: func(context.Context) (selftest.Result, error) {
 				mu.Lock()
 				defer mu.Unlock()

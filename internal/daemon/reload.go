@@ -17,9 +17,8 @@ import (
 
 // A setup is a configuration checked whole and compiled: nothing in it can fail any more.
 type setup struct {
-	cfg  *conf.Config
-	set  *filter.Set
-	file *eventLog // nil: no event log
+	cfg *conf.Config
+	set *filter.Set
 }
 
 // compile makes a set of the rules. The error is conf.Errors.
@@ -39,11 +38,7 @@ func (d *daemon) prepare() (*setup, error) {
 		return nil, err
 	}
 	keepPaths(cfg, d.cfg)
-	next := &setup{cfg: cfg, set: set}
-	if cfg.EventLog {
-		next.file = openEventLog(cfg.EventLogPath, d.log)
-	}
-	return next, nil
+	return &setup{cfg: cfg, set: set}, nil
 }
 
 // keepPaths leaves the paths in force that a running daemon cannot change, and says so.
@@ -82,7 +77,7 @@ func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, e
 	next, err := d.prepare()
 	if err != nil {
 		d.log.Error("the configuration is not reloaded, the one before stays in force", "by", author, "err", err)
-		d.records.add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
+		d.records.Add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
 		return control.Reloaded{}, refuse("%v", err)
 	}
 	if err := d.swap(ctx, next); err != nil {
@@ -97,7 +92,7 @@ func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, e
 		d.log.Error("line of a list left out", "error", text)
 	}
 	d.log.Info("the configuration is reloaded", "by", author, "rules", r.Rules, "mode", r.Mode)
-	d.records.add(control.Record{Time: time.Now(), Event: "reload", Author: author, Reason: fmt.Sprintf("%d rules are enabled", r.Rules)})
+	d.records.Add(control.Record{Time: time.Now(), Event: "reload", Author: author, Reason: fmt.Sprintf("%d rules are enabled", r.Rules)})
 	return r, nil
 }
 
@@ -169,5 +164,5 @@ func (e *loop) adopt(next *setup, readers map[string]*coverage.Reader) {
 	e.engine.Configure(e.settings(next.cfg, next.set))
 	e.setFacts(func(f *exempt.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
 	e.applyMode()
-	e.records.writeTo(next.file)
+	e.openEventLog(next.cfg)
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -61,3 +62,5 @@ func TestAbandonedRequests(t *testing.T) {
 		})
 	}
 }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -61,7 +61,7 @@ func (d *daemon) fulfil(ctx context.Context, what duty) error {
 		delete(d.due.failed, what)
 	case err != nil && !again:
 		d.log.Error("not done yet; trying again", "what", string(what), "err", err)
-		d.records.add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("%s: %v; trying again", what, err)})
+		d.records.Add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("%s: %v; trying again", what, err)})
 	}
 	if err != nil {
 		d.due.failed[what] = err

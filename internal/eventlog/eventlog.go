@@ -1,0 +1,113 @@
+// Package eventlog passes on what happened: to readers who follow it, and to sinks such as the event log's file.
+//
+// Add never waits. Behind it, each reader and each sink has a queue of its own with an end: what does not fit is lost for that one
+// alone, counted, and reported. So no disk that hangs, no pipe that is full and no reader that sleeps holds up whoever decides or
+// enforces, or another sink.
+package eventlog
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"mef/internal/control"
+)
+
+const (
+	// Kept is how many records a new reader gets first.
+	Kept = 500
+	// readerQueue is how many records may wait for a reader.
+	readerQueue = 1000
+)
+
+// A Log is the stream of records. Any goroutine may call its methods.
+type Log struct {
+	log     *slog.Logger
+	mu      sync.Mutex
+	recent  []control.Record // ring, oldest at next once full
+	next    int
+	readers map[*reader]struct{}
+	sinks   map[string]*outlet // by name
+}
+
+// A reader receives records through a bounded queue.
+type reader struct {
+	queue  chan control.Record
+	missed int
+}
+
+// New returns a Log that nobody follows. Trouble of sinks goes to log.
+func New(log *slog.Logger) *Log {
+	return &Log{log: log, readers: make(map[*reader]struct{}), sinks: make(map[string]*outlet)}
+}
+
+// Add passes a record on. It never waits. What rec points to must not be changed afterwards.
+func (l *Log) Add(rec control.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.recent) < Kept {
+		l.recent = append(l.recent, rec)
+	} else {
+		l.recent[l.next] = rec
+		l.next = (l.next + 1) % Kept
+	}
+	for r := range l.readers {
+		r.offer(rec)
+	}
+	for _, o := range l.sinks {
+		if o.want == nil || o.want(rec.Event) {
+			o.offer(rec)
+		}
+	}
+}
+
+// Decided reports whether a record of this kind says what was decided or done. Single attempts do not: what keeps them for ever, an
+// attacker could fill.
+func Decided(event string) bool {
+	switch event {
+	case "failure", "probe", "success":
+		return false
+	}
+	return true
+}
+
+func (r *reader) offer(rec control.Record) {
+	rec.Missed = r.missed
+	select {
+	case r.queue <- rec:
+		r.missed = 0
+	default:
+		r.missed++
+	}
+}
+
+// Follow calls emit for the records that are kept, for a mark (control.Caught), and then for every new record, until ctx is done or emit
+// fails. Record.Missed counts the records that did not fit the queue before it.
+func (l *Log) Follow(ctx context.Context, emit func(control.Record) error) error {
+	r := &reader{queue: make(chan control.Record, readerQueue)}
+	l.mu.Lock()
+	recent := append(append([]control.Record(nil), l.recent[l.next:]...), l.recent[:l.next]...)
+	l.readers[r] = struct{}{}
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.readers, r)
+		l.mu.Unlock()
+	}()
+	for _, rec := range append(recent, control.Record{Time: time.Now(), Event: control.Caught}) {
+		if err := emit(rec); err != nil {
+			return err
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case rec := <-r.queue:
+			if err := emit(rec); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package eventlog
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"mef/internal/control"
+)
+
+// A Sink is where records go. It is used by one goroutine, which may wait in it for as long as the disk or the network takes.
+type Sink interface {
+	// Open makes the sink ready. After an error it is called again before the next records are written.
+	Open() error
+	// Write writes records, in order. After an error none of them counts as written.
+	Write(recs []control.Record) error
+	// Close ends the sink.
+	Close() error
+}
+
+const (
+	// sinkQueue is how many records may wait for a sink.
+	sinkQueue = 20_000
+	// stuckAfter is how long a sink may take over a write before that is reported.
+	stuckAfter = 5 * time.Second
+)
+
+// An outlet is a sink with its queue and its goroutine.
+type outlet struct {
+	name string
+	log  *slog.Logger
+	want func(event string) bool
+	wake chan struct{} // holds one message while there may be something to do
+	done chan struct{} // closed when the goroutine has ended
+
+	mu     sync.Mutex
+	queue  []control.Record
+	ending bool
+	err    error     // of the last attempt
+	busy   time.Time // since when the sink has been in one call; zero: it is in none
+	lost   uint64    // records, since it was attached
+	missed int       // of those, since the last one that was written
+}
+
+// Attach has the records whose kind (Record.Event) want accepts, or all if it is nil, written to a sink from now on, in a goroutine of
+// its own. The sink takes the place of one that had the same name; nil only ends that one. Attach returns at once: what waits for the
+// sink before is still written.
+func (l *Log) Attach(name string, s Sink, want func(event string) bool) {
+	l.mu.Lock()
+	before := l.sinks[name]
+	delete(l.sinks, name)
+	if s != nil {
+		o := &outlet{name: name, log: l.log, want: want, wake: make(chan struct{}, 1), done: make(chan struct{})}
+		l.sinks[name] = o
+		go o.run(s)
+	}
+	l.mu.Unlock()
+	if before != nil {
+		before.end()
+	}
+}
+
+// Close ends all sinks and waits until what waits for them is written, or until the time is over: a sink that hangs is left behind.
+func (l *Log) Close(within time.Duration) {
+	l.mu.Lock()
+	sinks := slices.Collect(maps.Values(l.sinks))
+	clear(l.sinks)
+	l.mu.Unlock()
+	over := time.After(within)
+	for _, o := range sinks {
+		o.end()
+	}
+	for _, o := range sinks {
+		select {
+		case <-o.done:
+		case <-over:
+			return
+		}
+	}
+}
+
+// Problems says of each sink that has lost records, or is not written now, why. There are none if all is well.
+func (l *Log) Problems() (all []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(l.sinks)) {
+		if p := l.sinks[name].problem(time.Now()); p != "" {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// offer queues a record, or counts it as lost.
+func (o *outlet) offer(rec control.Record) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.queue) >= sinkQueue {
+		o.lost++
+		o.missed++
+		return
+	}
+	o.queue = append(o.queue, rec)
+	o.poke()
+}
+
+func (o *outlet) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outlet) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ending = true
+	o.poke()
+}
+
+// run writes what is queued until the outlet ends.
+func (o *outlet) run(s Sink) {
+	defer close(o.done)
+	open := o.call(s.Open) == nil
+	for range o.wake {
+		recs, ending := o.take()
+		if len(recs) > 0 {
+			if !open {
+				open = o.call(s.Open) == nil
+			}
+			if open {
+				open = o.call(func() error { return s.Write(recs) }) == nil
+			}
+			o.written(len(recs), open)
+		}
+		if ending {
+			_ = o.call(s.Close)
+			return
+		}
+	}
+}
+
+// take returns what is queued, the first record with the number of those that were lost before it.
+func (o *outlet) take() (recs []control.Record, ending bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	recs, o.queue = o.queue, nil
+	if len(recs) > 0 {
+		recs[0].Missed = o.missed
+		o.missed = 0
+	}
+	return recs, o.ending
+}
+
+// written takes note of what became of n records.
+func (o *outlet) written(n int, ok bool) {
+	if ok {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost += uint64(n)
+	o.missed += n
+}
+
+// call calls the sink, and notes how that goes.
+func (o *outlet) call(fn func() error) error {
+	o.mu.Lock()
+	o.busy = time.Now()
+	o.mu.Unlock()
+	err := fn()
+	o.mu.Lock()
+	before := o.err
+	o.busy, o.err = time.Time{}, err
+	o.mu.Unlock()
+	if err != nil && before == nil {
+		o.log.Warn("records are lost", "sink", o.name, "err", err)
+	}
+	return err
+}
+
+func (o *outlet) problem(now time.Time) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var why string
+	switch busy := now.Sub(o.busy); {
+	case !o.busy.IsZero() && busy > stuckAfter:
+		why = fmt.Sprintf("a write has been waiting for %v", busy.Round(time.Second))
+	case o.err != nil:
+		why = o.err.Error()
+	}
+	switch {
+	case o.lost > 0 && why != "":
+		return fmt.Sprintf("%s: %d records are lost: %s", o.name, o.lost, why)
+	case o.lost > 0:
+		return fmt.Sprintf("%s: %d records were lost; it is written again", o.name, o.lost)
+	case why != "":
+		return fmt.Sprintf("%s: %s", o.name, why)
+	}
+	return ""
+}
