@@ -105,10 +105,16 @@ const (
 	ByHand  = "manual"    // an operator
 	ByCrowd = "crowd"     // very many banned addresses of a network, when there was no room for more
 	ByList  = "blacklist" // a file in the blacklist directory
+	Unknown = "unknown"   // not known: there is no record
 )
 
 // MaxExcept is how many addresses a ban excepts at most.
 const MaxExcept = 64
+
+// Reserved reports whether name stands in Ban.Rule for something else than a detection rule.
+func Reserved(name string) bool {
+	return slices.Contains([]string{ByScore, ByHand, ByCrowd, ByList, Unknown}, name)
+}
 
 // MaxEvidence is how many lines of evidence a ban keeps.
 const MaxEvidence = 5

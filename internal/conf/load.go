@@ -136,11 +136,29 @@ func fits(path string, directory bool) bool {
 // replaceEventLog takes the default for an event log that the daemon cannot write.
 func (r *reader) replaceEventLog() {
 	path := r.cfg.EventLogPath
+	if info, err := os.Stat(path); r.cfg.EventLog && err == nil && !info.Mode().IsRegular() {
+		r.errs = append(r.errs, &Error{r.set["ban_log_path"].pos, fmt.Sprintf("ban_log_path: %s is %s, not a regular file", Quote(path), kindOf(info.Mode())),
+			"write the path of a regular file, or one where no file is yet; for no event log, ban_log_enabled=false"})
+		return
+	}
 	if !r.cfg.EventLog || path == DefaultEventLog || fits(path, false) && r.Writable(path) {
 		return
 	}
 	r.cfg.EventLogPath = DefaultEventLog
 	r.notice(r.set["ban_log_path"].keyPos, fmt.Sprintf("ban_log_path: the daemon cannot write %s, its event log is %s", Quote(path), DefaultEventLog))
+}
+
+// kindOf names what is not a regular file.
+func kindOf(m fs.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "a directory"
+	case m&fs.ModeNamedPipe != 0:
+		return "a named pipe"
+	case m&fs.ModeSocket != 0:
+		return "a socket"
+	}
+	return "a device"
 }
 
 // checkBanTimes finds ban times that contradict each other.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -470,7 +471,6 @@ func TestUnwritableEventLogIsReplaced(t *testing.T) {
 		"writable":   {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", true, "DIR/bans.log", 0},
 		"not":        {"ban_log_enabled=true\nban_log_path=DIR/bans.log\n", false, "/var/log/mef.log", 1},
 		"no folder":  {"ban_log_enabled=true\nban_log_path=DIR/none/bans.log\n", true, "/var/log/mef.log", 1},
-		"a folder":   {"ban_log_enabled=true\nban_log_path=DIR\n", true, "/var/log/mef.log", 1},
 		"not wanted": {"ban_log_path=DIR/bans.log\n", false, "DIR/bans.log", 0},
 		"default":    {"ban_log_enabled=true\n", false, "/var/log/mef.log", 0}, // the daemon will say if it cannot
 	} {
@@ -486,6 +486,41 @@ func TestUnwritableEventLogIsReplaced(t *testing.T) {
 				t.Errorf("event log %s, notices %v; want %s and %d", cfg.EventLogPath, cfg.Notices, want, tt.notices)
 			}
 		})
+	}
+}
+
+// What is no regular file would make the daemon wait for a reader, or lose the log.
+func TestEventLogMustBeARegularFile(t *testing.T) {
+	for name, tt := range map[string]struct{ path, want string }{
+		"a folder": {"DIR", "is a directory, not a regular file"},
+		"a pipe":   {"DIR/pipe", "is a named pipe, not a regular file"},
+		"a device": {"/dev/null", "is a device, not a regular file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tree(t, complete(map[string]string{"mef.conf": dirs + "ban_log_enabled=true\nban_log_path=" + tt.path + "\n"}))
+			if err := syscall.Mkfifo(dir+"/pipe", 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l := loader
+			l.Writable = func(string) bool { return true }
+			_, err := l.Load(dir + "/mef.conf")
+			var errs Errors
+			if !errors.As(err, &errs) || len(errs) != 1 || !strings.Contains(errs[0].Msg, tt.want) || errs[0].Pos.Line == 0 || errs[0].Hint == "" {
+				t.Errorf("%v; want one error with its line and a hint: %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// Bans that no rule made have names of their own.
+func TestReservedRuleNames(t *testing.T) {
+	for _, name := range []string{"score", "manual", "crowd", "blacklist", "unknown"} {
+		for file, text := range map[string]string{name + ".conf": "[rule]\n", "other.conf": "[rule]\nname=" + name + "\n"} {
+			_, _, errs := ParseRule("rules.d/"+file, []byte(text+"programs=x\nfiles=/var/log/x.log\nfailregex=^refused <HOST>$\n"), nil)
+			if len(errs) != 1 || !strings.Contains(errs[0].Error(), "is reserved") || errs[0].Hint == "" {
+				t.Errorf("%s, %q: %v; want that the name is reserved", file, text, errs)
+			}
+		}
 	}
 }
 

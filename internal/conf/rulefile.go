@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mef/internal/ban"
 )
 
 // ParseRule reads a rule file; name is its path. With a base, the text changes base: a key that it sets replaces that of base,
@@ -81,6 +83,10 @@ func readRule(path string, text []byte) *ruleFile {
 		case s.key == "engine" && s.value == "webscan":
 			f.rule.webscan = true
 		}
+	}
+	if ban.Reserved(f.rule.Name) {
+		f.errs = append(f.errs, &Error{Pos{File: path}, "rule name " + Quote(f.rule.Name) + " is reserved: it marks bans that no detection rule made",
+			"rename the file, or set name= to another name"})
 	}
 	if !isName(f.rule.Name) {
 		f.errs = append(f.errs, &Error{Pos{File: path}, "the file's name " + Quote(f.rule.Name) + " is no name for a rule", "add name="})

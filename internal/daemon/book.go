@@ -95,9 +95,9 @@ func (k *book) show(ctx context.Context, state enforce.State) []control.Ban {
 		b, ok := known[held.Key]
 		switch {
 		case !ok && held.Unknown:
-			b = ban.Ban{Key: held.Key, Rule: "unknown", Reason: "the kernel held it when the daemon started; no record tells why"}
+			b = ban.Ban{Key: held.Key, Rule: ban.Unknown, Reason: "the kernel held it when the daemon started; no record tells why"}
 		case !ok:
-			b = ban.Ban{Key: held.Key, Rule: "unknown", Reason: "its record cannot be read now"}
+			b = ban.Ban{Key: held.Key, Rule: ban.Unknown, Reason: "its record cannot be read now"}
 		}
 		c := showBan(b)
 		c.Until, c.Kernel = end(held.Until), true

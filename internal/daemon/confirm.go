@@ -224,7 +224,7 @@ func (d *daemon) bansSince(ctx context.Context, t time.Time) (bans []ban.Ban, er
 		case ok && !b.Start.Before(t):
 			bans = append(bans, b)
 		case !ok:
-			bans = append(bans, ban.Ban{Key: held.Key, Rule: "unknown"})
+			bans = append(bans, ban.Ban{Key: held.Key, Rule: ban.Unknown})
 		}
 	}
 	return bans, nil
