@@ -389,7 +389,8 @@ func TestReloadSwitches(t *testing.T) {
 	if _, err := h.Ban(t.Context(), control.BanRequest{Prefix: "203.0.113.7"}); err == nil {
 		t.Error("a ban was taken in observe mode")
 	}
-	if events, err := os.ReadFile(h.dir + "/events.json"); err != nil || !strings.Contains(string(events), `"event":"reload"`) {
-		t.Errorf("event log: %v, %s", err, events)
-	}
+	h.await("the event log has the reload", func() bool {
+		events, err := os.ReadFile(h.dir + "/events.json")
+		return err == nil && strings.Contains(string(events), `"event":"reload"`)
+	})
 }
