@@ -17,16 +17,16 @@ import (
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
 	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable"}
-	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce", "rules"}
+	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
 	middle   = []string{"engine", "lists", "coverage"} // between programs and stages
-	programs = []string{"daemon", "offline", "selftest", "loader"}
+	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
 	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "names", "run", "sdnotify", "store"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
 // kernelUsers may import packages that talk to the kernel.
-var kernelUsers = []string{"source", "enforce", "host", "control", "run", "sdnotify", "selftest", "loader", "netnstest", "lab"}
+var kernelUsers = []string{"source", "enforce", "host", "control", "run", "sdnotify", "selftest", "firewall", "netnstest", "lab"}
 
 type pkg struct {
 	ImportPath string
@@ -75,6 +75,42 @@ func TestImports(t *testing.T) {
 		for _, imp := range p.Imports {
 			if why := refuse(from, imp); why != "" {
 				t.Errorf("%s imports %s: %s", p.ImportPath, imp, why)
+			}
+		}
+	}
+}
+
+// firewall says what the packages of mef's wing may import of it, and whether they may start programs and talk to the kernel.
+var firewall = map[string]struct {
+	imports []string
+	acts    bool
+}{
+	"policy":   {nil, false},
+	"nft":      {[]string{"policy"}, false},
+	"iptables": {[]string{"policy"}, false},
+	"importer": {[]string{"policy", "importer"}, false},
+	"loader":   {[]string{"policy", "nft", "iptables"}, true},
+	"command":  {[]string{"policy", "importer", "loader"}, true},
+}
+
+// TestFirewall checks that the wing of mef has the same order: command -> loader -> backend -> policy.
+func TestFirewall(t *testing.T) {
+	const wing = "mef/internal/firewall/"
+	for _, p := range packages(t) {
+		name, in := strings.CutPrefix(p.ImportPath, wing)
+		first, _, _ := strings.Cut(name, "/")
+		rule, known := firewall[first]
+		if !in || strings.HasSuffix(name, "test") {
+			continue
+		}
+		if !known {
+			t.Errorf("%s is no known part of the firewall; name it in arch_test.go and docs/ARCHITECTURE.md", p.ImportPath)
+		}
+		for _, imp := range p.Imports {
+			to, inWing := strings.CutPrefix(imp, wing)
+			to, _, _ = strings.Cut(to, "/")
+			if inWing && !slices.Contains(rule.imports, to) || !rule.acts && (isKernel(imp) || imp == "mef/internal/run") {
+				t.Errorf("%s imports %s", p.ImportPath, imp)
 			}
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/filter"
-	"mef/internal/rules"
+	"mef/internal/firewall/policy"
 )
 
 // program stands for mef, mefdaemon and mefctl: what the installer asks of them is the completions.
@@ -286,22 +286,22 @@ func uncomment(t *testing.T, file string) string {
 func TestShippedPolicy(t *testing.T) {
 	file := stage(t, program) + "/etc/mef.rules"
 	for name, text := range map[string]string{"as it stands": read(t, file), "with everything": uncomment(t, file)} {
-		src, err := rules.Parse(file, []byte(text))
+		src, err := policy.Parse(file, []byte(text))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		policy := src.Policy(rules.Facts{})
-		m := rules.NewModel(policy)
-		if len(policy.Rules) < 8 || len(policy.Expects) < 9 {
-			t.Errorf("%s: %d rules, %d expectations", name, len(policy.Rules), len(policy.Expects))
+		pol := src.Policy(policy.Facts{})
+		m := policy.NewModel(pol)
+		if len(pol.Rules) < 8 || len(pol.Expects) < 9 {
+			t.Errorf("%s: %d rules, %d expectations", name, len(pol.Rules), len(pol.Expects))
 		}
-		for _, f := range m.Unmet(policy.Expects) {
+		for _, f := range m.Unmet(pol.Expects) {
 			t.Errorf("%s: %s: %s", name, f.Expect.At, f)
 		}
-		for _, w := range m.Warnings(rules.Any, rules.DHCP()...) {
+		for _, w := range m.Warnings(policy.Any, policy.DHCP()...) {
 			t.Errorf("%s: warning: %s", name, w)
 		}
-		formatted, err := rules.Format(file, []byte(text))
+		formatted, err := policy.Format(file, []byte(text))
 		if err != nil || string(formatted) != text {
 			t.Errorf("%s: mef fmt would write, %v\n%s", name, err, formatted)
 		}

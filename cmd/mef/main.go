@@ -12,7 +12,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/console"
-	"mef/internal/loader/command"
+	"mef/internal/firewall/command"
 )
 
 // version is set by the linker.

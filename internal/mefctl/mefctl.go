@@ -16,7 +16,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
-	"mef/internal/loader/command"
+	"mef/internal/firewall/command"
 	"mef/internal/mefctl/ask"
 	"mef/internal/mefctl/check"
 	"mef/internal/mefctl/cli"

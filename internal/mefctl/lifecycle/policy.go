@@ -9,7 +9,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/console"
-	"mef/internal/loader"
+	"mef/internal/firewall/loader"
 	"mef/internal/mefctl/cli"
 )
 

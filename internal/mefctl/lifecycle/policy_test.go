@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"mef/internal/conf"
-	"mef/internal/loader"
+	"mef/internal/firewall/loader"
 )
 
 // TestEnablePolicy enables the service for a policy that is good, and starts it only for one that somebody has confirmed.

@@ -1,0 +1,384 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/conf"
+	"mef/internal/console"
+	"mef/internal/firewall/loader"
+)
+
+func (o *Options) apply() *cobra.Command {
+	var timeout string
+	var yes, force bool
+	cmd := &cobra.Command{
+		Use:   "apply [FILE]",
+		Short: "Load a policy, and take it back unless it is confirmed in time",
+		Long: "apply shows what changes, loads the policy, and waits for a yes: at the prompt, or by mef confirm from another session, which\n" +
+			"proves that there still is one. Without it the rules that were confirmed last are back when the time is over, whatever\n" +
+			"happens meanwhile: a process outside this session sees to it, and so does a reboot. A policy that fails its expectations\n" +
+			"or would cut off somebody who is logged in over SSH is refused.",
+		Args: console.OneFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := conf.ParseDuration(timeout)
+			if err != nil || d < time.Second || d > loader.MaxTimeout {
+				return console.Usage("--timeout %q: write a duration from 1s to %v such as 30s or 5m", timeout, loader.MaxTimeout)
+			}
+			l, c, err := o.candidate(cmd, args)
+			if err != nil {
+				return err
+			}
+			if err := c.Fatal(); err != nil && !force {
+				return fmt.Errorf("%w\nnothing was loaded; --force loads it all the same", err)
+			} else if err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "--force overrides:\n%s\n", indent(err.Error()))
+			}
+			return o.try(cmd, l, c, d, yes)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&timeout, "timeout", "30s", "how long to wait for a yes")
+	flags.BoolVar(&yes, "yes", false, "confirm at once, without asking")
+	flags.BoolVar(&force, "force", false, "load it even if it fails its expectations or cuts off SSH sessions")
+	return cmd
+}
+
+// try loads a policy and waits for its end.
+func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate, timeout time.Duration, yes bool) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	plan, err := l.Plan(ctx, c, o.self("listing")...)
+	if err != nil {
+		return err
+	}
+	if !o.JSON {
+		reportOf(c).warn(out)
+		showPlan(out, plan)
+	}
+	trial, err := l.Try(ctx, c, timeout, o.self("guard")...)
+	if err != nil {
+		return err
+	}
+	if yes {
+		if _, err := l.Confirm(ctx); err != nil {
+			return err
+		}
+		return o.ended(cmd, loader.Kept)
+	}
+	if !o.JSON && !trial.Until.IsZero() {
+		fmt.Fprintf(out, "Loaded. Unless confirmed, the rules before are back at %s. From another session: %s confirm\n", until(trial.Until), o.name())
+	}
+	outcome, err := o.wait(ctx, cmd, l, trial)
+	if err != nil {
+		return err
+	}
+	return o.ended(cmd, outcome)
+}
+
+// self is the command line by which this program runs one of its hidden commands, in another folder.
+func (o *Options) self(command ...string) []string {
+	config, err := filepath.Abs(o.Config)
+	if err != nil {
+		config = o.Config // the folder we are in is gone; the command says that it finds no file
+	}
+	return append(append([]string{"--config", config}, o.Prefix...), command...)
+}
+
+// name is how the operator calls us.
+func (o *Options) name() string {
+	if len(o.Prefix) > 0 {
+		return "mefctl " + strings.Join(o.Prefix, " ")
+	}
+	return "mef"
+}
+
+// wait returns how the trial ended: by an answer at the prompt, by somebody else, or by itself. Whoever interrupts us means no.
+func (o *Options) wait(ctx context.Context, cmd *cobra.Command, l *loader.Loader, trial *loader.Trial) (loader.Outcome, error) {
+	answers := make(chan bool, 1)
+	if in := cmd.InOrStdin(); console.Terminal(in) && !o.JSON {
+		fmt.Fprint(cmd.OutOrStdout(), "Keep these rules? [y/N] ")
+		go func() { answers <- console.Yes(in) }() // ends with the program, if nobody answers
+	}
+	type end struct {
+		outcome loader.Outcome
+		err     error
+	}
+	ended := make(chan end, 1)
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		outcome, err := trial.Outcome(watch)
+		ended <- end{outcome, err}
+	}()
+	select {
+	case e := <-ended:
+		if ctx.Err() == nil {
+			return e.outcome, e.err
+		}
+	case yes := <-answers:
+		if yes {
+			_, err := l.Confirm(ctx)
+			return loader.Kept, err
+		}
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	_, err := l.Rollback(ctx)
+	return loader.TakenBack, err
+}
+
+// ended says how a trial ended. That rules were taken back is exit status 1.
+func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
+	err := console.Print(cmd, o.JSON, map[string]bool{"confirmed": outcome == loader.Kept}, func(w io.Writer) {
+		if outcome == loader.Kept {
+			fmt.Fprintln(w, "Confirmed: these rules are in force"+atBoot())
+		}
+	})
+	if err != nil || outcome == loader.Kept {
+		return err
+	}
+	if o.JSON {
+		return &console.Exit{Code: 1}
+	}
+	return errors.New("not confirmed: the rules before are in force again")
+}
+
+// atBoot goes on with what a boot makes of the rules in force, or what to do for it.
+func atBoot() string {
+	if loader.AtBoot() {
+		return ", and are loaded at boot."
+	}
+	return ". mefctl enable mef has them loaded at boot, too."
+}
+
+func (o *Options) confirm() *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm",
+		Short: "Keep the rules that are being tried",
+		Long:  "confirm ends the trial that mef apply began: its rules stay.",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := o.loader(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := l.Confirm(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return console.Print(cmd, o.JSON, r, func(w io.Writer) {
+				fmt.Fprintf(w, "Confirmed: the rules of %s are in force%s\n", r.Source, atBoot())
+			})
+		},
+	}
+}
+
+func (o *Options) rollback() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rollback",
+		Short: "Go back to the rules before",
+		Long: "rollback takes back the rules that are being tried. Where none are, it puts into force what was confirmed before the rules\n" +
+			"that are in force; once more, and these are back.",
+		Args: console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := o.loader(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := l.Rollback(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return console.Print(cmd, o.JSON, r, func(w io.Writer) {
+				if r.Source == "" {
+					fmt.Fprintln(w, "Taken back. No rules were confirmed before these, so what was in force without them is again.")
+					return
+				}
+				fmt.Fprintf(w, "The rules of %s, confirmed on %s, are in force again. The file itself is as it was: mend it, then %s apply.\n",
+					r.Source, r.Made.Local().Format(time.DateTime), o.name())
+			})
+		},
+	}
+}
+
+func (o *Options) guard() *cobra.Command {
+	return &cobra.Command{
+		Use:    "guard",
+		Short:  "Take back the rules of a trial when its time is over",
+		Hidden: true, // started by apply
+		Args:   console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := o.loader(cmd)
+			if err != nil {
+				return err
+			}
+			return l.Guard(cmd.Context())
+		},
+	}
+}
+
+func (o *Options) load() *cobra.Command {
+	return &cobra.Command{
+		Use:   "load",
+		Short: "Load the policy, as at boot: without questions, and never with nothing",
+		Long: "load is what mef.service does at boot. It needs no network and asks nothing. If the file cannot be loaded, or nobody confirmed\n" +
+			"it, the last good rules are, and without those rules that let SSH in; either is exit status 1.",
+		Args: console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, unkept := o.loader(cmd)
+			from, notice, notices, err := l.Load(cmd.Context())
+			if unkept != nil {
+				notices = append([]string{unkept.Error()}, notices...)
+			}
+			level := levels(os.Getenv("JOURNAL_STREAM") != "")
+			for _, n := range notices {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s%s\n", level.warning, n)
+			}
+			if err != nil {
+				return err
+			}
+			err = console.Print(cmd, o.JSON, map[string]string{"from": from, "notice": notice}, func(w io.Writer) {
+				if notice == "" {
+					fmt.Fprintf(w, "The rules of %s are in force.\n", l.RulesFile())
+				}
+			})
+			if err != nil || notice == "" {
+				return err
+			}
+			what := "the last good rules are in force instead"
+			if from != loader.Confirmed {
+				what = "only rules that let SSH in are in force, for there are no others"
+			}
+			for line := range strings.Lines(strings.TrimSpace(notice) + "\n" + what + "; mef check tells what is wrong, mef apply loads it") {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: %s\n", level.err, strings.TrimRight(line, "\n"))
+			}
+			return &console.Exit{Code: 1}
+		},
+	}
+}
+
+// journalLevels are what the journal takes for the level of a line (sd-daemon(3)).
+type journalLevels struct{ err, warning string }
+
+func levels(journal bool) journalLevels {
+	if journal {
+		return journalLevels{"<3>", "<4>"}
+	}
+	return journalLevels{}
+}
+
+func (o *Options) clear() *cobra.Command {
+	var onStop bool
+	cmd := &cobra.Command{
+		Use:   "clear",
+		Short: "Remove all rules of mef from the kernel",
+		Long:  "clear removes what mef has loaded, and nothing else: everything passes then, unless others drop it.",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := o.settings(cmd.ErrOrStderr())
+			if onStop && cfg.Firewall.KeepOnStop {
+				fmt.Fprintln(cmd.OutOrStdout(), "rules_on_stop=keep: the rules stay in force")
+				return nil
+			}
+			if onStop && loader.GoingDown(cmd.Context()) {
+				fmt.Fprintln(cmd.OutOrStdout(), "This host is going down, and its rules stay in force until it has.")
+				return nil
+			}
+			l, unkept := loader.New(cfg)
+			removed, notices, err := l.Clear(cmd.Context())
+			if unkept != nil {
+				notices = append([]string{unkept.Error()}, notices...)
+			}
+			for _, n := range notices {
+				fmt.Fprintln(cmd.ErrOrStderr(), n)
+			}
+			if err != nil {
+				return err
+			}
+			return console.Print(cmd, o.JSON, map[string]bool{"removed": removed}, func(w io.Writer) {
+				if removed {
+					fmt.Fprintln(w, "The rules of mef are removed. mef load puts them back.")
+				} else {
+					fmt.Fprintln(w, "There were no rules of mef in the kernel.")
+				}
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host goes down, as mef.service does when it stops")
+	return cmd
+}
+
+func (o *Options) status() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say which rules are in force, and whether they are what they should be",
+		Long:  "status compares the kernel with what was loaded, and that with the file. Exit status 1 if the rules are not in force as they were loaded.",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := o.loader(cmd)
+			if err != nil {
+				return err
+			}
+			s, err := l.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := console.Print(cmd, o.JSON, s, func(w io.Writer) { showStatus(w, s) }); err != nil {
+				return err
+			}
+			if !s.InForce || len(s.Problems) > 0 {
+				return &console.Exit{Code: 1}
+			}
+			return nil
+		},
+	}
+}
+
+func showStatus(w io.Writer, s loader.Status) {
+	switch {
+	case s.InForce:
+		fmt.Fprintf(w, "In force: yes, %d rules of %s, loaded on %s\n", s.Rules, origin(s), s.Loaded.Local().Format(time.DateTime))
+	default:
+		fmt.Fprintln(w, "In force: NO")
+	}
+	fmt.Fprintf(w, "Backend:  %s: %s\n", s.Backend, s.Reason)
+	if s.Trial != nil {
+		fmt.Fprintf(w, "Trial:    taken back at %s unless confirmed: mef confirm\n", until(*s.Trial))
+	} else if s.LastTrial != "" {
+		fmt.Fprintf(w, "Trial:    none; the last one was taken back: %s\n", s.LastTrial)
+	}
+	if !s.AtBoot {
+		fmt.Fprintln(w, "Boot:     nothing is loaded; mefctl enable mef has the policy loaded")
+	}
+	if s.Changed {
+		fmt.Fprintln(w, "File:     it says something else by now; mef plan shows what, mef apply loads it")
+	}
+	if s.Notice != "" {
+		fmt.Fprintf(w, "Notice:   %s\n", strings.ReplaceAll(s.Notice, "\n", "\n          "))
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "Problem:  %s\n", p)
+	}
+}
+
+// origin says where the rules come from.
+func origin(s loader.Status) string {
+	switch s.From {
+	case "rescue":
+		return "the rescue policy"
+	case "trial":
+		return s.Source + ", on trial"
+	case "previous", "confirmed":
+		return s.Source + " as it was confirmed last"
+	}
+	return s.Source
+}

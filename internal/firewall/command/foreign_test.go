@@ -1,0 +1,30 @@
+package command
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestAdvice(t *testing.T) {
+	for name, tt := range map[string]struct {
+		m             managers
+		nft, iptables string // how the advice begins, and what it says further; empty: none
+	}{
+		"neither":              {managers{}, "", ""},
+		"ufw is active":        {managers{ufw: true, ufwHere: true}, "ufw keeps its rules in chains of iptables", "ufw makes the rules of the chains ufw-*"},
+		"ufw is not active":    {managers{ufw: true}, "ufw keeps its rules in chains of iptables", "ufw is installed, and none of its rules are in force"},
+		"rules of ufw, saved":  {managers{ufwHere: true}, "", "ufw makes the rules"},
+		"firewalld runs":       {managers{firewalld: true}, "firewalld runs and has no table", "firewalld keeps its rules in nftables"},
+		"firewalld's rules":    {managers{firewalld: true, firewalldHere: true}, "firewalld makes the rules of table inet firewalld", "firewalld makes these rules"},
+		"firewalld's, as file": {managers{firewalldHere: true}, "firewalld makes the rules of table inet firewalld", "firewalld makes these rules"},
+	} {
+		for kind, got := range map[string][2]string{
+			"nft":      {strings.Join(tt.m.adviceNFT(), "\n"), tt.nft},
+			"iptables": {strings.Join(tt.m.adviceIPTables(), "\n"), tt.iptables},
+		} {
+			if !strings.HasPrefix(got[0], got[1]) || (got[0] == "") != (got[1] == "") || strings.Contains(got[0], "\n") {
+				t.Errorf("%s, import %s: %q, want %q", name, kind, got[0], got[1])
+			}
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/console"
+	"mef/internal/firewall/importer"
+	"mef/internal/firewall/policy"
+)
+
+func (o *Options) imports() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import nft|iptables [FILE]",
+		Short: "Say in mef.rules what the rules of nftables or iptables do",
+		Long: "import prints a policy that decides as the rules of another program do, and on standard error a list of the lines that the\n" +
+			"policy does not have, which are comments at their places as well. What passes and what does not is the same for every packet\n" +
+			"but for what that list names. Exit status 1 if there is such a line: read what became of it before the policy is loaded.\n" +
+			"What programs such as Docker and fail2ban keep themselves is left alone and stays in force. NAT is not taken over: it is gone once the\n" +
+			"program is disabled that loads it (ufw, firewalld, nftables.service), and --nat FILE writes it out for nft or iptables-restore.",
+		Example: "mef import nft > mef.rules\nmef check mef.rules\nmef apply mef.rules",
+		Args:    console.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(o.importNFT(), o.importIPTables(), o.listFile())
+	return cmd
+}
+
+func (o *Options) importNFT() *cobra.Command {
+	var nat string
+	cmd := &cobra.Command{
+		Use:   "nft [FILE]",
+		Short: "The rules of nftables",
+		Long: "nft reads the rules in force, or those of FILE: a script for nft, which is loaded in a network namespace of its own, or what\n" +
+			"nft -j list ruleset has printed. Several tables at a hook become one policy, for a packet has to pass all of them.",
+		Args: console.OneFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			files, err := inputs(cmd, args)
+			if err != nil {
+				return err
+			}
+			var file *Input
+			if len(files) > 0 {
+				file = &files[0]
+			}
+			result, err := ImportNFT(cmd.Context(), file, o.self("import", listFileName), o.name()+" import nft")
+			if err != nil {
+				return err
+			}
+			return o.imported(cmd, result, nat)
+		},
+	}
+	natFlag(cmd, &nat, "the chains that translate addresses, as nft takes them")
+	return cmd
+}
+
+// natFlag adds the option that names a file for NAT.
+func natFlag(cmd *cobra.Command, file *string, what string) {
+	cmd.Flags().StringVar(file, "nat", "", "write to `FILE` "+what)
+}
+
+func (o *Options) importIPTables() *cobra.Command {
+	var family, nat string
+	cmd := &cobra.Command{
+		Use:   "iptables [FILE [FILE]]",
+		Short: "The rules of iptables and ip6tables",
+		Long: "iptables reads the rules in force, or those of files that iptables-save and ip6tables-save have written, one for each family.\n" +
+			"What a file says of neither IPv4 nor IPv6 is not filtered by it: the policy lets it pass.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 2 {
+				return console.Usage("%s takes two files at most, one for each family; %q is one too many", cmd.CommandPath(), args[2])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, known := map[string]policy.Family{"": 0, "ip": policy.V4, "ip6": policy.V6}[family]
+			if !known || f != 0 && len(args) != 1 {
+				return console.Usage("--family %q: write ip or ip6, with one file", family)
+			}
+			files, err := inputs(cmd, args)
+			if err != nil {
+				return err
+			}
+			result, err := ImportIPTables(cmd.Context(), files, f, o.name()+" import iptables")
+			if err != nil {
+				return err
+			}
+			return o.imported(cmd, result, nat)
+		},
+	}
+	natFlag(cmd, &nat, "with .v4 and .v6 behind it the table nat, as iptables-restore and ip6tables-restore take it")
+	cmd.Flags().StringVar(&family, "family", "", "ip or ip6, if the file itself does not say which it is of")
+	return cmd
+}
+
+func inputs(cmd *cobra.Command, names []string) (files []Input, err error) {
+	for _, name := range names {
+		f, err := ReadInput(name, cmd.InOrStdin())
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// importJSON is what became of rules, for programs.
+type importJSON struct {
+	Text   string          `json:"text"`
+	Rules  int             `json:"rules"`
+	Left   []importer.Left `json:"not_carried_over"`
+	Notes  []string        `json:"notes"`
+	Advice []string        `json:"advice"`
+}
+
+// imported prints what became of rules. That a line was left out which makes a difference is exit status 1.
+func (o *Options) imported(cmd *cobra.Command, r *Import, nat string) error {
+	if nat != "" {
+		for ending, text := range r.NAT {
+			if err := os.WriteFile(nat+ending, []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	out := importJSON{r.Text, r.Rules, r.Left, r.Notes, r.Advice}
+	err := console.Print(cmd, o.JSON, out, func(w io.Writer) { io.WriteString(w, r.Text) })
+	if err != nil {
+		return err
+	}
+	if !o.JSON {
+		complain(cmd.ErrOrStderr(), r)
+	}
+	if slices.ContainsFunc(r.Left, importer.Left.Matters) {
+		return &console.Exit{Code: 1}
+	}
+	return nil
+}
+
+// complain says what the policy does not have, and what else there is to know.
+func complain(w io.Writer, r *Import) {
+	for _, l := range r.Left {
+		fmt.Fprintf(w, "not carried over: %s\n", l)
+	}
+	for _, n := range slices.Concat(r.Notes, r.Advice) {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+	fmt.Fprintf(w, "%s in the policy, %s not carried over\n", count(r.Rules, "rule"), count(len(r.Left), "line"))
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// listFileName is the command that import nft starts in a namespace of its own.
+const listFileName = "list-file"
+
+func (o *Options) listFile() *cobra.Command {
+	return &cobra.Command{
+		Use:    listFileName + " FILE [INTERFACE...]",
+		Short:  "Load a script for nft into this namespace, and list what the kernel holds",
+		Hidden: true, // started by import nft
+		Args:   cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return ListFile(cmd.Context(), cmd.OutOrStdout(), args[0], args[1:])
+		},
+	}
+}

@@ -1,0 +1,218 @@
+package importer
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"mef/internal/firewall/policy"
+	"mef/internal/prefixset"
+)
+
+// A Match is a description of packets: those of which every property is among some values. All fits every packet; the zero value
+// fits none.
+type Match struct {
+	Family       policy.Family
+	Protos       []uint8 // numbers, sorted; nil: any
+	Src, Dst     policy.Addrs
+	Sport, Dport policy.Ports
+	In, Out      policy.Links // the interface without a name is none: that of packets to and from this host
+	States       policy.States
+}
+
+// All returns the match of every packet.
+func All() Match {
+	return Match{Family: policy.Any, In: policy.Links{But: true}, Out: policy.Links{But: true}, States: policy.AnyState}
+}
+
+// LinksOf returns a set of the interfaces, whose order does not matter.
+func LinksOf(names ...string) policy.Links { return policy.Links{Names: unique(names)} }
+
+func unique[T cmp.Ordered](list []T) []T {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// ProtosOf returns protocols by their numbers, whose order does not matter.
+func ProtosOf(numbers ...uint8) []uint8 { return unique(numbers) }
+
+// PortsOf returns ports, whose order does not matter. All ports are as if nothing was said.
+func PortsOf(ranges ...policy.PortRange) policy.Ports {
+	in := policy.MergePorts(ranges)
+	if len(in) == 1 && in[0] == (policy.PortRange{First: 0, Last: 65535}) {
+		return policy.Ports{}
+	}
+	return policy.Ports{Given: true, In: in}
+}
+
+// Meet returns the packets that fit both; ok is false if there are none. An empty set that has a name fits none today, and stays.
+func (m Match) Meet(o Match) (both Match, ok bool) {
+	both = Match{
+		Family: m.Family & o.Family,
+		Protos: meetProtos(m.Protos, o.Protos),
+		Src:    meetAddrs(m.Src, o.Src), Dst: meetAddrs(m.Dst, o.Dst),
+		Sport: meetPorts(m.Sport, o.Sport), Dport: meetPorts(m.Dport, o.Dport),
+		In: m.In.Meet(o.In), Out: m.Out.Meet(o.Out),
+		States: m.States & o.States,
+	}
+	for _, a := range []policy.Addrs{both.Src, both.Dst} {
+		if a.In.Len() > 0 {
+			both.Family &= a.Families()
+		}
+	}
+	return both, !both.empty()
+}
+
+func (m *Match) empty() bool {
+	return m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.In.Empty() || m.Out.Empty() ||
+		emptyAddrs(m.Src) || emptyAddrs(m.Dst) || emptyPorts(m.Sport) || emptyPorts(m.Dport)
+}
+
+func emptyAddrs(a policy.Addrs) bool { return a.Given && a.Set == "" && a.In.Len() == 0 }
+func emptyPorts(p policy.Ports) bool { return p.Given && p.Set == "" && len(p.In) == 0 }
+
+func meetProtos(a, b []uint8) []uint8 {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(n uint8) bool { return !slices.Contains(b, n) })
+}
+
+// meetAddrs keeps the name of a set where it says the same.
+func meetAddrs(a, b policy.Addrs) policy.Addrs {
+	switch {
+	case !a.Given:
+		return b
+	case !b.Given:
+		return a
+	}
+	in := a.In.Intersect(b.In)
+	switch {
+	case in.Equal(a.In):
+		return a
+	case in.Equal(b.In):
+		return b
+	}
+	return policy.Addrs{Given: true, In: in}
+}
+
+func meetPorts(a, b policy.Ports) policy.Ports {
+	switch {
+	case !a.Given:
+		return b
+	case !b.Given:
+		return a
+	}
+	in := meetRanges(a.In, b.In)
+	switch {
+	case slices.Equal(in, a.In):
+		return a
+	case slices.Equal(in, b.In):
+		return b
+	}
+	return policy.Ports{Given: true, In: in}
+}
+
+func meetRanges(a, b []policy.PortRange) []policy.PortRange {
+	var out []policy.PortRange
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		if first, last := max(a[i].First, b[j].First), min(a[i].Last, b[j].Last); first <= last {
+			out = append(out, policy.PortRange{First: first, Last: last})
+		}
+		if a[i].Last < b[j].Last {
+			i++
+		} else {
+			j++
+		}
+	}
+	return out
+}
+
+// otherPorts returns the ports that are not among sorted ranges.
+func otherPorts(ranges []policy.PortRange) policy.Ports {
+	var out []policy.PortRange
+	next := 0
+	for _, r := range ranges {
+		if int(r.First) > next {
+			out = append(out, policy.PortRange{First: uint16(next), Last: r.First - 1})
+		}
+		next = int(r.Last) + 1
+	}
+	if next <= 65535 {
+		out = append(out, policy.PortRange{First: uint16(next), Last: 65535})
+	}
+	return PortsOf(out...)
+}
+
+// covers reports whether every packet that fits o fits m. It may say no where it could say yes.
+func (m *Match) covers(o *Match) bool {
+	return o.Family&^m.Family == 0 && o.States&^m.States == 0 &&
+		(m.Protos == nil || o.Protos != nil && len(meetProtos(o.Protos, m.Protos)) == len(o.Protos)) &&
+		coversPorts(m.Dport, o.Dport) && coversPorts(m.Sport, o.Sport) &&
+		o.In.Minus(m.In).Empty() && o.Out.Minus(m.Out).Empty() &&
+		coversAddrs(m.Src, o.Src) && coversAddrs(m.Dst, o.Dst)
+}
+
+func coversPorts(a, b policy.Ports) bool {
+	return !a.Given || b.Given && slices.Equal(meetRanges(a.In, b.In), b.In)
+}
+
+func coversAddrs(a, b policy.Addrs) bool {
+	return !a.Given || b.Given && b.In.Subtract(a.In).Len() == 0
+}
+
+// everything returns all addresses of a family.
+func everything(f policy.Family) prefixset.Set {
+	if f == policy.V4 {
+		return prefixset.New(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	return prefixset.New(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+}
+
+// complement returns the packets that do not fit m, if m asks for one property alone, and one whose other values can be told.
+func (m Match) complement() (others Match, ok bool) {
+	all := All()
+	others = all
+	asked := 0
+	ask := func(yes bool, invert func()) {
+		if yes {
+			asked++
+			invert()
+		}
+	}
+	ok = true
+	ask(m.Family != all.Family, func() { others.Family = all.Family &^ m.Family })
+	ask(m.States != all.States, func() { others.States = all.States &^ m.States })
+	ask(m.Protos != nil, func() { ok = false }) // mef.rules names four of them
+	ask(m.Src.Given, func() { others.Src, ok = otherAddrs(m.Src) })
+	ask(m.Dst.Given, func() { others.Dst, ok = otherAddrs(m.Dst) })
+	ask(m.Sport.Given, func() { others.Sport = otherPorts(m.Sport.In) })
+	ask(m.Dport.Given, func() { others.Dport = otherPorts(m.Dport.In) })
+	ask(!m.In.Equal(all.In), func() { others.In.But, others.In.Names = !m.In.But, m.In.Names })
+	ask(!m.Out.Equal(all.Out), func() { others.Out.But, others.Out.Names = !m.Out.But, m.Out.Names })
+	if asked == 0 {
+		return Match{}, true
+	}
+	return others, ok && asked == 1
+}
+
+// otherAddrs returns the addresses of the same family that are not in a; ok is false where that cannot be told.
+func otherAddrs(a policy.Addrs) (policy.Addrs, bool) {
+	switch a.Families() {
+	case policy.V4, policy.V6:
+	default:
+		return policy.Addrs{}, a.In.Len() == 0
+	}
+	in := everything(a.Families()).Subtract(a.In)
+	return policy.Addrs{Given: true, In: in}, Plain(in)
+}
+
+// Plain reports whether the set can be written down. IPv4 addresses in IPv6 (::ffff:0:0/96), and ranges that end among them, cannot:
+// they are read as IPv4 addresses.
+func Plain(s prefixset.Set) bool {
+	return !slices.ContainsFunc(s.Ranges(), func(r prefixset.Range) bool { return r.First.Is4In6() || r.Last.Is4In6() })
+}

@@ -1,0 +1,133 @@
+package importer_test
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"mef/internal/firewall/importer"
+	"mef/internal/firewall/importer/importertest"
+	"mef/internal/firewall/importer/iptsave"
+	"mef/internal/firewall/policy"
+	"mef/internal/firewall/policytest"
+)
+
+// TestPoliciesDoAsRulesetsDoBehindNAT is TestPoliciesDoAsRulesetsDo for rulesets whose destinations are translated.
+func TestPoliciesDoAsRulesetsDoBehindNAT(t *testing.T) {
+	r := rand.New(rand.NewPCG(21, 22))
+	sure, all, opened := 0, 0, 0
+	for range 3000 {
+		rs := importertest.Random(r, importertest.RandomMatch)
+		importertest.RandomNAT(r, rs)
+		res := importer.Translate(rs, "a test")
+		pol := parse(t, res.Text)
+		for range 100 {
+			p := policytest.Packet(r)
+			if all++; p.Dir == policy.Forward && (p.In == policy.Loopback || p.Out == policy.Loopback) {
+				continue // there are none
+			}
+			want := importertest.Follow(rs, p)
+			if !want.Sure {
+				continue
+			}
+			sure++
+			got := pol.Decide(p)
+			if got.Action == want.Action {
+				continue
+			}
+			if len(res.Left) == 0 {
+				t.Fatalf("%s %s: %s, want %s, and nothing is said to be left out\n%s", p.Dir, p, got, want.Action, res.Text)
+			}
+			opened++
+		}
+	}
+	if sure < all/4 {
+		t.Errorf("only %d of %d packets tell anything", sure, all)
+	}
+	if opened > sure/20 {
+		t.Errorf("%d of %d packets meet another verdict where something is left out", opened, sure)
+	}
+}
+
+// forwarding is a host that publishes two ports of another, and keeps strangers off one of them by the port behind the translation.
+const forwarding = `*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A PREROUTING -i eth0 -p tcp -m tcp --dport 15432 -j DNAT --to-destination 10.20.0.5:5432
+-A PREROUTING -i eth0 -p tcp -m tcp --dport 8081 %s-j DNAT --to-destination 10.20.0.5:80
+COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD ! -s 198.51.100.0/24 -i eth0 -p tcp -m tcp --dport 5432 -j DROP
+-A FORWARD -i eth0 -p tcp -m tcp --dport 80 -j DROP
+-A FORWARD -d 10.20.0.5/32 -i eth0 -p tcp -m tcp --dport 443 -j ACCEPT
+COMMIT
+`
+
+func saved(t *testing.T, text string) *importer.Ruleset {
+	t.Helper()
+	rs, err := iptsave.Parse("A test", iptsave.File{Name: "saved", Family: policy.V4, Text: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rs
+}
+
+func from(src string, dport uint16) policy.Packet {
+	return policy.Packet{Dir: policy.Forward, In: "eth0", Out: "eth1", Proto: 6, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr("203.0.113.1"),
+		Sport: 40000, Dport: dport, State: policy.New}
+}
+
+// TestDropBehindDNAT keeps strangers off a port that is published under another number.
+func TestDropBehindDNAT(t *testing.T) {
+	res := importer.Translate(saved(t, strings.ReplaceAll(forwarding, "%s", "")), "a test")
+	pol := parse(t, res.Text)
+	for _, tt := range []struct {
+		src   string
+		dport uint16
+		want  policy.Action
+	}{
+		{"198.51.100.7", 15432, policy.Accept},
+		{"192.0.2.7", 15432, policy.Drop},
+		{"192.0.2.7", 5432, policy.Drop}, // forwarded as it is
+		{"192.0.2.7", 8081, policy.Drop},
+		{"192.0.2.7", 8082, policy.Accept},
+	} {
+		if got := pol.Decide(from(tt.src, tt.dport)); got.Action != tt.want {
+			t.Errorf("%s to port %d: %s, want %s\n%s", tt.src, tt.dport, got, tt.want, res.Text)
+		}
+	}
+	if len(res.Left) > 0 {
+		t.Errorf("left out: %v", res.Left)
+	}
+}
+
+// TestDropBehindUnclearDNAT has a translation that mef cannot follow: the line of the filter that it concerns is named, and its port
+// stays shut.
+func TestDropBehindUnclearDNAT(t *testing.T) {
+	res := importer.Translate(saved(t, strings.ReplaceAll(forwarding, "%s", "-m statistic --mode random --probability 0.5 ")), "a test")
+	pol := parse(t, res.Text)
+	if got := pol.Decide(from("192.0.2.7", 8081)); got.Action != policy.Drop {
+		t.Errorf("port 8081: %s, want drop\n%s", got, res.Text)
+	}
+	if got := pol.Decide(from("192.0.2.7", 15432)); got.Action != policy.Drop {
+		t.Errorf("port 15432: %s, want drop\n%s", got, res.Text)
+	}
+	lines := slices.DeleteFunc(slices.Clone(res.Left), func(l importer.Left) bool { return !strings.Contains(l.Reason, "cannot be followed") })
+	if len(lines) != 1 || !strings.Contains(lines[0].Line, "--dport 80 -j DROP") {
+		t.Errorf("left out: %v, want the line about port 80", res.Left)
+	}
+}
+
+// TestBothDestinations leaves out a rule that asks for the destination before translation and for that behind it.
+func TestBothDestinations(t *testing.T) {
+	res := importer.Translate(saved(t, "*filter\n:FORWARD DROP\n-A FORWARD -p tcp --dport 80 -m conntrack --ctstate NEW --ctorigdstport 8080 -j ACCEPT\nCOMMIT\n"), "a test")
+	if len(res.Left) != 1 || !strings.Contains(res.Left[0].Reason, "before translation") {
+		t.Errorf("left out: %v\n%s", res.Left, res.Text)
+	}
+}

@@ -1,0 +1,461 @@
+package nftlist
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"mef/internal/firewall/importer"
+	"mef/internal/firewall/policy"
+	"mef/internal/prefixset"
+)
+
+// A field is a property of packets that rules compare.
+type field struct {
+	implied importer.Match // what packets must be to have the property
+	why     string         // it cannot be carried over
+	ports   bool           // it can be less or more than another
+
+	// read returns the matches of values; set is the name of the set that they make up, if they do. It says why it cannot.
+	read reading
+
+	// wider is read for a field that cannot be carried over: the matches of more packets.
+	wider reading
+}
+
+type reading func(values []any, set string) ([]importer.Match, string)
+
+func unreadable(implied importer.Match, what string) field {
+	return field{implied: implied, why: "mef.rules cannot ask for " + what}
+}
+
+// match reads a comparison.
+func (p *parser) match(value any) {
+	op, _ := get(value, "op").(string)
+	f := p.field(get(value, "left"))
+	p.out.Require(f.implied)
+	right := get(value, "right")
+	if f.why != "" {
+		p.out.Cannot("%s", f.why)
+		if values, why := p.elements(right); f.wider != nil && why == "" && op == "==" {
+			matches, _ := f.wider(values, "")
+			p.out.Require(matches...)
+		}
+		return
+	}
+	if flags := get(right, "|"); flags != nil {
+		p.flags(op, list(flags))
+		return
+	}
+	if f.ports && slices.Contains([]string{"<", ">", "<=", ">="}, op) {
+		right, op = portsFrom(op, right), "=="
+	}
+	values, why := p.elements(right)
+	if many, ok := right.([]any); ok {
+		// A list of flags is met by any of them. Nothing else that can be read has such lists.
+		if values = many; op != "in" && op != "!" {
+			why = "mef.rules has no such comparison"
+		}
+	}
+	if !slices.Contains([]string{"==", "!=", "in", "!"}, op) {
+		why = "mef.rules has no comparison by " + op
+	}
+	if why != "" {
+		p.out.Cannot("%s", why)
+		return
+	}
+	set, _ := right.(string)
+	if !strings.HasPrefix(set, "@") {
+		set = ""
+	}
+	p.compare(f, values, set, op == "!=" || op == "!")
+}
+
+// compare narrows the rule to packets whose field is among values, or is not.
+func (p *parser) compare(f field, values []any, set string, not bool) {
+	if set != "" {
+		set = strings.Join([]string{p.rule.Family, p.rule.Table, set[1:]}, " ")
+	}
+	matches, why := f.read(values, set)
+	switch {
+	case why != "":
+		p.out.Cannot("%s", why)
+	case !not:
+		p.out.Require(matches...)
+	default:
+		for _, m := range matches {
+			p.out.Exclude(m)
+		}
+	}
+}
+
+// flags reads a comparison with the sum of flags. A state of conntrack is one flag, so it equals the sum of several never.
+func (p *parser) flags(op string, sum []any) {
+	switch {
+	case len(sum) < 2:
+		p.out.Cannot("mef.rules has no such comparison")
+	case op == "==":
+		p.out.Require()
+	case op != "!=":
+		p.out.Cannot("mef.rules has no comparison by %s", op)
+	}
+}
+
+// portsFrom returns the range of ports that are less or more than one.
+func portsFrom(op string, right any) any {
+	n, ok := right.(float64)
+	if !ok {
+		return right
+	}
+	first, last := 0.0, 65535.0
+	switch op {
+	case "<":
+		last = n - 1
+	case "<=":
+		last = n
+	case ">":
+		first = n + 1
+	case ">=":
+		first = n
+	}
+	return map[string]any{"range": []any{first, last}}
+}
+
+// field returns the property that stands on the left of a comparison.
+func (p *parser) field(left any) field {
+	if fields, ok := get(left, "concat").([]any); ok {
+		return p.concat(fields)
+	}
+	if protocol, ok := get(left, "payload", "protocol").(string); ok {
+		name, _ := get(left, "payload", "field").(string)
+		p.now = p.now || name == "daddr" || name == "dport"
+		return payload(protocol, name)
+	}
+	if name, ok := get(left, "meta", "key").(string); ok {
+		return meta(name)
+	}
+	if name, ok := get(left, "ct", "key").(string); ok {
+		dir, _ := get(left, "ct", "dir").(string)
+		return p.ct(name, dir)
+	}
+	if terms, ok := get(left, "&").([]any); ok && len(terms) > 0 {
+		inner := p.field(terms[0])
+		return unreadable(inner.implied, "bits of a field")
+	}
+	if m, ok := left.(map[string]any); ok && len(m) == 1 {
+		for name := range m {
+			return unreadable(importer.All(), name)
+		}
+	}
+	return unreadable(importer.All(), "that")
+}
+
+// with returns the match of all packets, changed.
+func with(change func(*importer.Match)) importer.Match {
+	m := importer.All()
+	change(&m)
+	return m
+}
+
+func ofFamily(f policy.Family) importer.Match {
+	return with(func(m *importer.Match) { m.Family = f })
+}
+
+func ofProtos(numbers ...uint8) importer.Match {
+	return with(func(m *importer.Match) { m.Protos = importer.ProtosOf(numbers...) })
+}
+
+// payload returns a field of the packet.
+func payload(protocol, name string) field {
+	implied := importer.All()
+	switch protocol {
+	case "ip", "icmp", "igmp":
+		implied.Family = policy.V4
+	case "ip6", "icmpv6":
+		implied.Family = policy.V6
+	case "ether", "vlan", "arp":
+		return unreadable(implied, protocol+" "+name)
+	}
+	if number, ok := importer.Protocol(protocol); ok {
+		implied.Protos = importer.ProtosOf(number)
+	}
+	switch {
+	case (protocol == "ip" || protocol == "ip6") && (name == "saddr" || name == "daddr"):
+		return addrField(implied, name == "saddr")
+	case protocol == "ip" && name == "protocol":
+		return protoField(implied)
+	case protocol == "ip6" && name == "nexthdr":
+		// The header that follows the first need not be the last. What is TCP right away is TCP all the same.
+		f := unreadable(implied, "ip6 nexthdr")
+		f.wider = protoField(implied).read
+		return f
+	case (name == "sport" || name == "dport") && slices.Contains([]string{"tcp", "udp", "th", "sctp", "dccp", "udplite"}, protocol):
+		return portField(implied, name == "sport")
+	}
+	return unreadable(implied, strings.TrimSpace(protocol+" "+name))
+}
+
+func meta(name string) field {
+	switch name {
+	case "iifname", "iif":
+		return linkField(func(m *importer.Match) *policy.Links { return &m.In })
+	case "oifname", "oif":
+		return linkField(func(m *importer.Match) *policy.Links { return &m.Out })
+	case "l4proto":
+		return protoField(importer.All())
+	case "nfproto", "protocol":
+		return familyField()
+	}
+	return unreadable(importer.All(), "meta "+name)
+}
+
+// ct returns a field of connection tracking. The address that was asked for first is dst in mef.rules for new connections: for
+// others the direction would have to be known too.
+func (p *parser) ct(name, dir string) field {
+	if name == "state" {
+		return stateField()
+	}
+	if p.opens && dir == "original" {
+		p.out.OriginalDst, p.out.OriginalDport = true, true
+	}
+	switch {
+	case !p.opens:
+	case name == "direction":
+		return field{implied: importer.All(), read: func(values []any, _ string) ([]importer.Match, string) {
+			if len(values) == 1 && values[0] == "original" {
+				return []importer.Match{importer.All()}, ""
+			}
+			return nil, "mef.rules cannot ask for ct direction"
+		}}
+	case dir == "original" && name == "ip daddr":
+		return addrField(ofFamily(policy.V4), false)
+	case dir == "original" && name == "ip6 daddr":
+		return addrField(ofFamily(policy.V6), false)
+	case dir == "original" && name == "proto-dst":
+		return portField(importer.All(), false)
+	}
+	if dir != "" {
+		name = dir + " " + name
+	}
+	return unreadable(importer.All(), "ct "+name)
+}
+
+// value returns an element without what else a set keeps of it.
+func value(v any) any {
+	if inner := get(v, "elem", "val"); inner != nil {
+		return inner
+	}
+	return v
+}
+
+// addrField reads addresses of the family that is implied.
+func addrField(implied importer.Match, src bool) field {
+	return field{implied: implied, read: func(values []any, set string) ([]importer.Match, string) {
+		var ranges []prefixset.Range
+		for _, v := range values {
+			r, ok := addrRange(value(v))
+			if !ok || r.First.Is4() != (implied.Family == policy.V4) {
+				return nil, "mef.rules cannot ask for such addresses"
+			}
+			ranges = append(ranges, r)
+		}
+		a := policy.Addrs{Given: true, Set: set, In: prefixset.FromRanges(ranges)}
+		if !importer.Plain(a.In) {
+			return nil, "mef.rules takes IPv4 addresses in IPv6 for IPv4 addresses"
+		}
+		return []importer.Match{with(func(m *importer.Match) {
+			if src {
+				m.Src = a
+			} else {
+				m.Dst = a
+			}
+		})}, ""
+	}}
+}
+
+// addrRange reads an address, a prefix or a range.
+func addrRange(v any) (r prefixset.Range, ok bool) {
+	if s, isText := v.(string); isText {
+		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			return prefixset.Range{First: a, Last: a}, true
+		}
+		return r, false
+	}
+	if addr, isPrefix := get(v, "prefix", "addr").(string); isPrefix {
+		bits, _ := get(v, "prefix", "len").(float64)
+		a, err := netip.ParseAddr(addr)
+		if err != nil || a.Zone() != "" {
+			return r, false
+		}
+		p, err := a.Prefix(int(bits))
+		if err != nil {
+			return r, false
+		}
+		if a.Is4In6() {
+			return prefixset.Range{First: p.Addr(), Last: p.Addr()}, true // which is refused, whatever its length
+		}
+		return prefixset.RangeOf(p), true
+	}
+	ends, _ := get(v, "range").([]any)
+	if len(ends) != 2 {
+		return r, false
+	}
+	first, ok1 := addrRange(ends[0])
+	last, ok2 := addrRange(ends[1])
+	return prefixset.Range{First: first.First, Last: last.Last}, ok1 && ok2 && first.First.BitLen() == last.Last.BitLen() && first.First.Compare(last.Last) <= 0
+}
+
+func portField(implied importer.Match, src bool) field {
+	return field{implied: implied, ports: true, read: func(values []any, set string) ([]importer.Match, string) {
+		var ranges []policy.PortRange
+		for _, v := range values {
+			r, ok := portRange(value(v))
+			if !ok {
+				return nil, "mef.rules cannot ask for such ports"
+			}
+			ranges = append(ranges, r)
+		}
+		ports := importer.PortsOf(ranges...)
+		ports.Set = set
+		return []importer.Match{with(func(m *importer.Match) {
+			if src {
+				m.Sport = ports
+			} else {
+				m.Dport = ports
+			}
+		})}, ""
+	}}
+}
+
+func portRange(v any) (r policy.PortRange, ok bool) {
+	if n, isNumber := v.(float64); isNumber {
+		return policy.PortRange{First: uint16(n), Last: uint16(n)}, n >= 0 && n <= 65535
+	}
+	ends, _ := get(v, "range").([]any)
+	if len(ends) != 2 {
+		return r, false
+	}
+	first, ok1 := ends[0].(float64)
+	last, ok2 := ends[1].(float64)
+	return policy.PortRange{First: uint16(first), Last: uint16(last)}, ok1 && ok2 && 0 <= first && first <= last && last <= 65535
+}
+
+func linkField(of func(*importer.Match) *policy.Links) field {
+	return field{implied: importer.All(), read: func(values []any, _ string) ([]importer.Match, string) {
+		var names []string
+		for _, v := range values {
+			name, ok := value(v).(string)
+			if !ok || strings.HasSuffix(name, "*") {
+				return nil, "mef.rules names interfaces one by one"
+			}
+			names = append(names, name)
+		}
+		return []importer.Match{with(func(m *importer.Match) { *of(m) = importer.LinksOf(names...) })}, ""
+	}}
+}
+
+func protoField(implied importer.Match) field {
+	return field{implied: implied, read: func(values []any, _ string) ([]importer.Match, string) {
+		var numbers []uint8
+		for _, v := range values {
+			n, ok := protocol(value(v))
+			if !ok {
+				return nil, "mef.rules has no such protocol"
+			}
+			numbers = append(numbers, n)
+		}
+		if len(numbers) == 0 {
+			return []importer.Match{}, ""
+		}
+		return []importer.Match{ofProtos(numbers...)}, ""
+	}}
+}
+
+func protocol(v any) (uint8, bool) {
+	switch v := v.(type) {
+	case float64:
+		return uint8(v), v >= 0 && v <= 255
+	case string:
+		return importer.Protocol(v)
+	}
+	return 0, false
+}
+
+func familyField() field {
+	return field{implied: importer.All(), read: func(values []any, _ string) ([]importer.Match, string) {
+		var f policy.Family
+		for _, v := range values {
+			switch value(v) {
+			case "ipv4", "ip":
+				f |= policy.V4
+			case "ipv6", "ip6":
+				f |= policy.V6
+			default:
+				return nil, "mef.rules has the families ip and ip6"
+			}
+		}
+		return []importer.Match{ofFamily(f)}, ""
+	}}
+}
+
+// stateNames are the states of connection tracking, in the order of their values.
+var stateNames = []string{"new", "established", "related", "invalid", "untracked"}
+
+func stateField() field {
+	return field{implied: importer.All(), read: func(values []any, _ string) ([]importer.Match, string) {
+		var s policy.States
+		for _, v := range values {
+			name, _ := value(v).(string)
+			i := slices.Index(stateNames, name)
+			if i < 0 {
+				return nil, "mef.rules has no such state"
+			}
+			s |= 1 << i
+		}
+		return []importer.Match{with(func(m *importer.Match) { m.States = s })}, ""
+	}}
+}
+
+// concat returns several fields as one, of which each value has one for each.
+func (p *parser) concat(lefts []any) field {
+	whole := field{implied: importer.All()}
+	var fields []field
+	for _, left := range lefts {
+		f := p.field(left)
+		if whole.implied, _ = whole.implied.Meet(f.implied); f.why != "" {
+			whole.why = f.why
+		}
+		fields = append(fields, f)
+	}
+	whole.read = func(values []any, _ string) (all []importer.Match, why string) {
+		for _, v := range values {
+			parts, _ := get(value(v), "concat").([]any)
+			if len(parts) != len(fields) {
+				return nil, "mef.rules has no such values"
+			}
+			one := []importer.Match{importer.All()}
+			for i, f := range fields {
+				matches, why := f.read([]any{parts[i]}, "")
+				if why != "" {
+					return nil, why
+				}
+				one = meet(one, matches)
+			}
+			all = append(all, one...)
+		}
+		return all, ""
+	}
+	return whole
+}
+
+// meet returns what each of some matches has in common with each of others.
+func meet(some, others []importer.Match) (both []importer.Match) {
+	for _, a := range some {
+		for _, b := range others {
+			if m, ok := a.Meet(b); ok {
+				both = append(both, m)
+			}
+		}
+	}
+	return both
+}

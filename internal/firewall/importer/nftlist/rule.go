@@ -1,0 +1,325 @@
+package nftlist
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"mef/internal/firewall/importer"
+	"mef/internal/firewall/policy"
+	"mef/internal/prefixset"
+)
+
+// A parser reads one rule.
+type parser struct {
+	*reader
+	rule    rule
+	base    bool // the chain is a base chain
+	opens   bool // the rule asks for state new alone
+	now     bool // it asks for a destination as it is after translation
+	out     importer.Rule
+	limit   *policy.Rate    // that log lines behind it are under
+	end     []importer.Rule // what a verdict map makes of the rule
+	closed  bool            // a verdict was given
+	unknown bool            // there may be one that is not known
+}
+
+// parse returns the rule, as several if it has a verdict map.
+func (p *parser) parse() []*importer.Rule {
+	p.out = importer.Rule{Place: p.chains[key{p.rule.Family, p.rule.Table, p.rule.Chain}].Place, Text: p.text(), Comment: p.rule.Comment, Any: []importer.Match{importer.All()}}
+	if !p.base {
+		p.out.Within = "chain " + p.rule.Chain
+	}
+	p.opens = slices.ContainsFunc(p.rule.Expr, asksNew)
+	for _, e := range p.rule.Expr {
+		if len(e) != 1 {
+			p.out.Cannot("it is not understood")
+			p.unknown = true
+			break
+		}
+		for name, value := range e {
+			p.statement(name, value)
+		}
+	}
+	if p.now && p.out.OriginalDst {
+		p.out.Cannot("it asks for the destination before translation and for that behind it")
+	}
+	if p.unknown && p.out.Do == importer.Nothing {
+		p.out.Do = importer.Unknown
+	}
+	if p.end == nil {
+		return []*importer.Rule{&p.out}
+	}
+	var all []*importer.Rule
+	for i := range p.end {
+		p.end[i].Beyond = p.out.Beyond
+		all = append(all, &p.end[i])
+	}
+	return all
+}
+
+// asksNew reports whether a statement lets packets through that open a connection, and no others.
+func asksNew(e map[string]any) bool {
+	op, right := get(e, "match", "op"), list(get(e, "match", "right"))
+	return get(e, "match", "left", "ct", "key") == "state" && (op == "in" || op == "==") && len(right) == 1 && right[0] == "new"
+}
+
+// text returns the rule as people write it.
+func (p *parser) text() string {
+	text := p.lines[fmt.Sprintf("%s %s %d", p.rule.Family, p.rule.Table, p.rule.Handle)]
+	if text == "" {
+		b, _ := json.Marshal(p.rule.Expr)
+		text = string(b)
+	}
+	return text
+}
+
+// statement reads a statement of the rule.
+func (p *parser) statement(name string, value any) {
+	if p.closed && name != "comment" {
+		p.out.Cannot("it goes on behind its verdict")
+	}
+	switch name {
+	case "match":
+		p.match(value)
+	case "counter", "comment", "continue", "last":
+	case "accept", "drop":
+		p.verdict(&p.out, name, nil)
+	case "reject":
+		p.reject(value)
+	case "jump", "goto", "return":
+		p.verdict(&p.out, name, value)
+	case "vmap":
+		p.vmap(value)
+	case "limit":
+		p.limited(value)
+	case "log":
+		p.log(value)
+	case "set", "map":
+		p.update(value)
+	case "dnat":
+		p.translate(value, false)
+	case "redirect":
+		p.translate(value, true)
+	case "xt":
+		if target, _ := get(value, "name").(string); target == "DNAT" || target == "REDIRECT" || target == "NETMAP" {
+			p.out.To = &importer.Destination{Here: target == "REDIRECT"}
+		}
+		p.out.Cannot("mef.rules has no %s", name)
+		p.unknown = p.out.To == nil
+		if p.out.To != nil {
+			p.out.Do = importer.Decide
+		}
+	default:
+		if what := besides[name]; what != "" {
+			p.lose(what)
+			return
+		}
+		p.out.Cannot("mef.rules has no %s", name)
+		p.unknown = true
+	}
+}
+
+// besides are statements that decide nothing.
+var besides = map[string]string{
+	"mangle": "marks and other changes of packets", "flow": "flow tables", "notrack": "notrack", "dup": "copies of packets", "ct helper": "helpers of conntrack",
+	"ct timeout": "timeouts of conntrack", "ct expectation": "expectations of conntrack", "secmark": "security marks",
+}
+
+// verdict gives a rule its end.
+func (p *parser) verdict(r *importer.Rule, name string, value any) {
+	p.closed = true
+	switch name {
+	case "accept":
+		r.Do, r.Action = importer.Decide, policy.Accept
+	case "drop":
+		r.Do, r.Action = importer.Decide, policy.Drop
+	case "return":
+		r.Do = importer.Return
+	case "jump", "goto":
+		if r.Do = importer.Jump; name == "goto" {
+			r.Do = importer.Goto
+		}
+		target, _ := get(value, "target").(string)
+		r.Target = p.chains[key{p.rule.Family, p.rule.Table, target}]
+	case "continue":
+		r.Do = importer.Nothing
+	default:
+		r.Do = importer.Unknown
+	}
+	if p.limit != nil && p.out.Log == nil {
+		p.out.Cannot("mef.rules limits log lines alone, not verdicts")
+	} else if p.limit != nil {
+		p.out.Cannot("mef.rules limits log lines alone, and here the verdict is limited too")
+	}
+}
+
+// reject reads how the rule rejects.
+func (p *parser) reject(value any) {
+	p.verdict(&p.out, "drop", nil)
+	p.out.Action = policy.Reject
+	kind, _ := get(value, "type").(string)
+	code, _ := get(value, "expr").(string)
+	if kind == "" {
+		kind, code = "icmpx", "port-unreachable"
+	}
+	// TCP gets a reset from mef.rules, and everything else port unreachable.
+	tcp, other := p.mayBe(6), p.mayBe(0)
+	if kind == "tcp reset" && !other || strings.HasPrefix(kind, "icmp") && code == "port-unreachable" && !tcp {
+		return
+	}
+	p.out.Answer = strings.TrimSpace(kind + " " + code)
+}
+
+// mayBe reports whether packets of a protocol fit the rule so far; 0 is one that is none in particular.
+func (p *parser) mayBe(proto uint8) bool {
+	return slices.ContainsFunc(p.out.Any, func(m importer.Match) bool {
+		return m.Protos == nil || slices.ContainsFunc(m.Protos, func(n uint8) bool { return n == proto || proto == 0 && n != 6 })
+	})
+}
+
+// translate reads where packets are led. What cannot be read is not known.
+func (p *parser) translate(value any, here bool) {
+	p.verdict(&p.out, "accept", nil)
+	p.out.To = &importer.Destination{Here: here}
+	to := importer.Destination{Here: here}
+	if addr := get(value, "addr"); addr != nil {
+		r, ok := addrRange(addr)
+		if !ok {
+			return
+		}
+		to.Addrs = prefixset.FromRanges([]prefixset.Range{r})
+		p.out.Require(ofFamily(policy.Addrs{Given: true, In: to.Addrs}.Families()))
+	}
+	if port := get(value, "port"); port != nil {
+		matches, why := portField(importer.All(), false).read([]any{port}, "")
+		if why != "" || len(matches) != 1 {
+			return
+		}
+		to.Ports = matches[0].Dport.In
+	}
+	p.out.To = &to
+}
+
+// lose notes that a statement that decides nothing is not carried over.
+func (p *parser) lose(what string) {
+	if p.out.Lost == "" {
+		p.out.Lost = what
+	}
+}
+
+// units are those of rates.
+var units = []string{"second", "minute", "hour"}
+
+// limited reads a limit, which is one of log lines or of verdicts.
+func (p *parser) limited(value any) {
+	n, _ := get(value, "rate").(float64)
+	per, _ := get(value, "per").(string)
+	unit, _ := get(value, "rate_unit").(string)
+	over, _ := get(value, "inv").(bool)
+	if p.limit != nil || over || unit != "" && unit != "packets" {
+		p.out.Cannot("mef.rules limits log lines alone, by their number")
+		return
+	}
+	p.limit = &policy.Rate{N: int(n), Per: per}
+}
+
+// maxRate is the most that mef.rules takes for a rate.
+const maxRate = 10_000
+
+// log reads a log statement.
+func (p *parser) log(value any) {
+	if get(value, "group") != nil || get(value, "queue-threshold") != nil || get(value, "snaplen") != nil || get(value, "level") == "audit" {
+		p.lose("log to a group or to audit")
+		return
+	}
+	if p.out.Log != nil {
+		p.lose("second log line for a packet")
+		return
+	}
+	prefix, _ := get(value, "prefix").(string)
+	l := &importer.Log{Prefix: prefix}
+	if p.limit != nil {
+		l.Rate = *p.limit
+		if l.Rate.N < 1 || l.Rate.N > maxRate || !slices.Contains(units, l.Rate.Per) {
+			p.lose(fmt.Sprintf("log line limited to %d a %s", l.Rate.N, l.Rate.Per))
+			return
+		}
+	}
+	p.out.Log = l
+}
+
+// update reads what adds elements to a set: with conditions in it, it is one itself.
+func (p *parser) update(value any) {
+	if get(value, "stmt") != nil {
+		p.out.Cannot("mef.rules has no sets that packets fill")
+		return
+	}
+	p.lose("sets that packets fill")
+}
+
+// vmap reads a verdict map: a rule for each of its elements.
+func (p *parser) vmap(value any) {
+	key, elements, err := p.field(get(value, "key")), []any(nil), ""
+	if key.why != "" {
+		p.out.Cannot("%s", key.why)
+	}
+	elements, err = p.elements(get(value, "data"))
+	if err != "" {
+		p.out.Cannot("%s", err)
+	}
+	p.closed = true
+	if p.out.Beyond != "" {
+		p.out.Do = importer.Unknown
+		return
+	}
+	if p.out.Log != nil || p.out.Lost != "" {
+		one := p.out
+		p.end = append(p.end, one)
+		p.out.Log, p.out.Lost = nil, ""
+	}
+	for _, e := range elements {
+		pair, ok := e.([]any)
+		if !ok || len(pair) != 2 {
+			p.out.Cannot("mef.rules has no such map")
+			continue
+		}
+		one := p.out
+		one.Any = slices.Clone(one.Any)
+		matches, why := key.read([]any{pair[0]}, "")
+		if why != "" {
+			p.out.Cannot("%s", why)
+			continue
+		}
+		one.Require(key.implied)
+		one.Require(matches...)
+		verdict, _ := pair[1].(map[string]any)
+		for name, value := range verdict {
+			p.verdict(&one, name, value)
+		}
+		p.end = append(p.end, one)
+	}
+	if p.out.Beyond != "" {
+		p.end, p.out.Do = nil, importer.Unknown
+	}
+}
+
+// elements returns the elements of a set or map: one that stands in the rule, or "@name".
+func (p *parser) elements(v any) (elements []any, why string) {
+	if name, ok := v.(string); ok && strings.HasPrefix(name, "@") {
+		at := key{p.rule.Family, p.rule.Table, name[1:]}
+		s := p.sets[at]
+		switch {
+		case s == nil:
+			return nil, "there is no set " + name
+		case p.changing[at]:
+			return nil, "the elements of set " + name + " come and go"
+		}
+		return s.Elem, ""
+	}
+	if s := get(v, "set"); s != nil {
+		return list(s), ""
+	}
+	return []any{v}, ""
+}

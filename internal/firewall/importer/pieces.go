@@ -1,0 +1,161 @@
+package importer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mef/internal/firewall/policy"
+)
+
+// pieces cuts an entry into what rules of mef.rules can say, and what none can.
+func (e *entry) pieces(d policy.Dir) []piece {
+	whole := piece{Match: e.Match, entry: e, spare: e.spare}
+	if e.kind != verdict {
+		return []piece{whole}
+	}
+	list := []piece{whole}
+	for _, cut := range []func(piece) []piece{
+		piece.byProto,
+		func(p piece) []piece { return p.withoutPort0(func(m *Match) *policy.Ports { return &m.Sport }) },
+		func(p piece) []piece { return p.withoutPort0(func(m *Match) *policy.Ports { return &m.Dport }) },
+		func(p piece) []piece { return p.byLink(d, policy.Out, func(m *Match) *policy.Links { return &m.In }) },
+		func(p piece) []piece { return p.byLink(d, policy.In, func(m *Match) *policy.Links { return &m.Out }) },
+	} {
+		var next []piece
+		for _, p := range list {
+			if p.odd != "" {
+				next = append(next, p)
+			} else {
+				next = append(next, cut(p)...)
+			}
+		}
+		list = next
+	}
+	return list
+}
+
+// named are the protocols that rules can name, by number.
+var named = map[uint8]policy.Proto{6: policy.TCP, 17: policy.UDP, 1: policy.ICMP, 58: policy.ICMP6}
+
+// Reasons for what cannot be written that are worth a note only: hardly any packet is concerned.
+const (
+	oddICMP  = "ICMP in IPv6 and ICMPv6 in IPv4, which cannot be named and nobody speaks, are left to the rules behind"
+	oddPort0 = "packets with port 0, which cannot be named, are left to the rules behind"
+)
+
+// byProto makes a piece for each protocol.
+func (p piece) byProto() (list []piece) {
+	if p.Protos == nil {
+		if p.Sport.Given || p.Dport.Given {
+			p.odd = "mef.rules has ports of TCP and UDP alone"
+		}
+		return []piece{p}
+	}
+	for _, number := range p.Protos {
+		one := p
+		one.Protos = []uint8{number}
+		proto, ok := named[number]
+		switch {
+		case !ok:
+			one.odd = "mef.rules has no protocol " + protoName(number)
+		case (p.Sport.Given || p.Dport.Given) && !proto.HasPorts():
+			one.odd = "mef.rules has ports of TCP and UDP alone"
+		case proto == policy.ICMP || proto == policy.ICMP6:
+			own := map[policy.Proto]policy.Family{policy.ICMP: policy.V4, policy.ICMP6: policy.V6}[proto]
+			if other := one; other.Family&^own != 0 {
+				other.Family &^= own
+				other.odd = oddICMP
+				list = append(list, other)
+			}
+			if one.Family &= own; one.Family == 0 {
+				continue
+			}
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// withoutPort0 parts port 0 from the others.
+func (p piece) withoutPort0(ports func(*Match) *policy.Ports) []piece {
+	at := ports(&p.Match)
+	if !at.Given || len(at.In) == 0 || at.In[0].First != 0 {
+		return []piece{p}
+	}
+	zero := p
+	zero.odd = oddPort0
+	*ports(&zero.Match) = PortsOf(policy.PortRange{})
+	rest := slices.Clone(at.In)
+	if rest[0].First = 1; rest[0].Last == 0 {
+		rest = rest[1:]
+	}
+	*at = PortsOf(rest...)
+	if len(rest) == 0 {
+		return []piece{zero}
+	}
+	return []piece{zero, p}
+}
+
+// byLink parts loopback, which has to be named, from the other interfaces. Packets of the way nowhere have no such interface.
+func (p piece) byLink(d, nowhere policy.Dir, links func(*Match) *policy.Links) []piece {
+	at := links(&p.Match)
+	switch {
+	case d == nowhere:
+		return []piece{p}
+	case slices.ContainsFunc(at.Names, func(name string) bool { return !isInterface(name) }):
+		p.odd = fmt.Sprintf("mef.rules cannot name the interfaces %q", at.Names)
+		return []piece{p}
+	case len(strings.Join(at.Names, ",")) > maxNames:
+		p.odd = "it names more interfaces than fit on a line"
+		return []piece{p}
+	case !at.But || slices.Contains(at.Names, policy.Loopback):
+		return []piece{p}
+	}
+	*at = policy.Links{But: true, Names: unique(append(slices.Clone(at.Names), policy.Loopback))}
+	if d == policy.Forward {
+		return []piece{p} // nothing is forwarded from or to loopback
+	}
+	inner := p
+	*links(&inner.Match) = LinksOf(policy.Loopback)
+	inner.spare = true
+	return []piece{p, inner}
+}
+
+// maxNames is how long a list of interfaces may be, in bytes.
+const maxNames = 8 << 10
+
+// isInterface reports whether a rule can name the interface.
+func isInterface(s string) bool {
+	return s != "" && s != "." && s != ".." && s != "any" && s != "auto" && len(s) <= 15 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-.:@+", r))
+	})
+}
+
+// protocols are names of protocols as nft, iptables and /etc/protocols have them.
+var protocols = map[string]uint8{
+	"icmp": 1, "igmp": 2, "ipencap": 4, "tcp": 6, "egp": 8, "udp": 17, "dccp": 33, "ipv6": 41, "ipv6-route": 43, "ipv6-frag": 44, "gre": 47,
+	"esp": 50, "ipv6-crypt": 50, "ah": 51, "ipv6-auth": 51, "ipv6-icmp": 58, "icmpv6": 58, "icmp6": 58, "ipv6-nonxt": 59, "ipv6-opts": 60,
+	"eigrp": 88, "ospf": 89, "ospfigp": 89, "ipip": 94, "pim": 103, "comp": 108, "ipcomp": 108, "vrrp": 112, "l2tp": 115, "sctp": 132, "mh": 135,
+	"udplite": 136,
+}
+
+// Protocol returns the number of a protocol by its name.
+func Protocol(name string) (number uint8, ok bool) {
+	number, ok = protocols[strings.ToLower(name)]
+	return number, ok
+}
+
+// protoName returns a name for a protocol, or its number.
+func protoName(number uint8) string {
+	best := ""
+	for name, n := range protocols {
+		if n == number && (best == "" || len(name) < len(best) || len(name) == len(best) && name < best) {
+			best = name
+		}
+	}
+	if best == "" {
+		return fmt.Sprint(number)
+	}
+	return best
+}

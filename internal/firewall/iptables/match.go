@@ -1,0 +1,219 @@
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"mef/internal/firewall/policy"
+	"mef/internal/prefixset"
+)
+
+// maxLines is how many rules of iptables a statement may become in one chain.
+const maxLines = 8192
+
+// matches returns the matches of a rule at a place, each for one rule of iptables. There are none if no packet fits there.
+func (w *writer) matches(wy *way, pl place, r *policy.Rule) ([]string, error) {
+	if err := linkError(r); err != nil {
+		return nil, err
+	}
+	dst, err := w.dst(pl, r)
+	if err != nil {
+		return nil, err
+	}
+	parts := [][]string{
+		links("-i", pl.in, wy.ins, &r.In), links("-o", pl.out, wy.outs, &r.Out),
+		w.src(r), dst,
+		{protoMatch(r.Proto)}, w.sport(r), w.dport(pl, r),
+		{stateMatch(r.States)},
+	}
+	all := []string{""}
+	for _, part := range parts {
+		if len(all)*len(part) > maxLines {
+			return nil, fmt.Errorf("%s: iptables needs more than %d rules for this one, as it cannot look for several things in lists at once; "+
+				"name sets for src and ports, write less in dst, or use the nft backend", r.At, maxLines)
+		}
+		all = product(all, part)
+	}
+	return all, nil
+}
+
+// product returns each of a with each of b.
+func product(a, b []string) []string {
+	all := make([]string, 0, len(a)*len(b))
+	for _, first := range a {
+		for _, second := range b {
+			all = append(all, join(first, second))
+		}
+	}
+	return all
+}
+
+// linkError says which interface iptables would not match by its whole name.
+func linkError(r *policy.Rule) error {
+	for _, i := range []*policy.Interfaces{&r.In, &r.Out} {
+		for _, name := range i.Names {
+			if strings.HasSuffix(name, "+") || strings.HasPrefix(name, "-") {
+				return fmt.Errorf("%s: iptables takes interface %q for a pattern or an option; rename it, or use the nft backend", r.At, name)
+			}
+		}
+	}
+	return nil
+}
+
+// linkMatch returns the match of an interface, "" for none.
+func linkMatch(flag, name string) string {
+	if name == "" {
+		return ""
+	}
+	return flag + " " + name
+}
+
+// links returns the matches of what a rule says of an interface, at a place of one that has a chain of its own, or of none of those.
+func links(flag, at string, apart []string, i *policy.Interfaces) []string {
+	if at != "" {
+		return []string{""} // the chain is there for it
+	}
+	matches := []string{}
+	names, not := i.Names, ""
+	if i.Not {
+		names, not = excepted(i), "! "
+	}
+	for _, name := range names {
+		if !slices.Contains(apart, name) {
+			matches = append(matches, not+linkMatch(flag, name))
+		}
+	}
+	if len(matches) == 0 && (i.Not || len(i.Names) == 0) {
+		return []string{""}
+	}
+	return matches
+}
+
+func (w *writer) src(r *policy.Rule) []string {
+	switch {
+	case !r.Src.Given:
+		return []string{""}
+	case r.Src.Set != "":
+		return []string{w.sets.match(r.Src.Set, w.family) + " src"}
+	}
+	return addrMatches("-s", "--src-range", w.family.Of(r.Src.In))
+}
+
+// dst returns the matches of the destination: the one in the packet, or the one that the sender used.
+func (w *writer) dst(pl place, r *policy.Rule) ([]string, error) {
+	switch {
+	case !r.Dst.Given:
+		return []string{""}, nil
+	case pl.nat && r.Dst.Set != "" && w.sets.foreign(r.Dst.Set):
+		return nil, fmt.Errorf("%s: iptables cannot look for an address as it was before its translation in a set of ipset; "+
+			"list the elements of @%s", r.At, r.Dst.Set)
+	case pl.nat:
+		return originalMatches(w.family.Of(r.Dst.In).Prefixes()), nil
+	case r.Dst.Set != "":
+		return []string{w.sets.match(r.Dst.Set, w.family) + " dst"}, nil
+	}
+	return addrMatches("-d", "--dst-range", w.family.Of(r.Dst.In)), nil
+}
+
+// addrMatches returns a match for each address, prefix or range.
+func addrMatches(flag, rangeFlag string, s prefixset.Set) []string {
+	matches := []string{}
+	for _, r := range s.Ranges() {
+		if p, ok := r.Prefix(); ok {
+			matches = append(matches, flag+" "+p.String())
+		} else {
+			matches = append(matches, fmt.Sprintf("-m iprange %s %s-%s", rangeFlag, r.First, r.Last))
+		}
+	}
+	return matches
+}
+
+func originalMatches(prefixes []netip.Prefix) []string {
+	matches := []string{}
+	for _, p := range prefixes {
+		matches = append(matches, "-m conntrack --ctorigdst "+p.String())
+	}
+	return matches
+}
+
+func protoMatch(p policy.Proto) string {
+	switch p {
+	case policy.All:
+		return ""
+	case policy.ICMP6:
+		return "-p ipv6-icmp"
+	}
+	return "-p " + p.String()
+}
+
+func (w *writer) sport(r *policy.Rule) []string {
+	switch {
+	case !r.Sport.Given:
+		return []string{""}
+	case r.Sport.Set != "" && len(r.Sport.In) > 0:
+		return []string{w.sets.match(r.Sport.Set, 0) + " src"}
+	}
+	return portMatches("--sports", r.Sport.In)
+}
+
+// dport returns the matches of the port of the destination: the one in the packet, or the one that the sender used.
+func (w *writer) dport(pl place, r *policy.Rule) []string {
+	switch {
+	case !r.Dport.Given:
+		return []string{""}
+	case pl.nat:
+		return originalPorts(r.Dport.In)
+	case r.Dport.Set != "" && len(r.Dport.In) > 0:
+		return []string{w.sets.match(r.Dport.Set, 0) + " dst"}
+	}
+	return portMatches("--dports", r.Dport.In)
+}
+
+// maxPorts is how many ports one match takes. A range counts for two.
+const maxPorts = 15
+
+// portMatches returns the fewest matches for ranges of ports.
+func portMatches(flag string, ranges []policy.PortRange) []string {
+	matches := []string{}
+	var list []string
+	left := maxPorts
+	for _, r := range ranges {
+		size := 1
+		if r.First != r.Last {
+			size = 2
+		}
+		if left < size {
+			matches = append(matches, multiport(flag, list))
+			list, left = nil, maxPorts
+		}
+		list, left = append(list, portText(r)), left-size
+	}
+	if len(list) > 0 {
+		matches = append(matches, multiport(flag, list))
+	}
+	return matches
+}
+
+func multiport(flag string, list []string) string {
+	return "-m multiport " + flag + " " + strings.Join(list, ",")
+}
+
+func originalPorts(ranges []policy.PortRange) []string {
+	matches := []string{}
+	for _, r := range ranges {
+		matches = append(matches, "-m conntrack --ctorigdstport "+portText(r))
+	}
+	return matches
+}
+
+// portText returns "22" or "8000:8010".
+func portText(r policy.PortRange) string { return strings.Replace(r.String(), "-", ":", 1) }
+
+func stateMatch(s policy.States) string {
+	if s == policy.AnyState {
+		return ""
+	}
+	return "-m conntrack --ctstate " + strings.ToUpper(s.String())
+}

@@ -1,0 +1,126 @@
+package loader
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/firewall/nft"
+	"mef/internal/firewall/policy"
+	"mef/internal/run"
+)
+
+// A backend puts policies into the kernel.
+type backend interface {
+	// String returns the name, as in firewall_backend.
+	String() string
+
+	// load makes the policy hold in place of what the backend held before, or changes nothing and returns an error.
+	load(ctx context.Context, p *policy.Policy) error
+
+	// clear removes all that is ours.
+	clear(ctx context.Context) error
+
+	// held returns a word for what the kernel holds of ours, which stays the same as long as nobody changes that; empty if nothing
+	// is there.
+	held(ctx context.Context) (string, error)
+
+	// list returns what the kernel holds of ours as people read it.
+	list(ctx context.Context) (string, error)
+
+	// script returns what load would give to a program.
+	script(p *policy.Policy) (string, error)
+}
+
+// maxOutput bounds what programs may say: the kernel's view of sets with a million elements.
+const maxOutput = 256 << 20
+
+// choose returns the backend that is wanted, or the best that can be had, and why it is that one.
+func choose(ctx context.Context, want conf.Backend) (b backend, reason string, err error) {
+	nftables, err := nftReady()
+	switch {
+	case want == conf.IPTables:
+		return iptables{}, "firewall_backend asks for it", iptablesReady(ctx)
+	case err == nil && want == conf.NFTables:
+		return nftables, "firewall_backend asks for it", nil
+	case err == nil:
+		return nftables, "nft is there and the kernel has nf_tables", nil
+	case want == conf.NFTables:
+		return nil, "", err
+	}
+	if err2 := iptablesReady(ctx); err2 != nil {
+		return nil, "", fmt.Errorf("no way into the kernel's packet filter: %w; %w", err, err2)
+	}
+	return iptables{}, "nftables cannot be had: " + err.Error(), nil
+}
+
+// byName returns a backend.
+func byName(name string) (b backend, ok bool) {
+	switch name {
+	case nftables{}.String():
+		return nftables{}, true
+	case iptables{}.String():
+		return iptables{}, true
+	}
+	return nil, false
+}
+
+// holders returns the backends that may hold rules of ours: the one that is to be had now, and the one that loaded last.
+func (l *Loader) holders(ctx context.Context) ([]backend, error) {
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return nil, err
+	}
+	all := []backend{b}
+	if in, ok := l.noted(); ok && in.Backend != b.String() {
+		if o, ok := byName(in.Backend); ok {
+			all = append(all, o)
+		}
+	}
+	return all, nil
+}
+
+// empty removes what a backend holds of ours, and reports whether that was anything.
+func empty(ctx context.Context, b backend) (removed bool, err error) {
+	held, err := b.held(ctx)
+	if err != nil || held == "" {
+		return false, err
+	}
+	return true, b.clear(ctx)
+}
+
+// nftables is the backend that runs nft(8).
+type nftables struct{}
+
+// nftReady returns the backend if there is nft and a kernel that would understand it.
+func nftReady() (nftables, error) {
+	if !run.Installed("nft") {
+		return nftables{}, fmt.Errorf("nft: %w: install the package nftables", run.ErrNotFound)
+	}
+	return nftables{}, nfReady()
+}
+
+func (nftables) String() string { return conf.NFTables.String() }
+
+func (nftables) script(p *policy.Policy) (string, error) { return nft.Script(p) }
+
+func (n nftables) load(ctx context.Context, p *policy.Policy) error {
+	script, err := n.script(p)
+	if err != nil {
+		return err
+	}
+	if _, err := run.Feed(ctx, []byte(script), maxOutput, "nft", "-f", "-"); err != nil {
+		return fmt.Errorf("the kernel has not taken the rules: %w", err)
+	}
+	return nil
+}
+
+func (nftables) clear(context.Context) error { return deleteTable() }
+
+func (nftables) held(context.Context) (string, error) { return fingerprint() }
+
+func (nftables) list(ctx context.Context) (string, error) {
+	out, err := run.Output(ctx, maxOutput, "nft", append([]string{"-s", "list", "table"}, strings.Fields(nft.Table)...)...)
+	return string(out), err
+}

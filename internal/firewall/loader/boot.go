@@ -1,0 +1,137 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mef/internal/firewall/policy"
+	"mef/internal/host"
+	"mef/internal/run"
+)
+
+// What a boot loads, from best to worst. Between the two are the confirmed rules.
+const (
+	fromFile   = "file"
+	Confirmed  = confirmed
+	fromRescue = "rescue"
+)
+
+// Load is the boot: it asks nothing and waits for nobody. It loads the policy of the file; or the last good rules if the file has
+// mistakes, does not meet its own expectations, or was tried and not confirmed; or rules that let SSH in if there are no
+// others. What it returns says which, and notice why it is not the file's. While rules are being tried it changes nothing.
+func (l *Loader) Load(ctx context.Context) (from, notice string, notices []string, err error) {
+	err = l.locked(ctx, func() (err error) {
+		if err := l.settleLocked(ctx); err != nil {
+			notices = append(notices, "an earlier trial: "+err.Error())
+		} else if l.state.has(trial) {
+			return fmt.Errorf("%w, and stay until that is decided: mef confirm keeps them, mef rollback takes them back", ErrTrial)
+		}
+		from, notice, err = l.boot(ctx, &notices)
+		return err
+	})
+	if errors.Is(err, errNoLock) {
+		notices = append(notices, err.Error())
+		from, notice, err = l.boot(ctx, &notices)
+	}
+	return from, notice, notices, err
+}
+
+// boot is Load for somebody who has the lock, or has to do without.
+func (l *Loader) boot(ctx context.Context, notices *[]string) (from, notice string, err error) {
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return "", "", err
+	}
+	why := l.loadFile(ctx, b, notices)
+	if why == nil {
+		return fromFile, "", nil
+	}
+	notice = why.Error()
+	if l.state.has(confirmed) {
+		err := told(l.back(ctx, confirmed, notice), notices)
+		if err == nil {
+			return confirmed, notice, nil
+		}
+		notice += "\nthe last good rules cannot be loaded: " + err.Error()
+	}
+	src, err := policy.Parse("rescue", []byte(Rescue(host.SSHPorts())))
+	if err == nil {
+		err = told(l.put(ctx, b, src, policy.Facts{}, loaded{From: fromRescue, Notice: notice, Record: Record{Made: time.Now()}}), notices)
+	}
+	if err != nil {
+		return "", notice, fmt.Errorf("not even the rescue rules can be loaded: %w", errors.Join(err, why))
+	}
+	return fromRescue, notice, nil
+}
+
+// told makes a notice of an error that only says what could not be noted down: the rules are in force.
+func told(err error, notices *[]string) error {
+	if u := (unkept{}); errors.As(err, &u) {
+		*notices = append(*notices, u.Error())
+		return nil
+	}
+	return err
+}
+
+// loadFile loads the policy of the file and takes it for the last good one. The error says why it does not.
+func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) error {
+	src, err := policy.Read(l.RulesFile())
+	if err != nil {
+		return err
+	}
+	if when, ok := l.state.refusal(src.Digest); ok {
+		return fmt.Errorf("%s was tried on %s and nobody confirmed it; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
+	}
+	facts, more := l.facts(ctx, src, lookUpAtBoot)
+	*notices = append(*notices, more...)
+	pol := src.Policy(facts)
+	if unmet := policy.NewModel(pol).Unmet(pol.Expects); len(unmet) > 0 {
+		return fmt.Errorf("%s: %s", unmet[0].Expect.At, unmet[0])
+	}
+	record := Record{Digest: src.Digest, Source: src.Path, Made: time.Now(), Backend: b.String()}
+	if err := told(l.put(ctx, b, src, facts, loaded{Record: record, From: fromFile}), notices); err != nil {
+		return err
+	}
+	if _, err := l.state.accept(src.Freeze(facts), record); err != nil {
+		*notices = append(*notices, "these rules are in force, and cannot be kept as the last good ones: "+err.Error())
+	}
+	return nil
+}
+
+// Rescue returns the policy that is loaded where there is no other: what a host needs to be mended from afar.
+func Rescue(sshPorts []uint16) string {
+	ports := []string{"22"}
+	for _, p := range sshPorts {
+		if p != 22 {
+			ports = append(ports, fmt.Sprint(p))
+		}
+	}
+	return `policy dir=in action=drop
+rule dir=in action=accept proto=all iif=lo
+rule dir=in action=accept proto=all ct=established,related
+rule dir=in action=accept proto=icmp
+rule dir=in action=accept proto=icmp6
+rule dir=in action=accept proto=udp family=ip sport=67 dport=68
+rule dir=in action=accept proto=udp family=ip6 sport=547 dport=546
+rule dir=in action=accept proto=tcp dport=` + strings.Join(ports, ",") + "\n"
+}
+
+// AtBoot reports whether systemd runs mef load at boot.
+func AtBoot() bool {
+	links, err := filepath.Glob("/etc/systemd/system/*.wants/mef.service")
+	return err == nil && len(links) > 0
+}
+
+// GoingDown reports whether systemd is shutting this host down. A service that is stopped on that way, for the sake of a file system
+// that is unmounted, say, must not open the host first.
+func GoingDown(ctx context.Context) bool {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	state, err := run.Output(ctx, 1<<10, "systemctl", "show", "--property=SystemState", "--value")
+	return err == nil && strings.TrimSpace(string(state)) == "stopping"
+}

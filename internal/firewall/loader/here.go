@@ -1,0 +1,273 @@
+package loader
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/firewall/policy"
+	"mef/internal/host"
+	"mef/internal/prefixset"
+)
+
+// A place is what this host is like, as far as a policy can harm it.
+type place struct {
+	links    []host.Link
+	services []host.Listener // that wait for strangers
+	sshPorts []uint16
+	peers    []host.Connection // of the SSH server
+	dhcp     bool              // a DHCP client keeps leases here
+	forwards policy.Family     // packets of which it forwards
+}
+
+func lookAround() (*place, error) {
+	links, err := host.Links()
+	if err != nil {
+		return nil, err
+	}
+	p := &place{links: links, dhcp: host.UsesDHCP(), forwards: forwards()}
+	if p.services, err = host.Listeners(); err != nil {
+		return nil, fmt.Errorf("which services listen: %w", err)
+	}
+	p.sshPorts = host.SSHPortsAmong(p.services)
+	if p.peers, err = host.Connections(p.sshPorts); err != nil {
+		return nil, fmt.Errorf("who is logged in over SSH: %w", err)
+	}
+	if own, ok := ownConnection(os.Getenv("SSH_CONNECTION")); ok && !slices.Contains(p.peers, own) {
+		p.peers = append(p.peers, own)
+	}
+	p.peers = slices.DeleteFunc(p.peers, func(c host.Connection) bool { return c.Remote.Addr().IsLoopback() })
+	return p, nil
+}
+
+// forwards returns the families of which the kernel forwards packets.
+func forwards() (f policy.Family) {
+	for family, path := range map[policy.Family]string{policy.V4: "/proc/sys/net/ipv4/ip_forward", policy.V6: "/proc/sys/net/ipv6/conf/all/forwarding"} {
+		if text, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(text)) != "0" {
+			f |= family // what cannot be read is not warned of
+		}
+	}
+	return f
+}
+
+// ownConnection reads what sshd tells those who are logged in: the client's address and port, and the server's.
+func ownConnection(text string) (c host.Connection, ok bool) {
+	f := strings.Fields(text)
+	if len(f) != 4 {
+		return c, false
+	}
+	remote, err1 := netip.ParseAddr(f[0])
+	local, err2 := netip.ParseAddr(f[2])
+	remotePort, err3 := strconv.ParseUint(f[1], 10, 16)
+	localPort, err4 := strconv.ParseUint(f[3], 10, 16)
+	if err1 != nil || err2 != nil || err3 != nil || err4 != nil {
+		return c, false
+	}
+	return host.Connection{
+		Local:  netip.AddrPortFrom(local.WithZone("").Unmap(), uint16(localPort)),
+		Remote: netip.AddrPortFrom(remote.WithZone("").Unmap(), uint16(remotePort)),
+	}, true
+}
+
+// linkOf returns the interface over which a peer is reached: the one that has the address it speaks to.
+func (p *place) linkOf(local netip.Addr) string {
+	for _, l := range p.links {
+		if slices.ContainsFunc(l.Nets, func(n netip.Prefix) bool { return n.Addr() == local }) {
+			return l.Name
+		}
+	}
+	for _, l := range p.links {
+		if l.Default {
+			return l.Name
+		}
+	}
+	return "eth0"
+}
+
+// lockout says how a policy would cut off those who are logged in over SSH: their sessions, or their next login.
+func (p *place) lockout(pol *policy.Policy) (lines []string) {
+	for _, c := range p.peers {
+		link := p.linkOf(c.Local.Addr())
+		in := policy.Packet{Dir: policy.In, In: link, Proto: policy.TCP.Number(), Src: c.Remote.Addr(), Dst: c.Local.Addr(),
+			Sport: c.Remote.Port(), Dport: c.Local.Port(), State: policy.Established}
+		out := policy.Packet{Dir: policy.Out, Out: link, Proto: in.Proto, Src: in.Dst, Dst: in.Src, Sport: in.Dport, Dport: in.Sport, State: policy.Established}
+		next := in
+		next.State = policy.New
+		for _, packet := range []policy.Packet{in, out, next} {
+			if v := pol.Decide(packet); v.Action != policy.Accept {
+				what := "the SSH session from"
+				if packet.State == policy.New {
+					what = "a new SSH login from"
+				}
+				lines = append(lines, fmt.Sprintf("%s %s to port %d would be cut off: %s", what, c.Remote.Addr(), c.Local.Port(), v))
+				break
+			}
+		}
+	}
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}
+
+// missing warns of interfaces that rules name and this host does not have, once each. They may come later (a VPN that is down), or be
+// mistyped.
+func (p *place) missing(pol *policy.Policy) (all []policy.Warning) {
+	var there, told []string
+	for _, l := range p.links {
+		there = append(there, l.Name)
+	}
+	for i := range pol.Rules {
+		r := &pol.Rules[i]
+		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
+			if slices.Contains(there, name) || slices.Contains(told, name) {
+				continue
+			}
+			told = append(told, name)
+			hint := conf.DidYouMean(name, there)
+			if hint == "" {
+				hint = "there are " + some(there)
+			}
+			all = append(all, policy.Warning{At: r.At, Msg: fmt.Sprintf("there is no interface %q now; the rule fits its packets once there is", name), Hint: hint})
+		}
+	}
+	return all
+}
+
+// forwarding warns of rules about packets through a host that forwards none.
+func (p *place) forwarding(pol *policy.Policy) []policy.Warning {
+	for _, r := range pol.Of(policy.Forward) {
+		f := r.Family &^ p.forwards
+		if r.Action != policy.Accept || f == 0 || p.forwards != 0 && r.Family == policy.Any {
+			continue
+		}
+		key := "net.ipv4.ip_forward"
+		if f == policy.V6 {
+			key = "net.ipv6.conf.all.forwarding"
+		}
+		return []policy.Warning{{At: r.At, Msg: "this host forwards no such packets: " + key + " is 0", Hint: "sysctl -w " + key + "=1 switches it on; a file in /etc/sysctl.d keeps it"}}
+	}
+	return nil
+}
+
+// reachable returns the families in which this host has addresses that are not of one link alone; both if it has none yet.
+func (p *place) reachable() (has policy.Family) {
+	for _, l := range p.links {
+		for _, n := range l.Nets {
+			switch a := n.Addr(); {
+			case a.IsLoopback() || a.IsLinkLocalUnicast():
+			case a.Is4():
+				has |= policy.V4
+			default:
+				has |= policy.V6
+			}
+		}
+	}
+	if has == 0 {
+		return policy.Any
+	}
+	return has
+}
+
+// families returns the families in which this host speaks to others at all: IPv6 also where it has an address of a link alone.
+func (p *place) families() policy.Family {
+	has := p.reachable()
+	if slices.ContainsFunc(p.links, func(l host.Link) bool {
+		return slices.ContainsFunc(l.Nets, func(n netip.Prefix) bool { return n.Addr().Is6() && !n.Addr().IsLoopback() })
+	}) {
+		has |= policy.V6
+	}
+	return has
+}
+
+// questions are what to ask of a policy on this host, beside what is asked everywhere.
+func (p *place) questions() (all []policy.Question) {
+	if p.dhcp {
+		all = append(all, policy.DHCP()...)
+	}
+	for _, port := range p.sshPorts {
+		for _, v := range []struct {
+			family policy.Family
+			name   string
+		}{{policy.V4, "IPv4"}, {policy.V6, "IPv6"}} {
+			if p.reachable()&v.family == 0 {
+				continue
+			}
+			q := reaches(policy.TCP, port, fmt.Sprintf("nobody can log in by SSH over %s, port %d", v.name, port))
+			q.Family = v.family
+			all = append(all, q)
+		}
+	}
+	for _, l := range p.services {
+		if q, ok := p.service(l); ok && !slices.ContainsFunc(all, func(o policy.Question) bool { return o.Lost == q.Lost }) {
+			all = append(all, q)
+		}
+	}
+	for _, l := range p.links {
+		if l.Bridge {
+			all = append(all, containers(l)...)
+		}
+	}
+	return all
+}
+
+// service asks whether anybody can reach what listens, unless that was asked already, or it waits for answers only.
+func (p *place) service(l host.Listener) (q policy.Question, ok bool) {
+	proto := policy.TCP
+	if l.Protocol == "udp" {
+		proto = policy.UDP
+	}
+	dhcp := proto == policy.UDP && (l.Port == 68 || l.Port == 546)
+	published := l.Program == "docker-proxy" // packets to its port are translated, and forwarded
+	if l.Local() || dhcp || published || proto == policy.UDP && l.Port >= 32768 || proto == policy.TCP && slices.Contains(p.sshPorts, l.Port) {
+		return q, false
+	}
+	name := cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service"), "a program")
+	return reaches(proto, l.Port, fmt.Sprintf("%s listens on %s/%d, and nobody can reach it", name, l.Protocol, l.Port)), true
+}
+
+// reaches asks whether anybody can begin to speak to a port.
+func reaches(proto policy.Proto, port uint16, lost string) policy.Question {
+	return policy.Question{
+		Rule:    policy.Rule{Dir: policy.In, Family: policy.Any, Proto: proto, States: policy.New, Dport: onePort(port)},
+		Lost:    lost,
+		Remedy:  fmt.Sprintf("rule dir=in action=accept proto=%s dport=%d if that is not meant", proto, port),
+		AnyPart: true,
+	}
+}
+
+func onePort(n uint16) policy.Ports {
+	return policy.Ports{Given: true, In: []policy.PortRange{{First: n, Last: n}}}
+}
+
+// containers asks whether what lives behind a bridge can reach others and be answered.
+func containers(l host.Link) []policy.Question {
+	var nets []netip.Prefix
+	for _, n := range l.Nets {
+		if !n.Addr().IsLinkLocalUnicast() {
+			nets = append(nets, n.Masked())
+		}
+	}
+	if len(nets) == 0 {
+		return nil
+	}
+	inside := policy.Addrs{Given: true, In: prefixset.New(nets...)}
+	bridge := policy.Interfaces{Names: []string{l.Name}}
+	return []policy.Question{
+		{
+			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Proto: policy.TCP, States: policy.New, In: bridge, Src: inside},
+			Lost:    fmt.Sprintf("containers or machines behind %s cannot reach anybody", l.Name),
+			Remedy:  fmt.Sprintf("rule dir=fwd action=accept proto=all iif=%s", l.Name),
+			AnyPart: true,
+		},
+		{
+			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Proto: policy.TCP, States: policy.Established, Out: bridge, Dst: inside},
+			Lost:    fmt.Sprintf("containers or machines behind %s are not answered", l.Name),
+			Remedy:  "rule dir=fwd action=accept proto=all ct=established,related",
+			AnyPart: true,
+		},
+	}
+}

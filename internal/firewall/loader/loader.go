@@ -1,0 +1,266 @@
+// Package loader puts the policy of mef.rules into the kernel: whole or not at all, at boot and on demand, and with a way back.
+//
+// What is in force, what it was before and what is being tried are texts that need nothing else (rules.Freeze), kept below
+// /var/lib/mef-firewall:
+//
+//	confirmed   the last good rules: what an operator confirmed, or a boot loaded
+//	previous    what was confirmed before that
+//	trial       rules in force until their time is over, unless somebody confirms
+//	refused     the last trial that nobody confirmed: never loaded at boot, nor are those before it, refused-1 to refused-7
+//
+// A trial is decided by one rename: "mef confirm" renames trial to accepted, the guard renames it to expired when its time is over.
+// Whoever comes first has decided, and what remains to be done is done by whoever comes next, however the other ended. The guard is
+// a process of its own, outside the session of whoever began the trial: a closed terminal, kill -9, a lost network and a
+// reboot all end with the last confirmed rules. A policy that nobody confirmed is remembered and never loaded at boot.
+//
+// At boot nothing is asked, no network is needed, and no mistake leaves the host open: what cannot be loaded is replaced by the
+// last good rules, and where there are none by rules that let SSH in.
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/firewall/policy"
+)
+
+// A Loader loads policies on this host.
+type Loader struct {
+	settings    *conf.Config
+	state       *state
+	nameServers []string // none: those of this host
+}
+
+// New returns a Loader by the settings of mef.conf. The error says that nothing can be kept on this host, or nothing that others
+// could not change; the Loader is still good for Load and Clear, which must not depend on that, and for what changes nothing.
+func New(settings *conf.Config) (*Loader, error) {
+	s, err := openState(StateDir(settings))
+	if err != nil {
+		return &Loader{settings: settings, state: &state{os.DevNull}}, fmt.Errorf("state of the firewall: %w", err)
+	}
+	return &Loader{settings: settings, state: s}, nil
+}
+
+// StateDir returns where rules are kept: beside the daemon's state, whose folder belongs to another user.
+func StateDir(settings *conf.Config) string { return settings.Paths.StateDir + "-firewall" }
+
+// RulesFile returns the path of the policy.
+func (l *Loader) RulesFile() string { return l.settings.Firewall.RulesFile }
+
+// A Candidate is a policy that was read and checked, with what is to be said of it.
+type Candidate struct {
+	Source   *policy.Source
+	Policy   *policy.Policy
+	Facts    policy.Facts
+	Unmet    []policy.Failure // expectations that it does not meet
+	Warnings []policy.Warning
+	Notices  []string // what could not be had of this host, and what is taken instead
+	Lockout  []string // how it would cut off those who are logged in over SSH
+}
+
+// Fatal returns what keeps the policy from being loaded without force, one problem a line; nil if nothing does.
+func (c *Candidate) Fatal() error {
+	var lines []string
+	for _, f := range c.Unmet {
+		lines = append(lines, fmt.Sprintf("%s: %s", f.Expect.At, f))
+	}
+	lines = append(lines, c.Lockout...)
+	if len(lines) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// Read reads and checks the policy at path, with this host in view. The error tells the mistakes of the files.
+func (l *Loader) Read(ctx context.Context, path string) (*Candidate, error) {
+	src, err := policy.Read(path)
+	if err != nil {
+		return nil, readError(err)
+	}
+	return l.Consider(ctx, src)
+}
+
+// readError says what to do about a file that is not there.
+func readError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; mef.rules(5) tells how a policy is written, and mef import begins one with the rules that are in force", err)
+	}
+	return err
+}
+
+// Consider checks a policy that was read.
+func (l *Loader) Consider(ctx context.Context, src *policy.Source) (*Candidate, error) {
+	c := &Candidate{Source: src}
+	c.Facts, c.Notices = l.facts(ctx, src, lookUp)
+	c.Policy = src.Policy(c.Facts)
+	m := policy.NewModel(c.Policy)
+	c.Unmet = m.Unmet(c.Policy.Expects)
+	here, err := lookAround()
+	if err != nil {
+		return nil, err
+	}
+	c.Warnings = slices.Concat(m.Warnings(here.families(), here.questions()...), here.missing(c.Policy), here.forwarding(c.Policy))
+	c.Lockout = here.lockout(c.Policy)
+	return c, nil
+}
+
+// Confirmed reports whether a policy, with all files that it reads, is the one that was confirmed last.
+func (l *Loader) Confirmed(c *Candidate) bool {
+	_, record, err := l.state.get(confirmed)
+	return err == nil && record.Digest == c.Source.Digest
+}
+
+// Refused reports whether a policy was tried and not confirmed, so that a boot does not load it.
+func (l *Loader) Refused(c *Candidate) bool {
+	_, ok := l.state.refusal(c.Source.Digest)
+	return ok
+}
+
+// Facts returns what the policy needs to know of this host, with what could not be had.
+func (l *Loader) Facts(ctx context.Context, src *policy.Source) (policy.Facts, []string) {
+	return l.facts(ctx, src, lookUp)
+}
+
+// ErrForm says that there is no such form to show a policy in.
+var ErrForm = errors.New("unknown form")
+
+// Show returns a policy in one of its forms: nft, iptables or model.
+func Show(c *Candidate, as string) (string, error) {
+	switch as {
+	case "nft":
+		return nftables{}.script(c.Policy)
+	case "iptables":
+		return iptables{}.script(c.Policy)
+	case "model":
+		return string(c.Source.Freeze(c.Facts)), nil
+	}
+	return "", ErrForm
+}
+
+// put loads a policy by a backend and notes that it is in force. What another backend held goes afterwards, so that there is no
+// moment without rules.
+func (l *Loader) put(ctx context.Context, b backend, src *policy.Source, facts policy.Facts, in loaded) error {
+	if err := b.load(ctx, src.Policy(facts)); err != nil {
+		return err
+	}
+	if before, ok := l.noted(); ok && before.Backend != b.String() {
+		if o, ok := byName(before.Backend); ok {
+			if _, err := empty(ctx, o); err != nil {
+				return fmt.Errorf("remove the rules that %s still holds: %w", o, err)
+			}
+		}
+	}
+	held, err := b.held(ctx)
+	if err != nil {
+		return fmt.Errorf("read the rules back: %w", err)
+	}
+	in.Loaded, in.Backend, in.Held = time.Now(), b.String(), held
+	if err := errors.Join(writeNote(l.state.path(loadedRules), src.Freeze(facts), 0o600), writeNote(l.state.path(loadedFile), in, 0o644)); err != nil {
+		return unkept{err}
+	}
+	return nil
+}
+
+// noted returns what was loaded last; ok is false if that is not known. What is said of it need not have outlived a power cut, as the
+// rules have not: one that cannot be read is none.
+func (l *Loader) noted() (in loaded, ok bool) {
+	err := readJSON(l.state.path(loadedFile), &in)
+	return in, err == nil
+}
+
+// unkept says that rules are in force, and that this could not be noted down: most likely the disk is full.
+type unkept struct{ error }
+
+// Error says so.
+func (u unkept) Error() string {
+	return "these rules are in force, and that cannot be noted down: " + u.error.Error()
+}
+
+// Unwrap returns why.
+func (u unkept) Unwrap() error { return u.error }
+
+// back puts rules that are kept under a name into force again, by the backend that is to be had now.
+func (l *Loader) back(ctx context.Context, name, notice string) error {
+	text, record, err := l.state.get(name)
+	if err != nil {
+		return err
+	}
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return err
+	}
+	src, err := policy.Thaw(l.state.path(name, rulesFile), text)
+	if err != nil {
+		return err
+	}
+	from := name
+	switch {
+	case record.Digest == "": // made of no file
+		from = fromRescue
+	case name == expired+before:
+		from = fromFile
+	}
+	return l.put(ctx, b, src, policy.Facts{}, loaded{Record: record, From: from, Notice: notice})
+}
+
+// Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any. Rules that are being
+// tried are not confirmed then, and nobody puts others in their place. Notices say what could not be noted down: like Load, it must
+// not depend on that.
+func (l *Loader) Clear(ctx context.Context) (removed bool, notices []string, err error) {
+	err = l.locked(ctx, func() error {
+		ended := l.forsake()
+		removed, err = l.removeAll(ctx, &notices)
+		return errors.Join(err, ended)
+	})
+	if errors.Is(err, errNoLock) {
+		notices = append(notices, err.Error())
+		removed, err = l.removeAll(ctx, &notices)
+	}
+	return removed, notices, err
+}
+
+// forsake ends a trial, if there is one, and leaves the kernel to the caller.
+func (l *Loader) forsake() error {
+	if err := l.state.confirm(); err != nil {
+		return err
+	}
+	if !l.state.has(expired) {
+		if ok, err := l.state.decide(expired); err != nil || !ok {
+			return err
+		}
+	}
+	return l.refuse("all rules were removed by mef clear")
+}
+
+// removeAll removes all rules of all backends.
+func (l *Loader) removeAll(ctx context.Context, notices *[]string) (removed bool, err error) {
+	all, err := l.holders(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, b := range all {
+		had, err := empty(ctx, b)
+		if err != nil {
+			return removed, err
+		}
+		removed = removed || had
+	}
+	if err := errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules))); err != nil {
+		*notices = append(*notices, "no rules are in force, and that cannot be noted down: "+err.Error())
+	}
+	return removed, nil
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

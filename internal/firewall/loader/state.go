@@ -1,0 +1,390 @@
+package loader
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"mef/internal/atomicfile"
+)
+
+// A state is the folder in which rules are kept. Only root may write in it.
+type state struct{ dir string }
+
+// The rules that are kept, each a folder.
+const (
+	confirmed = "confirmed"
+	previous  = "previous"
+	trial     = "trial"
+	accepted  = "accepted" // a trial that was confirmed, on its way to confirmed
+	expired   = "expired"  // a trial that was not, on its way out
+	refused   = "refused"  // the last one that was not, or was rolled back; never loaded at boot
+	swapped   = "swapped"  // what was confirmed, on its way to previous
+
+	before = "/before" // within a trial: what was in force, if nothing was ever confirmed
+)
+
+// The files in them.
+const (
+	rulesFile  = "policy.rules"
+	recordFile = "record.json"
+	resultFile = "result.json" // of a trial: what became of loading it
+	guardLock  = "guard.lock"  // of a trial: held by the guard
+	ownerLock  = "owner.lock"  // of a trial: held by whoever begins it, until the guard holds its own
+)
+
+// A Record says what rules are.
+type Record struct {
+	Digest  string    `json:"digest"` // of the files they were made of; empty for the rescue policy
+	Source  string    `json:"source"` // the file that they come from
+	Made    time.Time `json:"made"`
+	Backend string    `json:"backend"`
+}
+
+// open makes the folder if it is not there, and refuses one in which others may write: who may, decides what is loaded.
+func openState(dir string) (*state, error) {
+	err := os.MkdirAll(dir, 0o700)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: run as root", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := ours(info, os.Geteuid()); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return &state{dir}, nil
+}
+
+// ours returns an error unless a folder belongs to us and nobody else may write in it.
+func ours(dir fs.FileInfo, user int) error {
+	owner, ok := dir.Sys().(*syscall.Stat_t)
+	if ok && user != 0 && owner.Uid == 0 {
+		return errors.New("it belongs to root: run as root")
+	}
+	if !dir.IsDir() || !ok || int(owner.Uid) != user || dir.Mode().Perm()&0o022 != 0 {
+		return errors.New("not a folder of ours alone, and whoever can write in it decides what is loaded: chown root and chmod 700 it, or remove it")
+	}
+	return nil
+}
+
+func (s *state) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
+
+// has reports whether rules are kept under a name.
+func (s *state) has(name string) bool {
+	_, err := os.Stat(s.path(name, rulesFile))
+	return err == nil
+}
+
+// put keeps rules in a folder that exists.
+func (s *state) put(name string, text []byte, r Record) error {
+	if err := writeFile(s.path(name, rulesFile), text); err != nil {
+		return err
+	}
+	return writeJSON(s.path(name, recordFile), r)
+}
+
+// get returns rules.
+func (s *state) get(name string) (text []byte, r Record, err error) {
+	if text, err = os.ReadFile(s.path(name, rulesFile)); err != nil {
+		return nil, r, err
+	}
+	return text, r, readJSON(s.path(name, recordFile), &r)
+}
+
+// confirm makes the accepted rules the confirmed ones. What it finds half done it completes.
+func (s *state) confirm() error {
+	if err := s.exchanged(); err != nil {
+		return err
+	}
+	if !s.has(accepted) {
+		return nil
+	}
+	if s.has(confirmed) {
+		if err := os.RemoveAll(s.path(previous)); err != nil {
+			return err
+		}
+		if err := os.Rename(s.path(confirmed), s.path(previous)); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(s.path(accepted), s.path(confirmed)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.dir)
+}
+
+// exchange makes the previous rules the confirmed ones, and these the previous ones, which are refused from now on. It needs next to
+// no room on the disk.
+func (s *state) exchange() error {
+	_, r, err := s.get(previous)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.pardon(r.Digest), s.refuseConfirmed())
+	if err := os.Rename(s.path(confirmed), s.path(swapped)); err != nil {
+		return err
+	}
+	return errors.Join(err, s.exchanged())
+}
+
+// exchanged completes an exchange that was begun.
+func (s *state) exchanged() error {
+	if !s.has(swapped) {
+		return nil
+	}
+	if !s.has(confirmed) {
+		if err := os.Rename(s.path(previous), s.path(confirmed)); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(s.path(swapped), s.path(previous)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.dir)
+}
+
+// accept keeps rules as confirmed ones that were in no trial. It reports whether they are others than before.
+func (s *state) accept(text []byte, r Record) (changed bool, err error) {
+	if old, was, err := s.get(confirmed); err == nil && was.Digest == r.Digest && string(old) == string(text) {
+		return false, nil
+	}
+	if err := os.RemoveAll(s.path(accepted)); err != nil {
+		return false, err
+	}
+	if err := os.Mkdir(s.path(accepted), 0o700); err != nil {
+		return false, err
+	}
+	// The record first: with the rules it is complete.
+	if err := writeJSON(s.path(accepted, recordFile), r); err != nil {
+		return false, err
+	}
+	if err := writeFile(s.path(accepted, rulesFile), text); err != nil {
+		return false, err
+	}
+	return true, s.confirm()
+}
+
+// decide ends a trial one way or the other. It reports false if somebody else has ended it.
+func (s *state) decide(to string) (bool, error) {
+	if err := os.RemoveAll(s.path(to)); err != nil {
+		return false, err
+	}
+	err := os.Rename(s.path(trial), s.path(to))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, atomicfile.SyncDir(s.dir)
+}
+
+// lock takes a lock in the folder of the trial. It returns nil without an error if somebody else holds it.
+func (s *state) lock(name string) (*os.File, error) {
+	f, err := os.OpenFile(s.path(trial, name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return f, nil
+}
+
+// guarded reports whether somebody looks after the trial: the guard, or whoever is just beginning it.
+func (s *state) guarded() (bool, error) {
+	for _, name := range []string{ownerLock, guardLock} {
+		f, err := s.lock(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil // it has just ended
+		}
+		if err != nil {
+			return false, err
+		}
+		if f == nil {
+			return true, nil
+		}
+		f.Close()
+	}
+	return false, nil
+}
+
+// A trialRecord says what a trial is.
+type trialRecord struct {
+	Record
+	Until time.Time `json:"until"`
+}
+
+// A loaded says what was put into the kernel last.
+type loaded struct {
+	Record
+	Loaded time.Time `json:"loaded"`
+	From   string    `json:"from"`   // file, confirmed, trial, rescue, previous
+	Held   string    `json:"held"`   // the backend's word for what the kernel held just afterwards
+	Notice string    `json:"notice"` // why it is not what the file says; empty if it is
+}
+
+const (
+	loadedFile  = "loaded.json"
+	loadedRules = "loaded.rules"
+	namesFile   = "names.json"
+	linksFile   = "links.json"
+	noteFile    = "note.json" // how the last trial ended
+)
+
+// A note says how a trial ended.
+type note struct {
+	When    time.Time `json:"when"`
+	Outcome string    `json:"outcome"`
+}
+
+// maxRefused is how many policies are remembered that nobody confirmed: who looks for one that lets him in tries several.
+const maxRefused = 8
+
+// refusals returns the names under which they are, the last one first.
+func refusals() []string {
+	names := []string{refused}
+	for i := 1; i < maxRefused; i++ {
+		names = append(names, fmt.Sprintf("%s-%d", refused, i))
+	}
+	return names
+}
+
+// refuse remembers an expired trial by renaming it, for which even a full disk has room.
+func (s *state) refuse() error {
+	var r Record
+	_ = readJSON(s.path(expired, recordFile), &r) // without a record there is nothing that could be loaded at boot
+	if err := s.roomFor(r.Digest); err != nil {
+		return err
+	}
+	if err := os.Rename(s.path(expired), s.path(refused)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.dir)
+}
+
+// refuseConfirmed remembers what is confirmed as something that was not.
+func (s *state) refuseConfirmed() error {
+	_, r, err := s.get(confirmed)
+	if err != nil {
+		return err
+	}
+	if err := s.roomFor(r.Digest); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.path(refused), 0o700); err != nil {
+		return err
+	}
+	if err := os.Link(s.path(confirmed, recordFile), s.path(refused, recordFile)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.path(refused))
+}
+
+// roomFor makes room for one more policy that was refused.
+func (s *state) roomFor(digest string) error {
+	if err := s.pardon(digest); err != nil {
+		return err
+	}
+	names := refusals()
+	if err := os.RemoveAll(s.path(names[len(names)-1])); err != nil {
+		return err
+	}
+	for i := len(names) - 1; i > 0; i-- {
+		if err := os.Rename(s.path(names[i-1]), s.path(names[i])); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// pardon forgets that a policy was refused.
+func (s *state) pardon(digest string) error {
+	for _, name := range refusals() {
+		var r Record
+		if readJSON(s.path(name, recordFile), &r) == nil && r.Digest == digest {
+			if err := os.RemoveAll(s.path(name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// refusal returns when a policy was tried that nobody confirmed; ok is false if it was not.
+func (s *state) refusal(digest string) (when time.Time, ok bool) {
+	for _, name := range append(refusals(), expired) {
+		var r Record
+		if digest != "" && readJSON(s.path(name, recordFile), &r) == nil && r.Digest == digest {
+			return r.Made, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// The last good answers of a host name.
+type answer struct {
+	Addrs []netip.Addr `json:"addrs"`
+	At    time.Time    `json:"at"`
+}
+
+// writeFile writes a file so that it is the old one or the new one, whatever happens, a power cut included.
+func writeFile(path string, text []byte) error { return atomicfile.Write(path, text, 0o600) }
+
+// writeNote replaces a file in one step. It is for what describes this run of the kernel, and for what can be found again: it need not
+// outlive a power cut, so nothing waits for the disk.
+func writeNote(path string, v any, mode os.FileMode) error {
+	text, ok := v.([]byte)
+	if !ok {
+		var err error
+		if text, err = json.Marshal(v); err != nil {
+			return err
+		}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // of no effect once it is renamed
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Chmod(mode), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func writeJSON(path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, text)
+}
+
+func readJSON(path string, v any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

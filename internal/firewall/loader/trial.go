@@ -1,0 +1,461 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"mef/internal/firewall/policy"
+	"mef/internal/run"
+)
+
+// ErrTrial says that rules are being tried already.
+var ErrTrial = errors.New("rules are being tried")
+
+// ErrNothing says that there is nothing to confirm or to go back to.
+var ErrNothing = errors.New("nothing to do")
+
+const (
+	// startTimeout is how long the guard may take to load rules.
+	startTimeout = 30 * time.Second
+	// lockTimeout is how long others may change the kernel's rules before we give up.
+	lockTimeout = time.Minute
+	pollEvery   = 50 * time.Millisecond
+
+	// MaxTimeout bounds a trial: what is in force for longer than a night was meant.
+	MaxTimeout = 12 * time.Hour
+)
+
+// errNoLock says that it cannot be told whether another mef is changing rules.
+var errNoLock = errors.New("no lock to be had")
+
+// locked runs fn while nobody else of us changes rules.
+func (l *Loader) locked(ctx context.Context, fn func() error) error {
+	f, err := os.OpenFile(l.state.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoLock, err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return fn()
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		if !pause(ctx, pollEvery) {
+			return fmt.Errorf("another mef is changing the rules, and has not finished: %w", ctx.Err())
+		}
+	}
+}
+
+// pause waits, and reports false if ctx is done first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// settle completes what others left half done: a trial that was confirmed or is over, or that nobody guards any more.
+func (l *Loader) settle(ctx context.Context) error {
+	return l.locked(ctx, func() error { return l.settleLocked(ctx) })
+}
+
+func (l *Loader) settleLocked(ctx context.Context) error {
+	if err := l.state.confirm(); err != nil {
+		return err
+	}
+	if l.state.has(expired) {
+		return l.revert(ctx, "the trial was not confirmed")
+	}
+	if !l.state.has(trial) {
+		return os.RemoveAll(l.state.path(trial)) // half of one, whose maker was killed
+	}
+	guarded, err := l.state.guarded()
+	if err != nil || guarded {
+		return err
+	}
+	if ok, err := l.state.decide(expired); err != nil || !ok {
+		return err
+	}
+	return l.revert(ctx, "the trial was not confirmed before its guard ended, by a reboot most likely")
+}
+
+// revert puts into force what was before an expired trial, and remembers that nobody confirmed it.
+func (l *Loader) revert(ctx context.Context, outcome string) error {
+	err := l.restore(ctx, outcome)
+	if err != nil && !errors.As(err, new(unkept)) {
+		return fmt.Errorf("go back to the rules before: %w", err)
+	}
+	return errors.Join(err, l.refuse(outcome))
+}
+
+// refuse ends what is left of an expired trial, whose rules are in force no more.
+func (l *Loader) refuse(outcome string) error {
+	return errors.Join(l.state.refuse(), writeJSON(l.state.path(noteFile), note{time.Now(), outcome}))
+}
+
+// restore puts the confirmed rules into force; or, where none ever were, what was in force before the trial.
+func (l *Loader) restore(ctx context.Context, notice string) error {
+	if l.state.has(confirmed) {
+		return l.back(ctx, confirmed, notice)
+	}
+	if l.state.has(expired + before) {
+		return l.back(ctx, expired+before, notice)
+	}
+	all, err := l.holders(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		if _, err := empty(ctx, b); err != nil {
+			return err
+		}
+	}
+	return errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules)))
+}
+
+// A result is what the guard tells of loading.
+type result struct {
+	Until time.Time `json:"until"`
+	Err   string    `json:"error"`
+}
+
+// A Trial is a policy that is in force for a while.
+type Trial struct {
+	Until time.Time // when it is taken back; zero if it was decided already
+
+	loader *Loader
+	record Record
+}
+
+// Try begins a trial: the policy is in force when Try returns, until the time given, unless it is confirmed. Guard is the command
+// line by which this program runs Guard.
+func (l *Loader) Try(ctx context.Context, c *Candidate, timeout time.Duration, guard ...string) (*Trial, error) {
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.script(c.Policy); err != nil {
+		return nil, err
+	}
+	t := &Trial{loader: l, record: Record{Digest: c.Source.Digest, Source: c.Source.Path, Made: time.Now().Round(0), Backend: b.String()}}
+	var owner *os.File
+	err = l.locked(ctx, func() (err error) {
+		if err := l.settleLocked(ctx); err != nil {
+			return err
+		}
+		owner, err = l.begin(c.Source.Freeze(c.Facts), t.record, timeout)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer owner.Close()
+	unit := fmt.Sprintf("mef-trial-%d", os.Getpid()) // the guard of the trial before may take a moment to end
+	if err := run.Detach(ctx, unit, guard...); err != nil {
+		return nil, errors.Join(err, l.giveUp(err))
+	}
+	r, err := l.await(ctx)
+	if err == nil && r.Err != "" {
+		err = errors.New(r.Err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.giveUp(err))
+	}
+	t.Until = r.Until
+	return t, nil
+}
+
+// begin makes the folder of a trial and returns the lock by which it has an owner.
+func (l *Loader) begin(text []byte, record Record, timeout time.Duration) (*os.File, error) {
+	if err := os.Mkdir(l.state.path(trial), 0o700); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%w already, by another mef apply: mef confirm keeps them, mef rollback takes them back", ErrTrial)
+	} else if err != nil {
+		return nil, err
+	}
+	owner, err := l.state.lock(ownerLock)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.keepBefore(); err != nil {
+		owner.Close()
+		return nil, err
+	}
+	err = writeJSON(l.state.path(trial, recordFile), trialRecord{record, time.Now().Add(timeout)})
+	if err == nil {
+		err = writeJSON(l.state.path(trial, "timeout.json"), timeout)
+	}
+	if err == nil {
+		err = writeFile(l.state.path(trial, rulesFile), text)
+	}
+	if err != nil {
+		owner.Close()
+		return nil, errors.Join(err, os.RemoveAll(l.state.path(trial)))
+	}
+	return owner, nil
+}
+
+// keepBefore keeps what is in force with the trial, if it is nothing that was ever confirmed.
+func (l *Loader) keepBefore() error {
+	text, err := os.ReadFile(l.state.path(loadedRules))
+	if l.state.has(confirmed) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	in, ok := l.noted()
+	if !ok {
+		return nil
+	}
+	if err := os.Mkdir(l.state.path(trial+before), 0o700); err != nil {
+		return err
+	}
+	return l.state.put(trial+before, text, in.Record)
+}
+
+// giveUp ends a trial that did not begin well, because of an error. Nobody is to blame for its rules.
+func (l *Loader) giveUp(because error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
+	defer cancel()
+	return l.locked(ctx, func() error {
+		ok, err := l.state.decide(expired)
+		if err != nil || !ok {
+			return err
+		}
+		if err := remove(l.state.path(expired, recordFile)); err != nil { // whoever comes next refuses nothing for it
+			return err
+		}
+		err = l.restore(ctx, "rules could not be tried: "+because.Error())
+		if err != nil && !errors.As(err, new(unkept)) {
+			return err
+		}
+		return errors.Join(err, os.RemoveAll(l.state.path(expired)))
+	})
+}
+
+// await waits for the guard's word. What it returns is empty if the trial was decided before we heard it.
+func (l *Loader) await(ctx context.Context) (r result, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		err := readJSON(l.state.path(trial, resultFile), &r)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return r, err
+		}
+		if !l.state.has(trial) {
+			return r, nil
+		}
+		if !pause(ctx, pollEvery) {
+			return r, fmt.Errorf("the process that would guard the way back has not begun: %w", ctx.Err())
+		}
+	}
+}
+
+// Guard loads the rules of a trial, waits until it is confirmed or its time is over, and takes them back then. It runs in a process
+// of its own.
+func (l *Loader) Guard(ctx context.Context) error {
+	lock, err := l.state.lock(guardLock)
+	if err != nil {
+		return err
+	}
+	if lock == nil {
+		return fmt.Errorf("%w and guarded by another process", ErrTrial)
+	}
+	defer lock.Close()
+	var timeout time.Duration
+	if err := readJSON(l.state.path(trial, "timeout.json"), &timeout); err != nil {
+		return err
+	}
+	err = l.locked(ctx, func() error { return l.loadTrial(ctx) })
+	until := time.Now().Add(timeout)
+	r := result{Until: until}
+	if err != nil {
+		r.Err = err.Error()
+	}
+	if err := writeJSON(l.state.path(trial, resultFile), r); err != nil {
+		return errors.Join(err, l.giveUp(err)) // nobody hears of us
+	}
+	if err != nil {
+		return err // whoever began the trial ends it, or whoever comes next
+	}
+	outcome := fmt.Sprintf("nobody confirmed within %v", timeout)
+	for l.guards(lock) && time.Now().Before(until) {
+		if !pause(ctx, pollEvery) {
+			outcome = "the process that guarded the way back was told to end"
+			break
+		}
+	}
+	ctx = context.WithoutCancel(ctx)
+	err = l.locked(ctx, func() error {
+		if !l.guards(lock) {
+			return nil
+		}
+		if ok, err := l.state.decide(expired); err != nil || !ok {
+			return err
+		}
+		return l.revert(ctx, outcome)
+	})
+	if errors.Is(err, errNoLock) && l.guards(lock) { // the disk lets nobody write any more, so nobody can confirm either
+		return errors.Join(err, l.restore(ctx, outcome))
+	}
+	return err
+}
+
+// guards reports whether the trial is still the one whose lock this is, and not confirmed, taken back or another.
+func (l *Loader) guards(lock *os.File) bool {
+	ours, err := lock.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(l.state.path(trial, guardLock))
+	return err == nil && os.SameFile(ours, there)
+}
+
+func (l *Loader) loadTrial(ctx context.Context) error {
+	text, record, err := l.state.get(trial)
+	if err != nil {
+		return err
+	}
+	src, err := policy.Thaw(l.state.path(trial, rulesFile), text)
+	if err != nil {
+		return err
+	}
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return err
+	}
+	return l.put(ctx, b, src, policy.Facts{}, loaded{Record: record, From: trial})
+}
+
+// Confirm keeps the rules that are being tried, once they are in force.
+func (l *Loader) Confirm(ctx context.Context) (Record, error) {
+	if l.state.has(trial) {
+		if r, err := l.await(ctx); err != nil || r.Err != "" {
+			return Record{}, l.nothing("the rules that were to be tried could not be loaded")
+		}
+	}
+	var record Record
+	err := l.locked(ctx, func() error {
+		if err := l.settleLocked(ctx); err != nil {
+			return err
+		}
+		_, record, _ = l.state.get(trial)
+		ok, err := l.state.decide(accepted)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return l.nothing("no rules are being tried")
+		}
+		if err := l.state.pardon(record.Digest); err != nil {
+			return err
+		}
+		return errors.Join(l.state.confirm(), l.mark(confirmed, ""), remove(l.state.path(noteFile)))
+	})
+	return record, err
+}
+
+// nothing says that there is nothing to do, and how the last trial ended.
+func (l *Loader) nothing(what string) error {
+	var n note
+	if readJSON(l.state.path(noteFile), &n) == nil {
+		what += fmt.Sprintf("; the last ones were taken back on %s: %s", n.When.Local().Format(time.DateTime), n.Outcome)
+	}
+	return fmt.Errorf("%w: %s", ErrNothing, what)
+}
+
+// mark notes from where the rules in force come by now.
+func (l *Loader) mark(from, notice string) error {
+	in, ok := l.noted()
+	if !ok {
+		return nil // somebody removed it since
+	}
+	in.From, in.Notice = from, notice
+	return writeNote(l.state.path(loadedFile), in, 0o644)
+}
+
+// Rollback takes back the rules that are being tried; or, where none are, puts into force what was confirmed before the rules that
+// are confirmed now.
+func (l *Loader) Rollback(ctx context.Context) (to Record, err error) {
+	err = l.locked(ctx, func() error {
+		if err := l.settleLocked(ctx); err != nil {
+			return err
+		}
+		ok, err := l.state.decide(expired)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := l.revert(ctx, "rolled back by hand"); err != nil {
+				return err
+			}
+		} else if err := l.swap(ctx); err != nil {
+			return err
+		}
+		_, to, _ = l.state.get(confirmed)
+		return nil
+	})
+	return to, err
+}
+
+// swap exchanges the confirmed rules and the previous ones.
+func (l *Loader) swap(ctx context.Context) error {
+	if !l.state.has(previous) {
+		return l.nothing("no rules are being tried, and none were confirmed before the ones in force")
+	}
+	noted := l.back(ctx, previous, "rolled back by hand")
+	if noted != nil && !errors.As(noted, new(unkept)) {
+		return noted
+	}
+	return errors.Join(noted, l.state.exchange())
+}
+
+// An Outcome is how a trial ended.
+type Outcome int
+
+// The outcomes.
+const (
+	Kept Outcome = iota
+	TakenBack
+)
+
+// Outcome waits for the end of the trial and returns how it ended; when ctx is done it returns at once. It does what the guard would
+// have done if that was killed.
+func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
+	s := t.loader.state
+	for {
+		_, kept, err := s.get(confirmed)
+		switch {
+		case err == nil && kept.Digest == t.record.Digest && kept.Made.Equal(t.record.Made):
+			return Kept, nil
+		case !s.has(trial) && !s.has(accepted) && !s.has(expired):
+			return TakenBack, nil // and whoever did it has put things in order
+		}
+		guarded, err := s.guarded()
+		if err == nil && !guarded {
+			if err := t.loader.settle(ctx); err != nil && ctx.Err() == nil {
+				return TakenBack, fmt.Errorf("nobody guards the way back any more: %w", err)
+			}
+		}
+		if err != nil && time.Now().After(t.Until) {
+			return TakenBack, fmt.Errorf("the time is over, and how it ended cannot be told: %w", err)
+		}
+		if !pause(ctx, pollEvery) {
+			return TakenBack, nil
+		}
+	}
+}

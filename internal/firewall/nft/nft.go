@@ -1,0 +1,348 @@
+// Package nft compiles a policy into a script for nft(8): one table, "inet mef", replaced in one transaction.
+//
+// Each way of packets (in, out, fwd) has a base chain whose policy is the default, and in front of its rules it parts what is
+// asked about differently:
+//
+//	chain input {
+//		type filter hook input priority filter; policy drop;
+//		iifname "lo" goto input_lo                              loopback must be named, so only rules that do are there
+//		ct status dnat ct direction original goto input_nat     the same rules over the address and port that the sender used
+//		ct state established,related accept comment "mef.rules:5"
+//		tcp dport 22 accept comment "mef.rules:7 ssh"
+//	}
+//
+// A rule that logs goes to a chain of its own, so that its limit of log lines never limits its verdict. Interfaces are matched by
+// name: one that is not there yet is no error, and one that comes back is the same.
+package nft
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mef/internal/firewall/policy"
+	"mef/internal/prefixset"
+)
+
+// Table names the table, as nft takes it.
+const Table = "inet mef"
+
+// clearing is the part of a script that removes the table, if it is there.
+const clearing = "table " + Table + "\ndelete table " + Table + "\n"
+
+// Script returns the script that makes the policy hold in place of what the table held before. The error says which statement nft
+// cannot do.
+func Script(p *policy.Policy) (string, error) {
+	w := &writer{logOf: map[*policy.Rule]string{}, lists: map[string]string{}}
+	for i := range p.Sets {
+		s := &p.Sets[i]
+		if s.IPSet != "" {
+			return "", fmt.Errorf("%s: set %q is one of ipset, which nftables cannot look into; list its elements here, or use the iptables backend", s.At, s.Name)
+		}
+		w.set(s)
+	}
+	for _, d := range policy.Dirs {
+		if p.Defaults[d] != nil {
+			w.way(d, p.Defaults[d].Action, p.Of(d))
+		}
+	}
+	if w.rejects {
+		w.chain("rejected", []string{"meta l4proto tcp reject with tcp reset", "reject"})
+	}
+	for _, c := range w.logs {
+		w.chain(c.name, c.lines)
+	}
+	return clearing + "table " + Table + " {\n" + w.b.String() + "}\n", nil
+}
+
+// A writer gathers the objects of the table.
+type writer struct {
+	b       strings.Builder
+	rejects bool
+	logs    []chain
+	logOf   map[*policy.Rule]string // the chain of a rule that logs, which may stand at several places
+	lists   map[string]string       // names of sets, by the list of ports that they hold
+}
+
+type chain struct {
+	name  string
+	lines []string
+}
+
+func (w *writer) chain(name string, lines []string) {
+	fmt.Fprintf(&w.b, "\tchain %s {\n", name)
+	for _, line := range lines {
+		fmt.Fprintf(&w.b, "\t\t%s\n", line)
+	}
+	w.b.WriteString("\t}\n")
+}
+
+// set declares a named set: one for each family, or one for ports. What follows the name keeps it from being a word of nft's.
+func (w *writer) set(s *policy.Set) {
+	if s.Ports {
+		w.declare(s.Name+"_p", "inet_service", portList(s.In))
+		return
+	}
+	w.declare(s.Name+"_4", "ipv4_addr", addrList(policy.V4.Of(s.Addrs)))
+	w.declare(s.Name+"_6", "ipv6_addr", addrList(policy.V6.Of(s.Addrs)))
+}
+
+func (w *writer) declare(name, typ string, elements []string) {
+	fmt.Fprintf(&w.b, "\tset %s {\n\t\ttype %s\n\t\tflags interval\n", name, typ)
+	if len(elements) > 0 {
+		fmt.Fprintf(&w.b, "\t\telements = { %s }\n", strings.Join(elements, ", "))
+	}
+	w.b.WriteString("\t}\n")
+}
+
+func addrList(s prefixset.Set) []string {
+	list := make([]string, s.Len())
+	for i, r := range s.Ranges() {
+		list[i] = policy.RangeText(r)
+	}
+	return list
+}
+
+func portList(ranges []policy.PortRange) []string {
+	list := make([]string, len(ranges))
+	for i, r := range ranges {
+		list[i] = r.String()
+	}
+	return list
+}
+
+// hooks are the hooks of netfilter, by way; their chains have the same names.
+var hooks = [...]string{policy.In: "input", policy.Out: "output", policy.Forward: "forward"}
+
+// A place is where in the chains of a way a rule stands.
+type place struct {
+	loopback bool // among packets over loopback
+	nat      bool // among packets whose destination was translated
+}
+
+func (pl place) suffix() (s string) {
+	if pl.loopback {
+		s += "_lo"
+	}
+	if pl.nat {
+		s += "_nat"
+	}
+	return s
+}
+
+// way writes the chains of one way.
+func (w *writer) way(d policy.Dir, def policy.Action, all []*policy.Rule) {
+	hook := hooks[d]
+	pol := def
+	if def == policy.Reject {
+		pol = policy.Drop
+	}
+	base := []string{fmt.Sprintf("type filter hook %s priority filter; policy %s;", hook, pol)}
+	outer := all
+	if d != policy.Forward { // nothing is forwarded from or to loopback
+		var inner []*policy.Rule
+		inner, outer = byLoopback(d, all)
+		match := linkMatch(d, nil, []string{policy.Loopback})
+		switch {
+		case len(inner) > 0:
+			base = append(base, match+" goto "+hook+"_lo")
+			w.branch(hook, place{loopback: true}, nil, inner, def)
+		case len(outer) > 0 && def == policy.Reject:
+			base = append(base, match+" goto rejected")
+		case len(outer) > 0:
+			base = append(base, match+" "+def.String())
+		}
+	}
+	w.branch(hook, place{}, base, outer, def)
+}
+
+// branch writes a chain that begins with some lines and has the rules, and beside it one for translated packets if that makes a
+// difference.
+func (w *writer) branch(hook string, pl place, lines []string, all []*policy.Rule, def policy.Action) {
+	if slices.ContainsFunc(all, func(r *policy.Rule) bool { return r.Dst.Given || r.Dport.Given }) {
+		pl.nat = true
+		lines = append(lines, "ct status dnat ct direction original goto "+hook+pl.suffix())
+		w.chain(hook+pl.suffix(), w.rules(pl, all, def))
+		pl.nat = false
+	}
+	w.chain(hook+pl.suffix(), append(lines, w.rules(pl, all, def)...))
+}
+
+// byLoopback parts rules by whether they fit packets over loopback, others, or both.
+func byLoopback(d policy.Dir, all []*policy.Rule) (inner, outer []*policy.Rule) {
+	for _, r := range all {
+		link := r.In
+		if d == policy.Out {
+			link = r.Out
+		}
+		if link.Fits(policy.Loopback) {
+			inner = append(inner, r)
+		}
+		if !link.Fits(policy.Loopback) || len(link.Names) > 1 {
+			outer = append(outer, r)
+		}
+	}
+	return inner, outer
+}
+
+// rules returns the lines of rules at a place, and of the default if that is no policy of nft's.
+func (w *writer) rules(pl place, all []*policy.Rule, def policy.Action) []string {
+	var lines []string
+	for _, r := range all {
+		if r.Sport.Given && len(r.Sport.In) == 0 || r.Dport.Given && len(r.Dport.In) == 0 {
+			continue // no packet fits an empty set
+		}
+		for _, f := range split(r) {
+			lines = append(lines, w.line(pl, r, f))
+		}
+	}
+	if def == policy.Reject {
+		w.rejects = true
+		lines = append(lines, "goto rejected")
+	}
+	return lines
+}
+
+// split returns the families that a rule needs a line for: both at once if it names no addresses.
+func split(r *policy.Rule) []policy.Family {
+	if r.Family != policy.Any || !r.Src.Given && !r.Dst.Given {
+		return slices.DeleteFunc([]policy.Family{r.Family}, func(f policy.Family) bool { return f == 0 })
+	}
+	return []policy.Family{policy.V4, policy.V6}
+}
+
+// line returns a rule for one family, or for both.
+func (w *writer) line(pl place, r *policy.Rule, f policy.Family) string {
+	var words []string
+	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
+	if !pl.loopback {
+		if m := linkMatch(policy.In, &r.In, nil); m != "" && r.Dir != policy.Out {
+			add("%s", m)
+		}
+		if m := linkMatch(policy.Out, &r.Out, nil); m != "" && r.Dir != policy.In {
+			add("%s", m)
+		}
+	}
+	ip := map[policy.Family]string{policy.V4: "ip", policy.V6: "ip6"}[f]
+	if f != policy.Any && !r.Src.Given && (!r.Dst.Given || pl.nat) {
+		add("meta nfproto %s", map[policy.Family]string{policy.V4: "ipv4", policy.V6: "ipv6"}[f])
+	}
+	if r.Src.Given {
+		add("%s saddr %s", ip, addrSet(r.Src, f))
+	}
+	if r.Dst.Given && pl.nat {
+		add("ct original %s daddr %s", ip, addrSet(r.Dst, f))
+	} else if r.Dst.Given {
+		add("%s daddr %s", ip, addrSet(r.Dst, f))
+	}
+	words = append(words, w.transport(pl, r)...)
+	if r.States != policy.AnyState {
+		add("ct state %s", r.States)
+	}
+	add("%s", w.verdict(r))
+	add(`comment "%s"`, r.Remark())
+	return strings.Join(words, " ")
+}
+
+// transport returns the matches of protocol and ports.
+func (w *writer) transport(pl place, r *policy.Rule) []string {
+	name := r.Proto.String()
+	if r.Proto == policy.ICMP6 {
+		name = "icmpv6" // a word of nft's own: ipv6-icmp needs /etc/protocols, which small systems do without
+	}
+	var words []string
+	if r.Proto != policy.All && !r.Sport.Given && (!r.Dport.Given || pl.nat) {
+		words = append(words, "meta l4proto "+name)
+	}
+	if r.Sport.Given {
+		words = append(words, name+" sport "+portSet(r.Sport))
+	}
+	if r.Dport.Given && pl.nat {
+		words = append(words, "ct original proto-dst "+w.originalPorts(r.Dport))
+	} else if r.Dport.Given {
+		words = append(words, name+" dport "+portSet(r.Dport))
+	}
+	return words
+}
+
+// linkMatch returns the match of an interface: one of the names, or what a rule says.
+func linkMatch(d policy.Dir, i *policy.Interfaces, names []string) string {
+	key, op := "iifname", ""
+	if d == policy.Out {
+		key = "oifname"
+	}
+	if i != nil {
+		if names = i.Names; i.Not {
+			op = "!= "
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = `"` + name + `"`
+	}
+	return key + " " + op + braces(quoted)
+}
+
+// braces returns one value as it is and several as an anonymous set. No value at all is a set that nothing is in.
+func braces(list []string) string {
+	if len(list) == 1 {
+		return list[0]
+	}
+	return "{ " + strings.Join(list, ", ") + " }"
+}
+
+func addrSet(a policy.Addrs, f policy.Family) string {
+	if a.Set != "" {
+		return map[policy.Family]string{policy.V4: "@" + a.Set + "_4", policy.V6: "@" + a.Set + "_6"}[f]
+	}
+	return braces(addrList(f.Of(a.In)))
+}
+
+func portSet(p policy.Ports) string {
+	if p.Set != "" {
+		return "@" + p.Set + "_p"
+	}
+	return braces(portList(p.In))
+}
+
+// originalPorts is portSet for the port before translation. Several ports are a named set there: nft 1.0.6 lists anonymous ones in a form
+// that no nft reads again.
+func (w *writer) originalPorts(p policy.Ports) string {
+	if p.Set != "" || len(p.In) == 1 {
+		return portSet(p)
+	}
+	list := portList(p.In)
+	key := strings.Join(list, ",")
+	if w.lists[key] == "" {
+		w.lists[key] = fmt.Sprintf("ports_%d", len(w.lists)+1)
+		w.declare(w.lists[key], "inet_service", list)
+	}
+	return "@" + w.lists[key]
+}
+
+// verdict returns what a rule does with its packets.
+func (w *writer) verdict(r *policy.Rule) string {
+	verdict := r.Action.String()
+	if r.Action == policy.Reject {
+		w.rejects = true
+		verdict = "goto rejected"
+	}
+	if r.Log == "" {
+		return verdict
+	}
+	if name, ok := w.logOf[r]; ok {
+		return "goto " + name
+	}
+	name := fmt.Sprintf("log_%s_%d", hooks[r.Dir], len(w.logs)+1)
+	limit := ""
+	if r.LogRate != (policy.Rate{}) {
+		limit = fmt.Sprintf("limit rate %d/%s ", r.LogRate.N, r.LogRate.Per)
+	}
+	line := fmt.Sprintf(`%slog prefix "%s " comment "%s"`, limit, r.Log, r.Remark())
+	w.logs = append(w.logs, chain{name, []string{line, verdict}})
+	w.logOf[r] = name
+	return "goto " + name
+}

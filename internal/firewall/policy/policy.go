@@ -1,0 +1,294 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/prefixset"
+)
+
+// A Dir is the way of a packet through the host, as the hook of netfilter that it meets there.
+type Dir uint8
+
+// The ways.
+const (
+	In      Dir = iota // to this host
+	Out                // from this host
+	Forward            // through this host
+)
+
+// Dirs are all ways, in order.
+var Dirs = [...]Dir{In, Out, Forward}
+
+var dirNames = []string{"in", "out", "fwd"}
+
+// String returns "in", "out" or "fwd".
+func (d Dir) String() string { return dirNames[d] }
+
+// An Action is what becomes of a packet.
+type Action uint8
+
+// The actions.
+const (
+	Accept Action = iota
+	Drop
+	Reject // with a TCP reset, or with ICMP port unreachable
+)
+
+var actionNames = []string{"accept", "drop", "reject"}
+
+// String returns "accept", "drop" or "reject".
+func (a Action) String() string { return actionNames[a] }
+
+// A Family is a set of address families.
+type Family uint8
+
+// The families.
+const (
+	V4  Family = 1 << iota
+	V6         // IPv6
+	Any = V4 | V6
+)
+
+var familyNames = []string{"", "ip", "ip6", "any"}
+
+// String returns "ip", "ip6" or "any".
+func (f Family) String() string { return familyNames[f] }
+
+// Of returns the addresses of the family in a set.
+func (f Family) Of(s prefixset.Set) prefixset.Set {
+	if f == Any {
+		return s
+	}
+	return s.Intersect(everything(f))
+}
+
+// familyOf returns the family of an address.
+func familyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return V4
+	}
+	return V6
+}
+
+// A Proto is what a rule says of the transport protocol.
+type Proto uint8
+
+// The protocols that rules can name.
+const (
+	All Proto = iota
+	TCP
+	UDP
+	ICMP
+	ICMP6
+)
+
+var protoNames = []string{"all", "tcp", "udp", "icmp", "icmp6"}
+
+// String returns "all", "tcp", "udp", "icmp" or "icmp6".
+func (p Proto) String() string { return protoNames[p] }
+
+var protoNumbers = []uint8{0, 6, 17, 1, 58}
+
+// Number returns the protocol's number in the IP header, 0 for All.
+func (p Proto) Number() uint8 { return protoNumbers[p] }
+
+// HasPorts reports whether packets of the protocol have ports.
+func (p Proto) HasPorts() bool { return p == TCP || p == UDP }
+
+// States is a set of states of connection tracking.
+type States uint8
+
+// The states, as in ct(5) of nft(8). Untracked is what conntrack was told to leave alone, and IPv6 neighbour discovery always.
+const (
+	New States = 1 << iota
+	Established
+	Related
+	Invalid
+	Untracked
+	AnyState States = 1<<iota - 1 // any of them
+)
+
+var stateNames = []string{"new", "established", "related", "invalid", "untracked"}
+
+// String returns the states between commas, or "any".
+func (s States) String() string {
+	if s == AnyState {
+		return "any"
+	}
+	return strings.Join(s.Names(), ",")
+}
+
+// Names returns the names of the states.
+func (s States) Names() []string {
+	var names []string
+	for i, name := range stateNames {
+		if s&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Interfaces is what a rule says of an interface. The zero value fits any but loopback, which must be named.
+type Interfaces struct {
+	Names []string
+	Not   bool // any but these, and but loopback
+}
+
+// Loopback is the name of the loopback interface.
+const Loopback = "lo"
+
+// Any reports whether every interface but loopback fits.
+func (i Interfaces) Any() bool { return len(i.Names) == 0 }
+
+// Fits reports whether an interface fits.
+func (i Interfaces) Fits(name string) bool {
+	if i.Not || len(i.Names) == 0 {
+		return name != Loopback && !slices.Contains(i.Names, name)
+	}
+	return slices.Contains(i.Names, name)
+}
+
+// Addrs is what a rule says of an address. The zero value fits any.
+type Addrs struct {
+	Given bool          // else any address fits
+	Set   string        // the name of the set that is meant, where it is one set alone
+	In    prefixset.Set // what fits, if Given; also that of the set
+}
+
+// Families returns which families have addresses that fit.
+func (a Addrs) Families() Family {
+	if !a.Given {
+		return Any
+	}
+	var f Family
+	for _, r := range a.In.Ranges() {
+		f |= familyOf(r.First)
+	}
+	return f
+}
+
+// A PortRange is a range of ports, both ends included.
+type PortRange struct{ First, Last uint16 }
+
+// String returns "22" or "8000-8010".
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return fmt.Sprint(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// Ports is what a rule says of a port. The zero value fits any.
+type Ports struct {
+	Given bool   // else any port fits, and packets without ports too
+	Set   string // the name of the set that is meant, where it is one set alone
+	In    []PortRange
+}
+
+// MergePorts returns ranges sorted, and those that overlap or touch merged.
+func MergePorts(ranges []PortRange) []PortRange {
+	ranges = slices.Clone(ranges)
+	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
+	var out []PortRange
+	for _, r := range ranges {
+		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// A Rate limits how often a rule logs. The zero value does not.
+type Rate struct {
+	N   int
+	Per string // "second", "minute", "hour"
+}
+
+// A Rule decides about the packets that fit it, unless an earlier one has.
+type Rule struct {
+	At      conf.Pos
+	Dir     Dir
+	Action  Action
+	Family  Family // narrowed to what protocol and addresses leave; 0 if nothing fits
+	Proto   Proto
+	Log     string // prefix of the log line; empty: none is written
+	LogRate Rate
+	In, Out Interfaces
+	Src     Addrs
+	Dst     Addrs // as the sender addressed it, also where NAT has changed it since
+	Sport   Ports
+	Dport   Ports // likewise
+	States  States
+	Comment string
+}
+
+// maxRemark is how long nft lets comments be.
+const maxRemark = 120
+
+// Remark returns what stands beside the rule in the kernel: its place in the file, and what its author says of it, without characters
+// that end a quote.
+func (r *Rule) Remark() string {
+	s := fmt.Sprintf("%s:%d", filepath.Base(r.At.File), r.At.Line)
+	if r.Comment != "" {
+		s += " " + r.Comment
+	}
+	s = strings.Map(func(c rune) rune {
+		switch {
+		case c == '"' || c == '\\':
+			return '\''
+		case c < ' ' || c > '~':
+			return '?'
+		}
+		return c
+	}, s)
+	return s[:min(len(s), maxRemark)]
+}
+
+// A Default is what becomes of packets that no rule fits.
+type Default struct {
+	At     conf.Pos
+	Action Action
+}
+
+// A Set is a named set of addresses or ports.
+type Set struct {
+	At    conf.Pos
+	Name  string
+	Ports bool
+	Addrs prefixset.Set // of addresses
+	In    []PortRange   // of ports
+	IPSet string        // it is this one of ipset(8), which somebody else fills; only for iptables
+}
+
+// An Expectation is a test of the policy: what must become of every packet that fits it.
+type Expectation struct {
+	Rule // whose action is expected
+}
+
+// A Policy is what a file says, checked and resolved: nothing in it needs a second look.
+type Policy struct {
+	Defaults [len(Dirs)]*Default // nil: the policy has nothing to say about this way
+	Rules    []Rule
+	Sets     []Set // those in use, by name
+	Expects  []Expectation
+}
+
+// Of returns the rules for one way, in order.
+func (p *Policy) Of(d Dir) []*Rule {
+	var rules []*Rule
+	for i := range p.Rules {
+		if p.Rules[i].Dir == d {
+			rules = append(rules, &p.Rules[i])
+		}
+	}
+	return rules
+}

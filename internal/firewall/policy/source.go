@@ -1,0 +1,889 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/prefixset"
+)
+
+const (
+	maxFile       = 16 << 20 // bytes of one file
+	maxStatements = 100_000  // of all files
+	maxFiles      = 1000     // of a policy; one that is included twice is two
+	maxSet        = 1 << 20  // elements of one set
+)
+
+// A Source is what a file and the files that it includes say, before anything is known of the host.
+type Source struct {
+	Path       string
+	Statements []Statement // in order, includes replaced by what they include
+	Digest     string      // of the text of all files that were read, those of sets included; not of where they are
+
+	defaults [len(Dirs)]*Default
+	rules    []clause
+	expects  []clause
+	sets     map[string]*setText
+}
+
+// A clause is what rules and expectations have in common.
+type clause struct {
+	Rule     // what needs nothing from outside
+	iif, oif interfacesText
+	src, dst addrsText
+	sport    portsText
+	dport    portsText
+	named    []reference
+}
+
+// A setText is a set as it is written.
+type setText struct {
+	Set
+	family Family
+	addrs  addrsText
+	ports  portsText
+	names  []string // of hosts
+	named  []reference
+}
+
+// Read reads the policy at path. The error is a conf.Errors, all mistakes of all files, or says why path cannot be read.
+func Read(path string) (*Source, error) {
+	text, err := ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, text)
+}
+
+// Parse is Read for a text that came from path. Other files are looked for beside it.
+func Parse(path string, text []byte) (*Source, error) { return parse(path, text, false) }
+
+// Thaw is Parse for a text that Freeze made, whose lines are as long as sets are large, and whose statements say where they came
+// from.
+func Thaw(path string, text []byte) (*Source, error) { return parse(path, text, true) }
+
+func parse(path string, text []byte, frozen bool) (*Source, error) {
+	r := newReader(&Source{Path: path, sets: map[string]*setText{}})
+	if frozen {
+		r.longest, r.frozen = len(text), true
+	}
+	r.text(conf.Pos{}, path, text)
+	r.check()
+	if err := r.errs.Err(); err != nil {
+		return nil, err
+	}
+	r.src.Digest = hex.EncodeToString(r.digest.Sum(nil))
+	return r.src, nil
+}
+
+// Expect adds the expectations of another file, which may hold nothing else. The error is a conf.Errors.
+func (s *Source) Expect(path string, text []byte) error {
+	r := newReader(s)
+	all, errs := scan(path, text, maxLine)
+	r.errs = errs
+	for i := range all {
+		st := &all[i]
+		if st.Kind != "" && st.Kind != "expect" {
+			r.fail(st.At, conf.Quote(st.Kind)+" is no expectation", "write "+example("expect"))
+		} else if st.Kind != "" {
+			r.statement(st)
+		}
+	}
+	for i := range s.expects {
+		r.expectation(&s.expects[i])
+	}
+	return r.errs.Err()
+}
+
+// Describe reads the words of an expectation without its action: a description of packets, for Model.Ask. What it names in files
+// and on this host is looked up in the facts. The error is a conf.Errors, whose places are in the words joined by blanks.
+func (s *Source) Describe(name string, words []string) (func(Facts) *Rule, error) {
+	r := newReader(s)
+	const kind = "expect "
+	st, scanErr := scanLine(conf.Pos{File: name, Line: 1, Col: 1}, kind+strings.Join(words, " "))
+	if scanErr != nil {
+		return nil, conf.Errors{moved(scanErr, -len(kind))}
+	}
+	known := slices.DeleteFunc(slices.Clone(kinds["expect"].keys), func(key string) bool { return key == "action" || key == "comment" })
+	var c clause
+	if r.keys(&st, known, []string{"dir", "proto"}) {
+		if c = r.clause(&st); st.field("ct") == nil {
+			c.States = New
+		}
+		r.expectation(&c)
+	}
+	for i := range r.errs {
+		r.errs[i] = moved(r.errs[i], -len(kind))
+	}
+	return func(f Facts) *Rule {
+		sets := map[string]*Set{}
+		for name := range s.sets {
+			s.resolve(name, f, sets)
+		}
+		rule := s.rule(c, f, sets)
+		return &rule
+	}, r.errs.Err()
+}
+
+// moved returns a mistake at another column.
+func moved(e *conf.Error, by int) *conf.Error {
+	m := *e
+	m.Col = max(1, m.Col+by)
+	return &m
+}
+
+// ReadFile returns the text of a file. It must be a regular one, and no larger than a policy may be.
+func ReadFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err // os names the path
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path) // a device may never end
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return ReadAll(path, f)
+}
+
+// ReadAll returns the text that comes from in, which is called name. It must be no larger than a policy may be.
+func ReadAll(name string, in io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s has more than %d MB: it is no policy", name, maxFile>>20)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return text, nil
+}
+
+// A reader gathers a Source and the mistakes in it.
+type reader struct {
+	src    *Source
+	errs   conf.Errors
+	files  int       // that were read, as often as they were
+	digest hash.Hash // of their texts
+	stack  []string  // files that are being read, the one that includes the next last
+
+	longest int // bytes of a line
+	frozen  bool
+}
+
+func newReader(src *Source) *reader {
+	return &reader{src: src, digest: sha256.New(), longest: maxLine}
+}
+
+func (r *reader) fail(at conf.Pos, msg, hint string) {
+	r.errs = append(r.errs, &conf.Error{Pos: at, Msg: msg, Hint: hint})
+}
+
+// fault notes a mistake, if there is one, and reports whether there is none.
+func (r *reader) fault(err *conf.Error) bool {
+	if err != nil {
+		r.errs = append(r.errs, err)
+	}
+	return err == nil
+}
+
+// another reports whether one more file may be read, for the statement at a place.
+func (r *reader) another(at conf.Pos) bool {
+	if r.files == maxFiles {
+		r.fail(at, fmt.Sprintf("more than %d files", maxFiles), "put them together")
+		r.files++ // which is said once
+	}
+	return r.files < maxFiles
+}
+
+// taken notes the text of a file that the statement at a place names. Texts in the order in which they are read, each with that
+// place, are all that a policy is made of: the same texts somewhere else are the same policy.
+func (r *reader) taken(at conf.Pos, text []byte) {
+	r.files++
+	fmt.Fprintf(r.digest, "%d %d %d\n", len(r.stack), at.Line, len(text))
+	r.digest.Write(text)
+}
+
+// text reads the text of a file that the statement at a place includes.
+func (r *reader) text(at conf.Pos, path string, text []byte) {
+	r.taken(at, text)
+	r.stack = append(r.stack, path)
+	defer func() { r.stack = r.stack[:len(r.stack)-1] }()
+	all, errs := scan(path, text, r.longest)
+	r.errs = append(r.errs, errs...)
+	for i := range all {
+		if len(r.src.Statements) >= maxStatements {
+			r.fail(all[i].At, fmt.Sprintf("more than %d statements", maxStatements), "put addresses and ports in sets")
+			return
+		}
+		if len(r.errs) >= maxMistakes {
+			if len(errs) < maxMistakes {
+				r.fault(tooMany(all[i].At))
+			}
+			return
+		}
+		if r.frozen {
+			all[i].placed()
+		}
+		if all[i].Kind != "" {
+			r.statement(&all[i])
+		}
+	}
+}
+
+// kinds are the statements and the keys that each may have, in the order in which they are written. Those of the second list must
+// be there.
+var kinds = map[string]struct{ keys, needed []string }{
+	"policy": {[]string{"dir", "action"}, []string{"dir", "action"}},
+	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "iif", "oif", "src", "dst", "sport", "dport", "ct", "comment"},
+		[]string{"dir", "action", "proto"}},
+	"set": {[]string{"name", "family", "type", "elements", "file", "source"}, []string{"name"}},
+	"expect": {[]string{"dir", "family", "proto", "iif", "oif", "src", "dst", "sport", "dport", "ct", "action", "comment"},
+		[]string{"dir", "action", "proto"}},
+	"include": {[]string{"include"}, []string{"include"}},
+}
+
+var kindNames = []string{"policy", "rule", "set", "expect", "include"}
+
+// statement checks the form of a statement and takes it in.
+func (r *reader) statement(st *Statement) {
+	kind, ok := kinds[st.Kind]
+	if !ok {
+		hint := tried[strings.ToLower(st.Kind)]
+		if hint == "" {
+			hint = conf.DidYouMean(st.Kind, kindNames)
+		}
+		if hint == "" {
+			hint = "write " + strings.Join(kindNames, ", ")
+		}
+		r.fail(st.At, "unknown statement "+conf.Quote(st.Kind), hint)
+		return
+	}
+	if !r.keys(st, kind.keys, kind.needed) {
+		return
+	}
+	switch st.Kind {
+	case "include":
+		r.include(st)
+		return
+	case "policy":
+		r.policy(st)
+	case "set":
+		r.set(st)
+	case "rule":
+		r.src.rules = append(r.src.rules, r.clause(st))
+	case "expect":
+		c := r.clause(st)
+		if st.field("ct") == nil {
+			c.States = New
+		}
+		r.src.expects = append(r.src.expects, c)
+	}
+	r.src.Statements = append(r.src.Statements, *st)
+}
+
+// tried are words of other firewalls, as keys, statements and values, with what to write instead. A word that is merely similar to one
+// of ours may mean the opposite: port=22 is not sport=22.
+var tried = map[string]string{
+	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
+	"limit": "ratelimit= limits log lines; mef.rules does not limit packets, mefdaemon bans the sources of too many failures",
+	"nat":   noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
+	"helper": "mef.rules has no helpers of connection tracking; write a table of your own for nft, and ct=related here",
+	"type":   "mef.rules does not tell ICMP types apart; write proto=icmp or proto=icmp6 for all of them",
+	"uid":    noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
+	"zone": "write iif= or oif= with the interfaces of the zone", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
+	"interface": "write iif= for where packets come in, oif= for where they go out", "saddr": "write src=", "daddr": "write dst=", "source": "write src=",
+	"destination": "write dst=", "state": "write ct=", "jump": "write action=", "verdict": "write action=", "protocol": "write proto=",
+}
+
+const (
+	noNAT   = "mef.rules has no NAT: write it for nft, in a table of your own in /etc/nftables.conf; see PUBLISHED PORTS in mef.rules(5) for how rules see it"
+	noOwner = "mef.rules does not know who sends a packet; write a table of your own for nft with meta skuid"
+)
+
+// keys checks which keys a statement has.
+func (r *reader) keys(st *Statement, known, needed []string) bool {
+	good := true
+	for i, f := range st.Fields {
+		switch {
+		case !slices.Contains(known, f.Key):
+			hint := tried[strings.ToLower(f.Key)]
+			if hint == "" {
+				hint = conf.DidYouMean(f.Key, known)
+			}
+			if hint == "" {
+				hint = st.Kind + " has " + strings.Join(known, ", ")
+			}
+			r.fail(f.key, "unknown key "+conf.Quote(f.Key), hint)
+			good = false
+		case st.field(f.Key) != &st.Fields[i]:
+			r.fail(f.key, conf.Quote(f.Key)+" stands here twice", "write it once, with commas between values")
+			good = false
+		case f.Value == "" && f.Key != "comment":
+			r.fail(f.At, conf.Quote(f.Key)+" has no value", "write one behind =, or leave the key out")
+			good = false
+		}
+	}
+	for _, key := range needed {
+		if st.field(key) == nil {
+			if st.Kind == key {
+				key = "a file"
+			}
+			r.fail(st.At, fmt.Sprintf("%s without %s", st.Kind, key), "write "+example(st.Kind))
+			good = false
+		}
+	}
+	return good
+}
+
+// example returns a statement to follow.
+func example(kind string) string {
+	return map[string]string{
+		"policy":  "policy dir=in action=drop",
+		"rule":    "rule dir=in action=accept proto=tcp dport=22",
+		"set":     "set name=office type=addr elements=192.0.2.0/24,2001:db8::/32",
+		"expect":  "expect dir=in proto=tcp dport=22 action=accept",
+		"include": "include=/etc/mef/rules.d/*.rules",
+	}[kind]
+}
+
+func (r *reader) policy(st *Statement) {
+	d, err := choice(st.field("dir"), dirNames)
+	good := r.fault(err)
+	a, err := choice(st.field("action"), actionNames)
+	if !r.fault(err) || !good {
+		return
+	}
+	if first := r.src.defaults[d]; first != nil {
+		r.fail(st.At, fmt.Sprintf("a second policy for dir=%s", Dir(d)), "keep one; the first is at "+first.At.String())
+		return
+	}
+	r.src.defaults[d] = &Default{st.At, Action(a)}
+}
+
+// include reads the files that a pattern, or a folder, stands for.
+func (r *reader) include(st *Statement) {
+	f := st.field("include")
+	pattern := f.Value
+	if !filepath.IsAbs(pattern) {
+		pattern = filepath.Join(filepath.Dir(r.stack[len(r.stack)-1]), pattern)
+	}
+	if info, err := os.Stat(pattern); err == nil && info.IsDir() {
+		pattern = filepath.Join(pattern, "*.rules")
+	}
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		r.fail(f.At, "wrong pattern "+conf.Quote(f.Value), "write a file, a folder, or a pattern such as /etc/mef/rules.d/*.rules")
+		return
+	}
+	if len(paths) == 0 && !strings.ContainsAny(pattern, "*?[") {
+		r.fail(f.At, "there is no file "+conf.Quote(pattern), "make it, or write a pattern such as *.rules, which may fit nothing")
+	}
+	for _, path := range paths {
+		switch {
+		case slices.Contains(r.stack, path):
+			r.fail(f.At, conf.Quote(path)+" includes itself", "leave this line out")
+			continue
+		case !r.another(f.At):
+			return
+		}
+		text, err := ReadFile(path)
+		if err != nil {
+			r.fail(f.At, err.Error(), "")
+			continue
+		}
+		r.text(f.At, path, text)
+	}
+}
+
+// set takes a named set in.
+func (r *reader) set(st *Statement) {
+	s := &setText{Set: Set{At: st.At}, family: Any}
+	nameField := st.field("name")
+	if !isSetName(nameField.Value) {
+		r.fault(wrong(nameField.At, 0, nameField.Value, setSyntax))
+		return
+	}
+	s.Name = nameField.Value
+	if first := r.src.sets[s.Name]; first != nil {
+		r.fail(nameField.At, "a second set "+conf.Quote(s.Name), "choose another name; the first is at "+first.At.String())
+		return
+	}
+	r.src.sets[s.Name] = s
+	if f := st.field("type"); f != nil {
+		i, err := choice(f, []string{"addr", "port"})
+		r.fault(err)
+		s.Ports = i == 1
+	}
+	if f := st.field("family"); f != nil {
+		i, err := choice(f, familyNames)
+		r.fault(err)
+		if s.family = Family(i); s.Ports && s.family != Any {
+			r.fail(f.At, "ports have no family", "leave family out")
+		}
+	}
+	r.elements(st, s)
+}
+
+// nothing is the value of elements in a set that is empty.
+const nothing = "none"
+
+// elements reads what is in a set.
+func (r *reader) elements(st *Statement, s *setText) {
+	elements, file, source := st.field("elements"), st.field("file"), st.field("source")
+	if elements == nil && file == nil && source == nil {
+		r.fail(st.At, "set without elements", "write "+example("set")+", or file=PATH")
+	}
+	if elements != nil && elements.Value == nothing {
+		elements = nil
+	}
+	if elements != nil {
+		s.named = references(elements, s.Ports)
+	}
+	if elements != nil && s.Ports {
+		p, err := ports(elements)
+		r.fault(err)
+		s.ports = p
+	} else if elements != nil {
+		r.fault(s.hosts(elements))
+	}
+	if file != nil {
+		r.setFile(file, s)
+	}
+	if source != nil {
+		name, ok := strings.CutPrefix(source.Value, "ipset:")
+		switch {
+		case !ok || !isIPSet(name):
+			r.fault(wrong(source.At, 0, source.Value, "ipset:NAME"))
+		case elements != nil || file != nil || s.Ports || s.family == Any:
+			r.fail(source.At, "a set of ipset has nothing beside it, and one family", fmt.Sprintf("write set name=%s family=ip type=addr source=%s", s.Name, source.Value))
+		default:
+			s.IPSet = name
+		}
+	}
+}
+
+// isIPSet reports whether s can be the name of a set of ipset(8).
+func isIPSet(s string) bool {
+	return s != "" && len(s) <= 31 && !strings.ContainsFunc(s, func(r rune) bool { return !isWord(r) && !strings.ContainsRune(".:", r) })
+}
+
+// hosts reads a list of addresses and names of hosts.
+func (s *setText) hosts(f *Field) *conf.Error {
+	if f.Value == "any" {
+		return wrong(f.At, 0, f.Value, "0.0.0.0/0 and ::/0 if you mean all addresses")
+	}
+	s.addrs.given = true
+	for offset, word := range items(f.Value) {
+		at := f.At
+		at.Col += offset
+		if strings.HasPrefix(word, "@") {
+			one, err := addrs(&Field{Value: word, At: at})
+			if err != nil {
+				return err
+			}
+			s.addrs.sets = append(s.addrs.sets, one.sets...)
+			continue
+		}
+		if err := s.entry(at, word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry takes an address, a prefix, a range or a name into the set.
+func (s *setText) entry(at conf.Pos, word string) *conf.Error {
+	prefixes, err := conf.EntryPrefixes(at, word)
+	if err != nil {
+		return err
+	}
+	if prefixes == nil {
+		s.names = append(s.names, strings.ToLower(strings.TrimSuffix(word, ".")))
+	}
+	for _, p := range prefixes {
+		if f := familyOf(p.Addr()); s.family&f == 0 {
+			return &conf.Error{Pos: at, Msg: fmt.Sprintf("%s is not in family=%s", conf.Quote(word), s.family), Hint: "write family=any, or another address"}
+		}
+	}
+	s.addrs.prefixes = append(s.addrs.prefixes, prefixes...)
+	return nil
+}
+
+// setFile reads the file of a set: an entry a line, as in the lists of mefdaemon.
+func (r *reader) setFile(f *Field, s *setText) {
+	path := f.Value
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(f.At.File), path)
+	}
+	if !r.another(f.At) {
+		return
+	}
+	text, err := ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.fail(f.At, "there is no file "+conf.Quote(path), "make it, it may be empty")
+		return
+	}
+	if err != nil {
+		r.fail(f.At, err.Error(), "")
+		return
+	}
+	r.taken(f.At, text)
+	if s.Ports {
+		r.portsFile(path, text, s)
+		return
+	}
+	entries, errs := conf.ParseList(path, text)
+	r.errs = append(r.errs, errs...)
+	if len(entries) > maxSet {
+		r.fail(f.At, fmt.Sprintf("more than %d entries in %s", maxSet, conf.Quote(path)), "")
+		return
+	}
+	s.addrs.given = true
+	for _, e := range entries {
+		if !r.fault(s.entry(e.Pos, e.Text)) {
+			return
+		}
+	}
+}
+
+// portsFile reads ports, some on a line.
+func (r *reader) portsFile(path string, text []byte, s *setText) {
+	number := 0
+	s.ports.given = true
+	for line := range strings.Lines(string(text)) {
+		number++
+		words, _, _ := strings.Cut(line, "#")
+		for _, word := range strings.FieldsFunc(words, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
+			p, ok := portRange(word)
+			if !ok {
+				at := conf.Pos{File: path, Line: number, Col: 1 + strings.Index(line, word)}
+				r.fault(wrong(at, 0, word, "ports and ranges from 1 to 65535 such as 22,8000-8010"))
+				return
+			}
+			s.ports.ranges = append(s.ports.ranges, p)
+		}
+	}
+}
+
+// clause reads the fields that rules and expectations have.
+func (r *reader) clause(st *Statement) clause {
+	c := clause{Rule: Rule{At: st.At, Family: Any, States: AnyState}}
+	for i := range st.Fields {
+		r.fault(c.take(&st.Fields[i]))
+	}
+	r.consistent(st, &c)
+	return c
+}
+
+// take reads one field.
+func (c *clause) take(f *Field) (err *conf.Error) {
+	var i int
+	switch f.Key {
+	case "dir":
+		i, err = choice(f, dirNames)
+		c.Dir = Dir(i)
+	case "action":
+		i, err = choice(f, actionNames)
+		c.Action = Action(i)
+	case "family":
+		i, err = choice(f, familyNames)
+		c.Family = Family(i)
+	case "proto":
+		i, err = choice(f, protoNames)
+		c.Proto = Proto(i)
+	case "log":
+		c.Log, err = logPrefix(f)
+	case "ratelimit":
+		c.LogRate, err = rate(f)
+	case "iif":
+		c.iif, err = interfaces(f)
+	case "oif":
+		c.oif, err = interfaces(f)
+	case "src":
+		c.src, err = addrs(f)
+		c.named = append(c.named, references(f, false)...)
+	case "dst":
+		c.dst, err = addrs(f)
+		c.named = append(c.named, references(f, false)...)
+	case "sport":
+		c.sport, err = ports(f)
+		c.named = append(c.named, references(f, true)...)
+	case "dport":
+		c.dport, err = ports(f)
+		c.named = append(c.named, references(f, true)...)
+	case "ct":
+		c.States, err = states(f)
+	case "comment":
+		c.Comment = f.Value
+	}
+	return err
+}
+
+// consistent finds fields that do not go together.
+func (r *reader) consistent(st *Statement, c *clause) {
+	at := func(key string) conf.Pos {
+		if f := st.field(key); f != nil {
+			return f.At
+		}
+		return st.At
+	}
+	if only := map[Proto]Family{ICMP: V4, ICMP6: V6}[c.Proto]; only != 0 {
+		if c.Family&only == 0 {
+			r.fail(at("proto"), fmt.Sprintf("proto=%s is not in family=%s", c.Proto, c.Family), "write family=any, or the other protocol")
+		}
+		c.Family &= only
+	}
+	if (c.sport.given || c.dport.given) && !c.Proto.HasPorts() {
+		key := "dport"
+		if c.sport.given {
+			key = "sport"
+		}
+		r.fail(at(key), fmt.Sprintf("proto=%s has no ports", c.Proto), "write proto=tcp or proto=udp, a rule for each if you mean both")
+	}
+	if c.LogRate != (Rate{}) && c.Log == "" {
+		r.fail(at("ratelimit"), "ratelimit without log does nothing: it limits log lines, not packets", "add log=prefix:TEXT, or leave ratelimit out")
+	}
+	if c.Dir == In && (c.oif.auto || !c.oif.Any()) {
+		r.fail(at("oif"), "packets to this host leave by no interface", "write iif, or dir=fwd")
+	}
+	if c.Dir == Out && (c.iif.auto || !c.iif.Any()) {
+		r.fail(at("iif"), "packets from this host arrive by no interface", "write oif, or dir=fwd")
+	}
+	r.families(st, c, at)
+}
+
+// families finds addresses that cannot meet in one packet.
+func (r *reader) families(st *Statement, c *clause, at func(string) conf.Pos) {
+	left := c.Family
+	for _, side := range []struct {
+		key   string
+		addrs *addrsText
+	}{{"src", &c.src}, {"dst", &c.dst}} {
+		if len(side.addrs.prefixes) == 0 || len(side.addrs.sets) > 0 {
+			continue
+		}
+		f := side.addrs.families()
+		if left&f == 0 && left != 0 {
+			f := st.field(side.key)
+			r.fail(at(side.key), fmt.Sprintf("no packet fits: %s is not of the family that the rest leaves, which is %s", conf.Quote(f.Value), left),
+				"write addresses of one family, or family=any")
+		}
+		left &= f
+	}
+}
+
+// check looks at the file as a whole, once all of it is read.
+func (r *reader) check() {
+	whole, good := conf.Pos{File: r.src.Path}, len(r.errs) == 0
+	if len(r.src.Statements) == 0 && good {
+		r.fail(whole, "no statement in it", "begin with "+example("policy"))
+		return
+	}
+	if r.src.defaults[In] == nil && good {
+		r.fail(whole, "no policy for dir=in", "write what becomes of packets that no rule fits: "+example("policy"))
+	}
+	for i := range r.src.rules {
+		c := &r.src.rules[i]
+		if r.src.defaults[c.Dir] == nil && c.Dir != In && good {
+			r.fail(c.At, fmt.Sprintf("a rule for dir=%s, and no policy for it", c.Dir), fmt.Sprintf("write policy dir=%s action=accept, or drop", c.Dir))
+		}
+		r.references(c)
+	}
+	for i := range r.src.expects {
+		r.expectation(&r.src.expects[i])
+	}
+	done := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(r.src.sets)) {
+		s := r.src.sets[name]
+		r.known(s.named)
+		if inner, ok := r.ipset(s.addrs.sets); ok {
+			r.alone(s.At, inner)
+		}
+		if ring := r.ring(name, nil, done); ring != nil {
+			if n := len(ring); n > fewWords {
+				ring = slices.Concat(ring[:fewWords-2], []string{"…"}, ring[n-1:])
+			}
+			r.fail(s.At, "the set contains itself: "+strings.Join(ring, " → "), "leave one of them out")
+		}
+	}
+}
+
+// references finds sets that are not there, or hold something else.
+func (r *reader) references(c *clause) {
+	r.known(c.named)
+	for _, a := range []*addrsText{&c.src, &c.dst} {
+		if name, ok := r.ipset(a.sets); ok && len(a.sets)+len(a.prefixes) > 1 {
+			r.alone(c.At, name)
+		}
+	}
+}
+
+// expectation is references for a clause of which it has to be known which packets fit.
+func (r *reader) expectation(c *clause) {
+	r.references(c)
+	if name, ok := r.ipset(slices.Concat(c.src.sets, c.dst.sets)); ok {
+		r.fail(c.At, fmt.Sprintf("nobody knows here what is in %s, a set of ipset", conf.Quote("@"+name)), "write addresses")
+	}
+}
+
+// ipset returns the first of some sets that is one of ipset.
+func (r *reader) ipset(names []string) (name string, ok bool) {
+	i := slices.IndexFunc(names, func(name string) bool { return r.src.sets[name] != nil && r.src.sets[name].IPSet != "" })
+	if i < 0 {
+		return "", false
+	}
+	return names[i], true
+}
+
+func (r *reader) alone(at conf.Pos, name string) {
+	r.fail(at, fmt.Sprintf("%s is a set of ipset, which stands alone", conf.Quote("@"+name)), fmt.Sprintf("write a rule for @%s, and another for the rest", name))
+}
+
+// known finds names of sets that are not there, or hold something else.
+func (r *reader) known(named []reference) {
+	for _, ref := range named {
+		s := r.src.sets[ref.set]
+		switch {
+		case s == nil:
+			hint := conf.DidYouMean(ref.set, slices.Collect(maps.Keys(r.src.sets)))
+			if hint == "" {
+				hint = "write set name=" + ref.set + " elements=..."
+			}
+			r.fail(ref.at, "there is no set "+conf.Quote("@"+ref.set), hint)
+		case s.Ports != ref.ports:
+			r.fail(ref.at, fmt.Sprintf("set %s holds %s", conf.Quote("@"+ref.set), map[bool]string{true: "ports", false: "addresses"}[s.Ports]),
+				"write type=addr for src and dst, type=port for sport and dport")
+		}
+	}
+}
+
+// ring returns the way by which a set contains itself, nil if it does not. Sets that were looked at before are done.
+func (r *reader) ring(name string, way []string, done map[string]bool) []string {
+	if i := slices.Index(way, name); i >= 0 {
+		return append(slices.Clone(way[i:]), name)
+	}
+	s := r.src.sets[name]
+	if s == nil || done[name] {
+		return nil
+	}
+	done[name] = true
+	for _, inner := range slices.Concat(s.addrs.sets, s.ports.sets) {
+		if ring := r.ring(inner, append(way, name), done); ring != nil {
+			return ring
+		}
+	}
+	return nil
+}
+
+// Hosts returns the names of hosts whose addresses the policy needs, sorted.
+func (s *Source) Hosts() []string {
+	var names []string
+	for _, set := range s.sets {
+		names = append(names, set.names...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Auto reports whether the policy needs to know the interfaces of the default routes.
+func (s *Source) Auto() bool {
+	return slices.ContainsFunc(slices.Concat(s.rules, s.expects), func(c clause) bool { return c.iif.auto || c.oif.auto })
+}
+
+// Facts are what a policy needs to know of the host.
+type Facts struct {
+	Auto  []string                // interfaces of the default routes; none: auto fits any
+	Hosts map[string][]netip.Addr // addresses of the names that sets have; those that are missing add nothing to their sets
+}
+
+// Policy resolves names, interfaces and sets.
+func (s *Source) Policy(facts Facts) *Policy {
+	p := &Policy{Defaults: s.defaults}
+	sets := map[string]*Set{}
+	for name := range s.sets {
+		s.resolve(name, facts, sets)
+	}
+	for _, c := range s.rules {
+		p.Rules = append(p.Rules, s.rule(c, facts, sets))
+	}
+	for _, c := range s.expects {
+		p.Expects = append(p.Expects, Expectation{s.rule(c, facts, sets)})
+	}
+	for _, name := range slices.Sorted(maps.Keys(sets)) {
+		if p.uses(name) {
+			p.Sets = append(p.Sets, *sets[name])
+		}
+	}
+	return p
+}
+
+// rule resolves one clause.
+func (s *Source) rule(c clause, facts Facts, sets map[string]*Set) Rule {
+	r := c.Rule
+	r.In, r.Out = c.iif.resolve(facts.Auto), c.oif.resolve(facts.Auto)
+	r.Src, r.Dst = c.src.resolve(sets), c.dst.resolve(sets)
+	r.Sport, r.Dport = c.sport.resolve(sets), c.dport.resolve(sets)
+	r.Family &= s.families(c.src, r.Src) & s.families(c.dst, r.Dst)
+	return r
+}
+
+// families returns which families have addresses that fit. What is in a set of ipset is not known, but of which family it is.
+func (s *Source) families(text addrsText, a Addrs) Family {
+	if len(text.sets) == 1 && s.sets[text.sets[0]].IPSet != "" {
+		return s.sets[text.sets[0]].family
+	}
+	return a.Families()
+}
+
+// resolve finds what is in a set and in those it names.
+func (s *Source) resolve(name string, facts Facts, sets map[string]*Set) *Set {
+	if done := sets[name]; done != nil {
+		return done
+	}
+	text := s.sets[name]
+	set := text.Set
+	prefixes := slices.Clone(text.addrs.prefixes)
+	for _, host := range text.names {
+		for _, a := range facts.Hosts[host] {
+			if a = a.Unmap(); text.family&familyOf(a) != 0 {
+				prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
+			}
+		}
+	}
+	set.Addrs = prefixset.New(prefixes...)
+	set.In = slices.Clone(text.ports.ranges)
+	for _, inner := range text.addrs.sets {
+		set.Addrs = set.Addrs.Union(s.resolve(inner, facts, sets).Addrs)
+	}
+	for _, inner := range text.ports.sets {
+		set.In = append(set.In, s.resolve(inner, facts, sets).In...)
+	}
+	set.In = MergePorts(set.In)
+	if text.family != Any {
+		set.Addrs = set.Addrs.Intersect(everything(text.family))
+	}
+	sets[name] = &set
+	return &set
+}
+
+// uses reports whether a rule names a set.
+func (p *Policy) uses(name string) bool {
+	return slices.ContainsFunc(p.Rules, func(r Rule) bool {
+		return r.Src.Set == name || r.Dst.Set == name || r.Sport.Set == name || r.Dport.Set == name
+	})
+}

@@ -1,0 +1,290 @@
+package policy
+
+import (
+	"math/bits"
+	"net/netip"
+	"slices"
+
+	"mef/internal/prefixset"
+)
+
+// A space is a set of packets of one way and one address family: those of which every property lies in a set of values. What a
+// rule fits is a space, and so is what an expectation is about; what is left of a space when another is taken away is a few
+// spaces that have nothing in common. So it can be said exactly which packets reach a rule.
+type space struct {
+	proto        protos
+	src, dst     prefixset.Set
+	sport, dport []PortRange // of packets without ports any value will do
+	in, out      Links
+	states       States
+}
+
+// protos is a set of protocol numbers.
+type protos [4]uint64
+
+func (p Proto) set() (s protos) {
+	if p == All {
+		return protos{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+	}
+	n := p.Number()
+	s[n/64] = 1 << (n % 64)
+	return s
+}
+
+func (s protos) has(n uint8) bool { return s[n/64]&(1<<(n%64)) != 0 }
+
+func (s protos) empty() bool { return s == protos{} }
+
+func (s protos) meet(o protos) protos {
+	for i := range s {
+		s[i] &= o[i]
+	}
+	return s
+}
+
+func (s protos) minus(o protos) protos {
+	for i := range s {
+		s[i] &^= o[i]
+	}
+	return s
+}
+
+// first returns a number of the set, one of those that rules name if there is one.
+func (s protos) first() uint8 {
+	for _, p := range []Proto{TCP, UDP, ICMP, ICMP6} {
+		if s.has(p.Number()) {
+			return p.Number()
+		}
+	}
+	for i, word := range s {
+		if word != 0 {
+			return uint8(i*64 + bits.TrailingZeros64(word))
+		}
+	}
+	return 0
+}
+
+// Links is a set of interfaces: those that are named, or all but those.
+type Links struct {
+	But   bool
+	Names []string // sorted
+}
+
+func (i Interfaces) set() Links {
+	if i.Any() || i.Not {
+		return Links{true, sorted(append(slices.Clone(i.Names), Loopback))}
+	}
+	return Links{false, sorted(slices.Clone(i.Names))}
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Has reports whether an interface is in the set.
+func (l Links) Has(name string) bool {
+	_, listed := slices.BinarySearch(l.Names, name)
+	return listed != l.But
+}
+
+// Empty reports whether no interface is in the set.
+func (l Links) Empty() bool { return !l.But && len(l.Names) == 0 }
+
+// Meet returns the interfaces that are in both sets.
+func (l Links) Meet(o Links) Links {
+	switch {
+	case l.But && o.But:
+		return Links{true, sorted(slices.Concat(l.Names, o.Names))}
+	case l.But:
+		return o.Meet(l)
+	}
+	return Links{false, slices.DeleteFunc(slices.Clone(l.Names), func(name string) bool { return !o.Has(name) })}
+}
+
+func (l Links) meets(o Links) bool {
+	switch {
+	case l.But && o.But:
+		return true // there are always more
+	case l.But:
+		return o.meets(l)
+	}
+	return slices.ContainsFunc(l.Names, o.Has)
+}
+
+// Equal reports whether the sets are the same.
+func (l Links) Equal(o Links) bool { return l.But == o.But && slices.Equal(l.Names, o.Names) }
+
+// Minus returns the interfaces that are not in o.
+func (l Links) Minus(o Links) Links { return l.Meet(Links{!o.But, o.Names}) }
+
+// sample returns a name of the set.
+func (l Links) sample() string {
+	if !l.But {
+		return l.Names[0]
+	}
+	for _, name := range []string{"eth0", "eth1", "eth2"} {
+		if l.Has(name) {
+			return name
+		}
+	}
+	return "any"
+}
+
+var allPorts = []PortRange{{0, 65535}}
+
+func (p Ports) set() []PortRange {
+	if !p.Given {
+		return allPorts
+	}
+	return p.In
+}
+
+func meetPorts(a, b []PortRange) []PortRange {
+	var out []PortRange
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		if first, last := max(a[i].First, b[j].First), min(a[i].Last, b[j].Last); first <= last {
+			out = append(out, PortRange{first, last})
+		}
+		if a[i].Last < b[j].Last {
+			i++
+		} else {
+			j++
+		}
+	}
+	return out
+}
+
+func portsMeet(a, b []PortRange) bool {
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		switch {
+		case a[i].Last < b[j].First:
+			i++
+		case b[j].Last < a[i].First:
+			j++
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+func minusPorts(a, b []PortRange) []PortRange {
+	var out []PortRange
+	for _, r := range a {
+		first, last := int(r.First), int(r.Last)
+		for _, cut := range b {
+			if int(cut.Last) < first || int(cut.First) > last {
+				continue
+			}
+			if int(cut.First) > first {
+				out = append(out, PortRange{uint16(first), cut.First - 1})
+			}
+			first = int(cut.Last) + 1
+		}
+		if first <= last {
+			out = append(out, PortRange{uint16(first), r.Last})
+		}
+	}
+	return out
+}
+
+// everything returns all addresses of a family.
+func everything(f Family) prefixset.Set {
+	if f == V4 {
+		return prefixset.New(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	return prefixset.New(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+}
+
+// of returns what of a family fits.
+func (a Addrs) of(f Family) prefixset.Set {
+	if !a.Given {
+		return everything(f)
+	}
+	return f.Of(a.In)
+}
+
+// space returns the packets of a family that fit the rule; ok is false if there are none.
+func (r *Rule) space(f Family) (s space, ok bool) {
+	if r.Family&f == 0 {
+		return s, false
+	}
+	s = space{
+		proto: r.Proto.set(), src: r.Src.of(f), dst: r.Dst.of(f), sport: r.Sport.set(), dport: r.Dport.set(),
+		in: r.In.set(), out: r.Out.set(), states: r.States,
+	}
+	// Packets to this host leave by no interface, and packets from it arrive by none.
+	if r.Dir == In {
+		s.out = Links{Names: []string{""}}
+	}
+	if r.Dir == Out {
+		s.in = Links{Names: []string{""}}
+	}
+	return s, !s.empty()
+}
+
+func (s *space) empty() bool {
+	return s.proto.empty() || s.src.Len() == 0 || s.dst.Len() == 0 || len(s.sport) == 0 || len(s.dport) == 0 ||
+		s.in.Empty() || s.out.Empty() || s.states == 0
+}
+
+// meets reports whether any packet is in both. It costs next to nothing where none is.
+func (s *space) meets(o *space) bool {
+	if s.states&o.states == 0 || s.proto.meet(o.proto).empty() || !portsMeet(s.dport, o.dport) || !portsMeet(s.sport, o.sport) {
+		return false
+	}
+	return s.src.Meets(o.src) && s.dst.Meets(o.dst) && s.in.meets(o.in) && s.out.meets(o.out)
+}
+
+// meet returns the packets that are in both; ok is false if there are none.
+func (s *space) meet(o *space) (both space, ok bool) {
+	if !s.meets(o) {
+		return both, false
+	}
+	return space{
+		states: s.states & o.states, proto: s.proto.meet(o.proto),
+		sport: meetPorts(s.sport, o.sport), dport: meetPorts(s.dport, o.dport),
+		src: s.src.Intersect(o.src), dst: s.dst.Intersect(o.dst),
+		in: s.in.Meet(o.in), out: s.out.Meet(o.out),
+	}, true
+}
+
+// cuts take, by one property each, from what is left of a space the part in which that property differs from all of both; what is
+// left then has only values of it that both has.
+var cuts = [...]func(part, left, both *space){
+	func(part, left, both *space) { part.states, left.states = left.states&^both.states, both.states },
+	func(part, left, both *space) { part.proto, left.proto = left.proto.minus(both.proto), both.proto },
+	func(part, left, both *space) { part.dport, left.dport = minusPorts(left.dport, both.dport), both.dport },
+	func(part, left, both *space) { part.sport, left.sport = minusPorts(left.sport, both.sport), both.sport },
+	func(part, left, both *space) { part.in, left.in = left.in.Minus(both.in), both.in },
+	func(part, left, both *space) { part.out, left.out = left.out.Minus(both.out), both.out },
+	func(part, left, both *space) { part.src, left.src = left.src.Subtract(both.src), both.src },
+	func(part, left, both *space) { part.dst, left.dst = left.dst.Subtract(both.dst), both.dst },
+}
+
+// without returns what of the parts is not in o.
+func without(parts []space, o *space) []space {
+	var left []space
+	for i := range parts {
+		if both, ok := parts[i].meet(o); ok {
+			left = parts[i].minus(left, &both)
+		} else {
+			left = append(left, parts[i])
+		}
+	}
+	return left
+}
+
+// minus appends to parts the packets of s that are not in both, which is what s and another have in common. The parts have
+// nothing in common.
+func (s *space) minus(parts []space, both *space) []space {
+	left := *s
+	for _, cut := range cuts {
+		part := left
+		if cut(&part, &left, both); !part.empty() {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}

@@ -1,0 +1,306 @@
+package policy
+
+import (
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/prefixset"
+)
+
+// What a file says of addresses, ports and interfaces, before sets and the host's interfaces are known.
+type (
+	addrsText struct {
+		given    bool
+		prefixes []netip.Prefix
+		sets     []string
+	}
+	portsText struct {
+		given  bool
+		ranges []PortRange
+		sets   []string
+	}
+	interfacesText struct {
+		auto bool // the interfaces of the default routes
+		Interfaces
+	}
+)
+
+// A reference is where a set is named, which may stand behind that place.
+type reference struct {
+	at    conf.Pos
+	set   string
+	ports bool // one of ports is meant
+}
+
+// references returns the sets that a list of addresses or of ports names.
+func references(f *Field, ports bool) []reference {
+	var all []reference
+	for offset, word := range items(f.Value) {
+		if name, ok := strings.CutPrefix(word, "@"); ok && isSetName(name) {
+			at := f.At
+			at.Col += offset
+			all = append(all, reference{at, name, ports})
+		}
+	}
+	return all
+}
+
+// wrong is the usual mistake: the value, or the word in it that begins at offset, is not what syntax says.
+func wrong(at conf.Pos, offset int, word, syntax string) *conf.Error {
+	at.Col += offset
+	return &conf.Error{Pos: at, Msg: "wrong value " + conf.Quote(word), Hint: "write " + syntax}
+}
+
+// choice returns the index of the value among names.
+func choice(f *Field, names []string) (int, *conf.Error) {
+	if i := slices.Index(names, f.Value); i >= 0 && f.Value != "" {
+		return i, nil
+	}
+	known := slices.DeleteFunc(slices.Clone(names), func(s string) bool { return s == "" })
+	err := wrong(f.At, 0, f.Value, strings.Join(known, " or "))
+	if hint := conf.DidYouMean(f.Value, known); hint != "" {
+		err.Hint = hint
+	}
+	if hint := unlike[f.Value]; hint != "" {
+		err.Hint = hint
+	}
+	return 0, err
+}
+
+// unlike are values that look like others and mean something else.
+var unlike = map[string]string{"igmp": noProto, "esp": noProto, "ah": noProto, "gre": noProto, "sctp": noProto, "ipip": noProto, "vrrp": noProto, "icmpv6": "write proto=icmp6"}
+
+const noProto = "mef.rules names tcp, udp, icmp and icmp6; write proto=all with src= or iif= for others"
+
+// items yields what stands between the commas of a value, and where it begins. An empty item is yielded too.
+func items(value string) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		offset := 0
+		for part := range strings.SplitSeq(value, ",") {
+			if !yield(offset, part) {
+				return
+			}
+			offset += len(part) + 1
+		}
+	}
+}
+
+const (
+	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b and sets such as @office, with commas between"
+	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, and sets such as @web"
+	namesSyntax = "any, auto, or interfaces such as eth0,eth1, or those that are not meant such as !eth0"
+	stateSyntax = "any, or new, established, related, invalid, untracked with commas between"
+	logSyntax   = "none, or prefix:TEXT"
+	rateSyntax  = "any, or a number a second, minute or hour such as 5/s, 30/m or 100/h"
+	setSyntax   = "a letter, and then letters, digits, _ and - up to 20 characters in all"
+)
+
+// addrs reads a list of addresses.
+func addrs(f *Field) (a addrsText, err *conf.Error) {
+	if f.Value == "any" {
+		return a, nil
+	}
+	a.given = true
+	for offset, word := range items(f.Value) {
+		at := f.At
+		at.Col += offset
+		if name, ok := strings.CutPrefix(word, "@"); ok {
+			if !isSetName(name) {
+				return a, wrong(at, 0, word, addrsSyntax)
+			}
+			a.sets = append(a.sets, name)
+			continue
+		}
+		prefixes, err := conf.EntryPrefixes(at, word)
+		switch {
+		case err != nil:
+			err.Hint = "write " + addrsSyntax
+			return a, err
+		case prefixes == nil:
+			return a, &conf.Error{Pos: at, Msg: conf.Quote(word) + " is a name, not an address",
+				Hint: fmt.Sprintf("name it in a set: set name=NAME elements=%s, and write @NAME here", word)}
+		}
+		a.prefixes = append(a.prefixes, prefixes...)
+	}
+	return a, nil
+}
+
+// families returns the families of the addresses that are written out.
+func (a *addrsText) families() (f Family) {
+	for _, p := range a.prefixes {
+		f |= familyOf(p.Addr())
+	}
+	return f
+}
+
+// resolve looks the sets up.
+func (a *addrsText) resolve(sets map[string]*Set) Addrs {
+	if !a.given {
+		return Addrs{}
+	}
+	if len(a.sets) == 1 && len(a.prefixes) == 0 {
+		return Addrs{Given: true, Set: a.sets[0], In: sets[a.sets[0]].Addrs}
+	}
+	all := prefixset.New(a.prefixes...)
+	for _, name := range a.sets {
+		all = all.Union(sets[name].Addrs)
+	}
+	return Addrs{Given: true, In: all}
+}
+
+// ports reads a list of ports.
+func ports(f *Field) (p portsText, err *conf.Error) {
+	if f.Value == "any" {
+		return p, nil
+	}
+	p.given = true
+	for offset, word := range items(f.Value) {
+		if name, ok := strings.CutPrefix(word, "@"); ok && isSetName(name) {
+			p.sets = append(p.sets, name)
+			continue
+		}
+		r, ok := portRange(word)
+		if !ok {
+			return p, wrong(f.At, offset, word, portsSyntax)
+		}
+		p.ranges = append(p.ranges, r)
+	}
+	return p, nil
+}
+
+func portRange(word string) (PortRange, bool) {
+	first, last, isRange := strings.Cut(word, "-")
+	if !isRange {
+		last = first
+	}
+	a, errA := strconv.ParseUint(first, 10, 16)
+	b, errB := strconv.ParseUint(last, 10, 16)
+	return PortRange{uint16(a), uint16(b)}, errA == nil && errB == nil && a > 0 && a <= b
+}
+
+func (p *portsText) resolve(sets map[string]*Set) Ports {
+	if !p.given {
+		return Ports{}
+	}
+	if len(p.sets) == 1 && len(p.ranges) == 0 {
+		return Ports{Given: true, Set: p.sets[0], In: sets[p.sets[0]].In}
+	}
+	ranges := slices.Clone(p.ranges)
+	for _, name := range p.sets {
+		ranges = append(ranges, sets[name].In...)
+	}
+	return Ports{Given: true, In: MergePorts(ranges)}
+}
+
+// interfaces reads what is said of an interface.
+func interfaces(f *Field) (i interfacesText, err *conf.Error) {
+	switch f.Value {
+	case "any":
+		return i, nil
+	case "auto":
+		i.auto = true
+		return i, nil
+	}
+	value, not := strings.CutPrefix(f.Value, "!")
+	i.Not = not
+	for offset, word := range items(value) {
+		if not {
+			offset++
+			word = strings.TrimPrefix(word, "!") // which others write before each
+		}
+		if !isInterface(word) || word == "any" || word == "auto" {
+			return i, wrong(f.At, offset, word, namesSyntax)
+		}
+		if !slices.Contains(i.Names, word) {
+			i.Names = append(i.Names, word)
+		}
+	}
+	return i, nil
+}
+
+func (i *interfacesText) resolve(auto []string) Interfaces {
+	if i.auto {
+		return Interfaces{Names: auto}
+	}
+	return i.Interfaces
+}
+
+// maxInterface is how long the kernel lets names of interfaces be.
+const maxInterface = 15
+
+// isInterface reports whether the kernel would take s for the name of an interface, and we can quote it everywhere.
+func isInterface(s string) bool {
+	return s != "" && s != "." && s != ".." && len(s) <= maxInterface && !strings.ContainsFunc(s, func(r rune) bool {
+		return !isWord(r) && !strings.ContainsRune(".:@+", r)
+	})
+}
+
+func isWord(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-'
+}
+
+// isSetName reports whether s can name a set. The kernel gives ipset 31 characters, of which we need some.
+func isSetName(s string) bool {
+	return s != "" && len(s) <= 20 && !strings.ContainsFunc(s, func(r rune) bool { return !isWord(r) }) &&
+		!strings.ContainsAny(s[:1], "0123456789_-")
+}
+
+// states reads a list of states.
+func states(f *Field) (s States, err *conf.Error) {
+	if f.Value == "any" {
+		return AnyState, nil
+	}
+	for offset, word := range items(f.Value) {
+		i := slices.Index(stateNames, word)
+		if i < 0 {
+			err := wrong(f.At, offset, word, stateSyntax)
+			if hint := conf.DidYouMean(word, stateNames); hint != "" {
+				err.Hint = hint
+			}
+			return 0, err
+		}
+		s |= 1 << i
+	}
+	return s, nil
+}
+
+// maxPrefix is how long the text of log lines may be: iptables takes 29 characters, and a blank follows.
+const maxPrefix = 28
+
+// logPrefix reads the text that log lines begin with, "" for none. A $ would begin the name of a variable of nft's.
+func logPrefix(f *Field) (string, *conf.Error) {
+	if f.Value == "none" {
+		return "", nil
+	}
+	text, ok := strings.CutPrefix(f.Value, "prefix:")
+	if !ok || text == "" {
+		return "", wrong(f.At, 0, f.Value, logSyntax)
+	}
+	if len(text) > maxPrefix || strings.ContainsFunc(text, func(r rune) bool { return r > '~' || strings.ContainsRune("\"\\\t$", r) }) {
+		return "", wrong(f.At, len("prefix:"), text, fmt.Sprintf("up to %d characters of ASCII without quotes, backslashes and $", maxPrefix))
+	}
+	return text, nil
+}
+
+var rateUnits = map[string]string{"s": "second", "m": "minute", "h": "hour"}
+
+// maxRate is the most that iptables can count a second.
+const maxRate = 10_000
+
+// rate reads how often may be logged.
+func rate(f *Field) (Rate, *conf.Error) {
+	if f.Value == "any" {
+		return Rate{}, nil
+	}
+	number, unit, _ := strings.Cut(f.Value, "/")
+	n, err := strconv.Atoi(number)
+	if per := rateUnits[unit]; err == nil && n > 0 && n <= maxRate && per != "" {
+		return Rate{n, per}, nil
+	}
+	return Rate{}, wrong(f.At, 0, f.Value, rateSyntax)
+}

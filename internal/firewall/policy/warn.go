@@ -1,0 +1,222 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"mef/internal/conf"
+	"mef/internal/prefixset"
+)
+
+// A Warning is something in a policy that its author may not have meant. It is no mistake: the policy can be loaded.
+type Warning struct {
+	At   conf.Pos
+	Msg  string
+	Hint string
+}
+
+// String returns "FILE:LINE: message; hint".
+func (w Warning) String() string { return (&conf.Error{Pos: w.At, Msg: w.Msg, Hint: w.Hint}).Error() }
+
+// A Question is about packets that a host can hardly do without.
+type Question struct {
+	Rule           // which packets; their action does not matter
+	Lost    string // what is lost without them: "answers to connections of this host are dropped"
+	Remedy  string // a rule that lets them pass
+	AnyPart bool   // it is enough if some of them pass
+}
+
+// ephemeral are the ports from which a host connects to others, unless somebody has changed that.
+var ephemeral = []PortRange{{32768, 60999}}
+
+// usual are the questions for every host.
+func usual() []Question {
+	local, group := prefixset.New(netip.MustParsePrefix("fe80::/10")), prefixset.New(netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff02::/16"))
+	return []Question{
+		{
+			Rule: Rule{Dir: In, Family: Any, States: AnyState, In: Interfaces{Names: []string{Loopback}}},
+			Lost: "programs on this host cannot reach each other over loopback", Remedy: "rule dir=in action=accept proto=all iif=lo",
+		},
+		{
+			Rule: Rule{Dir: Out, Family: Any, States: AnyState, Out: Interfaces{Names: []string{Loopback}}},
+			Lost: "programs on this host cannot reach each other over loopback", Remedy: "rule dir=out action=accept proto=all oif=lo",
+		},
+		{
+			Rule: Rule{Dir: In, Family: Any, Proto: TCP, States: Established, Dport: Ports{Given: true, In: ephemeral}}, AnyPart: true,
+			Lost: "answers to connections of this host are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
+		},
+		{
+			Rule: Rule{Dir: Out, Family: Any, Proto: TCP, States: Established}, AnyPart: true,
+			Lost: "answers to those who connect are not let out", Remedy: "rule dir=out action=accept proto=all ct=established,related",
+		},
+		{
+			Rule: Rule{Dir: In, Family: V4, Proto: ICMP, States: Related}, AnyPart: true,
+			Lost: "ICMP errors of IPv4 routers that packets are too large (path MTU) are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
+		},
+		{
+			Rule: Rule{Dir: In, Family: V6, Proto: ICMP6, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
+			Lost: "IPv6 neighbour discovery is not let in, which cuts this host off from IPv6", Remedy: "rule dir=in action=accept proto=icmp6",
+		},
+		{
+			Rule: Rule{Dir: Out, Family: V6, Proto: ICMP6, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
+			Lost: "IPv6 neighbour discovery is not let out, which cuts this host off from IPv6", Remedy: "rule dir=out action=accept proto=icmp6",
+		},
+	}
+}
+
+// DHCP are the questions for a host that gets its address by DHCP.
+func DHCP() []Question {
+	return []Question{
+		{
+			Rule: Rule{Dir: In, Family: V4, Proto: UDP, States: New, Sport: port(67), Dport: port(68)}, AnyPart: true,
+			Lost: "answers of DHCP servers are not let in, by which this host has its address", Remedy: "rule dir=in action=accept proto=udp family=ip sport=67 dport=68",
+		},
+		{
+			Rule: Rule{Dir: Out, Family: V4, Proto: UDP, States: New, Sport: port(68), Dport: port(67)}, AnyPart: true,
+			Lost: "requests to DHCP servers are not let out, by which this host has its address", Remedy: "rule dir=out action=accept proto=udp family=ip sport=68 dport=67",
+		},
+	}
+}
+
+func port(n uint16) Ports { return Ports{Given: true, In: []PortRange{{n, n}}} }
+
+// Warnings returns what in the policy its author may not have meant, on a host that has addresses of some families. Further questions
+// are those of the host at hand.
+func (m *Model) Warnings(has Family, further ...Question) []Warning {
+	var all []Warning
+	for _, q := range slices.Concat(usual(), further) {
+		if q.Family&has == 0 {
+			continue
+		}
+		if w, lost := m.lost(q); lost {
+			all = append(all, w)
+		}
+	}
+	all = append(all, m.silent()...)
+	for i := range m.policy.Rules {
+		r := &m.policy.Rules[i]
+		if r.Log != "" && r.LogRate == (Rate{}) {
+			all = append(all, Warning{r.At, "every packet of this rule is logged", "add ratelimit=5/s, or whoever sends packets fills the log"})
+		}
+	}
+	return all
+}
+
+// lost reports whether packets that are asked about do not pass.
+func (m *Model) lost(q Question) (w Warning, lost bool) {
+	if m.policy.Defaults[q.Dir] == nil {
+		return w, false
+	}
+	passes := func(a Action) bool { return a == Accept }
+	if q.AnyPart {
+		if _, found, err := m.Find(&q.Rule, passes); found || err != nil {
+			return w, false
+		}
+	}
+	c, found, err := m.Find(&q.Rule, func(a Action) bool { return !passes(a) })
+	if !found || err != nil {
+		return w, false
+	}
+	at := m.policy.Defaults[q.Dir].At
+	if c.Rule != nil {
+		at = c.Rule.At
+	}
+	return Warning{at, q.Lost, "write " + q.Remedy}, true
+}
+
+// maxCompared bounds how many pairs of rules are compared to find those that never decide.
+const maxCompared = 20_000_000
+
+// silent finds rules that never decide, because earlier ones fit all of their packets.
+func (m *Model) silent() []Warning {
+	var all []Warning
+	compared := 0
+	for d := range Dirs {
+		for i := range m.rules[d] {
+			mr := &m.rules[d][i]
+			if m.policy.guesses(mr.rule) {
+				continue
+			}
+			if !mr.some[0] && !mr.some[1] {
+				all = append(all, Warning{mr.rule.At, "no packet fits this rule: a set that it names is empty, or has no addresses of its family", ""})
+				continue
+			}
+			if compared += i; compared > maxCompared {
+				all = append(all, Warning{mr.rule.At, "so many rules are not looked at for being out of reach from here on", ""})
+				return all
+			}
+			if before := m.taken(Dir(d), i); before != nil {
+				all = append(all, Warning{mr.rule.At, "this rule never decides: all of its packets fit " + places(before) + " before it", "leave it out, or move it up"})
+			}
+		}
+	}
+	return all
+}
+
+// guesses reports whether a rule looks into a set of ipset, of which nobody knows here what is in it.
+func (p *Policy) guesses(r *Rule) bool {
+	return slices.ContainsFunc(p.Sets, func(s Set) bool { return s.IPSet != "" && (s.Name == r.Src.Set || s.Name == r.Dst.Set) })
+}
+
+// taken returns the fewest rules that leave nothing to rule number i of a way, nil if something is left.
+func (m *Model) taken(d Dir, i int) []*Rule {
+	before, all := m.take(d, i, nil)
+	if !all {
+		return nil
+	}
+	for _, j := range slices.Clone(before) {
+		others := slices.DeleteFunc(slices.Clone(before), func(k int) bool { return k == j })
+		if _, all := m.take(d, i, others); all && len(others) > 0 {
+			before = others
+		}
+	}
+	var list []*Rule
+	for _, j := range before {
+		list = append(list, m.rules[d][j].rule)
+	}
+	return list
+}
+
+// take returns which earlier rules, or which of those given, take packets from rule number i of a way, and whether they take all.
+func (m *Model) take(d Dir, i int, only []int) (by []int, all bool) {
+	for f := range families {
+		if !m.rules[d][i].some[f] {
+			continue
+		}
+		left := []space{m.rules[d][i].parts[f]}
+		for j := 0; j < i && len(left) > 0; j++ {
+			earlier := &m.rules[d][j]
+			if only != nil && !slices.Contains(only, j) || !earlier.some[f] ||
+				!slices.ContainsFunc(left, func(s space) bool { return s.meets(&earlier.parts[f]) }) {
+				continue
+			}
+			if left = without(left, &earlier.parts[f]); len(left) > fewParts {
+				return nil, false // most likely not
+			}
+			if !slices.Contains(by, j) {
+				by = append(by, j)
+			}
+		}
+		if len(left) > 0 {
+			return nil, false
+		}
+	}
+	return by, true
+}
+
+// fewParts is into how many parts a rule may be cut by earlier ones before it is taken to be within reach.
+const fewParts = 256
+
+// places names rules by where they stand.
+func places(rules []*Rule) string {
+	var list []string
+	for _, r := range rules {
+		list = append(list, fmt.Sprintf("%s:%d", r.At.File, r.At.Line))
+	}
+	if len(list) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:3], ", "), len(list)-3)
+	}
+	return strings.Join(list, " and ")
+}

@@ -1,0 +1,173 @@
+// Package policytest makes random policies and packets, in which much meets: few addresses, ports and interfaces.
+package policytest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+
+	"mef/internal/firewall/policy"
+)
+
+// What policies and packets are made of. The packets' own values are those that policies name, and their neighbours.
+var (
+	hosts4  = []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.1", "198.51.100.2"}
+	hosts6  = []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:1::1", "2001:db8:1::2"}
+	nets4   = []string{"192.0.2.0/24", "192.0.2.2/31", "198.51.100.0/25", "192.0.2.2-192.0.2.9"}
+	nets6   = []string{"2001:db8::/64", "2001:db8::2/127", "2001:db8:1::/48", "2001:db8::/32", "2001:db8::2-2001:db8::9"}
+	ports   = []string{"22", "53", "80", "443", "8080", "20-25", "8000-8100", "1-65535"}
+	links   = []string{"eth0", "eth1", "lo"}
+	further = append([]string{"eth2"}, links...) // that packets take
+	states  = []string{"new", "established", "related", "invalid", "untracked"}
+	numbers = []uint16{20, 22, 25, 26, 53, 80, 443, 8000, 8080, 8101, 65535}
+	protos  = []uint8{6, 17, 1, 58, 47, 50}
+)
+
+func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
+
+// chance is true one time in n.
+func chance(r *rand.Rand, n int) bool { return r.IntN(n) == 0 }
+
+// named are the sets that policies have.
+const named = `set name=office family=ip type=addr elements=192.0.2.0/30,198.51.100.2
+set name=mixed elements=192.0.2.3,2001:db8::/126,@office
+set name=world elements=0.0.0.0/0,2001:db8:1::/64
+set name=nobody elements=none
+set name=web type=port elements=80,443,8000-8080
+set name=noport type=port elements=none
+set name=ftp type=port elements=20-22,@noport
+`
+
+// Policy returns the text of a policy for some ways, or for all if none is named.
+func Policy(r *rand.Rand, ways ...policy.Dir) string {
+	if len(ways) == 0 {
+		ways = policy.Dirs[:]
+	}
+	var b strings.Builder
+	for _, d := range ways {
+		fmt.Fprintf(&b, "policy dir=%s action=%s\n", d, pick(r, []string{"accept", "drop", "drop", "reject"}))
+	}
+	b.WriteString(named)
+	for range r.IntN(20) {
+		b.WriteString(ruleFor(r, pick(r, ways), true) + "\n")
+	}
+	return b.String()
+}
+
+// Rule returns the text of a rule. It may name the sets of Policy only if it is part of one, so it names none.
+func Rule(r *rand.Rand) string { return ruleFor(r, pick(r, policy.Dirs[:]), false) }
+
+func ruleFor(r *rand.Rand, dir policy.Dir, sets bool) string {
+	proto := pick(r, []string{"all", "tcp", "udp", "tcp", "udp", "icmp", "icmp6"})
+	family := "any"
+	switch {
+	case proto == "icmp":
+		family = "ip"
+	case proto == "icmp6":
+		family = "ip6"
+	case chance(r, 3):
+		family = pick(r, []string{"ip", "ip6"})
+	}
+	s := fmt.Sprintf("rule dir=%s action=%s proto=%s family=%s", dir, pick(r, []string{"accept", "drop", "reject"}), proto, family)
+	add := func(key, value string) { s += " " + key + "=" + value }
+	version := family
+	if version == "any" && chance(r, 2) {
+		version = pick(r, []string{"ip", "ip6"}) // both ends of one family, or they never meet
+	}
+	src, dst := chance(r, 2), chance(r, 2)
+	if src {
+		add("src", addresses(r, version, sets))
+	}
+	if dst && (version != "any" || !src) {
+		add("dst", addresses(r, version, sets))
+	}
+	if proto == "tcp" || proto == "udp" {
+		if chance(r, 4) {
+			add("sport", portList(r, sets))
+		}
+		if chance(r, 2) {
+			add("dport", portList(r, sets))
+		}
+	}
+	if dir != policy.Out && chance(r, 3) {
+		add("iif", interfaces(r))
+	}
+	if dir != policy.In && chance(r, 3) {
+		add("oif", interfaces(r))
+	}
+	if chance(r, 2) {
+		add("ct", list(r, states, 3))
+	}
+	if chance(r, 8) {
+		add("log", "prefix:TEST")
+		add("ratelimit", "1/h")
+	}
+	return s
+}
+
+func addresses(r *rand.Rand, family string, sets bool) string {
+	var from []string
+	if family != "ip6" {
+		from = append(append(from, hosts4...), nets4...)
+	}
+	if family != "ip" {
+		from = append(append(from, hosts6...), nets6...)
+	}
+	if sets && chance(r, 3) && family != "ip6" {
+		return "@office"
+	}
+	if sets && chance(r, 3) {
+		return pick(r, []string{"@mixed", "@mixed", "@world", "@mixed,@nobody", "@nobody"})
+	}
+	return list(r, from, 4)
+}
+
+func portList(r *rand.Rand, sets bool) string {
+	if sets && chance(r, 4) {
+		return pick(r, []string{"@web", "@web", "@ftp", "@web,@ftp", "@web,8080", "@noport"})
+	}
+	if chance(r, 8) {
+		return "20,21,22,24,26,28,30,32,34,36,38,40,42,44,46,48-50,53,80,8000-8080,8101" // more than one match of iptables takes
+	}
+	return list(r, ports, 3)
+}
+
+func interfaces(r *rand.Rand) string {
+	switch r.IntN(4) {
+	case 0:
+		return "!" + list(r, links, 3)
+	case 1:
+		return "auto"
+	}
+	return list(r, links, 2)
+}
+
+// list returns one or more items, most often one.
+func list(r *rand.Rand, from []string, most int) string {
+	items := []string{pick(r, from)}
+	for len(items) < most && chance(r, 3) {
+		items = append(items, pick(r, from))
+	}
+	return strings.Join(items, ",")
+}
+
+// Packet returns a packet.
+func Packet(r *rand.Rand) policy.Packet {
+	p := policy.Packet{Dir: pick(r, policy.Dirs[:]), Proto: pick(r, protos), State: 1 << r.IntN(len(states))}
+	hosts := hosts4
+	if p.Proto == 58 || p.Proto != 1 && chance(r, 2) {
+		hosts = hosts6
+	}
+	p.Src, p.Dst = netip.MustParseAddr(pick(r, hosts)), netip.MustParseAddr(pick(r, hosts))
+	if p.Proto == 6 || p.Proto == 17 {
+		p.Sport, p.Dport = pick(r, numbers), pick(r, numbers)
+	}
+	if p.Dir != policy.Out {
+		p.In = pick(r, further)
+	}
+	if p.Dir != policy.In {
+		p.Out = pick(r, further)
+	}
+	return p
+}
