@@ -2,6 +2,7 @@ package filter_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,11 +11,16 @@ import (
 )
 
 // formats are lines as the daemons print them. {ip} is the peer's address; {x} and {y} are what the peer writes freely, {w} is
-// its name by reverse DNS. Those of formats[i].login are written only after a login.
-var formats = []struct {
+// its name by reverse DNS.
+var formats = slices.Concat(ownFormats, mailFormats)
+
+// A format is a line's text, and whether it is written only after a login.
+type format struct {
 	text  string
 	login bool
-}{
+}
+
+var ownFormats = []format{
 	{text: "sshd[7]: Failed password for invalid user {x} from {ip} port 4711 ssh2"},
 	{text: "sshd[7]: Failed none for invalid user {x} from {ip} port 4711 ssh2"},
 	{text: "sshd[7]: Failed keyboard-interactive/pam for invalid user {x} from {ip} port 4711 ssh2"},
