@@ -13,6 +13,10 @@ type header struct {
 	pid     []byte // decimal digits; empty if unknown
 	message []byte
 
+	// whole is all that follows the date if there is no host name in front of the program and no process ID behind it: what
+	// looks like a program's name may be the first word of the message ("pam_unix(sshd:auth): ..."). Otherwise it is nil.
+	whole []byte
+
 	// front is how much of the line stands ahead of the program's name, if that is a date, the name of a host and nothing
 	// else; it is 0 otherwise.
 	front int
@@ -75,8 +79,11 @@ func parseTag(s []byte, dated bool) (h header, relayed bool) {
 				return h, false // no program wrote its name: the message begins here
 			}
 			if ok && (dated || len(t.pid) > 0) && !(len(t.pid) == 0 && isFacility(t.program)) {
-				if plain && hosts == 1 {
+				switch {
+				case plain && hosts == 1:
 					t.front = whole - len(s)
+				case hosts == 0 && len(t.pid) == 0:
+					t.whole = h.message
 				}
 				return t, false
 			}

@@ -99,7 +99,10 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 				return v.last.repeat(m, n)
 			}
 		}
-		g = v.groupOfProgram(h.program)
+		if g = v.groupOfProgram(h.program); g == nil && h.whole != nil {
+			h = header{message: h.whole}
+			g = v.groupOfProgram(nil)
+		}
 	}
 	matched := g != nil && v.matchIn(g, cutInner(h), line, m)
 	if line.Entry == nil {

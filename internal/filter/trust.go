@@ -9,8 +9,12 @@ import (
 )
 
 // covers reports whether the rule is about the program of that name. A plain name also covers what is derived from it:
-// sshd covers sshd-session, postfix covers postfix/smtpd and postfix-incoming/smtpd.
+// sshd covers sshd-session, postfix covers postfix/smtpd and postfix-incoming/smtpd. journalctl -o with-unit writes the unit
+// where the program stands otherwise.
 func (r *rule) covers(program []byte) bool {
+	if bytes.HasSuffix(program, []byte(".service")) {
+		return slices.ContainsFunc(r.Units, func(unit string) bool { return matchUnit(program, unit) })
+	}
 	return len(r.Programs) == 0 || slices.ContainsFunc(r.Programs, func(name string) bool {
 		if prefix, ok := strings.CutSuffix(name, "*"); ok {
 			return hasPrefix(program, prefix)

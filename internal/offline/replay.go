@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"bytes"
 	"io"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 // decisions.
 type Replay struct {
 	engine *engine.Engine
-	now    time.Time
 }
 
 // NewReplay returns a replay by a configuration: its rules, proxies and lists, and the built-in content delivery networks. It does not
@@ -44,14 +44,11 @@ func NewReplay(cfg *conf.Config, service string) (*Replay, error) {
 // Run reads lines and calls emit for every ban that they would have made. A line's time is its own, or that of the line
 // before; times never go back. near settles the year of dates without one.
 func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) error {
-	r.now = time.Unix(0, 0) // for lines ahead of the first with a time
+	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
 	batch := event.Batch{Stream: "replay", Lines: make([]event.Line, 1)}
-	return lines(in, func(line *event.Line) error {
-		if at, ok := logtime.Parse(line.Text, near, time.Local); ok && at.After(r.now) {
-			r.now = at
-		}
-		line.Time = r.now
-		batch.Lines[0] = *line
+	one := func(line event.Line, at time.Time) error {
+		line.Time = at
+		batch.Lines[0] = line
 		for o := range r.engine.Lines(&batch, time.Time{}) {
 			if o.Kind == engine.Banned {
 				if err := emit(o.Ban); err != nil {
@@ -60,5 +57,36 @@ func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) err
 			}
 		}
 		return nil
+	}
+	var held event.Line // whose date the next one has to confirm
+	var heldAt time.Time
+	release := func(next time.Time) error {
+		if heldAt.IsZero() {
+			return nil
+		}
+		at := c.settle(heldAt, next)
+		heldAt = time.Time{}
+		return one(held, at)
+	}
+	err := lines(in, func(line *event.Line) error {
+		at, ok := logtime.Parse(line.Text, near, time.Local)
+		if !ok {
+			if err := release(heldAt); err != nil {
+				return err
+			}
+			return one(*line, c.now)
+		}
+		if err := release(at); err != nil {
+			return err
+		}
+		if c.strange(at) {
+			heldAt, held = at, event.Line{Text: bytes.Clone(line.Text), Offset: line.Offset}
+			return nil
+		}
+		return one(*line, c.tick(at))
 	})
+	if err != nil {
+		return err
+	}
+	return release(heldAt)
 }
