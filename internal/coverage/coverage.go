@@ -28,6 +28,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"mef/internal/conf"
@@ -182,7 +183,7 @@ func (r *Reader) Forgeable() string {
 type Want struct {
 	Journal bool
 	Globs   []string // sorted
-	UIDs    []string // accounts besides root whose journal entries rules believe, sorted: names or numbers
+	UIDs    []uint32 // accounts besides root whose journal entries rules believe, sorted
 }
 
 // Equal reports whether both are the same.
@@ -191,14 +192,20 @@ func (w Want) Equal(o Want) bool { return w.SameJournal(o) && slices.Equal(w.Glo
 // SameJournal reports whether the same entries of the journal must be followed.
 func (w Want) SameJournal(o Want) bool { return w.Journal == o.Journal && slices.Equal(w.UIDs, o.UIDs) }
 
-// Wanted returns what must be followed for readers.
-func Wanted(readers map[string]*Reader) Want {
+// Wanted returns what must be followed for readers. userID returns the number of an account.
+func Wanted(readers map[string]*Reader, userID func(name string) (uint32, bool)) Want {
 	var w Want
 	for _, r := range readers {
 		w.Globs = append(w.Globs, r.Globs...)
 		if r.Journal {
 			w.Journal = true
-			w.UIDs = append(w.UIDs, r.Rule.UIDs...)
+			for _, name := range r.Rule.UIDs {
+				if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+					w.UIDs = append(w.UIDs, uint32(n))
+				} else if uid, ok := userID(name); ok {
+					w.UIDs = append(w.UIDs, uid)
+				}
+			}
 		}
 	}
 	slices.Sort(w.Globs)

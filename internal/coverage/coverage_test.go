@@ -82,7 +82,7 @@ func TestWhatARuleReads(t *testing.T) {
 			if got := strings.Join(reads, " "); r.Live() != tt.live || got != tt.reads || r.Reason() != tt.reason {
 				t.Errorf("live %q, reads %q, because %q;\nwant %q, %q, because %q", r.Live(), got, r.Reason(), tt.live, tt.reads, tt.reason)
 			}
-			want := coverage.Wanted(readers)
+			want := coverage.Wanted(readers, nil)
 			if want.Journal != r.Journal || slices.Contains(want.Globs, "/var/log/auth.log") != r.ReadsFile("/var/log/auth.log") {
 				t.Errorf("follows %+v", want)
 			}
@@ -211,5 +211,16 @@ func TestListeners(t *testing.T) {
 	}
 	if !readers["vsftpd"].Off {
 		t.Error("a rule whose service is not there is on")
+	}
+}
+
+// The accounts of daemons are known by name or number; one that does not exist has no entries.
+func TestAccountsWanted(t *testing.T) {
+	rule := ftp(conf.SourceAuto)
+	rule.UIDs = []string{"ftp", "nobody-here", "33", "ftp"}
+	readers, _ := read(t, []conf.Rule{rule}, machine(true, nil, nil, nil))
+	want := coverage.Wanted(readers, func(name string) (uint32, bool) { return 107, name == "ftp" })
+	if !slices.Equal(want.UIDs, []uint32{33, 107}) {
+		t.Errorf("accounts %d, want 33 and 107", want.UIDs)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/eventlog"
 	"mef/internal/prefixset"
+	"mef/internal/source/journal"
 )
 
 // unbanGrace is how long an address stays unbanned after an operator lifted its ban, so that lines already written, or a
@@ -166,6 +167,9 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s.Bans = tallyBans(state)
 	s.Bans.Ever = d.book.total()
 	h := d.lookAround(ctx)
+	if err := d.proveJournal(ctx); err != nil {
+		return s, err
+	}
 	seen := s
 	s, err = query(ctx, d.loop, func() control.Status {
 		s := seen
@@ -186,6 +190,15 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	s.Protected = len(s.Missing) == 0
 	return s, nil
+}
+
+// proveJournal has an entry go through the journal, if rules read it, so that the status shows what is so now.
+func (d *daemon) proveJournal(ctx context.Context) error {
+	follower, err := query(ctx, d.loop, func() *journal.Follower { return d.sources.journal })
+	if follower != nil {
+		follower.Prove(ctx)
+	}
+	return err
 }
 
 // kernel says whether the kernel holds what it should, by a look at it and by what the enforcer knows.
@@ -243,7 +256,9 @@ func (d *daemon) describe(s *control.Status) {
 		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))
 	}
 	s.WatchingSince = moment(d.watching)
-	s.Sources = d.sources.status(d.loop)
+	var missing []string
+	s.Sources, missing = d.sources.status(d.loop)
+	s.Missing = append(s.Missing, missing...)
 	saved := d.saver.Status()
 	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}
 	st := d.engine.Stats()

@@ -121,7 +121,7 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 	if err != nil {
 		return err
 	}
-	w := coverage.Wanted(readers)
+	w := coverage.Wanted(readers, host.UserID)
 	before, drops := d.sources, d.cfg.Log
 	d.followers.stop(before, w)
 	drainErr, err := query(ctx, d.loop, func() error {

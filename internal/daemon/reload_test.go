@@ -119,7 +119,7 @@ func (h *house) start() {
 	h.remember(st, bans)
 	h.lookAround = func(context.Context) *coverage.Host { return withoutJournald }
 	h.choose(withoutJournald)
-	h.sources = newSources(e, coverage.Wanted(e.readers), nil)
+	h.sources = newSources(e, coverage.Wanted(e.readers, host.UserID), nil)
 	ctx, stop := context.WithCancel(context.Background())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run} {

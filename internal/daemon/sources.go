@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/conf"
@@ -35,7 +36,7 @@ func newSources(e *loop, w coverage.Want, before *sources) *sources {
 	case before != nil && before.SameJournal(w):
 		s.journal = before.journal
 	case w.Journal:
-		s.journal = journal.New(journal.Config{Resume: e.positions[journal.Source], Since: e.cfg.JournalSince, Log: e.log}, e.batches)
+		s.journal = journal.New(journal.Config{UIDs: w.UIDs, Resume: e.positions[journal.Source], Since: e.cfg.JournalSince, Log: e.log}, e.batches)
 	}
 	switch {
 	case before != nil && slices.Equal(before.Globs, w.Globs):
@@ -168,15 +169,24 @@ func (f *following) end() {
 	}
 }
 
-// status returns how each source fares and which rules it serves. A glob that names no file is left out where its rules do without.
-func (s *sources) status(e *loop) []control.Source {
-	var out []control.Source
+// tooLate is how late lines may be read before the host no longer counts as protected.
+const tooLate = 5 * time.Second
+
+// status returns how each source fares and which rules it serves, and what keeps lines from being read in time. A glob that names no
+// file is left out where its rules do without.
+func (s *sources) status(e *loop) (out []control.Source, missing []string) {
 	if s.journal != nil {
 		st := s.journal.Status()
 		src := control.Source{Name: journal.Source, State: string(st.State), Reason: st.Reason,
 			Last: moment(st.LastLine), Rules: e.rulesOf(func(r *coverage.Reader) bool { return r.Journal })}
 		if st.Lag > 0 {
 			src.Lag = st.Lag.Round(time.Millisecond).String()
+		}
+		switch {
+		case st.State != journal.Active:
+			missing = append(missing, "the journal is not read: "+st.Reason)
+		case st.Lag > tooLate:
+			missing = append(missing, fmt.Sprintf("the journal is read %v late", st.Lag.Round(time.Second)))
 		}
 		out = append(out, src)
 	}
@@ -198,6 +208,12 @@ func (s *sources) status(e *loop) []control.Source {
 			if st.Lag > 0 {
 				src.Lag = fmt.Sprintf("%d bytes", st.Lag)
 			}
+			switch {
+			case st.Denied && len(src.Rules) > 0:
+				missing = append(missing, fmt.Sprintf("%s cannot be read, which %s needs: %s", src.Name, strings.Join(src.Rules, ", "), st.Reason))
+			case st.Behind > tooLate && len(src.Rules) > 0:
+				missing = append(missing, fmt.Sprintf("%s is read %v late", src.Name, st.Behind.Round(time.Second)))
+			}
 			out = append(out, src)
 		}
 	}
@@ -205,7 +221,7 @@ func (s *sources) status(e *loop) []control.Source {
 		counts := e.engine.Source(out[i].Name)
 		out[i].Lines, out[i].Matched, out[i].Lost = counts.Lines, counts.Matched, counts.Lost
 	}
-	return out
+	return out, missing
 }
 
 // rulesOf names the rules that are not off and whose readers are as wished.

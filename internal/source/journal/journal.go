@@ -4,6 +4,9 @@
 // (https://systemd.io/JOURNAL_EXPORT_FORMATS/). An entry's cursor is kept as the position; a journalctl that dies is started
 // again behind the last entry that was handed over, so nothing is lost and nothing comes twice.
 //
+// Only entries of root and of given accounts are asked for, by the account that journald recorded: what other users log costs nothing
+// and delays nothing, however much it is. That the journal is read is proven, not assumed: see prover.
+//
 // journald tells readers of new entries a quarter to half a second after it wrote them, and together: that delay is its own and
 // is in every entry's way. What is deleted from the journal before it was read is lost unseen, because the sequence numbers have
 // gaps of their own.
@@ -21,9 +24,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mef/internal/event"
@@ -49,8 +54,12 @@ type Options struct {
 type Config struct {
 	Options
 
-	// Identifiers restricts the entries to these SYSLOG_IDENTIFIERs, exactly. None: all entries.
-	Identifiers []string
+	// UIDs are the accounts, besides root's, whose entries are read. journald records the account itself, and journalctl finds entries
+	// by it in an index: what others log is neither read nor waited for.
+	UIDs []uint32
+
+	// Socket is where journald receives entries, for the proof that they can be read; empty: this host's.
+	Socket string
 
 	// Resume is the last Batch.Resume that was dealt with. If it is empty, reading begins Since before now.
 	Resume string
@@ -64,8 +73,8 @@ type State string
 
 // The states of a journal.
 const (
-	Active  State = "active"
-	Waiting State = "waiting" // journalctl cannot be run or ended; Reason says why. It is tried again.
+	Active  State = "active"  // an entry of our own came back
+	Waiting State = "waiting" // journalctl cannot be run or ended, or nothing comes from it; Reason says why. It is tried again.
 )
 
 // A Status tells how reading goes.
@@ -74,7 +83,7 @@ type Status struct {
 	Reason    string        // why State is Waiting
 	Lines     uint64        // entries handed over since the start
 	Lost      uint64        // entries known to be missing: suppressed by journald, or larger than 1 MiB
-	Lag       time.Duration // from journald's receipt of the last entry to its delivery
+	Lag       time.Duration // of the last entry, or that an entry of our own has been under way
 	LastLine  time.Time     // when the last entry was handed over; zero: none yet
 	Restarts  uint64        // how often journalctl had to be started again
 	PID       int           // of journalctl; 0: none runs
@@ -83,7 +92,7 @@ type Status struct {
 
 // New returns a follower that will send to out, which may be shared with other sources.
 func New(cfg Config, out chan<- *event.Batch) *Follower {
-	f := &Follower{cfg: cfg, out: out, log: cfg.Log}
+	f := &Follower{cfg: cfg, out: out, log: cfg.Log, proof: newProver(cfg.Socket), asked: make(chan struct{}, 1)}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -97,12 +106,17 @@ type Follower struct {
 	log  *slog.Logger
 	pool event.Pool
 
+	proof   *prover
+	asked   chan struct{} // somebody waits for a proof; one request that waits stands for all
+	waiting atomic.Bool   // for the receiver
+
 	started time.Time // entries older than that are caught up on
 	cursor  string    // of the last entry that was handed over or passed over; empty: none yet
 	stream  string    // of the last batch
 
 	mu     sync.Mutex
 	status Status
+	stop   context.CancelCauseFunc // stops the journalctl that runs
 }
 
 // How long to wait before journalctl is started again. It doubles from one fruitless start to the next.
@@ -122,6 +136,11 @@ func (f *Follower) Run(ctx context.Context) error {
 			f.log.Warn("saved position in the journal is not used", "position", f.cfg.Resume)
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var proving sync.WaitGroup
+	proving.Go(func() { f.prove(ctx) })
+	defer proving.Wait()
+	defer cancel()
 	pause := firstPause
 	for {
 		before := f.cursor
@@ -155,8 +174,10 @@ func sleep(ctx context.Context, d time.Duration) {
 // Status returns a snapshot. It may be called at any time.
 func (f *Follower) Status() Status {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.status
+	s := f.status
+	f.mu.Unlock()
+	f.proof.verdict(time.Now()).judge(&s)
+	return s
 }
 
 func (f *Follower) update(change func(*Status)) {
@@ -167,6 +188,15 @@ func (f *Follower) update(change func(*Status)) {
 
 // errEnded says that journalctl ended of its own accord, which it should not.
 var errEnded = errors.New("journalctl ended")
+
+// interrupt stops the journalctl that runs, if one does.
+func (f *Follower) interrupt(cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stop != nil {
+		f.stop(cause)
+	}
+}
 
 // follow catches up and then follows, and returns why that ended. Catching up is a run of its own: a journalctl that follows
 // leaves out what was written before the last boot.
@@ -183,14 +213,21 @@ func (f *Follower) follow(ctx context.Context) error {
 
 // runOnce hands over what one journalctl writes. It returns nil if that ended well.
 func (f *Follower) runOnce(ctx context.Context, args ...string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	p, err := start(ctx, f.cfg.Options, slices.Concat(args, f.selection())...)
 	if err != nil {
 		return err
 	}
-	f.update(func(s *Status) { s.State, s.Reason, s.PID = Active, "", p.Pid() })
+	f.mu.Lock()
+	f.status.State, f.status.Reason, f.status.PID, f.stop = Active, "", p.Pid(), cancel
+	f.mu.Unlock()
 	readErr := f.read(ctx, p.Stdout)
+	if cause := context.Cause(ctx); cause != nil && readErr != nil {
+		p.Kill()
+		p.Wait() // says that it was killed
+		return cause
+	}
 	if readErr != io.EOF {
 		p.Kill()
 		p.Wait() // says that it was killed
@@ -207,11 +244,12 @@ func (f *Follower) selection() (args []string) {
 	} else {
 		args = append(args, since(f.started.Add(-f.cfg.Since)))
 	}
-	if len(f.cfg.Identifiers) > 0 {
-		args = append(args, "SYSLOG_IDENTIFIER=systemd-journald") // it tells what it suppressed
+	args = append(args, "_UID=0") // journald itself among them, which reports what it suppressed
+	for _, uid := range f.cfg.UIDs {
+		args = append(args, fmt.Sprintf("_UID=%d", uid))
 	}
-	for _, id := range f.cfg.Identifiers {
-		args = append(args, "SYSLOG_IDENTIFIER="+id)
+	if uid := os.Geteuid(); uid != 0 {
+		args = append(args, "+", fmt.Sprintf("_UID=%d", uid), "SYSLOG_IDENTIFIER="+proofIdentifier)
 	}
 	return args
 }
@@ -240,6 +278,7 @@ func (f *Follower) read(ctx context.Context, r io.Reader) error {
 			b.Release()
 			return err
 		}
+		f.proof.read(time.Now())
 		if first && len(in.entries) > 0 {
 			first = false
 			if sameEntry(in.entries[0].cursor, f.cursor) {
@@ -265,12 +304,14 @@ func (f *Follower) hand(ctx context.Context, b *event.Batch, entries []entry, lo
 	b.Resume = cursor
 	lines, lost := len(b.Lines), b.Lost
 	if lines+lost > 0 {
+		f.waiting.Store(true)
 		select {
 		case f.out <- b:
 		case <-ctx.Done():
 			b.Release()
 			return ctx.Err()
 		}
+		f.waiting.Store(false)
 	} else {
 		b.Release()
 	}
@@ -298,7 +339,7 @@ func (f *Follower) fill(b *event.Batch, entries []entry, now time.Time) {
 			b.Lost += n
 			continue
 		}
-		if e.message == nil {
+		if e.message == nil || f.proof.take(e, now) {
 			continue
 		}
 		at := now

@@ -5,6 +5,7 @@ package journal_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,7 +43,7 @@ func start(t *testing.T, j *journaltest.Journal, cfg journal.Config, before *rea
 		before.stop()
 		r.resume, r.offsets, cfg.Resume = before.resume, before.offsets, before.resume
 	}
-	cfg.Args = j.Args()
+	cfg.Args, cfg.Socket = j.Args(), j.Socket()
 	r.follow = journal.New(cfg, r.out)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -137,7 +138,7 @@ func TestEntries(t *testing.T) {
 	if err := j.Log(entry); err != nil {
 		t.Fatal(err)
 	}
-	r := start(t, j, journal.Config{Since: time.Hour}, nil)
+	r := start(t, j, journal.Config{Since: time.Hour, UIDs: []uint32{12345}}, nil)
 	r.until("the old entry", func() bool { return len(r.lines) == 1 })
 	for _, e := range []journaltest.Entry{
 		{Identifier: "test", Message: "plain", UID: 0},
@@ -299,19 +300,85 @@ func TestSuppressedByJournald(t *testing.T) {
 	}
 }
 
-func TestIdentifiers(t *testing.T) {
+// Entries of root and of the accounts named are read, and nobody else's, whatever they say of themselves.
+func TestOnlyTrustedAccounts(t *testing.T) {
 	j := journaltest.Start(t)
-	r := start(t, j, journal.Config{Since: time.Hour, Identifiers: []string{"test", "test-other"}}, nil)
-	for _, id := range []string{"test", "test-no", "test-other", "test"} {
-		if err := j.Log(journaltest.Entry{Identifier: id, Message: id}); err != nil {
+	r := start(t, j, journal.Config{Since: time.Hour, UIDs: []uint32{107}}, nil)
+	for i, uid := range []uint32{0, 12345, 107, 12345, 0} {
+		entry := journaltest.Entry{Identifier: "test", Message: fmt.Sprint(i), UID: uid, More: map[string]string{"_UID": "0"}}
+		if err := j.Log(entry); err != nil {
 			t.Fatal(err)
 		}
 	}
 	r.until("three entries", func() bool { return len(r.lines) == 3 })
-	for i, want := range []string{"test", "test-other", "test"} {
+	for i, want := range []string{"0", "2", "4"} {
 		if string(r.lines[i].Text) != want {
-			t.Errorf("entry %d is of %q, want %q", i, r.lines[i].Text, want)
+			t.Errorf("entry %d is %q, want %q", i, r.lines[i].Text, want)
 		}
+	}
+}
+
+// A local user logs as much as he can. What root logs meanwhile comes at once.
+func TestStrangersDelayNothing(t *testing.T) {
+	j := journaltest.Start(t)
+	r := start(t, j, journal.Config{Since: time.Hour}, nil)
+	big := strings.Repeat("x", 4<<20)
+	for i := range 64 { // more than a second's worth to read, were it read
+		if err := j.Log(journaltest.Entry{Identifier: "test", Message: fmt.Sprint(i, big), UID: 12345}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Log(journaltest.Entry{Identifier: "test", Message: "end", UID: 12345}); err != nil {
+		t.Fatal(err)
+	}
+	j.WaitFor(t, "end")
+	sent := time.Now()
+	if err := j.Log(journaltest.Entry{Identifier: "test", Message: "of root"}); err != nil {
+		t.Fatal(err)
+	}
+	r.until("root's entry", func() bool { return len(r.lines) == 1 })
+	if took := time.Since(sent); took > 3*time.Second {
+		t.Errorf("root's entry took %v", took)
+	}
+}
+
+// The journal counts as read only once an entry of the follower's own came back, and no longer when nothing comes from journalctl. It is
+// started again then.
+func TestProof(t *testing.T) {
+	j := journaltest.Start(t)
+	r := start(t, j, journal.Config{Since: time.Hour}, nil)
+	r.until("a proof", func() bool { return r.follow.Status().State == journal.Active })
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) { // the run that catches up ends by itself
+		pid := r.follow.Status().PID
+		if args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(args), "--follow") {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("journalctl does not follow")
+		}
+	}
+	time.Sleep(journal.FreshProof + 100*time.Millisecond) // what came back before says nothing any more
+	r.follow.Prove(t.Context())
+	if s := r.follow.Status(); s.Lag < time.Second {
+		t.Errorf("journalctl is stopped and the status is %+v, want a lag", s)
+	}
+	if err := j.Log(journaltest.Entry{Identifier: "test", Message: "meanwhile"}); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the entry, by another journalctl", func() bool { return len(r.lines) == 1 })
+	r.until("a proof", func() bool { s := r.follow.Status(); return s.State == journal.Active && s.Lag < time.Second })
+}
+
+// journald that stores nothing looks like a quiet host, and is not taken for one.
+func TestStoresNothing(t *testing.T) {
+	j := journaltest.Start(t, "Storage=none")
+	r := start(t, j, journal.Config{Since: time.Hour}, nil)
+	r.follow.Prove(t.Context())
+	if s := r.follow.Status(); s.State != journal.Waiting || s.Reason == "" {
+		t.Errorf("status %+v, want waiting", s)
 	}
 }
 

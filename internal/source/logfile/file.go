@@ -22,6 +22,7 @@ type file struct {
 	// being skipped. last holds the bytes before next, at most tailSize: they are read again with what follows, and differ
 	// if the file was cut and written anew in between.
 	next     int64
+	seen     int64 // where the file ended when it was last read
 	last     []byte
 	skipping bool
 	lost     int // lines given up since the last batch
@@ -107,6 +108,7 @@ func (f *file) read(b *event.Batch) (bytesRead int, end bool, err error) {
 	if n < known || !bytes.Equal(buf[:known], f.last) {
 		return 0, true, errRewritten
 	}
+	f.seen = f.next + int64(n-known)
 	if n == known {
 		return 0, true, nil
 	}

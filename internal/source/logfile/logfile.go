@@ -19,11 +19,12 @@ import (
 	"cmp"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mef/internal/event"
 )
@@ -71,14 +72,18 @@ const (
 
 // A Status tells about one file, or about a glob that matches none.
 type Status struct {
-	Glob     string
-	Path     string // empty: nothing matches Glob
-	State    State
-	Reason   string    // why State is Waiting
-	Lines    uint64    // lines handed over since the start
-	Bytes    uint64    // bytes read since the start
-	Lost     uint64    // lines skipped because of their length, or unfinished when their file went away
-	Lag      int64     // bytes written and not yet read
+	Glob   string
+	Path   string // empty: nothing matches Glob
+	State  State
+	Reason string // why State is Waiting
+	Lines  uint64 // lines handed over since the start
+	Bytes  uint64 // bytes read since the start
+	Lost   uint64 // lines skipped because of their length, or unfinished when their file went away
+	Denied bool   // the file is there and we may not read it
+	Lag    int64  // bytes written and not yet read
+
+	// Behind is for how long lines have been waiting to be read; 0 if they have not for long.
+	Behind   time.Duration
 	LastLine time.Time // when the last line was handed over; zero: none yet
 	Polling  bool      // looked at from time to time, because inotify is not used or not available
 }
@@ -125,25 +130,41 @@ type Follower struct {
 
 // Status returns a snapshot, in order of glob and path. It may be called at any time.
 func (f *Follower) Status() []Status {
+	now := time.Now()
 	f.mu.Lock()
 	rows := slices.Clone(f.empty)
 	for _, t := range f.known {
 		row := t.status
-		row.Lag = -t.readTo
+		if row.State == Active {
+			row.State, row.Reason, row.Lag, row.Behind = t.progress(now)
+		}
 		rows = append(rows, row)
 	}
 	f.mu.Unlock()
-	for i := range rows {
-		row := &rows[i]
-		info, err := os.Stat(row.Path)
-		if err != nil || row.State != Active {
-			row.Lag = 0
-			continue
-		}
-		row.Lag = max(0, info.Size()+row.Lag)
-	}
 	slices.SortFunc(rows, func(a, b Status) int {
 		return cmp.Or(strings.Compare(a.Glob, b.Glob), strings.Compare(a.Path, b.Path))
 	})
 	return rows
+}
+
+// progress looks at the file behind the path of a tail that counts as active: whether it is the one that is read, and whether what is
+// in it has been read. inotify(7) does not see everything, so neither is assumed. The caller holds Follower.mu.
+func (t *tail) progress(now time.Time) (state State, why string, lag int64, behind time.Duration) {
+	var st unix.Stat_t
+	if err := unix.Stat(t.path, &st); err != nil {
+		return Active, "", 0, 0 // being rotated
+	}
+	written := time.Unix(st.Mtim.Unix())
+	waits := now.Sub(written) // what was written last
+	switch size := st.Size; {
+	case fileID{st.Dev, st.Ino} != t.reads && waits > time.Second:
+		return Waiting, "another file is behind the path now", 0, waits
+	case size > t.seenTo:
+		if !t.reading.IsZero() {
+			waits = max(waits, now.Sub(t.reading))
+		}
+		return Active, "", max(0, size-t.readTo), max(0, waits)
+	default:
+		return Active, "", max(0, size-t.readTo), 0
+	}
 }

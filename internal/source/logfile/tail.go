@@ -24,7 +24,11 @@ type tail struct {
 	dirty  bool      // written to since it was last read
 
 	status Status // guarded by Follower.mu
-	readTo int64  // guarded by Follower.mu: how far cur was read
+	readTo int64  // guarded by Follower.mu: how far cur was read, whole lines only
+	seenTo int64  // guarded by Follower.mu: where cur ended when it was last read
+	reads  fileID // guarded by Follower.mu: of cur
+
+	reading time.Time // guarded by Follower.mu: when reading of cur began that has not come to its end yet; zero: none
 }
 
 // look finds out whether another file stands behind the path than before, and goes over to it.
@@ -43,7 +47,7 @@ func (f *Follower) look(ctx context.Context, t *tail) {
 		f.comeBack(ctx, t, id)
 	}
 	f.update(t, func(s *Status) {
-		s.State, s.Reason, s.Polling = Active, "", f.watch == nil
+		s.State, s.Reason, s.Polling, s.Denied = Active, "", f.watch == nil, errors.Is(err, fs.ErrPermission)
 		if err != nil {
 			s.State, s.Reason = Waiting, reason(err)
 		}
@@ -218,12 +222,22 @@ func (f *Follower) readTail(ctx context.Context, t *tail) {
 
 // readCurrent reads at most limit bytes of the current file, or a little more.
 func (f *Follower) readCurrent(ctx context.Context, t *tail, limit int64) {
+	f.update(t, func(*Status) {
+		if t.reads = t.cur.id; t.reading.IsZero() {
+			t.reading = time.Now()
+		}
+	})
 	read, err := f.readFile(ctx, t, t.cur, limit)
 	if errors.Is(err, errRewritten) {
 		if err = f.restart(ctx, t); err == nil {
 			read, err = f.readFile(ctx, t, t.cur, toItsEnd(t.cur))
 		}
 	}
+	f.update(t, func(*Status) {
+		if t.seenTo = t.cur.seen; read < limit {
+			t.reading = time.Time{}
+		}
+	})
 	if read > 0 || !t.gone {
 		t.cur.moved = time.Now()
 	}

@@ -168,6 +168,9 @@ func (j *Journal) Kill() {
 // Args are what journalctl needs to read this journal.
 func (j *Journal) Args() []string { return []string{"--directory=" + filepath.Join(j.dir, "log")} }
 
+// Socket is where this journald receives entries.
+func (j *Journal) Socket() string { return filepath.Join(j.dir, "run", "socket") }
+
 // An Entry is what is logged. UID and PID are whom the kernel names as its sender; PID 0 is the test.
 type Entry struct {
 	Identifier string
