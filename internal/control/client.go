@@ -27,11 +27,13 @@ const stopTimeout = 5 * time.Second
 type Client struct {
 	path string
 	http http.Client
+	// queryTime and changeTime are how long an answer may take: to a question, and to a change, which has to reach the kernel first.
+	queryTime, changeTime time.Duration
 }
 
 // NewClient returns a client of the daemon that listens at path.
 func NewClient(path string) *Client {
-	return &Client{path: path, http: http.Client{Transport: &http.Transport{
+	return &Client{path: path, queryTime: 20 * time.Second, changeTime: 2 * time.Minute, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
@@ -116,6 +118,20 @@ func (c *Client) Follow(ctx context.Context, emit func(Record) error) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	limit := c.queryTime
+	if method != http.MethodGet {
+		limit = c.changeTime
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("mefdaemon does not answer within %v; journalctl -u mefdaemon may say why, and mefctl off works without it", limit))
+	defer cancel()
+	err := c.exchange(ctx, method, path, in, out)
+	if cause := context.Cause(ctx); err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return cause
+	}
+	return err
+}
+
+func (c *Client) exchange(ctx context.Context, method, path string, in, out any) error {
 	resp, err := c.send(ctx, method, path, in)
 	if err != nil {
 		return err

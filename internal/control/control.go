@@ -8,6 +8,8 @@
 //	GET    /v1/bans                []Ban
 //	POST   /v1/bans     BanRequest   Ban
 //	DELETE /v1/bans     UnbanRequest []Ban    returns once the kernel's sets have been read back
+//	POST   /v1/bans/batch  Batch     Done: the bans of many addresses, in one request
+//	DELETE /v1/bans/batch  Batch     Done
 //	POST   /v1/bans/clear          Cleared
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/events              Record, one JSON object a line, without end
@@ -17,6 +19,8 @@
 //	GET    /v1/lists?list=NAME     Lists: the whitelist or blacklist, or without a name both
 //	POST   /v1/allow    AllowRequest Entry    returns once the kernel lets its addresses through
 //	DELETE /v1/allow    AllowRequest Entry
+//	POST   /v1/allow/batch Batch     Done
+//	DELETE /v1/allow/batch Batch     Done
 //	POST   /v1/stop                {}: the daemon ends, as by SIGTERM
 //
 // A refused request is answered with a status of 400 or above and an Error.
@@ -49,6 +53,7 @@ type Service interface {
 	Arm(ctx context.Context, req ArmRequest) (Armed, error)
 	Confirm(ctx context.Context, author string) error
 	ListService
+	BatchService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }

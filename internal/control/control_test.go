@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -17,8 +18,32 @@ import (
 	"mef/internal/control"
 )
 
+// batches is a control.BatchService that remembers what it was asked for.
+type batches struct{ asked map[string]control.Batch }
+
+func (b *batches) note(what string, req control.Batch) (control.Done, error) {
+	if b.asked == nil {
+		b.asked = make(map[string]control.Batch)
+	}
+	b.asked[what] = req
+	return control.Done{Done: len(req.Entries) - 1, Refused: []control.Refusal{{Entry: req.Entries[0], Reason: "loopback"}}}, nil
+}
+func (b *batches) BanAll(_ context.Context, r control.Batch) (control.Done, error) {
+	return b.note("ban", r)
+}
+func (b *batches) UnbanAll(_ context.Context, r control.Batch) (control.Done, error) {
+	return b.note("unban", r)
+}
+func (b *batches) AllowAll(_ context.Context, r control.Batch) (control.Done, error) {
+	return b.note("allow", r)
+}
+func (b *batches) DisallowAll(_ context.Context, r control.Batch) (control.Done, error) {
+	return b.note("disallow", r)
+}
+
 // fake answers with what it was given, so that a test sees what crossed the socket.
 type fake struct {
+	batches
 	banned   control.BanRequest
 	unbanned control.UnbanRequest
 	why      netip.Addr
@@ -139,6 +164,26 @@ func TestRequestsCrossTheSocket(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("socket mode %v, %v; want 0660", info.Mode(), err)
+	}
+}
+
+func TestBatchesCrossTheSocket(t *testing.T) {
+	f := new(fake)
+	c, _ := serve(t, f)
+	var many []string
+	for i := range 100_000 {
+		many = append(many, fmt.Sprintf("2001:db8:%x:%x::/64", i/65536, i%65536))
+	}
+	for what, send := range map[string]func(context.Context, control.Batch) (control.Done, error){
+		"ban": c.BanAll, "unban": c.UnbanAll, "allow": c.AllowAll, "disallow": c.DisallowAll,
+	} {
+		done, err := send(t.Context(), control.Batch{Entries: many, Note: "audit", Author: "mallory"})
+		if err != nil || done.Done != len(many)-1 || len(done.Refused) != 1 || done.Refused[0].Entry != many[0] {
+			t.Errorf("%s: %+v, %v", what, done, err)
+		}
+		if got := f.asked[what]; len(got.Entries) != len(many) || got.Note != "audit" || got.Author == "" || got.Author == "mallory" {
+			t.Errorf("%s: the service saw %d entries of %q", what, len(got.Entries), got.Author)
+		}
 	}
 }
 

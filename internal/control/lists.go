@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"mef/internal/printable"
 )
 
 // Lists are the operator's: the whitelist, whose addresses are never banned, and the blacklist, whose addresses always are.
@@ -68,11 +70,20 @@ type ListService interface {
 }
 
 // handleLists adds the routes about lists.
-func handleLists(mux *http.ServeMux, s ListService) {
-	mux.HandleFunc("GET /v1/lists", func(w http.ResponseWriter, r *http.Request) {
+func handleLists(mux *http.ServeMux, s ListService, l limits) {
+	mux.HandleFunc("GET /v1/lists", l.oneBig(func(w http.ResponseWriter, r *http.Request) {
 		v, err := s.Lists(r.Context(), r.URL.Query().Get("list"))
-		answer(w, v, err)
-	})
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		files, err := printable.Marshal(v.Files)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		stream(w, `{"files":`+string(files)+`,"entries":[`, v.Entries, "]}")
+	}))
 	for method, serve := range map[string]func(context.Context, AllowRequest) (Entry, error){
 		"POST": s.Allow, "DELETE": s.Disallow,
 	} {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,18 +16,10 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"sync"
+	"syscall"
 	"time"
 
-	"mef/internal/printable"
-
 	"golang.org/x/sys/unix"
-)
-
-// Limits of the socket: what one careless or hostile client of the group can use up.
-const (
-	maxConns   = 64
-	maxRequest = 64 << 10 // bytes of a request body
 )
 
 // Listen opens the control socket at path, readable and writable by root and, if it exists, the group mef. A socket left
@@ -42,18 +35,23 @@ func Listen(path string) (net.Listener, error) {
 	if err := removeSocket(path); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	// Nobody may connect between bind and chmod.
-	old := unix.Umask(0o177)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	unix.Umask(old)
+	// Nobody may connect between bind and chmod, and the umask is the whole process's, other goroutines' files included: Linux gives the
+	// file the mode of the socket.
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var chmod error
+		err := c.Control(func(fd uintptr) { chmod = unix.Fchmod(int(fd), 0o600) })
+		return cmp.Or(err, chmod)
+	}}
+	listening, err := private.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
+	l := listening.(*net.UnixListener)
 	if err := share(path); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return listener{l, make(chan struct{}, maxConns)}, nil
+	return newListener(l), nil
 }
 
 // removeSocket removes a socket that nobody listens on any more. What is no socket stays: the path may be mistyped.
@@ -83,20 +81,18 @@ func share(path string) error {
 	return os.Chmod(path, 0o660)
 }
 
-type peerKey struct{}
-
 // Serve answers requests on l until ctx is done.
 func Serve(ctx context.Context, l net.Listener, s Service) error {
 	server := &http.Server{
 		Handler:           Handler(s),
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		IdleTimeout:       time.Minute,
+		ReadTimeout:       bodyTime,
+		IdleTimeout:       5 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if c, ok := c.(*conn); ok {
-				ctx = context.WithValue(ctx, peerKey{}, peer(c.UnixConn))
+				ctx = context.WithValue(ctx, peerKey{}, c.peer)
 			}
 			return ctx
 		},
@@ -119,62 +115,22 @@ func Serve(ctx context.Context, l net.Listener, s Service) error {
 	return nil
 }
 
-// A listener hands out at most maxConns connections at a time; further clients wait in the kernel's queue.
-type listener struct {
-	*net.UnixListener
-	slots chan struct{}
-}
-
-func (l listener) Accept() (net.Conn, error) {
-	l.slots <- struct{}{}
-	c, err := l.AcceptUnix()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &conn{UnixConn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-type conn struct {
-	*net.UnixConn
-	release func()
-}
-
-func (c *conn) Close() error {
-	defer c.release()
-	return c.UnixConn.Close()
-}
-
-// peer names the user at the other end of c, as the kernel knows it: "alice", or "uid 1000" if it has no name.
-func peer(c *net.UnixConn) string {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return "unknown"
-	}
-	var cred *unix.Ucred
-	if err := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil || cred == nil {
-		return "unknown"
-	}
-	uid := strconv.FormatUint(uint64(cred.Uid), 10)
-	if u, err := user.LookupId(uid); err == nil {
-		return u.Username
-	}
-	return "uid " + uid
-}
-
 // Handler returns the routes of the package comment.
 func Handler(s Service) http.Handler {
-	mux := http.NewServeMux()
+	mux, limits := http.NewServeMux(), newLimits()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		v, err := s.Status(r.Context())
 		answer(w, v, err)
 	})
-	mux.HandleFunc("GET /v1/bans", func(w http.ResponseWriter, r *http.Request) {
-		v, err := s.Bans(r.Context())
-		answer(w, v, err)
-	})
+	mux.HandleFunc("GET /v1/bans", limits.oneBig(func(w http.ResponseWriter, r *http.Request) {
+		bans, err := s.Bans(r.Context())
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		stream(w, "[", bans, "]")
+	}))
+	handleBatches(mux, s, limits)
 	mux.HandleFunc("POST /v1/bans", func(w http.ResponseWriter, r *http.Request) {
 		var req BanRequest
 		if err := decode(w, r, &req); err != nil {
@@ -208,7 +164,7 @@ func Handler(s Service) http.Handler {
 		v, err := s.Why(r.Context(), addr.Unmap().WithZone(""))
 		answer(w, v, err)
 	})
-	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) { follow(w, r, s) })
+	mux.HandleFunc("GET /v1/events", limits.followed(func(w http.ResponseWriter, r *http.Request) { follow(w, r, s) }))
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		v, err := s.Reload(r.Context(), author(r))
 		answer(w, v, err)
@@ -226,7 +182,7 @@ func Handler(s Service) http.Handler {
 	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.Confirm(r.Context(), author(r)))
 	})
-	handleLists(mux, s)
+	handleLists(mux, s, limits)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)
@@ -234,14 +190,14 @@ func Handler(s Service) http.Handler {
 	return mux
 }
 
-func author(r *http.Request) string {
-	name, _ := r.Context().Value(peerKey{}).(string)
-	return name
-}
-
 // decode reads one JSON object, the whole body, into v.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	return decodeUpTo(maxRequest, w, r, v)
+}
+
+// decodeUpTo is decode for a body of at most limit bytes.
+func decodeUpTo(limit int64, w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return &Error{fmt.Sprintf("request body: %v", err)}
 	}
@@ -254,33 +210,4 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 		return &Error{"request body: more than one JSON value"}
 	}
 	return nil
-}
-
-func answer(w http.ResponseWriter, v any, err error) {
-	w.Header().Set("Content-Type", "application/json")
-	if err != nil {
-		status := http.StatusInternalServerError
-		refused := new(Error)
-		if errors.As(err, &refused) {
-			status = http.StatusBadRequest
-		}
-		w.WriteHeader(status)
-		v = &Error{err.Error()}
-	}
-	// The reader may be gone; there is nobody left to tell.
-	_ = json.NewEncoder(printable.JSON(w)).Encode(v)
-}
-
-func follow(w http.ResponseWriter, r *http.Request, s Service) {
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	rc := http.NewResponseController(w)
-	_ = rc.Flush()
-	enc := json.NewEncoder(printable.JSON(w))
-	// An error here means that the reader is gone or that the daemon stops: either way the stream ends.
-	_ = s.Follow(r.Context(), func(rec Record) error {
-		if err := enc.Encode(rec); err != nil {
-			return err
-		}
-		return rc.Flush()
-	})
 }

@@ -43,14 +43,8 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 	if err != nil {
 		return control.Ban{}, refuse("%v", err)
 	}
-	switch {
-	case req.For < 0:
-		return control.Ban{}, refuse("for_ns %d is negative", req.For)
-	case len(req.Note) > maxNote:
-		return control.Ban{}, refuse("the note is longer than %d bytes", maxNote)
-	}
-	if d.observe.Load() {
-		return control.Ban{}, refuse("%s", d.whyObserve())
+	if err := d.bannable(req.For, req.Note); err != nil {
+		return control.Ban{}, err
 	}
 	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
 	type decided struct {

@@ -2,6 +2,9 @@ package mefctl
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 type listKeeper struct {
 	control.Service
 	asked control.AllowRequest
+	batch control.Batch
 	lists control.Lists
 
 	status  control.Status
@@ -63,6 +67,63 @@ func keeping(t *testing.T, f *listKeeper) func(args ...string) (status int, out,
 		var out, errOut strings.Builder
 		status := execute(t.Context(), "test", append([]string{"--config", path}, args...), strings.NewReader(""), &out, &errOut)
 		return status, out.String(), errOut.String()
+	}
+}
+
+func (f *listKeeper) BanAll(_ context.Context, b control.Batch) (control.Done, error) {
+	return f.note(b)
+}
+func (f *listKeeper) UnbanAll(_ context.Context, b control.Batch) (control.Done, error) {
+	return f.note(b)
+}
+func (f *listKeeper) AllowAll(_ context.Context, b control.Batch) (control.Done, error) {
+	return f.note(b)
+}
+func (f *listKeeper) DisallowAll(_ context.Context, b control.Batch) (control.Done, error) {
+	return f.note(b)
+}
+func (f *listKeeper) note(b control.Batch) (control.Done, error) {
+	f.batch = b
+	d := control.Done{Done: len(b.Entries)}
+	if len(b.Entries) > 0 && b.Entries[0] == "127.0.0.1" {
+		d.Done--
+		d.Refuse(b.Entries[0], errors.New("never banned: loopback"))
+	}
+	return d, nil
+}
+
+// Entries of a file go in one request, in the format of list files, and what is wrong with them is named by line.
+func TestEntriesOfAFile(t *testing.T) {
+	f := &listKeeper{}
+	run := keeping(t, f)
+	path := filepath.Join(t.TempDir(), "list")
+	for name, tt := range map[string]struct {
+		text, args string
+		status     int
+		entries    string
+		says       string
+	}{
+		"bans":            {"192.0.2.1 # one\n\n2001:db8::/48\n", "bans add --for 2h --ports 22 --file", 0, "192.0.2.1 2001:db8::/48", "Banned 2 addresses and networks.\n"},
+		"a range":         {"192.0.2.1-192.0.2.2\n", "bans add --file", 0, "192.0.2.1 192.0.2.2", "Banned 2 "},
+		"refused":         {"127.0.0.1\n192.0.2.1\n", "bans add --file", 1, "127.0.0.1 192.0.2.1", "mefctl: 127.0.0.1: never banned: loopback\n"},
+		"lifted":          {"192.0.2.1\n", "bans delete --file", 0, "192.0.2.1", "Lifted 1 bans.\n"},
+		"allowed":         {"office.example\n192.0.2.1-192.0.2.9\n", "allow add --note audit --file", 0, "office.example 192.0.2.1-192.0.2.9", "Added 2 entries"},
+		"no longer":       {"192.0.2.1\n", "allow delete --file", 0, "192.0.2.1", "Removed 1 entries"},
+		"a name":          {"192.0.2.1\noffice.example\n", "bans add --file", 1, "", "list:2:1: \"office.example\" is a name; write addresses and networks\n"},
+		"a mistake":       {"192.0.2.1\n192.0.2.999\n", "allow add --file", 1, "", "list:2:1: "},
+		"nothing":         {"# none\n", "bans add --file", 1, "", "has no entry; write one a line"},
+		"an address, too": {"192.0.2.1\n", "bans add 192.0.2.2 --file", 2, "", "takes an entry or --file, not both"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.batch = control.Batch{}
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			status, out, errOut := run(append(strings.Fields(tt.args), path)...)
+			if got := strings.Join(f.batch.Entries, " "); status != tt.status || got != tt.entries || !strings.Contains(out+errOut, tt.says) {
+				t.Errorf("exit status %d, entries %q, output\n%s%s\nwant %d, %q, %q", status, got, out, errOut, tt.status, tt.entries, tt.says)
+			}
+		})
 	}
 }
 

@@ -95,7 +95,7 @@ func remark(e control.Entry) string {
 }
 
 func newAllowAdd(g *cli.Global) *cobra.Command {
-	var lasts string
+	var lasts, file string
 	var req control.AllowRequest
 	cmd := &cobra.Command{
 		Use:   "add ADDR|CIDR|NAME",
@@ -105,13 +105,15 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 		Example: "  mefctl allow add 192.0.2.7 --note \"the office\"\n  mefctl allow add 198.51.100.0/24 --for 2h\n  mefctl allow add office.example.net",
 		Args:    console.OneArg(allowWants),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if req.Entry, err = allowEntry(args[0]); err != nil {
+			if req.For, err = duration(lasts); err != nil {
 				return err
 			}
-			if lasts != "" {
-				if req.For, err = conf.ParseDuration(lasts); err != nil || req.For < time.Second {
-					return console.Usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
-				}
+			if file != "" {
+				many := control.Batch{For: req.For, Note: req.Note, Force: req.Force}
+				return batch(g, cmd, file, many, false, (*control.Client).AllowAll, "Added %d entries to the allow list.")
+			}
+			if req.Entry, err = allowEntry(args[0]); err != nil {
+				return err
 			}
 			client, err := g.Client()
 			if err != nil {
@@ -135,16 +137,21 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until taken back")
 	flags.StringVar(&req.Note, "note", "", "why, for those who look later")
 	flags.BoolVar(&req.Force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
+	fileFlag(cmd, &file)
 	return cmd
 }
 
 func newAllowDelete(g *cli.Global) *cobra.Command {
-	return &cobra.Command{
+	var file string
+	cmd := &cobra.Command{
 		Use:     "delete ADDR|CIDR|NAME",
 		Aliases: []string{"del", "rm"},
 		Short:   "Take back an entry that was added by command",
 		Args:    console.OneArg("an entry, as mefctl allow list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if file != "" {
+				return batch(g, cmd, file, control.Batch{}, false, (*control.Client).DisallowAll, "Removed %d entries from the allow list.")
+			}
 			entry, err := allowEntry(args[0])
 			if err != nil {
 				return err
@@ -160,6 +167,8 @@ func newAllowDelete(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, e, func(w io.Writer) { fmt.Fprintf(w, "%s can be banned again.\n", e.Entry) })
 		},
 	}
+	fileFlag(cmd, &file)
+	return cmd
 }
 
 // allowEntry checks an entry before the daemon is asked.

@@ -61,39 +61,41 @@ func listBans(g *cli.Global, cmd *cobra.Command) error {
 }
 
 func newBansAdd(g *cli.Global) *cobra.Command {
-	var lasts, ports, note string
+	var lasts, ports, note, file string
 	var force, permanent bool
 	cmd := &cobra.Command{
-		Use:     "add ADDR|CIDR",
-		Short:   "Ban an address or a network",
-		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587",
-		Args:    console.OneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			req := control.BanRequest{Note: note, Force: force}
+		Use:   "add ADDR|CIDR",
+		Short: "Ban an address or a network, or all of a file",
+		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587\n" +
+			"  mefctl bans add --file scanners.txt --for 7d",
+		Args: console.OneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			req := control.Batch{Note: note, Force: force}
 			req.Caller, _ = exposure.Caller(os.Getenv("SSH_CONNECTION"))
-			prefix, err := parsePrefix(args[0])
-			if err != nil {
-				return err
-			}
-			req.Prefix = prefix.String()
 			if lasts != "" && permanent {
 				return console.Usage("--for and --permanent contradict each other; write one of them")
 			}
-			if lasts != "" {
-				if req.For, err = conf.ParseDuration(lasts); err != nil || req.For < time.Second {
-					return console.Usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", lasts)
-				}
+			if req.For, err = duration(lasts); err != nil {
+				return err
 			}
 			p, err := ban.ParsePorts(ports)
 			if err != nil {
 				return console.Usage("--ports: %v", err)
 			}
 			req.Ports = string(p)
+			if file != "" {
+				return batch(g, cmd, file, req, true, (*control.Client).BanAll, "Banned %d addresses and networks.")
+			}
+			prefix, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
 			client, err := g.Client()
 			if err != nil {
 				return err
 			}
-			b, err := client.Ban(cmd.Context(), req)
+			b, err := client.Ban(cmd.Context(), control.BanRequest{Prefix: prefix.String(), For: req.For, Ports: req.Ports, Note: req.Note,
+				Caller: req.Caller, Force: req.Force})
 			if err != nil {
 				return err
 			}
@@ -109,11 +111,25 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
 	flags.StringVar(&note, "note", "", "why, for those who look later")
 	flags.BoolVar(&force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
+	fileFlag(cmd, &file)
 	return cmd
 }
 
+// duration reads the value of --for, 0 if it is empty.
+func duration(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := conf.ParseDuration(text)
+	if err != nil || d < time.Second {
+		return 0, console.Usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", text)
+	}
+	return d, nil
+}
+
 func newBansDelete(g *cli.Global) *cobra.Command {
-	return &cobra.Command{
+	var file string
+	cmd := &cobra.Command{
 		Use:     "delete ADDR|CIDR",
 		Aliases: []string{"del", "rm"},
 		Short:   "Lift the bans of an address or a network",
@@ -121,6 +137,9 @@ func newBansDelete(g *cli.Global) *cobra.Command {
 			"IPv6 network that it was banned by. It returns once the kernel has been read back.",
 		Args: console.OneArg("an address or network, as mefctl bans list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if file != "" {
+				return batch(g, cmd, file, control.Batch{}, true, (*control.Client).UnbanAll, "Lifted %d bans.")
+			}
 			prefix, err := parsePrefix(args[0])
 			if err != nil {
 				return err
@@ -148,6 +167,8 @@ func newBansDelete(g *cli.Global) *cobra.Command {
 			})
 		},
 	}
+	fileFlag(cmd, &file)
+	return cmd
 }
 
 // parsePrefix reads an address or a CIDR; host bits may be set and are dropped.

@@ -1,0 +1,107 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os/user"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Connections at a time. Those of root have slots of their own, so that no member of the group can lock the administrator out.
+const (
+	memberConns = 64
+	rootConns   = 128
+)
+
+// A peer is who sits at the other end of a connection, as the kernel knows it.
+type peer struct {
+	name string // "alice", or "uid 1000" without a name
+	root bool
+}
+
+type peerKey struct{}
+
+// author returns the name of the user who sent a request.
+func author(r *http.Request) string { return sender(r).name }
+
+func sender(r *http.Request) peer {
+	p, _ := r.Context().Value(peerKey{}).(peer)
+	return p
+}
+
+// A listener hands out a bounded number of connections at a time. Further ones are answered that the daemon is busy, and closed.
+type listener struct {
+	*net.UnixListener
+	members, roots chan struct{}
+}
+
+func newListener(l *net.UnixListener) listener {
+	return listener{l, make(chan struct{}, memberConns), make(chan struct{}, rootConns)}
+}
+
+// Accept returns the next connection for which there is a slot.
+func (l listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		p := peerOf(c)
+		slots := l.members
+		if p.root {
+			slots = l.roots
+		}
+		select {
+		case slots <- struct{}{}:
+			return &conn{UnixConn: c, peer: p, release: sync.OnceFunc(func() { <-slots })}, nil
+		default:
+			turnAway(c)
+		}
+	}
+}
+
+// turnAway answers that there are too many connections. The buffer of a new connection has room for that, so it never blocks.
+func turnAway(c *net.UnixConn) {
+	defer c.Close()
+	body := `{"error":"mefdaemon has as many connections as it takes; try again, or as root"}` + "\n"
+	c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	fmt.Fprintf(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+type conn struct {
+	*net.UnixConn
+	peer    peer
+	release func()
+}
+
+// Close closes the connection and frees its slot.
+func (c *conn) Close() error {
+	defer c.release()
+	return c.UnixConn.Close()
+}
+
+// peerOf returns the user at the other end of c.
+func peerOf(c *net.UnixConn) peer {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return peer{name: "unknown"}
+	}
+	var cred *unix.Ucred
+	if err := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil || cred == nil {
+		return peer{name: "unknown"}
+	}
+	p := peer{root: cred.Uid == 0}
+	uid := strconv.FormatUint(uint64(cred.Uid), 10)
+	p.name = "uid " + uid
+	if u, err := user.LookupId(uid); err == nil {
+		p.name = u.Username
+	}
+	return p
+}

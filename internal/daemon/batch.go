@@ -1,0 +1,256 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/control"
+	"mef/internal/decide"
+	"mef/internal/enforce"
+)
+
+// batchStep is how many addresses of a batch are decided, or given to the kernel, at a time: between two steps the engine reads lines,
+// and one transaction stays small.
+const batchStep = 1000
+
+// BanAll puts manual bans in force, those that are not refused.
+func (d *daemon) BanAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
+	ports, err := ban.ParsePorts(req.Ports)
+	if err != nil {
+		return done, refuse("%v", err)
+	}
+	if err := d.bannable(req.For, req.Note); err != nil {
+		return done, err
+	}
+	var wishes []decide.Request
+	for _, entry := range req.Entries {
+		prefix, err := parsePrefix(entry)
+		if err != nil {
+			done.Refuse(entry, err)
+			continue
+		}
+		wishes = append(wishes, decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note,
+			Caller: req.Caller.Unmap().WithZone(""), Force: req.Force})
+	}
+	for len(wishes) > 0 && err == nil {
+		step := wishes[:min(batchStep, len(wishes))]
+		wishes = wishes[len(step):]
+		err = d.banStep(ctx, step, &done)
+	}
+	d.flush(ctx)
+	return done, err
+}
+
+// bannable returns why no ban of this length and note can be made now.
+func (d *daemon) bannable(lasts time.Duration, note string) error {
+	switch {
+	case lasts < 0:
+		return refuse("for_ns %d is negative", lasts)
+	case len(note) > maxNote:
+		return refuse("the note is longer than %d bytes", maxNote)
+	case d.observe.Load():
+		return refuse("%s", d.whyObserve())
+	}
+	return nil
+}
+
+// banStep decides and makes some bans. It adds to done what became of them.
+func (d *daemon) banStep(ctx context.Context, wishes []decide.Request, done *control.Done) error {
+	type decided struct {
+		ban     ban.Ban
+		refused error
+	}
+	decisions, err := query(ctx, d.loop, func() (all []decided) {
+		for _, wish := range wishes {
+			b, refused := d.engine.Manual(wish, time.Now())
+			all = append(all, decided{b, refused})
+		}
+		return all
+	})
+	if err != nil {
+		return err
+	}
+	var bans []ban.Ban
+	for i, decision := range decisions {
+		if decision.refused != nil {
+			done.Refuse(ban.Key{Prefix: wishes[i].Prefix}.String(), decision.refused)
+			continue
+		}
+		bans = append(bans, decision.ban)
+	}
+	if len(bans) == 0 {
+		return nil
+	}
+	results, err := d.enforcer.BanNow(ctx, wishes[0].Force, bans...)
+	if err != nil {
+		return err
+	}
+	made := bans[:0]
+	for i, r := range results {
+		if r.Err != nil {
+			done.Refuse(ban.Key{Prefix: bans[i].Prefix}.String(), r.Err)
+			continue
+		}
+		b := bans[i]
+		b.Until = r.Until
+		made = append(made, b)
+	}
+	done.Done += len(made)
+	return d.do(ctx, func() {
+		for _, b := range made {
+			d.engine.Banned(b)
+		}
+		d.unsaved.bans = append(d.unsaved.bans, made...)
+		d.save()
+	})
+}
+
+// UnbanAll lifts the bans of many addresses and returns once the kernel showed that they have ended.
+func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return done, err
+	}
+	held := make(map[netip.Prefix][]ban.Key, len(state.Bans))
+	lengths := make(map[int]bool) // of IPv6 networks, for bans that cover an address
+	for _, b := range state.Bans {
+		held[b.Prefix] = append(held[b.Prefix], b.Key)
+		if b.Prefix.Addr().Is6() {
+			lengths[b.Prefix.Bits()] = true
+		}
+	}
+	listed, err := d.listedKeys(ctx, state)
+	if err != nil {
+		return done, err
+	}
+	var keys []ban.Key
+	for _, entry := range req.Entries {
+		prefix, err := parsePrefix(entry)
+		if err != nil {
+			done.Refuse(entry, err)
+			continue
+		}
+		found := held[prefix]
+		if prefix.IsSingleIP() && prefix.Addr().Is6() {
+			for bits := range lengths {
+				if wider, err := prefix.Addr().Prefix(bits); err == nil && wider != prefix {
+					found = append(found, held[wider]...)
+				}
+			}
+		}
+		n := len(keys)
+		for _, key := range found {
+			if listed[key] == "" {
+				keys = append(keys, key)
+			}
+		}
+		switch {
+		case len(found) == 0:
+			done.Refuse(entry, refuse("not banned"))
+		case len(keys) == n:
+			done.Refuse(entry, refuse("listed in %s: take it out there, or run mefctl allow add", listed[found[0]]))
+		}
+	}
+	slices.SortFunc(keys, ban.Key.Compare)
+	keys = slices.Compact(keys)
+	if len(keys) == 0 {
+		return done, nil
+	}
+	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
+		return done, err
+	}
+	d.book.lift(keys)
+	now := time.Now()
+	err = d.do(ctx, func() {
+		d.engine.Lifted(now, keys...)
+		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
+		d.save()
+	})
+	d.flush(ctx)
+	done.Done = len(keys)
+	d.records.Add(control.Record{Time: now, Event: "unban", Author: req.Author, Reason: fmt.Sprintf("%d bans are lifted", len(keys))})
+	return done, err
+}
+
+// listedKeys returns the bans in force that a blacklist file asks for, each with the place of the entry: lifted, they would come back.
+func (d *daemon) listedKeys(ctx context.Context, state enforce.State) (map[ban.Key]string, error) {
+	return ask(ctx, &d.keeper, func(context.Context) (map[ban.Key]string, error) {
+		listed := make(map[ban.Key]string)
+		for _, b := range state.Bans {
+			if d.lists.asksFor(b.Key) {
+				listed[b.Key] = d.lists.placeOf(b.Prefix)
+			}
+		}
+		return listed, nil
+	})
+}
+
+// AllowAll adds many entries to the allow list.
+func (d *daemon) AllowAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
+	a := added{Author: req.Author, Note: req.Note, Since: time.Now()}
+	if req.For > 0 {
+		until := a.Since.Add(req.For)
+		a.Until = &until
+	}
+	saved, err := json.Marshal(a)
+	if err != nil {
+		return done, err
+	}
+	return d.changeAllowed(ctx, req, &done, "allow", func(text string, notes map[string]string) error {
+		if _, again := d.lists.added[text]; !again && len(d.lists.added) >= maxAdded {
+			return refuse("%d entries are added already; delete some, or use a file in %s", maxAdded, d.cfg.Paths.WhitelistDir)
+		}
+		d.lists.added[text] = a
+		notes[noteAllow+text] = string(saved)
+		return nil
+	})
+}
+
+// DisallowAll removes many entries that were added by command.
+func (d *daemon) DisallowAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
+	req.Force = true // an entry that is there may be removed
+	return d.changeAllowed(ctx, req, &done, "allow-end", func(text string, notes map[string]string) error {
+		if _, there := d.lists.added[text]; !there {
+			return d.lists.notAdded(text)
+		}
+		delete(d.lists.added, text)
+		notes[noteAllow+text] = ""
+		return nil
+	})
+}
+
+// changeAllowed makes one change of the allow list for each entry, and applies them together.
+func (d *daemon) changeAllowed(ctx context.Context, req control.Batch, done *control.Done, event string, change func(text string, notes map[string]string) error) (control.Done, error) {
+	var texts []string
+	for _, entry := range req.Entries {
+		text, err := allowable(control.AllowRequest{Entry: entry, For: req.For, Note: req.Note, Force: req.Force})
+		if err != nil {
+			done.Refuse(entry, err)
+			continue
+		}
+		texts = append(texts, text)
+	}
+	result, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Done, error) {
+		result, notes := *done, make(map[string]string)
+		for _, text := range texts {
+			if err := change(text, notes); err != nil {
+				result.Refuse(text, err)
+				continue
+			}
+			result.Done++
+		}
+		d.saveNotes(notes)
+		return result, d.fulfil(ctx, applyLists)
+	})
+	if err != nil {
+		return *done, err
+	}
+	d.flush(ctx)
+	d.records.Add(control.Record{Time: time.Now(), Event: event, Author: req.Author, Note: req.Note, Reason: fmt.Sprintf("%d entries", result.Done)})
+	return result, nil
+}
