@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,5 +70,62 @@ func TestCheckAcceptsWhatBoltWrites(t *testing.T) {
 		if err != nil {
 			t.Fatalf("after round %d: %v", round, err)
 		}
+	}
+}
+
+// openUnchecked opens a file as a Store does, but without check.
+func openUnchecked(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	s := &Store{path: path, maxSize: DefaultMaxSize}
+	_, err = s.bolt(path, f)
+	return err
+}
+
+// TestBoltCrashesOnDamage shows what check is for: on damage bbolt panics in goroutines of its own, which no recover can reach, and a
+// daemon would not start any more. check finds each of these files.
+func TestBoltCrashesOnDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mef.db")
+	s, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var u Update
+	for i := range 2000 {
+		u.Records = append(u.Records, Record{Key: fmt.Append(nil, "key ", i), Value: make([]byte, 100)})
+	}
+	if err := errors.Join(s.Commit(&u, time.Now()), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crashes := 0
+	for page := 2; page*pageSize < len(good); page++ {
+		head := good[page*pageSize:]
+		if flags := binary.NativeEndian.Uint16(head[8:]); flags != flagBranch {
+			continue
+		}
+		bad := bytes.Clone(good)
+		binary.NativeEndian.PutUint64(bad[page*pageSize+headerSize+8:], 1<<40) // its first child is behind the end
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := check(bytes.NewReader(bad), int64(len(bad))); err == nil {
+			t.Errorf("check accepts a file whose page %d leads nowhere", page)
+		}
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), "MEF_TEST_UNCHECKED="+path)
+		if out, err := child.CombinedOutput(); err != nil && bytes.Contains(out, []byte("goroutine")) {
+			crashes++
+		} else {
+			t.Logf("page %d: %v, %s", page, err, out)
+		}
+	}
+	if crashes == 0 {
+		t.Error("bbolt survived everything: check is not needed any more")
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"mef/internal/ban"
 )
 
 // ErrLocked is wrapped by the error for a file that another process holds.
@@ -91,6 +93,11 @@ func (s *Store) load(f *os.File) (*bbolt.DB, error) {
 	db, err := s.bolt(s.path, f)
 	if err != nil {
 		return nil, err
+	}
+	if info.Size() == 0 {
+		if err := syncDir(s.path); err != nil { // the file is new
+			return db, err
+		}
 	}
 	return db, guard(func() error { return s.migrate(db) })
 }
@@ -197,10 +204,40 @@ func (s *Store) usage() (used, free int64) {
 	return used, free
 }
 
-// measure finds out whether the file is full.
+// A room is how much of the file's bound is left.
+type room uint8
+
+const (
+	ample  room = iota
+	short       // new spare records are left out, and all but one line of evidence
+	scarce      // evidence and reasons are left out, except what an operator wrote
+)
+
+// shorten returns what is kept of a ban.
+func (r room) shorten(b *ban.Ban) *ban.Ban {
+	if r == ample {
+		return b
+	}
+	cut := *b
+	cut.Evidence = b.Evidence[max(0, len(b.Evidence)-1):]
+	if r == scarce && b.Author == "" {
+		cut.Evidence, cut.Reason = nil, ""
+	}
+	return &cut
+}
+
+// measure finds out how much room there is. Bans come in no order, so that their pages are two thirds full: 200,000 of the scarcest form
+// take half of what DefaultMaxSize is.
 func (s *Store) measure() (used, free int64) {
 	used, free = s.usage()
-	s.full = used > s.room()
+	switch {
+	case used > s.maxSize/2:
+		s.room = scarce
+	case used > s.maxSize*3/8:
+		s.room = short
+	default:
+		s.room, s.refused = ample, 0
+	}
 	return used, free
 }
 
@@ -218,10 +255,6 @@ func (s *Store) tidy() error {
 // compactEvery is the least time between two compactions.
 const compactEvery = time.Hour
 
-// room is how many bytes may be in use. A transaction needs the pages that it changes a second time, so that the rest of
-// the file is not to be given away.
-func (s *Store) room() int64 { return s.maxSize * 5 / 8 }
-
 // tend looks after the file once a transaction is done. A copy gains even where no page is free: pages that bans and
 // tallies have come to in no order are two thirds full, and a copy's are all full.
 func (s *Store) tend(now time.Time) error {
@@ -229,7 +262,7 @@ func (s *Store) tend(now time.Time) error {
 		return err
 	}
 	used, _ := s.measure()
-	if (used > s.room() || s.Size() > s.maxSize*3/4) && !now.Before(s.nextCompact) {
+	if (used > s.maxSize*5/8 || s.Size() > s.maxSize*3/4) && !now.Before(s.nextCompact) {
 		s.nextCompact = now.Add(compactEvery)
 		if err := s.compact(); err != nil {
 			return err

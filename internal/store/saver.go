@@ -209,8 +209,13 @@ func (v *Saver) report(err error, size int64, now time.Time) {
 	switch {
 	case err != nil:
 		v.status.Problem = err.Error()
-	case v.store.full:
-		v.status.Problem = fmt.Sprintf("%s is full (%d MB): tallies of new sources are not saved, nor more than one line of evidence a ban",
+	case v.store.refused > 0:
+		v.status.Problem = fmt.Sprintf("%s is full (%d MB): %d changes were not saved", v.store.path, v.store.maxSize>>20, v.store.refused)
+	case v.store.room == scarce:
+		v.status.Problem = fmt.Sprintf("%s is nearly full (%d MB): counters of new sources are not saved, nor reasons and evidence of new bans",
+			v.store.path, v.store.maxSize>>20)
+	case v.store.room == short:
+		v.status.Problem = fmt.Sprintf("%s is nearly full (%d MB): counters of new sources are not saved, nor more than one line of evidence a ban",
 			v.store.path, v.store.maxSize>>20)
 	}
 	if err == nil {

@@ -80,7 +80,8 @@ type Store struct {
 	warning error
 	skipped int
 
-	full        bool // live data fill the file: new spare records are left out, and all but one line of evidence
+	room        room
+	refused     int // bans and records for which there was no page any more, since the file was last large enough
 	nextPrune   time.Time
 	nextCompact time.Time
 }
@@ -236,7 +237,12 @@ func (s *Store) Commit(u *Update, now time.Time) error {
 	err := s.commit(u, now)
 	if errors.Is(err, bolterrors.ErrMaxSizeReached) {
 		for part := range parts(u) {
-			if err = s.commit(part, now); err != nil {
+			err = s.commit(part, now)
+			if what := len(part.Bans) + len(part.Records); what > 0 && errors.Is(err, bolterrors.ErrMaxSizeReached) {
+				s.refused += what // rather these than the positions, without which all is read again and again
+				err = nil
+			}
+			if err != nil {
 				break
 			}
 			s.measure()
@@ -323,12 +329,7 @@ func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 	var e encoder
 	for i := range u.Bans {
 		b := &u.Bans[i]
-		if len(b.Evidence) > 1 && s.full {
-			short := *b
-			short.Evidence = b.Evidence[len(b.Evidence)-1:]
-			b = &short
-		}
-		if err := put(bans, banKey(b.Key), e.ban(b)); err != nil {
+		if err := put(bans, banKey(b.Key), e.ban(s.room.shorten(b))); err != nil {
 			return err
 		}
 	}
@@ -349,7 +350,7 @@ func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 		}
 	}
 	for _, r := range u.Records {
-		if s.full && r.Spare && len(r.Value) > 0 && tracker.Get(r.Key) == nil {
+		if s.room > ample && r.Spare && len(r.Value) > 0 && tracker.Get(r.Key) == nil {
 			continue
 		}
 		if err := putOrDelete(tracker, r.Key, r.Value); err != nil {
