@@ -22,7 +22,7 @@ type Service struct {
 }
 
 // Services reports which rules cover what strangers can reach, each service once whatever its addresses. A rule covers the program
-// whose log it reads, or the ports it bans on.
+// whose log it reads; one that names no program covers the ports it bans on.
 func Services(listeners []host.Listener, rules []conf.Rule, covers func(rule, program string) bool) (found []Service) {
 	for _, l := range listeners {
 		s := Service{Protocol: l.Protocol, Port: l.Port, Program: cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service")), Rules: []string{}}
@@ -30,8 +30,11 @@ func Services(listeners []host.Listener, rules []conf.Rule, covers func(rule, pr
 			continue
 		}
 		for _, r := range rules {
-			byProgram := len(r.Programs) > 0 && s.Program != "" && covers(r.Name, s.Program)
-			if r.Enabled && (byProgram || onPort(&r, l.Port)) {
+			covered := onPort(&r, l.Port)
+			if len(r.Programs) > 0 {
+				covered = s.Program != "" && covers(r.Name, s.Program)
+			}
+			if r.Enabled && covered {
 				s.Rules = append(s.Rules, r.Name)
 			}
 		}
