@@ -1,7 +1,7 @@
 // Package logtime reads the dates that log lines begin with: RFC 3164 ("Jan  2 15:04:05"), asctime ("Tue Jan  2 15:04:05
 // 2024"), RFC 3339 and what resembles it ("2024-01-02 15:04:05,678"), RFC 5424, TAI64N labels, and the dates of
 // journalctl's output modes, in other languages too ("sie 02 15:04:05", "Mon 2024-01-02 15:04:05 UTC", "1704207845.123456",
-// "[12345.678901]").
+// "[12345.678901]"), and dates in brackets, as web servers write.
 //
 // A date may lack its year and its zone. The year is then the one that puts it nearest to a time that the caller names, so
 // that a log of December read in January is a few days old and not a year ahead; the zone is one that the caller names too.
@@ -99,7 +99,9 @@ func Cut(s []byte) (t Stamp, rest []byte, ok bool) {
 	case c == '@':
 		rest, ok = t.cutTAI64N(s)
 	case c == '[':
-		rest, ok = t.cutUptime(s)
+		if rest, ok = t.cutUptime(s); !ok {
+			rest, ok = t.cutBracketed(s)
+		}
 	case 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c >= 0x80:
 		if rest, ok = t.cutAsctime(s); !ok {
 			t = Stamp{}
@@ -172,7 +174,7 @@ func (t *Stamp) cutAsctime(s []byte) (rest []byte, ok bool) {
 	}
 	rest = t.cutZone(rest)
 	if t.year == 0 && len(rest) >= 5 && rest[0] == ' ' {
-		if year, n := number(rest[1:], 4); n == 4 && (len(rest) == 5 || rest[5] == ' ' || rest[5] == ':' && (len(rest) == 6 || rest[6] == ' ')) {
+		if year, n := number(rest[1:], 4); n == 4 && (len(rest) == 5 || rest[5] == ' ' || rest[5] == ']' || rest[5] == ':' && (len(rest) == 6 || rest[6] == ' ')) {
 			t.year = year
 			rest = rest[5:]
 		}
@@ -259,6 +261,35 @@ func (t *Stamp) cutUptime(s []byte) (rest []byte, ok bool) {
 	}
 	t.uptime = dot
 	return s[end+1:], dot
+}
+
+// cutBracketed reads a date in brackets: asctime or ISO, or "20060102-15:04:05".
+func (t *Stamp) cutBracketed(s []byte) (rest []byte, ok bool) {
+	inner := s[1:]
+	if rest, ok = t.cutISO(inner); !ok {
+		*t = Stamp{}
+		if rest, ok = t.cutAsctime(inner); !ok {
+			*t = Stamp{}
+			rest, ok = t.cutCompact(inner)
+		}
+	}
+	if !ok || len(rest) == 0 || rest[0] != ']' {
+		return s, false
+	}
+	return rest[1:], true
+}
+
+// cutCompact reads 20060102-15:04:05.
+func (t *Stamp) cutCompact(s []byte) (rest []byte, ok bool) {
+	if len(s) < 17 || s[8] != '-' {
+		return s, false
+	}
+	date, n := number(s, 8)
+	if n != 8 {
+		return s, false
+	}
+	t.year, t.month, t.day = date/10000, time.Month(date/100%100), date%100
+	return t.cutClock(s[9:])
 }
 
 // taiEpoch is 1970 in TAI64, as multilog counts it: ten seconds ahead of UTC, leap seconds left out.
