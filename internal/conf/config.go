@@ -23,6 +23,11 @@ type Config struct {
 	JournalSince time.Duration // journal_since: how far back the first start reads
 	FileRecent   FileRecent
 
+	Canaries     []string // canaries: names that nobody uses, one try bans
+	StarterNames bool     // starter_names
+	LoginAlarms  bool     // login_alarms
+	NAT64        []string // nat64_prefixes
+
 	IPv6Prefix    int      // ipv6_prefix: IPv6 sources count and are banned by prefixes of this length
 	ProtectGroups []string // protect_groups
 	Proxies       []string // proxies: addresses and prefixes never banned at packet level
@@ -67,13 +72,18 @@ type FileRecent struct {
 // Score holds the points of the score across services.
 type Score struct {
 	Failure, Probe, Unverified int           // score_failure, score_probe, score_unverified
+	Contested                  int           // score_contested: a name that never logged in here and that other networks try
+	Absent                     int           // score_unknown_user: a name that the daemon says does not exist, the first time
+	Hot                        int           // score_hot_name: such a name that other networks try; 0: names are not learned
 	HalfLife                   time.Duration // score_halflife
 	Ban                        int           // score_ban: a source with this many points is banned on all ports
 }
 
 // BanTimes says how ban times grow.
 type BanTimes struct {
-	First   time.Duration // bantime: for rules that name none, and for bans by score
+	First   time.Duration // bantime: for rules that name none
+	Score   time.Duration // bantime_score: for bans by score
+	Names   time.Duration // bantime_names: for bans by score for names that do not exist
 	Growth  int           // bantime_growth: each repeat multiplies by this
 	Cap     time.Duration // bantime_cap
 	History time.Duration // bantime_history: repeats are forgotten after this
@@ -85,6 +95,8 @@ type Known struct {
 	PerUser   int           // known_per_user: addresses
 	Total     int           // known_total
 	SharedMin int           // known_shared: an address with as many known users is shared
+	Burst     int           // known_burst: failures in a row that are forgiven to a known login
+	Retries   int           // known_retries: failures a day that are forgiven at the pace of a forgotten device; 0: nothing is forgiven
 }
 
 // Scan holds the ps_* keys.

@@ -160,9 +160,14 @@ func Addrs(list []Entry) prefixset.Set {
 }
 
 // ProxyAddrs returns the addresses of Proxies.
-func (c *Config) ProxyAddrs() prefixset.Set {
-	list := make([]Entry, len(c.Proxies))
-	for i, text := range c.Proxies {
+func (c *Config) ProxyAddrs() prefixset.Set { return addrsOf(c.Proxies) }
+
+// NAT64Prefixes returns the prefixes of NAT64.
+func (c *Config) NAT64Prefixes() prefixset.Set { return addrsOf(c.NAT64) }
+
+func addrsOf(texts []string) prefixset.Set {
+	list := make([]Entry, len(texts))
+	for i, text := range texts {
 		list[i].Text = text
 	}
 	return Addrs(list)

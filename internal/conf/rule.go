@@ -21,13 +21,14 @@ type Rule struct {
 	Files    []string // globs
 
 	// What lines say. A pattern is matched against the message: the record without date, host and program name.
-	Fail   []Pattern // credentials were refused: each line is one attempt (or as many as its group "count" says)
-	Echo   []Pattern // told again of an attempt that another line of the session told: counts only if none did
-	Probe  []Pattern // the service was touched, no credentials were tried
-	OK     []Pattern // a login that succeeded
-	Orphan []Pattern // a refused attempt without address: counts for the address that the same session's Peer line names
-	Peer   []Pattern // names the address of a session, and says nothing else
-	Ignore []Pattern // lines that never count, whatever else matches
+	Fail    []Pattern // credentials were refused: each line is one attempt (or as many as its group "count" says)
+	Attempt []Pattern // one refused attempt each, which lines of other patterns may report as well
+	Echo    []Pattern // told again of an attempt that another line of the session told: counts only if none did
+	Probe   []Pattern // the service was touched, no credentials were tried
+	OK      []Pattern // a login that succeeded
+	Orphan  []Pattern // a refused attempt without address: counts for the address that the same session's Peer line names
+	Peer    []Pattern // names the address of a session, and says nothing else
+	Ignore  []Pattern // lines that never count, whatever else matches
 
 	// When it bans.
 	MaxRetry int

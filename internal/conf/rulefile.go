@@ -128,7 +128,7 @@ func (f *ruleFile) decode(base *Rule, shipped bool) {
 
 // clone returns a copy of r that shares no slice with it.
 func clone(r Rule) Rule {
-	for _, list := range []*[]Pattern{&r.Fail, &r.Echo, &r.Probe, &r.OK, &r.Orphan, &r.Peer, &r.Ignore} {
+	for _, list := range []*[]Pattern{&r.Fail, &r.Attempt, &r.Echo, &r.Probe, &r.OK, &r.Orphan, &r.Peer, &r.Ignore} {
 		*list = slices.Clone(*list)
 	}
 	for _, list := range []*[]string{&r.Programs, &r.Units, &r.UIDs, &r.Files} {
@@ -193,7 +193,7 @@ type refusal struct {
 
 // patternLists are the keys whose patterns extract an address, with their lists.
 func (r *Rule) patternLists() map[string]*[]Pattern {
-	return map[string]*[]Pattern{"failregex": &r.Fail, "echoregex": &r.Echo, "proberegex": &r.Probe, "okregex": &r.OK, "peerregex": &r.Peer}
+	return map[string]*[]Pattern{"failregex": &r.Fail, "attemptregex": &r.Attempt, "echoregex": &r.Echo, "proberegex": &r.Probe, "okregex": &r.OK, "peerregex": &r.Peer}
 }
 
 // steerable takes the patterns that free text can steer out of the rule and returns them in order of place.

@@ -45,8 +45,10 @@ var ruleKeys = table[draft]{
 
 	{name: "failregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Fail }),
 		doc: "a login that was refused"},
+	{name: "attemptregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Attempt }),
+		doc: "a refused attempt that lines of other patterns may report as well: it counts once"},
 	{name: "echoregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Echo }),
-		doc: "the same told again: counts only if no other line of the session told it"},
+		doc: "the same attempt reported again: it counts only if no other line of the session reports it"},
 	{name: "proberegex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Probe }),
 		doc: "a connection that tried no login"},
 	{name: "okregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.OK }),

@@ -9,7 +9,7 @@ import (
 // Settings returns the keys of a rule as they are in force, in the order of the documentation, each with the place where it is set: a
 // key that may be repeated as often as it is, and patterns expanded. A zero Pos means the default.
 func (r *Rule) Settings() []Origin {
-	patterns := map[string][]Pattern{"failregex": r.Fail, "echoregex": r.Echo, "proberegex": r.Probe, "okregex": r.OK,
+	patterns := map[string][]Pattern{"failregex": r.Fail, "attemptregex": r.Attempt, "echoregex": r.Echo, "proberegex": r.Probe, "okregex": r.OK,
 		"orphanregex": r.Orphan, "peerregex": r.Peer, "ignoreregex": r.Ignore}
 	var all []Origin
 	for _, k := range ruleKeys {

@@ -240,7 +240,7 @@ type Why struct {
 // RuleWhy is how near an address is to one rule's threshold.
 type RuleWhy struct {
 	Rule     string  `json:"rule"`
-	Attempts float64 `json:"attempts"` // within FindTime; a known login's count a quarter
+	Attempts float64 `json:"attempts"` // within FindTime; those forgiven to known users do not count
 	MaxRetry int     `json:"maxretry"`
 	FindTime string  `json:"findtime"`
 }

@@ -176,6 +176,11 @@ func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
 	case engine.Refused:
 		e.records.Add(control.Record{Time: o.Time, Event: "refused", Rule: o.Event.Rule, Service: o.Event.Service,
 			Addr: o.Event.Addr.String(), Reason: o.Reason})
+	case engine.Alarm:
+		e.changed(saveSoon)
+		e.log.Warn("login alarm", "user", o.Event.User, "addr", o.Event.Addr, "service", o.Event.Service, "reason", o.Reason)
+		e.records.Add(control.Record{Time: o.Time, Event: "login-alarm", Rule: o.Event.Rule, Service: o.Event.Service,
+			Addr: o.Event.Addr.String(), User: o.Event.User, Reason: o.Reason, Evidence: []string{o.Event.Line}})
 	case engine.ClockSetBack:
 		e.log.Warn("the clock was set back: what was noted by it since then counts as of now", "to", o.Time)
 	}

@@ -107,7 +107,7 @@ func explain(why *control.Why, a track.Account, now time.Time) {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d users log in from here: bans are short and leave other ports alone", len(a.Known)))
 	}
 	for _, r := range a.Rules {
-		why.Rules = append(why.Rules, control.RuleWhy{Rule: r.Rule, Attempts: float64(r.Attempts+r.Unverified) / float64(event.WholeAttempts(1)),
+		why.Rules = append(why.Rules, control.RuleWhy{Rule: r.Rule, Attempts: float64(r.Attempts + r.Unverified),
 			MaxRetry: r.Limit, FindTime: short(r.FindTime)})
 	}
 	for _, l := range a.Known {
@@ -146,7 +146,7 @@ func addUp(a track.Account) (lines []string) {
 	for _, r := range a.Rules {
 		if r.Points > 0 {
 			sum += r.Points
-			lines = append(lines, fmt.Sprintf("%s attempts at %s × %d points, now worth %.1f", r.Attempts, r.Rule, r.Each, r.Points))
+			lines = append(lines, fmt.Sprintf("%d attempts at %s, now worth %.1f points", r.Attempts, r.Rule, r.Points))
 		}
 	}
 	if rest := a.Score - event.Points(sum); rest > 0 {
@@ -172,7 +172,7 @@ func verdict(why *control.Why, grace time.Duration) string {
 		r := why.Rules[0]
 		text := fmt.Sprintf("not banned: %v of %d attempts at %s, and %v of %d points", r.Attempts, r.MaxRetry, r.Rule, why.Score, why.Limit)
 		if len(why.Known) > 0 {
-			text += "; it has logged in, so its failures weigh a quarter"
+			text += "; it has logged in, so failures of its users are forgiven at a person's pace"
 		}
 		return text
 	case len(why.Known) > 0:

@@ -15,7 +15,7 @@ const CrowdedAt = 64
 
 // Crowd makes the ban of a crowded network until a time. ok is false if somebody in it must stay reachable.
 func Crowd(w event.WiderNet, until time.Time, facts exempt.Facts, now time.Time) (b ban.Ban, ok bool) {
-	if !w.Reached() || bystander(&facts, w.Prefix, w.Known) != "" {
+	if !w.Reached() || facts.Inside(w.Prefix) != "" || w.Known > 0 {
 		return ban.Ban{}, false
 	}
 	return ban.Ban{

@@ -5,6 +5,7 @@
 package decide
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -55,7 +56,7 @@ const shortBan = 10 * time.Minute
 func Decide(t *event.Tally, cfg Config, facts exempt.Facts, now time.Time) Decision {
 	var first Decision
 	var room [4]cause
-	all := causes(room[:0], t)
+	all := causes(room[:0], t, cfg.Times)
 	if len(all) == 0 {
 		return first
 	}
@@ -79,18 +80,18 @@ type cause struct {
 }
 
 // causes appends the limits that the tally reaches to out, the one whose ban does most first.
-func causes(out []cause, t *event.Tally) []cause {
+func causes(out []cause, t *event.Tally, times conf.BanTimes) []cause {
 	if t.Rule == nil || t.Event.Kind == event.Success {
 		return out
 	}
 	rule := t.RuleReached()
 	score := t.ScoreReached() && !t.Rule.Detect
-	if rule && t.Attempts >= event.WholeAttempts(t.Limit) {
+	if rule && t.Attempts >= t.Limit {
 		out = append(out, cause{false, ban.Verified})
 	}
 	if score && event.Points(t.Score) >= t.ScoreLimit {
 		out = append(out, cause{true, ban.Verified})
-		if t.Rule.Ports != "" {
+		if t.Rule.Ports != "" || firstLength(t, times, true) > firstLength(t, times, false) {
 			slices.Reverse(out)
 		}
 	}
@@ -117,6 +118,7 @@ type answer struct {
 	never string // why the address is never banned
 
 	alone string         // who else is in the source's network, so that the address alone is banned
+	whole bool           // the source's network is banned, for more than one address of it
 	wide  event.WiderNet // the network banned in place of the source's
 
 	asked    ban.Ports // the ports to ban, before
@@ -147,6 +149,7 @@ func decide(q question, facts *exempt.Facts, never string) Decision {
 // answer works out what the ban would be.
 func (q *question) answer(facts *exempt.Facts) (a answer) {
 	a.ban.Prefix = q.width(&a, facts)
+	a.ban.Except = q.except(a.ban.Prefix)
 	a.ban.Ports = q.ports(&a, facts)
 	a.ban.Class = q.cause.class
 	a.ban.Start = q.now
@@ -223,37 +226,55 @@ func covers(f event.ActiveBan, b *ban.Ban) bool {
 	return !b.Permanent() && (!b.Until.After(f.Until) || b.Until.Sub(b.Start) <= f.Until.Sub(f.Start))
 }
 
-// width chooses what to ban: the source, networks around it when enough of them is banned, or the one address where more
-// would hit somebody who must not be.
+// width chooses what to ban. A network is not banned for what one address of it did: the address comes first, its network once a
+// second address tries, and networks around that when enough of them are banned. Addresses from which users log in are left out
+// of a network's ban. Where others must stay reachable, the address alone is banned.
 func (q *question) width(a *answer, facts *exempt.Facts) netip.Prefix {
 	addr, source := q.t.Event.Addr, q.t.Source
+	alone := netip.PrefixFrom(addr, addr.BitLen())
 	if source.IsSingleIP() {
 		return source
 	}
-	if a.alone = bystander(facts, source, q.t.KnownInside); a.alone != "" {
-		return netip.PrefixFrom(addr, addr.BitLen())
+	if a.alone = q.bystander(facts, source); a.alone != "" {
+		return alone
 	}
-	if q.cause.class == ban.Unverified {
-		return source // a forger could choose the neighbours too
+	chosen := alone
+	if a.whole = q.t.Several && !slices.Contains(q.t.KnownAddrs, addr); a.whole {
+		chosen = source
 	}
-	chosen := source
+	if q.cause.class == ban.Unverified || slices.Contains(q.t.KnownAddrs, addr) {
+		return chosen // a forger could choose the neighbors too
+	}
 	for _, w := range q.t.Wider {
-		if w.Reached() && bystander(facts, w.Prefix, w.Known) == "" {
+		if w.Reached() && q.bystander(facts, w.Prefix) == "" {
 			chosen, a.wide = w.Prefix, w
 		}
 	}
 	return chosen
 }
 
-// bystander says who in p must stay reachable, "" if nobody.
-func bystander(facts *exempt.Facts, p netip.Prefix, known int) string {
+// bystander returns what in p must stay reachable and cannot be left out of a ban, "" if nothing.
+func (q *question) bystander(facts *exempt.Facts, p netip.Prefix) string {
 	if why := facts.Inside(p); why != "" {
 		return why
 	}
-	if known > 0 {
-		return "a known login"
+	if len(q.t.KnownAddrs) >= ban.MaxExcept {
+		return "very many known logins"
 	}
 	return ""
+}
+
+// except returns the known addresses within a banned network.
+func (q *question) except(p netip.Prefix) (out []netip.Addr) {
+	if p.IsSingleIP() {
+		return nil
+	}
+	for _, addr := range q.t.KnownAddrs {
+		if p.Contains(addr) {
+			out = append(out, addr)
+		}
+	}
+	return out
 }
 
 // ports chooses the ports to ban.
@@ -261,7 +282,7 @@ func (q *question) ports(a *answer, facts *exempt.Facts) (ports ban.Ports) {
 	if !q.cause.score {
 		ports = q.t.Rule.Ports
 	}
-	if q.t.Shared {
+	if q.t.Shared || q.cause.score && q.t.KnownUsers > 0 {
 		ports = q.t.Rule.Ports
 		if ports == "" {
 			ports = q.t.Rule.ServicePorts
@@ -289,7 +310,7 @@ func (a *answer) leaveOpen(ports, open ban.Ports) ban.Ports {
 
 // until says when the ban ends, and the how manieth of the source it is.
 func (q *question) until(a *answer) (end time.Time, count int) {
-	base := q.firstLength()
+	base := firstLength(q.t, q.cfg.Times, q.cause.score)
 	count = 1 + q.repeats(q.cfg.Times.History)
 	switch {
 	case q.cause.class == ban.Unverified:
@@ -304,11 +325,16 @@ func (q *question) until(a *answer) (end time.Time, count int) {
 }
 
 // firstLength returns how long the first ban lasts.
-func (q *question) firstLength() time.Duration {
-	if !q.cause.score && q.t.Rule.BanTime > 0 {
-		return q.t.Rule.BanTime
+func firstLength(t *event.Tally, times conf.BanTimes, score bool) time.Duration {
+	switch {
+	case score && t.KnownUsers > 0:
+		return times.First // its users suffer with it
+	case score && t.Absent*2 >= t.Score && t.Score > 0:
+		return cmp.Or(times.Names, times.First)
+	case score:
+		return cmp.Or(times.Score, times.First)
 	}
-	return q.cfg.Times.First
+	return cmp.Or(t.Rule.BanTime, times.First)
 }
 
 // permanent reports whether the rule's threshold for a ban without end is reached.

@@ -174,7 +174,7 @@ func TestReasonQuotes(t *testing.T) {
 	tally := event.Tally{
 		Event: &event.Event{Time: noon, Addr: netip.MustParseAddr("192.0.2.7"), User: "x\x1b[2J\n", Kind: event.Failure},
 		Rule:  &rule, Source: netip.MustParsePrefix("192.0.2.7/32"),
-		Added: event.WholeAttempts(1), Attempts: event.WholeAttempts(3), First: noon, Limit: 3,
+		Added: 1, Attempts: 3, First: noon, Limit: 3,
 		Surge: event.Surge{Sources: 20, User: true},
 	}
 	d := Decide(&tally, Config{Times: conf.BanTimes{First: time.Minute}}, exempt.Facts{}, noon)
@@ -190,7 +190,7 @@ func covered(rule *event.Rule) event.Tally {
 		Event: &event.Event{Time: noon, Addr: source.Addr(), Kind: event.Failure, Line: "line",
 			Position: event.Position{Stream: "8:1:1234567 0123456789abcdef", Offset: 1 << 40}},
 		Rule: rule, Source: source, ScoreLimit: 100, Score: 3000,
-		Added: event.WholeAttempts(1), Attempts: event.WholeAttempts(5), First: noon, Limit: 5,
+		Added: 1, Attempts: 5, First: noon, Limit: 5,
 		InForce: []event.ActiveBan{{Key: ban.Key{Prefix: source}, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
 		History: []event.PastBan{{Prefix: source, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
 	}
@@ -222,7 +222,7 @@ func BenchmarkDecide(b *testing.B) {
 	again, first := covered(&rule), covered(&rule)
 	first.InForce, first.History = nil, nil
 	none := first
-	none.Attempts, none.Score = event.WholeAttempts(1), 10
+	none.Attempts, none.Score = 1, 10
 	for name, tally := range map[string]*event.Tally{"nothing": &none, "ban": &first, "covered": &again} {
 		b.Run(name, func(b *testing.B) {
 			cfg := Config{Times: conf.BanTimes{First: time.Minute}}

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,14 +61,14 @@ func stream(seed uint64, n int) []event.Event {
 		}
 		ev := event.Event{
 			Time: now, Rule: rule, Service: rule, Addr: addr, Kind: event.Failure, Count: 1 + r.IntN(8)/7,
-			User: fmt.Sprintf("user%d", r.IntN(12)), Verified: rule != "dns", Echo: r.IntN(5) == 0,
+			User: strings.Repeat(string(rune('a'+r.IntN(12))), 6), Verified: rule != "dns", Echo: r.IntN(5) == 0,
 			Session:  []string{"", "1", "2", "3"}[r.IntN(4)],
 			Position: event.Position{Stream: "log", Offset: uint64(i)}, Line: fmt.Sprintf("line %d", i),
 		}
-		switch r.IntN(12) {
+		switch r.IntN(120) {
 		case 0:
 			ev.Kind, ev.Echo = event.Success, false
-		case 1:
+		case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10:
 			ev.Kind, ev.Echo = event.Probe, false
 		}
 		events[i] = ev
@@ -100,7 +101,7 @@ func diff(t *testing.T, got, want []string) {
 func TestReplay(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			events := stream(seed, 6000)
+			events := stream(seed, 10_000)
 			want := play(newWorld(t), events, func(int) {})
 			diff(t, play(newWorld(t), events, func(int) {}), want)
 

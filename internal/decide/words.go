@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,10 +20,10 @@ func (q *question) reached() string {
 		attempts += q.t.Unverified
 		word = "unverified failures"
 	}
-	if attempts == event.WholeAttempts(1) {
+	if attempts == 1 {
 		word = strings.TrimSuffix(word, "s")
 	}
-	return fmt.Sprintf("%s %s in %s (%s)", attempts, word, span(q.t.Event.Time.Sub(q.t.First)), q.limit())
+	return fmt.Sprintf("%d %s in %s (%s)", attempts, word, span(q.t.Event.Time.Sub(q.t.First)), q.limit())
 }
 
 func (q *question) limit() string {
@@ -52,7 +53,10 @@ func (q *question) scoreReached() string {
 		} else {
 			s += ", "
 		}
-		s += p.Rule + " " + p.Attempts.String()
+		s += p.Rule + " " + strconv.Itoa(p.Attempts)
+	}
+	if q.t.Name != "" {
+		s += fmt.Sprintf("; user %q: %s", q.t.Event.User, q.t.Name)
 	}
 	return s
 }
@@ -62,6 +66,8 @@ func (q *question) widthWords(a *answer) string {
 	switch {
 	case a.alone != "":
 		return fmt.Sprintf("this address alone, for %s contains %s", q.t.Source, a.alone)
+	case a.whole && a.wide.Banned == 0:
+		return fmt.Sprintf("all of %s, for several addresses of it tried", q.t.Source)
 	case a.wide.Banned > 0:
 		return fmt.Sprintf("all of %s, for %d networks in it are banned", a.wide.Prefix, a.wide.Banned)
 	}
@@ -107,7 +113,7 @@ func (q *question) untilWords(a *answer) string {
 		return fmt.Sprintf("%s ban in %s (limit %d): for good", ordinal(1+q.repeats(e.Window)), span(e.Window), e.Threshold)
 	}
 	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), span(q.cfg.Times.History),
-		arithmetic(q.firstLength(), a.length, a.factor, a.capped))
+		arithmetic(firstLength(q.t, q.cfg.Times, q.cause.score), a.length, a.factor, a.capped))
 }
 
 // arithmetic says how base became length: "10m × 16 = 2h40m".

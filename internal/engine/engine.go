@@ -24,6 +24,9 @@ type Config struct {
 	Track  track.Config  // how events are counted; its rules need not be in Rules
 	Decide decide.Config // what limits that are reached lead to
 
+	// WhatIf leaves out events that a ban would have kept from the host. A daemon counts them: they did reach it.
+	WhatIf bool
+
 	// Reads reports whether a rule reads the lines of a source (Batch.Source). It is asked once for each source and rule. nil: every
 	// rule reads every source.
 	Reads func(rule *conf.Rule, source string) bool
@@ -38,7 +41,8 @@ func FromConf(cfg *conf.Config, rules *filter.Set) Config {
 	return Config{
 		Rules: rules,
 		Track: track.Config{Rules: track.Rules(cfg.Rules), Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
-			IPv6Prefix: cfg.IPv6Prefix},
+			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
+			LoginAlarms: cfg.LoginAlarms},
 		Decide: decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
 	}
 }

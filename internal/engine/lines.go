@@ -21,6 +21,8 @@ const (
 	WouldBan                     // Ban would be, but for mode=observe or a rule that only reports
 	Refused                      // Event reached a limit, and its address must not be banned: see Reason
 	ClockSetBack                 // the clock was set back, to Time
+	Blocked                      // a ban would have kept Event from the host, and it does not count (Config.WhatIf)
+	Alarm                        // Event is a login that may be a break-in: see Reason
 )
 
 // An Outcome is one thing that follows from a line or an event. It may be kept.
@@ -80,8 +82,14 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 	if e.newest.stale(ev, now, r.FindTime) {
 		return true
 	}
+	if e.cfg.WhatIf && ev.Addr.IsValid() && e.tracker.Blocked(ev.Addr, r.ServicePorts, ev.Time) {
+		return yield(Outcome{Kind: Blocked, Time: ev.Time, Event: ev})
+	}
 	tally := e.tracker.Observe(ev)
 	r.count(ev, &tally)
+	if tally.Alarm != "" && !yield(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}) {
+		return false
+	}
 	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Score: tally.Score}
 	o := e.act(r, ev, decide.Decide(&tally, e.cfg.Decide, e.facts, ev.Time), now)
 	return yield(counted) && (o.Kind == 0 || yield(o))
@@ -134,7 +142,7 @@ func (e *Engine) spare(ev *event.Event, d decide.Decision) {
 func (r *rule) count(ev *event.Event, tally *event.Tally) {
 	switch ev.Kind {
 	case event.Failure:
-		if tally.Added > 0 {
+		if tally.Added+tally.Excused > 0 {
 			r.counts.Failures += uint64(ev.Count)
 		}
 	case event.Probe:

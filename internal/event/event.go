@@ -58,11 +58,17 @@ type Event struct {
 
 	Kind Kind
 
-	// Count is how many attempts the line tells of, at least 1.
+	// Count is how many attempts the line reports, at least 1.
 	Count int
 
-	// Echo marks a failure that another line of the same session may have told already: it counts only if none did.
-	Echo bool
+	// Form says which of its rule's statements the line is. One attempt may be reported by lines of several forms, but never
+	// twice by lines of one form.
+	Form uint8
+
+	// Echo marks a failure that other lines of the same session may report as well. If Each is set, every such line is an
+	// attempt, and what lines of other forms report of it counts no more. Otherwise the line counts as one attempt if no other
+	// line of its session reports any.
+	Echo, Each bool
 
 	// Session ties the lines of one connection together: a process ID or the daemon's own session name. Empty if unknown.
 	Session string

@@ -18,6 +18,7 @@ type Rule struct {
 
 	Ports        ban.Ports // of its bans; empty: all
 	ServicePorts ban.Ports // of the service, for bans that must leave other ports alone; empty: not known
+	NamesUnknown bool      // its lines about refusals say which users do not exist
 	Detect       bool      // attempts are counted and reported, and never ban
 	Escalation   Escalation
 }

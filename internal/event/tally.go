@@ -3,7 +3,6 @@ package event
 import (
 	"math"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"mef/internal/ban"
@@ -19,20 +18,24 @@ type Tally struct {
 	Rule   *Rule
 	Source netip.Prefix // who counts: an IPv4 address, an IPv6 network, one address of our own link
 
-	Added      Attempts  // what this event added to Attempts or Unverified; 0 for an echo, a success, a probe
-	Attempts   Attempts  // verified attempts at Rule within its FindTime
-	Unverified Attempts  // attempts at Rule whose source may be forged, counted apart
+	Added      int       // what this event added to Attempts or Unverified; 0 for an echo, a success, a probe
+	Excused    int       // attempts of this event that were forgiven to a user who belongs here
+	Attempts   int       // verified attempts at Rule within its FindTime
+	Unverified int       // attempts at Rule whose source may be forged, counted apart
 	First      time.Time // the oldest attempt that still counts at Rule
-	Limit      int       // attempts that Rule allows now: its MaxRetry, or fewer during a distributed attack
+	Limit      int       // attempts that Rule allows now: more than its MaxRetry where users log in, fewer during a distributed attack
 
 	Score           float64 // verified points across services, decayed to Event.Time
+	Absent          float64 // the part of Score that names which do not exist have added
 	ScoreUnverified float64 // points of events whose source may be forged, kept apart
 	ScoreLimit      int     // points that make a ban
 
-	Known       bool // Event's user has logged in from here before
-	KnownUsers  int  // how many users have
-	Shared      bool // so many that this is an address people share
-	KnownInside int  // known logins in all of Source
+	Known      bool // Event's user has logged in from here before
+	KnownUsers int  // how many users have logged in from Source
+	Shared     bool // so many that Source is an address people share
+	Several    bool // more than one address of Source has tried
+
+	Alarm string // why a success may be a break-in; empty if there is no reason to think so
 
 	Surge Surge
 
@@ -43,11 +46,14 @@ type Tally struct {
 	InForce  []ActiveBan // bans in force on Event's address, narrowest first
 	History  []PastBan   // earlier bans of Source, oldest first
 	Evidence []string    // raw lines, oldest first, Event's own last
+
+	KnownAddrs []netip.Addr // addresses from which users log in, in Source and the networks around it that may be banned
+	Name       string       // what makes Event's user name weigh more than another; empty if nothing does
 }
 
 // RuleReached reports whether the attempts, forgeable ones included, reach the rule's limit.
 func (t *Tally) RuleReached() bool {
-	return t.Limit > 0 && t.Added > 0 && t.Attempts+t.Unverified >= WholeAttempts(t.Limit)
+	return t.Limit > 0 && t.Added > 0 && t.Attempts+t.Unverified >= t.Limit
 }
 
 // ScoreReached reports whether the points, forgeable ones included, reach the limit.
@@ -58,15 +64,6 @@ func (t *Tally) ScoreReached() bool {
 // Points rounds a score to the whole points that people see and that limits are compared with.
 func Points(score float64) int { return int(math.Round(score)) }
 
-// Attempts counts attempts in fourths, because the failures of a known login weigh a fourth.
-type Attempts int
-
-// Whole returns n attempts.
-func WholeAttempts(n int) Attempts { return Attempts(4 * n) }
-
-// String returns the attempts as a decimal number: "5", "4.25".
-func (q Attempts) String() string { return strconv.FormatFloat(float64(q)/4, 'f', -1, 64) }
-
 // A Surge says why fewer attempts are allowed than usual. The zero value: they are not.
 type Surge struct {
 	Sources int  // unknown sources that failed within the rule's FindTime
@@ -76,8 +73,8 @@ type Surge struct {
 
 // A Part is one rule's share of a score.
 type Part struct {
-	Rule     string   `json:"rule"`
-	Attempts Attempts `json:"quarters"`
+	Rule     string `json:"rule"`
+	Attempts int    `json:"attempts"`
 }
 
 // A WiderNet is a network around a source, with what speaks for and against banning all of it.

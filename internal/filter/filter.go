@@ -9,7 +9,7 @@
 //
 // # Which pattern decides
 //
-// The first that matches: rules in the order of the Set, and within a rule failures, echoes, probes, orphans, peers and
+// The first that matches: rules in the order of the Set, and within a rule failures, attempts, echoes, probes, orphans, peers and
 // successes, each in the order of the file. Successes are last, so that a line that can be read as hostile is never a login.
 // Ignore patterns are looked at only when another pattern of the rule matched; they win over all of them.
 //
@@ -61,6 +61,7 @@ type verdict uint8
 
 const (
 	failure verdict = iota
+	attempt
 	echo
 	probe
 	orphan
@@ -73,6 +74,7 @@ type pattern struct {
 	rule                                    *rule
 	text                                    string
 	verdict                                 verdict
+	form                                    uint8 // place among the rule's patterns
 	ip, host, user, unknown, count, session int
 }
 
@@ -119,10 +121,11 @@ func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 	for _, group := range []struct {
 		verdict  verdict
 		patterns []conf.Pattern
-	}{{failure, c.Fail}, {echo, c.Echo}, {probe, c.Probe}, {orphan, c.Orphan}, {peer, c.Peer}, {success, c.OK}} {
+	}{{failure, c.Fail}, {attempt, c.Attempt}, {echo, c.Echo}, {probe, c.Probe}, {orphan, c.Orphan}, {peer, c.Peer}, {success, c.OK}} {
 		for _, text := range group.patterns {
 			p, err := compilePattern(text, group.verdict)
 			p.rule = r
+			p.form = uint8(len(r.patterns))
 			if err != nil {
 				errs = append(errs, err)
 			}

@@ -33,7 +33,9 @@ const (
 type Match struct {
 	Rule *conf.Rule
 	Kind event.Kind
-	Echo bool       // see event.Event
+	Echo bool // see event.Event, as Each and Form
+	Each bool
+	Form uint8
 	Addr netip.Addr // invalid if the line names the peer by Host only
 	Host []byte
 	User []byte
@@ -65,7 +67,9 @@ func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
 		UnknownUser: m.UnknownUser,
 
 		Count:    m.Count,
+		Form:     m.Form,
 		Echo:     m.Echo,
+		Each:     m.Each,
 		Session:  cutOut(text, line.Text, m.Session),
 		Verified: !m.Rule.UDP,
 		Position: event.Position{Stream: batch.Stream, Offset: line.Offset},
@@ -122,7 +126,7 @@ func (v *View) matchIn(g *group, h header, line *event.Line, m *Match) bool {
 	if g.ignores(r, message) {
 		return false
 	}
-	*m = Match{Rule: r.Rule, Count: repeats}
+	*m = Match{Rule: r.Rule, Count: repeats, Form: p.form}
 	m.User = g.group(message, p.user)
 	m.UnknownUser = len(g.group(message, p.unknown)) > 0
 	m.Host = g.group(message, p.host)
@@ -175,7 +179,8 @@ func (l *last) repeat(m *Match, n int) bool {
 // judge makes the verdict of a pattern the kind of an event, with what the session's earlier lines told.
 func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool {
 	m.Kind = event.Failure
-	m.Echo = verdict == echo || verdict == orphan
+	m.Each = verdict == attempt
+	m.Echo = m.Each || verdict == echo || verdict == orphan
 	switch verdict {
 	case probe:
 		m.Kind = event.Probe
@@ -191,7 +196,7 @@ func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool 
 		return v.sessions.open(key, line.Time).orphan(m)
 	case success:
 		if s := v.sessions.find(key, line.Time); s != nil {
-			s.succeed(m)
+			s.end()
 		}
 		return true
 	}

@@ -226,7 +226,7 @@ func TestEventHoldsCopies(t *testing.T) {
 	clear(text)
 	want := event.Event{
 		Time: time.Unix(5, 0), Rule: "sshd", Service: "sshd", Addr: netip.MustParseAddr("203.0.113.7"), User: user[:64],
-		UnknownUser: true, Kind: event.Failure, Count: 1, Session: "12", Verified: true, Position: event.Position{Stream: "s", Offset: 9},
+		UnknownUser: true, Kind: event.Failure, Form: 1, Count: 1, Session: "12", Verified: true, Position: event.Position{Stream: "s", Offset: 9},
 		Line: ("Mar  1 10:00:00 host sshd[12]: Failed password for invalid user " + user)[:256],
 	}
 	if got != want {

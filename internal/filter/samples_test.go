@@ -96,7 +96,7 @@ func TestEachPatternHasASample(t *testing.T) {
 		t.Run(rule.Name, func(t *testing.T) {
 			samples := readSamples(t, rule.Name)
 			for name, field := range map[string]*[]conf.Pattern{
-				"failregex": &rule.Fail, "echoregex": &rule.Echo, "proberegex": &rule.Probe, "okregex": &rule.OK,
+				"failregex": &rule.Fail, "attemptregex": &rule.Attempt, "echoregex": &rule.Echo, "proberegex": &rule.Probe, "okregex": &rule.OK,
 				"orphanregex": &rule.Orphan, "peerregex": &rule.Peer, "ignoreregex": &rule.Ignore,
 			} {
 				whole := *field

@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"bytes"
 	"hash/maphash"
 	"net/netip"
 	"time"
@@ -27,21 +26,17 @@ const (
 	maxUser     = 64              // bytes of a user name that are kept
 )
 
-// A session is what lines so far told of it.
+// A session is what its lines so far have reported.
 type session struct {
 	key  uint64
 	seen time.Time
 	addr netip.Addr // invalid if no line named it
 
-	pending bool // an orphan line waits for an address; count and user are its
+	pending bool // an orphan line waits for an address: count, user and unknown are its own
 	count   int
-
-	told   bool // a line told of a failure in its own right
-	echoed bool // user is the one that an echo named
-
 	user    [maxUser]byte
 	userLen int
-	unknown bool // an orphan line said that the user does not exist
+	unknown bool // the orphan line said that the user does not exist
 }
 
 func newSessions() sessions {
@@ -84,21 +79,19 @@ func (t *sessions) open(key uint64, now time.Time) *session {
 	return &t.ring[i]
 }
 
-// orphan makes m, a line that tells of a refusal but not of whom, the failure of the session's address. It reports false
-// if that is not known yet.
+// orphan makes m, a line that reports a refusal without an address, the failure of the session's address. It reports false if
+// that is not known yet.
 func (s *session) orphan(m *Match) bool {
-	if !s.addr.IsValid() {
-		s.pending = true
-		s.count = m.Count
-		s.setUser(m.User)
-		s.unknown = m.UnknownUser
-		return false
+	if s.addr.IsValid() {
+		m.Addr = s.addr
+		return true
 	}
-	m.Addr = s.addr
-	return true
+	s.pending, s.count, s.unknown = true, m.Count, m.UnknownUser
+	s.userLen = copy(s.user[:], m.User)
+	return false
 }
 
-// line notes what a line of the session tells and makes it the failure that an orphan line left open. It reports whether
+// line notes what a line of the session reports and makes it the failure that an orphan line left open. It reports whether
 // the line says anything.
 func (s *session) line(v verdict, m *Match) bool {
 	if !m.Addr.IsValid() {
@@ -107,13 +100,7 @@ func (s *session) line(v verdict, m *Match) bool {
 	s.addr = m.Addr
 	pending := s.pending
 	s.pending = false
-	switch {
-	case v == failure:
-		s.told = true
-	case v == echo:
-		s.echoed = true
-		s.setUser(m.User)
-	case pending:
+	if pending && (v == peer || v == probe) {
 		m.Kind, m.Echo = event.Failure, true
 		m.Count = s.count
 		m.User, m.UnknownUser = s.user[:s.userLen], s.unknown
@@ -123,26 +110,5 @@ func (s *session) line(v verdict, m *Match) bool {
 	return v != peer
 }
 
-// succeed ends the session with a login. A process that serves one session asks for one user, so a login as another than
-// the one that was refused is not a success that makes an address known, but one more try that the echo stands for.
-func (s *session) succeed(m *Match) {
-	if s.echoed && !s.told && s.addr == m.Addr && s.userLen > 0 && !s.isUser(m.User) {
-		m.Kind, m.Echo = event.Failure, true
-	}
-	*s = session{key: s.key, seen: s.seen}
-}
-
-func (s *session) setUser(user []byte) { s.userLen = copy(s.user[:], user) }
-
-// isUser reports whether user is the one that was set, as far as PAM and the daemon agree about names: one may write
-// EXAMPLE\alice or alice@example.net for the other's alice.
-func (s *session) isUser(user []byte) bool {
-	return bytes.EqualFold(account(s.user[:s.userLen]), account(user[:min(len(user), maxUser)]))
-}
-
-// account returns a user's name without the domain.
-func account(user []byte) []byte {
-	user = user[bytes.LastIndexByte(user, '\\')+1:]
-	name, _, _ := bytes.Cut(user, []byte("@"))
-	return name
-}
+// end forgets what the lines of a session reported: it ended with a login.
+func (s *session) end() { *s = session{key: s.key, seen: s.seen} }

@@ -22,7 +22,7 @@ type Replay struct {
 
 // NewReplay returns a replay by a configuration: its rules, proxies and lists, and the built-in content delivery networks. It does not
 // know the host's own addresses, nor those of DNS names, and nothing is known of earlier logins and bans.
-func NewReplay(cfg *conf.Config, service string) (*Replay, error) {
+func NewReplay(cfg *conf.Config, service string, whatIf bool) (*Replay, error) {
 	rules, err := rulesOf(cfg.Rules, service)
 	if err != nil {
 		return nil, err
@@ -35,6 +35,7 @@ func NewReplay(cfg *conf.Config, service string) (*Replay, error) {
 	facts.Allowed = conf.Addrs(cfg.Whitelist)
 	settings := engine.FromConf(cfg, set)
 	settings.Decide.Observe = false
+	settings.WhatIf = whatIf
 	e := engine.New(settings, facts)
 	listed, _ := lists.Bans(cfg.Blacklist, lists.Never(&facts), time.Unix(0, 0))
 	e.Restore(listed...)
@@ -42,7 +43,7 @@ func NewReplay(cfg *conf.Config, service string) (*Replay, error) {
 }
 
 // Run reads lines and calls emit for every ban that they would have made. A line's time is its own, or that of the line
-// before; times never go back. near settles the year of dates without one.
+// before. near settles the year of dates without one.
 func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) error {
 	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
 	batch := event.Batch{Stream: "replay", Lines: make([]event.Line, 1)}

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"mef/internal/event"
 )
 
 func address(i int) netip.Addr {
@@ -26,7 +24,7 @@ func BenchmarkObserve(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				ev.Time = ev.Time.Add(time.Millisecond)
 				ev.Addr = address(i % sources)
-				if tally := tr.Observe(ev); tally.Attempts > event.WholeAttempts(5) {
+				if tally := tr.Observe(ev); tally.Attempts > 5 {
 					b.Fatal("more attempts than the limit needs")
 				}
 			}

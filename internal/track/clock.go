@@ -2,7 +2,7 @@ package track
 
 import "time"
 
-// SetBack tells that a clock which was wrong has been set back to at. Time never goes back here otherwise, so that it would stand still
+// SetBack notes that a clock which was wrong has been set back to at. Time never goes back here otherwise, so that it would stand still
 // until the clock has come as far again: windows would not move on, and a ban would be over before it began. What was noted by the
 // wrong clock counts as of now; what is older keeps its time.
 func (t *Tracker) SetBack(at time.Time) {
@@ -13,23 +13,33 @@ func (t *Tracker) SetBack(at time.Time) {
 	t.now = now
 	t.setBackBans(now)
 	for i := uint32(1); i <= t.sources.used; i++ {
-		if s := t.sources.at(i); s.live() && (s.seen > now || s.shut > now) {
+		if s := t.sources.at(i); s.live() && (s.seen > now || s.blockedUntil > now) {
 			t.setBackSource(i, now)
 		}
 	}
-	for l := t.logins.newest; l != nil; l = l.older {
-		if l.last > now || l.counted > now {
-			l.last, l.counted = min(l.last, now), min(l.counted, now)
-			t.touchLogin(l)
-		}
+	for _, l := range t.logins.pairs {
+		t.setBackLogin(l, now)
+	}
+	for _, l := range t.logins.guests {
+		t.setBackLogin(l, now)
+	}
+	for k, at := range t.lifts.at {
+		t.lifts.at[k] = min(at, now)
+	}
+	for _, n := range t.names.index {
+		n.last, n.success, n.surge.start = min(n.last, now), min(n.success, now), min(n.surge.start, now)
 	}
 	for i := range t.rules {
 		t.rules[i].surge.start = min(t.rules[i].surge.start, now)
 	}
-	for i := range t.users {
-		t.users[i].start = min(t.users[i].start, now)
-	}
 	t.surgesDirty = true
+}
+
+func (t *Tracker) setBackLogin(l *login, now int64) {
+	if l.last > now || l.at > now || l.counted > now {
+		l.last, l.at, l.counted = min(l.last, now), min(l.at, now), min(l.counted, now)
+		t.touchLogin(l)
+	}
 }
 
 func (t *Tracker) setBackSource(i uint32, now int64) {
@@ -40,7 +50,7 @@ func (t *Tracker) setBackSource(i uint32, now int64) {
 		a.at = min(a.at, now)
 		n = a.next
 	}
-	s.shut = t.holds.shut(s.key, now)
+	s.blockedUntil = t.holds.blocked(s.key, now)
 	t.settleIn(i, now)
 	t.touch(i)
 }

@@ -52,7 +52,7 @@ func TestSetBack(t *testing.T) {
 		at := now.Add(time.Duration(minute) * time.Minute).Sub(start)
 		tally = tr.Observe(line{kind: "fail", user: fmt.Sprint(minute), at: at.Seconds()}.event("sshd", "192.0.2.3"))
 	}
-	if tally.Attempts != event.WholeAttempts(3) {
+	if tally.Attempts != 3 {
 		t.Errorf("%v attempts count, want 3", tally.Attempts)
 	}
 }

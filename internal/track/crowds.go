@@ -42,7 +42,7 @@ func (t *Tracker) Crowds(at time.Time, least, limit int) []Crowd {
 	}
 	var crowds []Crowd
 	for wide, until := range ends {
-		if len(until) < least || t.holds.shut(keyOfPrefix(wide), now) != 0 {
+		if len(until) < least || t.holds.blocked(keyOfPrefix(wide), now) != 0 {
 			continue
 		}
 		slices.Sort(until)
@@ -57,7 +57,7 @@ func (t *Tracker) Crowds(at time.Time, least, limit int) []Crowd {
 }
 
 // crowdEnd returns when the ban of an IPv4 address is over that counts for its network.
-func crowdEnd(k key, bans []held, now int64) (until int64, ok bool) {
+func crowdEnd(k key, bans []activeBan, now int64) (until int64, ok bool) {
 	if !k.is4() || k.bits != 128 {
 		return 0, false
 	}

@@ -33,7 +33,7 @@ func TestCrowds(t *testing.T) {
 	for i := range 70 {
 		hold(fmt.Sprintf("10.2.0.%d/32", i), ban.Verified, "", time.Hour)
 	}
-	tr.succeed(&event.Event{Rule: "sshd", Addr: netip.MustParseAddr("10.2.0.200"), User: "alice", Kind: event.Success, Verified: true, Time: start}, 0, start.UnixNano())
+	tr.Observe(&event.Event{Rule: "sshd", Addr: netip.MustParseAddr("10.2.0.200"), User: "alice", Kind: event.Success, Verified: true, Time: start})
 	later := start.Add(2 * time.Second)
 	crowds := tr.Crowds(later, 64, 10)
 	if len(crowds) != 2 {

@@ -34,24 +34,22 @@ type Account struct {
 
 // A RuleCount is what counts at one rule.
 type RuleCount struct {
-	Rule       string         `json:"rule"`
-	Service    string         `json:"service"`
-	Attempts   event.Attempts `json:"quarters"`
-	Unverified event.Attempts `json:"unverified_quarters"`
-	Limit      int            `json:"limit"`
-	FindTime   time.Duration  `json:"find_time"`
-	First      time.Time      `json:"first"` // oldest attempt that counts
+	Rule       string        `json:"rule"`
+	Service    string        `json:"service"`
+	Attempts   int           `json:"attempts"`
+	Unverified int           `json:"unverified"`
+	Limit      int           `json:"limit"`
+	FindTime   time.Duration `json:"find_time"`
+	First      time.Time     `json:"first"` // oldest attempt that counts
 
-	// What each attempt added to the score, and what the verified ones add now, decayed; 0 at a rule that only detects.
-	Each   int     `json:"each"`
-	Points float64 `json:"points"`
+	Excused int     `json:"excused"` // attempts forgiven to users who belong here
+	Points  float64 `json:"points"`  // what the verified attempts add to the score now, decayed
 }
 
 // Explain returns what is known of addr at a time, without changing any of it. The result is the caller's.
 func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	now := max(t.now, at.UnixNano())
 	i, k := t.find(addr)
-	from := t.key(addr)
 	self := 0
 	if t.holds.verified(k, now) {
 		self = 1
@@ -59,12 +57,12 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	out := Account{
 		Addr: addr, Source: k.prefix(), Tracked: i != 0,
 		ScoreLimit: t.cfg.Score.Ban, HalfLife: t.cfg.Score.HalfLife,
-		Known:   t.knownAt(from, now),
+		Known:   t.knownAt(exact(addr), now),
 		InForce: t.holds.covering(nil, addr, now),
 		History: t.past(nil, k, now),
 		Wider:   t.wider(nil, k, self, now),
 	}
-	out.Shared = t.cfg.Known.SharedMin > 0 && len(out.Known) >= t.cfg.Known.SharedMin
+	out.Shared = t.cfg.Known.SharedMin > 0 && t.logins.within[k] >= t.cfg.Known.SharedMin
 	if i == 0 {
 		return out
 	}
@@ -72,6 +70,7 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	out.Seen = moment(s.seen)
 	aside := *s // looking must not change what later decisions add up
 	t.decay(&aside, now)
+	out.ScoreLimit = t.scoreLimit(s)
 	out.Score, out.ScoreUnverified = event.Points(float64(aside.score)), event.Points(float64(aside.unverified))
 	t.sumUp(s, now)
 	out.Rules = t.ruleCounts(s, now)
@@ -87,11 +86,9 @@ func (t *Tracker) ruleCounts(s *source, now int64) []RuleCount {
 		r, sum := &t.rules[i], t.sums[i]
 		c := RuleCount{
 			Rule: r.rule.Name, Service: r.rule.Service, Attempts: sum.verified, Unverified: sum.unverified,
-			Limit: r.rule.MaxRetry, FindTime: r.rule.FindTime, First: moment(sum.first),
+			Limit: t.limit(s, i), FindTime: r.rule.FindTime, First: moment(sum.first),
 		}
-		if !r.rule.Detect {
-			c.Each, c.Points = int(r.points), t.worth(s, i, sum.first, now)
-		}
+		c.Points = t.worth(s, i, sum.first, now)
 		out = append(out, c)
 	}
 	return out
@@ -102,9 +99,9 @@ func (t *Tracker) worth(s *source, rule uint16, first, now int64) (points float6
 	for i := s.attempts; i != 0; {
 		a := t.attempts.at(i)
 		i = a.next
-		if a.rule == rule && a.flags&unverified == 0 && a.at >= first {
+		if a.rule == rule && a.flags&(unverified|excused|answered) == 0 && a.at >= first {
 			age := float64(max(0, now-a.at)) / float64(t.cfg.Score.HalfLife)
-			points += float64(t.rules[rule].points) * float64(a.quarters) / 4 * math.Exp2(-age)
+			points += float64(a.points) * float64(a.n) * math.Exp2(-age)
 		}
 	}
 	return points
@@ -115,6 +112,7 @@ type Stats struct {
 	Sources    int    `json:"sources"`
 	MaxSources int    `json:"max_sources"`
 	Attempts   int    `json:"attempts"`
+	Names      int    `json:"names"`
 	Evicted    uint64 `json:"evicted"`     // sources dropped for want of room
 	EvictedHot uint64 `json:"evicted_hot"` // those of them above half of a limit: only when no other was left
 	Logins     int    `json:"logins"`
@@ -128,7 +126,7 @@ func (t *Tracker) Stats() Stats {
 	return Stats{
 		Sources: t.sources.len(), MaxSources: t.cfg.MaxSources, Attempts: t.attempts.len(),
 		Evicted: t.evicted, EvictedHot: t.evictedHot,
-		Logins: len(t.logins.pairs), MaxLogins: t.cfg.Known.Total,
+		Logins: len(t.logins.pairs), MaxLogins: t.cfg.Known.Total, Names: len(t.names.index),
 		History: len(t.history.ring), MaxHistory: t.history.size,
 	}
 }

@@ -40,7 +40,7 @@ func (t *Tracker) Neighbors(addr netip.Addr, at time.Time, limit int) (out []Nei
 		}
 		aside := *s // looking must not change what later decisions add up
 		t.decay(&aside, now)
-		banned := t.holds.verified(s.key, now) || t.holds.shut(s.key, now) > now
+		banned := t.holds.verified(s.key, now) || t.holds.blocked(s.key, now) > now
 		out = append(out, Neighbor{s.key.prefix(), event.Points(float64(aside.score)), banned})
 	}
 	slices.SortFunc(out, func(a, b Neighbor) int { return cmp.Or(cmp.Compare(b.Score, a.Score), a.Prefix.Compare(b.Prefix)) })

@@ -2,6 +2,8 @@ package track
 
 import (
 	"cmp"
+	"slices"
+	"strings"
 
 	"mef/internal/conf"
 	"mef/internal/event"
@@ -18,6 +20,7 @@ func Rules(from []conf.Rule) []Rule {
 		rules[i] = Rule{
 			Name: r.Name, Service: r.Service, MaxRetry: r.MaxRetry, FindTime: r.FindTime, BanTime: r.BanTime, Points: r.Weight,
 			Ports: r.Ports, ServicePorts: cmp.Or(r.ServicePorts, r.Ports), Detect: r.Action == conf.ActionDetect,
+			NamesUnknown: slices.ContainsFunc(r.Fail, func(p conf.Pattern) bool { return strings.Contains(p.Text, "(?P<unknownuser>") }),
 		}
 		if r.Escalation.Enabled {
 			rules[i].Escalation = event.Escalation{Window: r.Escalation.Window, Threshold: r.Escalation.Threshold}

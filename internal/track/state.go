@@ -24,19 +24,22 @@ type Record struct {
 // The kinds of record, the first byte of a key. Records are binary: numbers as varints, strings behind their length. The
 // first byte of a value is the version of its form.
 const (
+	kindAlarm   = 'a' // an alarm; key: its number, 8 bytes big-endian
+	kindLift    = 'f' // a lifted ban; key: length, address
 	kindSeed    = 'g' // the seed of hashes; no more key
 	kindHistory = 'h' // a past ban; key: its number, 8 bytes big-endian
-	kindLogin   = 'l' // a known login; key: source, user name
+	kindLogin   = 'l' // a known login or a guest; key: address, service, zero byte, user name
+	kindName    = 'n' // a name of the dictionary; key: the name
 	kindSource  = 's' // a source; key: length, address
-	kindSurges  = 'u' // surges by user name; no more key
 	kindRule    = 'v' // the surge of a rule; key: its name
 
 	stateVersion  = 1
-	sourceVersion = 2 // of a source's value; the first version is not read any more
+	sourceVersion = 3 // of a source's value; earlier versions are not read any more
+	loginVersion  = 2 // of a login's value; the first version is not read any more
 )
 
 // Changes returns what has changed since the last call, removals first, and takes it as stored; the caller keeps it until
-// it is. Bans in force are not part of it: their keeper tells them by Restore.
+// it is. Bans in force are not part of it: their keeper brings them back by Restore.
 //
 // Positions in logs are saved together with it, so it is all or nothing. As nothing else is counted meanwhile, it looks only
 // at what has changed, and the records share a few large buffers.
@@ -58,6 +61,9 @@ func (t *Tracker) Changes() []Record {
 	t.loginChanges(&p)
 	t.historyChanges(&p)
 	t.surgeChanges(&p)
+	t.nameChanges(&p)
+	t.alarmChanges(&p)
+	t.liftChanges(&p)
 	return p.records
 }
 
@@ -85,7 +91,7 @@ func (p *pack) sourceKey(k key) {
 func (p *pack) loginKey(of pair) {
 	p.begin(kindLogin)
 	p.key(of.from)
-	p.writer = append(p.writer, of.user...)
+	p.writer = append(append(append(p.writer, of.service...), 0), of.user...)
 }
 
 func (p *pack) historyKey(n uint64) {
@@ -147,14 +153,19 @@ func (t *Tracker) loginChanges(p *pack) {
 		return
 	}
 	t.logins.changed = false
-	for l := t.logins.oldest; l != nil; l = l.newer {
-		if l.flags&dirty != 0 {
-			l.flags = stored
-			p.loginKey(l.pair)
-			p.value()
-			p.int(l.last)
-			p.int(l.counted)
-			p.end()
+	for _, oldest := range []*login{t.logins.known.oldest, t.logins.strays.oldest} {
+		for l := oldest; l != nil; l = l.newer {
+			if l.flags&dirty != 0 {
+				l.flags = stored
+				p.loginKey(l.pair)
+				p.valueOf(loginVersion)
+				p.int(l.last)
+				p.int(l.at)
+				p.int(l.counted)
+				p.float(l.spent)
+				p.float(l.points)
+				p.end()
+			}
 		}
 	}
 }
@@ -192,15 +203,93 @@ func (t *Tracker) surgeChanges(p *pack) {
 		p.surge(&t.rules[i].surge)
 		p.end()
 	}
-	p.begin(kindSurges)
-	p.value()
-	for i := range t.users {
-		if s := &t.users[i]; s.key != 0 {
-			p.uint(uint64(i))
-			p.surge(s)
+}
+
+func (p *pack) nameKey(text string) {
+	p.begin(kindName)
+	p.writer = append(p.writer, text...)
+}
+
+func (t *Tracker) nameChanges(p *pack) {
+	d := &t.names
+	for _, text := range d.gone {
+		if d.index[text] == nil || d.index[text].flags&dirty == 0 {
+			p.nameKey(text)
+			p.remove()
 		}
 	}
-	p.end()
+	d.gone = nil
+	for _, n := range d.dirty {
+		if n.flags&dirty == 0 || d.index[n.text] != n {
+			continue
+		}
+		n.flags = stored
+		p.nameKey(n.text)
+		p.value()
+		p.uint(n.networks[0])
+		p.uint(n.networks[1])
+		p.int(int64(n.period))
+		p.uint(uint64(n.tries))
+		p.int(n.first)
+		p.int(n.last)
+		p.int(n.success)
+		p.writer = append(p.writer, flag(n.absent))
+		p.surge(&n.surge)
+		p.end()
+	}
+	d.dirty = nil
+}
+
+func (p *pack) alarmKey(id uint64) {
+	p.begin(kindAlarm)
+	p.writer = binary.BigEndian.AppendUint64(p.writer, id)
+}
+
+func (t *Tracker) alarmChanges(p *pack) {
+	for _, id := range t.goneAlarms {
+		p.alarmKey(id)
+		p.remove()
+	}
+	t.goneAlarms = nil
+	if !t.alarmsChanged {
+		return
+	}
+	t.alarmsChanged = false
+	for i := range t.alarms {
+		a := &t.alarms[i]
+		if a.flags&dirty == 0 {
+			continue
+		}
+		a.flags = stored
+		p.alarmKey(a.ID)
+		p.value()
+		p.int(a.Time.UnixNano())
+		p.key(exact(a.Addr))
+		p.writer = append(p.writer, flag(a.Acked))
+		p.str(a.User)
+		p.str(a.Service)
+		p.str(a.Reason)
+		p.uint(uint64(len(a.Evidence)))
+		for _, line := range a.Evidence {
+			p.str(line)
+		}
+		p.end()
+	}
+}
+
+func (t *Tracker) liftChanges(p *pack) {
+	for k := range t.lifts.changed {
+		p.begin(kindLift)
+		p.key(k)
+		if at, ok := t.lifts.at[k]; ok {
+			p.value()
+			p.int(at)
+			p.end()
+		} else {
+			p.remove()
+		}
+	}
+	clear(t.lifts.changed)
 }
 
 // What attempts of one source mostly share with the next older one, and what it is then not said of again.
@@ -215,7 +304,11 @@ const (
 func (t *Tracker) encodeSource(w writer, s *source) writer {
 	w.int(s.seen)
 	w.float(s.score)
+	w.float(s.absent)
+	w.float(s.probes)
 	w.float(s.unverified)
+	w.uint(uint64(s.address))
+	w = append(w, s.flags&several)
 	users := len(s.users)
 	for users > 0 && s.users[users-1] == (contribution{}) {
 		users--
@@ -237,7 +330,7 @@ func (t *Tracker) encodeSource(w writer, s *source) writer {
 		older = *a
 	}
 	t.lines = t.lines[:0]
-	if s.shut <= t.now {
+	if s.blockedUntil <= t.now {
 		t.lines = t.evidence.lines(t.lines, s.evidence, ban.MaxEvidence)
 	}
 	w.uint(uint64(len(t.lines)))
@@ -261,7 +354,10 @@ func (t *Tracker) encodeAttempt(w writer, a, older *attempt, seen int64) writer 
 	if a.session == older.session {
 		like |= likeSession
 	}
-	w = append(w, like, a.quarters, a.flags)
+	w = append(w, like, a.n, a.flags)
+	w.uint(uint64(a.forms))
+	w.uint(uint64(a.others))
+	w.uint(uint64(a.points))
 	w.int(seen - a.at)
 	if like&likeRule == 0 {
 		w.str(t.rules[a.rule].rule.Name)
@@ -318,6 +414,7 @@ type importer struct {
 	t       *Tracker
 	sources []savedSource
 	logins  []*login
+	names   []*name
 	pasts   map[uint64]past
 }
 
@@ -332,12 +429,15 @@ func (im *importer) read(k, v []byte) error {
 		return fmt.Errorf("%w: %q", errState, k)
 	}
 	version := byte(stateVersion)
-	if k[0] == kindSource {
+	switch k[0] {
+	case kindSource:
 		version = sourceVersion
+	case kindLogin:
+		version = loginVersion
 	}
 	switch {
 	case v[0] < version:
-		return nil // of an earlier program: that source begins anew
+		return nil // of an earlier program: that source or login begins anew
 	case v[0] > version:
 		return fmt.Errorf("%w: %q", errState, k)
 	}
@@ -346,19 +446,38 @@ func (im *importer) read(k, v []byte) error {
 	case kindSeed:
 		im.t.seed, im.t.seedStored = r.uint(), true
 		for i := range im.t.rules {
-			im.t.rules[i].hash = im.t.hash(im.t.rules[i].rule.Name)
+			im.t.rules[i].service = im.t.serviceHash(im.t.rules[i].rule.Service)
 		}
 	case kindSource:
 		s := im.t.decodeSource(r)
 		s.key = r.key(rest)
 		im.sources = append(im.sources, s)
 	case kindLogin:
-		l := &login{last: r.int(), counted: r.int(), flags: stored}
+		l := &login{last: r.int(), at: r.int(), counted: r.int(), spent: r.float(), points: r.float(), flags: stored}
 		if len(rest) < 17 {
 			return fmt.Errorf("%w: %q", errState, k)
 		}
-		l.pair = pair{r.key(rest[:17]), string(rest[17:])}
+		service, user, ok := bytes.Cut(rest[17:], []byte{0})
+		if !ok {
+			return fmt.Errorf("%w: %q", errState, k)
+		}
+		l.pair = pair{r.key(rest[:17]), string(service), string(user)}
 		im.logins = append(im.logins, l)
+	case kindName:
+		if n := decodeName(r, string(rest)); r.err == nil {
+			im.names = append(im.names, n)
+		}
+	case kindAlarm:
+		if len(rest) != 8 {
+			return fmt.Errorf("%w: %q", errState, k)
+		}
+		if a := decodeAlarm(r, binary.BigEndian.Uint64(rest)); r.err == nil {
+			im.t.alarms = append(im.t.alarms, a)
+		}
+	case kindLift:
+		if at, of := r.int(), r.key(rest); r.err == nil {
+			im.t.lifts.add(of, at)
+		}
 	case kindHistory:
 		if len(rest) != 8 {
 			return fmt.Errorf("%w: %q", errState, k)
@@ -370,12 +489,6 @@ func (im *importer) read(k, v []byte) error {
 		s := r.surge()
 		if i, ok := im.t.ruleIndex[string(rest)]; ok && r.err == nil {
 			im.t.rules[i].surge = s
-		}
-	case kindSurges:
-		im.t.users = make([]surge, userSurges)
-		for r.err == nil && len(r.rest) > 0 {
-			i, s := r.uint(), r.surge()
-			im.t.users[i%userSurges] = s
 		}
 	default:
 		return fmt.Errorf("%w: %q", errState, k)
@@ -400,21 +513,80 @@ func (im *importer) drop(kind byte) {
 // finish enters what was gathered, in order of time: eviction goes by it.
 func (im *importer) finish() {
 	t := im.t
+	slices.SortFunc(im.logins, func(a, b *login) int {
+		return cmp.Or(cmp.Compare(a.last, b.last), cmp.Compare(a.user, b.user), bytes.Compare(a.from.addr[:], b.from.addr[:]))
+	})
+	for _, l := range im.logins {
+		if l.last == 0 {
+			continue
+		}
+		t.makeRoom(l.pair)
+		t.addLogin(l)
+		t.logins.known.linkNewest(l)
+	}
+	t.importGuests(im.logins)
+	t.importNames(im.names)
+	sortAlarms(t.alarms)
+	if n := len(t.alarms); n > 0 {
+		t.lastAlarm = t.alarms[n-1].ID
+	}
+	clear(t.lifts.changed)
 	slices.SortFunc(im.sources, func(a, b savedSource) int {
 		return cmp.Or(cmp.Compare(a.seen, b.seen), bytes.Compare(a.key.addr[:], b.key.addr[:]))
 	})
 	for i := range im.sources {
 		t.restoreSource(&im.sources[i])
 	}
-	slices.SortFunc(im.logins, func(a, b *login) int {
-		return cmp.Or(cmp.Compare(a.last, b.last), cmp.Compare(a.user, b.user), bytes.Compare(a.from.addr[:], b.from.addr[:]))
-	})
-	for _, l := range im.logins {
-		t.makeRoom(l.user)
-		t.addLogin(l)
-		t.logins.linkNewest(l)
-	}
 	t.history.restore(im.pasts)
+}
+
+func (t *Tracker) importGuests(logins []*login) {
+	logins = slices.DeleteFunc(logins, func(l *login) bool { return l.last != 0 })
+	slices.SortStableFunc(logins, func(a, b *login) int { return cmp.Compare(a.at, b.at) })
+	for _, l := range logins[max(0, len(logins)-t.cfg.Known.Total):] {
+		t.logins.guests[l.pair] = l
+		t.logins.guest[l.from]++
+		t.logins.strays.linkNewest(l)
+	}
+}
+
+// importNames enters names into an empty dictionary, the oldest first.
+func (t *Tracker) importNames(names []*name) {
+	d := &t.names
+	slices.SortFunc(names, func(a, b *name) int {
+		return cmp.Or(cmp.Compare(a.success, b.success), cmp.Compare(a.last, b.last), cmp.Compare(a.text, b.text))
+	})
+	for _, n := range names {
+		d.index[n.text] = n
+		if n.success > 0 {
+			d.succeeded.add(n)
+		} else {
+			d.demanded.add(n)
+		}
+	}
+	for d.succeeded.n > t.cfg.Known.Total {
+		d.remove(d.succeeded.oldest)
+	}
+	for d.demanded.n > maxDemanded {
+		d.remove(d.demanded.oldest)
+	}
+	d.stale = true
+}
+
+func decodeName(r *reader, text string) *name {
+	n := &name{text: text, networks: [2]uint64{r.uint(), r.uint()}, period: int32(r.int()), tries: uint32(r.uint()), first: r.int(), last: r.int(),
+		success: r.int(), absent: r.byte() != 0, flags: stored}
+	n.surge = r.surge()
+	return n
+}
+
+func decodeAlarm(r *reader, id uint64) Alarm {
+	a := Alarm{ID: id, Time: moment(r.int()), Addr: r.key(r.take(17)).prefix().Addr(), Acked: r.byte() != 0, User: r.str(), Service: r.str(), Reason: r.str(),
+		flags: stored}
+	for range r.count() {
+		a.Evidence = append(a.Evidence, r.str())
+	}
+	return a
 }
 
 func (t *Tracker) restoreSource(saved *savedSource) {
@@ -422,7 +594,9 @@ func (t *Tracker) restoreSource(saved *savedSource) {
 	i := t.insert(saved.key, saved.seen)
 	s := t.sources.at(i)
 	s.flags = stored
-	s.score, s.unverified, s.users = saved.score, saved.unverified, saved.users
+	s.score, s.absent, s.probes, s.unverified, s.users = saved.score, saved.absent, saved.probes, saved.unverified, saved.users
+	s.address, s.known = saved.address, uint8(min(t.logins.within[s.key], 255))
+	s.flags |= saved.flags
 	for _, a := range saved.attempts {
 		a.next = s.attempts
 		n := t.attempts.get()
@@ -466,7 +640,8 @@ func (h *history) restore(pasts map[uint64]past) {
 }
 
 func (t *Tracker) decodeSource(r *reader) (s savedSource) {
-	s.seen, s.score, s.unverified = r.int(), r.float(), r.float()
+	s.seen, s.score, s.absent, s.probes, s.unverified = r.int(), r.float(), r.float(), r.float(), r.float()
+	s.address, s.flags = uint32(r.uint()), r.byte()&several
 	for i := range r.count() {
 		s.users[i%len(s.users)] = contribution{uint32(r.uint()), r.float()}
 	}
@@ -482,10 +657,12 @@ func (t *Tracker) decodeSource(r *reader) (s savedSource) {
 	return s
 }
 
-// decodeAttempt makes of an attempt the next younger one. Its rule is noRule if nobody knows it any more.
+// decodeAttempt turns an attempt into the next younger one. Its rule is noRule if there is no such rule any more.
 func (t *Tracker) decodeAttempt(r *reader, a *attempt, seen int64) {
 	like := r.byte()
-	a.quarters, a.flags, a.at = r.byte(), r.byte(), seen-r.int()
+	a.n, a.flags = max(1, r.byte()), r.byte()
+	a.forms, a.others, a.points = uint16(r.uint()), uint16(r.uint()), uint16(r.uint())
+	a.at = seen - r.int()
 	if like&likeRule == 0 {
 		i, ok := t.ruleIndex[r.str()]
 		if a.rule = i; !ok {
@@ -523,7 +700,6 @@ func (w *writer) str(s string) {
 }
 
 func (w *writer) surge(s *surge) {
-	w.uint(s.key)
 	w.int(s.start)
 	w.uint(uint64(s.cur))
 	w.uint(uint64(s.prev))
@@ -592,7 +768,7 @@ func (r *reader) str() string { return string(r.take(r.count())) }
 
 func (r *reader) surge() surge {
 	s := surge{
-		key: r.uint(), start: r.int(), cur: uint32(r.uint()), prev: uint32(r.uint()), usual: math.Float64frombits(r.uint()),
+		start: r.int(), cur: uint32(r.uint()), prev: uint32(r.uint()), usual: math.Float64frombits(r.uint()),
 	}
 	if !(s.usual >= leastUsual && s.usual < math.MaxUint32) {
 		s.usual = leastUsual

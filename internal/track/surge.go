@@ -10,14 +10,13 @@ import (
 // A surge counts the unknown sources that fail within a window, at one rule or with one user name. Many addresses that try
 // little each are one attack, though none of them reaches a limit by itself.
 type surge struct {
-	key       uint64 // of a user's surge: what it counts; 0: free
 	start     int64  // of the current window
 	cur, prev uint32 // sources in the current and the previous window
 	usual     float64
 }
 
 const (
-	// userSurge is how many sources trying one user name within a window are an attack on that user.
+	// userSurge is how many sources trying one user name within a day are an attack on that user.
 	userSurge = 20
 	// leastUsual is how many failing sources per window a rule takes for usual at the least, so that a server that has
 	// learnt nothing yet does not take its everyday life for an attack; ruleSurge is how many times the usual is one.
@@ -25,10 +24,6 @@ const (
 	ruleSurge  = 3
 	// tightLimit is what limits are tightened to, never below.
 	tightLimit = 3
-
-	// userSurges is how many user names are watched at a time; a power of two. Two names that fall on one place compete for
-	// it: the one tried by more sources stays.
-	userSurges = 1024
 
 	day = int64(24 * time.Hour)
 )
@@ -71,47 +66,14 @@ func (s *surge) sources(now, window int64) int {
 	return int(s.cur) + int(left*float64(s.prev))
 }
 
-// watch counts a source that is new at a rule or new with a user name. Known logins are never counted.
-func (t *Tracker) watch(r *rule, user uint32, newAtRule, newWithUser bool, now int64) {
-	window := int64(r.rule.FindTime)
-	if newAtRule {
-		r.surge.add(now, window)
-		t.surgesDirty = true
-	}
-	if !newWithUser || user == 0 {
-		return
-	}
-	s := t.userSurge(r, user)
-	if id := userSurgeKey(r, user); s.key != id {
-		if s.key != 0 && s.sources(now, window) > 1 && now-s.start < 2*window {
-			return // the place is taken by a name more in demand
-		}
-		*s = surge{key: id}
-	}
-	s.add(now, window)
-	t.surgesDirty = true
-}
-
-func userSurgeKey(r *rule, user uint32) uint64 { return uint64(r.hash)<<32 | uint64(user) }
-
-func (t *Tracker) userSurge(r *rule, user uint32) *surge {
-	if t.users == nil {
-		t.users = make([]surge, userSurges)
-	}
-	return &t.users[(user^r.hash)%userSurges]
-}
-
-// surgeOf says whether the rule, or the user name there, is under a distributed attack now.
-func (t *Tracker) surgeOf(r *rule, user uint32, now int64) event.Surge {
-	window := int64(r.rule.FindTime)
-	if user != 0 && t.users != nil {
-		if s := t.userSurge(r, user); s.key == userSurgeKey(r, user) {
-			if n := s.sources(now, window); n >= userSurge {
-				return event.Surge{Sources: n, Usual: 1, User: true}
-			}
+// surgeOf returns whether the user name, or the rule, is under a distributed attack now.
+func (t *Tracker) surgeOf(r *rule, n *name, now int64) event.Surge {
+	if n != nil {
+		if sources := n.surge.sources(now, day); sources >= userSurge {
+			return event.Surge{Sources: sources, Usual: 1, User: true}
 		}
 	}
-	if n := r.surge.sources(now, window); float64(n) >= ruleSurge*r.surge.usual {
+	if n := r.surge.sources(now, int64(r.rule.FindTime)); float64(n) >= ruleSurge*r.surge.usual {
 		return event.Surge{Sources: n, Usual: int(math.Round(r.surge.usual))}
 	}
 	return event.Surge{}

@@ -1,28 +1,31 @@
 // Package track remembers who fails: it turns events into a tally per source, in bounded memory.
 //
-// A source is what attempts are counted for: an IPv4 address, an IPv6 network of 64 bits (whoever has one address of it has
-// them all), or one address where that network is our own link. Of each source two things are kept. The attempts at each
-// rule within the rule's findtime, one by one and no more than the rule's limit needs: a sliding window. And a score across
-// all rules that halves every so often, for those who try little everywhere.
+// A source is what attempts are counted for: an IPv4 address, an IPv6 network of 64 bits (one customer has all of it), or a single
+// IPv6 address on our own link or behind a translator. Two things are kept of each source. The attempts at each rule within the
+// rule's findtime: a sliding window. And a score across all rules that fades over weeks, for those who try little everywhere.
 //
-// One login is often told by several lines. Lines marked as echoes count only if nothing else of their session does, and a
-// line that counts in its own right takes the place of an echo that came first.
+// What an attempt adds to the score depends on the name that was tried (see standing). A name that the daemon says does not exist
+// weighs more than one that may be a person's, and a name that unrelated networks try, the most. The dictionary of names is
+// learned (see names).
 //
-// Failures of a user who has logged in from the same source before weigh a fourth. A success takes back what that user's
-// failures have added at that source, and nothing else: it never excuses tries of other names.
+// One attempt is often reported by several lines. Each line that reports a refusal counts, and takes back what lines of other forms have
+// reported of the same attempts (see claim).
 //
-// The tracker also knows which bans are in force and which have been, because both are part of what the next decision
-// rests on.
+// Users who belong here are forgiven: a number of failures, and more at the pace of a forgotten device (see excuse). A success
+// takes back what its user's failures have added at that source and service, and nothing else.
+//
+// The tracker also knows which bans are in force and which have been, because the next decision rests on both.
 //
 // Everything is bounded. When the table of sources is full, one goes that is banned already, else the one in the least danger
-// of a ban; a quarter of the table is for newcomers, where nobody is pushed out before his turn. When more than 256 networks
+// of a ban; a quarter of the table is for newcomers, where none is pushed out before its turn. When more than 256 networks
 // of one /48 are in the table, the rest of them counts as one source. Time comes from events only. The same calls from the
 // same start make the same tallies. A Tracker belongs to one goroutine.
 package track
 
 import (
 	"cmp"
-	"math"
+	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -40,6 +43,12 @@ type Config struct {
 	Known      conf.Known
 	History    time.Duration // bans are forgotten so long after their end
 	IPv6Prefix int           // length of the IPv6 networks that count as one source; 0: 64
+	NAT64      prefixset.Set // IPv6 networks in which each address stands for an IPv4 address, beside the usual ones
+
+	Accounts     map[string]bool // names that exist on this host, as AccountName makes them; true: they can log in
+	Canaries     []string        // names that nobody uses: one try bans
+	StarterNames bool            // begin with a dictionary of names that attacks have in common
+	LoginAlarms  bool            // report logins that may be break-ins
 
 	// OnLink holds our own links' IPv6 networks: our neighbours there are single addresses.
 	OnLink prefixset.Set
@@ -63,10 +72,6 @@ const (
 
 	maxEvidence = 16_384 // lines kept of all sources together, 4 MiB at most
 
-	sessionIdle = 2 * time.Minute  // a session token may mean another session after this
-	sessionGap  = 10 * time.Second // lines without a token are of one session within this
-	knownPause  = time.Minute      // a known login's failures count once in this
-
 	maxCount = 100 // attempts that one line can add
 )
 
@@ -82,18 +87,25 @@ type Tracker struct {
 	index    map[key]uint32
 	children map[key]int // sources by the /48 around them
 	lists    [lists]list
-	hand     uint32 // where sweep is
+	sweepPos uint32 // where sweep is
 	sums     []sum  // by rule; what the last settle found
 	evidence evidenceRing
 
 	logins  logins
 	seed    uint64
-	users   []surge // by hash of rule and user name
-	holds   holds
+	names   names
+	lifts   lifts
+	holds   activeBans
 	history history
 
-	dirty       []uint32 // sources that are marked so, and some that were before they were removed
-	gone        []key    // stored sources that were removed
+	dirty []uint32 // sources that are marked so, and some that were before they were removed
+	gone  []key    // stored sources that were removed
+
+	alarms        []Alarm // oldest first
+	lastAlarm     uint64
+	alarmsChanged bool
+	goneAlarms    []uint64
+
 	surgesDirty bool
 	seedStored  bool
 
@@ -102,6 +114,7 @@ type Tracker struct {
 	// What a Tally's slices point to.
 	parts   []event.Part
 	wide    []event.WiderNet
+	except  []netip.Addr
 	inForce []event.ActiveBan
 	pasts   []event.PastBan
 	lines   []string
@@ -111,10 +124,10 @@ type Tracker struct {
 
 // A rule is a configured rule with what is counted for it across sources.
 type rule struct {
-	rule   *Rule
-	hash   uint32
-	points float32 // of one attempt
-	surge  surge
+	rule    *Rule
+	service uint32  // hash
+	points  float32 // of one attempt
+	surge   surge
 }
 
 // New returns an empty tracker.
@@ -123,7 +136,9 @@ func New(cfg Config) *Tracker {
 		index:    map[key]uint32{},
 		children: map[key]int{},
 		logins:   newLogins(),
-		holds:    newHolds(),
+		names:    newNames(),
+		lifts:    newLifts(),
+		holds:    newActiveBans(),
 		seed:     cfg.Seed,
 	}
 	t.history = newHistory(cmp.Or(cfg.MaxHistory, defaultHistory))
@@ -140,12 +155,13 @@ func (t *Tracker) Configure(cfg Config) {
 	cfg.Rules = slices.Clone(cfg.Rules)
 	old := t.rules
 	t.cfg = cfg
+	t.names.configure(&t.cfg)
 	t.rules = make([]rule, len(cfg.Rules))
 	t.ruleIndex = make(map[string]uint16, len(cfg.Rules))
 	t.sums = make([]sum, len(cfg.Rules))
 	for i := range cfg.Rules {
 		r := &cfg.Rules[i]
-		t.rules[i] = rule{rule: r, hash: t.hash(r.Name), points: float32(cmp.Or(r.Points, cfg.Score.Failure))}
+		t.rules[i] = rule{rule: r, service: t.serviceHash(r.Service), points: float32(cmp.Or(r.Points, cfg.Score.Failure))}
 		t.ruleIndex[r.Name] = uint16(i)
 	}
 	t.renumber(old)
@@ -188,19 +204,28 @@ func (t *Tracker) advance(at time.Time) int64 {
 	return t.now
 }
 
+// SetAccounts replaces the names that exist on this host.
+func (t *Tracker) SetAccounts(accounts map[string]bool) {
+	t.cfg.Accounts = accounts
+	t.names.configure(&t.cfg)
+}
+
 // Observe counts an event and returns what its source has come to. It allocates nothing for a source that it knows, unless
 // a limit is reached.
 func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	r, ok := t.ruleIndex[ev.Rule]
-	if !ok || !ev.Addr.IsValid() {
+	if !ok || !ev.Addr.IsValid() || ev.Kind != event.Success && t.lifts.covers(ev.Addr, ev.Time.UnixNano()) {
 		return event.Tally{}
 	}
 	now := t.advance(ev.Time)
 	t.forgetLogins(now)
+	t.forgetGuests(now)
 	i, k := t.find(ev.Addr)
 	if ev.Kind == event.Success {
-		t.succeed(ev, i, now)
-		return t.tally(ev, r, i, k, now)
+		alarm := t.succeed(ev, i, k, now)
+		out := t.tally(ev, r, i, k, now)
+		out.Alarm, out.Known = alarm, t.logins.pairs[pair{exact(ev.Addr), ev.Service, AccountName(ev.User)}] != nil
+		return out
 	}
 	if i == 0 {
 		i = t.insert(k, now)
@@ -212,221 +237,169 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 		i = t.insert(k, now) // it was the one in the least danger
 	}
 	s := t.sources.at(i)
+	s.known = uint8(min(t.logins.within[k], 255))
 	t.settle(s, now)
-	var added event.Attempts
-	if ev.Kind == event.Probe {
-		t.probe(s, &t.rules[r], ev)
+	var of subject
+	var c counted
+	if ev.Kind == event.Failure {
+		of, c = t.fail(s, r, ev, now)
+	} else if !t.rules[r].rule.Detect {
+		t.probe(s, count(ev), ev.Verified)
 		s.evidence = t.evidence.add(s.evidence, ev.Line)
-	} else {
-		added = t.fail(s, r, ev, now)
 	}
 	t.settle(s, now)
 	t.place(i, now)
 	t.touch(i)
 	tally := t.tally(ev, r, i, k, now)
-	tally.Added = added
+	tally.Added, tally.Excused = c.added, c.excused
+	if ev.Kind == event.Failure {
+		tally.Known = of.standing == known
+		if of.standing != known && s.known == 0 {
+			t.tighten(&tally, r, of.name, now)
+		}
+	}
 	if tally.ScoreReached() || tally.RuleReached() {
-		t.detail(&tally, s, now)
+		t.detail(&tally, s, &of, now)
 	}
 	return tally
 }
 
-// succeed makes the user known and takes back that user's failures. A success that could be forged does neither.
-func (t *Tracker) succeed(ev *event.Event, i uint32, now int64) {
+// succeed makes the user known and takes back that user's failures. A success that could be forged does neither. It returns why
+// the login may be a break-in, if it may.
+func (t *Tracker) succeed(ev *event.Event, i uint32, k key, now int64) (alarm string) {
+	var s *source
 	if i != 0 {
-		defer t.settle(t.sources.at(i), now)
-		t.settle(t.sources.at(i), now)
+		s = t.sources.at(i)
+		t.settle(s, now)
+		defer t.settle(s, now)
 	}
-	if ev.User == "" || !ev.Verified {
-		return
+	account := AccountName(ev.User)
+	if account == "" || !ev.Verified {
+		return ""
 	}
-	t.success(t.key(ev.Addr), ev.User, now)
-	if i != 0 {
-		t.forgive(t.sources.at(i), t.hash(ev.User))
+	of := pair{exact(ev.Addr), ev.Service, account}
+	if alarm = t.alarm(ev, of, s, k, now); alarm != "" {
+		var lines []string
+		if s != nil {
+			lines = t.evidence.lines(nil, s.evidence, ban.MaxEvidence-1)
+		}
+		t.raise(ev, alarm, lines)
+	}
+	l := t.success(of, now)
+	t.names.succeed(account, t.cfg.Known.Total, now)
+	of.from = k
+	if guest := t.logins.guests[of]; guest != nil {
+		l.points += guest.points
+		t.removeGuest(guest)
+	}
+	if s != nil {
+		s.known = uint8(min(t.logins.within[k], 255))
+		t.forgive(s, t.userHash(ev.Service, account), l)
 		t.touch(i)
 	}
-}
-
-func (t *Tracker) probe(s *source, r *rule, ev *event.Event) {
-	switch {
-	case r.rule.Detect:
-	case ev.Verified:
-		s.score += float32(t.cfg.Score.Probe * count(ev))
-	default:
-		s.unverified += float32(t.cfg.Score.Unverified * count(ev))
-	}
+	return alarm
 }
 
 func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 
-// fail counts a failure and returns what it added to the window of its rule.
-func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) event.Attempts {
-	user, session := t.hash(ev.User), t.hash(ev.Session)
-	told := t.told(s, r, session, ev.Verified, now)
-	if ev.Echo && told.any {
-		return 0
+// counted is how many attempts a line has added, and how many of them were forgiven.
+type counted struct{ added, excused int }
+
+// fail counts a failure.
+func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject, counted) {
+	rep := report{
+		subject: t.judge(s, ev, r, now), rule: r, session: t.hash(ev.Session), form: formBit(ev.Form), n: count(ev),
+		once: ev.Echo && !ev.Each, verified: ev.Verified,
 	}
-	var known *login
-	if ev.User != "" {
-		known = t.logins.pairs[pair{t.key(ev.Addr), ev.User}]
+	if rep.once {
+		rep.n = 1
 	}
-	if known == nil {
-		t.watch(&t.rules[r], user, !told.rule, !t.tried(s, r, user), now)
+	n := rep.n - t.claim(s, &rep, now)
+	if n <= 0 {
+		return rep.subject, counted{}
 	}
-	n := count(ev)
-	if ev.Echo {
-		n = 1
+	if t.answers(ev, r, now) {
+		t.count(s, &rep, n, answered, now)
+		return rep.subject, counted{}
 	}
-	if told.echo != nil && !ev.Echo {
-		n--
-		t.absorb(s, told.echo, user, known, now)
-	}
-	weight := event.WholeAttempts(1)
-	if known != nil {
-		n, weight = t.once(known, n, now), 1
-	}
-	if n == 0 {
-		return 0
-	}
-	a := attempt{at: now, user: user, session: session, rule: r}
-	if !ev.Verified {
-		a.flags |= unverified
-	}
-	if ev.Echo {
-		a.flags |= echoed
-	}
-	t.count(s, a, n, weight)
+	t.watch(s, &rep, now)
+	s.noteAddress(t.addressHash(ev.Addr))
 	s.evidence = t.evidence.add(s.evidence, ev.Line)
-	return event.Attempts(n) * weight
-}
-
-// once returns how many of a known login's n failures count now: one, if none has for a while.
-func (t *Tracker) once(l *login, n int, now int64) int {
-	if n == 0 || now-l.counted < int64(knownPause) {
-		return 0
+	if rep.name != nil {
+		rep.name.tries += uint32(n)
 	}
-	l.counted = now
-	t.touchLogin(l)
-	return 1
+	var c counted
+	for c.excused < n && t.excuse(s, &rep.subject, now) {
+		c.excused++
+	}
+	if c.excused > 0 {
+		t.count(s, &rep, c.excused, excused, now)
+	}
+	if c.added = n - c.excused; c.added > 0 {
+		t.count(s, &rep, c.added, 0, now)
+		c.added += t.recount(s, &rep, now)
+	}
+	return rep.subject, c
 }
 
-// count enters n attempts of so many quarters each.
-func (t *Tracker) count(s *source, a attempt, n int, weight event.Attempts) {
-	t.score(s, &a, event.Attempts(n)*weight)
-	n = min(n, t.rules[a.rule].rule.MaxRetry) // more never matter
-	for total := int(weight) * n; total > 0; total -= int(a.quarters) {
-		a.quarters = uint8(min(total, math.MaxUint8&^3))
-		a.next = s.attempts
-		i := t.attempts.get()
-		*t.attempts.at(i) = a
-		s.attempts = i
+// answers reports whether a ban in force has answered an attempt: its line was under way when the ban began, or is read late.
+func (t *Tracker) answers(ev *event.Event, r uint16, now int64) bool {
+	if len(t.holds.bans) == 0 || !ev.Verified {
+		return false
+	}
+	rule := t.rules[r].rule
+	t.inForce = t.holds.covering(t.inForce[:0], ev.Addr, now)
+	return slices.ContainsFunc(t.inForce, func(b event.ActiveBan) bool {
+		return b.Class == ban.Verified && b.Ports.Covers(cmp.Or(rule.Ports, rule.ServicePorts))
+	})
+}
+
+// watch counts a source that is new at a rule. Sources where users log in are never counted.
+func (t *Tracker) watch(s *source, r *report, now int64) {
+	if s.known == 0 && !t.triedAt(s, r.rule) {
+		rule := &t.rules[r.rule]
+		rule.surge.add(now, int64(rule.rule.FindTime))
+		t.surgesDirty = true
 	}
 }
 
-// score adds the points of q quarters of attempts like a. Attempts at a rule that never bans add none, or the score would
-// ban in its stead.
-func (t *Tracker) score(s *source, a *attempt, q event.Attempts) {
-	r := &t.rules[a.rule]
+// noteAddress notes which address of a source has tried.
+func (s *source) noteAddress(hash uint32) {
 	switch {
-	case r.rule.Detect:
-	case a.flags&unverified != 0:
-		s.unverified += float32(t.cfg.Score.Unverified) * float32(q) / 4
-	default:
-		points := r.points * float32(q) / 4
-		s.score = max(0, s.score+points)
-		s.credit(a.user, points)
+	case s.address == 0:
+		s.address = hash
+	case s.address != hash:
+		s.flags |= several
 	}
 }
 
-// absorb makes an attempt that was counted on the word of an echo that of the line itself, which may know the user better.
-func (t *Tracker) absorb(s *source, a *attempt, user uint32, known *login, now int64) {
-	a.flags &^= echoed
-	if user != 0 && a.user != user {
-		t.score(s, a, -event.Attempts(a.quarters))
-		a.user = user
-		t.score(s, a, event.Attempts(a.quarters))
-	}
-	if known != nil && a.quarters > 1 {
-		t.score(s, a, 1-event.Attempts(a.quarters))
-		a.quarters = 1
-		known.counted = now
-		t.touchLogin(known)
-	}
-}
-
-// What is already counted of an event's session, and of its rule.
-type told struct {
-	any  bool
-	echo *attempt // counted on the word of an echo
-	rule bool     // something is counted for the rule, whatever the session
-}
-
-func (t *Tracker) told(s *source, r uint16, session uint32, verified bool, now int64) (found told) {
-	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
-		i = a.next
-		if a.rule != r {
-			continue
-		}
-		found.rule = true
-		if (a.flags&unverified == 0) != verified || !sameSession(a, session, now) {
-			continue
-		}
-		found.any = true
-		if a.flags&echoed != 0 {
-			found.echo = a
-		}
-	}
-	return found
-}
-
-func sameSession(a *attempt, session uint32, now int64) bool {
-	if a.session == 0 || session == 0 {
-		return now-a.at <= int64(sessionGap)
-	}
-	return a.session == session && now-a.at <= int64(sessionIdle)
-}
-
-// tried reports whether an attempt of the user at the rule is counted.
-func (t *Tracker) tried(s *source, r uint16, user uint32) bool {
-	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
-		if a.rule == r && a.user == user {
-			return true
-		}
-		i = a.next
-	}
-	return false
+func (t *Tracker) addressHash(addr netip.Addr) uint32 {
+	a := addr.As16()
+	return hash(t.seed, a[:])
 }
 
 // tally sums up source i, just settled; i is 0 if there is nothing to sum up.
 func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k key, now int64) event.Tally {
 	rule := t.rules[r].rule
-	from := t.key(ev.Addr)
 	out := event.Tally{
 		Event: ev, Rule: rule, Source: k.prefix(), Limit: rule.MaxRetry, ScoreLimit: t.cfg.Score.Ban,
-		KnownUsers: t.logins.within[from],
+		KnownUsers: t.logins.within[k],
 	}
-	out.KnownInside = t.logins.within[k]
 	out.Shared = t.cfg.Known.SharedMin > 0 && out.KnownUsers >= t.cfg.Known.SharedMin
-	if ev.User != "" && t.logins.pairs[pair{from, ev.User}] != nil {
-		out.Known = true
-	}
 	if i != 0 {
 		s, sum := t.sources.at(i), &t.sums[r]
+		out.Limit, out.ScoreLimit = t.limit(s, r), t.scoreLimit(s)
 		out.Attempts, out.Unverified, out.First = sum.verified, sum.unverified, moment(sum.first)
 		out.Score, out.ScoreUnverified = float64(s.score), float64(s.unverified)
-	}
-	if ev.Kind == event.Failure && !out.Known {
-		t.tighten(&out, r, now)
+		out.Absent, out.Several = float64(s.absent), s.flags&several != 0
 	}
 	return out
 }
 
-// tighten lowers the limit for whoever is unknown while many are at it at once.
-func (t *Tracker) tighten(out *event.Tally, r uint16, now int64) {
+// tighten lowers the limit for sources that are not known while many are at it at once.
+func (t *Tracker) tighten(out *event.Tally, r uint16, n *name, now int64) {
 	t.surgesDirty = true // looking moves windows on
-	out.Surge = t.surgeOf(&t.rules[r], t.hash(out.Event.User), now)
+	out.Surge = t.surgeOf(&t.rules[r], n, now)
 	if out.Surge.Sources > 0 && out.Limit > tightLimit {
 		out.Limit = tightLimit
 	} else {
@@ -435,33 +408,57 @@ func (t *Tracker) tighten(out *event.Tally, r uint16, now int64) {
 }
 
 // detail fills in what a decision needs.
-func (t *Tracker) detail(out *event.Tally, s *source, now int64) {
+func (t *Tracker) detail(out *event.Tally, s *source, of *subject, now int64) {
 	addr := out.Event.Addr
 	t.parts = t.partsOf(t.parts[:0])
 	t.wide = t.wider(t.wide[:0], s.key, 1, now)
 	t.inForce = t.holds.covering(t.inForce[:0], addr, now)
 	t.pasts = t.past(t.pasts[:0], s.key, now)
 	t.lines = t.evidence.lines(t.lines[:0], s.evidence, ban.MaxEvidence)
-	out.Parts, out.Wider, out.InForce, out.History, out.Evidence = t.parts, t.wide, t.inForce, t.pasts, t.lines
-}
-
-// partsOf appends what the last settle found to buf, by name of rule.
-func (t *Tracker) partsOf(buf []event.Part) []event.Part {
-	for r, sum := range t.sums {
-		if q := sum.verified + sum.unverified; q > 0 {
-			buf = append(buf, event.Part{Rule: t.rules[r].rule.Name, Attempts: q})
+	widest := s.key
+	for _, w := range t.wide {
+		if w.Reached() {
+			widest = keyOfPrefix(w.Prefix)
 		}
 	}
-	slices.SortFunc(buf, func(a, b event.Part) int { return cmp.Compare(a.Rule, b.Rule) })
-	return buf
+	t.except = t.knownAddrs(t.except[:0], widest)
+	out.Parts, out.Wider, out.InForce, out.History, out.Evidence, out.KnownAddrs = t.parts, t.wide, t.inForce, t.pasts, t.lines, t.except
+	out.Name = of.describe(out.Event, t.network(addr))
+}
+
+// describe returns what is known of the name that weighs more than others, "" if it does not.
+func (of *subject) describe(ev *event.Event, network uint64) string {
+	switch of.standing {
+	case canary:
+		return "a canary"
+	case hot:
+		if of.name == nil {
+			return "empty"
+		}
+		if n := of.name.others(network); n >= hotNetworks {
+			return fmt.Sprintf("no user here, and tried by %d other networks", n)
+		}
+		return "no user here, and tried by attackers everywhere"
+	case absent:
+		return "no user here"
+	case contested, attacked:
+		return fmt.Sprintf("tried by %d other networks", of.name.others(network))
+	}
+	return ""
+}
+
+func sortParts(parts []event.Part) {
+	slices.SortFunc(parts, func(a, b event.Part) int { return cmp.Compare(a.Rule, b.Rule) })
 }
 
 // hash returns 32 bits that nobody can foretell without the seed (FNV-1a begun from it), 0 only for the empty string.
-func (t *Tracker) hash(s string) uint32 {
-	if s == "" {
+func (t *Tracker) hash(s string) uint32 { return hash(t.seed, s) }
+
+func hash[T string | []byte](seed uint64, s T) uint32 {
+	if len(s) == 0 {
 		return 0
 	}
-	h := t.seed ^ 14695981039346656037
+	h := seed ^ 14695981039346656037
 	for i := range len(s) {
 		h = (h ^ uint64(s[i])) * 1099511628211
 	}

@@ -31,6 +31,7 @@ type replayed struct {
 
 func newReplay(g *cli.Global) *cobra.Command {
 	var service string
+	var whatIf bool
 	cmd := &cobra.Command{
 		Use:   "replay [FILE]",
 		Short: "Say whom an old log would have had banned, and why",
@@ -43,7 +44,7 @@ func newReplay(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			replay, err := offline.NewReplay(cfg, service)
+			replay, err := offline.NewReplay(cfg, service, whatIf)
 			if errors.Is(err, offline.ErrUnknownService) {
 				return console.Usage("%v; rules know %s", err, strings.Join(offline.Services(cfg.Rules), ", "))
 			}
@@ -77,6 +78,7 @@ func newReplay(g *cli.Global) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&whatIf, "what-if", false, "leave out what a ban would have kept away")
 	cmd.Flags().StringVar(&service, "service", "", "only the rules of this service")
 	return cmd
 }

@@ -1,0 +1,121 @@
+package track
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"mef/internal/event"
+)
+
+// An Alarm is a login that succeeded and may be a break-in: from an address that attacked, or for a name that was being guessed,
+// where its user had never logged in.
+type Alarm struct {
+	ID       uint64     `json:"id"`
+	Time     time.Time  `json:"time"`
+	Addr     netip.Addr `json:"addr"`
+	User     string     `json:"user"`
+	Service  string     `json:"service"`
+	Reason   string     `json:"reason"`
+	Evidence []string   `json:"evidence"` // raw lines, oldest first; quote them
+	Acked    bool       `json:"acked"`
+
+	flags uint8
+}
+
+const (
+	maxAlarms = 200 // kept; the oldest go first, those acknowledged before others
+
+	// alarmScore is which part of the limit an address must have reached by other names for its login to be an alarm.
+	alarmScore = 0.5
+	// alarmSources is how many sources must have tried a name within a day.
+	alarmSources = 5
+)
+
+// alarm returns why a success is an alarm, "" if it is none. It is called before the success changes anything.
+func (t *Tracker) alarm(ev *event.Event, of pair, s *source, k key, now int64) string {
+	if t.logins.pairs[of] != nil || !t.cfg.LoginAlarms {
+		return ""
+	}
+	var reasons []string
+	if s != nil {
+		aside := *s
+		t.decay(&aside, now)
+		user := t.userHash(of.service, of.user)
+		others := aside.score - aside.probes
+		for _, c := range aside.users {
+			if c.user == user {
+				others -= c.points
+			}
+		}
+		if l := t.logins.guests[pair{k, of.service, of.user}]; l != nil {
+			others -= l.points
+		}
+		if float64(others) >= alarmScore*float64(t.cfg.Score.Ban) {
+			reasons = append(reasons, fmt.Sprintf("the address tried other names (%d points of %d)", event.Points(float64(others)), t.cfg.Score.Ban))
+		}
+	}
+	t.pasts = t.past(t.pasts[:0], k, now)
+	bans := 0
+	for _, p := range t.pasts {
+		if !p.Lifted {
+			bans++
+		}
+	}
+	if bans > 0 {
+		reasons = append(reasons, fmt.Sprintf("the address was banned before (%d)", bans))
+	}
+	if n := t.names.index[of.user]; n != nil {
+		if sources := n.surge.sources(now, day); sources >= alarmSources {
+			reasons = append(reasons, fmt.Sprintf("%d addresses tried this name within a day", sources))
+		}
+	}
+	if len(reasons) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("first login of %q from here, and %s", of.user, strings.Join(reasons, ", and "))
+}
+
+// raise keeps an alarm.
+func (t *Tracker) raise(ev *event.Event, reason string, lines []string) {
+	if len(t.alarms) >= maxAlarms {
+		i := max(0, slices.IndexFunc(t.alarms, func(a Alarm) bool { return a.Acked }))
+		t.dropAlarm(i)
+	}
+	t.lastAlarm++
+	t.alarms = append(t.alarms, Alarm{ID: t.lastAlarm, Time: moment(t.now), Addr: ev.Addr, User: strings.Clone(ev.User), Service: ev.Service,
+		Reason: reason, Evidence: append(slices.Clone(lines), ev.Line), flags: dirty})
+	t.alarmsChanged = true
+}
+
+func (t *Tracker) dropAlarm(i int) {
+	if t.alarms[i].flags&stored != 0 {
+		t.goneAlarms = append(t.goneAlarms, t.alarms[i].ID)
+	}
+	t.alarms = slices.Delete(t.alarms, i, i+1)
+}
+
+// Alarms returns the alarms, oldest first. The result is the caller's.
+func (t *Tracker) Alarms() []Alarm { return slices.Clone(t.alarms) }
+
+// Acknowledge marks alarms as seen by an operator: those of the given IDs, or all if there are none. It returns how many it marked.
+func (t *Tracker) Acknowledge(ids ...uint64) (n int) {
+	for i := range t.alarms {
+		a := &t.alarms[i]
+		if a.Acked || len(ids) > 0 && !slices.Contains(ids, a.ID) {
+			continue
+		}
+		a.Acked = true
+		a.flags |= dirty
+		t.alarmsChanged = true
+		n++
+	}
+	return n
+}
+
+func sortAlarms(alarms []Alarm) {
+	slices.SortFunc(alarms, func(a, b Alarm) int { return cmp.Compare(a.ID, b.ID) })
+}

@@ -1,0 +1,209 @@
+package track
+
+import (
+	"slices"
+
+	"mef/internal/event"
+)
+
+// A source is in one of these lists.
+const (
+	// By its danger, in eighths of the nearest of its limits. The lists from hotLevel on are those above half a limit.
+	levels   = 8
+	hotLevel = levels / 2
+
+	// Newcomers are in a list of their own, first come first out, whatever their danger. Nobody in the other lists, however
+	// many they are, can take their room, so that whoever comes has time to show what he is: an attacker would fill the table
+	// with sources just below their limits and be free with all others.
+	newcomers = levels
+
+	// Sources that a verified ban keeps out on all ports go first when there is no room. The ban holds without them, the
+	// history knows it when they come back, and their lines that are still under way cannot make more of it. What is lost is
+	// the rest of a score that would mostly have faded by the end of the ban.
+	blocked = levels + 1
+
+	lists = levels + 2
+
+	// newcomersShare is what part of the table is the newcomers'.
+	newcomersShare = 4
+)
+
+// A list is a doubly linked list of sources, the one touched longest ago first.
+type list struct {
+	first, last uint32
+	n           int
+}
+
+func (t *Tracker) link(i uint32, level uint8) {
+	s, l := t.sources.at(i), &t.lists[level]
+	s.level, s.prev, s.next = level, l.last, 0
+	if l.last != 0 {
+		t.sources.at(l.last).next = i
+	} else {
+		l.first = i
+	}
+	l.last = i
+	l.n++
+}
+
+func (t *Tracker) unlink(i uint32) {
+	s := t.sources.at(i)
+	l := &t.lists[s.level]
+	l.n--
+	if s.prev != 0 {
+		t.sources.at(s.prev).next = s.next
+	} else {
+		l.first = s.next
+	}
+	if s.next != 0 {
+		t.sources.at(s.next).prev = s.prev
+	} else {
+		l.last = s.prev
+	}
+}
+
+// insert makes an entry for k, at the cost of another one if there is no room.
+func (t *Tracker) insert(k key, now int64) uint32 {
+	if t.sources.len() >= t.cfg.MaxSources {
+		t.sweep(now)
+		t.sweep(now)
+	}
+	for t.sources.len() >= t.cfg.MaxSources {
+		t.evict()
+	}
+	i := t.sources.get()
+	s := t.sources.at(i)
+	s.key, s.seen, s.blockedUntil = k, now, t.holds.blocked(k, now)
+	t.index[k] = i
+	if !k.is4() && k.bits > parentBits {
+		t.children[k.widen(parentBits)]++
+	}
+	if s.blockedUntil > now {
+		t.link(i, blocked)
+		return i
+	}
+	t.link(i, newcomers)
+	if most := max(1, t.cfg.MaxSources/newcomersShare); t.lists[newcomers].n > most {
+		t.settleIn(t.lists[newcomers].first, now)
+	}
+	return i
+}
+
+// belongs returns the list of a source that may not have been touched for long, and reports whether nothing of it is left.
+func (t *Tracker) belongs(s *source, now int64) (level uint8, empty bool) {
+	aside := *s // what is not an event changes no sum, not even by rounding
+	t.decay(&aside, now)
+	t.sumUp(s, now)
+	empty = event.Points(float64(aside.score+aside.unverified)) == 0 && !t.counting()
+	if s.blockedUntil > now {
+		return blocked, empty
+	}
+	return t.risk(&aside), empty
+}
+
+// settleIn moves a source to the list where it belongs by now.
+func (t *Tracker) settleIn(i uint32, now int64) {
+	s := t.sources.at(i)
+	level, _ := t.belongs(s, now)
+	if level != s.level {
+		t.unlink(i)
+		t.link(i, level)
+	}
+}
+
+// place moves a source that was just settled to the end of the list where it belongs. A newcomer keeps its place.
+func (t *Tracker) place(i uint32, now int64) {
+	s := t.sources.at(i)
+	level := uint8(blocked)
+	if s.blockedUntil <= now {
+		if s.level == newcomers {
+			return
+		}
+		level = t.risk(s)
+	}
+	t.unlink(i)
+	t.link(i, level)
+}
+
+// evict drops one source: of those that are banned already the one touched longest ago, else of those in the least danger,
+// and only if there are no others, the newcomer that came first.
+func (t *Tracker) evict() {
+	for i := t.lists[blocked].first; i != 0; i = t.lists[blocked].first {
+		if t.sources.at(i).blockedUntil > t.now {
+			t.evicted++
+			t.remove(i)
+			return
+		}
+		t.settleIn(i, t.now) // its ban is over
+	}
+	for level := range blocked {
+		i := t.lists[level].first
+		if i == 0 {
+			continue
+		}
+		if t.evicted++; level >= hotLevel && level < newcomers {
+			t.evictedHot++
+		}
+		t.remove(i)
+		return
+	}
+}
+
+// sweep looks at the next source in turn and moves it to the list where it belongs by now, or drops it if nothing of it is
+// left. Without it, sources that have cooled down would be kept for the danger they once were.
+func (t *Tracker) sweep(now int64) {
+	if t.sources.used == 0 {
+		return
+	}
+	t.sweepPos = t.sweepPos%t.sources.used + 1
+	s := t.sources.at(t.sweepPos)
+	if !s.live() {
+		return
+	}
+	switch level, empty := t.belongs(s, now); {
+	case empty:
+		t.remove(t.sweepPos)
+	case s.level != newcomers && s.level != level:
+		t.unlink(t.sweepPos)
+		t.link(t.sweepPos, level)
+	}
+}
+
+// counting reports whether the sums hold anything.
+func (t *Tracker) counting() bool {
+	return slices.ContainsFunc(t.sums, func(s sum) bool { return s != sum{} })
+}
+
+func (t *Tracker) remove(i uint32) {
+	s := t.sources.at(i)
+	for a := s.attempts; a != 0; {
+		next := t.attempts.at(a).next
+		t.attempts.put(a)
+		a = next
+	}
+	if k := s.key; !k.is4() && k.bits > parentBits {
+		parent := k.widen(parentBits)
+		if t.children[parent]--; t.children[parent] == 0 {
+			delete(t.children, parent)
+		}
+	}
+	if s.flags&stored != 0 {
+		t.gone = append(t.gone, s.key)
+	}
+	delete(t.index, s.key)
+	t.unlink(i)
+	left := s.flags & listed
+	t.sources.put(i)
+	s.flags = left
+}
+
+// risk returns the eviction list for a source that was just settled.
+func (t *Tracker) risk(s *source) uint8 {
+	d := float64(s.score+s.unverified) / float64(max(1, t.scoreLimit(s)))
+	for r, sum := range t.sums {
+		if n := sum.verified + sum.unverified; n > 0 {
+			d = max(d, float64(n)/float64(t.limit(s, uint16(r))))
+		}
+	}
+	return uint8(min(levels-1, d*levels))
+}

@@ -1,0 +1,227 @@
+package track
+
+import (
+	"net/netip"
+
+	"mef/internal/event"
+)
+
+// A standing is what is known of the user that a failure names. From absent on, nobody who belongs here is likely to try it.
+type standing uint8
+
+const (
+	ordinary  standing = iota // nothing
+	known                     // logged in from this address before
+	familiar                  // logged in from elsewhere, or the name is a typing error of one that did
+	existing                  // an account of this host that has not logged in yet
+	attacked                  // familiar, and many networks try it
+	contested                 // never logged in and may exist; other networks try it
+	absent                    // the daemon says that it does not exist
+	hot                       // so it says, and other networks try it
+	canary                    // named by the operator: nobody uses it
+)
+
+// A subject is the user that an event is about.
+type subject struct {
+	user     uint32 // hash of service and account; 0: none
+	standing standing
+	name     *name  // its entry in the dictionary
+	login    *login // what is forgiven to it at this address
+	pair     pair
+}
+
+// userHash returns the hash of a user of a service.
+func (t *Tracker) userHash(service, account string) uint32 {
+	if account == "" {
+		return 0
+	}
+	return max(1, t.serviceHash(service)^t.hash(account))
+}
+
+// serviceHash is what the hash of a user has of the service: without it, the same account of two services has the same hash.
+func (t *Tracker) serviceHash(service string) uint32 { return t.hash(service) * 0x9e3779b1 }
+
+// network returns the bit of the network that an address is in: unrelated ones differ in their first 16 bits, of IPv6 in 32.
+func (t *Tracker) network(addr netip.Addr) uint64 {
+	bits := 32
+	if addr.Is4() {
+		bits = 16
+	}
+	k := keyOf(addr, bits)
+	h := t.seed ^ 14695981039346656037
+	for _, b := range k.addr {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return 1 << (h >> 58)
+}
+
+// judge finds out whom a failure is about. s has not counted it yet.
+func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of subject) {
+	account := AccountName(ev.User)
+	if account == "" {
+		if ev.UnknownUser && t.cfg.Score.Hot > 0 && ev.Verified {
+			of.standing = hot // no person has the empty name
+		}
+		return of
+	}
+	of.user = t.userHash(ev.Service, account)
+	if !ev.Verified {
+		return of
+	}
+	of.pair = pair{exact(ev.Addr), ev.Service, account}
+	if l := t.logins.pairs[of.pair]; l != nil {
+		of.standing, of.login, of.name = known, l, t.names.index[account]
+		return of
+	}
+	if t.rules[r].rule.Detect {
+		return of
+	}
+	network := t.network(ev.Addr)
+	newSource := s.known == 0 && !t.tried(s, of.user)
+	of.name = t.names.try(account, network, ev.UnknownUser, newSource, now)
+	of.standing = t.standingOf(of.name, ev.UnknownUser, r, network)
+	if near := t.names.nearTo(of.name); of.standing == familiar && of.name.success == 0 && near != "" {
+		of.user, of.pair.user = t.userHash(ev.Service, near), near
+		if l := t.logins.pairs[of.pair]; l != nil {
+			of.standing, of.login = known, l
+			return of
+		}
+	}
+	of.pair.from = s.key // or hopping through a network would be forgiven once for each address
+	of.login = t.logins.guests[of.pair]
+	return of
+}
+
+func (t *Tracker) standingOf(n *name, unknownUser bool, r uint16, network uint64) standing {
+	d := &t.names
+	others := n.others(network)
+	exists := false
+	if _, ok := d.accounts[n.text]; ok {
+		exists = true
+	}
+	switch {
+	case n.success > 0 && others >= attackedNetworks:
+		return attacked
+	case n.success > 0:
+		return familiar
+	case d.canaries[n.text] && !exists:
+		return canary
+	case !unknownUser && (exists || t.rules[r].rule.NamesUnknown):
+		if others >= contestedNetworks {
+			return contested
+		}
+		return existing
+	case !exists && d.nearTo(n) != "":
+		return familiar
+	case !unknownUser || exists:
+		if others >= contestedNetworks || d.starter[n.text] && !exists {
+			return contested
+		}
+		return ordinary
+	case t.cfg.Score.Hot > 0 && (d.starter[n.text] || others >= hotNetworks):
+		return hot
+	}
+	return absent
+}
+
+// pointsOf returns what an attempt adds to the score.
+func (t *Tracker) pointsOf(s *source, of *subject, r uint16) int {
+	each := int(t.rules[r].points)
+	score := &t.cfg.Score
+	switch of.standing {
+	case attacked:
+		return max(each, min(each*3/2, score.Contested))
+	case contested:
+		return max(each, score.Contested)
+	case absent:
+		if t.tried(s, of.user) {
+			return each
+		}
+		return max(each, score.Absent)
+	case hot:
+		return max(each, score.Hot)
+	case canary:
+		return max(each, score.Ban)
+	}
+	return each
+}
+
+const (
+	// guestBurst is how many failures in a row are forgiven to a user who is known elsewhere, and existingBurst to one who exists and
+	// has never logged in. Whoever goes on is counted in full, those included.
+	guestBurst    = 5
+	existingBurst = 2
+	// A place that nobody has logged in from has so many guests, and one that exists so many more for each user.
+	guestRoom    = 3
+	existingRoom = 14
+
+	// oncePerPlace is how often forgiven failures count a little where users log in, and oncePerStranger elsewhere: a forgotten
+	// device is no attack, but one that never succeeds anywhere is worth a look in the end.
+	oncePerPlace    = day
+	oncePerStranger = day / 2
+	onceAfter       = 3 // failures on the slate
+)
+
+// excuse reports whether a failure is forgiven: to a user at an address where he has logged in, and a little to users who are known
+// elsewhere or exist. What is forgiven is a number of failures, and more only at the pace of a forgotten device.
+func (t *Tracker) excuse(s *source, of *subject, now int64) bool {
+	k := &t.cfg.Known
+	if k.Retries <= 0 {
+		return false
+	}
+	burst, room := k.Burst, 0
+	switch of.standing {
+	case known:
+	case familiar:
+		burst, room = min(burst, guestBurst), guestRoom
+	case existing:
+		burst, room = min(burst, existingBurst), existingRoom
+	default:
+		return false
+	}
+	return t.spend(s, of, burst, room, now)
+}
+
+// lone reports whether a failure adds no points: it is one more of the only name that its source tries, at a device's pace. In the
+// window it counts all the same.
+func (t *Tracker) lone(s *source, of *subject, now int64) bool {
+	return of.standing == ordinary && of.name != nil && t.cfg.Known.Retries > 0 && t.tried(s, of.user) && t.spend(s, of, 1, 1, now)
+}
+
+// spend takes a failure out of what is forgiven to a user at an address, and reports whether there was one left: burst of them in a
+// row, and more at the pace of a device. An address has room for so many users who are not known there, and for more where users log in.
+func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool {
+	refill := float32(t.cfg.Known.Retries) / float32(day)
+	if of.standing == existing && s.known == 0 {
+		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device
+	}
+	if of.login == nil {
+		if t.logins.guest[of.pair.from] >= room+2*int(s.known) {
+			return false
+		}
+		of.login = t.addGuest(of.pair)
+		if of.standing == ordinary {
+			of.login.spent, of.login.at, of.login.counted = float32(burst), now, now // it has to show its pace first
+		}
+	} else if of.login.last == 0 {
+		t.logins.strays.unlink(of.login)
+		t.logins.strays.linkNewest(of.login)
+	}
+	l := of.login
+	l.spent = max(0, l.spent-refill*float32(now-l.at))
+	l.at = now
+	t.touchLogin(l)
+	if l.spent+1 > float32(burst) {
+		return false
+	}
+	l.spent++
+	once, points := int64(oncePerStranger), float32(t.cfg.Score.Failure)
+	if s.known > 0 {
+		once, points = oncePerPlace, points/2
+	}
+	if (l.spent > onceAfter || of.standing == ordinary) && now-l.counted >= once {
+		l.counted = now
+		s.charge(of.user, l, points, false)
+	}
+	return true
+}

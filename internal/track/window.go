@@ -1,0 +1,331 @@
+package track
+
+import (
+	"math"
+	"time"
+
+	"mef/internal/event"
+)
+
+// An attempt is one refused login, or several that one line reported. It stands in the window of its rule, or for a while only so
+// that further lines about it are recognized.
+type attempt struct {
+	at      int64
+	user    uint32 // hash of service and name; 0: none
+	session uint32 // hash; 0: none
+	next    uint32 // the next older one of the source
+	forms   uint16 // a bit for each form of its rule that has reported it
+	others  uint16 // the same of another rule about the same service
+	rule    uint16
+	points  uint16 // each has added to the score
+	n       uint8
+	flags   uint8
+}
+
+const (
+	unverified = 1 << iota // the source may be forged
+	excused                // forgiven to a user who belongs here; it counts nowhere
+	answered               // a ban has answered it; it counts nowhere
+)
+
+const (
+	sessionIdle = 5 * time.Minute  // a session token may mean another session after this
+	sessionGap  = 10 * time.Second // lines of different sessions, or of none, may be about the same attempt within this
+	closingGap  = 4 * time.Minute  // a line about a whole session follows its attempts within this, where the session is not known
+)
+
+// A sum is what a source's attempts at one rule come to.
+type sum struct {
+	verified, unverified int
+	first                int64
+}
+
+func (s *sum) add(a *attempt) {
+	switch {
+	case a.flags&(excused|answered) != 0:
+		return
+	case a.flags&unverified != 0:
+		s.unverified += int(a.n)
+	default:
+		s.verified += int(a.n)
+	}
+	s.first = a.at // attempts come newest first
+}
+
+// limit returns how many attempts at a rule ban a source. Where users log in it grows with their number: each of twenty people
+// may mistype twice.
+func (t *Tracker) limit(s *source, rule uint16) int {
+	limit := t.rules[rule].rule.MaxRetry
+	if s.known > 0 {
+		limit += min(100, 5+2*int(s.known))
+	}
+	return limit
+}
+
+// settle brings a source to now: its points decay, and its attempts that are too old, or more than the rule's limit needs,
+// are dropped. It leaves the sums of what remains in t.sums.
+func (t *Tracker) settle(s *source, now int64) {
+	t.decay(s, now)
+	clear(t.sums)
+	at := &s.attempts
+	for *at != 0 {
+		a := t.attempts.at(*at)
+		if t.obsolete(s, a, now) {
+			i := *at
+			*at = a.next
+			t.attempts.put(i)
+			continue
+		}
+		t.sums[a.rule].add(a)
+		at = &a.next
+	}
+}
+
+// sumUp leaves in t.sums what settle would, and changes nothing else.
+func (t *Tracker) sumUp(s *source, now int64) {
+	clear(t.sums)
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		if !t.obsolete(s, a, now) {
+			t.sums[a.rule].add(a)
+		}
+		i = a.next
+	}
+}
+
+// obsolete reports whether an attempt no longer matters, given the sums of all newer ones. Forgeable attempts never push
+// out verified ones.
+func (t *Tracker) obsolete(s *source, a *attempt, now int64) bool {
+	age, window := now-a.at, int64(t.rules[a.rule].rule.FindTime)
+	switch {
+	case a.flags&answered != 0:
+		return age > int64(sessionIdle)
+	case a.flags&excused != 0:
+		return age > max(window, int64(sessionIdle))
+	case a.flags&unverified != 0:
+		return age > window || t.sums[a.rule].unverified >= t.limit(s, a.rule)
+	}
+	return age > window || t.sums[a.rule].verified >= t.limit(s, a.rule)
+}
+
+// drop removes the attempts that fit.
+func (t *Tracker) drop(s *source, fits func(*attempt) bool) {
+	at := &s.attempts
+	for *at != 0 {
+		i := *at
+		if a := t.attempts.at(i); fits(a) {
+			*at = a.next
+			t.attempts.put(i)
+		} else {
+			at = &a.next
+		}
+	}
+}
+
+// A report is what a line says about attempts, and what is known of the user that it names.
+type report struct {
+	subject
+	rule     uint16
+	session  uint32
+	form     uint16 // bit of the event's form
+	n        int
+	once     bool // an echo: it counts only if nothing else of its session does
+	verified bool
+}
+
+func formBit(form uint8) uint16 { return 1 << (form % 16) }
+
+// claim returns how many of a report's attempts other lines have reported already, and notes that this line has reported them
+// too. Lines of one form never report an attempt twice, so an attempt is taken by each form once: however lines are matched,
+// at least as many attempts remain as any one form has reported.
+func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
+	for closeness := sameUserInSession; closeness <= mayBeSame; closeness++ {
+		for i := s.attempts; i != 0 && claimed < r.n; {
+			a := t.attempts.at(i)
+			i = a.next
+			if t.closeness(a, r, now) != closeness {
+				continue
+			}
+			forms := &a.forms
+			if a.rule != r.rule {
+				forms = &a.others
+			}
+			if r.once {
+				t.adopt(s, a, r, now)
+				return r.n
+			}
+			if *forms&r.form == 0 {
+				*forms |= r.form
+				claimed += int(a.n)
+				t.adopt(s, a, r, now)
+			}
+		}
+	}
+	return min(claimed, r.n)
+}
+
+// How close a report is to an attempt.
+const (
+	sameUserInSession = iota
+	sameSession
+	mayBeSame
+	unrelated
+)
+
+func (t *Tracker) closeness(a *attempt, r *report, now int64) int {
+	age := time.Duration(now - a.at)
+	sameUser := a.user == r.user || a.user == 0 || r.user == 0
+	if a.rule != r.rule && !sameUser {
+		sameUser = a.user^t.rules[a.rule].service == r.user^t.rules[r.rule].service
+	}
+	switch {
+	case a.rule != r.rule && (r.once || !t.together(a.rule, r.rule)), (a.flags&unverified == 0) != r.verified:
+		return unrelated
+	case a.session == r.session && a.session != 0 && a.rule == r.rule:
+		if age > sessionIdle {
+			return unrelated
+		} else if sameUser {
+			return sameUserInSession
+		}
+		return sameSession
+	case r.once:
+		if a.session != 0 && r.session != 0 || age > sessionGap {
+			return unrelated
+		}
+	case !sameUser && r.n == 1:
+		return unrelated
+	case a.session != 0 && r.session != 0 || a.rule != r.rule:
+		if age > sessionGap || a.forms == 0 { // what an echo reported is of its session
+			return unrelated
+		}
+	case age > closingGap:
+		return unrelated
+	}
+	return mayBeSame
+}
+
+// together reports whether two rules may report the same attempt: those of one set of ports, as Dovecot's and Postfix's, where one
+// asks the other whether a password is right.
+func (t *Tracker) together(a, b uint16) bool {
+	ports := t.rules[a].rule.Ports
+	return ports != "" && ports == t.rules[b].rule.Ports
+}
+
+// adopt adds to an attempt what another line about it knows better.
+func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
+	if r.session != 0 && a.rule == r.rule {
+		a.session = r.session
+	}
+	if r.user == 0 || a.flags&answered != 0 || !r.verified {
+		return
+	}
+	points := t.pointsOf(s, &r.subject, r.rule)
+	moved := a.user != r.user
+	if moved {
+		if a.user != 0 && r.standing < absent {
+			return
+		}
+		if a.flags&excused == 0 {
+			s.charge(a.user, nil, -float32(a.points)*float32(a.n), false)
+			a.points = 0
+		}
+		a.user = r.user
+		if t.excuse(s, &r.subject, now) {
+			a.flags |= excused
+		}
+	}
+	if more := points - int(a.points); more > 0 && a.flags&excused == 0 && (moved || r.standing >= contested) {
+		t.chargeAll(s, r, more*int(a.n))
+		a.points = uint16(points)
+	}
+}
+
+// count enters n attempts. More than the rule's limit never matter.
+func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
+	each := 0
+	switch {
+	case t.rules[r.rule].rule.Detect || flags&(excused|answered) != 0:
+	case !r.verified:
+		flags |= unverified
+		s.unverified += float32(t.cfg.Score.Unverified * n)
+	default:
+		each = t.pointsOf(s, &r.subject, r.rule)
+		if n == 1 && t.lone(s, &r.subject, now) {
+			each = 0
+		}
+		more := each
+		if r.standing == absent { // a name once tried and refused again says less
+			more = int(t.rules[r.rule].points)
+		}
+		t.chargeAll(s, r, each+(n-1)*more)
+	}
+	a := attempt{at: now, user: r.user, session: r.session, rule: r.rule, points: uint16(min(each, math.MaxUint16)), flags: flags}
+	if !r.once {
+		a.forms = r.form
+	}
+	for left := min(n, t.limit(s, r.rule)); left > 0; left -= int(a.n) {
+		a.n = uint8(min(left, math.MaxUint8))
+		a.next = s.attempts
+		i := t.attempts.get()
+		*t.attempts.at(i) = a
+		s.attempts = i
+	}
+}
+
+func (t *Tracker) chargeAll(s *source, r *report, points int) {
+	s.charge(r.user, r.login, float32(points), r.standing >= absent)
+	if r.login != nil {
+		t.touchLogin(r.login)
+	}
+}
+
+// recount counts what was excused to a user who then went on faster than anybody forgotten or forgetful does.
+func (t *Tracker) recount(s *source, r *report, now int64) (n int) {
+	points := int(t.rules[r.rule].points)
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		i = a.next
+		if a.rule == r.rule && a.user == r.user && a.flags&excused != 0 && now-a.at <= int64(t.rules[r.rule].rule.FindTime) {
+			a.flags &^= excused
+			a.points = uint16(points)
+			t.chargeAll(s, r, points*int(a.n))
+			n += int(a.n)
+		}
+	}
+	return n
+}
+
+// tried reports whether a source has tried a user lately, at whatever rule.
+func (t *Tracker) tried(s *source, user uint32) bool {
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		if a.user == user {
+			return true
+		}
+		i = a.next
+	}
+	return s.credited(user)
+}
+
+// at reports whether attempts at a rule are counted.
+func (t *Tracker) triedAt(s *source, rule uint16) bool {
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		if a.rule == rule {
+			return true
+		}
+		i = a.next
+	}
+	return false
+}
+
+// partsOf appends what the last settle found to buf, by name of rule.
+func (t *Tracker) partsOf(buf []event.Part) []event.Part {
+	for r, sum := range t.sums {
+		if n := sum.verified + sum.unverified; n > 0 {
+			buf = append(buf, event.Part{Rule: t.rules[r].rule.Name, Attempts: n})
+		}
+	}
+	sortParts(buf)
+	return buf
+}
