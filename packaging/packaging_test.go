@@ -384,3 +384,26 @@ func TestUnits(t *testing.T) {
 		}
 	}
 }
+
+// Static programs contain the code of others, whose licences want their text beside it.
+func TestLicencesOfAllModules(t *testing.T) {
+	out := t.TempDir()
+	sh(t, "", "./licences", out)
+	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "mef/cmd/mef", "mef/cmd/mefdaemon", "mef/cmd/mefctl")
+	modules, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := append(strings.Fields(string(modules)), "go")
+	if len(names) < 5 {
+		t.Fatalf("modules are %q", names)
+	}
+	for _, name := range names {
+		if len(files(t, filepath.Join(out, name))) == 0 {
+			t.Errorf("no licence text of %s", name)
+		}
+	}
+	if script := read(t, "dist"); !strings.Contains(script, `packaging/licences "$tmp/$name/licenses"`) {
+		t.Error("packaging/dist does not put the texts into the tarball")
+	}
+}
