@@ -29,8 +29,9 @@ type Window struct {
 	Since  time.Time     `json:"since"` // bans that began since then are lifted when it lapses
 	Until  time.Time     `json:"until"`
 	For    time.Duration `json:"for_ns"`
-	Lapsed bool          `json:"lapsed"` // it ended without a confirmation: observe mode
-	Lifted bool          `json:"lifted"` // and the bans made since are lifted
+	From   string        `json:"from,omitempty"` // the SSH connection from which it was opened, as in SSH_CONNECTION
+	Lapsed bool          `json:"lapsed"`         // it ended without a confirmation: observe mode
+	Lifted bool          `json:"lifted"`         // and the bans made since are lifted
 }
 
 // Left returns how long the window stays open. A clock that was set back does not make it longer than it was meant to be.

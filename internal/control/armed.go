@@ -6,16 +6,18 @@ import (
 	"time"
 )
 
-// An ArmRequest begins the time in which somebody has to confirm that he can still log in.
+// An ArmRequest begins the time in which the operator has to confirm that logging in still works.
 type ArmRequest struct {
 	For    time.Duration `json:"for_ns,omitempty"` // 0: ten minutes
+	From   string        `json:"from,omitempty"`   // the sender's SSH connection, as in SSH_CONNECTION; empty if there is none
 	Author string        `json:"-"`                // filled in by the server, from the socket
 }
 
-// Armed says that the daemon bans and waits to be confirmed, or that nobody confirmed.
+// Armed reports that the daemon bans and waits for a confirmation, or that none came in time.
 type Armed struct {
 	Until  time.Time `json:"until"`
-	Lapsed bool      `json:"lapsed,omitempty"` // bans were lifted and are only said now
+	From   string    `json:"from,omitempty"`   // of the ArmRequest
+	Lapsed bool      `json:"lapsed,omitempty"` // bans were lifted; further ones are logged, not applied
 }
 
 // Spared says who is not banned for what.

@@ -177,9 +177,9 @@ var ErrNotRunning = errors.New("mefdaemon is not running")
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: nothing answers at %s; start it with mefctl start, or name its configuration with --config", ErrNotRunning, c.path)
+		return fmt.Errorf("%w: nothing answers at %s; run mefctl enable if it has never run here, otherwise mefctl start; --config names another configuration", ErrNotRunning, c.path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s: permission denied; use sudo%s", c.path, orJoin(c.path))
+		return fmt.Errorf("%s: permission denied; only root%s may use it", c.path, orJoin(c.path))
 	}
 	return err
 }
@@ -200,7 +200,7 @@ func orJoin(path string) string {
 	}
 	gid := strconv.FormatUint(uint64(owner.Gid), 10)
 	if group, err := user.LookupGroupId(gid); err == nil {
-		return ", or join the group " + group.Name
+		return " and members of the group " + group.Name
 	}
-	return ", or join the group of number " + gid
+	return " and members of the group " + gid
 }

@@ -21,10 +21,10 @@ func TestOrJoin(t *testing.T) {
 		gid  int
 		want string
 	}{
-		"a group":                  {socket, 1, ", or join the group daemon"},
-		"nobody knows its name":    {socket, 54321, ", or join the group of number 54321"},
+		"a group":                  {socket, 1, " and members of the group daemon"},
+		"nobody knows its name":    {socket, 54321, " and members of the group 54321"},
 		"of root":                  {socket, 0, ""},
-		"the directory is as much": {filepath.Join(dir, "unseen"), 1, ", or join the group daemon"},
+		"the directory is as much": {filepath.Join(dir, "unseen"), 1, " and members of the group daemon"},
 		"nothing can be seen":      {filepath.Join(dir, "no", "where"), 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,7 +35,7 @@ func showWindow(w *confirm.Window, s *control.Status, now time.Time) {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("armed: run mefctl confirm from a new login within %s; otherwise bans are lifted and only logged",
 			w.Left(now).Round(time.Second)))
 	}
-	s.Armed = &control.Armed{Until: w.Until, Lapsed: w.Lapsed}
+	s.Armed = &control.Armed{Until: w.Until, From: w.From, Lapsed: w.Lapsed}
 }
 
 func (e *loop) windowPath() string { return filepath.Join(e.cfg.Paths.StateDir, windowFile) }
@@ -100,13 +100,16 @@ func (d *daemon) Arm(ctx context.Context, req control.ArmRequest) (control.Armed
 	if req.For < confirm.Min || req.For > confirm.Max {
 		return control.Armed{}, refuse("for_ns %d: the time to confirm is from a second to a day", req.For)
 	}
+	if len(req.From) > maxNote {
+		return control.Armed{}, refuse("from is longer than %d bytes", maxNote)
+	}
 	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Armed, error) { return d.arm(ctx, req) })
 }
 
 // arm runs on the keeper's goroutine.
 func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed, error) {
 	now := time.Now()
-	w := &confirm.Window{Since: now, Until: now.Add(req.For), For: req.For}
+	w := &confirm.Window{Since: now, Until: now.Add(req.For), For: req.For, From: req.From}
 	before := d.window.Load()
 	switch {
 	case before != nil && !before.Lapsed:
@@ -126,7 +129,7 @@ func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed
 	}
 	d.lapse.Reset(w.Left(now))
 	d.records.Add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + short(req.For)})
-	return control.Armed{Until: w.Until}, d.setWindow(ctx, w)
+	return control.Armed{Until: w.Until, From: w.From}, d.setWindow(ctx, w)
 }
 
 // setWindow puts a window in force, or with nil none. Lists whose bans a lapsed window had lifted are applied again; if that fails, it

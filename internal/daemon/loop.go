@@ -77,6 +77,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 		unsaved:   unsaved{read: make(map[string]string)},
 		grown:     make(chan struct{}, 1),
 	}
+	e.records.Attach("log", eventlog.NewSummary(log), eventlog.Summarized)
 	e.book, e.endings = newBook(e.records, log), newEndings()
 	facts := engine.FactsFromConf(cfg)
 	setHost(&facts, host)

@@ -155,8 +155,9 @@ func (s *story) ownAddress(ctx context.Context) error {
 	}
 	return s.checks(ctx, `export SSH_CONNECTION='198.51.100.77 50000 192.0.2.1 22'
 		echo y | script -qec 'mefctl enable' /dev/null >said; cat said
-		grep '^Put 198.51.100.77 on the allow list, so that it is never banned?' said && rm said &&
-		mefctl allow list | grep '^198.51.100.77 .*by mefctl enable' && mefctl allow delete 198.51.100.77 && mefctl confirm`)
+		grep '^Allow 198.51.100.77 for a day' said && rm said &&
+		mefctl allow list | grep '^198.51.100.77 .*by mefctl enable' && mefctl allow delete 198.51.100.77 &&
+		! mefctl confirm && env -u SSH_CONNECTION mefctl confirm`)
 }
 
 // status asks the daemon.
@@ -238,7 +239,7 @@ func (s *story) refuse(ctx context.Context, attacker, event string) error {
 // trial begins anew by mefctl enable, and lets nobody confirm. The ten minutes are cut short.
 func (s *story) trial(ctx context.Context) error {
 	if err := s.checks(ctx, "mefctl disable && ! systemctl is-enabled mefdaemon && ! systemctl is-active mefdaemon",
-		"mefctl enable >said && cat said && grep '^mefdaemon bans from now on, and is armed' said && rm said && systemctl is-enabled mefdaemon"); err != nil {
+		"mefctl enable >said && cat said && grep '^mefdaemon bans from now on, on trial' said && rm said && systemctl is-enabled mefdaemon"); err != nil {
 		return err
 	}
 	if err := s.refuse(ctx, "203.0.113.96", "ban"); err != nil {

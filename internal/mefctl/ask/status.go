@@ -14,6 +14,7 @@ import (
 	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/mefctl/cli"
+	"mef/internal/mefctl/exposure"
 )
 
 func newStatus(g *cli.Global) *cobra.Command {
@@ -31,6 +32,9 @@ func newStatus(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			s.Warnings = append(s.Warnings, exposure.Blind(cmd.Context(), func(rule string) bool {
+				return slices.ContainsFunc(s.Rules, func(r control.Rule) bool { return r.Name == rule && r.Enabled && r.Live != "off" })
+			})...)
 			if err := g.Print(cmd, s, func(w io.Writer) { showStatus(w, s, time.Now()) }); err != nil {
 				return err
 			}

@@ -48,6 +48,9 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 		all = append(all, exposure.UncoveredSSH(listeners, cfg.Rules)...)
 		all = append(all, uncovered(listeners, cfg.Rules)...)
 	}
+	all = append(all, exposure.Blind(ctx, func(rule string) bool {
+		return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool { return r.Name == rule && r.Enabled })
+	})...)
 	all = append(all, fullyExempt(cfg)...)
 	return append(all, watching(cfg, running, now)...)
 }

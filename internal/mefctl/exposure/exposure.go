@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -88,6 +89,15 @@ func Caller(connection string) (netip.Addr, bool) {
 		return s.Peer, true
 	}
 	return peerOf(host.SSHConnection())
+}
+
+// Connection returns the SSH connection in which this process runs, as in SSH_CONNECTION: addresses and ports of both ends, which no
+// other connection has at the same time. It is empty if there is none.
+func Connection() string {
+	if own := os.Getenv("SSH_CONNECTION"); own != "" {
+		return own
+	}
+	return host.SSHConnection()
 }
 
 // peerOf returns the client of an SSH_CONNECTION.

@@ -70,3 +70,16 @@ func TestCheckWarns(t *testing.T) {
 		})
 	}
 }
+
+// What doveconf -h auth_verbose prints decides whether Dovecot's log shows wrong passwords.
+func TestBlindDovecot(t *testing.T) {
+	for value, want := range map[string]int{"no\n": 1, "yes\n": 0, "": 0} {
+		if got := blindDovecot(value); len(got) != want || want == 1 && !strings.Contains(got[0], "auth_verbose=yes into /etc/dovecot/local.conf") {
+			t.Errorf("doveconf prints %q: %q", value, got)
+		}
+	}
+	// doveconf is asked only for a rule that reads its log.
+	if got := Blind(t.Context(), func(string) bool { return false }); got != nil {
+		t.Errorf("without the rule: %q", got)
+	}
+}

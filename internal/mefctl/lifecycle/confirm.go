@@ -1,33 +1,60 @@
 package lifecycle
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
 	"mef/internal/console"
+	"mef/internal/control"
 	"mef/internal/mefctl/cli"
+	"mef/internal/mefctl/exposure"
 )
 
 func newConfirm(g *cli.Global) *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:   "confirm",
-		Short: "Say that you can still log in, after mefctl enable",
-		Long: "confirm ends the time of trial that mefctl enable begins: bans stay in force from now on. Run it from a new login.\n" +
-			"If the time has passed, so that the daemon only watches, it bans again.",
+		Short: "Confirm that you can still log in, after mefctl enable",
+		Long: "confirm ends the time of trial that mefctl enable begins: bans stay in force from now on. Run it from a new login: the\n" +
+			"connection in which mefctl enable was run proves nothing. If the time has passed, so that the daemon only watches,\n" +
+			"it bans again.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
 			if err != nil {
 				return err
 			}
+			if !force {
+				if err := newLogin(cmd.Context(), client, exposure.Connection()); err != nil {
+					return err
+				}
+			}
 			if err := client.Confirm(cmd.Context()); err != nil {
 				return err
 			}
 			return g.Print(cmd, map[string]bool{"confirmed": true}, func(w io.Writer) {
-				fmt.Fprintln(w, "Confirmed: mefdaemon bans from now on. mefctl status says whether this host is protected.")
+				fmt.Fprintln(w, "Confirmed: mefdaemon bans from now on. mefctl status reports whether this host is protected.")
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "confirm from the connection in which mefctl enable was run, too")
+	return cmd
+}
+
+// newLogin returns an error if from, the SSH connection of this process, is the one in which mefctl enable was run: that it is still
+// open does not show that another one can be made.
+func newLogin(ctx context.Context, client *control.Client, from string) error {
+	s, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if from == "" || s.Armed == nil || s.Armed.Lapsed || s.Armed.From != from {
+		return nil
+	}
+	return errors.New("this is the SSH connection in which mefctl enable was run: open another one, to see that you can, and run mefctl confirm there;\n" +
+		"or mefctl confirm --force, if you can get in without SSH")
 }

@@ -30,6 +30,8 @@ const (
 	justStarted = time.Minute
 	// startTimeout is how long a daemon may take to answer.
 	startTimeout = 20 * time.Second
+	// allowedFor is how long the operator's address is allowed: it may be somebody else's tomorrow.
+	allowedFor = 24 * time.Hour
 )
 
 func newEnable(g *cli.Global) *cobra.Command {
@@ -39,8 +41,8 @@ func newEnable(g *cli.Global) *cobra.Command {
 		Short: "Start mefdaemon now and at boot, with a way back if you lock yourself out",
 		Long: "enable shows from where you are logged in, what other programs ban addresses here, and which services listen and\n" +
 			"which rule covers each. Then it starts mefdaemon, now and at boot, armed: unless somebody who can log in runs\n" +
-			"mefctl confirm within ten minutes, bans are lifted and only said from then on. A daemon that has been running for a\n" +
-			"while is not armed anew.\n" +
+			"mefctl confirm within ten minutes, it lifts its bans and then only watches and reports. A daemon that has been running\n" +
+			"for a while is not armed again.\n" +
 			"With mef, the static policy is loaded at boot from then on, if nothing is wrong with it; and now, if it was confirmed.",
 		Args:      serviceArg("enable"),
 		ValidArgs: []string{daemon, policy},
@@ -53,19 +55,20 @@ func newEnable(g *cli.Global) *cobra.Command {
 			}
 			m := newManager(g)
 			if !m.root {
-				return errors.New("mefctl enable needs root; use sudo")
+				return errors.New("mefctl enable needs root")
 			}
 			cfg, mistakes, err := offline.Check(g.Config)
 			if err != nil {
 				return err
 			}
 			if err := beyondLists(cfg, mistakes).Err(); err != nil {
-				return fmt.Errorf("mend the configuration first:\n%w", err)
+				return fmt.Errorf("fix the configuration first:\n%w", err)
 			}
 			report, err := survey(cfg)
 			if err != nil {
 				return err
 			}
+			report.Blind = exposure.Blind(cmd.Context(), func(rule string) bool { return ruleEnabled(cfg, rule) })
 			for _, e := range cfg.ListErrors {
 				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("left out: %w", e))
 			}
@@ -79,8 +82,13 @@ func newEnable(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, report, report.showOutcome)
 		},
 	}
-	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "put the address from which you are logged in on the allow list, without asking")
+	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "allow the address from which you are logged in for a day, without asking")
 	return cmd
+}
+
+// ruleEnabled reports whether the configuration has an enabled rule of this name.
+func ruleEnabled(cfg *conf.Config, name string) bool {
+	return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool { return r.Name == name && r.Enabled })
 }
 
 // beyondLists returns the mistakes for which a daemon would not start. A line of a list that is no entry costs that line only.
@@ -93,12 +101,14 @@ func beyondLists(cfg *conf.Config, mistakes conf.Errors) conf.Errors {
 
 // A report is what mefctl enable found and did.
 type report struct {
-	From     *netip.Addr        `json:"ssh_from"` // null: not logged in over SSH
-	Allowed  bool               `json:"allowed"`  // the allow list has it
-	Tools    []string           `json:"ban_tools"`
-	Services []exposure.Service `json:"services"`
-	Mode     string             `json:"mode"`
-	Armed    *control.Armed     `json:"armed"` // null: nothing has to be confirmed
+	From         *netip.Addr        `json:"ssh_from"`                // null: not logged in over SSH
+	Allowed      bool               `json:"allowed"`                 // the allow list has it
+	AllowedUntil *time.Time         `json:"allowed_until,omitempty"` // by this command
+	Blind        []string           `json:"blind,omitempty"`         // services whose log does not show failed logins
+	Tools        []string           `json:"ban_tools"`
+	Services     []exposure.Service `json:"services"`
+	Mode         string             `json:"mode"`
+	Armed        *control.Armed     `json:"armed"` // null: nothing has to be confirmed
 }
 
 // survey looks around on this host.
@@ -128,25 +138,28 @@ func (r *report) show(w io.Writer) {
 	case r.From == nil:
 		fmt.Fprintln(w, "You are not logged in over SSH, as far as can be seen.")
 	case r.Allowed:
-		fmt.Fprintf(w, "You are logged in from %s, which the allow list has: it is never banned.\n", r.From)
+		fmt.Fprintf(w, "You are logged in from %s, which is on the allow list: it is never banned.\n", r.From)
 	default:
-		fmt.Fprintf(w, "You are logged in from %s, which the allow list does not have; mefctl enable --allow-me puts it there.\n", r.From)
+		fmt.Fprintf(w, "You are logged in from %s, which is not on the allow list.\n", r.From)
 	}
 	if len(r.Tools) > 0 {
-		fmt.Fprintf(w, "Also banning addresses here: %s. What one bans the other does not lift; mefctl why ADDR tells who drops.\n", strings.Join(r.Tools, ", "))
+		fmt.Fprintf(w, "Also banning addresses here: %s. Neither lifts the other's bans; mefctl why ADDR shows which one drops.\n", strings.Join(r.Tools, ", "))
 	}
 	if len(r.Services) == 0 {
-		fmt.Fprintln(w, "Nothing listens for strangers.")
+		fmt.Fprintln(w, "No service of this host can be reached from elsewhere.")
 		return
 	}
 	fmt.Fprintln(w)
 	rows := [][]string{{"PORT", "PROGRAM", "RULES"}}
 	for _, s := range r.Services {
-		rules := cmp.Or(strings.Join(s.Rules, ","), "none: what happens there is not seen")
+		rules := cmp.Or(strings.Join(s.Rules, ","), "none: failed logins there are not seen")
 		rows = append(rows, []string{s.Protocol + "/" + strconv.Itoa(int(s.Port)), cmp.Or(s.Program, "?"), rules})
 	}
 	console.Table(w, rows)
 	fmt.Fprintln(w)
+	for _, text := range r.Blind {
+		fmt.Fprintf(w, "warning: %s\n", text)
+	}
 }
 
 // offer asks whether to put the operator's address on the allow list, if there is one to ask about and somebody to ask.
@@ -154,7 +167,7 @@ func (r *report) offer(in io.Reader, out io.Writer) bool {
 	if r.From == nil || r.Allowed || !console.Terminal(in) {
 		return false
 	}
-	return asked(in, out, fmt.Sprintf("Put %s on the allow list, so that it is never banned?", r.From))
+	return asked(in, out, fmt.Sprintf("Allow %s for a day, so that it is not banned while you try mef out?", r.From))
 }
 
 // asked asks a question. Only "y" and "yes" mean yes.
@@ -180,16 +193,18 @@ func (r *report) begin(ctx context.Context, m *manager, client *control.Client, 
 		return err
 	}
 	if allowMe && r.From != nil && !r.Allowed {
-		if _, err := client.Allow(ctx, control.AllowRequest{Entry: r.From.String(), Note: "by mefctl enable"}); err != nil {
-			return fmt.Errorf("put %s on the allow list: %w", r.From, err)
+		if _, err := client.Allow(ctx, control.AllowRequest{Entry: r.From.String(), For: allowedFor, Note: "by mefctl enable"}); err != nil {
+			return fmt.Errorf("allow %s: %w", r.From, err)
 		}
+		until := time.Now().Add(allowedFor)
+		r.AllowedUntil = &until
 		r.Allowed = true
 	}
 	r.Mode, r.Armed = s.Mode, s.Armed
 	if s.Mode == "observe" || s.Armed != nil || time.Since(s.Since) > justStarted {
 		return nil
 	}
-	armed, err := client.Arm(ctx, control.ArmRequest{})
+	armed, err := client.Arm(ctx, control.ArmRequest{From: exposure.Connection()})
 	r.Armed = &armed
 	return err
 }
@@ -212,18 +227,18 @@ func answering(ctx context.Context, client *control.Client) (control.Status, err
 }
 
 func (r *report) showOutcome(w io.Writer) {
-	if r.Allowed {
-		fmt.Fprintf(w, "%s is on the allow list.\n", r.From)
+	if r.AllowedUntil != nil {
+		fmt.Fprintf(w, "%s is on the allow list %s; mefctl allow add %s keeps it there.\n", r.From, cli.Lasting(r.AllowedUntil), r.From)
 	}
 	switch {
 	case r.Armed != nil && r.Armed.Lapsed:
-		fmt.Fprintln(w, "mefdaemon runs and bans nobody, because nobody confirmed in time. Run mefctl confirm if you can log in.")
+		fmt.Fprintln(w, "mefdaemon runs and applies no bans, because it was not confirmed in time. Run mefctl confirm if you can log in.")
 	case r.Armed != nil:
-		fmt.Fprintf(w, "mefdaemon bans from now on, and is armed. Open another SSH session to see that you can still log in, and there run\n"+
-			"  sudo mefctl confirm\nuntil %s. Else bans are lifted and only said from then on.\n", r.Armed.Until.Local().Format("15:04:05"))
+		fmt.Fprintf(w, "mefdaemon bans from now on, on trial. Open another SSH connection to see that you can still log in, and run there\n"+
+			"  mefctl confirm\nbefore %s. Otherwise mefdaemon lifts its bans, and then only watches and reports.\n", r.Armed.Until.Local().Format("15:04:05"))
 	case r.Mode == "observe":
-		fmt.Fprintln(w, "mefdaemon runs with mode=observe: it says what it would ban, and bans nobody, so there is nothing to confirm.")
+		fmt.Fprintln(w, "mefdaemon runs with mode=observe: it reports what it would ban and applies no bans, so there is nothing to confirm.")
 	default:
-		fmt.Fprintln(w, "mefdaemon has been running and goes on; nothing has to be confirmed.")
+		fmt.Fprintln(w, "mefdaemon was running already; nothing has to be confirmed.")
 	}
 }

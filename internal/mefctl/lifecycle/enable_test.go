@@ -111,11 +111,13 @@ type fakeDaemon struct {
 	status control.Status
 	armed  int
 	allow  string
+
+	allowFor time.Duration
 }
 
 func (f *fakeDaemon) Status(context.Context) (control.Status, error) { return f.status, nil }
 func (f *fakeDaemon) Allow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
-	f.allow = req.Entry
+	f.allow, f.allowFor = req.Entry, req.For
 	return control.Entry{}, nil
 }
 func (f *fakeDaemon) Arm(context.Context, control.ArmRequest) (control.Armed, error) {
@@ -130,11 +132,11 @@ func TestEnableArmsWhatHasJustStarted(t *testing.T) {
 		armed  int
 		says   string
 	}{
-		"just started":    {control.Status{Mode: "enforce", Since: now}, 1, "sudo mefctl confirm"},
+		"just started":    {control.Status{Mode: "enforce", Since: now}, 1, "mefctl confirm\nbefore"},
 		"long running":    {control.Status{Mode: "enforce", Since: now.Add(-time.Hour)}, 0, "nothing has to be confirmed"},
 		"only watching":   {control.Status{Mode: "observe", Since: now}, 0, "mode=observe"},
-		"armed already":   {control.Status{Mode: "enforce", Since: now, Armed: &control.Armed{Until: now}}, 0, "sudo mefctl confirm"},
-		"never confirmed": {control.Status{Mode: "observe", Since: now, Armed: &control.Armed{Lapsed: true}}, 0, "nobody confirmed"},
+		"armed already":   {control.Status{Mode: "enforce", Since: now, Armed: &control.Armed{Until: now}}, 0, "mefctl confirm\nbefore"},
+		"never confirmed": {control.Status{Mode: "observe", Since: now, Armed: &control.Armed{Lapsed: true}}, 0, "not confirmed in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fakeDaemon{status: tt.status}
@@ -162,7 +164,7 @@ func TestEnableArmsWhatHasJustStarted(t *testing.T) {
 			}
 			var out strings.Builder
 			r.showOutcome(&out)
-			if f.allow != "192.0.2.7" || !strings.HasPrefix(out.String(), "192.0.2.7 is on the allow list.\n") {
+			if f.allow != "192.0.2.7" || f.allowFor != 24*time.Hour || !strings.HasPrefix(out.String(), "192.0.2.7 is on the allow list until ") {
 				t.Errorf("allowed %q, said %q", f.allow, out.String())
 			}
 			if f.armed != tt.armed || calls != 1 || !strings.Contains(out.String(), tt.says) {
