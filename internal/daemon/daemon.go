@@ -207,8 +207,8 @@ func modeName(observe bool) string {
 func (e *loop) repaired(r enforce.Repair) {
 	reason := fmt.Sprintf("%q had been changed by %q, put back in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
 	switch {
-	case r.Stopped:
-		reason = fmt.Sprintf("%q was changed three times within a minute by %q: not put back any more; mefctl status", r.Damaged, r.By)
+	case r.Delayed > 0:
+		reason = fmt.Sprintf("%q is changed again and again by %q: restored in %v, or with the next ban; mefctl status", r.Damaged, r.By, r.Delayed)
 	case r.Err != nil:
 		reason = fmt.Sprintf("%q had been changed by %q and could not be put back: %v", r.Damaged, r.By, r.Err)
 	}

@@ -78,19 +78,19 @@ func TestProvenAtStartAndHourly(t *testing.T) {
 			{err: errors.New("the child was killed"), state: "failed", missing: "the child was killed"},
 			{result: selftest.Result{Impossible: "no namespaces"}, state: "impossible"},
 			{result: passed, undo: 1, state: "passed"}, // is mended in time
-			{result: passed, undo: 4, state: "failed", missing: "live table: missing or changed, and not put back: table, ban 192.0.2.7"},
-			{result: passed, state: "passed"}, // ten minutes after they were stopped, repairs went on
+			{result: passed, undo: 8, state: "failed", missing: "live table: missing or changed, and not put back: table, ban 192.0.2.7"},
+			{result: passed, state: "passed"}, // repairs wait longer each time, and never end
 		} {
 			mu.Lock()
 			result, failure = tt.result, tt.err
 			mu.Unlock()
-			time.Sleep(time.Until(began.Add(time.Duration(i)*time.Hour + 500*time.Millisecond)))
-			for n := range tt.undo {
-				if n > 0 {
-					time.Sleep(100 * time.Millisecond)
-				}
+			const apart = 10 * time.Second
+			at := began.Add(time.Duration(i)*time.Hour + 500*time.Millisecond)
+			for n := tt.undo - 1; n >= 0; n-- {
+				time.Sleep(time.Until(at.Add(-time.Duration(n) * apart)))
 				fake.Lose("cron[7]")
 			}
+			time.Sleep(time.Until(at))
 			time.Sleep(3 * time.Second)
 			mu.Lock()
 			ran := slices.Clone(runs)

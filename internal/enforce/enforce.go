@@ -81,9 +81,9 @@ type Repair struct {
 	By      string   // the process that did it, if known
 	Took    time.Duration
 
-	// Stopped says that the same object had been put back three times within a minute: now it was not, and nothing will be for
-	// ten minutes or before Enforcer.Repair is called.
-	Stopped bool
+	// Delayed is for how long this repair waits, because the same objects were repaired again and again: nothing was done yet. The next
+	// ban repairs without waiting, as Enforcer.Repair does.
+	Delayed time.Duration
 	Err     error // why it could not be put back
 }
 
@@ -119,11 +119,11 @@ type Enforcer struct {
 	retry   time.Duration // when to try again, because the kernel does not hold what it should; 0: it does
 	settled time.Time     // when the kernel was last compared with the model
 	report  Status
-	repairs map[string][]time.Time // by object: when it was repaired within the last minute
-	paused  time.Time              // repairs are stopped until then
-	ended   []ban.Key              // what OnEnded has to be told
-	full    bool                   // and why
-	swept   time.Time              // when sets were last given up to make room for others
+	streaks map[string]streak // by object
+	delayed time.Time         // when to repair what is known to be damaged; zero: at once
+	ended   []ban.Key         // what OnEnded has to be told
+	full    bool              // and why
+	swept   time.Time         // when sets were last given up to make room for others
 }
 
 // A request is work for Run: bans, or something to do between two transactions.
@@ -168,7 +168,7 @@ func New(b Backend, opt Options) *Enforcer {
 		done:     make(chan struct{}),
 		model:    newModel(opt.Allow),
 		clock:    clock{began: time.Now()},
-		repairs:  map[string][]time.Time{},
+		streaks:  map[string]streak{},
 	}
 	e.status.Store(&Status{})
 	return e
@@ -274,7 +274,10 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 
 // nextCheck is when to look at the kernel unasked, however busy we are.
 func (e *Enforcer) nextCheck() time.Time {
-	if e.retry > 0 && !time.Now().Before(e.paused) {
+	if !e.delayed.IsZero() {
+		return e.delayed
+	}
+	if e.retry > 0 {
 		return e.settled.Add(e.retry)
 	}
 	return e.settled.Add(checkEvery)
@@ -485,11 +488,11 @@ func (e *Enforcer) Renew(ctx context.Context, change func() error) error {
 	})
 }
 
-// Repair compares the kernel with what should hold and puts back what is missing, even after repairs were stopped.
+// Repair compares the kernel with what should hold and restores what is missing, without delay however often that was necessary.
 func (e *Enforcer) Repair(ctx context.Context) error {
 	return e.do(ctx, func(ctx context.Context) error {
-		e.paused, e.retry = time.Time{}, 0
-		clear(e.repairs)
+		e.delayed, e.retry = time.Time{}, 0
+		clear(e.streaks)
 		return e.settle(ctx, "", true)
 	})
 }

@@ -365,44 +365,68 @@ func TestAClockThatIsSetMovesTheEndsOfBans(t *testing.T) {
 	}
 }
 
-func TestAFightIsGivenUp(t *testing.T) {
+// TestRepairsBackOffAndNeverEnd has another program flush everything whenever it is restored.
+func TestRepairsBackOffAndNeverEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l log
 		fake := &enforcetest.Fake{}
 		e := enforcetest.Start(t, fake, l.options())
 		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
-		lose := func() {
+		// restored returns how long after a loss the ban holds again.
+		restored := func() time.Duration {
+			began, before := time.Now(), e.Status().Repairs
 			fake.Lose("cron[7]")
-			time.Sleep(time.Second)
+			for e.Status().Repairs == before {
+				if time.Since(began) > time.Hour {
+					t.Fatal("never restored")
+				}
+				if time.Since(began) > time.Second {
+					if p := e.Status().Problem; !strings.Contains(p, "cron[7] keeps changing our table: the next repair is at ") {
+						t.Errorf("problem %q, want who does it and when the next repair is", p)
+					}
+				}
+				time.Sleep(50 * time.Millisecond)
+				synctest.Wait()
+			}
+			if got := enforcetest.Lists(t, e); got != "192.0.2.7\n" {
+				t.Errorf("after the repair the bans are:\n%s", got)
+			}
+			return time.Since(began).Truncate(time.Second)
+		}
+		for i, want := range []time.Duration{0, 0, 0, 1, 2, 4, 8, 16, 30, 30, 30, 30} {
+			if got := restored(); got != want*time.Second {
+				t.Errorf("loss %d was restored after %v, want %v", i+1, got, want*time.Second)
+			}
+			if p := e.Status().Problem; p != "" {
+				t.Errorf("problem %q after a repair", p)
+			}
+		}
+
+		// A new ban does not wait, whether the loss was noticed before or not.
+		for _, notice := range []time.Duration{0, time.Second} {
+			fake.Lose("cron[7]")
+			time.Sleep(notice)
 			synctest.Wait()
+			enforcetest.Bans(t, e, enforcetest.For("192.0.2.8", 0))
+			if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.8\n" {
+				t.Errorf("with a new ban the bans are:\n%s", got)
+			}
 		}
-		for range 4 {
-			lose()
+		if err := e.Unban(t.Context(), 0, enforcetest.Key("192.0.2.8")); err != nil {
+			t.Error(err)
 		}
-		s := e.Status()
-		if s.Repairs != 3 || !s.LastRepair.Stopped || s.Problem == "" {
-			t.Fatalf("after four losses within a minute: %+v; want three repairs, then a stop", s)
-		}
-		results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.8", 0))
-		if err != nil || results[0].Err == nil {
-			t.Errorf("a ban while repairs are stopped: %+v, %v; want an error", results, err)
-		}
-		time.Sleep(15 * time.Minute)
-		synctest.Wait()
-		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.8\n" {
-			t.Errorf("after the pause the bans are:\n%s", got)
-		}
-		if p := e.Status().Problem; p != "" {
-			t.Errorf("after the pause the problem is %q", p)
-		}
-		for range 4 {
-			lose()
-		}
+
+		fake.Lose("cron[7]")
+		time.Sleep(time.Second)
 		if err := e.Repair(t.Context()); err != nil {
 			t.Errorf("Repair by the operator: %v", err)
 		}
-		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.8\n" {
+		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n" {
 			t.Errorf("after Repair the bans are:\n%s", got)
+		}
+		time.Sleep(2 * time.Minute) // of peace
+		if got := restored(); got != 0 {
+			t.Errorf("restored after %v, want at once: this is no streak any more", got)
 		}
 	})
 }

@@ -13,15 +13,25 @@ import (
 )
 
 const (
-	// After maxRepairs repairs of one object within repairWindow somebody is undoing our work on purpose: we stop for a while
-	// and say so, instead of fighting.
-	maxRepairs   = 3
-	repairWindow = time.Minute
-	repairPause  = 10 * time.Minute
+	// promptRepairs of one object in a row, each within repairWindow of the one before, are done at once. More mean that somebody keeps
+	// undoing them: then each waits longer, up to maxDelay, so that two programs do not fight with all their might.
+	promptRepairs = 3
+	repairWindow  = time.Minute
+	firstDelay    = time.Second
+	maxDelay      = 30 * time.Second
 )
+
+// A streak is how often an object was repaired in a row, and when last.
+type streak struct {
+	repairs int
+	last    time.Time
+}
 
 // ban puts a batch of bans in force in one transaction and tells what became of each.
 func (e *Enforcer) ban(ctx context.Context, batch []request) {
+	if !e.delayed.IsZero() {
+		e.repairNow(ctx) // an error is that of the bans, too
+	}
 	now := time.Now()
 	var results []Result
 	var c Changes
@@ -98,7 +108,7 @@ func (e *Enforcer) write(ctx context.Context, c Changes) (failed map[ban.Key]err
 	failures, err := e.backend.Apply(ctx, c)
 	if err != nil {
 		e.log.Warn("a change failed; comparing everything with the kernel", "err", err)
-		if err := e.settle(ctx, "", true); err != nil {
+		if err := e.repairNow(ctx); err != nil {
 			return nil, err
 		}
 		return nil, e.takeBack(ctx, c)
@@ -260,7 +270,7 @@ func (e *Enforcer) unban(ctx context.Context, grace time.Duration, keys []ban.Ke
 	if err != nil && ctx.Err() == nil {
 		// Our objects may be damaged. Comparing puts them back, and takes over what the kernel still holds, these bans included.
 		e.log.Warn("lifting bans failed; comparing everything with the kernel", "err", err)
-		if err = e.settle(ctx, "", true); err == nil {
+		if err = e.repairNow(ctx); err == nil {
 			err = e.lift(ctx, grace, keys)
 		}
 	}
@@ -298,12 +308,22 @@ func (e *Enforcer) lift(ctx context.Context, grace time.Duration, keys []ban.Key
 	return err
 }
 
+// repairNow has everything compared and restored without delay.
+func (e *Enforcer) repairNow(ctx context.Context) error {
+	err := e.settle(ctx, "", true)
+	if err != nil && !e.delayed.IsZero() {
+		e.delayed = time.Now()
+		err = e.settle(ctx, "", true)
+	}
+	return err
+}
+
 // settle reconciles and notes whether that worked.
 func (e *Enforcer) settle(ctx context.Context, by string, deep bool) error {
 	err := e.reconcile(ctx, by, deep)
 	e.settled = time.Now()
 	switch {
-	case err == nil && time.Now().Before(e.paused):
+	case err == nil && !e.delayed.IsZero():
 		// A shallow look found nothing wrong. That is no proof.
 	case err == nil:
 		e.retry, e.report.Problem = 0, ""
@@ -330,8 +350,8 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	if len(check.Damaged) == 0 && !deep && (check.Bans < 0 || check.Bans >= e.model.bans.len()) {
 		return nil
 	}
-	if began.Before(e.paused) {
-		return e.stoppedError(check.Damaged, by)
+	if began.Before(e.delayed) {
+		return e.delayedError(check.Damaged, by)
 	}
 	state, err := e.backend.Held(ctx)
 	if err != nil {
@@ -355,6 +375,7 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 			c.Bans = append(c.Bans, Change{Key: k, Remove: true})
 		}
 		if c.empty() {
+			e.delayed = time.Time{}
 			return nil
 		}
 		damaged, mend = []string{"elements"}, e.backend.Apply
@@ -399,54 +420,64 @@ func (e *Enforcer) rebuild(ctx context.Context) ([]Failure, error) {
 	return e.backend.Rebuild(ctx, e.model.all(now))
 }
 
-// mayRepair counts repairs by object and returns an error if somebody keeps undoing them. Making the kernel ready at the start
-// is none, and one that is tried again counts once.
+// mayRepair counts repairs by object and returns an error if this one is to wait. Making the kernel ready at the start is none, and one
+// that is tried again counts once.
 func (e *Enforcer) mayRepair(damaged []string, by string, now time.Time) error {
-	if !e.report.Ready || e.retry > 0 {
+	waited := !e.delayed.IsZero()
+	e.delayed = time.Time{}
+	if !e.report.Ready || e.retry > 0 && !waited {
 		return nil
 	}
-	e.paused = time.Time{}
+	longest := 0
 	for _, object := range damaged {
-		times := slices.DeleteFunc(e.repairs[object], func(t time.Time) bool { return now.Sub(t) > repairWindow })
-		e.repairs[object] = append(times, now)
-		if len(times) >= maxRepairs {
-			clear(e.repairs)
-			e.paused = now.Add(repairPause)
-			e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Stopped: true})
-			return e.stoppedError(damaged, by)
+		s := e.streaks[object]
+		if now.Sub(s.last) > repairWindow {
+			s.repairs = 0
 		}
+		if !waited {
+			s.repairs++
+		}
+		s.last = now
+		e.streaks[object] = s
+		longest = max(longest, s.repairs)
 	}
-	return nil
+	if waited || longest <= promptRepairs {
+		return nil
+	}
+	delay := min(firstDelay<<min(longest-promptRepairs-1, 10), maxDelay)
+	e.delayed = now.Add(delay)
+	e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Delayed: delay})
+	return e.delayedError(damaged, by)
 }
 
-func (e *Enforcer) stoppedError(damaged []string, by string) error {
+func (e *Enforcer) delayedError(damaged []string, by string) error {
 	if by == "" {
 		by = e.report.LastRepair.By
 	}
 	if by == "" {
-		by = "somebody"
+		by = "another program"
 	}
 	if len(damaged) == 0 {
 		damaged = e.report.LastRepair.Damaged
 	}
-	return fmt.Errorf("%s keeps changing our %s: repairs are stopped until %s", by, strings.Join(damaged, ", "),
-		e.paused.Format(time.TimeOnly))
+	return fmt.Errorf("%s keeps changing our %s: the next repair is at %s, or with the next ban", by, strings.Join(damaged, ", "),
+		e.delayed.Format(time.TimeOnly))
 }
 
-// noteRepair counts, logs and tells a repair, unless it was the first of all, which makes the kernel ready.
+// noteRepair counts, logs and reports a repair, except the first one, which makes the kernel ready.
 func (e *Enforcer) noteRepair(r Repair) {
 	if !e.report.Ready {
 		return
 	}
 	e.report.LastRepair = r
 	switch {
-	case r.Stopped:
-		e.log.Error("repairs stopped: somebody keeps undoing them", "damaged", r.Damaged, "by", r.By)
+	case r.Delayed > 0:
+		e.log.Error("another program keeps undoing repairs; the next one waits", "damaged", r.Damaged, "by", r.By, "wait", r.Delayed)
 	case r.Err != nil:
 		e.log.Error("repair did not succeed", "damaged", r.Damaged, "by", r.By, "err", r.Err)
 	default:
 		e.report.Repairs++
-		e.log.Warn("put back what somebody else had changed", "damaged", r.Damaged, "by", r.By, "took", r.Took)
+		e.log.Warn("restored what another program had changed", "damaged", r.Damaged, "by", r.By, "took", r.Took)
 	}
 	if e.opt.OnRepair != nil {
 		e.opt.OnRepair(r)

@@ -49,7 +49,7 @@ func TestAFullSetDelaysNoOtherBan(t *testing.T) {
 	if _, err := b.Rebuild(t.Context(), enforce.Changes{}); err != nil {
 		t.Fatal(err)
 	}
-	ns.Run(t, "", "nft", `flush chain inet mefdaemon ban4; flush chain inet mefdaemon reply4; delete set inet mefdaemon ban4_32;
+	ns.Run(t, "", "nft", `flush chain inet mefdaemon ban4_exact; flush chain inet mefdaemon reply4_exact; delete set inet mefdaemon ban4_32;
 		add set inet mefdaemon ban4_32 { type ipv4_addr; flags timeout; size 3; }`)
 	var bans []enforce.Change
 	for i := range 10 {

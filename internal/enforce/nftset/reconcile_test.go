@@ -244,7 +244,7 @@ func TestEachObjectIsMendedWithinASecond(t *testing.T) {
 		ns.Run(t, "", "nft", destroy)
 		select {
 		case r := <-repaired:
-			if r.Err != nil || r.Stopped {
+			if r.Err != nil || r.Delayed > 0 {
 				t.Fatalf("%s: repair %+v", destroy, r)
 			}
 		case <-time.After(netnstest.Patience):
@@ -297,7 +297,7 @@ func objectsOf(t *testing.T, ns *netnstest.NS) (deletions []string) {
 	for _, chain := range []string{"ban", "reply_out", "reply_fwd"} {
 		unhook += fmt.Sprintf("flush chain %s %s; ", table, chain)
 	}
-	for _, chain := range []string{"ban4", "ban6", "reply4", "reply6"} {
+	for _, chain := range []string{"ban4", "ban6", "reply4", "reply6", "ban4_exact", "ban6_exact", "reply4_exact", "reply6_exact"} {
 		unlink += fmt.Sprintf("flush chain %s %s; ", table, chain)
 	}
 	for _, o := range listed.Objects {
