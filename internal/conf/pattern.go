@@ -45,7 +45,7 @@ func patterns(address bool, field func(*Rule) *[]Pattern) form[draft] {
 			return explain(s.value, err)
 		}
 		names := re.CapNames()
-		if address && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
+		if address && !d.addr && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
 			return &fault{0, "no address in " + Quote(s.value), "write <HOST> or (?P<ip>...) where the address stands"}
 		}
 		for i, name := range names {
@@ -85,11 +85,15 @@ func (d *draft) noticeGroups(s setting, names []string) {
 	}
 }
 
-// describesHeader reports whether a pattern expects what stands in front of a message in a file: a date, or the name of a
-// program with its process ID.
-func describesHeader(text string) bool {
-	return strings.Contains(text, `\[\d+\]:`) || strings.HasPrefix(text, `^\d{4}-`)
+// WholeLine reports whether the pattern begins with a date, so that it is about whole lines and not about messages.
+func (p Pattern) WholeLine() bool {
+	return strings.HasPrefix(p.Text, `^\d{4}`) || strings.HasPrefix(p.Text, `^[0-9]{4}`) ||
+		strings.HasPrefix(p.Text, `^\[?\d{4}-`)
 }
+
+// describesHeader reports whether a pattern of messages expects what stands in front of them in a file: the name of a program with
+// its process ID.
+func describesHeader(p Pattern) bool { return strings.Contains(p.Text, `\[\d+\]:`) && !p.WholeLine() }
 
 // explain says what RE2 has against text, and what to write instead where another engine would take it.
 func explain(text string, err error) *fault {

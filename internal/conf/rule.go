@@ -30,6 +30,9 @@ type Rule struct {
 	Peer    []Pattern // names the address of a session, and says nothing else
 	Ignore  []Pattern // lines that never count, whatever else matches
 
+	// JSON is not nil if lines are JSON objects (format=json). Patterns are then matched against the value of JSON.Message.
+	JSON *JSON
+
 	// When it bans.
 	MaxRetry int
 	FindTime time.Duration

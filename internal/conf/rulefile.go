@@ -82,6 +82,8 @@ func readRule(path string, text []byte) *ruleFile {
 			f.rule.Name = s.value
 		case s.key == "engine" && s.value == "webscan":
 			f.rule.webscan = true
+		case s.key == "addr":
+			f.rule.addr = true
 		}
 	}
 	if ban.Reserved(f.rule.Name) {
@@ -99,6 +101,8 @@ func (f *ruleFile) decode(base *Rule, shipped bool) {
 	pos, name, webscan := f.rule.Pos, f.rule.Name, f.rule.webscan
 	if base != nil {
 		f.rule.Rule = clone(*base)
+		f.rule.isJSON = base.JSON != nil
+		f.rule.addr = f.rule.addr || base.JSON != nil && len(base.JSON.Addr) > 0
 	} else {
 		ruleKeys.defaults(&f.rule)
 	}
@@ -134,6 +138,7 @@ func clone(r Rule) Rule {
 	for _, list := range []*[]string{&r.Programs, &r.Units, &r.UIDs, &r.Files} {
 		*list = slices.Clone(*list)
 	}
+	r.JSON = r.JSON.clone()
 	return r
 }
 
@@ -172,9 +177,13 @@ func (f *ruleFile) checkRule() {
 	if r.webscan || len(f.errs) > 0 {
 		return // a pattern may be missing only because it has an error
 	}
-	if len(r.Fail)+len(r.Probe) == 0 {
+	f.checkJSON()
+	if !r.hasPatterns() {
 		hint := DidYouMean(r.Name, f.shipped)
-		if hint == "" {
+		switch {
+		case hint == "" && r.JSON != nil:
+			hint = "add when= or message= and failregex="
+		case hint == "":
 			hint = "add failregex= or proberegex="
 		}
 		f.errs = append(f.errs, &Error{r.Pos, fmt.Sprintf("rule %q has no pattern, and none of that name is shipped", r.Name), hint})
@@ -182,6 +191,11 @@ func (f *ruleFile) checkRule() {
 	if s, ok := f.set["source"]; ok && r.Source == SourceFile && len(r.Files) == 0 {
 		f.errs = append(f.errs, &Error{s.pos, "source=file without files", "add files="})
 	}
+}
+
+// hasPatterns reports whether anything can make the rule count.
+func (r *Rule) hasPatterns() bool {
+	return len(r.Fail)+len(r.Probe) > 0 || r.JSON != nil && len(r.JSON.Fail)+len(r.JSON.Probe) > 0
 }
 
 // A refusal is a pattern that free text can steer.
@@ -205,6 +219,9 @@ func (f *ruleFile) steerable() []refusal {
 				return false
 			}
 			found := steerable(p.Text)
+			if found == flawless && f.rule.JSON != nil && !strings.HasPrefix(p.Text, "^") {
+				found = unbound
+			}
 			if found == flawless {
 				return false
 			}
@@ -228,13 +245,13 @@ func (f *ruleFile) refuse(override bool) {
 	}
 	for key, list := range f.rule.patternLists() {
 		for _, p := range *list {
-			if !p.Shipped && describesHeader(p.Text) {
+			if !p.Shipped && describesHeader(p) {
 				f.rule.notices = append(f.rule.notices, Notice{p.Pos,
 					key + ": a message has no date, program and process ID in front of it, so this may match nothing; name the program in programs="})
 			}
 		}
 	}
-	if len(refused) > 0 && len(f.rule.Fail)+len(f.rule.Probe) == 0 && f.rule.Enabled {
+	if len(refused) > 0 && !f.rule.hasPatterns() && f.rule.Enabled {
 		f.rule.Enabled = false
 		f.rule.notices = append(f.rule.notices, Notice{f.rule.Pos, fmt.Sprintf("rule %q is disabled: no pattern of it is left", f.rule.Name)})
 	}

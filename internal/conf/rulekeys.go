@@ -18,6 +18,8 @@ type draft struct {
 	Rule
 	shipped bool // the file is ours
 	webscan bool // engine=webscan
+	isJSON  bool // format=json
+	addr    bool // some key other than a pattern says where the address is
 	notices []Notice
 }
 
@@ -42,6 +44,21 @@ var ruleKeys = table[draft]{
 		doc: "users besides root whose journal entries count"},
 	{name: "files", adds: true, form: globs(func(d *draft) *[]string { return &d.Files }),
 		doc: "files that are followed, with * ? [ ] as in the shell; may be repeated"},
+
+	{name: "format", value: "text", form: choice(func(d *draft, i int) { d.setJSON(i == 1) }, "text", "json"),
+		doc: "how a line is written; json is one JSON object a line, of which the keys from addr to probewhen name values"},
+	{name: "addr", form: jsonPath(func(j *JSON) *Path { return &j.Addr }),
+		doc: "where the address is in a JSON object, with or without a port"},
+	{name: "user", form: jsonPath(func(j *JSON) *Path { return &j.User }),
+		doc: "where the user's name is in a JSON object"},
+	{name: "message", form: jsonPath(func(j *JSON) *Path { return &j.Message }),
+		doc: "where the text is in a JSON object that failregex and its like are matched against; with addr they need no <HOST>"},
+	{name: "when", adds: true, form: condition(func(j *JSON) *[]Condition { return &j.Fail }),
+		doc: "what holds of a JSON object about a login that was refused"},
+	{name: "okwhen", adds: true, form: condition(func(j *JSON) *[]Condition { return &j.OK }),
+		doc: "what holds of one about a login that succeeded"},
+	{name: "probewhen", adds: true, form: condition(func(j *JSON) *[]Condition { return &j.Probe }),
+		doc: "what holds of one about a connection that tried no login"},
 
 	{name: "failregex", adds: true, form: patterns(true, func(r *Rule) *[]Pattern { return &r.Fail }),
 		doc: "a login that was refused"},
@@ -84,6 +101,14 @@ var ruleKeys = table[draft]{
 		doc: "so many bans within escalation_window are followed by one without end; 0 is never"},
 	{name: "backend", value: "auto", form: choice(dropped[draft], "auto", "nftables", "iptables"),
 		doc: "who enforces the ban", notice: noticeBackend, when: is("iptables")},
+}
+
+// setJSON makes the rule one of JSON objects, or of plain text.
+func (d *draft) setJSON(on bool) {
+	d.isJSON = on
+	if on {
+		d.json()
+	}
 }
 
 // maxFiles bounds the globs of a rule.

@@ -58,6 +58,7 @@ type Engine struct {
 	facts   exempt.Facts
 	rules   map[string]*rule
 	views   map[string]*view // by Batch.Source
+	shared  *filter.Views    // which makes them
 	tracker *track.Tracker
 	newest  newest
 	spared  map[string]uint64
@@ -86,6 +87,7 @@ func New(cfg Config, facts exempt.Facts) *Engine {
 	cfg.Track.OnLink = facts.OnLink
 	e := &Engine{cfg: cfg, facts: facts, views: make(map[string]*view), tracker: track.New(cfg.Track), spared: make(map[string]uint64)}
 	e.setRules()
+	e.shared = cfg.Rules.Views()
 	return e
 }
 
@@ -95,6 +97,7 @@ func (e *Engine) Configure(cfg Config) {
 	e.cfg = cfg
 	e.setRules()
 	e.tracker.Configure(cfg.Track)
+	e.shared = cfg.Rules.Views()
 	for source, old := range e.views {
 		v := e.newView(source)
 		v.counts = old.counts
@@ -132,7 +135,7 @@ func (e *Engine) newView(source string) *view {
 	if reads == nil {
 		reads = func(*conf.Rule, string) bool { return true }
 	}
-	return &view{View: e.cfg.Rules.View(func(r *conf.Rule) bool { return reads(r, source) })}
+	return &view{View: e.shared.View(func(r *conf.Rule) bool { return reads(r, source) })}
 }
 
 // view returns the view of a source, made when its first line arrives.

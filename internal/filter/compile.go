@@ -7,8 +7,8 @@ import (
 	"mef/internal/conf"
 )
 
-// compilePattern checks a pattern's syntax and groups.
-func compilePattern(c conf.Pattern, v verdict) (pattern, *conf.Error) {
+// compilePattern checks a pattern's syntax and groups. If addressed, something else says where the address is.
+func compilePattern(c conf.Pattern, v verdict, addressed bool) (pattern, *conf.Error) {
 	p := pattern{verdict: v}
 	re, err := compileRegexp(c)
 	if err != nil {
@@ -31,7 +31,8 @@ func compilePattern(c conf.Pattern, v verdict) (pattern, *conf.Error) {
 			p.session = i
 		}
 	}
-	if v != orphan && p.ip == 0 && p.host == 0 {
+	p.whole = c.WholeLine()
+	if v != orphan && p.ip == 0 && p.host == 0 && !addressed {
 		return p, &conf.Error{Pos: c.Pos, Msg: "pattern has no group (?P<ip>...)", Hint: "write <HOST> where the address stands"}
 	}
 	return p, nil

@@ -4,7 +4,7 @@
 // # From rules to a view
 //
 // Compile checks rules and makes a Set of them. A View is what one goroutine uses to match lines against some rules of the
-// Set, for instance those that read one file. A message meets only the rules that name its program, and the patterns of all
+// Set, for instance those that read one file; its Views share what is compiled. A message meets only the rules that name its program, and the patterns of all
 // of these are joined into one machine (package tdfa), so that it is read once whatever the number of patterns.
 //
 // # Which pattern decides
@@ -73,6 +73,7 @@ const (
 type pattern struct {
 	rule                                    *rule
 	text                                    string
+	whole                                   bool // it is about whole lines, date and all
 	verdict                                 verdict
 	form                                    uint8 // place among the rule's patterns
 	ip, host, user, unknown, count, session int
@@ -123,7 +124,7 @@ func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 		patterns []conf.Pattern
 	}{{failure, c.Fail}, {attempt, c.Attempt}, {echo, c.Echo}, {probe, c.Probe}, {orphan, c.Orphan}, {peer, c.Peer}, {success, c.OK}} {
 		for _, text := range group.patterns {
-			p, err := compilePattern(text, group.verdict)
+			p, err := compilePattern(text, group.verdict, c.JSON != nil && len(c.JSON.Addr) > 0)
 			p.rule = r
 			p.form = uint8(len(r.patterns))
 			if err != nil {
@@ -144,21 +145,6 @@ func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 	return r, errs
 }
 
-// View returns a new matcher for the rules that include accepts. It is for one goroutine.
-func (s *Set) View(include func(*conf.Rule) bool) *View {
-	v := &View{
-		programs: make(map[string]*group),
-		groups:   make(map[string]*group),
-		sessions: newSessions(),
-	}
-	for _, r := range s.rules {
-		if include(r.Rule) {
-			v.rules = append(v.rules, r)
-		}
-	}
-	return v
-}
-
 // Inherit takes over what old knows of sessions, so that lines whose earlier lines old has seen are understood. Rules are told
 // apart by name. The old view must not be used afterwards.
-func (v *View) Inherit(old *View) { v.sessions = old.sessions }
+func (v *View) Inherit(old *View) { v.sessions, v.number = old.sessions, old.number }

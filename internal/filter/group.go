@@ -2,9 +2,18 @@ package filter
 
 import "mef/internal/filter/tdfa"
 
-// A group is the rules that one program's messages meet, their patterns joined.
+// A group is the rules that one program's messages meet.
 type group struct {
-	rules    []*rule
+	rules []*rule
+	texts *texts // patterns of messages; nil if there are none
+	whole *texts // patterns of whole lines, with the date; nil if there are none
+
+	reader *jsonReader // nil if no rule is about JSON
+	places []jsonPlace
+}
+
+// texts are patterns of some rules, joined.
+type texts struct {
 	patterns []*pattern // by the machine's numbers
 	machine  *tdfa.Machine
 	loc      []int
@@ -12,21 +21,42 @@ type group struct {
 }
 
 func newGroup(rules []*rule) *group {
-	g := &group{rules: rules, ignore: make(map[*rule]*tdfa.Machine)}
-	var texts []string
+	g := &group{rules: rules}
+	var plain []*rule
 	for _, r := range rules {
-		for i := range r.patterns {
-			g.patterns = append(g.patterns, &r.patterns[i])
-			texts = append(texts, r.patterns[i].text)
-		}
-		if len(r.ignore) > 0 {
-			g.ignore[r] = mustCompile(r.ignore).NewMachine()
+		if r.JSON == nil {
+			plain = append(plain, r)
 		}
 	}
-	program := mustCompile(texts)
-	g.machine = program.NewMachine()
-	g.loc = make([]int, program.LocLen())
+	g.texts = newTexts(plain, func(p *pattern) bool { return !p.whole })
+	g.whole = newTexts(plain, func(p *pattern) bool { return p.whole })
+	g.reader, g.places = newJSONReader(rules)
 	return g
+}
+
+// newTexts joins those patterns of the rules that include accepts, nil if there are none.
+func newTexts(rules []*rule, include func(*pattern) bool) *texts {
+	t := &texts{ignore: make(map[*rule]*tdfa.Machine)}
+	var list []string
+	for _, r := range rules {
+		before := len(list)
+		for i := range r.patterns {
+			if p := &r.patterns[i]; include(p) {
+				t.patterns = append(t.patterns, p)
+				list = append(list, p.text)
+			}
+		}
+		if len(list) > before && len(r.ignore) > 0 {
+			t.ignore[r] = mustCompile(r.ignore).NewMachine()
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	program := mustCompile(list)
+	t.machine = program.NewMachine()
+	t.loc = make([]int, program.LocLen())
+	return t
 }
 
 // mustCompile joins patterns that were found to be well-formed one by one.
@@ -39,25 +69,28 @@ func mustCompile(patterns []string) *tdfa.Program {
 }
 
 // match returns the pattern that decides, and leaves the groups for group.
-func (g *group) match(message []byte) (*pattern, bool) {
-	i, ok := g.machine.Match(message, g.loc)
+func (t *texts) match(message []byte) (*pattern, bool) {
+	if t == nil {
+		return nil, false
+	}
+	i, ok := t.machine.Match(message, t.loc)
 	if !ok {
 		return nil, false
 	}
-	return g.patterns[i], true
+	return t.patterns[i], true
 }
 
 // group returns what the n-th group of the last match holds; nil if it took no part or n is 0.
-func (g *group) group(message []byte, n int) []byte {
-	if n == 0 || g.loc[2*n] < 0 {
+func (t *texts) group(message []byte, n int) []byte {
+	if n == 0 || t.loc[2*n] < 0 {
 		return nil
 	}
-	return message[g.loc[2*n]:g.loc[2*n+1]]
+	return message[t.loc[2*n]:t.loc[2*n+1]]
 }
 
 // ignores reports whether the rule's ignore patterns take the message back.
-func (g *group) ignores(r *rule, message []byte) bool {
-	machine := g.ignore[r]
+func (t *texts) ignores(r *rule, message []byte) bool {
+	machine := t.ignore[r]
 	if machine == nil {
 		return false
 	}

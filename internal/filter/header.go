@@ -17,6 +17,8 @@ type header struct {
 	// looks like a program's name may be the first word of the message ("pam_unix(sshd:auth): ..."). Otherwise it is nil.
 	whole []byte
 
+	line []byte // all of it
+
 	// front is how much of the line stands ahead of the program's name, if that is a date, the name of a host and nothing
 	// else; it is 0 otherwise.
 	front int
@@ -259,6 +261,7 @@ func cutInner(h header) header {
 		return h
 	}
 	if inner, _ := parseTag(rest, true); string(inner.program) == string(h.program) {
+		inner.line = h.line
 		return inner
 	}
 	h.message = rest

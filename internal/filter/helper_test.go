@@ -1,6 +1,7 @@
 package filter_test
 
 import (
+	"runtime"
 	"testing"
 
 	"mef/internal/conf"
@@ -42,3 +43,11 @@ func all(*conf.Rule) bool { return true }
 
 // line returns a line of a file.
 func line(text string) *event.Line { return &event.Line{Text: []byte(text)} }
+
+// heap returns the bytes in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

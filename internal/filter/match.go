@@ -1,9 +1,7 @@
 package filter
 
 import (
-	"encoding/binary"
 	"net/netip"
-	"slices"
 	"strconv"
 
 	"mef/internal/conf"
@@ -12,22 +10,15 @@ import (
 
 // A View matches lines against some rules of a Set. One goroutine owns it.
 type View struct {
-	rules    []*rule
-	programs map[string]*group // by program name; nil: no rule knows it
-	groups   map[string]*group // by the rules in it
-	sessions sessions
+	*family
+	sessions *sessions // of all views of the same Views
+	number   int       // of the view among them, so that a process ID of one file is not taken for that of another
 	prefix   prefix
 	last     last
-
-	picked []*rule // scratch
-	key    []byte
+	docker   *jsonReader // made when a line needs it
 }
 
-const (
-	maxPrograms = 1024 // program names remembered
-	maxProgram  = 128  // bytes of a program name; no rule knows a longer one
-	maxCount    = 1000 // attempts that one line may tell of
-)
+const maxCount = 1000 // attempts that one line may tell of
 
 // A Match is what a view read out of a line. Its slices point into the line or the view, and are valid until the next Match.
 type Match struct {
@@ -97,14 +88,21 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		g = v.groupOfEntry(line.Entry)
 		h.program, h.message = line.Entry.Identifier, trimEnd(line.Text)
 	} else {
-		h = v.prefix.header(line.Text)
+		text, ok := v.cutCarrier(line.Text)
+		if !ok {
+			return false
+		}
+		if h.message = trimEnd(text); len(h.message) == 0 || h.message[0] != '{' { // JSON has no header
+			h = v.prefix.header(text)
+		}
+		h.line = text
 		if v.last.set {
 			if n, ok := lastRepeated(h); ok {
 				return v.last.repeat(m, n)
 			}
 		}
 		if g = v.groupOfProgram(h.program); g == nil && h.whole != nil {
-			h = header{message: h.whole}
+			h = header{message: h.whole, line: text}
 			g = v.groupOfProgram(nil)
 		}
 	}
@@ -117,29 +115,51 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 
 // matchIn reads a line by the rules of g.
 func (v *View) matchIn(g *group, h header, line *event.Line, m *Match) bool {
+	if g.reader != nil && v.matchJSON(g, h, line, m) {
+		return true
+	}
 	message, repeats := unwrap(h.message)
-	p, ok := g.match(message)
+	m.Count = repeats
+	if v.matchTexts(g.texts, message, peerText{}, h, line, m) {
+		return true
+	}
+	if g.whole == nil || line.Entry != nil {
+		return false
+	}
+	m.Count = 1
+	return v.matchTexts(g.whole, trimEnd(h.line), peerText{}, h, line, m)
+}
+
+// matchTexts reads a message by patterns. from is what is known of the peer besides; m.Count how often the message was logged.
+func (v *View) matchTexts(t *texts, message []byte, from peerText, h header, line *event.Line, m *Match) bool {
+	p, ok := t.match(message)
 	if !ok {
 		return false
 	}
 	r := p.rule
-	if g.ignores(r, message) {
+	if t.ignores(r, message) {
 		return false
 	}
-	*m = Match{Rule: r.Rule, Count: repeats, Form: p.form}
-	m.User = g.group(message, p.user)
-	m.UnknownUser = len(g.group(message, p.unknown)) > 0
-	m.Host = g.group(message, p.host)
-	m.Count = min(m.Count*parseCount(g.group(message, p.count)), maxCount)
-	m.Session = g.group(message, p.session)
+	*m = Match{Rule: r.Rule, Count: m.Count, Form: p.form}
+	if m.User = t.group(message, p.user); p.user == 0 {
+		m.User = from.user
+	}
+	m.UnknownUser = len(t.group(message, p.unknown)) > 0
+	m.Host = t.group(message, p.host)
+	m.Count = min(m.Count*parseCount(t.group(message, p.count)), maxCount)
+	m.Session = t.group(message, p.session)
 	if !r.namesSessions {
 		m.setProcess(h.pid, line.Entry)
 	}
-	if text := g.group(message, p.ip); len(text) > 0 {
+	if text := t.group(message, p.ip); len(text) > 0 {
 		if m.Addr, ok = parseAddr(text); !ok {
 			return false
 		}
 		m.Host = nil
+	} else if p.ip == 0 && len(from.addr) > 0 {
+		if m.Addr, ok = parsePeer(from.addr); !ok {
+			return false
+		}
 	} else if len(m.Host) == 0 && p.verdict != orphan {
 		return false
 	}
@@ -190,7 +210,7 @@ func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool 
 	if !r.correlates || len(m.Session) == 0 {
 		return verdict != orphan && verdict != peer
 	}
-	key := v.sessions.key(r.Name, m.Session)
+	key := v.sessions.key(v.number, r.Name, m.Session)
 	switch verdict {
 	case orphan:
 		return v.sessions.open(key, line.Time).orphan(m)
@@ -227,7 +247,7 @@ func parseCount(digits []byte) int {
 
 // groupOfProgram returns the rules that know the program of a file's line. A line that names no program may be of any: the
 // rules of a view are those that read the file.
-func (v *View) groupOfProgram(program []byte) *group {
+func (v *family) groupOfProgram(program []byte) *group {
 	if g, ok := v.programs[string(program)]; ok {
 		return g
 	}
@@ -240,7 +260,7 @@ func (v *View) groupOfProgram(program []byte) *group {
 			v.picked = append(v.picked, r)
 		}
 	}
-	g := v.groupOf(v.picked)
+	g := v.views.groupOf(v.picked)
 	if len(v.programs) < maxPrograms {
 		v.programs[string(program)] = g
 	}
@@ -248,7 +268,7 @@ func (v *View) groupOfProgram(program []byte) *group {
 }
 
 // groupOfEntry returns the rules that know the program of a journal entry and believe its sender.
-func (v *View) groupOfEntry(e *event.Entry) *group {
+func (v *family) groupOfEntry(e *event.Entry) *group {
 	if len(e.Identifier) == 0 {
 		return nil
 	}
@@ -265,22 +285,5 @@ func (v *View) groupOfEntry(e *event.Entry) *group {
 	if len(v.picked) == len(g.rules) {
 		return g
 	}
-	return v.groupOf(v.picked)
-}
-
-// groupOf returns the group of these rules, nil if there are none.
-func (v *View) groupOf(rules []*rule) *group {
-	if len(rules) == 0 {
-		return nil
-	}
-	v.key = v.key[:0]
-	for _, r := range rules {
-		v.key = binary.LittleEndian.AppendUint32(v.key, uint32(r.place))
-	}
-	g, ok := v.groups[string(v.key)]
-	if !ok {
-		g = newGroup(slices.Clone(rules))
-		v.groups[string(v.key)] = g
-	}
-	return g
+	return v.views.groupOf(v.picked)
 }

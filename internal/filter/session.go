@@ -39,14 +39,15 @@ type session struct {
 	unknown bool // the orphan line said that the user does not exist
 }
 
-func newSessions() sessions {
-	return sessions{seed: maphash.MakeSeed(), index: make(map[uint64]int)}
+// newSessions returns a table without sessions.
+func newSessions() *sessions {
+	return &sessions{seed: maphash.MakeSeed(), index: make(map[uint64]int)}
 }
 
-// key returns the key of a rule's session. Rules of the same name, of whatever Set, share their sessions.
-func (t *sessions) key(rule string, name []byte) uint64 {
-	const spread = 0x9e3779b97f4a7c15 // odd: no rule's bits are lost
-	return maphash.Bytes(t.seed, name) ^ maphash.String(t.seed, rule)*spread
+// key returns the key of a rule's session in the lines of one view. Rules of the same name, of whatever Set, share their sessions.
+func (t *sessions) key(view int, rule string, name []byte) uint64 {
+	const spread = 0x9e3779b97f4a7c15 // odd: no bits are lost
+	return maphash.Bytes(t.seed, name) ^ (maphash.String(t.seed, rule)+uint64(view))*spread
 }
 
 // find returns the session, or nil if it is not known or too old to be the same.
