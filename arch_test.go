@@ -89,8 +89,9 @@ var firewall = map[string]struct {
 	"nft":      {[]string{"policy"}, false},
 	"iptables": {[]string{"policy"}, false},
 	"importer": {[]string{"policy", "importer"}, false},
-	"loader":   {[]string{"policy", "nft", "iptables"}, true},
-	"command":  {[]string{"policy", "importer", "loader"}, true},
+	"inforce":  {[]string{"nft"}, true},
+	"loader":   {[]string{"policy", "nft", "iptables", "inforce"}, true},
+	"command":  {[]string{"policy", "importer", "inforce", "loader"}, true},
 }
 
 // TestFirewall checks that the wing of mef has the same order: command -> loader -> backend -> policy.
@@ -137,6 +138,8 @@ func refuse(from, imp string) string {
 		return "words import only words"
 	case from == "daemon" && to == "selftest":
 		return "" // which it starts as a process of its own
+	case from == "daemon" && imp == "mef/internal/firewall/inforce":
+		return "" // whether the static policy is in the kernel is a part of its status
 	case slices.Contains(commands, from) && slices.Contains(programs, to):
 		return ""
 	case slices.Contains(programs, to), slices.Contains(commands, to):

@@ -95,7 +95,7 @@ func TestInstallPutsEverythingInItsPlace(t *testing.T) {
 	have := files(t, image)
 	for _, want := range []string{
 		"/usr/local/sbin/mef", "/usr/local/sbin/mefdaemon", "/usr/local/bin/mefctl",
-		"/usr/local/lib/systemd/system/mef.service", "/usr/local/lib/systemd/system/mefdaemon.service",
+		"/usr/local/lib/systemd/system/mef.service", "/usr/local/lib/systemd/system/mef-watch.service", "/usr/local/lib/systemd/system/mefdaemon.service",
 		"/usr/local/lib/sysusers.d/mef.conf", "/usr/local/lib/tmpfiles.d/mef.conf", "/usr/local/share/man/man8/mefdaemon.8",
 		"/usr/local/share/man/man5/mef.conf.5", "/usr/local/share/man/man5/mefdaemon.lists.5", "/usr/local/share/bash-completion/completions/mefctl",
 		"/usr/local/share/zsh/site-functions/_mefctl", "/usr/local/share/fish/vendor_completions.d/mefctl.fish",
@@ -125,7 +125,7 @@ func TestPrefix(t *testing.T) {
 	image := t.TempDir()
 	t.Setenv("PREFIX", "/opt/mef")
 	sh(t, image, stage(t, program)+"/install")
-	for name, want := range map[string]string{"mefdaemon": "\nExecStart=/opt/mef/sbin/mefdaemon\n", "mef": "\nExecStart=/opt/mef/sbin/mef load\n"} {
+	for name, want := range map[string]string{"mefdaemon": "\nExecStart=/opt/mef/sbin/mefdaemon\n", "mef": "\nExecStart=/opt/mef/sbin/mef load --boot\n"} {
 		unit := read(t, image, "opt/mef/lib/systemd/system", name+".service")
 		if !strings.Contains(unit, want) || strings.Contains(unit, "=/usr/local/") {
 			t.Errorf("unit:\n%s", unit)
@@ -372,7 +372,7 @@ func TestUnits(t *testing.T) {
 	for _, program := range []string{"sbin/mef", "sbin/mefdaemon", "bin/mefctl"} {
 		write(t, filepath.Join(dir, program), program)
 	}
-	for _, name := range []string{"mef.service", "mefdaemon.service"} {
+	for _, name := range []string{"mef.service", "mef-watch.service", "mefdaemon.service"} {
 		unit := filepath.Join(dir, name)
 		write(t, unit, strings.ReplaceAll(read(t, "systemd", name), "/usr/local/", dir+"/"))
 		if err := os.Chmod(unit, 0o644); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -126,6 +127,9 @@ func TestDiskFillsWhileRulesAreTried(t *testing.T) {
 	if status := wait(t, cmd); status != 1 {
 		t.Errorf("apply ended with status %d", status)
 	}
+	if out, _ := s.mef("status"); !strings.Contains(out, "In force: yes") {
+		t.Errorf("status says that somebody else changed the rules:\n%s", out)
+	}
 }
 
 // TestRollbackWithAFullDisk goes back all the same, and for good.
@@ -137,10 +141,11 @@ func TestRollbackWithAFullDisk(t *testing.T) {
 	s.rules(ssh, web)
 	s.must("apply", "--yes")
 	s.fill()
-	if out, status := s.mef("rollback"); status != 1 || !strings.Contains(out, "these rules are in force, and that cannot be noted down") {
-		t.Errorf("mef rollback: exit status %d\n%s", status, out)
-	}
+	s.must("rollback")
 	s.open(ssh)
+	if out, _ := s.mef("status"); !strings.Contains(out, "In force: yes") {
+		t.Errorf("status after a rollback with a full disk:\n%s", out)
+	}
 	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "nobody confirmed it") {
 		t.Errorf("mef load: exit status %d\n%s", status, out)
 	}
@@ -301,4 +306,85 @@ func TestNotesAreCutShort(t *testing.T) {
 		s.must("status")
 		s.open(ssh, web)
 	}
+}
+
+// TestConfirmReadsTheKernelBack does not confirm rules that somebody has removed during the trial: what let the administrator in was an
+// open host.
+func TestConfirmReadsTheKernelBack(t *testing.T) {
+	for name, change := range map[string][]string{
+		"removed": {"flush", "ruleset"},
+		"changed": {"add", "rule", "inet", "mef", "input", "tcp", "dport", "25", "accept"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tried(t)
+			cmd := s.try("5m")
+			s.ns.Run(t, "", "nft", change...)
+			if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "not confirmed: ") || !strings.Contains(out, name) {
+				t.Errorf("mef confirm: exit status %d\n%s", status, out)
+			}
+			if status := wait(t, cmd); status != 1 {
+				t.Errorf("apply ended with status %d", status)
+			}
+			s.open(ssh)
+			if out, _ := s.mef("status"); !strings.Contains(out, "In force: yes") {
+				t.Errorf("status:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestGuardIsReplaced kills the guard of a trial, as systemd starts another one: it goes on with the time that is left.
+func TestGuardIsReplaced(t *testing.T) {
+	s := tried(t)
+	cmd := s.try("4s")
+	s.kill(cmd.Process.Pid)
+	wait(t, cmd)
+	s.kill(s.guard())
+	began := time.Now()
+	guard := s.command("guard")
+	s.start(guard)
+	s.open(ssh, web)
+	if status := wait(t, guard); status != 0 {
+		t.Errorf("the second guard ended with status %d", status)
+	}
+	if time.Since(began) > 5*time.Second {
+		t.Error("the second guard began the time anew")
+	}
+	s.open(ssh)
+}
+
+// TestClearWithoutPrograms removes what nft has loaded though neither nft nor iptables is there any more.
+func TestClearWithoutPrograms(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	hide(t, "nft", "iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore")
+	s.must("clear")
+	s.open(ssh, web)
+	s.must("clear")
+}
+
+// TestWatch restores the policy after each flush, and leaves alone what mef clear has removed.
+func TestWatch(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	watch := s.command("watch")
+	s.start(watch)
+	defer func() {
+		watch.Process.Signal(syscall.SIGTERM)
+		if status := wait(t, watch); status != 0 {
+			t.Errorf("mef watch ended with status %d", status)
+		}
+	}()
+	for range 2 {
+		s.ns.Run(t, "", "nft", "flush", "ruleset")
+		s.open(ssh)
+		s.must("status")
+	}
+	s.must("clear")
+	s.open(ssh, web)
+	s.ns.Run(t, "table inet other { }\n", "nft", "-f", "-")
+	s.ns.Run(t, "", "nft", "flush", "ruleset")
+	s.open(ssh, web)
 }

@@ -246,6 +246,9 @@ func (s *server) ends(pid int) {
 		if state := stat[bytes.LastIndexByte(stat, ')')+1:]; err == nil && !bytes.HasPrefix(state, []byte(" Z")) {
 			return fmt.Errorf("process %d goes on", pid)
 		}
+		if threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)); len(threads) > 1 {
+			return fmt.Errorf("threads of process %d go on", pid) // and hold its locks
+		}
 		return nil
 	})
 	if err != nil {

@@ -269,6 +269,7 @@ func (d *daemon) judge(s *control.Status) {
 		s.Missing = append(s.Missing, s.Kernel.Table+" is not in the kernel")
 	}
 	s.Missing = append(s.Missing, s.Kernel.Problems...)
+	s.Missing = append(s.Missing, d.firewall()...)
 	live := slices.ContainsFunc(s.Sources, func(src control.Source) bool { return src.State == "active" && len(src.Rules) > 0 })
 	if !live {
 		s.Missing = append(s.Missing, "no rule has a live source of log lines; see SOURCE and RULE below")

@@ -27,6 +27,7 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
+	"mef/internal/firewall/inforce"
 	"mef/internal/host"
 	"mef/internal/sdnotify"
 	"mef/internal/selftest"
@@ -81,6 +82,7 @@ type daemon struct {
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
 	trySelf  func(context.Context) (selftest.Result, error)
+	firewall func() []string // what is wrong with the static policy
 	// lookAround returns what is known of logs and services of this host.
 	lookAround func(context.Context) *coverage.Host
 	gone       []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
@@ -140,7 +142,8 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 func newDaemon(e *loop, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
-	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn,
+	settings := e.cfg // a reload replaces it
+	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn, firewall: func() []string { return inforce.Check(settings) },
 		lookAround: func(ctx context.Context) *coverage.Host { return lookAround(ctx, e.log) },
 		keeper:     keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists(), due: newDue()}}
 }

@@ -9,11 +9,11 @@ import (
 )
 
 // Detach starts the program that is running again, with args, so that it outlives us and whatever ends us: in a session of its
-// own, and where systemd runs, as a unit of that name, in a control group of its own. Its output goes to the journal then, and
+// own, and where systemd runs, as a unit of that name, in a control group of its own, which is started again if it is killed. Its output goes to the journal then, and
 // nowhere else.
 func Detach(ctx context.Context, unit string, args ...string) error {
 	if exe, err := os.Executable(); err == nil && underSystemd() {
-		line := append([]string{"--quiet", "--collect", "--service-type=exec", "--unit=" + unit, "--", exe}, args...)
+		line := append([]string{"--quiet", "--collect", "--service-type=exec", "--property=Restart=on-failure", "--property=RestartSec=100ms", "--unit=" + unit, "--", exe}, args...)
 		if _, err := Output(ctx, 64<<10, "systemd-run", line...); err == nil {
 			return nil
 		}

@@ -14,6 +14,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/console"
+	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/loader"
 )
 
@@ -154,7 +155,7 @@ func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 
 // atBoot goes on with what a boot makes of the rules in force, or what to do for it.
 func atBoot() string {
-	if loader.AtBoot() {
+	if inforce.AtBoot() {
 		return ", and are loaded at boot."
 	}
 	return ". mefctl enable mef has them loaded at boot, too."
@@ -203,7 +204,7 @@ func (o *Options) rollback() *cobra.Command {
 					fmt.Fprintln(w, "Taken back. No rules were confirmed before these, so what was in force without them is again.")
 					return
 				}
-				fmt.Fprintf(w, "The rules of %s, confirmed on %s, are in force again. The file itself is as it was: mend it, then %s apply.\n",
+				fmt.Fprintf(w, "The rules of %s, confirmed on %s, are in force again. The file itself is as it was: fix it, then %s apply.\n",
 					r.Source, r.Made.Local().Format(time.DateTime), o.name())
 			})
 		},
@@ -227,11 +228,13 @@ func (o *Options) guard() *cobra.Command {
 }
 
 func (o *Options) load() *cobra.Command {
-	return &cobra.Command{
+	var boot bool
+	cmd := &cobra.Command{
 		Use:   "load",
 		Short: "Load the policy, as at boot: without questions, and never with nothing",
 		Long: "load is what mef.service does at boot. It needs no network and asks nothing. If the file cannot be loaded, or nobody confirmed\n" +
-			"it, the last good rules are, and without those rules that let SSH in; either is exit status 1.",
+			"it, the last good rules are loaded, and without those rules that let SSH in. Either is logged as an error and is exit status 1, unless\n" +
+			"--boot is given: the service is to be active whichever rules protect this host.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, unkept := o.loader(cmd)
@@ -258,10 +261,39 @@ func (o *Options) load() *cobra.Command {
 			if from != loader.Confirmed {
 				what = "only rules that let SSH in are in force, for there are no others"
 			}
-			for line := range strings.Lines(strings.TrimSpace(notice) + "\n" + what + "; mef check tells what is wrong, mef apply loads it") {
+			for line := range strings.Lines(strings.TrimSpace(notice) + "\n" + what + "; mef check reports what is wrong with the file, mef apply loads it") {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: %s\n", level.err, strings.TrimRight(line, "\n"))
 			}
+			if boot {
+				return nil
+			}
 			return &console.Exit{Code: 1}
+		},
+	}
+	cmd.Flags().BoolVar(&boot, "boot", false, "exit with 0 if the last good or the rescue rules are loaded instead, as mef.service does when it starts")
+	return cmd
+}
+
+func (o *Options) watch() *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch",
+		Short: "Restore the policy whenever somebody removes it from the kernel",
+		Long: "watch is what mef-watch.service runs. It waits until the rules that mef has loaded disappear, as by nft flush ruleset, and loads them\n" +
+			"again, less often if that happens again and again. It leaves alone what is being tried and what mef clear has removed.",
+		Args: console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := o.loader(cmd)
+			if err != nil {
+				return err
+			}
+			level := levels(os.Getenv("JOURNAL_STREAM") != "")
+			return l.Watch(cmd.Context(), func(err error) {
+				if err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "%smef: the policy is not in the kernel and cannot be restored: %v\n", level.err, err)
+					return
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: somebody removed the policy from the kernel; it is restored\n", level.warning)
+			})
 		},
 	}
 }
@@ -293,6 +325,10 @@ func (o *Options) clear() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "This host is going down, and its rules stay in force until it has.")
 				return nil
 			}
+			if onStop && loader.Restarting(cmd.Context()) {
+				fmt.Fprintln(cmd.OutOrStdout(), "The service is restarted, and its rules stay in force until they are replaced.")
+				return nil
+			}
 			l, unkept := loader.New(cfg)
 			removed, notices, err := l.Clear(cmd.Context())
 			if unkept != nil {
@@ -306,14 +342,14 @@ func (o *Options) clear() *cobra.Command {
 			}
 			return console.Print(cmd, o.JSON, map[string]bool{"removed": removed}, func(w io.Writer) {
 				if removed {
-					fmt.Fprintln(w, "The rules of mef are removed. mef load puts them back.")
+					fmt.Fprintln(w, "The rules of mef are removed. mef load restores them.")
 				} else {
 					fmt.Fprintln(w, "There were no rules of mef in the kernel.")
 				}
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host goes down, as mef.service does when it stops")
+	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host goes down or the service is restarted, as mef.service does when it stops")
 	return cmd
 }
 
@@ -360,7 +396,7 @@ func showStatus(w io.Writer, s loader.Status) {
 		fmt.Fprintln(w, "Boot:     nothing is loaded; mefctl enable mef has the policy loaded")
 	}
 	if s.Changed {
-		fmt.Fprintln(w, "File:     it says something else by now; mef plan shows what, mef apply loads it")
+		fmt.Fprintln(w, "File:     changed since it was loaded; mef plan shows how, mef apply loads it")
 	}
 	if s.Notice != "" {
 		fmt.Fprintf(w, "Notice:   %s\n", strings.ReplaceAll(s.Notice, "\n", "\n          "))

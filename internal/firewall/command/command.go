@@ -32,7 +32,7 @@ type Options struct {
 func All(o *Options) []*cobra.Command {
 	return []*cobra.Command{
 		o.check(), o.format(), o.show(), o.plan(), o.apply(), o.confirm(), o.rollback(), o.load(), o.clear(), o.status(), o.test(),
-		o.trace(), o.imports(), o.guard(), o.listing(),
+		o.trace(), o.imports(), o.watch(), o.guard(), o.listing(),
 	}
 }
 
@@ -335,7 +335,7 @@ func showPlan(w io.Writer, p *loader.Plan) {
 		fmt.Fprintf(w, "Somebody changed the rules in the kernel since they were loaded:\n%s\n", indent(strings.TrimRight(p.Kernel, "\n")))
 	}
 	if p.First {
-		fmt.Fprintln(w, "No rules are in force yet, so everything passes.")
+		fmt.Fprintln(w, "No rules of mef are in force yet: whatever this policy drops or rejects, it drops or rejects from now on.")
 	}
 	for _, line := range p.Removed {
 		fmt.Fprintf(w, "- %s\n", line)
@@ -344,6 +344,8 @@ func showPlan(w io.Writer, p *loader.Plan) {
 		fmt.Fprintf(w, "+ %s\n", line)
 	}
 	switch {
+	case p.First:
+		return
 	case len(p.Verdicts) == 0 && p.Partly:
 		fmt.Fprintln(w, "What becomes of packets falls into too many cases to be compared.")
 	case len(p.Verdicts) == 0:

@@ -283,13 +283,16 @@ func otherTables(ctx context.Context) (tables []string) {
 
 // managers are programs that make rules from settings of their own.
 type managers struct {
-	ufw, firewalld         bool // installed
+	ufw, firewalld         bool // installed; firewalld: running
+	ufwOn                  bool // ufw is enabled
 	ufwHere, firewalldHere bool // their rules are among those that were read
 }
 
 // ask looks for the programs on this host.
 func (m *managers) ask(ctx context.Context) {
 	m.ufw = run.Installed("ufw")
+	conf, _ := os.ReadFile("/etc/ufw/ufw.conf")
+	m.ufwOn = strings.Contains("\n"+string(conf), "\nENABLED=yes")
 	if run.Installed("firewall-cmd") {
 		_, err := run.Output(ctx, maxOutput, "firewall-cmd", "--state")
 		m.firewalld = err == nil
@@ -298,7 +301,7 @@ func (m *managers) ask(ctx context.Context) {
 
 // adviceNFT says how to feed mef import nft.
 func (m *managers) adviceNFT() (advice []string) {
-	if m.ufw {
+	if m.ufw && m.ufwOn {
 		advice = append(advice, "ufw keeps its rules in chains of iptables: while it is active, mef import iptables reads them")
 	}
 	if m.firewalldHere {

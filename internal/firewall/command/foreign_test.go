@@ -11,8 +11,8 @@ func TestAdvice(t *testing.T) {
 		nft, iptables string // how the advice begins, and what it says further; empty: none
 	}{
 		"neither":              {managers{}, "", ""},
-		"ufw is active":        {managers{ufw: true, ufwHere: true}, "ufw keeps its rules in chains of iptables", "ufw makes the rules of the chains ufw-*"},
-		"ufw is not active":    {managers{ufw: true}, "ufw keeps its rules in chains of iptables", "ufw is installed, and none of its rules are in force"},
+		"ufw is active":        {managers{ufw: true, ufwOn: true, ufwHere: true}, "ufw keeps its rules in chains of iptables", "ufw makes the rules of the chains ufw-*"},
+		"ufw is not active":    {managers{ufw: true}, "", "ufw is installed, and none of its rules are in force"},
 		"rules of ufw, saved":  {managers{ufwHere: true}, "", "ufw makes the rules"},
 		"firewalld runs":       {managers{firewalld: true}, "firewalld runs and has no table", "firewalld keeps its rules in nftables"},
 		"firewalld's rules":    {managers{firewalld: true, firewalldHere: true}, "firewalld makes the rules of table inet firewalld", "firewalld makes these rules"},

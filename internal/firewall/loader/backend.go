@@ -2,10 +2,13 @@ package loader
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/nft"
 	"mef/internal/firewall/policy"
 	"mef/internal/run"
@@ -66,17 +69,18 @@ func byName(name string) (b backend, ok bool) {
 	return nil, false
 }
 
-// holders returns the backends that may hold rules of ours: the one that is to be had now, and the one that loaded last.
-func (l *Loader) holders(ctx context.Context) ([]backend, error) {
-	b, _, err := choose(ctx, l.settings.Firewall.Backend)
-	if err != nil {
+// holders returns the backends that may hold rules of ours. They need not be ready to load any: what nft has loaded can be removed
+// without it.
+func (l *Loader) holders() (all []backend, err error) {
+	err = inforce.Ready()
+	if errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
-	all := []backend{b}
-	if in, ok := l.noted(); ok && in.Backend != b.String() {
-		if o, ok := byName(in.Backend); ok {
-			all = append(all, o)
-		}
+	if err == nil {
+		all = append(all, nftables{})
+	}
+	if in, ok := l.noted(); ok && in.Backend == conf.IPTables.String() || err != nil || l.settings.Firewall.Backend == conf.IPTables {
+		all = append(all, iptables{})
 	}
 	return all, nil
 }
@@ -98,7 +102,7 @@ func nftReady() (nftables, error) {
 	if !run.Installed("nft") {
 		return nftables{}, fmt.Errorf("nft: %w: install the package nftables", run.ErrNotFound)
 	}
-	return nftables{}, nfReady()
+	return nftables{}, inforce.Ready()
 }
 
 func (nftables) String() string { return conf.NFTables.String() }
@@ -116,9 +120,12 @@ func (n nftables) load(ctx context.Context, p *policy.Policy) error {
 	return nil
 }
 
-func (nftables) clear(context.Context) error { return deleteTable() }
+func (nftables) clear(context.Context) error { return inforce.DeleteTable() }
 
-func (nftables) held(context.Context) (string, error) { return fingerprint() }
+func (nftables) held(context.Context) (string, error) {
+	all, _, err := inforce.Fingerprint()
+	return all, err
+}
 
 func (nftables) list(ctx context.Context) (string, error) {
 	out, err := run.Output(ctx, maxOutput, "nft", append([]string{"-s", "list", "table"}, strings.Fields(nft.Table)...)...)

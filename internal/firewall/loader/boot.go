@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -120,16 +119,31 @@ rule dir=in action=accept proto=udp family=ip6 sport=547 dport=546
 rule dir=in action=accept proto=tcp dport=` + strings.Join(ports, ",") + "\n"
 }
 
-// AtBoot reports whether systemd runs mef load at boot.
-func AtBoot() bool {
-	links, err := filepath.Glob("/etc/systemd/system/*.wants/mef.service")
-	return err == nil && len(links) > 0
+// Restarting reports whether systemd stops our service only to start it again: what it loads then replaces the rules in one step, and there
+// is no moment without them.
+func Restarting(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	jobs, err := run.Output(ctx, 1<<20, "systemctl", "list-jobs", "--no-legend", "--plain")
+	return err == nil && restarts(string(jobs), "mef.service")
 }
+
+// restarts reports whether a list of systemd's jobs ("12 mef.service restart running") has one that restarts a unit.
+func restarts(jobs, unit string) bool {
+	for line := range strings.Lines(jobs) {
+		if f := strings.Fields(line); len(f) >= 3 && f[1] == unit && strings.HasSuffix(f[2], "restart") {
+			return true
+		}
+	}
+	return false
+}
+
+// patience is how long systemd may take to answer.
+const patience = 5 * time.Second
 
 // GoingDown reports whether systemd is shutting this host down. A service that is stopped on that way, for the sake of a file system
 // that is unmounted, say, must not open the host first.
 func GoingDown(ctx context.Context) bool {
-	const patience = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	state, err := run.Output(ctx, 1<<10, "systemctl", "show", "--property=SystemState", "--value")

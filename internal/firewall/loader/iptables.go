@@ -2,6 +2,8 @@ package loader
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -126,4 +128,10 @@ func (b iptables) list(ctx context.Context) (string, error) {
 		text += strings.TrimRight(string(out), "\n") + "\n"
 	}
 	return text, nil
+}
+
+// digestOf returns a digest of a text.
+func digestOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }

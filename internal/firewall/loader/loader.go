@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/policy"
 )
 
@@ -41,15 +42,12 @@ type Loader struct {
 // New returns a Loader by the settings of mef.conf. The error says that nothing can be kept on this host, or nothing that others
 // could not change; the Loader is still good for Load and Clear, which must not depend on that, and for what changes nothing.
 func New(settings *conf.Config) (*Loader, error) {
-	s, err := openState(StateDir(settings))
+	s, err := openState(inforce.StateDir(settings))
 	if err != nil {
 		return &Loader{settings: settings, state: &state{os.DevNull}}, fmt.Errorf("state of the firewall: %w", err)
 	}
 	return &Loader{settings: settings, state: s}, nil
 }
-
-// StateDir returns where rules are kept: beside the daemon's state, whose folder belongs to another user.
-func StateDir(settings *conf.Config) string { return settings.Paths.StateDir + "-firewall" }
 
 // RulesFile returns the path of the policy.
 func (l *Loader) RulesFile() string { return l.settings.Firewall.RulesFile }
@@ -99,6 +97,10 @@ func readError(err error) error {
 func (l *Loader) Consider(ctx context.Context, src *policy.Source) (*Candidate, error) {
 	c := &Candidate{Source: src}
 	c.Facts, c.Notices = l.facts(ctx, src, lookUp)
+	if when, ok := l.state.refusal(src.Digest); ok {
+		c.Notices = append(c.Notices, fmt.Sprintf("this policy was tried on %s and not confirmed: a boot does not load it until mef apply has tried it again and somebody confirms it", when.Local().Format(time.DateTime)))
+	}
+	c.Notices = append(c.Notices, inforce.Others()...)
 	c.Policy = src.Policy(c.Facts)
 	m := policy.NewModel(c.Policy)
 	c.Unmet = m.Unmet(c.Policy.Expects)
@@ -157,11 +159,17 @@ func (l *Loader) put(ctx context.Context, b backend, src *policy.Source, facts p
 			}
 		}
 	}
-	held, err := b.held(ctx)
+	var held string
+	var err error
+	if b == (nftables{}) {
+		held, in.Frame, err = inforce.Fingerprint()
+	} else {
+		held, err = b.held(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("read the rules back: %w", err)
 	}
-	in.Loaded, in.Backend, in.Held = time.Now(), b.String(), held
+	in.Loaded, in.Backend, in.Held, in.Boot = time.Now(), b.String(), held, inforce.Boot()
 	if err := errors.Join(writeNote(l.state.path(loadedRules), src.Freeze(facts), 0o600), writeNote(l.state.path(loadedFile), in, 0o644)); err != nil {
 		return unkept{err}
 	}
@@ -241,7 +249,7 @@ func (l *Loader) forsake() error {
 
 // removeAll removes all rules of all backends.
 func (l *Loader) removeAll(ctx context.Context, notices *[]string) (removed bool, err error) {
-	all, err := l.holders(ctx)
+	all, err := l.holders()
 	if err != nil {
 		return false, err
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mef/internal/atomicfile"
+	"mef/internal/firewall/inforce"
 )
 
 // A state is the folder in which rules are kept. Only root may write in it.
@@ -49,7 +50,7 @@ type Record struct {
 
 // open makes the folder if it is not there, and refuses one in which others may write: who may, decides what is loaded.
 func openState(dir string) (*state, error) {
-	err := os.MkdirAll(dir, 0o700)
+	err := os.MkdirAll(dir, 0o711) // the note of what is loaded is for everybody
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w: run as root", err)
 	}
@@ -62,6 +63,11 @@ func openState(dir string) (*state, error) {
 	}
 	if err := ours(info, os.Geteuid()); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	if info.Mode().Perm()&0o011 != 0o011 {
+		if err := os.Chmod(dir, info.Mode().Perm()|0o011); err != nil {
+			return nil, err
+		}
 	}
 	return &state{dir}, nil
 }
@@ -237,12 +243,14 @@ type loaded struct {
 	Record
 	Loaded time.Time `json:"loaded"`
 	From   string    `json:"from"`   // file, confirmed, trial, rescue, previous
-	Held   string    `json:"held"`   // the backend's word for what the kernel held just afterwards
+	Held   string    `json:"held"`   // digest of what the kernel held just afterwards
+	Frame  string    `json:"frame"`  // the same without the elements of sets; only of nftables
+	Boot   string    `json:"boot"`   // ID of the boot
 	Notice string    `json:"notice"` // why it is not what the file says; empty if it is
 }
 
 const (
-	loadedFile  = "loaded.json"
+	loadedFile  = inforce.NoteFile
 	loadedRules = "loaded.rules"
 	namesFile   = "names.json"
 	linksFile   = "links.json"
@@ -358,6 +366,15 @@ func writeNote(path string, v any, mode os.FileMode) error {
 			return err
 		}
 	}
+	err := replace(path, text, mode)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return overwrite(path, text) // a note that is there has room for its successor
+	}
+	return err
+}
+
+// replace puts a new file in the place of an old one in one step.
+func replace(path string, text []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {
 		return err
@@ -368,6 +385,19 @@ func writeNote(path string, v any, mode os.FileMode) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// overwrite writes over a file that exists. What does not fit leaves no half of it.
+func overwrite(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(text, 0)
+	if err = errors.Join(err, f.Truncate(int64(len(text))), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 func writeJSON(path string, v any) error {

@@ -2,10 +2,13 @@ package loader
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
+	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/policy"
 )
 
@@ -37,7 +40,7 @@ func (l *Loader) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Backend, s.Reason, s.AtBoot = b.String(), reason, AtBoot()
+	s.Backend, s.Reason, s.AtBoot = b.String(), reason, inforce.AtBoot()
 	in, ok := l.noted()
 	if !ok {
 		s.Problems = append(s.Problems, "no rules were loaded; mef apply does that")
@@ -76,9 +79,9 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 	case held == in.Held:
 		s.InForce = true
 	case held == "":
-		s.Problems = append(s.Problems, "the kernel holds none of the rules that were loaded: somebody removed them, or the host was started since; mef load puts them back")
+		s.Problems = append(s.Problems, "the kernel holds none of the rules that were loaded: somebody removed them, or the host was started since; mef load restores them")
 	default:
-		s.Problems = append(s.Problems, "somebody changed the rules in the kernel since they were loaded; mef plan shows how, mef load puts them back")
+		s.Problems = append(s.Problems, "somebody changed the rules in the kernel since they were loaded; mef plan shows how, mef load restores them")
 	}
 	return nil
 }
@@ -87,9 +90,11 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 func (l *Loader) compareFile(s *Status, in loaded) {
 	src, err := policy.Read(l.RulesFile())
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && in.From != "":
+		s.Problems = append(s.Problems, fmt.Sprintf("there is no %s, so a boot loads the last good rules; copy the policy there", l.RulesFile()))
 	case err != nil:
 		s.Mistakes = err.Error()
-		s.Problems = append(s.Problems, "the file cannot be loaded as it is; mef check tells all mistakes")
+		s.Problems = append(s.Problems, "the file cannot be loaded as it is; mef check reports all mistakes")
 	case src.Digest != in.Digest && in.From != "":
 		s.Changed = true
 	}

@@ -115,7 +115,7 @@ func (l *Loader) restore(ctx context.Context, notice string) error {
 	if l.state.has(expired + before) {
 		return l.back(ctx, expired+before, notice)
 	}
-	all, err := l.holders(ctx)
+	all, err := l.holders()
 	if err != nil {
 		return err
 	}
@@ -231,20 +231,22 @@ func (l *Loader) keepBefore() error {
 func (l *Loader) giveUp(because error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
 	defer cancel()
-	return l.locked(ctx, func() error {
-		ok, err := l.state.decide(expired)
-		if err != nil || !ok {
-			return err
-		}
-		if err := remove(l.state.path(expired, recordFile)); err != nil { // whoever comes next refuses nothing for it
-			return err
-		}
-		err = l.restore(ctx, "rules could not be tried: "+because.Error())
-		if err != nil && !errors.As(err, new(unkept)) {
-			return err
-		}
-		return errors.Join(err, os.RemoveAll(l.state.path(expired)))
-	})
+	return l.locked(ctx, func() error { return l.giveUpLocked(ctx, because) })
+}
+
+func (l *Loader) giveUpLocked(ctx context.Context, because error) error {
+	ok, err := l.state.decide(expired)
+	if err != nil || !ok {
+		return err
+	}
+	if err := remove(l.state.path(expired, recordFile)); err != nil { // the next command refuses nothing because of it
+		return err
+	}
+	err = l.restore(ctx, "rules could not be tried: "+because.Error())
+	if err != nil && !errors.As(err, new(unkept)) {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(l.state.path(expired)))
 }
 
 // await waits for the guard's word. What it returns is empty if the trial was decided before we heard it.
@@ -266,9 +268,12 @@ func (l *Loader) await(ctx context.Context) (r result, err error) {
 }
 
 // Guard loads the rules of a trial, waits until it is confirmed or its time is over, and takes them back then. It runs in a process
-// of its own.
+// of its own. A Guard that takes the place of one that was killed goes on with the time that is left.
 func (l *Loader) Guard(ctx context.Context) error {
 	lock, err := l.state.lock(guardLock)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // decided before we began
+	}
 	if err != nil {
 		return err
 	}
@@ -280,24 +285,18 @@ func (l *Loader) Guard(ctx context.Context) error {
 	if err := readJSON(l.state.path(trial, "timeout.json"), &timeout); err != nil {
 		return err
 	}
-	err = l.locked(ctx, func() error { return l.loadTrial(ctx) })
-	until := time.Now().Add(timeout)
-	r := result{Until: until}
-	if err != nil {
-		r.Err = err.Error()
+	var r result
+	if err := readJSON(l.state.path(trial, resultFile), &r); errors.Is(err, fs.ErrNotExist) {
+		if r, err = l.loadGuarded(ctx, timeout); err != nil {
+			return err
+		}
 	}
-	if err := writeJSON(l.state.path(trial, resultFile), r); err != nil {
-		return errors.Join(err, l.giveUp(err)) // nobody hears of us
-	}
-	if err != nil {
-		return err // whoever began the trial ends it, or whoever comes next
+	if r.Err != "" {
+		return nil // whoever began the trial ends it, or the next command
 	}
 	outcome := fmt.Sprintf("nobody confirmed within %v", timeout)
-	for l.guards(lock) && time.Now().Before(until) {
-		if !pause(ctx, pollEvery) {
-			outcome = "the process that guarded the way back was told to end"
-			break
-		}
+	if err := l.waitFor(ctx, lock, r.Until); err != nil {
+		outcome = "the process that guarded the way back was stopped: " + err.Error()
 	}
 	ctx = context.WithoutCancel(ctx)
 	err = l.locked(ctx, func() error {
@@ -309,10 +308,37 @@ func (l *Loader) Guard(ctx context.Context) error {
 		}
 		return l.revert(ctx, outcome)
 	})
-	if errors.Is(err, errNoLock) && l.guards(lock) { // the disk lets nobody write any more, so nobody can confirm either
+	if errors.Is(err, errNoLock) && l.guards(lock) { // the disk takes no more writes, so nobody can confirm either
 		return errors.Join(err, l.restore(ctx, outcome))
 	}
 	return err
+}
+
+// loadGuarded loads the rules of a trial and writes down the result for whoever began it.
+func (l *Loader) loadGuarded(ctx context.Context, timeout time.Duration) (r result, err error) {
+	err = l.locked(ctx, func() error { return l.loadTrial(ctx) })
+	if r.Until = time.Now().Add(timeout); err != nil {
+		r.Err = err.Error()
+	}
+	if err := writeJSON(l.state.path(trial, resultFile), r); err != nil {
+		return r, errors.Join(err, l.giveUp(err)) // nobody learns of us
+	}
+	return r, nil
+}
+
+// waitFor returns nil once the trial is decided or its time is over, and an error if ctx is done first.
+func (l *Loader) waitFor(ctx context.Context, lock *os.File, until time.Time) error {
+	changes, err := newChanges(l.state.dir)
+	if err != nil {
+		return err
+	}
+	defer changes.Close()
+	for l.guards(lock) {
+		if over, err := changes.wait(ctx, until); over || err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // guards reports whether the trial is still the one whose lock this is, and not confirmed, taken back or another.
@@ -354,6 +380,11 @@ func (l *Loader) Confirm(ctx context.Context) (Record, error) {
 			return err
 		}
 		_, record, _ = l.state.get(trial)
+		if l.state.has(trial) {
+			if err := l.unchanged(ctx); err != nil {
+				return errors.Join(err, l.giveUpLocked(ctx, err))
+			}
+		}
 		ok, err := l.state.decide(accepted)
 		if err != nil {
 			return err
@@ -367,6 +398,25 @@ func (l *Loader) Confirm(ctx context.Context) (Record, error) {
 		return errors.Join(l.state.confirm(), l.mark(confirmed, ""), remove(l.state.path(noteFile)))
 	})
 	return record, err
+}
+
+// unchanged returns an error unless the kernel holds the rules that were loaded last: what nobody tried is not confirmed.
+func (l *Loader) unchanged(ctx context.Context) error {
+	in, ok := l.noted()
+	b, known := byName(in.Backend)
+	if !ok || !known {
+		return errors.New("not confirmed: it is not known what was loaded; the rules before are in force again")
+	}
+	held, err := b.held(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("not confirmed: the rules cannot be read back: %w", err)
+	case held == "":
+		return errors.New("not confirmed: the rules are not in the kernel any more, somebody removed them during the trial; the rules before are in force again, mef apply tries once more")
+	case held != in.Held:
+		return errors.New("not confirmed: somebody changed the rules in the kernel during the trial; the rules before are in force again, mef apply tries once more")
+	}
+	return nil
 }
 
 // nothing says that there is nothing to do, and how the last trial ended.
@@ -433,28 +483,37 @@ const (
 	TakenBack
 )
 
+// lookEvery is how often Outcome looks at a trial in which nothing seems to happen: a guard that was killed leaves no trace.
+const lookEvery = time.Second
+
 // Outcome waits for the end of the trial and returns how it ended; when ctx is done it returns at once. It does what the guard would
 // have done if that was killed.
 func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 	s := t.loader.state
+	changes, err := newChanges(s.dir)
+	if err != nil {
+		return TakenBack, err
+	}
+	defer changes.Close()
 	for {
 		_, kept, err := s.get(confirmed)
 		switch {
 		case err == nil && kept.Digest == t.record.Digest && kept.Made.Equal(t.record.Made):
 			return Kept, nil
 		case !s.has(trial) && !s.has(accepted) && !s.has(expired):
-			return TakenBack, nil // and whoever did it has put things in order
+			return TakenBack, nil // and the process that did it has restored the rules
 		}
 		guarded, err := s.guarded()
 		if err == nil && !guarded {
 			if err := t.loader.settle(ctx); err != nil && ctx.Err() == nil {
 				return TakenBack, fmt.Errorf("nobody guards the way back any more: %w", err)
 			}
+			continue
 		}
 		if err != nil && time.Now().After(t.Until) {
-			return TakenBack, fmt.Errorf("the time is over, and how it ended cannot be told: %w", err)
+			return TakenBack, fmt.Errorf("the time is over, and the outcome is not known: %w", err)
 		}
-		if !pause(ctx, pollEvery) {
+		if _, err := changes.wait(ctx, time.Now().Add(lookEvery)); err != nil {
 			return TakenBack, nil
 		}
 	}

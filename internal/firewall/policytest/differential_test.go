@@ -82,7 +82,7 @@ func TestOneVerdict(t *testing.T) {
 }
 
 // FuzzOneVerdict goes on with TestOneVerdict for as long as one likes: the input is the seed of a policy and of the packets to it.
-// As root: go test -tags integration -run '^$' -fuzz OneVerdict -fuzztime 1h ./internal/rules/rulestest
+// As root: go test -tags integration -run '^$' -fuzz OneVerdict -fuzztime 1h ./internal/firewall/policytest
 func FuzzOneVerdict(f *testing.F) {
 	netnstest.Need(f)
 	f.Add(uint64(2), uint64(0))

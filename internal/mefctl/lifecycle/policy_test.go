@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"mef/internal/conf"
+	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/loader"
 )
 
@@ -85,7 +86,7 @@ func keep(t *testing.T, l *loader.Loader, settings *conf.Config, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(loader.StateDir(settings), name)
+	dir := filepath.Join(inforce.StateDir(settings), name)
 	writePolicy(t, filepath.Join(dir, "policy.rules"), "policy dir=in action=accept\n")
 	writePolicy(t, filepath.Join(dir, "record.json"), `{"digest":"`+c.Source.Digest+`"}`)
 }

@@ -1,4 +1,4 @@
-package loader
+package inforce
 
 import (
 	"crypto/sha256"
@@ -14,8 +14,7 @@ import (
 	"mef/internal/firewall/nft"
 )
 
-// What nft(8) would take a second for with ten thousand rules is a few dumps by netlink: whether the table holds what was loaded
-// is asked at every status.
+// nft(8) takes a second to list ten thousand rules; a few netlink dumps take milliseconds, and every status needs them.
 
 // dumpTries is how often a dump is begun again because something changed meanwhile.
 const dumpTries = 5
@@ -29,8 +28,8 @@ func nfConn() (*netlink.Conn, error) {
 	return c, nil
 }
 
-// nfReady returns an error unless the kernel has nf_tables and lets us speak to it.
-func nfReady() error {
+// Ready returns an error unless the kernel has nf_tables and lets us speak to it.
+func Ready() error {
 	c, err := nfConn()
 	if err != nil {
 		return err
@@ -56,74 +55,89 @@ func message(typ int, flags netlink.HeaderFlags, attrs []byte) netlink.Message {
 // dumps are the kinds of object that a table consists of, but for the elements of its sets.
 var dumps = []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET}
 
-// fingerprint returns a digest of our table, "" if there is none: everything that the kernel tells of it, the numbers included that
-// it gives to each object. So it stays the same as long as nobody changes the table, and no longer.
-func fingerprint() (string, error) {
+// errBusy says that nf_tables kept changing while it was read, as when many addresses are banned.
+var errBusy = errors.New("read nf_tables: it kept changing while it was read")
+
+// Fingerprint returns two digests of our table, both "" if there is none: of everything that the kernel reports about it, including the
+// numbers that it gives to each object, so that it stays the same exactly as long as nobody changes the table; and frame, of all but the
+// elements of sets, which takes no longer with very large sets.
+func Fingerprint() (all, frame string, err error) { return fingerprint(true) }
+
+func fingerprint(elements bool) (all, frame string, err error) {
 	c, err := nfConn()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer c.Close()
 	for range dumpTries {
 		h := sha256.New()
-		whole, found, err := digestTable(c, h)
-		switch {
-		case err != nil:
-			return "", fmt.Errorf("read table %s: %w", nft.Table, err)
-		case whole && !found:
-			return "", nil
-		case whole:
-			return hex.EncodeToString(h.Sum(nil)), nil
+		sets, whole, err := digestTable(c, h)
+		if err != nil {
+			return "", "", fmt.Errorf("read table %s: %w", nft.Table, err)
+		}
+		if whole && sets == nil {
+			return "", "", nil
+		}
+		frame = hex.EncodeToString(h.Sum(nil))
+		if whole && elements {
+			whole, err = digestElements(c, h, sets)
+		}
+		if err != nil {
+			return "", "", fmt.Errorf("read table %s: %w", nft.Table, err)
+		}
+		if whole {
+			return hex.EncodeToString(h.Sum(nil)), frame, nil
 		}
 	}
-	return "", errors.New("read nf_tables: it kept changing while it was read")
+	return "", "", errBusy
 }
 
-// digestOf returns a digest of a text.
-func digestOf(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])
-}
-
-// digestTable writes what the kernel tells of our table. whole is false if it changed meanwhile.
-func digestTable(c *netlink.Conn, h hash.Hash) (whole, found bool, err error) {
+// digestTable writes what the kernel reports about our table, and returns the names of its sets, nil if there is no table. whole is
+// false if it changed meanwhile.
+func digestTable(c *netlink.Conn, h hash.Hash) (sets [][]byte, whole bool, err error) {
 	table, err := tableName()
 	if err != nil {
-		return false, false, err
+		return nil, false, err
 	}
-	var sets [][]byte
 	for _, typ := range dumps {
 		whole, err := dump(c, message(typ, netlink.Dump, table), func(b []byte) {
 			attrs, err := netlink.UnmarshalAttributes(b)
 			if err != nil || attribute(attrs, unix.NFTA_TABLE_NAME) != ourName { // in every message, the first attribute names the table
 				return
 			}
-			found = true
+			if sets == nil {
+				sets = [][]byte{}
+			}
 			h.Write(b)
 			if typ == unix.NFT_MSG_GETSET {
 				sets = append(sets, []byte(attribute(attrs, unix.NFTA_SET_NAME)))
 			}
 		})
 		if err != nil || !whole {
-			return whole, found, err
+			return sets, whole, err
 		}
 	}
+	return sets, true, nil
+}
+
+// digestElements writes the elements of sets.
+func digestElements(c *netlink.Conn, h hash.Hash, sets [][]byte) (whole bool, err error) {
 	for _, set := range sets {
 		of, err := netlink.MarshalAttributes([]netlink.Attribute{
 			{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: append([]byte(ourName), 0)}, {Type: unix.NFTA_SET_ELEM_LIST_SET, Data: append(set, 0)}})
 		if err != nil {
-			return false, found, err
+			return false, err
 		}
 		whole, err := dump(c, message(unix.NFT_MSG_GETSETELEM, netlink.Dump, of), func(b []byte) { h.Write(b) })
 		if err != nil || !whole {
-			return whole, found, err
+			return whole, err
 		}
 	}
-	return true, found, nil
+	return true, nil
 }
 
-// deleteTable removes our table, if there is one. It does without nft(8), which may have been removed since it loaded the table.
-func deleteTable() error {
+// DeleteTable removes our table, if there is one. It does not need nft(8), which may have been removed since it loaded the table.
+func DeleteTable() error {
 	c, err := nfConn()
 	if err != nil {
 		return err
@@ -192,4 +206,20 @@ func dump(c *netlink.Conn, m netlink.Message, fn func([]byte)) (whole bool, err 
 		}
 	}
 	return whole, nil
+}
+
+// holds reports whether nf_tables has a chain whose table has a name and whose own name begins so. What cannot be read is not there.
+func holds(table, chain string) (found bool) {
+	c, err := nfConn()
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	m := message(unix.NFT_MSG_GETCHAIN, netlink.Dump, nil)
+	m.Data[0] = unix.NFPROTO_UNSPEC
+	_, _ = dump(c, m, func(b []byte) {
+		attrs, err := netlink.UnmarshalAttributes(b)
+		found = found || err == nil && attribute(attrs, unix.NFTA_CHAIN_TABLE) == table && strings.HasPrefix(attribute(attrs, unix.NFTA_CHAIN_NAME), chain)
+	})
+	return found
 }
