@@ -38,7 +38,7 @@ unit:
 
 # The packages with goroutines of their own, under the race detector. It needs cgo and gcc.
 race:
-	CGO_ENABLED=1 go test -race -short -shuffle=on ./internal/control ./internal/daemon ./internal/enforce ./internal/eventlog ./internal/names ./internal/source/... ./internal/store
+	CGO_ENABLED=1 go test -race -short -shuffle=on ./internal/control ./internal/daemon ./internal/enforce ./internal/eventlog ./internal/lists/... ./internal/source/... ./internal/store
 
 # Everything. -p 1, because tests with the kernel and real daemons want the whole machine's attention.
 integration:

@@ -16,7 +16,6 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/daemon"
-	"mef/internal/filter"
 	"mef/internal/printable"
 	"mef/internal/selftest"
 )
@@ -59,7 +58,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stdout, "mefdaemon", version)
 		return nil
 	}
-	cfg, err := conf.Load(given.config, filter.Shipped())
+	cfg, err := daemon.LoadConfig(given.config)
 	if err != nil {
 		return err // already says file:line:col and what to do
 	}
@@ -75,9 +74,6 @@ func run(args []string, stdout, stderr io.Writer) error {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: logLevel}))
 	for _, n := range cfg.Notices {
 		log.Warn("configuration", "at", n.Pos.String(), "note", n.Text)
-	}
-	for _, e := range cfg.ListErrors {
-		log.Error("line of a list left out", "at", e.Pos.String(), "error", e.Msg, "hint", e.Hint)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

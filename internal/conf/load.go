@@ -21,6 +21,8 @@ type Loader struct {
 	Optional bool
 	// Writable reports whether the daemon can write a file, or files in a directory, that need not exist yet. Nil asks the kernel.
 	Writable func(path string) bool
+	// SkipLists leaves the whitelist and blacklist files unread: package lists reads them for a daemon.
+	SkipLists bool
 }
 
 // Load reads the mef.conf at path and all that it names. Only the one at DefaultPath may be missing. The error is Errors: all
@@ -329,7 +331,11 @@ func (r *reader) list(key, dir string) []Entry {
 		return nil
 	}
 	var all []Entry
-	for _, path := range r.files(key, dir) {
+	files := r.files(key, dir)
+	if r.SkipLists {
+		return nil
+	}
+	for _, path := range files {
 		text, err := readOwned(path, maxList)
 		if err != nil {
 			r.cfg.ListErrors = append(r.cfg.ListErrors, fileError(path, err))

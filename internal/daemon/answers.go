@@ -30,7 +30,7 @@ func (d *daemon) Bans(ctx context.Context) ([]control.Ban, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.book.show(ctx, state), nil
+	return d.book.show(ctx, state, d.askListed), nil
 }
 
 // Ban puts a manual ban in force.
@@ -113,7 +113,7 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
 		return nil, err
 	}
-	lifted := d.book.show(ctx, lift)
+	lifted := d.book.show(ctx, lift, d.askListed)
 	lifted = slices.DeleteFunc(lifted, func(b control.Ban) bool { return !b.Kernel })
 	d.book.lift(keys)
 	now := time.Now()

@@ -2,16 +2,18 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/decide"
 	"mef/internal/enforce"
+	"mef/internal/lists"
 )
 
 // batchStep is how many addresses of a batch are decided, or given to the kernel, at a time: between two steps the engine reads lines,
@@ -51,8 +53,8 @@ func (d *daemon) bannable(lasts time.Duration, note string) error {
 	switch {
 	case lasts < 0:
 		return refuse("for_ns %d is negative", lasts)
-	case len(note) > maxNote:
-		return refuse("the note is longer than %d bytes", maxNote)
+	case len(note) > lists.MaxNote:
+		return refuse("the note is longer than %d bytes", lists.MaxNote)
 	case d.observe.Load():
 		return refuse("%s", d.whyObserve())
 	}
@@ -181,76 +183,51 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 func (d *daemon) listedKeys(ctx context.Context, state enforce.State) (map[ban.Key]string, error) {
 	return ask(ctx, &d.keeper, func(context.Context) (map[ban.Key]string, error) {
 		listed := make(map[ban.Key]string)
+		var keys []ban.Key
 		for _, b := range state.Bans {
-			if d.lists.asksFor(b.Key) {
-				listed[b.Key] = d.lists.placeOf(b.Prefix)
+			if d.listed(b.Key) {
+				keys = append(keys, b.Key)
 			}
+		}
+		for k, b := range d.lists.Records(keys) {
+			listed[k] = strings.TrimPrefix(b.Reason, "listed in ")
 		}
 		return listed, nil
 	})
 }
 
 // AllowAll adds many entries to the allow list.
-func (d *daemon) AllowAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
-	a := added{Author: req.Author, Note: req.Note, Since: time.Now()}
-	if req.For > 0 {
-		until := a.Since.Add(req.For)
-		a.Until = &until
-	}
-	saved, err := json.Marshal(a)
-	if err != nil {
-		return done, err
-	}
-	return d.changeAllowed(ctx, req, &done, "allow", func(text string, notes map[string]string) error {
-		if _, again := d.lists.added[text]; !again && len(d.lists.added) >= maxAdded {
-			return refuse("%d entries are added already; delete some, or use a file in %s", maxAdded, d.cfg.Paths.WhitelistDir)
-		}
-		d.lists.added[text] = a
-		notes[noteAllow+text] = string(saved)
-		return nil
-	})
+func (d *daemon) AllowAll(ctx context.Context, req control.Batch) (control.Done, error) {
+	now := time.Now()
+	return d.changeAllowed(ctx, req, "allow", func(one control.AllowRequest) (control.Entry, map[string]string, error) { return d.lists.Add(one, now) })
 }
 
 // DisallowAll removes many entries that were added by command.
-func (d *daemon) DisallowAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
-	req.Force = true // an entry that is there may be removed
-	return d.changeAllowed(ctx, req, &done, "allow-end", func(text string, notes map[string]string) error {
-		if _, there := d.lists.added[text]; !there {
-			return d.lists.notAdded(text)
-		}
-		delete(d.lists.added, text)
-		notes[noteAllow+text] = ""
-		return nil
-	})
+func (d *daemon) DisallowAll(ctx context.Context, req control.Batch) (control.Done, error) {
+	return d.changeAllowed(ctx, req, "allow-end", d.lists.Delete)
 }
 
 // changeAllowed makes one change of the allow list for each entry, and applies them together.
-func (d *daemon) changeAllowed(ctx context.Context, req control.Batch, done *control.Done, event string, change func(text string, notes map[string]string) error) (control.Done, error) {
-	var texts []string
-	for _, entry := range req.Entries {
-		text, err := allowable(control.AllowRequest{Entry: entry, For: req.For, Note: req.Note, Force: req.Force})
-		if err != nil {
-			done.Refuse(entry, err)
-			continue
-		}
-		texts = append(texts, text)
-	}
-	result, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Done, error) {
-		result, notes := *done, make(map[string]string)
-		for _, text := range texts {
-			if err := change(text, notes); err != nil {
-				result.Refuse(text, err)
+func (d *daemon) changeAllowed(ctx context.Context, req control.Batch, event string,
+	change func(control.AllowRequest) (control.Entry, map[string]string, error)) (control.Done, error) {
+	done, err := ask(ctx, &d.keeper, func(ctx context.Context) (done control.Done, err error) {
+		notes := make(map[string]string)
+		for _, entry := range req.Entries {
+			_, more, err := change(control.AllowRequest{Entry: entry, For: req.For, Author: req.Author, Note: req.Note, Force: req.Force})
+			if err != nil {
+				done.Refuse(entry, err)
 				continue
 			}
-			result.Done++
+			maps.Copy(notes, more)
+			done.Done++
 		}
 		d.saveNotes(notes)
-		return result, d.fulfil(ctx, applyLists)
+		return done, d.fulfil(ctx, applyLists)
 	})
 	if err != nil {
-		return *done, err
+		return done, err
 	}
 	d.flush(ctx)
-	d.records.Add(control.Record{Time: time.Now(), Event: event, Author: req.Author, Note: req.Note, Reason: fmt.Sprintf("%d entries", result.Done)})
-	return result, nil
+	d.records.Add(control.Record{Time: time.Now(), Event: event, Author: req.Author, Note: req.Note, Reason: fmt.Sprintf("%d entries", done.Done)})
+	return done, nil
 }

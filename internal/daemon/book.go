@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,8 +89,8 @@ func (k *book) lift(keys []ban.Key) {
 }
 
 // show returns the bans that the kernel holds, in their order, each with its record.
-func (k *book) show(ctx context.Context, state enforce.State) []control.Ban {
-	known := k.look(ctx, state.Bans)
+func (k *book) show(ctx context.Context, state enforce.State, listed lookup) []control.Ban {
+	known := k.look(ctx, state.Bans, listed)
 	bans := make([]control.Ban, 0, len(state.Bans))
 	for _, held := range state.Bans {
 		b, ok := known[held.Key]
@@ -108,8 +109,8 @@ func (k *book) show(ctx context.Context, state enforce.State) []control.Ban {
 	return bans
 }
 
-// look finds the records of bans: among the latest, else in the saved state.
-func (k *book) look(ctx context.Context, bans []enforce.Held) map[ban.Key]ban.Ban {
+// look finds the records of bans: of those that lists ask for, among the latest, and in the saved state.
+func (k *book) look(ctx context.Context, bans []enforce.Held, listed lookup) map[ban.Key]ban.Ban {
 	known := make(map[ban.Key]ban.Ban, len(bans))
 	var missing []ban.Key
 	k.mu.Lock()
@@ -121,6 +122,12 @@ func (k *book) look(ctx context.Context, bans []enforce.Held) map[ban.Key]ban.Ba
 		}
 	}
 	k.mu.Unlock()
+	if len(missing) > 0 && listed != nil {
+		for key, b := range listed(ctx, missing) {
+			known[key] = b
+		}
+		missing = slices.DeleteFunc(missing, func(key ban.Key) bool { _, ok := known[key]; return ok })
+	}
 	if len(missing) == 0 || k.saved == nil {
 		return known
 	}

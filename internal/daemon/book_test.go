@@ -17,11 +17,11 @@ func TestBookTellsWhyAgain(t *testing.T) {
 	k := newBook(eventlog.New(quiet()), quiet())
 	b := ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32")}, Rule: "sshd", Reason: "5 failures", Until: time.Now().Add(time.Hour)}
 	inKernel := enforce.State{Bans: []enforce.Held{{Key: b.Key, Until: b.Until}}}
-	if got := k.show(t.Context(), inKernel); len(got) != 1 || got[0].Rule != "unknown" {
+	if got := k.show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "unknown" {
 		t.Fatalf("a ban that only the kernel knows: %+v, want one of unknown origin", got)
 	}
 	k.settle([]enforce.Result{{Ban: b, Until: b.Until}})
-	if got := k.show(t.Context(), inKernel); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
+	if got := k.show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
 		t.Errorf("after its line was read again: %+v, want the rule and its reason", got)
 	}
 	if n := k.total(); n != 0 {
@@ -49,7 +49,7 @@ func TestBookReadsOldBansBack(t *testing.T) {
 	if len(k.latest) != keptBans {
 		t.Errorf("%d bans in memory, want %d", len(k.latest), keptBans)
 	}
-	for _, b := range k.show(t.Context(), inKernel) {
+	for _, b := range k.show(t.Context(), inKernel, nil) {
 		if b.Rule != "sshd" {
 			t.Errorf("%s: rule %q, want sshd", b.Prefix, b.Rule)
 		}

@@ -3,14 +3,11 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"net/netip"
-	"slices"
 	"time"
 
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/enforce"
-	"mef/internal/exempt"
 )
 
 // ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
@@ -37,7 +34,7 @@ func (d *daemon) notListed(ctx context.Context) (keys []ban.Key, listed int, err
 		return nil, 0, err
 	}
 	for _, held := range state.Bans {
-		if d.lists.asksFor(held.Key) {
+		if d.listed(held.Key) {
 			listed++
 		} else {
 			keys = append(keys, held.Key)
@@ -52,31 +49,15 @@ func (d *daemon) withoutListed(ctx context.Context, bans []enforce.Held) (others
 	return ask(ctx, &d.keeper, func(context.Context) (others []enforce.Held, err error) {
 		var listed []ban.Key
 		for _, held := range bans {
-			if d.lists.asksFor(held.Key) {
+			if d.listed(held.Key) {
 				listed = append(listed, held.Key)
 			} else {
 				others = append(others, held)
 			}
 		}
 		if len(others) == 0 && len(listed) > 0 {
-			return nil, refuse("%s is listed in %s: take it out there, or run mefctl allow add", listed[0], d.lists.placeOf(listed[0].Prefix))
+			return nil, refuse("%s is listed in %s: take it out there, or run mefctl allow add", listed[0], d.placeOf(listed[0]))
 		}
 		return others, nil
 	})
-}
-
-// asksFor reports whether a blacklist file asks for the ban.
-func (l *listKeeper) asksFor(k ban.Key) bool {
-	return k.Ports == "" && k.Class == ban.Verified && l.listed[k.Prefix] != 0
-}
-
-// placeOf returns where the blacklist has the entry that a ban was made of.
-func (l *listKeeper) placeOf(p netip.Prefix) string {
-	for _, entry := range entriesOf(l.black) {
-		prefixes, _ := entry.Prefixes()
-		if slices.ContainsFunc(prefixes, func(q netip.Prefix) bool { return !exempt.TooWide(q) && q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
-			return entry.Pos.String()
-		}
-	}
-	return "the blacklist"
 }

@@ -197,7 +197,7 @@ func (d *daemon) liftLapsed(ctx context.Context) error {
 	if err := d.lift(ctx, keysOf(bans)); err != nil {
 		return err
 	}
-	d.lists.unlist(keysOf(bans))
+	d.unlist(keysOf(bans))
 	w := *before
 	w.Lifted = true
 	d.window.Store(&w)
@@ -220,7 +220,7 @@ func (d *daemon) bansSince(ctx context.Context, t time.Time) (bans []ban.Ban, er
 	if err != nil {
 		return nil, err
 	}
-	known := d.book.look(ctx, state.Bans)
+	known := d.book.look(ctx, state.Bans, d.listedRecords)
 	for _, held := range state.Bans {
 		b, ok := known[held.Key]
 		switch {

@@ -29,6 +29,8 @@ import (
 	"mef/internal/enforce/session"
 	"mef/internal/firewall/inforce"
 	"mef/internal/host"
+	"mef/internal/lists"
+	"mef/internal/lists/names"
 	"mef/internal/sdnotify"
 	"mef/internal/selftest"
 	"mef/internal/store"
@@ -145,7 +147,7 @@ func newDaemon(e *loop, opt Options) *daemon {
 	settings := e.cfg // a reload replaces it
 	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn, firewall: func() []string { return inforce.Check(settings) },
 		lookAround: func(ctx context.Context) *coverage.Host { return lookAround(ctx, e.log) },
-		keeper:     keeper{asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: e.newLists(), due: newDue()}}
+		keeper:     keeper{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Names: names.Options{Log: e.log}, Log: e.log}), due: newDue()}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.

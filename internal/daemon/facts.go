@@ -6,7 +6,6 @@ import (
 
 	"mef/internal/exempt"
 	"mef/internal/host"
-	"mef/internal/lists"
 	"mef/internal/prefixset"
 )
 
@@ -27,17 +26,13 @@ func (e *loop) setFacts(change func(*exempt.Facts)) exempt.Facts {
 	return f
 }
 
-// neverListed returns the addresses that no blacklist bans.
-func (e *loop) neverListed() prefixset.Set {
-	f := e.engine.Facts()
-	return lists.Never(&f)
-}
-
 // watchHost follows changes of the host's addresses, routes and resolvers.
 func (d *daemon) watchHost(ctx context.Context) error {
 	return host.Watch(ctx, func(f host.Facts) {
 		_, err := ask(ctx, &d.keeper, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, d.allow(ctx, func(facts *exempt.Facts) { setHost(facts, f) })
+			err := d.allow(ctx, func(facts *exempt.Facts) { setHost(facts, f) })
+			d.relist(ctx) // an entry of the blacklist may be one of our own addresses now
+			return struct{}{}, err
 		})
 		if err != nil && ctx.Err() == nil {
 			d.log.Error("allow this host's own addresses", "err", err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"mef/internal/control"
 	"mef/internal/exempt"
+	"mef/internal/lists"
 	"mef/internal/prefixset"
 )
 
@@ -21,8 +23,12 @@ type keeper struct {
 	hangups   <-chan os.Signal           // each has the configuration read again
 	lapse     *time.Timer                // runs while the daemon is armed
 	followers followers
-	lists     listKeeper
-	due       due
+	lists     *lists.Lists
+	applied   applied
+
+	adminsChanged chan struct{}            // holds one message: lists may have to be applied anew
+	recentAdmins  map[netip.Addr]time.Time // of an earlier run, for the guard
+	due           due
 }
 
 // keep does what is asked of the keeper until ctx is done.
@@ -30,8 +36,7 @@ func (d *daemon) keep(ctx context.Context) error {
 	d.followers.start(ctx, d.sources)
 	defer d.followers.wait()
 	var helpers errgroup.Group
-	helpers.Go(func() error { return d.lists.watch.run(ctx) })
-	helpers.Go(func() error { return d.lists.names.Run(ctx) })
+	helpers.Go(func() error { return d.lists.Run(ctx) })
 	defer func() { _ = helpers.Wait() }() // both end with ctx, and well
 	d.reread(ctx)
 	_ = d.fulfil(ctx, liftEarlier) // has been logged
@@ -42,11 +47,13 @@ func (d *daemon) keep(ctx context.Context) error {
 			return nil
 		case ask := <-d.asked:
 			ask(ctx)
-		case <-d.lists.watch.changed:
+		case <-d.lists.FilesChanged():
 			d.reread(ctx)
-		case <-d.lists.names.Changed():
+		case <-d.adminsChanged:
 			d.relist(ctx)
-		case <-d.lists.expiry.C:
+		case <-d.lists.NamesChanged():
+			d.relist(ctx)
+		case <-d.lists.EntryEnds():
 			d.relist(ctx)
 		case <-d.lapse.C:
 			d.expire(ctx)

@@ -1,11 +1,9 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,197 +11,120 @@ import (
 	"time"
 
 	"mef/internal/ban"
-	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/exempt"
 	"mef/internal/lists"
-	"mef/internal/names"
+	"mef/internal/lists/names"
 	"mef/internal/prefixset"
+	"mef/internal/store"
 )
 
-// A listKeeper has the operator's lists: who is never banned, by the files of the whitelist directory and by command, and who always is, by
-// the files of the blacklist directory. They belong to the keeper.
-type listKeeper struct {
-	white, black       []conf.ListFile
-	whiteErr, blackErr string // why a directory could not be read
-
-	added  map[string]added // allow entries of commands, by text
-	names  *names.Keeper    // DNS names of the allow list
-	saved  map[string]string
-	expiry *time.Timer // when the next of added ends
-
-	listed  map[netip.Prefix]uint64 // bans of blacklist files that are in force, each with a hash of its record
-	applied prefixset.Set           // the allow list as it is in force: the bans inside it are lifted
-	full    conf.Pos                // from this entry on the blacklist has more than lists.MaxBlocked; zero: there is room for all
-	watch   *watch
-	told    string // the mistakes that have been logged
+// applied is what of the operator's lists is in force. It belongs to the keeper.
+type applied struct {
+	allowed prefixset.Set  // the bans inside it are lifted
+	blocked []netip.Prefix // networks of the blacklist that are banned, ascending
+	fresh   []freshBlock   // what of them came into force while bans may have to be lifted because nobody confirms
+	observe bool           // they were applied in observe mode, in which nothing begins
+	told    string         // the mistakes that have been logged
+	notable string         // what of the blacklist has been logged as left out
 }
 
-func (e *loop) newLists() listKeeper {
-	expiry := time.NewTimer(time.Hour)
-	expiry.Stop()
-	return listKeeper{added: make(map[string]added), names: names.New(names.Options{Log: e.log}), saved: make(map[string]string),
-		expiry: expiry, listed: make(map[netip.Prefix]uint64), watch: newWatch(e.log)}
+// A freshBlock is what came into force at a time.
+type freshBlock struct {
+	at       time.Time
+	prefixes []netip.Prefix
 }
 
-// Notes in mef.db begin with these words.
+// Notes in mef.db, beside those of package lists.
 const (
-	noteAllow = "allow " // and an entry: an added
-	noteName  = "name "  // and a DNS name: a names.Answer
-
-	noteWatching = "watching" // since when bans are only said: a time.Time
+	noteListed   = "listed"   // networks of the blacklist that are banned: see lists.Pack
+	noteWatching = "watching" // since when bans are logged and not applied: a time.Time
 )
 
-// recall takes over what was saved, and reads the files. It is for the start, before any goroutine runs.
+// recall takes over the lists of an earlier run, and reads the files. It is for the start, before any goroutine runs.
 func (d *daemon) recall(notes map[string]string) {
-	known := make(map[string]names.Answer)
-	_ = json.Unmarshal([]byte(notes[noteWatching]), &d.watching) // without one, bans were made
-	for note, text := range notes {
-		if entry, ok := strings.CutPrefix(note, noteAllow); ok {
-			var a added
-			if json.Unmarshal([]byte(text), &a) == nil {
-				d.lists.added[entry] = a
+	d.lists.Load(notes)
+	d.lists.Read(d.cfg.Paths)
+	allow := d.lists.Allow()
+	d.allowList, d.applied.allowed = allow.Items, allow.Set
+	d.applied.blocked = lists.Unpack(notes[noteListed])
+	_ = json.Unmarshal([]byte(notes[noteAdmins]), &d.recentAdmins) // without one, no administrator is known
+	admins := hosts(slices.Collect(maps.Keys(d.recentAdmins)))
+	d.setFacts(func(f *exempt.Facts) { f.Allowed, f.Admins = allow.Set, admins })
+	_ = json.Unmarshal([]byte(notes[noteWatching]), &d.watching) // without one, bans were applied
+}
+
+// restoreLists makes the blacklist part of the bans of an earlier run, whose slice it takes over. It returns the others of them, and the
+// keys of bans whose entry is gone, or whose addresses are allowed now.
+func (d *daemon) restoreLists(before []ban.Ban, now time.Time) (others []ban.Ban, gone []ban.Key) {
+	facts := d.engine.Facts()
+	block := d.lists.Block(&facts)
+	d.leftOut, d.heldBack = block.LeftOut, block.Held
+	began, ended := lists.Diff(d.applied.blocked, block.Prefixes)
+	gone = keysOfPrefixes(ended)
+	// In place: there may be many bans, few of them from lists.
+	others = slices.DeleteFunc(before, func(b ban.Ban) bool {
+		switch {
+		case b.Rule == ban.ByList:
+			d.unsaved.lifted = append(d.unsaved.lifted, b.Key) // an earlier version saved them one by one
+			if !lists.Has(block.Prefixes, b.Prefix) {
+				gone = append(gone, b.Key)
 			}
-		} else if name, ok := strings.CutPrefix(note, noteName); ok {
-			var a names.Answer
-			if json.Unmarshal([]byte(text), &a) == nil {
-				known[name] = a
-				d.lists.saved[note] = text
-			}
+			return true
+		case within(b.Prefix, facts.Allowed):
+			d.unsaved.lifted = append(d.unsaved.lifted, b.Key)
+			gone = append(gone, b.Key)
+			return true
 		}
+		return false
+	})
+	d.setBlocked(block.Prefixes, began, now)
+	for some := range slices.Chunk(block.Prefixes, listedAtOnce) {
+		d.enforcer.Restore(listedBans(some, now))
 	}
-	d.lists.names.Know(known)
-	d.readLists()
-	d.allowList = d.lists.items(time.Now())
-	d.lists.applied = union(d.allowList)
-	d.setFacts(func(f *exempt.Facts) { f.Allowed = d.lists.applied })
+	d.engine.SetBlocked(prefixset.New(block.Prefixes...))
+	return others, gone
 }
 
-// readLists reads the files of both directories.
-func (d *daemon) readLists() {
-	l, paths := &d.lists, d.cfg.Paths
-	read := func(dir string, before []conf.ListFile) ([]conf.ListFile, string) {
-		files, err := conf.ReadList(dir, before)
-		if err != nil {
-			return files, err.Error()
-		}
-		return files, ""
+// setBlocked takes note of what of the blacklist is in force now, and what of that is new.
+func (d *daemon) setBlocked(prefixes, began []netip.Prefix, now time.Time) {
+	d.applied.blocked = prefixes
+	switch {
+	case d.window.Load() == nil && now.Sub(d.since) > armedLate:
+		d.applied.fresh = nil // arming now would not reach back to it
+	case len(began) > 0:
+		d.applied.fresh = append(d.applied.fresh, freshBlock{now, began})
 	}
-	l.white, l.whiteErr = read(paths.WhitelistDir, l.white)
-	l.black, l.blackErr = read(paths.BlacklistDir, l.black)
 }
 
-// mistakes are what the files have wrong.
-func (l *listKeeper) mistakes() (all []string) {
-	for _, err := range []string{l.whiteErr, l.blackErr} {
-		if err != "" {
-			all = append(all, err)
-		}
+func keysOfPrefixes(prefixes []netip.Prefix) []ban.Key {
+	keys := make([]ban.Key, len(prefixes))
+	for i, p := range prefixes {
+		keys[i] = ban.Key{Prefix: p}
 	}
-	for _, f := range slices.Concat(l.white, l.black) {
-		for _, err := range f.Errors {
-			all = append(all, err.Error())
-		}
-	}
-	return all
+	return keys
 }
 
-// entriesOf returns the entries of files.
-func entriesOf(files []conf.ListFile) (all []conf.Entry) {
-	for _, f := range files {
-		all = append(all, f.Entries...)
+// listedBans returns the bans of networks of the blacklist, without their records: see lists.Records.
+func listedBans(prefixes []netip.Prefix, now time.Time) []ban.Ban {
+	bans := make([]ban.Ban, len(prefixes))
+	for i, p := range prefixes {
+		bans[i] = ban.Ban{Key: ban.Key{Prefix: p}, Start: now, Rule: ban.ByList}
 	}
-	return all
+	return bans
 }
 
-// allowEntries returns every entry of the allow list that counts at now.
-func (l *listKeeper) allowEntries(now time.Time) []conf.Entry {
-	all := entriesOf(l.white)
-	for text, a := range l.added {
-		if !a.over(now) {
-			all = append(all, conf.Entry{Text: text})
-		}
-	}
-	return all
-}
-
-// An allowItem is what one entry of the allow list comes to.
-type allowItem struct {
-	text, source string
-	set          prefixset.Set
-}
-
-// items returns what the entries of the allow list come to.
-func (l *listKeeper) items(now time.Time) []allowItem {
-	answers := l.names.Answers()
-	var items []allowItem
-	for _, entry := range l.allowEntries(now) {
-		item := allowItem{text: entry.Text, source: entry.Pos.String()}
-		if a, ok := l.added[entry.Text]; ok && entry.Pos.File == "" {
-			item.source = fmt.Sprintf("%s by %s", control.ByCommand, a.Author)
-		}
-		if prefixes, ok := entry.Prefixes(); ok {
-			item.set = prefixset.New(prefixes...)
-		} else {
-			item.set = hosts(answers[foldName(entry.Text)].Addrs)
-		}
-		items = append(items, item)
-	}
-	return items
-}
-
-// union returns the addresses of all items.
-func union(items []allowItem) prefixset.Set {
-	var ranges []prefixset.Range
-	for _, item := range items {
-		ranges = append(ranges, item.set.Ranges()...)
-	}
-	return prefixset.FromRanges(ranges)
-}
-
-// dnsNames returns the DNS names among entries, in lower case and without the dot at the end.
-func dnsNames(all []conf.Entry) []string {
-	var list []string
-	for _, entry := range all {
-		if _, ok := entry.Prefixes(); !ok {
-			list = append(list, foldName(entry.Text))
-		}
-	}
-	return list
-}
-
-func foldName(name string) string { return strings.TrimSuffix(strings.ToLower(name), ".") }
-
-// warnLists adds to a status what is wrong with lists. It runs on the engine's goroutine.
-func (d *daemon) warnLists(s *control.Status) {
-	some := func(all []string, what string) {
-		const most = 5
-		s.Warnings = append(s.Warnings, all[:min(len(all), most)]...)
-		if more := len(all) - most; more > 0 {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%d more %s; mefctl lists shows them", more, what))
-		}
-	}
-	some(d.listMistakes, "mistakes in lists")
-	if d.leftOut > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are left out; mefctl lists blacklist says why", d.leftOut))
-	}
-	if d.leftOutNames > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are left out: there are more than %d", d.leftOutNames, names.MaxNames))
-	}
-	some(d.lists.warnNames(time.Now()), "names without an address")
-}
-
-// reread reads the files again and puts in force what they say.
+// reread reads the files of lists again and applies them.
 func (d *daemon) reread(ctx context.Context) {
-	d.watchLists(ctx)
-	d.readLists()
-	mistakes := d.lists.mistakes()
+	d.lists.Watch(ctx, d.cfg.Paths, min(d.cfg.WhitelistReload, d.cfg.BlacklistReload))
+	d.lists.Read(d.cfg.Paths)
+	mistakes := d.lists.Mistakes()
 	told := strings.Join(mistakes, "\n")
-	if told != d.lists.told {
-		d.lists.told = told
+	if told != d.applied.told {
+		d.applied.told = told
 		for _, m := range mistakes[:min(len(mistakes), 20)] {
-			d.log.Error("line of a list left out", "error", m, "mistakes in all", len(mistakes))
+			d.log.Error("list entry ignored", "error", m, "mistakes in all", len(mistakes))
 		}
 		if len(mistakes) > 0 {
 			d.records.Add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("lists: %s", mistakes[0])})
@@ -212,49 +133,46 @@ func (d *daemon) reread(ctx context.Context) {
 	d.relist(ctx)
 }
 
-// relist puts in force what the lists say now.
+// relist applies the lists.
 func (d *daemon) relist(ctx context.Context) {
 	_ = d.fulfil(ctx, applyLists) // has been logged
 }
 
-// watchLists has changes of the directories told.
-func (d *daemon) watchLists(ctx context.Context) {
-	d.lists.watch.at(ctx, []string{d.cfg.Paths.WhitelistDir, d.cfg.Paths.BlacklistDir}, min(d.cfg.WhitelistReload, d.cfg.BlacklistReload))
-}
-
-// applyLists puts the lists in force as they are: the kernel lets allowed addresses through first, then their bans are lifted,
-// and then the bans of blacklist files follow their files. It runs on the keeper's goroutine.
+// applyLists applies the lists as they are: the kernel lets allowed addresses through first, then bans of these are lifted, and then
+// the bans of the blacklist follow its files. It runs on the keeper's goroutine.
 func (d *daemon) applyLists(ctx context.Context) error {
 	now := time.Now()
-	d.endAdded(now)
-	leftOut := d.lists.names.Want(dnsNames(d.lists.allowEntries(now)))
-	items, mistakes := d.lists.items(now), d.lists.mistakes()
-	allowed := union(items)
-	type sets struct{ reachable, protected prefixset.Set }
-	changed, err := query(ctx, d.loop, func() (s sets) {
-		facts := d.setFacts(func(f *exempt.Facts) { f.Allowed = allowed })
-		d.allowList = items
-		d.listMistakes = mistakes
-		if leftOut > d.leftOutNames {
-			d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", leftOut)
+	ended, namesLeftOut, notes := d.lists.Update(now)
+	for _, e := range ended {
+		d.records.Add(control.Record{Time: now, Event: "allow-end", Prefix: e.Entry, Author: e.Author, Note: e.Note, Reason: "its time is over"})
+	}
+	d.saveNotes(notes)
+	allow, mistakes := d.lists.Allow(), d.lists.Mistakes()
+	facts, err := query(ctx, d.loop, func() exempt.Facts {
+		if namesLeftOut > d.leftOutNames {
+			d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", namesLeftOut)
 		}
-		d.leftOutNames = leftOut
+		d.allowList, d.listMistakes, d.leftOutNames = allow.Items, mistakes, namesLeftOut
 		d.saveObserving(now)
-		s.reachable, s.protected = facts.Reachable(), d.neverListed()
-		return s
+		return d.setFacts(func(f *exempt.Facts) { f.Allowed = allow.Set })
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.enforcer.Allow(ctx, changed.reachable); err != nil {
+	if err := d.enforcer.Allow(ctx, facts.Reachable()); err != nil {
 		return err
 	}
-	if err := d.liftWithin(ctx, allowed.Subtract(d.lists.applied)); err != nil {
+	if err := d.liftWithin(ctx, allow.Set.Subtract(d.applied.allowed)); err != nil {
 		return err
 	}
-	d.lists.applied = allowed
-	d.saveNames()
-	return d.applyBlack(ctx, changed.protected, now)
+	d.applied.allowed = allow.Set
+	return d.applyBlock(ctx, d.lists.Block(&facts), now)
+}
+
+func (d *daemon) saveNotes(notes map[string]string) {
+	if len(notes) > 0 {
+		d.saver.Save(store.Update{Notes: notes})
+	}
 }
 
 // liftWithin lifts the bans whose addresses have all become allowed. Wider ones stay: the kernel lets the allowed addresses
@@ -278,10 +196,11 @@ func (d *daemon) liftWithin(ctx context.Context, allowed prefixset.Set) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	shown := d.book.show(ctx, lift)
+	shown := d.book.show(ctx, lift, d.listedRecords)
 	if err := d.lift(ctx, keys); err != nil {
 		return err
 	}
+	d.unlist(keys)
 	for _, b := range shown {
 		rec := unbanRecord(b, time.Now())
 		rec.Reason = "now an entry of the allow list"
@@ -295,7 +214,16 @@ func within(p netip.Prefix, set prefixset.Set) bool {
 	return set.Contains(p.Addr()) && (p.IsSingleIP() || prefixset.New(p).Subtract(set).Len() == 0)
 }
 
-// lift ends bans, here and in the kernel, and forgets them.
+// liftEarlier lifts bans that were in force when the daemon last ran, and are not to be any more.
+func (d *daemon) liftEarlier(ctx context.Context) error {
+	if err := d.enforcer.Unban(ctx, 0, d.gone...); err != nil {
+		return err
+	}
+	d.gone = nil
+	return nil
+}
+
+// lift ends bans, in the kernel first, and forgets them.
 func (d *daemon) lift(ctx context.Context, keys []ban.Key) error {
 	if len(keys) == 0 {
 		return nil
@@ -312,161 +240,204 @@ func (d *daemon) lift(ctx context.Context, keys []ban.Key) error {
 	})
 }
 
-// unlist notes that bans of the blacklist are not in force any more, so that they come back when the lists are next applied.
-func (l *listKeeper) unlist(keys []ban.Key) {
+// unlist takes note that bans of the blacklist are not in force any more, so that they come back when the lists are next applied, if
+// they are still asked for then.
+func (d *daemon) unlist(keys []ban.Key) {
+	gone := make(map[netip.Prefix]bool, len(keys))
 	for _, k := range keys {
 		if k.Ports == "" && k.Class == ban.Verified {
-			delete(l.listed, k.Prefix)
+			gone[k.Prefix] = true
 		}
 	}
+	// Not in place: others may hold the slice.
+	d.applied.blocked = slices.DeleteFunc(slices.Clone(d.applied.blocked), func(p netip.Prefix) bool { return gone[p] })
+	d.saveNotes(map[string]string{noteListed: lists.Pack(d.applied.blocked)})
 }
 
-// listedAtOnce is how many bans of a list are handed to the engine and the kernel at a time, so that lines need not wait.
+// listedAtOnce is how many bans of a list are handed to the kernel at a time, so that other bans need not wait.
 const listedAtOnce = 2000
 
-// applyBlack makes the bans of blacklist files those that the files ask for now.
-func (d *daemon) applyBlack(ctx context.Context, protected prefixset.Set, now time.Time) error {
-	bans, leftOut := lists.Bans(entriesOf(d.lists.black), protected, now)
-	if d.observe.Load() { // nothing begins, but what was put in force before ends with its entry
-		bans = slices.DeleteFunc(bans, func(b ban.Ban) bool { return d.lists.listed[b.Prefix] == 0 })
+// applyBlock makes the bans of the blacklist those that its files ask for.
+func (d *daemon) applyBlock(ctx context.Context, block lists.Block, now time.Time) error {
+	before, next := d.applied.blocked, block.Prefixes
+	observe := d.observe.Load()
+	if observe { // nothing begins, but what is in force ends with its entry
+		next = slices.DeleteFunc(next, func(p netip.Prefix) bool { return !lists.Has(before, p) })
 	}
-	if err := d.do(ctx, func() { d.leaveOut(leftOut) }); err != nil {
+	began, gone := lists.Diff(before, next)
+	if d.applied.observe && !observe {
+		began = next // the kernel may have lost some that were not put back
+	}
+	d.applied.observe = observe
+	blocked := prefixset.New(next...)
+	err := d.do(ctx, func() {
+		d.leftOut, d.heldBack = block.LeftOut, block.Held
+		d.engine.SetBlocked(blocked)
+	})
+	if err != nil {
 		return err
 	}
-	next, began, again, gone := d.lists.change(bans)
+	d.logNotable(block)
 	for some := range slices.Chunk(began, listedAtOnce) {
-		if err := d.enforcer.Ban(ctx, some...); err != nil {
-			return err
-		}
-	}
-	for some := range slices.Chunk(slices.Concat(began, again), listedAtOnce) {
-		err := d.do(ctx, func() {
-			d.engine.Restore(some...)
-			d.unsaved.bans = append(d.unsaved.bans, some...)
-			d.save()
-		})
-		if err != nil {
+		if err := d.enforcer.Ban(ctx, listedBans(some, now)...); err != nil {
 			return err
 		}
 	}
 	if len(gone) > 0 {
-		if err := d.lift(ctx, gone); err != nil {
-			for _, k := range gone { // they are still in force
-				next[k.Prefix] = d.lists.listed[k.Prefix]
-			}
-			d.lists.listed = next
+		if err := d.enforcer.Unban(ctx, 0, keysOfPrefixes(gone)...); err != nil {
+			still := slices.Concat(next, gone) // what is gone from the files is in force until it is lifted
+			slices.SortFunc(still, func(a, b netip.Prefix) int { return ban.Key{Prefix: a}.Compare(ban.Key{Prefix: b}) })
+			d.setBlocked(still, began, now)
 			return err
 		}
 	}
-	d.lists.listed = next
-	if len(began)+len(gone) > 0 {
-		text := fmt.Sprintf("%d networks banned, %d lifted; %d in force", len(began), len(gone), len(bans))
-		d.log.Info("the blacklist has changed", "banned", len(began), "lifted", len(gone), "in force", len(bans))
-		d.records.Add(control.Record{Time: now, Event: "list", Rule: ban.ByList, Reason: text})
+	d.setBlocked(next, began, now)
+	if len(began)+len(gone) == 0 {
+		return nil
 	}
+	d.saveNotes(map[string]string{noteListed: lists.Pack(next)})
+	if len(began)+len(gone) > manyChanges {
+		d.grew()
+	}
+	text := fmt.Sprintf("%d networks banned, %d lifted; %d in force", len(began), len(gone), len(next))
+	d.log.Info("the blacklist has changed", "banned", len(began), "lifted", len(gone), "in force", len(next))
+	d.records.Add(control.Record{Time: now, Event: "list", Rule: ban.ByList, Reason: text})
 	return nil
 }
 
-// change compares the bans that the blacklist files ask for with those in force. It returns what is to be in force, what of that begins,
-// what of it has a new record only, and what ends.
-func (l *listKeeper) change(bans []ban.Ban) (next map[netip.Prefix]uint64, began, again []ban.Ban, gone []ban.Key) {
-	next = make(map[netip.Prefix]uint64, len(bans))
-	for _, b := range bans {
-		if _, twice := next[b.Prefix]; twice {
-			continue
-		}
-		sum := recordSum(b)
-		next[b.Prefix] = sum
-		switch was, there := l.listed[b.Prefix]; {
-		case !there:
-			began = append(began, b)
-		case was != sum:
-			again = append(again, b)
-		}
+// logNotable logs the first few entries of the blacklist that ban nobody, when they change.
+func (d *daemon) logNotable(block lists.Block) {
+	text := strings.Join(block.Notable, "\n")
+	if text == d.applied.notable {
+		return
 	}
-	for p := range l.listed {
-		if _, still := next[p]; !still {
-			gone = append(gone, ban.Key{Prefix: p})
-		}
-	}
-	slices.SortFunc(gone, ban.Key.Compare)
-	return next, began, again, gone
-}
-
-// recordSum is a checksum of why a listed ban is in force.
-func recordSum(b ban.Ban) uint64 {
-	h := fnv.New64a()
-	fmt.Fprint(h, b.Reason, "\n", b.Note)
-	return h.Sum64()
-}
-
-// leaveOut takes note of the entries that are left out, and logs the first few of them.
-func (d *daemon) leaveOut(entries []conf.Entry) {
-	d.leftOut, d.lists.full = len(entries), conf.Pos{}
-	if i := slices.IndexFunc(entries, func(e conf.Entry) bool { return blockError(e, prefixset.Set{}) == "" }); i >= 0 {
-		d.lists.full = entries[i].Pos // nothing else is wrong with it
-	}
-	for _, entry := range entries[:min(len(entries), 10)] {
-		why := cmp.Or(blockError(entry, prefixset.Set{}), tooMany)
-		d.log.Warn("blacklist entry left out", "at", entry.Pos.String(), "entry", entry.Text, "reason", why, "left out in all", len(entries))
+	d.applied.notable = text
+	for _, entry := range block.Notable {
+		d.log.Warn("blacklist entry bans nobody", "entry", entry, "left out in all", block.LeftOut, "held back in all", block.Held)
 	}
 }
 
-// adoptLists merges the bans of the blacklist files into those in force before, whose slice it takes over. It returns those to
-// be in force, and the keys of bans whose entry has gone from the files, or whose addresses are allowed now.
-func (d *daemon) adoptLists(before []ban.Ban, now time.Time) (inForce []ban.Ban, gone []ban.Key) {
-	facts := d.engine.Facts()
-	bans, leftOut := lists.Bans(entriesOf(d.lists.black), d.neverListed(), now)
-	d.leaveOut(leftOut)
-	d.lists.listed, bans, _, _ = d.lists.change(bans)
-	// In place, because there may be very many and seldom any of a list.
-	inForce = slices.DeleteFunc(before, func(b ban.Ban) bool {
-		_, listed := d.lists.listed[b.Prefix]
-		if b.Rule == ban.ByList && !listed || b.Rule != ban.ByList && within(b.Prefix, facts.Allowed) {
-			gone = append(gone, b.Key)
-			return true
+// A lookup returns what is known of bans by the blacklist.
+type lookup func(context.Context, []ban.Key) map[ban.Key]ban.Ban
+
+// listedRecords is the lookup on the keeper's goroutine.
+func (d *daemon) listedRecords(_ context.Context, keys []ban.Key) map[ban.Key]ban.Ban {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k ban.Key) bool { return !d.listed(k) })
+	if len(keys) == 0 {
+		return nil
+	}
+	records := d.lists.Records(keys)
+	for _, f := range d.applied.fresh {
+		for _, p := range f.prefixes {
+			if b, ok := records[ban.Key{Prefix: p}]; ok {
+				b.Start = f.at
+				records[b.Key] = b
+			}
 		}
-		return b.Rule == ban.ByList
+	}
+	return records
+}
+
+// askListed is the lookup on any other goroutine.
+func (d *daemon) askListed(ctx context.Context, keys []ban.Key) map[ban.Key]ban.Ban {
+	records, _ := ask(ctx, &d.keeper, func(ctx context.Context) (map[ban.Key]ban.Ban, error) { return d.listedRecords(ctx, keys), nil })
+	return records
+}
+
+// listed reports whether a ban is in force because the blacklist asks for it.
+func (d *daemon) listed(k ban.Key) bool {
+	return k.Ports == "" && k.Class == ban.Verified && lists.Has(d.applied.blocked, k.Prefix)
+}
+
+// placeOf returns the entry of the blacklist that asks for a ban.
+func (d *daemon) placeOf(k ban.Key) string {
+	if b, ok := d.lists.Records([]ban.Key{k})[k]; ok {
+		return strings.TrimPrefix(b.Reason, "listed in ")
+	}
+	return "the blacklist"
+}
+
+// Allow adds an entry to the allow list. It returns once the kernel lets its addresses through and their bans are lifted; a DNS
+// name has none yet then.
+func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
+	now := time.Now()
+	entry, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Entry, error) {
+		entry, notes, err := d.lists.Add(req, now)
+		if err != nil {
+			return entry, err
+		}
+		d.saveNotes(notes)
+		err = d.fulfil(ctx, applyLists)
+		return d.lists.Entry(entry.Entry), err
 	})
-	return append(inForce, bans...), gone
+	if err != nil {
+		return control.Entry{}, err
+	}
+	d.flush(ctx)
+	d.records.Add(control.Record{Time: now, Event: "allow", Prefix: entry.Entry, Until: entry.Until, Author: entry.Author, Note: entry.Note})
+	return entry, nil
 }
 
-// liftEarlier lifts bans that were in force when the daemon last ran, and are not to be any more.
-func (d *daemon) liftEarlier(ctx context.Context) error {
-	if err := d.enforcer.Unban(ctx, 0, d.gone...); err != nil {
-		return err
+// Disallow deletes an entry that was added by command.
+func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
+	entry, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Entry, error) {
+		entry, notes, err := d.lists.Delete(req)
+		if err != nil {
+			return entry, err
+		}
+		d.saveNotes(notes)
+		return entry, d.fulfil(ctx, applyLists)
+	})
+	if err != nil {
+		return control.Entry{}, err
 	}
-	d.gone = nil
-	return nil
+	d.flush(ctx)
+	d.records.Add(control.Record{Time: time.Now(), Event: "allow-end", Prefix: entry.Entry, Author: req.Author})
+	return entry, nil
 }
 
-// saveEveryName is how old a saved answer may be that is still the same.
-const saveEveryName = time.Hour
+// Lists returns the lists: both, or the one of that name.
+func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) {
+	if only != "" && only != lists.AllowList && only != lists.BlockList {
+		return control.Lists{}, refuse("no list %q; there are %s and %s", only, lists.AllowList, lists.BlockList)
+	}
+	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Lists, error) {
+		// Programs that read JSON want lists, if empty ones.
+		out := control.Lists{Files: []control.ListFile{}, Entries: []control.Entry{}}
+		if only != lists.BlockList {
+			d.lists.ShowAllow(&out)
+		}
+		if only == lists.AllowList {
+			return out, nil
+		}
+		facts, err := query(ctx, d.loop, d.engine.Facts)
+		if err != nil {
+			return out, err
+		}
+		d.lists.ShowBlock(&out, &facts)
+		return out, nil
+	})
+}
 
-// saveNames saves the last good answers, so that they count after a restart without a resolver.
-func (d *daemon) saveNames() {
-	notes := make(map[string]string)
-	answers := d.lists.names.Answers()
-	for name, a := range answers {
-		if len(a.Addrs) == 0 {
-			continue
-		}
-		note := noteName + name
-		var saved names.Answer
-		_ = json.Unmarshal([]byte(d.lists.saved[note]), &saved) // nothing is saved yet
-		if slices.Equal(saved.Addrs, a.Addrs) && a.At.Sub(saved.At) < saveEveryName {
-			continue
-		}
-		if text, err := json.Marshal(names.Answer{Addrs: a.Addrs, At: a.At}); err == nil {
-			notes[note] = string(text)
+// warnLists adds to a status what is wrong with lists. It runs on the engine's goroutine.
+func (d *daemon) warnLists(s *control.Status) {
+	some := func(all []string, what string) {
+		const most = 5
+		s.Warnings = append(s.Warnings, all[:min(len(all), most)]...)
+		if more := len(all) - most; more > 0 {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%d more %s; mefctl lists shows them", more, what))
 		}
 	}
-	for note := range d.lists.saved {
-		if _, wanted := answers[strings.TrimPrefix(note, noteName)]; !wanted {
-			notes[note] = ""
-		}
+	some(d.listMistakes, "mistakes in lists")
+	if d.leftOut > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are left out; mefctl lists blacklist says why", d.leftOut))
 	}
-	maps.Copy(d.lists.saved, notes)
-	maps.DeleteFunc(d.lists.saved, func(_, text string) bool { return text == "" })
-	d.saveNotes(notes)
+	if d.heldBack > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are held back, because they contain an address from which an administrator logged in; "+
+			"mefctl lists blacklist shows them", d.heldBack))
+	}
+	if d.leftOutNames > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are left out: there are more than %d", d.leftOutNames, names.MaxNames))
+	}
+	some(d.lists.Warnings(time.Now()), "names without an address")
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"mef/internal/control"
-	"mef/internal/names"
+	"mef/internal/lists/names"
 )
 
 // allows reports whether the packet filter lets an address through ahead of every ban.
@@ -74,33 +73,6 @@ func TestDirectoryAppears(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.await("allowed again", func() bool { return h.allows("203.0.113.7") })
-}
-
-// TestNothingIsMissedOnceWatched changes directories as soon as they are said to be watched, several times over, for there would be
-// little time to miss it in.
-func TestNothingIsMissedOnceWatched(t *testing.T) {
-	var watches []*watch
-	for range 20 {
-		dir := filepath.Join(t.TempDir(), "allow")
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		w := newWatch(quiet())
-		go w.run(t.Context())
-		w.at(t.Context(), []string{dir}, time.Hour)
-		if err := os.WriteFile(filepath.Join(dir, "a.conf"), []byte("203.0.113.7\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		watches = append(watches, w)
-	}
-	limit := time.After(patience)
-	for i, w := range watches {
-		select {
-		case <-w.changed:
-		case <-limit:
-			t.Fatalf("watch %d did not tell of a change", i)
-		}
-	}
 }
 
 // TestNamesAreResolved by a name server that is asked for real.
@@ -274,7 +246,7 @@ func TestAddedEntriesOutliveTheDaemon(t *testing.T) {
 	if _, err := h.Allow(t.Context(), control.AllowRequest{Entry: "203.0.113.7", Author: "alice"}); err != nil {
 		t.Fatal(err)
 	}
-	h.saveNotes(map[string]string{noteName + "office.invalid": string(answer)})
+	h.saveNotes(map[string]string{"name office.invalid": string(answer)})
 	h.end()
 	h.start()
 	h.await("both are allowed", func() bool { return h.allows("203.0.113.7") && h.allows("192.0.2.9") })
@@ -306,4 +278,34 @@ func TestListedAddressesOfNoHost(t *testing.T) {
 func TestBlacklistLeavesProxiesOut(t *testing.T) {
 	h := settle(t, "proxies=192.0.2.128\n", map[string]string{"deny/a.conf": "192.0.2.128/31\n"})
 	h.await("the rest of the entry is banned", func() bool { return h.banned() == "192.0.2.129" })
+}
+
+// An entry that contains an address from which an administrator is or was logged in is held back and shown, whoever wrote it there, and
+// bans nobody until the address is no administrator's any more.
+func TestBlacklistHoldsBackAdministrators(t *testing.T) {
+	h := settle(t, "", map[string]string{"deny/a.conf": "203.0.113.9\n"})
+	h.await("the list", func() bool { return h.banned() == "203.0.113.9" })
+	admin := netip.MustParseAddr("198.51.100.78")
+	session := func(g *guard) {
+		t.Helper()
+		if err := h.applySessions(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	session(&guard{peers: map[netip.Addr]bool{admin: true}})
+	h.write("deny/a.conf", "198.51.100.0/24\n203.0.113.9\n203.0.113.10\n")
+	h.await("the rest of the list", func() bool { return h.banned() == "203.0.113.9 203.0.113.10" })
+	lists, err := h.Lists(t.Context(), "blacklist")
+	if err != nil || !strings.Contains(lists.Entries[0].Error, "held back: an administrator is logged in from 198.51.100.78") {
+		t.Errorf("lists %+v, %v", lists.Entries, err)
+	}
+	if w := strings.Join(h.status().Warnings, "\n"); !strings.Contains(w, "1 entries of blacklist files are held back") {
+		t.Errorf("status warns of %q", w)
+	}
+	// One who comes later, over what the list had banned, is let in.
+	late := netip.MustParseAddr("203.0.113.10")
+	session(&guard{peers: map[netip.Addr]bool{late: true}, recent: map[netip.Addr]time.Time{admin: time.Now()}})
+	h.await("the entry of the newcomer is lifted", func() bool { return h.banned() == "203.0.113.9" })
+	session(&guard{})
+	h.await("all of the list is in force", func() bool { return h.banned() == "198.51.100.0/24 203.0.113.9 203.0.113.10" })
 }

@@ -19,6 +19,7 @@ import (
 	"mef/internal/eventlog"
 	"mef/internal/filter"
 	"mef/internal/host"
+	"mef/internal/lists"
 	"mef/internal/source/journal"
 	"mef/internal/store"
 )
@@ -43,9 +44,10 @@ type loop struct {
 	set     *filter.Set
 	readers map[string]*coverage.Reader // by rule name: all enabled rules
 	// allowList is what the facts' Allowed is made of.
-	allowList    []allowItem
+	allowList    []lists.Item
 	listMistakes []string
 	leftOut      int // entries of blacklist files that ban nobody
+	heldBack     int // others that would ban an administrator
 	leftOutNames int // DNS names of the allow list that are not looked up
 	admins       int // addresses with a live SSH session of an administrator
 

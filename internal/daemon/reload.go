@@ -27,9 +27,14 @@ func compile(cfg *conf.Config) (*filter.Set, error) {
 	return set, errs.Err()
 }
 
+// LoadConfig reads the mef.conf at path and the rules, for Run. The lists are not read: Run does that. The error is conf.Errors.
+func LoadConfig(path string) (*conf.Config, error) {
+	return conf.Loader{Shipped: filter.Shipped(), Optional: path == conf.DefaultPath, SkipLists: true}.Load(path)
+}
+
 // prepare reads the configuration again. Its error has the text that mefctl config check prints.
 func (d *daemon) prepare() (*setup, error) {
-	cfg, err := conf.Load(d.path, filter.Shipped())
+	cfg, err := LoadConfig(d.path)
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +89,9 @@ func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, e
 		return control.Reloaded{}, err
 	}
 	r := reloaded(next.cfg)
-	r.Mode = d.mode()
+	r.Mode, r.Mistakes = d.mode(), d.lists.Mistakes()
 	for _, text := range r.Notices {
 		d.log.Warn("configuration", "note", text)
-	}
-	for _, text := range r.Mistakes {
-		d.log.Error("line of a list left out", "error", text)
 	}
 	d.log.Info("the configuration is reloaded", "by", author, "rules", r.Rules, "mode", r.Mode)
 	d.records.Add(control.Record{Time: time.Now(), Event: "reload", Author: author, Reason: fmt.Sprintf("%d rules are enabled", r.Rules)})
@@ -106,9 +108,6 @@ func reloaded(cfg *conf.Config) control.Reloaded {
 	}
 	for _, n := range cfg.Notices {
 		r.Notices = append(r.Notices, fmt.Sprintf("%s: %s", n.Pos, n.Text))
-	}
-	for _, e := range cfg.ListErrors {
-		r.Mistakes = append(r.Mistakes, e.Error())
 	}
 	return r
 }

@@ -23,7 +23,8 @@ import (
 	"mef/internal/enforce/enforcetest"
 	"mef/internal/filter"
 	"mef/internal/host"
-	"mef/internal/names"
+	"mef/internal/lists"
+	"mef/internal/lists/names"
 	"mef/internal/store"
 )
 
@@ -111,7 +112,7 @@ func (h *house) start() {
 	e.saver = store.NewSaver(st, quiet())
 	e.book.saved = e.saver.Bans
 	h.daemon = newDaemon(e, Options{})
-	h.lists.names = names.New(names.Options{Servers: []string{h.dns}, Timeout: time.Second})
+	h.lists = lists.New(lists.Options{Names: names.Options{Servers: []string{h.dns}, Timeout: time.Second}})
 	bans, err := h.restore(st, time.Now())
 	if err != nil {
 		h.Fatal(err)

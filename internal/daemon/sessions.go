@@ -2,7 +2,10 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/host"
+	"mef/internal/store"
 )
 
 // sshService is the service whose logins protect their address.
@@ -42,7 +46,20 @@ type guard struct {
 	ports   []uint16
 	portsAt time.Time
 	peers   map[netip.Addr]bool
+	recent  map[netip.Addr]time.Time // from where administrators were logged in, and when last
+	saved   map[netip.Addr]time.Time // of recent, what mef.db has
 }
+
+const (
+	// recentAge is how long an address from which an administrator was logged in counts as such.
+	recentAge = 30 * 24 * time.Hour
+	// maxRecent bounds these addresses; the oldest go first.
+	maxRecent = 256
+	// saveRecent is how much later a login must be than the one that is saved to be saved.
+	saveRecent = time.Hour
+
+	noteAdmins = "admins" // in mef.db: recent logins of administrators, a map of time.Time by address
+)
 
 // seen passes a login on to the guard. The engine does not wait: a login that finds the queue full protects nobody until logind
 // knows it.
@@ -78,7 +95,7 @@ func (d *daemon) watchSessions(ctx context.Context) error {
 }
 
 func (d *daemon) guardSessions(ctx context.Context, changed <-chan struct{}) {
-	k := &guard{logins: map[login]bool{}}
+	k := &guard{logins: map[login]bool{}, recent: d.recentAdmins, saved: maps.Clone(d.recentAdmins)}
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
@@ -112,7 +129,45 @@ func (d *daemon) protect(ctx context.Context, k *guard) error {
 	}
 	k.looked = time.Now()
 	k.look(host.Sessions(), func(user string) bool { return host.Administers(user, groups) }, host.SSHPorts, host.Peers)
-	return d.do(ctx, func() { d.heedSessions(k) })
+	k.note(k.looked)
+	if text, changed := k.toSave(); changed {
+		d.saver.Save(store.Update{Notes: map[string]string{noteAdmins: text}})
+	}
+	return d.applySessions(ctx, k)
+}
+
+// note takes note of the live sessions, and forgets what is too old or too many.
+func (k *guard) note(now time.Time) {
+	if k.recent == nil {
+		k.recent = make(map[netip.Addr]time.Time)
+	}
+	for a := range k.peers {
+		k.recent[a] = now
+	}
+	maps.DeleteFunc(k.recent, func(_ netip.Addr, at time.Time) bool { return now.Sub(at) > recentAge })
+	if len(k.recent) > maxRecent {
+		addrs := slices.SortedFunc(maps.Keys(k.recent), func(a, b netip.Addr) int { return k.recent[a].Compare(k.recent[b]) })
+		for _, a := range addrs[:len(addrs)-maxRecent] {
+			delete(k.recent, a)
+		}
+	}
+}
+
+// toSave returns the recent logins as mef.db keeps them, and whether it has to be given them.
+func (k *guard) toSave() (text string, changed bool) {
+	changed = len(k.recent) != len(k.saved)
+	for a, at := range k.recent {
+		changed = changed || at.Sub(k.saved[a]) > saveRecent
+	}
+	if !changed {
+		return "", false
+	}
+	data, err := json.Marshal(k.recent)
+	if err != nil {
+		return "", false
+	}
+	k.saved = maps.Clone(k.recent)
+	return string(data), true
 }
 
 // look finds out which addresses have a live session of an administrator.
@@ -151,19 +206,29 @@ func (k *guard) look(sessions []host.Session, admin func(user string) bool, sshP
 	}
 }
 
-// heedSessions takes in what the guard found. Bans in force stay as they are.
-func (e *loop) heedSessions(k *guard) {
-	addrs := make([]netip.Addr, 0, len(k.peers))
-	for a := range k.peers {
-		addrs = append(addrs, a)
-	}
-	e.admins = len(addrs)
-	e.setFacts(func(f *exempt.Facts) {
-		f.Sessions = hosts(addrs)
-		if text := portList(k.ports); text != "" {
-			f.SSHPorts = text
-		}
+// applySessions takes over what the guard found. Bans in force stay as they are, but for lists, which hold back what would ban an
+// administrator.
+func (d *daemon) applySessions(ctx context.Context, k *guard) error {
+	sessions, admins := hosts(slices.Collect(maps.Keys(k.peers))), hosts(slices.Collect(maps.Keys(k.recent)))
+	n, ports := len(k.peers), portList(k.ports)
+	changed, err := query(ctx, d.loop, func() bool {
+		before := d.engine.Facts()
+		d.admins = n
+		d.setFacts(func(f *exempt.Facts) {
+			f.Sessions, f.Admins = sessions, admins
+			if ports != "" {
+				f.SSHPorts = ports
+			}
+		})
+		return !before.Sessions.Equal(sessions) || !before.Admins.Equal(admins)
 	})
+	if err == nil && changed {
+		select {
+		case d.adminsChanged <- struct{}{}:
+		default: // one that waits stands for all
+		}
+	}
+	return err
 }
 
 func portList(ports []uint16) ban.Ports {

@@ -73,7 +73,7 @@ func TestLiveSessionKeepsSSHOpen(t *testing.T) {
 		"rules/door.conf":    strings.ReplaceAll(fmt.Sprintf(counterRule, "HERE/log/a.log", 3), "counter", "door") + "ports=2222\n"})
 	h.await("the file is followed", func() bool { return h.active() == 1 })
 	peers := map[netip.Addr]bool{netip.MustParseAddr("203.0.113.7"): true}
-	if err := h.do(t.Context(), func() { h.heedSessions(&guard{peers: peers, ports: []uint16{22, 2222}}) }); err != nil {
+	if err := h.applySessions(t.Context(), &guard{peers: peers, ports: []uint16{22, 2222}}); err != nil {
 		t.Fatal(err)
 	}
 	var text strings.Builder
@@ -96,7 +96,7 @@ func TestLiveSessionKeepsSSHOpen(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(why.Arithmetic, "\n"), "new bans leave port 22,2222 open") {
 		t.Errorf("why says %q, %v", why.Arithmetic, err)
 	}
-	if err := h.do(t.Context(), func() { h.heedSessions(&guard{}) }); err != nil {
+	if err := h.applySessions(t.Context(), &guard{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.status().Spared.AdminPeers; n != 0 {

@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/lists"
 	"mef/internal/store"
 )
 
@@ -131,18 +133,17 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	d.recall(state.Notes)
 	d.resumeWindow(now)
 	if d.observe.Load() {
+		d.applied.observe = true
 		return nil, nil // what the kernel holds ends by itself, or is lifted if a window has lapsed
 	}
-	bans, gone := d.adoptLists(state.Bans, now)
+	listed := d.applied.blocked
+	bans, gone := d.restoreLists(state.Bans, now)
+	if !slices.Equal(listed, d.applied.blocked) {
+		d.saveNotes(map[string]string{noteListed: lists.Pack(d.applied.blocked)})
+	}
 	d.enforcer.Restore(bans)
 	d.gone = gone
-	d.unsaved.lifted = gone
-	for _, b := range bans {
-		if b.Rule == ban.ByList {
-			d.unsaved.bans = append(d.unsaved.bans, b)
-		}
-	}
-	if len(d.unsaved.bans)+len(gone) > 0 {
+	if len(d.unsaved.lifted) > 0 {
 		d.changed(saveSoon)
 	}
 	return bans, nil

@@ -22,7 +22,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	if err != nil {
 		return control.Why{}, err
 	}
-	why := control.Why{Addr: addr.String(), Bans: d.book.show(ctx, state)}
+	why := control.Why{Addr: addr.String(), Bans: d.book.show(ctx, state, d.askListed)}
 	for i, held := range state.Bans {
 		why.Bans[i].Set = nftset.SetOf(held.Key)
 	}
@@ -82,8 +82,8 @@ func (e *loop) allowed(addr netip.Addr) string {
 		return why
 	}
 	for _, item := range e.allowList {
-		if item.set.Contains(addr) {
-			return fmt.Sprintf("%s (%s, %s)", why, item.text, item.source)
+		if item.Set.Contains(addr) {
+			return fmt.Sprintf("%s (%s, %s)", why, item.Text, item.Source)
 		}
 	}
 	return why

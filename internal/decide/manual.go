@@ -78,6 +78,8 @@ func unforced(r *Request, facts *exempt.Facts, p netip.Prefix) string {
 		why = facts.Web(p)
 	case facts.Sessions.Overlaps(p):
 		why = "the address of an administrator's live SSH session"
+	case facts.Admins.Overlaps(p):
+		why = "an address from which an administrator logged in lately"
 	case p.IsSingleIP():
 	case facts.OnLink.Overlaps(p):
 		why = "our own link"

@@ -15,6 +15,7 @@ import (
 	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/filter"
+	"mef/internal/prefixset"
 	"mef/internal/track"
 )
 
@@ -56,6 +57,7 @@ func FactsFromConf(cfg *conf.Config) exempt.Facts {
 type Engine struct {
 	cfg     Config
 	facts   exempt.Facts
+	blocked prefixset.Set
 	rules   map[string]*rule
 	views   map[string]*view // by Batch.Source
 	shared  *filter.Views    // which makes them
@@ -129,6 +131,9 @@ func (e *Engine) SetFacts(facts exempt.Facts) {
 	e.facts = facts
 	e.tracker.SetOnLink(facts.OnLink)
 }
+
+// SetBlocked replaces the networks that lists ban. Events from there count, and lead to no further ban.
+func (e *Engine) SetBlocked(set prefixset.Set) { e.blocked = set }
 
 func (e *Engine) newView(source string) *view {
 	reads := e.cfg.Reads

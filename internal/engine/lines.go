@@ -91,6 +91,9 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 		return false
 	}
 	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Score: tally.Score}
+	if e.blocked.Contains(ev.Addr) {
+		return yield(counted)
+	}
 	o := e.act(r, ev, decide.Decide(&tally, e.cfg.Decide, e.facts, ev.Time), now)
 	return yield(counted) && (o.Kind == 0 || yield(o))
 }

@@ -32,6 +32,7 @@ type Facts struct {
 
 	Sessions prefixset.Set // peers of live SSH sessions of administrators
 	SSHPorts ban.Ports     // which bans of these leave open; "": 22
+	Admins   prefixset.Set // from where administrators have logged in lately
 }
 
 // specials are the addresses that no host elsewhere has, or that a network cannot do without.
@@ -118,6 +119,23 @@ func (f *Facts) SSH(addr netip.Addr) ban.Ports {
 	return cmp.Or(f.SSHPorts, "22")
 }
 
+// HoldBack returns why a list must not ban p without an operator's word for it: an administrator is logged in from there, or has been
+// lately. "" if it may.
+func (f *Facts) HoldBack(p netip.Prefix) string {
+	switch {
+	case f.Sessions.Overlaps(p):
+		return "an administrator is logged in from " + common(p, f.Sessions)
+	case f.Admins.Overlaps(p):
+		return "an administrator has logged in from " + common(p, f.Admins) + " lately"
+	}
+	return ""
+}
+
+// common returns the first address that p and a set have in common.
+func common(p netip.Prefix, set prefixset.Set) string {
+	return prefixset.New(p).Intersect(set).Ranges()[0].First.String()
+}
+
 // Untouchable names special and own addresses in p, which no ban may touch even if an operator insists; "" if there are none.
 func (f *Facts) Untouchable(p netip.Prefix) string {
 	if name, _ := SpecialIn(p); name != "" {
@@ -164,6 +182,8 @@ func (f *Facts) Inside(p netip.Prefix) string {
 		return f.cdn(p)
 	case f.Sessions.Overlaps(p):
 		return "an administrator's live SSH session"
+	case f.Admins.Overlaps(p):
+		return "an administrator's recent login"
 	case f.OnLink.Overlaps(p):
 		return "our own link"
 	}

@@ -1,13 +1,14 @@
-// Package lists holds the operator's lists: who is never banned, and who always is.
 package lists
 
 import (
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
-	"time"
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/control"
 	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
@@ -15,24 +16,173 @@ import (
 // MaxBlocked bounds the networks of all blacklist files together; entries beyond it are left out.
 const MaxBlocked = 100_000
 
-// Bans returns a ban without end for every network of blacklist entries, without the addresses that no list bans, and the entries that
-// are left out: DNS names, networks that are too wide to be meant, and what is beyond MaxBlocked.
-func Bans(entries []conf.Entry, never prefixset.Set, now time.Time) (bans []ban.Ban, leftOut []conf.Entry) {
-	for _, entry := range entries {
-		prefixes, ok := entry.Prefixes()
-		if !ok || slices.ContainsFunc(prefixes, exempt.TooWide) || len(bans) >= MaxBlocked {
-			leftOut = append(leftOut, entry)
-			continue
-		}
-		for _, p := range prefixset.New(prefixes...).Subtract(never).Prefixes() {
-			bans = append(bans, ban.Ban{Key: ban.Key{Prefix: p}, Start: now, Rule: ban.ByList, Note: entry.Note,
-				ID: ban.ByList + " " + p.String(), Reason: fmt.Sprintf("listed in %s", entry.Pos)})
-		}
-	}
-	return bans, leftOut
+// A Block is what the blacklist comes to: networks that are banned without end, on all ports.
+type Block struct {
+	Prefixes []netip.Prefix // ascending, each once
+	LeftOut  int            // entries that ban nobody, because something is wrong with them or there are too many
+	Held     int            // entries that ban nobody, because an administrator is or was logged in from there
+	Notable  []string       // what was left out and held back, with the reasons; the first few
 }
 
-// Never returns the addresses that no blacklist bans: those that must stay reachable, proxies, and special ones.
-func Never(facts *exempt.Facts) prefixset.Set {
+// notable is how many of Block.Notable there are at most.
+const notable = 10
+
+// Block returns what the blacklist comes to for a host of which facts are known. Addresses that must stay reachable, and proxies, are
+// left out of the networks around them.
+func (l *Lists) Block(facts *exempt.Facts) Block {
+	var out Block
+	never := neverBlocked(facts)
+	l.block.judge(facts, never, func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool) {
+		switch {
+		case held:
+			out.Held++
+		case why != "" && len(prefixes) == 0:
+			out.LeftOut++
+		}
+		if why != "" && len(out.Notable) < notable {
+			out.Notable = append(out.Notable, fmt.Sprintf("%s: %s: %s", e.Pos, e.Text, why))
+		}
+		out.Prefixes = append(out.Prefixes, prefixes...)
+	})
+	slices.SortFunc(out.Prefixes, compare)
+	out.Prefixes = slices.Compact(out.Prefixes)
+	return out
+}
+
+// neverBlocked returns the addresses that no blacklist bans.
+func neverBlocked(facts *exempt.Facts) prefixset.Set {
 	return facts.Reachable().Union(facts.Proxies).Union(exempt.Special())
+}
+
+// judge calls do for every entry of the files, in order, with the networks that it bans. If it bans none, why says so; held reports
+// that this is for an administrator's sake.
+func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool)) {
+	room := MaxBlocked
+	d.entries(func(_ *conf.ListFile, e *conf.Entry) bool {
+		prefixes, ok := e.Prefixes()
+		why, held := "", false
+		switch {
+		case !ok:
+			why = "a name is not resolved here: names can be made to mean anybody"
+		case slices.ContainsFunc(prefixes, exempt.TooWide):
+			why = "wider than /16 (IPv6: /32): left out"
+		default:
+			i := slices.IndexFunc(prefixes, func(p netip.Prefix) bool { return facts.HoldBack(p) != "" })
+			if held = i >= 0; held {
+				why = fmt.Sprintf("held back: %s; to ban it all the same, run mefctl bans add --force", facts.HoldBack(prefixes[i]))
+			}
+		}
+		if why != "" {
+			do(e, nil, why, held)
+			return true
+		}
+		if len(prefixes) > 1 || never.Overlaps(prefixes[0]) {
+			prefixes = prefixset.New(prefixes...).Subtract(never).Prefixes()
+		}
+		switch {
+		case len(prefixes) == 0:
+			why = "never banned: the allow list has it, this host needs it, or no host elsewhere can have it"
+		case room <= 0:
+			prefixes, why = nil, "left out: there is room for 100,000 networks, which the entries before it have"
+		}
+		room -= len(prefixes)
+		do(e, prefixes, why, false)
+		return true
+	})
+}
+
+// ShowBlock appends the blacklist to an answer, with the reason for every entry that bans nobody.
+func (l *Lists) ShowBlock(out *control.Lists, facts *exempt.Facts) {
+	begin := len(out.Entries)
+	l.block.show(out, BlockList, func(*conf.Entry, *control.Entry) {})
+	i := begin
+	l.block.judge(facts, neverBlocked(facts), func(_ *conf.Entry, _ []netip.Prefix, why string, _ bool) {
+		out.Entries[i].Error = why
+		i++
+	})
+}
+
+// Records returns the bans of those keys that the blacklist asks for, with the place of the entry in the reason.
+func (l *Lists) Records(keys []ban.Key) map[ban.Key]ban.Ban {
+	records := make(map[ban.Key]ban.Ban)
+	wanted := make([]netip.Prefix, 0, len(keys))
+	for _, k := range keys {
+		if k.Ports == "" && k.Class == ban.Verified {
+			wanted = append(wanted, k.Prefix)
+		}
+	}
+	slices.SortFunc(wanted, compare)
+	l.block.entries(func(f *conf.ListFile, e *conf.Entry) bool {
+		prefixes, _ := e.Prefixes()
+		if slices.ContainsFunc(prefixes, exempt.TooWide) {
+			return true
+		}
+		for _, p := range prefixes {
+			// What is wanted in p follows the first address of p.
+			i, _ := slices.BinarySearchFunc(wanted, p, compare)
+			for ; i < len(wanted) && p.Contains(wanted[i].Addr()); i++ {
+				k := ban.Key{Prefix: wanted[i]}
+				if _, twice := records[k]; !twice && p.Bits() <= k.Prefix.Bits() {
+					records[k] = ban.Ban{Key: k, Start: f.Modified, Rule: ban.ByList, Count: 1, Note: e.Note, Reason: fmt.Sprintf("listed in %s", e.Pos)}
+				}
+			}
+		}
+		return len(records) < len(wanted)
+	})
+	return records
+}
+
+// compare orders prefixes by address, the wider ones first.
+func compare(a, b netip.Prefix) int { return ban.Key{Prefix: a}.Compare(ban.Key{Prefix: b}) }
+
+// Has reports whether sorted prefixes, such as those of a Block, have p.
+func Has(sorted []netip.Prefix, p netip.Prefix) bool {
+	_, ok := slices.BinarySearchFunc(sorted, p, compare)
+	return ok
+}
+
+// Diff compares two sorted lists of prefixes: what of after is new, and what of before is gone.
+func Diff(before, after []netip.Prefix) (began, gone []netip.Prefix) {
+	i, j := 0, 0
+	for i < len(before) || j < len(after) {
+		switch {
+		case j == len(after) || i < len(before) && compare(before[i], after[j]) < 0:
+			gone = append(gone, before[i])
+			i++
+		case i == len(before) || compare(before[i], after[j]) > 0:
+			began = append(began, after[j])
+			j++
+		default:
+			i++
+			j++
+		}
+	}
+	return began, gone
+}
+
+// Pack writes prefixes as text for the saved state, and Unpack reads it. Text that Pack did not write has no prefixes.
+func Pack(prefixes []netip.Prefix) string {
+	var buf []byte
+	for _, p := range prefixes {
+		one, err := p.MarshalBinary()
+		if err != nil {
+			continue
+		}
+		buf = append(binary.AppendUvarint(buf, uint64(len(one))), one...)
+	}
+	return string(buf)
+}
+
+// Unpack reads what Pack wrote.
+func Unpack(text string) (prefixes []netip.Prefix) {
+	for buf := []byte(text); len(buf) > 0; {
+		n, used := binary.Uvarint(buf)
+		var p netip.Prefix
+		if used <= 0 || n > uint64(len(buf)-used) || p.UnmarshalBinary(buf[used:used+int(n)]) != nil {
+			return nil
+		}
+		buf = buf[used+int(n):]
+		prefixes = append(prefixes, p)
+	}
+	return prefixes
 }

@@ -12,6 +12,7 @@ import (
 	"mef/internal/filter"
 	"mef/internal/lists"
 	"mef/internal/logtime"
+	"mef/internal/prefixset"
 )
 
 // A Replay runs old lines through the daemon's engine, without a kernel. The same lines with the same times always give the same
@@ -32,13 +33,14 @@ func NewReplay(cfg *conf.Config, service string, whatIf bool) (*Replay, error) {
 		return nil, err
 	}
 	facts := engine.FactsFromConf(cfg)
-	facts.Allowed = conf.Addrs(cfg.Whitelist)
+	all := lists.New(lists.Options{})
+	all.Read(cfg.Paths)
+	facts.Allowed = all.Allow().Set
 	settings := engine.FromConf(cfg, set)
 	settings.Decide.Observe = false
 	settings.WhatIf = whatIf
 	e := engine.New(settings, facts)
-	listed, _ := lists.Bans(cfg.Blacklist, lists.Never(&facts), time.Unix(0, 0))
-	e.Restore(listed...)
+	e.SetBlocked(prefixset.New(all.Block(&facts).Prefixes...))
 	return &Replay{engine: e}, nil
 }
 

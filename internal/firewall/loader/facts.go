@@ -9,7 +9,7 @@ import (
 
 	"mef/internal/firewall/policy"
 	"mef/internal/host"
-	"mef/internal/names"
+	"mef/internal/lists/names"
 )
 
 // How long names are looked up at most. At boot there is no network yet, which most often is known at once.

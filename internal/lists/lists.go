@@ -1,0 +1,201 @@
+// Package lists holds the operator's lists: who is never banned, by files of the whitelist directory and by command, and who always
+// is, by files of the blacklist directory.
+//
+// The files are read once and again when they change. DNS names of the allow list are kept resolved by package names. What the lists
+// come to is handed out whole, as an Allow and a Block: one list is one object, however many entries it has, and whoever applies it
+// compares it with the one before.
+package lists
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/lists/names"
+	"mef/internal/prefixset"
+)
+
+// Lists are the operator's lists. They belong to one goroutine; Run and Warnings may be called from any.
+type Lists struct {
+	allow, block directory
+	added        map[string]added // allow entries of commands, by text
+	names        *names.Keeper    // DNS names of the allow list
+	saved        map[string]string
+	expiry       *time.Timer // runs until the next of added ends
+	watch        *watch
+}
+
+// A directory has the files of one list.
+type directory struct {
+	path  string
+	files []conf.ListFile
+	err   string // why the directory cannot be read
+}
+
+// Options of Lists. The zero value is good for a program that only reads the files.
+type Options struct {
+	Names names.Options
+	Log   *slog.Logger // nil discards
+}
+
+// New returns Lists without entries.
+func New(opt Options) *Lists {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	expiry := time.NewTimer(time.Hour)
+	expiry.Stop()
+	return &Lists{added: make(map[string]added), names: names.New(opt.Names), saved: make(map[string]string), expiry: expiry, watch: newWatch(opt.Log)}
+}
+
+// Run watches the directories and resolves names until ctx is done.
+func (l *Lists) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.watch.run(ctx) })
+	g.Go(func() error { return l.names.Run(ctx) })
+	return g.Wait()
+}
+
+// Watch has changes of the directories reported, and the files looked at so often all the same. It returns once they are watched:
+// whoever reads them then misses nothing. Run must be running.
+func (l *Lists) Watch(ctx context.Context, paths conf.Paths, every time.Duration) {
+	l.watch.at(ctx, []string{paths.WhitelistDir, paths.BlacklistDir}, every)
+}
+
+// FilesChanged receives when files may have changed, so that Read is due.
+func (l *Lists) FilesChanged() <-chan struct{} { return l.watch.changed }
+
+// NamesChanged receives when the addresses of names have changed, so that Allow returns something else.
+func (l *Lists) NamesChanged() <-chan struct{} { return l.names.Changed() }
+
+// EntryEnds receives when an entry that was added for a time is over, so that Allow returns something else.
+func (l *Lists) EntryEnds() <-chan time.Time { return l.expiry.C }
+
+// Read reads the files that have changed since they were last read.
+func (l *Lists) Read(paths conf.Paths) {
+	l.allow.read(paths.WhitelistDir)
+	l.block.read(paths.BlacklistDir)
+}
+
+func (d *directory) read(path string) {
+	files, err := conf.ReadList(path, d.files)
+	d.path, d.files, d.err = path, files, ""
+	if err != nil {
+		d.err = err.Error()
+	}
+}
+
+// entries calls do for every entry of the files, in order, until it returns false.
+func (d *directory) entries(do func(f *conf.ListFile, e *conf.Entry) bool) {
+	for i := range d.files {
+		for j := range d.files[i].Entries {
+			if !do(&d.files[i], &d.files[i].Entries[j]) {
+				return
+			}
+		}
+	}
+}
+
+// Mistakes returns what is wrong with the files: lines that are no entries, and what cannot be read.
+func (l *Lists) Mistakes() (all []string) {
+	for _, d := range []*directory{&l.allow, &l.block} {
+		if d.err != "" {
+			all = append(all, d.err)
+		}
+	}
+	for _, d := range []*directory{&l.allow, &l.block} {
+		for _, f := range d.files {
+			for _, err := range f.Errors {
+				all = append(all, err.Error())
+			}
+		}
+	}
+	return all
+}
+
+// Names of notes in the saved state begin with these words.
+const (
+	noteAllow = "allow " // and an entry: an added
+	noteName  = "name "  // and a DNS name: a names.Answer
+)
+
+// Load takes over what an earlier run saved: notes of Allow, Add and Delete. Others are passed over.
+func (l *Lists) Load(notes map[string]string) {
+	known := make(map[string]names.Answer)
+	for note, text := range notes {
+		if entry, ok := strings.CutPrefix(note, noteAllow); ok {
+			var a added
+			if json.Unmarshal([]byte(text), &a) == nil {
+				l.added[entry] = a
+			}
+		} else if name, ok := strings.CutPrefix(note, noteName); ok {
+			var a names.Answer
+			if json.Unmarshal([]byte(text), &a) == nil {
+				known[name] = a
+				l.saved[note] = text
+			}
+		}
+	}
+	l.names.Know(known)
+}
+
+// Names of the lists in answers.
+const (
+	AllowList = "whitelist"
+	BlockList = "blacklist"
+)
+
+// show appends the files of a list and their entries to an answer.
+func (d *directory) show(out *control.Lists, list string, finish func(*conf.Entry, *control.Entry)) {
+	if d.err != "" {
+		out.Files = append(out.Files, control.ListFile{List: list, Path: d.path, Errors: []string{d.err}})
+	}
+	for i := range d.files {
+		f := &d.files[i]
+		shown := control.ListFile{List: list, Path: f.Path, Size: f.Size, Modified: f.Modified, Entries: len(f.Entries)}
+		for _, err := range f.Errors {
+			shown.Errors = append(shown.Errors, err.Error())
+		}
+		out.Files = append(out.Files, shown)
+		for j := range f.Entries {
+			e := control.Entry{List: list, Entry: f.Entries[j].Text, Source: f.Entries[j].Pos.String(), Note: f.Entries[j].Note}
+			finish(&f.Entries[j], &e)
+			out.Entries = append(out.Entries, e)
+		}
+	}
+}
+
+// ShowAllow appends the allow list to an answer.
+func (l *Lists) ShowAllow(out *control.Lists) {
+	answers := l.names.Answers()
+	l.allow.show(out, AllowList, func(e *conf.Entry, shown *control.Entry) {
+		if _, ok := e.Prefixes(); !ok {
+			shown.Resolved = showName(answers, foldName(e.Text))
+		}
+	})
+	for _, text := range slices.Sorted(maps.Keys(l.added)) {
+		out.Entries = append(out.Entries, l.showAdded(text, l.added[text]))
+	}
+}
+
+func refuse(format string, args ...any) error {
+	return &control.Error{Message: fmt.Sprintf(format, args...)}
+}
+
+func hosts(addrs []netip.Addr) prefixset.Set {
+	prefixes := make([]netip.Prefix, len(addrs))
+	for i, a := range addrs {
+		prefixes[i] = netip.PrefixFrom(a, a.BitLen())
+	}
+	return prefixset.New(prefixes...)
+}

@@ -1,0 +1,103 @@
+package lists
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/exempt"
+	"mef/internal/prefixset"
+)
+
+// blacklist returns lists with a blacklist of one file, b.conf.
+func blacklist(t *testing.T, text string) (*Lists, string) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "b.conf")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := New(Options{})
+	l.Read(conf.Paths{WhitelistDir: filepath.Join(dir, "none"), BlacklistDir: dir})
+	return l, path
+}
+
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
+}
+
+func TestBlockLeavesProtectedAddressesOut(t *testing.T) {
+	l, path := blacklist(t, "bad.example\n2001:db8:7::1\n198.51.100.0/30 # asked three times\n192.0.2.1\n0.0.0.0/0\n198.51.100.2/31\n")
+	facts := exempt.Facts{Allowed: prefixset.New(prefixes("198.51.100.1/32")...), Own: prefixset.New(prefixes("192.0.2.0/24")...)}
+	block := l.Block(&facts)
+	if want := prefixes("198.51.100.0/32", "198.51.100.2/31", "2001:db8:7::1/128"); !slices.Equal(block.Prefixes, want) || block.LeftOut != 3 {
+		t.Errorf("%v, %d left out; want %v and 3", block.Prefixes, block.LeftOut, want)
+	}
+	keys := []ban.Key{{Prefix: block.Prefixes[0]}, {Prefix: block.Prefixes[1]}, {Prefix: block.Prefixes[2]}, {Prefix: netip.MustParsePrefix("203.0.113.1/32")}}
+	records := l.Records(keys)
+	for i, place := range []string{":3:1", ":3:1", ":2:1"} {
+		if b := records[keys[i]]; b.Reason != "listed in "+path+place || b.Rule != ban.ByList || !b.Permanent() {
+			t.Errorf("the record of %s is %+v, want one of %s", keys[i], b, place)
+		}
+	}
+	if len(records) != 3 || records[keys[0]].Note != "asked three times" {
+		t.Errorf("records %+v", records)
+	}
+}
+
+// What a blacklist asks for in vain is left out, and the reason shown with every entry.
+func TestEntriesInVain(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("bad.example\n10.0.0.0/8\n192.0.2.1\n")
+	for i := range MaxBlocked {
+		fmt.Fprintln(&text, netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	text.WriteString("203.0.113.7\nworse.example\n")
+	l, _ := blacklist(t, text.String())
+	facts := exempt.Facts{Allowed: prefixset.New(prefixes("192.0.2.0/24")...)}
+	block := l.Block(&facts)
+	if len(block.Prefixes) != MaxBlocked || block.LeftOut != 5 || len(block.Notable) != 5 {
+		t.Errorf("%d networks, %d entries left out, %q; want %d and 5", len(block.Prefixes), block.LeftOut, block.Notable, MaxBlocked)
+	}
+	var out control.Lists
+	l.ShowBlock(&out, &facts)
+	last := len(out.Entries) - 1
+	for i, want := range map[int]string{
+		0: "a name is not resolved here", 1: "wider than /16", 2: "never banned: the allow list has it, this host needs it",
+		3: "", last - 2: "", last - 1: "left out: there is room for 100,000 networks", last: "a name is not resolved here",
+	} {
+		if got := out.Entries[i].Error; !strings.HasPrefix(got, want) || (got == "") != (want == "") {
+			t.Errorf("entry %s: %q, want %q", out.Entries[i].Entry, got, want)
+		}
+	}
+}
+
+func TestDiffAndPack(t *testing.T) {
+	before := prefixes("192.0.2.1/32", "192.0.2.4/30", "2001:db8::/64")
+	after := prefixes("192.0.2.0/32", "192.0.2.4/30", "192.0.2.4/31", "2001:db8::/64")
+	began, gone := Diff(before, after)
+	if !slices.Equal(began, prefixes("192.0.2.0/32", "192.0.2.4/31")) || !slices.Equal(gone, prefixes("192.0.2.1/32")) {
+		t.Errorf("began %v, gone %v", began, gone)
+	}
+	for _, p := range after {
+		if !Has(after, p) || Has(before, p) != slices.Contains(before, p) {
+			t.Errorf("Has is wrong about %s", p)
+		}
+	}
+	if got := Unpack(Pack(after)); !slices.Equal(got, after) {
+		t.Errorf("packed and unpacked: %v, want %v", got, after)
+	}
+	for _, text := range []string{"x", "\x05abc", Pack(after) + "\xff", "\x00"} {
+		Unpack(text) // must not panic, whatever the disk has made of it
+	}
+}
