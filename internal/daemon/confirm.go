@@ -10,6 +10,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/confirm"
 	"mef/internal/control"
+	"mef/internal/lists"
 	"mef/internal/store"
 )
 
@@ -100,8 +101,8 @@ func (d *daemon) Arm(ctx context.Context, req control.ArmRequest) (control.Armed
 	if req.For < confirm.Min || req.For > confirm.Max {
 		return control.Armed{}, refuse("for_ns %d: the time to confirm is from a second to a day", req.For)
 	}
-	if len(req.From) > maxNote {
-		return control.Armed{}, refuse("from is longer than %d bytes", maxNote)
+	if len(req.From) > lists.MaxNote {
+		return control.Armed{}, refuse("from is longer than %d bytes", lists.MaxNote)
 	}
 	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Armed, error) { return d.arm(ctx, req) })
 }
