@@ -12,7 +12,7 @@ import (
 
 // formats are lines as the daemons print them. {ip} is the peer's address; {x} and {y} are what the peer writes freely, {w} is
 // its name by reverse DNS.
-var formats = slices.Concat(ownFormats, mailFormats)
+var formats = slices.Concat(ownFormats, mailFormats, serverFormats)
 
 // A format is a line's text, and whether it is written only after a login.
 type format struct {
