@@ -131,10 +131,15 @@ func judge(t *testing.T, set *filter.Set, rec record, s *score) {
 		judgeLog(t, v, rec, s)
 		return
 	}
+	told := false // a line before has reported the attempt
 	for _, text := range rec.Prior {
-		answer(v, text)
+		got, _ := answer(v, text)
+		told = told || got != "" && got == normal(rec.Expect.IP)
 	}
 	got, kind := answer(v, rec.Line)
+	if kind == event.Success && told {
+		got, kind = normal(rec.Expect.IP), event.Failure
+	}
 	report := func(what string) { t.Logf("%s: %s: %s | %s", rec.ID, what, got, rec.Line) }
 	switch want := normal(rec.Expect.IP); {
 	case rec.Expect.Match && want != "":
