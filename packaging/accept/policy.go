@@ -166,7 +166,7 @@ func (s *story) keepPolicy(ctx context.Context) error {
 	err = s.checks(ctx,
 		"mefctl enable mef >said && cat said && grep '^It was confirmed as it is, and is in force' said && rm said",
 		"systemctl is-active mef && mef status && mefctl rules status",
-		"test $(stat -c %U:%a /srv/firewall) = root:700",
+		"test $(stat -c %U:%a /srv/firewall) = root:711",
 		"systemd-analyze security --no-pager --threshold=23 mef",
 	)
 	if err != nil {
@@ -195,8 +195,13 @@ func (s *story) stopPolicy(ctx context.Context) error {
 		{"mefctl start mef", true},
 		{"mefctl reload mef", true},
 		{"mefctl restart mef", true},
-		{"nft flush ruleset", false},
+		{"journalctl -u mef -o cat | grep -q 'its rules stay in force until they are replaced'", true},
+		{"nft flush ruleset", true}, // mef-watch.service restores it
+		{"for i in 1 2 3 4 5 6 7; do systemctl restart mef || exit 1; done", true},
 		{"systemctl start nftables && mefctl reload mef", true},
+		{"for i in 1 2 3 4 5 6 7; do systemctl restart nftables || exit 1; done; systemctl is-active mef", true},
+		{"echo nonsense >>/etc/mef/mef.rules && systemctl restart mef && systemctl is-active mef && mef status | grep 'Notice: '", true},
+		{"systemctl restart nftables && sed -i '/^nonsense$/d' /etc/mef/mef.rules && mefctl reload mef && mef status", true},
 		{"systemctl restart nftables", true},
 		{"systemctl reload nftables", true},
 		{"systemctl stop nftables && ! systemctl is-active mef", false},
