@@ -205,3 +205,35 @@ func bind(t *testing.T, file, over string) {
 		}
 	})
 }
+
+// TestOthersMayNotWriteThePolicy loads the last good rules in place of a file that others can write, and says how to fix it.
+func TestOthersMayNotWriteThePolicy(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	s.must("load")
+	s.rules(ssh, web)
+	if err := os.Chmod(s.path("mef.rules"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	fix := "chmod go-w " + s.path("mef.rules")
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, fix) {
+		t.Errorf("mef load: exit status %d\n%s", status, out)
+	}
+	s.open(ssh)
+	for _, command := range []string{"check", "apply"} {
+		if out, status := s.mef(command); status != 1 || !strings.Contains(out, fix) {
+			t.Errorf("mef %s: exit status %d\n%s", command, status, out)
+		}
+	}
+	if err := os.Chmod(s.path("mef.rules"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, status := s.mef("load", "--boot"); status != 0 {
+		t.Errorf("mef load --boot: exit status %d\n%s", status, out)
+	}
+	s.open(ssh, web)
+	s.write("mef.rules", "policy dir=in action=no\n")
+	if out, status := s.mef("load", "--boot"); status != 0 || !strings.Contains(out, "the last good rules are in force instead") {
+		t.Errorf("mef load --boot of a file with a mistake: exit status %d\n%s", status, out)
+	}
+}

@@ -82,6 +82,9 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 	if err != nil {
 		return err
 	}
+	if lines := exposed(src); len(lines) > 0 {
+		return errors.New(strings.Join(lines, "\n"))
+	}
 	if when, ok := l.state.refusal(src.Digest); ok {
 		return fmt.Errorf("%s was tried on %s and nobody confirmed it; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
 	}

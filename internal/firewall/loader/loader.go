@@ -61,6 +61,7 @@ type Candidate struct {
 	Warnings []policy.Warning
 	Notices  []string // what could not be had of this host, and what is taken instead
 	Lockout  []string // how it would cut off those who are logged in over SSH
+	Exposed  []string // that others can write its files, which a boot does not load then
 }
 
 // Fatal returns what keeps the policy from being loaded without force, one problem a line; nil if nothing does.
@@ -69,7 +70,7 @@ func (c *Candidate) Fatal() error {
 	for _, f := range c.Unmet {
 		lines = append(lines, fmt.Sprintf("%s: %s", f.Expect.At, f))
 	}
-	lines = append(lines, c.Lockout...)
+	lines = slices.Concat(lines, c.Lockout, c.Exposed)
 	if len(lines) == 0 {
 		return nil
 	}
@@ -110,7 +111,20 @@ func (l *Loader) Consider(ctx context.Context, src *policy.Source) (*Candidate, 
 	}
 	c.Warnings = slices.Concat(m.Warnings(here.families(), here.questions()...), here.missing(c.Policy), here.forwarding(c.Policy))
 	c.Lockout = here.lockout(c.Policy)
+	if src.Path == l.RulesFile() {
+		c.Exposed = exposed(src)
+	}
 	return c, nil
+}
+
+// exposed returns why the files of a policy are not to be loaded at boot: others can write them.
+func exposed(src *policy.Source) (lines []string) {
+	for _, path := range src.Files {
+		if err := trust(path); err != nil && !slices.Contains(lines, err.Error()) {
+			lines = append(lines, err.Error())
+		}
+	}
+	return lines
 }
 
 // Confirmed reports whether a policy, with all files that it reads, is the one that was confirmed last.

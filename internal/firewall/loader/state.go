@@ -84,6 +84,29 @@ func ours(dir fs.FileInfo, user int) error {
 	return nil
 }
 
+// trust returns an error unless only root, or the user that we run as, can write a file and replace it in its directory: what stands in
+// it decides who reaches this host.
+func trust(path string) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{path, filepath.Dir(path)} {
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		owner, ok := info.Sys().(*syscall.Stat_t)
+		switch {
+		case !ok || owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
+			return fmt.Errorf("%s does not belong to root, so its owner decides what is loaded: chown root %s", name, name)
+		case info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
+			return fmt.Errorf("others than root can write %s, and so decide what is loaded: chmod go-w %s", name, name)
+		}
+	}
+	return nil
+}
+
 func (s *state) path(parts ...string) string {
 	return filepath.Join(append([]string{s.dir}, parts...)...)
 }

@@ -30,6 +30,7 @@ const (
 type Source struct {
 	Path       string
 	Statements []Statement // in order, includes replaced by what they include
+	Files      []string    // with statements, in the order in which they were read; those of sets are not among them
 	Digest     string      // of the text of all files that were read, those of sets included; not of where they are
 
 	defaults [len(Dirs)]*Default
@@ -221,6 +222,7 @@ func (r *reader) taken(at conf.Pos, text []byte) {
 // text reads the text of a file that the statement at a place includes.
 func (r *reader) text(at conf.Pos, path string, text []byte) {
 	r.taken(at, text)
+	r.src.Files = append(r.src.Files, path)
 	r.stack = append(r.stack, path)
 	defer func() { r.stack = r.stack[:len(r.stack)-1] }()
 	all, errs := scan(path, text, r.longest)
