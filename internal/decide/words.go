@@ -55,8 +55,11 @@ func (q *question) scoreReached() string {
 		}
 		s += p.Rule + " " + strconv.Itoa(p.Attempts)
 	}
-	if q.t.Name != "" {
-		s += fmt.Sprintf("; user %q: %s", q.t.Event.User, q.t.Name)
+	if n := q.t.Name; n.Text != "" {
+		s += fmt.Sprintf("; user %q: %s", q.t.Event.User, n.Text)
+		if n.Networks > 0 {
+			s += fmt.Sprintf(", tried by %d other networks", n.Networks)
+		}
 	}
 	return s
 }

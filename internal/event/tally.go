@@ -48,7 +48,7 @@ type Tally struct {
 	Evidence []string    // raw lines, oldest first, Event's own last
 
 	KnownAddrs []netip.Addr // addresses from which users log in, in Source and the networks around it that may be banned
-	Name       string       // what makes Event's user name weigh more than another; empty if nothing does
+	Name       NameNote     // what makes Event's user name weigh more than another
 }
 
 // RuleReached reports whether the attempts, forgeable ones included, reach the rule's limit.
@@ -63,6 +63,12 @@ func (t *Tally) ScoreReached() bool {
 
 // Points rounds a score to the whole points that people see and that limits are compared with.
 func Points(score float64) int { return int(math.Round(score)) }
+
+// A NameNote is what is known of a user name. The zero value: nothing that makes it weigh more.
+type NameNote struct {
+	Text     string // a constant phrase; empty if nothing is known
+	Networks int    // other networks that tried it, 0 if Text does not count them
+}
 
 // A Surge says why fewer attempts are allowed than usual. The zero value: they are not.
 type Surge struct {

@@ -150,7 +150,6 @@ func (d *names) try(text string, network uint64, absent, newSource bool, now int
 	}
 	n.roll(now)
 	n.networks[0] |= network
-	n.tries++
 	n.last = now
 	n.absent = absent
 	if newSource {

@@ -9,6 +9,9 @@ type source struct {
 	level uint8 // the list it is in
 	flags uint8
 	known uint8 // users who have logged in from it, at most 255
+	days  uint8 // on which it failed since its last success, at most maxDays
+
+	lastDay uint16 // number of the latest of these days
 
 	attempts   uint32 // newest first
 	prev, next uint32 // neighbors in the eviction list
@@ -88,6 +91,21 @@ func (t *Tracker) probe(s *source, n int, verified bool) {
 	points := max(0, min(float32(t.cfg.Score.Probe*n), room))
 	s.probes += points
 	s.score += points
+}
+
+// maxDays is up to how many days of failures without a success weigh more each.
+const maxDays = 4
+
+// newDay returns how much more the first failure of a day weighs: twice as much on the second day that a source fails on and never
+// succeeds, three times on the third. Somebody who belongs here has logged in by then.
+func (s *source) newDay(now int64) int {
+	today := uint16(now / day)
+	if s.known > 0 || s.days > 0 && s.lastDay == today {
+		return 1
+	}
+	s.lastDay = today
+	s.days = min(s.days+1, maxDays)
+	return int(s.days)
 }
 
 // charge adds points to the verified score on account of a user: of the pair where there is one, so that its success takes back

@@ -308,7 +308,8 @@ func (t *Tracker) encodeSource(w writer, s *source) writer {
 	w.float(s.probes)
 	w.float(s.unverified)
 	w.uint(uint64(s.address))
-	w = append(w, s.flags&several)
+	w = append(w, s.flags&several, s.days)
+	w.uint(uint64(s.lastDay))
 	users := len(s.users)
 	for users > 0 && s.users[users-1] == (contribution{}) {
 		users--
@@ -595,6 +596,7 @@ func (t *Tracker) restoreSource(saved *savedSource) {
 	s := t.sources.at(i)
 	s.flags = stored
 	s.score, s.absent, s.probes, s.unverified, s.users = saved.score, saved.absent, saved.probes, saved.unverified, saved.users
+	s.days, s.lastDay = saved.days, saved.lastDay
 	s.address, s.known = saved.address, uint8(min(t.logins.within[s.key], 255))
 	s.flags |= saved.flags
 	for _, a := range saved.attempts {
@@ -642,6 +644,7 @@ func (h *history) restore(pasts map[uint64]past) {
 func (t *Tracker) decodeSource(r *reader) (s savedSource) {
 	s.seen, s.score, s.absent, s.probes, s.unverified = r.int(), r.float(), r.float(), r.float(), r.float()
 	s.address, s.flags = uint32(r.uint()), r.byte()&several
+	s.days, s.lastDay = min(r.byte(), maxDays), uint16(r.uint())
 	for i := range r.count() {
 		s.users[i%len(s.users)] = contribution{uint32(r.uint()), r.float()}
 	}

@@ -24,7 +24,6 @@ package track
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -293,7 +292,7 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k key, now int64) (alarm st
 		t.removeGuest(guest)
 	}
 	if s != nil {
-		s.known = uint8(min(t.logins.within[k], 255))
+		s.known, s.days = uint8(min(t.logins.within[k], 255)), 0
 		t.forgive(s, t.userHash(ev.Service, account), l)
 		t.touch(i)
 	}
@@ -423,28 +422,27 @@ func (t *Tracker) detail(out *event.Tally, s *source, of *subject, now int64) {
 	}
 	t.except = t.knownAddrs(t.except[:0], widest)
 	out.Parts, out.Wider, out.InForce, out.History, out.Evidence, out.KnownAddrs = t.parts, t.wide, t.inForce, t.pasts, t.lines, t.except
-	out.Name = of.describe(out.Event, t.network(addr))
+	out.Name = of.note(t.network(addr))
 }
 
-// describe returns what is known of the name that weighs more than others, "" if it does not.
-func (of *subject) describe(ev *event.Event, network uint64) string {
+// note returns what is known of the name that weighs more than others.
+func (of *subject) note(network uint64) (n event.NameNote) {
 	switch of.standing {
 	case canary:
-		return "a canary"
+		n.Text = "a canary"
 	case hot:
+		n.Text = "no user here, and attackers everywhere try it"
 		if of.name == nil {
-			return "empty"
+			n.Text = "an empty name"
+		} else if n.Networks = of.name.others(network); n.Networks >= hotNetworks {
+			n.Text = "no user here"
 		}
-		if n := of.name.others(network); n >= hotNetworks {
-			return fmt.Sprintf("no user here, and tried by %d other networks", n)
-		}
-		return "no user here, and tried by attackers everywhere"
 	case absent:
-		return "no user here"
+		n.Text = "no user here"
 	case contested, attacked:
-		return fmt.Sprintf("tried by %d other networks", of.name.others(network))
+		n.Text, n.Networks = "never from here", of.name.others(network)
 	}
-	return ""
+	return n
 }
 
 func sortParts(parts []event.Part) {

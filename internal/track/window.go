@@ -252,6 +252,8 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 		each = t.pointsOf(s, &r.subject, r.rule)
 		if n == 1 && t.lone(s, &r.subject, now) {
 			each = 0
+		} else {
+			each *= s.newDay(now)
 		}
 		more := each
 		if r.standing == absent { // a name once tried and refused again says less

@@ -1,0 +1,302 @@
+package offline_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/offline"
+)
+
+// A server is a log of sshd and Dovecot in the making.
+type server struct {
+	t     *testing.T
+	now   time.Time
+	lines []string
+	tries map[string]int // failures by address
+}
+
+func newServer(t *testing.T) *server {
+	return &server{t: t, now: time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC), tries: map[string]int{}}
+}
+
+func (s *server) wait(d time.Duration) { s.now = s.now.Add(d) }
+
+func (s *server) log(program, format string, args ...any) {
+	s.lines = append(s.lines, fmt.Sprintf("%s host %s: %s", s.now.Format(time.RFC3339Nano), program, fmt.Sprintf(format, args...)))
+}
+
+// ssh logs a refused login; a name that begins with "!" does not exist.
+func (s *server) ssh(addr, user string) {
+	s.tries[addr]++
+	if name, ok := strings.CutPrefix(user, "!"); ok {
+		user = "invalid user " + name
+	}
+	s.log(fmt.Sprintf("sshd[%d]", 1000+len(s.lines)), "Failed password for %s from %s port 40000 ssh2", user, addr)
+}
+
+func (s *server) login(addr, user string) {
+	s.log(fmt.Sprintf("sshd[%d]", 1000+len(s.lines)), "Accepted password for %s from %s port 40000 ssh2", user, addr)
+}
+
+func (s *server) imap(addr, user string, ok bool) {
+	result := "Login"
+	if !ok {
+		s.tries[addr]++
+		result = "Disconnected: Connection closed (auth failed, 1 attempts in 2 secs)"
+	}
+	s.log("dovecot", "imap-login: %s: user=<%s>, method=PLAIN, rip=%s, lip=192.0.2.1, TLS, session=<%d>", result, user, addr, len(s.lines))
+}
+
+// bans replays the log under the defaults, as what-if.
+func (s *server) bans() (bans []ban.Ban) {
+	s.t.Helper()
+	r, err := offline.NewReplay(configuration(s.t), "", true)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	err = r.Run(strings.NewReader(strings.Join(s.lines, "\n")+"\n"), s.now, func(b ban.Ban) error {
+		bans = append(bans, b)
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return bans
+}
+
+// wantNone fails the test if anybody is banned.
+func (s *server) wantNone() {
+	s.t.Helper()
+	for _, b := range s.bans() {
+		s.t.Errorf("%s is banned: %s", b.Key, b.Reason)
+	}
+}
+
+// first returns the first ban of an address, and fails the test if there is none.
+func (s *server) first(addr string) ban.Ban {
+	s.t.Helper()
+	bans := s.bans()
+	i := slices.IndexFunc(bans, func(b ban.Ban) bool { return b.Prefix.Addr().String() == addr })
+	if i < 0 {
+		s.t.Fatalf("%s is not banned; %d others are", addr, len(bans))
+	}
+	return bans[i]
+}
+
+const home, stranger = "198.51.100.7", "203.0.113.77"
+
+func TestInnocents(t *testing.T) {
+	for name, story := range map[string]func(s *server){
+		"twenty people of an office, each two errors before the login": func(s *server) {
+			for i := range 20 {
+				user := fmt.Sprintf("person%c%c", 'a'+i, 'z'-i)
+				s.ssh(home, user)
+				s.wait(3 * time.Second)
+				s.ssh(home, user)
+				s.wait(4 * time.Second)
+				s.login(home, user)
+			}
+		},
+		"the same, all at once": func(s *server) {
+			r := rand.New(rand.NewPCG(1, 2))
+			var left [20]int
+			for done := 0; done < len(left); {
+				i := r.IntN(min(len(left), done+6)) // some type at a time
+				user := fmt.Sprintf("person%c%c", 'a'+i, 'z'-i)
+				switch left[i]++; {
+				case left[i] <= 2:
+					s.ssh(home, user)
+				case left[i] == 3:
+					s.login(home, user)
+					done++
+				}
+				s.wait(2 * time.Second)
+			}
+		},
+		"a first login from a new place": func(s *server) {
+			s.login(home, "alice")
+			for range 4 {
+				s.wait(10 * time.Second)
+				s.ssh(stranger, "alice")
+			}
+			s.login(stranger, "alice")
+		},
+		"a phone with an old password in an office": func(s *server) {
+			for _, user := range []string{"alice", "bob", "carol"} {
+				s.imap(home, user+"@example.org", true)
+			}
+			for range 2 * 24 * 60 / 7 {
+				s.wait(7 * time.Minute)
+				s.imap(home, "dave@example.org", false)
+				s.imap(home, "alice@example.org", false)
+			}
+		},
+		"a wrong user name, typed at three prompts": func(s *server) {
+			for range 3 {
+				s.ssh(stranger, "!bobby-local")
+				s.wait(4 * time.Second)
+			}
+		},
+		"two networks guess alice, then Alice mistypes her name": func(s *server) {
+			s.login(home, "alice")
+			for _, addr := range []string{"203.0.113.1", "192.0.2.9", "100.64.0.9"} {
+				s.ssh(addr, "!alcie")
+				s.wait(time.Hour)
+			}
+			s.ssh(stranger, "!alcie")
+			s.wait(5 * time.Second)
+			s.ssh(stranger, "alice")
+			s.wait(5 * time.Second)
+			s.login(stranger, "alice")
+		},
+		"invented names in a webmail": func(s *server) {
+			for i := range 60 {
+				s.imap(home, fmt.Sprintf("user%03d@example.org", i), true)
+			}
+			for i := range 40 {
+				s.wait(time.Second)
+				s.imap(home, fmt.Sprintf("nobody%d@example.org", i*7), false)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			story(s)
+			s.wantNone()
+		})
+	}
+}
+
+func TestAttackersAreFound(t *testing.T) {
+	for name, tt := range map[string]struct {
+		most  int // tries before the ban
+		least time.Duration
+		story func(s *server)
+	}{
+		"a name that attacks have in common": {1, 7 * 24 * time.Hour, func(s *server) { s.ssh(stranger, "!admin") }},
+		"names that do not exist":            {3, 7 * 24 * time.Hour, func(s *server) { tries(s, time.Minute, "!zork", "!plugh", "!xyzzy", "!frotz") }},
+		"a name that two networks tried": {1, 7 * 24 * time.Hour, func(s *server) {
+			s.ssh("100.64.0.9", "!zork")
+			s.ssh("192.0.2.9", "!zork")
+			tries(s, time.Minute, "!zork", "!zork")
+		}},
+		"a spray of existing accounts": {20, 10 * time.Minute, func(s *server) {
+			for i := range 200 {
+				s.ssh(stranger, fmt.Sprintf("person%03d", i))
+				s.wait(time.Second)
+			}
+		}},
+		"one account, in no hurry": {3, 24 * time.Hour, func(s *server) {
+			for i := range 5 {
+				s.ssh(fmt.Sprintf("203.%d.113.1", i), "root")
+			}
+			for range 30 { // one try a day
+				s.ssh(stranger, "root")
+				s.wait(24 * time.Hour)
+			}
+		}},
+		"a guesser beside a known user": {25, 10 * time.Minute, func(s *server) {
+			s.login(stranger, "alice")
+			for range 400 {
+				s.ssh(stranger, "alice")
+				s.wait(150 * time.Millisecond)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			tt.story(s)
+			b := s.first(stranger)
+			before := 0
+			for _, l := range s.lines {
+				at, _ := time.Parse(time.RFC3339Nano, l[:strings.IndexByte(l, ' ')])
+				if strings.Contains(l, "Failed") && strings.Contains(l, stranger) && !at.After(b.Start) {
+					before++
+				}
+			}
+			if before > tt.most+1 {
+				t.Errorf("banned after %d tries, want at most %d: %s", before, tt.most, b.Reason)
+			}
+			if length := b.Until.Sub(b.Start); length < tt.least {
+				t.Errorf("banned for %s, want %s at least: %s", length, tt.least, b.Reason)
+			}
+		})
+	}
+}
+
+func tries(s *server, pause time.Duration, users ...string) {
+	for _, u := range users {
+		s.ssh(stranger, u)
+		s.wait(pause)
+	}
+}
+
+// A server with users and attackers, all of them made up here. The shares are a floor, well below what is measured.
+func TestFloor(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	s := newServer(t)
+	begin := s.now
+	type line struct {
+		at  time.Duration
+		say func()
+	}
+	var log []line
+	honest := map[string]bool{}
+	for i := range 60 { // users at home, with typing errors, for ten days
+		user, addr := fmt.Sprintf("%c%c.user%02d", 'a'+i%26, 'a'+i/26, i), fmt.Sprintf("198.51.%d.%d", i%4, i)
+		honest[addr] = true
+		for day := range 10 {
+			at := time.Duration(day)*24*time.Hour + time.Duration(r.IntN(12*3600))*time.Second
+			for r.IntN(10) == 0 {
+				log = append(log, line{at, func() { s.ssh(addr, user) }})
+				at += time.Duration(5+r.IntN(20)) * time.Second
+			}
+			log = append(log, line{at, func() { s.login(addr, user) }})
+		}
+	}
+	common := []string{"root", "!admin", "!test", "!oracle", "!postgres", "!ubuntu", "!git", "!pi"}
+	attempts := 0
+	for i := range 150 { // attackers: a few names each, mostly those that others try too, slowly
+		addr := fmt.Sprintf("%d.%d.113.9", 20+i%90, i)
+		at := time.Duration(r.IntN(8*24*3600)) * time.Second
+		for range 1 + r.IntN(80) {
+			user := common[r.IntN(len(common))]
+			if r.IntN(4) == 0 {
+				user = fmt.Sprintf("!name%d", r.IntN(60))
+			}
+			attempts++
+			log = append(log, line{at, func() { s.ssh(addr, user) }})
+			at += time.Duration(r.IntN(3600)) * time.Second
+		}
+	}
+	slices.SortStableFunc(log, func(a, b line) int { return int(a.at - b.at) })
+	for _, l := range log {
+		s.now = begin.Add(l.at)
+		l.say()
+	}
+	bans := s.bans()
+	for _, b := range bans {
+		if honest[b.Prefix.Addr().String()] {
+			t.Errorf("an honest user at %s is banned: %s", b.Key, b.Reason)
+		}
+	}
+	stopped := 0
+	for _, l := range s.lines {
+		at, _ := time.Parse(time.RFC3339Nano, l[:strings.IndexByte(l, ' ')])
+		_, rest, _ := strings.Cut(l, " from ")
+		addr, _, _ := strings.Cut(rest, " ")
+		if strings.Contains(l, "Failed") && slices.ContainsFunc(bans, func(b ban.Ban) bool {
+			return b.Prefix.Addr().String() == addr && at.After(b.Start) && at.Before(b.Until)
+		}) {
+			stopped++
+		}
+	}
+	if share := float64(stopped) / float64(attempts); share < 0.93 {
+		t.Errorf("%.1f %% of %d attempts do not reach the server, want 93 %%", 100*share, attempts)
+	}
+}

@@ -1,0 +1,223 @@
+package track
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"mef/internal/ban"
+)
+
+// missing is a failure with a name that the daemon says does not exist.
+func missing(tr *Tracker, at float64, addr, user string) (points float64) {
+	ev := line{at, "fail", user, "", 0}.event("sshd", addr)
+	ev.UnknownUser = true
+	before := tr.Explain(ev.Addr, ev.Time).Score
+	return tr.Observe(ev).Score - float64(before)
+}
+
+func namesConfig() Config {
+	cfg := testConfig()
+	cfg.Score.Absent, cfg.Score.Contested, cfg.Score.Hot = 35, 25, 100
+	cfg.Score.HalfLife = 14 * 24 * time.Hour
+	cfg.Canaries = []string{"Mallory.Trap"}
+	cfg.StarterNames = true
+	cfg.Accounts = map[string]bool{"alice": true, "daemon": false}
+	return cfg
+}
+
+func TestNameIsHot(t *testing.T) {
+	for name, tt := range map[string]struct {
+		tried []string // addresses that tried the name before
+		users []string // who logged in before
+		user  string
+		want  int // points of a try from elsewhere
+	}{
+		"new":                          {nil, nil, "zork", 35},
+		"tried by one network":         {[]string{"203.0.113.1", "203.0.113.2", "203.0.7.1"}, nil, "zork", 35},
+		"tried by two":                 {[]string{"203.0.113.1", "100.64.0.1"}, nil, "zork", 100},
+		"differing in case and domain": {[]string{"203.0.113.1", "100.64.0.1"}, nil, `EXAMPLE\Zork`, 100},
+		"from the start":               {nil, nil, "admin", 100},
+		"a canary":                     {nil, nil, "mallory.trap", 100},
+		"no name at all":               {nil, nil, "", 100},
+		"an account":                   {[]string{"203.0.113.1", "100.64.0.1"}, nil, "alice", 10},
+		"an account of the system":     {[]string{"203.0.113.1", "100.64.0.1"}, nil, "daemon", 10},
+		"near an account":              {[]string{"203.0.113.1", "100.64.0.1"}, nil, "alcie", 0},
+		"logged in once":               {[]string{"203.0.113.1", "100.64.0.1"}, []string{"zork@example.net"}, "zork", 0},
+		"near one who did":             {[]string{"203.0.113.1", "100.64.0.1"}, []string{"zork"}, "zrok", 0},
+		"three edits away":             {nil, []string{"zork"}, "zorkist", 35},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := New(namesConfig())
+			for _, u := range tt.users {
+				tr.Observe(line{0, "ok", u, "", 0}.event("sshd", "198.51.100.1"))
+			}
+			for i, addr := range tt.tried {
+				missing(tr, 1+float64(i), addr, tt.user)
+			}
+			if got := missing(tr, 10, "192.0.2.7", tt.user); got != float64(tt.want) {
+				t.Errorf("a try of %q adds %v points, want %d", tt.user, got, tt.want)
+			}
+		})
+	}
+}
+
+// Forged events teach nothing.
+func TestForgersTeachNoNames(t *testing.T) {
+	tr := New(namesConfig())
+	for i := range 50 {
+		ev := line{float64(i), "fail", "zork", "", 0}.event("sshd", fmt.Sprintf("%d.0.2.1", 20+i))
+		ev.Verified, ev.UnknownUser = false, true
+		tr.Observe(ev)
+	}
+	if got := missing(tr, 60, "192.0.2.7", "zork"); got != 35 {
+		t.Errorf("%v points, want 35", got)
+	}
+}
+
+// A flood of random names costs bounded memory, and the names that attackers share survive it.
+func TestNamesAreBounded(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	d := newNames()
+	d.configure(&Config{})
+	now := int64(1)
+	for _, n := range []uint64{1, 2, 4} {
+		d.try("shared", n, true, true, now)
+	}
+	for i := range 1_000_000 {
+		now++
+		d.try(fmt.Sprintf("random-name-%07d", i), 1<<(i%64), true, true, now)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if len(d.index) > maxTried+maxDemanded {
+		t.Errorf("%d names are kept", len(d.index))
+	}
+	if n := d.index["shared"]; n == nil || n.others(0) != 3 {
+		t.Errorf("the name that three networks tried: %+v", n)
+	}
+	if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > 8<<20 {
+		t.Errorf("the dictionary takes %d KB, want 8192 at most", used>>10)
+	}
+	for i := range 1_000_000 { // each by two networks
+		d.try(fmt.Sprintf("other-name-%07d", i/2), 1<<(i%2), true, true, now)
+	}
+	if len(d.index) > maxTried+maxDemanded || len(d.dirty) > 1_000_000 {
+		t.Errorf("%d names are kept, %d to be saved", len(d.index), len(d.dirty))
+	}
+}
+
+func TestNear(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"alice", "alice", true}, {"alice", "alcie", true}, {"alice", "ali", true}, {"alice", "al", false}, {"alice", "malice2", true},
+		{"root", "toor", true}, {"root", "test", false}, {"ab", "cd", false}, {"bob", "b", true}, {"", "a", false},
+	} {
+		if got := near(tt.a, tt.b); got != tt.want {
+			t.Errorf("near(%q, %q) = %v", tt.a, tt.b, got)
+		}
+	}
+}
+
+func TestNamesShown(t *testing.T) {
+	tr := New(namesConfig())
+	tr.Observe(line{0, "ok", "bob", "", 0}.event("sshd", "198.51.100.1"))
+	for i, addr := range []string{"203.0.113.1", "100.64.0.1", "192.0.2.1"} {
+		for _, u := range []string{"zork", "bbo", "daemon"} {
+			missing(tr, float64(i), addr, u)
+		}
+	}
+	got := map[string]Name{}
+	for _, n := range tr.Names("", 0, start.Add(time.Minute)) {
+		got[n.Name] = n
+	}
+	for name, want := range map[string]string{
+		"zork": "learned true ", "bbo": "learned false may be a typing error of bob", "daemon": "user false exists on this host",
+		"mallory.trap": "canary true ", "admin": "starter true ",
+	} {
+		n := got[name]
+		if s := fmt.Sprintf("%s %v %s", n.Origin, n.Hot, n.Protected); s != want {
+			t.Errorf("%s: %q, want %q", name, s, want)
+		}
+	}
+	if n := got["zork"]; n.Networks != 3 || n.Tries != 3 {
+		t.Errorf("zork: %+v", n)
+	}
+}
+
+func TestLoginAlarm(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before func(tr *Tracker)
+		want   bool
+	}{
+		"nothing before": {func(*Tracker) {}, false},
+		"typing errors of one's own": {func(tr *Tracker) {
+			for i := range 4 {
+				tr.Observe(line{float64(i), "fail", "alice", "", 0}.event("sshd", "192.0.2.7"))
+			}
+		}, false},
+		"the address attacked": {func(tr *Tracker) {
+			missing(tr, 0, "192.0.2.7", "zork")
+			missing(tr, 1, "192.0.2.7", "plugh")
+		}, true},
+		"the name was being guessed": {func(tr *Tracker) {
+			for i := range 6 {
+				tr.Observe(line{float64(i), "fail", "alice", "", 0}.event("sshd", fmt.Sprintf("203.%d.113.1", i)))
+			}
+		}, true},
+		"but its user has been here": {func(tr *Tracker) {
+			tr.Observe(line{0, "ok", "alice", "", 0}.event("sshd", "192.0.2.7"))
+			for i := range 6 {
+				tr.Observe(line{float64(i), "fail", "alice", "", 0}.event("sshd", fmt.Sprintf("203.%d.113.1", i)))
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := namesConfig()
+			cfg.LoginAlarms = true
+			tr, disk := New(cfg), map[string][]byte{}
+			tt.before(tr)
+			tally := tr.Observe(line{20, "ok", "alice", "", 0}.event("sshd", "192.0.2.7"))
+			if (tally.Alarm != "") != tt.want {
+				t.Fatalf("alarm %q", tally.Alarm)
+			}
+			apply(disk, tr.Changes())
+			restored := New(cfg)
+			if err := restored.Import(entries(disk)); err != nil {
+				t.Fatal(err)
+			}
+			if alarms := restored.Alarms(); (len(alarms) == 1 && alarms[0].Addr == netip.MustParseAddr("192.0.2.7")) != tt.want {
+				t.Errorf("after a restart %+v", alarms)
+			}
+			if n := restored.Acknowledge(); (n == 1) != tt.want || restored.Acknowledge() != 0 {
+				t.Errorf("acknowledged %d", n)
+			}
+		})
+	}
+}
+
+// A lifted ban was a mistake: what logs report of the time before counts no more, over a restart too.
+func TestLiftedIsAFact(t *testing.T) {
+	tr, disk := New(testConfig()), map[string][]byte{}
+	ev := line{10, "fail", "a", "", 5}.event("sshd", "192.0.2.7")
+	tr.Observe(ev)
+	tr.Unbanned(ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32")}, start.Add(20*time.Second))
+	apply(disk, tr.Changes())
+	tr = New(testConfig())
+	if err := tr.Import(entries(disk)); err != nil {
+		t.Fatal(err)
+	}
+	if tally := tr.Observe(ev); tally.RuleReached() || tr.Explain(ev.Addr, start.Add(time.Minute)).Score > 0 {
+		t.Errorf("read again, it counts: %+v", tally)
+	}
+	ev.Time = start.Add(21 * time.Second)
+	if tally := tr.Observe(ev); !tally.RuleReached() {
+		t.Errorf("what comes later does not: %+v", tally)
+	}
+}
