@@ -12,6 +12,9 @@
 //	DELETE /v1/bans/batch  Batch     Done
 //	POST   /v1/bans/clear          Cleared
 //	GET    /v1/why?addr=ADDR       Why
+//	GET    /v1/names               Names; prefix=TEXT and limit=N narrow them
+//	GET    /v1/alarms              Alarms
+//	POST   /v1/alarms/ack          AckRequest -> Acked
 //	GET    /v1/events              Record, one JSON object a line, without end
 //	POST   /v1/reload              Reloaded: the configuration is read again, as by SIGHUP
 //	POST   /v1/arm      ArmRequest   Armed: unless confirmed in time, bans are lifted and then only said
@@ -54,6 +57,7 @@ type Service interface {
 	Confirm(ctx context.Context, author string) error
 	ListService
 	BatchService
+	NameService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -88,7 +92,13 @@ type Status struct {
 	Store   Store    `json:"store"`
 	Proof   Proof    `json:"selftest"`
 	Spared  Spared   `json:"spared"`
-	Armed   *Armed   `json:"armed,omitempty"` // nil: confirmed, or never armed
+	// Alarms are logins that may be break-ins and that no operator has acknowledged, the latest first, at most three; AlarmCount is
+	// how many there are.
+	Alarms     []string `json:"alarms,omitempty"`
+	AlarmCount int      `json:"alarm_count,omitempty"`
+	Attacks    []string `json:"attacks,omitempty"` // distributed attacks under way, in a sentence each, at most three
+
+	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
 	// WatchingSince is since when bans are only said: by mode=observe, or because nobody confirmed. nil: they are made.
 	WatchingSince *time.Time `json:"watching_since,omitempty"`
 }

@@ -71,6 +71,18 @@ func (f *fake) Why(_ context.Context, addr netip.Addr) (control.Why, error) {
 	f.why = addr
 	return control.Why{Addr: addr.String()}, nil
 }
+func (f *fake) Names(_ context.Context, prefix string, limit int) ([]control.Name, error) {
+	return []control.Name{{Name: prefix, Tries: limit}}, nil
+}
+func (f *fake) Alarms(context.Context) ([]control.Alarm, error) {
+	return []control.Alarm{{ID: 7}}, nil
+}
+func (f *fake) Acknowledge(_ context.Context, req control.AckRequest) (control.Acked, error) {
+	if req.Author == "" {
+		return control.Acked{}, errors.New("nobody asked")
+	}
+	return control.Acked{Acked: len(req.IDs)}, nil
+}
 func (f *fake) Follow(ctx context.Context, emit func(control.Record) error) error {
 	for _, e := range []string{"failure", control.Caught, "ban"} {
 		if err := emit(control.Record{Event: e}); err != nil {
@@ -151,6 +163,15 @@ func TestRequestsCrossTheSocket(t *testing.T) {
 	}
 	if bans, err := c.Bans(ctx); err != nil || len(bans) != 1 || bans[0].Prefix != "192.0.2.7" {
 		t.Errorf("Bans = %+v, %v", bans, err)
+	}
+	if names, err := c.Names(ctx, "a&b", 3); err != nil || len(names) != 1 || names[0].Name != "a&b" || names[0].Tries != 3 {
+		t.Errorf("Names = %+v, %v", names, err)
+	}
+	if alarms, err := c.Alarms(ctx); err != nil || len(alarms) != 1 || alarms[0].ID != 7 {
+		t.Errorf("Alarms = %+v, %v", alarms, err)
+	}
+	if done, err := c.Acknowledge(ctx, control.AckRequest{IDs: []uint64{7, 8}}); err != nil || done.Acked != 2 {
+		t.Errorf("Acknowledge = %+v, %v", done, err)
 	}
 	b, err := c.Ban(ctx, control.BanRequest{Prefix: "192.0.2.0/24", For: time.Hour, Note: "\x1b[31m"})
 	if err != nil || b.Author == "" || b.Author == "unknown" {

@@ -183,6 +183,7 @@ func Handler(s Service) http.Handler {
 		answer(w, struct{}{}, s.Confirm(r.Context(), author(r)))
 	})
 	handleLists(mux, s, limits)
+	handleNames(mux, s, limits)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

@@ -245,6 +245,7 @@ func (d *daemon) describe(s *control.Status) {
 		}
 	}
 	d.warnLists(s)
+	d.describeThreats(s)
 	facts := d.engine.Facts()
 	for _, family := range facts.FullyExempt() {
 		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))

@@ -7,6 +7,7 @@ import (
 	"mef/internal/exempt"
 	"mef/internal/host"
 	"mef/internal/prefixset"
+	"mef/internal/track"
 )
 
 // setHost sets the facts about this host.
@@ -16,6 +17,16 @@ func setHost(f *exempt.Facts, h host.Facts) {
 	f.Gateways = hosts(h.Gateways)
 	f.Resolvers = hosts(h.Resolvers)
 	f.Servers = hosts(h.DHCPServers)
+}
+
+// accountNames returns the accounts of the host as the tracker compares users.
+func accountNames(accounts []host.Account) map[string]bool {
+	names := make(map[string]bool, len(accounts))
+	for _, a := range accounts {
+		name := track.AccountName(a.Name)
+		names[name] = names[name] || a.CanLogIn
+	}
+	return names
 }
 
 // setFacts changes who must stay reachable. It runs on the engine's goroutine.
@@ -30,7 +41,10 @@ func (e *loop) setFacts(change func(*exempt.Facts)) exempt.Facts {
 func (d *daemon) watchHost(ctx context.Context) error {
 	return host.Watch(ctx, func(f host.Facts) {
 		_, err := ask(ctx, &d.keeper, func(ctx context.Context) (struct{}, error) {
-			err := d.allow(ctx, func(facts *exempt.Facts) { setHost(facts, f) })
+			err := d.allow(ctx, func(facts *exempt.Facts) {
+				setHost(facts, f)
+				d.engine.SetAccounts(accountNames(f.Accounts))
+			})
 			d.relist(ctx) // an entry of the blacklist may be one of our own addresses now
 			return struct{}{}, err
 		})

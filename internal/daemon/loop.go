@@ -86,6 +86,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 	settings := e.settings(cfg, set)
 	settings.Track.Seed = rand.Uint64()
 	e.engine = engine.New(settings, facts)
+	e.engine.SetAccounts(accountNames(host.Accounts))
 	e.applyMode()
 	return e, nil
 }

@@ -95,7 +95,7 @@ func New(cfg Config, facts exempt.Facts) *Engine {
 
 // Configure replaces the configuration; Config.Track.Seed stays as it was. What was counted stays, but for rules that are gone.
 func (e *Engine) Configure(cfg Config) {
-	cfg.Track.OnLink = e.facts.OnLink
+	cfg.Track.OnLink, cfg.Track.Accounts = e.facts.OnLink, e.cfg.Track.Accounts
 	e.cfg = cfg
 	e.setRules()
 	e.tracker.Configure(cfg.Track)
@@ -134,6 +134,12 @@ func (e *Engine) SetFacts(facts exempt.Facts) {
 
 // SetBlocked replaces the networks that lists ban. Events from there count, and lead to no further ban.
 func (e *Engine) SetBlocked(set prefixset.Set) { e.blocked = set }
+
+// SetAccounts replaces the accounts of this host; see track.Config.
+func (e *Engine) SetAccounts(accounts map[string]bool) {
+	e.cfg.Track.Accounts = accounts
+	e.tracker.SetAccounts(accounts)
+}
 
 func (e *Engine) newView(source string) *view {
 	reads := e.cfg.Reads

@@ -54,3 +54,17 @@ func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanat
 	return Explanation{e.tracker.Explain(addr, now), e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
 		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr)}
 }
+
+// Names returns the dictionary of user names; see track.Tracker.Names.
+func (e *Engine) Names(prefix string, limit int, now time.Time) []track.Name {
+	return e.tracker.Names(prefix, limit, now)
+}
+
+// Alarms returns the logins that may be break-ins, oldest first.
+func (e *Engine) Alarms() []track.Alarm { return e.tracker.Alarms() }
+
+// Acknowledge marks alarms as seen, all if no ID is given, and returns how many it marked.
+func (e *Engine) Acknowledge(ids ...uint64) int { return e.tracker.Acknowledge(ids...) }
+
+// Attacks returns the distributed attacks under way.
+func (e *Engine) Attacks(now time.Time) []track.Attack { return e.tracker.Attacks(now) }

@@ -26,12 +26,14 @@ type Facts struct {
 	Gateways    []netip.Addr   // of any routing table
 	Resolvers   []netip.Addr   // the real ones, where systemd-resolved stands before them
 	DHCPServers []netip.Addr   // that gave us leases, as far as DHCP clients keep note
+	Accounts    []Account      // users in the host's files, ordered by name
 }
 
 // Equal reports whether both say the same.
 func (f Facts) Equal(o Facts) bool {
 	return slices.Equal(f.Addrs, o.Addrs) && slices.Equal(f.OnLink, o.OnLink) && slices.Equal(f.Gateways, o.Gateways) &&
-		slices.Equal(f.Resolvers, o.Resolvers) && slices.Equal(f.DHCPServers, o.DHCPServers)
+		slices.Equal(f.Resolvers, o.Resolvers) && slices.Equal(f.DHCPServers, o.DHCPServers) &&
+		slices.Equal(f.Accounts, o.Accounts)
 }
 
 // dumpTries is how often addresses or routes are read again because they changed meanwhile.
@@ -62,6 +64,7 @@ func read() (f Facts, err error) {
 	}
 	f.Resolvers = resolvers("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 	f.DHCPServers = dhcpServers(leaseFiles)
+	f.Accounts = Accounts()
 	f.normalize()
 	return f, nil
 }

@@ -1,7 +1,9 @@
 package track
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"mef/internal/event"
@@ -77,4 +79,35 @@ func (t *Tracker) surgeOf(r *rule, n *name, now int64) event.Surge {
 		return event.Surge{Sources: n, Usual: int(math.Round(r.surge.usual))}
 	}
 	return event.Surge{}
+}
+
+// An Attack is a distributed attack under way: limits are lower for sources that are not known.
+type Attack struct {
+	User    string // the name that all of them try; empty: the rule at which all of them fail
+	Rule    string
+	Sources int
+	Usual   int // sources that usually fail at the rule
+}
+
+// Attacks returns the attacks under way, that with the most sources first.
+func (t *Tracker) Attacks(at time.Time) (all []Attack) {
+	now := max(t.now, at.UnixNano())
+	for i := range t.rules {
+		aside := t.rules[i].surge // looking must not change what later decisions add up
+		if n := aside.sources(now, int64(t.rules[i].rule.FindTime)); float64(n) >= ruleSurge*aside.usual {
+			all = append(all, Attack{Rule: t.rules[i].rule.Name, Sources: n, Usual: int(math.Round(aside.usual))})
+		}
+	}
+	for _, list := range []*nameList{&t.names.demanded, &t.names.succeeded} {
+		for n := list.newest; n != nil; n = n.older {
+			aside := n.surge
+			if sources := aside.sources(now, day); n.surge.start != 0 && sources >= userSurge {
+				all = append(all, Attack{User: n.text, Sources: sources})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b Attack) int {
+		return cmp.Or(cmp.Compare(b.Sources, a.Sources), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.User, b.User))
+	})
+	return all
 }

@@ -47,6 +47,12 @@ func newStatus(g *cli.Global) *cobra.Command {
 }
 
 func showStatus(w io.Writer, s control.Status, now time.Time) {
+	for _, a := range s.Alarms {
+		fmt.Fprintf(w, "ALARM: %s\n", a)
+	}
+	if s.AlarmCount > 0 {
+		fmt.Fprintf(w, "%d alarms: see mefctl alarms, and mefctl alarms ack once they are dealt with.\n\n", s.AlarmCount)
+	}
 	if s.Protected {
 		fmt.Fprintln(w, "Protected: yes")
 	} else {
@@ -69,6 +75,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	}
 	fmt.Fprintf(w, "Kernel:    %s\n", cli.Kernel(s.Kernel))
 	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
+	for _, a := range s.Attacks {
+		fmt.Fprintf(w, "Attack:    %s\n", a)
+	}
 	fmt.Fprintf(w, "Self-test: %s\n", showProof(s.Proof, now))
 	fmt.Fprintf(w, "State:     %s, %d KB, saved %s\n", s.Store.Path, s.Store.Size>>10, cli.Ago(s.Store.LastSaved, now))
 	fmt.Fprintf(w, "Daemon:    mefdaemon %s, PID %d, up %s, %s\n", s.Version, s.PID, cli.Span(now.Sub(s.Since)), s.Config)
