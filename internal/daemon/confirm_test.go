@@ -250,3 +250,26 @@ func TestWatchingSince(t *testing.T) {
 		t.Errorf("confirmed (%v), and bans are only said since %v", err, since())
 	}
 }
+
+// What mefctl off lifted does not come back when the daemon is started again; lists do.
+func TestOffIsForGood(t *testing.T) {
+	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.7\n"})
+	h.ban("192.0.2.7")
+	h.flush(t.Context())
+	h.end()
+	if err := confirm.SetOff(h.cfg.Paths.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	h.kernel.Lose("mefctl")
+	h.start()
+	h.await("the list", func() bool { return h.banned() == "198.51.100.7" })
+	h.await("off to be forgotten", func() bool {
+		at, err := confirm.Off(h.cfg.Paths.StateDir)
+		return err == nil && at.IsZero()
+	})
+	h.ban("192.0.2.8")
+	h.flush(t.Context())
+	h.end()
+	h.start()
+	h.await("what was banned since", func() bool { return h.banned() == "192.0.2.8 198.51.100.7" })
+}

@@ -87,6 +87,8 @@ type daemon struct {
 	firewall func() []string // what is wrong with the static policy
 	// lookAround returns what is known of logs and services of this host.
 	lookAround func(context.Context) *coverage.Host
+	off        bool      // mefctl off was run since the last start
+	forgiven   []ban.Key // the bans that it lifted
 	gone       []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
 
 	// Until Run has read the rest of the saved state.

@@ -38,6 +38,7 @@ func (d *daemon) keep(ctx context.Context) error {
 	var helpers errgroup.Group
 	helpers.Go(func() error { return d.lists.Run(ctx) })
 	defer func() { _ = helpers.Wait() }() // both end with ctx, and well
+	d.clearOff(ctx)
 	d.reread(ctx)
 	_ = d.fulfil(ctx, liftEarlier) // has been logged
 	_ = d.fulfil(ctx, liftLapsed)

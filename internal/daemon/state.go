@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/confirm"
 	"mef/internal/lists"
 	"mef/internal/store"
 )
@@ -130,6 +131,7 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 		return nil, fmt.Errorf("saved state: %w", err)
 	}
 	d.positions = state.Positions
+	state.Bans = d.forgetOff(state.Bans)
 	d.recall(state.Notes)
 	d.resumeWindow(now)
 	if d.observe.Load() {
@@ -149,6 +151,36 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	return bans, nil
 }
 
+// forgetOff returns the bans of an earlier run without those from before an operator ran mefctl off: they are lifted, and stay so.
+func (d *daemon) forgetOff(bans []ban.Ban) []ban.Ban {
+	at, err := confirm.Off(d.cfg.Paths.StateDir)
+	if err != nil {
+		d.log.Warn("cannot read whether mefctl off was run; bans come back", "err", err)
+	}
+	if at.IsZero() {
+		return bans
+	}
+	d.off = true
+	return slices.DeleteFunc(bans, func(b ban.Ban) bool {
+		if b.Rule == ban.ByList || b.Start.After(at) {
+			return false
+		}
+		d.unsaved.lifted = append(d.unsaved.lifted, b.Key)
+		d.forgiven = append(d.forgiven, b.Key)
+		return true
+	})
+}
+
+// clearOff forgets that mefctl off was run, once the bans that it lifted are forgotten on disk.
+func (d *daemon) clearOff(ctx context.Context) {
+	if !d.off || d.do(ctx, d.save) != nil || d.saver.Flush(ctx) != nil {
+		return // the next start lifts them again
+	}
+	if err := confirm.ClearOff(d.cfg.Paths.StateDir); err != nil {
+		d.log.Warn("forget that mefctl off was run", "err", err)
+	}
+}
+
 // remember takes up what was counted, beside the kernel's taking the bans.
 func (d *daemon) remember(st *store.Store, bans []ban.Ban) {
 	if err := d.engine.Import(st.Records()); err != nil {
@@ -158,6 +190,8 @@ func (d *daemon) remember(st *store.Store, bans []ban.Ban) {
 		d.log.Warn("some of the saved state could not be read back", "records", n)
 	}
 	d.engine.Restore(bans...)
+	d.engine.Lifted(time.Now(), d.forgiven...)
+	d.forgiven = nil
 	if len(bans) > manyChanges {
 		d.grew()
 	}

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/conf"
+	"mef/internal/confirm"
 	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/enforce/nftset"
@@ -36,6 +39,11 @@ func newOff(g *cli.Global) *cobra.Command {
 			if result.Stopped = err == nil; err != nil && !errors.Is(err, control.ErrNotRunning) {
 				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("stop the daemon: %w", err))
 			}
+			if cfg, _ := conf.LoadSettings(g.Config); cfg.Paths.StateDir != "" {
+				if err := confirm.SetOff(cfg.Paths.StateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("bans will come back when mefdaemon is started: %w", err))
+				}
+			}
 			if result.Deleted, err = nftset.Delete(); err != nil {
 				return err
 			}
@@ -51,7 +59,7 @@ func newOff(g *cli.Global) *cobra.Command {
 					fmt.Fprintln(w, "mefdaemon was not running.")
 				}
 				if result.Deleted {
-					fmt.Fprintln(w, "table inet mefdaemon is gone: nobody is banned any more. Start mefdaemon to be protected again.")
+					fmt.Fprintln(w, "table inet mefdaemon is gone: nothing is banned any more. Start mefdaemon to be protected again; bans made before stay lifted, blacklists are applied anew.")
 				} else {
 					fmt.Fprintln(w, "There was no table inet mefdaemon.")
 				}
