@@ -156,6 +156,10 @@ func (n *NS) Blocked(t testing.TB, network, from, to string) {
 	}
 }
 
+// Tick is how exact the kernel's timeouts are: it keeps them in ticks of its clock, 10 ms at HZ=100, and one that has begun counts as
+// whole. An element of a set may end that much earlier than its timeout says, and the same again later.
+const Tick = 10 * time.Millisecond
+
 // Poll calls try every few milliseconds until it returns nil, for Patience at most, and returns its last error.
 func Poll(try func() error) error {
 	end := time.Now().Add(Patience)
