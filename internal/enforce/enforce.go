@@ -124,6 +124,8 @@ type Enforcer struct {
 	ended   []ban.Key         // what OnEnded has to be told
 	full    bool              // and why
 	swept   time.Time         // when sets were last given up to make room for others
+
+	unextended error // why bans that hold could not be extended; they are extended later
 }
 
 // A request is work for Run: bans, or something to do between two transactions.

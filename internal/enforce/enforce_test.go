@@ -431,6 +431,41 @@ func TestRepairsBackOffAndNeverEnd(t *testing.T) {
 	})
 }
 
+// TestRefusedExtensionIsTriedAgain has no memory for the longer ban: the shorter one holds, and is extended once there is memory.
+func TestRefusedExtensionIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &enforcetest.Fake{}
+		var ended []ban.Key
+		e := enforcetest.Start(t, fake, enforce.Options{OnEnded: func(keys []ban.Key, _ bool) { ended = append(ended, keys...) }})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour))
+		fake.Refuse(func(ban.Key, int) error { return syscall.EINVAL })
+		results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.7", 2*time.Hour), enforcetest.For("192.0.2.8", time.Hour))
+		if err != nil || !errors.Is(results[0].Err, syscall.EINVAL) || !errors.Is(results[1].Err, syscall.EINVAL) {
+			t.Errorf("BanNow = %+v, %v; want both refused", results, err)
+		}
+		synctest.Wait()
+		if s := e.Status(); s.Bans != 1 || !strings.Contains(s.Problem, "extend ban 192.0.2.7") {
+			t.Errorf("status %+v, want one ban, and that it is to be extended", s)
+		}
+		if len(ended) != 1 || ended[0] != enforcetest.Key("192.0.2.8") {
+			t.Errorf("ended: %v, want the new ban alone", ended)
+		}
+		time.Sleep(10 * time.Second)
+		if got := enforcetest.Lists(t, e); got != "192.0.2.7 for 1h0m0s\n" {
+			t.Errorf("while there is no memory the bans are:\n%s", got)
+		}
+		fake.Refuse(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := enforcetest.Lists(t, e); got != "192.0.2.7 for 1h59m0s\n" {
+			t.Errorf("once there is memory the bans are:\n%s", got)
+		}
+		if s := e.Status(); s.Problem != "" || s.Unknown != 0 {
+			t.Errorf("status %+v, want no problem", s)
+		}
+	})
+}
+
 func TestTroubleIsShownAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := &enforcetest.Fake{}

@@ -58,6 +58,10 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	}
 	c.Except = e.model.staleExceptions(now)
 	failed, err := e.write(ctx, c)
+	if later := e.takeUnextended(); later != nil && err == nil {
+		e.settled = time.Now()
+		e.tryAgain(later)
+	}
 	at := time.Now()
 	for i := range results {
 		r := &results[i]
@@ -140,7 +144,8 @@ func (e *Enforcer) takeBack(ctx context.Context, c Changes) error {
 }
 
 // handle deals with bans that the kernel refused. Where there were too many kinds of them it gives up those that are over; where
-// memory was short it ends the bans with the least time left, and tries once more. The rest is taken out of the model.
+// memory was short it ends the bans with the least time left, and tries once more. Of the rest, a ban that the kernel holds with an
+// earlier end stays, to be extended later; the others are removed from the model.
 func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]error {
 	if len(failures) == 0 {
 		return nil
@@ -151,14 +156,46 @@ func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]e
 	if slices.ContainsFunc(failures, func(f Failure) bool { return isFull(f.Err) }) {
 		failures = e.makeWay(ctx, failures)
 	}
+	held := e.heldOf(ctx, failures)
 	failed := map[ban.Key]error{}
 	for _, f := range failures {
 		failed[f.Key] = f.Err
+		if _, wanted := e.model.bans.get(f.Key); wanted && held[f.Key] {
+			e.unextended = fmt.Errorf("extend ban %s: %w", f.Key, f.Err)
+			continue
+		}
 		e.model.remove(f.Key)
 		e.ended = append(e.ended, f.Key)
 		e.log.Error("the kernel refused a ban", "ban", f.Key.String(), "err", f.Err)
 	}
 	return failed
+}
+
+// heldOf returns which of the refused bans the kernel holds all the same.
+func (e *Enforcer) heldOf(ctx context.Context, failures []Failure) map[ban.Key]bool {
+	held := map[ban.Key]bool{}
+	keys := make([]ban.Key, len(failures))
+	for i, f := range failures {
+		keys[i] = f.Key
+	}
+	if len(keys) == 0 {
+		return held
+	}
+	state, err := e.backend.Held(ctx, keys...)
+	if err != nil {
+		e.log.Warn("reading back refused bans failed", "err", err)
+	}
+	for _, h := range state.Bans {
+		held[h.Key] = true
+	}
+	return held
+}
+
+// takeUnextended returns why bans could not be extended since it was last called.
+func (e *Enforcer) takeUnextended() error {
+	err := e.unextended
+	e.unextended = nil
+	return err
 }
 
 // sweepEvery is how often everything is held anew at most, to be rid of sets that no ban needs any more.
@@ -328,12 +365,17 @@ func (e *Enforcer) settle(ctx context.Context, by string, deep bool) error {
 	case err == nil:
 		e.retry, e.report.Problem = 0, ""
 	case ctx.Err() == nil:
-		if e.report.Problem != err.Error() {
-			e.log.Error("the kernel does not hold what it should", "err", err)
-		}
-		e.retry, e.report.Problem = min(max(2*e.retry, retryEvery), checkEvery), err.Error()
+		e.tryAgain(err)
 	}
 	return err
+}
+
+// tryAgain has everything compared again after a while.
+func (e *Enforcer) tryAgain(err error) {
+	if e.report.Problem != err.Error() {
+		e.log.Error("the kernel does not hold what it should", "err", err)
+	}
+	e.retry, e.report.Problem = min(max(2*e.retry, retryEvery), checkEvery), err.Error()
 }
 
 // reconcile compares the kernel with what should hold and puts back what is missing: single bans one by one, anything else by
@@ -395,6 +437,9 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	e.tellEnded()
 	if err == nil {
 		e.tellBack(c.Bans)
+		if err := e.takeUnextended(); err != nil {
+			return err
+		}
 	}
 	e.noteRepair(Repair{Time: now, Damaged: damaged, By: by, Took: time.Since(began), Err: err})
 	return err
