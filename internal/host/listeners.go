@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mef/internal/netlink/sockdiag"
 )
 
 // A Listener is a socket that waits for strangers: a listening TCP socket, or a UDP socket that is bound and not connected.
@@ -40,18 +42,16 @@ func Listeners() ([]Listener, error) {
 	for _, kind := range []struct {
 		protocol byte
 		name     string
-		states   uint32
-	}{{unix.IPPROTO_TCP, "tcp", stateListen}, {unix.IPPROTO_UDP, "udp", stateClose}} {
-		for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-			err := sockets(family, kind.protocol, kind.states, 0, func(s socket) {
-				if s.local.Port() != 0 {
-					found = append(found, Listener{Protocol: kind.name, Addr: s.local.Addr(), Port: s.local.Port(), UID: s.uid,
-						Unit: units[s.cgroup], Program: programs[s.inode]})
-				}
-			})
-			if err != nil {
-				return nil, err
+		states   sockdiag.States
+	}{{unix.IPPROTO_TCP, "tcp", sockdiag.Listen}, {unix.IPPROTO_UDP, "udp", sockdiag.Close}} {
+		err := sockets(kind.protocol, kind.states, 0, func(s sockdiag.Socket) {
+			if s.Local.Port() != 0 {
+				found = append(found, Listener{Protocol: kind.name, Addr: s.Local.Addr(), Port: s.Local.Port(), UID: s.UID,
+					Unit: units[s.Cgroup], Program: programs[s.Inode]})
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	slices.SortFunc(found, func(a, b Listener) int {

@@ -107,7 +107,7 @@ func (e *Ender) pass(p peers) {
 
 // endEach ends what ids name, one by one, and returns how many there were and the first error. An error of one does not keep the
 // others, unless it will come every time. What is gone already is no error.
-func endEach(ids [][]byte, end func(id []byte) error) (n int, first error) {
+func endEach[T any](ids []T, end func(T) error) (n int, first error) {
 	for _, id := range ids {
 		err := end(id)
 		switch {
