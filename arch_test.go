@@ -21,12 +21,12 @@ var (
 	middle   = []string{"engine", "lists", "coverage"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
-	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "run", "sdnotify", "store"}
+	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "netlink", "run", "sdnotify", "store"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
 // kernelUsers may import packages that talk to the kernel.
-var kernelUsers = []string{"source", "enforce", "host", "control", "run", "sdnotify", "selftest", "firewall", "netnstest", "lab"}
+var kernelUsers = []string{"source", "enforce", "host", "netlink", "control", "run", "sdnotify", "selftest", "firewall", "netnstest", "lab"}
 
 type pkg struct {
 	ImportPath string
@@ -149,7 +149,7 @@ func refuse(from, imp string) string {
 			return "the engine is filter, track and decide as one value, without I/O"
 		}
 		return ""
-	case slices.Contains(stages, from) && to != "run" && to != "logtime":
+	case slices.Contains(stages, from) && to != "run" && to != "logtime" && to != "netlink":
 		return "a stage takes and returns words; only programs see several stages"
 	}
 	return ""

@@ -120,6 +120,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 		OnVerified: sessions.Add,
 		OnLifted:   sessions.Forget,
 		OnRepair:   e.repaired,
+		Connected:  session.Connected,
 		Log:        log,
 	})
 	st, err := store.Open(e.storePath(), store.Options{Version: opt.Version})

@@ -789,3 +789,30 @@ func TestAllowIsThereFromTheStart(t *testing.T) {
 		t.Errorf("allow set %v, %v; want %v", s.Allow.Ranges(), err, allow.Ranges())
 	}
 }
+
+// TestUnverifiedBansSpareConnections has forged packets of a peer with an open connection, of others in its network, and of strangers.
+func TestUnverifiedBansSpareConnections(t *testing.T) {
+	peers, failure := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}, error(nil)
+	e := enforcetest.Start(t, &enforcetest.Fake{}, enforce.Options{Connected: func([]netip.Prefix) ([]netip.Addr, error) { return peers, failure }})
+	var refused *enforce.RefusedError
+	for key, want := range map[string]bool{
+		"192.0.2.7 unverified":          false,
+		"192.0.2.7 ports 25 unverified": false,
+		"192.0.2.8 unverified":          true,
+		"2001:db8::/64 unverified":      true,
+		"198.51.100.7":                  true,
+	} {
+		results, err := e.BanNow(t.Context(), false, enforcetest.For(key, time.Minute))
+		if err != nil || (results[0].Err == nil) != want || !want && !errors.As(results[0].Err, &refused) {
+			t.Errorf("%s: %v, %v; want a ban: %v", key, results[0].Err, err, want)
+		}
+	}
+	if got, want := enforcetest.Exceptions(t, e), "2001:db8::7 for 1m0s"; got != want {
+		t.Errorf("exceptions %q, want %q", got, want)
+	}
+	failure = syscall.EPERM
+	results, err := e.BanNow(t.Context(), false, enforcetest.For("203.0.113.7 unverified", time.Minute), enforcetest.For("203.0.113.7", time.Minute))
+	if err != nil || !errors.Is(results[0].Err, syscall.EPERM) || results[1].Err != nil {
+		t.Errorf("with unknown connections: %v, %v, %v; want EPERM for the unverified one alone", results[0].Err, results[1].Err, err)
+	}
+}

@@ -33,11 +33,17 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 		e.repairNow(ctx) // an error is that of the bans, too
 	}
 	now := time.Now()
+	connected, unknown := e.connected(batch)
 	var results []Result
 	var c Changes
 	begun := map[ban.Key]bool{}
 	for _, r := range batch {
 		for _, b := range r.bans {
+			b, err := spareConnected(b, connected, unknown)
+			if err != nil {
+				results = append(results, Result{Ban: b, Err: err})
+				continue
+			}
 			result := e.model.add(b, now, r.force)
 			results = append(results, result)
 			if result.Err != nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -254,5 +255,43 @@ func TestNothingToEndIsNoError(t *testing.T) {
 	})
 	if said.Len() > 0 {
 		t.Errorf("logged:\n%s", said.String())
+	}
+}
+
+// TestConnected asks for the peers of open connections of both families, by narrow and by wide prefixes, and by very many.
+func TestConnected(t *testing.T) {
+	w := newWorld(t)
+	w.accept(t, "tcp4", "192.0.2.1:22", "192.0.2.7", "192.0.2.1:22")
+	w.accept(t, "tcp", ":23", "192.0.2.8", "192.0.2.1:23") // IPv4-mapped on our side
+	w.accept(t, "tcp6", "[2001:db8:1::1]:22", "2001:db8:1::7", "[2001:db8:1::1]:22")
+	var many []netip.Prefix
+	for a := netip.MustParseAddr("10.0.0.1"); len(many) < 600; a = a.Next() {
+		many = append(many, netip.PrefixFrom(a, 32))
+	}
+	for name, tt := range map[string]struct {
+		ask  []string
+		more []netip.Prefix
+		want string
+	}{
+		"one":             {ask: []string{"192.0.2.7/32"}, want: "192.0.2.7"},
+		"one, mapped":     {ask: []string{"192.0.2.8/32"}, want: "192.0.2.8"},
+		"a stranger":      {ask: []string{"192.0.2.9/32", "2001:db8:1::8/128"}},
+		"networks":        {ask: []string{"192.0.2.0/24", "2001:db8:1::/64"}, want: "192.0.2.7 192.0.2.8 2001:db8:1::7"},
+		"among very many": {ask: []string{"192.0.2.8/32"}, more: many, want: "192.0.2.8"},
+	} {
+		prefixes := tt.more
+		for _, p := range tt.ask {
+			prefixes = append(prefixes, netip.MustParsePrefix(p))
+		}
+		var addrs []netip.Addr
+		var err error
+		w.server.Do(func() { addrs, err = session.Connected(prefixes) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		if got := strings.Trim(fmt.Sprint(addrs), "[]"); got != tt.want {
+			t.Errorf("%s: connected are %q, want %q", name, got, tt.want)
+		}
 	}
 }
