@@ -183,11 +183,14 @@ func (r *Reader) Forgeable() string {
 type Want struct {
 	Journal bool
 	Globs   []string // sorted
+	Owners  []Owner  // whose files at Globs are believed, sorted
 	UIDs    []uint32 // accounts besides root whose journal entries rules believe, sorted
 }
 
-// Equal reports whether both are the same.
-func (w Want) Equal(o Want) bool { return w.SameJournal(o) && slices.Equal(w.Globs, o.Globs) }
+// SameFiles reports whether the same files must be followed.
+func (w Want) SameFiles(o Want) bool {
+	return slices.EqualFunc(w.Owners, o.Owners, func(a, b Owner) bool { return compareOwners(a, b) == 0 })
+}
 
 // SameJournal reports whether the same entries of the journal must be followed.
 func (w Want) SameJournal(o Want) bool { return w.Journal == o.Journal && slices.Equal(w.UIDs, o.UIDs) }
@@ -197,21 +200,30 @@ func Wanted(readers map[string]*Reader, userID func(name string) (uint32, bool))
 	var w Want
 	for _, r := range readers {
 		w.Globs = append(w.Globs, r.Globs...)
+		w.Owners = append(w.Owners, r.owners(userID)...)
 		if r.Journal {
 			w.Journal = true
-			for _, name := range r.Rule.UIDs {
-				if n, err := strconv.ParseUint(name, 10, 32); err == nil {
-					w.UIDs = append(w.UIDs, uint32(n))
-				} else if uid, ok := userID(name); ok {
-					w.UIDs = append(w.UIDs, uid)
-				}
-			}
+			w.UIDs = append(w.UIDs, uids(r.Rule, userID)...)
 		}
 	}
 	slices.Sort(w.Globs)
 	slices.Sort(w.UIDs)
+	slices.SortFunc(w.Owners, compareOwners)
 	w.Globs, w.UIDs = slices.Compact(w.Globs), slices.Compact(w.UIDs)
 	return w
+}
+
+// uids returns the numbers of the accounts that a rule names, sorted. One that does not exist has neither entries nor files.
+func uids(rule *conf.Rule, userID func(name string) (uint32, bool)) (all []uint32) {
+	for _, name := range rule.UIDs {
+		if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+			all = append(all, uint32(n))
+		} else if uid, ok := userID(name); ok {
+			all = append(all, uid)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // covers reports whether a rule is about what listens.

@@ -2,6 +2,7 @@ package coverage_test
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -222,5 +223,38 @@ func TestAccountsWanted(t *testing.T) {
 	want := coverage.Wanted(readers, func(name string) (uint32, bool) { return 107, name == "ftp" })
 	if !slices.Equal(want.UIDs, []uint32{33, 107}) {
 		t.Errorf("accounts %d, want 33 and 107", want.UIDs)
+	}
+}
+
+// A file that an ordinary user may write is no evidence where journald runs, unless the rule says so.
+func TestOwners(t *testing.T) {
+	const path, root, daemon, user, own = "/var/log/ftpd.log", 0, 33, 1000, 2000
+	named := ftp(conf.SourceAuto)
+	named.UIDs = []string{"1000"}
+	for name, tt := range map[string]struct {
+		rule     conf.Rule
+		journald bool
+		uid      uint32
+		mode     fs.FileMode
+		want     bool
+	}{
+		"root's":                     {ftp(conf.SourceAuto), true, root, 0o640, true},
+		"a service's":                {ftp(conf.SourceAuto), true, daemon, 0o640, true},
+		"of a dynamic user":          {ftp(conf.SourceAuto), true, 65000, 0o640, true},
+		"our own":                    {ftp(conf.SourceAuto), true, own, 0o640, true},
+		"a user's":                   {ftp(conf.SourceAuto), true, user, 0o640, false},
+		"a user's, named":            {named, true, user, 0o640, true},
+		"another user's":             {named, true, user + 1, 0o640, false},
+		"a user's, by source=file":   {ftp(conf.SourceFile), true, user, 0o640, true},
+		"a user's, without journald": {ftp(conf.SourceAuto), false, user, 0o640, true},
+		"everybody may write":        {ftp(conf.SourceAuto), true, root, 0o666, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			readers, _ := read(t, []conf.Rule{tt.rule}, machine(tt.journald, nil, nil, nil))
+			err := coverage.Wanted(readers, nil).Accept(path, tt.uid, tt.mode, own)
+			if (err == nil) != tt.want {
+				t.Errorf("Accept = %v", err)
+			}
+		})
 	}
 }

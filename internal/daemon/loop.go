@@ -151,6 +151,12 @@ func (e *loop) batch(ctx context.Context, b *event.Batch) error {
 			return err
 		}
 	}
+	if b.Gone {
+		e.engine.Forget(b.Source)
+		delete(e.positions, b.Source)
+		e.unsaved.read[b.Source] = "" // in the store, too
+		e.changed(saveLater)
+	}
 	if b.Resume != "" {
 		e.unsaved.read[b.Source] = b.Resume
 		e.changed(saveLater)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,7 +41,7 @@ func newSources(e *loop, w coverage.Want, before *sources) *sources {
 		s.journal = journal.New(journal.Config{UIDs: w.UIDs, Resume: e.positions[journal.Source], Since: e.cfg.JournalSince, Log: e.log}, e.batches)
 	}
 	switch {
-	case before != nil && slices.Equal(before.Globs, w.Globs):
+	case before != nil && before.SameFiles(w):
 		s.files = before.files
 	case len(w.Globs) > 0:
 		s.files = logfile.New(logfile.Config{
@@ -47,7 +49,10 @@ func newSources(e *loop, w coverage.Want, before *sources) *sources {
 			Resume: e.positions,
 			Recent: logfile.Recent{Lines: e.cfg.FileRecent.Lines, Window: e.cfg.FileRecent.Window},
 			Stamp:  func(line []byte, now time.Time) (time.Time, bool) { return logtime.Parse(line, now, time.Local) },
-			Log:    e.log,
+			Accept: func(path string, uid uint32, mode fs.FileMode) error {
+				return w.Accept(path, uid, mode, uint32(os.Geteuid()))
+			},
+			Log: e.log,
 		}, e.batches)
 	}
 	return s
@@ -146,7 +151,7 @@ func (f *followers) stop(s *sources, w coverage.Want) {
 		f.journal.end()
 		f.journal = nil
 	}
-	if !slices.Equal(s.Globs, w.Globs) {
+	if !s.SameFiles(w) {
 		f.files.end()
 		f.files = nil
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,35 +36,6 @@ type file struct {
 	moved  time.Time // when there last was something to read; for a file that was rotated away
 }
 
-// errNotRegular says that a path is not a log file.
-var errNotRegular = errors.New("not a regular file")
-
-// openFile opens the file behind path. It never blocks, whatever the path is.
-func openFile(path string) (*file, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	id, size, err := identify(fd)
-	if err != nil {
-		unix.Close(fd)
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	return &file{fd: fd, id: id, pos: position{id: id}, catchUp: size, last: make([]byte, 0, tailSize)}, nil
-}
-
-// identify returns the ID and size of an open regular file.
-func identify(fd int) (fileID, int64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fileID{}, 0, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return fileID{}, 0, errNotRegular
-	}
-	return fileID{st.Dev, st.Ino}, st.Size, nil
-}
-
 func (f *file) close() { unix.Close(f.fd) }
 
 // seek makes reading go on at p, whose content the file holds.
@@ -92,6 +62,9 @@ func (f *file) startAt(offset int64) error {
 	f.pos.tail = sumOf(f.last)
 	return nil
 }
+
+// atLine reports whether a line begins where reading goes on.
+func (f *file) atLine() bool { return len(f.last) == 0 || f.last[len(f.last)-1] == '\n' }
 
 // errRewritten says that the file no longer has what was read of it.
 var errRewritten = errors.New("file was cut or rewritten")
@@ -120,7 +93,24 @@ func (f *file) read(b *event.Batch) (bytesRead int, end bool, err error) {
 	if upTo := buf[:known+consumed]; consumed > 0 {
 		f.last = append(f.last[:0], upTo[max(0, len(upTo)-tailSize):]...)
 	}
+	if len(b.Lines) == 0 && !f.skipping && lineEnd == consumed && n == len(buf) && buf[n-1] == 0 {
+		f.skipHole()
+	}
 	return consumed, n < len(buf), nil
+}
+
+// skipHole makes reading go on behind the hole that it is in. A file has one where it was cut under a writer that goes on at its old
+// offset, and whoever may write a log can make one of any size for nothing.
+func (f *file) skipHole() {
+	data, err := unix.Seek(f.fd, f.next, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) { // nothing but the hole
+		data, err = unix.Seek(f.fd, 0, unix.SEEK_END)
+	}
+	if err != nil || data <= f.next+tailSize {
+		return
+	}
+	f.next, f.last = data, append(f.last[:0], make([]byte, tailSize)...)
+	f.pos.offset, f.pos.tail = data, sumOf(f.last)
 }
 
 // advance moves the position to the end of read, which begins with the bytes in f.last.
@@ -179,13 +169,17 @@ func (f *file) name() (string, error) {
 	return f.stream, nil
 }
 
-// recentStart returns where the last lines lines of the first size bytes of the open file fd begin. It reads at most
-// MaxLine bytes a line, and at most maxRecent in all, from the end.
+// recentStart returns where the last lines lines of the first size bytes of the open file fd begin; fewer than 0 are all. It reads at most
+// maxRecent bytes from the end: of lines that begin before them it finds none, and if that leaves no line, it returns size.
 func recentStart(fd int, size int64, lines int) (int64, error) {
+	if lines < 0 {
+		return 0, nil
+	}
 	buf := make([]byte, MaxLine)
-	end, found := size, -1 // the end of the last line is one line end too many
-	for end > max(0, size-maxRecent) {
-		begin := max(0, end-int64(len(buf)))
+	oldest := max(0, size-maxRecent)
+	start, found := size, -1 // the end of the last line is one line end too many
+	for end := size; end > oldest; {
+		begin := max(oldest, end-int64(len(buf)))
 		n, err := pread(fd, buf[:end-begin], begin)
 		if err != nil {
 			return 0, err
@@ -195,17 +189,17 @@ func recentStart(fd int, size int64, lines int) (int64, error) {
 			if i < 0 {
 				break
 			}
-			if found++; found == lines {
-				return begin + int64(i) + 1, nil
+			start, found, n = begin+int64(i)+1, found+1, i
+			if found == lines {
+				return start, nil
 			}
-			n = i
 		}
 		end = begin
 	}
-	if end > 0 && found >= 0 {
-		return recentStart(fd, size, found) // too far back: only the lines that were found
+	if oldest == 0 {
+		return 0, nil
 	}
-	return 0, nil
+	return start, nil
 }
 
 // maxRecent bounds how far back recentStart reads.

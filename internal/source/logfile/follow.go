@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +18,7 @@ const (
 	fallback   = time.Second           // everything, where inotify is not available
 	scanPause  = 20 * time.Millisecond // names at most, so that nobody keeps us busy by creating files
 	turn       = 4 << 20               // bytes of one file, before the others have their turn
-	closeAfter = time.Minute           // a rotated file is read as long as its writer wrote to it within this time
+	linger     = time.Minute           // a rotated file is read as long as its writer wrote to it within this time
 )
 
 // Bounds on what is kept open.
@@ -73,7 +75,7 @@ func (f *Follower) wait(ctx context.Context) news {
 		sleep(ctx, cmp.Or(max(0, f.cfg.Poll), fallback))
 		return news{names: true, all: true}
 	}
-	until := f.looked.Add(backupPoll)
+	until := f.looked.Add(min(backupPoll, cmp.Or(f.cfg.Linger, linger)))
 	what, err := f.watch.wait(ctx, until)
 	if err != nil {
 		f.stopWatching(err)
@@ -121,9 +123,44 @@ func (f *Follower) scan(ctx context.Context) {
 	for _, t := range f.tails {
 		f.look(ctx, t)
 	}
-	// Paths behind which there is nothing any more are forgotten.
-	f.tails = slices.DeleteFunc(f.tails, func(t *tail) bool { return t.gone && t.cur == nil && len(t.old) == 0 })
+	// Paths behind which there is nothing any more are forgotten, and so are positions in files that went while nobody followed.
+	f.tails = slices.DeleteFunc(f.tails, func(t *tail) bool {
+		if !t.gone || t.cur != nil || len(t.old) > 0 {
+			return false
+		}
+		if t.left == nil || f.gone(t.path, *t.left) {
+			f.forget(ctx, t.path)
+		}
+		return true
+	})
+	if first {
+		f.forgetUnused(ctx)
+	}
 	f.publish(unseen)
+}
+
+// forgetUnused ends the sources of saved positions whose files are gone.
+func (f *Follower) forgetUnused(ctx context.Context) {
+	for path, text := range f.resume {
+		p, err := parsePosition(text)
+		if filepath.IsAbs(path) && err == nil && f.gone(path, p) { // other kinds of sources have other positions
+			delete(f.resume, path)
+			f.forget(ctx, path)
+		}
+	}
+}
+
+// gone reports whether there is no file at path, although its directory is there, and none beside it that was rotated away with the
+// content that led to p. If the directory is missing too, it may be on a file system that is still to be mounted.
+func (f *Follower) gone(path string, p position) bool {
+	_, err := os.Lstat(path)
+	_, dirErr := os.Stat(filepath.Dir(path))
+	if !errors.Is(err, fs.ErrNotExist) || dirErr != nil {
+		return false
+	}
+	rotated := f.findRotated(path, p, fileID{})
+	closeFiles(rotated)
+	return len(rotated) == 0
 }
 
 // publish tells Status what is followed. unseen has every glob, and why files of it cannot be seen.

@@ -17,6 +17,7 @@ package logfile
 
 import (
 	"cmp"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -48,6 +49,12 @@ type Config struct {
 	// none; without Stamp, Recent reads nothing.
 	Stamp func(line []byte, now time.Time) (time.Time, bool)
 
+	// Accept returns why a file of this owner and with these permissions is not read; nil if it is. nil accepts all.
+	Accept func(path string, uid uint32, mode fs.FileMode) error
+
+	// Linger is how long a file that was renamed or removed stays open, because its writer may go on; zero is a minute.
+	Linger time.Duration
+
 	// Poll is how often files are looked at instead of waiting for inotify, which does not see what other machines write
 	// to a network file system. Zero waits for inotify.
 	Poll time.Duration
@@ -55,7 +62,8 @@ type Config struct {
 	Log *slog.Logger // nil discards
 }
 
-// Recent bounds what is read of a file without a position: its last Lines lines, as far as they are no older than Window.
+// Recent bounds what is read of a file without a position: its last Lines lines, as far as they are no older than Window. Zero is no
+// limit.
 type Recent struct {
 	Lines  int
 	Window time.Duration
@@ -90,6 +98,7 @@ type Status struct {
 
 // New returns a follower that will send to out, which may be shared with other sources. Each Batch.Source is a path.
 //
+// A batch with Gone set ends a source: nothing is behind the path any more, and its position is worth nothing.
 // A batch without lines only moves the position: a file was opened. Of all batches of one source the last Resume counts.
 func New(cfg Config, out chan<- *event.Batch) *Follower {
 	f := &Follower{

@@ -32,6 +32,7 @@ type reader struct {
 	seen   atomic.Int64 // how many
 	times  []time.Time
 	lost   int
+	gone   map[string]bool
 	resume map[string]string // the last position by source
 	places map[string]string // the line by stream and offset
 }
@@ -39,7 +40,7 @@ type reader struct {
 // start follows cfg. The positions of the reader before, if any, are used.
 func start(t *testing.T, cfg logfile.Config, before *reader) *reader {
 	t.Helper()
-	r := &reader{t: t, out: make(chan *event.Batch, 4), resume: map[string]string{}, places: map[string]string{}}
+	r := &reader{t: t, out: make(chan *event.Batch, 4), gone: map[string]bool{}, resume: map[string]string{}, places: map[string]string{}}
 	if before != nil {
 		before.close()
 		r.resume, r.places = before.resume, before.places
@@ -73,6 +74,9 @@ func (r *reader) take(b *event.Batch) {
 		r.resume[b.Source] = b.Resume
 	}
 	r.lost += b.Lost
+	if b.Gone {
+		r.gone[b.Source] = true
+	}
 	for _, line := range b.Lines {
 		place := fmt.Sprintf("%s %d", b.Stream, line.Offset)
 		text := string(line.Text)
@@ -644,7 +648,9 @@ func TestFirstStart(t *testing.T) {
 		"limited by lines":  {logfile.Recent{Lines: 10, Window: time.Hour}, stamp, want[90:]},
 		"limited by window": {logfile.Recent{Lines: 200, Window: time.Hour - time.Second}, stamp, want[41:]}, // for most of a minute
 		"everything":        {logfile.Recent{Lines: 200, Window: 24 * time.Hour}, stamp, want},
-		"nothing":           {logfile.Recent{}, stamp, nil},
+		"no limits":         {logfile.Recent{}, stamp, want},
+		"no limit of lines": {logfile.Recent{Window: time.Hour - time.Second}, stamp, want[41:]},
+		"no limit of age":   {logfile.Recent{Lines: 10}, stamp, want[90:]},
 		"no times":          {logfile.Recent{Lines: 200, Window: time.Hour}, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

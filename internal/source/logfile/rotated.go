@@ -55,7 +55,7 @@ func (f *Follower) findRotated(path string, p position, current fileID) []*file 
 	var found []*file
 	var since time.Time
 	for _, s := range siblings(path, p.id.ino) {
-		file, err := openFile(s.path)
+		file, err := f.openFile(s.path, path)
 		if err != nil {
 			continue
 		}

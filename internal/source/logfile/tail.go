@@ -1,6 +1,7 @@
 package logfile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -66,7 +67,7 @@ func statID(path string) (fileID, error) {
 // change opens the file behind the path. The one that stood there before is read to its end first, and stays open: its
 // writer may not have noticed yet.
 func (f *Follower) change(ctx context.Context, t *tail) error {
-	opened, err := openFile(t.path)
+	opened, err := f.openFile(t.path, t.path)
 	if err != nil {
 		return err
 	}
@@ -160,19 +161,24 @@ func (f *Follower) place(ctx context.Context, t *tail, opened *file) error {
 
 // placeRecent makes reading begin a few lines before the end of a file that nothing is known of.
 func (f *Follower) placeRecent(opened *file) error {
-	lines := max(0, f.cfg.Recent.Lines)
-	if f.cfg.Stamp == nil || f.cfg.Recent.Window <= 0 {
+	opened.oldest = f.oldest()
+	lines := cmp.Or(f.cfg.Recent.Lines, -1)
+	if f.cfg.Stamp == nil {
 		lines = 0
 	}
-	opened.oldest = f.oldest()
 	start, err := recentStart(opened.fd, opened.catchUp, lines)
 	if err != nil {
 		return err
 	}
-	return opened.startAt(start)
+	if err := opened.startAt(start); err != nil {
+		return err
+	}
+	// What is at the end may be the rest of a line that is too long.
+	opened.skipping = start > 0 && !opened.atLine()
+	return nil
 }
 
-// oldest returns from when on lines count that were there before us.
+// oldest returns from when on lines count that were there before us; zero if all do.
 func (f *Follower) oldest() time.Time {
 	if f.cfg.Recent.Window <= 0 {
 		return time.Time{}
@@ -277,20 +283,36 @@ func (f *Follower) closeLeft(ctx context.Context, t *tail) {
 	crowd := len(t.old) - maxOld
 	t.old = slices.DeleteFunc(t.old, func(o *file) bool {
 		crowd--
-		if crowd < 0 && time.Since(o.moved) < closeAfter {
+		if crowd < 0 && time.Since(o.moved) < cmp.Or(f.cfg.Linger, linger) {
 			return false
 		}
 		if toItsEnd(o) > 0 {
-			f.update(t, func(s *Status) { s.Lost++ })
+			f.lose(ctx, t)
 		}
 		f.release(o)
 		return true
 	})
-	if t.cur != nil && t.gone && time.Since(t.cur.moved) >= closeAfter {
+	if t.cur != nil && t.gone && time.Since(t.cur.moved) >= cmp.Or(f.cfg.Linger, linger) {
 		left := t.cur.pos
 		f.release(t.cur)
 		t.cur, t.left = nil, &left
 	}
+}
+
+// lose reports a line that was lost.
+func (f *Follower) lose(ctx context.Context, t *tail) {
+	b := f.pool.Get()
+	b.Source, b.Lost = t.path, 1
+	if f.deliver(ctx, b) {
+		f.update(t, func(s *Status) { s.Lost++ })
+	}
+}
+
+// forget reports that a source is gone.
+func (f *Follower) forget(ctx context.Context, path string) {
+	b := f.pool.Get()
+	b.Source, b.Gone = path, true
+	f.deliver(ctx, b)
 }
 
 // toItsEnd returns how many bytes of a file are not read.

@@ -1,0 +1,63 @@
+package coverage
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"mef/internal/conf"
+)
+
+// An Owner says whose files are believed at some globs: those of root, of system accounts, and of accounts that the rule names. A log
+// that an ordinary user owns says what he likes, so it takes source=file to have it read.
+type Owner struct {
+	Glob   string
+	Anyone bool
+	UIDs   []uint32 // sorted
+}
+
+// owners returns whose files are believed, by glob.
+func (r *Reader) owners(userID func(string) (uint32, bool)) (all []Owner) {
+	for _, glob := range r.Globs {
+		o := Owner{Glob: glob, Anyone: r.Rule.Source == conf.SourceFile || !r.doubted}
+		if !o.Anyone {
+			o.UIDs = uids(r.Rule, userID)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+func compareOwners(a, b Owner) int {
+	return cmp.Or(cmp.Compare(a.Glob, b.Glob), cmp.Compare(fmt.Sprint(a.Anyone), fmt.Sprint(b.Anyone)), slices.Compare(a.UIDs, b.UIDs))
+}
+
+// Accounts of the system: what distributions create for services, and what systemd makes up for DynamicUser=.
+const (
+	lastSystemUID   = 999
+	firstDynamicUID = 61184
+	lastDynamicUID  = 65519
+)
+
+// Accept returns why a file of an owner is not read, nil if it is. own is the account of the caller, whose files it believes.
+func (w Want) Accept(path string, uid uint32, mode fs.FileMode, own uint32) error {
+	system := uid <= lastSystemUID || uid >= firstDynamicUID && uid <= lastDynamicUID || uid == own
+	refused := errors.New("no rule reads it")
+	for _, o := range w.Owners {
+		switch ok, err := filepath.Match(o.Glob, path); {
+		case err != nil || !ok:
+		case o.Anyone:
+			return nil
+		case mode&0o002 != 0:
+			refused = errors.New("everybody may write it; source=file in the rule has it read all the same")
+		case !system && !slices.Contains(o.UIDs, uid):
+			refused = fmt.Errorf("it belongs to user %d, who is no service; uids= or source=file in the rule has it read all the same", uid)
+		default:
+			return nil
+		}
+	}
+	return refused
+}
