@@ -99,16 +99,16 @@ func newReader(rule *conf.Rule, set *filter.Set, h *Host) *Reader {
 			r.Logged = h.Logged[i]
 		}
 	}
-	r.Off = rule.Source == conf.SourceAuto && r.Logged == "" && len(r.Own) == 0 && !present(rule, set, h)
+	optional := rule.Source == conf.SourceAuto || slices.ContainsFunc(rule.Fail, func(p conf.Pattern) bool { return p.Shipped })
+	r.Off = optional && rule.Source != conf.SourceJournal && r.Logged == "" && len(r.Own) == 0 && !present(rule, set, h)
 	return r
 }
 
 // present reports whether the service of a rule is installed or listens.
 func present(rule *conf.Rule, set *filter.Set, h *Host) bool {
 	serves := func(unit string) bool { return set.Serves(rule.Name, unit) }
-	return slices.ContainsFunc(h.Units, serves) ||
-		slices.ContainsFunc(rule.Programs, func(name string) bool { return h.Program(strings.TrimSuffix(name, "*")) }) ||
-		slices.ContainsFunc(h.Listeners, func(l host.Listener) bool { return covers(set, rule.Name, l) })
+	return slices.ContainsFunc(h.Units, serves) || len(rule.Programs) > 0 && h.Program(strings.TrimSuffix(rule.Programs[0], "*")) ||
+		slices.ContainsFunc(h.Listeners, func(l host.Listener) bool { return covers(set, rule, l) })
 }
 
 // ReadsFile reports whether the rule reads the file at path.
@@ -227,8 +227,8 @@ func uids(rule *conf.Rule, userID func(name string) (uint32, bool)) (all []uint3
 }
 
 // covers reports whether a rule is about what listens.
-func covers(set *filter.Set, rule string, l host.Listener) bool {
-	return set.Serves(rule, serviceOf(l)) || l.Program != "" && l.Program != "systemd" && set.Covers(rule, l.Program)
+func covers(set *filter.Set, rule *conf.Rule, l host.Listener) bool {
+	return set.Serves(rule.Name, serviceOf(l)) || len(rule.Programs) > 0 && l.Program != "" && l.Program != "systemd" && set.Covers(rule.Name, l.Program)
 }
 
 // serviceOf returns the unit that a listener belongs to; systemd listens for it where there is a .socket.
@@ -249,7 +249,7 @@ func Silent(readers map[string]*Reader, set *filter.Set, listeners []host.Listen
 		}
 		var silent *Reader
 		for _, name := range slices.Sorted(maps.Keys(readers)) {
-			if r := readers[name]; covers(set, name, l) {
+			if r := readers[name]; covers(set, r.Rule, l) {
 				if silent = r; r.Heard() {
 					silent = nil
 					break
@@ -269,7 +269,7 @@ func Silent(readers map[string]*Reader, set *filter.Set, listeners []host.Listen
 func Uncovered(rules []conf.Rule, set *filter.Set, listeners []host.Listener) (all []string) {
 	ports := make(map[string][]string)
 	for _, l := range listeners {
-		if l.Local() || l.Protocol != "tcp" || slices.ContainsFunc(rules, func(r conf.Rule) bool { return r.Enabled && covers(set, r.Name, l) || serves(&r, l) }) {
+		if l.Local() || l.Protocol != "tcp" || slices.ContainsFunc(rules, func(r conf.Rule) bool { return r.Enabled && covers(set, &r, l) || serves(&r, l) }) {
 			continue
 		}
 		name, port := show(l), fmt.Sprint(l.Port)
