@@ -215,7 +215,7 @@ func (s *sources) status(e *loop) (out []control.Source, missing []string) {
 			}
 			switch {
 			case st.Denied && len(src.Rules) > 0:
-				missing = append(missing, fmt.Sprintf("%s cannot be read, which %s needs: %s", src.Name, strings.Join(src.Rules, ", "), st.Reason))
+				missing = append(missing, fmt.Sprintf("%s cannot be read, which rule %s needs: %s; read-logs.conf in the documentation of mef says how to allow it", src.Name, strings.Join(src.Rules, ", "), st.Reason))
 			case st.Behind > tooLate && len(src.Rules) > 0:
 				missing = append(missing, fmt.Sprintf("%s is read %v late", src.Name, st.Behind.Round(time.Second)))
 			}
