@@ -136,10 +136,6 @@ func refuse(from, imp string) string {
 		return ""
 	case slices.Contains(words, from):
 		return "words import only words"
-	case from == "daemon" && to == "selftest":
-		return "" // which it starts as a process of its own
-	case from == "daemon" && imp == "mef/internal/firewall/inforce":
-		return "" // whether the static policy is in the kernel is a part of its status
 	case slices.Contains(commands, from) && slices.Contains(programs, to):
 		return ""
 	case slices.Contains(programs, to), slices.Contains(commands, to):

@@ -16,7 +16,9 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/daemon"
+	"mef/internal/firewall/inforce"
 	"mef/internal/printable"
+	"mef/internal/sdnotify"
 	"mef/internal/selftest"
 )
 
@@ -77,7 +79,11 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	opt := daemon.Options{Version: version, Log: log, Level: logLevel}
+	manager, err := sdnotify.New(os.Getenv)
+	if err != nil {
+		log.Warn("service manager", "err", err)
+	}
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Manager: manager, SelfTest: selfTest, Firewall: inforce.Check}
 	if given.level != "" {
 		opt.Level = nil
 	}
@@ -85,4 +91,18 @@ func run(args []string, stdout, stderr io.Writer) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	opt.Hangups = hangups
 	return daemon.Run(ctx, cfg, opt)
+}
+
+// selfTest returns why bans cannot be tried here, or what is wrong with them.
+func selfTest(ctx context.Context) (impossible, problem string) {
+	result, err := selftest.Spawn(ctx)
+	switch {
+	case err != nil:
+		return "", err.Error()
+	case result.Impossible != "":
+		return result.Impossible, ""
+	case !result.OK:
+		return "", result.Problem()
+	}
+	return "", ""
 }

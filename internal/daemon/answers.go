@@ -13,8 +13,9 @@ import (
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/coverage"
-	"mef/internal/decide"
 	"mef/internal/enforce"
+	"mef/internal/enforce/kernel"
+	"mef/internal/engine"
 	"mef/internal/eventlog"
 	"mef/internal/prefixset"
 	"mef/internal/source/journal"
@@ -46,7 +47,7 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 	if err := d.bannable(req.For, req.Note); err != nil {
 		return control.Ban{}, err
 	}
-	wish := decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
+	wish := engine.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
 	type decided struct {
 		ban     ban.Ban
 		refused error
@@ -157,7 +158,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if ctx.Err() != nil {
 		return s, ctx.Err()
 	}
-	s.Kernel = d.kernel(state, wrong, err)
+	s.Kernel = d.showKernel(state, wrong, err)
 	s.Bans = tallyBans(state)
 	s.Bans.Ever = d.book.total()
 	h := d.lookAround(ctx)
@@ -196,9 +197,9 @@ func (d *daemon) proveJournal(ctx context.Context) error {
 }
 
 // kernel says whether the kernel holds what it should, by a look at it and by what the enforcer knows.
-func (d *daemon) kernel(state enforce.State, wrong []string, err error) control.Kernel {
+func (d *daemon) showKernel(state enforce.State, wrong []string, err error) control.Kernel {
 	e := d.enforcer.Status()
-	k := control.Kernel{Backend: "nftables", Table: "table inet mefdaemon", Present: err == nil && e.Ready && !slices.Contains(wrong, "table"),
+	k := control.Kernel{Backend: kernel.Backend, Table: kernel.Table, Present: err == nil && e.Ready && !slices.Contains(wrong, "table"),
 		Elements: len(state.Bans), Repairs: e.Repairs, Evicted: e.Evicted}
 	if err != nil {
 		k.Problems = append(k.Problems, err.Error())

@@ -11,8 +11,8 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
-	"mef/internal/decide"
 	"mef/internal/enforce"
+	"mef/internal/engine"
 	"mef/internal/lists"
 )
 
@@ -29,14 +29,14 @@ func (d *daemon) BanAll(ctx context.Context, req control.Batch) (done control.Do
 	if err := d.bannable(req.For, req.Note); err != nil {
 		return done, err
 	}
-	var wishes []decide.Request
+	var wishes []engine.Request
 	for _, entry := range req.Entries {
 		prefix, err := parsePrefix(entry)
 		if err != nil {
 			done.Refuse(entry, err)
 			continue
 		}
-		wishes = append(wishes, decide.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note,
+		wishes = append(wishes, engine.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note,
 			Caller: req.Caller.Unmap().WithZone(""), Force: req.Force})
 	}
 	for len(wishes) > 0 && err == nil {
@@ -62,7 +62,7 @@ func (d *daemon) bannable(lasts time.Duration, note string) error {
 }
 
 // banStep decides and makes some bans. It adds to done what became of them.
-func (d *daemon) banStep(ctx context.Context, wishes []decide.Request, done *control.Done) error {
+func (d *daemon) banStep(ctx context.Context, wishes []engine.Request, done *control.Done) error {
 	type decided struct {
 		ban     ban.Ban
 		refused error

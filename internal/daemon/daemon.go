@@ -25,14 +25,9 @@ import (
 	"mef/internal/control"
 	"mef/internal/coverage"
 	"mef/internal/enforce"
-	"mef/internal/enforce/nftset"
-	"mef/internal/enforce/session"
-	"mef/internal/firewall/inforce"
+	"mef/internal/enforce/kernel"
 	"mef/internal/host"
 	"mef/internal/lists"
-	"mef/internal/lists/names"
-	"mef/internal/sdnotify"
-	"mef/internal/selftest"
 	"mef/internal/store"
 )
 
@@ -42,6 +37,21 @@ type Options struct {
 	Log     *slog.Logger
 	Hangups <-chan os.Signal // each has the configuration read again
 	Level   *slog.LevelVar   // of Log, follows the configuration; nil: it was chosen otherwise
+
+	// Manager is the service manager that started the daemon.
+	Manager Manager
+	// SelfTest tries on this machine whether bans block. It returns why that cannot be tried here, or what is wrong.
+	SelfTest func(context.Context) (impossible, problem string)
+	// Firewall returns what is wrong with the static policy of this host.
+	Firewall func(*conf.Config) []string
+}
+
+// A Manager is what a daemon reports to a service manager; package sdnotify has it.
+type Manager interface {
+	Ready(status string) error
+	Reloading() error
+	Stopping() error
+	Watch(ctx context.Context, alive func(context.Context) (status string, err error), failed func(error))
 }
 
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
@@ -78,12 +88,11 @@ type daemon struct {
 	level    *slog.LevelVar
 	since    time.Time
 	sources  *sources
-	sessions *session.Ender
-	logDrops func(context.Context, conf.DropLog) error // changes what the kernel logs
-	manager  *sdnotify.Manager                         // nil: started by hand
+	kernel   *kernel.Kernel // nil in tests
+	manager  Manager
 	stop     context.CancelFunc
 	proof    atomic.Pointer[proof]
-	trySelf  func(context.Context) (selftest.Result, error)
+	selfTest func(context.Context) (impossible, problem string)
 	firewall func() []string // what is wrong with the static policy
 	// lookAround returns what is known of logs and services of this host.
 	lookAround func(context.Context) *coverage.Host
@@ -108,21 +117,11 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 		return nil, err
 	}
 	facts := e.engine.Facts()
-	backend, err := nftset.New(log, cfg.Log)
+	k, err := kernel.New(log, cfg.Log, enforce.Options{Allow: facts.Reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, OnRepair: e.repaired})
 	if err != nil {
 		return nil, err
 	}
-	sessions := session.New(log)
-	e.enforcer = enforce.New(backend, enforce.Options{
-		Allow:      facts.Reachable(),
-		OnResult:   e.book.settle,
-		OnEnded:    e.endings.add,
-		OnVerified: sessions.Add,
-		OnLifted:   sessions.Forget,
-		OnRepair:   e.repaired,
-		Connected:  session.Connected,
-		Log:        log,
-	})
+	e.enforcer = k.Enforcer
 	st, err := store.Open(e.storePath(), store.Options{Version: opt.Version})
 	if err != nil {
 		return nil, err
@@ -133,14 +132,20 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 	e.saver = store.NewSaver(st, log)
 	e.book.saved = e.saver.Bans
 	d := newDaemon(e, opt)
-	d.sessions, d.manager, d.store = sessions, e.newManager(), st
-	d.logDrops = func(ctx context.Context, drops conf.DropLog) error {
-		return e.enforcer.Renew(ctx, func() error { return backend.LogDrops(drops) })
-	}
+	d.kernel, d.store = k, st
 	if d.restored, err = d.restore(st, d.since); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	return d, nil
+}
+
+// unmanaged stands for no service manager.
+type unmanaged struct{}
+
+func (unmanaged) Ready(string) error { return nil }
+func (unmanaged) Reloading() error   { return nil }
+func (unmanaged) Stopping() error    { return nil }
+func (unmanaged) Watch(context.Context, func(context.Context) (string, error), func(error)) {
 }
 
 // newDaemon returns a daemon around an engine that has its enforcer and its saver.
@@ -148,9 +153,15 @@ func newDaemon(e *loop, opt Options) *daemon {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
 	settings := e.cfg // a reload replaces it
-	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), trySelf: selftest.Spawn, firewall: func() []string { return inforce.Check(settings) },
+	if opt.Manager == nil {
+		opt.Manager = unmanaged{}
+	}
+	if opt.Firewall == nil {
+		opt.Firewall = func(*conf.Config) []string { return nil }
+	}
+	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(settings) }, manager: opt.Manager,
 		lookAround: func(ctx context.Context) *coverage.Host { return lookAround(ctx, e.log) },
-		keeper:     keeper{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Names: names.Options{Log: e.log}, Log: e.log}), due: newDue()}}
+		keeper:     keeper{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Log: e.log}), due: newDue()}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.
@@ -167,7 +178,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.sources = newSources(d.loop, coverage.Wanted(d.readers, host.UserID), nil)
 	g.Go(func() error { return d.loop.run(ctx) })
 	g.Go(func() error { return d.keep(ctx) })
-	g.Go(func() error { return d.sessions.Run(ctx) })
+	g.Go(func() error { return d.kernel.EndSessions(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { return d.watchSessions(ctx) })
 	g.Go(func() error { return d.prove(ctx) })

@@ -4,10 +4,10 @@ import (
 	"context"
 	"net/netip"
 
+	"mef/internal/engine"
 	"mef/internal/exempt"
 	"mef/internal/host"
 	"mef/internal/prefixset"
-	"mef/internal/track"
 )
 
 // setHost sets the facts about this host.
@@ -23,7 +23,7 @@ func setHost(f *exempt.Facts, h host.Facts) {
 func accountNames(accounts []host.Account) map[string]bool {
 	names := make(map[string]bool, len(accounts))
 	for _, a := range accounts {
-		name := track.AccountName(a.Name)
+		name := engine.AccountName(a.Name)
 		names[name] = names[name] || a.CanLogIn
 	}
 	return names

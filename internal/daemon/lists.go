@@ -15,7 +15,6 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/exempt"
 	"mef/internal/lists"
-	"mef/internal/lists/names"
 	"mef/internal/prefixset"
 	"mef/internal/store"
 )
@@ -150,7 +149,7 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	allow, mistakes := d.lists.Allow(), d.lists.Mistakes()
 	facts, err := query(ctx, d.loop, func() exempt.Facts {
 		if namesLeftOut > d.leftOutNames {
-			d.log.Error("DNS names of the allow list left out: there are too many", "most", names.MaxNames, "left out", namesLeftOut)
+			d.log.Error("DNS names of the allow list left out: there are too many", "most", lists.MaxNames, "left out", namesLeftOut)
 		}
 		d.allowList, d.listMistakes, d.leftOutNames = allow.Items, mistakes, namesLeftOut
 		d.saveObserving(now)
@@ -437,7 +436,7 @@ func (d *daemon) warnLists(s *control.Status) {
 			"mefctl lists blacklist shows them", d.heldBack))
 	}
 	if d.leftOutNames > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are left out: there are more than %d", d.leftOutNames, names.MaxNames))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are left out: there are more than %d", d.leftOutNames, lists.MaxNames))
 	}
 	some(d.lists.Warnings(time.Now()), "names without an address")
 }

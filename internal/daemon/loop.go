@@ -17,7 +17,6 @@ import (
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/eventlog"
-	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/lists"
 	"mef/internal/source/journal"
@@ -41,7 +40,7 @@ type loop struct {
 	batches chan *event.Batch
 	calls   chan func()
 
-	set     *filter.Set
+	set     *engine.Rules
 	readers map[string]*coverage.Reader // by rule name: all enabled rules
 	// allowList is what the facts' Allowed is made of.
 	allowList    []lists.Item
@@ -109,7 +108,7 @@ func (e *loop) openEventLog(cfg *conf.Config) {
 }
 
 // settings are what the engine goes by.
-func (e *loop) settings(cfg *conf.Config, set *filter.Set) engine.Config {
+func (e *loop) settings(cfg *conf.Config, set *engine.Rules) engine.Config {
 	s := engine.FromConf(cfg, set)
 	s.Reads, s.Accept = e.reads, e.accept
 	return s

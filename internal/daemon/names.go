@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"mef/internal/control"
-	"mef/internal/track"
+	"mef/internal/engine"
 )
 
 // Names answers mefctl names.
 func (d *daemon) Names(ctx context.Context, prefix string, limit int) ([]control.Name, error) {
-	names, err := query(ctx, d.loop, func() []track.Name { return d.engine.Names(prefix, limit, time.Now()) })
+	names, err := query(ctx, d.loop, func() []engine.Name { return d.engine.Names(prefix, limit, time.Now()) })
 	shown := make([]control.Name, len(names))
 	for i, n := range names {
 		shown[i] = control.Name{Name: n.Name, Origin: n.Origin, Hot: n.Hot, Protected: n.Protected, Tries: n.Tries, Networks: n.Networks, First: n.First, Last: n.Last}

@@ -3,19 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"os"
-
-	"mef/internal/sdnotify"
 )
-
-// newManager returns the service manager that started us, nil if there is none.
-func (e *loop) newManager() *sdnotify.Manager {
-	m, err := sdnotify.New(os.Getenv)
-	if err != nil {
-		e.log.Warn("service manager", "err", err)
-	}
-	return m
-}
 
 // notify tells the service manager when the kernel holds the bans, from then on that the engine answers, and at last that ctx
 // is done. A daemon that hangs falls silent, and is started again.

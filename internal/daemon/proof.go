@@ -42,13 +42,8 @@ func (d *daemon) prove(ctx context.Context) error {
 
 // proveOnce tries bans with packets, and compares the table that guards this host with what it should hold.
 func (d *daemon) proveOnce(ctx context.Context) proof {
-	result, err := d.trySelf(ctx)
-	p := proof{ok: err == nil && result.OK, impossible: result.Impossible}
-	if err != nil {
-		p.detail = err.Error()
-	} else {
-		p.detail = result.Problem()
-	}
+	impossible, problem := d.selfTest(ctx)
+	p := proof{ok: impossible == "" && problem == "", impossible: impossible, detail: problem}
 	if wrong := d.liveTable(ctx); wrong != "" {
 		p = proof{detail: strings.TrimPrefix(p.detail+"; live table: "+wrong, "; ")}
 	}

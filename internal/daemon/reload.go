@@ -10,26 +10,25 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/coverage"
+	"mef/internal/engine"
 	"mef/internal/exempt"
-	"mef/internal/filter"
 	"mef/internal/host"
 )
 
 // A setup is a configuration checked whole and compiled: nothing in it can fail any more.
 type setup struct {
 	cfg *conf.Config
-	set *filter.Set
+	set *engine.Rules
 }
 
 // compile makes a set of the rules. The error is conf.Errors.
-func compile(cfg *conf.Config) (*filter.Set, error) {
-	set, errs := filter.Compile(cfg.Rules, filter.WithUsers(host.UserID))
-	return set, errs.Err()
+func compile(cfg *conf.Config) (*engine.Rules, error) {
+	return engine.Compile(cfg.Rules, host.UserID)
 }
 
 // LoadConfig reads the mef.conf at path and the rules, for Run. The lists are not read: Run does that. The error is conf.Errors.
 func LoadConfig(path string) (*conf.Config, error) {
-	return conf.Loader{Shipped: filter.Shipped(), Optional: path == conf.DefaultPath, SkipLists: true}.Load(path)
+	return conf.Loader{Shipped: engine.ShippedRules(), Optional: path == conf.DefaultPath, SkipLists: true}.Load(path)
 }
 
 // prepare reads the configuration again. Its error has the text that mefctl config check prints.
@@ -135,8 +134,8 @@ func (d *daemon) swap(ctx context.Context, next *setup) error {
 		return err
 	}
 	d.followers.start(ctx, d.sources)
-	if drops != next.cfg.Log && d.logDrops != nil {
-		if err := d.logDrops(ctx, next.cfg.Log); err != nil {
+	if drops != next.cfg.Log && d.kernel != nil {
+		if err := d.kernel.LogDrops(ctx, next.cfg.Log); err != nil {
 			d.log.Error("change what the kernel logs", "err", err)
 		}
 	}

@@ -24,7 +24,6 @@ import (
 	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/lists"
-	"mef/internal/lists/names"
 	"mef/internal/store"
 )
 
@@ -112,7 +111,7 @@ func (h *house) start() {
 	e.saver = store.NewSaver(st, quiet())
 	e.book.saved = e.saver.Bans
 	h.daemon = newDaemon(e, Options{})
-	h.lists = lists.New(lists.Options{Names: names.Options{Servers: []string{h.dns}, Timeout: time.Second}})
+	h.lists = lists.New(lists.Options{Servers: []string{h.dns}, Timeout: time.Second})
 	bans, err := h.restore(st, time.Now())
 	if err != nil {
 		h.Fatal(err)

@@ -16,7 +16,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/coverage"
-	"mef/internal/filter"
+	"mef/internal/engine"
 	"mef/internal/host"
 	"mef/internal/logtime"
 	"mef/internal/source/journal"
@@ -85,7 +85,7 @@ func files(glob string) []string {
 }
 
 // readersOf returns the readers of a configuration's rules. What the running ones know of records stays.
-func (e *loop) readersOf(cfg *conf.Config, set *filter.Set, h *coverage.Host) map[string]*coverage.Reader {
+func (e *loop) readersOf(cfg *conf.Config, set *engine.Rules, h *coverage.Host) map[string]*coverage.Reader {
 	readers := coverage.Read(cfg.Rules, set, h)
 	for name, r := range readers {
 		if old := e.readers[name]; old != nil {

@@ -8,12 +8,11 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
-	"mef/internal/enforce/nftset"
+	"mef/internal/enforce/kernel"
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/host"
-	"mef/internal/track"
 )
 
 // Why explains an address: what the kernel does with it now, what is counted for it, and what keeps it from being banned.
@@ -24,7 +23,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	}
 	why := control.Why{Addr: addr.String(), Bans: d.book.show(ctx, state, d.askListed)}
 	for i, held := range state.Bans {
-		why.Bans[i].Set = nftset.SetOf(held.Key)
+		why.Bans[i].Set = kernel.SetOf(held.Key)
 	}
 	type known struct {
 		engine.Explanation
@@ -90,7 +89,7 @@ func (e *loop) allowed(addr netip.Addr) string {
 }
 
 // explain turns an account into what is shown.
-func explain(why *control.Why, a track.Account, now time.Time) {
+func explain(why *control.Why, a engine.Account, now time.Time) {
 	why.Score, why.Limit = float64(a.Score), a.ScoreLimit
 	if a.Source.IsValid() && a.Source != netip.PrefixFrom(a.Addr, a.Addr.BitLen()) {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("counted as %s, with all its addresses", a.Source))
@@ -141,7 +140,7 @@ func explain(why *control.Why, a track.Account, now time.Time) {
 }
 
 // addUp says what the score consists of.
-func addUp(a track.Account) (lines []string) {
+func addUp(a engine.Account) (lines []string) {
 	sum := 0.0
 	for _, r := range a.Rules {
 		if r.Points > 0 {

@@ -42,10 +42,14 @@ type directory struct {
 	err   string // why the directory cannot be read
 }
 
+// MaxNames is how many DNS names of the allow list are looked up.
+const MaxNames = names.MaxNames
+
 // Options of Lists. The zero value is good for a program that only reads the files.
 type Options struct {
-	Names names.Options
-	Log   *slog.Logger // nil discards
+	Servers []string      // name servers, host:port; none: those in /etc/resolv.conf
+	Timeout time.Duration // of one question to one of them; 0: 2 s
+	Log     *slog.Logger  // nil discards
 }
 
 // New returns Lists without entries.
@@ -55,7 +59,7 @@ func New(opt Options) *Lists {
 	}
 	expiry := time.NewTimer(time.Hour)
 	expiry.Stop()
-	return &Lists{added: make(map[string]added), names: names.New(opt.Names), saved: make(map[string]string), expiry: expiry, watch: newWatch(opt.Log)}
+	return &Lists{added: make(map[string]added), names: names.New(names.Options{Servers: opt.Servers, Timeout: opt.Timeout, Log: opt.Log}), saved: make(map[string]string), expiry: expiry, watch: newWatch(opt.Log)}
 }
 
 // Run watches the directories and resolves names until ctx is done.

@@ -15,7 +15,7 @@ import (
 	"mef/internal/confirm"
 	"mef/internal/console"
 	"mef/internal/control"
-	"mef/internal/enforce/nftset"
+	"mef/internal/enforce/kernel"
 	"mef/internal/mefctl/cli"
 )
 
@@ -44,7 +44,7 @@ func newOff(g *cli.Global) *cobra.Command {
 					console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("bans will come back when mefdaemon is started: %w", err))
 				}
 			}
-			if result.Deleted, err = nftset.Delete(); err != nil {
+			if result.Deleted, err = kernel.Delete(); err != nil {
 				return err
 			}
 			if result.Deleted && !result.Stopped {
@@ -93,7 +93,7 @@ func staysGone(ctx context.Context) error {
 			return nil
 		case <-time.After(50 * time.Millisecond):
 		}
-		if back, err := nftset.Present(); back || err != nil {
+		if back, err := kernel.Present(); back || err != nil {
 			return cmp.Or(err, errors.New("a mefdaemon still runs and has put its table back; end it, as with pkill mefdaemon, and run mefctl off again"))
 		}
 	}

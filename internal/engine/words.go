@@ -1,0 +1,34 @@
+package engine
+
+import (
+	"io/fs"
+
+	"mef/internal/conf"
+	"mef/internal/decide"
+	"mef/internal/filter"
+	"mef/internal/track"
+)
+
+// What the stages of an engine are asked and answer, so that a program needs no stage beside it.
+type (
+	// Rules are detection rules compiled; see filter.Set.
+	Rules = filter.Set
+	// Request is an operator's wish for a ban.
+	Request = decide.Request
+	// Account is what is counted for an address.
+	Account = track.Account
+	// Name is what is known of a user name.
+	Name = track.Name
+)
+
+// Compile compiles rules; userID returns the number of an account, for uids=. The error is conf.Errors.
+func Compile(rules []conf.Rule, userID func(name string) (uid uint32, ok bool)) (*Rules, error) {
+	set, errs := filter.Compile(rules, filter.WithUsers(userID))
+	return set, errs.Err()
+}
+
+// ShippedRules returns the rules that come with the program; see filter.Shipped.
+func ShippedRules() fs.FS { return filter.Shipped() }
+
+// AccountName returns the name of an account as users are compared.
+func AccountName(name string) string { return track.AccountName(name) }
