@@ -176,7 +176,12 @@ func imapCommand(text *textproto.Conn, tag, format string, args ...any) error {
 
 // FTP logs in and hangs up (RFC 959, section 5.4).
 func (c Client) FTP(ctx context.Context, user, password string) error {
-	conn, err := c.Dial(ctx, FTPPort)
+	return c.FTPAt(ctx, FTPPort, user, password)
+}
+
+// FTPAt is FTP at another port.
+func (c Client) FTPAt(ctx context.Context, port int, user, password string) error {
+	conn, err := c.Dial(ctx, port)
 	if err != nil {
 		return err
 	}

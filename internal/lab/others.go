@@ -1,0 +1,174 @@
+//go:build linux
+
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/textproto"
+	"os"
+	"strings"
+)
+
+// The ports of daemons that share a server with those of services.go.
+const (
+	SMTPPort     = 25
+	ProFTPDPort  = 2121
+	PureFTPDPort = 2122
+	DropbearPort = 2222
+)
+
+// Unpacked is where scripts/deps unpacks daemons whose packages cannot be installed beside those of the others.
+const Unpacked = "/usr/local/lib/mef-lab"
+
+const eximConfig = `spool_directory = /run/exim4
+log_file_path = /var/log/exim4/%slog
+daemon_smtp_ports = 25
+host_lookup =
+tls_advertise_hosts =
+acl_smtp_rcpt = acl_rcpt
+begin acl
+acl_rcpt:
+  accept authenticated = *
+  deny message = relay not permitted
+begin routers
+nowhere:
+  driver = redirect
+  data = :blackhole:
+begin authenticators
+plain_server:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = ${if and{{eq{$auth2}{alice}}{eq{$auth3}{%s}}}}
+  server_set_id = $auth2
+  server_advertise_condition = yes
+`
+
+// StartExim starts an Exim that takes mail of alice, and writes its log to /var/log/exim4/mainlog.
+func (w *World) StartExim(ctx context.Context) (*Process, error) {
+	const uid = 997
+	if err := appendFile("/etc/passwd", fmt.Sprintf("Debian-exim:x:%d:%d::/run/exim4:/usr/sbin/nologin\n", uid, uid)); err != nil {
+		return nil, err
+	}
+	if err := appendFile("/etc/group", fmt.Sprintf("Debian-exim:x:%d:\n", uid)); err != nil {
+		return nil, err
+	}
+	for _, d := range []string{"/run/exim4", "/var/log/exim4"} {
+		if err := errors.Join(os.MkdirAll(d, 0o750), os.Chown(d, uid, uid)); err != nil {
+			return nil, err
+		}
+	}
+	if err := writeFiles(map[string]string{"/etc/exim4/exim4.conf": fmt.Sprintf(strings.Replace(eximConfig, "%slog", "%%slog", 1), Alice.Password)}); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{Path: Unpacked + "/usr/sbin/exim4", Args: []string{"-bdf", "-q30m"}, Unit: "system.slice/exim4.service"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(SMTPPort) })
+}
+
+const proftpdConfig = `ServerName "server"
+ServerType standalone
+DefaultServer on
+UseIPv6 on
+UseReverseDNS off
+Port %d
+User nobody
+Group nogroup
+AuthOrder mod_auth_unix.c
+RequireValidShell off
+WtmpLog off
+PidFile /run/proftpd.pid
+ScoreboardFile /run/proftpd.scoreboard
+SystemLog /var/log/proftpd/proftpd.log
+SyslogLevel info
+DelayTable none
+`
+
+// StartProFTPD starts ProFTPD, which writes its log to /var/log/proftpd/proftpd.log, as Debian has it.
+func (w *World) StartProFTPD(ctx context.Context) (*Process, error) {
+	if err := os.MkdirAll("/var/log/proftpd", 0o755); err != nil {
+		return nil, err
+	}
+	if err := writeFiles(map[string]string{"/etc/proftpd/proftpd.conf": fmt.Sprintf(proftpdConfig, ProFTPDPort)}); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{Path: Unpacked + "/usr/sbin/proftpd", Args: []string{"-n", "-q", "-c", "/etc/proftpd/proftpd.conf"}, Unit: "system.slice/proftpd.service"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(ProFTPDPort) })
+}
+
+// StartPureFTPD starts Pure-FTPd, which logs by syslog; what it says of a login that succeeded it says as the user.
+func (w *World) StartPureFTPD(ctx context.Context) (*Process, error) {
+	p, err := w.Start(Command{
+		Path: Unpacked + "/usr/sbin/pure-ftpd", Args: []string{"-S", fmt.Sprint(PureFTPDPort), "-l", "unix", "-H", "-E"},
+		Unit: "system.slice/pure-ftpd.service",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(PureFTPDPort) })
+}
+
+// StartDropbear starts Dropbear's SSH server, which logs by syslog.
+func (w *World) StartDropbear(ctx context.Context) (*Process, error) {
+	if err := os.MkdirAll("/etc/dropbear", 0o755); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{
+		Path: "/usr/sbin/dropbear", Args: []string{"-F", "-R", "-p", fmt.Sprint(DropbearPort)},
+		Unit: "system.slice/dropbear.service",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(DropbearPort) })
+}
+
+func appendFile(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// SMTP logs in (RFC 4954, PLAIN) and, if that succeeds, sends a message to itself.
+func (c Client) SMTP(ctx context.Context, user, password string) error {
+	conn, err := c.Dial(ctx, SMTPPort)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	reader := textproto.NewReader(bufio.NewReader(conn))
+	if _, _, err := reader.ReadResponse(220); err != nil {
+		return fmt.Errorf("smtp greeting: %w", err)
+	}
+	secret := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
+	for _, step := range []struct {
+		line string
+		want int
+	}{
+		{"EHLO client.example", 250}, {"AUTH PLAIN " + secret, 235}, {"MAIL FROM:<alice@server>", 250},
+		{"RCPT TO:<alice@server>", 250}, {"DATA", 354}, {"Subject: a\r\n\r\nb\r\n.", 250}, {"QUIT", 221},
+	} {
+		fmt.Fprintf(conn, "%s\r\n", step.line)
+		_, _, err := reader.ReadResponse(step.want)
+		var answer *textproto.Error
+		if errors.As(err, &answer) && answer.Code == 535 {
+			return fmt.Errorf("smtp login as %s: %w: %q", user, ErrDenied, answer.Msg)
+		}
+		if err != nil {
+			return fmt.Errorf("smtp %.4s: %w", step.line, err)
+		}
+	}
+	return nil
+}
