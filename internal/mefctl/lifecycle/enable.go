@@ -102,11 +102,11 @@ func beyondLists(cfg *conf.Config, mistakes conf.Errors) conf.Errors {
 // A report is what mefctl enable found and did.
 type report struct {
 	From         *netip.Addr        `json:"ssh_from"`                // null: not logged in over SSH
-	Allowed      bool               `json:"allowed"`                 // the allow list has it
+	Allowed      bool               `json:"allowed"`                 // it is on the allow list
 	AllowedUntil *time.Time         `json:"allowed_until,omitempty"` // by this command
-	Blind        []string           `json:"blind,omitempty"`         // services whose log does not show failed logins
 	Tools        []string           `json:"ban_tools"`
 	Services     []exposure.Service `json:"services"`
+	Blind        []string           `json:"blind,omitempty"` // services whose log does not show failed logins
 	Mode         string             `json:"mode"`
 	Armed        *control.Armed     `json:"armed"` // null: nothing has to be confirmed
 }
