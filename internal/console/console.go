@@ -3,12 +3,14 @@ package console
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -152,6 +154,10 @@ func NoArgs(cmd *cobra.Command, args []string) error {
 	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		// Two letters in the wrong order are the likeliest slip.
+		slices.SortStableFunc(near, func(a, b string) int {
+			return cmp.Compare(max(len(a)-len(args[0]), len(args[0])-len(a)), max(len(b)-len(args[0]), len(args[0])-len(b)))
+		})
 		return Usage("%s; did you mean %q?", text, near[0])
 	}
 	return Usage("%s; see %s --help", text, cmd.CommandPath())

@@ -201,3 +201,49 @@ func TestNamesOfStrangersAreShownAsText(t *testing.T) {
 		t.Errorf("JSON %q does not keep the name", out)
 	}
 }
+
+// A counter is a control.Service that has counted and banned.
+type counter struct{ control.Service }
+
+func (counter) Status(context.Context) (control.Status, error) {
+	return control.Status{Rules: []control.Rule{{Name: "sshd", Failures: 40, Bans: 2}, {Name: "idle"}, {Name: "exim", Failures: 50}}}, nil
+}
+
+func (counter) Bans(context.Context) ([]control.Ban, error) {
+	soon := time.Now().Add(time.Hour)
+	return []control.Ban{
+		{Prefix: "192.0.2.7", Ports: "all", Rule: "sshd", Until: &soon, Count: 1, Kernel: true},
+		{Prefix: "192.0.2.8", Ports: "all", Rule: "sshd", Until: &soon, Count: 3, Kernel: true},
+		{Prefix: "192.0.2.9", Ports: "22", Rule: "manual", Kernel: true},
+	}, nil
+}
+
+func (counter) Follow(_ context.Context, emit func(control.Record) error) error {
+	return errors.Join(
+		emit(control.Record{Event: "failure", Addr: "192.0.2.8", User: "root", Count: 3}),
+		emit(control.Record{Event: "failure", Addr: "192.0.2.7", User: "\x1b[2J"}),
+		emit(control.Record{Event: "ban", Addr: "192.0.2.8"}),
+		emit(control.Record{Event: control.Caught}))
+}
+
+func TestStatsAndChoicesOfBans(t *testing.T) {
+	path := clitest.Config(t, counter{}, "")
+	for args, want := range map[string][]string{
+		"stats":                 {"exim  50", "sshd  40", "manual                1", "192.0.2.8                        3", `"root"`, `"\x1b[2J"`, "LATEST 3 RECORDS"},
+		"stats --json":          {`"rules":[{"rule":"exim","failures":50`, `"users":[{"name":"root","count":3},{"name":"\u001b[2J","count":1}]`},
+		"bans list --permanent": {"192.0.2.9  22"},
+		"bans list --ips-only":  {"192.0.2.7\n192.0.2.8\n192.0.2.9\n"},
+		"lists recidive":        {"192.0.2.8  all"},
+	} {
+		var out, errOut strings.Builder
+		status := execute(t.Context(), "test", append([]string{"--config", path}, strings.Fields(args)...), strings.NewReader(""), &out, &errOut)
+		for _, text := range want {
+			if status != 0 || !strings.Contains(out.String(), text) {
+				t.Errorf("%s: exit status %d, want %q in\n%s%s", args, status, text, out.String(), errOut.String())
+			}
+		}
+		if args == "lists recidive" && strings.Contains(out.String(), "192.0.2.7") {
+			t.Errorf("%s lists a first ban:\n%s", args, out.String())
+		}
+	}
+}

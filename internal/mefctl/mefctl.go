@@ -9,9 +9,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"mef/internal/conf"
 	"mef/internal/console"
@@ -55,17 +58,59 @@ func newRoot(version string) *cobra.Command {
 	for _, commands := range []func(*cli.Global) []*cobra.Command{ask.Commands, lifecycle.Commands, check.Commands} {
 		root.AddCommand(commands(g)...)
 	}
-	root.AddCommand(newRules(g))
+	root.AddCommand(newRules(g), newVersion(g, version))
+	addFormer(root)
 	console.AddCompletion(root)
 	return root
 }
 
-// newRules has the commands of mef, the firewall loader.
+// newRules has the commands about detection rules. The commands of mef, the firewall loader, work here as well, and are not listed: a
+// name that both know is a detection rule's, unless a file is meant.
 func newRules(g *cli.Global) *cobra.Command {
 	o := &command.Options{Prefix: []string{"rules"}}
-	cmd := console.Root("rules", "Load the static firewall policy, with a way back",
-		"rules has the commands of mef(8), which loads the policy of mef.rules(5). Each of them is also a command of mef itself.", "")
+	cmd := console.Root("rules", "List, switch, make and check detection rules",
+		"rules is about what mefdaemon looks for in logs. The commands of mef(8), which loads the firewall policy, work here as well.", "")
 	cmd.PersistentPreRun = func(*cobra.Command, []string) { o.Config, o.JSON = g.Config, g.JSON } // once the flags are read
-	cmd.AddCommand(command.All(o)...)
+	cmd.AddCommand(check.RuleCommands(g)...)
+	for _, c := range command.All(o) {
+		c.Hidden = true
+		switch c.Name() {
+		case "show":
+			sharedName(cmd, "show", c, func(cmd *cobra.Command, args []string) bool {
+				return len(args) == 0 || cmd.Flags().Changed("as") || strings.ContainsAny(args[0], "/.-") && exists(args[0])
+			})
+			continue
+		case "check":
+			c.Aliases = nil // MEF 1.0 said validate
+			sharedName(cmd, "validate", c, func(_ *cobra.Command, args []string) bool { return len(args) > 0 && filepath.Ext(args[0]) == ".rules" })
+		}
+		cmd.AddCommand(c)
+	}
 	return cmd
+}
+
+// sharedName has a command about detection rules do what one of the firewall policy does, where the arguments mean that.
+func sharedName(rules *cobra.Command, name string, policy *cobra.Command, meant func(*cobra.Command, []string) bool) {
+	for _, c := range rules.Commands() {
+		if c.Name() != name {
+			continue
+		}
+		ofRule := c.RunE
+		policy.Flags().VisitAll(func(f *pflag.Flag) {
+			hidden := *f
+			hidden.Hidden = true
+			c.Flags().AddFlag(&hidden)
+		})
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if meant(cmd, args) {
+				return policy.RunE(cmd, args)
+			}
+			return ofRule(cmd, args)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil || path == "-"
 }

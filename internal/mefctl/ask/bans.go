@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,23 +26,38 @@ func newBans(g *cli.Global) *cobra.Command {
 		Use:   "bans",
 		Short: "List, add and lift bans",
 		Args:  console.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd, listOptions{}) },
 	}
 	cmd.AddCommand(newBansList(g), newBansAdd(g), newBansDelete(g), newBansClear(g))
 	return cmd
 }
 
 func newBansList(g *cli.Global) *cobra.Command {
-	return &cobra.Command{
+	var only listOptions
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the bans in force, with the packets each has dropped",
-		Long:  "list shows what the daemon wants banned beside what the kernel says it bans. PACKETS counts both directions.",
+		Long:  "list shows the bans as the kernel holds them, with the daemon's reasons. PACKETS counts both directions.",
 		Args:  console.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd, only) },
 	}
+	cmd.Flags().BoolVar(&only.permanent, "permanent", false, "only bans that last until they are lifted")
+	cmd.Flags().BoolVar(&only.addresses, "ips-only", false, "print addresses and networks only, one a line")
+	return cmd
 }
 
-func listBans(g *cli.Global, cmd *cobra.Command) error {
+// listOptions say which bans are listed, and how.
+type listOptions struct {
+	permanent bool // only those without an end
+	repeated  bool // only those of sources that were banned before
+	addresses bool // addresses only
+}
+
+func (o listOptions) leavesOut(b control.Ban) bool {
+	return o.permanent && b.Until != nil || o.repeated && b.Count < 2
+}
+
+func listBans(g *cli.Global, cmd *cobra.Command, only listOptions) error {
 	client, err := g.Client()
 	if err != nil {
 		return err
@@ -50,9 +66,19 @@ func listBans(g *cli.Global, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	bans = slices.DeleteFunc(bans, only.leavesOut)
 	return g.Print(cmd, bans, func(w io.Writer) {
-		if len(bans) == 0 {
-			fmt.Fprintln(w, "Nobody is banned. mefctl events --follow shows what is seen.")
+		switch {
+		case only.addresses:
+			for _, b := range bans {
+				fmt.Fprintln(w, b.Prefix)
+			}
+			return
+		case len(bans) == 0 && only != listOptions{}:
+			fmt.Fprintln(w, "There is no such ban.")
+			return
+		case len(bans) == 0:
+			fmt.Fprintln(w, "No address is banned. mefctl events --follow shows what happens.")
 			return
 		}
 		console.Table(w, banRows(bans, time.Now()))
@@ -107,6 +133,8 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until lifted")
+	flags.StringVar(&lasts, "timeout", "", "the name of --for in MEF 1.0")
+	flags.Lookup("timeout").Hidden = true
 	flags.BoolVar(&permanent, "permanent", false, "until lifted, which is what happens without --for, too")
 	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
 	flags.StringVar(&note, "note", "", "why, for those who look later")

@@ -3,6 +3,7 @@ package ask
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,18 +14,26 @@ import (
 	"mef/internal/mefctl/cli"
 )
 
+// listNames are the arguments of mefctl lists.
+var listNames = []string{"whitelist", "blacklist", "recidive"}
+
 func newLists(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
-		Use:   "lists [whitelist|blacklist]",
+		Use:   "lists [whitelist|blacklist|recidive]",
 		Short: "Show the files and entries of whitelist and blacklist, and what is wrong with them",
+		Long: "lists shows every file of the lists with its size, age and last error, and every entry with its source. recidive shows the\n" +
+			"bans in force of sources that were banned before.",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 || len(args) == 1 && args[0] != "whitelist" && args[0] != "blacklist" {
-				return console.Usage("mefctl lists takes whitelist or blacklist, or nothing for both")
+			if len(args) > 1 || len(args) == 1 && !slices.Contains(listNames, args[0]) {
+				return console.Usage("mefctl lists takes whitelist, blacklist or recidive, or nothing for the first two")
 			}
 			return nil
 		},
-		ValidArgs: []string{"whitelist", "blacklist"},
+		ValidArgs: listNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && args[0] == "recidive" {
+				return listBans(g, cmd, listOptions{repeated: true})
+			}
 			client, err := g.Client()
 			if err != nil {
 				return err

@@ -18,7 +18,7 @@ import (
 )
 
 func newStatus(g *cli.Global) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say whether this host is protected, and what is missing if not",
 		Long:  "status asks the daemon, which reads the kernel back. The exit status is 0 if the host is protected and 1 if not.",
@@ -44,6 +44,9 @@ func newStatus(g *cli.Global) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolP("verbose", "v", false, "of MEF 1.0; everything is shown anyway")
+	cmd.Flags().Lookup("verbose").Hidden = true
+	return cmd
 }
 
 func showStatus(w io.Writer, s control.Status, now time.Time) {

@@ -1,0 +1,334 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/console"
+	"mef/internal/filter"
+	"mef/internal/mefctl/cli"
+	"mef/internal/mefctl/learn"
+	"mef/internal/offline"
+	"mef/internal/run"
+)
+
+const (
+	// maxSamples bounds the lines from which a rule is made.
+	maxSamples = 1000
+	// maxJournal bounds what is read of the journal, and maxLog of each log file, in bytes: the newest.
+	maxJournal = 64 << 20
+	maxLog     = 32 << 20
+	// shownGroups is how many shapes rules suggest shows.
+	shownGroups = 20
+	// chunk is how much of a log is looked at at a time.
+	chunk = 1 << 20
+)
+
+var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+
+// A proposal is what rules new and rules suggest print as JSON of a rule.
+type proposal struct {
+	Rule  string    `json:"rule"`           // the text of its file
+	File  string    `json:"file,omitempty"` // where it was written
+	Lines []matched `json:"lines"`          // the sample lines, as the rule reads them
+}
+
+func newRulesNew(g *cli.Global) *cobra.Command {
+	var file, ip string
+	var files []string
+	var write bool
+	cmd := &cobra.Command{
+		Use:   "new NAME",
+		Short: "Make a detection rule from sample lines, and try it on them",
+		Long: "new reads lines of a log, of refused and of successful logins, from --file or standard input. It finds the address and the user\n" +
+			"name in them and makes patterns of the rest, anchored at both ends. The rule must read every line; then it is printed, or\n" +
+			"with --write put into the rules directory.",
+		Example: "  grep 'login failed' /var/log/shop.log | mefctl rules new shop --files /var/log/shop.log",
+		Args:    console.OneArg("a name for the rule, such as shop"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !ruleName.MatchString(args[0]) {
+				return console.Usage("%q is no name for a rule; write lower-case letters, digits and hyphens", args[0])
+			}
+			client, err := netip.ParseAddr(ip)
+			if ip != "" && err != nil {
+				return console.Usage("--ip %q is no address", ip)
+			}
+			lines, err := sampleLines(cmd, file)
+			if err != nil {
+				return err
+			}
+			var groups learn.Groups
+			for i, raw := range lines {
+				line, ok := learn.Read(raw, client)
+				switch {
+				case !ok && ip != "":
+					return fmt.Errorf("line %d does not name %s: %s", i+1, ip, strconv.Quote(raw))
+				case !ok:
+					return fmt.Errorf("line %d names no address: %s", i+1, strconv.Quote(raw))
+				case line.Several:
+					return fmt.Errorf("line %d names several addresses; give the client's with --ip: %s", i+1, strconv.Quote(raw))
+				}
+				groups.Add(raw, line)
+			}
+			return propose(g, cmd, args[0], groups.Sorted(), files, write)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&file, "file", "", "read the sample lines from this `file`; without it, from standard input")
+	flags.StringVar(&ip, "ip", "", "the client's `address`, where lines name several")
+	flags.StringArrayVar(&files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
+	flags.BoolVar(&write, "write", false, "write the rule into the rules directory")
+	return cmd
+}
+
+// sampleLines reads the lines of a file, or of standard input.
+func sampleLines(cmd *cobra.Command, file string) ([]string, error) {
+	var args []string
+	if file != "" {
+		args = []string{file}
+	}
+	in, err := cli.Input(cmd, args)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, chunk+1))
+	if err != nil {
+		return nil, err
+	}
+	lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(l string) bool { return strings.TrimSpace(l) == "" })
+	switch {
+	case len(text) > chunk, len(lines) > maxSamples:
+		return nil, fmt.Errorf("these are more than %d lines; a few of each kind are enough", maxSamples)
+	case len(lines) == 0:
+		return nil, errors.New("there are no sample lines; give some with --file or on standard input")
+	}
+	return lines, nil
+}
+
+// propose makes a rule of groups, tries it on their lines, and prints or writes it.
+func propose(g *cli.Global, cmd *cobra.Command, name string, groups []*learn.Group, files []string, write bool) error {
+	text, err := learn.Rule(name, groups, files)
+	if err != nil {
+		return err
+	}
+	p := proposal{Rule: text, Lines: []matched{}}
+	for _, group := range groups {
+		lines, err := tried(name, text, group.Examples)
+		if err != nil {
+			return err
+		}
+		p.Lines = append(p.Lines, lines...)
+	}
+	if write {
+		cfg, err := loaded(g)
+		if err != nil {
+			return err
+		}
+		p.File = filepath.Join(cfg.Paths.RulesDir, name+".conf")
+		if _, err := os.Stat(p.File); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is there already; choose another name, or remove it first", p.File)
+		}
+		if err := writeRule(p.File, text); err != nil {
+			return err
+		}
+		return reloaded(g, cmd, p, fmt.Sprintf("Wrote %s, which reads all %d sample lines.", p.File, len(p.Lines)))
+	}
+	return g.Print(cmd, p, func(w io.Writer) {
+		fmt.Fprint(w, p.Rule)
+		fmt.Fprintf(w, "\n# It reads all %d sample lines:\n", len(p.Lines))
+		for _, m := range p.Lines[:min(len(p.Lines), 10)] {
+			fmt.Fprintf(w, "#   %s from %s", m.Kind, m.Addr)
+			if m.User != "" {
+				fmt.Fprintf(w, " user %s", strconv.Quote(m.User))
+			}
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "# Check that the address is the client's. --write puts the rule into the rules directory.\n")
+	})
+}
+
+// tried runs lines through a rule, which must read every one of them.
+func tried(name, text string, lines []string) (all []matched, err error) {
+	dir, err := os.MkdirTemp("", "mefctl")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, name+".conf")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	matcher, err := offline.ForRule(path)
+	if err != nil {
+		return nil, fmt.Errorf("the rule made of these lines is not safe:\n%w", err)
+	}
+	err = matcher.Run(strings.NewReader(strings.Join(lines, "\n")), func(n int, m *filter.Match) error {
+		if m == nil {
+			return fmt.Errorf("the rule made of these lines does not read %s; write it by hand, see docs/rules.md:\n%s", strconv.Quote(lines[n-1]), text)
+		}
+		all = append(all, answerFor(n, m))
+		return nil
+	})
+	return all, err
+}
+
+func newRulesSuggest(g *cli.Global) *cobra.Command {
+	var program, name string
+	var files []string
+	var write bool
+	cmd := &cobra.Command{
+		Use:   "suggest [FILE]",
+		Short: "Look for refused logins in the logs that no rule reads, and offer a rule",
+		Long: "suggest reads the newest part of the journal and of the log files below /var/log, or FILE or - alone. It shows lines that name\n" +
+			"an address and look like refused logins and that no rule reads, grouped by shape. With --program it makes a rule of all\n" +
+			"shapes of that program, tries it, and prints it, or with --write puts it into the rules directory.",
+		Example: "  mefctl rules suggest\n  mefctl rules suggest --program shopd --write",
+		Args:    console.OneFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			matcher, err := newMatcher(g, "", "")
+			if err != nil {
+				return err
+			}
+			var groups learn.Groups
+			look := func(r io.Reader) error { return unread(r, matcher, &groups) }
+			if len(args) == 1 {
+				in, err := cli.Input(cmd, args)
+				if err != nil {
+					return err
+				}
+				defer in.Close()
+				if err := look(in); err != nil {
+					return err
+				}
+			} else if err := lookAround(cmd.Context(), look); err != nil {
+				return err
+			}
+			all := groups.Sorted()
+			if program != "" {
+				all = slices.DeleteFunc(all, func(x *learn.Group) bool { return x.Program != program })
+				if len(all) == 0 {
+					return fmt.Errorf("no line of %s looks like a refused login that no rule reads", strconv.Quote(program))
+				}
+				if name == "" {
+					name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(program))
+				}
+				if !ruleName.MatchString(name) {
+					return console.Usage("%q is no name for a rule; choose one with --name", name)
+				}
+				return propose(g, cmd, name, all, files, write)
+			}
+			return g.Print(cmd, all, func(w io.Writer) { showGroups(w, all) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&program, "program", "", "make a rule for this program")
+	flags.StringVar(&name, "name", "", "the rule's name; without it, the program's")
+	flags.StringArrayVar(&files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
+	flags.BoolVar(&write, "write", false, "write the rule into the rules directory")
+	return cmd
+}
+
+func showGroups(w io.Writer, all []*learn.Group) {
+	if len(all) == 0 {
+		fmt.Fprintln(w, "No line looks like a refused login that no rule reads.")
+		return
+	}
+	for _, x := range all[:min(len(all), shownGroups)] {
+		program := x.Program
+		if program == "" {
+			program = "(no program)"
+		}
+		fmt.Fprintf(w, "%s: %d lines, %d addresses\n  %s\n", program, x.Count, x.Sources, strconv.Quote(x.Examples[0]))
+	}
+	if more := len(all) - shownGroups; more > 0 {
+		fmt.Fprintf(w, "%d more shapes of lines; --json prints all.\n", more)
+	}
+	fmt.Fprintln(w, "\nmefctl rules suggest --program PROGRAM makes a rule of a program's lines; lines without a program go to mefctl rules new.")
+}
+
+// unread adds the lines of r that look like refused logins and that no rule reads.
+func unread(r io.Reader, matcher *offline.Matcher, groups *learn.Groups) error {
+	rest, buf := []byte(nil), make([]byte, chunk)
+	for {
+		n, err := r.Read(buf)
+		text := append(rest, buf[:n]...)
+		end := bytes.LastIndexByte(text, '\n') + 1
+		if err != nil || len(text) > 2*chunk {
+			end = len(text)
+		}
+		lines := bytes.Split(bytes.TrimSuffix(text[:end], []byte("\n")), []byte("\n"))
+		if end > 0 {
+			if err := matcher.Run(bytes.NewReader(text[:end]), func(n int, m *filter.Match) error {
+				if m != nil || n > len(lines) || len(lines[n-1]) > 4096 {
+					return nil
+				}
+				raw := string(lines[n-1])
+				if line, ok := learn.Read(raw, netip.Addr{}); ok && line.Refused && !line.Addr.IsLoopback() {
+					groups.Add(raw, line)
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		rest = slices.Clone(text[end:])
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// lookAround looks at the newest part of the journal and of each log file below /var/log. A file that cannot be read is left out.
+func lookAround(ctx context.Context, look func(io.Reader) error) error {
+	if run.Installed("journalctl") {
+		out, err := run.Output(ctx, maxJournal, "journalctl", "--no-pager", "--quiet", "--output=short", "--lines=200000")
+		if err == nil {
+			if err := look(bytes.NewReader(out)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, glob := range []string{"/var/log/*", "/var/log/*/*"} {
+		paths, _ := filepath.Glob(glob)
+		for _, path := range paths {
+			if err := lookAt(path, look); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// lookAt looks at the end of one log file. Archives and files that are no text are left out.
+func lookAt(path string, look func(io.Reader) error) error {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || slices.Contains([]string{".gz", ".xz", ".zst", ".bz2", ".journal", ".db"}, filepath.Ext(path)) {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Seek(max(0, info.Size()-maxLog), io.SeekStart); err != nil {
+		return err
+	}
+	return look(io.LimitReader(f, maxLog))
+}

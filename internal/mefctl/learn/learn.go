@@ -1,0 +1,182 @@
+// Package learn makes detection rules from sample lines.
+//
+// A message is cut into pieces: the client's address, the user name, numbers, identifiers, text in quotes, and words. What varies from
+// line to line becomes a class of characters, and the words stay as they are: the shape of the message. Lines of one shape become one
+// pattern, anchored at both ends. The package proposes; the linter of package conf and the sample lines themselves decide whether a
+// proposal is a rule.
+package learn
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"mef/internal/filter"
+)
+
+// A kind says what a piece of a message is.
+type kind uint8
+
+const (
+	text    kind = iota // as it stands
+	addr                // the address
+	user                // the user name
+	number              // digits
+	ident               // letters and digits: a session, a queue, a file
+	quoted              // anything between quotes, which stand beside it as text
+	address             // another address
+)
+
+type piece struct {
+	kind kind
+	text string
+}
+
+// A Line is a line of a log, cut into pieces.
+type Line struct {
+	Program string // empty: the line names none
+	Addr    netip.Addr
+	User    string
+	Refused bool // its words speak of a refused login
+	Login   bool // its words speak of a successful login
+	Several bool // it names other addresses, too, and Addr is the first one
+	pieces  []piece
+}
+
+var (
+	tokens  = regexp.MustCompile(`"[^"]{0,200}"|'[^']{0,200}'|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*|\d{1,3}(?:\.\d{1,3}){3}|[\pL\pN_.@+-]+|.`)
+	letters = regexp.MustCompile(`[\pL\pN]`)
+	digits  = regexp.MustCompile(`^\d+$`)
+	// Words in front of a user name, words that stand there and are none, and words of refused and of successful logins.
+	beforeUser = regexp.MustCompile(`(?i)^(user|username|login|logname|account|usr|user_?name|for|principal)$`)
+	notUser    = regexp.MustCompile(`(?i)^(user|username|login|account|for|from|name|invalid|illegal|unknown|failed|failure|attempt|by|on|in|at|is|was|not|the|a|an|and|with|has|to|of|host|ip|rhost|incorrect|denied|refused|error)$`)
+	refusing   = regexp.MustCompile(`(?i)\b(fail(ed|ure|s)?|invalid|denied|refused|incorrect|wrong|unknown|bad|reject(ed)?|unauthori[sz]ed|not allowed|mismatch|illegal|no such user|forbidden)\b`)
+	admitting  = regexp.MustCompile(`(?i)\b(accepted|success(ful|fully)?|succeeded|logged in|session opened)\b`)
+)
+
+// Read cuts a line. client is the address that the rule is to ban, the first one of the line if it is not valid. ok is false if the line does not
+// name it.
+func Read(raw string, client netip.Addr) (l Line, ok bool) {
+	program, message := filter.Split([]byte(raw))
+	l = Line{Program: string(program), Refused: refusing.Match(message), Login: admitting.Match(message)}
+	expectUser := false
+	for _, token := range tokens.FindAllString(strings.TrimRight(string(message), "\r\n"), -1) {
+		p, isAddr := classify(token, client, l.Addr)
+		l.Several = l.Several || p.other
+		switch {
+		case isAddr:
+			l.Addr = p.addr
+			l.pieces = append(l.pieces, piece{addr, ""})
+			expectUser = false
+			continue
+		case expectUser && l.User == "" && p.isName:
+			l.User = strings.Trim(token, `"'`)
+			l.pieces = append(l.pieces, wrapped(token, user)...)
+			expectUser = false
+			continue
+		case p.kind == quoted:
+			l.pieces = append(l.pieces, wrapped(token, quoted)...)
+		default:
+			l.pieces = append(l.pieces, piece{p.kind, token})
+		}
+		if beforeUser.MatchString(token) {
+			expectUser = true
+		} else if p.isWord {
+			expectUser = false
+		}
+	}
+	return l, l.Addr.IsValid()
+}
+
+// A class is what a token is by itself.
+type class struct {
+	kind   kind
+	addr   netip.Addr
+	other  bool // an address beside the one that is taken for the client's
+	isName bool // it may be a user name
+	isWord bool
+}
+
+// classify looks at one token. taken is the address that was found before it.
+func classify(token string, client, taken netip.Addr) (c class, isAddr bool) {
+	if a, err := netip.ParseAddr(strings.TrimRight(token, ".:")); err == nil && token == strings.TrimRight(token, ".:") {
+		a = a.Unmap()
+		if !taken.IsValid() && (!client.IsValid() || a == client.Unmap()) {
+			return class{addr: a}, true
+		}
+		return class{kind: address, other: !client.IsValid() && a != taken}, false
+	}
+	first := token[0]
+	switch {
+	case len(token) > 1 && (first == '"' || first == '\''):
+		return class{kind: quoted, isName: true}, false
+	case digits.MatchString(token):
+		return class{kind: number, isWord: true}, false
+	case !letters.MatchString(token):
+		return class{}, false
+	}
+	name := !notUser.MatchString(token) && !refusing.MatchString(token) && !admitting.MatchString(token)
+	if strings.ContainsAny(token, "0123456789") {
+		return class{kind: ident, isName: name, isWord: true}, false
+	}
+	return class{isName: name, isWord: true}, false
+}
+
+// wrapped returns a token as a piece of a kind, its quotes beside it as text.
+func wrapped(token string, k kind) []piece {
+	if q := token[:1]; q == `"` || q == "'" {
+		return []piece{{text, q}, {k, ""}, {text, q}}
+	}
+	return []piece{{k, ""}}
+}
+
+// shape returns what lines of one shape have in common, as text.
+func (l *Line) shape() string {
+	var b strings.Builder
+	b.WriteString(l.Program)
+	for _, p := range l.pieces {
+		b.WriteByte(byte('0' + p.kind))
+		if p.kind == text {
+			b.WriteString(p.text)
+		}
+		b.WriteByte(0)
+	}
+	return b.String()
+}
+
+// A form is how freely a pattern is written: what a user name and an identifier may be.
+type form struct{ user, ident string }
+
+// forms are tried in this order: the freest with which the linter agrees is taken.
+var forms = []form{{".*", `[\w.:@+-]+`}, {`\S+`, `[\w.:@+-]+`}, {".*", `\w+`}, {`\S+`, `\w+`}}
+
+// pattern returns the regular expression of the line's shape.
+func (l *Line) pattern(f form) string {
+	var b strings.Builder
+	b.WriteByte('^')
+	for i, p := range l.pieces {
+		switch p.kind {
+		case text:
+			b.WriteString(regexp.QuoteMeta(p.text))
+		case addr:
+			b.WriteString("<HOST>")
+		case user:
+			n := f.user
+			if n != ".*" && i > 0 && (l.pieces[i-1].text == `"` || l.pieces[i-1].text == "'") {
+				n = "[^" + l.pieces[i-1].text + "]*"
+			}
+			b.WriteString("(?P<user>" + n + ")")
+		case number:
+			b.WriteString(`\d+`)
+		case ident:
+			b.WriteString(f.ident)
+		case address:
+			b.WriteString(`[0-9a-fA-F.:]+`)
+		case quoted:
+			q := l.pieces[i-1].text
+			b.WriteString("[^" + q + "]*")
+		}
+	}
+	b.WriteByte('$')
+	return b.String()
+}
