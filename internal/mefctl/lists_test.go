@@ -229,7 +229,7 @@ func (counter) Follow(_ context.Context, emit func(control.Record) error) error 
 func TestStatsAndChoicesOfBans(t *testing.T) {
 	path := clitest.Config(t, counter{}, "")
 	for args, want := range map[string][]string{
-		"stats":                 {"exim  50", "sshd  40", "manual                1", "192.0.2.8                        3", `"root"`, `"\x1b[2J"`, "LATEST 3 RECORDS"},
+		"stats":                 {"exim  50", "sshd  40", "manual                 1", "192.0.2.8                        3", `"root"`, `"\x1b[2J"`, "LATEST 3 RECORDS"},
 		"stats --json":          {`"rules":[{"rule":"exim","failures":50`, `"users":[{"name":"root","count":3},{"name":"\u001b[2J","count":1}]`},
 		"bans list --permanent": {"192.0.2.9  22"},
 		"bans list --ips-only":  {"192.0.2.7\n192.0.2.8\n192.0.2.9\n"},
