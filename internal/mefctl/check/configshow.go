@@ -81,7 +81,7 @@ func ruleKeys(cfg *conf.Config, name string) ([]shownKey, error) {
 		}
 		return nil, console.Usage("no rule %q; there are %s", name, strings.Join(names, ", "))
 	}
-	set := cfg.Rules[i].Settings()
+	set := slices.DeleteFunc(cfg.Rules[i].Settings(), func(o conf.Origin) bool { return o.Value == "" && slices.Contains(onlyJSON, o.Key) })
 	for i := range set {
 		if set[i].Key != "bantime" || set[i].Pos.File != "" {
 			continue
@@ -94,6 +94,9 @@ func ruleKeys(cfg *conf.Config, name string) ([]shownKey, error) {
 	}
 	return shownKeys(set), nil
 }
+
+// onlyJSON are the keys of format=json. A rule of another format does not have them, not even empty.
+var onlyJSON = []string{"addr", "user", "message", "when", "okwhen", "probewhen"}
 
 // settingWidth is how much room a setting has in front of its origin. Patterns need far more.
 const settingWidth = 40
