@@ -3,7 +3,7 @@
 package host
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,8 +12,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"mef/internal/netlink/nfnl"
 )
 
 // maxForeignRules is how many rules of other tables are looked at. There may be tens of thousands where containers run.
@@ -52,14 +53,16 @@ func (d Dropper) String() string {
 func Droppers(ctx context.Context, addr netip.Addr, own ...string) ([]Dropper, error) {
 	ctx, cancel := context.WithTimeout(ctx, foreignWithin)
 	defer cancel()
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: 64 << 10})
+	c, err := nfnl.Dial(0)
 	if err != nil {
 		return nil, fmt.Errorf("read nf_tables: %w", err)
 	}
-	defer nl.Close()
+	defer c.Close()
 	deadline, _ := ctx.Deadline()
-	nl.SetReadDeadline(deadline)
-	f := &foreign{nl: nl, addr: addr, own: own}
+	if err := c.SetDeadline(deadline); err != nil {
+		return nil, fmt.Errorf("read nf_tables: %w", err)
+	}
+	f := &foreign{conn: c, addr: addr, own: own}
 	if err = f.readChains(); err == nil {
 		err = f.readRules()
 	}
@@ -77,7 +80,7 @@ func Droppers(ctx context.Context, addr netip.Addr, own ...string) ([]Dropper, e
 
 // A foreign is one look at other programs' tables for one address.
 type foreign struct {
-	nl   *netlink.Conn
+	conn *nfnl.Conn
 	addr netip.Addr
 	own  []string
 
@@ -186,93 +189,43 @@ func (f *foreign) resolve() error {
 }
 
 func (f *foreign) contains(family byte, table, set string) (bool, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.ByteOrder = binary.BigEndian
-	ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-	ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
-	ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(elements *netlink.AttributeEncoder) error {
-		elements.Nested(unix.NFTA_LIST_ELEM, func(element *netlink.AttributeEncoder) error {
-			element.Nested(unix.NFTA_SET_ELEM_KEY, func(key *netlink.AttributeEncoder) error {
-				key.Bytes(unix.NFTA_DATA_VALUE, f.addr.AsSlice())
-				return nil
-			})
-			return nil
-		})
-		return nil
-	})
-	data, err := ae.Encode()
-	if err != nil {
-		return false, err
-	}
-	_, err = f.nl.Send(nftMessage(unix.NFT_MSG_GETSETELEM, 0, family, data))
-	if err != nil {
-		return false, err
-	}
-	msgs, err := f.nl.Receive()
+	var a nfnl.Attrs
+	a.Text(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	a.Text(unix.NFTA_SET_ELEM_LIST_SET, set)
+	elements := a.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	element := a.Begin(unix.NFTA_LIST_ELEM)
+	key := a.Begin(unix.NFTA_SET_ELEM_KEY)
+	a.Bytes(unix.NFTA_DATA_VALUE, f.addr.AsSlice())
+	a.End(key)
+	a.End(element)
+	a.End(elements)
+	_, err := f.conn.Get(nfnl.Tables(unix.NFT_MSG_GETSETELEM, family, a))
 	// EINVAL: the set's key is not an address alone.
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return false, nil
 	}
-	return len(msgs) > 0, err
+	return err == nil, err
 }
 
-func nftMessage(typ int, flags netlink.HeaderFlags, family byte, attrs []byte) netlink.Message {
-	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ), Flags: netlink.Request | flags},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attrs...),
-	}
-}
-
-// dump calls fn for the family and the attributes of each object of a kind, of all families. After an error of fn it reads no more.
+// dump calls fn for the family and the attributes of each object of a kind, of all families. After an error of fn it is not called again.
+// What changes meanwhile ends the reading: what was read will do.
 func (f *foreign) dump(typ int, fn func(family byte, attrs nested) error) error {
-	if _, err := f.nl.Send(nftMessage(typ, netlink.Dump, unix.NFPROTO_UNSPEC, nil)); err != nil {
-		return err
-	}
-	for m, err := range f.nl.ReceiveIter() {
-		if errors.Is(err, unix.EINTR) {
-			return nil // it changed meanwhile: what was read will do
+	var failed error
+	_, err := f.conn.DumpOnce(nfnl.Tables(typ, unix.NFPROTO_UNSPEC, nil), func(family byte, attrs []byte) {
+		if failed == nil {
+			failed = fn(family, attrs)
 		}
-		if err != nil {
-			return err
-		}
-		if len(m.Data) < 4 {
-			continue
-		}
-		if err := fn(m.Data[0], nested(m.Data[4:])); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
+	return cmp.Or(failed, err)
 }
 
 // nested are the attributes of an object.
 type nested []byte
 
 // get returns an attribute, nil if it is missing.
-func (n nested) get(typ uint16) []byte {
-	for t, data := range eachAttribute(n) {
-		if t == typ {
-			return data
-		}
-	}
-	return nil
-}
+func (n nested) get(typ uint16) []byte { return nfnl.Find(n, typ) }
 
-// eachAttribute walks attributes in order. Those that are cut off end the walk.
-func eachAttribute(b []byte) func(yield func(uint16, []byte) bool) {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= 4 {
-			length := int(binary.NativeEndian.Uint16(b))
-			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if length < 4 || length > len(b) || !yield(typ, b[4:length]) {
-				return
-			}
-			b = b[min(len(b), (length+3)&^3):]
-		}
-	}
-}
-
-func (n nested) text(typ uint16) string { return string(bytes.TrimRight(n.get(typ), "\x00")) }
+func (n nested) text(typ uint16) string { return nfnl.Text(n.get(typ)) }
 
 func (n nested) nest(typ uint16) nested { return n.get(typ) }
 

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"mef/internal/netlink/nfnl"
 )
 
 // verdictDrop is NF_DROP, as policy and as verdict.
@@ -28,7 +30,7 @@ type foreignRule struct {
 func readRule(expressions []byte, addr netip.Addr) (r foreignRule) {
 	source := map[uint32]field{} // registers that hold the source address, or its first bytes
 	differs := false
-	for _, element := range eachAttribute(expressions) {
+	for _, element := range nfnl.Each(expressions) {
 		e := nested(element)
 		data := e.nest(unix.NFTA_EXPR_DATA)
 		switch name := e.text(unix.NFTA_EXPR_NAME); name {

@@ -11,6 +11,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/netlink/nfnl"
 )
 
 func TestSetNamesSayAll(t *testing.T) {
@@ -105,23 +106,23 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		syscall.EPROTONOSUPPORT: "load the modules nf_tables",
 		syscall.EOPNOTSUPP:      "load the modules nf_tables",
 	} {
-		if got := explain(err); !strings.Contains(got.Error(), want) || !errors.Is(got, err) {
-			t.Errorf("explain(%v) = %q, want it to name %q", err, got, want)
+		if got := nfnl.Explain(err); !strings.Contains(got.Error(), want) || !errors.Is(got, err) {
+			t.Errorf("nfnl.Explain(%v) = %q, want it to name %q", err, got, want)
 		}
 	}
 }
 
 func FuzzAttributes(f *testing.F) {
-	var a attrs
-	at := a.begin(3)
+	var a nfnl.Attrs
+	at := a.Begin(3)
 	element{addr: enforcetest.Key("192.0.2.7").Prefix.Addr(), timeout: 1000}.append(&a)
-	a.end(at)
+	a.End(at)
 	f.Add([]byte(a))
 	f.Add([]byte{4, 0, 3, 0, 3, 0, 1, 0})
 	f.Fuzz(func(_ *testing.T, b []byte) { // what the kernel says must never make us panic
 		_ = slices.Collect(elements(b))
 		parseSet(b)
-		parseStamp(find(b, 7))
+		parseStamp(nfnl.Find(b, 7))
 		author(b)
 	})
 }

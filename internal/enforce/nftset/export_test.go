@@ -5,8 +5,7 @@ func (b *Backend) Pretend(f Features) { b.features = f }
 
 // Narrow makes transactions of more than n bytes fail, as in a user namespace.
 func (b *Backend) Narrow(n int) {
-	b.conn.close()
-	b.conn.room = n
+	b.conn.SetRoom(n)
 }
 
 // Undisturbed is what Watch asks when it begins to listen.
@@ -23,8 +22,8 @@ func (b *Backend) Sever() {
 		b.listener.Close()
 	}
 	for _, c := range []*conn{b.conn, b.finder.conn, b.lister.conn} {
-		if c != nil && c.nl != nil {
-			c.nl.Close()
+		if c != nil {
+			c.Sever()
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/netlink/nfnl"
 )
 
 // tableName is the one table that is ours, of family inet.
@@ -382,8 +383,8 @@ func (r rule) dhcpReply(v6 bool) rule {
 }
 
 // encode returns the rule's expressions as the kernel wants them. Its anonymous sets have the numbers from firstID on.
-func (r rule) encode(firstID uint32) (attrs, error) {
-	var list attrs
+func (r rule) encode(firstID uint32) (nfnl.Attrs, error) {
+	var list nfnl.Attrs
 	for _, e := range r.exprs {
 		if l, ok := e.(*expr.Lookup); ok && (l.SetName == anonSetName || l.SetName == anonMapName) {
 			numbered := *l
@@ -395,7 +396,7 @@ func (r rule) encode(firstID uint32) (attrs, error) {
 		if err != nil {
 			return nil, err
 		}
-		list.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
+		list.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
 	}
 	return list, nil
 }

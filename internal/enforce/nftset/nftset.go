@@ -85,7 +85,7 @@ func NewIn(netns int, log *slog.Logger, drops conf.DropLog) (*Backend, error) {
 	b := &Backend{conn: c, log: log, dropLog: drops}
 	b.finder.netns, b.lister.netns = netns, netns
 	if b.features, err = probe(c, drops); err != nil {
-		c.close()
+		c.Close()
 		return nil, fmt.Errorf("probe nf_tables: %w", err)
 	}
 	if !b.features.Counters {
@@ -114,7 +114,7 @@ func (b *Backend) LogDrops(drops conf.DropLog) error {
 
 // Close closes the connection. Everything stays in force.
 func (b *Backend) Close() error {
-	return errors.Join(b.conn.close(), b.finder.close(), b.lister.close())
+	return errors.Join(b.conn.Close(), b.finder.close(), b.lister.close())
 }
 
 // shape is what the table looks like now.
@@ -134,9 +134,9 @@ func Delete() (deleted bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer c.close()
+	defer c.Close()
 	var t tx
-	t.add(unix.NFT_MSG_DELTABLE, 0, named(tableName))
+	t.Add(unix.NFT_MSG_DELTABLE, 0, named(tableName))
 	switch err := c.commit(&t); {
 	case errors.Is(err, unix.ENOENT):
 		return false, nil
@@ -152,7 +152,7 @@ func Present() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer c.close()
+	defer c.Close()
 	present, err := c.readTable()
 	if err != nil {
 		return false, fmt.Errorf("read table inet %s: %w", tableName, err)
@@ -239,7 +239,7 @@ func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
 			remove[cl] = append(remove[cl], int32(i))
 		}
 	}
-	t.buf = slices.Grow(t.buf, len(c.Bans)*elementSize)
+	t.Buf = slices.Grow(t.Buf, len(c.Bans)*elementSize)
 	for cl, places := range remove {
 		for es := range elementsAt(c.Bans, places) {
 			t.removeElements(cl.set(), es)
@@ -402,7 +402,7 @@ func classesOf(sets map[string]foundSet) []class {
 func (b *Backend) Check(context.Context) (enforce.Check, error) {
 	if !b.checked {
 		b.checked = true
-		generation, err := b.conn.generation()
+		generation, err := b.conn.Generation()
 		if err != nil {
 			return enforce.Check{}, fmt.Errorf("read nf_tables: %w", err)
 		}

@@ -67,8 +67,8 @@ func probeLog(c *conn, drops conf.DropLog) (bool, error) {
 
 func (t *tx) addProbe(set string, addr netip.Addr, d time.Duration) {
 	a := elementsOf(probeTable, set, 0)
-	at := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	at := a.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	element{addr: addr, timeout: uint64(d.Milliseconds())}.append(&a)
-	a.end(at)
-	t.add(unix.NFT_MSG_NEWSETELEM, netlink.Create, a)
+	a.End(at)
+	t.Add(unix.NFT_MSG_NEWSETELEM, netlink.Create, a)
 }

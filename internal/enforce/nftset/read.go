@@ -14,6 +14,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/enforce"
+	"mef/internal/netlink/nfnl"
 	"mef/internal/prefixset"
 )
 
@@ -45,13 +46,13 @@ func (c *conn) readTable() (bool, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
-	return err == nil && getUint32(find(b, unix.NFTA_TABLE_FLAGS))&attrTableFlagsDormant == 0, err
+	return err == nil && nfnl.Uint32(nfnl.Find(b, unix.NFTA_TABLE_FLAGS))&attrTableFlagsDormant == 0, err
 }
 
 func (c *conn) readSets(table string) (map[string]foundSet, error) {
 	found := map[string]foundSet{}
 	err := c.dump(unix.NFT_MSG_GETSET, named(table), func() { clear(found) }, func(b []byte) {
-		if getString(find(b, unix.NFTA_SET_TABLE)) != table {
+		if nfnl.Text(nfnl.Find(b, unix.NFTA_SET_TABLE)) != table {
 			return
 		}
 		s := parseSet(b)
@@ -62,23 +63,23 @@ func (c *conn) readSets(table string) (map[string]foundSet, error) {
 
 func parseSet(b []byte) foundSet {
 	s := foundSet{count: -1}
-	for typ, v := range each(b) {
+	for typ, v := range nfnl.Each(b) {
 		switch typ {
 		case unix.NFTA_SET_NAME:
-			s.name = getString(v)
+			s.name = nfnl.Text(v)
 		case unix.NFTA_SET_FLAGS:
-			flags := getUint32(v)
+			flags := nfnl.Uint32(v)
 			s.interval = flags&unix.NFT_SET_INTERVAL != 0
 			s.timeout = flags&unix.NFT_SET_TIMEOUT != 0
 			s.anonymous = flags&unix.NFT_SET_ANONYMOUS != 0
 		case unix.NFTA_SET_KEY_TYPE:
-			s.v6 = getUint32(v) == typeIP6Addr
+			s.v6 = nfnl.Uint32(v) == typeIP6Addr
 		case unix.NFTA_SET_DESC:
-			s.size = getUint32(find(v, unix.NFTA_SET_DESC_SIZE))
+			s.size = nfnl.Uint32(nfnl.Find(v, unix.NFTA_SET_DESC_SIZE))
 		case attrSetExpr:
-			s.counter = getString(find(v, unix.NFTA_EXPR_NAME)) == "counter"
+			s.counter = nfnl.Text(nfnl.Find(v, unix.NFTA_EXPR_NAME)) == "counter"
 		case attrSetCount:
-			s.count = int(getUint32(v))
+			s.count = int(nfnl.Uint32(v))
 		}
 	}
 	return s
@@ -87,13 +88,13 @@ func parseSet(b []byte) foundSet {
 func (c *conn) readChains(table string) (map[string]foundChain, error) {
 	found := map[string]foundChain{}
 	err := c.dump(unix.NFT_MSG_GETCHAIN, nil, func() { clear(found) }, func(b []byte) {
-		if getString(find(b, unix.NFTA_CHAIN_TABLE)) != table {
+		if nfnl.Text(nfnl.Find(b, unix.NFTA_CHAIN_TABLE)) != table {
 			return
 		}
-		ch := foundChain{chain: chain{name: getString(find(b, unix.NFTA_CHAIN_NAME))}}
-		ch.policy = getUint32(find(b, unix.NFTA_CHAIN_POLICY))
-		if h := find(b, unix.NFTA_CHAIN_HOOK); h != nil {
-			ch.hook = &hook{getUint32(find(h, unix.NFTA_HOOK_HOOKNUM)), int32(getUint32(find(h, unix.NFTA_HOOK_PRIORITY)))}
+		ch := foundChain{chain: chain{name: nfnl.Text(nfnl.Find(b, unix.NFTA_CHAIN_NAME))}}
+		ch.policy = nfnl.Uint32(nfnl.Find(b, unix.NFTA_CHAIN_POLICY))
+		if h := nfnl.Find(b, unix.NFTA_CHAIN_HOOK); h != nil {
+			ch.hook = &hook{nfnl.Uint32(nfnl.Find(h, unix.NFTA_HOOK_HOOKNUM)), int32(nfnl.Uint32(nfnl.Find(h, unix.NFTA_HOOK_PRIORITY)))}
 		}
 		found[ch.name] = ch
 	})
@@ -104,11 +105,11 @@ func (c *conn) readChains(table string) (map[string]foundChain, error) {
 func (c *conn) readStamps(table string) (map[string][]uint64, error) {
 	found := map[string][]uint64{}
 	err := c.dump(unix.NFT_MSG_GETRULE, named(table), func() { clear(found) }, func(b []byte) {
-		if getString(find(b, unix.NFTA_RULE_TABLE)) != table {
+		if nfnl.Text(nfnl.Find(b, unix.NFTA_RULE_TABLE)) != table {
 			return
 		}
-		chain := getString(find(b, unix.NFTA_RULE_CHAIN))
-		found[chain] = append(found[chain], parseStamp(find(b, unix.NFTA_RULE_USERDATA)))
+		chain := nfnl.Text(nfnl.Find(b, unix.NFTA_RULE_CHAIN))
+		found[chain] = append(found[chain], parseStamp(nfnl.Find(b, unix.NFTA_RULE_USERDATA)))
 	})
 	return found, ignoreAbsent(err)
 }
@@ -123,13 +124,13 @@ func parseStamp(udata []byte) uint64 {
 // readCounter returns the packets of a named counter, and whether it is there.
 func (c *conn) readCounter(name string) (packets uint64, ok bool, err error) {
 	a := named(tableName)
-	a.string(unix.NFTA_OBJ_NAME, name)
-	a.uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	a.Text(unix.NFTA_OBJ_NAME, name)
+	a.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 	b, err := c.get(unix.NFT_MSG_GETOBJ, a)
 	if err != nil {
 		return 0, false, ignoreAbsent(err)
 	}
-	return getUint64(find(find(b, unix.NFTA_OBJ_DATA), unix.NFTA_COUNTER_PACKETS)), true, nil
+	return nfnl.Uint64(nfnl.Find(nfnl.Find(b, unix.NFTA_OBJ_DATA), unix.NFTA_COUNTER_PACKETS)), true, nil
 }
 
 // readElements reads all elements of a set; none if there is no such set.
@@ -156,9 +157,9 @@ func (c *conn) appendBans(bans []enforce.Held, cl class) ([]enforce.Held, error)
 // readElement reads one element of a set.
 func (c *conn) readElement(table, set string, addr netip.Addr) (e foundElement, ok bool, err error) {
 	a := elementsOf(table, set, 0)
-	at := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	at := a.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	element{addr: addr}.append(&a)
-	a.end(at)
+	a.End(at)
 	b, err := c.get(unix.NFT_MSG_GETSETELEM, a)
 	if err != nil {
 		return e, false, ignoreAbsent(err)
@@ -179,7 +180,7 @@ func ignoreAbsent(err error) error {
 // elements yields the elements that a message lists, without those that have ended.
 func elements(b []byte) iter.Seq[foundElement] {
 	return func(yield func(foundElement) bool) {
-		for typ, v := range each(find(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		for typ, v := range nfnl.Each(nfnl.Find(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			if typ != unix.NFTA_LIST_ELEM {
 				continue
 			}
@@ -192,19 +193,19 @@ func elements(b []byte) iter.Seq[foundElement] {
 
 func parseElement(b []byte) (e foundElement, ok bool) {
 	e.permanent = true
-	for typ, v := range each(b) {
+	for typ, v := range nfnl.Each(b) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.addr, ok = netip.AddrFromSlice(find(v, unix.NFTA_DATA_VALUE))
+			e.addr, ok = netip.AddrFromSlice(nfnl.Find(v, unix.NFTA_DATA_VALUE))
 		case unix.NFTA_SET_ELEM_FLAGS:
-			e.end = getUint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			e.end = nfnl.Uint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			e.permanent = false
-			e.left = time.Duration(getUint64(v)) * time.Millisecond
+			e.left = time.Duration(nfnl.Uint64(v)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_EXPR:
 			e.count(v)
 		case attrSetElemExpressions:
-			for _, inner := range each(v) {
+			for _, inner := range nfnl.Each(v) {
 				e.count(inner)
 			}
 		}
@@ -213,10 +214,10 @@ func parseElement(b []byte) (e foundElement, ok bool) {
 }
 
 func (e *foundElement) count(expr []byte) {
-	if getString(find(expr, unix.NFTA_EXPR_NAME)) == "counter" {
-		data := find(expr, unix.NFTA_EXPR_DATA)
-		e.packets = getUint64(find(data, unix.NFTA_COUNTER_PACKETS))
-		e.bytes = getUint64(find(data, unix.NFTA_COUNTER_BYTES))
+	if nfnl.Text(nfnl.Find(expr, unix.NFTA_EXPR_NAME)) == "counter" {
+		data := nfnl.Find(expr, unix.NFTA_EXPR_DATA)
+		e.packets = nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_PACKETS))
+		e.bytes = nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_BYTES))
 	}
 }
 
@@ -249,7 +250,7 @@ func (r *reader) do(read func(*conn) error) error {
 		r.conn = c
 	}
 	err := read(r.conn)
-	if err != nil && r.conn.nl == nil {
+	if err != nil && r.conn.Closed() {
 		err = read(r.conn)
 	}
 	return err
@@ -261,7 +262,7 @@ func (r *reader) close() error {
 	if r.conn == nil {
 		return nil
 	}
-	return r.conn.close()
+	return r.conn.Close()
 }
 
 // maxLookups is up to how many keys each is looked up; above, all elements are read.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/enforce"
+	"mef/internal/netlink/nfnl"
 )
 
 // Attributes of NFT_MSG_NEWGEN, which ends every transaction.
@@ -21,19 +22,19 @@ const (
 
 // Watch implements enforce.Backend.
 func (b *Backend) Watch(ctx context.Context, changed func(enforce.Notice)) error {
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: b.conn.netns})
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: b.conn.NetNS()})
 	if err != nil {
-		return explain(fmt.Errorf("watch nf_tables: %w", err))
+		return nfnl.Explain(fmt.Errorf("watch nf_tables: %w", err))
 	}
 	defer nl.Close()
 	defer context.AfterFunc(ctx, func() { nl.Close() })()
 	b.watching(nl, changed)
 	defer b.watching(nil, nil)
-	if err := nl.SetBPF(notFrom(b.conn.port)); err != nil {
+	if err := nl.SetBPF(notFrom(b.conn.Port())); err != nil {
 		return fmt.Errorf("watch nf_tables: %w", err)
 	}
 	if err := nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return explain(fmt.Errorf("watch nf_tables: %w", err))
+		return nfnl.Explain(fmt.Errorf("watch nf_tables: %w", err))
 	}
 	if !b.undisturbed() {
 		changed(enforce.Notice{})
@@ -53,7 +54,7 @@ func (b *Backend) undisturbed() bool {
 		return false
 	}
 	var now uint32
-	err := b.finder.do(func(c *conn) (err error) { now, err = c.generation(); return err })
+	err := b.finder.do(func(c *conn) (err error) { now, err = c.Generation(); return err })
 	return err == nil && now == known
 }
 
@@ -76,7 +77,7 @@ func (b *Backend) receive(nl *netlink.Conn, changed func(enforce.Notice)) error 
 			if m.Header.Type&0xff != unix.NFT_MSG_NEWGEN {
 				ours = ours || aboutUs(m)
 			} else if ours {
-				changed(enforce.Notice{By: author(payload(m))})
+				changed(enforce.Notice{By: author(nfnl.Payload(m))})
 				ours = false
 			}
 		}
@@ -85,16 +86,16 @@ func (b *Backend) receive(nl *netlink.Conn, changed func(enforce.Notice)) error 
 
 // aboutUs reports whether a message names our table, as attribute 1 does in all of them.
 func aboutUs(m netlink.Message) bool {
-	return len(m.Data) > 0 && m.Data[0] == unix.NFPROTO_INET && getString(find(payload(m), unix.NFTA_TABLE_NAME)) == tableName
+	return len(m.Data) > 0 && m.Data[0] == unix.NFPROTO_INET && nfnl.Text(nfnl.Find(nfnl.Payload(m), unix.NFTA_TABLE_NAME)) == tableName
 }
 
 // author names the process that made a transaction, as in "nft[4711]".
 func author(b []byte) string {
-	name := getString(find(b, attrGenProcName))
+	name := nfnl.Text(nfnl.Find(b, attrGenProcName))
 	if name == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s[%d]", name, getUint32(find(b, attrGenProcPID)))
+	return fmt.Sprintf("%s[%d]", name, nfnl.Uint32(nfnl.Find(b, attrGenProcPID)))
 }
 
 // notFrom is a socket filter that passes messages caused by anybody but the connection with a port: a transaction's messages
@@ -154,6 +155,6 @@ func (b *Backend) pauseListener(elements int) (resume func()) {
 // position returns how many transactions others have made, from a beginning that is the same for the connection's life; ok is
 // false if that cannot be known.
 func (b *Backend) position() (others uint32, ok bool) {
-	generation, err := b.conn.generation()
-	return generation - b.conn.commits, err == nil
+	generation, err := b.conn.Generation()
+	return generation - b.conn.Commits(), err == nil
 }

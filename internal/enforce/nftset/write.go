@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/enforce"
+	"mef/internal/netlink/nfnl"
 	"mef/internal/prefixset"
 )
 
@@ -34,24 +35,24 @@ const (
 	policyAccept = 1                     // NF_ACCEPT
 )
 
-func named(table string) attrs {
-	var a attrs
-	a.string(unix.NFTA_TABLE_NAME, table) // attribute 1 names the table in every message
+func named(table string) nfnl.Attrs {
+	var a nfnl.Attrs
+	a.Text(unix.NFTA_TABLE_NAME, table) // attribute 1 names the table in every message
 	return a
 }
 
-func (t *tx) addTable(table string) { t.add(unix.NFT_MSG_NEWTABLE, netlink.Create, named(table)) }
+func (t *tx) addTable(table string) { t.Add(unix.NFT_MSG_NEWTABLE, netlink.Create, named(table)) }
 
 // removeTable deletes a table with all that is in it, and does not mind if there is none.
 func (t *tx) removeTable(table string) {
 	t.addTable(table)
-	t.add(unix.NFT_MSG_DELTABLE, 0, named(table))
+	t.Add(unix.NFT_MSG_DELTABLE, 0, named(table))
 }
 
 func (t *tx) addSet(table string, s set) {
-	t.lastID++
+	t.LastID++
 	a := named(table)
-	a.string(unix.NFTA_SET_NAME, s.name)
+	a.Text(unix.NFTA_SET_NAME, s.name)
 	var flags uint32
 	if s.interval {
 		flags |= unix.NFT_SET_INTERVAL
@@ -59,21 +60,21 @@ func (t *tx) addSet(table string, s set) {
 	if s.timeout {
 		flags |= unix.NFT_SET_TIMEOUT
 	}
-	a.uint32(unix.NFTA_SET_FLAGS, flags)
-	a.uint32(unix.NFTA_SET_KEY_TYPE, s.keyType())
-	a.uint32(unix.NFTA_SET_KEY_LEN, uint32(s.keyLen()))
-	a.uint32(unix.NFTA_SET_ID, t.lastID)
+	a.Uint32(unix.NFTA_SET_FLAGS, flags)
+	a.Uint32(unix.NFTA_SET_KEY_TYPE, s.keyType())
+	a.Uint32(unix.NFTA_SET_KEY_LEN, uint32(s.keyLen()))
+	a.Uint32(unix.NFTA_SET_ID, t.LastID)
 	if s.interval {
 		// A note for nft, so that an operator who adds an element by hand is told of no overlap. The kernel merges nothing.
-		a.bytes(unix.NFTA_SET_USERDATA, append(udataUint32(udataSetKeyByteOrder, udataBigEndian), udataUint32(udataSetMergeElements, 1)...))
+		a.Bytes(unix.NFTA_SET_USERDATA, append(udataUint32(udataSetKeyByteOrder, udataBigEndian), udataUint32(udataSetMergeElements, 1)...))
 	}
 	if s.counter {
-		at := a.begin(attrSetExpr)
-		a.string(unix.NFTA_EXPR_NAME, "counter")
-		a.end(a.begin(unix.NFTA_EXPR_DATA))
-		a.end(at)
+		at := a.Begin(attrSetExpr)
+		a.Text(unix.NFTA_EXPR_NAME, "counter")
+		a.End(a.Begin(unix.NFTA_EXPR_DATA))
+		a.End(at)
 	}
-	t.add(unix.NFT_MSG_NEWSET, netlink.Create, a)
+	t.Add(unix.NFT_MSG_NEWSET, netlink.Create, a)
 }
 
 func (s set) keyType() uint32 {
@@ -90,25 +91,25 @@ func udataUint32(typ byte, v uint32) []byte {
 
 func (t *tx) addCounter(table, name, comment string) {
 	a := named(table)
-	a.string(unix.NFTA_OBJ_NAME, name)
-	a.uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
-	a.end(a.begin(unix.NFTA_OBJ_DATA))
-	a.bytes(attrObjUserdata, append(append([]byte{udataObjComment, byte(len(comment) + 1)}, comment...), 0))
-	t.add(unix.NFT_MSG_NEWOBJ, netlink.Create, a)
+	a.Text(unix.NFTA_OBJ_NAME, name)
+	a.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	a.End(a.Begin(unix.NFTA_OBJ_DATA))
+	a.Bytes(attrObjUserdata, append(append([]byte{udataObjComment, byte(len(comment) + 1)}, comment...), 0))
+	t.Add(unix.NFT_MSG_NEWOBJ, netlink.Create, a)
 }
 
 func (t *tx) addChain(table string, c chain) {
 	a := named(table)
-	a.string(unix.NFTA_CHAIN_NAME, c.name)
+	a.Text(unix.NFTA_CHAIN_NAME, c.name)
 	if c.hook != nil {
-		at := a.begin(unix.NFTA_CHAIN_HOOK)
-		a.uint32(unix.NFTA_HOOK_HOOKNUM, c.hook.num)
-		a.uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.hook.priority))
-		a.end(at)
-		a.uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
-		a.string(unix.NFTA_CHAIN_TYPE, "filter")
+		at := a.Begin(unix.NFTA_CHAIN_HOOK)
+		a.Uint32(unix.NFTA_HOOK_HOOKNUM, c.hook.num)
+		a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.hook.priority))
+		a.End(at)
+		a.Uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
+		a.Text(unix.NFTA_CHAIN_TYPE, "filter")
 	}
-	t.add(unix.NFT_MSG_NEWCHAIN, netlink.Create, a)
+	t.Add(unix.NFT_MSG_NEWCHAIN, netlink.Create, a)
 }
 
 // addRule appends a rule to its chain.
@@ -117,7 +118,7 @@ func (t *tx) addRule(table string, r rule) error {
 	if err != nil {
 		return err
 	}
-	list, err := r.encode(t.lastID + 1)
+	list, err := r.encode(t.LastID + 1)
 	if err != nil {
 		return err
 	}
@@ -125,15 +126,15 @@ func (t *tx) addRule(table string, r rule) error {
 		t.addAnonSet(table, s)
 	}
 	a := named(table)
-	a.string(unix.NFTA_RULE_CHAIN, r.chain)
-	a.bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, list)
-	a.bytes(unix.NFTA_RULE_USERDATA, binary.BigEndian.AppendUint64([]byte{udataRuleStamp, 8}, stamp))
-	t.add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, a)
+	a.Text(unix.NFTA_RULE_CHAIN, r.chain)
+	a.Bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, list)
+	a.Bytes(unix.NFTA_RULE_USERDATA, binary.BigEndian.AppendUint64([]byte{udataRuleStamp, 8}, stamp))
+	t.Add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, a)
 	return nil
 }
 
 func (t *tx) addAnonSet(table string, s anonSet) {
-	t.lastID++
+	t.LastID++
 	name, flags := anonSetName, uint32(unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT)
 	if s.interval {
 		flags |= unix.NFT_SET_INTERVAL
@@ -142,28 +143,28 @@ func (t *tx) addAnonSet(table string, s anonSet) {
 		name, flags = anonMapName, flags|unix.NFT_SET_MAP
 	}
 	a := named(table)
-	a.string(unix.NFTA_SET_NAME, name)
-	a.uint32(unix.NFTA_SET_FLAGS, flags)
-	a.uint32(unix.NFTA_SET_KEY_TYPE, s.keyType)
-	a.uint32(unix.NFTA_SET_KEY_LEN, s.keyLen)
-	a.uint32(unix.NFTA_SET_ID, t.lastID)
+	a.Text(unix.NFTA_SET_NAME, name)
+	a.Uint32(unix.NFTA_SET_FLAGS, flags)
+	a.Uint32(unix.NFTA_SET_KEY_TYPE, s.keyType)
+	a.Uint32(unix.NFTA_SET_KEY_LEN, s.keyLen)
+	a.Uint32(unix.NFTA_SET_ID, t.LastID)
 	if s.vmap {
-		a.uint32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
-		a.uint32(unix.NFTA_SET_DATA_LEN, 16)
+		a.Uint32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
+		a.Uint32(unix.NFTA_SET_DATA_LEN, 16)
 	}
-	at := a.begin(unix.NFTA_SET_DESC)
-	a.uint32(unix.NFTA_SET_DESC_SIZE, uint32(len(s.elements)))
-	a.end(at)
-	a.bytes(unix.NFTA_SET_USERDATA, udataUint32(udataSetKeyByteOrder, s.byteOrder()))
-	t.add(unix.NFT_MSG_NEWSET, netlink.Create, a)
+	at := a.Begin(unix.NFTA_SET_DESC)
+	a.Uint32(unix.NFTA_SET_DESC_SIZE, uint32(len(s.elements)))
+	a.End(at)
+	a.Bytes(unix.NFTA_SET_USERDATA, udataUint32(udataSetKeyByteOrder, s.byteOrder()))
+	t.Add(unix.NFT_MSG_NEWSET, netlink.Create, a)
 
-	e := elementsOf(table, name, t.lastID)
-	at = e.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	e := elementsOf(table, name, t.LastID)
+	at = e.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	for _, el := range s.elements {
 		el.append(&e)
 	}
-	e.end(at)
-	t.add(unix.NFT_MSG_NEWSETELEM, netlink.Create, e)
+	e.End(at)
+	t.Add(unix.NFT_MSG_NEWSETELEM, netlink.Create, e)
 }
 
 // byteOrder tells nft how to print the keys: ports are in network order, single bytes in host order.
@@ -174,31 +175,31 @@ func (s anonSet) byteOrder() uint32 {
 	return 1
 }
 
-func (el anonElement) append(a *attrs) {
-	at := a.begin(unix.NFTA_LIST_ELEM)
+func (el anonElement) append(a *nfnl.Attrs) {
+	at := a.Begin(unix.NFTA_LIST_ELEM)
 	if el.end {
-		a.uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		a.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
-	key := a.begin(unix.NFTA_SET_ELEM_KEY)
-	a.bytes(unix.NFTA_DATA_VALUE, el.key)
-	a.end(key)
+	key := a.Begin(unix.NFTA_SET_ELEM_KEY)
+	a.Bytes(unix.NFTA_DATA_VALUE, el.key)
+	a.End(key)
 	if el.goTo != "" {
-		data := a.begin(unix.NFTA_SET_ELEM_DATA)
-		verdict := a.begin(unix.NFTA_DATA_VERDICT)
-		a.uint32(unix.NFTA_VERDICT_CODE, gotoVerdict)
-		a.string(unix.NFTA_VERDICT_CHAIN, el.goTo)
-		a.end(verdict)
-		a.end(data)
+		data := a.Begin(unix.NFTA_SET_ELEM_DATA)
+		verdict := a.Begin(unix.NFTA_DATA_VERDICT)
+		a.Uint32(unix.NFTA_VERDICT_CODE, gotoVerdict)
+		a.Text(unix.NFTA_VERDICT_CHAIN, el.goTo)
+		a.End(verdict)
+		a.End(data)
 	}
-	a.end(at)
+	a.End(at)
 }
 
 // elementsOf begins a message about elements of a set. A set made in the same transaction is known by its number.
-func elementsOf(table, name string, id uint32) attrs {
+func elementsOf(table, name string, id uint32) nfnl.Attrs {
 	a := named(table)
-	a.string(unix.NFTA_SET_ELEM_LIST_SET, name)
+	a.Text(unix.NFTA_SET_ELEM_LIST_SET, name)
 	if id != 0 {
-		a.uint32(unix.NFTA_SET_ELEM_LIST_SET_ID, id)
+		a.Uint32(unix.NFTA_SET_ELEM_LIST_SET_ID, id)
 	}
 	return a
 }
@@ -210,26 +211,26 @@ type element struct {
 	end     bool   // first address behind a range
 }
 
-func (e element) append(a *attrs) {
-	at := a.begin(unix.NFTA_LIST_ELEM)
+func (e element) append(a *nfnl.Attrs) {
+	at := a.Begin(unix.NFTA_LIST_ELEM)
 	if e.end {
-		a.uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		a.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
-	key := a.begin(unix.NFTA_SET_ELEM_KEY)
+	key := a.Begin(unix.NFTA_SET_ELEM_KEY)
 	if e.addr.Is4() {
 		b := e.addr.As4()
-		a.bytes(unix.NFTA_DATA_VALUE, b[:])
+		a.Bytes(unix.NFTA_DATA_VALUE, b[:])
 	} else {
 		b := e.addr.As16()
-		a.bytes(unix.NFTA_DATA_VALUE, b[:])
+		a.Bytes(unix.NFTA_DATA_VALUE, b[:])
 	}
-	a.end(key)
+	a.End(key)
 	if e.timeout != 0 {
-		a.uint64(unix.NFTA_SET_ELEM_TIMEOUT, e.timeout)
+		a.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, e.timeout)
 		// Without this, an element that is there already, with the very same timeout, would not begin anew.
-		a.uint64(unix.NFTA_SET_ELEM_EXPIRATION, e.timeout)
+		a.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, e.timeout)
 	}
-	a.end(at)
+	a.End(at)
 }
 
 func (t *tx) addElements(set string, es []element) {
@@ -243,22 +244,22 @@ func (t *tx) deleteElements(set string, es []element) {
 const elementSize = 56
 
 func (t *tx) elements(typ int, flags netlink.HeaderFlags, set string, es []element) {
-	t.buf = slices.Grow(t.buf, len(es)*elementSize)
+	t.Buf = slices.Grow(t.Buf, len(es)*elementSize)
 	for chunk := range slices.Chunk(es, maxElements) {
-		t.begin(typ, flags)
-		t.buf = append(t.buf, elementsOf(tableName, set, 0)...)
-		at := t.buf.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		t.Begin(typ, flags)
+		t.Buf = append(t.Buf, elementsOf(tableName, set, 0)...)
+		at := t.Buf.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, e := range chunk {
-			e.append(&t.buf)
+			e.append(&t.Buf)
 		}
-		t.buf.end(at)
-		t.end()
+		t.Buf.End(at)
+		t.End()
 	}
 }
 
 // flushSet deletes all elements of a set.
 func (t *tx) flushSet(set string) {
-	t.add(unix.NFT_MSG_DELSETELEM, 0, elementsOf(tableName, set, 0))
+	t.Add(unix.NFT_MSG_DELSETELEM, 0, elementsOf(tableName, set, 0))
 }
 
 // removeElements deletes elements that may be absent, because they may have ended a moment ago: deleting an absent one would

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/netlink/nfnl"
 )
 
 // NoteFile is the name of the note in the state directory.
@@ -66,7 +67,7 @@ func check(dir string, enabled bool) (problems []string) {
 	}
 	_, frame, err := fingerprint(false)
 	switch {
-	case errors.Is(err, errBusy):
+	case errors.Is(err, nfnl.ErrChanging):
 	case err != nil:
 		problems = append(problems, "the firewall policy cannot be read back: "+err.Error())
 	case frame == "":

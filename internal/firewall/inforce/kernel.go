@@ -8,55 +8,35 @@ import (
 	"hash"
 	"strings"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"mef/internal/firewall/nft"
+	"mef/internal/netlink/nfnl"
 )
 
 // nft(8) takes a second to list ten thousand rules; a few netlink dumps take milliseconds, and every status needs them.
 
-// dumpTries is how often a dump is begun again because something changed meanwhile.
-const dumpTries = 5
-
-// nfConn opens a connection to nf_tables, in the caller's network namespace. The error says what is missing.
-func nfConn() (*netlink.Conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: 64 << 10})
-	if err != nil {
-		return nil, fmt.Errorf("open nf_tables: %w", err)
-	}
-	return c, nil
-}
-
 // Ready returns an error unless the kernel has nf_tables and lets us speak to it.
 func Ready() error {
-	c, err := nfConn()
+	c, err := nfnl.Dial(0)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	_, err = c.Execute(message(unix.NFT_MSG_GETGEN, 0, nil))
-	switch {
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("speak to nf_tables: %w: run as root", err)
-	case err != nil:
-		return fmt.Errorf("speak to nf_tables: %w: the kernel may lack the module nf_tables", err)
+	if _, err = c.Generation(); err != nil {
+		return fmt.Errorf("speak to nf_tables: %w", err)
 	}
 	return nil
 }
 
-func message(typ int, flags netlink.HeaderFlags, attrs []byte) netlink.Message {
-	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ), Flags: netlink.Request | flags},
-		Data:   append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
-	}
-}
+// query asks for objects of the family of our table.
+func query(typ int, a nfnl.Attrs) nfnl.Query { return nfnl.Tables(typ, unix.NFPROTO_INET, a) }
 
 // dumps are the kinds of object that a table consists of, but for the elements of its sets.
 var dumps = []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET}
 
-// errBusy says that nf_tables kept changing while it was read, as when many addresses are banned.
-var errBusy = errors.New("read nf_tables: it kept changing while it was read")
+// fingerprintTries is how often the table is read again because something changed meanwhile.
+const fingerprintTries = 5
 
 // Fingerprint returns two digests of our table, both "" if there is none: of everything that the kernel reports about it, including the
 // numbers that it gives to each object, so that it stays the same exactly as long as nobody changes the table; and frame, of all but the
@@ -64,12 +44,12 @@ var errBusy = errors.New("read nf_tables: it kept changing while it was read")
 func Fingerprint() (all, frame string, err error) { return fingerprint(true) }
 
 func fingerprint(elements bool) (all, frame string, err error) {
-	c, err := nfConn()
+	c, err := nfnl.Dial(0)
 	if err != nil {
 		return "", "", err
 	}
 	defer c.Close()
-	for range dumpTries {
+	for range fingerprintTries {
 		h := sha256.New()
 		sets, whole, err := digestTable(c, h)
 		if err != nil {
@@ -89,28 +69,23 @@ func fingerprint(elements bool) (all, frame string, err error) {
 			return hex.EncodeToString(h.Sum(nil)), frame, nil
 		}
 	}
-	return "", "", errBusy
+	return "", "", fmt.Errorf("read table %s: %w", nft.Table, nfnl.ErrChanging)
 }
 
 // digestTable writes what the kernel reports about our table, and returns the names of its sets, nil if there is no table. whole is
 // false if it changed meanwhile.
-func digestTable(c *netlink.Conn, h hash.Hash) (sets [][]byte, whole bool, err error) {
-	table, err := tableName()
-	if err != nil {
-		return nil, false, err
-	}
+func digestTable(c *nfnl.Conn, h hash.Hash) (sets []string, whole bool, err error) {
 	for _, typ := range dumps {
-		whole, err := dump(c, message(typ, netlink.Dump, table), func(b []byte) {
-			attrs, err := netlink.UnmarshalAttributes(b)
-			if err != nil || attribute(attrs, unix.NFTA_TABLE_NAME) != ourName { // in every message, the first attribute names the table
+		whole, err := dump(c, query(typ, tableName()), func(b []byte) {
+			if nfnl.Text(nfnl.Find(b, unix.NFTA_TABLE_NAME)) != ourName { // in every message, the first attribute names the table
 				return
 			}
 			if sets == nil {
-				sets = [][]byte{}
+				sets = []string{}
 			}
 			h.Write(b)
 			if typ == unix.NFT_MSG_GETSET {
-				sets = append(sets, []byte(attribute(attrs, unix.NFTA_SET_NAME)))
+				sets = append(sets, nfnl.Text(nfnl.Find(b, unix.NFTA_SET_NAME)))
 			}
 		})
 		if err != nil || !whole {
@@ -121,14 +96,11 @@ func digestTable(c *netlink.Conn, h hash.Hash) (sets [][]byte, whole bool, err e
 }
 
 // digestElements writes the elements of sets.
-func digestElements(c *netlink.Conn, h hash.Hash, sets [][]byte) (whole bool, err error) {
+func digestElements(c *nfnl.Conn, h hash.Hash, sets []string) (whole bool, err error) {
 	for _, set := range sets {
-		of, err := netlink.MarshalAttributes([]netlink.Attribute{
-			{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: append([]byte(ourName), 0)}, {Type: unix.NFTA_SET_ELEM_LIST_SET, Data: append(set, 0)}})
-		if err != nil {
-			return false, err
-		}
-		whole, err := dump(c, message(unix.NFT_MSG_GETSETELEM, netlink.Dump, of), func(b []byte) { h.Write(b) })
+		of := tableName()
+		of.Text(unix.NFTA_SET_ELEM_LIST_SET, set)
+		whole, err := dump(c, query(unix.NFT_MSG_GETSETELEM, of), func(b []byte) { h.Write(b) })
 		if err != nil || !whole {
 			return whole, err
 		}
@@ -138,88 +110,47 @@ func digestElements(c *netlink.Conn, h hash.Hash, sets [][]byte) (whole bool, er
 
 // DeleteTable removes our table, if there is one. It does not need nft(8), which may have been removed since it loaded the table.
 func DeleteTable() error {
-	c, err := nfConn()
+	c, err := nfnl.Dial(0)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	table, err := tableName()
-	if err != nil {
-		return err
-	}
-	_, err = c.SendMessages([]netlink.Message{
-		batch(unix.NFNL_MSG_BATCH_BEGIN), message(unix.NFT_MSG_DELTABLE, netlink.Acknowledge, table), batch(unix.NFNL_MSG_BATCH_END)})
-	if err == nil {
-		_, err = c.Receive()
-	}
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	var t nfnl.Tx
+	t.Add(unix.NFT_MSG_DELTABLE, 0, tableName())
+	if err := c.Commit(&t); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete table %s: %w", nft.Table, err)
 	}
 	return nil
-}
-
-// batch returns the message at one end of a transaction.
-func batch(typ int) netlink.Message {
-	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request},
-		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
-	}
 }
 
 // ourName is what our table is called.
 var ourName = nft.Table[strings.IndexByte(nft.Table, ' ')+1:]
 
 // tableName returns the attribute that names our table, of which tables, chains, rules and sets have the same number.
-func tableName() ([]byte, error) {
-	return netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(ourName), 0)}})
+func tableName() (a nfnl.Attrs) {
+	a.Text(unix.NFTA_TABLE_NAME, ourName)
+	return a
 }
 
-func attribute(attrs []netlink.Attribute, typ uint16) string {
-	for _, a := range attrs {
-		if a.Type == typ {
-			return strings.TrimRight(string(a.Data), "\x00")
-		}
+// dump calls fn for the attributes of each object of a dump; there are none of what does not exist. whole is false if something changed
+// meanwhile.
+func dump(c *nfnl.Conn, q nfnl.Query, fn func([]byte)) (whole bool, err error) {
+	whole, err = c.DumpOnce(q, func(_ byte, attrs []byte) { fn(attrs) })
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil
 	}
-	return ""
-}
-
-// dump calls fn for the attributes of each object of a dump. whole is false if something changed meanwhile.
-func dump(c *netlink.Conn, m netlink.Message, fn func([]byte)) (whole bool, err error) {
-	if _, err := c.Send(m); err != nil {
-		return false, err
-	}
-	whole = true
-	for m, err := range c.ReceiveIter() {
-		switch {
-		case errors.Is(err, unix.EINTR):
-			return false, nil
-		case errors.Is(err, unix.ENOENT):
-			return whole, nil
-		case err != nil:
-			return false, err
-		}
-		if m.Header.Flags&netlink.DumpInterrupted != 0 {
-			whole = false
-		}
-		if len(m.Data) > 4 {
-			fn(m.Data[4:]) // behind struct nfgenmsg, which has the generation
-		}
-	}
-	return whole, nil
+	return whole, err
 }
 
 // holds reports whether nf_tables has a chain whose table has a name and whose own name begins so. What cannot be read is not there.
 func holds(table, chain string) (found bool) {
-	c, err := nfConn()
+	c, err := nfnl.Dial(0)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	m := message(unix.NFT_MSG_GETCHAIN, netlink.Dump, nil)
-	m.Data[0] = unix.NFPROTO_UNSPEC
-	_, _ = dump(c, m, func(b []byte) {
-		attrs, err := netlink.UnmarshalAttributes(b)
-		found = found || err == nil && attribute(attrs, unix.NFTA_CHAIN_TABLE) == table && strings.HasPrefix(attribute(attrs, unix.NFTA_CHAIN_NAME), chain)
+	_, _ = dump(c, nfnl.Tables(unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil), func(b []byte) {
+		found = found || nfnl.Text(nfnl.Find(b, unix.NFTA_CHAIN_TABLE)) == table && strings.HasPrefix(nfnl.Text(nfnl.Find(b, unix.NFTA_CHAIN_NAME)), chain)
 	})
 	return found
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"mef/internal/netlink/nfnl"
 )
 
 // A Watch receives what the kernel reports about nf_tables.
@@ -46,7 +48,7 @@ func (w *Watch) Deleted(ctx context.Context) error {
 			if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE || len(m.Data) < 4 {
 				continue
 			}
-			if attrs, err := netlink.UnmarshalAttributes(m.Data[4:]); err == nil && attribute(attrs, unix.NFTA_TABLE_NAME) == ourName {
+			if nfnl.Text(nfnl.Find(nfnl.Payload(m), unix.NFTA_TABLE_NAME)) == ourName {
 				return nil
 			}
 		}
