@@ -93,6 +93,9 @@ func parseTag(s []byte, dated bool) (h header, relayed bool) {
 		}
 		s = skipBlanks(s[len(word):])
 		if !isFacility(word) {
+			if len(word) > 0 && strings.IndexByte(`([{"'|`, word[0]) >= 0 {
+				return h, false // no host has such a name: the message begins in front of it, or is all there is
+			}
 			if hosts == 0 {
 				host = word
 			}

@@ -101,12 +101,14 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 				return v.last.repeat(m, n)
 			}
 		}
-		if g = v.groupOfProgram(h.program); g == nil && h.whole != nil {
-			h = header{message: h.whole, line: text}
-			g = v.groupOfProgram(nil)
-		}
+		g = v.groupOfProgram(h.program)
 	}
 	matched := g != nil && v.matchIn(g, cutInner(h), line, m)
+	if !matched && h.whole != nil {
+		h = header{message: h.whole, line: h.line}
+		g = v.groupOfProgram(nil)
+		matched = g != nil && v.matchIn(g, h, line, m)
+	}
 	if line.Entry == nil {
 		v.last.note(m, matched)
 	}
