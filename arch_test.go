@@ -18,7 +18,7 @@ import (
 var (
 	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
-	middle   = []string{"engine", "lists", "coverage"} // between programs and stages
+	middle   = []string{"engine", "lists", "coverage", "feed"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
 	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "netlink", "run", "sdnotify", "store"}

@@ -174,7 +174,7 @@ func (r *reader) checkBanTimes() {
 		s = r.set["bantime"]
 	}
 	r.errs = append(r.errs, &Error{s.pos, s.key + ": bantime_cap is shorter than bantime",
-		fmt.Sprintf("write at least bantime_cap=%s", formatDuration(b.First))})
+		fmt.Sprintf("write at least bantime_cap=%s", FormatDuration(b.First))})
 }
 
 // origins lists where the value of every key comes from: keys in the order of the documentation, indexed ones where they

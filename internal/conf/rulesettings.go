@@ -39,7 +39,7 @@ func (r *Rule) setting(k spec[draft]) []Origin {
 	case "service":
 		last.Value = r.Service
 	case "bantime":
-		last.Value = formatDuration(r.BanTime)
+		last.Value = FormatDuration(r.BanTime)
 	}
 	return set
 }

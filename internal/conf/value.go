@@ -92,8 +92,8 @@ func ParseDuration(s string) (time.Duration, error) {
 	return total + d, nil
 }
 
-// formatDuration writes d with the largest unit that divides it, as an operator would.
-func formatDuration(d time.Duration) string {
+// FormatDuration writes d with the largest unit that divides it, as an operator would.
+func FormatDuration(d time.Duration) string {
 	for _, unit := range []struct {
 		size time.Duration
 		name string
@@ -107,7 +107,7 @@ func formatDuration(d time.Duration) string {
 
 // duration is what ParseDuration reads, from lo to hi.
 func duration[T any](lo, hi time.Duration, field func(*T) *time.Duration) form[T] {
-	syntax := fmt.Sprintf("a duration from %s to %s such as 90, 10m or 7d", formatDuration(lo), formatDuration(hi))
+	syntax := fmt.Sprintf("a duration from %s to %s such as 90, 10m or 7d", FormatDuration(lo), FormatDuration(hi))
 	return form[T]{syntax: syntax, set: func(t *T, s setting) *fault {
 		d, err := ParseDuration(s.value)
 		if err != nil || d < lo || d > hi {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,13 +11,12 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
-	"mef/internal/coverage"
 	"mef/internal/enforce"
 	"mef/internal/enforce/kernel"
 	"mef/internal/engine"
 	"mef/internal/eventlog"
+	"mef/internal/feed"
 	"mef/internal/prefixset"
-	"mef/internal/source/journal"
 )
 
 // unbanGrace is how long an address stays unbanned after an operator lifted its ban, so that lines already written, or a
@@ -168,10 +166,8 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	seen := s
 	s, err = query(ctx, d.loop, func() control.Status {
 		s := seen
-		d.readers = d.readersOf(d.cfg, d.set, h)
-		d.describe(&s)
-		s.Warnings = append(s.Warnings, coverage.Silent(d.readers, d.set, h.Listeners)...)
-		s.Uncovered = coverage.Uncovered(d.cfg.Rules, d.set, h.Listeners)
+		d.readers = feed.Read(d.cfg, d.set, h, d.readers)
+		d.describe(&s, h)
 		return s
 	})
 	if err != nil {
@@ -189,9 +185,9 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 
 // proveJournal has an entry go through the journal, if rules read it, so that the status shows what is so now.
 func (d *daemon) proveJournal(ctx context.Context) error {
-	follower, err := query(ctx, d.loop, func() *journal.Follower { return d.sources.journal })
-	if follower != nil {
-		follower.Prove(ctx)
+	sources, err := query(ctx, d.loop, func() *feed.Sources { return d.sources })
+	if err == nil {
+		sources.Prove(ctx)
 	}
 	return err
 }
@@ -234,29 +230,20 @@ func tallyBans(state enforce.State) control.Tally {
 }
 
 // describe fills in what the engine knows. It runs on the engine's goroutine.
-func (d *daemon) describe(s *control.Status) {
-	for _, name := range slices.Sorted(maps.Keys(d.readers)) {
-		r, c := d.readers[name], d.engine.Rule(name)
-		s.Rules = append(s.Rules, control.Rule{Name: name, Service: r.Rule.Service, Enabled: true, Action: r.Rule.Action.String(),
-			Live: r.Live(), Reason: r.Reason(), MaxRetry: r.Rule.MaxRetry, FindTime: short(r.Rule.FindTime),
-			BanTime: short(r.Rule.BanTime), Ports: control.ShowPorts(r.Rule.Ports),
-			Failures: c.Failures, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
-		if path := r.Forgeable(); path != "" {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon fills: every local user can have anybody banned with logger(1); logins in it make nobody known", name, path))
-		}
-	}
+func (d *daemon) describe(s *control.Status, h *feed.Host) {
+	d.readers.Describe(s, d.cfg, d.set, h, d.engine.Rule)
 	d.warnLists(s)
 	d.describeThreats(s)
 	facts := d.engine.Facts()
 	for _, family := range facts.FullyExempt() {
 		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))
 	}
-	s.WatchingSince = moment(d.watching)
+	s.WatchingSince = end(d.watching)
 	var missing []string
-	s.Sources, missing = d.sources.status(d.loop)
+	s.Sources, missing = d.sources.Status(d.readers, d.engine.Source)
 	s.Missing = append(s.Missing, missing...)
 	saved := d.saver.Status()
-	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: moment(saved.LastCommit)}
+	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: end(saved.LastCommit)}
 	st := d.engine.Stats()
 	s.Spared = control.Spared{AdminPeers: d.admins, Reasons: d.engine.Spared()}
 	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
@@ -290,19 +277,6 @@ func (d *daemon) judge(s *control.Status) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %d lines were lost: too long, suppressed or cut off", src.Name, src.Lost))
 		}
 	}
-}
-
-// short is a duration as it is written in a rule: "10m", not "10m0s".
-func short(d time.Duration) string {
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
-		if d >= u.unit && d%u.unit == 0 {
-			return fmt.Sprintf("%d%s", d/u.unit, u.name)
-		}
-	}
-	return d.String()
 }
 
 func refuse(format string, args ...any) error {

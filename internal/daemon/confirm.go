@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/confirm"
 	"mef/internal/control"
 	"mef/internal/lists"
@@ -31,7 +32,7 @@ func showWindow(w *confirm.Window, s *control.Status, now time.Time) {
 			lifted = "its bans are not all lifted yet"
 		}
 		s.Missing = append(s.Missing, fmt.Sprintf("not confirmed within %s: %s, and bans are logged, not applied; run mefctl confirm to apply them",
-			short(w.For), lifted))
+			conf.FormatDuration(w.For), lifted))
 	default:
 		s.Warnings = append(s.Warnings, fmt.Sprintf("armed: run mefctl confirm from a new login within %s; otherwise bans are lifted and only logged",
 			w.Left(now).Round(time.Second)))
@@ -129,7 +130,7 @@ func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed
 		return control.Armed{}, refuse("not armed, because a restart would forget it: %v", err)
 	}
 	d.lapse.Reset(w.Left(now))
-	d.records.Add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + short(req.For)})
+	d.records.Add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + conf.FormatDuration(req.For)})
 	return control.Armed{Until: w.Until, From: w.From}, d.setWindow(ctx, w)
 }
 
@@ -203,7 +204,7 @@ func (d *daemon) liftLapsed(ctx context.Context) error {
 	w.Lifted = true
 	d.window.Store(&w)
 	d.saveWindow(&w)
-	reason := fmt.Sprintf("not confirmed within %s: %d bans are lifted, and further ones logged, not applied", short(w.For), len(bans))
+	reason := fmt.Sprintf("not confirmed within %s: %d bans are lifted, and further ones logged, not applied", conf.FormatDuration(w.For), len(bans))
 	d.log.Error("armed and not confirmed", "outcome", reason)
 	d.records.Add(control.Record{Time: now, Event: "lapsed", Reason: reason})
 	for _, b := range bans {

@@ -23,9 +23,9 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/coverage"
 	"mef/internal/enforce"
 	"mef/internal/enforce/kernel"
+	"mef/internal/feed"
 	"mef/internal/host"
 	"mef/internal/lists"
 	"mef/internal/store"
@@ -87,7 +87,7 @@ type daemon struct {
 	version  string
 	level    *slog.LevelVar
 	since    time.Time
-	sources  *sources
+	sources  *feed.Sources
 	kernel   *kernel.Kernel // nil in tests
 	manager  Manager
 	stop     context.CancelFunc
@@ -95,7 +95,7 @@ type daemon struct {
 	selfTest func(context.Context) (impossible, problem string)
 	firewall func() []string // what is wrong with the static policy
 	// lookAround returns what is known of logs and services of this host.
-	lookAround func(context.Context) *coverage.Host
+	lookAround func(context.Context) *feed.Host
 	off        bool      // mefctl off was run since the last start
 	forgiven   []ban.Key // the bans that it lifted
 	gone       []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
@@ -160,7 +160,7 @@ func newDaemon(e *loop, opt Options) *daemon {
 		opt.Firewall = func(*conf.Config) []string { return nil }
 	}
 	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(settings) }, manager: opt.Manager,
-		lookAround: func(ctx context.Context) *coverage.Host { return lookAround(ctx, e.log) },
+		lookAround: func(ctx context.Context) *feed.Host { return feed.Look(ctx, e.log) },
 		keeper:     keeper{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Log: e.log}), due: newDue()}}
 }
 
@@ -175,7 +175,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.openEventLog(d.cfg)
 	g.Go(func() error { return d.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	d.choose(d.lookAround(ctx))
-	d.sources = newSources(d.loop, coverage.Wanted(d.readers, host.UserID), nil)
+	d.sources = feed.New(d.feedConfig(), d.readers, nil)
 	g.Go(func() error { return d.loop.run(ctx) })
 	g.Go(func() error { return d.keep(ctx) })
 	g.Go(func() error { return d.kernel.EndSessions(ctx) })

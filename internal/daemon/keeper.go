@@ -10,6 +10,7 @@ import (
 
 	"mef/internal/control"
 	"mef/internal/exempt"
+	"mef/internal/feed"
 	"mef/internal/lists"
 	"mef/internal/prefixset"
 )
@@ -22,7 +23,7 @@ type keeper struct {
 	asked     chan func(context.Context) // has no room: whoever asks waits, and its context ends the wait
 	hangups   <-chan os.Signal           // each has the configuration read again
 	lapse     *time.Timer                // runs while the daemon is armed
-	followers followers
+	followers feed.Followers
 	lists     *lists.Lists
 	applied   applied
 
@@ -33,8 +34,8 @@ type keeper struct {
 
 // keep does what is asked of the keeper until ctx is done.
 func (d *daemon) keep(ctx context.Context) error {
-	d.followers.start(ctx, d.sources)
-	defer d.followers.wait()
+	d.followers.Start(ctx, d.sources)
+	defer d.followers.Wait()
 	var helpers errgroup.Group
 	helpers.Go(func() error { return d.lists.Run(ctx) })
 	defer func() { _ = helpers.Wait() }() // both end with ctx, and well

@@ -12,14 +12,13 @@ import (
 	"mef/internal/conf"
 	"mef/internal/confirm"
 	"mef/internal/control"
-	"mef/internal/coverage"
 	"mef/internal/enforce"
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/eventlog"
+	"mef/internal/feed"
 	"mef/internal/host"
 	"mef/internal/lists"
-	"mef/internal/source/journal"
 	"mef/internal/store"
 )
 
@@ -41,7 +40,7 @@ type loop struct {
 	calls   chan func()
 
 	set     *engine.Rules
-	readers map[string]*coverage.Reader // by rule name: all enabled rules
+	readers feed.Readers
 	// allowList is what the facts' Allowed is made of.
 	allowList    []lists.Item
 	listMistakes []string
@@ -196,26 +195,27 @@ func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
 	return nil
 }
 
-// accept reports whether an event of a source counts: no other source of its rule has reported the same.
+// accept reports whether an event of a source counts.
 func (e *loop) accept(source string, ev *event.Event) bool {
-	r, ok := e.readers[ev.Rule]
-	if !ok {
-		return true // an event that is no line
+	ok := e.readers.Accept(source, ev)
+	if ok {
+		e.seen(ev)
 	}
-	if !r.Accept(source, source == journal.Source, ev) {
-		return false
-	}
-	e.seen(ev)
-	return true
+	return ok
 }
 
 // reads reports whether a rule reads the lines of a source.
-func (e *loop) reads(rule *conf.Rule, source string) bool {
-	r := e.readers[rule.Name]
-	if source == journal.Source {
-		return r.Journal
-	}
-	return r.ReadsFile(source)
+func (e *loop) reads(rule *conf.Rule, source string) bool { return e.readers.Reads(rule, source) }
+
+// choose finds out what each rule reads, for the first time.
+func (e *loop) choose(h *feed.Host) {
+	e.readers = feed.Read(e.cfg, e.set, h, nil)
+	e.readers.Log(e.log)
+}
+
+// feedConfig returns what the sources go by, to go on where the engine stopped reading.
+func (e *loop) feedConfig() feed.Config {
+	return feed.Config{Batches: e.batches, Positions: e.positions, Since: e.cfg.JournalSince, Recent: e.cfg.FileRecent, Log: e.log}
 }
 
 func eventRecord(ev *event.Event, score float64) control.Record {

@@ -9,9 +9,9 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/coverage"
 	"mef/internal/engine"
 	"mef/internal/exempt"
+	"mef/internal/feed"
 	"mef/internal/host"
 )
 
@@ -115,25 +115,24 @@ func reloaded(cfg *conf.Config) control.Reloaded {
 // over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
 func (d *daemon) swap(ctx context.Context, next *setup) error {
 	h := d.lookAround(ctx)
-	readers, err := query(ctx, d.loop, func() map[string]*coverage.Reader { return d.readersOf(next.cfg, next.set, h) })
+	readers, err := query(ctx, d.loop, func() feed.Readers { return feed.Read(next.cfg, next.set, h, d.readers) })
 	if err != nil {
 		return err
 	}
-	w := coverage.Wanted(readers, host.UserID)
 	before, drops := d.sources, d.cfg.Log
-	d.followers.stop(before, w)
+	d.followers.Stop(before, readers)
 	drainErr, err := query(ctx, d.loop, func() error {
 		err := d.drain(ctx)
 		if err == nil {
 			d.adopt(next, readers)
-			d.sources = newSources(d.loop, w, before)
+			d.sources = feed.New(d.feedConfig(), readers, before)
 		}
 		return err
 	})
 	if err = cmp.Or(err, drainErr); err != nil {
 		return err
 	}
-	d.followers.start(ctx, d.sources)
+	d.followers.Start(ctx, d.sources)
 	if drops != next.cfg.Log && d.kernel != nil {
 		if err := d.kernel.LogDrops(ctx, next.cfg.Log); err != nil {
 			d.log.Error("change what the kernel logs", "err", err)
@@ -157,7 +156,7 @@ func (e *loop) drain(ctx context.Context) error {
 }
 
 // adopt replaces the configuration. What was counted, and what was read, stays. It runs on the engine's goroutine.
-func (e *loop) adopt(next *setup, readers map[string]*coverage.Reader) {
+func (e *loop) adopt(next *setup, readers feed.Readers) {
 	e.cfg, e.set, e.readers = next.cfg, next.set, readers
 	e.engine.Configure(e.settings(next.cfg, next.set))
 	e.setFacts(func(f *exempt.Facts) { f.Proxies = next.cfg.ProxyAddrs() })

@@ -18,9 +18,9 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/coverage"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/feed"
 	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/lists"
@@ -31,7 +31,7 @@ import (
 const patience = 20 * time.Second
 
 // withoutJournald is a host on which all files are believed, and of whose services nothing is known.
-var withoutJournald = &coverage.Host{Shared: func(string) bool { return false }, Files: files, Program: func(string) bool { return false }}
+var withoutJournald = &feed.Host{Shared: func(string) bool { return false }, Files: feed.Files, Program: func(string) bool { return false }}
 
 // A house is a daemon over a packet filter in memory, with everything it reads in one directory.
 type house struct {
@@ -117,9 +117,9 @@ func (h *house) start() {
 		h.Fatal(err)
 	}
 	h.remember(st, bans)
-	h.lookAround = func(context.Context) *coverage.Host { return withoutJournald }
+	h.lookAround = func(context.Context) *feed.Host { return withoutJournald }
 	h.choose(withoutJournald)
-	h.sources = newSources(e, coverage.Wanted(e.readers, host.UserID), nil)
+	h.sources = feed.New(e.feedConfig(), e.readers, nil)
 	ctx, stop := context.WithCancel(context.Background())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run} {

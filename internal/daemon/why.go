@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/enforce/kernel"
 	"mef/internal/engine"
@@ -97,7 +98,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	if a.Tracked && a.Score > 0 {
 		why.Arithmetic = append(why.Arithmetic, addUp(a)...)
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("points halve every %s; last event %s ago",
-			short(a.HalfLife), now.Sub(a.Seen).Round(time.Second)))
+			conf.FormatDuration(a.HalfLife), now.Sub(a.Seen).Round(time.Second)))
 	}
 	if a.ScoreUnverified > 0 {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d more points from sources that can be forged", a.ScoreUnverified))
@@ -107,7 +108,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	}
 	for _, r := range a.Rules {
 		why.Rules = append(why.Rules, control.RuleWhy{Rule: r.Rule, Attempts: float64(r.Attempts + r.Unverified),
-			MaxRetry: r.Limit, FindTime: short(r.FindTime)})
+			MaxRetry: r.Limit, FindTime: conf.FormatDuration(r.FindTime)})
 	}
 	for _, l := range a.Known {
 		why.Known = append(why.Known, l.User)

@@ -1,14 +1,12 @@
-package daemon
+package feed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,28 +15,38 @@ import (
 	"mef/internal/control"
 	"mef/internal/coverage"
 	"mef/internal/engine"
-	"mef/internal/host"
+	"mef/internal/event"
 	"mef/internal/logtime"
 	"mef/internal/source/journal"
 	"mef/internal/source/logfile"
 )
 
-// sources are the followers: one for the journal, one for all files.
-type sources struct {
+// A Config is what Sources go by.
+type Config struct {
+	Batches   chan<- *event.Batch // to be filled
+	Positions map[string]string   // where to go on reading, by Batch.Source: the last Batch.Resume
+	Since     time.Duration       // of the journal, where there is no position
+	Recent    conf.FileRecent     // of files, where there is no position
+	Log       *slog.Logger
+}
+
+// Sources are the followers of what rules read: one for the journal, one for all files.
+type Sources struct {
 	coverage.Want
 	journal *journal.Follower // nil where no rule reads the journal
 	files   *logfile.Follower // nil where no rule reads files
 }
 
-// newSources makes followers of what is wanted, which begin where the engine stopped reading. Of the sources before, which may
-// be nil, a follower of the same remains.
-func newSources(e *loop, w coverage.Want, before *sources) *sources {
-	s := &sources{Want: w}
+// New makes followers of what the readers want, which go on from the positions. Of the sources before, which may be nil, a follower of the
+// same remains.
+func New(c Config, r Readers, before *Sources) *Sources {
+	w := r.want()
+	s := &Sources{Want: w}
 	switch {
 	case before != nil && before.SameJournal(w):
 		s.journal = before.journal
 	case w.Journal:
-		s.journal = journal.New(journal.Config{UIDs: w.UIDs, Resume: e.positions[journal.Source], Since: e.cfg.JournalSince, Log: e.log}, e.batches)
+		s.journal = journal.New(journal.Config{UIDs: w.UIDs, Resume: c.Positions[journal.Source], Since: c.Since, Log: c.Log}, c.Batches)
 	}
 	switch {
 	case before != nil && before.SameFiles(w):
@@ -46,70 +54,27 @@ func newSources(e *loop, w coverage.Want, before *sources) *sources {
 	case len(w.Globs) > 0:
 		s.files = logfile.New(logfile.Config{
 			Globs:  w.Globs,
-			Resume: e.positions,
-			Recent: logfile.Recent{Lines: e.cfg.FileRecent.Lines, Window: e.cfg.FileRecent.Window},
+			Resume: c.Positions,
+			Recent: logfile.Recent{Lines: c.Recent.Lines, Window: c.Recent.Window},
 			Stamp:  func(line []byte, now time.Time) (time.Time, bool) { return logtime.Parse(line, now, time.Local) },
 			Accept: func(path string, uid uint32, mode fs.FileMode) error {
 				return w.Accept(path, uid, mode, uint32(os.Geteuid()))
 			},
-			Log: e.log,
-		}, e.batches)
+			Log: c.Log,
+		}, c.Batches)
 	}
 	return s
 }
 
-// lookAround returns what is known of logs and services of this host now. It does not wait for long: journalctl has a few seconds.
-func lookAround(ctx context.Context, log *slog.Logger) *coverage.Host {
-	h := &coverage.Host{Journald: host.JournaldRuns(), Files: files, Units: host.Units(), Program: host.ProgramInstalled}
-	syslog := host.ReadSyslogFiles()
-	for _, path := range syslog.Unreadable {
-		log.Warn("cannot read which files the syslog daemon fills", "path", path)
-	}
-	h.Shared = syslog.Has
-	var err error
-	if h.Listeners, err = host.Listeners(); err != nil {
-		log.Debug("cannot list what listens here", "err", err)
-	}
-	if h.Journald {
-		if h.Logged, err = journal.Units(ctx, journal.Options{}); err != nil && !errors.Is(err, journal.ErrNoJournal) {
-			log.Warn("look for services in the journal", "err", err)
-		}
-	}
-	return h
-}
-
-// files returns the files that a glob names.
-func files(glob string) []string {
-	found, _ := filepath.Glob(glob)
-	return found
-}
-
-// readersOf returns the readers of a configuration's rules. What the running ones know of records stays.
-func (e *loop) readersOf(cfg *conf.Config, set *engine.Rules, h *coverage.Host) map[string]*coverage.Reader {
-	readers := coverage.Read(cfg.Rules, set, h)
-	for name, r := range readers {
-		if old := e.readers[name]; old != nil {
-			r.Inherit(old)
-		}
-	}
-	return readers
-}
-
-// choose finds out what each rule reads, for the first time.
-func (e *loop) choose(h *coverage.Host) {
-	e.readers = e.readersOf(e.cfg, e.set, h)
-	for _, name := range slices.Sorted(maps.Keys(e.readers)) {
-		r := e.readers[name]
-		level := slog.LevelInfo
-		if r.Off {
-			level = slog.LevelDebug
-		}
-		e.log.Log(context.Background(), level, "rule", "name", name, "reads", r.Live(), "reason", r.Reason())
+// Prove has an entry go through the journal, if rules read it, so that Status shows what is so now.
+func (s *Sources) Prove(ctx context.Context) {
+	if s.journal != nil {
+		s.journal.Prove(ctx)
 	}
 }
 
-// followers are the goroutines of sources. They belong to the keeper.
-type followers struct {
+// Followers are the goroutines of sources. The zero value runs none.
+type Followers struct {
 	journal, files *following
 }
 
@@ -120,8 +85,8 @@ type following struct {
 	ended chan struct{}
 }
 
-// start runs the followers of s that do not run yet.
-func (f *followers) start(ctx context.Context, s *sources) {
+// Start runs the followers of s that do not run yet.
+func (f *Followers) Start(ctx context.Context, s *Sources) {
 	if s.journal != nil && (f.journal == nil || f.journal.of != s.journal) {
 		f.journal = follow(ctx, s.journal, s.journal.Run)
 	}
@@ -145,8 +110,9 @@ func follow(ctx context.Context, of any, run func(context.Context) error) *follo
 // behind: it has nothing to hand over, and hands nothing over once it was told to stop.
 const stopTimeout = 5 * time.Second
 
-// stop ends the followers of s that are not the same for w. Everything they have handed over is in the engine's queue then.
-func (f *followers) stop(s *sources, w coverage.Want) {
+// Stop ends the followers of s that are not the same for other readers. Everything they have handed over is in the queue then.
+func (f *Followers) Stop(s *Sources, next Readers) {
+	w := next.want()
 	if !s.SameJournal(w) {
 		f.journal.end()
 		f.journal = nil
@@ -157,8 +123,8 @@ func (f *followers) stop(s *sources, w coverage.Want) {
 	}
 }
 
-// wait returns when the followers have ended, whose context is done.
-func (f *followers) wait() {
+// Wait returns when the followers have ended, whose context is done.
+func (f *Followers) Wait() {
 	f.journal.end()
 	f.files.end()
 }
@@ -177,13 +143,13 @@ func (f *following) end() {
 // tooLate is how late lines may be read before the host no longer counts as protected.
 const tooLate = 5 * time.Second
 
-// status returns how each source fares and which rules it serves, and what keeps lines from being read in time. A glob that names no
+// Status returns how each source fares and which rules it serves, and what keeps lines from being read in time. A glob that names no
 // file is left out where its rules do without.
-func (s *sources) status(e *loop) (out []control.Source, missing []string) {
+func (s *Sources) Status(r Readers, counts func(source string) engine.SourceCounts) (out []control.Source, missing []string) {
 	if s.journal != nil {
 		st := s.journal.Status()
 		src := control.Source{Name: journal.Source, State: string(st.State), Reason: st.Reason,
-			Last: moment(st.LastLine), Rules: e.rulesOf(func(r *coverage.Reader) bool { return r.Journal })}
+			Last: moment(st.LastLine), Rules: r.names(func(r *coverage.Reader) bool { return r.Journal })}
 		if st.Lag > 0 {
 			src.Lag = st.Lag.Round(time.Millisecond).String()
 		}
@@ -201,14 +167,14 @@ func (s *sources) status(e *loop) (out []control.Source, missing []string) {
 				Last: moment(st.LastLine)}
 			if st.Path == "" {
 				src.Name = st.Glob
-				src.Rules = e.rulesOf(func(r *coverage.Reader) bool {
+				src.Rules = r.names(func(r *coverage.Reader) bool {
 					return slices.Contains(r.Globs, st.Glob) && (r.Rule.Source == conf.SourceFile || !r.Journal && len(r.Own) == 0)
 				})
 				if len(src.Rules) == 0 {
 					continue
 				}
 			} else {
-				src.Rules = e.rulesOf(func(r *coverage.Reader) bool { return r.ReadsFile(st.Path) })
+				src.Rules = r.names(func(r *coverage.Reader) bool { return r.ReadsFile(st.Path) })
 			}
 			if st.Lag > 0 {
 				src.Lag = fmt.Sprintf("%d bytes", st.Lag)
@@ -223,16 +189,16 @@ func (s *sources) status(e *loop) (out []control.Source, missing []string) {
 		}
 	}
 	for i := range out {
-		counts := e.engine.Source(out[i].Name)
-		out[i].Lines, out[i].Matched, out[i].Lost = counts.Lines, counts.Matched, counts.Lost
+		c := counts(out[i].Name)
+		out[i].Lines, out[i].Matched, out[i].Lost = c.Lines, c.Matched, c.Lost
 	}
 	return out, missing
 }
 
-// rulesOf names the rules that are not off and whose readers are as wished.
-func (e *loop) rulesOf(wished func(*coverage.Reader) bool) (names []string) {
-	for _, name := range slices.Sorted(maps.Keys(e.readers)) {
-		if r := e.readers[name]; !r.Off && wished(r) {
+// names returns the rules that are not off and whose readers are as wished.
+func (r Readers) names(wished func(*coverage.Reader) bool) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		if r := r[name]; !r.Off && wished(r) {
 			names = append(names, name)
 		}
 	}

@@ -1,0 +1,108 @@
+// Package feed gives the engine its lines: it decides what each rule reads (package coverage) and follows that: the journal and log
+// files.
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/coverage"
+	"mef/internal/engine"
+	"mef/internal/event"
+	"mef/internal/host"
+	"mef/internal/source/journal"
+)
+
+// A Host is what is known about logs and services of this host.
+type Host = coverage.Host
+
+// Look returns what is known of logs and services of this host now. It does not wait for long: journalctl has a few seconds.
+func Look(ctx context.Context, log *slog.Logger) *Host {
+	h := &Host{Journald: host.JournaldRuns(), Files: Files, Units: host.Units(), Program: host.ProgramInstalled}
+	syslog := host.ReadSyslogFiles()
+	for _, path := range syslog.Unreadable {
+		log.Warn("cannot read which files the syslog daemon fills", "path", path)
+	}
+	h.Shared = syslog.Has
+	var err error
+	if h.Listeners, err = host.Listeners(); err != nil {
+		log.Debug("cannot list what listens here", "err", err)
+	}
+	if h.Journald {
+		if h.Logged, err = journal.Units(ctx, journal.Options{}); err != nil && !errors.Is(err, journal.ErrNoJournal) {
+			log.Warn("look for services in the journal", "err", err)
+		}
+	}
+	return h
+}
+
+// Files returns the files that a glob names.
+func Files(glob string) []string {
+	found, _ := filepath.Glob(glob)
+	return found
+}
+
+// Readers are the enabled rules by name, each with what it reads. They belong to the engine's goroutine.
+type Readers map[string]*coverage.Reader
+
+// Read returns the readers of a configuration's rules on a host. What those before know of records stays.
+func Read(cfg *conf.Config, rules *engine.Rules, h *Host, before Readers) Readers {
+	readers := Readers(coverage.Read(cfg.Rules, rules, h))
+	for name, r := range readers {
+		if old := before[name]; old != nil {
+			r.Inherit(old)
+		}
+	}
+	return readers
+}
+
+func (r Readers) want() coverage.Want { return coverage.Wanted(r, host.UserID) }
+
+// Log logs what each rule reads.
+func (r Readers) Log(log *slog.Logger) {
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		level := slog.LevelInfo
+		if r[name].Off {
+			level = slog.LevelDebug
+		}
+		log.Log(context.Background(), level, "rule", "name", name, "reads", r[name].Live(), "reason", r[name].Reason())
+	}
+}
+
+// Accept reports whether an event of a source counts: no other source of its rule has reported the same. Events of rules that read
+// nothing count.
+func (r Readers) Accept(source string, ev *event.Event) bool {
+	reader, ok := r[ev.Rule]
+	return !ok || reader.Accept(source, source == journal.Source, ev)
+}
+
+// Reads reports whether a rule reads the lines of a source.
+func (r Readers) Reads(rule *conf.Rule, source string) bool {
+	if source == journal.Source {
+		return r[rule.Name].Journal
+	}
+	return r[rule.Name].ReadsFile(source)
+}
+
+// Describe adds to a status each rule with what it reads, and which services of a host no rule covers.
+func (r Readers) Describe(s *control.Status, cfg *conf.Config, rules *engine.Rules, h *Host, counts func(rule string) engine.RuleCounts) {
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		reader, c := r[name], counts(name)
+		s.Rules = append(s.Rules, control.Rule{Name: name, Service: reader.Rule.Service, Enabled: true, Action: reader.Rule.Action.String(),
+			Live: reader.Live(), Reason: reader.Reason(), MaxRetry: reader.Rule.MaxRetry, FindTime: conf.FormatDuration(reader.Rule.FindTime),
+			BanTime: conf.FormatDuration(reader.Rule.BanTime), Ports: control.ShowPorts(reader.Rule.Ports),
+			Failures: c.Failures, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
+		if path := reader.Forgeable(); path != "" {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon fills: every local user can have anybody banned with logger(1); logins in it make nobody known", name, path))
+		}
+	}
+	s.Warnings = append(s.Warnings, coverage.Silent(r, rules, h.Listeners)...)
+	s.Uncovered = coverage.Uncovered(cfg.Rules, rules, h.Listeners)
+}
