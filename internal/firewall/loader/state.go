@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -335,11 +336,15 @@ func (s *state) roomFor(digest string) error {
 		return err
 	}
 	names := refusals()
-	if err := os.RemoveAll(s.path(names[len(names)-1])); err != nil {
-		return err
+	free := slices.IndexFunc(names, func(name string) bool { _, err := os.Stat(s.path(name)); return errors.Is(err, fs.ErrNotExist) })
+	if free < 0 {
+		free = len(names) - 1
+		if err := os.RemoveAll(s.path(names[free])); err != nil {
+			return err
+		}
 	}
-	for i := len(names) - 1; i > 0; i-- {
-		if err := os.Rename(s.path(names[i-1]), s.path(names[i])); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for i := free; i > 0; i-- {
+		if err := os.Rename(s.path(names[i-1]), s.path(names[i])); err != nil {
 			return err
 		}
 	}
