@@ -43,7 +43,7 @@ func TestClearEndsTheTrial(t *testing.T) {
 	if table := s.table(); table != "" {
 		t.Errorf("there are rules after mef clear:\n%s", table)
 	}
-	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "nobody confirmed it") {
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "and not confirmed") {
 		t.Errorf("mef load: exit status %d\n%s", status, out)
 	}
 	s.open(ssh)
@@ -146,7 +146,7 @@ func TestRollbackWithAFullDisk(t *testing.T) {
 	if out, _ := s.mef("status"); !strings.Contains(out, "In force: yes") {
 		t.Errorf("status after a rollback with a full disk:\n%s", out)
 	}
-	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "nobody confirmed it") {
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "and not confirmed") {
 		t.Errorf("mef load: exit status %d\n%s", status, out)
 	}
 	s.open(ssh)
@@ -189,7 +189,7 @@ func TestAllRefusedPoliciesAreRemembered(t *testing.T) {
 	}
 	for _, ports := range [][]string{{web}, {ssh, web}} {
 		s.rules(ports...)
-		if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "nobody confirmed it") {
+		if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "and not confirmed") {
 			t.Errorf("exit status %d\n%s", status, out)
 		}
 		s.open(ssh)
@@ -255,7 +255,7 @@ func TestBootWithoutAFolder(t *testing.T) {
 		s.must(args...) // as for somebody who is not root
 	}
 	s.write("mef.rules", "policy dir=in action=no\n")
-	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only rules that let SSH in") {
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only the rescue rules") {
 		t.Errorf("mef load of a broken file: exit status %d\n%s", status, out)
 	}
 	s.open(ssh)

@@ -63,7 +63,7 @@ func TestNobodyConfirms(t *testing.T) {
 		t.Errorf("exit status %d\n%s", status, out.String())
 	}
 	s.open(ssh)
-	if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "nobody confirmed within 2s") {
+	if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "not confirmed within 2s") {
 		t.Errorf("mef confirm afterwards: exit status %d\n%s", status, out)
 	}
 }
@@ -233,7 +233,7 @@ func TestRebootInTheWindow(t *testing.T) {
 		s = s.reboot()
 		s.open(ssh, web) // nothing is loaded yet
 		out, status := s.mef("load")
-		if status != 1 || !strings.Contains(out, "nobody confirmed it") || !strings.Contains(out, "last good rules") {
+		if status != 1 || !strings.Contains(out, "and not confirmed") || !strings.Contains(out, "last good rules") {
 			t.Errorf("mef load: exit status %d\n%s", status, out)
 		}
 		s.open(ssh)
@@ -263,7 +263,7 @@ func TestFirstTrial(t *testing.T) {
 // TestTrialOverRescueRules goes back to the rescue rules that a boot has loaded.
 func TestTrialOverRescueRules(t *testing.T) {
 	s := newServer(t)
-	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only rules that let SSH in") {
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only the rescue rules") {
 		t.Fatalf("exit status %d\n%s", status, out)
 	}
 	s.open(ssh)

@@ -114,7 +114,7 @@ func TestFallBackToIPTables(t *testing.T) {
 	hide(t, "nft")
 	s.must("load")
 	s.open(ssh)
-	if out := s.must("status"); !strings.Contains(out, "Backend:  iptables: nftables cannot be had: nft: program not found: install the package nftables") {
+	if out := s.must("status"); !strings.Contains(out, "Backend:  iptables: nftables is not available: nft: program not found: install the package nftables") {
 		t.Errorf("status:\n%s", out)
 	}
 	s.must("clear")
@@ -129,7 +129,7 @@ func TestNothingCanBeLoaded(t *testing.T) {
 	s.must("apply", "--yes")
 	t.Run("without ipset", func(t *testing.T) {
 		hide(t, "ipset")
-		if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only rules that let SSH in") {
+		if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "only the rescue rules") {
 			t.Errorf("exit status %d\n%s", status, out)
 		}
 		s.write("mef.rules", policyFor(ssh)+office+web+"\n")

@@ -30,9 +30,9 @@ func TestBoot(t *testing.T) {
 		"all is well":             {before: policyFor(ssh), text: policyFor(ssh, web), open: []string{ssh, web}},
 		"the first time":          {text: policyFor(ssh, web), open: []string{ssh, web}},
 		"a broken file":           {before: policyFor(ssh), text: broken, status: 1, say: `did you mean "accept"?`, open: []string{ssh}},
-		"a broken file, no other": {text: broken, status: 1, say: "only rules that let SSH in", open: []string{ssh}},
+		"a broken file, no other": {text: broken, status: 1, say: "only the rescue rules", open: []string{ssh}},
 		"no file":                 {before: policyFor(ssh, web), status: 1, say: "no such file", open: []string{ssh, web}},
-		"no file, no other":       {status: 1, say: "only rules that let SSH in", open: []string{ssh}},
+		"no file, no other":       {status: 1, say: "only the rescue rules", open: []string{ssh}},
 		"an empty file":           {text: "# nothing yet\n", status: 1, say: "no statement in it", open: []string{ssh}},
 		"an expectation that is not met": {before: policyFor(ssh), text: policyFor(web) + "expect dir=in proto=tcp dport=22 action=accept\n",
 			status: 1, say: "expected accept", open: []string{ssh}},
@@ -165,7 +165,7 @@ func TestOthersMayNotDecide(t *testing.T) {
 	if err := os.Chmod(s.path("state-firewall"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "not a folder of ours alone") {
+	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "others than root can write this directory") {
 		t.Errorf("exit status %d\n%s", status, out)
 	}
 }

@@ -124,11 +124,11 @@ func (s *story) tryPolicy(ctx context.Context) error {
 	if err := policed(ctx, true); err != nil {
 		return fmt.Errorf("just after the session was killed: %w", err)
 	}
-	if err := s.eventually(ctx, "the policy is taken back", func() error { return policed(ctx, false) }); err != nil {
+	if err := s.eventually(ctx, "the previous rules are restored", func() error { return policed(ctx, false) }); err != nil {
 		return err
 	}
 	return s.checks(ctx, "! nft list table inet mef",
-		"mef confirm 2>said; test $? = 1 && grep 'nobody confirmed within 6s' said && rm said",
+		"mef confirm 2>said; test $? = 1 && grep 'not confirmed within 6s' said && rm said",
 		"mefctl enable mef >said && grep '^As it is, it was tried and not confirmed' said && rm said")
 }
 

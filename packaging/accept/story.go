@@ -36,7 +36,7 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
 		{"not confirmed in time: what was banned since is lifted, and nobody is banned; confirmed: bans again", s.trial},
 		{"mefctl stop: bans hold; start, restart, reload: they are known", s.services},
-		{"mef apply of the shipped policy, and the whole ssh session killed: taken back by a process outside of it", s.tryPolicy},
+		{"mef apply of the shipped policy, and the whole ssh session killed: a process outside restores the previous rules", s.tryPolicy},
 		{"confirmed from another session: mefctl starts it; stop removes its table only; nftables.service takes nothing away", s.keepPolicy},
 		{"kill -9, and hung: started again by systemd, bans hold", s.survive},
 		{"reboot: still banned, and the policy in force, from the last packet to the first", s.reboot},

@@ -23,11 +23,11 @@ func (o *Options) apply() *cobra.Command {
 	var yes, force bool
 	cmd := &cobra.Command{
 		Use:   "apply [FILE]",
-		Short: "Load a policy, and take it back unless it is confirmed in time",
-		Long: "apply shows what changes, loads the policy, and waits for a yes: at the prompt, or by mef confirm from another session, which\n" +
-			"proves that there still is one. Without it the rules that were confirmed last are back when the time is over, whatever\n" +
-			"happens meanwhile: a process outside this session sees to it, and so does a reboot. A policy that fails its expectations\n" +
-			"or would cut off somebody who is logged in over SSH is refused.",
+		Short: "Load a policy, and restore the previous one unless it is confirmed in time",
+		Long: "apply shows what changes, loads the policy, and waits for confirmation: at the prompt, or by mef confirm from another session, which\n" +
+			"proves that new sessions are possible. Without it, the rules that were confirmed last are restored when the time is over, whatever\n" +
+			"happens meanwhile: a process outside this session does that, and so does a reboot. A policy that fails its expectations\n" +
+			"or would cut off an SSH session is refused.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := conf.ParseDuration(timeout)
@@ -47,7 +47,7 @@ func (o *Options) apply() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&timeout, "timeout", "30s", "how long to wait for a yes")
+	flags.StringVar(&timeout, "timeout", "30s", "how long to wait for confirmation")
 	flags.BoolVar(&yes, "yes", false, "confirm at once, without asking")
 	flags.BoolVar(&force, "force", false, "load it even if it fails its expectations or cuts off SSH sessions")
 	return cmd
@@ -75,7 +75,7 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 		return o.ended(cmd, loader.Kept)
 	}
 	if !o.JSON && !trial.Until.IsZero() {
-		fmt.Fprintf(out, "Loaded. Unless confirmed, the rules before are back at %s. From another session: %s confirm\n", until(trial.Until), o.name())
+		fmt.Fprintf(out, "Loaded. Unless confirmed, the previous rules are restored at %s. From another session: %s confirm\n", until(trial.Until), o.name())
 	}
 	outcome, err := o.wait(ctx, cmd, l, trial)
 	if err != nil {
@@ -101,7 +101,7 @@ func (o *Options) name() string {
 	return "mef"
 }
 
-// wait returns how the trial ended: by an answer at the prompt, by somebody else, or by itself. Whoever interrupts us means no.
+// wait returns how the trial ended: by an answer at the prompt, by another process, or by itself. An interrupt means no.
 func (o *Options) wait(ctx context.Context, cmd *cobra.Command, l *loader.Loader, trial *loader.Trial) (loader.Outcome, error) {
 	answers := make(chan bool, 1)
 	if in := cmd.InOrStdin(); console.Terminal(in) && !o.JSON {
@@ -150,7 +150,7 @@ func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 	if o.JSON {
 		return &console.Exit{Code: 1}
 	}
-	return errors.New("not confirmed: the rules before are in force again")
+	return errors.New("not confirmed: the previous rules are in force again")
 }
 
 // atBoot goes on with what a boot makes of the rules in force, or what to do for it.
@@ -158,7 +158,7 @@ func atBoot() string {
 	if inforce.AtBoot() {
 		return ", and are loaded at boot."
 	}
-	return ". mefctl enable mef has them loaded at boot, too."
+	return ". mefctl enable mef also loads them at boot."
 }
 
 func (o *Options) confirm() *cobra.Command {
@@ -186,9 +186,9 @@ func (o *Options) confirm() *cobra.Command {
 func (o *Options) rollback() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rollback",
-		Short: "Go back to the rules before",
-		Long: "rollback takes back the rules that are being tried. Where none are, it puts into force what was confirmed before the rules\n" +
-			"that are in force; once more, and these are back.",
+		Short: "Restore the previous rules",
+		Long: "rollback removes the rules that are being tried and restores the previous ones. If none are being tried, it restores those that\n" +
+			"were confirmed before the current ones; run it again to undo that.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := o.loader(cmd)
@@ -201,7 +201,7 @@ func (o *Options) rollback() *cobra.Command {
 			}
 			return console.Print(cmd, o.JSON, r, func(w io.Writer) {
 				if r.Source == "" {
-					fmt.Fprintln(w, "Taken back. No rules were confirmed before these, so what was in force without them is again.")
+					fmt.Fprintln(w, "Rolled back. No rules were confirmed before these, so what was in force before is in force again.")
 					return
 				}
 				fmt.Fprintf(w, "The rules of %s, confirmed on %s, are in force again. The file itself is as it was: fix it, then %s apply.\n",
@@ -214,7 +214,7 @@ func (o *Options) rollback() *cobra.Command {
 func (o *Options) guard() *cobra.Command {
 	return &cobra.Command{
 		Use:    "guard",
-		Short:  "Take back the rules of a trial when its time is over",
+		Short:  "Restore the previous rules when the time of a trial is over",
 		Hidden: true, // started by apply
 		Args:   console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -222,7 +222,9 @@ func (o *Options) guard() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return l.Guard(cmd.Context())
+			return l.Guard(cmd.Context(), func(err error) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "mef: the previous rules cannot be restored, trying again: %v\n", err)
+			})
 		},
 	}
 }
@@ -231,7 +233,7 @@ func (o *Options) load() *cobra.Command {
 	var boot bool
 	cmd := &cobra.Command{
 		Use:   "load",
-		Short: "Load the policy, as at boot: without questions, and never with nothing",
+		Short: "Load the policy, as at boot: without questions, and never without any rules",
 		Long: "load is what mef.service does at boot. It needs no network and asks nothing. If the file cannot be loaded, or nobody confirmed\n" +
 			"it, the last good rules are loaded, and without those rules that let SSH in. Either is logged as an error and is exit status 1, unless\n" +
 			"--boot is given: the service is to be active whichever rules protect this host.",
@@ -259,7 +261,7 @@ func (o *Options) load() *cobra.Command {
 			}
 			what := "the last good rules are in force instead"
 			if from != loader.Confirmed {
-				what = "only rules that let SSH in are in force, for there are no others"
+				what = "only the rescue rules, which let SSH in, are in force, because there are no others"
 			}
 			for line := range strings.Lines(strings.TrimSpace(notice) + "\n" + what + "; mef check reports what is wrong with the file, mef apply loads it") {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: %s\n", level.err, strings.TrimRight(line, "\n"))
@@ -313,7 +315,7 @@ func (o *Options) clear() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear",
 		Short: "Remove all rules of mef from the kernel",
-		Long:  "clear removes what mef has loaded, and nothing else: everything passes then, unless others drop it.",
+		Long:  "clear removes what mef has loaded, and nothing else: everything passes then, unless another firewall drops it.",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := o.settings(cmd.ErrOrStderr())
@@ -356,7 +358,7 @@ func (o *Options) clear() *cobra.Command {
 func (o *Options) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Say which rules are in force, and whether they are what they should be",
+		Short: "Show which rules are in force, and whether they are as they should be",
 		Long:  "status compares the kernel with what was loaded, and that with the file. Exit status 1 if the rules are not in force as they were loaded.",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -388,12 +390,12 @@ func showStatus(w io.Writer, s loader.Status) {
 	}
 	fmt.Fprintf(w, "Backend:  %s: %s\n", s.Backend, s.Reason)
 	if s.Trial != nil {
-		fmt.Fprintf(w, "Trial:    taken back at %s unless confirmed: mef confirm\n", until(*s.Trial))
+		fmt.Fprintf(w, "Trial:    ends at %s unless confirmed: mef confirm\n", until(*s.Trial))
 	} else if s.LastTrial != "" {
-		fmt.Fprintf(w, "Trial:    none; the last one was taken back: %s\n", s.LastTrial)
+		fmt.Fprintf(w, "Trial:    none; the last one was not kept: %s\n", s.LastTrial)
 	}
 	if !s.AtBoot {
-		fmt.Fprintln(w, "Boot:     nothing is loaded; mefctl enable mef has the policy loaded")
+		fmt.Fprintln(w, "Boot:     no policy is loaded; mefctl enable mef changes that")
 	}
 	if s.Changed {
 		fmt.Fprintln(w, "File:     changed since it was loaded; mef plan shows how, mef apply loads it")

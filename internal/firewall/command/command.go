@@ -1,4 +1,4 @@
-// Package command has the commands of mef, which are also those of "mefctl rules": what an operator types, and what he reads.
+// Package command has the commands of mef, which are also those of "mefctl rules": their arguments and their output.
 package command
 
 import (
@@ -36,11 +36,11 @@ func All(o *Options) []*cobra.Command {
 	}
 }
 
-// mistakes is what every command says on, and goes on without: the firewall needs few keys of mef.conf.
+// settings reads mef.conf. A mistake in it is reported and the key has its default: the firewall needs few keys.
 func (o *Options) settings(errOut io.Writer) *conf.Config {
 	cfg, err := conf.LoadSettings(o.Config)
 	if err != nil {
-		fmt.Fprintf(errOut, "mistakes in the configuration, whose keys have their defaults meanwhile:\n%s\n", indent(err.Error()))
+		fmt.Fprintf(errOut, "mistakes in the configuration; these keys have their defaults:\n%s\n", indent(err.Error()))
 	}
 	return cfg
 }
@@ -49,8 +49,8 @@ func (o *Options) loader(cmd *cobra.Command) (*loader.Loader, error) {
 	return loader.New(o.settings(cmd.ErrOrStderr()))
 }
 
-// onlooker is loader for commands that change nothing and are for everybody: of what is kept on this host they make use if they may.
-func (o *Options) onlooker(cmd *cobra.Command) *loader.Loader {
+// readOnlyLoader is for commands that need no privileges; saved state is used if it is readable.
+func (o *Options) readOnlyLoader(cmd *cobra.Command) *loader.Loader {
 	l, _ := o.loader(cmd)
 	return l
 }
@@ -82,7 +82,7 @@ func source(cmd *cobra.Command, name string) (*policy.Source, error) {
 // stdin stands for standard input where a file is named.
 const stdin = "-"
 
-// textOf returns the text of a file, or of standard input, and what that is called where mistakes are told.
+// textOf returns the text of a file, or of standard input, and its name in messages about mistakes.
 func textOf(cmd *cobra.Command, name string) (called string, text []byte, err error) {
 	if name == stdin {
 		called = "stdin"
@@ -147,12 +147,12 @@ func (o *Options) check() *cobra.Command {
 		Use:     "check [FILE]",
 		Aliases: []string{"validate"},
 		Short:   "Check a policy: its mistakes, its expectations, and what it would cut off",
-		Long: "check reads a policy and says what is wrong with it: every mistake with its place, expectations that are not met with a\n" +
-			"packet that shows it, SSH sessions that it would cut, rules that never decide, interfaces that do not exist, and what a\n" +
+		Long: "check reads a policy and reports what is wrong with it: every mistake with its place, expectations that are not met with a\n" +
+			"packet that shows it, SSH sessions that would be cut off, rules that never decide, interfaces that do not exist, and what a\n" +
 			"host cannot do without. FILE is the policy of the configuration unless given; - is standard input.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l := o.onlooker(cmd)
+			l := o.readOnlyLoader(cmd)
 			c, err := read(cmd, l, args)
 			var mistakes conf.Errors
 			if errors.As(err, &mistakes) && o.JSON {
@@ -194,8 +194,8 @@ func (o *Options) format() *cobra.Command {
 		Use:     "fmt [FILE]",
 		Aliases: []string{"migrate"},
 		Short:   "Print a policy in its canonical form",
-		Long: "fmt prints a file in the form in which policies are easily compared: fields in one order, without those that say what holds\n" +
-			"anyway. Comments stay. Included files are left alone.",
+		Long: "fmt prints a file in the form in which policies are easily compared: fields in a fixed order, without those that have their\n" +
+			"default. Comments stay. Included files are left alone.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg := o.settings(cmd.ErrOrStderr())
@@ -253,10 +253,10 @@ func (o *Options) show() *cobra.Command {
 		Use:   "show [FILE]",
 		Short: "Show what a policy becomes",
 		Long: "show prints what would be loaded: as nft or iptables take it, or as model, which is the policy itself with files, names\n" +
-			"and interfaces replaced by what they stand for on this host now.",
+			"and interfaces resolved as they are on this host now.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := read(cmd, o.onlooker(cmd), args)
+			c, err := read(cmd, o.readOnlyLoader(cmd), args)
 			if err != nil {
 				return err
 			}
@@ -278,8 +278,8 @@ func (o *Options) plan() *cobra.Command {
 	return &cobra.Command{
 		Use:   "plan [FILE]",
 		Short: "Show what would change if a policy were loaded",
-		Long: "plan compares a policy with what is in force: which packets it treats otherwise, which statements come and go, and the same\n" +
-			"as the kernel's packet filter sees it. It changes nothing.",
+		Long: "plan compares a policy with what is in force: which packets it treats differently, which statements are added and removed, and the\n" +
+			"difference of the loaded rulesets. It changes nothing.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, c, err := o.candidate(cmd, args)
@@ -327,7 +327,7 @@ func planOf(p *loader.Plan) planJSON {
 	return out
 }
 
-// shown is how many changes are told to people.
+// shown is how many changes are printed for people.
 const shown = 20
 
 func showPlan(w io.Writer, p *loader.Plan) {
@@ -347,12 +347,12 @@ func showPlan(w io.Writer, p *loader.Plan) {
 	case p.First:
 		return
 	case len(p.Verdicts) == 0 && p.Partly:
-		fmt.Fprintln(w, "What becomes of packets falls into too many cases to be compared.")
+		fmt.Fprintln(w, "There are too many different cases of packets to compare.")
 	case len(p.Verdicts) == 0:
 		fmt.Fprintln(w, "Nothing changes for any packet.")
 		return
 	}
-	fmt.Fprintln(w, "For these packets something changes:")
+	fmt.Fprintln(w, "These packets are treated differently:")
 	for i, c := range p.Verdicts {
 		if i == shown {
 			fmt.Fprintf(w, "  and %d more; --json has them\n", len(p.Verdicts)-shown)
@@ -366,7 +366,7 @@ func (o *Options) test() *cobra.Command {
 	return &cobra.Command{
 		Use:   "test FILE [RULES]",
 		Short: "Try the expectations of a file on a policy",
-		Long:  "test reads expect statements from FILE and says which of them the policy does not meet, with a packet that shows it.",
+		Long:  "test reads expect statements from FILE and reports those that the policy does not meet, with a packet that shows it.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return console.Usage("%s takes a file with expect statements, and a policy", cmd.CommandPath())
@@ -374,7 +374,7 @@ func (o *Options) test() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l := o.onlooker(cmd)
+			l := o.readOnlyLoader(cmd)
 			src, err := source(cmd, path(l, args[1:]))
 			if err != nil {
 				return err
@@ -422,9 +422,9 @@ func (o *Options) trace() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "trace KEY=VALUE...",
-		Short: "Say which rule decides about packets",
-		Long: "trace takes the fields of an expect statement, without action, and says what becomes of the packets that fit: which rule\n" +
-			"decides, and where several do, about which of them.",
+		Short: "Show which rule decides about packets",
+		Long: "trace takes the fields of an expect statement, without action, and shows which rule decides about the packets that match: if\n" +
+			"several do, each with its part of the packets.",
 		Example: "mef trace dir=in proto=tcp src=203.0.113.7 dport=22",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -433,7 +433,7 @@ func (o *Options) trace() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l := o.onlooker(cmd)
+			l := o.readOnlyLoader(cmd)
 			if file == "" {
 				file = l.RulesFile()
 			}
@@ -484,7 +484,7 @@ func (o *Options) cases(cmd *cobra.Command, cases []policy.Case) error {
 	}
 	return console.Print(cmd, o.JSON, out, func(w io.Writer) {
 		if len(cases) == 0 {
-			fmt.Fprintln(w, "No packet fits that.")
+			fmt.Fprintln(w, "No packet matches that.")
 		}
 		for i, c := range cases {
 			if i == shown {
@@ -504,7 +504,7 @@ func (o *Options) cases(cmd *cobra.Command, cases []policy.Case) error {
 func (o *Options) listing() *cobra.Command {
 	return &cobra.Command{
 		Use:    "listing BACKEND FILE",
-		Short:  "Load rules where nobody sees them, and list them",
+		Short:  "Load rules in a private namespace, and list them",
 		Hidden: true, // started by plan
 		Args:   cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -262,7 +262,7 @@ func saveIPTables(ctx context.Context) (files []iptsave.File, notes []string, er
 	return files, notes, nil
 }
 
-// otherTables returns the tables of nftables that are neither of iptables nor ours, nil if that cannot be told.
+// otherTables returns the tables of nftables that belong neither to iptables nor to us, nil if they cannot be read.
 func otherTables(ctx context.Context) (tables []string) {
 	out, err := run.Output(ctx, maxOutput, "nft", "list", "tables")
 	if err != nil {

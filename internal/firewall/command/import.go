@@ -16,7 +16,7 @@ import (
 func (o *Options) imports() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import nft|iptables [FILE]",
-		Short: "Say in mef.rules what the rules of nftables or iptables do",
+		Short: "Translate the rules of nftables or iptables into a policy",
 		Long: "import prints a policy that decides as the rules of another program do, and on standard error a list of the lines that the\n" +
 			"policy does not have, which are comments at their places as well. What passes and what does not is the same for every packet\n" +
 			"but for what that list names. Exit status 1 if there is such a line: read what became of it before the policy is loaded.\n" +

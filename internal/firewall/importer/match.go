@@ -173,7 +173,7 @@ func everything(f policy.Family) prefixset.Set {
 	return prefixset.New(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 }
 
-// complement returns the packets that do not fit m, if m asks for one property alone, and one whose other values can be told.
+// complement returns the packets that do not fit m, if m asks for one property alone, and one whose other values are known.
 func (m Match) complement() (others Match, ok bool) {
 	all := All()
 	others = all
@@ -200,7 +200,7 @@ func (m Match) complement() (others Match, ok bool) {
 	return others, ok && asked == 1
 }
 
-// otherAddrs returns the addresses of the same family that are not in a; ok is false where that cannot be told.
+// otherAddrs returns the addresses of the same family that are not in a; ok is false if they are not known.
 func otherAddrs(a policy.Addrs) (policy.Addrs, bool) {
 	switch a.Families() {
 	case policy.V4, policy.V6:

@@ -205,7 +205,7 @@ func (r *Rule) where() string { return clean(r.Place+": "+r.line(), maxWhere) }
 const maxWhere = 160
 
 // cast looks whether a translation that cannot be followed concerns a rule. One that drops then drops also what may be translated, as
-// far as a port or an address tells it; others are left out.
+// far as a port or an address shows; others are left out.
 func (t *translation) cast(r *Rule, out *reading) {
 	var more []Match
 	concerned := false

@@ -140,7 +140,7 @@ func sayings(all []entry, numbers map[string]int) []int {
 		switch {
 		case e.Src.Given || e.Dst.Given: // of one family alone
 			say += fmt.Sprintf(" %v %d", e.Family, i)
-		case e.kind != verdict: // told line by line
+		case e.kind != verdict: // reported line by line
 			say += fmt.Sprintf(" %p", e.from[0])
 		}
 		if numbers[say] == 0 {
@@ -224,7 +224,7 @@ func prune(all []piece, pol policy.Action) []piece {
 		case c.written() && !c.spare || !p.taken(&c, kept):
 			kept = append(kept, c)
 		case c.kind != verdict && !c.spare:
-			c.idle = true // but is told all the same
+			c.idle = true // but is reported all the same
 			kept = append(kept, c)
 		}
 	}

@@ -60,7 +60,7 @@ type translator struct {
 	w       writer
 	left    []Left
 	notes   []string
-	answers []string // ways to reject that mef.rules has not
+	answers []string // ways to reject that mef.rules does not have
 }
 
 func (t *translator) note(format string, args ...any) {
@@ -101,7 +101,7 @@ func (t *translator) way(d policy.Dir) {
 	}
 	pieces = prune(pieces, pol)
 	t.w.policy(d, pol, from)
-	places := placesToTell(pieces)
+	places := placesToReport(pieces)
 	for i := range pieces {
 		switch p := &pieces[i]; {
 		case p.written():
@@ -131,8 +131,8 @@ func strictest(bases []*Chain) policy.Action {
 	return policy.Accept
 }
 
-// placesToTell returns the piece at which it is told that a rule is left out: not a repetition, if there is another.
-func placesToTell(pieces []piece) map[*Rule]int {
+// placesToReport returns the piece at which a left-out rule is reported: not a repetition, if there is another.
+func placesToReport(pieces []piece) map[*Rule]int {
 	places := map[*Rule]int{}
 	for i := range pieces {
 		p := &pieces[i]
@@ -156,7 +156,7 @@ func (t *translator) rule(d policy.Dir, p *piece) {
 	t.w.rule(d, p)
 }
 
-// leave tells that a piece is left out.
+// leave reports that a piece is left out.
 func (t *translator) leave(d policy.Dir, p *piece, all []piece) {
 	r := p.from[0]
 	l := Left{Place: r.Place, Line: r.Text, Reason: p.why, Effect: "the rules behind it decide about its packets"}

@@ -278,7 +278,7 @@ func (w *walker) decide(r *Rule, m Match, base int) {
 }
 
 // partlyEffect is what a rule does that is carried over for those of its packets alone that nobody translates.
-const partlyEffect = "it is carried over for packets that are not translated, and drops what may be translated as far as a port tells it"
+const partlyEffect = "it is carried over for packets that are not translated, and drops what may be translated as far as its port shows that"
 
 // cannot returns why a rule cannot be carried over, "" if it can.
 func cannot(r *Rule, f *frame, why string) string {

@@ -1,7 +1,7 @@
 // Package inforce reports whether the policy that mef loaded is in the kernel.
 //
-// The loader notes what it has loaded, with a digest of what the kernel held right afterwards, in a file that everybody can read. Whoever
-// may dump nf_tables, mefdaemon for one, can compare the two: a table that somebody flushed or changed has another digest. The note is
+// The loader notes what it has loaded, with a digest of what the kernel held right afterwards, in a file that everybody can read. A
+// program that may dump nf_tables, such as mefdaemon, can compare the two: a table that somebody flushed or changed has another digest. The note is
 // about one boot, for the kernel forgets its rules with each.
 package inforce
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,8 +36,11 @@ func query(typ int, a nfnl.Attrs) nfnl.Query { return nfnl.Tables(typ, unix.NFPR
 // dumps are the kinds of object that a table consists of, but for the elements of its sets.
 var dumps = []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET}
 
-// fingerprintTries is how often the table is read again because something changed meanwhile.
-const fingerprintTries = 5
+// fingerprintTries is how often the table is read again because something changed meanwhile, each time after a longer pause.
+const (
+	fingerprintTries = 12
+	fingerprintPause = 5 * time.Millisecond
+)
 
 // Fingerprint returns two digests of our table, both "" if there is none: of everything that the kernel reports about it, including the
 // numbers that it gives to each object, so that it stays the same exactly as long as nobody changes the table; and frame, of all but the
@@ -49,7 +53,8 @@ func fingerprint(elements bool) (all, frame string, err error) {
 		return "", "", err
 	}
 	defer c.Close()
-	for range fingerprintTries {
+	for try := range fingerprintTries {
+		time.Sleep(time.Duration(try) * fingerprintPause)
 		h := sha256.New()
 		sets, whole, err := digestTable(c, h)
 		if err != nil {

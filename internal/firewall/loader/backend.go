@@ -25,21 +25,21 @@ type backend interface {
 	// clear removes all that is ours.
 	clear(ctx context.Context) error
 
-	// held returns a word for what the kernel holds of ours, which stays the same as long as nobody changes that; empty if nothing
-	// is there.
+	// held returns a digest of what the kernel holds of ours, which stays the same as long as nobody changes that; empty if there
+	// is nothing.
 	held(ctx context.Context) (string, error)
 
-	// list returns what the kernel holds of ours as people read it.
+	// list returns what the kernel holds of ours, for people.
 	list(ctx context.Context) (string, error)
 
 	// script returns what load would give to a program.
 	script(p *policy.Policy) (string, error)
 }
 
-// maxOutput bounds what programs may say: the kernel's view of sets with a million elements.
+// maxOutput bounds the output of programs: listings of sets with a million elements.
 const maxOutput = 256 << 20
 
-// choose returns the backend that is wanted, or the best that can be had, and why it is that one.
+// choose returns the wanted backend, or the best available one, and why it was chosen.
 func choose(ctx context.Context, want conf.Backend) (b backend, reason string, err error) {
 	nftables, err := nftReady()
 	switch {
@@ -55,7 +55,7 @@ func choose(ctx context.Context, want conf.Backend) (b backend, reason string, e
 	if err2 := iptablesReady(ctx); err2 != nil {
 		return nil, "", fmt.Errorf("no way into the kernel's packet filter: %w; %w", err, err2)
 	}
-	return iptables{}, "nftables cannot be had: " + err.Error(), nil
+	return iptables{}, "nftables is not available: " + err.Error(), nil
 }
 
 // byName returns a backend.
@@ -115,7 +115,7 @@ func (n nftables) load(ctx context.Context, p *policy.Policy) error {
 		return err
 	}
 	if _, err := run.Feed(ctx, []byte(script), maxOutput, "nft", "-f", "-"); err != nil {
-		return fmt.Errorf("the kernel has not taken the rules: %w", err)
+		return fmt.Errorf("the kernel refused the rules: %w", err)
 	}
 	return nil
 }

@@ -19,9 +19,9 @@ const (
 	fromRescue = "rescue"
 )
 
-// Load is the boot: it asks nothing and waits for nobody. It loads the policy of the file; or the last good rules if the file has
+// Load is what a boot does: it asks nothing and waits for nothing. It loads the policy of the file; or the last good rules if the file has
 // mistakes, does not meet its own expectations, or was tried and not confirmed; or rules that let SSH in if there are no
-// others. What it returns says which, and notice why it is not the file's. While rules are being tried it changes nothing.
+// others. from is which of them, and notice why it is not the file. While rules are being tried it changes nothing.
 func (l *Loader) Load(ctx context.Context) (from, notice string, notices []string, err error) {
 	err = l.locked(ctx, func() (err error) {
 		if err := l.settleLocked(ctx); err != nil {
@@ -39,7 +39,7 @@ func (l *Loader) Load(ctx context.Context) (from, notice string, notices []strin
 	return from, notice, notices, err
 }
 
-// boot is Load for somebody who has the lock, or has to do without.
+// boot is Load for a caller that has the lock, or cannot get it.
 func (l *Loader) boot(ctx context.Context, notices *[]string) (from, notice string, err error) {
 	b, _, err := choose(ctx, l.settings.Firewall.Backend)
 	if err != nil {
@@ -51,7 +51,7 @@ func (l *Loader) boot(ctx context.Context, notices *[]string) (from, notice stri
 	}
 	notice = why.Error()
 	if l.state.has(confirmed) {
-		err := told(l.back(ctx, confirmed, notice), notices)
+		err := asNotice(l.back(ctx, confirmed, notice), notices)
 		if err == nil {
 			return confirmed, notice, nil
 		}
@@ -59,7 +59,7 @@ func (l *Loader) boot(ctx context.Context, notices *[]string) (from, notice stri
 	}
 	src, err := policy.Parse("rescue", []byte(Rescue(host.SSHPorts())))
 	if err == nil {
-		err = told(l.put(ctx, b, src, policy.Facts{}, loaded{From: fromRescue, Notice: notice, Record: Record{Made: time.Now()}}), notices)
+		err = asNotice(l.put(ctx, b, src, policy.Facts{}, loaded{From: fromRescue, Notice: notice, Record: Record{Made: time.Now()}}), notices)
 	}
 	if err != nil {
 		return "", notice, fmt.Errorf("not even the rescue rules can be loaded: %w", errors.Join(err, why))
@@ -67,8 +67,8 @@ func (l *Loader) boot(ctx context.Context, notices *[]string) (from, notice stri
 	return fromRescue, notice, nil
 }
 
-// told makes a notice of an error that only says what could not be noted down: the rules are in force.
-func told(err error, notices *[]string) error {
+// asNotice turns an error that only reports what could not be saved into a notice: the rules are in force.
+func asNotice(err error, notices *[]string) error {
 	if u := (unkept{}); errors.As(err, &u) {
 		*notices = append(*notices, u.Error())
 		return nil
@@ -86,7 +86,7 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 		return errors.New(strings.Join(lines, "\n"))
 	}
 	if when, ok := l.state.refusal(src.Digest); ok {
-		return fmt.Errorf("%s was tried on %s and nobody confirmed it; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
+		return fmt.Errorf("%s was tried on %s and not confirmed; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
 	}
 	facts, more := l.facts(ctx, src, lookUpAtBoot)
 	*notices = append(*notices, more...)
@@ -95,7 +95,7 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 		return fmt.Errorf("%s: %s", unmet[0].Expect.At, unmet[0])
 	}
 	record := Record{Digest: src.Digest, Source: src.Path, Made: time.Now(), Backend: b.String()}
-	if err := told(l.put(ctx, b, src, facts, loaded{Record: record, From: fromFile}), notices); err != nil {
+	if err := asNotice(l.put(ctx, b, src, facts, loaded{Record: record, From: fromFile}), notices); err != nil {
 		return err
 	}
 	if _, err := l.state.accept(src.Freeze(facts), record); err != nil {
@@ -104,7 +104,7 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 	return nil
 }
 
-// Rescue returns the policy that is loaded where there is no other: what a host needs to be mended from afar.
+// Rescue returns the policy that is loaded where there is no other: what a host needs to be repaired remotely.
 func Rescue(sshPorts []uint16) string {
 	ports := []string{"22"}
 	for _, p := range sshPorts {

@@ -15,10 +15,10 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A place is what this host is like, as far as a policy can harm it.
+// A place is the state of this host, as far as a policy can harm it.
 type place struct {
 	links    []host.Link
-	services []host.Listener // that wait for strangers
+	services []host.Listener // that others can reach
 	sshPorts []uint16
 	peers    []host.Connection // of the SSH server
 	dhcp     bool              // a DHCP client keeps leases here
@@ -55,7 +55,7 @@ func forwards() (f policy.Family) {
 	return f
 }
 
-// ownConnection reads what sshd tells those who are logged in: the client's address and port, and the server's.
+// ownConnection reads SSH_CONNECTION: the client's address and port, and the server's.
 func ownConnection(text string) (c host.Connection, ok bool) {
 	f := strings.Fields(text)
 	if len(f) != 4 {
@@ -89,7 +89,7 @@ func (p *place) linkOf(local netip.Addr) string {
 	return "eth0"
 }
 
-// lockout says how a policy would cut off those who are logged in over SSH: their sessions, or their next login.
+// lockout returns how a policy would cut off SSH users: their sessions, or their next login.
 func (p *place) lockout(pol *policy.Policy) (lines []string) {
 	for _, c := range p.peers {
 		link := p.linkOf(c.Local.Addr())
@@ -116,17 +116,17 @@ func (p *place) lockout(pol *policy.Policy) (lines []string) {
 // missing warns of interfaces that rules name and this host does not have, once each. They may come later (a VPN that is down), or be
 // mistyped.
 func (p *place) missing(pol *policy.Policy) (all []policy.Warning) {
-	var there, told []string
+	var there, named []string
 	for _, l := range p.links {
 		there = append(there, l.Name)
 	}
 	for i := range pol.Rules {
 		r := &pol.Rules[i]
 		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
-			if slices.Contains(there, name) || slices.Contains(told, name) {
+			if slices.Contains(there, name) || slices.Contains(named, name) {
 				continue
 			}
-			told = append(told, name)
+			named = append(named, name)
 			hint := conf.DidYouMean(name, there)
 			if hint == "" {
 				hint = "there are " + some(there)
@@ -183,7 +183,7 @@ func (p *place) families() policy.Family {
 	return has
 }
 
-// questions are what to ask of a policy on this host, beside what is asked everywhere.
+// questions returns what to check on this host, in addition to what is checked everywhere.
 func (p *place) questions() (all []policy.Question) {
 	if p.dhcp {
 		all = append(all, policy.DHCP()...)

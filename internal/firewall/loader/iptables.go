@@ -70,7 +70,7 @@ func (b iptables) load(ctx context.Context, p *policy.Policy) error {
 		return fmt.Errorf("sets need %s: %w: install the package %s", ipset, run.ErrNotFound, ipset)
 	}
 	if err := b.restore(ctx, r); err != nil {
-		return fmt.Errorf("the kernel has not taken the rules: %w", errors.Join(err, b.revert(ctx, now)))
+		return fmt.Errorf("the kernel refused the rules: %w", errors.Join(err, b.revert(ctx, now)))
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func (b iptables) held(ctx context.Context) (string, error) {
 // list returns our chains and what is in our sets.
 func (b iptables) list(ctx context.Context) (string, error) {
 	if !run.Installed("iptables-save") && !run.Installed("ip6tables-save") {
-		return "", nil // what was loaded before they were removed, nobody sees; it is gone with the next boot
+		return "", nil // what was loaded before they were removed cannot be read; it is gone with the next boot
 	}
 	now, err := b.state(ctx)
 	if err != nil || now.Empty() {

@@ -9,8 +9,8 @@
 //	refused     the last trial that nobody confirmed: never loaded at boot, nor are those before it, refused-1 to refused-7
 //
 // A trial is decided by one rename: "mef confirm" renames trial to accepted, the guard renames it to expired when its time is over.
-// Whoever comes first has decided, and what remains to be done is done by whoever comes next, however the other ended. The guard is
-// a process of its own, outside the session of whoever began the trial: a closed terminal, kill -9, a lost network and a
+// The first process to rename decides, and the next one completes what it left undone, however it ended. The guard is
+// a process of its own, outside the session that began the trial: a closed terminal, kill -9, a lost network and a
 // reboot all end with the last confirmed rules. A policy that nobody confirmed is remembered and never loaded at boot.
 //
 // At boot nothing is asked, no network is needed, and no mistake leaves the host open: what cannot be loaded is replaced by the
@@ -52,19 +52,19 @@ func New(settings *conf.Config) (*Loader, error) {
 // RulesFile returns the path of the policy.
 func (l *Loader) RulesFile() string { return l.settings.Firewall.RulesFile }
 
-// A Candidate is a policy that was read and checked, with what is to be said of it.
+// A Candidate is a policy that was read and checked, with the findings.
 type Candidate struct {
 	Source   *policy.Source
 	Policy   *policy.Policy
 	Facts    policy.Facts
 	Unmet    []policy.Failure // expectations that it does not meet
 	Warnings []policy.Warning
-	Notices  []string // what could not be had of this host, and what is taken instead
+	Notices  []string // what could not be found out about this host, and what is used instead
 	Lockout  []string // how it would cut off those who are logged in over SSH
 	Exposed  []string // that others can write its files, which a boot does not load then
 }
 
-// Fatal returns what keeps the policy from being loaded without force, one problem a line; nil if nothing does.
+// Fatal returns what keeps the policy from being loaded without force, one problem per line; nil if nothing does.
 func (c *Candidate) Fatal() error {
 	var lines []string
 	for _, f := range c.Unmet {
@@ -77,7 +77,7 @@ func (c *Candidate) Fatal() error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// Read reads and checks the policy at path, with this host in view. The error tells the mistakes of the files.
+// Read reads and checks the policy at path against this host. The error has the mistakes of the files.
 func (l *Loader) Read(ctx context.Context, path string) (*Candidate, error) {
 	src, err := policy.Read(path)
 	if err != nil {
@@ -89,7 +89,7 @@ func (l *Loader) Read(ctx context.Context, path string) (*Candidate, error) {
 // readError says what to do about a file that is not there.
 func readError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w; mef.rules(5) tells how a policy is written, and mef import begins one with the rules that are in force", err)
+		return fmt.Errorf("%w; mef.rules(5) describes the language, and mef import prints the rules that are in force in it", err)
 	}
 	return err
 }
@@ -197,18 +197,18 @@ func (l *Loader) noted() (in loaded, ok bool) {
 	return in, err == nil
 }
 
-// unkept says that rules are in force, and that this could not be noted down: most likely the disk is full.
+// unkept is an error after the rules were loaded: that could not be saved, most likely because the disk is full.
 type unkept struct{ error }
 
 // Error says so.
 func (u unkept) Error() string {
-	return "these rules are in force, and that cannot be noted down: " + u.error.Error()
+	return "these rules are in force, and that cannot be saved: " + u.error.Error()
 }
 
 // Unwrap returns why.
 func (u unkept) Unwrap() error { return u.error }
 
-// back puts rules that are kept under a name into force again, by the backend that is to be had now.
+// back loads rules that are kept under a name again, by the backend that is available now.
 func (l *Loader) back(ctx context.Context, name, notice string) error {
 	text, record, err := l.state.get(name)
 	if err != nil {
@@ -275,7 +275,7 @@ func (l *Loader) removeAll(ctx context.Context, notices *[]string) (removed bool
 		removed = removed || had
 	}
 	if err := errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules))); err != nil {
-		*notices = append(*notices, "no rules are in force, and that cannot be noted down: "+err.Error())
+		*notices = append(*notices, "no rules are in force, and that cannot be saved: "+err.Error())
 	}
 	return removed, nil
 }

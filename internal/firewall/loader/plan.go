@@ -18,9 +18,9 @@ import (
 // A Plan is what would change if a policy were loaded.
 type Plan struct {
 	Verdicts []policy.Change // what becomes of packets, now and then
-	Partly   bool            // there are more changes than can be told apart
-	Added    []string        // statements that come
-	Removed  []string        // statements that go
+	Partly   bool            // there are too many different changes to list
+	Added    []string        // statements that are added
+	Removed  []string        // statements that are removed
 	Script   string          // the same as the backend sees it: a unified diff, empty if nothing changes
 	Kernel   string          // how the kernel's rules differ from what was loaded, if somebody changed them: a unified diff
 	First    bool            // nothing is in force yet

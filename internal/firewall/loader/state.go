@@ -38,10 +38,10 @@ const (
 	recordFile = "record.json"
 	resultFile = "result.json" // of a trial: what became of loading it
 	guardLock  = "guard.lock"  // of a trial: held by the guard
-	ownerLock  = "owner.lock"  // of a trial: held by whoever begins it, until the guard holds its own
+	ownerLock  = "owner.lock"  // of a trial: held by the process that begins it, until the guard holds its own
 )
 
-// A Record says what rules are.
+// A Record identifies rules.
 type Record struct {
 	Digest  string    `json:"digest"` // of the files they were made of; empty for the rescue policy
 	Source  string    `json:"source"` // the file that they come from
@@ -49,7 +49,7 @@ type Record struct {
 	Backend string    `json:"backend"`
 }
 
-// open makes the folder if it is not there, and refuses one in which others may write: who may, decides what is loaded.
+// openState creates the directory if needed, and refuses one that others can write, because they could decide what is loaded.
 func openState(dir string) (*state, error) {
 	err := os.MkdirAll(dir, 0o711) // the note of what is loaded is for everybody
 	if errors.Is(err, fs.ErrPermission) {
@@ -80,7 +80,7 @@ func ours(dir fs.FileInfo, user int) error {
 		return errors.New("it belongs to root: run as root")
 	}
 	if !dir.IsDir() || !ok || int(owner.Uid) != user || dir.Mode().Perm()&0o022 != 0 {
-		return errors.New("not a folder of ours alone, and whoever can write in it decides what is loaded: chown root and chmod 700 it, or remove it")
+		return errors.New("others than root can write this directory, and so decide what is loaded: chown root and chmod 711 it, or remove it")
 	}
 	return nil
 }
@@ -134,7 +134,7 @@ func (s *state) get(name string) (text []byte, r Record, err error) {
 	return text, r, readJSON(s.path(name, recordFile), &r)
 }
 
-// confirm makes the accepted rules the confirmed ones. What it finds half done it completes.
+// confirm makes the accepted rules the confirmed ones. It also completes what a killed process left half done.
 func (s *state) confirm() error {
 	if err := s.exchanged(); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (s *state) lock(name string) (*os.File, error) {
 	return f, nil
 }
 
-// guarded reports whether somebody looks after the trial: the guard, or whoever is just beginning it.
+// guarded reports whether a process is responsible for the trial: its guard, or the one that is just beginning it.
 func (s *state) guarded() (bool, error) {
 	for _, name := range []string{ownerLock, guardLock} {
 		f, err := s.lock(name)
@@ -287,7 +287,7 @@ type note struct {
 	Outcome string    `json:"outcome"`
 }
 
-// maxRefused is how many policies are remembered that nobody confirmed: who looks for one that lets him in tries several.
+// maxRefused is how many unconfirmed policies are remembered: somebody who is locked out tries several.
 const maxRefused = 8
 
 // refusals returns the names under which they are, the last one first.

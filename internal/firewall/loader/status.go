@@ -12,7 +12,7 @@ import (
 	"mef/internal/firewall/policy"
 )
 
-// A Status says what is in force and whether it is what it should be.
+// A Status is what is in force and whether it is as it should be.
 type Status struct {
 	InForce   bool       `json:"in_force"` // the kernel holds what was loaded last
 	From      string     `json:"from"`     // file, confirmed, previous, trial, rescue; empty if nothing was loaded
@@ -79,7 +79,7 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 	case held == in.Held:
 		s.InForce = true
 	case held == "":
-		s.Problems = append(s.Problems, "the kernel holds none of the rules that were loaded: somebody removed them, or the host was started since; mef load restores them")
+		s.Problems = append(s.Problems, "the kernel holds none of the rules that were loaded: somebody removed them, or the host was rebooted since; mef load restores them")
 	default:
 		s.Problems = append(s.Problems, "somebody changed the rules in the kernel since they were loaded; mef plan shows how, mef load restores them")
 	}

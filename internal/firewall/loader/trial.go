@@ -13,10 +13,10 @@ import (
 	"mef/internal/run"
 )
 
-// ErrTrial says that rules are being tried already.
+// ErrTrial means that rules are being tried already.
 var ErrTrial = errors.New("rules are being tried")
 
-// ErrNothing says that there is nothing to confirm or to go back to.
+// ErrNothing means that there is nothing to confirm or to go back to.
 var ErrNothing = errors.New("nothing to do")
 
 const (
@@ -30,7 +30,7 @@ const (
 	MaxTimeout = 12 * time.Hour
 )
 
-// errNoLock says that it cannot be told whether another mef is changing rules.
+// errNoLock means that it is not known whether another mef is changing rules.
 var errNoLock = errors.New("no lock to be had")
 
 // locked runs fn while nobody else of us changes rules.
@@ -51,7 +51,7 @@ func (l *Loader) locked(ctx context.Context, fn func() error) error {
 			return fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 		if !pause(ctx, pollEvery) {
-			return fmt.Errorf("another mef is changing the rules, and has not finished: %w", ctx.Err())
+			return fmt.Errorf("another mef is still changing the rules: %w", ctx.Err())
 		}
 	}
 }
@@ -68,7 +68,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// settle completes what others left half done: a trial that was confirmed or is over, or that nobody guards any more.
+// settle completes what killed processes left undone: a trial that was confirmed, is over, or has no guard any more.
 func (l *Loader) settle(ctx context.Context) error {
 	return l.locked(ctx, func() error { return l.settleLocked(ctx) })
 }
@@ -93,11 +93,11 @@ func (l *Loader) settleLocked(ctx context.Context) error {
 	return l.revert(ctx, "the trial was not confirmed before its guard ended, by a reboot most likely")
 }
 
-// revert puts into force what was before an expired trial, and remembers that nobody confirmed it.
+// revert restores the rules from before an expired trial, and saves that nobody confirmed it.
 func (l *Loader) revert(ctx context.Context, outcome string) error {
 	err := l.restore(ctx, outcome)
 	if err != nil && !errors.As(err, new(unkept)) {
-		return fmt.Errorf("go back to the rules before: %w", err)
+		return fmt.Errorf("restore the previous rules: %w", err)
 	}
 	return errors.Join(err, l.refuse(outcome))
 }
@@ -127,7 +127,7 @@ func (l *Loader) restore(ctx context.Context, notice string) error {
 	return errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules)))
 }
 
-// A result is what the guard tells of loading.
+// A result is how the guard reports on loading the rules.
 type result struct {
 	Until time.Time `json:"until"`
 	Err   string    `json:"error"`
@@ -227,7 +227,7 @@ func (l *Loader) keepBefore() error {
 	return l.state.put(trial+before, text, in.Record)
 }
 
-// giveUp ends a trial that did not begin well, because of an error. Nobody is to blame for its rules.
+// giveUp ends a trial that could not begin, because of an error. Its rules are not refused for that.
 func (l *Loader) giveUp(because error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
 	defer cancel()
@@ -249,7 +249,7 @@ func (l *Loader) giveUpLocked(ctx context.Context, because error) error {
 	return errors.Join(err, os.RemoveAll(l.state.path(expired)))
 }
 
-// await waits for the guard's word. What it returns is empty if the trial was decided before we heard it.
+// await waits for the guard's result. It returns an empty one if the trial was decided first.
 func (l *Loader) await(ctx context.Context) (r result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -262,17 +262,18 @@ func (l *Loader) await(ctx context.Context) (r result, err error) {
 			return r, nil
 		}
 		if !pause(ctx, pollEvery) {
-			return r, fmt.Errorf("the process that would guard the way back has not begun: %w", ctx.Err())
+			return r, fmt.Errorf("the process that would restore the previous rules has not started: %w", ctx.Err())
 		}
 	}
 }
 
-// Guard loads the rules of a trial, waits until it is confirmed or its time is over, and takes them back then. It runs in a process
-// of its own. A Guard that takes the place of one that was killed goes on with the time that is left.
-func (l *Loader) Guard(ctx context.Context) error {
+// Guard loads the rules of a trial, waits until it is confirmed or its time is over, and then restores the previous rules. It runs in a
+// process of its own. A Guard that takes the place of one that was killed goes on with the time that is left. Restoring is tried again
+// until it succeeds; report is called with each failure.
+func (l *Loader) Guard(ctx context.Context, report func(error)) error {
 	lock, err := l.state.lock(guardLock)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // decided before we began
+		return l.settle(ctx) // what a guard that was killed has decided
 	}
 	if err != nil {
 		return err
@@ -292,29 +293,42 @@ func (l *Loader) Guard(ctx context.Context) error {
 		}
 	}
 	if r.Err != "" {
-		return nil // whoever began the trial ends it, or the next command
+		return nil // the process that began the trial ends it, or the next command
 	}
-	outcome := fmt.Sprintf("nobody confirmed within %v", timeout)
+	outcome := fmt.Sprintf("not confirmed within %v", timeout)
 	if err := l.waitFor(ctx, lock, r.Until); err != nil {
-		outcome = "the process that guarded the way back was stopped: " + err.Error()
+		outcome = "the guard of the trial was stopped: " + err.Error()
 	}
-	ctx = context.WithoutCancel(ctx)
-	err = l.locked(ctx, func() error {
-		if !l.guards(lock) {
-			return nil
-		}
-		if ok, err := l.state.decide(expired); err != nil || !ok {
-			return err
-		}
-		return l.revert(ctx, outcome)
-	})
-	if errors.Is(err, errNoLock) && l.guards(lock) { // the disk takes no more writes, so nobody can confirm either
-		return errors.Join(err, l.restore(ctx, outcome))
-	}
-	return err
+	return l.endTrial(context.WithoutCancel(ctx), lock, outcome, report)
 }
 
-// loadGuarded loads the rules of a trial and writes down the result for whoever began it.
+// endTrial restores the previous rules, unless the trial was decided otherwise.
+func (l *Loader) endTrial(ctx context.Context, lock *os.File, outcome string, report func(error)) error {
+	const most = 30 * time.Second
+	for wait := time.Second; ; wait = min(2*wait, most) {
+		err := l.locked(ctx, func() error {
+			if l.guards(lock) {
+				if ok, err := l.state.decide(expired); err != nil || !ok {
+					return err
+				}
+			}
+			if !l.state.has(expired) {
+				return nil
+			}
+			return l.revert(ctx, outcome)
+		})
+		if errors.Is(err, errNoLock) && l.guards(lock) { // the disk takes no more writes, so nobody can confirm either
+			return errors.Join(err, l.restore(ctx, outcome))
+		}
+		if err == nil || !l.guards(lock) && !l.state.has(expired) {
+			return err
+		}
+		report(err)
+		pause(ctx, wait)
+	}
+}
+
+// loadGuarded loads the rules of a trial and saves the result for the process that began it.
 func (l *Loader) loadGuarded(ctx context.Context, timeout time.Duration) (r result, err error) {
 	err = l.locked(ctx, func() error { return l.loadTrial(ctx) })
 	if r.Until = time.Now().Add(timeout); err != nil {
@@ -428,7 +442,7 @@ func (l *Loader) nothing(what string) error {
 	return fmt.Errorf("%w: %s", ErrNothing, what)
 }
 
-// mark notes from where the rules in force come by now.
+// mark saves the origin of the rules in force.
 func (l *Loader) mark(from, notice string) error {
 	in, ok := l.noted()
 	if !ok {
@@ -506,7 +520,7 @@ func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 		guarded, err := s.guarded()
 		if err == nil && !guarded {
 			if err := t.loader.settle(ctx); err != nil && ctx.Err() == nil {
-				return TakenBack, fmt.Errorf("nobody guards the way back any more: %w", err)
+				return TakenBack, fmt.Errorf("the guard of the trial is gone: %w", err)
 			}
 			continue
 		}

@@ -10,7 +10,7 @@ import (
 	"mef/internal/firewall/policy"
 )
 
-// How long a restore waits for whoever removed the table to finish, and how far it backs off from somebody who removes it again and again.
+// How long a restore waits for the program that removed the table to finish, and how far it backs off if the table is removed repeatedly.
 const (
 	restoreAfter = 100 * time.Millisecond
 	restoreMost  = 30 * time.Second

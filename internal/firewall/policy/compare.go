@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A Change is a description of packets of which another policy makes something else.
+// A Change describes packets that another policy treats differently.
 type Change struct {
 	Dir      Dir
 	Family   Family
@@ -82,8 +82,8 @@ func (c *comparison) regions() []space {
 	return regions
 }
 
-// compare tells what changes in a region, until tell returns false.
-func (c *comparison) compare(region space, tell func(Change) bool) error {
+// compare calls report for each change in a region, until it returns false.
+func (c *comparison) compare(region space, report func(Change) bool) error {
 	var failed error
 	err := c.old.part(c.dir, c.f, region, c.work, func(part *space, was *Rule) bool {
 		more := true
@@ -91,7 +91,7 @@ func (c *comparison) compare(region space, tell func(Change) bool) error {
 			change := Change{Dir: c.dir, Family: families[c.f], Old: c.old.policy.verdict(c.dir, was), New: c.now.policy.verdict(c.dir, is)}
 			if change.Old.Action != change.New.Action {
 				change.What, change.Sample = part.differs(&c.whole), part.sample(c.dir, families[c.f])
-				more = tell(change)
+				more = report(change)
 			}
 			return more
 		})
@@ -147,7 +147,7 @@ func wholeOf(d Dir, family Family) space {
 	return s
 }
 
-// maxChanges is how many changes are told.
+// maxChanges is how many changes are reported.
 const maxChanges = 500
 
 // everywhere returns all interfaces that packets of a way come in by and go out by.

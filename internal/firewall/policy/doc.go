@@ -4,7 +4,7 @@
 //	         statements  resolved ─► the simulator (Decide) and the model (Ask)
 //
 // A policy has, for each way of packets, a default and rules in order; the first rule that fits a packet decides. Source is what
-// the files say, with every mistake in them told at once; Policy is what that means on this host, once names, interfaces and the
+// the files say, with every mistake in them reported at once; Policy is what that means on this host, once names, interfaces and the
 // elements of sets are known.
 //
 // Two things say what a policy does without a kernel. The simulator takes one packet. The model takes all packets that fit a

@@ -133,7 +133,7 @@ const (
 	maxWork  = 5_000_000
 )
 
-// part cuts a space of packets by the rule that decides: visit is told of each part and of the rule, nil for the default, until it
+// part cuts a space of packets by the rule that decides: visit gets each part and its rule, nil for the default, until it
 // returns false. Work counts comparisons.
 func (m *Model) part(d Dir, f int, start space, work *int, visit func(part *space, r *Rule) bool) error {
 	left := []space{start}
@@ -259,14 +259,14 @@ func (m *Model) Ask(about *Rule) ([]Case, error) {
 type Failure struct {
 	Expect *Expectation
 	Case   Case  // one for which it is not; its Sample is invalid if no packet fits the expectation at all
-	Err    error // why it cannot be told
+	Err    error // why it is not known
 }
 
 // String returns what is wrong, without the place.
 func (f Failure) String() string {
 	switch {
 	case f.Err != nil:
-		return "it cannot be told: " + f.Err.Error()
+		return "the answer is not known: " + f.Err.Error()
 	case !f.Case.Sample.Src.IsValid():
 		return "no packet fits"
 	}

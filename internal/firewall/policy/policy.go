@@ -12,7 +12,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A Dir is the way of a packet through the host, as the hook of netfilter that it meets there.
+// A Dir is the path of a packet through the host, named after the hook of netfilter.
 type Dir uint8
 
 // The ways.
@@ -30,7 +30,7 @@ var dirNames = []string{"in", "out", "fwd"}
 // String returns "in", "out" or "fwd".
 func (d Dir) String() string { return dirNames[d] }
 
-// An Action is what becomes of a packet.
+// An Action is the verdict on a packet.
 type Action uint8
 
 // The actions.
@@ -104,7 +104,7 @@ func (p Proto) HasPorts() bool { return p == TCP || p == UDP }
 // States is a set of states of connection tracking.
 type States uint8
 
-// The states, as in ct(5) of nft(8). Untracked is what conntrack was told to leave alone, and IPv6 neighbour discovery always.
+// The states, as in ct(5) of nft(8). Untracked is what rules exempt from conntrack (notrack), and always IPv6 neighbour discovery.
 const (
 	New States = 1 << iota
 	Established

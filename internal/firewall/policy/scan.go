@@ -67,7 +67,7 @@ func scan(file string, text []byte, longest int) ([]Statement, conf.Errors) {
 }
 
 func tooMany(at conf.Pos) *conf.Error {
-	return &conf.Error{Pos: at, Msg: "too many mistakes, the file is not read on from here", Hint: "mend those before it first"}
+	return &conf.Error{Pos: at, Msg: "too many mistakes, the rest of the file is not read", Hint: "fix those before it first"}
 }
 
 // scanLine cuts one line.

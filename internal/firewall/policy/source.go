@@ -305,7 +305,7 @@ var tried = map[string]string{
 	"limit": "ratelimit= limits log lines; mef.rules does not limit packets, mefdaemon bans the sources of too many failures",
 	"nat":   noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
 	"helper": "mef.rules has no helpers of connection tracking; write a table of your own for nft, and ct=related here",
-	"type":   "mef.rules does not tell ICMP types apart; write proto=icmp or proto=icmp6 for all of them",
+	"type":   "mef.rules does not distinguish ICMP types; write proto=icmp or proto=icmp6 for all of them",
 	"uid":    noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
 	"zone": "write iif= or oif= with the interfaces of the zone", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
 	"interface": "write iif= for where packets come in, oif= for where they go out", "saddr": "write src=", "daddr": "write dst=", "source": "write src=",

@@ -10,7 +10,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A Warning is something in a policy that its author may not have meant. It is no mistake: the policy can be loaded.
+// A Warning is something in a policy that its author may not have intended. The policy can be loaded all the same.
 type Warning struct {
 	At   conf.Pos
 	Msg  string
@@ -98,7 +98,7 @@ func (m *Model) Warnings(has Family, further ...Question) []Warning {
 	for i := range m.policy.Rules {
 		r := &m.policy.Rules[i]
 		if r.Log != "" && r.LogRate == (Rate{}) {
-			all = append(all, Warning{r.At, "every packet of this rule is logged", "add ratelimit=5/s, or whoever sends packets fills the log"})
+			all = append(all, Warning{r.At, "every packet of this rule is logged", "add ratelimit=5/s, otherwise a sender of packets can fill the log"})
 		}
 	}
 	return all

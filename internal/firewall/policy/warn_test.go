@@ -71,7 +71,7 @@ func TestWarnings(t *testing.T) {
 		"a way without a policy":    {"policy dir=fwd action=drop\n", ""},
 		"all is let out":            {"policy dir=out action=accept\n", ""},
 		"dropped in a rule":         {"policy dir=out action=accept\nrule dir=out action=drop proto=icmp6\n", "mef.rules:8:1: IPv6 neighbour discovery is not let out, which cuts this host off from IPv6; write rule dir=out action=accept proto=icmp6"},
-		"log without a limit":       {"rule dir=in action=drop proto=tcp dport=23 log=prefix:X\n", "mef.rules:7:1: every packet of this rule is logged; add ratelimit=5/s, or whoever sends packets fills the log"},
+		"log without a limit":       {"rule dir=in action=drop proto=tcp dport=23 log=prefix:X\n", "mef.rules:7:1: every packet of this rule is logged; add ratelimit=5/s, otherwise a sender of packets can fill the log"},
 		"log with a limit":          {"rule dir=in action=drop proto=tcp dport=23 log=prefix:X ratelimit=1/s\n", ""},
 		"an empty set":              {"set name=x elements=none\nrule dir=in action=drop proto=tcp src=@x\n", "mef.rules:8:1: no packet fits this rule: a set that it names is empty, or has no addresses of its family"},
 		"a set of the other family": {"set name=x elements=192.0.2.1\nrule dir=in family=ip6 action=drop proto=tcp src=@x\n", "mef.rules:8:1: no packet fits this rule: a set that it names is empty, or has no addresses of its family"},

@@ -28,7 +28,7 @@ func TestEnablePolicy(t *testing.T) {
 		"not confirmed": {text: good, calls: []string{"enable mef.service"}, says: "Nothing was loaded now, for nobody has confirmed it as it is.\nLoad it now with\n  sudo mef apply\n"},
 		"refused":       {text: good, refused: true, calls: []string{"enable mef.service"}, says: "it was tried and not confirmed: until somebody does"},
 		"a mistake":     {text: "policy dir=in action=acept\n", err: `mef.rules:1:22: wrong value "acept"; did you mean "accept"?`},
-		"no file":       {err: "no such file or directory; mef.rules(5) tells how a policy is written"},
+		"no file":       {err: "no such file or directory; mef.rules(5) describes the language"},
 		"unmet":         {text: good + "expect dir=in proto=tcp dport=22 action=drop\n", err: "mef.rules:2:1: expected drop, but "},
 	} {
 		t.Run(name, func(t *testing.T) {

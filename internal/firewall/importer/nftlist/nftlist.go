@@ -290,7 +290,7 @@ func (r *reader) fill(c chain) {
 		r.bases = append(r.bases, c)
 	}
 	if families[c.Family] == 0 {
-		return // told with the base chain
+		return // reported with the base chain
 	}
 	out.Rules = r.read(at, c.Hook != "")
 }
