@@ -29,4 +29,13 @@ var serverFormats = []format{
 	{text: "roundcube: Failed login for {x} from {ip} (X-Forwarded-For: {y}) in session 1z506z6rvddstv6k (error: 0)"},
 	{text: "roundcube: IMAP Error: Login failed for {x} against mail.example.org from {ip} (X-Forwarded-For: {y}). AUTHENTICATE PLAIN: NO Login failed. user={x} in /usr/share/rcube_imap.php on line 198 (POST /?_task=login)"},
 	{text: "roundcube: Successful login for alice (ID: 7) from {ip} (X-Forwarded-For: {y}) in session 1z506z6rvddstv6k", login: true},
+
+	{text: "2024-03-01T10:00:03.634875Z 113 [Note] [MY-010926] [Server] Access denied for user '{x}'@'{ip}' (using password: YES)"},
+	{text: "2024-03-01T10:00:06.000000Z 7 [Note] Aborted connection 7 to db: '{x}' user: '{y}' host: '{ip}' (Got an error reading communication packets)"},
+	{text: "2024-03-01 10:00:03.536 UTC [147] {ip} FATAL:  password authentication failed for user \"{x}\""},
+	{text: "2024-03-01 10:00:00.17 Logon       Login failed for user '{x}'. Reason: Could not find a login matching the name provided. [CLIENT: {ip}]"},
+	{text: "<W>2024-03-01 10:00:00.818 1 => <4:{x}(-1)> Rejected connection from {ip}:29530: Invalid server password"},
+	{text: "2024-03-01 10:00:00.773 [info] <0.6668.0>@ejabberd_c2s:handle_auth_failure:433 (tls|<0.1.0>) Failed c2s PLAIN authentication for a@b.example from {ip}: {x}"},
+	{text: `{ip} - - [01/Mar/2024:10:00:00 +0000] "POST /SOGo/connect HTTP/1.1" 403 34 "{x}" "{y}"`},
+	{text: "Mar 01 10:00:03 sogod [26818]: SOGoRootPage Login from '{ip}' for user '{x}' might not have worked - password policy: 65535  grace: -1  expire: -1  bound: 0"},
 }
