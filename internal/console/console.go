@@ -48,6 +48,17 @@ func Run(ctx context.Context, root *cobra.Command, args []string, in io.Reader, 
 // Encoder returns an encoder of JSON for programs, in which everything is escaped that is not printable.
 func Encoder(w io.Writer) *json.Encoder { return json.NewEncoder(printable.JSON(w)) }
 
+// RawTerminal returns the terminal that a stream of a command goes to, nil if it goes elsewhere. It is for text of our own that moves the
+// cursor, such as a progress bar.
+func RawTerminal(w io.Writer) io.Writer {
+	if p, ok := w.(*printable.Writer); ok {
+		if file, ok := p.Exact().(*os.File); ok && host.Terminal(file) {
+			return file
+		}
+	}
+	return nil
+}
+
 // Exact returns the writer of a command for text that is read back, such as a policy: it stays as it is, byte by byte, unless
 // it goes to a terminal.
 func Exact(w io.Writer) io.Writer {

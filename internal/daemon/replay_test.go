@@ -162,7 +162,7 @@ func TestRecordedSessionGivesTheSameDecisions(t *testing.T) {
 	if again := decisions(t, cfg, log, 512, start); !slices.Equal(first, again) {
 		t.Errorf("in other batches the decisions differ: %s", difference(first, again))
 	}
-	replay, err := offline.NewReplay(cfg, "", false)
+	replay, err := offline.NewReplay(cfg, offline.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

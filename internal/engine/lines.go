@@ -27,12 +27,13 @@ const (
 
 // An Outcome is one thing that follows from a line or an event. It may be kept.
 type Outcome struct {
-	Kind   Kind
-	Time   time.Time
-	Event  *event.Event // that it follows from
-	Score  float64      // points of the event's source, all services together
-	Ban    ban.Ban
-	Reason string
+	Kind     Kind
+	Time     time.Time
+	Event    *event.Event // that it follows from
+	Attempts int          // that Event added: what other lines have reported of them is not among them
+	Score    float64      // points of the event's source, all services together
+	Ban      ban.Ban
+	Reason   string
 }
 
 // Lines returns what follows from the lines of a batch, in order, as they are matched. now is the time by the host's clock; zero
@@ -90,7 +91,7 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 	if tally.Alarm != "" && !yield(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}) {
 		return false
 	}
-	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Score: tally.Score}
+	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Attempts: tally.New, Score: tally.Score}
 	if e.blocked.Contains(ev.Addr) {
 		return yield(counted)
 	}
@@ -145,7 +146,7 @@ func (e *Engine) spare(ev *event.Event, d decide.Decision) {
 func (r *rule) count(ev *event.Event, tally *event.Tally) {
 	switch ev.Kind {
 	case event.Failure:
-		if tally.Added+tally.Excused > 0 {
+		if tally.New > 0 {
 			r.counts.Failures += uint64(ev.Count)
 		}
 	case event.Probe:

@@ -19,7 +19,7 @@ type Tally struct {
 	Source netip.Prefix // who counts: an IPv4 address, an IPv6 network, one address of our own link
 
 	Added      int       // what this event added to Attempts or Unverified; 0 for an echo, a success, a probe
-	Excused    int       // attempts of this event that were forgiven to a user who belongs here
+	New        int       // attempts of this event that no line before has reported, those forgiven to a known user included
 	Attempts   int       // verified attempts at Rule within its FindTime
 	Unverified int       // attempts at Rule whose source may be forged, counted apart
 	First      time.Time // the oldest attempt that still counts at Rule

@@ -419,3 +419,9 @@ func skipBlanks(s []byte) []byte {
 	}
 	return s
 }
+
+// Yearless reports whether a line begins with a date that names no year.
+func Yearless(line []byte) bool {
+	stamp, _, ok := Cut(skipBlanks(line))
+	return ok && !stamp.uptime && stamp.year == 0
+}

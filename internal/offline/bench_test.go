@@ -43,7 +43,7 @@ func BenchmarkReplay(b *testing.B) {
 	log := mixed(benchLines)
 	b.SetBytes(int64(len(log)))
 	for b.Loop() {
-		replay, err := offline.NewReplay(configuration(b), "", false)
+		replay, err := offline.NewReplay(configuration(b), offline.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func TestStrangeDates(t *testing.T) {
 		"an attack, shifted":  {stray + stray + burst, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := offline.NewReplay(configuration(t), "sshd", false)
+			r, err := offline.NewReplay(configuration(t), offline.Options{Service: "sshd"})
 			if err != nil {
 				t.Fatal(err)
 			}

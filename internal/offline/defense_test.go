@@ -55,7 +55,7 @@ func (s *server) imap(addr, user string, ok bool) {
 // bans replays the log under the defaults, as what-if.
 func (s *server) bans() (bans []ban.Ban) {
 	s.t.Helper()
-	r, err := offline.NewReplay(configuration(s.t), "", true)
+	r, err := offline.NewReplay(configuration(s.t), offline.Options{WhatIf: true})
 	if err != nil {
 		s.t.Fatal(err)
 	}

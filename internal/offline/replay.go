@@ -1,8 +1,6 @@
 package offline
 
 import (
-	"bytes"
-	"io"
 	"time"
 
 	"mef/internal/ban"
@@ -11,20 +9,29 @@ import (
 	"mef/internal/event"
 	"mef/internal/filter"
 	"mef/internal/lists"
-	"mef/internal/logtime"
 	"mef/internal/prefixset"
 )
 
 // A Replay runs old lines through the daemon's engine, without a kernel. The same lines with the same times always give the same
 // decisions.
 type Replay struct {
-	engine *engine.Engine
+	engine  *engine.Engine
+	batch   event.Batch
+	emit    func(ban.Ban) error
+	outcome *tally
+}
+
+// Options choose what a replay does.
+type Options struct {
+	Service  string          // only the rules of this service; empty: all
+	WhatIf   bool            // what a ban would have kept from the host does not count
+	Accounts map[string]bool // names that exist on the host, as track.AccountName makes them; true: they can log in
 }
 
 // NewReplay returns a replay by a configuration: its rules, proxies and lists, and the built-in content delivery networks. It does not
 // know the host's own addresses, nor those of DNS names, and nothing is known of earlier logins and bans.
-func NewReplay(cfg *conf.Config, service string, whatIf bool) (*Replay, error) {
-	rules, err := rulesOf(cfg.Rules, service)
+func NewReplay(cfg *conf.Config, opt Options) (*Replay, error) {
+	rules, err := rulesOf(cfg.Rules, opt.Service)
 	if err != nil {
 		return nil, err
 	}
@@ -38,58 +45,29 @@ func NewReplay(cfg *conf.Config, service string, whatIf bool) (*Replay, error) {
 	facts.Allowed = all.Allow().Set
 	settings := engine.FromConf(cfg, set)
 	settings.Decide.Observe = false
-	settings.WhatIf = whatIf
+	settings.WhatIf = opt.WhatIf
 	e := engine.New(settings, facts)
 	e.SetBlocked(prefixset.New(all.Block(&facts).Prefixes...))
-	return &Replay{engine: e}, nil
+	e.SetAccounts(opt.Accounts)
+	return &Replay{engine: e, batch: event.Batch{Stream: "replay", Lines: make([]event.Line, 1)}, outcome: newTally()}, nil
 }
 
-// Run reads lines and calls emit for every ban that they would have made. A line's time is its own, or that of the line
-// before. near settles the year of dates without one.
-func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) error {
-	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
-	batch := event.Batch{Stream: "replay", Lines: make([]event.Line, 1)}
-	one := func(line event.Line, at time.Time) error {
-		line.Time = at
-		batch.Lines[0] = line
-		for o := range r.engine.Lines(&batch, time.Time{}) {
-			if o.Kind == engine.Banned {
-				if err := emit(o.Ban); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	var held event.Line // whose date the next one has to confirm
-	var heldAt time.Time
-	release := func(next time.Time) error {
-		if heldAt.IsZero() {
-			return nil
-		}
-		at := c.settle(heldAt, next)
-		heldAt = time.Time{}
-		return one(held, at)
-	}
-	err := lines(in, func(line *event.Line) error {
-		at, ok := logtime.Parse(line.Text, near, time.Local)
-		if !ok {
-			if err := release(heldAt); err != nil {
+// line counts one line and calls emit for the bans that it makes.
+func (r *Replay) line(line event.Line) error {
+	r.batch.Lines[0] = line
+	for o := range r.engine.Lines(&r.batch, time.Time{}) {
+		r.outcome.add(&o)
+		if o.Kind == engine.Banned && r.emit != nil {
+			if err := r.emit(o.Ban); err != nil {
 				return err
 			}
-			return one(*line, c.now)
 		}
-		if err := release(at); err != nil {
-			return err
-		}
-		if c.strange(at) {
-			heldAt, held = at, event.Line{Text: bytes.Clone(line.Text), Offset: line.Offset}
-			return nil
-		}
-		return one(*line, c.tick(at))
-	})
-	if err != nil {
-		return err
 	}
-	return release(heldAt)
+	return nil
 }
+
+// Summary returns what the replay has come to so far.
+func (r *Replay) Summary() ReplaySummary { return r.outcome.summary() }
+
+// OnBan has emit called for every ban that the lines would have made. An error of it ends the replay.
+func (r *Replay) OnBan(emit func(ban.Ban) error) { r.emit = emit }

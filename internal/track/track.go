@@ -250,7 +250,7 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	t.place(i, now)
 	t.touch(i)
 	tally := t.tally(ev, r, i, k, now)
-	tally.Added, tally.Excused = c.added, c.excused
+	tally.Added, tally.New = c.added, c.fresh
 	if ev.Kind == event.Failure {
 		tally.Known = of.standing == known
 		if of.standing != known && s.known == 0 {
@@ -301,8 +301,8 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k key, now int64) (alarm st
 
 func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 
-// counted is how many attempts a line has added, and how many of them were forgiven.
-type counted struct{ added, excused int }
+// counted is how many attempts a line has reported first, how many count because of it, and how many were forgiven.
+type counted struct{ fresh, added, excused int }
 
 // fail counts a failure.
 func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject, counted) {
@@ -319,7 +319,7 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject
 	}
 	if t.answers(ev, r, now) {
 		t.count(s, &rep, n, answered, now)
-		return rep.subject, counted{}
+		return rep.subject, counted{fresh: n}
 	}
 	t.watch(s, &rep, now)
 	s.noteAddress(t.addressHash(ev.Addr))
@@ -327,7 +327,7 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject
 	if rep.name != nil {
 		rep.name.tries += uint32(n)
 	}
-	var c counted
+	c := counted{fresh: n}
 	for c.excused < n && t.excuse(s, &rep.subject, now) {
 		c.excused++
 	}

@@ -1,0 +1,192 @@
+package offline
+
+import (
+	"bytes"
+	"container/heap"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/event"
+	"mef/internal/logtime"
+)
+
+// An Input is a log to replay.
+type Input struct {
+	Name   string // for notices
+	Reader io.Reader
+	Near   time.Time // settles the year of dates without one: when the log was last written
+}
+
+// Run reads the lines of one log and calls emit for every ban that they would have made. near is as in Input.
+func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) error {
+	r.emit = emit
+	return Play([]Input{{"", in, near}}, nil, r)
+}
+
+// Play runs logs through replays, in order of time whatever the order of the logs: each line's time is its own, or that of the
+// line before in its log. It needs memory for a line of each log. notice, which may be nil, is called for dates that cannot be
+// right; the lines count all the same.
+func Play(logs []Input, notice func(string), replays ...*Replay) error {
+	if notice == nil {
+		notice = func(string) {}
+	}
+	count := func(line event.Line) error {
+		for _, r := range replays {
+			if err := r.line(line); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(logs) == 1 {
+		var failed error
+		err := logs[0].lines(notice, func(line event.Line) bool {
+			failed = count(line)
+			return failed == nil
+		})
+		if failed != nil {
+			return failed
+		}
+		return err
+	}
+	return merge(logs, notice, count)
+}
+
+// merge calls do for the lines of all logs in order of time.
+func merge(logs []Input, notice func(string), do func(event.Line) error) error {
+	var first error
+	open := make(feeds, 0, len(logs))
+	offset := uint64(0)
+	for i := range logs {
+		next, stop := iter.Pull(func(yield func(event.Line) bool) {
+			if err := logs[i].lines(notice, yield); err != nil && first == nil {
+				first = err
+			}
+		})
+		defer stop()
+		if f := (&feed{next: next, order: i}); f.advance() {
+			open = append(open, f)
+		}
+	}
+	heap.Init(&open)
+	for len(open) > 0 && first == nil {
+		f := open[0]
+		offset++
+		f.line.Offset = offset // lines of different logs are different lines
+		if err := do(f.line); err != nil {
+			return err
+		}
+		if f.advance() {
+			heap.Fix(&open, 0)
+		} else {
+			heap.Pop(&open)
+		}
+	}
+	return first
+}
+
+// A feed is a log of which the next line is known.
+type feed struct {
+	next  func() (event.Line, bool)
+	line  event.Line
+	order int
+}
+
+func (f *feed) advance() (ok bool) {
+	f.line, ok = f.next()
+	return ok
+}
+
+// feeds is a heap of feeds, that with the earliest line on top.
+type feeds []*feed
+
+func (f feeds) Len() int { return len(f) }
+func (f feeds) Less(i, j int) bool {
+	if c := f[i].line.Time.Compare(f[j].line.Time); c != 0 {
+		return c < 0
+	}
+	return f[i].order < f[j].order
+}
+func (f feeds) Swap(i, j int) { f[i], f[j] = f[j], f[i] }
+func (f *feeds) Push(x any)   { *f = append(*f, x.(*feed)) }
+func (f *feeds) Pop() any {
+	old := *f
+	last := old[len(old)-1]
+	*f = old[:len(old)-1]
+	return last
+}
+
+// errStopped ends the reading of a log whose lines are not wanted any more.
+var errStopped = fmt.Errorf("stopped")
+
+// maxNotices is how many strange dates of a log are named.
+const maxNotices = 5
+
+// lines yields the lines of a log with their times until yield returns false. A line is valid until the next.
+func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
+	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
+	noticed, yearless := 0, false
+	remark := func(line uint64, format string, args ...any) {
+		if noticed++; noticed <= maxNotices {
+			notice(fmt.Sprintf("%s:%d: %s", in.Name, line, fmt.Sprintf(format, args...)))
+		}
+	}
+	one := func(line event.Line, at time.Time) error {
+		line.Time = at
+		if !yield(line) {
+			return errStopped
+		}
+		return nil
+	}
+	var held event.Line // whose date the next one has to confirm
+	var heldAt time.Time
+	release := func(next time.Time) error {
+		if heldAt.IsZero() {
+			return nil
+		}
+		before := c
+		at := c.settle(heldAt, next)
+		switch {
+		case c.offset != before.offset:
+			remark(held.Offset, "dates go back here, by %s: the clock was set, or the log has several time zones", before.now.Sub(heldAt.Add(before.offset)).Round(time.Second))
+		case c.now == before.now && before.now.Unix() > 0:
+			remark(held.Offset, "the date %s does not fit the lines around it: the line counts as of the one before", heldAt.Format(time.DateTime))
+		}
+		heldAt = time.Time{}
+		return one(held, at)
+	}
+	err := lines(in.Reader, func(line *event.Line) error {
+		at, ok := logtime.Parse(line.Text, in.Near, time.Local)
+		if !ok {
+			if err := release(heldAt); err != nil {
+				return err
+			}
+			return one(*line, c.now)
+		}
+		if !yearless && line.Text[0] >= 'A' && line.Text[0] <= 'Z' && logtime.Yearless(line.Text) {
+			yearless = true
+			remark(line.Offset, "dates have no year: each is taken for the one nearest to %s", in.Near.Format(time.DateOnly))
+		}
+		if err := release(at); err != nil {
+			return err
+		}
+		if c.strange(at) {
+			heldAt, held = at, event.Line{Text: bytes.Clone(line.Text), Offset: line.Offset}
+			return nil
+		}
+		return one(*line, c.tick(at))
+	})
+	if err == nil {
+		err = release(heldAt)
+	}
+	if noticed > maxNotices {
+		notice(fmt.Sprintf("%s: %d more dates do not fit", in.Name, noticed-maxNotices))
+	}
+	if err == errStopped {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,121 @@
+package offline
+
+import (
+	"net/netip"
+	"time"
+
+	"mef/internal/engine"
+	"mef/internal/event"
+)
+
+// A ReplaySummary says what a configuration would have done to a log.
+type ReplaySummary struct {
+	First time.Time `json:"first"` // of the events
+	Last  time.Time `json:"last"`
+
+	Through int `json:"through"` // refused logins that reached the server
+	Stopped int `json:"stopped"` // refused logins that a ban would have kept away; 0 unless the replay was a what-if
+	Logins  int `json:"logins"`  // that succeeded
+
+	Bans   int `json:"bans"`
+	Banned int `json:"banned"` // distinct addresses and networks
+
+	// Honest are banned addresses from which somebody logged in, before or after; LoginsLost are logins during such a ban.
+	Honest     int      `json:"honest"`
+	Addresses  []string `json:"addresses"` // the first of them
+	LoginsLost int      `json:"logins_lost"`
+
+	Rules map[string]RuleSummary `json:"rules"`
+}
+
+// A RuleSummary is one rule's share: of events by the rule that recognized them, of bans by what decided.
+type RuleSummary struct {
+	Through int `json:"through"`
+	Stopped int `json:"stopped"`
+	Bans    int `json:"bans"`
+}
+
+const (
+	maxSeen   = 1_000_000 // addresses of which it is remembered whether they logged in or were banned
+	maxHonest = 20        // addresses named
+)
+
+// A tally adds up what a replay comes to.
+type tally struct {
+	sum  ReplaySummary
+	seen map[netip.Prefix]uint8
+}
+
+const (
+	loggedIn = 1 << iota
+	wasBanned
+)
+
+func newTally() *tally {
+	return &tally{sum: ReplaySummary{Rules: map[string]RuleSummary{}}, seen: map[netip.Prefix]uint8{}}
+}
+
+func (t *tally) summary() ReplaySummary { return t.sum }
+
+func (t *tally) add(o *engine.Outcome) {
+	switch o.Kind {
+	case engine.Counted, engine.Blocked:
+		t.event(o.Event, o.Attempts, o.Kind == engine.Blocked)
+	case engine.Banned:
+		t.sum.Bans++
+		t.rule(o.Ban.Rule, func(r *RuleSummary) { r.Bans++ })
+		if t.mark(o.Ban.Prefix, wasBanned)&wasBanned == 0 {
+			t.sum.Banned++
+		}
+	}
+}
+
+func (t *tally) event(ev *event.Event, attempts int, blocked bool) {
+	if t.sum.First.IsZero() || ev.Time.Before(t.sum.First) {
+		t.sum.First = ev.Time
+	}
+	if ev.Time.After(t.sum.Last) {
+		t.sum.Last = ev.Time
+	}
+	switch {
+	case ev.Kind == event.Success:
+		t.sum.Logins++
+		if blocked {
+			t.sum.LoginsLost++
+		}
+		if ev.Addr.IsValid() {
+			t.mark(netip.PrefixFrom(ev.Addr, ev.Addr.BitLen()), loggedIn)
+		}
+	case ev.Kind != event.Failure:
+	case blocked && ev.Echo: // another line of the session reports it
+	case blocked:
+		t.sum.Stopped += ev.Count
+		t.rule(ev.Rule, func(r *RuleSummary) { r.Stopped += ev.Count })
+	default:
+		t.sum.Through += attempts
+		t.rule(ev.Rule, func(r *RuleSummary) { r.Through += attempts })
+	}
+}
+
+// mark notes what became of an address and returns what was noted before.
+func (t *tally) mark(p netip.Prefix, what uint8) (before uint8) {
+	before, known := t.seen[p]
+	if !known && len(t.seen) >= maxSeen {
+		return before
+	}
+	now := before | what
+	t.seen[p] = now
+	if now == loggedIn|wasBanned && before != now {
+		t.sum.Honest++
+		if len(t.sum.Addresses) < maxHonest {
+			t.sum.Addresses = append(t.sum.Addresses, p.Addr().String())
+		}
+	}
+	return before
+}
+
+func (t *tally) rule(name string, change func(*RuleSummary)) {
+	r := t.sum.Rules[name]
+	change(&r)
+	t.sum.Rules[name] = r
+}
