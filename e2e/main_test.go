@@ -20,10 +20,11 @@ import (
 	"mef/internal/lab"
 )
 
-// world is the one in which the tests run; missing says why there is none.
+// world is the one in which the tests run, with its journald; missing says why there is none.
 var (
-	world   *lab.World
-	missing error
+	world    *lab.World
+	journald *lab.Process
+	missing  error
 )
 
 // programsEnv tells the tests inside the world where the programs are.
@@ -69,7 +70,11 @@ func furnish() (*lab.World, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, start := range []func(context.Context) (*lab.Process, error){
-		w.StartJournal, w.StartSSH, w.StartDovecot, w.StartVSFTPD,
+		func(ctx context.Context) (p *lab.Process, err error) {
+			journald, err = w.StartJournal(ctx)
+			return journald, err
+		},
+		w.StartSSH, w.StartDovecot, w.StartVSFTPD,
 	} {
 		if _, err := start(ctx); err != nil {
 			return nil, err

@@ -99,7 +99,7 @@ func newReader(rule *conf.Rule, set *filter.Set, h *Host) *Reader {
 			r.Logged = h.Logged[i]
 		}
 	}
-	optional := rule.Source == conf.SourceAuto || slices.ContainsFunc(rule.Fail, func(p conf.Pattern) bool { return p.Shipped })
+	optional := rule.Source == conf.SourceAuto || slices.ContainsFunc(slices.Concat(rule.Fail, rule.Echo, rule.Probe), func(p conf.Pattern) bool { return p.Shipped })
 	r.Off = optional && rule.Source != conf.SourceJournal && r.Logged == "" && len(r.Own) == 0 && !present(rule, set, h)
 	return r
 }

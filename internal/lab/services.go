@@ -31,12 +31,19 @@ const (
 
 // StartJournal starts systemd-journald, which keeps its journal in memory. The world's /dev/log is its.
 func (w *World) StartJournal(ctx context.Context) (*Process, error) {
+	return w.StartJournalWith(ctx, "volatile")
+}
+
+// StartJournalWith is StartJournal with another place for the journal, as Storage= in journald.conf(5) has it. What it receives it also
+// hands to a syslog daemon, if there is one.
+func (w *World) StartJournalWith(ctx context.Context, storage string) (*Process, error) {
 	var id [16]byte
 	rand.Read(id[:])
 	err := writeFiles(map[string]string{
 		"/etc/machine-id": hex.EncodeToString(id[:]) + "\n",
 		// Kernel messages and the audit system are the host's: leave both alone.
-		"/etc/systemd/journald.conf": "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=\nForwardToWall=no\n",
+		"/etc/systemd/journald.conf":   "[Journal]\nStorage=" + storage + "\nReadKMsg=no\nAudit=\nForwardToSyslog=yes\nForwardToWall=no\n",
+		"/run/systemd/journal/flushed": "", // journald may write to /var at once
 	})
 	if err != nil {
 		return nil, err
@@ -56,6 +63,28 @@ func (w *World) StartJournal(ctx context.Context) (*Process, error) {
 			return err
 		}
 		return conn.Close()
+	})
+}
+
+// rsyslogConfig is Debian's, for what it has of authentication and mail.
+const rsyslogConfig = `module(load="imuxsock" SysSock.Name="/run/systemd/journal/syslog")
+$RepeatedMsgReduction off
+auth,authpriv.*	/var/log/auth.log
+mail.*	-/var/log/mail.log
+`
+
+// StartRsyslog starts rsyslogd, which fills files with what journald hands to it.
+func (w *World) StartRsyslog(ctx context.Context) (*Process, error) {
+	if err := writeFiles(map[string]string{"/etc/rsyslog.conf": rsyslogConfig}); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{Path: "/usr/sbin/rsyslogd", Args: []string{"-n", "-iNONE"}, Unit: "system.slice/rsyslog.service"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error {
+		_, err := os.Stat("/run/systemd/journal/syslog")
+		return err
 	})
 }
 

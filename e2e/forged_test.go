@@ -1,0 +1,184 @@
+//go:build integration
+
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/lab"
+)
+
+// keepJournal has the world's journald keep its journal elsewhere, and begin anew, for the length of the test.
+func keepJournal(t *testing.T, storage string) {
+	t.Helper()
+	if missing != nil {
+		return // begin says so
+	}
+	change := func(storage string) {
+		if err := journald.Stop(unix.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		var err error
+		if journald, err = world.StartJournalWith(t.Context(), storage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(storage)
+	t.Cleanup(func() {
+		p, err := world.StartJournal(context.WithoutCancel(t.Context()))
+		if err != nil {
+			t.Error(err)
+		}
+		journald = p
+	})
+	t.Cleanup(func() {
+		if err := journald.Stop(unix.SIGTERM); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// forgery is what a local user writes with logger(1) to have somebody banned, or to have a login be known.
+var forgery = []struct{ priority, tag, text string }{
+	{"auth.info", "sshd", "Failed password for root from %s port 1 ssh2"},
+	{"auth.info", "vsftpd", `[pid 1] [root] FAIL LOGIN: Client "%s"`},
+	{"auth.info", "vsftpd", `[pid 1] [root] OK LOGIN: Client "%s"`},
+	{"mail.info", "dovecot", "imap-login: Disconnected (auth failed, 5 attempts in 9 secs): user=<root>, method=PLAIN, rip=%s, lip=192.0.2.1"},
+	{"mail.info", "postfix/smtpd", "warning: unknown[%s]: SASL LOGIN authentication failed: x"},
+}
+
+// logger writes lines as a local user.
+func (s *scene) logger(priority, tag string, lines ...string) {
+	s.Helper()
+	cmd := lab.Command{Path: "/usr/bin/logger", Args: []string{"-p", priority, "-t", tag}, Stdin: strings.Join(lines, "\n") + "\n",
+		As: &lab.Mallory, Unit: lab.Mallory.Session()}
+	if _, err := s.w.Run(s.ctx, cmd); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// forge writes every forgery about an address, often enough for a ban, until the syslog daemon has written all of them: journald hands it
+// only what it can take.
+func (s *scene) forge(addr string) {
+	s.Helper()
+	for _, f := range forgery {
+		line := fmt.Sprintf(f.text, addr)
+		s.until("rsyslog has written it", func() error {
+			s.logger(f.priority, f.tag, repeat(line, 12)...)
+			auth, err := os.ReadFile("/var/log/auth.log")
+			mail, mailErr := os.ReadFile("/var/log/mail.log")
+			if strings.Count(string(auth)+string(mail), line) < 12 {
+				return fmt.Errorf("not 12 times %q: %v, %v", line, err, mailErr)
+			}
+			return nil
+		})
+	}
+}
+
+// Whatever a local user writes with logger(1) counts for nothing, on a host with a syslog daemon, wherever journald keeps its journal,
+// also after a restart, and also if he fills the journal.
+func TestLocalUsersForgeNothing(t *testing.T) {
+	for storage, net := range map[string]string{"volatile": "198.51.100.", "persistent": "203.0.113."} {
+		t.Run(storage, func(t *testing.T) {
+			keepJournal(t, storage)
+			s := begin(t, "", nil)
+			rsyslog, err := s.w.StartRsyslog(s.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				rsyslog.Stop(unix.SIGTERM)
+				os.Remove("/var/log/auth.log")
+				os.Remove("/var/log/mail.log")
+			})
+			s.forge(net + "11")
+			s.fail(ssh, "alice", repeat(net+"12", 5)...) // real ones count
+			s.banned(net + "12")
+
+			s.logger("auth.info", "sshd", repeat("nothing", 12_000)...)
+			s.stop(unix.SIGTERM)
+			s.start("")
+			s.forge(net + "13")
+			s.fail(ssh, "alice", repeat(net+"14", 5)...)
+			s.banned(net + "14")
+			s.notBanned(net+"11", net+"13")
+			status, err := s.mef.Status(s.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status.Tracker.KnownLogins > 0 {
+				t.Errorf("%d logins are known", status.Tracker.KnownLogins)
+			}
+			for _, src := range status.Sources {
+				if src.Name == "/var/log/auth.log" || src.Name == "/var/log/mail.log" {
+					t.Errorf("%s is read, by %q", src.Name, src.Rules)
+				}
+			}
+		})
+	}
+}
+
+// A service that writes its own log is read there, whatever PAM has in the journal, also after a restart.
+func TestOwnLogBesidePAM(t *testing.T) {
+	s := begin(t, "", nil)
+	const from = "203.0.113.63"
+	s.fail(ftp, "alice", from) // PAM reports it in the journal
+	s.until("the failure counts", func() error {
+		for _, rec := range s.records() {
+			if rec.Addr == from && rec.Event == "failure" {
+				return nil
+			}
+		}
+		return fmt.Errorf("no event of %s", from)
+	})
+	s.stop(unix.SIGTERM)
+	s.start("")
+	if err := s.w.Client("198.51.100.63").FTP(s.ctx, "alice", lab.Alice.Password); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the login is known", func() error {
+		status, err := s.mef.Status(s.ctx)
+		if err == nil && status.Tracker.KnownLogins != 1 {
+			err = fmt.Errorf("%d logins are known", status.Tracker.KnownLogins)
+		}
+		return err
+	})
+}
+
+// A host whose journald stores nothing is not called protected.
+func TestJournalThatStoresNothing(t *testing.T) {
+	s := begin(t, "", nil)
+	if err := journald.Stop(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if journald, err = s.w.StartJournalWith(s.ctx, "none"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := journald.Stop(unix.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if journald, err = world.StartJournal(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	s.until("status says that the journal is not read", func() error {
+		status, err := s.mef.Status(s.ctx)
+		if err != nil {
+			return err
+		}
+		if status.Protected || !strings.Contains(strings.Join(status.Missing, "\n"), "the journal is ") {
+			time.Sleep(100 * time.Millisecond)
+			return fmt.Errorf("protected %v, missing %q", status.Protected, status.Missing)
+		}
+		return nil
+	})
+}
