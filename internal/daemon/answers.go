@@ -152,12 +152,12 @@ func (d *daemon) Stop(author string) {
 // Status says whether the host is protected.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{Mode: d.mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.path}
-	state, wrong, err := d.enforcer.Compare(ctx)
+	bans, wrong, err := d.enforcer.Overview(ctx)
 	if ctx.Err() != nil {
 		return s, ctx.Err()
 	}
-	s.Kernel = d.showKernel(state, wrong, err)
-	s.Bans = tallyBans(state)
+	s.Kernel = d.showKernel(bans.Total, wrong, err)
+	s.Bans = control.Tally{Total: bans.Total, IPv4: bans.IPv4, IPv6: bans.IPv6, Unverified: bans.Unverified, Permanent: bans.Permanent}
 	s.Bans.Ever = d.book.total()
 	h := d.lookAround(ctx)
 	if err := d.proveJournal(ctx); err != nil {
@@ -193,10 +193,10 @@ func (d *daemon) proveJournal(ctx context.Context) error {
 }
 
 // kernel says whether the kernel holds what it should, by a look at it and by what the enforcer knows.
-func (d *daemon) showKernel(state enforce.State, wrong []string, err error) control.Kernel {
+func (d *daemon) showKernel(bans int, wrong []string, err error) control.Kernel {
 	e := d.enforcer.Status()
 	k := control.Kernel{Backend: kernel.Backend, Table: kernel.Table, Present: err == nil && e.Ready && !slices.Contains(wrong, "table"),
-		Elements: len(state.Bans), Repairs: e.Repairs, Evicted: e.Evicted}
+		Elements: bans, Repairs: e.Repairs, Evicted: e.Evicted}
 	if err != nil {
 		k.Problems = append(k.Problems, err.Error())
 	}
@@ -208,25 +208,6 @@ func (d *daemon) showKernel(state enforce.State, wrong []string, err error) cont
 	}
 	k.Matches = k.Present && len(k.Problems) == 0
 	return k
-}
-
-func tallyBans(state enforce.State) control.Tally {
-	var t control.Tally
-	for _, b := range state.Bans {
-		t.Total++
-		if b.Prefix.Addr().Is4() {
-			t.IPv4++
-		} else {
-			t.IPv6++
-		}
-		if b.Class == ban.Unverified {
-			t.Unverified++
-		}
-		if b.Until.IsZero() {
-			t.Permanent++
-		}
-	}
-	return t
 }
 
 // describe fills in what the engine knows. It runs on the engine's goroutine.

@@ -816,3 +816,37 @@ func TestUnverifiedBansSpareConnections(t *testing.T) {
 		t.Errorf("with unknown connections: %v, %v, %v; want EPERM for the unverified one alone", results[0].Err, results[1].Err, err)
 	}
 }
+
+// TestOverviewReadsNoSet counts bans of all kinds as they come, change and go, and finds what is missing.
+func TestOverviewReadsNoSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &enforcetest.Fake{}
+		e := enforcetest.Start(t, fake, enforce.Options{})
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("192.0.2.8", 0), enforcetest.For("192.0.2.9", 0),
+			enforcetest.For("192.0.2.0/24 ports 25", time.Minute), enforcetest.For("2001:db8::/64", time.Hour), enforcetest.For("192.0.2.7 unverified", time.Hour))
+		enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0), enforcetest.For("192.0.2.8", time.Hour))
+		overview := func() enforce.Tally {
+			t.Helper()
+			before := fake.Dumps()
+			tally, wrong, err := e.Overview(t.Context())
+			if err != nil || len(wrong) > 0 || fake.Dumps() != before {
+				t.Errorf("overview: wrong %q, %v, all bans were read %d times; want none of it", wrong, err, fake.Dumps()-before)
+			}
+			return tally
+		}
+		if got, want := overview(), (enforce.Tally{Total: 6, IPv4: 5, IPv6: 1, Unverified: 1, Permanent: 3}); got != want {
+			t.Errorf("overview %+v, want %+v", got, want)
+		}
+		if err := e.Unban(t.Context(), 0, enforcetest.Key("192.0.2.9"), enforcetest.Key("2001:db8::/64")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * time.Minute) // the unverified one and the minute are over
+		if got, want := overview(), (enforce.Tally{Total: 2, IPv4: 2, Permanent: 2}); got != want {
+			t.Errorf("later the overview is %+v, want %+v", got, want)
+		}
+		fake.LoseBan(enforcetest.Key("192.0.2.8"), "")
+		if got, wrong, err := e.Overview(t.Context()); err != nil || got.Total != 1 || !slices.Equal(wrong, []string{"ban 192.0.2.8"}) {
+			t.Errorf("with a lost ban: %+v, %q, %v; want one ban, and the lost one named", got, wrong, err)
+		}
+	})
+}

@@ -12,6 +12,7 @@ import (
 type ledger struct {
 	entries map[row]entry
 	kinds   map[kind]int   // how many bans there are of each
+	forever int            // how many are permanent
 	counted map[row]counts // of bans that have dropped something
 	ports   []ban.Ports    // by number
 	numbers map[ban.Ports]uint32
@@ -91,19 +92,21 @@ func (l *ledger) put(k ban.Key, e entry) {
 		l.ports = append(l.ports, k.Ports)
 		l.numbers[k.Ports] = r.ports
 	}
-	n := len(l.entries)
-	if l.entries[r] = e; len(l.entries) > n {
+	old, had := l.entries[r]
+	if l.entries[r] = e; !had {
 		l.kinds[r.kind()]++
 	}
+	l.forever += boolInt(e.until == forever) - boolInt(had && old.until == forever)
 }
 
 func (l *ledger) remove(k ban.Key) {
 	if r, ok := l.find(k); ok {
-		n := len(l.entries)
-		if delete(l.entries, r); len(l.entries) < n {
+		if old, had := l.entries[r]; had {
+			delete(l.entries, r)
 			if l.kinds[r.kind()]--; l.kinds[r.kind()] == 0 {
 				delete(l.kinds, r.kind())
 			}
+			l.forever -= boolInt(old.until == forever)
 		}
 		delete(l.counted, r)
 	}

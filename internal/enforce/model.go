@@ -100,9 +100,9 @@ func (m *model) keys() []ban.Key { return slices.Collect(m.bans.keys()) }
 
 // prune forgets what is over.
 func (m *model) prune(now time.Time) {
-	for k, e := range m.bans.all() {
+	for r, e := range m.bans.entries {
 		if e.until <= now.UnixNano() {
-			m.remove(k)
+			m.remove(m.bans.key(r))
 		}
 	}
 	maps.DeleteFunc(m.grace, func(_ netip.Prefix, until time.Time) bool { return !until.After(now) })

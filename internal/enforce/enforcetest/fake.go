@@ -26,6 +26,7 @@ type Fake struct {
 	refuse  func(k ban.Key, held int) error
 	err     error
 	writes  int
+	dumps   int
 	late    bool
 	unseen  []ban.Key
 }
@@ -101,6 +102,13 @@ func (f *Fake) Writes() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.writes
+}
+
+// Dumps returns how often all bans were read.
+func (f *Fake) Dumps() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dumps
 }
 
 // Apply implements enforce.Backend.
@@ -187,7 +195,12 @@ func (f *Fake) Rebuild(_ context.Context, c enforce.Changes) ([]enforce.Failure,
 func (f *Fake) Check(context.Context) (enforce.Check, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := enforce.Check{Bans: len(f.bans)}
+	var c enforce.Check
+	for _, until := range f.bans {
+		if until.IsZero() || until.After(time.Now()) {
+			c.Bans++
+		}
+	}
 	if !f.built {
 		c.Damaged = []string{"table"}
 	}
@@ -212,6 +225,7 @@ func (f *Fake) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
 	}
 	if len(keys) == 0 {
 		f.unseen = nil
+		f.dumps++
 	}
 	slices.SortFunc(s.Bans, func(a, b enforce.Held) int { return a.Key.Compare(b.Key) })
 	return s, f.err
