@@ -318,6 +318,12 @@ func TestConfirmReadsTheKernelBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := tried(t)
 			cmd := s.try("5m")
+			if err := netnstest.Poll(func() error { // until the guard has read the rules back
+				_, err := os.Stat(s.path("state-firewall/trial/result.json"))
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
 			s.ns.Run(t, "", "nft", change...)
 			if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "not confirmed: ") || !strings.Contains(out, name) {
 				t.Errorf("mef confirm: exit status %d\n%s", status, out)
