@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +74,9 @@ func TestAdministratorIsNotCutOff(t *testing.T) {
 				ended <- err
 			}()
 			s.protects(1)
-			s.fail(ssh, "root", repeat(from, 5)...)
+			for range 3 { // where one user logs in, twelve failures are the limit
+				s.fail(ssh, "root", repeat(from, 5)...)
+			}
 			if b := s.banned(from); b.Ports != "1-21,23-65535" || !strings.Contains(b.Reason, "session from there is live") {
 				t.Errorf("banned on ports %s: %s; want all but 22, for the live session", b.Ports, b.Reason)
 			}
@@ -156,7 +159,7 @@ func TestArmedAndNotConfirmed(t *testing.T) {
 			})
 			s.until("the ban to be lifted", func() error {
 				bans, err := s.mef.Bans(s.ctx)
-				if err == nil && len(bans) > 0 {
+				if err == nil && slices.ContainsFunc(bans, func(b control.Ban) bool { return b.Prefix == from }) {
 					err = fmt.Errorf("there are %v", prefixes(bans))
 				}
 				return err
