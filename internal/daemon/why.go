@@ -103,6 +103,9 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	if a.ScoreUnverified > 0 {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d more points from sources that can be forged", a.ScoreUnverified))
 	}
+	if a.Forgiven > 0 {
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d refused attempts do not count: their users log in here or elsewhere, and came at a person's or a device's pace", a.Forgiven))
+	}
 	if a.Shared {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d users log in from here: bans are short and leave other ports alone", len(a.Known)))
 	}

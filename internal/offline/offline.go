@@ -14,6 +14,8 @@ import (
 	"mef/internal/conf"
 	"mef/internal/event"
 	"mef/internal/filter"
+	"mef/internal/host"
+	"mef/internal/track"
 )
 
 // ErrUnknownService is wrapped by the error for a service that no rule covers.
@@ -29,9 +31,27 @@ func Check(path string) (cfg *conf.Config, mistakes conf.Errors, err error) {
 	if cfg != nil {
 		_, errs := filter.Compile(cfg.Rules)
 		mistakes = append(mistakes, errs...)
+		mistakes = append(mistakes, canaries(cfg, host.Accounts())...)
 		mistakes = append(mistakes, cfg.ListErrors...)
 	}
 	return cfg, mistakes, nil
+}
+
+// canaries returns a mistake for each canary that is an account of this host: its own user would be banned.
+func canaries(cfg *conf.Config, accounts []host.Account) (mistakes conf.Errors) {
+	var pos conf.Pos
+	for _, o := range cfg.Origins {
+		if o.Key == "canaries" {
+			pos = o.Pos
+		}
+	}
+	for _, c := range cfg.Canaries {
+		if slices.ContainsFunc(accounts, func(a host.Account) bool { return track.AccountName(a.Name) == track.AccountName(c) }) {
+			mistakes = append(mistakes, &conf.Error{Pos: pos, Msg: fmt.Sprintf("canary %q is an account of this host, whose user it would ban", c),
+				Hint: "name users that do not exist and that nobody types by mistake"})
+		}
+	}
+	return mistakes
 }
 
 // A Matcher runs lines through rules.

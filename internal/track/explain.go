@@ -23,6 +23,8 @@ type Account struct {
 	ScoreLimit      int           `json:"score_limit"`
 	HalfLife        time.Duration `json:"half_life"`
 
+	Forgiven int `json:"forgiven"` // attempts that are remembered and do not count: of users who belong here
+
 	Known  []KnownLogin `json:"known"`  // users who logged in from here
 	Shared bool         `json:"shared"` // so many that its bans are short and leave other ports alone
 
@@ -42,8 +44,7 @@ type RuleCount struct {
 	FindTime   time.Duration `json:"find_time"`
 	First      time.Time     `json:"first"` // oldest attempt that counts
 
-	Excused int     `json:"excused"` // attempts forgiven to users who belong here
-	Points  float64 `json:"points"`  // what the verified attempts add to the score now, decayed
+	Points float64 `json:"points"` // what the verified attempts add to the score now, decayed
 }
 
 // Explain returns what is known of addr at a time, without changing any of it. The result is the caller's.
@@ -73,6 +74,7 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	out.ScoreLimit = t.scoreLimit(s)
 	out.Score, out.ScoreUnverified = event.Points(float64(aside.score)), event.Points(float64(aside.unverified))
 	t.sumUp(s, now)
+	out.Forgiven = t.forgiven(s)
 	out.Rules = t.ruleCounts(s, now)
 	out.Evidence = t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
 	return out
@@ -129,4 +131,16 @@ func (t *Tracker) Stats() Stats {
 		Logins: len(t.logins.pairs), MaxLogins: t.cfg.Known.Total, Names: len(t.names.index),
 		History: len(t.history.ring), MaxHistory: t.history.size,
 	}
+}
+
+// forgiven returns how many attempts of a source are remembered and do not count.
+func (t *Tracker) forgiven(s *source) (n int) {
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		i = a.next
+		if a.flags&excused != 0 {
+			n += int(a.n)
+		}
+	}
+	return n
 }
