@@ -36,15 +36,23 @@ func TestNoMessageHidesInAName(t *testing.T) {
 	if testing.Short() {
 		step = 23
 	}
+	// The daemons of these refuse names with blanks before they log.
+	checked := map[string]bool{"ejabberd": true}
 	for _, rule := range rules {
+		if checked[rule.Name] {
+			continue
+		}
 		v := views.View(func(r *conf.Rule) bool { return r.Name == rule.Name }) // as its file is read
 		for _, s := range readSamples(t, rule.Name) {
 			var m filter.Match
 			if !v.Match(line(s.text), &m) || len(m.User) < 3 || !m.Addr.IsValid() || strings.Count(s.text, string(m.User)) != 1 || m.Kind == event.Success {
 				continue
 			}
-			if m.Rule.JSON != nil || strings.Contains(s.text, `time="`) {
+			if m.Rule.JSON != nil || strings.Contains(s.text, `time="`) || s.text[0] == '{' {
 				continue // the daemon escapes what the peer writes, see TestJSON
+			}
+			if strings.Contains(s.text, " ssh1: ruser ") {
+				continue // this user exists, and is one word
 			}
 			user, addr, kind := string(m.User), m.Addr, m.Kind
 			for i := 0; i < len(texts); i += step {
