@@ -31,8 +31,9 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		{"Debian 12 boots", s.boot},
 		{"a user has an account there", s.settle},
 		{"install: starts nothing; /etc/mef is valid as it is", func(ctx context.Context) error { return s.install(ctx, tarball) }},
-		{"mefctl enable: protected, and the self-test passes, as user mef with two capabilities; nobody bans himself", s.start},
+		{"mefctl enable: protected, and the self-test passes, as user mef with one capability; the operator cannot ban his own address by mistake", s.start},
 		{"guessing root's password by ssh: banned, IPv4 and IPv6, with zero edits; the user gets in", s.attack},
+		{"logger, by a user: nobody is banned or known by it, with a persistent and a volatile journal; without a journal, not protected", s.forge},
 		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
 		{"not confirmed in time: what was banned since is lifted, and nobody is banned; confirmed: bans again", s.trial},
 		{"mefctl stop: bans hold; start, restart, reload: they are known", s.services},
@@ -128,7 +129,7 @@ func (s *story) start(ctx context.Context) error {
 		"test $(stat -c %U:%a /var/lib/mef) = mef:750",
 		`pid=$(systemctl show -P MainPID mefdaemon) && cd /proc/$pid &&
 			grep "^Uid:	$(id -u mef)	" status && grep "^NoNewPrivs:	1" status && grep "^Seccomp:	2" status &&
-			grep "^CapEff:	0000000000001004$" status && grep "^CapBnd:	0000000000001004$" status`,
+			grep "^CapEff:	0000000000001000$" status && grep "^CapBnd:	0000000000001000$" status`,
 		"systemd-analyze security --no-pager --threshold=25 mefdaemon",
 		"runuser -u "+account+" -- mefctl status; test $? = 1 # not of the group mef",
 		"usermod -aG mef "+account+" && runuser -u "+account+" -- mefctl status",
@@ -207,6 +208,8 @@ func explained(attacker string) string {
 // logFile adds a rule for a service that logs to a file of root's, and switches the event log on.
 func (s *story) logFile(ctx context.Context) error {
 	if err := s.checks(ctx,
+		"install -D -m 644 /usr/local/share/doc/mef/read-logs.conf /etc/systemd/system/mefdaemon.service.d/read-logs.conf",
+		"systemctl daemon-reload && systemctl restart mefdaemon",
 		"umask 077; echo start >/var/log/gatekeeper.log",
 		`printf '[rule]\nservice=gatekeeper\nsource=file\nfiles=/var/log/gatekeeper.log\nprograms=gatekeeper\n`+
 			`failregex=^refused <HOST>$\n' >/etc/mef/rules.d/gatekeeper.conf`,
