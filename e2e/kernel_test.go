@@ -190,7 +190,7 @@ func TestOffThatDoesNotFindTheDaemon(t *testing.T) {
 	} {
 		s.configure(config)
 		out, err := s.w.Mefctl(s.ctx, "off")
-		if err == nil || !strings.Contains(err.Error(), "mefctl: a mefdaemon still runs and has put its table back; ") || out != "" {
+		if err == nil || !strings.Contains(err.Error(), "mefctl: a mefdaemon still runs and has restored its table; ") || out != "" {
 			t.Errorf("%s: mefctl off says %v, %q", name, err, out)
 		}
 	}

@@ -148,7 +148,7 @@ func TestListCommands(t *testing.T) {
 			"mefctl allow add", "alice  2h00m  1h0", "192.0.2.9, looked up 2h00m ago, dropped in 1h0", "no addresses"}},
 		"lists":              {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h00m ago  a.conf:2:1: \"x\" is no entry", "home.example"}},
 		"json":               {"lists whitelist --json", 0, []string{`"source":"mefctl allow add"`}},
-		"add":                {"allow add 192.0.2.7/24 --for 2h", 0, []string{"192.0.2.7/24 is never banned, until taken back"}},
+		"add":                {"allow add 192.0.2.7/24 --for 2h", 0, []string{"192.0.2.7/24 is never banned, until removed"}},
 		"add name":           {"allow add office.example", 0, []string{"office.example is looked up now"}},
 		"delete":             {"allow delete 192.0.2.7", 1, []string{"mefctl: 192.0.2.7 is no entry of the allow list"}},
 		"clear":              {"bans clear --yes", 0, []string{"Lifted 3 bans.", "2 more are asked for by blacklist files"}},

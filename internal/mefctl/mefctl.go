@@ -50,8 +50,8 @@ func execute(ctx context.Context, version string, args []string, in io.Reader, o
 
 func newRoot(version string) *cobra.Command {
 	g := new(cli.Global)
-	root := console.Root("mefctl", "See and steer what mefdaemon does",
-		"mefctl shows whether this host is protected, who is banned and why, and lets an operator ban and unban.", version)
+	root := console.Root("mefctl", "Control mefdaemon and show what it does",
+		"mefctl shows whether this host is protected and which addresses are banned and why; it bans, unbans and allows addresses.", version)
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.Config, "config", conf.DefaultPath, "configuration `file` of the daemon to talk to")
 	flags.BoolVar(&g.JSON, "json", false, "print JSON for programs")

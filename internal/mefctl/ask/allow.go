@@ -20,7 +20,7 @@ const allowWants = "an address, network, range a-b or host name, such as 192.0.2
 func newAllow(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "allow",
-		Short: "List, add and take back addresses that are never banned",
+		Short: "List, add and remove addresses that are never banned",
 		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listAllowed(g, cmd) },
 	}
@@ -57,7 +57,7 @@ func entryRows(entries []control.Entry, now time.Time) [][]string {
 	for _, e := range entries {
 		age, ends := "-", "-"
 		if e.Since != nil {
-			age, ends = cli.Span(now.Sub(*e.Since)), strings.Replace(cli.Left(e.Until, now), "lifted", "taken back", 1)
+			age, ends = cli.Span(now.Sub(*e.Since)), strings.Replace(cli.Left(e.Until, now), "lifted", "removed", 1)
 		}
 		rows = append(rows, []string{e.Entry, e.List, e.Source, e.Author, age, ends, resolved(e.Resolved, now), remark(e)})
 	}
@@ -128,14 +128,14 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 				if e.Resolved != nil && len(e.Resolved.Addrs) == 0 {
 					what = "is looked up now; mefctl allow list shows its addresses, which are not banned"
 				}
-				fmt.Fprintf(w, "%s %s, %s. Take it back with mefctl allow delete %s.\n", e.Entry, what,
-					strings.Replace(cli.Lasting(e.Until), "lifted", "taken back", 1), e.Entry)
+				fmt.Fprintf(w, "%s %s, %s. Remove it with mefctl allow delete %s.\n", e.Entry, what,
+					strings.Replace(cli.Lasting(e.Until), "lifted", "removed", 1), e.Entry)
 			})
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until taken back")
-	flags.StringVar(&req.Note, "note", "", "why, for those who look later")
+	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until removed")
+	flags.StringVar(&req.Note, "note", "", "the reason, for whoever looks later")
 	flags.BoolVar(&req.Force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
 	fileFlag(cmd, &file)
 	return cmd
@@ -146,7 +146,7 @@ func newAllowDelete(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "delete ADDR|CIDR|NAME",
 		Aliases: []string{"del", "rm"},
-		Short:   "Take back an entry that was added by command",
+		Short:   "Remove an entry that was added by command",
 		Args:    console.OneArg("an entry, as mefctl allow list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file != "" {

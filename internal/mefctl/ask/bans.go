@@ -78,7 +78,7 @@ func listBans(g *cli.Global, cmd *cobra.Command, only listOptions) error {
 			fmt.Fprintln(w, "There is no such ban.")
 			return
 		case len(bans) == 0:
-			fmt.Fprintln(w, "No address is banned. mefctl events --follow shows what happens.")
+			fmt.Fprintln(w, "Nobody is banned. mefctl events --follow shows what is seen.")
 			return
 		}
 		console.Table(w, banRows(bans, time.Now()))
@@ -137,7 +137,7 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 	flags.Lookup("timeout").Hidden = true
 	flags.BoolVar(&permanent, "permanent", false, "until lifted, which is what happens without --for, too")
 	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
-	flags.StringVar(&note, "note", "", "why, for those who look later")
+	flags.StringVar(&note, "note", "", "the reason, for whoever looks later")
 	flags.BoolVar(&force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
 	fileFlag(cmd, &file)
 	return cmd
@@ -190,7 +190,7 @@ func newBansDelete(g *cli.Global) *cobra.Command {
 					fmt.Fprintf(w, "Lifted the ban of %s %s (%s).\n", b.Prefix, cli.OnPorts(b.Ports), b.Rule)
 				}
 				if still != "" {
-					fmt.Fprintf(w, "%s is still %s; mefctl why %s says why.\n", prefix.Addr(), still, prefix.Addr())
+					fmt.Fprintf(w, "%s is still %s; mefctl why %s shows the reason.\n", prefix.Addr(), still, prefix.Addr())
 				}
 			})
 		},

@@ -36,6 +36,6 @@ func newBansClear(g *cli.Global) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "yes, every one of them")
+	cmd.Flags().BoolVar(&yes, "yes", false, "confirm that all bans are meant")
 	return cmd
 }

@@ -19,7 +19,7 @@ func newEvents(g *cli.Global) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Show what was seen and done: failures, logins, bans",
+		Short: "Show what happened: failures, logins, bans",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
@@ -47,7 +47,7 @@ func newEvents(g *cli.Global) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens next")
 	return cmd
 }
 
@@ -89,7 +89,7 @@ func showRecord(w io.Writer, r control.Record) {
 		fmt.Fprintf(&b, ": %s", r.Reason)
 	}
 	if r.Missed > 0 {
-		fmt.Fprintf(&b, " (%d records before this one were too fast for this reader)", r.Missed)
+		fmt.Fprintf(&b, " (%d records before this one are missing here: this reader was too slow)", r.Missed)
 	}
 	fmt.Fprintln(w, b.String())
 }

@@ -20,7 +20,7 @@ import (
 func newStatus(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say whether this host is protected, and what is missing if not",
+		Short: "Report whether this host is protected, and what is missing if not",
 		Long:  "status asks the daemon, which reads the kernel back. The exit status is 0 if the host is protected and 1 if not.",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -123,7 +123,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
 }
 
-// showSpared says who is not banned for what, "" if there is nothing to say.
+// showSpared reports what is not banned, and why; "" if there is nothing to report.
 func showSpared(s control.Spared) string {
 	var parts []string
 	if s.AdminPeers > 0 {

@@ -75,7 +75,7 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 		fmt.Fprintf(w, "  same network: %s, score %.1f%s\n", n.Prefix, n.Score, state)
 	}
 	for _, text := range why.Foreign {
-		fmt.Fprintf(w, "  somebody else's: %s\n", text)
+		fmt.Fprintf(w, "  another table: %s\n", text)
 	}
 	if len(why.Evidence) > 0 {
 		fmt.Fprintf(w, "  evidence:\n%s", cli.Quoted(why.Evidence, "    "))

@@ -43,7 +43,7 @@ func TestShowWhy(t *testing.T) {
   sshd: 2.25 of 5 attempts within 10m
   earlier ban: 2001:db8:bad::/64 by sshd, 2026-01-01 12:50:00 until 2026-01-01 13:00:00, ended
   same network: 2001:db8:bad:1::/64, score 12.0, banned
-  somebody else's: table inet filter chain input: policy drop, for what no rule of it accepts
+  another table: table inet filter chain input: policy drop, for what no rule of it accepts
   evidence:
     "Failed password for root\a from 2001:db8:bad::7 port 4711 ssh2"
 mefctl bans delete 2001:db8:bad::7 lifts the ban.

@@ -48,7 +48,7 @@ func newConfigShow(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, keys, func(w io.Writer) { showKeys(w, section, keys, origin) })
 		},
 	}
-	cmd.Flags().BoolVar(&origin, "origin", false, "say where each value comes from: file, line and column, or default")
+	cmd.Flags().BoolVar(&origin, "origin", false, "show where each value comes from: file, line and column, or default")
 	return cmd
 }
 

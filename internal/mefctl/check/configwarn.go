@@ -39,7 +39,7 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 			all = append(all, withoutSource(s)...)
 		case errors.Is(err, control.ErrNotRunning):
 			all = append(all, withoutFiles(cfg.Rules)...)
-			all = append(all, "mefdaemon is not running: whether the journal or a file has lines for each rule is not known")
+			all = append(all, "mefdaemon is not running, so it is not known whether each rule has a source of lines")
 		default:
 			all = append(all, fmt.Sprintf("which rules have a live source is not known: %v", err))
 		}
@@ -62,7 +62,7 @@ func uncovered(listeners []host.Listener, rules []conf.Rule) (all []string) {
 		return nil
 	}
 	for _, service := range coverage.Uncovered(rules, set, listeners) {
-		all = append(all, fmt.Sprintf("no rule covers %s: nobody is banned for failed logins there", service))
+		all = append(all, fmt.Sprintf("no rule covers %s: failed logins there lead to no ban", service))
 	}
 	return all
 }
@@ -139,9 +139,9 @@ func watching(cfg *conf.Config, running *control.Status, now time.Time) []string
 	case since.IsZero() || now.Sub(since) < watchedEnough:
 		return nil
 	case cfg.Observe:
-		return []string{fmt.Sprintf("mode=observe since %s: nobody is banned; set mode=enforce in %s if you have seen enough", since.Format(time.DateOnly), cfg.Path)}
+		return []string{fmt.Sprintf("mode=observe since %s: no bans are applied; set mode=enforce in %s when you have seen enough", since.Format(time.DateOnly), cfg.Path)}
 	case running != nil && running.Armed != nil && running.Armed.Lapsed:
-		return []string{fmt.Sprintf("nobody confirmed that he can log in, so nobody is banned since %s: run mefctl confirm", since.Format(time.DateOnly))}
+		return []string{fmt.Sprintf("mefctl enable was not confirmed, so no bans are applied since %s: run mefctl confirm", since.Format(time.DateOnly))}
 	}
 	return nil
 }

@@ -49,11 +49,11 @@ func TestWarningsOfADaemon(t *testing.T) {
 		"one of its files is": {false, nil, &control.Status{Rules: []control.Rule{{Name: "shop", Enabled: true, Live: "files"}},
 			Sources: []control.Source{{Name: "/a", State: "waiting", Rules: []string{"shop"}}, {Name: "/b", State: "active", Rules: []string{"shop"}}}}, nil},
 		"no daemon": {false, []conf.Rule{shop, here}, nil,
-			[]string{"rule shop has no live source: there is no /nowhere/shop*.log", "mefdaemon is not running: whether "}},
-		"observing for a week, no daemon": {true, nil, nil, []string{"mefdaemon is not running", "mode=observe since " + old.Format(time.DateOnly) + ": nobody is banned; set mode=enforce"}},
+			[]string{"rule shop has no live source: there is no /nowhere/shop*.log", "mefdaemon is not running, so it is not known whether "}},
+		"observing for a week, no daemon": {true, nil, nil, []string{"mefdaemon is not running", "mode=observe since " + old.Format(time.DateOnly) + ": no bans are applied; set mode=enforce"}},
 		"observing for a week":            {true, nil, &control.Status{WatchingSince: &old}, []string{"mode=observe since " + old.Format(time.DateOnly)}},
 		"observing since today":           {true, nil, &control.Status{WatchingSince: &now}, nil},
-		"not confirmed for a week":        {false, nil, &control.Status{WatchingSince: &old, Armed: &control.Armed{Lapsed: true}}, []string{"nobody confirmed that he can log in"}},
+		"not confirmed for a week":        {false, nil, &control.Status{WatchingSince: &old, Armed: &control.Armed{Lapsed: true}}, []string{"mefctl enable was not confirmed, so no bans are applied since "}},
 		"about to be reloaded":            {false, nil, &control.Status{WatchingSince: &old}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

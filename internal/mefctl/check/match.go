@@ -24,7 +24,7 @@ func newMatch(g *cli.Global) *cobra.Command {
 	var summary bool
 	cmd := &cobra.Command{
 		Use:   "match [FILE]",
-		Short: "Run log lines through the rules and show what each says",
+		Short: "Run log lines through the rules and show what each means",
 		Long: "match runs the lines of FILE, or of standard input, through the same filters as the daemon. It needs no daemon and no\n" +
 			"root. With --json it prints one object per line, in order; a line that nothing matched is only its number.",
 		Example: "  mefctl match /var/log/auth.log\n  journalctl -u ssh -o short | mefctl match --service sshd --json\n  mefctl match --rule ./myrule.conf sample.log",
@@ -88,8 +88,8 @@ type matched struct {
 	Host    string `json:"host,omitempty"`
 	User    string `json:"user,omitempty"`
 	Unknown bool   `json:"unknown_user,omitempty"`
-	Count   int    `json:"count,omitempty"` // attempts the line tells of, if more than one
-	Echo    bool   `json:"echo,omitempty"`  // another line of the session may have told the attempt already
+	Count   int    `json:"count,omitempty"` // attempts that the line reports, if more than one
+	Echo    bool   `json:"echo,omitempty"`  // another line of the session may have reported the attempt already
 }
 
 func answerFor(n int, m *filter.Match) matched {

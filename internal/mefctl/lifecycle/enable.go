@@ -183,7 +183,7 @@ func (r *report) begin(ctx context.Context, m *manager, client *control.Client, 
 	switch _, err := client.Status(ctx); {
 	case can == nil:
 		if err := m.do(ctx, "mefdaemon", "enable", "--now"); err != nil {
-			return fmt.Errorf("enable mefdaemon: %w; journalctl -u mefdaemon says more", err)
+			return fmt.Errorf("enable mefdaemon: %w; see journalctl -u mefdaemon", err)
 		}
 	case errors.Is(err, control.ErrNotRunning):
 		return &console.Exit{Code: 3, Err: fmt.Errorf("%w, then mefctl enable again within a minute", can)}
@@ -220,7 +220,7 @@ func answering(ctx context.Context, client *control.Client) (control.Status, err
 		}
 		select {
 		case <-ctx.Done():
-			return s, fmt.Errorf("%w; journalctl -u mefdaemon says why", err)
+			return s, fmt.Errorf("%w; see journalctl -u mefdaemon", err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -33,12 +33,12 @@ func TestManagerSaysWhatToDoInstead(t *testing.T) {
 		"no systemd":            {func(m *manager) { m.systemd = false }, "start", "mefdaemon", "start it by hand: mefdaemon --config /etc/mef/mef.conf"},
 		"no systemd to stop by": {func(m *manager) { m.systemd = false }, "stop", "mefdaemon", "mefctl off stops the daemon"},
 		"another configuration": {func(m *manager) { m.config = "/x.conf" }, "restart", "mefdaemon", "start it by hand: mefdaemon --config /x.conf"},
-		"not root":              {func(m *manager) { m.root = false }, "disable", "mefdaemon", "mefctl disable needs root; use sudo"},
+		"not root":              {func(m *manager) { m.root = false }, "disable", "mefdaemon", "mefctl disable needs root"},
 		"no static policy":      {nil, "restart", "mef", "mef.service is not installed"},
 		"policy by hand":        {func(m *manager) { m.systemd = false }, "enable", "mef", "systemd does not run here; mef --config /etc/mef/mef.conf load"},
 		"no policy by hand":     {func(m *manager) { m.systemd = false }, "stop", "mef", "systemd does not run here; mef --config /etc/mef/mef.conf clear"},
 		"another policy":        {func(m *manager) { m.config = "/x.conf" }, "enable", "mef", "the service mef reads /etc/mef/mef.conf and no other configuration"},
-		"nothing is installed":  {func(m *manager) { m.unitDir = nil }, "start", "mefdaemon", "run sudo make install"},
+		"nothing is installed":  {func(m *manager) { m.unitDir = nil }, "start", "mefdaemon", "run make install as root"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := good

@@ -59,7 +59,7 @@ func newOff(g *cli.Global) *cobra.Command {
 					fmt.Fprintln(w, "mefdaemon was not running.")
 				}
 				if result.Deleted {
-					fmt.Fprintln(w, "table inet mefdaemon is gone: nothing is banned any more. Start mefdaemon to be protected again; bans made before stay lifted, blacklists are applied anew.")
+					fmt.Fprintln(w, "table inet mefdaemon is removed: no address is banned any more. Start mefdaemon to be protected again; bans made before stay lifted, blacklists are applied again.")
 				} else {
 					fmt.Fprintln(w, "There was no table inet mefdaemon.")
 				}
@@ -94,7 +94,7 @@ func staysGone(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 		if back, err := kernel.Present(); back || err != nil {
-			return cmp.Or(err, errors.New("a mefdaemon still runs and has put its table back; end it, as with pkill mefdaemon, and run mefctl off again"))
+			return cmp.Or(err, errors.New("a mefdaemon still runs and has restored its table; end it, for example with pkill mefdaemon, and run mefctl off again"))
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (m *manager) enable(ctx context.Context, l *loader.Loader) (*policyReport, 
 		err = c.Fatal()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("mend the policy first, as mef check says:\n%w", err)
+		return nil, fmt.Errorf("fix the policy first, as mef check reports:\n%w", err)
 	}
 	r := &policyReport{Service: policy, Policy: l.RulesFile(), Started: l.Confirmed(c), Refused: l.Refused(c), Warnings: []string{}}
 	for _, w := range c.Warnings {
@@ -61,7 +61,7 @@ func (m *manager) enable(ctx context.Context, l *loader.Loader) (*policyReport, 
 			break
 		}
 		if err := m.do(ctx, policy, verb); err != nil {
-			return nil, fmt.Errorf("%s mef: %w; journalctl -u mef says more", verb, err)
+			return nil, fmt.Errorf("%s mef: %w; see journalctl -u mef", verb, err)
 		}
 	}
 	return r, nil
@@ -74,12 +74,12 @@ func (r *policyReport) show(w io.Writer) {
 	fmt.Fprintf(w, "mef loads %s at every boot from now on.\n", r.Policy)
 	switch {
 	case r.Started:
-		fmt.Fprintln(w, "It was confirmed as it is, and is in force.")
+		fmt.Fprintln(w, "It was confirmed before, and is in force now.")
 		return
 	case r.Refused:
-		fmt.Fprintln(w, "As it is, it was tried and not confirmed: until somebody does, a boot loads what was confirmed before, or only rules that let SSH in.")
+		fmt.Fprintln(w, "It was tried and not confirmed: until it is, a boot loads what was confirmed before, or only rules that let SSH in.")
 	default:
-		fmt.Fprintln(w, "Nothing was loaded now, for nobody has confirmed it as it is.")
+		fmt.Fprintln(w, "Nothing was loaded now, because the policy was not confirmed as it is.")
 	}
-	fmt.Fprintln(w, "Load it now with\n  sudo mef apply\nwhich takes it back unless you confirm that you can still get in.")
+	fmt.Fprintln(w, "Load it now with\n  mef apply\nwhich restores what was before unless you confirm that you can still get in.")
 }

@@ -24,9 +24,9 @@ func TestEnablePolicy(t *testing.T) {
 		says      string
 		err       string
 	}{
-		"confirmed":     {text: good, confirmed: true, calls: []string{"enable mef.service", "start mef.service"}, says: "It was confirmed as it is, and is in force."},
-		"not confirmed": {text: good, calls: []string{"enable mef.service"}, says: "Nothing was loaded now, for nobody has confirmed it as it is.\nLoad it now with\n  sudo mef apply\n"},
-		"refused":       {text: good, refused: true, calls: []string{"enable mef.service"}, says: "it was tried and not confirmed: until somebody does"},
+		"confirmed":     {text: good, confirmed: true, calls: []string{"enable mef.service", "start mef.service"}, says: "It was confirmed before, and is in force now."},
+		"not confirmed": {text: good, calls: []string{"enable mef.service"}, says: "Nothing was loaded now, because the policy was not confirmed as it is.\nLoad it now with\n  mef apply\n"},
+		"refused":       {text: good, refused: true, calls: []string{"enable mef.service"}, says: "tried and not confirmed: until it is"},
 		"a mistake":     {text: "policy dir=in action=acept\n", err: `mef.rules:1:22: wrong value "acept"; did you mean "accept"?`},
 		"no file":       {err: "no such file or directory; mef.rules(5) describes the language"},
 		"unmet":         {text: good + "expect dir=in proto=tcp dport=22 action=drop\n", err: "mef.rules:2:1: expected drop, but "},
@@ -52,7 +52,7 @@ func TestEnablePolicy(t *testing.T) {
 			}}
 			r, err := m.enable(t.Context(), l)
 			if tt.err != "" {
-				if err == nil || !strings.HasPrefix(err.Error(), "mend the policy first, as mef check says:\n") || !strings.Contains(err.Error(), tt.err) || calls != nil {
+				if err == nil || !strings.HasPrefix(err.Error(), "fix the policy first, as mef check reports:\n") || !strings.Contains(err.Error(), tt.err) || calls != nil {
 					t.Errorf("error %v, systemctl %q; want %q and nothing done", err, calls, tt.err)
 				}
 				return

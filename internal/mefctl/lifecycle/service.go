@@ -55,11 +55,11 @@ func (m *manager) can(verb, service string) error {
 	case m.config != conf.DefaultPath:
 		return fmt.Errorf("the service %s reads %s and no other configuration; %s", service, conf.DefaultPath, instead)
 	case !m.root:
-		return fmt.Errorf("mefctl %s needs root; use sudo", verb)
+		return fmt.Errorf("mefctl %s needs root", verb)
 	case m.installed(service):
 		return nil
 	}
-	return fmt.Errorf("%s.service is not installed; run sudo make install, or %s", service, instead)
+	return fmt.Errorf("%s.service is not installed; run make install as root, or %s", service, instead)
 }
 
 func (m *manager) installed(service string) bool {
@@ -81,7 +81,7 @@ const (
 )
 
 // gone is true of the static policy when its service ends.
-const gone = "Its rules are not in force any more, but for rules_on_stop=keep; mef load puts them back."
+const gone = "Its rules are no longer in force, unless rules_on_stop=keep; mef load loads them again."
 
 // A serviceVerb is a command that only passes a word on.
 type serviceVerb struct {
@@ -95,7 +95,7 @@ const kept = "What it banned stays banned until it ends; mefctl off lifts it."
 
 var serviceVerbs = []serviceVerb{
 	{"start", "Start mefdaemon", "start starts mefdaemon and returns when the kernel holds its bans.", []string{"start"}, map[string]string{
-		daemon: "mefdaemon has started; mefctl status says whether this host is protected.",
+		daemon: "mefdaemon has started; mefctl status reports whether this host is protected.",
 		policy: "mef has started: the static policy is loaded.",
 	}},
 	{"stop", "Stop mefdaemon, and leave its bans in force", "stop stops mefdaemon. " + kept, []string{"stop"}, map[string]string{
@@ -103,7 +103,7 @@ var serviceVerbs = []serviceVerb{
 		policy: "mef has stopped. " + gone,
 	}},
 	{"restart", "Stop mefdaemon and start it again", "restart stops mefdaemon and starts it again; bans stay in force meanwhile.", []string{"restart"}, map[string]string{
-		daemon: "mefdaemon has started again; mefctl status says whether this host is protected.",
+		daemon: "mefdaemon has started again; mefctl status reports whether this host is protected.",
 		policy: "mef has started again: the static policy is loaded.",
 	}},
 	{"disable", "Stop mefdaemon and do not start it at boot", "disable stops mefdaemon and does not start it at boot. " + kept, []string{"disable", "--now"}, map[string]string{
@@ -138,7 +138,7 @@ func (v *serviceVerb) run(g *cli.Global, cmd *cobra.Command, service string) err
 		return err
 	}
 	if err := m.do(cmd.Context(), service, v.args...); err != nil {
-		return fmt.Errorf("%s %s: %w; journalctl -u %s says more", v.verb, service, err, service)
+		return fmt.Errorf("%s %s: %w; see journalctl -u %s", v.verb, service, err, service)
 	}
 	return g.Print(cmd, map[string]string{"service": service, "done": v.verb}, func(w io.Writer) { fmt.Fprintln(w, v.done[service]) })
 }
