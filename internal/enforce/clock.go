@@ -27,8 +27,8 @@ func (c *clock) moved(offset time.Duration) time.Duration {
 // leastStep is how much the wall clock must have been set by to count as set.
 const leastStep = 100 * time.Millisecond
 
-// heedClock moves the ends of bans with a wall clock that was set. Grace periods go by the other clock anyway.
-func (e *Enforcer) heedClock() {
+// followClock moves the ends of bans with a wall clock that was set. Grace periods go by the other clock anyway.
+func (e *Enforcer) followClock() {
 	if by := e.clock.setBy(time.Now()); by != 0 {
 		e.model.move(by)
 		e.log.Info("the clock was set; bans in force last as long as before", "by", by)

@@ -149,10 +149,10 @@ const (
 	// maxBatch is how many waiting bans are written in one transaction at most.
 	maxBatch = 10_000
 
-	// quiet is how long nobody must have changed anything before we mend: reloading a firewall takes several transactions.
-	// mendWithin is how long that may be put off.
-	quiet      = 50 * time.Millisecond
-	mendWithin = 500 * time.Millisecond
+	// quiet is how long nobody must have changed anything before a repair: reloading a firewall takes several transactions.
+	// repairWithin is how long that may be put off.
+	quiet        = 50 * time.Millisecond
+	repairWithin = 500 * time.Millisecond
 
 	// checkEvery is how often the kernel is looked at unasked; retryEvery, how often while it does not hold what it should.
 	checkEvery = 30 * time.Second
@@ -196,7 +196,7 @@ func (e *Enforcer) Restore(bans []ban.Ban) {
 			results = append(results, r)
 		}
 	}
-	e.tell(results)
+	e.notify(results)
 }
 
 // Run keeps the kernel equal to what should hold, until ctx is done; it then returns nil and leaves everything in force. It
@@ -204,10 +204,10 @@ func (e *Enforcer) Restore(bans []ban.Ban) {
 // again.
 func (e *Enforcer) Run(ctx context.Context) error {
 	defer close(e.done)
-	if err := e.reconcile(ctx, "", true); err != nil {
+	if err := e.repairDamage(ctx, "", true); err != nil {
 		return err
 	}
-	if err := e.reconcile(ctx, "", false); err != nil { // do the numbers agree now?
+	if err := e.repairDamage(ctx, "", false); err != nil { // do the numbers agree now?
 		return err
 	}
 	e.report.Ready, e.settled = true, time.Now()
@@ -247,9 +247,9 @@ func wait(ctx context.Context, d time.Duration) {
 func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 	check := time.NewTimer(checkEvery)
 	defer check.Stop()
-	mend := time.NewTimer(0)
-	defer mend.Stop()
-	var deadline time.Time // of mending; zero if there is nothing to mend
+	repairTimer := time.NewTimer(0)
+	defer repairTimer.Stop()
+	var deadline time.Time // of the repair; zero if there is nothing to repair
 	var by string
 	for {
 		select {
@@ -260,19 +260,19 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 		case n := <-notices:
 			now := time.Now()
 			if deadline.IsZero() {
-				deadline, by = now.Add(mendWithin), ""
+				deadline, by = now.Add(repairWithin), ""
 			}
 			if n.By != "" {
 				by = n.By
 			}
-			mend.Reset(min(quiet, deadline.Sub(now)))
-		case <-mend.C:
+			repairTimer.Reset(min(quiet, deadline.Sub(now)))
+		case <-repairTimer.C:
 			if !deadline.IsZero() {
 				deadline = time.Time{}
-				e.settle(ctx, by, true)
+				e.reconcile(ctx, by, true)
 			}
 		case <-check.C:
-			e.settle(ctx, "", e.retry > 0)
+			e.reconcile(ctx, "", e.retry > 0)
 		}
 		check.Reset(time.Until(e.nextCheck()))
 		e.publish()
@@ -292,7 +292,7 @@ func (e *Enforcer) nextCheck() time.Time {
 
 // serve does a request, and with it all bans that wait behind it.
 func (e *Enforcer) serve(ctx context.Context, r request) {
-	e.heedClock()
+	e.followClock()
 	for {
 		if r.do != nil {
 			r.do(ctx)
@@ -491,7 +491,7 @@ func (e *Enforcer) Renew(ctx context.Context, change func() error) error {
 		if err := change(); err != nil {
 			return err
 		}
-		return e.renew(ctx)
+		return e.rebuildNow(ctx)
 	})
 }
 
@@ -500,7 +500,7 @@ func (e *Enforcer) Repair(ctx context.Context) error {
 	return e.do(ctx, func(ctx context.Context) error {
 		e.delayed, e.retry = time.Time{}, 0
 		clear(e.streaks)
-		return e.settle(ctx, "", true)
+		return e.reconcile(ctx, "", true)
 	})
 }
 
@@ -514,15 +514,15 @@ func (e *Enforcer) publish() {
 	e.status.Store(&s)
 }
 
-// tell passes results on.
-func (e *Enforcer) tell(results []Result) {
+// notify passes results on.
+func (e *Enforcer) notify(results []Result) {
 	if len(results) > 0 && e.opt.OnResult != nil {
 		e.opt.OnResult(results)
 	}
 }
 
-// tellEnded passes on which bans do not hold any more.
-func (e *Enforcer) tellEnded() {
+// notifyEnded passes on which bans do not hold any more.
+func (e *Enforcer) notifyEnded() {
 	if len(e.ended) > 0 && e.opt.OnEnded != nil {
 		e.opt.OnEnded(e.ended, e.full)
 	}

@@ -16,7 +16,7 @@ import (
 type model struct {
 	allow prefixset.Set
 	grace map[netip.Prefix]time.Time
-	bans  ledger
+	bans  banTable
 
 	exceptions exceptions
 	unknown    int // how many entries are of unknown origin
@@ -33,7 +33,7 @@ const slack = int64(2 * time.Second)
 const maxUnverified = 10 * time.Minute
 
 func newModel(allow prefixset.Set) *model {
-	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newLedger(0), exceptions: newExceptions()}
+	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newBanTable(0), exceptions: newExceptions()}
 }
 
 // untilOf takes what a number does not reach, behind the year 2262, for no end.
@@ -56,7 +56,7 @@ func (e entry) timeout(now time.Time) Timeout { return TimeoutUntil(e.time(), no
 // expect makes room for n bans, if there are none yet.
 func (m *model) expect(n int) {
 	if m.bans.len() == 0 {
-		m.bans = newLedger(n)
+		m.bans = newBanTable(n)
 	}
 }
 

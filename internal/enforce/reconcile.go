@@ -57,7 +57,7 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 			}
 		}
 	}
-	c.Bans = e.makeRoom(begun)
+	c.Bans = e.evictOverLimit(begun)
 	for k := range begun {
 		held, _ := e.model.bans.get(k)
 		c.Bans = append(c.Bans, Change{Key: k, Timeout: held.timeout(now)})
@@ -84,15 +84,15 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 			r.At, r.Until = at, held.time()
 		}
 	}
-	e.tellEnded() // first, so that nobody takes what ended for the result of what he does next
-	e.hand(batch, results)
-	e.tell(results)
-	e.tellVerified(results)
+	e.notifyEnded() // first, so that nobody takes what ended for the result of what he does next
+	e.deliver(batch, results)
+	e.notify(results)
+	e.notifyVerified(results)
 }
 
-// makeRoom ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
+// evictOverLimit ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
 // begun is not begun after all; the kernel may hold it all the same, if it was to be extended.
-func (e *Enforcer) makeRoom(begun map[ban.Key]bool) []Change {
+func (e *Enforcer) evictOverLimit(begun map[ban.Key]bool) []Change {
 	if e.model.bans.len() <= e.opt.MaxBans {
 		return nil
 	}
@@ -121,13 +121,13 @@ func (e *Enforcer) write(ctx context.Context, c Changes) (failed map[ban.Key]err
 		if err := e.repairNow(ctx); err != nil {
 			return nil, err
 		}
-		return nil, e.takeBack(ctx, c)
+		return nil, e.removeAgain(ctx, c)
 	}
 	return e.handle(ctx, failures), nil
 }
 
-// takeBack removes again what changes were to remove and could not: comparing took over what the kernel still held of it.
-func (e *Enforcer) takeBack(ctx context.Context, c Changes) error {
+// removeAgain removes again what changes were to remove and could not: comparing took over what the kernel still held of it.
+func (e *Enforcer) removeAgain(ctx context.Context, c Changes) error {
 	var again Changes
 	for _, g := range c.Grace {
 		if g.Remove {
@@ -157,10 +157,10 @@ func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]e
 		return nil
 	}
 	if slices.ContainsFunc(failures, func(f Failure) bool { return errors.Is(f.Err, ErrTooManyKinds) }) {
-		failures = e.sweep(ctx, failures)
+		failures = e.dropUnusedSets(ctx, failures)
 	}
 	if slices.ContainsFunc(failures, func(f Failure) bool { return isFull(f.Err) }) {
-		failures = e.makeWay(ctx, failures)
+		failures = e.evictForMemory(ctx, failures)
 	}
 	held := e.heldOf(ctx, failures)
 	failed := map[ban.Key]error{}
@@ -204,12 +204,12 @@ func (e *Enforcer) takeUnextended() error {
 	return err
 }
 
-// sweepEvery is how often everything is held anew at most, to be rid of sets that no ban needs any more.
-const sweepEvery = time.Minute
+// dropUnusedEvery is how often everything is held anew at most, to be rid of sets that no ban needs any more.
+const dropUnusedEvery = time.Minute
 
-// sweep has everything held anew, so that kinds of bans that there are no more make room for others. It returns what still failed.
-func (e *Enforcer) sweep(ctx context.Context, failures []Failure) []Failure {
-	if now := time.Now(); now.Sub(e.swept) >= sweepEvery {
+// dropUnusedSets has everything held anew, so that kinds of bans that there are no more make room for others. It returns what still failed.
+func (e *Enforcer) dropUnusedSets(ctx context.Context, failures []Failure) []Failure {
+	if now := time.Now(); now.Sub(e.swept) >= dropUnusedEvery {
 		e.swept = now
 		if still, err := e.rebuild(ctx); err == nil {
 			return still
@@ -220,9 +220,9 @@ func (e *Enforcer) sweep(ctx context.Context, failures []Failure) []Failure {
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) }
 
-// makeWay ends as many bans as the kernel had no room for, those with the least time left, and tries again. It returns what still
+// evictForMemory ends as many bans as the kernel had no room for, those with the least time left, and tries again. It returns what still
 // failed.
-func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
+func (e *Enforcer) evictForMemory(ctx context.Context, failures []Failure) []Failure {
 	now := time.Now()
 	again := map[ban.Key]bool{}
 	for _, f := range failures {
@@ -253,8 +253,8 @@ func (e *Enforcer) makeWay(ctx context.Context, failures []Failure) []Failure {
 	return append(gone, still...)
 }
 
-// hand gives every request the results of its own bans.
-func (e *Enforcer) hand(batch []request, results []Result) {
+// deliver gives every request the results of its own bans.
+func (e *Enforcer) deliver(batch []request, results []Result) {
 	for _, r := range batch {
 		mine := results[:len(r.bans)]
 		results = results[len(r.bans):]
@@ -264,7 +264,7 @@ func (e *Enforcer) hand(batch []request, results []Result) {
 	}
 }
 
-func (e *Enforcer) tellVerified(results []Result) {
+func (e *Enforcer) notifyVerified(results []Result) {
 	if e.opt.OnVerified == nil {
 		return
 	}
@@ -279,8 +279,8 @@ func (e *Enforcer) tellVerified(results []Result) {
 	}
 }
 
-// tellBack is tellVerified for bans that were put back: their peers may have connected meanwhile. Of very many it tells some.
-func (e *Enforcer) tellBack(changes []Change) {
+// notifyRestored is notifyVerified for bans that were restored: their peers may have connected meanwhile. It reports at most maxBatch.
+func (e *Enforcer) notifyRestored(changes []Change) {
 	if e.opt.OnVerified == nil {
 		return
 	}
@@ -353,17 +353,17 @@ func (e *Enforcer) lift(ctx context.Context, grace time.Duration, keys []ban.Key
 
 // repairNow has everything compared and restored without delay.
 func (e *Enforcer) repairNow(ctx context.Context) error {
-	err := e.settle(ctx, "", true)
+	err := e.reconcile(ctx, "", true)
 	if err != nil && !e.delayed.IsZero() {
 		e.delayed = time.Now()
-		err = e.settle(ctx, "", true)
+		err = e.reconcile(ctx, "", true)
 	}
 	return err
 }
 
-// settle reconciles and notes whether that worked.
-func (e *Enforcer) settle(ctx context.Context, by string, deep bool) error {
-	err := e.reconcile(ctx, by, deep)
+// reconcile repairs damage and reports whether that worked.
+func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
+	err := e.repairDamage(ctx, by, deep)
 	e.settled = time.Now()
 	switch {
 	case err == nil && !e.delayed.IsZero():
@@ -384,11 +384,11 @@ func (e *Enforcer) tryAgain(err error) {
 	e.retry, e.report.Problem = min(max(2*e.retry, retryEvery), checkEvery), err.Error()
 }
 
-// reconcile compares the kernel with what should hold and puts back what is missing: single bans one by one, anything else by
+// repairDamage compares the kernel with what should hold and puts back what is missing: single bans one by one, anything else by
 // rebuilding all of it. Without deep it reads no elements unless their number shows that some are missing. By is who changed
 // something, if known.
-func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
-	e.heedClock()
+func (e *Enforcer) repairDamage(ctx context.Context, by string, deep bool) error {
+	e.followClock()
 	began := time.Now()
 	check, err := e.backend.Check(ctx)
 	if err != nil {
@@ -407,7 +407,7 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	}
 	now := time.Now()
 	wrong := e.model.adopt(state, now)
-	damaged, mend := check.Damaged, e.backend.Rebuild
+	damaged, write := check.Damaged, e.backend.Rebuild
 	var c Changes
 	if len(damaged) > 0 {
 		c = e.model.all(now)
@@ -426,12 +426,12 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 			e.delayed = time.Time{}
 			return nil
 		}
-		damaged, mend = []string{"elements"}, e.backend.Apply
+		damaged, write = []string{"elements"}, e.backend.Apply
 	}
 	if err := e.mayRepair(damaged, by, now); err != nil {
 		return err
 	}
-	failures, err := mend(ctx, c)
+	failures, err := write(ctx, c)
 	if err != nil && len(check.Damaged) == 0 {
 		// What the elements belong in may have gone since it was looked at.
 		if again, lookErr := e.backend.Check(ctx); lookErr == nil && len(again.Damaged) > 0 {
@@ -440,9 +440,9 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 		}
 	}
 	e.handle(ctx, failures)
-	e.tellEnded()
+	e.notifyEnded()
 	if err == nil {
-		e.tellBack(c.Bans)
+		e.notifyRestored(c.Bans)
 		if err := e.takeUnextended(); err != nil {
 			return err
 		}
@@ -451,11 +451,11 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	return err
 }
 
-// renew makes everything hold anew.
-func (e *Enforcer) renew(ctx context.Context) error {
+// rebuildNow makes everything hold anew.
+func (e *Enforcer) rebuildNow(ctx context.Context) error {
 	failures, err := e.rebuild(ctx)
 	e.handle(ctx, failures)
-	e.tellEnded()
+	e.notifyEnded()
 	return err
 }
 

@@ -48,7 +48,7 @@ func (s *Store) open() error {
 		return err
 	}
 	s.db = db
-	return s.tidy()
+	return s.cleanUp()
 }
 
 // openFile opens the file. If it is damaged it is set aside, and the error wraps ErrDamaged.
@@ -241,9 +241,9 @@ func (s *Store) measure() (used, free int64) {
 	return used, free
 }
 
-// tidy looks after a file just opened: a compaction that was cut short leaves its file behind, and one that is mostly free
+// cleanUp looks after a file just opened: a compaction that was cut short leaves its file behind, and one that is mostly free
 // pages is worth copying.
-func (s *Store) tidy() error {
+func (s *Store) cleanUp() error {
 	os.Remove(s.path + compacting)
 	used, free := s.measure()
 	if free > used && free > growBy {
@@ -255,10 +255,10 @@ func (s *Store) tidy() error {
 // compactEvery is the least time between two compactions.
 const compactEvery = time.Hour
 
-// tend looks after the file once a transaction is done. A copy gains even where no page is free: pages that bans and
+// maintain looks after the file once a transaction is done. A copy gains even where no page is free: pages that bans and
 // tallies have come to in no order are two thirds full, and a copy's are all full.
-func (s *Store) tend(now time.Time) error {
-	if err := s.putBack(); err != nil {
+func (s *Store) maintain(now time.Time) error {
+	if err := s.restoreDeleted(); err != nil {
 		return err
 	}
 	used, _ := s.measure()
@@ -272,8 +272,8 @@ func (s *Store) tend(now time.Time) error {
 	return nil
 }
 
-// putBack puts a copy in the place of the file if somebody has deleted it: to us, what was in it is still there.
-func (s *Store) putBack() error {
+// restoreDeleted puts a copy in the place of the file if somebody has deleted it: to us, what was in it is still there.
+func (s *Store) restoreDeleted() error {
 	if _, err := os.Lstat(s.path); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

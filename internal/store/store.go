@@ -260,7 +260,7 @@ func (s *Store) Commit(u *Update, now time.Time) error {
 		s.nextPrune = now.Add(pruneEvery)
 	}
 	s.release()
-	return s.tend(now)
+	return s.maintain(now)
 }
 
 // commit writes the update in one transaction.

@@ -10,7 +10,7 @@ type table struct {
 	table   bool
 	sets    map[string]foundSet
 	chains  map[string]foundChain
-	rules   map[string][]uint64 // stamps by chain
+	rules   map[string][]uint64 // fingerprints by chain
 	replies bool                // the counter is there
 }
 
@@ -24,7 +24,7 @@ func (c *conn) readAll() (t table, err error) {
 	if t.chains, err = c.readChains(tableName); err != nil {
 		return t, err
 	}
-	if t.rules, err = c.readStamps(tableName); err != nil {
+	if t.rules, err = c.readFingerprints(tableName); err != nil {
 		return t, err
 	}
 	_, t.replies, err = c.readCounter(repliesCounter)
@@ -32,12 +32,12 @@ func (c *conn) readAll() (t table, err error) {
 }
 
 // compare names the objects that are not as they should be: missing, different, or not ours.
-func (t table) compare(classes []class, s shape) (damaged []string, err error) {
+func (t table) compare(kinds []setKind, s tableSpec) (damaged []string, err error) {
 	wantSets := map[string]set{}
 	for _, want := range slices.Concat(allowSets, graceSets, exceptSets) {
 		wantSets[want.name] = want
 	}
-	for _, c := range classes {
+	for _, c := range kinds {
 		wantSets[c.set()] = s.set(c)
 	}
 	for name, want := range wantSets {
@@ -50,7 +50,7 @@ func (t table) compare(classes []class, s shape) (damaged []string, err error) {
 			damaged = append(damaged, "set "+name)
 		}
 	}
-	wantRules, err := s.stamps(classes)
+	wantRules, err := s.fingerprints(kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -79,45 +79,45 @@ func (c foundChain) equal(want chain) bool {
 	return *c.hook == *want.hook && c.policy == policyAccept
 }
 
-// chainStamps are the stamps of a chain's rules: some in a fixed order, then those of the classes in any order.
-type chainStamps struct{ fixed, classes []uint64 }
+// chainPrints are the fingerprints of a chain's rules: some in a fixed order, then those of the kinds in any order.
+type chainPrints struct{ fixed, kinds []uint64 }
 
-func (s shape) stamps(classes []class) (map[string]chainStamps, error) {
-	out := map[string]chainStamps{}
+func (s tableSpec) fingerprints(kinds []setKind) (map[string]chainPrints, error) {
+	out := map[string]chainPrints{}
 	for _, r := range s.fixedRules() {
-		stamp, err := r.stamp()
+		fingerprint, err := r.fingerprint()
 		if err != nil {
 			return nil, err
 		}
 		of := out[r.chain]
-		of.fixed = append(of.fixed, stamp)
+		of.fixed = append(of.fixed, fingerprint)
 		out[r.chain] = of
 	}
-	for _, c := range classes {
+	for _, c := range kinds {
 		for _, r := range s.rules(c) {
-			stamp, err := r.stamp()
+			fingerprint, err := r.fingerprint()
 			if err != nil {
 				return nil, err
 			}
 			of := out[r.chain]
-			of.classes = append(of.classes, stamp)
+			of.kinds = append(of.kinds, fingerprint)
 			out[r.chain] = of
 		}
 	}
 	return out, nil
 }
 
-func (s chainStamps) equal(got []uint64) bool {
+func (s chainPrints) equal(got []uint64) bool {
 	n := len(s.fixed)
-	return len(got) == n+len(s.classes) && slices.Equal(got[:n], s.fixed) &&
-		slices.Equal(slices.Sorted(slices.Values(got[n:])), slices.Sorted(slices.Values(s.classes)))
+	return len(got) == n+len(s.kinds) && slices.Equal(got[:n], s.fixed) &&
+		slices.Equal(slices.Sorted(slices.Values(got[n:])), slices.Sorted(slices.Values(s.kinds)))
 }
 
 // bans returns how many bans the sets hold; -1 if the kernel does not tell.
 func (t table) bans() int {
 	sum := 0
 	for s := range maps.Values(t.sets) {
-		if _, ok := parseClass(s.name); !ok {
+		if _, ok := parseKind(s.name); !ok {
 			continue
 		}
 		if s.count < 0 {

@@ -34,7 +34,7 @@ func dropWord(trust ban.Class) string {
 }
 
 // drop ends a rule that matches the packets of banned peers.
-func (s shape) drop(r rule, trust ban.Class) rule {
+func (s tableSpec) drop(r rule, trust ban.Class) rule {
 	if s.log.Enabled {
 		return r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: dropChain(trust)})
 	}
@@ -42,7 +42,7 @@ func (s shape) drop(r rule, trust ban.Class) rule {
 }
 
 // logRules returns the rules of the chains that log and drop, none if nothing is logged.
-func (s shape) logRules() (rules []rule) {
+func (s tableSpec) logRules() (rules []rule) {
 	if !s.log.Enabled {
 		return nil
 	}

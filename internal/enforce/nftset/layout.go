@@ -38,7 +38,7 @@ var (
 	exceptSets = []set{{name: "except4", timeout: true}, {name: "except6", v6: true, timeout: true}}
 )
 
-func (s shape) set(c class) set {
+func (s tableSpec) set(c setKind) set {
 	return set{name: c.set(), v6: c.v6, timeout: true, counter: s.counters}
 }
 
@@ -57,13 +57,13 @@ type hook struct {
 // entry, and a ban covers ports that a container publishes, because DNAT comes later (-100).
 const bansPriority = -350
 
-// A shape is what a table looks like apart from its classes: what the kernel can do, and what the operator wants.
-type shape struct {
+// A tableSpec is what a table looks like apart from its kinds: what the kernel can do, and what the operator wants.
+type tableSpec struct {
 	counters bool         // bans count packets
 	log      conf.DropLog // of dropped packets
 }
 
-func (s shape) chains() []chain {
+func (s tableSpec) chains() []chain {
 	var all []chain
 	for _, d := range directions {
 		for _, v6 := range []bool{false, true} {
@@ -118,7 +118,7 @@ const (
 // fixedRules returns the rules of every table, in order: what no ban may touch comes first.
 //
 // Multicast listener discovery needs no rule: its senders have link-local addresses, which are never banned.
-func (s shape) fixedRules() []rule {
+func (s tableSpec) fixedRules() []rule {
 	rules := []rule{
 		newRule("ban").ifLoopback(expr.MetaKeyIIF).verdict(expr.VerdictAccept),
 		newRule("ban").byFamily("ban4", "ban6"),
@@ -157,8 +157,8 @@ func graceBits(v6 bool) int {
 	return 32
 }
 
-// rules returns the rules of a class.
-func (s shape) rules(c class) []rule {
+// rules returns the rules of a kind.
+func (s tableSpec) rules(c setKind) []rule {
 	if c.trust == ban.Unverified {
 		return s.unverifiedRules(c)
 	}
@@ -182,7 +182,7 @@ func (s shape) rules(c class) []rule {
 
 // unverifiedRules drop only what opens a connection to us, so that answers to connections that we opened always pass: a
 // forged source must not cut us off from anybody.
-func (s shape) unverifiedRules(c class) []rule {
+func (s tableSpec) unverifiedRules(c setKind) []rule {
 	in := directions[0]
 	begin := newRule(in.chainOf(c))
 	end := func(r rule) rule { return s.drop(r.inSet(in, c.v6, c.bits, c.set()), c.trust) }
@@ -227,8 +227,8 @@ func (d direction) chain(v6 bool) string { return d.prefix + familyName(v6) }
 // exactChain has the rules about bans of single addresses.
 func (d direction) exactChain(v6 bool) string { return d.chain(v6) + "_exact" }
 
-// chainOf returns the chain that the rules of a class stand in.
-func (d direction) chainOf(c class) string {
+// chainOf returns the chain that the rules of a kind stand in.
+func (d direction) chainOf(c setKind) string {
 	if c.bits == addrBits(c.v6) {
 		return d.exactChain(c.v6)
 	}
@@ -401,9 +401,9 @@ func (r rule) encode(firstID uint32) (nfnl.Attrs, error) {
 	return list, nil
 }
 
-// stamp returns a fingerprint of the rule. Each rule in the kernel carries its own, where nft does not show it: rules cannot
-// be changed, only replaced, so a rule with the right stamp is the right rule.
-func (r rule) stamp() (uint64, error) {
+// fingerprint returns a fingerprint of the rule. Each rule in the kernel carries its own, where nft does not show it: rules cannot
+// be changed, only replaced, so a rule with the right fingerprint is the right rule.
+func (r rule) fingerprint() (uint64, error) {
 	h := fnv.New64a()
 	b, err := r.encode(0)
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package nftset keeps bans in sets of the nftables table "inet mefdaemon", by netlink.
 //
-// Bans that are looked up in one way form a class: the same trust, prefix length and ports. Each class has one hash set,
+// Bans that are looked up in one way form a kind: the same trust, prefix length and ports. Each kind has one hash set,
 // whose keys are masked addresses, and one rule for each direction; a look-up costs the same for ten bans and for a hundred
-// thousand, nested and overlapping bans never meet, and lifting one is exact. The kernel ends bans by their timeouts. Classes
+// thousand, nested and overlapping bans never meet, and lifting one is exact. The kernel ends bans by their timeouts. Kinds
 // beyond the usual ones get their set and rules when their first ban comes.
 //
 // Packets meet loopback, the allow and grace sets, neighbour discovery and DHCP replies before any ban, and all of it before
@@ -39,7 +39,7 @@ type Backend struct {
 	log      *slog.Logger
 	dropLog  conf.DropLog
 	features Features
-	classes  []class // those that have sets and rules, base classes first; nil before the first look at the kernel
+	kinds    []setKind // those that have sets and rules, base kinds first; nil before the first look at the kernel
 	checked  bool
 
 	// known is the generation of nf_tables up to which the caller knows what happened, 0 if that is not certain: from the first
@@ -64,10 +64,10 @@ type Features struct {
 	Log bool
 }
 
-// maxClasses bounds the sets: there is one for each distinct combination of prefix length and ports in use.
-const maxClasses = 256
+// maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
+const maxKinds = 256
 
-var errTooManyClasses = fmt.Errorf("%w are in force: there is room for %d", enforce.ErrTooManyKinds, maxClasses)
+var errTooManyKinds = fmt.Errorf("%w are in force: there is room for %d", enforce.ErrTooManyKinds, maxKinds)
 
 // bulk is from how many elements on a transaction is made without the listener, which costs the kernel a message for each.
 const bulk = 1000
@@ -118,8 +118,8 @@ func (b *Backend) Close() error {
 }
 
 // shape is what the table looks like now.
-func (b *Backend) shape() shape {
-	s := shape{counters: b.features.Counters, log: b.dropLog}
+func (b *Backend) tableSpec() tableSpec {
+	s := tableSpec{counters: b.features.Counters, log: b.dropLog}
 	s.log.Enabled = s.log.Enabled && b.features.Log
 	return s
 }
@@ -163,7 +163,7 @@ func Present() (bool, error) {
 // Apply implements enforce.Backend.
 func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
 	b.known.Store(0) // a transaction that changes nothing in the end has no generation, so it cannot be counted
-	if err := b.learnClasses(); err != nil {
+	if err := b.readKinds(); err != nil {
 		return nil, err
 	}
 	defer b.pauseListener(len(c.Bans))()
@@ -178,7 +178,7 @@ func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure
 // tried alone.
 func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
 	var t tx
-	fresh, err := b.addClasses(&t, c.Bans)
+	fresh, err := b.addKinds(&t, c.Bans)
 	if err == nil {
 		err = b.addChanges(&t, c)
 	}
@@ -187,7 +187,7 @@ func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
 	}
 	switch {
 	case err == nil:
-		b.classes = append(b.classes, fresh...)
+		b.kinds = append(b.kinds, fresh...)
 		return nil, nil
 	case !divisible(err):
 		return nil, err
@@ -207,7 +207,7 @@ func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
 
 // divisible reports whether a transaction may have failed because of one of its elements, or because of its size.
 func divisible(err error) bool {
-	for _, e := range []error{unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EMSGSIZE, unix.E2BIG, unix.ENOSPC, unix.EINVAL, errTooManyClasses} {
+	for _, e := range []error{unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EMSGSIZE, unix.E2BIG, unix.ENOSPC, unix.EINVAL, errTooManyKinds} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -227,15 +227,15 @@ func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
 		return err
 	}
 	// There may be very many bans, and memory that is touched first takes longer than anything here: only their places are listed.
-	add, remove := map[class][]int32{}, map[class][]int32{}
+	add, remove := map[setKind][]int32{}, map[setKind][]int32{}
 	for i, change := range c.Bans {
-		cl := classOf(change.Key)
+		cl := kindOf(change.Key)
 		if !change.Remove {
 			if _, err := change.Timeout.Milliseconds(); err != nil {
 				return fmt.Errorf("ban %s: %w", change.Key, err)
 			}
 			add[cl] = append(add[cl], int32(i))
-		} else if slices.Contains(b.classes, cl) {
+		} else if slices.Contains(b.kinds, cl) {
 			remove[cl] = append(remove[cl], int32(i))
 		}
 	}
@@ -276,27 +276,27 @@ func elementsAt(bans []enforce.Change, places []int32) iter.Seq[[]element] {
 	}
 }
 
-// addClasses appends the sets and rules of classes that the bans need and that are not there yet, and returns these classes.
-func (b *Backend) addClasses(t *tx, bans []enforce.Change) ([]class, error) {
-	var fresh []class
+// addKinds appends the sets and rules of kinds that the bans need and that are not there yet, and returns these kinds.
+func (b *Backend) addKinds(t *tx, bans []enforce.Change) ([]setKind, error) {
+	var fresh []setKind
 	for _, change := range bans {
-		if c := classOf(change.Key); !change.Remove && !slices.Contains(b.classes, c) && !slices.Contains(fresh, c) {
+		if c := kindOf(change.Key); !change.Remove && !slices.Contains(b.kinds, c) && !slices.Contains(fresh, c) {
 			fresh = append(fresh, c)
 		}
 	}
-	if len(b.classes)+len(fresh) > maxClasses {
-		return nil, errTooManyClasses
+	if len(b.kinds)+len(fresh) > maxKinds {
+		return nil, errTooManyKinds
 	}
-	slices.SortFunc(fresh, compareClasses)
+	slices.SortFunc(fresh, compareKinds)
 	for _, c := range fresh {
-		if err := t.addClass(b.shape(), c); err != nil {
+		if err := t.addKind(b.tableSpec(), c); err != nil {
 			return nil, err
 		}
 	}
 	return fresh, nil
 }
 
-func (t *tx) addClass(s shape, c class) error {
+func (t *tx) addKind(s tableSpec, c setKind) error {
 	t.addSet(tableName, s.set(c))
 	for _, r := range s.rules(c) {
 		if err := t.addRule(tableName, r); err != nil {
@@ -331,13 +331,13 @@ func (b *Backend) Rebuild(ctx context.Context, c enforce.Changes) ([]enforce.Fai
 
 // rebuild replaces the table in one transaction.
 func (b *Backend) rebuild(c enforce.Changes) error {
-	needed := map[class]bool{}
+	needed := map[setKind]bool{}
 	for _, change := range c.Bans {
-		needed[classOf(change.Key)] = true
+		needed[kindOf(change.Key)] = true
 	}
-	classes := withBase(slices.Collect(maps.Keys(needed)))
-	if len(classes) > maxClasses {
-		return errTooManyClasses
+	kinds := withBase(slices.Collect(maps.Keys(needed)))
+	if len(kinds) > maxKinds {
+		return errTooManyKinds
 	}
 	var t tx
 	t.removeTable(tableName)
@@ -346,27 +346,27 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	for _, s := range slices.Concat(allowSets, graceSets, exceptSets) {
 		t.addSet(tableName, s)
 	}
-	for _, ch := range b.shape().chains() {
+	for _, ch := range b.tableSpec().chains() {
 		t.addChain(tableName, ch)
 	}
-	for _, r := range b.shape().fixedRules() {
+	for _, r := range b.tableSpec().fixedRules() {
 		if err := t.addRule(tableName, r); err != nil {
 			return err
 		}
 	}
-	for _, cl := range classes {
-		if err := t.addClass(b.shape(), cl); err != nil {
+	for _, cl := range kinds {
+		if err := t.addKind(b.tableSpec(), cl); err != nil {
 			return err
 		}
 	}
-	before := b.classes
-	b.classes = classes
+	before := b.kinds
+	b.kinds = kinds
 	err := b.addChanges(&t, c)
 	if err == nil {
 		err = b.conn.commit(&t)
 	}
 	if err != nil {
-		b.classes = before
+		b.kinds = before
 		return err
 	}
 	if known := b.known.Load(); known != 0 {
@@ -375,23 +375,23 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	return nil
 }
 
-// learnClasses finds out which classes have sets in the kernel, if that is not known yet.
-func (b *Backend) learnClasses() error {
-	if b.classes != nil {
+// readKinds finds out which kinds have sets in the kernel, if that is not known yet.
+func (b *Backend) readKinds() error {
+	if b.kinds != nil {
 		return nil
 	}
 	sets, err := b.conn.readSets(tableName)
 	if err != nil {
 		return fmt.Errorf("read table inet %s: %w", tableName, err)
 	}
-	b.classes = classesOf(sets)
+	b.kinds = kindsOf(sets)
 	return nil
 }
 
-func classesOf(sets map[string]foundSet) []class {
-	var cs []class
+func kindsOf(sets map[string]foundSet) []setKind {
+	var cs []setKind
 	for name := range sets {
-		if c, ok := parseClass(name); ok {
+		if c, ok := parseKind(name); ok {
 			cs = append(cs, c)
 		}
 	}
@@ -413,13 +413,13 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 		return enforce.Check{}, fmt.Errorf("read table inet %s: %w", tableName, err)
 	}
 	if !found.table {
-		b.classes = slices.Clone(baseClasses)
+		b.kinds = slices.Clone(baseKinds)
 		return enforce.Check{Damaged: []string{"table"}}, nil
 	}
-	if b.classes == nil {
-		b.classes = classesOf(found.sets)
+	if b.kinds == nil {
+		b.kinds = kindsOf(found.sets)
 	}
-	damaged, err := found.compare(b.classes, b.shape())
+	damaged, err := found.compare(b.kinds, b.tableSpec())
 	return enforce.Check{Damaged: damaged, Bans: found.bans()}, err
 }
 

@@ -101,20 +101,20 @@ func (c *conn) readChains(table string) (map[string]foundChain, error) {
 	return found, ignoreAbsent(err)
 }
 
-// readStamps returns the stamps of the rules of each chain, in order; 0 stands for a rule without one.
-func (c *conn) readStamps(table string) (map[string][]uint64, error) {
+// readFingerprints returns the fingerprints of the rules of each chain, in order; 0 stands for a rule without one.
+func (c *conn) readFingerprints(table string) (map[string][]uint64, error) {
 	found := map[string][]uint64{}
 	err := c.dump(unix.NFT_MSG_GETRULE, named(table), func() { clear(found) }, func(b []byte) {
 		if nfnl.Text(nfnl.Find(b, unix.NFTA_RULE_TABLE)) != table {
 			return
 		}
 		chain := nfnl.Text(nfnl.Find(b, unix.NFTA_RULE_CHAIN))
-		found[chain] = append(found[chain], parseStamp(nfnl.Find(b, unix.NFTA_RULE_USERDATA)))
+		found[chain] = append(found[chain], parseFingerprint(nfnl.Find(b, unix.NFTA_RULE_USERDATA)))
 	})
 	return found, ignoreAbsent(err)
 }
 
-func parseStamp(udata []byte) uint64 {
+func parseFingerprint(udata []byte) uint64 {
 	if len(udata) == 10 && udata[0] == udataRuleStamp && udata[1] == 8 {
 		return binary.BigEndian.Uint64(udata[2:])
 	}
@@ -142,8 +142,8 @@ func (c *conn) readElements(set string) ([]foundElement, error) {
 	return found, ignoreAbsent(err)
 }
 
-// appendBans reads all bans of a class. There may be very many, so there is no list of elements in between.
-func (c *conn) appendBans(bans []enforce.Held, cl class) ([]enforce.Held, error) {
+// appendBans reads all bans of a kind. There may be very many, so there is no list of elements in between.
+func (c *conn) appendBans(bans []enforce.Held, cl setKind) ([]enforce.Held, error) {
 	n := len(bans)
 	err := c.dump(unix.NFT_MSG_GETSETELEM, elementsOf(tableName, cl.set(), 0), func() { bans = bans[:n] }, func(b []byte) {
 		now := time.Now()
@@ -221,8 +221,8 @@ func (e *foundElement) count(expr []byte) {
 	}
 }
 
-// held returns the ban that an element of a class stands for.
-func (e foundElement) held(c class, now time.Time) enforce.Held {
+// held returns the ban that an element of a kind stands for.
+func (e foundElement) held(c setKind, now time.Time) enforce.Held {
 	h := enforce.Held{Key: c.key(e.addr), Packets: e.packets, Bytes: e.bytes}
 	if !e.permanent {
 		h.Until = now.Add(e.left)
@@ -287,7 +287,7 @@ func (c *conn) held(keys []ban.Key) (enforce.State, error) {
 		return s, err
 	}
 	s.Bans = make([]enforce.Held, 0, max(0, table{sets: sets}.bans()))
-	for _, cl := range classesOf(sets) {
+	for _, cl := range kindsOf(sets) {
 		if s.Bans, err = c.appendBans(s.Bans, cl); err != nil {
 			return s, err
 		}
@@ -304,7 +304,7 @@ func (c *conn) held(keys []ban.Key) (enforce.State, error) {
 
 func (c *conn) lookUp(keys []ban.Key) (s enforce.State, err error) {
 	for _, k := range keys {
-		cl := classOf(k)
+		cl := kindOf(k)
 		e, ok, err := c.readElement(tableName, cl.set(), k.Prefix.Addr())
 		if err != nil {
 			return s, err

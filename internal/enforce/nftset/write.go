@@ -114,7 +114,7 @@ func (t *tx) addChain(table string, c chain) {
 
 // addRule appends a rule to its chain.
 func (t *tx) addRule(table string, r rule) error {
-	stamp, err := r.stamp()
+	fingerprint, err := r.fingerprint()
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (t *tx) addRule(table string, r rule) error {
 	a := named(table)
 	a.Text(unix.NFTA_RULE_CHAIN, r.chain)
 	a.Bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, list)
-	a.Bytes(unix.NFTA_RULE_USERDATA, binary.BigEndian.AppendUint64([]byte{udataRuleStamp, 8}, stamp))
+	a.Bytes(unix.NFTA_RULE_USERDATA, binary.BigEndian.AppendUint64([]byte{udataRuleStamp, 8}, fingerprint))
 	t.Add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, a)
 	return nil
 }

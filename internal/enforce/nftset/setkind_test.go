@@ -26,26 +26,26 @@ func TestSetNamesSayAll(t *testing.T) {
 		"192.0.2.7 ports 53 unverified":           "susp4_32_p53",
 		"::ffff:192.0.2.7/128 ports 1 unverified": "susp6_128_p1",
 	} {
-		c := classOf(enforcetest.Key(key))
+		c := kindOf(enforcetest.Key(key))
 		if got := c.set(); got != want {
 			t.Errorf("set of %s is %q, want %q", key, got, want)
 		}
-		if back, ok := parseClass(want); !ok || back != c {
+		if back, ok := parseKind(want); !ok || back != c {
 			t.Errorf("parseClass(%q) = %+v, %v; want %+v", want, back, ok, c)
 		}
 	}
 	for _, name := range []string{"", "ban4", "ban4_", "ban4_33", "ban6_129", "ban5_32", "ban4_032", "ban4_-1", "ban44_32", "ban4_32_p", "ban4_32_p25.24",
 		"ban4_32_p0", "ban4_32_px", "ban4_32_p22_p23", "allow4", "grace6", "susp", "mine", "ban4_32x", "ban_32"} {
-		if c, ok := parseClass(name); ok {
+		if c, ok := parseKind(name); ok {
 			t.Errorf("parseClass(%q) = %+v, want none", name, c)
 		}
 	}
 }
 
 func TestClassesAreMadeOnceAndInOrder(t *testing.T) {
-	wide, ports := class{bits: 8}, class{bits: 32, ports: "22"}
-	got := withBase([]class{ports, {bits: 32}, wide, ports, {trust: ban.Unverified, v6: true, bits: 64}})
-	if len(got) != len(baseClasses)+2 || got[len(got)-2] != ports || got[len(got)-1] != wide {
+	wide, ports := setKind{bits: 8}, setKind{bits: 32, ports: "22"}
+	got := withBase([]setKind{ports, {bits: 32}, wide, ports, {trust: ban.Unverified, v6: true, bits: 64}})
+	if len(got) != len(baseKinds)+2 || got[len(got)-2] != ports || got[len(got)-1] != wide {
 		t.Errorf("withBase = %+v, want the base, then ports, then /8", got)
 	}
 }
@@ -77,16 +77,16 @@ func TestServicePorts(t *testing.T) {
 
 func TestStampsTellRulesApart(t *testing.T) {
 	seen := map[uint64]rule{}
-	on := shape{log: conf.DropLog{Enabled: true, Rate: 1, Burst: 5}}
-	rules := append(shape{}.fixedRules(), on.logRules()...)
+	on := tableSpec{log: conf.DropLog{Enabled: true, Rate: 1, Burst: 5}}
+	rules := append(tableSpec{}.fixedRules(), on.logRules()...)
 	for _, key := range []string{"192.0.2.7", "192.0.2.0/24", "192.0.2.7 ports 25", "192.0.2.7 ports 26", "192.0.2.7 ports 25-26", "2001:db8::/64",
 		"2001:db8::/65", "192.0.2.7 unverified", "192.0.2.7 ports 25 unverified"} {
-		c := classOf(enforcetest.Key(key))
-		rules = append(rules, shape{}.rules(c)...)
+		c := kindOf(enforcetest.Key(key))
+		rules = append(rules, tableSpec{}.rules(c)...)
 		rules = append(rules, on.rules(c)[0]) // the one that drops by another chain
 	}
 	for _, r := range rules {
-		s, err := r.stamp()
+		s, err := r.fingerprint()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestStampsTellRulesApart(t *testing.T) {
 			t.Errorf("two rules of chain %s have one stamp", r.chain)
 		}
 		seen[s] = r
-		if again, _ := r.stamp(); again != s {
+		if again, _ := r.fingerprint(); again != s {
 			t.Errorf("a rule of chain %s has two stamps", r.chain)
 		}
 	}
@@ -122,7 +122,7 @@ func FuzzAttributes(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) { // what the kernel says must never make us panic
 		_ = slices.Collect(elements(b))
 		parseSet(b)
-		parseStamp(nfnl.Find(b, 7))
+		parseFingerprint(nfnl.Find(b, 7))
 		author(b)
 	})
 }

@@ -7,9 +7,9 @@ import (
 	"mef/internal/ban"
 )
 
-// A ledger holds an entry for each ban in force, of which there may be very many: in 40 bytes each, without a pointer that the
+// A banTable holds an entry for each ban in force, of which there may be very many: in 40 bytes each, without a pointer that the
 // garbage collector would follow.
-type ledger struct {
+type banTable struct {
 	entries map[row]entry
 	kinds   map[kind]int   // how many bans there are of each
 	forever int            // how many are permanent
@@ -51,12 +51,12 @@ type traffic struct{ packets, bytes uint64 }
 
 const mappedBits = 96
 
-func newLedger(n int) ledger {
-	return ledger{entries: make(map[row]entry, n), kinds: map[kind]int{}, counted: map[row]counts{}, ports: []ban.Ports{""}, numbers: map[ban.Ports]uint32{"": 0}}
+func newBanTable(n int) banTable {
+	return banTable{entries: make(map[row]entry, n), kinds: map[kind]int{}, counted: map[row]counts{}, ports: []ban.Ports{""}, numbers: map[ban.Ports]uint32{"": 0}}
 }
 
 // find returns the row of a key; ok is false if no ban has its ports.
-func (l *ledger) find(k ban.Key) (r row, ok bool) {
+func (l *banTable) find(k ban.Key) (r row, ok bool) {
 	bits := k.Prefix.Bits()
 	if k.Prefix.Addr().Is4() {
 		bits += mappedBits
@@ -66,7 +66,7 @@ func (l *ledger) find(k ban.Key) (r row, ok bool) {
 }
 
 // key is the reverse of find.
-func (l *ledger) key(r row) ban.Key {
+func (l *banTable) key(r row) ban.Key {
 	addr, bits := netip.AddrFrom16(r.addr), int(r.bits)
 	if addr.Is4In6() && bits >= mappedBits {
 		addr, bits = addr.Unmap(), bits-mappedBits
@@ -74,9 +74,9 @@ func (l *ledger) key(r row) ban.Key {
 	return ban.Key{Prefix: netip.PrefixFrom(addr, bits), Ports: l.ports[r.ports], Class: r.class}
 }
 
-func (l *ledger) len() int { return len(l.entries) }
+func (l *banTable) len() int { return len(l.entries) }
 
-func (l *ledger) get(k ban.Key) (e entry, ok bool) {
+func (l *banTable) get(k ban.Key) (e entry, ok bool) {
 	r, ok := l.find(k)
 	if ok {
 		e, ok = l.entries[r]
@@ -85,7 +85,7 @@ func (l *ledger) get(k ban.Key) (e entry, ok bool) {
 }
 
 // put enters a ban. Port lists are few: there is a set in the kernel for each.
-func (l *ledger) put(k ban.Key, e entry) {
+func (l *banTable) put(k ban.Key, e entry) {
 	r, ok := l.find(k)
 	if !ok {
 		r.ports = uint32(len(l.ports))
@@ -99,7 +99,7 @@ func (l *ledger) put(k ban.Key, e entry) {
 	l.forever += boolInt(e.until == forever) - boolInt(had && old.until == forever)
 }
 
-func (l *ledger) remove(k ban.Key) {
+func (l *banTable) remove(k ban.Key) {
 	if r, ok := l.find(k); ok {
 		if old, had := l.entries[r]; had {
 			delete(l.entries, r)
@@ -114,7 +114,7 @@ func (l *ledger) remove(k ban.Key) {
 
 // over returns the bans that touch an address, in any order. The time it takes depends on how many kinds there are, not on how many
 // bans. They may be removed meanwhile.
-func (l *ledger) over(a netip.Addr) iter.Seq2[ban.Key, entry] {
+func (l *banTable) over(a netip.Addr) iter.Seq2[ban.Key, entry] {
 	return func(yield func(ban.Key, entry) bool) {
 		a = a.Unmap().WithZone("")
 		for kind := range l.kinds {
@@ -134,7 +134,7 @@ func (l *ledger) over(a netip.Addr) iter.Seq2[ban.Key, entry] {
 }
 
 // all returns the bans in any order. They may be removed meanwhile.
-func (l *ledger) all() iter.Seq2[ban.Key, entry] {
+func (l *banTable) all() iter.Seq2[ban.Key, entry] {
 	return func(yield func(ban.Key, entry) bool) {
 		for r, e := range l.entries {
 			if !yield(l.key(r), e) {
@@ -144,7 +144,7 @@ func (l *ledger) all() iter.Seq2[ban.Key, entry] {
 	}
 }
 
-func (l *ledger) keys() iter.Seq[ban.Key] {
+func (l *banTable) keys() iter.Seq[ban.Key] {
 	return func(yield func(ban.Key) bool) {
 		for r := range l.entries {
 			if !yield(l.key(r)) {
@@ -155,7 +155,7 @@ func (l *ledger) keys() iter.Seq[ban.Key] {
 }
 
 // count learns what the present element of a ban has counted, and returns what earlier ones had.
-func (l *ledger) count(k ban.Key, now traffic) (before traffic) {
+func (l *banTable) count(k ban.Key, now traffic) (before traffic) {
 	r, ok := l.find(k)
 	if !ok {
 		return traffic{}

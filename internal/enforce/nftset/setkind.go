@@ -10,17 +10,17 @@ import (
 	"mef/internal/ban"
 )
 
-// A class is the bans that share a set and its rules: those that are looked up in one way. Its members have one trust, one
+// A setKind is the bans that share a set and its rules: those that are looked up in one way. Its members have one trust, one
 // prefix length and one list of ports.
-type class struct {
+type setKind struct {
 	trust ban.Class
 	v6    bool
 	bits  int
 	ports ban.Ports
 }
 
-// baseClasses are always there, in the order of their rules. Any other is made when the first ban needs it.
-var baseClasses = []class{
+// baseKinds are always there, in the order of their rules. Any other is made when the first ban needs it.
+var baseKinds = []setKind{
 	{bits: 32},
 	{bits: 24},
 	{v6: true, bits: 128},
@@ -32,15 +32,15 @@ var baseClasses = []class{
 }
 
 // SetOf returns the name of the set in which the kernel holds a ban, as nft list set inet mefdaemon NAME shows it.
-func SetOf(k ban.Key) string { return classOf(k).set() }
+func SetOf(k ban.Key) string { return kindOf(k).set() }
 
-func classOf(k ban.Key) class {
-	return class{trust: k.Class, v6: k.Prefix.Addr().Is6(), bits: k.Prefix.Bits(), ports: k.Ports}
+func kindOf(k ban.Key) setKind {
+	return setKind{trust: k.Class, v6: k.Prefix.Addr().Is6(), bits: k.Prefix.Bits(), ports: k.Ports}
 }
 
-// set returns the name of the class's set: "ban4_32", "susp6_64", or with ports "ban4_32_p25.465.8000-8010". The name says
+// set returns the name of the kind's set: "ban4_32", "susp6_64", or with ports "ban4_32_p25.465.8000-8010". The name says
 // all, so that a table found in the kernel can be read back without any other record.
-func (c class) set() string {
+func (c setKind) set() string {
 	name := "ban"
 	if c.trust == ban.Unverified {
 		name = "susp"
@@ -53,7 +53,7 @@ func (c class) set() string {
 }
 
 // family returns "4" or "6", which ends the names of chains and begins those of prefix lengths.
-func (c class) family() string { return familyName(c.v6) }
+func (c setKind) family() string { return familyName(c.v6) }
 
 func familyName(v6 bool) string {
 	if v6 {
@@ -62,8 +62,8 @@ func familyName(v6 bool) string {
 	return "4"
 }
 
-// parseClass reads a set's name. ok is false for any name that set would not give.
-func parseClass(name string) (c class, ok bool) {
+// parseKind reads a set's name. ok is false for any name that set would not give.
+func parseKind(name string) (c setKind, ok bool) {
 	head, ports, _ := strings.Cut(name, "_p")
 	kind, bits, _ := strings.Cut(head, "_")
 	switch strings.TrimRight(kind, "46") {
@@ -71,15 +71,15 @@ func parseClass(name string) (c class, ok bool) {
 	case "susp":
 		c.trust = ban.Unverified
 	default:
-		return class{}, false
+		return setKind{}, false
 	}
 	c.v6 = strings.HasSuffix(kind, "6")
 	var err error
 	if c.bits, err = strconv.Atoi(bits); err != nil || c.bits < 0 || c.bits > addrBits(c.v6) {
-		return class{}, false
+		return setKind{}, false
 	}
 	if c.ports, err = ban.ParsePorts(strings.ReplaceAll(ports, ".", ",")); err != nil || c.set() != name {
-		return class{}, false
+		return setKind{}, false
 	}
 	return c, true
 }
@@ -91,24 +91,24 @@ func addrBits(v6 bool) int {
 	return 32
 }
 
-// key returns the ban that an element of the class's set stands for.
-func (c class) key(addr netip.Addr) ban.Key {
+// key returns the ban that an element of the kind's set stands for.
+func (c setKind) key(addr netip.Addr) ban.Key {
 	return ban.Key{Prefix: netip.PrefixFrom(addr, c.bits), Ports: c.ports, Class: c.trust}
 }
 
-func compareClasses(a, b class) int {
+func compareKinds(a, b setKind) int {
 	return cmp.Or(cmp.Compare(a.trust, b.trust), cmp.Compare(a.family(), b.family()), cmp.Compare(b.bits, a.bits),
 		cmp.Compare(a.ports, b.ports))
 }
 
-// withBase returns the base classes followed by the others among cs, in order, each once.
-func withBase(cs []class) []class {
-	var extra []class
+// withBase returns the base kinds followed by the others among cs, in order, each once.
+func withBase(cs []setKind) []setKind {
+	var extra []setKind
 	for _, c := range cs {
-		if !slices.Contains(baseClasses, c) {
+		if !slices.Contains(baseKinds, c) {
 			extra = append(extra, c)
 		}
 	}
-	slices.SortFunc(extra, compareClasses)
-	return append(slices.Clone(baseClasses), slices.Compact(extra)...)
+	slices.SortFunc(extra, compareKinds)
+	return append(slices.Clone(baseKinds), slices.Compact(extra)...)
 }
