@@ -3,7 +3,6 @@ package conf
 import (
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -348,21 +347,8 @@ func orPermanent(f form[Config]) form[Config] {
 }
 
 func isPrefix(s string) bool {
-	_, err := parsePrefix(s)
+	_, err := ban.ParsePrefix(s)
 	return err == nil
-}
-
-// parsePrefix reads an address as the prefix that holds it alone, or a prefix.
-func parsePrefix(s string) (netip.Prefix, error) {
-	if strings.Contains(s, "/") {
-		p, err := netip.ParsePrefix(s)
-		return p.Masked(), err
-	}
-	a, err := netip.ParseAddr(s)
-	if err == nil && a.Zone() != "" {
-		return netip.Prefix{}, fmt.Errorf("address %s has a zone", Quote(s))
-	}
-	return netip.PrefixFrom(a, a.BitLen()), err
 }
 
 // isInterface reports whether s can be the name of a network interface: at most 15 bytes (IFNAMSIZ).

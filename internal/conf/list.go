@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"mef/internal/ban"
 	"mef/internal/prefixset"
 )
 
@@ -80,8 +81,8 @@ func parseEntry(word string) ([]netip.Prefix, *fault) {
 		}
 		return []netip.Prefix{p}, nil
 	}
-	if p, err := parsePrefix(word); err == nil {
-		return []netip.Prefix{prefixset.Normalize(p)}, nil
+	if p, err := ban.ParsePrefix(word); err == nil {
+		return []netip.Prefix{p}, nil
 	}
 	if first, last, ok := strings.Cut(word, "-"); ok {
 		a, errA := netip.ParseAddr(first)

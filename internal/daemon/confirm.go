@@ -105,10 +105,10 @@ func (d *daemon) Arm(ctx context.Context, req control.ArmRequest) (control.Armed
 	if len(req.From) > lists.MaxNote {
 		return control.Armed{}, refuse("from is longer than %d bytes", lists.MaxNote)
 	}
-	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Armed, error) { return d.arm(ctx, req) })
+	return ask(ctx, &d.configurator, func(ctx context.Context) (control.Armed, error) { return d.arm(ctx, req) })
 }
 
-// arm runs on the keeper's goroutine.
+// arm runs on the configurator's goroutine.
 func (d *daemon) arm(ctx context.Context, req control.ArmRequest) (control.Armed, error) {
 	now := time.Now()
 	w := &confirm.Window{Since: now, Until: now.Add(req.For), For: req.For, From: req.From}
@@ -147,7 +147,7 @@ func (d *daemon) setWindow(ctx context.Context, w *confirm.Window) error {
 
 // Confirm closes the window: its author can log in.
 func (d *daemon) Confirm(ctx context.Context, author string) error {
-	_, err := ask(ctx, &d.keeper, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.confirm(ctx, author) })
+	_, err := ask(ctx, &d.configurator, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.confirm(ctx, author) })
 	return err
 }
 
@@ -222,7 +222,7 @@ func (d *daemon) bansSince(ctx context.Context, t time.Time) (bans []ban.Ban, er
 	if err != nil {
 		return nil, err
 	}
-	known := d.book.look(ctx, state.Bans, d.listedRecords)
+	known := d.reasons.look(ctx, state.Bans, d.listedRecords)
 	for _, held := range state.Bans {
 		b, ok := known[held.Key]
 		switch {

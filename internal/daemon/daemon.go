@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
 	// last of the state.
 	after, release := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return d.enforcer.Run(after) })
-	d.remember(d.store, d.restored)
+	d.loadTracker(d.store, d.restored)
 	d.store, d.restored = nil, nil
 	g.Go(func() error { return d.saver.Run(after) })
 	g.Go(func() error {
@@ -82,7 +82,7 @@ func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
 // A daemon is everything that Run holds together.
 type daemon struct {
 	*loop
-	keeper
+	configurator
 	path     string // of mef.conf
 	version  string
 	level    *slog.LevelVar
@@ -91,7 +91,7 @@ type daemon struct {
 	kernel   *kernel.Kernel // nil in tests
 	manager  Manager
 	stop     context.CancelFunc
-	proof    atomic.Pointer[proof]
+	selftest atomic.Pointer[selftestResult]
 	selfTest func(context.Context) (impossible, problem string)
 	firewall func() []string // what is wrong with the static policy
 	// lookAround returns what is known of logs and services of this host.
@@ -117,7 +117,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 		return nil, err
 	}
 	facts := e.engine.Facts()
-	k, err := kernel.New(log, cfg.Log, enforce.Options{Allow: facts.Reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, OnRepair: e.repaired})
+	k, err := kernel.New(log, cfg.Log, enforce.Options{Allow: facts.Reachable(), OnResult: e.reasons.settle, OnEnded: e.evictions.add, OnRepair: e.repaired})
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) 
 		log.Warn("saved state", "err", err)
 	}
 	e.saver = store.NewSaver(st, log)
-	e.book.saved = e.saver.Bans
+	e.reasons.saved = e.saver.Bans
 	d := newDaemon(e, opt)
 	d.kernel, d.store = k, st
 	if d.restored, err = d.restore(st, d.since); err != nil {
@@ -160,8 +160,8 @@ func newDaemon(e *loop, opt Options) *daemon {
 		opt.Firewall = func(*conf.Config) []string { return nil }
 	}
 	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(settings) }, manager: opt.Manager,
-		lookAround: func(ctx context.Context) *feed.Host { return feed.Look(ctx, e.log) },
-		keeper:     keeper{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Log: e.log}), due: newDue()}}
+		lookAround:   func(ctx context.Context) *feed.Host { return feed.Look(ctx, e.log) },
+		configurator: configurator{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Log: e.log}), due: newDue()}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.
@@ -181,7 +181,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.kernel.EndSessions(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { return d.watchSessions(ctx) })
-	g.Go(func() error { return d.prove(ctx) })
+	g.Go(func() error { return d.runSelftests(ctx) })
 	g.Go(func() error { return d.tidy(ctx, d.saving, giveBack) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })
 	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", socket)

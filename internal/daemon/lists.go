@@ -13,15 +13,14 @@ import (
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/enforce"
-	"mef/internal/exempt"
+	"mef/internal/engine"
 	"mef/internal/lists"
-	"mef/internal/prefixset"
 	"mef/internal/store"
 )
 
-// applied is what of the operator's lists is in force. It belongs to the keeper.
+// applied is what of the operator's lists is in force. It belongs to the configurator.
 type applied struct {
-	allowed prefixset.Set  // the bans inside it are lifted
+	allowed lists.Allow    // the bans inside it are lifted
 	blocked []netip.Prefix // networks of the blacklist that are banned, ascending
 	fresh   []freshBlock   // what of them came into force while bans may have to be lifted because nobody confirms
 	observe bool           // they were applied in observe mode, in which nothing begins
@@ -42,15 +41,18 @@ const (
 )
 
 // recall takes over the lists of an earlier run, and reads the files. It is for the start, before any goroutine runs.
-func (d *daemon) recall(notes map[string]string) {
+func (d *daemon) loadNotes(notes map[string]string) {
 	d.lists.Load(notes)
 	d.lists.Read(d.cfg.Paths)
 	allow := d.lists.Allow()
-	d.allowList, d.applied.allowed = allow.Items, allow.Set
+	d.allowList, d.applied.allowed = allow.Items, allow
 	d.applied.blocked = lists.Unpack(notes[noteListed])
 	_ = json.Unmarshal([]byte(notes[noteAdmins]), &d.recentAdmins) // without one, no administrator is known
-	admins := hosts(slices.Collect(maps.Keys(d.recentAdmins)))
-	d.setFacts(func(f *exempt.Facts) { f.Allowed, f.Admins = allow.Set, admins })
+	admins := slices.Collect(maps.Keys(d.recentAdmins))
+	d.setFacts(func(f *engine.Facts) {
+		f.Allowed = allow.Set
+		f.SetAdmins(nil, admins, "")
+	})
 	_ = json.Unmarshal([]byte(notes[noteWatching]), &d.watching) // without one, bans were applied
 }
 
@@ -71,7 +73,7 @@ func (d *daemon) restoreLists(before []ban.Ban, now time.Time) (others []ban.Ban
 				gone = append(gone, b.Key)
 			}
 			return true
-		case within(b.Prefix, facts.Allowed):
+		case lists.Within(b.Prefix, facts.Allowed):
 			d.unsaved.lifted = append(d.unsaved.lifted, b.Key)
 			gone = append(gone, b.Key)
 			return true
@@ -82,7 +84,7 @@ func (d *daemon) restoreLists(before []ban.Ban, now time.Time) (others []ban.Ban
 	for some := range slices.Chunk(block.Prefixes, listedAtOnce) {
 		d.enforcer.Restore(listedBans(some, now))
 	}
-	d.engine.SetBlocked(prefixset.New(block.Prefixes...))
+	d.engine.SetBlocked(block.Prefixes)
 	return others, gone
 }
 
@@ -138,7 +140,7 @@ func (d *daemon) relist(ctx context.Context) {
 }
 
 // applyLists applies the lists as they are: the kernel lets allowed addresses through first, then bans of these are lifted, and then
-// the bans of the blacklist follow its files. It runs on the keeper's goroutine.
+// the bans of the blacklist follow its files. It runs on the configurator's goroutine.
 func (d *daemon) applyLists(ctx context.Context) error {
 	now := time.Now()
 	ended, namesLeftOut, notes := d.lists.Update(now)
@@ -147,13 +149,13 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	}
 	d.saveNotes(notes)
 	allow, mistakes := d.lists.Allow(), d.lists.Mistakes()
-	facts, err := query(ctx, d.loop, func() exempt.Facts {
+	facts, err := query(ctx, d.loop, func() engine.Facts {
 		if namesLeftOut > d.leftOutNames {
 			d.log.Error("DNS names of the allow list left out: there are too many", "most", lists.MaxNames, "left out", namesLeftOut)
 		}
 		d.allowList, d.listMistakes, d.leftOutNames = allow.Items, mistakes, namesLeftOut
 		d.saveObserving(now)
-		return d.setFacts(func(f *exempt.Facts) { f.Allowed = allow.Set })
+		return d.setFacts(func(f *engine.Facts) { f.Allowed = allow.Set })
 	})
 	if err != nil {
 		return err
@@ -161,10 +163,10 @@ func (d *daemon) applyLists(ctx context.Context) error {
 	if err := d.enforcer.Allow(ctx, facts.Reachable()); err != nil {
 		return err
 	}
-	if err := d.liftWithin(ctx, allow.Set.Subtract(d.applied.allowed)); err != nil {
+	if err := d.liftWithin(ctx, allow); err != nil {
 		return err
 	}
-	d.applied.allowed = allow.Set
+	d.applied.allowed = allow
 	return d.applyBlock(ctx, d.lists.Block(&facts), now)
 }
 
@@ -174,9 +176,10 @@ func (d *daemon) saveNotes(notes map[string]string) {
 	}
 }
 
-// liftWithin lifts the bans whose addresses have all become allowed. Wider ones stay: the kernel lets the allowed addresses
+// liftWithin lifts the bans whose addresses an allow list has in whole, and the one that is applied had not. Wider ones stay: the kernel lets the allowed addresses
 // through ahead of them.
-func (d *daemon) liftWithin(ctx context.Context, allowed prefixset.Set) error {
+func (d *daemon) liftWithin(ctx context.Context, allow lists.Allow) error {
+	allowed := allow.Set.Subtract(d.applied.allowed.Set)
 	if allowed.Len() == 0 {
 		return nil
 	}
@@ -187,7 +190,7 @@ func (d *daemon) liftWithin(ctx context.Context, allowed prefixset.Set) error {
 	var keys []ban.Key
 	var lift enforce.State
 	for _, held := range state.Bans {
-		if within(held.Prefix, allowed) {
+		if lists.Within(held.Prefix, allowed) {
 			keys = append(keys, held.Key)
 			lift.Bans = append(lift.Bans, held)
 		}
@@ -195,7 +198,7 @@ func (d *daemon) liftWithin(ctx context.Context, allowed prefixset.Set) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	shown := d.book.show(ctx, lift, d.listedRecords)
+	shown := d.reasons.show(ctx, lift, d.listedRecords)
 	if err := d.lift(ctx, keys); err != nil {
 		return err
 	}
@@ -206,11 +209,6 @@ func (d *daemon) liftWithin(ctx context.Context, allowed prefixset.Set) error {
 		d.records.Add(rec)
 	}
 	return nil
-}
-
-// within reports whether every address of p is in the set.
-func within(p netip.Prefix, set prefixset.Set) bool {
-	return set.Contains(p.Addr()) && (p.IsSingleIP() || prefixset.New(p).Subtract(set).Len() == 0)
 }
 
 // liftEarlier lifts bans that were in force when the daemon last ran, and are not to be any more.
@@ -230,7 +228,7 @@ func (d *daemon) lift(ctx context.Context, keys []ban.Key) error {
 	if err := d.enforcer.Unban(ctx, 0, keys...); err != nil {
 		return err
 	}
-	d.book.lift(keys)
+	d.reasons.lift(keys)
 	now := time.Now()
 	return d.do(ctx, func() {
 		d.engine.Lifted(now, keys...)
@@ -268,10 +266,9 @@ func (d *daemon) applyBlock(ctx context.Context, block lists.Block, now time.Tim
 		began = next // the kernel may have lost some that were not put back
 	}
 	d.applied.observe = observe
-	blocked := prefixset.New(next...)
 	err := d.do(ctx, func() {
 		d.leftOut, d.heldBack = block.LeftOut, block.Held
-		d.engine.SetBlocked(blocked)
+		d.engine.SetBlocked(next)
 	})
 	if err != nil {
 		return err
@@ -319,7 +316,7 @@ func (d *daemon) logNotable(block lists.Block) {
 // A lookup returns what is known of bans by the blacklist.
 type lookup func(context.Context, []ban.Key) map[ban.Key]ban.Ban
 
-// listedRecords is the lookup on the keeper's goroutine.
+// listedRecords is the lookup on the configurator's goroutine.
 func (d *daemon) listedRecords(_ context.Context, keys []ban.Key) map[ban.Key]ban.Ban {
 	keys = slices.DeleteFunc(slices.Clone(keys), func(k ban.Key) bool { return !d.listed(k) })
 	if len(keys) == 0 {
@@ -339,7 +336,7 @@ func (d *daemon) listedRecords(_ context.Context, keys []ban.Key) map[ban.Key]ba
 
 // askListed is the lookup on any other goroutine.
 func (d *daemon) askListed(ctx context.Context, keys []ban.Key) map[ban.Key]ban.Ban {
-	records, _ := ask(ctx, &d.keeper, func(ctx context.Context) (map[ban.Key]ban.Ban, error) { return d.listedRecords(ctx, keys), nil })
+	records, _ := ask(ctx, &d.configurator, func(ctx context.Context) (map[ban.Key]ban.Ban, error) { return d.listedRecords(ctx, keys), nil })
 	return records
 }
 
@@ -360,7 +357,7 @@ func (d *daemon) placeOf(k ban.Key) string {
 // name has none yet then.
 func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
 	now := time.Now()
-	entry, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Entry, error) {
+	entry, err := ask(ctx, &d.configurator, func(ctx context.Context) (control.Entry, error) {
 		entry, notes, err := d.lists.Add(req, now)
 		if err != nil {
 			return entry, err
@@ -379,7 +376,7 @@ func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.E
 
 // Disallow deletes an entry that was added by command.
 func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
-	entry, err := ask(ctx, &d.keeper, func(ctx context.Context) (control.Entry, error) {
+	entry, err := ask(ctx, &d.configurator, func(ctx context.Context) (control.Entry, error) {
 		entry, notes, err := d.lists.Delete(req)
 		if err != nil {
 			return entry, err
@@ -400,7 +397,7 @@ func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) 
 	if only != "" && only != lists.AllowList && only != lists.BlockList {
 		return control.Lists{}, refuse("no list %q; there are %s and %s", only, lists.AllowList, lists.BlockList)
 	}
-	return ask(ctx, &d.keeper, func(ctx context.Context) (control.Lists, error) {
+	return ask(ctx, &d.configurator, func(ctx context.Context) (control.Lists, error) {
 		// Programs that read JSON want lists, if empty ones.
 		out := control.Lists{Files: []control.ListFile{}, Entries: []control.Entry{}}
 		if only != lists.BlockList {

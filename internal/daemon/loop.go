@@ -14,7 +14,6 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/engine"
-	"mef/internal/event"
 	"mef/internal/eventlog"
 	"mef/internal/feed"
 	"mef/internal/host"
@@ -25,18 +24,18 @@ import (
 // A loop gives batches to the engine and carries out what follows. Everything in it belongs to the goroutine of run, but for what says
 // otherwise; others hand it functions: see query.
 type loop struct {
-	cfg      *conf.Config
-	engine   *engine.Engine
-	observe  atomic.Bool // bans are reported and not applied; for everybody to read
-	watching time.Time   // since when; zero while bans are applied
-	log      *slog.Logger
-	enforcer *enforce.Enforcer
-	records  *eventlog.Log
-	logPath  string // of the event log; empty: there is none
-	book     *book
-	endings  *endings
+	cfg       *conf.Config
+	engine    *engine.Engine
+	observe   atomic.Bool // bans are reported and not applied; for everybody to read
+	watching  time.Time   // since when; zero while bans are applied
+	log       *slog.Logger
+	enforcer  *enforce.Enforcer
+	records   *eventlog.Log
+	logPath   string // of the event log; empty: there is none
+	reasons   *banRecords
+	evictions *evictions
 
-	batches chan *event.Batch
+	batches chan *engine.Batch
 	calls   chan func()
 
 	set     *engine.Rules
@@ -49,8 +48,8 @@ type loop struct {
 	leftOutNames int // DNS names of the allow list that are not looked up
 	admins       int // addresses with a live SSH session of an administrator
 
-	window atomic.Pointer[confirm.Window] // nil: not armed; replaced by the keeper
-	undone atomic.Pointer[string]         // what is due and why; nil: nothing; replaced by the keeper
+	window atomic.Pointer[confirm.Window] // nil: not armed; replaced by the configurator
+	undone atomic.Pointer[string]         // what is due and why; nil: nothing; replaced by the configurator
 	logins chan login                     // at the SSH server, for the guard; bounded, what does not fit is dropped
 
 	saver     *store.Saver
@@ -69,7 +68,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 		cfg:       cfg,
 		log:       log,
 		records:   eventlog.New(log),
-		batches:   make(chan *event.Batch, queuedBatches),
+		batches:   make(chan *engine.Batch, queuedBatches),
 		calls:     make(chan func()),
 		set:       set,
 		logins:    make(chan login, maxLogins),
@@ -78,7 +77,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 		grown:     make(chan struct{}, 1),
 	}
 	e.records.Attach("log", eventlog.NewSummary(log), eventlog.Summarized)
-	e.book, e.endings = newBook(e.records, log), newEndings()
+	e.reasons, e.evictions = newReasons(e.records, log), newEvictions()
 	facts := engine.FactsFromConf(cfg)
 	setHost(&facts, host)
 	settings := e.settings(cfg, set)
@@ -125,13 +124,13 @@ func (e *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 			e.save()
 			return nil
-		case <-e.endings.wake:
-			err = e.heedEndings(ctx)
+		case <-e.evictions.wake:
+			err = e.processEvictions(ctx)
 		case call := <-e.calls:
-			err = e.heedEndings(ctx)
+			err = e.processEvictions(ctx)
 			call()
 		case b := <-e.batches:
-			err = errors.Join(e.heedEndings(ctx), e.batch(ctx, b))
+			err = errors.Join(e.processEvictions(ctx), e.batch(ctx, b))
 		case <-e.unsaved.due:
 			e.save()
 		}
@@ -142,7 +141,7 @@ func (e *loop) run(ctx context.Context) error {
 }
 
 // batch deals with one batch and releases it.
-func (e *loop) batch(ctx context.Context, b *event.Batch) error {
+func (e *loop) batch(ctx context.Context, b *engine.Batch) error {
 	defer b.Release()
 	for o := range e.engine.Lines(b, time.Now()) {
 		if err := e.carryOut(ctx, o); err != nil {
@@ -196,10 +195,10 @@ func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
 }
 
 // accept reports whether an event of a source counts.
-func (e *loop) accept(source string, ev *event.Event) bool {
+func (e *loop) accept(source string, ev *engine.Event) bool {
 	ok := e.readers.Accept(source, ev)
 	if ok {
-		e.seen(ev)
+		e.onLogin(ev)
 	}
 	return ok
 }
@@ -218,7 +217,7 @@ func (e *loop) feedConfig() feed.Config {
 	return feed.Config{Batches: e.batches, Positions: e.positions, Since: e.cfg.JournalSince, Recent: e.cfg.FileRecent, Log: e.log}
 }
 
-func eventRecord(ev *event.Event, score float64) control.Record {
+func eventRecord(ev *engine.Event, score float64) control.Record {
 	rec := control.Record{Time: ev.Time, Event: ev.Kind.String(), Rule: ev.Rule, Service: ev.Service, Host: ev.Host,
 		User: ev.User, Count: ev.Count, Score: score}
 	if ev.Addr.IsValid() {

@@ -10,7 +10,6 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/engine"
-	"mef/internal/exempt"
 	"mef/internal/feed"
 	"mef/internal/host"
 )
@@ -74,7 +73,7 @@ func placeOf(cfg *conf.Config, key string) conf.Pos {
 }
 
 // reload reads the configuration again and puts it in force: whole, or not at all if anything in it is wrong. It runs on the
-// keeper's goroutine.
+// configurator's goroutine.
 func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, error) {
 	d.notified(d.manager.Reloading())
 	defer func() { d.notified(d.manager.Ready(d.inBrief())) }()
@@ -159,7 +158,7 @@ func (e *loop) drain(ctx context.Context) error {
 func (e *loop) adopt(next *setup, readers feed.Readers) {
 	e.cfg, e.set, e.readers = next.cfg, next.set, readers
 	e.engine.Configure(e.settings(next.cfg, next.set))
-	e.setFacts(func(f *exempt.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
+	e.setFacts(func(f *engine.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
 	e.applyMode()
 	e.openEventLog(next.cfg)
 }

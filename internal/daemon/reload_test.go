@@ -103,28 +103,36 @@ func (h *house) start() {
 		h.Fatal(err)
 	}
 	facts := e.engine.Facts()
-	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: facts.Reachable(), OnResult: e.book.settle, OnEnded: e.endings.add, MaxBans: h.maxBans})
+	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: facts.Reachable(), OnResult: e.reasons.settle, OnEnded: e.evictions.add, MaxBans: h.maxBans})
 	st, err := store.Open(e.storePath(), store.Options{})
 	if err != nil {
 		h.Fatal(err)
 	}
 	e.saver = store.NewSaver(st, quiet())
-	e.book.saved = e.saver.Bans
+	e.reasons.saved = e.saver.Bans
 	h.daemon = newDaemon(e, Options{})
 	h.lists = lists.New(lists.Options{Servers: []string{h.dns}, Timeout: time.Second})
 	bans, err := h.restore(st, time.Now())
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.remember(st, bans)
+	h.loadTracker(st, bans)
 	h.lookAround = func(context.Context) *feed.Host { return withoutJournald }
 	h.choose(withoutJournald)
 	h.sources = feed.New(e.feedConfig(), e.readers, nil)
 	ctx, stop := context.WithCancel(context.Background())
 	g, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{e.run, h.keep, e.enforcer.Run, e.saver.Run} {
-		g.Go(func() error { return run(ctx) })
-	}
+	// As in Run, the enforcer and the saver outlive the others.
+	after, release := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return e.enforcer.Run(after) })
+	g.Go(func() error { return e.saver.Run(after) })
+	g.Go(func() error {
+		defer release()
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return e.run(ctx) })
+		g.Go(func() error { return h.keep(ctx) })
+		return g.Wait()
+	})
 	h.end = sync.OnceFunc(func() {
 		stop()
 		if err := g.Wait(); err != nil {

@@ -109,7 +109,7 @@ func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.
 	// The seed of hashes is part of what a session starts from: by it, user names now and then share a place.
 	e.engine = engine.New(e.settings(cfg, e.set), e.engine.Facts())
 	d := newDaemon(e, Options{})
-	d.recall(nil)
+	d.loadNotes(nil)
 	d.restoreLists(nil, start)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)

@@ -132,7 +132,7 @@ func (d *daemon) restore(st *store.Store, now time.Time) ([]ban.Ban, error) {
 	}
 	d.positions = state.Positions
 	state.Bans = d.forgetOff(state.Bans)
-	d.recall(state.Notes)
+	d.loadNotes(state.Notes)
 	d.resumeWindow(now)
 	if d.observe.Load() {
 		d.applied.observe = true
@@ -182,7 +182,7 @@ func (d *daemon) clearOff(ctx context.Context) {
 }
 
 // remember takes up what was counted, beside the kernel's taking the bans.
-func (d *daemon) remember(st *store.Store, bans []ban.Ban) {
+func (d *daemon) loadTracker(st *store.Store, bans []ban.Ban) {
 	if err := d.engine.Import(st.Records()); err != nil {
 		d.log.Warn("some of what was counted could not be read back", "err", err)
 	}

@@ -8,6 +8,7 @@
 package engine
 
 import (
+	"net/netip"
 	"slices"
 
 	"mef/internal/conf"
@@ -133,7 +134,7 @@ func (e *Engine) SetFacts(facts exempt.Facts) {
 }
 
 // SetBlocked replaces the networks that lists ban. Events from there count, and lead to no further ban.
-func (e *Engine) SetBlocked(set prefixset.Set) { e.blocked = set }
+func (e *Engine) SetBlocked(networks []netip.Prefix) { e.blocked = prefixset.New(networks...) }
 
 // SetAccounts replaces the accounts of this host; see track.Config.
 func (e *Engine) SetAccounts(accounts map[string]bool) {

@@ -5,6 +5,8 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/decide"
+	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/track"
 )
@@ -17,9 +19,21 @@ type (
 	Request = decide.Request
 	// Account is what is counted for an address.
 	Account = track.Account
+	// Event is what a line, or anything else, reports of an address.
+	Event = event.Event
+	// Batch is lines of a source.
+	Batch = event.Batch
+	// Facts are who must stay reachable.
+	Facts = exempt.Facts
 	// Name is what is known of a user name.
 	Name = track.Name
 )
+
+// Success is the Kind of an Event that is a login.
+const Success = event.Success
+
+// WebPorts stay open to proxies and content delivery networks.
+const WebPorts = exempt.WebPorts
 
 // Compile compiles rules; userID returns the number of an account, for uids=. The error is conf.Errors.
 func Compile(rules []conf.Rule, userID func(name string) (uid uint32, ok bool)) (*Rules, error) {
@@ -32,3 +46,6 @@ func ShippedRules() fs.FS { return filter.Shipped() }
 
 // AccountName returns the name of an account as users are compared.
 func AccountName(name string) string { return track.AccountName(name) }
+
+// Points rounds a score to the whole points that people see and that limits are compared with.
+func Points(score float64) int { return event.Points(score) }

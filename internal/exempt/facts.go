@@ -35,6 +35,33 @@ type Facts struct {
 	Admins   prefixset.Set // from where administrators have logged in lately
 }
 
+// SetHost sets what the host itself needs, as it is found: addresses may be IPv4-mapped or have zones.
+func (f *Facts) SetHost(own, gateways, resolvers, dhcp []netip.Addr, onLink []netip.Prefix) {
+	f.Own, f.Gateways, f.Resolvers, f.Servers = hosts(own), hosts(gateways), hosts(resolvers), hosts(dhcp)
+	f.OnLink = prefixset.New(onLink...)
+}
+
+// SetAdmins sets from where administrators are logged in, from where they were lately, and the ports of the SSH server; no ports change
+// nothing about these. It reports whether the addresses are others than before.
+func (f *Facts) SetAdmins(live, recent []netip.Addr, ssh ban.Ports) (changed bool) {
+	sessions, admins := hosts(live), hosts(recent)
+	changed = !f.Sessions.Equal(sessions) || !f.Admins.Equal(admins)
+	f.Sessions, f.Admins = sessions, admins
+	if ssh != "" {
+		f.SSHPorts = ssh
+	}
+	return changed
+}
+
+func hosts(addrs []netip.Addr) prefixset.Set {
+	prefixes := make([]netip.Prefix, len(addrs))
+	for i, a := range addrs {
+		a = a.Unmap().WithZone("")
+		prefixes[i] = netip.PrefixFrom(a, a.BitLen())
+	}
+	return prefixset.New(prefixes...)
+}
+
 // specials are the addresses that no host elsewhere has, or that a network cannot do without.
 var specials = []struct {
 	set  prefixset.Set

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,11 @@ type Allow struct {
 type Item struct {
 	Text, Source string
 	Set          prefixset.Set
+}
+
+// Within reports whether every address of p is in the set.
+func Within(p netip.Prefix, set prefixset.Set) bool {
+	return set.Contains(p.Addr()) && (p.IsSingleIP() || prefixset.New(p).Subtract(set).Len() == 0)
 }
 
 // An added is an entry that somebody added by command. The saved state keeps it.

@@ -9,7 +9,6 @@ import (
 	"mef/internal/event"
 	"mef/internal/filter"
 	"mef/internal/lists"
-	"mef/internal/prefixset"
 )
 
 // A Replay runs old lines through the daemon's engine, without a kernel. The same lines with the same times always give the same
@@ -47,7 +46,7 @@ func NewReplay(cfg *conf.Config, opt Options) (*Replay, error) {
 	settings.Decide.Observe = false
 	settings.WhatIf = opt.WhatIf
 	e := engine.New(settings, facts)
-	e.SetBlocked(prefixset.New(all.Block(&facts).Prefixes...))
+	e.SetBlocked(all.Block(&facts).Prefixes)
 	e.SetAccounts(opt.Accounts)
 	return &Replay{engine: e, batch: event.Batch{Stream: "replay", Lines: make([]event.Line, 1)}, outcome: newTally()}, nil
 }

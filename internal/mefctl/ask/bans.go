@@ -18,7 +18,6 @@ import (
 	"mef/internal/control"
 	"mef/internal/mefctl/cli"
 	"mef/internal/mefctl/exposure"
-	"mef/internal/prefixset"
 )
 
 func newBans(g *cli.Global) *cobra.Command {
@@ -201,14 +200,11 @@ func newBansDelete(g *cli.Global) *cobra.Command {
 
 // parsePrefix reads an address or a CIDR; host bits may be set and are dropped.
 func parsePrefix(s string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
-		return prefixset.Normalize(netip.PrefixFrom(addr, addr.BitLen())), nil
-	}
-	p, err := netip.ParsePrefix(s)
+	p, err := ban.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, console.Usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
+		return p, console.Usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
 	}
-	return prefixset.Normalize(p), nil
+	return p, nil
 }
 
 func banRows(bans []control.Ban, now time.Time) [][]string {

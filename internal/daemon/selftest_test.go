@@ -18,15 +18,15 @@ import (
 func TestProofDecidesProtection(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for name, tt := range map[string]struct {
-		proof             *proof
+		proof             *selftestResult
 		state             string
 		missing, warnings int
 	}{
 		"still running": {nil, "running", 0, 0},
-		"passed":        {&proof{at: now.Add(-time.Hour), ok: true}, "passed", 0, 0},
-		"too old":       {&proof{at: now.Add(-2 * time.Hour), ok: true}, "old", 1, 0},
-		"failed":        {&proof{at: now, detail: "IPv6 ban: packets pass"}, "failed", 1, 0},
-		"not possible":  {&proof{at: now, impossible: "no user namespaces"}, "impossible", 0, 1},
+		"passed":        {&selftestResult{at: now.Add(-time.Hour), ok: true}, "passed", 0, 0},
+		"too old":       {&selftestResult{at: now.Add(-2 * time.Hour), ok: true}, "old", 1, 0},
+		"failed":        {&selftestResult{at: now, detail: "IPv6 ban: packets pass"}, "failed", 1, 0},
+		"not possible":  {&selftestResult{at: now, impossible: "no user namespaces"}, "impossible", 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s control.Status
@@ -59,7 +59,7 @@ func TestProvenAtStartAndHourly(t *testing.T) {
 		enforcetest.Bans(t, d.enforcer, enforcetest.For("192.0.2.7", 0))
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- d.prove(ctx) }()
+		go func() { done <- d.runSelftests(ctx) }()
 		for i, tt := range []struct {
 			impossible, problem string
 			undo                int // how often somebody throws the table away before
@@ -93,7 +93,7 @@ func TestProvenAtStartAndHourly(t *testing.T) {
 				t.Fatalf("after %d hours: runs at %v", i, ran)
 			}
 			var s control.Status
-			d.proof.Load().show(&s, time.Now())
+			d.selftest.Load().show(&s, time.Now())
 			if got := strings.Join(s.Missing, " "); s.Proof.State != tt.state || (got == "") != (tt.missing == "") || !strings.Contains(got, tt.missing) {
 				t.Errorf("after %d hours: %s, missing %q; want %s, %q", i, s.Proof.State, got, tt.state, tt.missing)
 			}

@@ -13,8 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/ban"
-	"mef/internal/event"
-	"mef/internal/exempt"
+	"mef/internal/engine"
 	"mef/internal/host"
 	"mef/internal/store"
 )
@@ -63,8 +62,8 @@ const (
 
 // seen passes a login on to the guard. The engine does not wait: a login that finds the queue full protects nobody until logind
 // knows it.
-func (e *loop) seen(ev *event.Event) {
-	if ev.Kind != event.Success || ev.Service != sshService || !ev.Addr.IsValid() {
+func (e *loop) onLogin(ev *engine.Event) {
+	if ev.Kind != engine.Success || ev.Service != sshService || !ev.Addr.IsValid() {
 		return
 	}
 	select {
@@ -209,18 +208,12 @@ func (k *guard) look(sessions []host.Session, admin func(user string) bool, sshP
 // applySessions takes over what the guard found. Bans in force stay as they are, but for lists, which hold back what would ban an
 // administrator.
 func (d *daemon) applySessions(ctx context.Context, k *guard) error {
-	sessions, admins := hosts(slices.Collect(maps.Keys(k.peers))), hosts(slices.Collect(maps.Keys(k.recent)))
-	n, ports := len(k.peers), portList(k.ports)
-	changed, err := query(ctx, d.loop, func() bool {
-		before := d.engine.Facts()
-		d.admins = n
-		d.setFacts(func(f *exempt.Facts) {
-			f.Sessions, f.Admins = sessions, admins
-			if ports != "" {
-				f.SSHPorts = ports
-			}
-		})
-		return !before.Sessions.Equal(sessions) || !before.Admins.Equal(admins)
+	live, recent := slices.Collect(maps.Keys(k.peers)), slices.Collect(maps.Keys(k.recent))
+	ports := portList(k.ports)
+	changed, err := query(ctx, d.loop, func() (changed bool) {
+		d.admins = len(live)
+		d.setFacts(func(f *engine.Facts) { changed = f.SetAdmins(live, recent, ports) })
+		return changed
 	})
 	if err == nil && changed {
 		select {
@@ -241,4 +234,44 @@ func portList(ports []uint16) ban.Ports {
 		return "" // more than a list may have: the standard port is protected
 	}
 	return list
+}
+
+// setHost sets the facts about this host.
+func setHost(f *engine.Facts, h host.Facts) {
+	f.SetHost(h.Addrs, h.Gateways, h.Resolvers, h.DHCPServers, h.OnLink)
+}
+
+// accountNames returns the accounts of the host as the tracker compares users.
+func accountNames(accounts []host.Account) map[string]bool {
+	names := make(map[string]bool, len(accounts))
+	for _, a := range accounts {
+		name := engine.AccountName(a.Name)
+		names[name] = names[name] || a.CanLogIn
+	}
+	return names
+}
+
+// setFacts changes who must stay reachable. It runs on the engine's goroutine.
+func (e *loop) setFacts(change func(*engine.Facts)) engine.Facts {
+	f := e.engine.Facts()
+	change(&f)
+	e.engine.SetFacts(f)
+	return f
+}
+
+// watchHost follows changes of the host's addresses, routes and resolvers.
+func (d *daemon) watchHost(ctx context.Context) error {
+	return host.Watch(ctx, func(f host.Facts) {
+		_, err := ask(ctx, &d.configurator, func(ctx context.Context) (struct{}, error) {
+			err := d.allow(ctx, func(facts *engine.Facts) {
+				setHost(facts, f)
+				d.engine.SetAccounts(accountNames(f.Accounts))
+			})
+			d.relist(ctx) // an entry of the blacklist may be one of our own addresses now
+			return struct{}{}, err
+		})
+		if err != nil && ctx.Err() == nil {
+			d.log.Error("allow this host's own addresses", "err", err)
+		}
+	})
 }

@@ -16,6 +16,148 @@ import (
 	"mef/internal/lists"
 )
 
+// unbanGrace is how long an address stays unbanned after an operator lifted its ban, so that lines already written, or a
+// client that goes on with an old password, do not bring it back at once.
+const unbanGrace = 10 * time.Minute
+
+// Bans returns the bans in force, as the kernel holds them.
+func (d *daemon) Bans(ctx context.Context) ([]control.Ban, error) {
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.reasons.show(ctx, state, d.askListed), nil
+}
+
+// Ban puts a manual ban in force.
+func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, error) {
+	prefix, err := parsePrefix(req.Prefix)
+	if err != nil {
+		return control.Ban{}, err
+	}
+	ports, err := ban.ParsePorts(req.Ports)
+	if err != nil {
+		return control.Ban{}, refuse("%v", err)
+	}
+	if err := d.bannable(req.For, req.Note); err != nil {
+		return control.Ban{}, err
+	}
+	wish := engine.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
+	type decided struct {
+		ban     ban.Ban
+		refused error
+	}
+	decision, err := query(ctx, d.loop, func() (r decided) {
+		r.ban, r.refused = d.engine.Manual(wish, time.Now())
+		return r
+	})
+	if err != nil {
+		return control.Ban{}, err
+	}
+	if decision.refused != nil {
+		return control.Ban{}, refuse("%v", decision.refused)
+	}
+	b := decision.ban
+	results, err := d.enforcer.BanNow(ctx, req.Force, b)
+	if err != nil {
+		return control.Ban{}, err
+	}
+	if err := results[0].Err; err != nil {
+		return control.Ban{}, refuse("%v", err)
+	}
+	b.Until = results[0].Until
+	err = d.do(ctx, func() {
+		d.engine.Banned(b)
+		d.unsaved.bans = append(d.unsaved.bans, b)
+		d.save()
+	})
+	if err != nil {
+		return control.Ban{}, err
+	}
+	d.flush(ctx)
+	shown := showBan(b)
+	shown.Kernel = true
+	return shown, nil
+}
+
+// Unban lifts bans and returns once the kernel showed that they are gone.
+func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control.Ban, error) {
+	prefix, err := parsePrefix(req.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var lift enforce.State
+	for _, held := range state.Bans {
+		if held.Prefix == prefix || req.Covering && held.Prefix.Contains(prefix.Addr()) {
+			lift.Bans = append(lift.Bans, held)
+		}
+	}
+	if lift.Bans, err = d.withoutListed(ctx, lift.Bans); err != nil {
+		return nil, err
+	}
+	keys := make([]ban.Key, len(lift.Bans))
+	for i, held := range lift.Bans {
+		keys[i] = held.Key
+	}
+	if len(keys) == 0 {
+		return nil, refuse("%s is not banned; mefctl why %s says what is known", ban.Key{Prefix: prefix}, prefix.Addr())
+	}
+	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
+		return nil, err
+	}
+	lifted := d.reasons.show(ctx, lift, d.askListed)
+	lifted = slices.DeleteFunc(lifted, func(b control.Ban) bool { return !b.Kernel })
+	d.reasons.lift(keys)
+	now := time.Now()
+	err = d.do(ctx, func() {
+		d.engine.Lifted(now, keys...)
+		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
+		d.save()
+	})
+	d.flush(ctx)
+	for _, b := range lifted {
+		rec := unbanRecord(b, now)
+		rec.Author = req.Author
+		d.records.Add(rec)
+	}
+	return lifted, err
+}
+
+// unbanRecord tells that a ban is lifted, by the prefix by which its beginning was told.
+func unbanRecord(b control.Ban, now time.Time) control.Record {
+	if p, err := parsePrefix(b.Prefix); err == nil {
+		b.Prefix = p.String()
+	}
+	return control.Record{Time: now, Event: "unban", Rule: b.Rule, Prefix: b.Prefix, Ports: b.Ports, Class: b.Class}
+}
+
+// Follow streams records.
+func (d *daemon) Follow(ctx context.Context, emit func(control.Record) error) error {
+	return d.records.Follow(ctx, emit)
+}
+
+// Stop ends the daemon.
+func (d *daemon) Stop(author string) {
+	d.log.Info("asked to stop", "by", author)
+	d.stop()
+}
+
+func refuse(format string, args ...any) error {
+	return &control.Error{Message: fmt.Sprintf(format, args...)}
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := ban.ParsePrefix(s)
+	if err != nil {
+		return p, refuse("%q is no address and no network", s)
+	}
+	return p, nil
+}
+
 // batchStep is how many addresses of a batch are decided, or given to the kernel, at a time: between two steps the engine reads lines,
 // and one transaction stays small.
 const batchStep = 1000
@@ -166,7 +308,7 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
 		return done, err
 	}
-	d.book.lift(keys)
+	d.reasons.lift(keys)
 	now := time.Now()
 	err = d.do(ctx, func() {
 		d.engine.Lifted(now, keys...)
@@ -181,7 +323,7 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 
 // listedKeys returns the bans in force that a blacklist file asks for, each with the place of the entry: lifted, they would come back.
 func (d *daemon) listedKeys(ctx context.Context, state enforce.State) (map[ban.Key]string, error) {
-	return ask(ctx, &d.keeper, func(context.Context) (map[ban.Key]string, error) {
+	return ask(ctx, &d.configurator, func(context.Context) (map[ban.Key]string, error) {
 		listed := make(map[ban.Key]string)
 		var keys []ban.Key
 		for _, b := range state.Bans {
@@ -210,7 +352,7 @@ func (d *daemon) DisallowAll(ctx context.Context, req control.Batch) (control.Do
 // changeAllowed makes one change of the allow list for each entry, and applies them together.
 func (d *daemon) changeAllowed(ctx context.Context, req control.Batch, event string,
 	change func(control.AllowRequest) (control.Entry, map[string]string, error)) (control.Done, error) {
-	done, err := ask(ctx, &d.keeper, func(ctx context.Context) (done control.Done, err error) {
+	done, err := ask(ctx, &d.configurator, func(ctx context.Context) (done control.Done, err error) {
 		notes := make(map[string]string)
 		for _, entry := range req.Entries {
 			_, more, err := change(control.AllowRequest{Entry: entry, For: req.For, Author: req.Author, Note: req.Note, Force: req.Force})
@@ -230,4 +372,56 @@ func (d *daemon) changeAllowed(ctx context.Context, req control.Batch, event str
 	d.flush(ctx)
 	d.records.Add(control.Record{Time: time.Now(), Event: event, Author: req.Author, Note: req.Note, Reason: fmt.Sprintf("%d entries", done.Done)})
 	return done, nil
+}
+
+// ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
+func (d *daemon) ClearBans(ctx context.Context, author string) (control.Cleared, error) {
+	c, err := ask(ctx, &d.configurator, func(ctx context.Context) (control.Cleared, error) {
+		keys, listed, err := d.notListed(ctx)
+		if err == nil && len(keys) > 0 {
+			err = d.lift(ctx, keys)
+		}
+		return control.Cleared{Lifted: len(keys), Listed: listed}, err
+	})
+	if err != nil {
+		return control.Cleared{}, err
+	}
+	d.flush(ctx)
+	d.records.Add(control.Record{Time: time.Now(), Event: "unban", Author: author, Reason: fmt.Sprintf("all %d bans are lifted", c.Lifted)})
+	return c, nil
+}
+
+// notListed returns the bans in force that no blacklist file asks for, and how many one asks for.
+func (d *daemon) notListed(ctx context.Context) (keys []ban.Key, listed int, err error) {
+	state, err := d.enforcer.Held(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, held := range state.Bans {
+		if d.listed(held.Key) {
+			listed++
+		} else {
+			keys = append(keys, held.Key)
+		}
+	}
+	return keys, listed, nil
+}
+
+// withoutListed returns the bans that no blacklist file asks for. If there are others only, the error says where they are listed:
+// lifted, they would come back.
+func (d *daemon) withoutListed(ctx context.Context, bans []enforce.Held) (others []enforce.Held, err error) {
+	return ask(ctx, &d.configurator, func(context.Context) (others []enforce.Held, err error) {
+		var listed []ban.Key
+		for _, held := range bans {
+			if d.listed(held.Key) {
+				listed = append(listed, held.Key)
+			} else {
+				others = append(others, held)
+			}
+		}
+		if len(others) == 0 && len(listed) > 0 {
+			return nil, refuse("%s is listed in %s: take it out there, or run mefctl allow add", listed[0], d.placeOf(listed[0]))
+		}
+		return others, nil
+	})
 }

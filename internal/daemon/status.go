@@ -3,151 +3,16 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"mef/internal/ban"
 	"mef/internal/control"
-	"mef/internal/enforce"
 	"mef/internal/enforce/kernel"
-	"mef/internal/engine"
 	"mef/internal/eventlog"
 	"mef/internal/feed"
-	"mef/internal/prefixset"
 )
-
-// unbanGrace is how long an address stays unbanned after an operator lifted its ban, so that lines already written, or a
-// client that goes on with an old password, do not bring it back at once.
-const unbanGrace = 10 * time.Minute
-
-// Bans returns the bans in force, as the kernel holds them.
-func (d *daemon) Bans(ctx context.Context) ([]control.Ban, error) {
-	state, err := d.enforcer.Held(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return d.book.show(ctx, state, d.askListed), nil
-}
-
-// Ban puts a manual ban in force.
-func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, error) {
-	prefix, err := parsePrefix(req.Prefix)
-	if err != nil {
-		return control.Ban{}, err
-	}
-	ports, err := ban.ParsePorts(req.Ports)
-	if err != nil {
-		return control.Ban{}, refuse("%v", err)
-	}
-	if err := d.bannable(req.For, req.Note); err != nil {
-		return control.Ban{}, err
-	}
-	wish := engine.Request{Prefix: prefix, For: req.For, Ports: ports, Author: req.Author, Note: req.Note, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}
-	type decided struct {
-		ban     ban.Ban
-		refused error
-	}
-	decision, err := query(ctx, d.loop, func() (r decided) {
-		r.ban, r.refused = d.engine.Manual(wish, time.Now())
-		return r
-	})
-	if err != nil {
-		return control.Ban{}, err
-	}
-	if decision.refused != nil {
-		return control.Ban{}, refuse("%v", decision.refused)
-	}
-	b := decision.ban
-	results, err := d.enforcer.BanNow(ctx, req.Force, b)
-	if err != nil {
-		return control.Ban{}, err
-	}
-	if err := results[0].Err; err != nil {
-		return control.Ban{}, refuse("%v", err)
-	}
-	b.Until = results[0].Until
-	err = d.do(ctx, func() {
-		d.engine.Banned(b)
-		d.unsaved.bans = append(d.unsaved.bans, b)
-		d.save()
-	})
-	if err != nil {
-		return control.Ban{}, err
-	}
-	d.flush(ctx)
-	shown := showBan(b)
-	shown.Kernel = true
-	return shown, nil
-}
-
-// Unban lifts bans and returns once the kernel showed that they are gone.
-func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control.Ban, error) {
-	prefix, err := parsePrefix(req.Prefix)
-	if err != nil {
-		return nil, err
-	}
-	state, err := d.enforcer.Held(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var lift enforce.State
-	for _, held := range state.Bans {
-		if held.Prefix == prefix || req.Covering && held.Prefix.Contains(prefix.Addr()) {
-			lift.Bans = append(lift.Bans, held)
-		}
-	}
-	if lift.Bans, err = d.withoutListed(ctx, lift.Bans); err != nil {
-		return nil, err
-	}
-	keys := make([]ban.Key, len(lift.Bans))
-	for i, held := range lift.Bans {
-		keys[i] = held.Key
-	}
-	if len(keys) == 0 {
-		return nil, refuse("%s is not banned; mefctl why %s says what is known", ban.Key{Prefix: prefix}, prefix.Addr())
-	}
-	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
-		return nil, err
-	}
-	lifted := d.book.show(ctx, lift, d.askListed)
-	lifted = slices.DeleteFunc(lifted, func(b control.Ban) bool { return !b.Kernel })
-	d.book.lift(keys)
-	now := time.Now()
-	err = d.do(ctx, func() {
-		d.engine.Lifted(now, keys...)
-		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
-		d.save()
-	})
-	d.flush(ctx)
-	for _, b := range lifted {
-		rec := unbanRecord(b, now)
-		rec.Author = req.Author
-		d.records.Add(rec)
-	}
-	return lifted, err
-}
-
-// unbanRecord tells that a ban is lifted, by the prefix by which its beginning was told.
-func unbanRecord(b control.Ban, now time.Time) control.Record {
-	if p, err := parsePrefix(b.Prefix); err == nil {
-		b.Prefix = p.String()
-	}
-	return control.Record{Time: now, Event: "unban", Rule: b.Rule, Prefix: b.Prefix, Ports: b.Ports, Class: b.Class}
-}
-
-// Follow streams records.
-func (d *daemon) Follow(ctx context.Context, emit func(control.Record) error) error {
-	return d.records.Follow(ctx, emit)
-}
-
-// Stop ends the daemon.
-func (d *daemon) Stop(author string) {
-	d.log.Info("asked to stop", "by", author)
-	d.stop()
-}
 
 // Status says whether the host is protected.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
@@ -158,7 +23,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	s.Kernel = d.showKernel(bans.Total, wrong, err)
 	s.Bans = control.Tally{Total: bans.Total, IPv4: bans.IPv4, IPv6: bans.IPv6, Unverified: bans.Unverified, Permanent: bans.Permanent}
-	s.Bans.Ever = d.book.total()
+	s.Bans.Ever = d.reasons.total()
 	h := d.lookAround(ctx)
 	if err := d.proveJournal(ctx); err != nil {
 		return s, err
@@ -173,7 +38,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		return s, err
 	}
-	d.proof.Load().show(&s, time.Now())
+	d.selftest.Load().show(&s, time.Now())
 	d.judge(&s)
 	showWindow(d.window.Load(), &s, time.Now())
 	if undone := d.undone.Load(); undone != nil {
@@ -192,7 +57,7 @@ func (d *daemon) proveJournal(ctx context.Context) error {
 	return err
 }
 
-// kernel says whether the kernel holds what it should, by a look at it and by what the enforcer knows.
+// showKernel returns whether the kernel holds what it should, by a look at it and by what the enforcer knows.
 func (d *daemon) showKernel(bans int, wrong []string, err error) control.Kernel {
 	e := d.enforcer.Status()
 	k := control.Kernel{Backend: kernel.Backend, Table: kernel.Table, Present: err == nil && e.Ready && !slices.Contains(wrong, "table"),
@@ -260,17 +125,131 @@ func (d *daemon) judge(s *control.Status) {
 	}
 }
 
-func refuse(format string, args ...any) error {
-	return &control.Error{Message: fmt.Sprintf(format, args...)}
+// notify tells the service manager when the kernel holds the bans, from then on that the engine answers, and at last that ctx
+// is done. A daemon that hangs falls silent, and is started again.
+func (d *daemon) notify(ctx context.Context) error {
+	if err := d.enforcer.Ready(ctx); err == nil {
+		d.notified(d.manager.Ready(d.inBrief()))
+		d.manager.Watch(ctx, func(ctx context.Context) (string, error) {
+			return d.inBrief(), d.do(ctx, func() {})
+		}, d.notified)
+	}
+	<-ctx.Done()
+	d.notified(d.manager.Stopping())
+	return nil
 }
 
-func parsePrefix(s string) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(s)
-	if addr, addrErr := netip.ParseAddr(s); addrErr == nil && addr.Zone() == "" {
-		p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
+func (d *daemon) notified(err error) {
 	if err != nil {
-		return netip.Prefix{}, refuse("%q is no address and no network", s)
+		d.log.Warn("service manager", "err", err)
 	}
-	return prefixset.Normalize(p), nil
+}
+
+// inBrief is what systemctl status shows of the daemon.
+func (d *daemon) inBrief() string {
+	s := d.enforcer.Status()
+	if s.Problem != "" {
+		return fmt.Sprintf("%s: %s", d.mode(), s.Problem)
+	}
+	return fmt.Sprintf("%s, %d bans; mefctl status tells more", d.mode(), s.Bans)
+}
+
+const (
+	// testAfter lets the daemon take up its work before it proves that it works.
+	testAfter = time.Second
+	// testEvery is how often it is proven, in namespaces of its own, that a ban blocks on this machine.
+	testEvery = time.Hour
+	// testAge is how old the last self-test may be before the host no longer counts as protected.
+	testAge = testEvery + 10*time.Minute
+)
+
+// prove runs the self-test at the start and every hour until ctx is done.
+func (d *daemon) runSelftests(ctx context.Context) error {
+	next := time.NewTimer(testAfter)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-next.C:
+			next.Reset(testEvery)
+		}
+		p := d.testOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		d.selftest.Store(&p)
+		if !p.ok && p.impossible == "" {
+			d.log.Error("the self-test failed: bans may not block", "detail", p.detail)
+			d.records.Add(control.Record{Time: p.at, Event: "error", Reason: "self-test: " + p.detail})
+		}
+	}
+}
+
+// testOnce tries bans with packets, and compares the table that guards this host with what it should hold.
+func (d *daemon) testOnce(ctx context.Context) selftestResult {
+	impossible, problem := d.selfTest(ctx)
+	p := selftestResult{ok: impossible == "" && problem == "", impossible: impossible, detail: problem}
+	if wrong := d.tableProblem(ctx); wrong != "" {
+		p = selftestResult{detail: strings.TrimPrefix(p.detail+"; live table: "+wrong, "; ")}
+	}
+	p.at = time.Now()
+	return p
+}
+
+// tableProblem says what is wrong with the table that guards this host, "" if nothing is. What others have done a moment ago is left
+// the time that it may take to be mended.
+func (d *daemon) tableProblem(ctx context.Context) string {
+	for end := time.Now().Add(control.MendTime); ; {
+		_, wrong, err := d.enforcer.Compare(ctx)
+		switch {
+		case err == nil && len(wrong) == 0:
+			return ""
+		case ctx.Err() == nil && time.Now().Before(end):
+			pause(ctx, comparePause)
+		case err != nil:
+			return err.Error()
+		default:
+			return "missing or changed, and not put back: " + strings.Join(wrong, ", ")
+		}
+	}
+}
+
+// comparePause is between two looks at a table that is not as it should be.
+const comparePause = 100 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// A selftestResult is the outcome of one self-test.
+type selftestResult struct {
+	at         time.Time
+	ok         bool
+	impossible string // why it cannot be run here
+	detail     string // what failed
+}
+
+// show adds the result to a status as of now: a failure means unprotected, no possibility of a test is a warning.
+func (p *selftestResult) show(s *control.Status, now time.Time) {
+	switch {
+	case p == nil:
+		s.Proof = control.Proof{State: "running"}
+	case p.impossible != "":
+		s.Proof = control.Proof{State: "impossible", At: &p.at, Detail: p.impossible}
+		s.Warnings = append(s.Warnings, "the self-test cannot be run here: "+p.impossible)
+	case !p.ok:
+		s.Proof = control.Proof{State: "failed", At: &p.at, Detail: p.detail}
+		s.Missing = append(s.Missing, "the self-test failed: "+p.detail+"; run mefctl selftest")
+	case now.Sub(p.at) > testAge:
+		s.Proof = control.Proof{State: "old", At: &p.at}
+		s.Missing = append(s.Missing, "the last self-test is older than an hour; run mefctl selftest")
+	default:
+		s.Proof = control.Proof{State: "passed", At: &p.at}
+	}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -13,10 +14,10 @@ import (
 	"mef/internal/eventlog"
 )
 
-// A book knows why each ban in force is in force. What is in force is the enforcer's word; the book adds reason and evidence:
+// A reasons knows why each ban in force is in force. What is in force is the enforcer's word; the reasons adds reason and evidence:
 // of the latest bans from memory, of the others from the saved state, so that ten thousand bans do not cost ten thousand
 // times five log lines of memory.
-type book struct {
+type banRecords struct {
 	records *eventlog.Log
 	log     *slog.Logger
 	// saved reads bans back from the saved state; nil where nothing is saved.
@@ -35,12 +36,12 @@ const (
 	askSaved = 2 * time.Second
 )
 
-func newBook(r *eventlog.Log, log *slog.Logger) *book {
-	return &book{records: r, log: log, latest: make(map[ban.Key]ban.Ban)}
+func newReasons(r *eventlog.Log, log *slog.Logger) *banRecords {
+	return &banRecords{records: r, log: log, latest: make(map[ban.Key]ban.Ban)}
 }
 
 // settle notes what became of bans. It is called by the enforcer and must not wait.
-func (k *book) settle(results []enforce.Result) {
+func (k *banRecords) settle(results []enforce.Result) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, r := range results {
@@ -71,7 +72,7 @@ func (k *book) settle(results []enforce.Result) {
 }
 
 // note keeps a ban among the latest.
-func (k *book) note(b ban.Ban) {
+func (k *banRecords) note(b ban.Ban) {
 	if _, ok := k.latest[b.Key]; !ok {
 		delete(k.latest, k.order[k.next])
 		k.order[k.next] = b.Key
@@ -80,7 +81,7 @@ func (k *book) note(b ban.Ban) {
 	k.latest[b.Key] = b
 }
 
-func (k *book) lift(keys []ban.Key) {
+func (k *banRecords) lift(keys []ban.Key) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, key := range keys {
@@ -89,7 +90,7 @@ func (k *book) lift(keys []ban.Key) {
 }
 
 // show returns the bans that the kernel holds, in their order, each with its record.
-func (k *book) show(ctx context.Context, state enforce.State, listed lookup) []control.Ban {
+func (k *banRecords) show(ctx context.Context, state enforce.State, listed lookup) []control.Ban {
 	known := k.look(ctx, state.Bans, listed)
 	bans := make([]control.Ban, 0, len(state.Bans))
 	for _, held := range state.Bans {
@@ -110,7 +111,7 @@ func (k *book) show(ctx context.Context, state enforce.State, listed lookup) []c
 }
 
 // look finds the records of bans: of those that lists ask for, among the latest, and in the saved state.
-func (k *book) look(ctx context.Context, bans []enforce.Held, listed lookup) map[ban.Key]ban.Ban {
+func (k *banRecords) look(ctx context.Context, bans []enforce.Held, listed lookup) map[ban.Key]ban.Ban {
 	known := make(map[ban.Key]ban.Ban, len(bans))
 	var missing []ban.Key
 	k.mu.Lock()
@@ -143,7 +144,7 @@ func (k *book) look(ctx context.Context, bans []enforce.Held, listed lookup) map
 	return known
 }
 
-func (k *book) total() uint64 {
+func (k *banRecords) total() uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.ever
@@ -154,4 +155,59 @@ func showBan(b ban.Ban) control.Ban {
 	return control.Ban{Prefix: key.String(), Ports: control.ShowPorts(b.Ports), Class: b.Class.String(), Rule: b.Rule,
 		Service: b.Service, Start: b.Start, Until: end(b.Until), Count: b.Count, Reason: b.Reason, Evidence: b.Evidence,
 		Author: b.Author, Note: b.Note}
+}
+
+// evictions are bans that do not hold any more although their time is not over: they gave way to others, or the kernel refused
+// them. The enforcer tells of them and must not wait; the engine hears of them before anything that happened later. There are
+// never more than bans in force.
+type evictions struct {
+	mu   sync.Mutex
+	keys []ban.Key
+	full bool          // there was no room for them
+	wake chan struct{} // holds one message while there may be keys
+}
+
+func newEvictions() *evictions { return &evictions{wake: make(chan struct{}, 1)} }
+
+func (n *evictions) add(keys []ban.Key, full bool) {
+	n.mu.Lock()
+	n.keys, n.full = append(n.keys, keys...), n.full || full
+	n.mu.Unlock()
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (n *evictions) take() (keys []ban.Key, full bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	keys, full = n.keys, n.full
+	n.keys, n.full = nil, false
+	return keys, full
+}
+
+// processEvictions forgets bans that do not hold any more. Else they would cover whatever their sources do next, and nobody would be
+// banned for it. Where there was no room it makes some, for later bans. The error is that of ctx, or of an enforcer that has ended.
+func (e *loop) processEvictions(ctx context.Context) error {
+	keys, full := e.evictions.take()
+	if len(keys) == 0 {
+		return nil
+	}
+	now := time.Now()
+	crowds := e.engine.Evicted(now, full, keys...)
+	e.reasons.lift(keys)
+	e.unsaved.lifted = append(e.unsaved.lifted, keys...)
+	e.save() // before the same source is banned again: of a ban both made and lifted, the file keeps nothing
+	reason := fmt.Sprintf("%s does not hold: the kernel refused it, or it gave way to others", keys[0])
+	if more := len(keys) - 1; more > 0 {
+		reason = fmt.Sprintf("%s and %d others do not hold: the kernel refused them, or they gave way to others", keys[0], more)
+	}
+	e.records.Add(control.Record{Time: now, Event: "error", Reason: "ban " + reason})
+	if len(crowds) == 0 {
+		return nil
+	}
+	e.unsaved.bans = append(e.unsaved.bans, crowds...)
+	e.changed(saveSoon)
+	return e.enforcer.Ban(ctx, crowds...)
 }

@@ -14,7 +14,7 @@ import (
 // After a crash between kernel and store the same line is read again and decides the same ban, which the kernel has already:
 // that is no new ban, but now the reason is known again.
 func TestBookTellsWhyAgain(t *testing.T) {
-	k := newBook(eventlog.New(quiet()), quiet())
+	k := newReasons(eventlog.New(quiet()), quiet())
 	b := ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32")}, Rule: "sshd", Reason: "5 failures", Until: time.Now().Add(time.Hour)}
 	inKernel := enforce.State{Bans: []enforce.Held{{Key: b.Key, Until: b.Until}}}
 	if got := k.show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "unknown" {
@@ -31,7 +31,7 @@ func TestBookTellsWhyAgain(t *testing.T) {
 
 // Of many bans only the latest are in memory; the others are read from the saved state when somebody asks.
 func TestBookReadsOldBansBack(t *testing.T) {
-	k := newBook(eventlog.New(quiet()), quiet())
+	k := newReasons(eventlog.New(quiet()), quiet())
 	saved := make(map[ban.Key]ban.Ban)
 	k.saved = func(_ context.Context, keys []ban.Key) (map[ban.Key]ban.Ban, error) {
 		if len(keys) != 1 {

@@ -67,7 +67,7 @@ func TestWhatFailedIsDoneLater(t *testing.T) {
 		h := settle(t, "", nil)
 		h.ban("192.0.2.7")
 		h.failWhile(string(liftEarlier), func() {
-			_, err := ask(t.Context(), &h.keeper, func(ctx context.Context) (struct{}, error) {
+			_, err := ask(t.Context(), &h.configurator, func(ctx context.Context) (struct{}, error) {
 				h.gone = []ban.Key{{Prefix: netip.MustParsePrefix("192.0.2.7/32")}}
 				return struct{}{}, h.fulfil(ctx, liftEarlier)
 			})
