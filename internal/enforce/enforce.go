@@ -25,27 +25,27 @@ import (
 	"mef/internal/prefixset"
 )
 
-// Options are what an Enforcer may be told. The zero value works.
+// Options configure an Enforcer. The zero value works.
 type Options struct {
 	// Allow is the allow set in force from the first transaction on.
 	Allow prefixset.Set
 
-	// OnResult, unless nil, is told what became of the bans of Ban, BanNow and Restore, in order, once for each transaction.
+	// OnResult, unless nil, receives the results of the bans of Ban, BanNow and Restore, in order, once for each transaction.
 	// It runs on the enforcer's goroutine: it must not block and not call the Enforcer.
 	OnResult func([]Result)
 
-	// OnVerified, unless nil, is told of verified bans that began to hold or were put back, so that the sessions of their peers
-	// can be ended, and which addresses no ban touches now. The same rules apply.
+	// OnVerified, unless nil, receives the verified bans that took effect or were restored, so that the sessions of their peers
+	// can be ended, and the addresses that no ban touches now. The same rules apply.
 	OnVerified func(keys []ban.Key, spared prefixset.Set)
 
-	// OnLifted, unless nil, is told of bans that were lifted, before whoever asked for that hears of it. The same rules apply.
+	// OnLifted, unless nil, receives the bans that were lifted, before Unban returns. The same rules apply.
 	OnLifted func(keys []ban.Key)
 
-	// OnEnded, unless nil, is told of bans that do not hold although nobody lifted them and their time is not over: they gave way
-	// to others, because it was full, or the kernel refused them. Whoever counts on them must not. The same rules apply.
+	// OnEnded, unless nil, receives the bans that do not hold although nobody lifted them and their time is not over: they were
+	// evicted for others, in which case full is true, or the kernel refused them. The same rules apply.
 	OnEnded func(keys []ban.Key, full bool)
 
-	// OnRepair, unless nil, is told when something of ours had to be put back. The same rules apply.
+	// OnRepair, unless nil, receives each repair. The same rules apply.
 	OnRepair func(Repair)
 
 	// Connected, unless nil, returns the addresses in the prefixes that have an established connection with this host. An unverified ban
@@ -63,7 +63,7 @@ type Options struct {
 // DefaultMaxBans is how many bans are in force at most, unless Options say otherwise: about 30 MB of kernel memory.
 const DefaultMaxBans = 200_000
 
-// A Result tells what became of one ban.
+// A Result is the outcome of one ban.
 type Result struct {
 	Ban ban.Ban
 
@@ -75,11 +75,11 @@ type Result struct {
 	// Changed is false if the kernel held the ban at least as long already.
 	Changed bool
 
-	// Err says why the ban does not hold: a *RefusedError, or what the kernel said.
+	// Err is why the ban does not hold: a *RefusedError, or an error of the kernel.
 	Err error
 }
 
-// A Repair tells that something of ours had been changed by somebody else and was put back.
+// A Repair is the restoration of what another program had changed.
 type Repair struct {
 	Time    time.Time
 	Damaged []string // as in Check, and "elements" if bans were missing
@@ -89,10 +89,10 @@ type Repair struct {
 	// Delayed is for how long this repair waits, because the same objects were repaired again and again: nothing was done yet. The next
 	// ban repairs without waiting, as Enforcer.Repair does.
 	Delayed time.Duration
-	Err     error // why it could not be put back
+	Err     error // why it could not be restored
 }
 
-// Status is how an Enforcer fares. It is kept up to date without asking the kernel.
+// Status is the state of an Enforcer. It is kept up to date without a request to the kernel.
 type Status struct {
 	Ready      bool   // the first comparison with the kernel is done
 	Problem    string // why the kernel does not hold what it should; empty if all is well
@@ -103,7 +103,7 @@ type Status struct {
 	LastRepair Repair
 }
 
-// ErrFull says that a ban gave way to others that end later: see Options.MaxBans.
+// ErrFull is the error of a ban that was evicted for others that end later: see Options.MaxBans.
 var ErrFull = errors.New("too many bans are in force, and this one has the least time left")
 
 // ErrStopped is returned once Run has ended.
@@ -181,7 +181,7 @@ func New(b Backend, opt Options) *Enforcer {
 	return e
 }
 
-// Restore tells, before Run, which bans were in force when the daemon last ran. Those that are over are dropped. The first
+// Restore adds, before Run, the bans that were in force when the daemon last ran. Those that are over are dropped. The first
 // transaction merges the others with what the kernel holds: of two ends the later one counts.
 func (e *Enforcer) Restore(bans []ban.Ban) {
 	now := time.Now()
@@ -191,7 +191,7 @@ func (e *Enforcer) Restore(bans []ban.Ban) {
 		if !b.Permanent() && !b.Until.After(now) {
 			continue
 		}
-		// An operator's word was checked when the ban was made, and stays.
+		// What an operator forced was checked when the ban was made.
 		if r := e.model.add(b, now, true); r.Err != nil {
 			results = append(results, r)
 		}
@@ -279,7 +279,7 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 	}
 }
 
-// nextCheck is when to look at the kernel unasked, however busy we are.
+// nextCheck is when to compare with the kernel without a notice, however many requests wait.
 func (e *Enforcer) nextCheck() time.Time {
 	if !e.delayed.IsZero() {
 		return e.delayed
@@ -321,7 +321,7 @@ func (e *Enforcer) serve(ctx context.Context, r request) {
 	}
 }
 
-// Ban queues bans and returns; OnResult hears what became of them. While the queue is full it blocks: a ban is never
+// Ban queues bans and returns; OnResult receives the results. While the queue is full it blocks: a ban is never
 // dropped, and a caller that waits slows down its sources, which keep their lines. It returns an error only if ctx or Run is
 // done. A ban that is in force already is extended if the new one ends later, and never shortened.
 func (e *Enforcer) Ban(ctx context.Context, bans ...ban.Ban) error {
@@ -359,7 +359,7 @@ func (e *Enforcer) send(ctx context.Context, r request) error {
 	}
 }
 
-// call runs fn between two transactions and returns its result. A caller whose context is done goes away without waiting: fn may
+// call runs fn between two transactions and returns its result. A caller whose context is done does not wait: fn may
 // run later all the same, so it must not write to anything that the caller can see. Its result is a value that nobody then receives.
 func call[T any](ctx context.Context, e *Enforcer, fn func(context.Context) (T, error)) (T, error) {
 	type outcome struct {
@@ -504,7 +504,7 @@ func (e *Enforcer) Repair(ctx context.Context) error {
 	})
 }
 
-// Status returns how the enforcer fares. It never waits.
+// Status returns the state of the enforcer. It never waits.
 func (e *Enforcer) Status() Status { return *e.status.Load() }
 
 // publish makes what Status returns.

@@ -36,7 +36,7 @@ func newModel(allow prefixset.Set) *model {
 	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newBanTable(0), exceptions: newExceptions()}
 }
 
-// untilOf takes what a number does not reach, behind the year 2262, for no end.
+// untilOf treats times after 2262, which do not fit int64 nanoseconds, as permanent.
 func untilOf(t time.Time) int64 {
 	if t.IsZero() || t.After(time.Unix(0, forever)) {
 		return forever
@@ -213,7 +213,7 @@ func (m *model) adopt(s State, now time.Time) (wrong []ban.Key) {
 		e, ok := m.bans.get(h.Key)
 		switch {
 		case !ok && Refuse(h.Key, true) != nil:
-			// The width of a ban that somebody made by hand is his business; what is never banned is ours.
+			// Accept any prefix length that was added by hand, but never a protected address.
 			wrong = append(wrong, h.Key)
 			continue
 		case !ok:
