@@ -77,7 +77,7 @@ func listBans(g *cli.Global, cmd *cobra.Command, only listOptions) error {
 			fmt.Fprintln(w, "There is no such ban.")
 			return
 		case len(bans) == 0:
-			fmt.Fprintln(w, "Nobody is banned. mefctl events --follow shows what is seen.")
+			fmt.Fprintln(w, "No address is banned. mefctl events --follow shows what happens.")
 			return
 		}
 		console.Table(w, banRows(bans, time.Now()))
