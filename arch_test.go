@@ -89,7 +89,7 @@ var firewall = map[string]struct {
 	"nft":      {[]string{"policy"}, false},
 	"iptables": {[]string{"policy"}, false},
 	"importer": {[]string{"policy", "importer"}, false},
-	"inforce":  {[]string{"nft"}, true},
+	"inforce":  {nil, true},
 	"loader":   {[]string{"policy", "nft", "iptables", "inforce"}, true},
 	"command":  {[]string{"policy", "importer", "inforce", "loader"}, true},
 }

@@ -17,6 +17,9 @@ import (
 	"mef/internal/netlink/nfnl"
 )
 
+// Table is the table of nf_tables that mef owns, as nft names it.
+const Table = "inet mef"
+
 // NoteFile is the name of the note in the state directory.
 const NoteFile = "loaded.json"
 

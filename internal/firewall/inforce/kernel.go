@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mef/internal/firewall/nft"
 	"mef/internal/netlink/nfnl"
 )
 
@@ -58,7 +57,7 @@ func fingerprint(elements bool) (all, frame string, err error) {
 		h := sha256.New()
 		sets, whole, err := digestTable(c, h)
 		if err != nil {
-			return "", "", fmt.Errorf("read table %s: %w", nft.Table, err)
+			return "", "", fmt.Errorf("read table %s: %w", Table, err)
 		}
 		if whole && sets == nil {
 			return "", "", nil
@@ -68,13 +67,13 @@ func fingerprint(elements bool) (all, frame string, err error) {
 			whole, err = digestElements(c, h, sets)
 		}
 		if err != nil {
-			return "", "", fmt.Errorf("read table %s: %w", nft.Table, err)
+			return "", "", fmt.Errorf("read table %s: %w", Table, err)
 		}
 		if whole {
 			return hex.EncodeToString(h.Sum(nil)), frame, nil
 		}
 	}
-	return "", "", fmt.Errorf("read table %s: %w", nft.Table, nfnl.ErrChanging)
+	return "", "", fmt.Errorf("read table %s: %w", Table, nfnl.ErrChanging)
 }
 
 // digestTable writes what the kernel reports about our table, and returns the names of its sets, nil if there is no table. whole is
@@ -123,13 +122,13 @@ func DeleteTable() error {
 	var t nfnl.Tx
 	t.Add(unix.NFT_MSG_DELTABLE, 0, tableName())
 	if err := c.Commit(&t); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete table %s: %w", nft.Table, err)
+		return fmt.Errorf("delete table %s: %w", Table, err)
 	}
 	return nil
 }
 
 // ourName is what our table is called.
-var ourName = nft.Table[strings.IndexByte(nft.Table, ' ')+1:]
+const ourName = "mef"
 
 // tableName returns the attribute that names our table, of which tables, chains, rules and sets have the same number.
 func tableName() (a nfnl.Attrs) {

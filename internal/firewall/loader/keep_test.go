@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/firewall/inforce"
+	"mef/internal/firewall/nft"
 	"mef/internal/firewall/policy"
 )
 
@@ -247,6 +249,13 @@ func TestTrust(t *testing.T) {
 		if (err == nil) != (tt.want == "") || err != nil && !strings.HasSuffix(err.Error(), tt.want) {
 			t.Errorf("%s in %s: %v, want %q", tt.file, tt.dir, err, tt.want)
 		}
+	}
+}
+
+// TestOneTable has the table that nft loads and the one that is read back be the same.
+func TestOneTable(t *testing.T) {
+	if nft.Table != inforce.Table {
+		t.Errorf("loaded is %s, read back %s", nft.Table, inforce.Table)
 	}
 }
 
