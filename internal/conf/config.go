@@ -46,7 +46,7 @@ type Config struct {
 	ListErrors Errors
 
 	// How often those files are looked at, should a change go unnoticed: whitelist_reload, blacklist_reload.
-	WhitelistReload, BlacklistReload time.Duration
+	WhitelistReload, BlacklistReload time.Duration // 0: only when asked to
 
 	Rules []Rule // enabled or not, ordered by name
 
@@ -59,8 +59,11 @@ type Config struct {
 // Paths are the places a daemon uses, so that several can run side by side.
 type Paths struct {
 	RulesDir, WhitelistDir, BlacklistDir string
-	StateDir                             string // cache_dir
-	ControlSocket                        string // control_socket
+
+	WebscanDir string // the default stands for webscan.d beside RulesDir
+
+	StateDir      string // cache_dir
+	ControlSocket string // control_socket
 }
 
 // FileRecent bounds what is read of a file that has no saved position.

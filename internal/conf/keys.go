@@ -41,7 +41,9 @@ var keys = table[Config]{
 		doc: "observe does everything except write bans, and says what would be banned"},
 
 	{name: "rules_dir", value: "/etc/mef/rules.d", form: path(maxPath, func(c *Config) *string { return &c.Paths.RulesDir }),
-		doc: "detection rules, files *.conf; those in a directory webscan.d beside it are checked too"},
+		doc: "detection rules, files *.conf"},
+	{name: "webscan_dir", value: defaultWebscanDir, form: path(maxPath, func(c *Config) *string { return &c.Paths.WebscanDir }),
+		doc: "rules with engine=webscan, files *.conf; if missing, webscan.d beside rules_dir"},
 	{name: "whitelist_dir", value: "/etc/mef/whitelist", form: path(maxPath, func(c *Config) *string { return &c.Paths.WhitelistDir }),
 		doc: "addresses that are never banned, files *.conf"},
 	{name: "blacklist_dir", value: "/etc/mef/blacklist", form: path(maxPath, func(c *Config) *string { return &c.Paths.BlacklistDir }),
@@ -50,10 +52,10 @@ var keys = table[Config]{
 		doc: "state of the daemon; a directory below /etc, or one that it cannot write, is replaced by " + DefaultStateDir},
 	{name: "control_socket", value: "/run/mef/mefdaemon.sock", form: path(maxSocket, func(c *Config) *string { return &c.Paths.ControlSocket }),
 		doc: "unix socket on which mefctl talks to the daemon"},
-	{name: "whitelist_reload", value: "1m", form: duration(time.Second, day, func(c *Config) *time.Duration { return &c.WhitelistReload }),
-		doc: "how often whitelist files are looked at, should a change go unnoticed"},
-	{name: "blacklist_reload", value: "1m", form: duration(time.Second, day, func(c *Config) *time.Duration { return &c.BlacklistReload }),
-		doc: "how often blacklist files are looked at, should a change go unnoticed"},
+	{name: "whitelist_reload", value: "1m", form: reload(func(c *Config) *time.Duration { return &c.WhitelistReload }),
+		doc: "how often whitelist files are read again, should a change go unnoticed; with 0 or false only mefctl reload reads them again"},
+	{name: "blacklist_reload", value: "1m", form: reload(func(c *Config) *time.Duration { return &c.BlacklistReload }),
+		doc: "how often blacklist files are read again, should a change go unnoticed; with 0 or false only mefctl reload reads them again"},
 	{name: "blacklist_fastpath", value: "auto", form: choice(dropped[Config], "auto", "xdp", "tc", "disabled"),
 		doc: "where listed addresses are dropped ahead of the table", notice: noticeFastPath, when: is("xdp", "tc")},
 	{name: "blacklist_fastpath_xdp_mode", value: "auto", form: choice(dropped[Config], "auto", "native", "generic"),
@@ -268,6 +270,21 @@ func logPrefix(field func(*Config) *string) form[Config] {
 }
 
 // prefixLength is one of the lengths for which the kernel table has a set.
+// reload is a duration, or 0 or false for never.
+func reload(field func(*Config) *time.Duration) form[Config] {
+	f := duration(time.Second, day, field)
+	set := f.set
+	f.syntax += ", 0 or false"
+	f.set = func(c *Config, s setting) *fault {
+		if s.value == "0" || s.value == "false" {
+			*field(c) = 0
+			return nil
+		}
+		return set(c, s)
+	}
+	return f
+}
+
 func prefixLength(field func(*Config) *int) form[Config] {
 	lengths := []string{"48", "56", "64", "128"}
 	return choice(func(c *Config, i int) { *field(c), _ = strconv.Atoi(lengths[i]) }, lengths...)

@@ -308,9 +308,14 @@ func (f *ruleFile) namePos() Pos {
 	return f.rule.Pos
 }
 
+const defaultWebscanDir = "/etc/mef/webscan.d"
+
 // webscanFiles returns the files of the directory in which MEF 1.0 keeps its rules about web requests.
 func (r *reader) webscanFiles() []string {
-	dir := filepath.Join(filepath.Dir(r.cfg.Paths.RulesDir), "webscan.d")
+	dir := r.cfg.Paths.WebscanDir
+	if dir == defaultWebscanDir {
+		dir = filepath.Join(filepath.Dir(r.cfg.Paths.RulesDir), "webscan.d")
+	}
 	if e := CheckDirOwner(dir); e != nil {
 		r.errs = append(r.errs, e)
 		return nil

@@ -118,7 +118,7 @@ func listedBans(prefixes []netip.Prefix, now time.Time) []ban.Ban {
 
 // reread reads the files of lists again and applies them.
 func (d *daemon) reread(ctx context.Context) {
-	d.lists.Watch(ctx, d.cfg.Paths, min(d.cfg.WhitelistReload, d.cfg.BlacklistReload))
+	d.lists.Watch(ctx, d.cfg.Paths, d.cfg.WhitelistReload, d.cfg.BlacklistReload)
 	d.lists.Read(d.cfg.Paths)
 	mistakes := d.lists.Mistakes()
 	told := strings.Join(mistakes, "\n")

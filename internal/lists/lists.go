@@ -70,10 +70,22 @@ func (l *Lists) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Watch has changes of the directories reported, and the files looked at so often all the same. It returns once they are watched:
-// whoever reads them then misses nothing. Run must be running.
-func (l *Lists) Watch(ctx context.Context, paths conf.Paths, every time.Duration) {
-	l.watch.at(ctx, []string{paths.WhitelistDir, paths.BlacklistDir}, every)
+// Watch has changes of the directories reported, and the files read from time to time all the same. A directory whose time is 0 is
+// left alone. It returns once they are watched: whoever reads them then misses nothing. Run must be running.
+func (l *Lists) Watch(ctx context.Context, paths conf.Paths, whitelist, blacklist time.Duration) {
+	const never = 24 * time.Hour
+	every := never
+	var dirs []string
+	for _, d := range []struct {
+		path  string
+		every time.Duration
+	}{{paths.WhitelistDir, whitelist}, {paths.BlacklistDir, blacklist}} {
+		if d.every > 0 {
+			dirs = append(dirs, d.path)
+			every = min(every, d.every)
+		}
+	}
+	l.watch.at(ctx, dirs, every)
 }
 
 // FilesChanged receives when files may have changed, so that Read is due.
