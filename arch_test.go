@@ -31,6 +31,7 @@ var kernelUsers = []string{"source", "enforce", "host", "netlink", "control", "r
 type pkg struct {
 	ImportPath string
 	Imports    []string
+	GoFiles    []string
 }
 
 // part returns the first folder below internal/ of one of our import paths, "" for any other path.
@@ -45,7 +46,7 @@ func part(path string) string {
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-tags", "integration", "-json=ImportPath,Imports", "./...").Output()
+	out, err := exec.Command("go", "list", "-tags", "integration", "-json=ImportPath,Imports,GoFiles", "./...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -154,6 +155,59 @@ func refuse(from, imp string) string {
 func isKernel(imp string) bool {
 	return slices.ContainsFunc([]string{"golang.org/x/sys", "github.com/google/nftables", "github.com/mdlayher", "github.com/vishvananda", "github.com/cilium"},
 		func(prefix string) bool { return strings.HasPrefix(imp, prefix) })
+}
+
+// What one head can hold: packages of ours that a package imports, files in a package, and imports from a command down to a word.
+const (
+	mostImports = 12
+	mostFiles   = 12
+	longestWay  = 6
+)
+
+// larger are the packages that are larger than that, each with its size now. Numbers here go down, never up.
+var larger = struct{ imports, files, way map[string]int }{
+	imports: map[string]int{"mef/internal/mefctl/check": 15, "mef/internal/mefctl/lifecycle": 13},
+	files:   map[string]int{"mef/internal/conf": 19, "mef/internal/filter": 13, "mef/internal/host": 13, "mef/internal/track": 24},
+	way:     map[string]int{"mef/cmd/mefctl": 8, "mef/cmd/mef": 7, "mef/internal/mefctl": 7},
+}
+
+// TestSizes checks that no package outgrows its reader.
+func TestSizes(t *testing.T) {
+	byPath := make(map[string]pkg)
+	for _, p := range packages(t) {
+		byPath[p.ImportPath] = p
+	}
+	var way func(path string) []string
+	ways := make(map[string][]string)
+	way = func(path string) (longest []string) {
+		if known, ok := ways[path]; ok {
+			return known
+		}
+		for _, imp := range byPath[path].Imports {
+			if _, ours := byPath[imp]; ours {
+				if w := way(imp); len(w) >= len(longest) {
+					longest = append([]string{imp}, w...)
+				}
+			}
+		}
+		ways[path] = longest
+		return longest
+	}
+	for path, p := range byPath {
+		if from := part(path); slices.Contains(support, from) || strings.HasPrefix(path, "mef/bench") || path == "mef/cmd/demo" {
+			continue
+		}
+		ours := slices.DeleteFunc(slices.Clone(p.Imports), func(imp string) bool { _, ok := byPath[imp]; return !ok })
+		if most := max(mostImports, larger.imports[path]); len(ours) > most {
+			t.Errorf("%s imports %d packages of ours, at most %d: %s", path, len(ours), most, strings.Join(ours, ", "))
+		}
+		if most := max(mostFiles, larger.files[path]); len(p.GoFiles) > most {
+			t.Errorf("%s has %d files, at most %d", path, len(p.GoFiles), most)
+		}
+		if w, most := way(path), max(longestWay, larger.way[path]); len(w) > most {
+			t.Errorf("%s is %d imports above the lowest word, at most %d: %s", path, len(w), most, strings.Join(w, " -> "))
+		}
+	}
 }
 
 // TestPackageComments checks that every package teaches its idea.

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"mef/internal/prefixset"
 )
 
 // A Class says how far the source of a ban's evidence can be trusted, and with it what the kernel drops.
@@ -67,26 +65,6 @@ func (k Key) String() string {
 		s += " ports " + string(k.Ports)
 	}
 	return s
-}
-
-// ParsePrefix reads an address or a network as an operator writes it: "192.0.2.7", "2001:db8::/64". The result is masked and never
-// IPv4-mapped. An address with a zone is an error.
-func ParsePrefix(s string) (netip.Prefix, error) {
-	if strings.Contains(s, "/") {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return netip.Prefix{}, err
-		}
-		return prefixset.Normalize(p), nil
-	}
-	a, err := netip.ParseAddr(s)
-	switch {
-	case err != nil:
-		return netip.Prefix{}, err
-	case a.Zone() != "":
-		return netip.Prefix{}, fmt.Errorf("address %q has a zone", s)
-	}
-	return prefixset.Normalize(netip.PrefixFrom(a, a.BitLen())), nil
 }
 
 // Compare orders keys by prefix, ports and class.

@@ -3,11 +3,13 @@ package conf
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/prefixset"
 )
 
 // DefaultPath is where mef.conf is unless a command says otherwise.
@@ -364,8 +366,28 @@ func orPermanent(f form[Config]) form[Config] {
 }
 
 func isPrefix(s string) bool {
-	_, err := ban.ParsePrefix(s)
+	_, err := ParsePrefix(s)
 	return err == nil
+}
+
+// ParsePrefix reads an address or a network as an operator writes it: "192.0.2.7", "2001:db8::/64". The result is masked and never
+// IPv4-mapped. An address with a zone is an error.
+func ParsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+		return prefixset.Normalize(p), nil
+	}
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, err
+	case a.Zone() != "":
+		return netip.Prefix{}, fmt.Errorf("address %q has a zone", s)
+	}
+	return prefixset.Normalize(netip.PrefixFrom(a, a.BitLen())), nil
 }
 
 // isInterface reports whether s can be the name of a network interface: at most 15 bytes (IFNAMSIZ).

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"mef/internal/ban"
 	"mef/internal/prefixset"
 )
 
@@ -81,7 +80,7 @@ func parseEntry(word string) ([]netip.Prefix, *fault) {
 		}
 		return []netip.Prefix{p}, nil
 	}
-	if p, err := ban.ParsePrefix(word); err == nil {
+	if p, err := ParsePrefix(word); err == nil {
 		return []netip.Prefix{p}, nil
 	}
 	if first, last, ok := strings.Cut(word, "-"); ok {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/engine"
@@ -151,7 +152,7 @@ func refuse(format string, args ...any) error {
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {
-	p, err := ban.ParsePrefix(s)
+	p, err := conf.ParsePrefix(s)
 	if err != nil {
 		return p, refuse("%q is no address and no network", s)
 	}

@@ -200,7 +200,7 @@ func newBansDelete(g *cli.Global) *cobra.Command {
 
 // parsePrefix reads an address or a CIDR; host bits may be set and are dropped.
 func parsePrefix(s string) (netip.Prefix, error) {
-	p, err := ban.ParsePrefix(s)
+	p, err := conf.ParsePrefix(s)
 	if err != nil {
 		return p, console.Usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
 	}
