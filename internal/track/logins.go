@@ -244,10 +244,10 @@ func (t *Tracker) KnownWithin(p netip.Prefix) (n int) {
 
 // knownAddrs appends the addresses inside k from which users have logged in to buf, in order, at most ban.MaxExcept.
 func (t *Tracker) knownAddrs(buf []netip.Addr, k key) []netip.Addr {
-	if t.logins.within[k] == 0 {
+	p := k.prefix()
+	if p.IsSingleIP() || t.logins.within[k] == 0 {
 		return buf
 	}
-	p := k.prefix()
 	for l := range t.logins.pairs {
 		if addr := l.from.prefix().Addr(); p.Contains(addr) {
 			buf = append(buf, addr)
