@@ -181,6 +181,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.kernel.EndSessions(ctx) })
 	g.Go(func() error { return d.watchHost(ctx) })
 	g.Go(func() error { return d.watchSessions(ctx) })
+	g.Go(func() error { return d.watchAccounts(ctx) })
 	g.Go(func() error { return d.runSelftests(ctx) })
 	g.Go(func() error { return d.tidy(ctx, d.saving, giveBack) })
 	g.Go(func() error { return control.Serve(ctx, listener, d) })

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -274,4 +275,46 @@ func (d *daemon) watchHost(ctx context.Context) error {
 			d.log.Error("allow this host's own addresses", "err", err)
 		}
 	})
+}
+
+// lookAtAccounts is how often it is checked whether accounts were added or removed.
+const lookAtAccounts = time.Minute
+
+// watchAccounts compiles the rules again when /etc/passwd changes. A rule names the accounts of its daemon, which a package makes when it
+// is installed: until their numbers are known, their journal entries are not believed.
+func (d *daemon) watchAccounts(ctx context.Context) error {
+	return whenChanged(ctx, "/etc/passwd", lookAtAccounts, func() {
+		_, err := ask(ctx, &d.configurator, func(ctx context.Context) (struct{}, error) {
+			set, err := compile(d.cfg)
+			if err == nil {
+				err = d.swap(ctx, &setup{cfg: d.cfg, set: set})
+			}
+			return struct{}{}, err
+		})
+		if err != nil && ctx.Err() == nil {
+			d.log.Error("accounts have changed; the rules go by the ones before", "err", err)
+		}
+	})
+}
+
+// whenChanged calls changed when a file is another one than before, or was written to. It looks every so often, until ctx is done.
+func whenChanged(ctx context.Context, path string, every time.Duration, changed func()) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	before, _ := os.Stat(path)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now, err := os.Stat(path)
+		if err != nil {
+			continue // being replaced
+		}
+		if before == nil || !os.SameFile(before, now) || !before.ModTime().Equal(now.ModTime()) || before.Size() != now.Size() {
+			before = now
+			changed()
+		}
+	}
 }
