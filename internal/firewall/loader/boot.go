@@ -78,7 +78,7 @@ func asNotice(err error, notices *[]string) error {
 
 // loadFile loads the policy of the file and takes it for the last good one. The error says why it does not.
 func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) error {
-	src, err := policy.Read(l.RulesFile())
+	src, err := l.readConfigured()
 	if err != nil {
 		return err
 	}

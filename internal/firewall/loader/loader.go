@@ -79,11 +79,34 @@ func (c *Candidate) Fatal() error {
 
 // Read reads and checks the policy at path against this host. The error has the mistakes of the files.
 func (l *Loader) Read(ctx context.Context, path string) (*Candidate, error) {
-	src, err := policy.Read(path)
+	read := func() (*policy.Source, error) { return policy.Read(path) }
+	if path == l.RulesFile() {
+		read = l.readConfigured
+	}
+	src, err := read()
 	if err != nil {
 		return nil, readError(err)
 	}
 	return l.Consider(ctx, src)
+}
+
+// readConfigured reads the policy that a boot loads. Whoever can change one of its files decides what the firewall lets in, so each must be
+// root's alone.
+func (l *Loader) readConfigured() (*policy.Source, error) {
+	src, err := policy.Read(l.RulesFile())
+	if err != nil {
+		return nil, err
+	}
+	var refused conf.Errors
+	for _, path := range src.Files {
+		if e := conf.CheckOwner(path); e != nil {
+			refused = append(refused, e)
+		}
+	}
+	if err := refused.Err(); err != nil {
+		return nil, err
+	}
+	return src, nil
 }
 
 // readError says what to do about a file that is not there.

@@ -88,7 +88,7 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 
 // compareFile looks whether the file says what was loaded.
 func (l *Loader) compareFile(s *Status, in loaded) {
-	src, err := policy.Read(l.RulesFile())
+	src, err := l.readConfigured()
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && in.From != "":
 		s.Problems = append(s.Problems, fmt.Sprintf("there is no %s, so a boot loads the last good rules; copy the policy there", l.RulesFile()))
