@@ -1,0 +1,52 @@
+package engine_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/engine"
+	"mef/internal/event"
+	"mef/internal/exempt"
+	"mef/internal/filter"
+)
+
+// What is kept for a source is little, however many rules read it: they share what they were compiled to.
+func TestMemoryOfASource(t *testing.T) {
+	const sources, most = 200, 8 << 10
+	rules, err := conf.ShippedRules(filter.Shipped())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, errs := filter.Compile(rules)
+	if err := errs.Err(); err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(engine.Config{Rules: set}, exempt.Facts{})
+	read := func(source string) {
+		b := new(event.Pool).Get()
+		b.Source, b.Lines = source, []event.Line{{Time: time.Now(), Text: []byte("Jan  2 03:04:05 h sshd[1]: hello")}}
+		for range e.Lines(b, time.Now()) {
+		}
+		b.Release()
+	}
+	read("the first")
+	before := heap()
+	for i := range sources {
+		read(fmt.Sprint("/var/log/", i))
+	}
+	if each := (int64(heap()) - int64(before)) / sources; each > most {
+		t.Errorf("%d bytes a source, want at most %d", each, most)
+	}
+	runtime.KeepAlive(e)
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC() // what pools hold is given up by the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
