@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -42,6 +43,18 @@ func (h *house) arm(d time.Duration) {
 	}
 }
 
+// runFor makes the daemon one that has been running for a while.
+func (h *house) runFor(d time.Duration) {
+	h.Helper()
+	_, err := ask(h.Context(), &h.configurator, func(context.Context) (struct{}, error) {
+		h.since = h.since.Add(-d)
+		return struct{}{}, nil
+	})
+	if err != nil {
+		h.Fatal(err)
+	}
+}
+
 func TestArmedAndConfirmed(t *testing.T) {
 	h := settle(t, "", nil)
 	h.arm(time.Hour)
@@ -73,7 +86,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 func TestArmedAndForgotten(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
 	h.ban("192.0.2.1")
-	h.since = h.since.Add(-2 * armedLate) // the daemon has been running for a while
+	h.runFor(2 * armedLate)
 	h.arm(time.Second)
 	h.ban("192.0.2.7")
 	h.ban("2001:db8::7")

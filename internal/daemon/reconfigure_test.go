@@ -33,7 +33,7 @@ func (h *house) failWhile(what string, act func()) {
 func TestWhatFailedIsDoneLater(t *testing.T) {
 	t.Run("the bans of a lapsed window", func(t *testing.T) {
 		h := settle(t, "", nil)
-		h.since = h.since.Add(-2 * armedLate)
+		h.runFor(2 * armedLate)
 		h.ban("192.0.2.1")
 		h.arm(time.Second)
 		h.ban("192.0.2.7")
