@@ -66,6 +66,8 @@ const (
 	// limit is the lowest that maxretry is ever tightened to, so that an attack by many does not change it.
 	limit   = 3
 	bantime = 2 * time.Hour
+	// everyFailure is a configuration in which no failure is forgiven, so that tests can count.
+	everyFailure = "[global]\nknown_retries=0\n"
 )
 
 // fromFile has sshd's lines come from a file that the test writes, and nothing from anywhere else.
@@ -92,13 +94,13 @@ func beginFromFile(t *testing.T) (*scene, *diary) {
 		}
 		t.Cleanup(d.remove)
 	}
-	return begin(t, "", fromFile()), d
+	return begin(t, everyFailure, fromFile()), d
 }
 
 // beginFromJournal begins with a diary whose lines sshd's unit writes to the journal, and a daemon that follows it alone.
 func beginFromJournal(t *testing.T) (*scene, *diary) {
 	t.Helper()
-	s := begin(t, "", from("source=journal"))
+	s := begin(t, everyFailure, from("source=journal"))
 	d := &diary{path: "/var/log/lab/diary", bare: true}
 	if err := errors.Join(os.MkdirAll(filepath.Dir(d.path), 0o755), unix.Mkfifo(d.path, 0o600)); err != nil {
 		t.Fatal(err)
@@ -299,7 +301,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			s.within(time.Minute + 2*time.Duration(kills)*time.Second)
 			c := gather(rng, 15*kills)
 			s.killAgainAndAgain(rng, kills, d, &c, tt.live, tt.rotate)
-			s.start("")
+			s.start(everyFailure)
 			if err := d.failed(c.lines...); err != nil {
 				t.Fatal(err)
 			}
@@ -408,7 +410,7 @@ func (s *scene) exactly(d *diary, c crowd) {
 		records[b.Prefix] = append(records[b.Prefix], b)
 	}
 	for _, addr := range c.banned {
-		s.firstBan(addr, records[prefixOf(addr)])
+		s.firstBan(addr, records[addr.String()])
 	}
 	for _, addr := range c.short {
 		if n := s.attempts(addr.String()); n != limit-1 {
@@ -443,7 +445,7 @@ func (s *scene) compare(held map[string]bool, want []netip.Addr) {
 	s.Helper()
 	var absent []string
 	for _, addr := range want {
-		if prefix := prefixOf(addr); held[prefix] {
+		if prefix := addr.String(); held[prefix] {
 			delete(held, prefix)
 		} else {
 			absent = append(absent, prefix)
@@ -459,14 +461,6 @@ func (s *scene) compare(held map[string]bool, want []netip.Addr) {
 
 // some shows the first of a list.
 func some(list []string) string { return strings.Join(list[:min(len(list), 10)], ", ") }
-
-// prefixOf returns what is banned for failures of an address, as the daemon and the test write it.
-func prefixOf(addr netip.Addr) string {
-	if addr.Is4() {
-		return addr.String()
-	}
-	return netip.PrefixFrom(addr, 64).Masked().String()
-}
 
 // held returns what nft says that the kernel's sets of bans hold, each as the daemon writes it.
 func (s *scene) held() map[string]bool {
@@ -617,7 +611,7 @@ func TestRestartLeavesNoGap(t *testing.T) {
 	if err := d.failed(slices.Repeat([]netip.Addr{netip.MustParseAddr(byLog)}, limit)...); err != nil {
 		t.Fatal(err)
 	}
-	s.mefctl("bans", "add", prefixOf(netip.MustParseAddr(byHand)), "--for", "1h")
+	s.mefctl("bans", "add", byHand, "--for", "1h")
 	s.mefctl("bans", "add", onPort, "--for", "1h", "--ports", strconv.Itoa(probePort))
 	s.banned(byLog)
 	probers := s.probers(byLog, byHand, onPort, free)
@@ -626,13 +620,13 @@ func TestRestartLeavesNoGap(t *testing.T) {
 	for range 5 {
 		s.stop(syscall.SIGTERM)
 		s.gaps(probers, "after SIGTERM", 100)
-		s.start("")
+		s.start(everyFailure)
 		s.gaps(probers, "after a restart", 100)
 	}
 	for range 5 {
 		s.stop(os.Kill)
 		s.gaps(probers, "after kill -9", 100)
-		s.start("")
+		s.start(everyFailure)
 		s.gaps(probers, "after a crash", 100)
 	}
 	s.reloads(probers)
@@ -664,7 +658,7 @@ func (s *scene) gapOfFlush(probers []*prober) (longest time.Duration) {
 	s.until("the bans to be back", func() error {
 		table := s.table()
 		for _, p := range banned {
-			if prefix := prefixOf(netip.MustParseAddr(p.from)); !strings.Contains(table, strings.TrimSuffix(prefix, "/64")) {
+			if prefix := p.from; !strings.Contains(table, prefix) {
 				return fmt.Errorf("%s is not in the table %q", prefix, table)
 			}
 		}
@@ -724,7 +718,7 @@ func (s *scene) upgrade() {
 		s.Fatal(err)
 	}
 	s.stop(syscall.SIGTERM)
-	s.start("")
+	s.start(everyFailure)
 }
 
 // gaps fails the test if a packet of any but the last prober has arrived, and requires that those of the last one do.

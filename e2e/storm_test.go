@@ -93,7 +93,7 @@ func TestRestoreMany(t *testing.T) {
 	probers := s.probers(from, free)
 	s.hears(probers[0], 100)
 	began = time.Now()
-	s.start("")
+	s.start(everyFailure)
 	s.holds(n)
 	t.Logf("%d bans: the last packet of one who is banned arrived %v after the daemon was started", n, time.Unix(0, probers[0].last.Load()).Sub(began))
 	s.compare(s.held(), all)
@@ -102,7 +102,7 @@ func TestRestoreMany(t *testing.T) {
 	probers[0].arrived.Store(0)
 	s.stop(os.Kill)
 	began = time.Now()
-	s.start("")
+	s.start(everyFailure)
 	t.Logf("over a table that has them all the daemon is ready after %v", time.Since(began))
 	s.holds(n)
 	s.answersSoon(from)
@@ -156,7 +156,7 @@ func TestDamagedStore(t *testing.T) {
 				t.Fatal(err)
 			}
 			said := len(s.mef.Process.Output())
-			s.start("")
+			s.start(everyFailure)
 			if b := s.banned(byHand); b.Rule != "unknown" || b.Until == nil {
 				t.Errorf("without the store %s is banned by %q until %v; want of unknown origin, and not forever", byHand, b.Rule, b.Until)
 			}
@@ -188,7 +188,7 @@ func (s *scene) failed(d *diary, addrs ...string) {
 		}
 	}
 	for _, text := range addrs {
-		s.banned(prefixOf(netip.MustParseAddr(text)))
+		s.banned(text)
 	}
 }
 
@@ -206,7 +206,7 @@ func TestDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s.start("")
+	s.start(everyFailure)
 	s.failed(d, "203.0.113.240")
 	filler := filepath.Join(stateDir, "filler")
 	if err := os.WriteFile(filler, make([]byte, size), 0o644); !errors.Is(err, unix.ENOSPC) {
@@ -229,7 +229,7 @@ func TestDiskFull(t *testing.T) {
 
 	// A crash now: the kernel has what the store has not, and the log tells why.
 	s.stop(os.Kill)
-	s.start("")
+	s.start(everyFailure)
 	s.holds(2 + len(all))
 	s.failed(d, "203.0.113.242")
 
@@ -246,20 +246,26 @@ func TestDiskFull(t *testing.T) {
 	})
 	s.stop(syscall.SIGTERM)
 	s.nft("delete table inet mefdaemon")
-	s.start("")
+	s.start(everyFailure)
 	s.compare(s.held(), append(all, netip.MustParseAddr("203.0.113.240"), netip.MustParseAddr("203.0.113.241"), netip.MustParseAddr("203.0.113.242")))
 }
 
 // Whoever hops from network to network gets the wider one banned, and lifting that leaves the narrow bans alone.
 func TestWidening(t *testing.T) {
 	s := begin(t, "", nil)
-	for _, from := range []string{"2001:db8:bad0:ab00::1", "2001:db8:bad0:ab01::1"} {
-		s.fail(ssh, "root", repeat(from, 5)...)
-		s.banned(prefixOf(netip.MustParseAddr(from)))
+	attacked := func(network string) {
+		t.Helper()
+		for _, host := range []string{"1", "2"} {
+			s.fail(ssh, "root", repeat(network+host, 5)...)
+		}
+	}
+	for _, network := range []string{"2001:db8:bad0:ab00::", "2001:db8:bad0:ab01::"} {
+		attacked(network)
+		s.banned(network + "/64") // two addresses of it attacked
 	}
 	const same, other = "2001:db8:bad0:ab77::1", "2001:db8:bad0:ac00::1"
 	s.reaches(lab.SSHPort, same, other)
-	s.fail(ssh, "root", repeat("2001:db8:bad0:ab02::1", 5)...)
+	attacked("2001:db8:bad0:ab02::")
 	const wide = "2001:db8:bad0:ab00::/56"
 	if b := s.banned(wide); !strings.Contains(b.Reason, wide) {
 		t.Errorf("%s is banned because %q; want the reason for the width", wide, b.Reason)
