@@ -23,8 +23,7 @@ import (
 type busy struct {
 	Service
 	bans         []Ban
-	asked, most  atomic.Int32 // answers to Bans being written, and the most at a time
-	followers    atomic.Int32
+	asked, most  atomic.Int32  // answers to Bans being written, and the most at a time
 	release      chan struct{} // Bans waits for it, if it is not nil
 	followsBegan chan struct{}
 }

@@ -223,7 +223,7 @@ func (f *Follower) runOnce(ctx context.Context, args ...string) error {
 	f.status.State, f.status.Reason, f.status.PID, f.stop = Active, "", p.Pid(), cancel
 	f.mu.Unlock()
 	readErr := f.read(ctx, p.Stdout)
-	if cause := context.Cause(ctx); cause != nil && readErr != nil {
+	if cause := context.Cause(ctx); cause != nil {
 		p.Kill()
 		p.Wait() // says that it was killed
 		return cause
