@@ -26,11 +26,13 @@ func TestWhenChanged(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- whenChanged(ctx, path, time.Minute, func() { calls++ }) }()
 		time.Sleep(10*time.Minute + time.Second)
+		synctest.Wait()
 		if calls != 0 {
 			t.Errorf("%d calls for a file that stays as it is", calls)
 		}
 		write("root:x:0:0::/root:/bin/sh\ndovecot:x:107:114::/:/bin/false\n")
 		time.Sleep(2 * time.Minute)
+		synctest.Wait()
 		if calls != 1 {
 			t.Errorf("%d calls for one change", calls)
 		}

@@ -640,6 +640,7 @@ func TestVerifiedBansAreTold(t *testing.T) {
 		time.Sleep(time.Second)
 		told := func(when, want string) {
 			t.Helper()
+			synctest.Wait() // what took effect is reported after whoever asked for it has the answer
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			var got []string
