@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,19 +23,19 @@ func TestWhenChanged(t *testing.T) {
 	write("root:x:0:0::/root:/bin/sh\n")
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		calls := 0
+		var calls atomic.Int32
 		done := make(chan error)
-		go func() { done <- whenChanged(ctx, path, time.Minute, func() { calls++ }) }()
+		go func() { done <- whenChanged(ctx, path, time.Minute, func() { calls.Add(1) }) }()
 		time.Sleep(10*time.Minute + time.Second)
 		synctest.Wait()
-		if calls != 0 {
-			t.Errorf("%d calls for a file that stays as it is", calls)
+		if n := calls.Load(); n != 0 {
+			t.Errorf("%d calls for a file that stays as it is", n)
 		}
 		write("root:x:0:0::/root:/bin/sh\ndovecot:x:107:114::/:/bin/false\n")
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if calls != 1 {
-			t.Errorf("%d calls for one change", calls)
+		if n := calls.Load(); n != 1 {
+			t.Errorf("%d calls for one change", n)
 		}
 		stop()
 		if err := <-done; err != nil {
