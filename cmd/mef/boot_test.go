@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -215,7 +216,7 @@ func TestOthersMayNotWriteThePolicy(t *testing.T) {
 	if err := os.Chmod(s.path("mef.rules"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	fix := "chmod go-w " + s.path("mef.rules")
+	fix := "chmod go-w " + strconv.Quote(s.path("mef.rules"))
 	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, fix) {
 		t.Errorf("mef load: exit status %d\n%s", status, out)
 	}

@@ -112,13 +112,8 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	}
 	lifted := d.reasons.show(ctx, lift, d.askListed)
 	lifted = slices.DeleteFunc(lifted, func(b control.Ban) bool { return !b.Kernel })
-	d.reasons.lift(keys)
 	now := time.Now()
-	err = d.do(ctx, func() {
-		d.engine.Lifted(now, keys...)
-		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
-		d.save()
-	})
+	err = d.noteLifted(ctx, now, keys)
 	d.flush(ctx)
 	for _, b := range lifted {
 		rec := unbanRecord(b, now)
@@ -309,13 +304,8 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
 		return done, err
 	}
-	d.reasons.lift(keys)
 	now := time.Now()
-	err = d.do(ctx, func() {
-		d.engine.Lifted(now, keys...)
-		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
-		d.save()
-	})
+	err = d.noteLifted(ctx, now, keys)
 	d.flush(ctx)
 	done.Done = len(keys)
 	d.records.Add(control.Record{Time: now, Event: "unban", Author: req.Author, Reason: fmt.Sprintf("%d bans are lifted", len(keys))})
@@ -424,5 +414,15 @@ func (d *daemon) withoutListed(ctx context.Context, bans []enforce.Held) (others
 			return nil, refuse("%s is listed in %s: take it out there, or run mefctl allow add", listed[0], d.placeOf(listed[0]))
 		}
 		return others, nil
+	})
+}
+
+// noteLifted records that bans are lifted: nothing from before now counts against their sources. The error is that of ctx.
+func (d *daemon) noteLifted(ctx context.Context, now time.Time, keys []ban.Key) error {
+	d.reasons.lift(keys)
+	return d.do(ctx, func() {
+		d.engine.Lifted(now, keys...)
+		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
+		d.save()
 	})
 }

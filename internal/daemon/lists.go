@@ -228,13 +228,7 @@ func (d *daemon) lift(ctx context.Context, keys []ban.Key) error {
 	if err := d.enforcer.Unban(ctx, 0, keys...); err != nil {
 		return err
 	}
-	d.reasons.lift(keys)
-	now := time.Now()
-	return d.do(ctx, func() {
-		d.engine.Lifted(now, keys...)
-		d.unsaved.lifted = append(d.unsaved.lifted, keys...)
-		d.save()
-	})
+	return d.noteLifted(ctx, time.Now(), keys)
 }
 
 // unlist takes note that bans of the blacklist are not in force any more, so that they come back when the lists are next applied, if
