@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os/user"
@@ -16,6 +17,10 @@ import (
 const (
 	memberConns = 64
 	rootConns   = 128
+
+	// So many clients at a time are answered that there is no slot. Further ones are only disconnected.
+	turnedAway   = 64
+	turnAwayTime = time.Second // for each
 )
 
 // A peer is who sits at the other end of a connection, as the kernel knows it.
@@ -37,11 +42,11 @@ func sender(r *http.Request) peer {
 // A listener hands out a bounded number of connections at a time. Further ones are answered that the daemon is busy, and closed.
 type listener struct {
 	*net.UnixListener
-	members, roots chan struct{}
+	members, roots, busy chan struct{}
 }
 
 func newListener(l *net.UnixListener) listener {
-	return listener{l, make(chan struct{}, memberConns), make(chan struct{}, rootConns)}
+	return listener{l, make(chan struct{}, memberConns), make(chan struct{}, rootConns), make(chan struct{}, turnedAway)}
 }
 
 // Accept returns the next connection for which there is a slot.
@@ -60,17 +65,37 @@ func (l listener) Accept() (net.Conn, error) {
 		case slots <- struct{}{}:
 			return &conn{UnixConn: c, peer: p, release: sync.OnceFunc(func() { <-slots })}, nil
 		default:
-			turnAway(c)
+			l.turnAway(c)
 		}
 	}
 }
 
-// turnAway answers that there are too many connections. The buffer of a new connection has room for that, so it never blocks.
-func turnAway(c *net.UnixConn) {
-	defer c.Close()
+// turnAway answers that there are too many connections, without waiting for the client.
+func (l listener) turnAway(c *net.UnixConn) {
+	select {
+	case l.busy <- struct{}{}:
+	default:
+		c.Close()
+		return
+	}
+	go func() {
+		defer func() { <-l.busy }()
+		defer c.Close()
+		answerBusy(c)
+	}()
+}
+
+// answerBusy answers a request once it has begun: a client takes an answer that comes before for a fault. It reads what is left of the
+// request, because a socket that is closed with data unread takes the answer back.
+func answerBusy(c *net.UnixConn) {
+	c.SetDeadline(time.Now().Add(turnAwayTime))
+	if _, err := c.Read(make([]byte, 4096)); err != nil {
+		return
+	}
 	body := `{"error":"mefdaemon has as many connections as it takes; try again, or as root"}` + "\n"
-	c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	fmt.Fprintf(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	c.CloseWrite()
+	io.Copy(io.Discard, io.LimitReader(c, 1<<20))
 }
 
 type conn struct {
