@@ -63,7 +63,7 @@ type attacker struct {
 	from     []netip.Addr // the addresses in turn, one a round
 	tries    [][]try      // rounds; the tries of a round are made at the same time
 	ban      netip.Prefix // what is to be banned
-	rule     string       // and why
+	rule     string       // and why: by a service's rule or by the score; empty: whichever comes first
 	neighbor netip.Addr   // somebody next door, who must not be hit
 }
 
@@ -72,21 +72,22 @@ func cast() []attacker {
 	return []attacker{
 		{
 			who: "guesses at ssh", from: addrs("203.0.113.7"), tries: rounds(12, guessSSH("root")),
-			ban: netip.MustParsePrefix("203.0.113.7/32"), rule: "sshd", neighbor: netip.MustParseAddr("203.0.113.8"),
+			ban: netip.MustParsePrefix("203.0.113.7/32"), neighbor: netip.MustParseAddr("203.0.113.8"),
 		},
 		{
 			who: "guesses at ssh over IPv6", from: addrs("2001:db8:bad1::7"), tries: rounds(12, guessSSH("admin")),
-			ban: netip.MustParsePrefix("2001:db8:bad1::/64"), rule: "sshd", neighbor: netip.MustParseAddr("2001:db8:bad1:1::7"),
+			// No user here has that name, and attackers everywhere try it: once is enough. The address is banned, not its network.
+			ban: netip.MustParsePrefix("2001:db8:bad1::7/128"), rule: "score", neighbor: netip.MustParseAddr("2001:db8:bad1::8"),
 		},
 		{
 			who: "guesses at imap", from: addrs("203.0.113.25"),
 			tries: rounds(4, guessIMAP("sales"), guessIMAP("office"), guessIMAP("alice")),
-			ban:   netip.MustParsePrefix("203.0.113.25/32"), rule: "dovecot", neighbor: netip.MustParseAddr("203.0.113.26"),
+			ban:   netip.MustParsePrefix("203.0.113.25/32"), neighbor: netip.MustParseAddr("203.0.113.26"),
 		},
 		{
 			who: "guesses at imap over IPv6", from: addrs("2001:db8:bad2::25"),
 			tries: rounds(4, guessIMAP("info"), guessIMAP("billing"), guessIMAP("alice")),
-			ban:   netip.MustParsePrefix("2001:db8:bad2::/64"), rule: "dovecot", neighbor: netip.MustParseAddr("2001:db8:bad2:1::25"),
+			ban:   netip.MustParsePrefix("2001:db8:bad2::25/128"), neighbor: netip.MustParseAddr("2001:db8:bad2::26"),
 		},
 		{
 			// Four guesses at each service are below the limit of either, which is five; only the score knows of all.
@@ -100,7 +101,7 @@ func cast() []attacker {
 		},
 		{
 			who: "hops through the addresses of one /64", from: hops("2001:db8:bad3:64::", 12), tries: rounds(12, guessSSH("git")),
-			ban: netip.MustParsePrefix("2001:db8:bad3:64::/64"), rule: "sshd", neighbor: netip.MustParseAddr("2001:db8:bad3:65::1"),
+			ban: netip.MustParsePrefix("2001:db8:bad3:64::/64"), rule: "score", neighbor: netip.MustParseAddr("2001:db8:bad3:65::1"),
 		},
 	}
 }

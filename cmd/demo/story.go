@@ -174,7 +174,7 @@ func (s *story) cutOff(ctx context.Context, a attacker, from netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("%s, which %s: %s is not banned: %w", from, a.who, short(a.ban), err)
 	}
-	if rec.Rule != a.rule {
+	if a.rule != "" && rec.Rule != a.rule {
 		return fmt.Errorf("%s, which %s, was banned by %s, want %s: %s", from, a.who, rec.Rule, a.rule, rec.Reason)
 	}
 	ports, err := ban.ParsePorts(rec.Ports)
