@@ -115,11 +115,17 @@ func (s *stuff) gather(c *importer.Chain, seen map[*importer.Chain]bool) {
 			for _, p := range slices.Concat(m.Sport.In, m.Dport.In) {
 				s.ports = append(s.ports, p.First, p.Last, p.First-1, p.Last+1)
 			}
-			s.links = append(s.links, slices.DeleteFunc(slices.Concat(m.In.Names, m.Out.Names), func(name string) bool { return name == "" })...)
+			s.links = append(s.links, slices.DeleteFunc(slices.Concat(m.In.Names, m.Out.Names), func(name string) bool { return !nameable(name) })...)
 		}
 		s.gather(r.Target, seen)
 	}
 	s.ports = slices.DeleteFunc(s.ports, func(n uint16) bool { return n == 0 })
+}
+
+// nameable reports whether a policy can name an interface.
+func nameable(link string) bool {
+	_, err := policy.Parse("mef.rules", []byte("policy dir=in action=drop\nrule dir=in action=accept proto=all iif="+link+"\n"))
+	return err == nil
 }
 
 func (s *stuff) addrs(a policy.Addrs) {

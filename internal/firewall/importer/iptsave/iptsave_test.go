@@ -117,6 +117,7 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(text, strings.HasSuffix(file, "6"))
 	}
+	f.Add([]byte("*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n-A INPUT -i l\xf9o -j ACCEPT\nCOMMIT\n"), false)
 	f.Fuzz(func(t *testing.T, text []byte, six bool) {
 		family := map[bool]policy.Family{false: policy.V4, true: policy.V6}[six]
 		if rs, err := iptsave.Parse("A test", iptsave.File{Name: "f", Family: family, Text: text}); err == nil {
