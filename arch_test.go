@@ -16,17 +16,17 @@ import (
 
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
-	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable"}
+	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable", "sleep"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
 	middle   = []string{"engine", "lists", "coverage", "feed"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
-	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "netlink", "run", "sdnotify", "store"}
+	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "inotify", "netlink", "run", "sdnotify", "store"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
 // kernelUsers may import packages that talk to the kernel.
-var kernelUsers = []string{"source", "enforce", "host", "netlink", "control", "run", "sdnotify", "selftest", "firewall", "netnstest", "lab"}
+var kernelUsers = []string{"source", "enforce", "host", "inotify", "netlink", "control", "run", "sdnotify", "selftest", "firewall", "netnstest", "lab"}
 
 type pkg struct {
 	ImportPath string
@@ -146,7 +146,7 @@ func refuse(from, imp string) string {
 			return "the engine is filter, track and decide as one value, without I/O"
 		}
 		return ""
-	case slices.Contains(stages, from) && to != "run" && to != "logtime" && to != "netlink":
+	case slices.Contains(stages, from) && to != "run" && to != "logtime" && to != "netlink" && to != "inotify":
 		return "a stage takes and returns words; only programs see several stages"
 	}
 	return ""

@@ -16,6 +16,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/lab"
+	"mef/internal/sleep"
 )
 
 // A story is the demo's course of events.
@@ -121,7 +122,7 @@ func (s *story) fight(ctx context.Context, a attacker) error {
 	go func() {
 		defer close(stop)
 		if _, err := s.waitBan(ctx, a.ban); err == nil {
-			pause(ctx, silence)
+			sleep.For(ctx, silence)
 		}
 	}()
 	var from netip.Addr
@@ -251,7 +252,7 @@ func (s *story) mistype(ctx context.Context) error {
 			return fmt.Errorf("alice mistyped her password: %w, want a refusal", err)
 		}
 		s.tell.say(good, alice, "alice, ssh: mistyped, refused")
-		pause(ctx, time.Second)
+		sleep.For(ctx, time.Second)
 	}
 	return s.login(ctx)
 }
@@ -325,12 +326,4 @@ func short(p netip.Prefix) string {
 		return p.Addr().String()
 	}
 	return p.String()
-}
-
-// pause waits, as people and attackers do between two things.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

@@ -190,41 +190,11 @@ func (d *daemon) runSelftests(ctx context.Context) error {
 func (d *daemon) testOnce(ctx context.Context) selftestResult {
 	impossible, problem := d.selfTest(ctx)
 	p := selftestResult{ok: impossible == "" && problem == "", impossible: impossible, detail: problem}
-	if wrong := d.tableProblem(ctx); wrong != "" {
+	if wrong := d.enforcer.Fault(ctx, control.MendTime); wrong != "" {
 		p = selftestResult{detail: strings.TrimPrefix(p.detail+"; live table: "+wrong, "; ")}
 	}
 	p.at = time.Now()
 	return p
-}
-
-// tableProblem says what is wrong with the table that guards this host, "" if nothing is. What others have done a moment ago is left
-// the time that it may take to be mended.
-func (d *daemon) tableProblem(ctx context.Context) string {
-	for end := time.Now().Add(control.MendTime); ; {
-		_, wrong, err := d.enforcer.Compare(ctx)
-		switch {
-		case err == nil && len(wrong) == 0:
-			return ""
-		case ctx.Err() == nil && time.Now().Before(end):
-			pause(ctx, comparePause)
-		case err != nil:
-			return err.Error()
-		default:
-			return "missing or changed, and not put back: " + strings.Join(wrong, ", ")
-		}
-	}
-}
-
-// comparePause is between two looks at a table that is not as it should be.
-const comparePause = 100 * time.Millisecond
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // A selftestResult is the outcome of one self-test.

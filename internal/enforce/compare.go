@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/sleep"
 )
 
 // Compare reads back what the kernel holds, as Held does, and says what is not as it should be: objects as in Check, "allow" and
@@ -17,6 +19,26 @@ func (e *Enforcer) Compare(ctx context.Context) (state State, wrong []string, er
 	}
 	wrong, err = call(ctx, e, func(ctx context.Context) ([]string, error) { return e.compare(ctx, state) })
 	return state, wrong, err
+}
+
+// comparePause is between two looks at a table that is not as it should be.
+const comparePause = 100 * time.Millisecond
+
+// Fault describes what is wrong in the kernel, "" if nothing is. What others changed a moment ago may take until within to be restored.
+func (e *Enforcer) Fault(ctx context.Context, within time.Duration) string {
+	for end := time.Now().Add(within); ; {
+		_, wrong, err := e.Compare(ctx)
+		switch {
+		case err == nil && len(wrong) == 0:
+			return ""
+		case ctx.Err() == nil && time.Now().Before(end):
+			sleep.For(ctx, comparePause)
+		case err != nil:
+			return err.Error()
+		default:
+			return "missing or changed, and not put back: " + strings.Join(wrong, ", ")
+		}
+	}
 }
 
 func (e *Enforcer) compare(ctx context.Context, state State) (wrong []string, err error) {

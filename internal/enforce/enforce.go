@@ -23,6 +23,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/prefixset"
+	"mef/internal/sleep"
 )
 
 // Options configure an Enforcer. The zero value works.
@@ -230,17 +231,8 @@ func (e *Enforcer) watch(ctx context.Context, notices chan<- Notice) {
 		})
 		if err != nil && ctx.Err() == nil {
 			e.log.Warn("watching the packet filter for changes ended; trying again", "err", err)
-			wait(ctx, retryEvery)
+			sleep.For(ctx, retryEvery)
 		}
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"mef/internal/sleep"
 )
 
 // Facts are what Read found. All lists are sorted, without doubles, loopback and link-local addresses.
@@ -50,7 +52,7 @@ func Read(ctx context.Context) (Facts, error) {
 		if f, err = read(); err == nil {
 			return f, nil
 		}
-		wait(ctx, 10*time.Millisecond)
+		sleep.For(ctx, 10*time.Millisecond)
 	}
 	return Facts{}, err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"mef/internal/inotify"
 )
 
 // logindSessions is where systemd-logind keeps a file for each session. Only root writes there, and what stands in it comes from
@@ -135,30 +136,19 @@ func WatchSessions(ctx context.Context, changed func()) error {
 }
 
 func watchDir(ctx context.Context, dir string, changed func()) error {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	w, err := inotify.New(ctx)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
-	file := os.NewFile(uintptr(fd), "inotify")
-	defer context.AfterFunc(ctx, func() { file.Close() })()
-	defer file.Close()
-	buf := make([]byte, 16<<10)
+	defer w.Close()
 	for {
 		// Watching what is watched already changes nothing; a directory that came or was replaced is watched from now on.
-		_, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_CLOSE_WRITE|unix.IN_ONLYDIR)
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return quietly(ctx, fmt.Errorf("watch %s: %w", dir, err))
+		if _, err := w.Add(dir, inotify.Names|inotify.Writes); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return quietly(ctx, err)
 		}
-		file.SetReadDeadline(time.Now().Add(rereadEvery))
-		_, err = file.Read(buf)
-		for end := time.Now().Add(settleWithin); err == nil && time.Now().Before(end); _, err = file.Read(buf) {
-			file.SetReadDeadline(time.Now().Add(settle))
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("watch %s: %w", dir, err)
+		_, err := w.WaitQuiet(time.Now().Add(rereadEvery), settle, settleWithin)
+		if err != nil || ctx.Err() != nil {
+			return quietly(ctx, err)
 		}
 		changed()
 	}

@@ -75,12 +75,3 @@ func quietly(ctx context.Context, err error) error {
 	}
 	return err
 }
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}

@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sync/errgroup"
+
+	"mef/internal/inotify"
 )
 
-// A watch tells when something may have changed in directories: soon after, by inotify, and from time to time unasked, in case
+// A watch reports when something may have changed in directories: soon after, by inotify, and from time to time unasked, in case
 // that misses something, as it does on network file systems.
 type watch struct {
 	log     *slog.Logger
@@ -49,49 +51,58 @@ func (w *watch) at(ctx context.Context, dirs []string, every time.Duration) {
 	}
 }
 
-// run tells of changes until ctx is done.
+// run reports changes until ctx is done.
 func (w *watch) run(ctx context.Context) error {
-	notify, err := fsnotify.NewWatcher()
+	in, err := inotify.New(ctx)
 	if err != nil {
 		w.log.Warn("changed lists are noticed late, because inotify is not available", "err", err)
-		notify = &fsnotify.Watcher{} // whose channels tell nothing
 	} else {
-		defer notify.Close()
+		defer in.Close()
 	}
-	poll, quiet := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	changes := make(chan struct{}) // has no room: more changes wait in the kernel meanwhile
+	follow := errgroup.Group{}
+	follow.Go(func() error { return w.follow(ctx, in, changes) })
+	poll := time.NewTimer(time.Hour)
 	defer poll.Stop()
-	defer quiet.Stop()
-	quiet.Stop()
 	var now places
-	var first time.Time // of the changes that have not been told
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return follow.Wait()
 		case now = <-w.places:
-			w.add(notify, now.dirs)
+			w.add(in, now.dirs)
 			close(now.watched)
 			poll.Reset(now.every)
-		case <-notify.Events:
-			if first.IsZero() {
-				first = time.Now()
-			}
-			quiet.Reset(min(settleFor, time.Until(first.Add(settleWithin))))
-		case <-notify.Errors: // too many events at once: anything may have changed
-			quiet.Reset(settleFor)
-		case <-quiet.C:
-			first = time.Time{}
-			w.add(notify, now.dirs) // one may have come into being
-			w.tell()
+			continue
+		case <-changes:
 		case <-poll.C:
 			poll.Reset(now.every)
-			w.add(notify, now.dirs)
-			w.tell()
 		}
+		w.add(in, now.dirs) // one may have come into being
+		w.report()
 	}
 }
 
-func (w *watch) tell() {
+// follow sends to changes whenever something has changed and was then left alone for a moment, until ctx is done.
+func (w *watch) follow(ctx context.Context, in *inotify.Watcher, changes chan<- struct{}) error {
+	for in != nil && ctx.Err() == nil {
+		changed, err := in.WaitQuiet(time.Time{}, settleFor, settleWithin)
+		switch {
+		case err != nil:
+			w.log.Warn("changed lists are noticed late from now on", "err", err)
+			return nil
+		case !changed:
+			continue
+		}
+		select {
+		case changes <- struct{}{}:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (w *watch) report() {
 	select {
 	case w.changed <- struct{}{}:
 	default:
@@ -99,13 +110,13 @@ func (w *watch) tell() {
 }
 
 // add watches the directories, and those around them for the case that they do not exist yet. What is watched already stays so.
-func (w *watch) add(notify *fsnotify.Watcher, dirs []string) {
-	if notify.Events == nil {
+func (w *watch) add(in *inotify.Watcher, dirs []string) {
+	if in == nil {
 		return
 	}
 	for _, dir := range dirs {
 		for _, dir := range []string{dir, filepath.Dir(dir)} {
-			_ = notify.Add(dir) // fails where there is none; the next look unasked finds what then comes
+			_, _ = in.Add(dir, inotify.Names|inotify.Writes) // fails where there is none; the next look unasked finds what then comes
 		}
 	}
 }

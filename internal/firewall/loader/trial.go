@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,9 @@ import (
 	"time"
 
 	"mef/internal/firewall/policy"
+	"mef/internal/inotify"
 	"mef/internal/run"
+	"mef/internal/sleep"
 )
 
 // ErrTrial means that rules are being tried already.
@@ -50,21 +53,9 @@ func (l *Loader) locked(ctx context.Context, fn func() error) error {
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
-		if !pause(ctx, pollEvery) {
+		if !sleep.For(ctx, pollEvery) {
 			return fmt.Errorf("another mef is still changing the rules: %w", ctx.Err())
 		}
-	}
-}
-
-// pause waits, and reports false if ctx is done first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 
@@ -261,7 +252,7 @@ func (l *Loader) await(ctx context.Context) (r result, err error) {
 		if !l.state.has(trial) {
 			return r, nil
 		}
-		if !pause(ctx, pollEvery) {
+		if !sleep.For(ctx, pollEvery) {
 			return r, fmt.Errorf("the process that would restore the previous rules has not started: %w", ctx.Err())
 		}
 	}
@@ -324,7 +315,7 @@ func (l *Loader) endTrial(ctx context.Context, lock *os.File, outcome string, re
 			return err
 		}
 		report(err)
-		pause(ctx, wait)
+		sleep.For(ctx, wait)
 	}
 }
 
@@ -342,14 +333,14 @@ func (l *Loader) loadGuarded(ctx context.Context, timeout time.Duration) (r resu
 
 // waitFor returns nil once the trial is decided or its time is over, and an error if ctx is done first.
 func (l *Loader) waitFor(ctx context.Context, lock *os.File, until time.Time) error {
-	changes, err := newChanges(l.state.dir)
+	changes, err := inotify.Watch(ctx, l.state.dir, inotify.Names)
 	if err != nil {
 		return err
 	}
 	defer changes.Close()
 	for l.guards(lock) {
-		if over, err := changes.wait(ctx, until); over || err != nil {
-			return err
+		if events, err := changes.Wait(until); err != nil || len(events) == 0 {
+			return cmp.Or(err, ctx.Err())
 		}
 	}
 	return nil
@@ -504,7 +495,7 @@ const lookEvery = time.Second
 // have done if that was killed.
 func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 	s := t.loader.state
-	changes, err := newChanges(s.dir)
+	changes, err := inotify.Watch(ctx, s.dir, inotify.Names)
 	if err != nil {
 		return TakenBack, err
 	}
@@ -527,7 +518,7 @@ func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 		if err != nil && time.Now().After(t.Until) {
 			return TakenBack, fmt.Errorf("the time is over, and the outcome is not known: %w", err)
 		}
-		if _, err := changes.wait(ctx, time.Now().Add(lookEvery)); err != nil {
+		if _, err := changes.Wait(time.Now().Add(lookEvery)); err != nil || ctx.Err() != nil {
 			return TakenBack, nil
 		}
 	}

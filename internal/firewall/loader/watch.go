@@ -8,6 +8,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/policy"
+	"mef/internal/sleep"
 )
 
 // How long a restore waits for the program that removed the table to finish, and how far it backs off if the table is removed repeatedly.
@@ -42,7 +43,7 @@ func (l *Loader) Watch(ctx context.Context, report func(error)) error {
 		} else if err != nil {
 			return err
 		}
-		if !pause(ctx, wait) {
+		if !sleep.For(ctx, wait) {
 			return nil
 		}
 	}

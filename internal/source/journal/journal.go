@@ -33,6 +33,7 @@ import (
 
 	"mef/internal/event"
 	"mef/internal/run"
+	"mef/internal/sleep"
 )
 
 // Source is the Batch.Source of all batches.
@@ -156,18 +157,8 @@ func (f *Follower) Run(ctx context.Context) error {
 			s.State, s.Reason, s.LastError, s.PID = Waiting, err.Error(), err.Error(), 0
 			s.Restarts++
 		})
-		sleep(ctx, pause)
+		sleep.For(ctx, pause)
 		pause = min(2*pause, longPause)
-	}
-}
-
-// sleep waits for d, or until ctx is done.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mef/internal/sleep"
 )
 
 // How often what is looked at.
@@ -45,12 +47,11 @@ func (f *Follower) Run(ctx context.Context) error {
 
 // startWatching turns inotify on.
 func (f *Follower) startWatching(ctx context.Context) {
-	w, err := newWatcher()
+	w, err := newWatcher(ctx)
 	if err != nil {
 		f.stopWatching(err)
 		return
 	}
-	w.interruptOn(ctx)
 	f.watch = w
 }
 
@@ -58,7 +59,7 @@ func (f *Follower) startWatching(ctx context.Context) {
 func (f *Follower) stopWatching(reason error) {
 	f.log.Warn("log files are polled, because inotify is not available", "error", reason)
 	if f.watch != nil {
-		f.watch.close()
+		f.watch.Close()
 		f.watch = nil
 	}
 }
@@ -72,33 +73,20 @@ func (f *Follower) wait(ctx context.Context) news {
 		return news{names: time.Since(f.scanned) > fallback, all: true}
 	}
 	if f.watch == nil {
-		sleep(ctx, cmp.Or(max(0, f.cfg.Poll), fallback))
+		sleep.For(ctx, cmp.Or(max(0, f.cfg.Poll), fallback))
 		return news{names: true, all: true}
 	}
 	until := f.looked.Add(min(backupPoll, cmp.Or(f.cfg.Linger, linger)))
-	what, err := f.watch.wait(ctx, until)
+	what, err := f.watch.wait(until)
 	if err != nil {
 		f.stopWatching(err)
 		return news{names: true, all: true}
 	}
 	if what.names {
-		sleep(ctx, scanPause-time.Since(f.scanned))
+		sleep.For(ctx, scanPause-time.Since(f.scanned))
 	}
 	what.all = what.all || !time.Now().Before(until)
 	return what
-}
-
-// sleep waits for d, or until ctx is done.
-func sleep(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // scan looks at the globs, and at what stands behind each path.
@@ -239,6 +227,6 @@ func (f *Follower) closeAll() {
 		}
 	}
 	if f.watch != nil {
-		f.watch.close()
+		f.watch.Close()
 	}
 }
