@@ -178,7 +178,7 @@ func TestDocPatterns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, _ := strings.Cut(string(text), "| refused | taken |\n|---|---|\n")
+	_, table, _ := strings.Cut(string(text), "| refused | accepted |\n|---|---|\n")
 	table, _, _ = strings.Cut(table, "\n\n")
 	found := regexp.MustCompile("(?m)^\\| `(.*)` \\| `(.*)` \\|$").FindAllStringSubmatch(table, -1)
 	if len(found) < 4 {
