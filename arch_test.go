@@ -16,7 +16,7 @@ import (
 
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
-	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable", "sleep"}
+	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable", "logtext", "sleep"}
 	stages   = []string{"source", "filter", "logtime", "track", "decide", "enforce"}
 	middle   = []string{"engine", "lists", "coverage", "feed"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
@@ -167,7 +167,7 @@ const (
 // larger are the packages that are larger than that, each with its size now. Numbers here go down, never up.
 var larger = struct{ imports, files, way map[string]int }{
 	imports: map[string]int{"mef/internal/mefctl/check": 15, "mef/internal/mefctl/lifecycle": 13},
-	files:   map[string]int{"mef/internal/conf": 19, "mef/internal/filter": 13, "mef/internal/host": 13, "mef/internal/track": 24},
+	files:   map[string]int{"mef/internal/conf": 19, "mef/internal/host": 13, "mef/internal/track": 24},
 	way:     map[string]int{"mef/cmd/mefctl": 8, "mef/cmd/mef": 7, "mef/internal/mefctl": 7},
 }
 

@@ -1,6 +1,9 @@
 package filter
 
-import "mef/internal/filter/tdfa"
+import (
+	"mef/internal/filter/tdfa"
+	"mef/internal/logtext"
+)
 
 // A group is the rules that one program's messages meet.
 type group struct {
@@ -8,7 +11,7 @@ type group struct {
 	texts *texts // patterns of messages; nil if there are none
 	whole *texts // patterns of whole lines, with the date; nil if there are none
 
-	reader *jsonReader // nil if no rule is about JSON
+	reader *logtext.Reader // nil if no rule is about JSON
 	places []jsonPlace
 }
 

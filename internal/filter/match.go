@@ -6,6 +6,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/logtext"
 )
 
 // A View matches lines against some rules of a Set. One goroutine owns it.
@@ -15,7 +16,7 @@ type View struct {
 	number   int       // of the view among them, so that a process ID of one file is not taken for that of another
 	prefix   prefix
 	last     last
-	docker   *jsonReader // made when a line needs it
+	carrier  logtext.Carrier
 }
 
 const maxCount = 1000 // attempts that one line may tell of
@@ -88,7 +89,7 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		g = v.groupOfEntry(line.Entry)
 		h.program, h.message = line.Entry.Identifier, trimEnd(line.Text)
 	} else {
-		text, ok := v.cutCarrier(line.Text)
+		text, ok := v.carrier.Cut(line.Text)
 		if !ok {
 			return false
 		}
@@ -154,12 +155,12 @@ func (v *View) matchTexts(t *texts, message []byte, from peerText, h header, lin
 		m.setProcess(h.pid, line.Entry)
 	}
 	if text := t.group(message, p.ip); len(text) > 0 {
-		if m.Addr, ok = parseAddr(text); !ok {
+		if m.Addr, ok = logtext.Addr(text); !ok {
 			return false
 		}
 		m.Host = nil
 	} else if p.ip == 0 && len(from.addr) > 0 {
-		if m.Addr, ok = parsePeer(from.addr); !ok {
+		if m.Addr, ok = logtext.Peer(from.addr); !ok {
 			return false
 		}
 	} else if len(m.Host) == 0 && p.verdict != orphan {

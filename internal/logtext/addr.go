@@ -1,13 +1,13 @@
-package filter
+package logtext
 
 import (
 	"bytes"
 	"net/netip"
 )
 
-// parseAddr reads an address as logs write it, without allocating: IPv4, also with leading zeros, which log writers mean as
+// Addr reads an address as logs write it, without allocating: IPv4, also with leading zeros, which log writers mean as
 // decimal; IPv6, whose zone it drops and whose IPv4-mapped form it unmaps. An unspecified address is nobody's.
-func parseAddr(s []byte) (netip.Addr, bool) {
+func Addr(s []byte) (netip.Addr, bool) {
 	if zone := bytes.IndexByte(s, '%'); zone >= 0 {
 		s = s[:zone]
 	}
@@ -118,4 +118,30 @@ func hexValue(c byte) int {
 		return int(c-'A') + 10
 	}
 	return -1
+}
+
+// Peer reads an address, behind which a port may stand.
+func Peer(s []byte) (addr netip.Addr, ok bool) {
+	if len(s) > 0 && s[0] == '[' {
+		end := bytes.IndexByte(s, ']')
+		if end < 0 || end+1 < len(s) && (s[end+1] != ':' || !isNumber(s[end+2:])) {
+			return addr, false
+		}
+		return Addr(s[1:end])
+	}
+	if colon := bytes.IndexByte(s, ':'); colon >= 0 && bytes.IndexByte(s, '.') >= 0 && colon == bytes.LastIndexByte(s, ':') && isNumber(s[colon+1:]) {
+		s = s[:colon]
+	}
+	return Addr(s)
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func isNumber(s []byte) bool {
+	for _, c := range s {
+		if !isDigit(c) {
+			return false
+		}
+	}
+	return len(s) > 0
 }

@@ -1,11 +1,11 @@
-package filter
+package logtext
 
 import (
 	"net/netip"
 	"testing"
 )
 
-func TestParseAddr(t *testing.T) {
+func TestAddr(t *testing.T) {
 	for text, want := range map[string]string{
 		"203.0.113.7":           "203.0.113.7",
 		"192.030.0.06":          "192.30.0.6",
@@ -35,26 +35,26 @@ func TestParseAddr(t *testing.T) {
 		"beef":                  "",
 		"1:2:3:4:5:6:7::8":      "",
 	} {
-		got, ok := parseAddr([]byte(text))
+		got, ok := Addr([]byte(text))
 		if ok != (want != "") || ok && got.String() != want {
-			t.Errorf("parseAddr(%q) = %v, %v, want %q", text, got, ok, want)
+			t.Errorf("Addr(%q) = %v, %v, want %q", text, got, ok, want)
 		}
 	}
 }
 
-// parseAddr reads all that netip reads, apart from what it changes on purpose.
+// Addr reads all that netip reads, apart from what it changes on purpose.
 func FuzzParseAddr(f *testing.F) {
 	for _, text := range []string{"203.0.113.7", "2001:db8::a%eth0", "::ffff:203.0.113.7", "1:2:3:4:5:6:7:8", "1::2::3", "::1.2.3.4"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got, ok := parseAddr([]byte(text))
+		got, ok := Addr([]byte(text))
 		if ok && (got.Is4In6() || got.Zone() != "" || got.IsUnspecified()) {
-			t.Errorf("parseAddr(%q) = %v", text, got)
+			t.Errorf("Addr(%q) = %v", text, got)
 		}
 		want, err := netip.ParseAddr(text)
 		if err == nil && !want.WithZone("").Unmap().IsUnspecified() && got != want.WithZone("").Unmap() {
-			t.Errorf("parseAddr(%q) = %v, netip reads %v", text, got, want)
+			t.Errorf("Addr(%q) = %v, netip reads %v", text, got, want)
 		}
 	})
 }
