@@ -1,10 +1,6 @@
 package track
 
-import (
-	"slices"
-
-	"mef/internal/event"
-)
+import "mef/internal/event"
 
 // A source is in one of these lists.
 const (
@@ -94,7 +90,7 @@ func (t *Tracker) belongs(s *source, now int64) (level uint8, empty bool) {
 	aside := *s // what is not an event changes no sum, not even by rounding
 	t.decay(&aside, now)
 	t.sumUp(s, now)
-	empty = event.Points(float64(aside.score+aside.unverified)) == 0 && !t.counting()
+	empty = event.Points(float64(aside.score+aside.unverified)) == 0 && len(t.sums.rules) == 0
 	if s.blockedUntil > now {
 		return blocked, empty
 	}
@@ -169,11 +165,6 @@ func (t *Tracker) sweep(now int64) {
 	}
 }
 
-// counting reports whether the sums hold anything.
-func (t *Tracker) counting() bool {
-	return slices.ContainsFunc(t.sums, func(s sum) bool { return s != sum{} })
-}
-
 func (t *Tracker) remove(i uint32) {
 	s := t.sources.at(i)
 	for a := s.attempts; a != 0; {
@@ -200,10 +191,9 @@ func (t *Tracker) remove(i uint32) {
 // risk returns the eviction list for a source that was just settled.
 func (t *Tracker) risk(s *source) uint8 {
 	d := float64(s.score+s.unverified) / float64(max(1, t.scoreLimit(s)))
-	for r, sum := range t.sums {
-		if n := sum.verified + sum.unverified; n > 0 {
-			d = max(d, float64(n)/float64(t.limit(s, uint16(r))))
-		}
+	for _, r := range t.sums.rules {
+		sum := &t.sums.byRule[r]
+		d = max(d, float64(sum.verified+sum.unverified)/float64(t.limit(s, r)))
 	}
 	return uint8(min(levels-1, d*levels))
 }

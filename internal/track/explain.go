@@ -85,7 +85,7 @@ func (t *Tracker) ruleCounts(s *source, now int64) []RuleCount {
 	var out []RuleCount
 	for _, part := range t.partsOf(nil) {
 		i := t.ruleIndex[part.Rule]
-		r, sum := &t.rules[i], t.sums[i]
+		r, sum := &t.rules[i], t.sums.byRule[i]
 		c := RuleCount{
 			Rule: r.rule.Name, Service: r.rule.Service, Attempts: sum.verified, Unverified: sum.unverified,
 			Limit: t.limit(s, i), FindTime: r.rule.FindTime, First: moment(sum.first),

@@ -87,7 +87,7 @@ type Tracker struct {
 	children map[key]int // sources by the /48 around them
 	lists    [lists]list
 	sweepPos uint32 // where sweep is
-	sums     []sum  // by rule; what the last settle found
+	sums     sums   // what the last settle found
 	evidence evidenceRing
 
 	logins  logins
@@ -118,7 +118,8 @@ type Tracker struct {
 	pasts   []event.PastBan
 	lines   []string
 
-	chain []uint32 // scratch
+	chain []uint32    // scratch
+	close []candidate // scratch of claim
 }
 
 // A rule is a configured rule with what is counted for it across sources.
@@ -157,7 +158,7 @@ func (t *Tracker) Configure(cfg Config) {
 	t.names.configure(&t.cfg)
 	t.rules = make([]rule, len(cfg.Rules))
 	t.ruleIndex = make(map[string]uint16, len(cfg.Rules))
-	t.sums = make([]sum, len(cfg.Rules))
+	t.sums = newSums(len(cfg.Rules))
 	for i := range cfg.Rules {
 		r := &cfg.Rules[i]
 		t.rules[i] = rule{rule: r, service: t.serviceHash(r.Service), points: float32(cmp.Or(r.Points, cfg.Score.Failure))}
@@ -386,7 +387,7 @@ func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k key, now int64) e
 	}
 	out.Shared = t.cfg.Known.SharedMin > 0 && out.KnownUsers >= t.cfg.Known.SharedMin
 	if i != 0 {
-		s, sum := t.sources.at(i), &t.sums[r]
+		s, sum := t.sources.at(i), &t.sums.byRule[r]
 		out.Limit, out.ScoreLimit = t.limit(s, r), t.scoreLimit(s)
 		out.Attempts, out.Unverified, out.First = sum.verified, sum.unverified, moment(sum.first)
 		out.Score, out.ScoreUnverified = float64(s.score), float64(s.unverified)

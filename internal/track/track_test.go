@@ -453,3 +453,24 @@ func TestLinesOfAnsweredGuessesCountNoMore(t *testing.T) {
 		t.Errorf("another guess: added %v, attempts %v; want 1 and 1", tally.Added, tally.Attempts)
 	}
 }
+
+// Whoever goes on where a ban does not keep him out, behind a proxy say, costs no more than anybody else.
+func TestBannedSourceStaysSmall(t *testing.T) {
+	tr := New(testConfig())
+	at := 0.0
+	fail := func() {
+		tr.Observe(line{at, "fail", "root", fmt.Sprint(at), 0}.event("sshd", "192.0.2.7"))
+		at += 0.001
+	}
+	fail()
+	tr.Banned(ban.Ban{
+		Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Class: ban.Verified}, ID: "a", Rule: "sshd",
+		Start: start, Until: start.Add(time.Hour),
+	})
+	for range 10_000 {
+		fail()
+	}
+	if n := tr.attempts.len(); n > maxAnswered+1 {
+		t.Errorf("%d attempts are kept of a source that is banned, want at most %d", n, maxAnswered+1)
+	}
+}

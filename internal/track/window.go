@@ -32,6 +32,10 @@ const (
 	sessionIdle = 5 * time.Minute  // a session token may mean another session after this
 	sessionGap  = 10 * time.Second // lines of different sessions, or of none, may be about the same attempt within this
 	closingGap  = 4 * time.Minute  // a line about a whole session follows its attempts within this, where the session is not known
+
+	// maxAnswered is how many attempts of a source are kept that a ban has answered. Whoever goes on where the ban does not keep
+	// him out, behind a proxy say, would fill the memory otherwise, and each of his lines be compared with all before.
+	maxAnswered = 64
 )
 
 // A sum is what a source's attempts at one rule come to.
@@ -40,16 +44,41 @@ type sum struct {
 	first                int64
 }
 
-func (s *sum) add(a *attempt) {
-	switch {
-	case a.flags&(excused|answered) != 0:
-		return
-	case a.flags&unverified != 0:
-		s.unverified += int(a.n)
-	default:
-		s.verified += int(a.n)
+// sums are what the attempts of one source come to, by rule.
+type sums struct {
+	byRule   []sum
+	rules    []uint16 // those whose sum is not zero: few of very many
+	answered int      // attempts that a ban has answered
+}
+
+func newSums(rules int) sums { return sums{byRule: make([]sum, rules)} }
+
+func (s *sums) clear() {
+	for _, r := range s.rules {
+		s.byRule[r] = sum{}
 	}
-	s.first = a.at // attempts come newest first
+	s.rules, s.answered = s.rules[:0], 0
+}
+
+// add adds an attempt. They come newest first.
+func (s *sums) add(a *attempt) {
+	switch {
+	case a.flags&answered != 0:
+		s.answered++
+		return
+	case a.flags&excused != 0:
+		return
+	}
+	of := &s.byRule[a.rule]
+	if *of == (sum{}) {
+		s.rules = append(s.rules, a.rule)
+	}
+	if a.flags&unverified != 0 {
+		of.unverified += int(a.n)
+	} else {
+		of.verified += int(a.n)
+	}
+	of.first = a.at
 }
 
 // limit returns how many attempts at a rule ban a source. Where users log in it grows with their number: each of twenty people
@@ -66,7 +95,7 @@ func (t *Tracker) limit(s *source, rule uint16) int {
 // are dropped. It leaves the sums of what remains in t.sums.
 func (t *Tracker) settle(s *source, now int64) {
 	t.decay(s, now)
-	clear(t.sums)
+	t.sums.clear()
 	at := &s.attempts
 	for *at != 0 {
 		a := t.attempts.at(*at)
@@ -76,18 +105,18 @@ func (t *Tracker) settle(s *source, now int64) {
 			t.attempts.put(i)
 			continue
 		}
-		t.sums[a.rule].add(a)
+		t.sums.add(a)
 		at = &a.next
 	}
 }
 
 // sumUp leaves in t.sums what settle would, and changes nothing else.
 func (t *Tracker) sumUp(s *source, now int64) {
-	clear(t.sums)
+	t.sums.clear()
 	for i := s.attempts; i != 0; {
 		a := t.attempts.at(i)
 		if !t.obsolete(s, a, now) {
-			t.sums[a.rule].add(a)
+			t.sums.add(a)
 		}
 		i = a.next
 	}
@@ -99,13 +128,13 @@ func (t *Tracker) obsolete(s *source, a *attempt, now int64) bool {
 	age, window := now-a.at, int64(t.rules[a.rule].rule.FindTime)
 	switch {
 	case a.flags&answered != 0:
-		return age > int64(sessionIdle)
+		return age > int64(sessionIdle) || t.sums.answered >= maxAnswered
 	case a.flags&excused != 0:
 		return age > max(window, int64(sessionIdle))
 	case a.flags&unverified != 0:
-		return age > window || t.sums[a.rule].unverified >= t.limit(s, a.rule)
+		return age > window || t.sums.byRule[a.rule].unverified >= t.limit(s, a.rule)
 	}
-	return age > window || t.sums[a.rule].verified >= t.limit(s, a.rule)
+	return age > window || t.sums.byRule[a.rule].verified >= t.limit(s, a.rule)
 }
 
 // drop removes the attempts that fit.
@@ -139,13 +168,25 @@ func formBit(form uint8) uint16 { return 1 << (form % 16) }
 // too. Lines of one form never report an attempt twice, so an attempt is taken by each form once: however lines are matched,
 // at least as many attempts remain as any one form has reported.
 func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
-	for closeness := sameUserInSession; closeness <= mayBeSame; closeness++ {
-		for i := s.attempts; i != 0 && claimed < r.n; {
-			a := t.attempts.at(i)
-			i = a.next
-			if t.closeness(a, r, now) != closeness {
+	t.close = t.close[:0]
+	closest := unrelated
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		if now-a.at > int64(sessionIdle) {
+			break // and all that follow are older
+		}
+		if closeness := t.closeness(a, r, now); closeness != unrelated {
+			t.close = append(t.close, candidate{i, closeness})
+			closest = min(closest, closeness)
+		}
+		i = a.next
+	}
+	for ; closest <= mayBeSame; closest++ {
+		for _, c := range t.close {
+			if c.closeness != closest || claimed >= r.n {
 				continue
 			}
+			a := t.attempts.at(c.attempt)
 			forms := &a.forms
 			if a.rule != r.rule {
 				forms = &a.others
@@ -162,6 +203,12 @@ func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
 		}
 	}
 	return min(claimed, r.n)
+}
+
+// A candidate is an attempt that a report may be about.
+type candidate struct {
+	attempt   uint32
+	closeness int
 }
 
 // How close a report is to an attempt.
@@ -323,10 +370,9 @@ func (t *Tracker) triedAt(s *source, rule uint16) bool {
 
 // partsOf appends what the last settle found to buf, by name of rule.
 func (t *Tracker) partsOf(buf []event.Part) []event.Part {
-	for r, sum := range t.sums {
-		if n := sum.verified + sum.unverified; n > 0 {
-			buf = append(buf, event.Part{Rule: t.rules[r].rule.Name, Attempts: n})
-		}
+	for _, r := range t.sums.rules {
+		sum := &t.sums.byRule[r]
+		buf = append(buf, event.Part{Rule: t.rules[r].rule.Name, Attempts: sum.verified + sum.unverified})
 	}
 	sortParts(buf)
 	return buf
