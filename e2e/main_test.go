@@ -197,22 +197,43 @@ func imap(ctx context.Context, c lab.Client, user string) error { return c.IMAP(
 
 func ftp(ctx context.Context, c lab.Client, user string) error { return c.FTP(ctx, user, wrong) }
 
-// fail guesses once from every given address, at the same time, and requires that each is refused, or that the server falls
-// silent: the refusal of the last guess may meet the ban that it caused.
+// fail guesses once from every given address, at the same time, and requires that each is refused, or that its address is banned: a
+// server logs a failure before it answers, so that the ban which a guess causes may cut off the answer to it and to others.
 func (s *scene) fail(do guess, user string, from ...string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
 	go s.hangUp(ctx, cancel, from[0])
+	errs := make([]error, len(from))
 	var wg sync.WaitGroup
-	for _, addr := range from {
-		wg.Go(func() {
-			if err := do(ctx, s.w.Client(addr), user); !errors.Is(err, lab.ErrDenied) && !lab.CutOff(err) {
-				s.Errorf("%s guesses a password of %s: %v, want a refusal", addr, user, err)
-			}
-		})
+	for i, addr := range from {
+		wg.Go(func() { errs[i] = do(ctx, s.w.Client(addr), user) })
 	}
 	wg.Wait()
+	for i, addr := range from {
+		switch err := errs[i]; {
+		case errors.Is(err, lab.ErrDenied):
+		case !lab.CutOff(err):
+			s.Errorf("%s guesses a password of %s: %v, want a refusal", addr, user, err)
+		default:
+			s.until(fmt.Sprintf("a ban of %s, whose guess ended with %v", addr, err), func() error { return s.wasBanned(addr) })
+		}
+	}
+}
+
+// wasBanned returns nil if an address is banned, or was by the present daemon.
+func (s *scene) wasBanned(addr string) error {
+	ip := netip.MustParseAddr(addr)
+	why, err := s.mef.Why(s.ctx, ip)
+	if err != nil || why.Banned {
+		return err
+	}
+	for _, rec := range s.records() {
+		if prefix, err := netip.ParsePrefix(rec.Prefix); err == nil && rec.Event == "ban" && prefix.Contains(ip) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %s", addr, why.Verdict)
 }
 
 // hangUp ends guesses that wait for an answer that a ban has swallowed.

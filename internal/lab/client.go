@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,12 +41,13 @@ func (c Client) Server() netip.Addr {
 	return Server6
 }
 
-// Dial connects to a port of the server. It falls silent when ctx is done.
+// Dial connects to a port of the server. The connection's deadline passes when ctx is done. Its Read and Write return the first
+// error of either again and again: a reset is reported once by the kernel, perhaps to a Write whose error nobody looks at.
 func (c Client) Dial(ctx context.Context, port int) (net.Conn, error) {
 	return c.DialAddr(ctx, netip.AddrPortFrom(c.Server(), uint16(port)))
 }
 
-// DialAddr connects to any address. It falls silent when ctx is done.
+// DialAddr is Dial to any address.
 func (c Client) DialAddr(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	dialer := net.Dialer{
 		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.From, 0)),
@@ -60,7 +62,38 @@ func (c Client) DialAddr(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-	return conn, nil
+	return &clientConn{Conn: conn}, nil
+}
+
+// A clientConn is a connection that remembers its first error.
+type clientConn struct {
+	net.Conn
+
+	mu    sync.Mutex
+	first error // nil until Read or Write fails
+}
+
+func (c *clientConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	return n, c.sticky(err)
+}
+
+func (c *clientConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	return n, c.sticky(err)
+}
+
+// sticky returns nil for nil, and the first error otherwise.
+func (c *clientConn) sticky(err error) error {
+	if err == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.first == nil {
+		c.first = err
+	}
+	return c.first
 }
 
 // freebind lets a socket use an address that belongs to the host by a route alone (IP_FREEBIND, ip(7)).
@@ -92,14 +125,18 @@ func (c Client) Probe(ctx context.Context, port int, timeout time.Duration) (Out
 		return Reached, conn.Close()
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Refused, nil
-	case CutOff(err):
+	case silent(err):
 		return TimedOut, nil
 	}
 	return "", err
 }
 
-// CutOff reports whether an error of a client means that the server was silent until the client's context was done.
-func CutOff(err error) bool {
+// CutOff reports whether an error of a client is what a ban may cause: the server was silent until the client's context was done, or
+// mefdaemon destroyed the server's end of the connection and the reset got through, as it does where only incoming packets are dropped.
+func CutOff(err error) bool { return silent(err) || errors.Is(err, syscall.ECONNRESET) }
+
+// silent reports whether an error of a client means that the server was silent until the client's context was done.
+func silent(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 

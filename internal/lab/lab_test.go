@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,6 +197,48 @@ func TestProbeTellsSilenceFromRefusal(t *testing.T) {
 			}
 			if got, err := tt.client.Probe(ctx, tt.port, wait); got != tt.want || err != nil {
 				t.Errorf("Probe = %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// A client whose connection is reset during its login returns an error of being cut off, whatever it was about to do.
+func TestResetCutsClientsOff(t *testing.T) {
+	ctx, w := enter(t)
+	c := w.Client("203.0.113.7")
+	for name, tt := range map[string]struct {
+		port     int
+		greeting string
+		login    func() error
+	}{
+		"ssh":  {lab.SSHPort, "SSH-2.0-lab\r\n", func() error { _, err := c.SSH(ctx, lab.SSHPort, "alice", "wrong", ""); return err }},
+		"imap": {lab.IMAPPort, "* OK\r\n", func() error { return c.IMAP(ctx, "alice", "wrong") }},
+		"ftp":  {lab.FTPPort, "220 lab\r\n", func() error { return c.FTP(ctx, "alice", "wrong") }},
+		"smtp": {lab.SMTPPort, "220 lab\r\n", func() error { return c.SMTP(ctx, "alice", "wrong") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listener, err := net.Listen("tcp", netip.AddrPortFrom(lab.Server4, uint16(tt.port)).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			served := make(chan error, 1)
+			go func() {
+				conn, err := listener.Accept()
+				if err != nil {
+					served <- err
+					return
+				}
+				_, err = io.WriteString(conn, tt.greeting)
+				_, readErr := conn.Read(make([]byte, 1))
+				conn.(*net.TCPConn).SetLinger(0) // so that Close resets
+				served <- errors.Join(err, readErr, conn.Close())
+			}()
+			if err := tt.login(); !lab.CutOff(err) || errors.Is(err, lab.ErrDenied) {
+				t.Errorf("login at a server that resets: %v, want an error of being cut off", err)
+			}
+			if err := <-served; err != nil {
+				t.Error(err)
 			}
 		})
 	}
