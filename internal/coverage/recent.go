@@ -15,20 +15,21 @@ const (
 
 // recent holds the latest records that a rule matched, as long as several sources have records of it. The zero value is ready.
 type recent struct {
-	records []record
+	records []record // a ring once it is full, the oldest at next
+	next    int
 	source  string    // of the latest record
 	mixed   time.Time // when a record last came from another source than the one before; zero: never
 }
 
+// A record is zero once it has answered for one of another source.
 type record struct {
 	at           time.Time
 	source, line string
 }
 
 // Accept reports whether an event counts: it does not if another source of the rule has reported the same record before, in the same
-// words. Each record answers for one of another source, so that the same words once more are another event. Nor does what happened
-// before the rule was read here rather than elsewhere, nor a login that a syslog daemon's file reports where journald runs: anybody could
-// have written it. inJournal says whether source is the journal.
+// words. Each record answers for one of another source, so that the same words once more are another event. Nor does a login that a
+// syslog daemon's file reports where journald runs: anybody could have written it. inJournal says whether source is the journal.
 //
 // An event also shows that the service is there, and where it logs.
 func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
@@ -38,30 +39,19 @@ func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
 	} else if !inJournal && !slices.Contains(r.Own, source) && len(r.Own) < keptRecords {
 		r.Own = append(r.Own, source)
 	}
-	if ev.Time.Before(r.begins) {
-		return false
-	}
 	if ev.Kind == event.Success && r.doubted && !inJournal && r.shared(source) {
 		return false
 	}
 	return !r.recent.repeats(source, ev)
 }
 
-// Inherit takes over what old, a reader of a rule of the same name, knows of records. now is when r begins to read.
-func (r *Reader) Inherit(old *Reader, now time.Time) {
-	r.recent, r.begins = old.recent, old.begins
-	r.Moved(old.Journal, now)
+// Inherit takes over what old, a reader of a rule of the same name, knows of records.
+func (r *Reader) Inherit(old *Reader) {
+	r.recent = old.recent
 	if r.Journal && old.Journal && r.Logged == "" {
 		r.Logged = old.Logged
 	}
 	r.Off = r.Off && old.Logged == ""
-}
-
-// Moved takes note that the rule has read the journal until now, or files.
-func (r *Reader) Moved(journal bool, now time.Time) {
-	if r.Journal != journal {
-		r.begins = now
-	}
 }
 
 // repeats reports whether a record repeats an earlier one of another source. If not, it remembers it.
@@ -73,17 +63,20 @@ func (r *recent) repeats(source string, ev *event.Event) bool {
 		r.source = source
 	}
 	if !r.mixed.IsZero() && ev.Time.Sub(r.mixed) <= overlap {
-		for i, old := range r.records {
-			if old.source != source && ev.Time.Sub(old.at) <= overlap && same(old.line, ev.Line) {
-				r.records = append(r.records[:i], r.records[i+1:]...)
+		for i := range r.records {
+			old := &r.records[(r.next+i)%len(r.records)]
+			if old.source != source && old.source != "" && ev.Time.Sub(old.at) <= overlap && same(old.line, ev.Line) {
+				*old = record{}
 				return true
 			}
 		}
 	}
-	if len(r.records) == keptRecords {
-		r.records = r.records[:copy(r.records, r.records[1:])]
+	if len(r.records) < keptRecords {
+		r.records = append(r.records, record{ev.Time, source, ev.Line})
+		return false
 	}
-	r.records = append(r.records, record{ev.Time, source, ev.Line})
+	r.records[r.next] = record{ev.Time, source, ev.Line}
+	r.next = (r.next + 1) % keptRecords
 	return false
 }
 

@@ -53,7 +53,7 @@ const shortBan = 10 * time.Minute
 //
 // Most events past a limit come from sources that are banned already, their lines still under way or their log read late. So
 // the verdict is worked out first, without allocating, and the texts are written only where somebody will read them.
-func Decide(t *event.Tally, cfg Config, facts exempt.Facts, now time.Time) Decision {
+func Decide(t *event.Tally, cfg Config, facts *exempt.Facts, now time.Time) Decision {
 	var first Decision
 	var room [4]cause
 	all := causes(room[:0], t, cfg.Times)
@@ -62,7 +62,7 @@ func Decide(t *event.Tally, cfg Config, facts exempt.Facts, now time.Time) Decis
 	}
 	never := facts.Never(t.Event.Addr)
 	for i, c := range all {
-		d := decide(question{t, cfg, c, now}, &facts, never)
+		d := decide(question{t, cfg, c, now}, facts, never)
 		if d.Verdict != Covered {
 			return d
 		}

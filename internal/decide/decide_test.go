@@ -177,7 +177,7 @@ func TestReasonQuotes(t *testing.T) {
 		Added: 1, Attempts: 3, First: noon, Limit: 3,
 		Surge: event.Surge{Sources: 20, User: true},
 	}
-	d := Decide(&tally, Config{Times: conf.BanTimes{First: time.Minute}}, exempt.Facts{}, noon)
+	d := Decide(&tally, Config{Times: conf.BanTimes{First: time.Minute}}, &exempt.Facts{}, noon)
 	if d.Verdict != Ban || strings.ContainsAny(d.Reason, "\x1b\n") {
 		t.Errorf("%s: %q", d.Verdict, d.Reason)
 	}
@@ -202,14 +202,14 @@ func TestCoveredCostsNoMemory(t *testing.T) {
 	again, repeated, none := covered(&rule), covered(&rule), covered(&rule)
 	first := covered(&rule)
 	first.InForce, first.History = nil, nil
-	d := Decide(&first, Config{Times: conf.BanTimes{First: time.Minute}}, exempt.Facts{}, noon)
+	d := Decide(&first, Config{Times: conf.BanTimes{First: time.Minute}}, &exempt.Facts{}, noon)
 	repeated.InForce[0].ID = event.Hash(d.Ban.ID)
 	none.Attempts, none.Score = 0, 0
 	facts := exempt.Facts{Own: set("198.51.100.1/32"), Allowed: set("203.0.113.0/24"), CDNs: exempt.CDNs()}
 	for want, tally := range map[Verdict]*event.Tally{Covered: &again, Repeat: &repeated, None: &none} {
 		var got Decision
 		allocs := testing.AllocsPerRun(10, func() {
-			got = Decide(tally, Config{Times: conf.BanTimes{First: time.Minute}}, facts, noon)
+			got = Decide(tally, Config{Times: conf.BanTimes{First: time.Minute}}, &facts, noon)
 		})
 		if got.Verdict != want || allocs != 0 {
 			t.Errorf("verdict %q with %v allocations, want %q with none", got.Verdict, allocs, want)
@@ -229,7 +229,7 @@ func BenchmarkDecide(b *testing.B) {
 			facts := exempt.Facts{Own: set("198.51.100.1/32"), Allowed: set("198.51.100.0/24"), CDNs: exempt.CDNs()}
 			b.ReportAllocs()
 			for b.Loop() {
-				Decide(tally, cfg, facts, noon)
+				Decide(tally, cfg, &facts, noon)
 			}
 		})
 	}

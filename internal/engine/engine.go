@@ -65,6 +65,11 @@ type Engine struct {
 	tracker *track.Tracker
 	newest  newest
 	spared  map[string]uint64
+
+	// What the line at hand is, kept here so that it costs no allocation.
+	match filter.Match
+	ev    event.Event
+	tally event.Tally
 }
 
 // A rule is one of Config.Track.Rules with what status shows of it.

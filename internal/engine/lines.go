@@ -8,7 +8,6 @@ import (
 	"mef/internal/ban"
 	"mef/internal/decide"
 	"mef/internal/event"
-	"mef/internal/filter"
 )
 
 // A Kind says what an Outcome is.
@@ -25,11 +24,11 @@ const (
 	Alarm                        // Event is a login that may be a break-in: see Reason
 )
 
-// An Outcome is one thing that follows from a line or an event. It may be kept.
+// An Outcome is one thing that follows from a line or an event. It may be kept, but for Event.
 type Outcome struct {
 	Kind     Kind
 	Time     time.Time
-	Event    *event.Event // that it follows from
+	Event    *event.Event // that it follows from; of a line, it holds until the next line's, and whoever keeps it makes a copy
 	Attempts int          // that Event added: what other lines have reported of them is not among them
 	Score    float64      // points of the event's source, all services together
 	Ban      ban.Ban
@@ -45,15 +44,14 @@ func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[Outcome] {
 		v := e.view(b.Source)
 		v.counts.Lines += uint64(len(b.Lines))
 		v.counts.Lost += uint64(b.Lost)
-		var m filter.Match
 		for i := range b.Lines {
 			line := &b.Lines[i]
-			if !v.Match(line, &m) {
+			if !v.Match(line, &e.match) {
 				continue
 			}
 			v.counts.Matched++
-			ev := m.Event(b, line)
-			if !e.event(b.Source, &ev, now, yield) {
+			e.ev = e.match.Event(b, line)
+			if !e.event(b.Source, &e.ev, now, yield) {
 				return
 			}
 		}
@@ -86,8 +84,9 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 	if e.cfg.WhatIf && ev.Addr.IsValid() && e.tracker.Blocked(ev.Addr, r.ServicePorts, ev.Time) {
 		return yield(Outcome{Kind: Blocked, Time: ev.Time, Event: ev})
 	}
-	tally := e.tracker.Observe(ev)
-	r.count(ev, &tally)
+	e.tally = e.tracker.Observe(ev)
+	tally := &e.tally
+	r.count(ev, tally)
 	if tally.Alarm != "" && !yield(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}) {
 		return false
 	}
@@ -95,42 +94,38 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 	if e.blocked.Contains(ev.Addr) {
 		return yield(counted)
 	}
-	o := e.act(r, ev, decide.Decide(&tally, e.cfg.Decide, e.facts, ev.Time), now)
-	return yield(counted) && (o.Kind == 0 || yield(o))
+	d := decide.Decide(tally, e.cfg.Decide, &e.facts, ev.Time)
+	kind := e.act(r, ev, &d, now)
+	return yield(counted) && (kind == 0 || yield(Outcome{Kind: kind, Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason}))
 }
 
-// act takes note of a decision. The Outcome is zero if nothing is to be done.
-func (e *Engine) act(r *rule, ev *event.Event, d decide.Decision, now time.Time) Outcome {
-	e.spare(ev, d)
-	o := Outcome{Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason}
+// act takes note of a decision. It returns what follows from it, 0 if nothing is to be done.
+func (e *Engine) act(r *rule, ev *event.Event, d *decide.Decision, now time.Time) Kind {
 	switch d.Verdict {
 	case decide.Ban:
+		e.spare(ev)
 		r.counts.Bans++
 		e.tracker.Banned(d.Ban)
 		if !d.Ban.Permanent() && d.Ban.Until.Before(now) {
-			return Outcome{} // of old lines, read late: it counts as a repeat, and is over
+			return 0 // of old lines, read late: it counts as a repeat, and is over
 		}
-		o.Kind = Banned
+		return Banned
 	case decide.Observe, decide.Detect:
 		e.tracker.Detected(d.Ban)
-		o.Kind = WouldBan
+		return WouldBan
 	case decide.Refused:
+		e.spare(ev)
 		e.tracker.Detected(d.Ban) // so that it is reported once, not for every further line
-		o.Kind = Refused
-	default:
-		return Outcome{}
+		return Refused
 	}
-	return o
+	return 0
 }
 
 // liveSession is the reason that counts for bans which an administrator's live session keeps away or narrows.
 const liveSession = "an administrator's live SSH session"
 
 // spare counts why an address was not banned, or not on every port.
-func (e *Engine) spare(ev *event.Event, d decide.Decision) {
-	if d.Verdict != decide.Ban && d.Verdict != decide.Refused {
-		return
-	}
+func (e *Engine) spare(ev *event.Event) {
 	reason := e.facts.Never(ev.Addr)
 	if reason == "" {
 		reason = e.facts.Web(netip.PrefixFrom(ev.Addr, ev.Addr.BitLen()))

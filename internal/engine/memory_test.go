@@ -43,6 +43,42 @@ func TestMemoryOfASource(t *testing.T) {
 	runtime.KeepAlive(e)
 }
 
+// Most lines of an attack come from sources that are banned already, or soon will be. Such a line costs the copy of its text.
+func TestAllocationsOfALine(t *testing.T) {
+	rules, err := conf.ShippedRules(filter.Shipped())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, errs := filter.Compile(rules)
+	if err := errs.Err(); err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(engine.FromConf(&conf.Config{Rules: rules, Score: conf.Score{Failure: 10, Ban: 100, HalfLife: time.Hour},
+		Ban: conf.BanTimes{First: time.Hour}}, set), exempt.Facts{})
+	b := &event.Batch{Source: "s", Lines: []event.Line{{Text: []byte(
+		"Jan  2 03:04:05 h sshd[1]: Failed password for invalid user admin from 192.0.2.7 port 40022 ssh2")}}}
+	at := noon
+	bans := 0
+	read := func() {
+		at = at.Add(time.Millisecond)
+		b.Lines[0].Time = at
+		for o := range e.Lines(b, at) {
+			if o.Kind == engine.Banned {
+				bans++
+			}
+		}
+	}
+	for range 1000 {
+		read()
+	}
+	if bans != 1 {
+		t.Fatalf("%d bans, want 1", bans)
+	}
+	if n := testing.AllocsPerRun(1000, read); n > 1 {
+		t.Errorf("%v allocations for a line of a banned source, want 1", n)
+	}
+}
+
 func heap() uint64 {
 	runtime.GC()
 	runtime.GC() // what pools hold is given up by the second

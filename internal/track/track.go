@@ -247,7 +247,9 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 		t.probe(s, count(ev), ev.Verified)
 		s.evidence = t.evidence.add(s.evidence, ev.Line)
 	}
-	t.settle(s, now)
+	if t.sums.stale {
+		t.settle(s, now)
+	}
 	t.place(i, now)
 	t.touch(i)
 	tally := t.tally(ev, r, i, k, now)

@@ -35,7 +35,7 @@ const (
 
 	// maxAnswered is how many attempts of a source are kept that a ban has answered. Whoever goes on where the ban does not keep
 	// him out, behind a proxy say, would fill the memory otherwise, and each of his lines be compared with all before.
-	maxAnswered = 64
+	maxAnswered = 16
 )
 
 // A sum is what a source's attempts at one rule come to.
@@ -49,6 +49,7 @@ type sums struct {
 	byRule   []sum
 	rules    []uint16 // those whose sum is not zero: few of very many
 	answered int      // attempts that a ban has answered
+	stale    bool     // attempts have changed since
 }
 
 func newSums(rules int) sums { return sums{byRule: make([]sum, rules)} }
@@ -57,7 +58,7 @@ func (s *sums) clear() {
 	for _, r := range s.rules {
 		s.byRule[r] = sum{}
 	}
-	s.rules, s.answered = s.rules[:0], 0
+	s.rules, s.answered, s.stale = s.rules[:0], 0, false
 }
 
 // add adds an attempt. They come newest first.
@@ -279,6 +280,7 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 		a.user = r.user
 		if t.excuse(s, &r.subject, now) {
 			a.flags |= excused
+			t.sums.stale = true
 		}
 	}
 	if more := points - int(a.points); more > 0 && a.flags&excused == 0 && (moved || r.standing >= contested) {
@@ -308,6 +310,7 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 		}
 		t.chargeAll(s, r, each+(n-1)*more)
 	}
+	t.sums.stale = t.sums.stale || flags&answered == 0
 	a := attempt{at: now, user: r.user, session: r.session, rule: r.rule, points: uint16(min(each, math.MaxUint16)), flags: flags}
 	if !r.once {
 		a.forms = r.form
@@ -336,6 +339,7 @@ func (t *Tracker) recount(s *source, r *report, now int64) (n int) {
 		i = a.next
 		if a.rule == r.rule && a.user == r.user && a.flags&excused != 0 && now-a.at <= int64(t.rules[r.rule].rule.FindTime) {
 			a.flags &^= excused
+			t.sums.stale = true
 			a.points = uint16(points)
 			t.chargeAll(s, r, points*int(a.n))
 			n += int(a.n)
