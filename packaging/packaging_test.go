@@ -175,7 +175,7 @@ func TestUpgradeKeepsWhatIsTheOperators(t *testing.T) {
 
 	next := stage(t, program+"# next version\n")
 	said := sh(t, image, next+"/install")
-	if !strings.Contains(said, "left as it is") {
+	if !strings.Contains(said, "not changed") {
 		t.Errorf("install says %q", said)
 	}
 	if got := read(t, image, "etc/mef/mef.conf"); got != "[global]\nmode=observe\n" {

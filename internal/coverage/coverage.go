@@ -15,6 +15,9 @@
 // comes from two sources in the same words is one record: see Reader.Accept. That several lines report one attempt in different words
 // is for the tracker to find out, as it is within one source.
 //
+// A rule that moves between the journal and files, by its source= or because journald came or went, begins at that moment: the new
+// place has the same records once more, and they have been counted.
+//
 // # Services that are not there
 //
 // A rule is off if its service is neither installed nor listening and has no log of its own. Nothing is lost by that: it is on as
@@ -30,6 +33,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"mef/internal/conf"
 	"mef/internal/filter"
@@ -63,6 +67,7 @@ type Reader struct {
 	doubted bool // what they say of logins is not believed
 	shared  func(path string) bool
 	recent  recent
+	begins  time.Time // of reading here, after the rule was read elsewhere; zero: it never was
 }
 
 // Read returns the readers of the rules that are enabled, by name. set is of these rules.

@@ -169,10 +169,39 @@ func TestOffUntilALineComes(t *testing.T) {
 	}
 	r.Accept("journal", true, at(1, "x"))
 	again, _ := read(t, []conf.Rule{ftp(conf.SourceAuto)}, machine(true, nil, nil, nil))
-	again["ftp"].Inherit(r)
+	again["ftp"].Inherit(r, time.Now())
 	for what, r := range map[string]*coverage.Reader{"then": r, "after a reload": again["ftp"]} {
 		if got := fmt.Sprint(r.Live(), ": ", r.Reason()); got != "journal: the journal has entries of ftpd" {
 			t.Errorf("%s: %s", what, got)
+		}
+	}
+}
+
+// A rule that reads elsewhere from now on begins at that moment: the new place has records that have been counted. One that reads where
+// it did before goes on.
+func TestRuleThatMovesBeginsAnew(t *testing.T) {
+	now := at(10, "").Time
+	old, _ := read(t, []conf.Rule{ftp(conf.SourceAuto)}, machine(true, nil, nil, nil))
+	for name, tt := range map[string]struct {
+		source conf.SourceKind
+		moved  bool
+	}{
+		"to files":      {conf.SourceFile, true},
+		"where it was":  {conf.SourceAuto, false},
+		"still journal": {conf.SourceJournal, false},
+	} {
+		readers, _ := read(t, []conf.Rule{ftp(tt.source)}, machine(true, nil, nil, nil))
+		r := readers["ftp"]
+		r.Inherit(old["ftp"], now)
+		again, _ := read(t, []conf.Rule{ftp(tt.source)}, machine(true, nil, nil, nil))
+		again["ftp"].Inherit(r, now.Add(time.Hour))
+		for when, r := range map[string]*coverage.Reader{"then": r, "after a reload": again["ftp"]} {
+			if got := r.Accept("/var/log/ftpd.log", false, at(9, "old")); got == tt.moved {
+				t.Errorf("%s, %s: what happened before counts: %v", name, when, got)
+			}
+			if !r.Accept("/var/log/ftpd.log", false, at(11, "new")) {
+				t.Errorf("%s, %s: what happens now does not count", name, when)
+			}
 		}
 	}
 }

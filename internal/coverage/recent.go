@@ -28,8 +28,9 @@ type record struct {
 }
 
 // Accept reports whether an event counts: it does not if another source of the rule has reported the same record before, in the same
-// words. Each record answers for one of another source, so that the same words once more are another event. Nor does a login that a
-// syslog daemon's file reports where journald runs: anybody could have written it. inJournal says whether source is the journal.
+// words. Each record answers for one of another source, so that the same words once more are another event. Nor does what happened
+// before the rule was read here rather than elsewhere, nor a login that a syslog daemon's file reports where journald runs: anybody could
+// have written it. inJournal says whether source is the journal.
 //
 // An event also shows that the service is there, and where it logs.
 func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
@@ -39,19 +40,30 @@ func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
 	} else if !inJournal && !slices.Contains(r.Own, source) && len(r.Own) < keptRecords {
 		r.Own = append(r.Own, source)
 	}
+	if ev.Time.Before(r.begins) {
+		return false
+	}
 	if ev.Kind == event.Success && r.doubted && !inJournal && r.shared(source) {
 		return false
 	}
 	return !r.recent.repeats(source, ev)
 }
 
-// Inherit takes over what old, a reader of a rule of the same name, knows of records.
-func (r *Reader) Inherit(old *Reader) {
-	r.recent = old.recent
+// Inherit takes over what old, a reader of a rule of the same name, knows of records. now is when r begins to read.
+func (r *Reader) Inherit(old *Reader, now time.Time) {
+	r.recent, r.begins = old.recent, old.begins
+	r.Moved(old.Journal, now)
 	if r.Journal && old.Journal && r.Logged == "" {
 		r.Logged = old.Logged
 	}
 	r.Off = r.Off && old.Logged == ""
+}
+
+// Moved takes note that the rule has read the journal until now, or files.
+func (r *Reader) Moved(journal bool, now time.Time) {
+	if r.Journal != journal {
+		r.begins = now
+	}
 }
 
 // repeats reports whether a record repeats an earlier one of another source. If not, it remembers it.

@@ -175,6 +175,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.openEventLog(d.cfg)
 	g.Go(func() error { return d.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	d.choose(d.lookAround(ctx))
+	d.saveOrigins()
 	d.sources = feed.New(d.feedConfig(), d.readers, nil)
 	g.Go(func() error { return d.loop.run(ctx) })
 	g.Go(func() error { return d.keep(ctx) })

@@ -37,6 +37,7 @@ type freshBlock struct {
 // Notes in mef.db, beside those of package lists.
 const (
 	noteListed   = "listed"   // networks of the blacklist that are banned: see lists.Pack
+	noteOrigins  = "origins"  // where each rule reads: a map as of feed.Readers.Origins
 	noteWatching = "watching" // since when bans are logged and not applied: a time.Time
 )
 
@@ -53,6 +54,7 @@ func (d *daemon) loadNotes(notes map[string]string) {
 		f.Allowed = allow.Set
 		f.SetAdmins(nil, admins, "")
 	})
+	_ = json.Unmarshal([]byte(notes[noteOrigins]), &d.origins)   // without one, rules begin where sources do
 	_ = json.Unmarshal([]byte(notes[noteWatching]), &d.watching) // without one, bans were applied
 }
 

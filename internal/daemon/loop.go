@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,7 @@ type loop struct {
 
 	set     *engine.Rules
 	readers feed.Readers
+	origins map[string]bool // of the readers, as they are saved; nil: none are
 	// allowList is what the facts' Allowed is made of.
 	allowList    []lists.Item
 	listMistakes []string
@@ -208,8 +211,25 @@ func (e *loop) reads(rule *conf.Rule, source string) bool { return e.readers.Rea
 
 // choose finds out what each rule reads, for the first time.
 func (e *loop) choose(h *feed.Host) {
-	e.readers = feed.Read(e.cfg, e.set, h, nil)
+	now := time.Now()
+	e.readers = feed.Read(e.cfg, e.set, h, nil, now)
+	e.readers.Moved(e.origins, now)
 	e.readers.Log(e.log)
+}
+
+// saveOrigins saves where each rule reads, so that after a restart one that reads elsewhere begins at that moment.
+func (e *loop) saveOrigins() {
+	origins := e.readers.Origins()
+	if maps.Equal(origins, e.origins) {
+		return
+	}
+	e.origins = origins
+	note, err := json.Marshal(origins)
+	if err != nil {
+		e.log.Error("save where rules read", "err", err)
+		return
+	}
+	e.saver.Save(store.Update{Notes: map[string]string{noteOrigins: string(note)}})
 }
 
 // feedConfig returns what the sources go by, to go on where the engine stopped reading.

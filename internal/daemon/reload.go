@@ -114,7 +114,7 @@ func reloaded(cfg *conf.Config) control.Reloaded {
 // over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
 func (d *daemon) swap(ctx context.Context, next *setup) error {
 	h := d.lookAround(ctx)
-	readers, err := query(ctx, d.loop, func() feed.Readers { return feed.Read(next.cfg, next.set, h, d.readers) })
+	readers, err := query(ctx, d.loop, func() feed.Readers { return feed.Read(next.cfg, next.set, h, d.readers, time.Now()) })
 	if err != nil {
 		return err
 	}
@@ -157,6 +157,7 @@ func (e *loop) drain(ctx context.Context) error {
 // adopt replaces the configuration. What was counted, and what was read, stays. It runs on the engine's goroutine.
 func (e *loop) adopt(next *setup, readers feed.Readers) {
 	e.cfg, e.set, e.readers = next.cfg, next.set, readers
+	e.saveOrigins()
 	e.engine.Configure(e.settings(next.cfg, next.set))
 	e.setFacts(func(f *engine.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
 	e.applyMode()

@@ -119,6 +119,7 @@ func (h *house) start() {
 	h.loadTracker(st, bans)
 	h.lookAround = func(context.Context) *feed.Host { return withoutJournald }
 	h.choose(withoutJournald)
+	h.saveOrigins()
 	h.sources = feed.New(e.feedConfig(), e.readers, nil)
 	ctx, stop := context.WithCancel(context.Background())
 	g, ctx := errgroup.WithContext(ctx)

@@ -31,7 +31,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	seen := s
 	s, err = query(ctx, d.loop, func() control.Status {
 		s := seen
-		d.readers = feed.Read(d.cfg, d.set, h, d.readers)
+		d.readers = feed.Read(d.cfg, d.set, h, d.readers, time.Now())
 		d.describe(&s, h)
 		return s
 	})

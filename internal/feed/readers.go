@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"mef/internal/conf"
 	"mef/internal/control"
@@ -52,15 +53,33 @@ func Files(glob string) []string {
 // Readers are the enabled rules by name, each with what it reads. They belong to the engine's goroutine.
 type Readers map[string]*coverage.Reader
 
-// Read returns the readers of a configuration's rules on a host. What those before know of records stays.
-func Read(cfg *conf.Config, rules *engine.Rules, h *Host, before Readers) Readers {
+// Read returns the readers of a configuration's rules on a host, which begin now. What those before know of records stays.
+func Read(cfg *conf.Config, rules *engine.Rules, h *Host, before Readers, now time.Time) Readers {
 	readers := Readers(coverage.Read(cfg.Rules, rules, h))
 	for name, r := range readers {
 		if old := before[name]; old != nil {
-			r.Inherit(old)
+			r.Inherit(old, now)
 		}
 	}
 	return readers
+}
+
+// Origins returns by rule whether it reads the journal, rather than files.
+func (r Readers) Origins() map[string]bool {
+	origins := make(map[string]bool, len(r))
+	for name, reader := range r {
+		origins[name] = reader.Journal
+	}
+	return origins
+}
+
+// Moved takes note of the origins of an earlier run. now is when the readers begin.
+func (r Readers) Moved(before map[string]bool, now time.Time) {
+	for name, reader := range r {
+		if journal, ok := before[name]; ok {
+			reader.Moved(journal, now)
+		}
+	}
 }
 
 func (r Readers) want() coverage.Want { return coverage.Wanted(r, host.UserID) }

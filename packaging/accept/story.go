@@ -42,7 +42,7 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		{"kill -9, and hung: started again by systemd, bans hold", s.survive},
 		{"reboot: still banned, and the policy in force, from the last packet to the first", s.reboot},
 		{"upgrade while it runs: bans, configuration and policy are kept", s.upgrade},
-		{"uninstall: no ban, no policy, no program; install again: all of it is back", s.reinstall},
+		{"uninstall: no ban, no policy, no program; install again: bans stay lifted, all else is back", s.reinstall},
 		{"uninstall --purge: nothing is left", s.purge},
 	} {
 		start := time.Now()
@@ -311,7 +311,7 @@ func (s *story) known(ctx context.Context, script string) error {
 func (s *story) survive(ctx context.Context) error {
 	for restarts, script := range []string{
 		`systemctl kill --signal=KILL mefdaemon`,
-		`mkdir /etc/systemd/system/mefdaemon.service.d &&
+		`mkdir -p /etc/systemd/system/mefdaemon.service.d &&
 			printf '[Service]\nWatchdogSec=2\nRestartSec=1\n' >/etc/systemd/system/mefdaemon.service.d/test.conf &&
 			systemctl daemon-reload && systemctl restart mefdaemon && sleep 3 && systemctl is-active mefdaemon &&
 			systemctl kill --signal=STOP mefdaemon`,
@@ -332,7 +332,7 @@ func (s *story) survive(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.checks(ctx, "rm -r /etc/systemd/system/mefdaemon.service.d && systemctl daemon-reload && systemctl restart mefdaemon")
+	return s.checks(ctx, "rm /etc/systemd/system/mefdaemon.service.d/test.conf && systemctl daemon-reload && systemctl restart mefdaemon")
 }
 
 func (s *story) reboot(ctx context.Context) error {
@@ -391,8 +391,12 @@ func (s *story) reinstall(ctx context.Context) error {
 	if err := attackers(ctx, reaches); err != nil {
 		return fmt.Errorf("still banned: %w", err)
 	}
-	if err := s.known(ctx, "mef/install && mefctl enable && mefctl confirm && mefctl enable mef"); err != nil {
+	if err := s.checks(ctx, "mef/install && mefctl enable && mefctl confirm && mefctl enable mef", "test -z \"$(mefctl bans list --ips-only)\"",
+		"mefctl why "+attacker4+" --json | grep '\"history\"'"); err != nil {
 		return err
+	}
+	if err := attackers(ctx, reaches); err != nil {
+		return fmt.Errorf("banned again: %w", err)
 	}
 	return s.policyHolds(ctx)
 }
