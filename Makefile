@@ -36,13 +36,14 @@ check:
 unit:
 	go test -shuffle=on ./...
 
-# The packages with goroutines of their own, under the race detector. It needs cgo and gcc.
+# The packages with goroutines of their own, under the race detector. It needs cgo and gcc. (scripts/gotest is go test that names what
+# failed once more at the end.)
 race:
-	CGO_ENABLED=1 go test -race -short -shuffle=on ./internal/control ./internal/daemon ./internal/enforce ./internal/eventlog ./internal/lists/... ./internal/source/... ./internal/store
+	CGO_ENABLED=1 go run ./scripts/gotest -race -short -shuffle=on ./internal/control ./internal/daemon ./internal/enforce ./internal/eventlog ./internal/lists/... ./internal/source/... ./internal/store
 
 # Everything. -p 1, because tests with the kernel and real daemons want the whole machine's attention.
 integration:
-	go test -tags integration -shuffle=on -p 1 -timeout 1h ./...
+	go run ./scripts/gotest -tags integration -shuffle=on -p 1 -timeout 1h ./...
 
 fuzz:
 	scripts/fuzz 2000x
