@@ -80,6 +80,9 @@ type Score struct {
 	Hot                        int           // score_hot_name: such a name that other networks try; 0: names are not learned
 	HalfLife                   time.Duration // score_halflife
 	Ban                        int           // score_ban: a source with this many points is banned on all ports
+	Days                       int           // score_days: a source that fails on as many days and never succeeds is banned; 0: days do not matter
+	AfterBan                   int           // score_after_ban: percent of Ban that remain after a ban by score
+	Sprays                     bool          // spray_limits: limits are lower where many sources try one name, or from one network
 }
 
 // BanTimes says how ban times grow.
@@ -100,6 +103,7 @@ type Known struct {
 	SharedMin int           // known_shared: an address with as many known users is shared
 	Burst     int           // known_burst: failures in a row that are forgiven to a known login
 	Retries   int           // known_retries: failures a day that are forgiven at the pace of a forgotten device; 0: nothing is forgiven
+	Limits    bool          // known_limits: limits grow with the number of users who log in from an address
 }
 
 // Scan holds the ps_* keys.

@@ -148,10 +148,10 @@ func TestMissingFileIsDefault(t *testing.T) {
 	if cfg.Ban != (BanTimes{10 * time.Minute, day, 7 * day, 4, 7 * day, 30 * day}) {
 		t.Errorf("ban times %+v", cfg.Ban)
 	}
-	if cfg.Score != (Score{10, 3, 2, 25, 35, 100, 14 * day, 100}) {
+	if cfg.Score != (Score{10, 3, 2, 25, 35, 100, 14 * day, 100, 3, 75, true}) {
 		t.Errorf("scores %+v", cfg.Score)
 	}
-	if cfg.Known != (Known{30 * day, 8, 20000, 3, 15, 300}) {
+	if cfg.Known != (Known{30 * day, 8, 20000, 3, 15, 300, true}) {
 		t.Errorf("known logins %+v", cfg.Known)
 	}
 	if cfg.IPv6Prefix != 64 || cfg.Paths.ControlSocket != "/run/mef/mefdaemon.sock" || cfg.Paths.StateDir != "/var/lib/mef" {
@@ -236,7 +236,7 @@ func TestMEF10HasEveryKey(t *testing.T) {
 	ours := []string{"mode", "control_socket", "ipv6_prefix", "protect_groups", "proxies", "score_failure", "score_probe", "score_unverified",
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
-		"score_hot_name", "starter_names", "canaries", "login_alarms", "bantime_score", "bantime_names", "rbl_K_canary", "rbl_K_action", "community_server", "rules_file", "rules_on_stop"}
+		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_K_canary", "rbl_K_action", "community_server", "rules_file", "rules_on_stop"}
 	settings := scan("mef.conf", text, "global").settings
 	for _, k := range keys {
 		theirs := slices.ContainsFunc(settings, func(s setting) bool { return k.name == s.key || k.is(s.key) })

@@ -101,11 +101,16 @@ func diff(t *testing.T, got, want []string) {
 func TestReplay(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			begin := func() *world {
+				w := newWorld(t)
+				w.defend()
+				return w
+			}
 			events := stream(seed, 10_000)
-			want := play(newWorld(t), events, func(int) {})
-			diff(t, play(newWorld(t), events, func(int) {}), want)
+			want := play(begin(), events, func(int) {})
+			diff(t, play(begin(), events, func(int) {}), want)
 
-			w, disk := newWorld(t), store{}
+			w, disk := begin(), store{}
 			var bans []ban.Ban
 			w.banned = func(b ban.Ban) { bans = append(bans, b) }
 			got := play(w, events, func(i int) {
@@ -116,7 +121,7 @@ func TestReplay(t *testing.T) {
 					return
 				}
 				disk.save(w.tracker)
-				again := track.New(trackConfig())
+				again := track.New(defended())
 				if err := again.Import(disk.entries); err != nil {
 					t.Fatal(err)
 				}

@@ -27,16 +27,23 @@ func (q *question) reached() string {
 }
 
 func (q *question) limit() string {
-	window, s := span(q.t.Rule.FindTime), q.t.Surge
-	switch {
-	case s.Sources == 0:
+	window := span(q.t.Rule.FindTime)
+	if q.t.Surge.Sources == 0 {
 		return fmt.Sprintf("limit %d in %s", q.t.Limit, window)
-	case s.User:
-		return fmt.Sprintf("limit %d in %s instead of %d, for %d sources are trying user %q",
-			q.t.Limit, window, q.t.Rule.MaxRetry, s.Sources, q.t.Event.User)
 	}
-	return fmt.Sprintf("limit %d in %s instead of %d, for %d sources are trying where %d are usual",
-		q.t.Limit, window, q.t.Rule.MaxRetry, s.Sources, s.Usual)
+	return fmt.Sprintf("limit %d in %s instead of %d, for %s", q.t.Limit, window, q.t.Rule.MaxRetry, q.surge())
+}
+
+// surge says what attack the source takes part in.
+func (q *question) surge() string {
+	switch s := q.t.Surge; {
+	case s.User:
+		return fmt.Sprintf("%d sources are trying user %q", s.Sources, q.t.Event.User)
+	case s.Net.IsValid():
+		return fmt.Sprintf("%d sources of %s are trying", s.Sources, s.Net)
+	default:
+		return fmt.Sprintf("%d sources are trying where %d are usual", s.Sources, s.Usual)
+	}
 }
 
 // scoreReached says "score 104 (limit 100): attempts at dovecot 4, sshd 4, vsftpd 3".
@@ -60,6 +67,15 @@ func (q *question) scoreReached() string {
 		if n.Networks > 0 {
 			s += fmt.Sprintf(", tried by %d other networks", n.Networks)
 		}
+	}
+	if q.t.Surge.Strict() {
+		s += "; " + q.surge()
+	}
+	if q.t.Spread {
+		s += "; many users tried once or twice each, and nobody has logged in from here"
+	}
+	if q.t.Days > 0 {
+		s += fmt.Sprintf("; failures on %d days, and nobody has logged in from here", q.t.Days)
 	}
 	return s
 }

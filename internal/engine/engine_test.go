@@ -22,7 +22,7 @@ func newEngine(facts exempt.Facts) *engine.Engine {
 	return engine.New(engine.Config{
 		Track: track.Config{
 			Rules:   []track.Rule{{Name: "scan", Service: "scan", MaxRetry: 3, FindTime: findTime}},
-			Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100},
+			Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100, Days: 3, AfterBan: 75, Sprays: true},
 			Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3},
 			History: 30 * 24 * time.Hour,
 		},

@@ -141,9 +141,7 @@ func (e *Engine) spare(ev *event.Event) {
 func (r *rule) count(ev *event.Event, tally *event.Tally) {
 	switch ev.Kind {
 	case event.Failure:
-		if tally.New > 0 {
-			r.counts.Failures += uint64(ev.Count)
-		}
+		r.counts.Failures += uint64(tally.New)
 	case event.Probe:
 		r.counts.Probes++
 	case event.Success:

@@ -34,6 +34,8 @@ type Tally struct {
 	KnownUsers int  // how many users have logged in from Source
 	Shared     bool // so many that Source is an address people share
 	Several    bool // more than one address of Source has tried
+	Days       int  // days on which Source failed, if so many make a ban; otherwise 0
+	Spread     bool // Source tried many names once or twice each, and nobody has logged in from there
 
 	Alarm string // why a success may be a break-in; empty if there is no reason to think so
 
@@ -70,12 +72,16 @@ type NameNote struct {
 	Networks int    // other networks that tried it, 0 if Text does not count them
 }
 
-// A Surge says why fewer attempts are allowed than usual. The zero value: they are not.
+// A Surge is a distributed attack, for which fewer attempts are allowed than usual. The zero value: there is none.
 type Surge struct {
-	Sources int  // unknown sources that failed within the rule's FindTime
-	Usual   int  // how many are usual
-	User    bool // they all tried Event's user name; else they all tried Event's service
+	Sources int          // unknown sources that take part
+	Usual   int          // how many fail usually; 0 for a network
+	User    bool         // they all tried Event's user name within a day
+	Net     netip.Prefix // they are all of this network, and failed within two weeks; otherwise invalid
 }
+
+// Strict reports whether one attempt of an unknown source is enough.
+func (s Surge) Strict() bool { return s.User || s.Net.IsValid() }
 
 // A Part is one rule's share of a score.
 type Part struct {

@@ -9,19 +9,19 @@ import (
 	"mef/internal/offline"
 )
 
-// Five failures, one a day, are no attack, whatever other dates stand in the log.
+// Five failures, one in six hours, are no attack, whatever other dates stand in the log.
 func TestStrangeDates(t *testing.T) {
 	failures := func(dates ...string) string {
 		var b strings.Builder
 		for _, d := range dates {
-			b.WriteString(d + "T08:00:00Z web1 sshd[3]: Failed password for bob from 203.0.113.9 port 50 ssh2\n")
+			b.WriteString(d + ":00:00Z web1 sshd[3]: Failed password for bob from 203.0.113.9 port 50 ssh2\n")
 		}
 		return b.String()
 	}
 	const stray = "2036-02-07T06:28:16Z web1 sshd[1]: Server listening on 0.0.0.0 port 22.\n"
-	first := failures("2026-11-01", "2026-11-02")
-	last := failures("2026-11-03", "2026-11-04", "2026-11-05")
-	burst := strings.Repeat(failures("2026-11-06"), 5)
+	first := failures("2026-11-01T01", "2026-11-01T07")
+	last := failures("2026-11-01T13", "2026-11-01T19", "2026-11-02T01")
+	burst := strings.Repeat(failures("2026-11-02T07"), 5)
 	for name, tt := range map[string]struct {
 		log  string
 		bans int

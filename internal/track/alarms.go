@@ -69,7 +69,7 @@ func (t *Tracker) alarm(ev *event.Event, of pair, s *source, k key, now int64) s
 		reasons = append(reasons, fmt.Sprintf("the address was banned before (%d)", bans))
 	}
 	if n := t.names.index[of.user]; n != nil {
-		if sources := n.surge.sources(now, day); sources >= alarmSources {
+		if sources := n.surge.sources(now, nameScale()); sources >= alarmSources {
 			reasons = append(reasons, fmt.Sprintf("%d addresses tried this name within a day", sources))
 		}
 	}

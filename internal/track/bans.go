@@ -113,7 +113,7 @@ func (t *Tracker) settled(b *ban.Ban) {
 func (t *Tracker) reset(s *source) {
 	t.drop(s, func(a *attempt) bool { return !t.answered(a) })
 	s.clearScore()
-	s.address, s.days, s.flags = 0, 0, s.flags&^several
+	s.address, s.days, s.tries, s.flags = 0, 0, 0, s.flags&^lasting
 }
 
 // answered keeps an attempt that has been answered with a ban for a while, and for nothing more than that further lines of its

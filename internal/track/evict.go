@@ -71,6 +71,7 @@ func (t *Tracker) insert(k key, now int64) uint32 {
 	s := t.sources.at(i)
 	s.key, s.seen, s.blockedUntil = k, now, t.holds.blocked(k, now)
 	t.index[k] = i
+	t.linkNetwork(i)
 	if !k.is4() && k.bits > parentBits {
 		t.children[k.widen(parentBits)]++
 	}
@@ -183,6 +184,7 @@ func (t *Tracker) remove(i uint32) {
 	}
 	delete(t.index, s.key)
 	t.unlink(i)
+	t.unlinkNetwork(i)
 	left := s.flags & listed
 	t.sources.put(i)
 	s.flags = left

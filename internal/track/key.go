@@ -40,6 +40,20 @@ func (k key) prefix() netip.Prefix {
 
 func (k key) is4() bool { return netip.AddrFrom16(k.addr).Is4In6() }
 
+// in reports whether k is inside a network, or is it.
+func (k key) in(net key) bool {
+	if k.bits < net.bits {
+		return false
+	}
+	whole, rest := net.bits/8, net.bits%8
+	for i := range whole {
+		if k.addr[i] != net.addr[i] {
+			return false
+		}
+	}
+	return rest == 0 || (k.addr[whole]^net.addr[whole])>>(8-rest) == 0
+}
+
 // widen returns the IPv6 network of so many bits around k.
 func (k key) widen(bits int) key { return keyOf(netip.AddrFrom16(k.addr), bits) }
 

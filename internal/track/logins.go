@@ -37,7 +37,7 @@ type pair struct {
 type logins struct {
 	pairs  map[pair]*login
 	users  map[string][]*login // a user's logins, of all services
-	within map[key]int         // users in a source, and in each network a ban may be widened to
+	within map[key]int         // users in a source, and in each network around it that is banned or suspected as a whole
 	known  loginList
 
 	guests map[pair]*login
@@ -119,6 +119,7 @@ func (t *Tracker) removeLogin(l *login) {
 // countLogin counts a user in the networks around a login, once whatever the services and addresses in each.
 func (t *Tracker) countLogin(l *login, n int) {
 	t.countWithin(l, l.from, n)
+	t.countWithin(l, l.from.around(), n)
 	if l.from.is4() {
 		return
 	}
@@ -131,9 +132,8 @@ func (t *Tracker) countLogin(l *login, n int) {
 }
 
 func (t *Tracker) countWithin(l *login, k key, n int) {
-	bits := int(k.bits)
 	for _, o := range t.logins.users[l.user] {
-		if o != l && (o.from == k || !k.is4() && !o.from.is4() && o.from.widen(bits) == k) {
+		if o != l && o.from.in(k) {
 			return
 		}
 	}

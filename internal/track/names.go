@@ -153,7 +153,7 @@ func (d *names) try(text string, network uint64, absent, newSource bool, now int
 	n.last = now
 	n.absent = absent
 	if newSource {
-		n.surge.add(now, day)
+		n.surge.add(now, nameScale())
 	}
 	switch {
 	case n.list == &d.succeeded:

@@ -57,3 +57,47 @@ func BenchmarkNeighbors(b *testing.B) {
 		tr.Neighbors(netip.MustParseAddr("10.0.7.7"), start, 10)
 	}
 }
+
+// Every source is in the chain of its network, however many come and go.
+func TestNetworksKeepTheirSources(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxSources = 500
+	tr := New(cfg)
+	for i := range 20_000 {
+		addr := fmt.Sprintf("10.%d.%d.%d", i%3, i%7, i%251)
+		switch i % 5 {
+		case 0:
+			addr = fmt.Sprintf("2001:db8:%x:%x::1", i%4, i%911)
+		case 1:
+			addr = fmt.Sprintf("64:ff9b::%x:%x", i%5, i%1009)
+		}
+		tr.Observe(line{float64(i), "fail", fmt.Sprint("u", i%97), "", 0}.event("sshd", addr))
+	}
+	chained := 0
+	for _, i := range tr.networks.chains {
+		for ; i != 0; i = tr.sources.at(i).sibling {
+			if s := tr.sources.at(i); tr.index[s.key] != i {
+				t.Fatalf("%s is in a chain and not in the table", s.key.prefix())
+			}
+			chained++
+		}
+	}
+	if n := tr.Stats().Sources; chained != n || n != cfg.MaxSources {
+		t.Errorf("%d sources in chains, %d in the table of %d", chained, n, cfg.MaxSources)
+	}
+}
+
+func TestAround(t *testing.T) {
+	for addr, want := range map[string]string{
+		"203.0.113.7/32": "203.0.113.0/24", "2001:db8:1:2::/64": "2001:db8:1::/48", "2001:db8:1:200::/56": "2001:db8:1::/48",
+		"2001:db8:1::/48": "2001:db8:1::/48", "64:ff9b::cb00:7107/128": "64:ff9b::cb00:7100/120",
+	} {
+		k := keyOfPrefix(netip.MustParsePrefix(addr))
+		if got := k.around(); got.prefix().String() != want || !k.in(got) || got.in(keyOfPrefix(netip.MustParsePrefix("198.51.100.0/24"))) {
+			t.Errorf("around %s is %s, want %s", addr, got.prefix(), want)
+		}
+	}
+	if k, net := keyOfPrefix(netip.MustParsePrefix("2001:db8:1:2ff::/64")), keyOfPrefix(netip.MustParsePrefix("2001:db8:1:100::/57")); k.in(net) {
+		t.Errorf("%s is in %s", k.prefix(), net.prefix())
+	}
+}

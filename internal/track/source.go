@@ -9,12 +9,14 @@ type source struct {
 	level uint8 // the list it is in
 	flags uint8
 	known uint8 // users who have logged in from it, at most 255
-	days  uint8 // on which it failed since its last success, at most maxDays
+	days  uint8 // on which it failed since its last success, at most 255
 
 	lastDay uint16 // number of the latest of these days
+	tries   uint16 // failures since its last success, at most 65,535
 
 	attempts   uint32 // newest first
 	prev, next uint32 // neighbors in the eviction list
+	sibling    uint32 // next in the chain of its network
 	address    uint32 // hash of the address that tried first; 0: none yet
 
 	blockedUntil int64  // until when a verified ban of all ports keeps it out, as far as known; 0: none does
@@ -33,6 +35,10 @@ const (
 	stored              // part of an earlier Changes, so its removal must be reported
 	listed              // its index is in Tracker.dirty, also if it has been removed since
 	several             // more than one address of it has tried
+	suspect             // it has failed, and nobody has logged in from it since
+	spread              // it has tried more users than an address has where nobody has logged in
+
+	lasting = several | suspect | spread // what is stored
 )
 
 func (s *source) live() bool { return s.key.bits != 0 }
@@ -76,7 +82,12 @@ func (t *Tracker) decay(s *source, now int64) {
 }
 
 // scoreLimit returns how many points ban a source: more where users log in, for their typing errors add up.
-func (t *Tracker) scoreLimit(s *source) int { return t.cfg.Score.Ban * (1 + int(s.known)) }
+func (t *Tracker) scoreLimit(s *source) int {
+	if !t.cfg.Known.Limits {
+		return t.cfg.Score.Ban
+	}
+	return t.cfg.Score.Ban * (1 + int(s.known))
+}
 
 // probesWeigh is which part of the limit probes alone can reach: a monitor or a mail server that comes every minute is no guesser.
 const probesWeigh = 4
@@ -93,20 +104,37 @@ func (t *Tracker) probe(s *source, n int, verified bool) {
 	s.score += points
 }
 
-// maxDays is up to how many days of failures without a success weigh more each.
-const maxDays = 4
-
-// newDay returns how much more the first failure of a day weighs: twice as much on the second day that a source fails on and never
-// succeeds, three times on the third. Somebody who belongs here has logged in by then.
-func (s *source) newDay(now int64) int {
+// newDay counts a failure and returns on how many days the source has failed if it is the first of its day, otherwise 1. Somebody
+// who belongs here has logged in by the second or third of them.
+func (t *Tracker) newDay(s *source, now int64) int {
+	s.tries += min(1, math.MaxUint16-s.tries)
 	today := uint16(now / day)
-	if s.known > 0 || s.days > 0 && s.lastDay == today {
+	switch {
+	case s.known > 0 || t.cfg.Score.Days == 0 || s.days > 0 && s.lastDay == today:
 		return 1
+	case today-s.lastDay > daysApart:
+		s.days, s.tries = 0, 1
 	}
 	s.lastDay = today
-	s.days = min(s.days+1, maxDays)
+	s.days += min(1, math.MaxUint8-s.days)
 	return int(s.days)
 }
+
+// daysApart is how many days may lie between two on which a source fails for them to belong together.
+const daysApart = 30
+
+// tooManyDays reports whether days of failures make a source an attacker. A device with an old password tries one name of a user
+// of this host, all day long.
+func (t *Tracker) tooManyDays(s *source, of *subject, days int) bool {
+	if t.cfg.Score.Days == 0 || days < t.cfg.Score.Days {
+		return false
+	}
+	device := (of.standing == familiar || of.standing == ordinary) && of.login != nil && int(s.tries) >= deviceTries*(days-1)
+	return !device
+}
+
+// deviceTries is how often a device tries in a day, at least.
+const deviceTries = 24
 
 // charge adds points to the verified score on account of a user: of the pair where there is one, so that its success takes back
 // exactly that.
@@ -174,13 +202,14 @@ func (s *source) clearScore() {
 	s.score, s.absent, s.probes, s.unverified, s.users = 0, 0, 0, 0, [len(s.users)]contribution{}
 }
 
-// afterBan is which part of the limit a source keeps that was banned for its score: it has been answered, and needs little more
-// to be banned again.
-const afterBan = 0.75
-
-// keepAfterBan leaves of the score what a ban for it does not answer.
+// keepAfterBan leaves of the score what a ban for it does not answer: a part of the limit, so that the source needs little more to be
+// banned again.
 func (t *Tracker) keepAfterBan(s *source) {
-	most := float32(afterBan * float64(t.scoreLimit(s)))
+	most := float32(t.cfg.Score.AfterBan*t.scoreLimit(s)) / 100
+	if most == 0 {
+		s.clearScore()
+		return
+	}
 	if s.score <= 0 {
 		return
 	}

@@ -153,7 +153,7 @@ const (
 	existingBurst = 2
 	// A place that nobody has logged in from has so many guests, and one that exists so many more for each user.
 	guestRoom    = 3
-	existingRoom = 14
+	existingRoom = 20
 
 	// oncePerPlace is how often forgiven failures count a little where users log in, and oncePerStranger elsewhere: a forgotten
 	// device is no attack, but one that never succeeds anywhere is worth a look in the end.
@@ -192,15 +192,16 @@ func (t *Tracker) lone(s *source, of *subject, now int64) bool {
 // row, and more at the pace of a device. An address has room for so many users who are not known there, and for more where users log in.
 func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool {
 	refill := float32(t.cfg.Known.Retries) / float32(day)
-	if of.standing == existing && s.known == 0 {
+	if room == existingRoom && s.known == 0 {
 		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device
 	}
 	if of.login == nil {
 		if t.logins.guest[of.pair.from] >= room+2*int(s.known) {
+			t.overrun(s, room)
 			return false
 		}
 		of.login = t.addGuest(of.pair)
-		if of.standing == ordinary {
+		if room == 1 {
 			of.login.spent, of.login.at, of.login.counted = float32(burst), now, now // it has to show its pace first
 		}
 	} else if of.login.last == 0 {
@@ -219,9 +220,19 @@ func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool
 	if s.known > 0 {
 		once, points = oncePerPlace, points/2
 	}
-	if (l.spent > onceAfter || of.standing == ordinary) && now-l.counted >= once {
+	if (l.spent > onceAfter || room == 1) && now-l.counted >= once {
 		l.counted = now
 		s.charge(of.user, l, points, false)
 	}
 	return true
+}
+
+// overrun counts what was forgiven at a source where nobody has logged in, and which tries more users than such a place has room
+// for. It is no office, or its users would have logged in by now.
+func (t *Tracker) overrun(s *source, room int) {
+	if room != existingRoom || s.known > 0 || s.flags&spread != 0 {
+		return
+	}
+	s.flags |= spread
+	s.score += float32(room * t.cfg.Score.Failure)
 }

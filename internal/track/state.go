@@ -34,7 +34,7 @@ const (
 	kindRule    = 'v' // the surge of a rule; key: its name
 
 	stateVersion  = 1
-	sourceVersion = 3 // of a source's value; earlier versions are not read any more
+	sourceVersion = 4 // of a source's value; earlier versions are not read any more
 	loginVersion  = 2 // of a login's value; the first version is not read any more
 )
 
@@ -308,7 +308,8 @@ func (t *Tracker) encodeSource(w writer, s *source) writer {
 	w.float(s.probes)
 	w.float(s.unverified)
 	w.uint(uint64(s.address))
-	w = append(w, s.flags&several, s.days)
+	w = append(w, s.flags&lasting, s.days)
+	w.uint(uint64(s.tries))
 	w.uint(uint64(s.lastDay))
 	users := len(s.users)
 	for users > 0 && s.users[users-1] == (contribution{}) {
@@ -487,7 +488,7 @@ func (im *importer) read(k, v []byte) error {
 			im.pasts[binary.BigEndian.Uint64(rest)] = p
 		}
 	case kindRule:
-		s := r.surge()
+		s := r.surge(1)
 		if i, ok := im.t.ruleIndex[string(rest)]; ok && r.err == nil {
 			im.t.rules[i].surge = s
 		}
@@ -577,7 +578,7 @@ func (t *Tracker) importNames(names []*name) {
 func decodeName(r *reader, text string) *name {
 	n := &name{text: text, networks: [2]uint64{r.uint(), r.uint()}, period: int32(r.int()), tries: uint32(r.uint()), first: r.int(), last: r.int(),
 		success: r.int(), absent: r.byte() != 0, flags: stored}
-	n.surge = r.surge()
+	n.surge = r.surge(nameScale().least)
 	return n
 }
 
@@ -596,7 +597,7 @@ func (t *Tracker) restoreSource(saved *savedSource) {
 	s := t.sources.at(i)
 	s.flags = stored
 	s.score, s.absent, s.probes, s.unverified, s.users = saved.score, saved.absent, saved.probes, saved.unverified, saved.users
-	s.days, s.lastDay = saved.days, saved.lastDay
+	s.days, s.tries, s.lastDay = saved.days, saved.tries, saved.lastDay
 	s.address, s.known = saved.address, uint8(min(t.logins.within[s.key], 255))
 	s.flags |= saved.flags
 	for _, a := range saved.attempts {
@@ -643,8 +644,8 @@ func (h *history) restore(pasts map[uint64]past) {
 
 func (t *Tracker) decodeSource(r *reader) (s savedSource) {
 	s.seen, s.score, s.absent, s.probes, s.unverified = r.int(), r.float(), r.float(), r.float(), r.float()
-	s.address, s.flags = uint32(r.uint()), r.byte()&several
-	s.days, s.lastDay = min(r.byte(), maxDays), uint16(r.uint())
+	s.address, s.flags = uint32(r.uint()), r.byte()&lasting
+	s.days, s.tries, s.lastDay = r.byte(), uint16(r.uint()), uint16(r.uint())
 	for i := range r.count() {
 		s.users[i%len(s.users)] = contribution{uint32(r.uint()), r.float()}
 	}
@@ -769,12 +770,13 @@ func (r *reader) count() int {
 
 func (r *reader) str() string { return string(r.take(r.count())) }
 
-func (r *reader) surge() surge {
+// surge reads a surge; usual is at least the given number of sources.
+func (r *reader) surge(least float64) surge {
 	s := surge{
 		start: r.int(), cur: uint32(r.uint()), prev: uint32(r.uint()), usual: math.Float64frombits(r.uint()),
 	}
-	if !(s.usual >= leastUsual && s.usual < math.MaxUint32) {
-		s.usual = leastUsual
+	if !(s.usual >= least && s.usual < math.MaxUint32) {
+		s.usual = least
 	}
 	return s
 }

@@ -75,7 +75,7 @@ func TestStateSurvives(t *testing.T) {
 		}
 	}
 	next := line{60, "fail", "root", "", 0}.event("sshd", "203.0.113.200")
-	if want, got := tr.Observe(next), restored.Observe(next); got.Limit != want.Limit || got.Surge != want.Surge || got.Limit != tightLimit {
+	if want, got := tr.Observe(next), restored.Observe(next); got.Limit != want.Limit || got.Surge != want.Surge || got.Limit != strictLimit {
 		t.Errorf("limit %d, %+v, want %d, %+v", got.Limit, got.Surge, want.Limit, want.Surge)
 	}
 }

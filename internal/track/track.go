@@ -90,8 +90,9 @@ type Tracker struct {
 	sums     sums   // what the last settle found
 	evidence evidenceRing
 
-	logins  logins
-	seed    uint64
+	logins logins
+	seed   uint64
+	networks
 	names   names
 	lifts   lifts
 	holds   activeBans
@@ -239,10 +240,10 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	s := t.sources.at(i)
 	s.known = uint8(min(t.logins.within[k], 255))
 	t.settle(s, now)
-	var of subject
+	var rep report
 	var c counted
 	if ev.Kind == event.Failure {
-		of, c = t.fail(s, r, ev, now)
+		rep, c = t.fail(s, r, ev, now)
 	} else if !t.rules[r].rule.Detect {
 		t.probe(s, count(ev), ev.Verified)
 		s.evidence = t.evidence.add(s.evidence, ev.Line)
@@ -255,13 +256,14 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	tally := t.tally(ev, r, i, k, now)
 	tally.Added, tally.New = c.added, c.fresh
 	if ev.Kind == event.Failure {
-		tally.Known = of.standing == known
-		if of.standing != known && s.known == 0 {
-			t.tighten(&tally, r, of.name, now)
+		tally.Known = rep.standing == known
+		tighten(&tally, rep.surge)
+		if rep.overdue {
+			tally.Days = int(s.days)
 		}
 	}
 	if tally.ScoreReached() || tally.RuleReached() {
-		t.detail(&tally, s, &of, now)
+		t.detail(&tally, s, &rep.subject, now)
 	}
 	return tally
 }
@@ -295,7 +297,8 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k key, now int64) (alarm st
 		t.removeGuest(guest)
 	}
 	if s != nil {
-		s.known, s.days = uint8(min(t.logins.within[k], 255)), 0
+		s.known, s.days, s.tries = uint8(min(t.logins.within[k], 255)), 0, 0
+		s.flags &^= suspect | spread
 		t.forgive(s, t.userHash(ev.Service, account), l)
 		t.touch(i)
 	}
@@ -308,7 +311,7 @@ func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 type counted struct{ fresh, added, excused int }
 
 // fail counts a failure.
-func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject, counted) {
+func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report, counted) {
 	rep := report{
 		subject: t.judge(s, ev, r, now), rule: r, session: t.hash(ev.Session), form: formBit(ev.Form), n: count(ev),
 		once: ev.Echo && !ev.Each, verified: ev.Verified,
@@ -318,11 +321,11 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject
 	}
 	n := rep.n - t.claim(s, &rep, now)
 	if n <= 0 {
-		return rep.subject, counted{}
+		return rep, counted{}
 	}
 	if t.answers(ev, r, now) {
 		t.count(s, &rep, n, answered, now)
-		return rep.subject, counted{fresh: n}
+		return rep, counted{fresh: n}
 	}
 	t.watch(s, &rep, now)
 	s.noteAddress(t.addressHash(ev.Addr))
@@ -331,7 +334,7 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject
 		rep.name.tries += uint32(n)
 	}
 	c := counted{fresh: n}
-	for c.excused < n && t.excuse(s, &rep.subject, now) {
+	for c.excused < n && !rep.surge.Strict() && !rep.overdue && t.excuse(s, &rep.subject, now) {
 		c.excused++
 	}
 	if c.excused > 0 {
@@ -341,7 +344,7 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (subject
 		t.count(s, &rep, c.added, 0, now)
 		c.added += t.recount(s, &rep, now)
 	}
-	return rep.subject, c
+	return rep, c
 }
 
 // answers reports whether a ban in force has answered an attempt: its line was under way when the ban began, or is read late.
@@ -356,12 +359,25 @@ func (t *Tracker) answers(ev *event.Event, r uint16, now int64) bool {
 	})
 }
 
-// watch counts a source that is new at a rule. Sources where users log in are never counted.
+// watch finds out whether a failure is part of something larger: of an attack by many sources, or of one that has lasted for days. A
+// source where users log in is part of neither.
 func (t *Tracker) watch(s *source, r *report, now int64) {
-	if s.known == 0 && !t.triedAt(s, r.rule) {
-		rule := &t.rules[r.rule]
-		rule.surge.add(now, int64(rule.rule.FindTime))
+	rule := &t.rules[r.rule]
+	r.days = 1
+	if s.known > 0 || rule.rule.Detect {
+		return
+	}
+	if !t.triedAt(s, r.rule) {
+		rule.surge.add(now, rule.scale())
 		t.surgesDirty = true
+	}
+	if r.verified {
+		s.flags |= suspect
+		r.days = t.newDay(s, now)
+		r.overdue = t.tooManyDays(s, &r.subject, r.days)
+	}
+	if r.surge = t.surgeOf(s, r, now); r.surge.Strict() && r.standing == absent && t.cfg.Score.Hot > 0 {
+		r.standing = hot
 	}
 }
 
@@ -393,19 +409,19 @@ func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k key, now int64) e
 		out.Limit, out.ScoreLimit = t.limit(s, r), t.scoreLimit(s)
 		out.Attempts, out.Unverified, out.First = sum.verified, sum.unverified, moment(sum.first)
 		out.Score, out.ScoreUnverified = float64(s.score), float64(s.unverified)
-		out.Absent, out.Several = float64(s.absent), s.flags&several != 0
+		out.Absent, out.Several, out.Spread = float64(s.absent), s.flags&several != 0, s.flags&spread != 0
 	}
 	return out
 }
 
-// tighten lowers the limit for sources that are not known while many are at it at once.
-func (t *Tracker) tighten(out *event.Tally, r uint16, n *name, now int64) {
-	t.surgesDirty = true // looking moves windows on
-	out.Surge = t.surgeOf(&t.rules[r], n, now)
-	if out.Surge.Sources > 0 && out.Limit > tightLimit {
-		out.Limit = tightLimit
-	} else {
-		out.Surge = event.Surge{}
+// tighten lowers the limit for a source that takes part in a distributed attack.
+func tighten(out *event.Tally, s event.Surge) {
+	limit := tightLimit
+	if s.Strict() {
+		limit = strictLimit
+	}
+	if s.Sources > 0 && out.Limit > limit {
+		out.Limit, out.Surge = limit, s
 	}
 }
 
@@ -425,11 +441,11 @@ func (t *Tracker) detail(out *event.Tally, s *source, of *subject, now int64) {
 	}
 	t.except = t.knownAddrs(t.except[:0], widest)
 	out.Parts, out.Wider, out.InForce, out.History, out.Evidence, out.KnownAddrs = t.parts, t.wide, t.inForce, t.pasts, t.lines, t.except
-	out.Name = of.note(t.network(addr))
+	out.Name = of.note(t.network(addr), of.name != nil && t.names.starter[of.name.text])
 }
 
 // note returns what is known of the name that weighs more than others.
-func (of *subject) note(network uint64) (n event.NameNote) {
+func (of *subject) note(network uint64, starter bool) (n event.NameNote) {
 	switch of.standing {
 	case canary:
 		n.Text = "a canary"
@@ -437,7 +453,7 @@ func (of *subject) note(network uint64) (n event.NameNote) {
 		n.Text = "no user here, and attackers everywhere try it"
 		if of.name == nil {
 			n.Text = "an empty name"
-		} else if n.Networks = of.name.others(network); n.Networks >= hotNetworks {
+		} else if n.Networks = of.name.others(network); n.Networks >= hotNetworks || !starter {
 			n.Text = "no user here"
 		}
 	case absent:

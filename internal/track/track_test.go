@@ -21,8 +21,8 @@ func testConfig() Config {
 	}
 	return Config{
 		Rules:   []Rule{rule("dovecot", 5), rule("patient", 20), rule("sshd", 5)},
-		Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100},
-		Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3, Burst: 15, Retries: 300},
+		Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100, Days: 3, AfterBan: 75, Sprays: true},
+		Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3, Burst: 15, Retries: 300, Limits: true},
 		History: 30 * 24 * time.Hour,
 	}
 }

@@ -86,7 +86,7 @@ func (s *sums) add(a *attempt) {
 // may mistype twice.
 func (t *Tracker) limit(s *source, rule uint16) int {
 	limit := t.rules[rule].rule.MaxRetry
-	if s.known > 0 {
+	if s.known > 0 && t.cfg.Known.Limits {
 		limit += min(100, 5+2*int(s.known))
 	}
 	return limit
@@ -161,6 +161,9 @@ type report struct {
 	n        int
 	once     bool // an echo: it counts only if nothing else of its session does
 	verified bool
+	days     int  // on which the source has failed, if this is the first failure of one
+	overdue  bool // these are too many
+	surge    event.Surge
 }
 
 func formBit(form uint8) uint16 { return 1 << (form % 16) }
@@ -299,10 +302,13 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 		s.unverified += float32(t.cfg.Score.Unverified * n)
 	default:
 		each = t.pointsOf(s, &r.subject, r.rule)
-		if n == 1 && t.lone(s, &r.subject, now) {
+		switch {
+		case r.overdue:
+			each = max(each, t.scoreLimit(s))
+		case n == 1 && t.lone(s, &r.subject, now):
 			each = 0
-		} else {
-			each *= s.newDay(now)
+		default:
+			each *= r.days
 		}
 		more := each
 		if r.standing == absent { // a name once tried and refused again says less
