@@ -68,7 +68,7 @@ func (q *question) scoreReached() string {
 			s += fmt.Sprintf(", tried by %d other networks", n.Networks)
 		}
 	}
-	if q.t.Surge.Strict() {
+	if q.t.Surge.Aimed() {
 		s += "; " + q.surge()
 	}
 	if q.t.Spread {

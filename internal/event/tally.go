@@ -78,10 +78,11 @@ type Surge struct {
 	Usual   int          // how many fail usually; 0 for a network
 	User    bool         // they all tried Event's user name within a day
 	Net     netip.Prefix // they are all of this network, and failed within two weeks; otherwise invalid
+	Limit   int          // attempts that ban an unknown source meanwhile
 }
 
-// Strict reports whether one attempt of an unknown source is enough.
-func (s Surge) Strict() bool { return s.User || s.Net.IsValid() }
+// Aimed reports whether the attack is on one name or from one network, so that nothing is forgiven to those who take part.
+func (s Surge) Aimed() bool { return s.User || s.Net.IsValid() }
 
 // A Part is one rule's share of a score.
 type Part struct {

@@ -94,6 +94,9 @@ func (t *Tracker) settled(b *ban.Ban) {
 	t.eachSource(b.Prefix, func(i uint32) {
 		s := t.sources.at(i)
 		t.touch(i)
+		if b.Class == ban.Verified {
+			s.flags &^= suspect // it is one no longer
+		}
 		switch {
 		case b.Class == ban.Unverified:
 			t.drop(s, func(a *attempt) bool { return a.flags&unverified != 0 && (byScore || a.rule == r) })

@@ -53,7 +53,7 @@ type networks struct {
 
 const (
 	// suspectsAt is how many sources of a network must have failed for it to be an attacker's, and as many more for each user who
-	// logs in from there.
+	// logs in from there. Twice as many leave no doubt.
 	suspectsAt = 4
 	// suspectFor is how long a source is under suspicion after its latest event.
 	suspectFor = fortnight
@@ -91,8 +91,9 @@ func (t *Tracker) unlinkNetwork(i uint32) {
 	*at = s.sibling
 }
 
-// suspectsIn returns how many sources of a network have failed lately and never succeeded, or 0 if they are too few to be an attack.
-func (t *Tracker) suspectsIn(net key, now int64) (n int) {
+// suspectsIn returns how many sources of a network have failed lately, never succeeded and reached no limit of their own, and how many
+// attempts then ban an unknown source of it; 0 if they are too few to be an attack.
+func (t *Tracker) suspectsIn(net key, now int64) (n, limit int) {
 	for i := *t.chainOf(net); i != 0; {
 		s := t.sources.at(i)
 		if s.flags&suspect != 0 && now-s.seen <= suspectFor && s.key.in(net) {
@@ -100,10 +101,13 @@ func (t *Tracker) suspectsIn(net key, now int64) (n int) {
 		}
 		i = s.sibling
 	}
-	if n < suspectsAt*(1+t.logins.within[net]) {
-		return 0
+	switch least := suspectsAt * (1 + t.logins.within[net]); {
+	case n < least:
+		return 0, 0
+	case n < 2*least:
+		return n, networkLimit
 	}
-	return n
+	return n, strictLimit
 }
 
 // attackingNetworks appends the networks of which sources have failed within a day to all, those that are an attacker's.
@@ -116,8 +120,8 @@ func (t *Tracker) attackingNetworks(all []Attack, now int64) []Attack {
 		}
 	}
 	for net := range seen {
-		if n := t.suspectsIn(net, now); n > 0 {
-			all = append(all, Attack{Net: net.prefix(), Sources: n})
+		if n, limit := t.suspectsIn(net, now); n > 0 {
+			all = append(all, Attack{Net: net.prefix(), Sources: n, Limit: limit})
 		}
 	}
 	return all

@@ -23,10 +23,11 @@ const (
 	userSurge = 20
 	// unusual is how many times the usual number of sources is an attack.
 	unusual = 3
-	// tightLimit is what limits are tightened to where many sources fail at a service, and strictLimit where they try one name or
-	// are of one network.
-	tightLimit  = 3
-	strictLimit = 1
+	// tightLimit is what limits are tightened to where many sources fail at a service, networkLimit and strictLimit where they are of
+	// one network, and strictLimit where they try one name.
+	tightLimit   = 3
+	networkLimit = 2
+	strictLimit  = 1
 
 	day = int64(24 * time.Hour)
 )
@@ -96,19 +97,19 @@ func (t *Tracker) surgeOf(s *source, r *report, now int64) event.Surge {
 	}
 	if r.name != nil && r.verified {
 		if n := r.name.surge.attack(now, nameScale(), userSurge); n > 0 {
-			return event.Surge{Sources: n, Usual: int(math.Round(r.name.surge.usual)), User: true}
+			return event.Surge{Sources: n, Usual: int(math.Round(r.name.surge.usual)), User: true, Limit: strictLimit}
 		}
 	}
 	if r.verified {
 		net := s.key.around()
-		if n := t.suspectsIn(net, now); n > 0 {
-			return event.Surge{Sources: n, Net: net.prefix()}
+		if n, limit := t.suspectsIn(net, now); n > 0 {
+			return event.Surge{Sources: n, Net: net.prefix(), Limit: limit}
 		}
 	}
 	rule := &t.rules[r.rule]
 	t.surgesDirty = true // looking moves windows on
 	if n := rule.surge.attack(now, rule.scale(), 0); n > 0 {
-		return event.Surge{Sources: n, Usual: int(math.Round(rule.surge.usual))}
+		return event.Surge{Sources: n, Usual: int(math.Round(rule.surge.usual)), Limit: tightLimit}
 	}
 	return event.Surge{}
 }
@@ -120,6 +121,7 @@ type Attack struct {
 	Rule    string       // the rule at which all of them fail, if neither is the case
 	Sources int
 	Usual   int // sources that usually fail at the rule
+	Limit   int // attempts that ban an unknown source which takes part
 }
 
 // Attacks returns the attacks under way, that with the most sources first.
@@ -131,7 +133,7 @@ func (t *Tracker) Attacks(at time.Time) (all []Attack) {
 	for i := range t.rules {
 		aside := t.rules[i].surge // looking must not change what later decisions add up
 		if n := aside.attack(now, t.rules[i].scale(), 0); n > 0 {
-			all = append(all, Attack{Rule: t.rules[i].rule.Name, Sources: n, Usual: int(math.Round(aside.usual))})
+			all = append(all, Attack{Rule: t.rules[i].rule.Name, Sources: n, Usual: int(math.Round(aside.usual)), Limit: tightLimit})
 		}
 	}
 	for _, list := range []*nameList{&t.names.demanded, &t.names.succeeded} {
@@ -141,7 +143,7 @@ func (t *Tracker) Attacks(at time.Time) (all []Attack) {
 				continue
 			}
 			if sources := aside.attack(now, nameScale(), userSurge); sources > 0 {
-				all = append(all, Attack{User: n.text, Sources: sources})
+				all = append(all, Attack{User: n.text, Sources: sources, Limit: strictLimit})
 			}
 		}
 	}

@@ -334,7 +334,7 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report,
 		rep.name.tries += uint32(n)
 	}
 	c := counted{fresh: n}
-	for c.excused < n && !rep.surge.Strict() && !rep.overdue && t.excuse(s, &rep.subject, now) {
+	for c.excused < n && !rep.surge.Aimed() && !rep.overdue && t.excuse(s, &rep.subject, now) {
 		c.excused++
 	}
 	if c.excused > 0 {
@@ -376,7 +376,7 @@ func (t *Tracker) watch(s *source, r *report, now int64) {
 		r.days = t.newDay(s, now)
 		r.overdue = t.tooManyDays(s, &r.subject, r.days)
 	}
-	if r.surge = t.surgeOf(s, r, now); r.surge.Strict() && r.standing == absent && t.cfg.Score.Hot > 0 {
+	if r.surge = t.surgeOf(s, r, now); r.surge.Limit == strictLimit && r.standing == absent && t.cfg.Score.Hot > 0 {
 		r.standing = hot
 	}
 }
@@ -416,12 +416,8 @@ func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k key, now int64) e
 
 // tighten lowers the limit for a source that takes part in a distributed attack.
 func tighten(out *event.Tally, s event.Surge) {
-	limit := tightLimit
-	if s.Strict() {
-		limit = strictLimit
-	}
-	if s.Sources > 0 && out.Limit > limit {
-		out.Limit, out.Surge = limit, s
+	if s.Sources > 0 && out.Limit > s.Limit {
+		out.Limit, out.Surge = s.Limit, s
 	}
 }
 
