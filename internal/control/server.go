@@ -84,7 +84,7 @@ func share(path string) error {
 // Serve answers requests on l until ctx is done.
 func Serve(ctx context.Context, l net.Listener, s Service) error {
 	server := &http.Server{
-		Handler:           Handler(s),
+		Handler:           finish(ctx, Handler(s)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       bodyTime,
 		IdleTimeout:       5 * time.Second,
@@ -113,6 +113,20 @@ func Serve(ctx context.Context, l net.Listener, s Service) error {
 	}
 	<-ended
 	return nil
+}
+
+// finish lets a request that changes something go on to its end though its client goes away, until ctx is done: a ban that is lifted in
+// the kernel must also be noted as lifted.
+func finish(ctx context.Context, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			whole, stop := context.WithCancel(context.WithoutCancel(r.Context()))
+			defer stop()
+			defer context.AfterFunc(ctx, stop)()
+			r = r.WithContext(whole)
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Handler returns the routes of the package comment.

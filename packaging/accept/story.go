@@ -402,7 +402,7 @@ func (s *story) reinstall(ctx context.Context) error {
 }
 
 // untold are paths that the system itself makes, unless mef is in their names.
-var untold = regexp.MustCompile(`^/(tmp/|run/(systemd|user|credentials|log|motd)|var/log/(journal/|gatekeeper)|var/lib/systemd/|var/tmp/systemd-)`)
+var untold = regexp.MustCompile(`^/(tmp/|run/(systemd|user|credentials|log|motd)|var/log/(journal/|gatekeeper|(mail|user)\.log)|var/lib/systemd/|var/tmp/systemd-)`)
 
 func (s *story) purge(ctx context.Context) error {
 	if err := s.checks(ctx, "systemctl -q disable 'var-lib-mef\\x2dfirewall.mount' && umount /var/lib/mef-firewall && rm -r /srv/firewall /etc/systemd/system/var-lib-mef*",
