@@ -107,20 +107,24 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	if len(keys) == 0 {
 		return nil, refuse("%s is not banned; mefctl why %s says what is known", ban.Key{Prefix: prefix}, prefix.Addr())
 	}
-	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
-		return nil, err
-	}
 	lifted := d.reasons.show(ctx, lift, d.askListed)
 	lifted = slices.DeleteFunc(lifted, func(b control.Ban) bool { return !b.Kernel })
-	now := time.Now()
-	err = d.noteLifted(ctx, now, keys)
+	if err := d.askLift(ctx, unbanGrace, keys); err != nil {
+		return nil, err
+	}
 	d.flush(ctx)
 	for _, b := range lifted {
-		rec := unbanRecord(b, now)
+		rec := unbanRecord(b, time.Now())
 		rec.Author = req.Author
 		d.records.Add(rec)
 	}
-	return lifted, err
+	return lifted, nil
+}
+
+// askLift has the configurator lift bans for an operator.
+func (d *daemon) askLift(ctx context.Context, grace time.Duration, keys []ban.Key) error {
+	_, err := ask(ctx, &d.configurator, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.liftFor(ctx, grace, keys) })
+	return err
 }
 
 // unbanRecord tells that a ban is lifted, by the prefix by which its beginning was told.
@@ -301,15 +305,13 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 	if len(keys) == 0 {
 		return done, nil
 	}
-	if err := d.enforcer.Unban(ctx, unbanGrace, keys...); err != nil {
+	if err := d.askLift(ctx, unbanGrace, keys); err != nil {
 		return done, err
 	}
-	now := time.Now()
-	err = d.noteLifted(ctx, now, keys)
 	d.flush(ctx)
 	done.Done = len(keys)
-	d.records.Add(control.Record{Time: now, Event: "unban", Author: req.Author, Reason: fmt.Sprintf("%d bans are lifted", len(keys))})
-	return done, err
+	d.records.Add(control.Record{Time: time.Now(), Event: "unban", Author: req.Author, Reason: fmt.Sprintf("%d bans are lifted", len(keys))})
+	return done, nil
 }
 
 // listedKeys returns the bans in force that a blacklist file asks for, each with the place of the entry: lifted, they would come back.
@@ -369,8 +371,8 @@ func (d *daemon) changeAllowed(ctx context.Context, req control.Batch, event str
 func (d *daemon) ClearBans(ctx context.Context, author string) (control.Cleared, error) {
 	c, err := ask(ctx, &d.configurator, func(ctx context.Context) (control.Cleared, error) {
 		keys, listed, err := d.notListed(ctx)
-		if err == nil && len(keys) > 0 {
-			err = d.lift(ctx, keys)
+		if err == nil {
+			err = d.liftFor(ctx, 0, keys)
 		}
 		return control.Cleared{Lifted: len(keys), Listed: listed}, err
 	})

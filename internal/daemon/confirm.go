@@ -196,7 +196,7 @@ func (d *daemon) liftLapsed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.lift(ctx, keysOf(bans)); err != nil {
+	if err := d.lift(ctx, 0, keysOf(bans)); err != nil {
 		return err
 	}
 	d.unlist(keysOf(bans))

@@ -161,7 +161,7 @@ func newDaemon(e *loop, opt Options) *daemon {
 	}
 	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(settings) }, manager: opt.Manager,
 		lookAround:   func(ctx context.Context) *feed.Host { return feed.Look(ctx, e.log) },
-		configurator: configurator{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Log: e.log}), due: newDue()}}
+		configurator: configurator{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Log: e.log}), owed: make(map[ban.Key]time.Duration), due: newDue()}}
 }
 
 // run opens the socket, follows the sources, and blocks until ctx is done.

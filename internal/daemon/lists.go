@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -201,7 +203,7 @@ func (d *daemon) liftWithin(ctx context.Context, allow lists.Allow) error {
 		return nil
 	}
 	shown := d.reasons.show(ctx, lift, d.listedRecords)
-	if err := d.lift(ctx, keys); err != nil {
+	if err := d.lift(ctx, 0, keys); err != nil {
 		return err
 	}
 	d.unlist(keys)
@@ -222,15 +224,44 @@ func (d *daemon) liftEarlier(ctx context.Context) error {
 	return nil
 }
 
-// lift ends bans, in the kernel first, and forgets them.
-func (d *daemon) lift(ctx context.Context, keys []ban.Key) error {
+// lift ends bans, in the kernel first, and forgets them. grace is as in Enforcer.Unban.
+func (d *daemon) lift(ctx context.Context, grace time.Duration, keys []ban.Key) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	if err := d.enforcer.Unban(ctx, 0, keys...); err != nil {
+	err := d.enforcer.Unban(ctx, grace, keys...)
+	if err != nil && !errors.Is(err, enforce.ErrUnread) {
 		return err
 	}
-	return d.noteLifted(ctx, time.Now(), keys)
+	return cmp.Or(d.noteLifted(ctx, time.Now(), keys), err)
+}
+
+// liftFor lifts bans for an operator. If that fails, it is tried again.
+func (d *daemon) liftFor(ctx context.Context, grace time.Duration, keys []ban.Key) error {
+	for _, k := range keys {
+		d.owed[k] = max(grace, d.owed[k])
+	}
+	if err := d.fulfil(ctx, liftAsked); err != nil {
+		return fmt.Errorf("%w; mefdaemon tries again until they are lifted", err)
+	}
+	return nil
+}
+
+// liftOwed lifts what operators want lifted.
+func (d *daemon) liftOwed(ctx context.Context) error {
+	by := make(map[time.Duration][]ban.Key)
+	for k, grace := range d.owed {
+		by[grace] = append(by[grace], k)
+	}
+	for grace, keys := range by {
+		if err := d.lift(ctx, grace, keys); err != nil {
+			return err
+		}
+		for _, k := range keys {
+			delete(d.owed, k)
+		}
+	}
+	return nil
 }
 
 // unlist takes note that bans of the blacklist are not in force any more, so that they come back when the lists are next applied, if

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/engine"
 	"mef/internal/feed"
@@ -30,8 +31,9 @@ type configurator struct {
 	lists     *lists.Lists
 	applied   applied
 
-	adminsChanged chan struct{}            // holds one message: lists may have to be applied anew
-	recentAdmins  map[netip.Addr]time.Time // of an earlier run, for the guard
+	adminsChanged chan struct{}             // holds one message: lists may have to be applied anew
+	recentAdmins  map[netip.Addr]time.Time  // of an earlier run, for the guard
+	owed          map[ban.Key]time.Duration // bans that an operator wants lifted, until the kernel showed that they are gone, and the grace asked for
 	due           due
 }
 
@@ -144,6 +146,7 @@ type duty string
 const (
 	liftEarlier duty = "lift bans of an earlier run"
 	liftLapsed  duty = "lift the bans that nobody confirmed"
+	liftAsked   duty = "lift bans as asked"
 	applyLists  duty = "apply the lists"
 )
 
@@ -174,6 +177,8 @@ func (d *daemon) fulfil(ctx context.Context, what duty) error {
 		err = d.liftEarlier(ctx)
 	case liftLapsed:
 		err = d.liftLapsed(ctx)
+	case liftAsked:
+		err = d.liftOwed(ctx)
 	case applyLists:
 		err = d.applyLists(ctx)
 	}

@@ -12,6 +12,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/confirm"
 	"mef/internal/control"
+	"mef/internal/enforce/enforcetest"
 )
 
 var errKernel = errors.New("no buffer space available")
@@ -63,6 +64,39 @@ func TestWhatFailedIsDoneLater(t *testing.T) {
 		})
 		h.await("the ban to be lifted", func() bool { return h.banned() == "" && h.allows("192.0.2.7") })
 	})
+	for name, fail := range map[string]func(*enforcetest.Fake, error){"writes": (*enforcetest.Fake).FailWrites, "reads it back": (*enforcetest.Fake).FailReads} {
+		for how, lift := range map[string]func(*house) error{
+			"one": func(h *house) error {
+				_, err := h.Unban(t.Context(), control.UnbanRequest{Prefix: "192.0.2.7"})
+				return err
+			},
+			"many": func(h *house) error {
+				_, err := h.UnbanAll(t.Context(), control.Batch{Entries: []string{"192.0.2.7"}})
+				return err
+			},
+			"all": func(h *house) error { _, err := h.ClearBans(t.Context(), "alice"); return err },
+		} {
+			t.Run("a ban lifted by hand, "+how+", while the kernel "+name, func(t *testing.T) {
+				h := settle(t, "", nil)
+				h.ban("192.0.2.7")
+				fail(h.kernel, errKernel)
+				if err := lift(h); !errors.Is(err, errKernel) || !strings.Contains(err.Error(), "mefdaemon tries again") {
+					t.Errorf("lifting while the kernel fails: %v", err)
+				}
+				if undone := h.undone.Load(); undone == nil || !strings.Contains(*undone, string(liftAsked)) {
+					t.Error("status does not say that it is not done")
+				}
+				fail(h.kernel, nil)
+				h.await("the ban to be lifted", func() bool { return h.banned() == "" && h.undone.Load() == nil })
+				h.end()
+				h.kernel.Lose("")
+				h.start()
+				if got := h.banned(); got != "" {
+					t.Errorf("after a restart %s is banned again", got)
+				}
+			})
+		}
+	}
 	t.Run("a ban of an earlier run", func(t *testing.T) {
 		h := settle(t, "", nil)
 		h.ban("192.0.2.7")

@@ -107,6 +107,9 @@ type Status struct {
 // ErrFull is the error of a ban that was evicted for others that end later: see Options.MaxBans.
 var ErrFull = errors.New("too many bans are in force, and this one has the least time left")
 
+// ErrUnread is in the error of Unban if the bans were lifted, but could not be looked for in the kernel afterwards.
+var ErrUnread = errors.New("read back lifted bans")
+
 // ErrStopped is returned once Run has ended.
 var ErrStopped = errors.New("the enforcer is not running")
 

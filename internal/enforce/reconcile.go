@@ -325,7 +325,7 @@ func (e *Enforcer) unban(ctx context.Context, grace time.Duration, keys []ban.Ke
 	}
 	state, err := e.backend.Held(ctx, keys...)
 	if err != nil {
-		return fmt.Errorf("read back lifted bans: %w", err)
+		return fmt.Errorf("%w: %w", ErrUnread, err)
 	}
 	if len(state.Bans) > 0 {
 		return fmt.Errorf("ban %s is still in force after it was lifted", state.Bans[0].Key)

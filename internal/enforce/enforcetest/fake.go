@@ -3,6 +3,7 @@
 package enforcetest
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -16,19 +17,20 @@ import (
 
 // A Fake is a packet filter in memory. The zero value is an empty one, without table. It may be used from any goroutine.
 type Fake struct {
-	mu      sync.Mutex
-	built   bool
-	allow   prefixset.Set
-	grace   map[netip.Prefix]time.Time // zero: permanent
-	except  map[netip.Prefix]time.Time // zero: permanent
-	bans    map[ban.Key]time.Time
-	notices []func(enforce.Notice)
-	refuse  func(k ban.Key, held int) error
-	err     error
-	writes  int
-	dumps   int
-	late    bool
-	unseen  []ban.Key
+	mu                sync.Mutex
+	built             bool
+	allow             prefixset.Set
+	grace             map[netip.Prefix]time.Time // zero: permanent
+	except            map[netip.Prefix]time.Time // zero: permanent
+	bans              map[ban.Key]time.Time
+	notices           []func(enforce.Notice)
+	refuse            func(k ban.Key, held int) error
+	err               error
+	writeErr, readErr error
+	writes            int
+	dumps             int
+	late              bool
+	unseen            []ban.Key
 }
 
 // Lose loses everything, as if by nft flush ruleset.
@@ -97,6 +99,20 @@ func (f *Fake) Fail(err error) {
 	f.err = err
 }
 
+// FailWrites makes what changes something fail with err, and FailReads what reads single bans, until they are called with nil.
+func (f *Fake) FailWrites(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.writeErr = err
+}
+
+// FailReads is described at FailWrites.
+func (f *Fake) FailReads(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readErr = err
+}
+
 // Writes returns how many transactions there were.
 func (f *Fake) Writes() int {
 	f.mu.Lock()
@@ -115,8 +131,8 @@ func (f *Fake) Dumps() int {
 func (f *Fake) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil {
-		return nil, f.err
+	if err := cmp.Or(f.err, f.writeErr); err != nil {
+		return nil, err
 	}
 	if !f.built {
 		return nil, errNoTable
@@ -183,8 +199,8 @@ func end(t enforce.Timeout, now time.Time) (time.Time, error) {
 func (f *Fake) Rebuild(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil {
-		return nil, f.err
+	if err := cmp.Or(f.err, f.writeErr); err != nil {
+		return nil, err
 	}
 	f.built, f.allow = true, prefixset.Set{}
 	f.grace, f.except, f.bans = map[netip.Prefix]time.Time{}, map[netip.Prefix]time.Time{}, map[ban.Key]time.Time{}
@@ -228,6 +244,9 @@ func (f *Fake) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
 		f.dumps++
 	}
 	slices.SortFunc(s.Bans, func(a, b enforce.Held) int { return a.Key.Compare(b.Key) })
+	if len(keys) > 0 {
+		return s, cmp.Or(f.err, f.readErr)
+	}
 	return s, f.err
 }
 
