@@ -102,6 +102,21 @@ const (
 // length of the test. Where there can be no world the test is skipped, or fails with CI=true.
 func begin(t *testing.T, config string, rules map[string]string) *scene {
 	t.Helper()
+	s := prepare(t)
+	for name, text := range rules {
+		path := filepath.Join("/etc/mef/rules.d", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start(config)
+	t.Cleanup(func() { s.stop(os.Kill) })
+	return s
+}
+
+// prepare does all that begin does before it starts mefdaemon.
+func prepare(t *testing.T) *scene {
+	t.Helper()
 	if missing != nil && os.Getenv("CI") == "true" {
 		t.Fatalf("no private world on this machine: %v", missing)
 	} else if missing != nil {
@@ -112,14 +127,6 @@ func begin(t *testing.T, config string, rules map[string]string) *scene {
 	s := &scene{t, ctx, world, nil}
 	s.forget()
 	t.Cleanup(s.forget)
-	for name, text := range rules {
-		path := filepath.Join("/etc/mef/rules.d", name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.start(config)
-	t.Cleanup(func() { s.stop(os.Kill) })
 	return s
 }
 

@@ -31,6 +31,8 @@ var serverFormats = []format{
 	{text: "roundcube: Successful login for alice (ID: 7) from {ip} (X-Forwarded-For: {y}) in session 1z506z6rvddstv6k", login: true},
 
 	{text: "2024-03-01T10:00:03.634875Z 113 [Note] [MY-010926] [Server] Access denied for user '{x}'@'{ip}' (using password: YES)"},
+	{text: "mysql-server_auditing: db1,{x},{ip},8,0,FAILED_CONNECT,{y},,1045"},
+	{text: "mysql-server_auditing: db1,alice,{ip},8,0,CONNECT,{y},,0", login: true},
 	{text: "2024-03-01T10:00:06.000000Z 7 [Note] Aborted connection 7 to db: '{x}' user: '{y}' host: '{ip}' (Got an error reading communication packets)"},
 	{text: "2024-03-01 10:00:03.536 UTC [147] {ip} FATAL:  password authentication failed for user \"{x}\""},
 	{text: "2024-03-01 10:00:00.17 Logon       Login failed for user '{x}'. Reason: Could not find a login matching the name provided. [CLIENT: {ip}]"},

@@ -11,6 +11,8 @@ import (
 	"net/textproto"
 	"os"
 	"strings"
+
+	"github.com/miekg/dns"
 )
 
 // The ports of daemons that share a server with those of services.go.
@@ -19,6 +21,7 @@ const (
 	ProFTPDPort  = 2121
 	PureFTPDPort = 2122
 	DropbearPort = 2222
+	DNSPort      = 53
 )
 
 // Unpacked is where scripts/deps unpacks daemons whose packages cannot be installed beside those of the others.
@@ -50,15 +53,12 @@ plain_server:
 
 // StartExim starts an Exim that takes mail of alice, and writes its log to /var/log/exim4/mainlog.
 func (w *World) StartExim(ctx context.Context) (*Process, error) {
-	const uid = 997
-	if err := appendFile("/etc/passwd", fmt.Sprintf("Debian-exim:x:%d:%d::/run/exim4:/usr/sbin/nologin\n", uid, uid)); err != nil {
-		return nil, err
-	}
-	if err := appendFile("/etc/group", fmt.Sprintf("Debian-exim:x:%d:\n", uid)); err != nil {
+	owner, err := systemAccount("Debian-exim", 997, "/run/exim4")
+	if err != nil {
 		return nil, err
 	}
 	for _, d := range []string{"/run/exim4", "/var/log/exim4"} {
-		if err := errors.Join(os.MkdirAll(d, 0o750), os.Chown(d, uid, uid)); err != nil {
+		if err := errors.Join(os.MkdirAll(d, 0o750), os.Chown(d, owner.UID, owner.UID)); err != nil {
 			return nil, err
 		}
 	}
@@ -130,6 +130,123 @@ func (w *World) StartDropbear(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	return p, p.ready(ctx, func() error { return listening(DropbearPort) })
+}
+
+const namedConfig = `options {
+  directory "/run/named";
+  pid-file "/run/named/pid";
+  session-keyfile none;
+  listen-on port %[1]d { any; };
+  listen-on-v6 port %[1]d { any; };
+  allow-recursion { localhost; };
+  dnssec-validation no;
+};
+controls {};
+`
+
+// StartBIND starts BIND's name server, which answers the server alone, and logs by syslog.
+func (w *World) StartBIND(ctx context.Context) (*Process, error) {
+	if err := os.MkdirAll("/run/named", 0o755); err != nil {
+		return nil, err
+	}
+	if err := writeFiles(map[string]string{"/etc/bind/named.conf": fmt.Sprintf(namedConfig, DNSPort)}); err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{
+		Path: Unpacked + "/usr/sbin/named", Args: []string{"-f", "-c", "/etc/bind/named.conf"},
+		Env: []string{"LD_LIBRARY_PATH=" + Unpacked + "/usr/lib/x86_64-linux-gnu"}, Unit: "system.slice/named.service",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(DNSPort) })
+}
+
+// Query asks the server for an address record by TCP. A refusal wraps ErrDenied.
+func (c Client) Query(ctx context.Context, name string) error {
+	conn, err := c.Dial(ctx, DNSPort)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	client := dns.Client{Net: "tcp"}
+	answer, _, err := client.ExchangeWithConnContext(ctx, new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), &dns.Conn{Conn: conn})
+	switch {
+	case err != nil:
+		return fmt.Errorf("query of %s: %w", name, err)
+	case answer.Rcode == dns.RcodeRefused:
+		return fmt.Errorf("query of %s: %w", name, ErrDenied)
+	}
+	return nil
+}
+
+const postfixConfig = `compatibility_level = 3.6
+queue_directory = /run/postfix
+data_directory = /run/postfix-data
+daemon_directory = %[1]s/usr/lib/postfix/sbin
+command_directory = %[1]s/usr/sbin
+import_environment = MAIL_CONFIG LD_LIBRARY_PATH
+mail_owner = postfix
+setgid_group = postdrop
+inet_interfaces = all
+mynetworks =
+mydestination = server
+local_recipient_maps =
+local_transport = discard:
+alias_maps =
+smtpd_peername_lookup = no
+smtpd_error_sleep_time = 0
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = inet:127.0.0.1:%[2]d
+smtpd_sasl_security_options = noanonymous
+`
+
+// postfixServices is master.cf of what takes a message in.
+const postfixServices = `smtp      inet n - n - - smtpd
+cleanup   unix n - n - 0 cleanup
+qmgr      unix n - n 300 1 qmgr
+rewrite   unix - - n - - trivial-rewrite
+discard   unix - - n - - discard
+bounce    unix - - n - 0 bounce
+defer     unix - - n - 0 bounce
+anvil     unix - - n - 1 anvil
+proxymap  unix - - n - - proxymap
+`
+
+// StartPostfix starts a Postfix that asks Dovecot, which must run, about passwords. It logs by syslog.
+func (w *World) StartPostfix(ctx context.Context) (*Process, error) {
+	owner, err := systemAccount("postfix", 995, "/run/postfix")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := systemAccount("postdrop", 994, "/run/postfix"); err != nil {
+		return nil, err
+	}
+	for _, d := range []string{"active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "maildrop", "pid", "private", "public", "saved", "trace"} {
+		path := "/run/postfix/" + d
+		if err := errors.Join(os.MkdirAll(path, 0o755), os.Chown(path, owner.UID, owner.UID)); err != nil {
+			return nil, err
+		}
+	}
+	if err := errors.Join(os.Chown("/run/postfix/pid", 0, 0), os.MkdirAll("/run/postfix-data", 0o700), os.Chown("/run/postfix-data", owner.UID, owner.UID)); err != nil {
+		return nil, err
+	}
+	err = writeFiles(map[string]string{
+		"/etc/postfix/main.cf":   fmt.Sprintf(postfixConfig, Unpacked, authPort),
+		"/etc/postfix/master.cf": postfixServices,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p, err := w.Start(Command{
+		Path: Unpacked + "/usr/lib/postfix/sbin/master", Args: []string{"-d", "-c", "/etc/postfix"},
+		Env: []string{"LD_LIBRARY_PATH=" + Unpacked + "/usr/lib/postfix"}, Unit: "system.slice/postfix.service",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(SMTPPort) })
 }
 
 func appendFile(path, text string) error {

@@ -27,6 +27,7 @@ const (
 	FTPPort  = 21
 	SSHPort  = 22
 	IMAPPort = 143
+	authPort = 12345 // where Dovecot answers Postfix, by loopback alone
 )
 
 // StartJournal starts systemd-journald, which keeps its journal in memory. The world's /dev/log is its.
@@ -111,7 +112,8 @@ func (w *World) Written(ctx context.Context, message string) (time.Time, error) 
 	return time.Time{}, fmt.Errorf("the journal has no message %q", message)
 }
 
-// ForgetLogs empties the journal and removes the daemons' log files, as if nothing had happened yet. The journal must run.
+// ForgetLogs empties the journal and removes the daemons' log files, as if nothing had happened yet. The journal must run; of the
+// other daemons only those of this file may.
 func (w *World) ForgetLogs(ctx context.Context) error {
 	// Vacuuming spares the file being written to, so that has to be a new one.
 	for _, arg := range []string{"--rotate", "--vacuum-time=1us"} {
@@ -119,11 +121,18 @@ func (w *World) ForgetLogs(ctx context.Context) error {
 			return err
 		}
 	}
-	err := os.Remove(vsftpdLog)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := os.Remove(vsftpdLog); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	return removeAll("/var/log/exim4", "/var/log/proftpd", "/var/log/nginx", "/var/log/apache2", "/var/log/mysql", "/var/log/postgresql")
+}
+
+func removeAll(paths ...string) error {
+	var errs []error
+	for _, path := range paths {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
 }
 
 // sshdConfig is Debian's, but for the limit on unauthenticated connections: attackers here are many and quick.
@@ -199,7 +208,8 @@ func newHostKey() (string, error) {
 	return string(pem.EncodeToMemory(block)), nil
 }
 
-// dovecotConfig is in the format of Dovecot 2.3. Logging is left at its default, syslog.
+// dovecotConfig is in the format of Dovecot 2.3. Logging is left at its default, syslog. Dovecot would delay answers to guessers,
+// and to everybody behind them.
 const dovecotConfig = `protocols = imap
 listen = *, ::
 ssl = no
@@ -213,11 +223,23 @@ passdb {
 userdb {
   driver = passwd
 }
+auth_failure_delay = 0
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+service auth {
+  inet_listener {
+    address = 127.0.0.1
+    port = %d
+  }
+}
 `
 
-// StartDovecot starts a Dovecot that serves IMAP.
+// StartDovecot starts a Dovecot that serves IMAP, and checks passwords for Postfix.
 func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
-	err := writeFiles(map[string]string{"/etc/dovecot/dovecot.conf": dovecotConfig, "/etc/pam.d/dovecot": pam})
+	err := writeFiles(map[string]string{"/etc/dovecot/dovecot.conf": fmt.Sprintf(dovecotConfig, authPort), "/etc/pam.d/dovecot": pam})
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,10 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -67,6 +69,18 @@ func addAccounts(accounts ...Account) error {
 		}
 	}
 	return writeFiles(map[string]string{"/etc/passwd": passwd, "/etc/group": group, "/etc/shadow": shadow})
+}
+
+// systemAccount returns the account of a daemon: the host's, or one of that name and ID that it adds.
+func systemAccount(name string, uid int, home string) (Account, error) {
+	if u, err := user.Lookup(name); err == nil {
+		uid, err = strconv.Atoi(u.Uid)
+		return Account{Name: name, UID: uid}, err
+	}
+	return Account{Name: name, UID: uid}, errors.Join(
+		appendFile("/etc/passwd", fmt.Sprintf("%s:x:%d:%d::%s:/usr/sbin/nologin\n", name, uid, uid, home)),
+		appendFile("/etc/group", fmt.Sprintf("%s:x:%d:\n", name, uid)),
+	)
 }
 
 // systemEntries returns the lines of passwd(5) or group(5) whose ID is no person's.

@@ -58,6 +58,7 @@ type Command struct {
 	Path  string
 	Args  []string
 	Stdin string
+	Env   []string // besides PATH and LC_ALL
 	Unit  string   // control group: "system.slice/ssh.service"; empty: that of this process
 	As    *Account // nil: root
 }
@@ -68,6 +69,7 @@ func (c Command) cmd(ctx context.Context) (*exec.Cmd, *os.File, error) {
 	cmd.Dir = "/"
 	cmd.Stdin = strings.NewReader(c.Stdin)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}
+	cmd.Env = append(cmd.Env, c.Env...)
 	// A session of its own, so that Ctrl-C reaches only the program that tells the story.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if c.As != nil {
