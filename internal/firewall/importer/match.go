@@ -13,7 +13,8 @@ import (
 // fits none.
 type Match struct {
 	Family       policy.Family
-	Protos       []uint8 // numbers, sorted; nil: any
+	Protos       policy.Protos    // sorted; nil: any
+	Types        policy.ICMPTypes // likewise; only where Protos is ICMP or ICMP6 alone
 	Src, Dst     policy.Addrs
 	Sport, Dport policy.Ports
 	In, Out      policy.Links // the interface without a name is none: that of packets to and from this host
@@ -35,7 +36,10 @@ func unique[T cmp.Ordered](list []T) []T {
 }
 
 // ProtosOf returns protocols by their numbers, whose order does not matter.
-func ProtosOf(numbers ...uint8) []uint8 { return unique(numbers) }
+func ProtosOf(numbers ...policy.Proto) policy.Protos { return unique(numbers) }
+
+// TypesOf returns types of ICMP messages, whose order does not matter.
+func TypesOf(types ...uint8) policy.ICMPTypes { return unique(types) }
 
 // PortsOf returns ports, whose order does not matter. All ports are as if nothing was said.
 func PortsOf(ranges ...policy.PortRange) policy.Ports {
@@ -50,8 +54,8 @@ func PortsOf(ranges ...policy.PortRange) policy.Ports {
 func (m Match) Meet(o Match) (both Match, ok bool) {
 	both = Match{
 		Family: m.Family & o.Family,
-		Protos: meetProtos(m.Protos, o.Protos),
-		Src:    meetAddrs(m.Src, o.Src), Dst: meetAddrs(m.Dst, o.Dst),
+		Protos: meetLists(m.Protos, o.Protos), Types: meetLists(m.Types, o.Types),
+		Src: meetAddrs(m.Src, o.Src), Dst: meetAddrs(m.Dst, o.Dst),
 		Sport: meetPorts(m.Sport, o.Sport), Dport: meetPorts(m.Dport, o.Dport),
 		In: m.In.Meet(o.In), Out: m.Out.Meet(o.Out),
 		States: m.States & o.States,
@@ -65,21 +69,22 @@ func (m Match) Meet(o Match) (both Match, ok bool) {
 }
 
 func (m *Match) empty() bool {
-	return m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.In.Empty() || m.Out.Empty() ||
+	return m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.Types != nil && len(m.Types) == 0 || m.In.Empty() || m.Out.Empty() ||
 		emptyAddrs(m.Src) || emptyAddrs(m.Dst) || emptyPorts(m.Sport) || emptyPorts(m.Dport)
 }
 
 func emptyAddrs(a policy.Addrs) bool { return a.Given && a.Set == "" && a.In.Len() == 0 }
 func emptyPorts(p policy.Ports) bool { return p.Given && p.Set == "" && len(p.In) == 0 }
 
-func meetProtos(a, b []uint8) []uint8 {
+// meetLists returns what is in both lists, of which nil has all.
+func meetLists[L ~[]E, E comparable](a, b L) L {
 	switch {
 	case a == nil:
 		return b
 	case b == nil:
 		return a
 	}
-	return slices.DeleteFunc(slices.Clone(a), func(n uint8) bool { return !slices.Contains(b, n) })
+	return slices.DeleteFunc(slices.Clone(a), func(e E) bool { return !slices.Contains(b, e) })
 }
 
 // meetAddrs keeps the name of a set where it says the same.
@@ -151,7 +156,8 @@ func otherPorts(ranges []policy.PortRange) policy.Ports {
 // covers reports whether every packet that fits o fits m. It may say no where it could say yes.
 func (m *Match) covers(o *Match) bool {
 	return o.Family&^m.Family == 0 && o.States&^m.States == 0 &&
-		(m.Protos == nil || o.Protos != nil && len(meetProtos(o.Protos, m.Protos)) == len(o.Protos)) &&
+		(m.Protos == nil || o.Protos != nil && len(meetLists(o.Protos, m.Protos)) == len(o.Protos)) &&
+		(m.Types == nil || o.Types != nil && len(meetLists(o.Types, m.Types)) == len(o.Types)) &&
 		coversPorts(m.Dport, o.Dport) && coversPorts(m.Sport, o.Sport) &&
 		o.In.Minus(m.In).Empty() && o.Out.Minus(m.Out).Empty() &&
 		coversAddrs(m.Src, o.Src) && coversAddrs(m.Dst, o.Dst)
@@ -187,7 +193,8 @@ func (m Match) complement() (others Match, ok bool) {
 	ok = true
 	ask(m.Family != all.Family, func() { others.Family = all.Family &^ m.Family })
 	ask(m.States != all.States, func() { others.States = all.States &^ m.States })
-	ask(m.Protos != nil, func() { ok = false }) // mef.rules names four of them
+	ask(m.Protos != nil, func() { ok = false }) // too many to name
+	ask(m.Types != nil, func() { ok = false })
 	ask(m.Src.Given, func() { others.Src, ok = otherAddrs(m.Src) })
 	ask(m.Dst.Given, func() { others.Dst, ok = otherAddrs(m.Dst) })
 	ask(m.Sport.Given, func() { others.Sport = otherPorts(m.Sport.In) })

@@ -60,7 +60,7 @@ func errorsAbout(all []translation) (more []translation) {
 			continue
 		}
 		t.from = onlyDst(t.from)
-		t.from.Protos, t.from.States = ProtosOf(policy.ICMP.Number(), policy.ICMP6.Number()), policy.Related
+		t.from.Protos, t.from.States = ProtosOf(policy.ICMP, policy.ICMP6), policy.Related
 		t.to.Ports = nil
 		more = append(more, t)
 	}

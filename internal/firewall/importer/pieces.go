@@ -35,9 +35,6 @@ func (e *entry) pieces(d policy.Dir) []piece {
 	return list
 }
 
-// named are the protocols that rules can name, by number.
-var named = map[uint8]policy.Proto{6: policy.TCP, 17: policy.UDP, 1: policy.ICMP, 58: policy.ICMP6}
-
 // Reasons for what cannot be written that are worth a note only: hardly any packet is concerned.
 const (
 	oddICMP  = "ICMP in IPv6 and ICMPv6 in IPv4, which cannot be named and nobody speaks, are left to the rules behind"
@@ -46,23 +43,25 @@ const (
 
 // byProto makes a piece for each protocol.
 func (p piece) byProto() (list []piece) {
+	if p.Types != nil && (len(p.Protos) != 1 || p.Protos[0] != policy.ICMP && p.Protos[0] != policy.ICMP6 || slices.Contains(p.Types, 255)) {
+		p.odd = "mef.rules has no such types of ICMP messages"
+		return []piece{p}
+	}
 	if p.Protos == nil {
 		if p.Sport.Given || p.Dport.Given {
-			p.odd = "mef.rules has ports of TCP and UDP alone"
+			p.odd = "mef.rules has ports only of protocols that are named"
 		}
 		return []piece{p}
 	}
 	for _, number := range p.Protos {
 		one := p
-		one.Protos = []uint8{number}
-		proto, ok := named[number]
-		switch {
-		case !ok:
-			one.odd = "mef.rules has no protocol " + protoName(number)
-		case (p.Sport.Given || p.Dport.Given) && !proto.HasPorts():
-			one.odd = "mef.rules has ports of TCP and UDP alone"
-		case proto == policy.ICMP || proto == policy.ICMP6:
-			own := map[policy.Proto]policy.Family{policy.ICMP: policy.V4, policy.ICMP6: policy.V6}[proto]
+		one.Protos = policy.Protos{number}
+		switch own := number.Families(); {
+		case !number.Named():
+			one.odd = fmt.Sprintf("mef.rules has no protocol %d", number)
+		case (p.Sport.Given || p.Dport.Given) && !number.HasPorts():
+			one.odd = "mef.rules has no ports of proto=" + number.String()
+		case own != policy.Any:
 			if other := one; other.Family&^own != 0 {
 				other.Family &^= own
 				other.odd = oddICMP
@@ -133,7 +132,7 @@ func isInterface(s string) bool {
 }
 
 // protocols are names of protocols as nft, iptables and /etc/protocols have them.
-var protocols = map[string]uint8{
+var protocols = map[string]policy.Proto{
 	"icmp": 1, "igmp": 2, "ipencap": 4, "tcp": 6, "egp": 8, "udp": 17, "dccp": 33, "ipv6": 41, "ipv6-route": 43, "ipv6-frag": 44, "gre": 47,
 	"esp": 50, "ipv6-crypt": 50, "ah": 51, "ipv6-auth": 51, "ipv6-icmp": 58, "icmpv6": 58, "icmp6": 58, "ipv6-nonxt": 59, "ipv6-opts": 60,
 	"eigrp": 88, "ospf": 89, "ospfigp": 89, "ipip": 94, "pim": 103, "comp": 108, "ipcomp": 108, "vrrp": 112, "l2tp": 115, "sctp": 132, "mh": 135,
@@ -141,21 +140,7 @@ var protocols = map[string]uint8{
 }
 
 // Protocol returns the number of a protocol by its name.
-func Protocol(name string) (number uint8, ok bool) {
+func Protocol(name string) (number policy.Proto, ok bool) {
 	number, ok = protocols[strings.ToLower(name)]
 	return number, ok
-}
-
-// protoName returns a name for a protocol, or its number.
-func protoName(number uint8) string {
-	best := ""
-	for name, n := range protocols {
-		if n == number && (best == "" || len(name) < len(best) || len(name) == len(best) && name < best) {
-			best = name
-		}
-	}
-	if best == "" {
-		return fmt.Sprint(number)
-	}
-	return best
 }

@@ -135,8 +135,8 @@ func sayings(all []entry, numbers map[string]int) []int {
 		if e.log != nil {
 			log = *e.log
 		}
-		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
-			e.log != nil, log, e.Protos, e.Sport, e.Dport, e.In, e.Out, e.States, e.Protos == nil)
+		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
+			e.log != nil, log, e.Protos, e.Types, e.Sport, e.Dport, e.In, e.Out, e.States, e.Protos == nil)
 		switch {
 		case e.Src.Given || e.Dst.Given: // of one family alone
 			say += fmt.Sprintf(" %v %d", e.Family, i)

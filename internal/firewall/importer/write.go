@@ -108,12 +108,8 @@ func (w *writer) rule(d policy.Dir, p *piece) {
 
 // text returns a piece as a rule.
 func (w *writer) text(d policy.Dir, p *piece) string {
-	proto := policy.All
-	if p.Protos != nil {
-		proto = named[p.Protos[0]]
-	}
 	family := p.Family.String()
-	if p.Src.Given || p.Dst.Given || proto == policy.ICMP || proto == policy.ICMP6 {
+	if p.Src.Given || p.Dst.Given || p.Protos.Families() != policy.Any {
 		family = "" // goes without saying
 	}
 	iif, oif := linksText(p.In), linksText(p.Out)
@@ -130,9 +126,16 @@ func (w *writer) text(d policy.Dir, p *piece) string {
 			rate = fmt.Sprintf("%d/%.1s", r.N, r.Per)
 		}
 	}
-	return statement("rule", "dir", d.String(), "family", family, "action", p.action.String(), "log", log, "ratelimit", rate, "proto", proto.String(),
+	return statement("rule", "dir", d.String(), "family", family, "action", p.action.String(), "log", log, "ratelimit", rate, "proto", p.Protos.String(), "icmp-type", typesText(p.Protos, p.Types),
 		"iif", iif, "oif", oif, "src", w.addrs(p.Src), "dst", w.addrs(p.Dst), "sport", w.ports(p.Sport), "dport", w.ports(p.Dport),
 		"ct", p.States.String(), "comment", clean(p.comment(), maxText))
+}
+
+func typesText(protos policy.Protos, types policy.ICMPTypes) string {
+	if types == nil {
+		return ""
+	}
+	return types.Words(protos[0])
 }
 
 func linksText(l policy.Links) string {

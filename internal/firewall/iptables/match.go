@@ -25,7 +25,7 @@ func (w *writer) matches(wy *way, pl place, r *policy.Rule) ([]string, error) {
 	parts := [][]string{
 		links("-i", pl.in, wy.ins, &r.In), links("-o", pl.out, wy.outs, &r.Out),
 		w.src(r), dst,
-		{protoMatch(r.Proto)}, w.sport(r), w.dport(pl, r),
+		protoMatches(r.Protos.Of(w.family)), typeMatches(r), w.sport(r), w.dport(pl, r),
 		{stateMatch(r.States)},
 	}
 	all := []string{""}
@@ -138,14 +138,39 @@ func originalMatches(prefixes []netip.Prefix) []string {
 	return matches
 }
 
-func protoMatch(p policy.Proto) string {
-	switch p {
-	case policy.All:
-		return ""
-	case policy.ICMP6:
-		return "-p ipv6-icmp"
+// protoMatches returns a match for each protocol.
+func protoMatches(protos policy.Protos) []string {
+	if len(protos) == 0 {
+		return []string{""}
 	}
-	return "-p " + p.String()
+	matches := make([]string, len(protos))
+	for i, p := range protos {
+		switch p {
+		case policy.ICMP6:
+			matches[i] = "-p ipv6-icmp"
+		case policy.ICMP, policy.TCP, policy.UDP:
+			matches[i] = "-p " + p.String()
+		default: // by number, as names in /etc/protocols are missing on small systems
+			matches[i] = fmt.Sprintf("-p %d", p)
+		}
+	}
+	return matches
+}
+
+// typeMatches returns a match for each type of ICMP messages.
+func typeMatches(r *policy.Rule) []string {
+	if len(r.Types) == 0 {
+		return []string{""}
+	}
+	match := "-m icmp --icmp-type"
+	if r.Protos[0] == policy.ICMP6 {
+		match = "-m icmp6 --icmpv6-type"
+	}
+	matches := make([]string, len(r.Types))
+	for i, t := range r.Types {
+		matches[i] = fmt.Sprintf("%s %d", match, t)
+	}
+	return matches
 }
 
 func (w *writer) sport(r *policy.Rule) []string {

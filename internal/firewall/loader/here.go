@@ -93,7 +93,7 @@ func (p *place) linkOf(local netip.Addr) string {
 func (p *place) lockout(pol *policy.Policy) (lines []string) {
 	for _, c := range p.peers {
 		link := p.linkOf(c.Local.Addr())
-		in := policy.Packet{Dir: policy.In, In: link, Proto: policy.TCP.Number(), Src: c.Remote.Addr(), Dst: c.Local.Addr(),
+		in := policy.Packet{Dir: policy.In, In: link, Proto: policy.TCP, Src: c.Remote.Addr(), Dst: c.Local.Addr(),
 			Sport: c.Remote.Port(), Dport: c.Local.Port(), State: policy.Established}
 		out := policy.Packet{Dir: policy.Out, Out: link, Proto: in.Proto, Src: in.Dst, Dst: in.Src, Sport: in.Dport, Dport: in.Sport, State: policy.Established}
 		next := in
@@ -232,7 +232,7 @@ func (p *place) service(l host.Listener) (q policy.Question, ok bool) {
 // reaches asks whether anybody can begin to speak to a port.
 func reaches(proto policy.Proto, port uint16, lost string) policy.Question {
 	return policy.Question{
-		Rule:    policy.Rule{Dir: policy.In, Family: policy.Any, Proto: proto, States: policy.New, Dport: onePort(port)},
+		Rule:    policy.Rule{Dir: policy.In, Family: policy.Any, Protos: policy.Protos{proto}, States: policy.New, Dport: onePort(port)},
 		Lost:    lost,
 		Remedy:  fmt.Sprintf("rule dir=in action=accept proto=%s dport=%d if that is not meant", proto, port),
 		AnyPart: true,
@@ -258,13 +258,13 @@ func containers(l host.Link) []policy.Question {
 	bridge := policy.Interfaces{Names: []string{l.Name}}
 	return []policy.Question{
 		{
-			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Proto: policy.TCP, States: policy.New, In: bridge, Src: inside},
+			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Protos: policy.Protos{policy.TCP}, States: policy.New, In: bridge, Src: inside},
 			Lost:    fmt.Sprintf("containers or machines behind %s cannot reach anybody", l.Name),
 			Remedy:  fmt.Sprintf("rule dir=fwd action=accept proto=all iif=%s", l.Name),
 			AnyPart: true,
 		},
 		{
-			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Proto: policy.TCP, States: policy.Established, Out: bridge, Dst: inside},
+			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Protos: policy.Protos{policy.TCP}, States: policy.Established, Out: bridge, Dst: inside},
 			Lost:    fmt.Sprintf("containers or machines behind %s are not answered", l.Name),
 			Remedy:  "rule dir=fwd action=accept proto=all ct=established,related",
 			AnyPart: true,

@@ -203,9 +203,9 @@ func (w *writer) rules(pl place, all []*policy.Rule, def policy.Action) []string
 	return lines
 }
 
-// split returns the families that a rule needs a line for: both at once if it names no addresses.
+// split returns the families that a rule needs a line for: both at once if it names nothing that differs between them.
 func split(r *policy.Rule) []policy.Family {
-	if r.Family != policy.Any || !r.Src.Given && !r.Dst.Given {
+	if r.Family != policy.Any || !r.Src.Given && !r.Dst.Given && !r.Protos.Differ() {
 		return slices.DeleteFunc([]policy.Family{r.Family}, func(f policy.Family) bool { return f == 0 })
 	}
 	return []policy.Family{policy.V4, policy.V6}
@@ -235,7 +235,7 @@ func (w *writer) line(pl place, r *policy.Rule, f policy.Family) string {
 	} else if r.Dst.Given {
 		add("%s daddr %s", ip, addrSet(r.Dst, f))
 	}
-	words = append(words, w.transport(pl, r)...)
+	words = append(words, w.transport(pl, r, f)...)
 	if r.States != policy.AnyState {
 		add("ct state %s", r.States)
 	}
@@ -244,23 +244,52 @@ func (w *writer) line(pl place, r *policy.Rule, f policy.Family) string {
 	return strings.Join(words, " ")
 }
 
-// transport returns the matches of protocol and ports.
-func (w *writer) transport(pl place, r *policy.Rule) []string {
-	name := r.Proto.String()
-	if r.Proto == policy.ICMP6 {
-		name = "icmpv6" // a word of nft's own: ipv6-icmp needs /etc/protocols, which small systems do without
-	}
+// transport returns the matches of protocol, ports and types of messages in a family.
+func (w *writer) transport(pl place, r *policy.Rule, f policy.Family) []string {
 	var words []string
-	if r.Proto != policy.All && !r.Sport.Given && (!r.Dport.Given || pl.nat) {
-		words = append(words, "meta l4proto "+name)
+	protos := r.Protos.Of(f)
+	header := "th" // of any protocol
+	if len(protos) == 1 && (protos[0] == policy.TCP || protos[0] == policy.UDP) {
+		header = protos[0].String()
+	}
+	inHeader := header != "th" && (r.Sport.Given || r.Dport.Given && !pl.nat) || len(r.Types) > 0
+	if len(protos) > 0 && !inHeader {
+		names := make([]string, len(protos))
+		for i, p := range protos {
+			names[i] = protoName(p)
+		}
+		words = append(words, "meta l4proto "+braces(names))
+	}
+	if len(r.Types) > 0 {
+		words = append(words, protoName(protos[0])+" type "+braces(numbers(r.Types)))
 	}
 	if r.Sport.Given {
-		words = append(words, name+" sport "+portSet(r.Sport))
+		words = append(words, header+" sport "+portSet(r.Sport))
 	}
 	if r.Dport.Given && pl.nat {
-		words = append(words, "ct original proto-dst "+w.originalPorts(r.Dport))
+		words = append(words, "ct original proto-dst "+w.originalPorts(r.Dport, header == "th"))
 	} else if r.Dport.Given {
-		words = append(words, name+" dport "+portSet(r.Dport))
+		words = append(words, header+" dport "+portSet(r.Dport))
+	}
+	return words
+}
+
+// protoName returns a protocol as nft takes it: by a word of its own, otherwise by its number, as names in /etc/protocols are missing on
+// small systems.
+func protoName(p policy.Proto) string {
+	switch p {
+	case policy.ICMP6:
+		return "icmpv6"
+	case policy.ICMP, policy.TCP, policy.UDP:
+		return p.String()
+	}
+	return fmt.Sprint(uint8(p))
+}
+
+func numbers(list []uint8) []string {
+	words := make([]string, len(list))
+	for i, n := range list {
+		words[i] = fmt.Sprint(n)
 	}
 	return words
 }
@@ -308,10 +337,10 @@ func portSet(p policy.Ports) string {
 	return braces(portList(p.In))
 }
 
-// originalPorts is portSet for the port before translation. Several ports are a named set there: nft 1.0.6 lists anonymous ones in a form
-// that no nft reads again.
-func (w *writer) originalPorts(p policy.Ports) string {
-	if p.Set != "" || len(p.In) == 1 {
+// originalPorts is portSet for the port before translation. Several ports, and ports of no protocol or several, are a named set there: nft
+// 1.0.6 lists anonymous ones in a form that no nft reads again.
+func (w *writer) originalPorts(p policy.Ports, anyHeader bool) string {
+	if p.Set != "" || len(p.In) == 1 && !anyHeader {
 		return portSet(p)
 	}
 	list := portList(p.In)

@@ -134,7 +134,7 @@ func differing(old, now []modelRule) []modelRule {
 
 // words says what a rule fits and does, and nothing else.
 func (r *Rule) words() string {
-	return fmt.Sprint(r.Action, r.Family, r.Proto, r.In, r.Out, r.Src.Given, r.Src.In.Ranges(), r.Dst.Given, r.Dst.In.Ranges(),
+	return fmt.Sprint(r.Action, r.Family, r.Protos, r.Types, r.In, r.Out, r.Src.Given, r.Src.In.Ranges(), r.Dst.Given, r.Dst.In.Ranges(),
 		r.Sport.Given, r.Sport.In, r.Dport.Given, r.Dport.In, r.States)
 }
 

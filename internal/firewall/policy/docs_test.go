@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,7 +38,7 @@ func TestManualNamesEverything(t *testing.T) {
 			}
 		}
 	}
-	for _, names := range [][]string{dirNames, actionNames, familyNames[1:], protoNames, stateNames, {"addr", "port", "auto", nothing, "prefix:", "ipset:"}} {
+	for _, names := range [][]string{dirNames, actionNames, familyNames[1:], slices.Collect(maps.Keys(protoNames)), slices.Collect(maps.Keys(icmpNames)), slices.Collect(maps.Keys(icmp6Names)), stateNames, {"addr", "port", "auto", nothing, "prefix:", "ipset:"}} {
 		for _, name := range names {
 			word(name)
 		}

@@ -14,7 +14,8 @@ import (
 type Packet struct {
 	Dir      Dir
 	In, Out  string // interfaces; In is empty for packets from this host, Out for packets to it
-	Proto    uint8  // number in the IP header
+	Proto    Proto
+	Type     uint8 // of a message of ICMP; otherwise 0
 	Src, Dst netip.Addr
 	Sport    uint16 // 0 for protocols without ports
 	Dport    uint16
@@ -23,9 +24,12 @@ type Packet struct {
 
 // String returns the packet as people speak of it: "new tcp from 192.0.2.7 port 40000 to 192.0.2.1 port 22, in by eth0".
 func (p Packet) String() string {
-	name := fmt.Sprintf("protocol %d", p.Proto)
-	if i := slices.Index(protoNumbers, p.Proto); i > 0 {
-		name = protoNames[i]
+	name := p.Proto.String()
+	switch {
+	case p.Proto == ICMP || p.Proto == ICMP6:
+		name += " " + typeName(p.Proto, p.Type)
+	case name[0] <= '9':
+		name = "protocol " + name
 	}
 	end := func(a netip.Addr, port uint16) string {
 		if port == 0 {
@@ -82,7 +86,7 @@ func (p *Policy) otherwise(d Dir) Verdict {
 // Fits reports whether the rule fits a packet of its way.
 func (r *Rule) Fits(p Packet) bool {
 	return r.Family&familyOf(p.Src) != 0 &&
-		(r.Proto == All || r.Proto.Number() == p.Proto) &&
+		r.Protos.fits(p.Proto, familyOf(p.Src)) && (len(r.Types) == 0 || slices.Contains(r.Types, p.Type)) &&
 		r.States&p.State != 0 &&
 		(r.Dir == Out || r.In.Fits(p.In)) &&
 		(r.Dir == In || r.Out.Fits(p.Out)) &&
@@ -295,7 +299,7 @@ func (m *Model) Unmet(expects []Expectation) []Failure {
 
 // sample returns a packet of the space, an ordinary one if there is one.
 func (s *space) sample(d Dir, f Family) Packet {
-	p := Packet{Dir: d, Proto: s.proto.first(), Src: sampleAddr(s.src, f, 7), Dst: sampleAddr(s.dst, f, 1)}
+	p := Packet{Dir: d, Proto: Proto(s.proto.first(uint8(TCP), uint8(UDP), uint8(ICMP), uint8(ICMP6))), Src: sampleAddr(s.src, f, 7), Dst: sampleAddr(s.dst, f, 1)}
 	for i := range stateNames {
 		if s.states&(1<<i) != 0 {
 			p.State = 1 << i
@@ -308,7 +312,10 @@ func (s *space) sample(d Dir, f Family) Packet {
 	if d != In {
 		p.Out = s.out.sample()
 	}
-	if p.Proto == TCP.Number() || p.Proto == UDP.Number() {
+	if names := typeNames(p.Proto); p.Proto == ICMP || p.Proto == ICMP6 {
+		p.Type = s.types.first(names["echo-request"])
+	}
+	if p.Proto.HasPorts() {
 		p.Sport, p.Dport = samplePort(s.sport, 40000), samplePort(s.dport, 80)
 	}
 	return p
@@ -354,6 +361,9 @@ func (s *space) differs(whole *space) string {
 	if s.proto != whole.proto {
 		add("%s", s.proto.words())
 	}
+	if s.types != whole.types {
+		add("icmp-type%s", s.types.typeWords(Proto(s.proto.first())))
+	}
 	if !s.in.Equal(whole.in) {
 		add("iif=%s", s.in.words())
 	}
@@ -384,25 +394,46 @@ func some(list []string) string {
 	return strings.Join(list, ",")
 }
 
-func (s protos) words() string {
-	var named, absent []string
-	others := 0
-	for i, p := range []Proto{TCP, UDP, ICMP, ICMP6} {
-		if s.has(p.Number()) {
-			named = append(named, protoNames[i+1])
-		} else {
-			absent = append(absent, protoNames[i+1])
-		}
-	}
+// list returns the numbers of the set.
+func (s octets) list() (in []uint8) {
 	for n := range 256 {
-		if s.has(uint8(n)) && !slices.Contains(protoNumbers[1:], uint8(n)) {
-			others++
+		if s.has(uint8(n)) {
+			in = append(in, uint8(n))
 		}
 	}
-	if others > 0 {
-		return "proto other than " + strings.Join(absent, ",")
+	return in
+}
+
+// words returns the set of protocols in words: by those that are in it, or by those that are not.
+func (s octets) words() string {
+	names := func(list []uint8) string {
+		var words []string
+		for _, n := range list {
+			words = append(words, Proto(n).String())
+		}
+		return some(words)
 	}
-	return "proto=" + strings.Join(named, ",")
+	if in, out := s.list(), allOctets.minus(s).list(); len(out) < len(in) {
+		return "proto other than " + names(out)
+	} else {
+		return "proto=" + names(in)
+	}
+}
+
+// typeWords is words for types of messages of a protocol.
+func (s octets) typeWords(p Proto) string {
+	names := func(list []uint8) string {
+		var words []string
+		for _, n := range list {
+			words = append(words, typeName(p, n))
+		}
+		return some(words)
+	}
+	if in, out := s.list(), allOctets.minus(s).list(); len(out) < len(in) {
+		return " other than " + names(out)
+	} else {
+		return "=" + names(in)
+	}
 }
 
 func (l Links) words() string {

@@ -76,31 +76,6 @@ func familyOf(a netip.Addr) Family {
 	return V6
 }
 
-// A Proto is what a rule says of the transport protocol.
-type Proto uint8
-
-// The protocols that rules can name.
-const (
-	All Proto = iota
-	TCP
-	UDP
-	ICMP
-	ICMP6
-)
-
-var protoNames = []string{"all", "tcp", "udp", "icmp", "icmp6"}
-
-// String returns "all", "tcp", "udp", "icmp" or "icmp6".
-func (p Proto) String() string { return protoNames[p] }
-
-var protoNumbers = []uint8{0, 6, 17, 1, 58}
-
-// Number returns the protocol's number in the IP header, 0 for All.
-func (p Proto) Number() uint8 { return protoNumbers[p] }
-
-// HasPorts reports whether packets of the protocol have ports.
-func (p Proto) HasPorts() bool { return p == TCP || p == UDP }
-
 // States is a set of states of connection tracking.
 type States uint8
 
@@ -219,8 +194,9 @@ type Rule struct {
 	Dir     Dir
 	Action  Action
 	Family  Family // narrowed to what protocol and addresses leave; 0 if nothing fits
-	Proto   Proto
-	Log     string // prefix of the log line; empty: none is written
+	Protos  Protos
+	Types   ICMPTypes // only if Protos is ICMP alone, or ICMP6 alone
+	Log     string    // prefix of the log line; empty: none is written
 	LogRate Rate
 	In, Out Interfaces
 	Src     Addrs

@@ -251,10 +251,10 @@ func (r *reader) text(at conf.Pos, path string, text []byte) {
 // be there.
 var kinds = map[string]struct{ keys, needed []string }{
 	"policy": {[]string{"dir", "action"}, []string{"dir", "action"}},
-	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "iif", "oif", "src", "dst", "sport", "dport", "ct", "comment"},
+	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"set": {[]string{"name", "family", "type", "elements", "file", "source"}, []string{"name"}},
-	"expect": {[]string{"dir", "family", "proto", "iif", "oif", "src", "dst", "sport", "dport", "ct", "action", "comment"},
+	"expect": {[]string{"dir", "family", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "action", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"include": {[]string{"include"}, []string{"include"}},
 }
@@ -305,8 +305,8 @@ var tried = map[string]string{
 	"limit": "ratelimit= limits log lines; mef.rules does not limit packets, mefdaemon bans the sources of too many failures",
 	"nat":   noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
 	"helper": "mef.rules has no helpers of connection tracking; write a table of your own for nft, and ct=related here",
-	"type":   "mef.rules does not distinguish ICMP types; write proto=icmp or proto=icmp6 for all of them",
-	"uid":    noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
+	"type":   "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
+	"uid": noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
 	"zone": "write iif= or oif= with the interfaces of the zone", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
 	"interface": "write iif= for where packets come in, oif= for where they go out", "saddr": "write src=", "daddr": "write dst=", "source": "write src=",
 	"destination": "write dst=", "state": "write ct=", "jump": "write action=", "verdict": "write action=", "protocol": "write proto=",
@@ -606,8 +606,7 @@ func (c *clause) take(f *Field) (err *conf.Error) {
 		i, err = choice(f, familyNames)
 		c.Family = Family(i)
 	case "proto":
-		i, err = choice(f, protoNames)
-		c.Proto = Proto(i)
+		c.Protos, err = protocols(f)
 	case "log":
 		c.Log, err = logPrefix(f)
 	case "ratelimit":
@@ -644,18 +643,21 @@ func (r *reader) consistent(st *Statement, c *clause) {
 		}
 		return st.At
 	}
-	if only := map[Proto]Family{ICMP: V4, ICMP6: V6}[c.Proto]; only != 0 {
-		if c.Family&only == 0 {
-			r.fail(at("proto"), fmt.Sprintf("proto=%s is not in family=%s", c.Proto, c.Family), "write family=any, or the other protocol")
+	for _, p := range c.Protos {
+		if c.Family != 0 && c.Family&p.Families() == 0 {
+			r.fail(at("proto"), fmt.Sprintf("proto=%s is not in family=%s", p, c.Family), "write family=any, or another protocol")
 		}
-		c.Family &= only
 	}
-	if (c.sport.given || c.dport.given) && !c.Proto.HasPorts() {
+	c.Family &= c.Protos.Families()
+	if f := st.field("icmp-type"); f != nil {
+		r.types(f, c)
+	}
+	if (c.sport.given || c.dport.given) && !c.Protos.HavePorts() {
 		key := "dport"
 		if c.sport.given {
 			key = "sport"
 		}
-		r.fail(at(key), fmt.Sprintf("proto=%s has no ports", c.Proto), "write proto=tcp or proto=udp, a rule for each if you mean both")
+		r.fail(at(key), fmt.Sprintf("proto=%s has no ports", c.Protos), "write proto=tcp, proto=udp or proto=tcp,udp")
 	}
 	if c.LogRate != (Rate{}) && c.Log == "" {
 		r.fail(at("ratelimit"), "ratelimit without log does nothing: it limits log lines, not packets", "add log=prefix:TEXT, or leave ratelimit out")
@@ -667,6 +669,20 @@ func (r *reader) consistent(st *Statement, c *clause) {
 		r.fail(at("iif"), "packets from this host arrive by no interface", "write oif, or dir=fwd")
 	}
 	r.families(st, c, at)
+}
+
+// types reads the types of ICMP messages, once the protocol is known.
+func (r *reader) types(f *Field, c *clause) {
+	if f.Value == "any" {
+		return
+	}
+	if len(c.Protos) != 1 || c.Protos[0] != ICMP && c.Protos[0] != ICMP6 {
+		r.fail(f.At, fmt.Sprintf("proto=%s has no types of ICMP messages", c.Protos), "write proto=icmp or proto=icmp6, a rule for each if you mean both")
+		return
+	}
+	types, err := icmpTypes(f, c.Protos[0])
+	r.fault(err)
+	c.Types = types
 }
 
 // families finds addresses that cannot meet in one packet.

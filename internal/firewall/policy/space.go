@@ -12,48 +12,62 @@ import (
 // rule fits is a space, and so is what an expectation is about; what is left of a space when another is taken away is a few
 // spaces that have nothing in common. So it can be said exactly which packets reach a rule.
 type space struct {
-	proto        protos
+	proto        octets
+	types        octets // of messages of ICMP; of other packets any value will do
 	src, dst     prefixset.Set
 	sport, dport []PortRange // of packets without ports any value will do
 	in, out      Links
 	states       States
 }
 
-// protos is a set of protocol numbers.
-type protos [4]uint64
+// octets is a set of numbers below 256: of protocols, or of types of messages.
+type octets [4]uint64
 
-func (p Proto) set() (s protos) {
-	if p == All {
-		return protos{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+var allOctets = octets{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+
+// octetsOf returns the set of a list, in which none means all.
+func octetsOf[T ~uint8](list []T) (s octets) {
+	if len(list) == 0 {
+		return allOctets
 	}
-	n := p.Number()
-	s[n/64] = 1 << (n % 64)
+	for _, n := range list {
+		s[n/64] |= 1 << (n % 64)
+	}
 	return s
 }
 
-func (s protos) has(n uint8) bool { return s[n/64]&(1<<(n%64)) != 0 }
+// set returns the numbers of the protocols that packets of a family can have.
+func (p Protos) set(f Family) octets {
+	of := p.Of(f)
+	if len(p) > 0 && len(of) == 0 {
+		return octets{}
+	}
+	return octetsOf(of)
+}
 
-func (s protos) empty() bool { return s == protos{} }
+func (s octets) has(n uint8) bool { return s[n/64]&(1<<(n%64)) != 0 }
 
-func (s protos) meet(o protos) protos {
+func (s octets) empty() bool { return s == octets{} }
+
+func (s octets) meet(o octets) octets {
 	for i := range s {
 		s[i] &= o[i]
 	}
 	return s
 }
 
-func (s protos) minus(o protos) protos {
+func (s octets) minus(o octets) octets {
 	for i := range s {
 		s[i] &^= o[i]
 	}
 	return s
 }
 
-// first returns a number of the set, one of those that rules name if there is one.
-func (s protos) first() uint8 {
-	for _, p := range []Proto{TCP, UDP, ICMP, ICMP6} {
-		if s.has(p.Number()) {
-			return p.Number()
+// first returns a number of the set, one of the usual ones if there is one.
+func (s octets) first(usual ...uint8) uint8 {
+	for _, n := range usual {
+		if s.has(n) {
+			return n
 		}
 	}
 	for i, word := range s {
@@ -211,7 +225,7 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 		return s, false
 	}
 	s = space{
-		proto: r.Proto.set(), src: r.Src.of(f), dst: r.Dst.of(f), sport: r.Sport.set(), dport: r.Dport.set(),
+		proto: r.Protos.set(f), types: octetsOf(r.Types), src: r.Src.of(f), dst: r.Dst.of(f), sport: r.Sport.set(), dport: r.Dport.set(),
 		in: r.In.set(), out: r.Out.set(), states: r.States,
 	}
 	// Packets to this host leave by no interface, and packets from it arrive by none.
@@ -225,13 +239,13 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 }
 
 func (s *space) empty() bool {
-	return s.proto.empty() || s.src.Len() == 0 || s.dst.Len() == 0 || len(s.sport) == 0 || len(s.dport) == 0 ||
+	return s.proto.empty() || s.types.empty() || s.src.Len() == 0 || s.dst.Len() == 0 || len(s.sport) == 0 || len(s.dport) == 0 ||
 		s.in.Empty() || s.out.Empty() || s.states == 0
 }
 
 // meets reports whether any packet is in both. It costs next to nothing where none is.
 func (s *space) meets(o *space) bool {
-	if s.states&o.states == 0 || s.proto.meet(o.proto).empty() || !portsMeet(s.dport, o.dport) || !portsMeet(s.sport, o.sport) {
+	if s.states&o.states == 0 || s.proto.meet(o.proto).empty() || s.types.meet(o.types).empty() || !portsMeet(s.dport, o.dport) || !portsMeet(s.sport, o.sport) {
 		return false
 	}
 	return s.src.Meets(o.src) && s.dst.Meets(o.dst) && s.in.meets(o.in) && s.out.meets(o.out)
@@ -243,7 +257,7 @@ func (s *space) meet(o *space) (both space, ok bool) {
 		return both, false
 	}
 	return space{
-		states: s.states & o.states, proto: s.proto.meet(o.proto),
+		states: s.states & o.states, proto: s.proto.meet(o.proto), types: s.types.meet(o.types),
 		sport: meetPorts(s.sport, o.sport), dport: meetPorts(s.dport, o.dport),
 		src: s.src.Intersect(o.src), dst: s.dst.Intersect(o.dst),
 		in: s.in.Meet(o.in), out: s.out.Meet(o.out),
@@ -255,6 +269,7 @@ func (s *space) meet(o *space) (both space, ok bool) {
 var cuts = [...]func(part, left, both *space){
 	func(part, left, both *space) { part.states, left.states = left.states&^both.states, both.states },
 	func(part, left, both *space) { part.proto, left.proto = left.proto.minus(both.proto), both.proto },
+	func(part, left, both *space) { part.types, left.types = left.types.minus(both.types), both.types },
 	func(part, left, both *space) { part.dport, left.dport = minusPorts(left.dport, both.dport), both.dport },
 	func(part, left, both *space) { part.sport, left.sport = minusPorts(left.sport, both.sport), both.sport },
 	func(part, left, both *space) { part.in, left.in = left.in.Minus(both.in), both.in },

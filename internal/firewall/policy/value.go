@@ -66,16 +66,8 @@ func choice(f *Field, names []string) (int, *conf.Error) {
 	if hint := conf.DidYouMean(f.Value, known); hint != "" {
 		err.Hint = hint
 	}
-	if hint := unlike[f.Value]; hint != "" {
-		err.Hint = hint
-	}
 	return 0, err
 }
-
-// unlike are values that look like others and mean something else.
-var unlike = map[string]string{"igmp": noProto, "esp": noProto, "ah": noProto, "gre": noProto, "sctp": noProto, "ipip": noProto, "vrrp": noProto, "icmpv6": "write proto=icmp6"}
-
-const noProto = "mef.rules names tcp, udp, icmp and icmp6; write proto=all with src= or iif= for others"
 
 // items yields what stands between the commas of a value, and where it begins. An empty item is yielded too.
 func items(value string) iter.Seq2[int, string] {

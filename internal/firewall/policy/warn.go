@@ -44,23 +44,23 @@ func usual() []Question {
 			Lost: "programs on this host cannot reach each other over loopback", Remedy: "rule dir=out action=accept proto=all oif=lo",
 		},
 		{
-			Rule: Rule{Dir: In, Family: Any, Proto: TCP, States: Established, Dport: Ports{Given: true, In: ephemeral}}, AnyPart: true,
+			Rule: Rule{Dir: In, Family: Any, Protos: Protos{TCP}, States: Established, Dport: Ports{Given: true, In: ephemeral}}, AnyPart: true,
 			Lost: "answers to connections of this host are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
 		},
 		{
-			Rule: Rule{Dir: Out, Family: Any, Proto: TCP, States: Established}, AnyPart: true,
+			Rule: Rule{Dir: Out, Family: Any, Protos: Protos{TCP}, States: Established}, AnyPart: true,
 			Lost: "answers to those who connect are not let out", Remedy: "rule dir=out action=accept proto=all ct=established,related",
 		},
 		{
-			Rule: Rule{Dir: In, Family: V4, Proto: ICMP, States: Related}, AnyPart: true,
+			Rule: Rule{Dir: In, Family: V4, Protos: Protos{ICMP}, States: Related}, AnyPart: true,
 			Lost: "ICMP errors of IPv4 routers that packets are too large (path MTU) are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
 		},
 		{
-			Rule: Rule{Dir: In, Family: V6, Proto: ICMP6, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
+			Rule: Rule{Dir: In, Family: V6, Protos: Protos{ICMP6}, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
 			Lost: "IPv6 neighbour discovery is not let in, which cuts this host off from IPv6", Remedy: "rule dir=in action=accept proto=icmp6",
 		},
 		{
-			Rule: Rule{Dir: Out, Family: V6, Proto: ICMP6, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
+			Rule: Rule{Dir: Out, Family: V6, Protos: Protos{ICMP6}, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
 			Lost: "IPv6 neighbour discovery is not let out, which cuts this host off from IPv6", Remedy: "rule dir=out action=accept proto=icmp6",
 		},
 	}
@@ -70,11 +70,11 @@ func usual() []Question {
 func DHCP() []Question {
 	return []Question{
 		{
-			Rule: Rule{Dir: In, Family: V4, Proto: UDP, States: New, Sport: port(67), Dport: port(68)}, AnyPart: true,
+			Rule: Rule{Dir: In, Family: V4, Protos: Protos{UDP}, States: New, Sport: port(67), Dport: port(68)}, AnyPart: true,
 			Lost: "answers of DHCP servers are not let in, by which this host has its address", Remedy: "rule dir=in action=accept proto=udp family=ip sport=67 dport=68",
 		},
 		{
-			Rule: Rule{Dir: Out, Family: V4, Proto: UDP, States: New, Sport: port(68), Dport: port(67)}, AnyPart: true,
+			Rule: Rule{Dir: Out, Family: V4, Protos: Protos{UDP}, States: New, Sport: port(68), Dport: port(67)}, AnyPart: true,
 			Lost: "requests to DHCP servers are not let out, by which this host has its address", Remedy: "rule dir=out action=accept proto=udp family=ip sport=68 dport=67",
 		},
 	}

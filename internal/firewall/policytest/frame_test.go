@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"mef/internal/firewall/policy"
 	"mef/internal/netnstest"
 )
 
@@ -19,7 +20,7 @@ const (
 
 // A frame is an IP packet to be.
 type frame struct {
-	proto        uint8
+	proto        policy.Proto
 	src, dst     netip.Addr
 	sport, dport uint16
 	tag          uint16 // by which it is known again: the identification of IPv4, in the flow label of IPv6
@@ -79,7 +80,7 @@ func (f frame) summed(at int) frame {
 	if f.proto != icmp {
 		pseudo = append(append(pseudo, f.src.AsSlice()...), f.dst.AsSlice()...)
 		pseudo = binary.BigEndian.AppendUint32(pseudo, uint32(len(f.payload)))
-		pseudo = append(pseudo, 0, 0, 0, f.proto)
+		pseudo = append(pseudo, 0, 0, 0, byte(f.proto))
 	}
 	binary.BigEndian.PutUint16(f.payload[at:], netnstest.Checksum(append(pseudo, f.payload...)))
 	return f
@@ -95,14 +96,14 @@ func (f frame) bytes() []byte {
 		b = binary.BigEndian.AppendUint16(b, uint16(20+len(f.payload)))
 		b = binary.BigEndian.AppendUint16(b, f.tag)
 		b = binary.BigEndian.AppendUint16(b, dontFragment)
-		b = append(b, 64, f.proto, 0, 0)
+		b = append(b, 64, byte(f.proto), 0, 0)
 		b = append(append(b, f.src.AsSlice()...), f.dst.AsSlice()...)
 		binary.BigEndian.PutUint16(b[10:], netnstest.Checksum(b))
 		return append(b, f.payload...)
 	}
 	b := binary.BigEndian.AppendUint32(nil, 6<<28|uint32(f.tag))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(f.payload)))
-	b = append(b, f.proto, 255) // the hop limit that neighbour discovery must have
+	b = append(b, byte(f.proto), 255) // the hop limit that neighbour discovery must have
 	b = append(append(b, f.src.AsSlice()...), f.dst.AsSlice()...)
 	return append(b, f.payload...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"mef/internal/firewall/policy"
@@ -21,7 +22,12 @@ var (
 	further = append([]string{"eth2"}, links...) // that packets take
 	states  = []string{"new", "established", "related", "invalid", "untracked"}
 	numbers = []uint16{20, 22, 25, 26, 53, 80, 443, 8000, 8080, 8101, 65535}
-	protos  = []uint8{6, 17, 1, 58, 47, 50}
+	protos  = []policy.Proto{policy.TCP, policy.UDP, policy.ICMP, policy.ICMP6, 47, 50}
+
+	types = map[string][]string{
+		"icmp":  {"echo-request", "echo-reply", "destination-unreachable", "8", "0", "3", "11"},
+		"icmp6": {"echo-request", "nd-router-solicit", "nd-neighbor-advert", "1", "128", "129", "135", "136"},
+	}
 )
 
 func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
@@ -59,14 +65,14 @@ func Policy(r *rand.Rand, ways ...policy.Dir) string {
 func Rule(r *rand.Rand) string { return ruleFor(r, pick(r, policy.Dirs[:]), false) }
 
 func ruleFor(r *rand.Rand, dir policy.Dir, sets bool) string {
-	proto := pick(r, []string{"all", "tcp", "udp", "tcp", "udp", "icmp", "icmp6"})
+	proto := pick(r, []string{"all", "tcp", "udp", "tcp", "udp", "tcp,udp", "icmp", "icmp6", "icmp,icmp6", "icmp,tcp,gre", "esp,47", "udp,sctp"})
 	family := "any"
 	switch {
 	case proto == "icmp":
 		family = "ip"
 	case proto == "icmp6":
 		family = "ip6"
-	case chance(r, 3):
+	case chance(r, 3) && !strings.Contains(proto, "icmp"):
 		family = pick(r, []string{"ip", "ip6"})
 	}
 	s := fmt.Sprintf("rule dir=%s action=%s proto=%s family=%s", dir, pick(r, []string{"accept", "drop", "reject"}), proto, family)
@@ -82,7 +88,10 @@ func ruleFor(r *rand.Rand, dir policy.Dir, sets bool) string {
 	if dst && (version != "any" || !src) {
 		add("dst", addresses(r, version, sets))
 	}
-	if proto == "tcp" || proto == "udp" {
+	if of := types[proto]; of != nil && chance(r, 2) {
+		add("icmp-type", list(r, of, 3))
+	}
+	if slices.Contains([]string{"tcp", "udp", "tcp,udp", "udp,sctp"}, proto) {
 		if chance(r, 4) {
 			add("sport", portList(r, sets))
 		}
@@ -160,7 +169,13 @@ func Packet(r *rand.Rand) policy.Packet {
 		hosts = hosts6
 	}
 	p.Src, p.Dst = netip.MustParseAddr(pick(r, hosts)), netip.MustParseAddr(pick(r, hosts))
-	if p.Proto == 6 || p.Proto == 17 {
+	switch p.Proto {
+	case policy.ICMP:
+		p.Type = pick(r, []uint8{0, 3, 8, 11})
+	case policy.ICMP6:
+		p.Type = pick(r, []uint8{1, 128, 129, 135})
+	}
+	if p.Proto == policy.TCP || p.Proto == policy.UDP {
 		p.Sport, p.Dport = pick(r, numbers), pick(r, numbers)
 	}
 	if p.Dir != policy.Out {

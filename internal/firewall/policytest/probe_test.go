@@ -14,7 +14,7 @@ import (
 
 // A flow is a connection that conntrack knows: the one who began it, whom he addressed, and to what that was translated.
 type flow struct {
-	proto  uint8
+	proto  policy.Proto
 	a, b   netip.Addr
 	ap, bp uint16
 }
@@ -33,7 +33,7 @@ func (f flow) answered() frame {
 func flows() []flow {
 	var all []flow
 	next := uint16(40000)
-	add := func(proto uint8, a, b string, ports ...uint16) {
+	add := func(proto policy.Proto, a, b string, ports ...uint16) {
 		for _, bp := range ports {
 			all = append(all, flow{proto: proto, a: netip.MustParseAddr(a), b: netip.MustParseAddr(b), ap: next, bp: bp})
 			next++
@@ -41,12 +41,12 @@ func flows() []flow {
 	}
 	for _, v := range []struct {
 		own0, own1, remote0, remote1, standsFor string
-		echo                                    uint8
+		echo                                    policy.Proto
 	}{
 		{"192.0.2.1", "198.51.100.1", "192.0.2.2", "198.51.100.2", "192.0.2.3", icmp},
 		{"2001:db8::1", "2001:db8:1::1", "2001:db8::2", "2001:db8:1::2", "2001:db8::3", icmp6},
 	} {
-		for _, proto := range []uint8{tcp, udp} {
+		for _, proto := range []policy.Proto{tcp, udp} {
 			add(proto, v.remote0, v.own0, 22, 80, 443, redirected, published)
 			add(proto, v.remote1, v.own1, 53, 8101)
 			add(proto, v.own0, v.remote0, 22, 53, 443)
@@ -94,7 +94,7 @@ func echo(f frame, answer bool) frame {
 	return f.icmpMessage(echoType(f.proto, answer), 0, uint32(id)<<16, nil)
 }
 
-func echoType(proto uint8, answer bool) byte {
+func echoType(proto policy.Proto, answer bool) byte {
 	switch {
 	case proto == icmp && answer:
 		return 0
@@ -211,6 +211,9 @@ func (s source) toAll(p *probe) {
 // told fills in what rules are told of a packet.
 func (s source) told(p *probe) {
 	p.policy.Proto, p.policy.Src, p.policy.Dst, p.policy.Sport, p.policy.Dport = p.proto, p.src, p.dst, p.sport, p.dport
+	if p.proto == icmp || p.proto == icmp6 {
+		p.policy.Type = p.payload[0]
+	}
 }
 
 // known reports whether a packet may belong to a flow.

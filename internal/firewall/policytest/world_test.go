@@ -76,7 +76,7 @@ func linkTo(a netip.Addr) string {
 }
 
 // translated returns where the host sends what somebody addressed to an address and port.
-func translated(proto uint8, dst netip.Addr, port uint16) (netip.Addr, uint16) {
+func translated(proto policy.Proto, dst netip.Addr, port uint16) (netip.Addr, uint16) {
 	container, own := container4, netip.MustParseAddr("192.0.2.1")
 	if dst.Is6() {
 		container, own = container6, netip.MustParseAddr("2001:db8::1")

@@ -143,9 +143,15 @@ func (s *stuff) addrs(a policy.Addrs) {
 
 // packet returns a packet. Those that a policy cannot speak of are not among them: other protocols, and ports of number 0.
 func (s *stuff) packet(r *rand.Rand) policy.Packet {
-	p := policy.Packet{Dir: pick(r, policy.Dirs[:]), Proto: pick(r, []uint8{6, 6, 17, 17, 1, 58, 2}), State: 1 << r.IntN(5), Src: pick(r, s.v4), Dst: pick(r, s.v4)}
+	p := policy.Packet{Dir: pick(r, policy.Dirs[:]), Proto: pick(r, policy.Protos{6, 6, 17, 17, 1, 58, 2}), State: 1 << r.IntN(5), Src: pick(r, s.v4), Dst: pick(r, s.v4)}
 	if p.Proto == 58 || p.Proto != 1 && r.IntN(3) == 0 {
 		p.Src, p.Dst = pick(r, s.v6), pick(r, s.v6)
+	}
+	switch p.Proto {
+	case policy.ICMP:
+		p.Type = pick(r, []uint8{0, 3, 8, 11, 12, 13})
+	case policy.ICMP6:
+		p.Type = pick(r, []uint8{1, 2, 3, 128, 129, 133, 134, 135, 136})
 	}
 	if p.Proto == 6 || p.Proto == 17 {
 		p.Sport, p.Dport = pick(r, s.ports), pick(r, s.ports)

@@ -160,9 +160,9 @@ func (f *follower) run(c *importer.Chain) (action policy.Action, decided bool) {
 
 func (f *follower) fits(m importer.Match) bool {
 	p := f.p
-	hasPorts := slices.Contains([]uint8{6, 17, 132}, p.Proto)
+	hasPorts := p.Proto.HasPorts()
 	return m.Family&familyOf(p.Src) != 0 && m.States&p.State != 0 &&
-		(m.Protos == nil || slices.Contains(m.Protos, p.Proto)) &&
+		(m.Protos == nil || slices.Contains(m.Protos, p.Proto)) && (m.Types == nil || slices.Contains(m.Types, p.Type)) &&
 		fitsAddr(m.Src, p.Src) && fitsAddr(m.Dst, p.Dst) &&
 		fitsPort(m.Sport, p.Sport, hasPorts) && fitsPort(m.Dport, p.Dport, hasPorts) &&
 		fitsLink(m.In, p.In) && fitsLink(m.Out, p.Out)
@@ -170,8 +170,7 @@ func (f *follower) fits(m importer.Match) bool {
 
 // odd reports whether the packet is one of those that no rule of mef.rules can name as the match does.
 func (f *follower) odd(m importer.Match) bool {
-	known := slices.Contains([]uint8{1, 6, 17, 58}, f.p.Proto)
-	return m.Protos == nil && (m.Sport.Given || m.Dport.Given) || !known && slices.Contains(m.Protos, f.p.Proto)
+	return m.Protos == nil && (m.Sport.Given || m.Dport.Given)
 }
 
 func fitsAddr(a policy.Addrs, addr netip.Addr) bool {
@@ -252,15 +251,20 @@ func RandomMatch(r *rand.Rand) importer.Match {
 		case 0:
 			m.Family = pick(r, []policy.Family{policy.V4, policy.V6})
 		case 1:
-			m.Protos = pick(r, [][]uint8{{6}, {17}, {1}, {58}, {6, 17}, {47}, {1, 6, 47}})
-		case 2, 3:
+			m.Types = nil
+			m.Protos = pick(r, []policy.Protos{{6}, {17}, {1}, {58}, {6, 17}, {47}, {1, 6, 47}})
+		case 3:
 			m.Src = addrs(r)
 		case 4:
 			m.Dst = addrs(r)
+		case 2:
+			m.Protos, m.Types = policy.Protos{policy.ICMP}, importer.TypesOf(pick(r, [][]uint8{{8}, {0, 8}, {3, 11}, {12}})...)
 		case 5:
-			m.Protos, m.Dport = []uint8{6}, ports(r)
+			m.Types = nil
+			m.Protos, m.Dport = policy.Protos{6}, ports(r)
 		case 6:
-			m.Protos, m.Sport = []uint8{6, 17}, ports(r)
+			m.Types = nil
+			m.Protos, m.Sport = policy.Protos{6, 17}, ports(r)
 		case 7:
 			links := importer.LinksOf(pick(r, [][]string{{"lo"}, {"eth0"}, {"eth0", "eth1"}, {"lo", "eth1"}})...)
 			links.But = r.IntN(3) == 0

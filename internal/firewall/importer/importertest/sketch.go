@@ -51,7 +51,7 @@ func conditions(f policy.Family) []condition {
 		add("src", ip+" saddr %s"+n, "%s-s "+n, family, func(m *importer.Match) { m.Src = a })
 		add("dst", ip+" daddr %s"+n, "%s-d "+n, family, func(m *importer.Match) { m.Dst = a })
 	}
-	for name, number := range map[string]uint8{"tcp": 6, "udp": 17} {
+	for name, number := range map[string]policy.Proto{"tcp": policy.TCP, "udp": policy.UDP} {
 		proto := func(m *importer.Match) { m.Protos = importer.ProtosOf(number) }
 		add("proto", "meta l4proto %s"+name, "%s-p "+name, nothing, proto)
 		for nft, save := range map[string]string{"22": "22", "20-25": "20:25", "80-65535": "80:65535"} {
@@ -61,6 +61,16 @@ func conditions(f policy.Family) []condition {
 		}
 		add("proto", name+" dport %s{ 53, 80, 443, 8000-8100 }", "-p "+name+" -m multiport %s--dports 53,80,443,8000:8100", proto,
 			func(m *importer.Match) { m.Dport = portsOf("53,80,443,8000-8100") })
+	}
+	icmp, icmpOption, types := "icmp", "-p icmp -m icmp %s--icmp-type ", map[string]uint8{"echo-request": 8, "echo-reply": 0, "time-exceeded": 11}
+	number := policy.ICMP
+	if f == policy.V6 {
+		icmp, icmpOption, number = "icmpv6", "-p ipv6-icmp -m icmp6 %s--icmpv6-type ", policy.ICMP6
+		types = map[string]uint8{"echo-request": 128, "echo-reply": 129, "nd-neighbor-solicit": 135}
+	}
+	for name, t := range types {
+		add("proto", icmp+" type %s"+name, icmpOption+fmt.Sprint(t), func(m *importer.Match) { m.Family, m.Protos = f, importer.ProtosOf(number) },
+			func(m *importer.Match) { m.Types = importer.TypesOf(t) })
 	}
 	slices.SortFunc(list, func(a, b condition) int { return strings.Compare(a.nft, b.nft) }) // maps have no order
 	return list

@@ -21,7 +21,7 @@ type parser struct {
 	matches  bool     // options of a match may follow
 	opens    bool     // the rule asks for state NEW alone
 	limit    string
-	proto    []uint8
+	proto    policy.Protos
 	original []func() // conditions on what was asked for first
 	after    []string // options that ask for a destination as it is after translation
 	out      importer.Rule
@@ -132,9 +132,7 @@ func (p *parser) extension(word string) {
 	case "--dst-range":
 		p.addrs(p.next(), func(m *importer.Match, a policy.Addrs) { m.Dst = a })
 	case "--icmp-type", "--icmpv6-type":
-		if value := p.next(); value != "any" || p.not {
-			p.out.Cannot("mef.rules cannot ask for %s", word)
-		}
+		p.icmpType(word, p.next())
 	case "--comment":
 		p.out.Comment = p.next()
 	case "--limit":
@@ -160,6 +158,24 @@ func (p *parser) extension(word string) {
 		if p.matches || p.target == "" {
 			p.out.Cannot("mef.rules cannot ask for %s", word)
 		}
+	}
+}
+
+// icmpType reads a type of ICMP messages, after the option that is given.
+func (p *parser) icmpType(option, word string) {
+	proto := policy.ICMP
+	if p.family == policy.V6 {
+		proto = policy.ICMP6
+	}
+	t, ok := policy.TypeNumber(proto, word)
+	switch {
+	case word == "any" && !p.not:
+	case !ok || t == 255 || word == "any": // iptables takes 255 for any
+		p.out.Cannot("mef.rules cannot ask for %s %s", option, word)
+	default:
+		m := importer.All()
+		m.Types = importer.TypesOf(t)
+		p.require(m)
 	}
 }
 
@@ -269,7 +285,7 @@ func (p *parser) link(name string, of func(*importer.Match) *policy.Links) {
 func (p *parser) protocol(name string) {
 	number, ok := importer.Protocol(name)
 	if n, err := strconv.ParseUint(name, 10, 8); err == nil {
-		number, ok = uint8(n), true
+		number, ok = policy.Proto(n), true
 	}
 	if name == "all" || ok && number == 0 {
 		if p.not {
@@ -333,7 +349,7 @@ func (p *parser) port(word string) (uint16, bool) {
 		return 0, false
 	}
 	network := "tcp"
-	if slices.Contains(p.proto, policy.UDP.Number()) {
+	if slices.Contains(p.proto, policy.UDP) {
 		network = "udp"
 	}
 	n, err := net.LookupPort(network, word)
@@ -487,7 +503,7 @@ func (p *parser) finish() {
 // answer keeps how the rule rejects where mef.rules does otherwise: TCP gets a reset from it, and everything else port unreachable.
 func (p *parser) answer() {
 	a := p.out.Answer
-	tcp := slices.Equal(p.proto, []uint8{policy.TCP.Number()})
+	tcp := slices.Equal(p.proto, policy.Protos{policy.TCP})
 	switch {
 	case a == "tcp-reset" && tcp, (a == "" || strings.HasSuffix(a, "port-unreachable") || strings.HasSuffix(a, "port-unreach")) && p.proto != nil && !tcp:
 		p.out.Answer = ""

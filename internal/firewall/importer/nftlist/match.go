@@ -161,7 +161,7 @@ func ofFamily(f policy.Family) importer.Match {
 	return with(func(m *importer.Match) { m.Family = f })
 }
 
-func ofProtos(numbers ...uint8) importer.Match {
+func ofProtos(numbers ...policy.Proto) importer.Match {
 	return with(func(m *importer.Match) { m.Protos = importer.ProtosOf(numbers...) })
 }
 
@@ -189,6 +189,8 @@ func payload(protocol, name string) field {
 		f := unreadable(implied, "ip6 nexthdr")
 		f.wider = protoField(implied).read
 		return f
+	case name == "type" && (protocol == "icmp" || protocol == "icmpv6"):
+		return typeField(implied)
 	case (name == "sport" || name == "dport") && slices.Contains([]string{"tcp", "udp", "th", "sctp", "dccp", "udplite"}, protocol):
 		return portField(implied, name == "sport")
 	}
@@ -356,7 +358,7 @@ func linkField(of func(*importer.Match) *policy.Links) field {
 
 func protoField(implied importer.Match) field {
 	return field{implied: implied, read: func(values []any, _ string) ([]importer.Match, string) {
-		var numbers []uint8
+		var numbers []policy.Proto
 		for _, v := range values {
 			n, ok := protocol(value(v))
 			if !ok {
@@ -371,10 +373,48 @@ func protoField(implied importer.Match) field {
 	}}
 }
 
-func protocol(v any) (uint8, bool) {
+// typeField reads types of ICMP messages of the protocol that is implied.
+func typeField(implied importer.Match) field {
+	return field{implied: implied, read: func(values []any, _ string) ([]importer.Match, string) {
+		var types []uint8
+		for _, v := range values {
+			first, last, ok := typeRange(implied.Protos[0], value(v))
+			if !ok {
+				return nil, "mef.rules has no such type of ICMP messages"
+			}
+			for t := int(first); t <= int(last); t++ {
+				types = append(types, uint8(t))
+			}
+		}
+		return []importer.Match{with(func(m *importer.Match) { m.Types = importer.TypesOf(types...) })}, ""
+	}}
+}
+
+// typeRange reads a type of ICMP messages, by name or number, or a range.
+func typeRange(p policy.Proto, v any) (first, last uint8, ok bool) {
 	switch v := v.(type) {
 	case float64:
-		return uint8(v), v >= 0 && v <= 255
+		return uint8(v), uint8(v), v >= 0 && v <= 255
+	case string:
+		if v == "mld-listener-reduction" {
+			v = "mld-listener-done"
+		}
+		first, ok = policy.TypeNumber(p, v)
+		return first, first, ok
+	}
+	ends, _ := get(v, "range").([]any)
+	if len(ends) != 2 {
+		return 0, 0, false
+	}
+	first, _, ok1 := typeRange(p, ends[0])
+	last, _, ok2 := typeRange(p, ends[1])
+	return first, last, ok1 && ok2 && first <= last
+}
+
+func protocol(v any) (policy.Proto, bool) {
+	switch v := v.(type) {
+	case float64:
+		return policy.Proto(v), v >= 0 && v <= 255
 	case string:
 		return importer.Protocol(v)
 	}

@@ -173,9 +173,9 @@ func (p *parser) reject(value any) {
 }
 
 // mayBe reports whether packets of a protocol fit the rule so far; 0 is one that is none in particular.
-func (p *parser) mayBe(proto uint8) bool {
+func (p *parser) mayBe(proto policy.Proto) bool {
 	return slices.ContainsFunc(p.out.Any, func(m importer.Match) bool {
-		return m.Protos == nil || slices.ContainsFunc(m.Protos, func(n uint8) bool { return n == proto || proto == 0 && n != 6 })
+		return m.Protos == nil || slices.ContainsFunc(m.Protos, func(n policy.Proto) bool { return n == proto || proto == 0 && n != 6 })
 	})
 }
 
