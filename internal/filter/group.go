@@ -20,7 +20,7 @@ type texts struct {
 	patterns []*pattern // by the machine's numbers
 	machine  *tdfa.Machine
 	loc      []int
-	ignore   map[*rule]*tdfa.Machine // of rules that have ignore patterns
+	ignore   []*tdfa.Machine // by the machine's numbers: the ignore patterns of the pattern's rule; nil if it has none
 }
 
 func newGroup(rules []*rule) *group {
@@ -39,18 +39,21 @@ func newGroup(rules []*rule) *group {
 
 // newTexts joins those patterns of the rules that include accepts, nil if there are none.
 func newTexts(rules []*rule, include func(*pattern) bool) *texts {
-	t := &texts{ignore: make(map[*rule]*tdfa.Machine)}
+	t := new(texts)
 	var list []string
 	for _, r := range rules {
-		before := len(list)
+		var ignore *tdfa.Machine
 		for i := range r.patterns {
-			if p := &r.patterns[i]; include(p) {
-				t.patterns = append(t.patterns, p)
-				list = append(list, p.text)
+			p := &r.patterns[i]
+			if !include(p) {
+				continue
 			}
-		}
-		if len(list) > before && len(r.ignore) > 0 {
-			t.ignore[r] = mustCompile(r.ignore).NewMachine()
+			if ignore == nil && len(r.ignore) > 0 {
+				ignore = mustCompile(r.ignore).NewMachine()
+			}
+			t.patterns = append(t.patterns, p)
+			t.ignore = append(t.ignore, ignore)
+			list = append(list, p.text)
 		}
 	}
 	if len(list) == 0 {
@@ -71,7 +74,8 @@ func mustCompile(patterns []string) *tdfa.Program {
 	return p
 }
 
-// match returns the pattern that decides, and leaves the groups for group.
+// match returns the pattern that decides, and leaves the groups for group. It reports false if none matches, or if the ignore
+// patterns of its rule take the message back.
 func (t *texts) match(message []byte) (*pattern, bool) {
 	if t == nil {
 		return nil, false
@@ -79,6 +83,11 @@ func (t *texts) match(message []byte) (*pattern, bool) {
 	i, ok := t.machine.Match(message, t.loc)
 	if !ok {
 		return nil, false
+	}
+	if ignore := t.ignore[i]; ignore != nil {
+		if _, ignored := ignore.Match(message, nil); ignored {
+			return nil, false
+		}
 	}
 	return t.patterns[i], true
 }
@@ -89,14 +98,4 @@ func (t *texts) group(message []byte, n int) []byte {
 		return nil
 	}
 	return message[t.loc[2*n]:t.loc[2*n+1]]
-}
-
-// ignores reports whether the rule's ignore patterns take the message back.
-func (t *texts) ignores(r *rule, message []byte) bool {
-	machine := t.ignore[r]
-	if machine == nil {
-		return false
-	}
-	_, ok := machine.Match(message, nil)
-	return ok
 }

@@ -256,9 +256,6 @@ func isSeverity(word []byte) bool {
 // cutInner takes a second header off a message: that of a container's own log within the host's. The program must be the same or
 // missing, so that no text poses as another program's message.
 func cutInner(h header) header {
-	if len(h.message) == 0 || !beginsDate[h.message[0]] {
-		return h
-	}
 	_, rest, ok := logtime.Cut(h.message)
 	if !ok {
 		return h

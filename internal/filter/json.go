@@ -96,8 +96,8 @@ func present(v logtext.Value) bool {
 }
 
 // matchJSON reads a message by the rules with format=json of g.
-func (v *View) matchJSON(g *group, h header, line *event.Line, m *Match) bool {
-	if len(h.message) == 0 || h.message[0] != '{' || !g.reader.Read(h.message) {
+func (v *View) matchJSON(g *group, h *header, line *event.Line, m *Match) bool {
+	if !g.reader.Read(h.message) {
 		return false
 	}
 	values := g.reader.Values

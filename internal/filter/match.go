@@ -93,7 +93,8 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		if !ok {
 			return false
 		}
-		if h.message = trimEnd(text); len(h.message) == 0 || h.message[0] != '{' { // JSON has no header
+		text = trimEnd(text)
+		if h.message = text; len(text) == 0 || text[0] != '{' { // JSON has no header
 			h = v.prefix.header(text)
 		}
 		h.line = text
@@ -104,11 +105,19 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		}
 		g = v.groupOfProgram(h.program)
 	}
-	matched := g != nil && v.matchIn(g, cutInner(h), line, m)
+	matched := false
+	if g != nil {
+		inner := &h
+		if len(h.message) > 0 && beginsDate[h.message[0]] {
+			cut := cutInner(h)
+			inner = &cut
+		}
+		matched = v.matchIn(g, inner, line, m)
+	}
 	if !matched && h.whole != nil {
 		h = header{message: h.whole, line: h.line}
 		g = v.groupOfProgram(nil)
-		matched = g != nil && v.matchIn(g, h, line, m)
+		matched = g != nil && v.matchIn(g, &h, line, m)
 	}
 	if line.Entry == nil {
 		v.last.note(m, matched)
@@ -117,8 +126,8 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 }
 
 // matchIn reads a line by the rules of g.
-func (v *View) matchIn(g *group, h header, line *event.Line, m *Match) bool {
-	if g.reader != nil && v.matchJSON(g, h, line, m) {
+func (v *View) matchIn(g *group, h *header, line *event.Line, m *Match) bool {
+	if g.reader != nil && len(h.message) > 0 && h.message[0] == '{' && v.matchJSON(g, h, line, m) {
 		return true
 	}
 	message, repeats := unwrap(h.message)
@@ -130,19 +139,16 @@ func (v *View) matchIn(g *group, h header, line *event.Line, m *Match) bool {
 		return false
 	}
 	m.Count = 1
-	return v.matchTexts(g.whole, trimEnd(h.line), peerText{}, h, line, m)
+	return v.matchTexts(g.whole, h.line, peerText{}, h, line, m)
 }
 
 // matchTexts reads a message by patterns. from is what is known of the peer besides; m.Count how often the message was logged.
-func (v *View) matchTexts(t *texts, message []byte, from peerText, h header, line *event.Line, m *Match) bool {
+func (v *View) matchTexts(t *texts, message []byte, from peerText, h *header, line *event.Line, m *Match) bool {
 	p, ok := t.match(message)
 	if !ok {
 		return false
 	}
 	r := p.rule
-	if t.ignores(r, message) {
-		return false
-	}
 	*m = Match{Rule: r.Rule, Count: m.Count, Form: p.form}
 	if m.User = t.group(message, p.user); p.user == 0 {
 		m.User = from.user
@@ -251,8 +257,16 @@ func parseCount(digits []byte) int {
 // groupOfProgram returns the rules that know the program of a file's line. A line that names no program may be of any: the
 // rules of a view are those that read the file.
 func (v *family) groupOfProgram(program []byte) *group {
-	if g, ok := v.programs[string(program)]; ok {
-		return g
+	at := &v.lately[0]
+	if n := len(program); n > 0 {
+		at = &v.lately[(uint(n)+2*uint(program[0])+8*uint(program[n-1]))%uint(len(v.lately))]
+	}
+	if p := *at; p != nil && p.name == string(program) {
+		return p.group
+	}
+	if p := v.programs[string(program)]; p != nil {
+		*at = p
+		return p.group
 	}
 	if len(program) > maxProgram {
 		return nil
@@ -265,7 +279,8 @@ func (v *family) groupOfProgram(program []byte) *group {
 	}
 	g := v.views.groupOf(v.picked)
 	if len(v.programs) < maxPrograms {
-		v.programs[string(program)] = g
+		name := string(program)
+		v.programs[name] = &programOf{name, g}
 	}
 	return g
 }

@@ -22,8 +22,15 @@ type Views struct {
 type family struct {
 	views    *Views
 	rules    []*rule
-	programs map[string]*group // by program name; nil: no rule knows it
-	picked   []*rule           // scratch
+	programs map[string]*programOf // by name
+	lately   [32]*programOf        // some of them by a cheap hash, for most lines are of few programs
+	picked   []*rule               // scratch
+}
+
+// A programOf is a program that has written lines, and the rules that know it; no group if none does.
+type programOf struct {
+	name  string
+	group *group
 }
 
 const (
@@ -47,7 +54,7 @@ func (s *Views) View(include func(*conf.Rule) bool) *View {
 	key := string(s.keyOf(rules))
 	f := s.families[key]
 	if f == nil {
-		f = &family{views: s, rules: rules, programs: make(map[string]*group)}
+		f = &family{views: s, rules: rules, programs: make(map[string]*programOf)}
 		s.families[key] = f
 	}
 	s.views++

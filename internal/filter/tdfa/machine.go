@@ -1,5 +1,7 @@
 package tdfa
 
+import "unicode/utf8"
+
 const (
 	// maxCache is about how many bytes of states a Machine keeps: several thousand.
 	maxCache = 4 << 20
@@ -27,8 +29,11 @@ const (
 // halted is instead of a row when Machine.final is set.
 const halted = unknown
 
-// gaveUp is instead of a state in Machine.final when the text is to be given to package regexp.
-const gaveUp = -1
+// What is instead of a state in Machine.final.
+const (
+	nothing = -1 // the text does not match
+	gaveUp  = -2 // the text is to be given to package regexp
+)
 
 // A Machine runs a Program. It keeps the states that texts needed before, in bounded memory. It is for one
 // goroutine at a time; each has its own.
@@ -36,7 +41,7 @@ type Machine struct {
 	p     *Program
 	build *builder
 	regs  [maxRegisters]int // positions in the text
-	final int               // the state in which the last text ended
+	final int               // the state in which the last text ended and whose match is the result
 
 	// The cache. A row of table has p.runes.size cells; that of states[i] is the i-th, and states[0] is the
 	// beginning of a text.
@@ -46,6 +51,8 @@ type Machine struct {
 	index  map[string]int // state by builder.key
 	size   int            // of all this, in bytes, roughly
 	limit  int            // for size
+
+	vain [256]bool // the first bytes, as far as they were met, with which no match begins
 
 	read  int // bytes of all texts before this one
 	since int // what read was when the cache was last empty
@@ -72,19 +79,22 @@ func (p *Program) newMachine(limit int) *Machine {
 // if nothing matches. Text may hold any bytes. The time is linear in len(text), and a warm Machine allocates
 // nothing.
 func (m *Machine) Match(text []byte, loc []int) (pattern int, ok bool) {
+	if len(text) > 0 && m.vain[text[0]] {
+		return 0, false
+	}
 	if m.plain > 0 {
 		m.plain--
 		return m.p.matchPlain(text, loc)
 	}
 	m.read += m.run(text)
-	if m.final == gaveUp {
+	switch m.final {
+	case nothing:
+		return 0, false
+	case gaveUp:
 		m.plain = plainTexts
 		return m.p.matchPlain(text, loc)
 	}
 	end := &m.states[m.final]
-	if end.match == none {
-		return 0, false
-	}
 	slots := end.slots[len(end.slots)-m.p.patterns[end.match].slots:]
 	for i, r := range slots[:min(len(loc), len(slots))] {
 		loc[i] = -1
@@ -108,12 +118,18 @@ func (m *Machine) run(text []byte) int {
 				}
 				continue
 			}
-			if cell >= edgeBit {
+			if cell < edgeBit {
+				m.regs[cell>>rowBits&(maxRegisters-1)] = i
+				row = cell & (1<<rowBits - 1)
+				i++
+				continue
+			}
+			if cell == unknown {
 				break
 			}
-			m.regs[cell>>rowBits&(maxRegisters-1)] = i
-			row = cell & (1<<rowBits - 1)
-			i++
+			if row, i = m.follow(&m.edges[cell&^edgeBit], text, i, 1); row == halted {
+				return i
+			}
 		}
 		if row, i = m.take(row, text, i); row == halted {
 			return i
@@ -122,9 +138,8 @@ func (m *Machine) run(text []byte) int {
 	}
 }
 
-// take does the transition from row at text[i:] when that may be more than a look-up: it has an edge, or is not known
-// yet, or is on a rune outside ASCII or the end. It returns the next row and position, or halted and how many bytes were
-// read.
+// take does the transition from row at text[i:] when that may be more than a look-up: it is not known yet, or on a rune outside
+// ASCII or the end. It returns the next row and position, or halted and how many bytes were read.
 func (m *Machine) take(row uint32, text []byte, i int) (uint32, int) {
 	c, width := classEnd, 0
 	if i < len(text) {
@@ -139,24 +154,27 @@ func (m *Machine) take(row uint32, text []byte, i int) (uint32, int) {
 			return halted, i
 		}
 	}
+	if cell < edgeBit {
+		m.regs[cell>>rowBits] = i
+		return cell & (1<<rowBits - 1), i + width
+	}
+	return m.follow(&m.edges[cell&^edgeBit], text, i, width)
+}
+
+// follow does the transition of an edge on a rune of so many bytes at text[i:]. It returns what take does.
+func (m *Machine) follow(e *edge, text []byte, i, width int) (uint32, int) {
 	m.regs[here] = i
 	i += width
-	if cell < edgeBit {
-		m.regs[cell>>rowBits] = m.regs[here]
-		return cell & (1<<rowBits - 1), i
-	}
-	e := &m.edges[cell&^edgeBit]
 	for _, op := range e.ops {
 		m.regs[op.to] = m.regs[op.from]
 	}
+	m.final = e.final
 	if n := len(e.text); n > 0 {
 		if len(text)-i < n || string(text[i:i+n]) != e.text {
-			m.final = e.state
 			return halted, i
 		}
 		i += n
 	}
-	m.final = e.state
 	return e.row, i
 }
 
@@ -183,6 +201,11 @@ func (m *Machine) extend(row uint32, c class, i int) uint32 {
 		return halted
 	}
 	cell := m.cell(m.target(), literal)
+	if row == 0 && cell&edgeBit != 0 && literal == "" && m.edges[cell&^edgeBit].final == nothing && m.edges[cell&^edgeBit].row == halted {
+		for b := range m.vain {
+			m.vain[b] = m.vain[b] || class(m.p.runes.ascii[b]) == c && b < utf8.RuneSelf
+		}
+	}
 	if source != none {
 		m.table[row+uint32(c)] = cell
 		if cell == row && c == m.p.runes.beyond {
@@ -212,7 +235,10 @@ func (m *Machine) target() int {
 // cell returns what leads to target by m.build's operations and literal.
 func (m *Machine) cell(target int, literal string) uint32 {
 	t := &m.states[target]
-	e := edge{ops: m.build.ops(t.order), text: literal, state: target, row: m.row(target)}
+	e := edge{ops: m.build.ops(t.order), text: literal, final: target, row: m.row(target)}
+	if t.match == none {
+		e.final = nothing
+	}
 	if len(t.pcs) == 0 {
 		e.row = halted
 	} else if literal == "" && len(e.ops) == 0 {

@@ -48,8 +48,8 @@ type state struct {
 type edge struct {
 	ops   []op
 	text  string // what must follow the rune; if it does not, the text ends here as far as the target knows
-	state int    // the target
-	row   uint32 // of the target; halted if that has no threads, so that its match, or none, is the result
+	final int    // the target, whose match is the result if the text ends here; nothing if it has none
+	row   uint32 // of the target; halted if that has no threads, so that the text ends here
 }
 
 // An op is "register to := register from".
