@@ -158,16 +158,20 @@ func (s *scene) stop(sig os.Signal) {
 	}
 }
 
-// forget removes what earlier tests left: log lines, state, and the table.
+// forget removes what earlier tests left: state, the table, connections, and log lines.
 func (s *scene) forget() {
 	s.Helper()
 	if err := s.w.ForgetMef(); err != nil {
 		s.Error(err)
 	}
-	if err := s.w.ForgetLogs(context.WithoutCancel(s.ctx)); err != nil {
+	s.nft("add table inet mefdaemon; delete table inet mefdaemon")
+	ctx := context.WithoutCancel(s.ctx)
+	if err := s.w.HangUp(ctx); err != nil {
 		s.Error(err)
 	}
-	s.nft("add table inet mefdaemon; delete table inet mefdaemon")
+	if err := s.w.ForgetLogs(ctx); err != nil {
+		s.Error(err)
+	}
 }
 
 // nft runs a line of nft's language on the server and returns what it prints.

@@ -243,3 +243,41 @@ func TestResetCutsClientsOff(t *testing.T) {
 		})
 	}
 }
+
+// HangUp leaves nothing that could log or be sent later: no connection, and no process of one.
+func TestHangUp(t *testing.T) {
+	ctx, w := enter(t)
+	serve(t, ctx, w.StartJournal, w.StartSSH, w.StartVSFTPD, w.StartDovecot)
+	c := w.Client("203.0.113.7")
+	var held []net.Conn
+	for _, port := range []int{lab.SSHPort, lab.FTPPort, lab.IMAPPort} {
+		conn, err := c.Dial(ctx, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatalf("greeting of port %d: %v", port, err)
+		}
+		held = append(held, conn)
+	}
+	for range 2 { // there may be nothing to end
+		if err := w.HangUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, conn := range held {
+		if _, err := io.Copy(io.Discard, conn); !lab.CutOff(err) {
+			t.Errorf("read from %s: %v, want a reset", conn.RemoteAddr(), err)
+		}
+	}
+	if out, err := w.Run(ctx, lab.Command{Path: "/usr/bin/pgrep", Args: []string{"-c", "-r", "R,S,D", "^(sshd|vsftpd)$"}}); out != "2\n" {
+		t.Errorf("%s processes of sshd and vsftpd are left, %v; want each daemon's own", out, err)
+	}
+	if _, err := c.SSH(ctx, lab.SSHPort, "alice", lab.Alice.Password, ""); err != nil {
+		t.Errorf("login after HangUp: %v", err)
+	}
+	if err := c.IMAP(ctx, "alice", lab.Alice.Password); err != nil {
+		t.Errorf("login at Dovecot after HangUp: %v", err)
+	}
+}

@@ -115,8 +115,8 @@ func (w *World) Written(ctx context.Context, message string) (time.Time, error) 
 // ForgetLogs empties the journal and removes the daemons' log files, as if nothing had happened yet. The journal must run; of the
 // other daemons only those of this file may.
 func (w *World) ForgetLogs(ctx context.Context) error {
-	// Vacuuming spares the file being written to, so that has to be a new one.
-	for _, arg := range []string{"--rotate", "--vacuum-time=1us"} {
+	// Vacuuming spares the file being written to, so that has to be a new one; and what daemons have sent has to be in the old one.
+	for _, arg := range []string{"--sync", "--rotate", "--vacuum-time=1us"} {
 		if _, err := w.Run(ctx, Command{Path: "/usr/bin/journalctl", Args: []string{arg}}); err != nil {
 			return err
 		}
@@ -237,8 +237,13 @@ service auth {
 }
 `
 
-// StartDovecot starts a Dovecot that serves IMAP, and checks passwords for Postfix.
+const dovecotUnit = "system.slice/dovecot.service"
+
+// StartDovecot starts a Dovecot that serves IMAP, and checks passwords for Postfix, in the place of one that runs.
 func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
+	if err := endAll(ctx, dovecotProcesses); err != nil {
+		return nil, err
+	}
 	err := writeFiles(map[string]string{"/etc/dovecot/dovecot.conf": fmt.Sprintf(dovecotConfig, authPort), "/etc/pam.d/dovecot": pam})
 	if err != nil {
 		return nil, err
@@ -248,10 +253,11 @@ func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
 			return nil, err
 		}
 	}
-	p, err := w.Start(Command{Path: "/usr/sbin/dovecot", Args: []string{"-F"}, Unit: "system.slice/dovecot.service"})
+	p, err := w.Start(Command{Path: "/usr/sbin/dovecot", Args: []string{"-F"}, Unit: dovecotUnit})
 	if err != nil {
 		return nil, err
 	}
+	w.servesIMAP = true
 	return p, p.ready(ctx, func() error { return listening(IMAPPort) })
 }
 

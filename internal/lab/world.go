@@ -21,6 +21,11 @@ import (
 type World struct {
 	Server   *Namespace // this process's own
 	Internet *Namespace
+
+	servesIMAP bool // since StartDovecot
+
+	mu   sync.Mutex
+	runs map[int]bool // process IDs of what Start started and that has not ended
 }
 
 // New furnishes the world in which this process runs, which must be one that Enter made. No daemon runs yet. programs are
@@ -50,7 +55,7 @@ func New(programs ...string) (*World, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &World{Server: server, Internet: internet}, nil
+	return &World{Server: server, Internet: internet, runs: make(map[int]bool)}, nil
 }
 
 // A Command is a program to run on the server.
@@ -132,11 +137,23 @@ func (w *World) Start(c Command) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	p := &Process{name: name, log: path, cmd: cmd, done: make(chan struct{})}
+	w.setRuns(cmd.Process.Pid, true)
 	go func() {
 		p.err = cmd.Wait()
+		w.setRuns(cmd.Process.Pid, false)
 		close(p.done)
 	}()
 	return p, nil
+}
+
+func (w *World) setRuns(pid int, runs bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if runs {
+		w.runs[pid] = true
+	} else {
+		delete(w.runs, pid)
+	}
 }
 
 // Output returns what this program has printed so far, in all its runs.

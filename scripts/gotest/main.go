@@ -186,13 +186,15 @@ func (r *report) summary() {
 	}
 }
 
-// first returns the lines that say best why a test failed: those from the first message, race or panic on.
+// first returns the lines that say best why a test failed: those from the first message, race or panic on; those of a script (testscript)
+// end with it.
 func first(lines []string) []string {
 	lines = slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
 		line = strings.TrimSpace(line)
 		return line == "" || line == "FAIL" || strings.HasPrefix(line, "--- ") || strings.Trim(line, "=") == ""
 	})
-	start := max(0, slices.IndexFunc(lines, func(line string) bool {
+	start := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "FAIL: ") })
+	start = max(0, start, slices.IndexFunc(lines, func(line string) bool {
 		return strings.Contains(line, ".go:") || strings.Contains(line, "DATA RACE") || strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:")
 	}))
 	lines = lines[start:min(len(lines), start+maxLines)]

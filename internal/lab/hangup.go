@@ -1,0 +1,128 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/netlink/sockdiag"
+)
+
+// HangUp ends every connection between clients and the server, and what the daemons do for it. Otherwise a login that a ban
+// interrupted goes on when the ban is removed, for the kernel repeats what was not acknowledged, or times out two minutes later,
+// and the daemon logs that in the midst of something else.
+func (w *World) HangUp(ctx context.Context) error {
+	var ended []sockdiag.Socket
+	collect := func() error {
+		some, err := destroyAll()
+		ended = append(ended, some...)
+		return err
+	}
+	if err := errors.Join(collect(), w.Internet.Do(collect)); err != nil {
+		return err
+	}
+	if err := endAll(ctx, w.sessions); err != nil {
+		return err
+	}
+	if !w.servesIMAP || !slices.ContainsFunc(ended, func(s sockdiag.Socket) bool { return s.Local.Port() == IMAPPort }) {
+		return nil
+	}
+	// The processes of Dovecot serve many clients, so that nothing shows when one has logged what there is to log.
+	_, err := w.StartDovecot(ctx)
+	return err
+}
+
+// destroyAll destroys the TCP sockets of the caller's namespace that have a peer on another host, and returns them.
+func destroyAll() (ended []sockdiag.Socket, err error) {
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	err = conn.Each(unix.IPPROTO_TCP, sockdiag.All&^sockdiag.Listen, nil, func(s sockdiag.Socket) {
+		if !s.Remote.Addr().IsLoopback() {
+			ended = append(ended, s)
+		}
+	})
+	for _, s := range ended {
+		if gone := conn.Destroy(s); !errors.Is(gone, unix.ENOENT) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return ended, err
+}
+
+// endAll kills processes until there is none.
+func endAll(ctx context.Context, find func() ([]int, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		left, err := find()
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		for _, pid := range left {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("processes %v do not end when they are killed", left)
+		}
+	}
+}
+
+// sessions returns the processes that sshd and vsftpd have for each client.
+func (w *World) sessions() ([]int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var pids []int
+	all, err := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range all {
+		pid, name := process(filepath.Base(dir))
+		if (name == "sshd" || name == "vsftpd") && !w.runs[pid] {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
+}
+
+// dovecotProcesses returns all processes of Dovecot.
+func dovecotProcesses() ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(cgroupRoot, dovecotUnit, "cgroup.procs"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var pids []int
+	for _, id := range strings.Fields(string(data)) {
+		if pid, name := process(id); name != "" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// process returns the ID and name of a process, no name if it has ended (proc_pid_stat(5): "PID (NAME) STATE").
+func process(id string) (pid int, name string) {
+	data, err := os.ReadFile(filepath.Join("/proc", id, "stat"))
+	head, state, ok := strings.Cut(string(data), ") ")
+	if err != nil || !ok || state[0] == 'Z' {
+		return 0, ""
+	}
+	_, name, _ = strings.Cut(head, " (")
+	pid, _ = strconv.Atoi(id)
+	return pid, name
+}
