@@ -129,6 +129,7 @@ type Rule struct {
 	BanTime  string `json:"bantime"`
 	Ports    string `json:"ports"` // "all" or a list
 	Failures uint64 `json:"failures"`
+	Forgiven uint64 `json:"forgiven,omitempty"` // the failures that do not count: of users who log in here, at a person's or a device's pace
 	Probes   uint64 `json:"probes"`
 	Logins   uint64 `json:"logins"`
 	Bans     uint64 `json:"bans"`

@@ -55,6 +55,8 @@ type loop struct {
 	undone atomic.Pointer[string]         // what is due and why; nil: nothing; replaced by the configurator
 	logins chan login                     // at the SSH server, for the guard; bounded, what does not fit is dropped
 
+	attacks attacks
+
 	saver     *store.Saver
 	positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
 	unsaved   unsaved
@@ -176,6 +178,7 @@ func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
 	case engine.Counted:
 		e.changed(saveSoon)
 		e.records.Add(eventRecord(o.Event, o.Score))
+		e.noteAttacks(o.Time)
 	case engine.Banned:
 		// Saved together with the position behind the deciding line, so that a crash before the kernel has it is made good
 		// when the daemon starts again.

@@ -50,7 +50,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	}
 	why.Foreign = d.foreign(ctx, addr)
 	why.Banned = len(why.Bans) > 0 && !k.Through && grace == 0
-	why.Verdict = verdict(&why, grace)
+	why.Verdict = verdict(&why, grace, len(k.Pardons) > 0)
 	return why, nil
 }
 
@@ -101,8 +101,12 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	if a.ScoreUnverified > 0 {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d more points from sources that can be forged", a.ScoreUnverified))
 	}
-	if a.Forgiven > 0 {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d refused attempts do not count: their users log in here or elsewhere, and came at a person's or a device's pace", a.Forgiven))
+	for _, p := range a.Pardons {
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d failures of user %q at %s do not count: the user %s, and fails at a person's or a device's pace; the latest was %s ago",
+			p.Failures, p.User, p.Service, p.Reason, now.Sub(p.Last).Round(time.Second)))
+	}
+	for _, attack := range a.Attacks {
+		why.Arithmetic = append(why.Arithmetic, attack.String())
 	}
 	if a.Shared {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d users log in from here: bans are short and leave other ports alone", len(a.Known)))
@@ -157,7 +161,7 @@ func addUp(a engine.Account) (lines []string) {
 }
 
 // verdict says in a sentence what happens to packets of the address, and why.
-func verdict(why *control.Why, grace time.Duration) string {
+func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 	switch {
 	case why.Allowed != "" && !why.Banned:
 		return "not banned: " + why.Allowed
@@ -176,6 +180,10 @@ func verdict(why *control.Why, grace time.Duration) string {
 			text += "; it has logged in, so failures of its users are forgiven at a person's pace"
 		}
 		return text
+	case why.Score > 0:
+		return fmt.Sprintf("not banned: %v of %d points", why.Score, why.Limit)
+	case forgiven:
+		return "not banned: its failures are forgiven, and nothing else counts against it"
 	case len(why.Known) > 0:
 		return "not banned: it has logged in, and nothing counts against it"
 	}
@@ -234,10 +242,39 @@ func (d *daemon) describeThreats(s *control.Status) {
 		if len(s.Attacks) == shownThreats {
 			break
 		}
-		what := fmt.Sprintf("%d sources fail at %s where %d are usual", a.Sources, a.Rule, a.Usual)
-		if a.User != "" {
-			what = fmt.Sprintf("%d sources tried user %q within a day", a.Sources, a.User)
-		}
-		s.Attacks = append(s.Attacks, what+": fewer attempts ban an unknown source")
+		s.Attacks = append(s.Attacks, a.String())
 	}
+}
+
+// attacks are the distributed attacks that records have told of.
+type attacks struct {
+	looked  time.Time
+	ongoing map[string]engine.Attack
+}
+
+// attacksEvery is how often it is looked for attacks that have begun or ended: looking takes milliseconds where very many sources are
+// known.
+const attacksEvery = 10 * time.Second
+
+// noteAttacks adds a record for each distributed attack that has begun, and for each that is over, since the last look. at is the time of
+// the latest event: no event, no news.
+func (e *loop) noteAttacks(at time.Time) {
+	if passed := at.Sub(e.attacks.looked); passed >= 0 && passed < attacksEvery {
+		return
+	}
+	e.attacks.looked = at
+	now := map[string]engine.Attack{}
+	for _, a := range e.engine.Attacks(at) {
+		key := fmt.Sprintf("%q %s %s", a.User, a.Net, a.Rule)
+		now[key] = a
+		if _, known := e.attacks.ongoing[key]; !known {
+			e.records.Add(control.Record{Time: at, Event: "attack", Rule: a.Rule, User: a.User, Reason: a.String()})
+		}
+	}
+	for key, a := range e.attacks.ongoing {
+		if _, ongoing := now[key]; !ongoing {
+			e.records.Add(control.Record{Time: at, Event: "attack-over", Rule: a.Rule, User: a.User, Reason: "limits are as usual again; it was: " + a.String()})
+		}
+	}
+	e.attacks.ongoing = now
 }

@@ -75,7 +75,8 @@ func Decide(t *event.Tally, cfg Config, facts *exempt.Facts, now time.Time) Deci
 
 // A cause is a limit that was reached.
 type cause struct {
-	score bool // the score's; else the rule's
+	score bool // the score's; otherwise the rule's
+	user  bool // the rule's for one user name
 	class ban.Class
 }
 
@@ -86,20 +87,23 @@ func causes(out []cause, t *event.Tally, times conf.BanTimes) []cause {
 	}
 	rule := t.RuleReached()
 	score := t.ScoreReached() && !t.Rule.Detect
-	if rule && t.Attempts >= t.Limit {
-		out = append(out, cause{false, ban.Verified})
+	switch {
+	case rule && t.Attempts >= t.Limit:
+		out = append(out, cause{class: ban.Verified})
+	case t.UserReached():
+		out = append(out, cause{user: true, class: ban.Verified})
 	}
 	if score && event.Points(t.Score) >= t.ScoreLimit {
-		out = append(out, cause{true, ban.Verified})
+		out = append(out, cause{score: true, class: ban.Verified})
 		if t.Rule.Ports != "" || firstLength(t, times, true) > firstLength(t, times, false) {
 			slices.Reverse(out)
 		}
 	}
 	if rule {
-		out = append(out, cause{false, ban.Unverified})
+		out = append(out, cause{class: ban.Unverified})
 	}
 	if score {
-		out = append(out, cause{true, ban.Unverified})
+		out = append(out, cause{score: true, class: ban.Unverified})
 	}
 	return out
 }

@@ -655,6 +655,53 @@ func TestSharedAddress(t *testing.T) {
 	}
 }
 
+// Where many users log in, a name that is guessed is stopped, briefly and at its service only; names that are tried a few times are not.
+func TestUserAtASharedAddress(t *testing.T) {
+	const office = "198.51.100.7"
+	begin := func(t *testing.T) *world {
+		w := newWorld(t)
+		for i := range 40 {
+			w.succeed("sshd", office, fmt.Sprintf("user%02d", i))
+		}
+		return w
+	}
+	t.Run("guessed", func(t *testing.T) {
+		for _, user := range []string{"user07", "invented"} {
+			w := begin(t)
+			for n := 1; ; n++ {
+				w.wait(2 * time.Second)
+				d := w.fail("sshd", office, user)
+				if d.Verdict != decide.Ban {
+					if n > 20 {
+						t.Fatalf("%d guesses of %s: %q (%s)", n, user, d.Verdict, d.Reason)
+					}
+					continue
+				}
+				w.wantBan(d, office+" ports 22", 10*time.Minute)
+				if want := fmt.Sprintf(`20 failures of user %q in 38s (limit 20 in 10m of one user); 40 users have logged in from here: ports 22 only; a shared address: for 10m`, user); d.Reason != want {
+					t.Errorf("reason\n\t%s\nwant\n\t%s", d.Reason, want)
+				}
+				break
+			}
+		}
+	})
+	t.Run("many names, a few times each", func(t *testing.T) {
+		w := begin(t)
+		for i := range 40 {
+			w.wait(5 * time.Second)
+			w.wantNone(w.fail("sshd", office, fmt.Sprintf("invented%02d", i/2)))
+		}
+	})
+	t.Run("at another service", func(t *testing.T) {
+		w := begin(t)
+		for range 15 {
+			w.wait(2 * time.Second)
+			w.wantNone(w.fail("sshd", office, "user07"))
+			w.wantNone(w.fail("dovecot", office, "user07"))
+		}
+	})
+}
+
 func TestUnverified(t *testing.T) {
 	forge := func(w *world, addr string) decide.Decision {
 		ev := failure("dns", addr, "")

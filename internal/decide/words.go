@@ -15,6 +15,10 @@ func (q *question) reached() string {
 	if q.cause.score {
 		return q.scoreReached()
 	}
+	if q.cause.user {
+		return fmt.Sprintf("%d failures of user %q in %s (limit %d in %s of one user)", q.t.UserAttempts, q.t.Event.User,
+			span(q.t.Event.Time.Sub(q.t.UserFirst)), q.t.UserLimit, span(q.t.Rule.FindTime))
+	}
 	attempts, word := q.t.Attempts, "failures"
 	if q.cause.class == ban.Unverified {
 		attempts += q.t.Unverified

@@ -78,8 +78,9 @@ type rule struct {
 	counts RuleCounts
 }
 
-// RuleCounts are attempts, probes, logins and bans of one rule since the start: attempts, not the lines that report them.
-type RuleCounts struct{ Failures, Probes, Logins, Bans uint64 }
+// RuleCounts are attempts, probes, logins and bans of one rule since the start: attempts, not the lines that report them. Forgiven are
+// the Failures that do not count.
+type RuleCounts struct{ Failures, Forgiven, Probes, Logins, Bans uint64 }
 
 // A view is what one source's lines are matched against.
 type view struct {

@@ -142,6 +142,7 @@ func (r *rule) count(ev *event.Event, tally *event.Tally) {
 	switch ev.Kind {
 	case event.Failure:
 		r.counts.Failures += uint64(tally.New)
+		r.counts.Forgiven = uint64(max(0, int64(r.counts.Forgiven)+int64(tally.Forgiven)))
 	case event.Probe:
 		r.counts.Probes++
 	case event.Success:

@@ -25,6 +25,8 @@ type (
 	Batch = event.Batch
 	// Facts are who must stay reachable.
 	Facts = exempt.Facts
+	// Attack is a distributed attack under way.
+	Attack = track.Attack
 	// Name is what is known of a user name.
 	Name = track.Name
 )

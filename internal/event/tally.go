@@ -20,10 +20,16 @@ type Tally struct {
 
 	Added      int       // what this event added to Attempts or Unverified; 0 for an echo, a success, a probe
 	New        int       // attempts of this event that no line before has reported, those forgiven to a known user included
+	Forgiven   int       // attempts of this event that do not count, less those of earlier events that now do
 	Attempts   int       // verified attempts at Rule within its FindTime
 	Unverified int       // attempts at Rule whose source may be forged, counted apart
 	First      time.Time // the oldest attempt that still counts at Rule
 	Limit      int       // attempts that Rule allows now: more than its MaxRetry where users log in, fewer during a distributed attack
+
+	// Where several users log in, each user name has a limit of its own: attempts of Event's user at Rule within its FindTime, and how
+	// many are allowed. UserLimit is 0 elsewhere.
+	UserAttempts, UserLimit int
+	UserFirst               time.Time // the oldest of them
 
 	Score           float64 // verified points across services, decayed to Event.Time
 	Absent          float64 // the part of Score that names which do not exist have added
@@ -56,6 +62,11 @@ type Tally struct {
 // RuleReached reports whether the attempts, forgeable ones included, reach the rule's limit.
 func (t *Tally) RuleReached() bool {
 	return t.Limit > 0 && t.Added > 0 && t.Attempts+t.Unverified >= t.Limit
+}
+
+// UserReached reports whether the attempts of Event's user reach the limit of one user.
+func (t *Tally) UserReached() bool {
+	return t.UserLimit > 0 && t.Added > 0 && t.UserAttempts >= t.UserLimit
 }
 
 // ScoreReached reports whether the points, forgeable ones included, reach the limit.

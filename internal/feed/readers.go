@@ -117,7 +117,7 @@ func (r Readers) Describe(s *control.Status, cfg *conf.Config, rules *engine.Rul
 		s.Rules = append(s.Rules, control.Rule{Name: name, Service: reader.Rule.Service, Enabled: true, Action: reader.Rule.Action.String(),
 			Live: reader.Live(), Reason: reader.Reason(), MaxRetry: reader.Rule.MaxRetry, FindTime: conf.FormatDuration(reader.Rule.FindTime),
 			BanTime: conf.FormatDuration(reader.Rule.BanTime), Ports: control.ShowPorts(reader.Rule.Ports),
-			Failures: c.Failures, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
+			Failures: c.Failures, Forgiven: c.Forgiven, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
 		if path := reader.Forgeable(); path != "" {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon fills: every local user can have anybody banned with logger(1); logins in it make nobody known", name, path))
 		}

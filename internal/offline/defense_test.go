@@ -18,6 +18,8 @@ type server struct {
 	now   time.Time
 	lines []string
 	tries map[string]int // failures by address
+
+	accounts map[string]bool // of the host
 }
 
 func newServer(t *testing.T) *server {
@@ -55,7 +57,7 @@ func (s *server) imap(addr, user string, ok bool) {
 // bans replays the log under the defaults, as what-if.
 func (s *server) bans() (bans []ban.Ban) {
 	s.t.Helper()
-	r, err := offline.NewReplay(configuration(s.t), offline.Options{WhatIf: true})
+	r, err := offline.NewReplay(configuration(s.t), offline.Options{WhatIf: true, Accounts: s.accounts})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -100,6 +102,32 @@ func TestInnocents(t *testing.T) {
 				s.ssh(home, user)
 				s.wait(4 * time.Second)
 				s.login(home, user)
+			}
+		},
+		"the same, each of them before anybody logs in": func(s *server) {
+			office(s, 20, func(fail func(i int)) {
+				for i := range 20 {
+					fail(i)
+					fail(i)
+				}
+			})
+		},
+		"the same, in two rounds": func(s *server) {
+			office(s, 20, func(fail func(i int)) {
+				for i := range 40 {
+					fail(i % 20)
+				}
+			})
+		},
+		"the same, at a mail server for the users of the host": func(s *server) {
+			s.accounts = map[string]bool{}
+			user := func(i int) string { return fmt.Sprintf("person%c%c", 'a'+i, 'z'-i) }
+			for round := range 3 {
+				for i := range 20 {
+					s.accounts[user(i)] = true
+					s.imap(home, user(i), round == 2)
+					s.wait(5 * time.Second)
+				}
 			}
 		},
 		"the same, all at once": func(s *server) {
@@ -169,6 +197,19 @@ func TestInnocents(t *testing.T) {
 			story(s)
 			s.wantNone()
 		})
+	}
+}
+
+// office lets so many people fail, then log in, on a server that has never seen them.
+func office(s *server, people int, errors func(fail func(i int))) {
+	user := func(i int) string { return fmt.Sprintf("person%c%c", 'a'+i, 'z'-i) }
+	errors(func(i int) {
+		s.ssh(home, user(i))
+		s.wait(3 * time.Second)
+	})
+	for i := range people {
+		s.login(home, user(i))
+		s.wait(time.Second)
 	}
 }
 

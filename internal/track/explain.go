@@ -1,8 +1,10 @@
 package track
 
 import (
+	"cmp"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
@@ -23,7 +25,8 @@ type Account struct {
 	ScoreLimit      int           `json:"score_limit"`
 	HalfLife        time.Duration `json:"half_life"`
 
-	Forgiven int `json:"forgiven"` // attempts that are remembered and do not count: of users who belong here
+	Pardons []Pardon `json:"pardons"` // users whose failures here are forgiven
+	Attacks []Attack `json:"attacks"` // distributed attacks that lower the limits of the address
 
 	Known  []KnownLogin `json:"known"`  // users who logged in from here
 	Shared bool         `json:"shared"` // so many that its bans are short and leave other ports alone
@@ -32,6 +35,15 @@ type Account struct {
 	History  []event.PastBan   `json:"history"`
 	Wider    []event.WiderNet  `json:"wider"`
 	Evidence []string          `json:"evidence"` // raw lines, oldest first; quote them
+}
+
+// A Pardon is a user whose failures at an address are forgiven for now.
+type Pardon struct {
+	User     string    `json:"user"`
+	Service  string    `json:"service"`
+	Failures int       `json:"failures"` // fewer as time goes by
+	Last     time.Time `json:"last"`     // failure
+	Reason   string    `json:"reason"`   // why they are forgiven, of the user
 }
 
 // A RuleCount is what counts at one rule.
@@ -63,6 +75,10 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 		History: t.past(nil, k, now),
 		Wider:   t.wider(nil, k, self, now),
 	}
+	out.Pardons = t.pardons(exact(addr), k, now)
+	if t.logins.within[k] == 0 {
+		out.Attacks = slices.DeleteFunc(t.Attacks(at), func(a Attack) bool { return a.Net.IsValid() && !a.Net.Contains(addr) })
+	}
 	out.Shared = t.cfg.Known.SharedMin > 0 && t.logins.within[k] >= t.cfg.Known.SharedMin
 	if i == 0 {
 		return out
@@ -74,7 +90,6 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	out.ScoreLimit = t.scoreLimit(s)
 	out.Score, out.ScoreUnverified = event.Points(float64(aside.score)), event.Points(float64(aside.unverified))
 	t.sumUp(s, now)
-	out.Forgiven = t.forgiven(s)
 	out.Rules = t.ruleCounts(s, now)
 	out.Evidence = t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
 	return out
@@ -133,14 +148,35 @@ func (t *Tracker) Stats() Stats {
 	}
 }
 
-// forgiven returns how many attempts of a source are remembered and do not count.
-func (t *Tracker) forgiven(s *source) (n int) {
-	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
-		i = a.next
-		if a.flags&excused != 0 {
-			n += int(a.n)
+// pardons returns the users whose failures at an address, or in the source that it counts as, are forgiven for now, ordered by name.
+func (t *Tracker) pardons(addr, source key, now int64) (out []Pardon) {
+	add := func(l *login, reason string) {
+		refill := float32(t.cfg.Known.Retries) / float32(day)
+		if n := int(math.Ceil(float64(l.spent - refill*float32(now-l.at)))); n > 0 {
+			out = append(out, Pardon{l.user, l.service, n, moment(l.at), reason})
 		}
 	}
-	return n
+	if t.logins.within[addr] > 0 {
+		for p, l := range t.logins.pairs {
+			if p.from == addr {
+				add(l, "has logged in from here")
+			}
+		}
+	}
+	if t.logins.guest[source] > 0 {
+		for p, l := range t.logins.guests {
+			_, exists := t.cfg.Accounts[p.user]
+			switch n := t.names.index[p.user]; {
+			case p.from != source:
+			case n != nil && n.success > 0:
+				add(l, "has logged in from elsewhere")
+			case exists:
+				add(l, "exists on this host")
+			case n != nil && !n.absent:
+				add(l, "may be a user of this host")
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Pardon) int { return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Service, b.Service)) })
+	return out
 }

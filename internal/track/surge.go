@@ -2,6 +2,7 @@ package track
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -122,6 +123,22 @@ type Attack struct {
 	Sources int
 	Usual   int // sources that usually fail at the rule
 	Limit   int // attempts that ban an unknown source which takes part
+}
+
+// String returns the attack and what it leads to, in a sentence.
+func (a Attack) String() string {
+	what := fmt.Sprintf("%d sources fail at %s where %d are usual", a.Sources, a.Rule, a.Usual)
+	switch {
+	case a.User != "":
+		what = fmt.Sprintf("%d sources tried user %q within a day", a.Sources, a.User)
+	case a.Net.IsValid():
+		what = fmt.Sprintf("%d sources of %s failed within two weeks and never logged in", a.Sources, a.Net)
+	}
+	limit := fmt.Sprintf("%d attempts", a.Limit)
+	if a.Limit == 1 {
+		limit = "one attempt"
+	}
+	return fmt.Sprintf("%s: an unknown source that takes part is banned for %s", what, limit)
 }
 
 // Attacks returns the attacks under way, that with the most sources first.

@@ -254,15 +254,19 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	t.place(i, now)
 	t.touch(i)
 	tally := t.tally(ev, r, i, k, now)
-	tally.Added, tally.New = c.added, c.fresh
+	tally.Added, tally.New, tally.Forgiven = c.added, c.fresh, c.excused-c.recounted
 	if ev.Kind == event.Failure {
 		tally.Known = rep.standing == known
 		tighten(&tally, rep.surge)
 		if rep.overdue {
 			tally.Days = int(s.days)
 		}
+		if tally.Shared && rep.user != 0 && rep.verified {
+			tally.UserLimit = tally.Rule.MaxRetry + t.cfg.Known.Burst
+			tally.UserAttempts, tally.UserFirst = t.attemptsOf(s, r, rep.user, now)
+		}
 	}
-	if tally.ScoreReached() || tally.RuleReached() {
+	if tally.ScoreReached() || tally.RuleReached() || tally.UserReached() {
 		t.detail(&tally, s, &rep.subject, now)
 	}
 	return tally
@@ -307,8 +311,9 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k key, now int64) (alarm st
 
 func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 
-// counted is how many attempts a line has reported first, how many count because of it, and how many were forgiven.
-type counted struct{ fresh, added, excused int }
+// counted is how many attempts a line has reported first, how many count because of it, how many were forgiven, and how many of the
+// counted are earlier ones that had been.
+type counted struct{ fresh, added, excused, recounted int }
 
 // fail counts a failure.
 func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report, counted) {
@@ -342,7 +347,8 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report,
 	}
 	if c.added = n - c.excused; c.added > 0 {
 		t.count(s, &rep, c.added, 0, now)
-		c.added += t.recount(s, &rep, now)
+		c.recounted = t.recount(s, &rep, now)
+		c.added += c.recounted
 	}
 	return rep, c
 }

@@ -366,7 +366,21 @@ func (t *Tracker) tried(s *source, user uint32) bool {
 	return s.credited(user)
 }
 
-// at reports whether attempts at a rule are counted.
+// attemptsOf returns how many attempts of a user at a rule count, and when the oldest was.
+func (t *Tracker) attemptsOf(s *source, rule uint16, user uint32, now int64) (n int, first time.Time) {
+	oldest := int64(0)
+	for i := s.attempts; i != 0; {
+		a := t.attempts.at(i)
+		i = a.next
+		if a.rule == rule && a.user == user && a.flags == 0 && now-a.at <= int64(t.rules[rule].rule.FindTime) {
+			n += int(a.n)
+			oldest = a.at
+		}
+	}
+	return n, moment(oldest)
+}
+
+// triedAt reports whether attempts at a rule are counted.
 func (t *Tracker) triedAt(s *source, rule uint16) bool {
 	for i := s.attempts; i != 0; {
 		a := t.attempts.at(i)

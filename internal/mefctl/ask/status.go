@@ -114,13 +114,21 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 			ban = "detect"
 		}
 		rows = append(rows, []string{r.Name, live, fmt.Sprintf("%d in %s", r.MaxRetry, r.FindTime), ban, r.Ports,
-			count(r.Failures), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
+			showFailures(r), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
 	}
 	console.Table(w, rows)
 	if len(off) > 0 {
 		fmt.Fprintf(w, "Off, because their services are not on this host: %s\n", strings.Join(off, ", "))
 	}
 	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
+}
+
+// showFailures returns the failures of a rule, with those that do not count.
+func showFailures(r control.Rule) string {
+	if r.Forgiven == 0 {
+		return count(r.Failures)
+	}
+	return fmt.Sprintf("%d (%d forgiven)", r.Failures, r.Forgiven)
 }
 
 // showSpared reports what is not banned, and why; "" if there is nothing to report.
