@@ -49,6 +49,8 @@ func TestWhoseWordCounts(t *testing.T) {
 		"sender not known":                {"sshd", "ssh.service", "", event.NoUID, failed, false},
 		"container":                       {"sshd", "ssh.service", "web", 0, failed, false},
 		"container without unit":          {"sshd", "", "web", 0, failed, false},
+		"container with /dev/log":         {"sshd", "docker-0123.scope", "", 0, failed, false},
+		"container of a group without":    {"sshd", "/docker/0123", "", 0, failed, false},
 		"unit with a name that begins so": {"sshd", "sshd.service.d.service", "", 0, failed, false},
 		"no identifier":                   {"", "ssh.service", "", 0, failed, false},
 		"header in the message":           {"mallory", "ssh.service", "", 0, "Mar  1 10:00:00 h sshd[1]: " + failed, false},

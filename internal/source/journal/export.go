@@ -13,7 +13,7 @@ import (
 )
 
 // outputFields are the fields that journalctl is asked for. It adds those that begin with two underscores.
-const outputFields = "MESSAGE,MESSAGE_ID,N_DROPPED,SYSLOG_IDENTIFIER,CONTAINER_NAME,_TRANSPORT,_SYSTEMD_UNIT,_UID,_PID"
+const outputFields = "MESSAGE,MESSAGE_ID,N_DROPPED,SYSLOG_IDENTIFIER,CONTAINER_NAME,_TRANSPORT,_SYSTEMD_UNIT,_SYSTEMD_CGROUP,_UID,_PID"
 
 // messageDropped is the MESSAGE_ID with which journald tells that a service logged too much (SD_MESSAGE_JOURNAL_DROPPED).
 const messageDropped = "a596d6fe7bfa4994828e72309e95d61e"
@@ -31,6 +31,7 @@ type entry struct {
 	cursor    []byte
 	place     place // in cursor
 	transport []byte
+	group     []byte // the sender's control group
 	messageID []byte
 	dropped   []byte
 	realtime  int64 // when journald received it, in microseconds since 1970
@@ -115,6 +116,10 @@ func parseEntry(data []byte, e *entry) (size int, err error) {
 	if e.place, ok = parsePlace(e.cursor); !ok && size > 1 {
 		return 0, fmt.Errorf("%w: cursor %.200q", errMalformed, e.cursor)
 	}
+	// A control group that belongs to no unit is another's than this host's: that of a container which was given the socket of the log.
+	if e.Unit == nil && len(bytes.Trim(e.group, "/")) > 0 {
+		e.Unit = e.group
+	}
 	return size, nil
 }
 
@@ -184,6 +189,8 @@ func (e *entry) set(name, value []byte) {
 		setOnce(&e.dropped, value)
 	case "_SYSTEMD_UNIT":
 		setOnce(&e.Unit, value)
+	case "_SYSTEMD_CGROUP":
+		setOnce(&e.group, value)
 	case "_TRANSPORT":
 		setOnce(&e.transport, value)
 	case "__CURSOR":

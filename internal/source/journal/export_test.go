@@ -71,6 +71,11 @@ func TestExport(t *testing.T) {
 			text: record(17, "SYSLOG_IDENTIFIER=sshd\n", "MESSAGE=hello\n", "_UID=0\n", "_PID=12\n", "_SYSTEMD_UNIT=ssh.service\n", "CONTAINER_NAME=web\n"),
 			want: []string{`a/17 sshd[12] uid=0 unit=ssh.service container=web: "hello"`},
 		},
+		"a control group without unit": {
+			text: record(1, "_UID=0\n", "_SYSTEMD_CGROUP=/docker/0123\n") + record(2, "_UID=0\n", "_SYSTEMD_CGROUP=/\n") +
+				record(3, "_SYSTEMD_CGROUP=/system.slice/ssh.service\n", "_SYSTEMD_UNIT=ssh.service\n"),
+			want: []string{`a/1 [0] uid=0 unit=/docker/0123 container=: ""`, `a/2 [0] uid=0 unit= container=: ""`, `a/3 [0] uid=-1 unit=ssh.service container=: ""`},
+		},
 		"no fields": {
 			text: record(1),
 			want: []string{`a/1 [0] uid=-1 unit= container=: ""`},
