@@ -1,6 +1,7 @@
 package importer_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -121,6 +122,22 @@ func TestDropBehindUnclearDNAT(t *testing.T) {
 	lines := slices.DeleteFunc(slices.Clone(res.Left), func(l importer.Left) bool { return !strings.Contains(l.Reason, "cannot be followed") })
 	if len(lines) != 1 || !strings.Contains(lines[0].Line, "--dport 80 -j DROP") {
 		t.Errorf("left out: %v, want the line about port 80", res.Left)
+	}
+}
+
+// TestFirstTranslationCounts has two translations of one port: no rule about what the second makes of it is about any packet.
+func TestFirstTranslationCounts(t *testing.T) {
+	for action, other := range map[policy.Action]policy.Action{policy.Accept: policy.Drop, policy.Drop: policy.Accept} {
+		text := fmt.Sprintf("*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.5:80\n"+
+			"-A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.6:81\nCOMMIT\n"+
+			"*filter\n:FORWARD %s\n-A FORWARD -p tcp --dport 81 -j %s\nCOMMIT\n", strings.ToUpper(other.String()), strings.ToUpper(action.String()))
+		res := importer.Translate(saved(t, text), "a test")
+		pol := parse(t, res.Text)
+		for port, want := range map[uint16]policy.Action{8080: other, 81: action} {
+			if got := pol.Decide(from("192.0.2.7", port)); got.Action != want || len(res.Left) > 0 {
+				t.Errorf("port %d: %s, want %s; left out: %v\n%s", port, got, want, res.Left, res.Text)
+			}
+		}
 	}
 }
 

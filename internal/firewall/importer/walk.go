@@ -76,8 +76,9 @@ func walk(d policy.Dir, bases []*Chain, translations []translation) ([]entry, er
 			w.view.unclear = append(w.view.unclear, *t)
 		}
 	}
+	concerned := w.concerned(translations)
 	for i := range translations {
-		if t := &translations[i]; t.exact && w.concerns(t) {
+		if t := &translations[i]; t.exact && concerned[i] {
 			follower := walker{bases: bases, view: view{of: t}, steps: w.steps}
 			if m, ok := t.from.Meet(everyone(d)); ok {
 				follower.enter(0, m, nil)
@@ -90,6 +91,20 @@ func walk(d policy.Dir, bases []*Chain, translations []translation) ([]entry, er
 	}
 	w.enter(0, everyone(d), nil)
 	return w.entries, w.err
+}
+
+// concerned reports of each translation whether its packets must be followed by themselves: it makes a difference to a rule of the filter
+// that they are translated, or a later translation that does must not be taken to translate them.
+func (w *walker) concerned(all []translation) []bool {
+	out := make([]bool, len(all))
+	for i := len(all) - 1; i >= 0; i-- {
+		out[i] = w.concerns(&all[i])
+		for j := i + 1; j < len(all) && !out[i]; j++ {
+			_, meet := all[i].from.Meet(all[j].from)
+			out[i] = out[j] && meet
+		}
+	}
+	return out
 }
 
 // concerns reports whether it makes a difference to a rule of the filter that packets are translated.
