@@ -288,35 +288,63 @@ func ports(r *rand.Rand) policy.Ports {
 		{{First: 20, Last: 25}}, {{First: 1024, Last: 65535}}, {{First: 0, Last: 65535}}})...)
 }
 
-// RandomNAT gives a ruleset chains that translate destinations, of addresses that rulestest's packets have.
+// RandomNAT gives a ruleset chains that translate destinations, of addresses that policytest's packets have. Their rules overlap often:
+// of several that fit a packet the first counts.
 func RandomNAT(r *rand.Rand, rs *importer.Ruleset) {
 	for _, d := range []policy.Dir{policy.In, policy.Out} {
 		c := &importer.Chain{Name: "nat", Place: "a chain of NAT", Dir: d, Family: policy.Any}
-		for n := range r.IntN(4) {
-			rule := &importer.Rule{Place: fmt.Sprintf("%s:%d", c.Place, n), Text: fmt.Sprintf("nat rule %d", n), Do: importer.Decide, Any: []importer.Match{importer.All()}}
-			family, to := policy.V4, pick(r, []string{"192.0.2.2/32", "198.51.100.2/32"})
-			if r.IntN(3) == 0 {
-				family, to = policy.V6, pick(r, []string{"2001:db8::2/128", "2001:db8:1::2/128"})
-			}
-			m := importer.All()
-			m.Family, m.Protos, m.Dport = family, importer.ProtosOf(6), ports(r)
-			rule.Require(m)
-			if r.IntN(3) == 0 {
-				m = importer.All()
-				m.In = importer.LinksOf("eth0")
-				rule.Require(m)
-			}
-			if r.IntN(6) == 0 {
-				rule.Cannot("it asks for the moon")
-			}
-			if r.IntN(8) > 0 {
-				rule.To = &importer.Destination{Addrs: prefixset.New(netip.MustParsePrefix(to))}
-				if r.IntN(2) == 0 {
-					rule.To.Ports = []policy.PortRange{{First: 80, Last: 80}}
-				}
-			}
-			c.Rules = append(c.Rules, rule)
-		}
+		below := &importer.Chain{Name: "nat2", Place: "a chain below"}
+		fillNAT(r, below, r.IntN(3), nil)
+		fillNAT(r, c, r.IntN(5), below)
 		rs.NAT = append(rs.NAT, c)
+	}
+}
+
+// fillNAT gives a chain of NAT rules, some of which lead to another chain, if there is one.
+func fillNAT(r *rand.Rand, c *importer.Chain, n int, below *importer.Chain) {
+	for n := range n {
+		rule := &importer.Rule{Place: fmt.Sprintf("%s:%d", c.Place, n), Text: fmt.Sprintf("nat rule %d", n), Do: importer.Decide, Any: []importer.Match{importer.All()}}
+		family, to := policy.V4, pick(r, []string{"192.0.2.2/32", "198.51.100.2/32", "192.0.2.2/31"})
+		if r.IntN(3) == 0 {
+			family, to = policy.V6, pick(r, []string{"2001:db8::2/128", "2001:db8:1::2/128", "2001:db8::2/127"})
+		}
+		m := importer.All()
+		m.Family, m.Protos, m.Dport = family, importer.ProtosOf(6), ports(r)
+		rule.Require(m)
+		if r.IntN(3) == 0 {
+			m = importer.All()
+			m.In = importer.LinksOf("eth0")
+			rule.Require(m)
+		}
+		if r.IntN(4) == 0 {
+			m = importer.All()
+			m.Src = addrs(r)
+			if r.IntN(2) == 0 {
+				rule.Require(m)
+			} else {
+				rule.Exclude(m)
+			}
+		}
+		if r.IntN(6) == 0 {
+			rule.Cannot("it asks for the moon")
+		}
+		switch r.IntN(10) {
+		case 0: // accepted
+		case 1:
+			rule.Do = importer.Return
+		case 2, 3:
+			if below == nil {
+				break
+			}
+			rule.Do, rule.Target = pick(r, []importer.Verb{importer.Jump, importer.Goto}), below
+		case 4:
+			rule.To = &importer.Destination{Here: true, Ports: []policy.PortRange{{First: 80, Last: 80}}}
+		default:
+			rule.To = &importer.Destination{Addrs: prefixset.New(netip.MustParsePrefix(to))}
+			if r.IntN(3) > 0 {
+				rule.To.Ports = pick(r, [][]policy.PortRange{{{First: 80, Last: 80}}, {{First: 22, Last: 22}}, {{First: 79, Last: 81}}})
+			}
+		}
+		c.Rules = append(c.Rules, rule)
 	}
 }
