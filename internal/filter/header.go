@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 
+	"mef/internal/logtext"
 	"mef/internal/logtime"
 )
 
@@ -93,11 +94,14 @@ func parseTag(s []byte, dated bool) (h header, relayed bool) {
 		}
 		s = skipBlanks(s[len(word):])
 		if !isFacility(word) {
-			if len(word) > 0 && strings.IndexByte(`([{"'|`, word[0]) >= 0 {
+			if len(word) > 0 && strings.IndexByte(`([{"'|`, word[0]) >= 0 || isAddrPort(word) {
 				return h, false // no host has such a name: the message begins in front of it, or is all there is
 			}
 			if hosts == 0 {
 				host = word
+				if t, ok := cutFields(s); ok && dated {
+					return t, false
+				}
 			}
 			if hosts == 0 || len(word) == 0 || string(word) != string(host) { // some relays write the host's name twice
 				hosts++
@@ -157,6 +161,22 @@ func cutTag(s []byte, n int) (h header, ok bool) {
 		return h, true
 	}
 	return h, false
+}
+
+// cutFields reads what stands behind the date and the host of RFC 5424 where its number and version are left out, as rsyslog's template
+// SyslogProtocol23Format does if that is all it is changed in: "name 12 - - ".
+func cutFields(s []byte) (h header, ok bool) {
+	name := firstWord(s)
+	if len(name) == 0 || len(name) == len(s) || tagLen(name) != len(name) {
+		return h, false
+	}
+	rest := s[len(name)+1:]
+	pid := firstWord(rest)
+	message, ok := bytes.CutPrefix(rest[len(pid):], []byte(" - - "))
+	if !ok || !isNumber(pid) {
+		return h, false
+	}
+	return header{program: name, pid: pid, message: skipBlanks(message)}, true
 }
 
 // cutBracketed reads "[name]: ".
@@ -318,6 +338,16 @@ func trimEnd(s []byte) []byte {
 		s = s[:len(s)-1]
 	}
 	return s
+}
+
+// isAddrPort reports whether the word is an IPv4 address and a port, which begin the messages of some daemons.
+func isAddrPort(word []byte) bool {
+	colon := bytes.IndexByte(word, ':')
+	if colon < 0 || !isNumber(word[colon+1:]) {
+		return false
+	}
+	_, ok := logtext.Addr(word[:colon])
+	return ok
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }

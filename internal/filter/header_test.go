@@ -15,6 +15,8 @@ func TestHeader(t *testing.T) {
 		"RFC 5424, structured data":  {`<38>1 2019-07-08T17:40:16Z host sshd 12 ID1 [a x="1"][b y="[\"] z"] hello`, "sshd", "12", "hello"},
 		"RFC 5424, nothing known":    {"<38>1 - - - - - - hello", "", "", "hello"},
 		"RFC 5424, BOM":              {"<38>1 - host sshd - - - \xef\xbb\xbfhello", "sshd", "", "hello"},
+		"RFC 5424, bare":             {"2022-02-24T21:00:42.021457+00:00 web1 dropbear 6052 - - hello", "dropbear", "6052", "hello"},
+		"message with a port":        {"2024-12-15 14:14:22 203.0.113.7:54321 OpenSSL: hello", "", "", "203.0.113.7:54321 OpenSSL: hello"},
 		"TAI64N":                     {"@400000004c91b044077a9e94 dovecot-auth: hello", "dovecot-auth", "", "hello"},
 		"multilog without program":   {"2018-06-26 13:22:02.108781500 Failed password for x", "", "", "Failed password for x"},
 		"facility before program":    {"Jun 20 02:18:39 vps auth.info sshd[12]: hello", "sshd", "12", "hello"},
