@@ -26,15 +26,54 @@ type Stamp struct {
 // Parse returns the time that a line begins with, behind a syslog priority if there is one. near decides the year and loc
 // the zone where the line names none. It reports false if the line begins with no date.
 func Parse(line []byte, near time.Time, loc *time.Location) (time.Time, bool) {
+	at, _, ok := parse(line, near, loc)
+	return at, ok
+}
+
+// parse is Parse that also returns what stands behind the date.
+func parse(line []byte, near time.Time, loc *time.Location) (at time.Time, rest []byte, ok bool) {
 	s := skipBlanks(line)
 	if rest, _, ok := CutPriority(s); ok {
 		s = rest
 	}
-	stamp, _, ok := Cut(s)
+	stamp, rest, ok := Cut(s)
 	if !ok || stamp.uptime {
-		return time.Time{}, false
+		return time.Time{}, line, false
 	}
-	return stamp.Time(near, loc), true
+	return stamp.Time(near, loc), rest, true
+}
+
+// A Reader reads the dates of one log. It remembers the last, for many lines begin with the same.
+type Reader struct {
+	Near time.Time      // as in Parse
+	Loc  *time.Location // as in Parse
+
+	front []byte // what the last line with a date began with: the date and one more word
+	at    time.Time
+}
+
+// maxFront bounds what a Reader compares.
+const maxFront = 128
+
+// Parse is the function Parse.
+//
+// A date is read from the left, and the word behind it decides whether it belongs to it (a year, a zone), so lines that begin with the
+// same date and the same word behind it are of the same time.
+func (r *Reader) Parse(line []byte) (time.Time, bool) {
+	if len(r.front) > 0 && bytes.HasPrefix(line, r.front) {
+		return r.at, true
+	}
+	at, rest, ok := parse(line, r.Near, r.Loc)
+	if !ok {
+		return at, false
+	}
+	r.front, r.at = r.front[:0], at
+	if word := bytes.IndexByte(rest, ' '); word >= 0 {
+		if n := len(line) - len(rest) + word + 1; n <= maxFront {
+			r.front = append(r.front, line[:n]...)
+		}
+	}
+	return at, true
 }
 
 // Time returns the stamp's time. near decides the year and loc the zone where it has none.
@@ -46,6 +85,10 @@ func (t Stamp) Time(near time.Time, loc *time.Location) time.Time {
 		return t.in(t.year, loc)
 	}
 	year := near.In(loc).Year()
+	const halfYear = 182 * 24 * time.Hour
+	if at := t.in(year, loc); at.Month() == t.month && at.Sub(near).Abs() < halfYear {
+		return at // any other year is further away
+	}
 	var best time.Time
 	for _, y := range []int{year, year - 1, year + 1} {
 		at := t.in(y, loc)

@@ -105,6 +105,32 @@ func TestCutLeavesTheRest(t *testing.T) {
 	}
 }
 
+// A Reader says what Parse says, whatever it has read before.
+func FuzzReader(f *testing.F) {
+	f.Add("Mar  1 10:00:01 ", "web1 x", "web2 x")
+	f.Add("Mar  1 10:00:01 ", "web1 x", "2024 web1 x")
+	f.Add("Mar  1 10:00:01 2024", ": x", " x")
+	f.Add("Fri Mar  1 10:00:01 ", "+0100 web1 x", "2024 web1 x")
+	f.Add("2026-02-28 10:00:01", " web1 x", " +0130 web1 x")
+	f.Add("2026-02-28 10:00:01", ".5 web1 x", ".25 web1 x")
+	f.Add("So 2026-03-01 10:00:01 ", "CET web1 x", "UTC web1 x")
+	f.Add("[Sat Feb 28 10:00:01.123456 2026", "] [a] x", "x] [a] x")
+	f.Add("[2026-02-28 10:00:01.123 ", "+00:00] [INF] x", "] [INF] x")
+	f.Add("<38>", "1 2026-02-28T10:00:01.5+01:00 host x", "2026-02-28T10:00:01.5+01:00 host x")
+	f.Add("1772355601.250000 ", "web1 x", "web2")
+	f.Add("", "no date", "Mar  1 10:00:01 web1 x")
+	near := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, front, first, second string) {
+		r := logtime.Reader{Near: near, Loc: time.UTC}
+		for _, line := range []string{front + first, front + second, front + first, front, second} {
+			at, ok := r.Parse([]byte(line))
+			if want, wantOK := logtime.Parse([]byte(line), near, time.UTC); !at.Equal(want) || ok != wantOK {
+				t.Errorf("%q: %v %v, want %v %v", line, at, ok, want, wantOK)
+			}
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("Mar  1 10:00:01 web1 sshd[1]: x"))
 	f.Add([]byte("<38>1 2026-02-28T10:00:01.5+01:00 host sshd 1 - - x"))
@@ -116,6 +142,26 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("Parse(%q) = %v", line, at)
 		}
 	})
+}
+
+func BenchmarkReader(b *testing.B) {
+	for name, log := range map[string]struct {
+		line   string
+		second int // where its last digit stands
+	}{
+		"syslog":  {"Mar  1 10:00:01 web1 sshd[1]: x", 14},
+		"RFC3339": {"2026-02-28T10:00:01.123456+01:00 web1 x", 18},
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := logtime.Reader{Near: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Loc: time.Local}
+			line := []byte(log.line)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				line[log.second] = '0' + byte(i%16/15)
+				r.Parse(line)
+			}
+		})
+	}
 }
 
 func BenchmarkCut(b *testing.B) {

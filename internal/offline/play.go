@@ -128,6 +128,7 @@ const maxNotices = 5
 // lines yields the lines of a log with their times until yield returns false. A line is valid until the next.
 func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
+	dates := logtime.Reader{Near: in.Near, Loc: time.Local}
 	noticed, yearless := 0, false
 	remark := func(line uint64, format string, args ...any) {
 		if noticed++; noticed <= maxNotices {
@@ -159,7 +160,7 @@ func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 		return one(held, at)
 	}
 	err := lines(in.Reader, func(line *event.Line) error {
-		at, ok := logtime.Parse(line.Text, in.Near, time.Local)
+		at, ok := dates.Parse(line.Text)
 		if !ok {
 			if err := release(heldAt); err != nil {
 				return err

@@ -42,8 +42,9 @@ const (
 
 // A tally adds up what a replay comes to.
 type tally struct {
-	sum  ReplaySummary
-	seen map[netip.Prefix]uint8
+	sum   ReplaySummary
+	rules map[string]*RuleSummary // becomes sum.Rules
+	seen  map[netip.Prefix]uint8
 }
 
 const (
@@ -52,10 +53,17 @@ const (
 )
 
 func newTally() *tally {
-	return &tally{sum: ReplaySummary{Rules: map[string]RuleSummary{}}, seen: map[netip.Prefix]uint8{}}
+	return &tally{rules: map[string]*RuleSummary{}, seen: map[netip.Prefix]uint8{}}
 }
 
-func (t *tally) summary() ReplaySummary { return t.sum }
+func (t *tally) summary() ReplaySummary {
+	sum := t.sum
+	sum.Rules = make(map[string]RuleSummary, len(t.rules))
+	for name, r := range t.rules {
+		sum.Rules[name] = *r
+	}
+	return sum
+}
 
 func (t *tally) add(o *engine.Outcome) {
 	switch o.Kind {
@@ -63,7 +71,7 @@ func (t *tally) add(o *engine.Outcome) {
 		t.event(o.Event, o.Attempts, o.Kind == engine.Blocked)
 	case engine.Banned:
 		t.sum.Bans++
-		t.rule(o.Ban.Rule, func(r *RuleSummary) { r.Bans++ })
+		t.rule(o.Ban.Rule).Bans++
 		if t.mark(o.Ban.Prefix, wasBanned)&wasBanned == 0 {
 			t.sum.Banned++
 		}
@@ -90,10 +98,10 @@ func (t *tally) event(ev *event.Event, attempts int, blocked bool) {
 	case blocked && ev.Echo: // another line of the session reports it
 	case blocked:
 		t.sum.Stopped += ev.Count
-		t.rule(ev.Rule, func(r *RuleSummary) { r.Stopped += ev.Count })
+		t.rule(ev.Rule).Stopped += ev.Count
 	default:
 		t.sum.Through += attempts
-		t.rule(ev.Rule, func(r *RuleSummary) { r.Through += attempts })
+		t.rule(ev.Rule).Through += attempts
 	}
 }
 
@@ -114,8 +122,11 @@ func (t *tally) mark(p netip.Prefix, what uint8) (before uint8) {
 	return before
 }
 
-func (t *tally) rule(name string, change func(*RuleSummary)) {
-	r := t.sum.Rules[name]
-	change(&r)
-	t.sum.Rules[name] = r
+func (t *tally) rule(name string) *RuleSummary {
+	r := t.rules[name]
+	if r == nil {
+		r = new(RuleSummary)
+		t.rules[name] = r
+	}
+	return r
 }
