@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -73,8 +74,15 @@ func TestCheckAcceptsWhatBoltWrites(t *testing.T) {
 	}
 }
 
-// openUnchecked opens a file as a Store does, but without check.
+// openUnchecked opens a file as a Store does, but without check. It returns when bbolt's goroutines have ended: one that panics lets the
+// opener go on first, which would end the process with success.
 func openUnchecked(path string) error {
+	before := runtime.NumGoroutine()
+	defer func() {
+		for runtime.NumGoroutine() > before {
+			time.Sleep(time.Millisecond)
+		}
+	}()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
