@@ -160,6 +160,7 @@ type Notice struct {
 
 // An Origin says where the value of a key comes from.
 type Origin struct {
+	Section    string // of a rule's file; empty: [rule]
 	Key, Value string
 	Pos        Pos // zero: the default
 }

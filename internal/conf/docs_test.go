@@ -56,7 +56,17 @@ func notInForce() []row {
 }
 
 func ofRules() []row {
-	return slices.DeleteFunc(rows(ruleKeys), func(r row) bool { return r.key == "engine" })
+	return rows(ruleKeys)
+}
+
+func ofWebRules() (all []row) {
+	for _, part := range webKeys {
+		for _, r := range rows(part.keys) {
+			r.key = "[" + part.section + "] " + r.key
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // markdown writes a table of keys.
@@ -117,7 +127,9 @@ func TestDocs(t *testing.T) {
 		{configurationMD, "keys of rules", markdown, ofRules()},
 		{confMan, "keys in force", roff, inForce()},
 		{confMan, "keys not in force", roff, notInForce()},
+		{configurationMD, "keys of webscan rules", markdown, ofWebRules()},
 		{rulesMan, "keys of rules", roff, ofRules()},
+		{rulesMan, "keys of webscan rules", roff, ofWebRules()},
 	} {
 		t.Run(tt.file+" "+tt.name, func(t *testing.T) {
 			text, err := os.ReadFile(tt.file)

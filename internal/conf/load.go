@@ -255,13 +255,19 @@ func (r *reader) rules() {
 		r.errs = append(r.errs, e)
 		return
 	}
-	for _, path := range slices.Concat(r.files("rules_dir", r.cfg.Paths.RulesDir), r.webscanFiles()) {
+	web := r.webscanFiles()
+	for _, path := range slices.Concat(r.files("rules_dir", r.cfg.Paths.RulesDir), web) {
 		text, err := readOwned(path, maxConfig)
 		if err != nil {
 			r.errs = append(r.errs, fileError(path, err))
 			continue
 		}
-		r.rule(readRule(path, text), shipped, own)
+		f := readRule(path, text)
+		if !f.rule.webscan && slices.Contains(web, path) {
+			r.errs = append(r.errs, &Error{f.rule.Pos, "no engine=webscan in a file of webscan_dir", "write it under [rule], with the keys that mefdaemon.rules(5) lists for it"})
+			continue
+		}
+		r.rule(f, shipped, own)
 	}
 	for _, rule := range shipped {
 		if _, changed := own[rule.Name]; !changed {
@@ -290,9 +296,6 @@ func (r *reader) rule(f *ruleFile, shipped []Rule, own map[string]Rule) {
 	f.refuse(base != nil)
 	r.errs = append(r.errs, f.errs...)
 	r.cfg.Notices = append(r.cfg.Notices, f.rule.notices...)
-	if f.rule.webscan {
-		return
-	}
 	if first, again := own[f.rule.Name]; again {
 		r.errs = append(r.errs, &Error{f.namePos(), fmt.Sprintf("rule %q is there twice", f.rule.Name), "first at " + first.Pos.String()})
 		return
@@ -306,22 +309,6 @@ func (f *ruleFile) namePos() Pos {
 		return s.pos
 	}
 	return f.rule.Pos
-}
-
-const defaultWebscanDir = "/etc/mef/webscan.d"
-
-// webscanFiles returns the files of the directory in which MEF 1.0 keeps its rules about web requests.
-func (r *reader) webscanFiles() []string {
-	dir := r.cfg.Paths.WebscanDir
-	if dir == defaultWebscanDir {
-		dir = filepath.Join(filepath.Dir(r.cfg.Paths.RulesDir), "webscan.d")
-	}
-	if e := CheckDirOwner(dir); e != nil {
-		r.errs = append(r.errs, e)
-		return nil
-	}
-	files, _ := filepath.Glob(filepath.Join(dir, "*.conf"))
-	return files
 }
 
 // lists reads the whitelist and blacklist files.

@@ -216,8 +216,13 @@ func TestMEF10Loads(t *testing.T) {
 	if forum := ruleNamed(t, cfg, "forum"); forum.Enabled || len(forum.Fail) != 0 {
 		t.Errorf("forum has no pattern left and is enabled: %+v", forum)
 	}
-	if n := len(cfg.Rules); n != 4 {
-		t.Errorf("%d rules, want sshd, vsftpd, shop and forum", n)
+	if n := len(cfg.Rules); n != 6 {
+		t.Errorf("%d rules, want sshd, vsftpd, shop, forum and two webscan rules", n)
+	}
+	if web := ruleNamed(t, cfg, "webscan-shop").Web; web == nil || len(web.Thresholds) != 1 || web.Thresholds[0].Name != "rotating" ||
+		web.Thresholds[0].Window != time.Minute || web.Thresholds[0].Agents != 5 || web.MaxSources != 10000 || len(web.Patterns) != 1 ||
+		!slices.Equal(web.AllowURIs, []string{"/health*", "*.css", "*.js"}) || !slices.Equal(web.AllowExtensions, []string{"jpg", "png"}) {
+		t.Errorf("webscan-shop counts by %+v", web)
 	}
 	if len(cfg.Whitelist) != 6 || len(cfg.Blacklist) != 2 || cfg.Whitelist[0].Text != "192.0.2.99" || cfg.Whitelist[4].Note != "office" {
 		t.Errorf("lists %+v %+v", cfg.Whitelist, cfg.Blacklist)

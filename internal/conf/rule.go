@@ -33,6 +33,10 @@ type Rule struct {
 	// JSON is not nil if lines are JSON objects (format=json). Patterns are then matched against the value of JSON.Message.
 	JSON *JSON
 
+	// Web is not nil if the rule counts the requests of a source (engine=webscan). It then has no patterns, and bans when a threshold
+	// of Web is reached.
+	Web *Web
+
 	// When it bans.
 	MaxRetry int
 	FindTime time.Duration

@@ -130,7 +130,7 @@ func TestRuleErrors(t *testing.T) {
 		"too many repeats":    {`failregex=^no a{1001} <HOST>$`, `2:16: failregex: no regular expression: invalid repeat count "{1001}"`},
 		"too many ports":      {fail + "ports=" + manyPorts, `3:7: ports: 299 characters of ports are too many for a ban; write ranges, 200 characters in all at most`},
 		"other section":       {fail + "[rules]\nmaxretry=1", `3:1: unknown section "rules"; did you mean "rule"?`},
-		"detection":           {fail + "[detection]\nfailregex=x", `3:1: unknown section "detection"; there is [rule]`},
+		"detection":           {fail + "[detection]\nfailregex=x", `3:1: section "detection" in a rule about single lines; for a rule about web requests, write engine=webscan under [rule]`},
 		"webscan":             {"engine=webscan\n[thresholds]\nrule_1_staus_code=200\n[webscan]\nwindows=1m,2", `4:1: unknown key "rule_1_staus_code"; did you mean "rule_N_status_code"?`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,7 +3,6 @@ package conf
 import (
 	"fmt"
 	"path/filepath"
-	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +39,7 @@ func LoadRule(path string) (Rule, error) {
 		f.errs = append(f.errs, r.err)
 	}
 	if f.rule.webscan {
-		f.errs = append(f.errs, &Error{Pos{File: path}, noticeWebscan, ""})
+		f.errs = append(f.errs, &Error{f.rule.Pos, "a rule with engine=webscan is about many lines of a source, not about one", "try it with mefctl replay"})
 	}
 	if f.rule.BanTime == 0 {
 		f.rule.BanTime = defaultBanTime
@@ -86,6 +85,9 @@ func readRule(path string, text []byte) *ruleFile {
 			f.rule.addr = true
 		}
 	}
+	if f.rule.webscan {
+		f.rule.Name = webName(f.rule.Name)
+	}
 	if ban.Reserved(f.rule.Name) {
 		f.errs = append(f.errs, &Error{Pos{File: path}, "rule name " + Quote(f.rule.Name) + " is reserved: it marks bans that no detection rule made",
 			"rename the file, or set name= to another name"})
@@ -98,8 +100,10 @@ func readRule(path string, text []byte) *ruleFile {
 
 // decode makes the rule of the settings, on top of base if there is one.
 func (f *ruleFile) decode(base *Rule, shipped bool) {
-	pos, name, webscan := f.rule.Pos, f.rule.Name, f.rule.webscan
+	pos, name, webscan := f.rule.Pos, f.rule.Name, f.rule.webscan || base != nil && base.Web != nil
+	var web *Web
 	if base != nil {
+		web = base.Web
 		f.rule.Rule = clone(*base)
 		f.rule.isJSON = base.JSON != nil
 		f.rule.addr = f.rule.addr || base.JSON != nil && len(base.JSON.Addr) > 0
@@ -110,6 +114,7 @@ func (f *ruleFile) decode(base *Rule, shipped bool) {
 	inherited := f.rule.Files
 	f.rule.Files = nil
 	d := ruleKeys.decode(&f.rule, f.settings)
+	f.rule.Name = name
 	f.set = d.set
 	f.rule.Set = f.origins(base)
 	f.rule.notices = append(f.rule.notices, d.notices...)
@@ -127,6 +132,9 @@ func (f *ruleFile) decode(base *Rule, shipped bool) {
 		}
 	}
 	f.checkSections()
+	if webscan {
+		f.decodeWeb(web)
+	}
 	f.checkRule()
 }
 
@@ -142,23 +150,18 @@ func clone(r Rule) Rule {
 	return r
 }
 
-// checkSections finds sections that a rule file does not have, and checks those of webscan.
+// checkSections finds sections that a rule file does not have.
 func (f *ruleFile) checkSections() {
 	known := []string{"rule"}
 	if f.rule.webscan {
-		known = append(known, "detection", "webscan", "thresholds", "whitelist")
+		known = append(known, webNames()...)
 	}
 	for _, h := range f.headers {
-		if !slices.Contains(known, h.name) {
+		if !f.rule.webscan && slices.Contains(webNames(), h.name) {
+			f.errs = append(f.errs, &Error{h.pos, "section " + Quote(h.name) + " in a rule about single lines", "for a rule about web requests, write engine=webscan under [rule]"})
+		} else if !slices.Contains(known, h.name) {
 			f.errs = append(f.errs, unknownSection(h, known))
 		}
-	}
-	if !f.rule.webscan {
-		return
-	}
-	for section, keys := range webscanKeys {
-		d := keys.decode(new(struct{}), f.others[section])
-		f.errs = append(f.errs, d.errs...)
 	}
 }
 
@@ -174,11 +177,11 @@ func unknownSection(h header, known []string) *Error {
 // checkRule finds what is wrong with the rule as a whole.
 func (f *ruleFile) checkRule() {
 	r := &f.rule
-	if r.webscan || len(f.errs) > 0 {
+	if len(f.errs) > 0 {
 		return // a pattern may be missing only because it has an error
 	}
 	f.checkJSON()
-	if !r.hasPatterns() {
+	if !r.hasPatterns() && r.Web == nil {
 		hint := DidYouMean(r.Name, f.shipped)
 		switch {
 		case hint == "" && r.JSON != nil:
@@ -255,14 +258,4 @@ func (f *ruleFile) refuse(override bool) {
 		f.rule.Enabled = false
 		f.rule.notices = append(f.rule.notices, Notice{f.rule.Pos, fmt.Sprintf("rule %q is disabled: no pattern of it is left", f.rule.Name)})
 	}
-}
-
-// webscanPattern is a regular expression of a webscan rule, which has groups of its own.
-func webscanPattern() form[struct{}] {
-	return form[struct{}]{syntax: "a regular expression (RE2)", empty: true, set: func(_ *struct{}, s setting) *fault {
-		if _, err := syntax.Parse(Expand(s.value), syntax.Perl); err != nil {
-			return explain(s.value, err)
-		}
-		return nil
-	}}
 }

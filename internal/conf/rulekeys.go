@@ -8,10 +8,7 @@ import (
 	"mef/internal/ban"
 )
 
-const (
-	noticeBackend = "accepted and ignored, all bans are in nftables"
-	noticeWebscan = "rules about the rate of web requests (engine=webscan) are not run yet: the file was checked and skipped"
-)
+const noticeBackend = "accepted and ignored, all bans are in nftables"
 
 // A draft is a rule while its file is read.
 type draft struct {
@@ -32,7 +29,7 @@ var ruleKeys = table[draft]{
 	{name: "service", form: name(func(d *draft) *string { return &d.Service }),
 		doc: "the service it protects, as mefctl status shows it; if missing, the name of the rule"},
 	{name: "engine", form: choice(func(d *draft, _ int) { d.webscan = true }, "webscan"),
-		doc: "for rules about the rate of web requests", notice: noticeWebscan},
+		doc: "webscan for a rule about many requests of one source; see the keys of webscan rules"},
 
 	{name: "source", value: "auto", form: choice(func(d *draft, i int) { d.Source = SourceKind(i) }, "auto", "journal", "file"),
 		doc: "where its lines come from. auto: the journal, and the files that the service itself writes. Files that a syslog daemon writes (auth.log, secure, mail.log, messages) are read only if journald does not run, or with file"},
@@ -142,49 +139,4 @@ func isProgram(s string) bool {
 // isUnit reports whether s selects units.
 func isUnit(s string) bool {
 	return len(s) <= 255 && !strings.ContainsAny(s, " \t/")
-}
-
-// webscanKeys are the keys of the other sections of a file with engine=webscan. They are checked so that a mistake is found
-// today and not on the day they do something.
-var webscanKeys = map[string]table[struct{}]{
-	"detection": {
-		{name: "failregex", adds: true, form: webscanPattern()},
-	},
-	"webscan": {
-		{name: "windows", form: list("durations with commas, such as 60s,300s", isDuration, nowhere[struct{}, []string])},
-		{name: "uri_hash_limit", form: number(1, 1000000, nowhere[struct{}, int])},
-		{name: "ua_hash_limit", form: number(1, 1000000, nowhere[struct{}, int])},
-		{name: "max_active_ips", form: number(1, 10000000, nowhere[struct{}, int])},
-		{name: "ip_inactivity_timeout", form: duration(time.Second, day, nowhere[struct{}, time.Duration])},
-	},
-	"thresholds": {
-		{name: "rule_N_name", form: name(nowhere[struct{}, string])},
-		{name: "rule_N_requests_min", form: number(0, 1000000, nowhere[struct{}, int])},
-		{name: "rule_N_uri_count_min", form: number(0, 1000000, nowhere[struct{}, int])},
-		{name: "rule_N_ua_count_min", form: number(0, 1000000, nowhere[struct{}, int])},
-		{name: "rule_N_status_code", form: list("status codes with commas, such as 200, 4xx or *", isStatus, nowhere[struct{}, []string])},
-		{name: "rule_N_status_threshold", form: number(0, 1000000, nowhere[struct{}, int])},
-		{name: "rule_N_window", form: duration(time.Second, day, nowhere[struct{}, time.Duration])},
-		{name: "rule_N_action", form: choice(dropped[struct{}], "ban", "detect")},
-		{name: "rule_N_bantime", form: duration(time.Second, year, nowhere[struct{}, time.Duration])},
-	},
-	"whitelist": {
-		{name: "uri", adds: true, form: text(maxPath, nowhere[struct{}, string])},
-		{name: "ua", adds: true, form: text(maxPath, nowhere[struct{}, string])},
-		{name: "extension", adds: true, form: text(maxPath, nowhere[struct{}, string])},
-	},
-}
-
-func isDuration(s string) bool {
-	d, err := ParseDuration(s)
-	return err == nil && d > 0
-}
-
-// isStatus reports whether s is an HTTP status, a class of them, or all.
-func isStatus(s string) bool {
-	if s == "*" {
-		return true
-	}
-	digits := strings.TrimSuffix(s, "xx")
-	return len(s) == 3 && s[0] >= '1' && s[0] <= '5' && strings.Trim(digits, "0123456789") == ""
 }

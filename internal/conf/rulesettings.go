@@ -15,11 +15,16 @@ func (r *Rule) Settings() []Origin {
 	for _, k := range ruleKeys {
 		list, isPattern := patterns[k.name]
 		for _, p := range list {
-			all = append(all, Origin{k.name, p.Text, p.Pos})
+			all = append(all, Origin{Key: k.name, Value: p.Text, Pos: p.Pos})
 		}
-		if !isPattern && k.name != "engine" {
+		switch {
+		case isPattern, k.name == "engine" && r.Web == nil, r.Web != nil && slices.Contains(webIdle, k.name):
+		default:
 			all = append(all, r.setting(k)...)
 		}
+	}
+	if r.Web != nil {
+		all = append(all, r.Web.origins()...)
 	}
 	return all
 }
@@ -36,6 +41,8 @@ func (r *Rule) setting(k spec[draft]) []Origin {
 		last.Value = strconv.FormatBool(r.Enabled)
 	case "name":
 		last.Value = r.Name
+	case "engine":
+		last.Value = "webscan"
 	case "service":
 		last.Value = r.Service
 	case "bantime":
@@ -51,7 +58,7 @@ func (f *ruleFile) origins(base *Rule) (all []Origin) {
 	}
 	for _, s := range f.settings {
 		if k, ok := ruleKeys.find(s.key); ok && !strings.HasSuffix(k.name, "regex") {
-			all = append(all, Origin{k.name, s.value, s.pos})
+			all = append(all, Origin{Key: k.name, Value: s.value, Pos: s.pos})
 		}
 	}
 	return all

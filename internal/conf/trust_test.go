@@ -48,7 +48,7 @@ func TestFilesOthersCanWriteAreRefused(t *testing.T) {
 			write("rules.d/a.conf", "[rule]\nname=a\nprograms=a\nfailregex=^no (?P<ip>\\S+)$\n")
 			write("whitelist/a.conf", "192.0.2.1\n")
 			write("blacklist/a.conf", "192.0.2.2\n")
-			write("webscan.d/a.conf", "[rule]\nengine=webscan\nname=w\n")
+			write("webscan.d/a.conf", "[rule]\nengine=webscan\nname=w\n[thresholds]\nrule_1_requests_min=9\n")
 			write("mef.conf", "[global]\nrules_dir="+dir+"/rules.d\nwhitelist_dir="+dir+"/whitelist\nblacklist_dir="+dir+"/blacklist\n")
 			path := filepath.Join(dir, tt.path)
 			if info, err := os.Stat(path); err == nil && !info.IsDir() {

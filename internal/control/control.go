@@ -245,6 +245,7 @@ type Why struct {
 	History    []Ban      `json:"history,omitempty"`
 	Evidence   []string   `json:"evidence,omitempty"` // raw lines: quote them when showing
 	Prefix     []Neighbor `json:"prefix,omitempty"`   // who else of its prefix is known
+	Requests   []string   `json:"requests,omitempty"` // what is counted of its web requests, a sentence each
 	Foreign    []string   `json:"foreign,omitempty"`  // rules and policies of other nftables tables that may drop it
 }
 

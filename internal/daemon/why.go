@@ -48,6 +48,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	for _, n := range k.Neighbors {
 		why.Prefix = append(why.Prefix, control.Neighbor{Prefix: ban.Key{Prefix: n.Prefix}.String(), Score: float64(n.Score), Banned: n.Banned})
 	}
+	why.Requests = k.Requests
 	why.Foreign = d.foreign(ctx, addr)
 	why.Banned = len(why.Bans) > 0 && !k.Through && grace == 0
 	why.Verdict = verdict(&why, grace, len(k.Pardons) > 0)

@@ -86,7 +86,7 @@ func causes(out []cause, t *event.Tally, times conf.BanTimes) []cause {
 		return out
 	}
 	rule := t.RuleReached()
-	score := t.ScoreReached() && !t.Rule.Detect
+	score := t.ScoreReached() && !t.Rule.Detect && !t.Event.Unreachable()
 	switch {
 	case rule && t.Attempts >= t.Limit:
 		out = append(out, cause{class: ban.Verified})
@@ -170,7 +170,7 @@ func (q *question) answer(facts *exempt.Facts) (a answer) {
 func (q *question) write(a *answer) ban.Ban {
 	b := a.ban
 	b.ID = string(appendID(nil, &b, q.t.Event))
-	b.Reason = join(q.reached(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
+	b.Reason = join(q.reached(), q.throughWords(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
 	b.Evidence = q.evidence()
 	return b
 }
@@ -183,7 +183,7 @@ func (q *question) reason(a *answer) string {
 	case a.portless:
 		return join(q.reached(), q.portsWords(a))
 	}
-	return join(q.reached(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
+	return join(q.reached(), q.throughWords(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
 }
 
 // appendID appends the name of a ban to buf: it is called after the line that decided it, so that the same line read twice is
@@ -207,7 +207,7 @@ func (q *question) verdict(b *ban.Ban) Verdict {
 		return Repeat
 	case slices.ContainsFunc(q.t.InForce, func(f event.ActiveBan) bool { return covers(f, b) }):
 		return Covered
-	case q.t.Rule.Detect:
+	case q.t.Rule.Detect, q.t.Event.Unreachable():
 		return Detect
 	case q.cfg.Observe:
 		return Observe
@@ -380,6 +380,9 @@ func grow(base time.Duration, count int, times conf.BanTimes) (d time.Duration, 
 // evidence returns the lines of the tally, the deciding one last.
 func (q *question) evidence() []string {
 	lines := slices.Clone(q.t.Evidence)
+	if e := q.t.Event.Episode; e != nil && !q.cause.score {
+		lines = slices.Clone(e.Lines)
+	}
 	if line := q.t.Event.Line; line != "" && (len(lines) == 0 || lines[len(lines)-1] != line) {
 		lines = append(lines, line)
 	}

@@ -19,6 +19,9 @@ func (q *question) reached() string {
 		return fmt.Sprintf("%d failures of user %q in %s (limit %d in %s of one user)", q.t.UserAttempts, q.t.Event.User,
 			span(q.t.Event.Time.Sub(q.t.UserFirst)), q.t.UserLimit, span(q.t.Rule.FindTime))
 	}
+	if q.t.Event.Episode != nil {
+		return q.episode()
+	}
 	attempts, word := q.t.Attempts, "failures"
 	if q.cause.class == ban.Unverified {
 		attempts += q.t.Unverified
@@ -28,6 +31,23 @@ func (q *question) reached() string {
 		word = strings.TrimSuffix(word, "s")
 	}
 	return fmt.Sprintf("%d %s in %s (%s)", attempts, word, span(q.t.Event.Time.Sub(q.t.First)), q.limit())
+}
+
+// episode returns what many lines amount to: "9 different paths, 12 answers that count in 10m".
+func (q *question) episode() string {
+	text := q.t.Event.Episode.Text
+	if n := q.t.Attempts + q.t.Unverified; n > 1 || q.t.Limit > 1 {
+		text = fmt.Sprintf("%d times (limit %d in %s), at last %s", n, q.t.Limit, span(q.t.Rule.FindTime), text)
+	}
+	return text
+}
+
+// throughWords says that a ban has no effect where the source's requests come through a proxy.
+func (q *question) throughWords() string {
+	if !q.t.Event.Unreachable() {
+		return ""
+	}
+	return fmt.Sprintf("its requests come through the proxy %s, which a ban of its own packets does not stop", q.t.Event.Episode.Through)
 }
 
 func (q *question) limit() string {

@@ -1,4 +1,4 @@
-// Package engine is filter, track and decide as one value: lines or events go in, outcomes come out.
+// Package engine is filter, webscan, track and decide as one value: lines or events go in, outcomes come out.
 //
 // An Engine does no I/O, starts no goroutine and asks no clock: it is given the time, as it is given everything else. mefdaemon puts
 // a kernel, a disk and a control socket around it; mefctl replay puts nothing around it. So both decide the same by construction, and
@@ -18,6 +18,7 @@ import (
 	"mef/internal/filter"
 	"mef/internal/prefixset"
 	"mef/internal/track"
+	"mef/internal/webscan"
 )
 
 // A Config is what an Engine goes by. FromConf makes one of mef.conf.
@@ -40,9 +41,13 @@ type Config struct {
 
 // FromConf returns what mef.conf says, with its rules compiled.
 func FromConf(cfg *conf.Config, rules *filter.Set) Config {
+	counted := track.Rules(cfg.Rules)
+	for _, r := range rules.Web() {
+		counted = append(counted, webscan.Rules(r)...)
+	}
 	return Config{
 		Rules: rules,
-		Track: track.Config{Rules: track.Rules(cfg.Rules), Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
+		Track: track.Config{Rules: counted, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
 			LoginAlarms: cfg.LoginAlarms},
 		Decide: decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
@@ -65,6 +70,7 @@ type Engine struct {
 	tracker *track.Tracker
 	newest  newest
 	spared  map[string]uint64
+	web     web
 
 	// What the line at hand is, kept here so that it costs no allocation.
 	match filter.Match
@@ -85,6 +91,7 @@ type RuleCounts struct{ Failures, Forgiven, Probes, Logins, Bans uint64 }
 // A view is what one source's lines are matched against.
 type view struct {
 	*filter.View
+	web    *webView // nil: no rule with engine=webscan reads it
 	counts SourceCounts
 }
 
@@ -97,6 +104,8 @@ func New(cfg Config, facts exempt.Facts) *Engine {
 	e := &Engine{cfg: cfg, facts: facts, views: make(map[string]*view), tracker: track.New(cfg.Track), spared: make(map[string]uint64)}
 	e.setRules()
 	e.shared = cfg.Rules.Views()
+	e.web = newWeb(cfg.Rules, nil)
+	e.web.setFacts(&e.facts)
 	return e
 }
 
@@ -107,6 +116,7 @@ func (e *Engine) Configure(cfg Config) {
 	e.setRules()
 	e.tracker.Configure(cfg.Track)
 	e.shared = cfg.Rules.Views()
+	e.web = newWeb(cfg.Rules, &e.web)
 	for source, old := range e.views {
 		v := e.newView(source)
 		v.counts = old.counts
@@ -136,6 +146,7 @@ func (e *Engine) Facts() exempt.Facts { return e.facts }
 // SetFacts replaces who must stay reachable. Bans in force stay as they are.
 func (e *Engine) SetFacts(facts exempt.Facts) {
 	e.facts = facts
+	e.web.setFacts(&facts)
 	e.tracker.SetOnLink(facts.OnLink)
 }
 
@@ -153,7 +164,8 @@ func (e *Engine) newView(source string) *view {
 	if reads == nil {
 		reads = func(*conf.Rule, string) bool { return true }
 	}
-	return &view{View: e.shared.View(func(r *conf.Rule) bool { return reads(r, source) })}
+	mine := func(r *conf.Rule) bool { return reads(r, source) }
+	return &view{View: e.shared.View(mine), web: e.web.view(mine)}
 }
 
 // view returns the view of a source, made when its first line arrives.

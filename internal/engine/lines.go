@@ -22,6 +22,7 @@ const (
 	ClockSetBack                 // the clock was set back, to Time
 	Blocked                      // a ban would have kept Event from the host, and it does not count (Config.WhatIf)
 	Alarm                        // Event is a login that may be a break-in: see Reason
+	Verify                       // Claim is to be found out, and the answer given to Answered; there is no Event
 )
 
 // An Outcome is one thing that follows from a line or an event. It may be kept, but for Event.
@@ -33,6 +34,7 @@ type Outcome struct {
 	Score    float64      // points of the event's source, all services together
 	Ban      ban.Ban
 	Reason   string
+	Claim    Claim // of Verify
 }
 
 // Lines returns what follows from the lines of a batch, in order, as they are matched. now is the time by the host's clock; zero
@@ -46,12 +48,14 @@ func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[Outcome] {
 		v.counts.Lost += uint64(b.Lost)
 		for i := range b.Lines {
 			line := &b.Lines[i]
-			if !v.Match(line, &e.match) {
-				continue
+			if v.Match(line, &e.match) {
+				v.counts.Matched++
+				e.ev = e.match.Event(b, line)
+				if !e.event(b.Source, &e.ev, now, yield) {
+					return
+				}
 			}
-			v.counts.Matched++
-			e.ev = e.match.Event(b, line)
-			if !e.event(b.Source, &e.ev, now, yield) {
+			if v.web != nil && !e.request(v.web, b, line, now, yield) {
 				return
 			}
 		}
@@ -111,6 +115,9 @@ func (e *Engine) act(r *rule, ev *event.Event, d *decide.Decision, now time.Time
 		}
 		return Banned
 	case decide.Observe, decide.Detect:
+		if ev.Unreachable() {
+			e.spared[throughProxy]++
+		}
 		e.tracker.Detected(d.Ban)
 		return WouldBan
 	case decide.Refused:
@@ -123,6 +130,9 @@ func (e *Engine) act(r *rule, ev *event.Event, d *decide.Decision, now time.Time
 
 // liveSession is the reason that counts for bans which an administrator's live session keeps away or narrows.
 const liveSession = "an administrator's live SSH session"
+
+// throughProxy is the reason that counts for sources whose requests come through a proxy.
+const throughProxy = "requests through a proxy, which a ban of the client's packets does not stop"
 
 // spare counts why an address was not banned, or not on every port.
 func (e *Engine) spare(ev *event.Event) {

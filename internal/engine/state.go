@@ -24,7 +24,7 @@ func (e *Engine) Rule(name string) RuleCounts {
 	if r, ok := e.rules[name]; ok {
 		return r.counts
 	}
-	return RuleCounts{}
+	return e.webRule(name)
 }
 
 // Source returns the counts of a source, zero if it has had no line.
@@ -46,13 +46,14 @@ type Explanation struct {
 	Through   bool      // the kernel lets it through ahead of every ban
 	Web       string    // why its web ports stay open; empty if they need not
 	SSH       ban.Ports // the ports that stay open to it for an administrator's live session; empty if there is none
+	Requests  []string  // what rules about many requests count for it, a line for each threshold
 }
 
 // Explain returns what is known of an address, with at most so many neighbors of its network.
 func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanation {
 	reachable := e.facts.Reachable()
 	return Explanation{e.tracker.Explain(addr, now), e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
-		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr)}
+		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now)}
 }
 
 // Names returns the dictionary of user names; see track.Tracker.Names.

@@ -24,6 +24,9 @@ type Batch struct {
 	// anyone else. Empty means that the batch moves no read position.
 	Resume string
 
+	// Unverified says that whoever sent the lines may have made them up, with the addresses in them.
+	Unverified bool
+
 	// Lost counts lines that the source knows it could not hand over before this batch: too long, overwritten,
 	// suppressed by the logger.
 	Lost int

@@ -80,7 +80,22 @@ type Event struct {
 
 	// Line is the record as evidence: at most MaxEvidence bytes, raw. It is quoted whenever it is shown.
 	Line string
+
+	Episode *Episode // nil: the line alone makes the event
 }
+
+// An Episode is what many lines of a source amount to, of which the event's is the last.
+type Episode struct {
+	Text  string   // what was counted, in words
+	Lines []string // some of the records, as evidence, oldest first
+
+	// Through is the proxy that the source's requests come through, so that a ban of the source's packets has no effect on them. Invalid
+	// if they come from the source itself.
+	Through netip.Addr
+}
+
+// Unreachable reports whether a ban of the event's source has no effect on what it does, because others carry its packets.
+func (ev *Event) Unreachable() bool { return ev.Episode != nil && ev.Episode.Through.IsValid() }
 
 // MaxEvidence is how much of a line an event keeps, in bytes.
 const MaxEvidence = 256

@@ -119,6 +119,9 @@ func Compile(rules []conf.Rule, opts ...Option) (*Set, conf.Errors) {
 func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 	r := &rule{Rule: c, uids: uids(c.UIDs, o.lookupUser), correlates: len(c.Orphan) > 0}
 	var errs conf.Errors
+	if c.Web != nil {
+		return r, nil // package webscan reads its lines
+	}
 	for _, group := range []struct {
 		verdict  verdict
 		patterns []conf.Pattern

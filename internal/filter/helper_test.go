@@ -2,6 +2,7 @@ package filter_test
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 
 	"mef/internal/conf"
@@ -9,14 +10,20 @@ import (
 	"mef/internal/filter"
 )
 
-// shippedRules returns the rules that come with the program.
-func shippedRules(t testing.TB) []conf.Rule {
+// allShipped returns the rules that come with the program.
+func allShipped(t testing.TB) []conf.Rule {
 	t.Helper()
 	rules, err := conf.ShippedRules(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return rules
+}
+
+// shippedRules returns those of them that are about single lines.
+func shippedRules(t testing.TB) []conf.Rule {
+	t.Helper()
+	return slices.DeleteFunc(allShipped(t), func(r conf.Rule) bool { return r.Web != nil })
 }
 
 // parseRule reads a rule as rules.d/NAME.conf has it.

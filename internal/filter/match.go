@@ -63,7 +63,7 @@ func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
 		Echo:     m.Echo,
 		Each:     m.Each,
 		Session:  cutOut(text, line.Text, m.Session),
-		Verified: !m.Rule.UDP,
+		Verified: !m.Rule.UDP && !batch.Unverified,
 		Position: event.Position{Stream: batch.Stream, Offset: line.Offset},
 		Line:     text,
 	}

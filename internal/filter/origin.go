@@ -1,6 +1,22 @@
 package filter
 
-import "mef/internal/event"
+import (
+	"mef/internal/conf"
+	"mef/internal/event"
+)
+
+// Web returns the rules with engine=webscan, whose lines no View reads.
+func (s *Set) Web() (rules []*conf.Rule) {
+	if s == nil {
+		return nil
+	}
+	for _, r := range s.rules {
+		if r.Web != nil {
+			rules = append(rules, r.Rule)
+		}
+	}
+	return rules
+}
 
 // Covers reports whether the rule of that name is about a program. It answers where a service logs, not what a line says.
 func (s *Set) Covers(rule, program string) bool {
@@ -12,6 +28,12 @@ func (s *Set) Covers(rule, program string) bool {
 func (s *Set) Believes(rule string, e *event.Entry) bool {
 	r := s.rule(rule)
 	return r != nil && r.covers(e.Identifier) && r.trusts(e)
+}
+
+// Believer returns Believes for one rule, which has to be found once only.
+func (s *Set) Believer(rule string) func(*event.Entry) bool {
+	r := s.rule(rule)
+	return func(e *event.Entry) bool { return r != nil && r.covers(e.Identifier) && r.trusts(e) }
 }
 
 // Serves reports whether the rule of that name is about what a system unit logs.

@@ -47,7 +47,7 @@ func (s *Set) Views() *Views {
 func (s *Views) View(include func(*conf.Rule) bool) *View {
 	var rules []*rule
 	for _, r := range s.set.rules {
-		if include(r.Rule) {
+		if r.Web == nil && include(r.Rule) {
 			rules = append(rules, r)
 		}
 	}

@@ -23,8 +23,9 @@ type Stamp struct {
 	uptime                 bool // the line gives the time since boot, which is no date
 }
 
-// Parse returns the time that a line begins with, behind a syslog priority if there is one. near decides the year and loc
-// the zone where the line names none. It reports false if the line begins with no date.
+// Parse returns the time that a line begins with, behind a syslog priority if there is one, or that an access log has in it: the first
+// date such as [02/Jan/2006:15:04:05 -0700], or the member ts or time of a JSON object. near decides the year and loc the zone where
+// the line names none. It reports false if the line has no date.
 func Parse(line []byte, near time.Time, loc *time.Location) (time.Time, bool) {
 	at, _, ok := parse(line, near, loc)
 	return at, ok
@@ -37,6 +38,10 @@ func parse(line []byte, near time.Time, loc *time.Location) (at time.Time, rest 
 		s = rest
 	}
 	stamp, rest, ok := Cut(s)
+	if !ok {
+		stamp, ok = inside(s)
+		rest = nil // what the line begins with says nothing about its time
+	}
 	if !ok || stamp.uptime {
 		return time.Time{}, line, false
 	}

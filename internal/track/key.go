@@ -74,6 +74,9 @@ func (t *Tracker) key(addr netip.Addr) key {
 	return keyOf(addr, t.cfg.IPv6Prefix)
 }
 
+// Source returns what addr counts as: itself, or its IPv6 network.
+func (t *Tracker) Source(addr netip.Addr) netip.Prefix { return t.key(addr).prefix() }
+
 // exact returns the key of the one address.
 func exact(addr netip.Addr) key { return keyOf(addr, addr.BitLen()) }
 

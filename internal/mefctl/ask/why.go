@@ -62,6 +62,9 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 	for _, r := range why.Rules {
 		fmt.Fprintf(w, "  %s: %s of %d attempts within %s\n", r.Rule, strconv.FormatFloat(r.Attempts, 'f', -1, 64), r.MaxRetry, r.FindTime)
 	}
+	for _, line := range why.Requests {
+		fmt.Fprintf(w, "  web requests: %s\n", line)
+	}
 	for _, b := range why.History {
 		if !holds(why.Bans, b) {
 			fmt.Fprintf(w, "  earlier ban: %s by %s, %s %s, %s\n", b.Prefix, b.Rule, cli.Moment(b.Start), cli.Lasting(b.Until), b.Reason)

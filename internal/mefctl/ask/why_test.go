@@ -28,6 +28,7 @@ func TestShowWhy(t *testing.T) {
 			{Prefix: "2001:db8:bad::/64", Rule: "sshd", Start: over.Add(-10 * time.Minute), Until: &over, Reason: "ended"},
 		},
 		Prefix:   []control.Neighbor{{Prefix: "2001:db8:bad:1::/64", Score: 12, Banned: true}},
+		Requests: []string{"webscan/attack_paths: 2 of 3 different paths in 10m"},
 		Foreign:  []string{"table inet filter chain input: policy drop, for what no rule of it accepts"},
 		Evidence: []string{"Failed password for root\x07 from 2001:db8:bad::7 port 4711 ssh2"},
 	}
@@ -41,6 +42,7 @@ func TestShowWhy(t *testing.T) {
   score 41.0 of 100
     counted as 2001:db8:bad::/64, with all its addresses
   sshd: 2.25 of 5 attempts within 10m
+  web requests: webscan/attack_paths: 2 of 3 different paths in 10m
   earlier ban: 2001:db8:bad::/64 by sshd, 2026-01-01 12:50:00 until 2026-01-01 13:00:00, ended
   same network: 2001:db8:bad:1::/64, score 12.0, banned
   another table: table inet filter chain input: policy drop, for what no rule of it accepts

@@ -16,9 +16,10 @@ import (
 
 // A shownKey is what config show prints of a key as JSON.
 type shownKey struct {
-	Key    string `json:"key"`
-	Value  string `json:"value"`
-	Origin string `json:"origin"` // FILE:LINE:COL, or "default"
+	Section string `json:"section,omitempty"` // of a rule's file; empty: [rule]
+	Key     string `json:"key"`
+	Value   string `json:"value"`
+	Origin  string `json:"origin"` // FILE:LINE:COL, or "default"
 }
 
 func newConfigShow(g *cli.Global) *cobra.Command {
@@ -62,7 +63,7 @@ func oneRule(cmd *cobra.Command, args []string) error {
 func shownKeys(origins []conf.Origin) []shownKey {
 	keys := make([]shownKey, 0, len(origins))
 	for _, o := range origins {
-		k := shownKey{o.Key, o.Value, "default"}
+		k := shownKey{o.Section, o.Key, o.Value, "default"}
 		if o.Pos.File != "" {
 			k.Origin = o.Pos.String()
 		}
@@ -106,6 +107,12 @@ func showKeys(w io.Writer, section string, keys []shownKey, origin bool) {
 		fmt.Fprintf(w, "[%s]\n", section)
 	}
 	for _, k := range keys {
+		if k.Section != "" && k.Section != section {
+			section = k.Section
+			if !origin {
+				fmt.Fprintf(w, "\n[%s]\n", section)
+			}
+		}
 		if origin {
 			fmt.Fprintf(w, "%-*s  %s\n", settingWidth, k.Key+"="+k.Value, k.Origin)
 		} else {
