@@ -28,20 +28,13 @@ type activeBan struct {
 // that are over are passed over wherever met, and cleared away when the table has doubled since the last time.
 type activeBans struct {
 	bans    map[key][]activeBan
-	lengths [2][129]int      // prefixes in bans by family (0: IPv4) and length of key
+	lengths lengths          // of the prefixes in bans
 	members map[key][]member // by wider network: networks inside with verified bans
 	sweepAt int              // clear away at this many prefixes
 }
 
 func newActiveBans() activeBans {
 	return activeBans{bans: map[key][]activeBan{}, members: map[key][]member{}, sweepAt: 1024}
-}
-
-func family(k key) int {
-	if k.is4() {
-		return 0
-	}
-	return 1
 }
 
 func endOf(b *ban.Ban) int64 {
@@ -58,7 +51,7 @@ func (h *activeBans) add(b *ban.Ban, now int64) {
 	}
 	k := keyOfPrefix(b.Prefix)
 	if h.bans[k] == nil {
-		h.lengths[family(k)][k.bits]++
+		h.lengths.add(k)
 	}
 	n := activeBan{b.Ports, b.Class, b.Start.UnixNano(), endOf(b), event.Hash(b.ID), slices.Clone(b.Except)}
 	if i := slices.IndexFunc(h.bans[k], func(o activeBan) bool { return o.ports == n.ports && o.class == n.class }); i >= 0 {
@@ -92,7 +85,7 @@ func (h *activeBans) keep(k key, left []activeBan, had int) {
 	}
 	delete(h.bans, k)
 	if had > 0 {
-		h.lengths[family(k)][k.bits]--
+		h.lengths.remove(k)
 	}
 }
 
@@ -113,15 +106,9 @@ func (h *activeBans) clear(now int64) {
 
 // covering appends the bans in force on addr to buf, narrowest first.
 func (h *activeBans) covering(buf []event.ActiveBan, addr netip.Addr, now int64) []event.ActiveBan {
-	f, least := 1, 0
-	if addr.Is4() {
-		f, least = 0, mappedBits
-	}
-	for bits := 128; bits >= least; bits-- {
-		if h.lengths[f][bits] == 0 {
-			continue
-		}
-		k := keyOf(addr, bits-least)
+	own := exact(addr)
+	for _, bits := range h.lengths.of(own) {
+		k := own.widen(int(bits))
 		for _, b := range h.bans[k] {
 			if b.until > now && !slices.Contains(b.except, addr) {
 				buf = append(buf, event.ActiveBan{
@@ -136,15 +123,11 @@ func (h *activeBans) covering(buf []event.ActiveBan, addr netip.Addr, now int64)
 
 // blocked returns until when a verified ban of all ports on the whole of k is in force, 0 if there is none.
 func (h *activeBans) blocked(k key, now int64) (until int64) {
-	least := 1
-	if k.is4() {
-		least = mappedBits
-	}
-	for bits := int(k.bits); bits >= least; bits-- {
-		if h.lengths[family(k)][bits] == 0 {
+	for _, bits := range h.lengths.of(k) {
+		if bits > k.bits {
 			continue
 		}
-		for _, b := range h.bans[k.widen(bits)] {
+		for _, b := range h.bans[k.widen(int(bits))] {
 			if b.class == ban.Verified && b.ports == "" && b.until > now {
 				until = max(until, b.until)
 			}

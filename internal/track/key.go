@@ -2,6 +2,7 @@ package track
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/prefixset"
@@ -17,14 +18,13 @@ const mappedBits = 96 // what an IPv4 prefix length grows by in a key
 
 // keyOf returns the key of addr's network of so many bits, counted in addr's own family.
 func keyOf(addr netip.Addr, bits int) key {
-	p, err := addr.WithZone("").Prefix(bits)
-	if err != nil {
+	if bits < 0 || bits > addr.BitLen() {
 		return key{}
 	}
 	if addr.Is4() {
 		bits += mappedBits
 	}
-	return key{p.Addr().As16(), uint8(bits)}
+	return key{addr: addr.As16()}.widen(bits)
 }
 
 // keyOfPrefix is keyOf for a prefix that is masked already.
@@ -38,24 +38,54 @@ func (k key) prefix() netip.Prefix {
 	return netip.PrefixFrom(a, int(k.bits))
 }
 
-func (k key) is4() bool { return netip.AddrFrom16(k.addr).Is4In6() }
-
-// in reports whether k is inside a network, or is it.
-func (k key) in(net key) bool {
-	if k.bits < net.bits {
-		return false
-	}
-	whole, rest := net.bits/8, net.bits%8
-	for i := range whole {
-		if k.addr[i] != net.addr[i] {
-			return false
-		}
-	}
-	return rest == 0 || (k.addr[whole]^net.addr[whole])>>(8-rest) == 0
+func (k key) is4() bool {
+	return k.addr[10] == 0xff && k.addr[11] == 0xff && [10]byte(k.addr[:10]) == [10]byte{}
 }
 
-// widen returns the IPv6 network of so many bits around k.
-func (k key) widen(bits int) key { return keyOf(netip.AddrFrom16(k.addr), bits) }
+// in reports whether k is inside a network, or is it.
+func (k key) in(net key) bool { return k.bits >= net.bits && k.widen(int(net.bits)) == net }
+
+// widen returns the network of so many bits around k, counted as in a key.
+func (k key) widen(bits int) key {
+	k.bits = uint8(bits)
+	if bits == 8*len(k.addr) {
+		return k
+	}
+	k.addr[bits/8] &= ^byte(0xff >> (bits % 8))
+	clear(k.addr[bits/8+1:])
+	return k
+}
+
+// lengths are the lengths of the keys in a table, so that a network around an address is looked up once for each that there is.
+type lengths struct {
+	counts [2][129]int // keys by family (0: IPv4) and length
+	used   [2][]uint8  // the lengths whose count is not zero, longest first
+}
+
+func family(k key) int {
+	if k.is4() {
+		return 0
+	}
+	return 1
+}
+
+// of returns the lengths of the keys of k's family, longest first.
+func (l *lengths) of(k key) []uint8 { return l.used[family(k)] }
+
+func (l *lengths) add(k key) {
+	f := family(k)
+	if l.counts[f][k.bits]++; l.counts[f][k.bits] == 1 {
+		l.used[f] = append(l.used[f], k.bits)
+		slices.SortFunc(l.used[f], func(a, b uint8) int { return int(b) - int(a) })
+	}
+}
+
+func (l *lengths) remove(k key) {
+	f := family(k)
+	if l.counts[f][k.bits]--; l.counts[f][k.bits] == 0 {
+		l.used[f] = slices.DeleteFunc(l.used[f], func(bits uint8) bool { return bits == k.bits })
+	}
+}
 
 // embedsIPv4 holds the prefixes in which every address stands for an IPv4 address of somebody else: 64:ff9b::/96 of RFC 6052
 // and 64:ff9b:1::/48 of RFC 8215. A network has more of them by configuration.

@@ -6,7 +6,7 @@ import "net/netip"
 // again, whatever log is read later.
 type lifts struct {
 	at      map[key]int64
-	lengths [2][129]int // prefixes by family and length of key
+	lengths lengths // of the prefixes in at
 	changed map[key]bool
 }
 
@@ -22,7 +22,7 @@ func (l *lifts) add(k key, now int64) {
 		if len(l.at) >= maxLifts {
 			l.forget(now)
 		}
-		l.lengths[family(k)][k.bits]++
+		l.lengths.add(k)
 	}
 	l.at[k] = now
 	l.changed[k] = true
@@ -45,24 +45,15 @@ func (l *lifts) forget(now int64) {
 
 func (l *lifts) drop(k key) {
 	delete(l.at, k)
-	l.lengths[family(k)][k.bits]--
+	l.lengths.remove(k)
 	l.changed[k] = true
 }
 
 // covers reports whether an event of addr is from before a lift.
 func (l *lifts) covers(addr netip.Addr, when int64) bool {
-	if len(l.at) == 0 {
-		return false
-	}
-	f, least := 1, 0
-	if addr.Is4() {
-		f, least = 0, mappedBits
-	}
-	for bits := 128; bits >= least; bits-- {
-		if l.lengths[f][bits] == 0 {
-			continue
-		}
-		if at, ok := l.at[keyOf(addr, bits-least)]; ok && when <= at {
+	own := exact(addr)
+	for _, bits := range l.lengths.of(own) {
+		if at, ok := l.at[own.widen(int(bits))]; ok && when <= at {
 			return true
 		}
 	}
