@@ -267,3 +267,51 @@ func (s *sketch) vmap(c *importer.Chain, r *importer.Rule, words []string, targe
 	}
 	s.line(c, append(words, "ct state vmap { "+strings.Join(elements, ", ")+" }"))
 }
+
+// NAT returns a random script for nft whose table translates destinations, to addresses of policytest's packets.
+func NAT(r *rand.Rand) string {
+	var b strings.Builder
+	b.WriteString("table inet nat {\n")
+	for _, hook := range []string{"prerouting", "output"} {
+		fmt.Fprintf(&b, "chain %s {\ntype nat hook %s priority -110;\n", hook, hook)
+		for range r.IntN(5) {
+			ip, addrs := "ip", []string{"198.51.100.2", "192.0.2.2", "192.0.2.1"}
+			if r.IntN(3) == 0 {
+				ip, addrs = "ip6", []string{"2001:db8:1::2", "2001:db8::2", "2001:db8::1"}
+			}
+			proto := pick(r, []string{"tcp", "tcp", "udp"})
+			b.WriteString("meta nfproto " + strings.Replace(ip+"v4", "ip6v4", "ipv6", 1) + " ")
+			switch r.IntN(6) {
+			case 0:
+				b.WriteString(`iifname "eth0" `)
+			case 1:
+				fmt.Fprintf(&b, "%s saddr != %s ", ip, pick(r, addrs))
+			case 2:
+				fmt.Fprintf(&b, "%s daddr %s ", ip, pick(r, addrs))
+			}
+			ports := pick(r, []string{"22", "80", "{ 22, 443 }", "1-1023", "1024-65535"})
+			to, port := pick(r, addrs), pick(r, []string{"", "80", "22", "8080"})
+			if ip == "ip6" && port != "" {
+				to = "[" + to + "]"
+			}
+			if port != "" {
+				to += ":" + port
+			}
+			switch r.IntN(8) {
+			case 0:
+				fmt.Fprintf(&b, "%s dport %s accept\n", proto, ports)
+			case 1:
+				fmt.Fprintf(&b, "%s dport %s return\n", proto, ports)
+			case 2:
+				fmt.Fprintf(&b, "%s dport %s redirect to :%s\n", proto, ports, pick(r, []string{"22", "80"}))
+			case 3, 4:
+				fmt.Fprintf(&b, "dnat %s to %s dport map { 22 : %s, 80 : %s, 8080 : %s }\n", ip, proto, pick(r, addrs), pick(r, addrs), pick(r, addrs))
+			default:
+				fmt.Fprintf(&b, "%s dport %s dnat %s to %s\n", proto, ports, ip, to)
+			}
+		}
+		b.WriteString("}\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}

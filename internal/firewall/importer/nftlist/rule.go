@@ -179,27 +179,56 @@ func (p *parser) mayBe(proto policy.Proto) bool {
 	})
 }
 
-// translate reads where packets are led. What cannot be read is not known.
+// translate reads where packets are led. What cannot be read is not known, and neither is then which packets are led there: those that
+// a map does not have are not.
 func (p *parser) translate(value any, here bool) {
 	p.verdict(&p.out, "accept", nil)
-	p.out.To = &importer.Destination{Here: here}
+	if m := get(value, "addr", "map"); m != nil && get(value, "port") == nil {
+		p.translateByMap(m)
+		return
+	}
+	p.lead(&p.out, get(value, "addr"), get(value, "port"), here)
+}
+
+// lead gives a rule the destination to which it leads packets.
+func (p *parser) lead(r *importer.Rule, addr, port any, here bool) {
+	r.To = &importer.Destination{Here: here}
 	to := importer.Destination{Here: here}
-	if addr := get(value, "addr"); addr != nil {
-		r, ok := addrRange(addr)
+	if addr != nil {
+		among, ok := addrRange(addr)
 		if !ok {
+			r.Cannot("it is not known where it leads packets")
 			return
 		}
-		to.Addrs = prefixset.FromRanges([]prefixset.Range{r})
-		p.out.Require(ofFamily(policy.Addrs{Given: true, In: to.Addrs}.Families()))
+		to.Addrs = prefixset.FromRanges([]prefixset.Range{among})
+		r.Require(ofFamily(policy.Addrs{Given: true, In: to.Addrs}.Families()))
 	}
-	if port := get(value, "port"); port != nil {
+	if port != nil {
 		matches, why := portField(importer.All(), false).read([]any{port}, "")
 		if why != "" || len(matches) != 1 {
+			r.Cannot("it is not known to which port it leads packets")
 			return
 		}
 		to.Ports = matches[0].Dport.In
 	}
-	p.out.To = &to
+	r.To = &to
+}
+
+// translateByMap reads a map from packets to destinations: a rule for each of its elements.
+func (p *parser) translateByMap(m any) {
+	p.byMap(get(m, "key"), get(m, "data"), func(one *importer.Rule, to any) {
+		if both, _ := get(to, "concat").([]any); len(both) == 2 {
+			p.lead(one, both[0], both[1], false)
+		} else {
+			p.lead(one, to, nil, false)
+		}
+	})
+	switch {
+	case p.out.Beyond != "":
+		p.out.Do, p.out.To = importer.Decide, &importer.Destination{}
+	case p.end == nil:
+		p.out.Do = importer.Nothing // the map is empty
+	}
 }
 
 // lose notes that a statement that decides nothing is not carried over.
@@ -261,11 +290,21 @@ func (p *parser) update(value any) {
 
 // vmap reads a verdict map: a rule for each of its elements.
 func (p *parser) vmap(value any) {
-	key, elements, err := p.field(get(value, "key")), []any(nil), ""
+	p.byMap(get(value, "key"), get(value, "data"), func(one *importer.Rule, verdict any) {
+		verdicts, _ := verdict.(map[string]any)
+		for name, value := range verdicts {
+			p.verdict(one, name, value)
+		}
+	})
+}
+
+// byMap reads a map: a rule for each of its elements, which end gives its end.
+func (p *parser) byMap(of, data any, end func(one *importer.Rule, value any)) {
+	key, elements, err := p.field(of), []any(nil), ""
 	if key.why != "" {
 		p.out.Cannot("%s", key.why)
 	}
-	elements, err = p.elements(get(value, "data"))
+	elements, err = p.elements(data)
 	if err != "" {
 		p.out.Cannot("%s", err)
 	}
@@ -294,10 +333,7 @@ func (p *parser) vmap(value any) {
 		}
 		one.Require(key.implied)
 		one.Require(matches...)
-		verdict, _ := pair[1].(map[string]any)
-		for name, value := range verdict {
-			p.verdict(&one, name, value)
-		}
+		end(&one, pair[1])
 		p.end = append(p.end, one)
 	}
 	if p.out.Beyond != "" {
