@@ -63,11 +63,11 @@ const (
 	authLog = "/var/log/lab/auth.log"
 	// bystander is who wrote the first line of it.
 	bystander = "198.51.100.254"
-	// limit is the lowest that maxretry is ever tightened to, so that an attack by many does not change it.
+	// limit is the maxretry of the rules here, and bantime their bantime.
 	limit   = 3
 	bantime = 2 * time.Hour
-	// everyFailure is a configuration in which no failure is forgiven, so that tests can count.
-	everyFailure = "[global]\nknown_retries=0\n"
+	// everyFailure is a configuration in which no failure is forgiven and no limit lowered, so that tests can count.
+	everyFailure = "[global]\nknown_retries=0\nspray_limits=false\n"
 )
 
 // fromFile has sshd's lines come from a file that the test writes, and nothing from anywhere else.
