@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/enforce"
@@ -463,4 +465,32 @@ func (d *daemon) warnLists(s *control.Status) {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are left out: there are more than %d", d.leftOutNames, lists.MaxNames))
 	}
 	some(d.lists.Warnings(time.Now()), "names without an address")
+}
+
+// Bounds on looking up addresses that say they are a search engine's.
+const (
+	maxClaims    = 64 // that wait
+	claimsAtOnce = 4
+)
+
+// verifyClaims finds out whether addresses are those of crawlers, until ctx is done.
+func (d *daemon) verifyClaims(ctx context.Context) error {
+	var g errgroup.Group
+	for range claimsAtOnce {
+		g.Go(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case c := <-d.claims:
+					is, err := d.lists.Verify(ctx, c.Addr, c.Domains)
+					if err != nil {
+						d.log.Debug("look up a crawler", "addr", c.Addr, "of", c.Name, "err", err)
+					}
+					_ = d.do(ctx, func() { d.engine.Answered(c, is, err, time.Now()) }) // ctx is done otherwise
+				}
+			}
+		})
+	}
+	return g.Wait()
 }

@@ -309,3 +309,54 @@ func TestBlacklistHoldsBackAdministrators(t *testing.T) {
 	session(&guard{})
 	h.await("all of the list is in force", func() bool { return h.banned() == "198.51.100.0/24 203.0.113.9 203.0.113.10" })
 }
+
+// An address whose agent is that of a search engine is banned at once if its name is another, and never if it is the engine's.
+func TestCrawlersAreLookedUp(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := map[string]string{
+		"7.2.0.192.in-addr.arpa. PTR": "crawl-7.googlebot.com.", "crawl-7.googlebot.com. A": "192.0.2.7",
+		"8.2.0.192.in-addr.arpa. PTR": "host-8.attacker.example.", "host-8.attacker.example. A": "192.0.2.8",
+	}
+	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		key := q.Question[0].Name + " " + dns.TypeToString[q.Question[0].Qtype]
+		if rr, err := dns.NewRR(q.Question[0].Name + " 60 IN " + dns.TypeToString[q.Question[0].Qtype] + " " + records[key]); err == nil && records[key] != "" {
+			m.Answer = append(m.Answer, rr)
+		}
+		_ = w.WriteMsg(m)
+	})}
+	go server.ActivateAndServe()
+	t.Cleanup(func() { server.Shutdown() })
+	h := settle(t, "", map[string]string{"log/access.log": ""})
+	h.end()
+	h.dns = conn.LocalAddr().String()
+	h.write("rules/webscan.conf", "[rule]\nsource=file\nfiles=HERE/log/access.log\n")
+	h.start()
+	h.await("the log is followed", func() bool { return h.active() == 1 })
+	get := func(addr string) {
+		f, err := os.OpenFile(h.dir+"/log/access.log", os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fmt.Fprintf(f, `%s - - [%s] "GET / HTTP/1.1" 404 12 "-" "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"`+"\n",
+			addr, time.Now().Format("02/Jan/2006:15:04:05 -0700"))
+	}
+	// Each request may be the first after the answer.
+	h.await("the false one is banned", func() bool {
+		get("192.0.2.7")
+		get("192.0.2.8")
+		return h.banned() != ""
+	})
+	if got := h.banned(); got != "192.0.2.8" {
+		t.Errorf("banned: %s", got)
+	}
+	h.await("the true one is known", func() bool {
+		get("192.0.2.7")
+		why, err := h.Why(t.Context(), netip.MustParseAddr("192.0.2.7"))
+		return err == nil && strings.Contains(fmt.Sprint(why.Requests), "a verified crawler of Google since ")
+	})
+}

@@ -53,6 +53,7 @@ type loop struct {
 
 	window atomic.Pointer[confirm.Window] // nil: not armed; replaced by the configurator
 	undone atomic.Pointer[string]         // what is due and why; nil: nothing; replaced by the configurator
+	claims chan engine.Claim              // to be looked up; bounded, what does not fit is asked again with a later request
 	logins chan login                     // at the SSH server, for the guard; bounded, what does not fit is dropped
 
 	attacks attacks
@@ -76,6 +77,7 @@ func newLoop(cfg *conf.Config, host host.Facts, log *slog.Logger) (*loop, error)
 		batches:   make(chan *engine.Batch, queuedBatches),
 		calls:     make(chan func()),
 		set:       set,
+		claims:    make(chan engine.Claim, maxClaims),
 		logins:    make(chan login, maxLogins),
 		positions: make(map[string]string),
 		unsaved:   unsaved{read: make(map[string]string)},
@@ -194,6 +196,11 @@ func (e *loop) carryOut(ctx context.Context, o engine.Outcome) error {
 		e.log.Warn("login alarm", "user", o.Event.User, "addr", o.Event.Addr, "service", o.Event.Service, "reason", o.Reason)
 		e.records.Add(control.Record{Time: o.Time, Event: "login-alarm", Rule: o.Event.Rule, Service: o.Event.Service,
 			Addr: o.Event.Addr.String(), User: o.Event.User, Reason: o.Reason, Evidence: []string{o.Event.Line}})
+	case engine.Verify:
+		select {
+		case e.claims <- o.Claim:
+		default:
+		}
 	case engine.ClockSetBack:
 		e.log.Warn("the clock was set back: what was noted by it since then counts as of now", "to", o.Time)
 	}

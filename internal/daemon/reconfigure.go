@@ -43,6 +43,7 @@ func (d *daemon) keep(ctx context.Context) error {
 	defer d.followers.Wait()
 	var helpers errgroup.Group
 	helpers.Go(func() error { return d.lists.Run(ctx) })
+	helpers.Go(func() error { return d.verifyClaims(ctx) })
 	defer func() { _ = helpers.Wait() }() // both end with ctx, and well
 	d.clearOff(ctx)
 	d.reread(ctx)

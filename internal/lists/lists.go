@@ -91,6 +91,11 @@ func (l *Lists) Watch(ctx context.Context, paths conf.Paths, whitelist, blacklis
 // FilesChanged receives when files may have changed, so that Read is due.
 func (l *Lists) FilesChanged() <-chan struct{} { return l.watch.changed }
 
+// Verify reports whether an address is one of a search engine's crawler; see names.Keeper.Verify. It may be called from any goroutine.
+func (l *Lists) Verify(ctx context.Context, addr netip.Addr, domains []string) (bool, error) {
+	return l.names.Verify(ctx, addr, domains)
+}
+
 // NamesChanged receives when the addresses of names have changed, so that Allow returns something else.
 func (l *Lists) NamesChanged() <-chan struct{} { return l.names.Changed() }
 

@@ -66,6 +66,7 @@ func (s *server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 		return
 	}
 	m := new(dns.Msg).SetRcode(q, s.rcode)
+	m.RecursionAvailable = true
 	for _, text := range s.zone[key] {
 		rr, err := dns.NewRR(text)
 		if err != nil {

@@ -1,0 +1,79 @@
+package names
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// maxNames bounds the names of an address that Verify looks up: whoever has the address chooses how many it has.
+const maxNames = 4
+
+// Verify reports whether an address has a name in one of the domains, and that name the address: whoever has an address writes its name,
+// and whoever has the domain writes what has the name. The error means that it could not be found out.
+func (k *Keeper) Verify(ctx context.Context, addr netip.Addr, domains []string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*k.opt.Timeout)
+	defer cancel()
+	r := k.resolver()
+	names, err := r.LookupAddr(ctx, addr.String())
+	if err != nil {
+		return false, unlessNotFound(err)
+	}
+	family := "ip6"
+	if addr.Is4() {
+		family = "ip4"
+	}
+	asked := 0
+	var failed error
+	for _, name := range names {
+		if !inside(name, domains) || asked == maxNames {
+			continue
+		}
+		asked++
+		addrs, err := r.LookupNetIP(ctx, family, name)
+		if err != nil {
+			failed = errors.Join(failed, unlessNotFound(err))
+			continue
+		}
+		for _, a := range addrs {
+			if a.Unmap() == addr {
+				return true, nil
+			}
+		}
+	}
+	return false, failed
+}
+
+// resolver asks the servers of the options, or those of resolv.conf(5).
+func (k *Keeper) resolver() *net.Resolver {
+	r := &net.Resolver{PreferGo: true}
+	if len(k.opt.Servers) > 0 {
+		r.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			d := net.Dialer{Timeout: k.opt.Timeout}
+			return d.DialContext(ctx, network, k.opt.Servers[0])
+		}
+	}
+	return r
+}
+
+// unlessNotFound returns an error that is no answer; that there is nothing of the name is one.
+func unlessNotFound(err error) error {
+	var e *net.DNSError
+	if errors.As(err, &e) && e.IsNotFound {
+		return nil
+	}
+	return err
+}
+
+// inside reports whether a name is in one of the domains.
+func inside(name string, domains []string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	for _, d := range domains {
+		if name == d || strings.HasSuffix(name, "."+d) {
+			return true
+		}
+	}
+	return false
+}
