@@ -23,11 +23,8 @@ type Match struct {
 
 // All returns the match of every packet.
 func All() Match {
-	return Match{Family: policy.Any, In: policy.Links{But: true}, Out: policy.Links{But: true}, States: policy.AnyState}
+	return Match{Family: policy.Any, In: policy.AllLinks(), Out: policy.AllLinks(), States: policy.AnyState}
 }
-
-// LinksOf returns a set of the interfaces, whose order does not matter.
-func LinksOf(names ...string) policy.Links { return policy.Links{Names: unique(names)} }
 
 func unique[T cmp.Ordered](list []T) []T {
 	list = slices.Clone(list)
@@ -199,8 +196,8 @@ func (m Match) complement() (others Match, ok bool) {
 	ask(m.Dst.Given, func() { others.Dst, ok = otherAddrs(m.Dst) })
 	ask(m.Sport.Given, func() { others.Sport = otherPorts(m.Sport.In) })
 	ask(m.Dport.Given, func() { others.Dport = otherPorts(m.Dport.In) })
-	ask(!m.In.Equal(all.In), func() { others.In.But, others.In.Names = !m.In.But, m.In.Names })
-	ask(!m.Out.Equal(all.Out), func() { others.Out.But, others.Out.Names = !m.Out.But, m.Out.Names })
+	ask(!m.In.Equal(all.In), func() { others.In = m.In.Others() })
+	ask(!m.Out.Equal(all.Out), func() { others.Out = m.Out.Others() })
 	if asked == 0 {
 		return Match{}, true
 	}

@@ -167,6 +167,7 @@ func (r *Rule) addressed(m *Match) bool {
 type reading struct {
 	any, not []Match
 	why      string // it cannot be carried over
+	unclear  bool   // because of a translation
 	partly   string // it is carried over for some of its packets only
 }
 
@@ -174,8 +175,12 @@ type reading struct {
 func (v *view) read(r *Rule) reading {
 	out := reading{any: r.Any, not: r.Not, why: r.Beyond}
 	if v.of != nil {
-		out.any = v.narrow(r, r.Any, &out)
-		out.not = v.narrow(r, r.Not, &out)
+		drops := r.Do == Decide && r.Action != policy.Accept
+		out.any = v.narrow(r, r.Any, true, &out)
+		out.not = v.narrow(r, r.Not, !drops, &out)
+		if out.unclear && drops { // which drops too much rather than too little
+			out.why, out.partly = "", out.why
+		}
 		return out
 	}
 	for i := range v.unclear {
@@ -184,15 +189,21 @@ func (v *view) read(r *Rule) reading {
 	return out
 }
 
-// narrow returns matches as they are asked of the packets of a translation.
-func (v *view) narrow(r *Rule, all []Match, out *reading) (narrowed []Match) {
+// narrow returns matches as they are asked of the packets of a translation: those that some of these packets fit and others do not too, if
+// they are wanted.
+func (v *view) narrow(r *Rule, all []Match, unclear bool, out *reading) (narrowed []Match) {
 	for _, m := range all {
 		rest, fits, clear := v.of.translate(r, m)
 		if !fits {
 			continue
 		}
-		if _, touches := rest.Meet(v.of.from); touches && !clear && out.why == "" {
-			out.why = "it fits some of the destinations to which packets are translated by " + v.of.rule.where()
+		if _, touches := rest.Meet(v.of.from); touches && !clear {
+			if out.why == "" {
+				out.why, out.unclear = "it fits some of the destinations to which packets are translated by "+v.of.rule.where(), true
+			}
+			if !unclear {
+				continue
+			}
 		}
 		narrowed = append(narrowed, rest)
 	}
@@ -232,6 +243,6 @@ func (t *translation) cast(r *Rule, out *reading) {
 		out.partly = why
 		out.any = slices.Concat(out.any, more)
 	default:
-		out.why = why
+		out.why, out.unclear = why, true
 	}
 }

@@ -99,24 +99,29 @@ func (p piece) withoutPort0(ports func(*Match) *policy.Ports) []piece {
 // byLink parts loopback, which has to be named, from the other interfaces. Packets of the way nowhere have no such interface.
 func (p piece) byLink(d, nowhere policy.Dir, links func(*Match) *policy.Links) []piece {
 	at := links(&p.Match)
-	switch {
-	case d == nowhere:
-		return []piece{p}
-	case slices.ContainsFunc(at.Names, func(name string) bool { return !isInterface(name) }):
-		p.odd = fmt.Sprintf("mef.rules cannot name the interfaces %q", at.Names)
-		return []piece{p}
-	case len(strings.Join(at.Names, ",")) > maxNames:
-		p.odd = "it names more interfaces than fit on a line"
-		return []piece{p}
-	case !at.But || slices.Contains(at.Names, policy.Loopback):
+	if d == nowhere {
 		return []piece{p}
 	}
-	*at = policy.Links{But: true, Names: unique(append(slices.Clone(at.Names), policy.Loopback))}
+	names, _, ok := at.Names()
+	switch {
+	case !ok:
+		p.odd = "mef.rules has no exceptions from patterns of interfaces: " + at.Words()
+		return []piece{p}
+	case slices.ContainsFunc(names, func(name string) bool { return !isInterface(name) }):
+		p.odd = fmt.Sprintf("mef.rules cannot name the interfaces %q", names)
+		return []piece{p}
+	case len(strings.Join(names, ",")) > maxNames:
+		p.odd = "it names more interfaces than fit on a line"
+		return []piece{p}
+	case !at.Has(policy.Loopback) || at.Equal(policy.LinksOf(policy.Loopback)) || slices.Contains(names, policy.Loopback):
+		return []piece{p}
+	}
+	*at = at.Minus(policy.LinksOf(policy.Loopback))
 	if d == policy.Forward {
 		return []piece{p} // nothing is forwarded from or to loopback
 	}
 	inner := p
-	*links(&inner.Match) = LinksOf(policy.Loopback)
+	*links(&inner.Match) = policy.LinksOf(policy.Loopback)
 	inner.spare = true
 	return []piece{p, inner}
 }
@@ -124,8 +129,11 @@ func (p piece) byLink(d, nowhere policy.Dir, links func(*Match) *policy.Links) [
 // maxNames is how long a list of interfaces may be, in bytes.
 const maxNames = 8 << 10
 
-// isInterface reports whether a rule can name the interface.
+// isInterface reports whether a rule can name the interface, or the pattern.
 func isInterface(s string) bool {
+	if prefix, ok := strings.CutSuffix(s, "*"); ok {
+		return !strings.HasPrefix(policy.Loopback, prefix) && len(prefix) < 15 && isInterface(prefix)
+	}
 	return s != "" && s != "." && s != ".." && s != "any" && s != "auto" && len(s) <= 15 && !strings.ContainsFunc(s, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-.:@+", r))
 	})

@@ -171,7 +171,7 @@ func (t *translator) leave(d policy.Dir, p *piece, all []piece) {
 	case p.effect != "":
 		l.Effect = p.effect
 	}
-	part := p.kind == leaves && r.Beyond == "" && p.effect == partlyEffect || p.kind == loses && r.Beyond == "" && r.Do != Nothing || slices.ContainsFunc(all, func(o piece) bool { return o.entry == p.entry && o.written() })
+	part := p.kind == leaves && r.Beyond == "" && (p.effect == partlyEffect || p.effect == allEffect) || p.kind == loses && r.Beyond == "" && r.Do != Nothing || slices.ContainsFunc(all, func(o piece) bool { return o.entry == p.entry && o.written() })
 	t.w.left(p, l, part)
 	if r.Target != nil && d == policy.Forward && slices.Contains([]string{"Docker", "Podman"}, KeeperOfChain(r.Target.Name)) {
 		t.note("%s filters what its containers get by chains of its own, which stay in force: let a policy for dir=fwd pass it too, with "+
@@ -189,9 +189,9 @@ func everyone(d policy.Dir) Match {
 	m := All()
 	switch d {
 	case policy.In:
-		m.Out = LinksOf("")
+		m.Out = policy.LinksOf("")
 	case policy.Out:
-		m.In = LinksOf("")
+		m.In = policy.LinksOf("")
 	}
 	return m
 }

@@ -159,7 +159,7 @@ func TestTextOfOthers(t *testing.T) {
 	r.Comment, r.Log = odd, &importer.Log{Prefix: odd + strings.Repeat("x", 100)}
 	long := ruleOf(strings.Repeat("ü", 10_000), port(23))
 	long.Comment = long.Text
-	named := ruleOf("a name", one(func(m *importer.Match) { m.In = importer.LinksOf("wlän0") }))
+	named := ruleOf("a name", one(func(m *importer.Match) { m.In = policy.LinksOf("wlän0") }))
 	left := ruleOf(odd, port(24))
 	left.Cannot("%s", odd)
 	empty := ruleOf("an empty prefix", port(25))

@@ -41,7 +41,15 @@ type walker struct {
 	steps   int
 	repeat  int // inside the repetition of rules that stand elsewhere too
 	via     via
+	wary    *wary // packets are led past rules that may not concern them
 	err     error
+}
+
+// wary is set while packets follow a rule that fits some of them, and it is not known which: what drops them there counts, and what
+// accepts them leads to behind the rule, so that nothing passes that might not.
+type wary struct {
+	behind *frame
+	outer  *wary
 }
 
 // via is the rule that accepts the packets that are followed now, unless a later base chain decides otherwise; the zero value is
@@ -185,9 +193,14 @@ func policyOf(c *Chain) *Rule {
 
 // through leads packets from a frame on until all are decided about.
 func (w *walker) through(f *frame, base int, m Match) {
+	before := w.wary
 	for ; f != nil && w.err == nil; f = f.caller {
+		for w.wary != nil && w.wary.behind == f {
+			w.wary = w.wary.outer
+		}
 		w.run(f, m)
 	}
+	defer func() { w.wary = before }()
 	if w.err != nil {
 		return
 	}
@@ -213,7 +226,10 @@ func (w *walker) run(f *frame, m Match) {
 		}
 		after := &frame{f.chain, i + 1, f.caller, f.path, f.base}
 		if why := cannot(r, f, as.why); why != "" {
-			w.leave(r, here, why, f)
+			w.leave(r, here, why, as.unclear, f)
+			if as.unclear && w.warily(r, here, after) {
+				continue
+			}
 			if r.Do == Return && f.caller != nil && w.returnAll(r, as.not, m, here, after) {
 				return
 			}
@@ -222,7 +238,11 @@ func (w *walker) run(f *frame, m Match) {
 		w.pass(as.not, here, after)
 		for _, h := range here {
 			if as.partly != "" {
-				w.add(entry{Match: h, kind: leaves, from: []*Rule{r}, why: as.partly, effect: partlyEffect, spare: w.repeat > 0})
+				effect := partlyEffect
+				if w.view.of != nil {
+					effect = allEffect
+				}
+				w.add(entry{Match: h, kind: leaves, from: []*Rule{r}, why: as.partly, effect: effect, spare: w.repeat > 0})
 			}
 			w.aside(r, h)
 			if r.Do == Return && len(as.not) == 0 && h.covers(&m) {
@@ -231,6 +251,33 @@ func (w *walker) run(f *frame, m Match) {
 			w.do(r, h, after)
 		}
 	}
+}
+
+// warily leads packets to where a rule may lead them that is left out because of a translation. It reports whether that is all there is
+// to do.
+func (w *walker) warily(r *Rule, here []Match, after *frame) bool {
+	follow := func(behind, f *frame, m Match) {
+		outer := w.wary
+		w.wary = &wary{behind, outer}
+		w.run(f, m)
+		w.wary = outer
+	}
+	for _, h := range here {
+		switch {
+		case (r.Do == Jump || r.Do == Goto) && r.Target != nil && KeeperOfChain(r.Target.Name) == "" && !slices.Contains(after.path, r.Target):
+			follow(after, &frame{r.Target, 0, after, append(slices.Clip(after.path), r.Target), after.base}, h)
+		case r.Do == Return && after.caller != nil:
+			w.again(func() {
+				follow(after.caller, after, h)
+				w.through(after.caller, after.base, h)
+			})
+		case r.Do == Return && w.bases[after.base].Policy != policy.Accept:
+			w.add(entry{Match: h, kind: verdict, action: w.bases[after.base].Policy, from: []*Rule{r}, spare: w.repeat > 0})
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // pass leads packets past a rule that does not fit them because they are of its Not.
@@ -279,6 +326,10 @@ func (w *walker) do(r *Rule, m Match, after *frame) {
 
 // decide takes a rule's verdict down. What it accepts goes on to the next base chain.
 func (w *walker) decide(r *Rule, m Match, base int) {
+	if wary := w.wary; wary != nil && r.Action == policy.Accept {
+		w.again(func() { w.through(wary.behind, wary.behind.base, m) })
+		return
+	}
 	if r.Action != policy.Accept || !slices.ContainsFunc(w.bases[base+1:], func(c *Chain) bool { return c.Family&m.Family != 0 }) {
 		w.add(entry{Match: m, kind: verdict, action: r.Action, log: r.Log, from: []*Rule{r}, spare: w.repeat > 0, answer: r.Answer})
 		return
@@ -294,6 +345,12 @@ func (w *walker) decide(r *Rule, m Match, base int) {
 
 // partlyEffect is what a rule does that is carried over for those of its packets alone that nobody translates.
 const partlyEffect = "it is carried over for packets that are not translated, and drops what may be translated as far as its port shows that"
+
+// allEffect is what a rule does that drops all packets of a translation, for it may fit them.
+const allEffect = "it drops all packets that are translated there"
+
+// waryEffect is what a jump or a return does that is left out because of a translation.
+const waryEffect = "what may be dropped because of it is dropped, and the rules behind it decide about the rest"
 
 // cannot returns why a rule cannot be carried over, "" if it can.
 func cannot(r *Rule, f *frame, why string) string {
@@ -314,7 +371,7 @@ func cannot(r *Rule, f *frame, why string) string {
 }
 
 // leave takes down that a rule is left out.
-func (w *walker) leave(r *Rule, here []Match, why string, f *frame) {
+func (w *walker) leave(r *Rule, here []Match, why string, unclear bool, f *frame) {
 	e := entry{kind: leaves, from: []*Rule{r}, why: why, spare: w.repeat > 0}
 	switch {
 	case r.Do == Decide:
@@ -327,7 +384,10 @@ func (w *walker) leave(r *Rule, here []Match, why string, f *frame) {
 	if e.sure && e.action == policy.Accept && f.base+1 < len(w.bases) {
 		e.sure = false // unless a later base chain decides otherwise
 	}
-	if r.Do == Return && f.caller != nil {
+	switch {
+	case unclear && (r.Do == Return || r.Target != nil):
+		e.effect = waryEffect
+	case r.Do == Return && f.caller != nil:
 		e.effect = "all that may fit returns instead"
 	}
 	for _, e.Match = range here {
@@ -353,7 +413,7 @@ func (w *walker) returnAll(r *Rule, not []Match, m Match, here []Match, after *f
 func (w *walker) leaveRest(f *frame, m Match) {
 	for _, r := range f.chain.Rules[f.next:] {
 		if here := each(m, w.view.read(r).any); len(here) > 0 && (r.Do != Nothing || r.Log != nil || r.Lost != "") {
-			w.leave(r, here, "it stands behind a return that is left out", f)
+			w.leave(r, here, "it stands behind a return that is left out", false, f)
 		}
 	}
 }

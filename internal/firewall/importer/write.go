@@ -139,13 +139,11 @@ func typesText(protos policy.Protos, types policy.ICMPTypes) string {
 }
 
 func linksText(l policy.Links) string {
-	var names []string
-	for _, name := range l.Names {
-		if !l.But || name != policy.Loopback {
-			names = append(names, name)
-		}
+	names, not, _ := l.Names()
+	if not {
+		names = slices.DeleteFunc(names, func(name string) bool { return name == policy.Loopback })
 	}
-	if l.But && len(names) > 0 {
+	if not && len(names) > 0 {
 		return "!" + strings.Join(names, ",")
 	}
 	return strings.Join(names, ",")

@@ -58,6 +58,11 @@ func newWay(p *policy.Policy, d policy.Dir) (*way, error) {
 		wy.outs = []string{policy.Loopback}
 	}
 	for _, r := range wy.rules {
+		for _, i := range []*policy.Interfaces{&r.In, &r.Out} {
+			if names := excepted(i); len(names) > 1 && slices.ContainsFunc(names, policy.IsPattern) {
+				return nil, fmt.Errorf("%s: iptables cannot except a pattern of interfaces together with others; write the pattern alone, or use the nft backend", r.At)
+			}
+		}
 		wy.ins, wy.outs = apart(wy.ins, &r.In), apart(wy.outs, &r.Out)
 		if (len(wy.ins)+1)*(len(wy.outs)+1) > maxPlaces {
 			return nil, fmt.Errorf("%s: iptables needs a chain for each pair of interfaces that rules except together, and with this rule they are more than %d; "+

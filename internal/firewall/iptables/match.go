@@ -67,6 +67,9 @@ func linkMatch(flag, name string) string {
 	if name == "" {
 		return ""
 	}
+	if prefix, ok := strings.CutSuffix(name, "*"); ok {
+		name = prefix + "+"
+	}
 	return flag + " " + name
 }
 

@@ -123,7 +123,7 @@ func (p *place) missing(pol *policy.Policy) (all []policy.Warning) {
 	for i := range pol.Rules {
 		r := &pol.Rules[i]
 		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
-			if slices.Contains(there, name) || slices.Contains(named, name) {
+			if policy.Exists(name, there) || slices.Contains(named, name) {
 				continue
 			}
 			named = append(named, name)

@@ -142,7 +142,7 @@ func (w *writer) way(d policy.Dir, def policy.Action, all []*policy.Rule) {
 	if d != policy.Forward { // nothing is forwarded from or to loopback
 		var inner []*policy.Rule
 		inner, outer = byLoopback(d, all)
-		match := linkMatch(d, nil, []string{policy.Loopback})
+		match := linkMatch(d, policy.Loopback)
 		switch {
 		case len(inner) > 0:
 			base = append(base, match+" goto "+hook+"_lo")
@@ -193,7 +193,7 @@ func (w *writer) rules(pl place, all []*policy.Rule, def policy.Action) []string
 			continue // no packet fits an empty set
 		}
 		for _, f := range split(r) {
-			lines = append(lines, w.line(pl, r, f))
+			lines = append(lines, w.lines(pl, r, f)...)
 		}
 	}
 	if def == policy.Reject {
@@ -211,18 +211,29 @@ func split(r *policy.Rule) []policy.Family {
 	return []policy.Family{policy.V4, policy.V6}
 }
 
-// line returns a rule for one family, or for both.
+// lines returns a rule for one family, or for both: a line for each match of interfaces.
+func (w *writer) lines(pl place, r *policy.Rule, f policy.Family) (lines []string) {
+	ins, outs := []string{""}, []string{""}
+	if !pl.loopback && r.Dir != policy.Out {
+		ins = linkMatches(policy.In, &r.In)
+	}
+	if !pl.loopback && r.Dir != policy.In {
+		outs = linkMatches(policy.Out, &r.Out)
+	}
+	rest := w.line(pl, r, f)
+	for _, in := range ins {
+		for _, out := range outs {
+			words := slices.DeleteFunc([]string{in, out, rest}, func(s string) bool { return s == "" })
+			lines = append(lines, strings.Join(words, " "))
+		}
+	}
+	return lines
+}
+
+// line returns a rule for one family, or for both, without interfaces.
 func (w *writer) line(pl place, r *policy.Rule, f policy.Family) string {
 	var words []string
 	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
-	if !pl.loopback {
-		if m := linkMatch(policy.In, &r.In, nil); m != "" && r.Dir != policy.Out {
-			add("%s", m)
-		}
-		if m := linkMatch(policy.Out, &r.Out, nil); m != "" && r.Dir != policy.In {
-			add("%s", m)
-		}
-	}
 	ip := map[policy.Family]string{policy.V4: "ip", policy.V6: "ip6"}[f]
 	if f != policy.Any && !r.Src.Given && (!r.Dst.Given || pl.nat) {
 		add("meta nfproto %s", map[policy.Family]string{policy.V4: "ipv4", policy.V6: "ipv6"}[f])
@@ -294,25 +305,39 @@ func numbers(list []uint8) []string {
 	return words
 }
 
-// linkMatch returns the match of an interface: one of the names, or what a rule says.
-func linkMatch(d policy.Dir, i *policy.Interfaces, names []string) string {
-	key, op := "iifname", ""
-	if d == policy.Out {
-		key = "oifname"
-	}
-	if i != nil {
-		if names = i.Names; i.Not {
-			op = "!= "
+// linkMatch returns the match of one interface.
+func linkMatch(d policy.Dir, name string) string { return linkKeys[d] + ` "` + name + `"` }
+
+// linkKeys are what nft calls the interface by which packets arrive, and leave.
+var linkKeys = [...]string{policy.In: "iifname", policy.Out: "oifname"}
+
+// linkMatches returns the matches of what a rule says of an interface, each for a line of its own: patterns cannot stand in a set on older nft.
+func linkMatches(d policy.Dir, i *policy.Interfaces) []string {
+	var names, matches []string
+	for _, name := range i.Names {
+		if quoted := `"` + name + `"`; policy.IsPattern(name) {
+			matches = append(matches, quoted)
+		} else {
+			names = append(names, quoted)
 		}
 	}
-	if len(names) == 0 {
-		return ""
+	if len(names) > 0 {
+		matches = append([]string{braces(names)}, matches...)
 	}
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = `"` + name + `"`
+	op := linkKeys[d] + " "
+	if i.Not {
+		op += "!= "
 	}
-	return key + " " + op + braces(quoted)
+	for n := range matches {
+		matches[n] = op + matches[n]
+	}
+	switch {
+	case len(matches) == 0:
+		return []string{""}
+	case i.Not:
+		return []string{strings.Join(matches, " ")}
+	}
+	return matches
 }
 
 // braces returns one value as it is and several as an anonymous set. No value at all is a set that nothing is in.

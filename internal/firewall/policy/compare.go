@@ -152,12 +152,12 @@ const maxChanges = 500
 
 // everywhere returns all interfaces that packets of a way come in by and go out by.
 func everywhere(d Dir) (in, out Links) {
-	in, out = Links{But: true}, Links{But: true}
+	in, out = AllLinks(), AllLinks()
 	if d == In {
-		out = Links{Names: []string{""}}
+		out = LinksOf("")
 	}
 	if d == Out {
-		in = Links{Names: []string{""}}
+		in = LinksOf("")
 	}
 	return in, out
 }

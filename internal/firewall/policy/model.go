@@ -365,10 +365,10 @@ func (s *space) differs(whole *space) string {
 		add("icmp-type%s", s.types.typeWords(Proto(s.proto.first())))
 	}
 	if !s.in.Equal(whole.in) {
-		add("iif=%s", s.in.words())
+		add("iif=%s", s.in.Words())
 	}
 	if !s.out.Equal(whole.out) {
-		add("oif=%s", s.out.words())
+		add("oif=%s", s.out.Words())
 	}
 	if !s.src.Equal(whole.src) {
 		add("src=%s", addrWords(s.src))
@@ -434,17 +434,6 @@ func (s octets) typeWords(p Proto) string {
 	} else {
 		return "=" + names(in)
 	}
-}
-
-func (l Links) words() string {
-	list := slices.DeleteFunc(slices.Clone(l.Names), func(s string) bool { return l.But && s == Loopback })
-	switch {
-	case l.But && len(list) == 0:
-		return "any"
-	case l.But:
-		return "!" + some(list)
-	}
-	return some(list)
 }
 
 func addrWords(s prefixset.Set) string {

@@ -112,8 +112,8 @@ func (s States) Names() []string {
 
 // Interfaces is what a rule says of an interface. The zero value fits any but loopback, which must be named.
 type Interfaces struct {
-	Names []string
-	Not   bool // any but these, and but loopback
+	Names []string // and patterns, which end in *
+	Not   bool     // any but these, and but loopback
 }
 
 // Loopback is the name of the loopback interface.
@@ -124,10 +124,27 @@ func (i Interfaces) Any() bool { return len(i.Names) == 0 }
 
 // Fits reports whether an interface fits.
 func (i Interfaces) Fits(name string) bool {
+	named := slices.ContainsFunc(i.Names, func(pattern string) bool { return fitsPattern(pattern, name) })
 	if i.Not || len(i.Names) == 0 {
-		return name != Loopback && !slices.Contains(i.Names, name)
+		return name != Loopback && !named
 	}
-	return slices.Contains(i.Names, name)
+	return named
+}
+
+// IsPattern reports whether what a rule names is a pattern.
+func IsPattern(name string) bool { return strings.HasSuffix(name, "*") }
+
+// fitsPattern reports whether a name is the one that a rule names, or fits its pattern.
+func fitsPattern(pattern, name string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, prefix)
+	}
+	return pattern == name
+}
+
+// Exists reports whether an interface is there that the name or pattern means.
+func Exists(pattern string, there []string) bool {
+	return slices.ContainsFunc(there, func(name string) bool { return fitsPattern(pattern, name) })
 }
 
 // Addrs is what a rule says of an address. The zero value fits any.

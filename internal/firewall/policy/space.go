@@ -78,71 +78,15 @@ func (s octets) first(usual ...uint8) uint8 {
 	return 0
 }
 
-// Links is a set of interfaces: those that are named, or all but those.
-type Links struct {
-	But   bool
-	Names []string // sorted
-}
-
+// set returns the interfaces that fit.
 func (i Interfaces) set() Links {
-	if i.Any() || i.Not {
-		return Links{true, sorted(append(slices.Clone(i.Names), Loopback))}
+	if i.Any() {
+		return LinksOf(Loopback).Others()
 	}
-	return Links{false, sorted(slices.Clone(i.Names))}
-}
-
-func sorted(list []string) []string {
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
-// Has reports whether an interface is in the set.
-func (l Links) Has(name string) bool {
-	_, listed := slices.BinarySearch(l.Names, name)
-	return listed != l.But
-}
-
-// Empty reports whether no interface is in the set.
-func (l Links) Empty() bool { return !l.But && len(l.Names) == 0 }
-
-// Meet returns the interfaces that are in both sets.
-func (l Links) Meet(o Links) Links {
-	switch {
-	case l.But && o.But:
-		return Links{true, sorted(slices.Concat(l.Names, o.Names))}
-	case l.But:
-		return o.Meet(l)
+	if i.Not {
+		return LinksOf(append(slices.Clone(i.Names), Loopback)...).Others()
 	}
-	return Links{false, slices.DeleteFunc(slices.Clone(l.Names), func(name string) bool { return !o.Has(name) })}
-}
-
-func (l Links) meets(o Links) bool {
-	switch {
-	case l.But && o.But:
-		return true // there are always more
-	case l.But:
-		return o.meets(l)
-	}
-	return slices.ContainsFunc(l.Names, o.Has)
-}
-
-// Equal reports whether the sets are the same.
-func (l Links) Equal(o Links) bool { return l.But == o.But && slices.Equal(l.Names, o.Names) }
-
-// Minus returns the interfaces that are not in o.
-func (l Links) Minus(o Links) Links { return l.Meet(Links{!o.But, o.Names}) }
-
-// sample returns a name of the set.
-func (l Links) sample() string {
-	if !l.But {
-		return l.Names[0]
-	}
-	for _, name := range []string{"eth0", "eth1", "eth2"} {
-		if l.Has(name) {
-			return name
-		}
-	}
-	return "any"
+	return LinksOf(i.Names...)
 }
 
 var allPorts = []PortRange{{0, 65535}}
@@ -230,10 +174,10 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 	}
 	// Packets to this host leave by no interface, and packets from it arrive by none.
 	if r.Dir == In {
-		s.out = Links{Names: []string{""}}
+		s.out = LinksOf("")
 	}
 	if r.Dir == Out {
-		s.in = Links{Names: []string{""}}
+		s.in = LinksOf("")
 	}
 	return s, !s.empty()
 }

@@ -85,7 +85,7 @@ func items(value string) iter.Seq2[int, string] {
 const (
 	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b and sets such as @office, with commas between"
 	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, and sets such as @web"
-	namesSyntax = "any, auto, or interfaces such as eth0,eth1, or those that are not meant such as !eth0"
+	namesSyntax = "any, auto, or interfaces and patterns such as eth0,wg*, or those that are not meant such as !eth0"
 	stateSyntax = "any, or new, established, related, invalid, untracked with commas between"
 	logSyntax   = "none, or prefix:TEXT"
 	rateSyntax  = "any, or a number a second, minute or hour such as 5/s, 30/m or 100/h"
@@ -205,7 +205,13 @@ func interfaces(f *Field) (i interfacesText, err *conf.Error) {
 			offset++
 			word = strings.TrimPrefix(word, "!") // which others write before each
 		}
-		if !isInterface(word) || word == "any" || word == "auto" {
+		prefix, pattern := strings.CutSuffix(word, "*")
+		switch {
+		case pattern && strings.HasPrefix(Loopback, prefix):
+			at := f.At
+			at.Col += offset
+			return i, &conf.Error{Pos: at, Msg: "pattern " + conf.Quote(word) + " fits lo, which has to be named", Hint: "write any for all interfaces but lo, lo for that one, or a longer pattern"}
+		case !isInterface(prefix) || pattern && len(prefix) == maxInterface || word == "any" || word == "auto":
 			return i, wrong(f.At, offset, word, namesSyntax)
 		}
 		if !slices.Contains(i.Names, word) {

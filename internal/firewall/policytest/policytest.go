@@ -18,8 +18,8 @@ var (
 	nets4   = []string{"192.0.2.0/24", "192.0.2.2/31", "198.51.100.0/25", "192.0.2.2-192.0.2.9"}
 	nets6   = []string{"2001:db8::/64", "2001:db8::2/127", "2001:db8:1::/48", "2001:db8::/32", "2001:db8::2-2001:db8::9"}
 	ports   = []string{"22", "53", "80", "443", "8080", "20-25", "8000-8100", "1-65535"}
-	links   = []string{"eth0", "eth1", "lo"}
-	further = append([]string{"eth2"}, links...) // that packets take
+	links   = []string{"eth0", "eth1", "lo", "eth*"}
+	further = []string{"eth2", "wlan0", "eth0", "eth1", "lo"} // that packets take
 	states  = []string{"new", "established", "related", "invalid", "untracked"}
 	numbers = []uint16{20, 22, 25, 26, 53, 80, 443, 8000, 8080, 8101, 65535}
 	protos  = []policy.Proto{policy.TCP, policy.UDP, policy.ICMP, policy.ICMP6, 47, 50}
@@ -145,7 +145,10 @@ func portList(r *rand.Rand, sets bool) string {
 func interfaces(r *rand.Rand) string {
 	switch r.IntN(4) {
 	case 0:
-		return "!" + list(r, links, 3)
+		if chance(r, 4) {
+			return "!eth1*" // which iptables excepts alone
+		}
+		return "!" + list(r, links[:3], 3)
 	case 1:
 		return "auto"
 	}

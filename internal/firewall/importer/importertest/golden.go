@@ -115,11 +115,27 @@ func (s *stuff) gather(c *importer.Chain, seen map[*importer.Chain]bool) {
 			for _, p := range slices.Concat(m.Sport.In, m.Dport.In) {
 				s.ports = append(s.ports, p.First, p.Last, p.First-1, p.Last+1)
 			}
-			s.links = append(s.links, slices.DeleteFunc(slices.Concat(m.In.Names, m.Out.Names), func(name string) bool { return !nameable(name) })...)
+			for _, l := range []policy.Links{m.In, m.Out} {
+				names, _, _ := l.Names()
+				for _, name := range names {
+					s.link(name)
+				}
+			}
 		}
 		s.gather(r.Target, seen)
 	}
 	s.ports = slices.DeleteFunc(s.ports, func(n uint16) bool { return n == 0 })
+}
+
+// link adds an interface, or two that fit a pattern, if a policy can name it.
+func (s *stuff) link(name string) {
+	if !nameable(name) {
+		return
+	}
+	s.links = append(s.links, strings.TrimSuffix(name, "*"))
+	if policy.IsPattern(name) {
+		s.links = append(s.links, strings.Replace(name, "*", "0", 1))
+	}
 }
 
 // nameable reports whether a policy can name an interface.

@@ -183,7 +183,7 @@ func fitsPort(p policy.Ports, port uint16, has bool) bool {
 	return !p.Given || has && slices.ContainsFunc(p.In, func(r policy.PortRange) bool { return r.First <= port && port <= r.Last })
 }
 
-func fitsLink(l policy.Links, name string) bool { return slices.Contains(l.Names, name) != l.But }
+func fitsLink(l policy.Links, name string) bool { return l.Has(name) }
 
 // Random returns a ruleset of a few base chains and others, whose rules are of matches made by match.
 func Random(r *rand.Rand, match func(*rand.Rand) importer.Match) *importer.Ruleset {
@@ -266,8 +266,10 @@ func RandomMatch(r *rand.Rand) importer.Match {
 			m.Types = nil
 			m.Protos, m.Sport = policy.Protos{6, 17}, ports(r)
 		case 7:
-			links := importer.LinksOf(pick(r, [][]string{{"lo"}, {"eth0"}, {"eth0", "eth1"}, {"lo", "eth1"}})...)
-			links.But = r.IntN(3) == 0
+			links := policy.LinksOf(pick(r, [][]string{{"lo"}, {"eth0"}, {"eth0", "eth1"}, {"lo", "eth1"}, {"wlan*"}, {"lo", "wlan*"}})...)
+			if r.IntN(3) == 0 {
+				links = links.Others()
+			}
 			*pick(r, []*policy.Links{&m.In, &m.Out}) = links
 		case 8:
 			m.States = policy.States(1 + r.IntN(int(policy.AnyState)-1))
@@ -313,7 +315,7 @@ func fillNAT(r *rand.Rand, c *importer.Chain, n int, below *importer.Chain) {
 		rule.Require(m)
 		if r.IntN(3) == 0 {
 			m = importer.All()
-			m.In = importer.LinksOf("eth0")
+			m.In = policy.LinksOf("eth0")
 			rule.Require(m)
 		}
 		if r.IntN(4) == 0 {

@@ -30,11 +30,12 @@ func conditions(f policy.Family) []condition {
 		list = append(list, c)
 	}
 	nothing := func(*importer.Match) {}
-	links := func(names ...string) policy.Links { return importer.LinksOf(names...) }
+	links := func(names ...string) policy.Links { return policy.LinksOf(names...) }
 	for _, name := range []string{"lo", "eth0", "eth1"} {
 		add("iif", `iifname %s"`+name+`"`, "%s-i "+name, nothing, func(m *importer.Match) { m.In = links(name) })
 		add("oif", `oifname %s"`+name+`"`, "%s-o "+name, nothing, func(m *importer.Match) { m.Out = links(name) })
 	}
+	add("iif", `iifname %s"wlan*"`, "%s-i wlan+", nothing, func(m *importer.Match) { m.In = links("wlan*") })
 	add("iif", `iifname %s{ "lo", "eth1" }`, "", nothing, func(m *importer.Match) { m.In = links("lo", "eth1") })
 	for _, s := range []policy.States{policy.New, policy.Established | policy.Related, policy.Invalid, policy.New | policy.Untracked} {
 		names := s.Names()

@@ -272,12 +272,11 @@ func (p *parser) link(name string, of func(*importer.Match) *policy.Links) {
 	if name == "+" && !p.not {
 		return // any
 	}
-	if strings.HasSuffix(name, "+") {
-		p.out.Cannot("mef.rules names interfaces one by one")
-		return
+	if prefix, ok := strings.CutSuffix(name, "+"); ok {
+		name = prefix + "*"
 	}
 	m := importer.All()
-	*of(&m) = importer.LinksOf(name)
+	*of(&m) = policy.LinksOf(name)
 	p.require(m)
 }
 

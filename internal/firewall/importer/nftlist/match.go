@@ -347,12 +347,12 @@ func linkField(of func(*importer.Match) *policy.Links) field {
 		var names []string
 		for _, v := range values {
 			name, ok := value(v).(string)
-			if !ok || strings.HasSuffix(name, "*") {
-				return nil, "mef.rules names interfaces one by one"
+			if !ok {
+				return nil, "mef.rules has no such interfaces"
 			}
 			names = append(names, name)
 		}
-		return []importer.Match{with(func(m *importer.Match) { *of(m) = importer.LinksOf(names...) })}, ""
+		return []importer.Match{with(func(m *importer.Match) { *of(m) = policy.LinksOf(names...) })}, ""
 	}}
 }
 
