@@ -271,7 +271,7 @@ const Caught = "caught-up"
 type Record struct {
 	Time time.Time `json:"time"`
 	// Event is failure, success, probe, ban, would-ban, unban, refused, error, repair, source, reload, list, allow, allow-end,
-	// armed, confirmed or lapsed.
+	// armed, confirmed, lapsed, login-alarm, alarms-acknowledged, attack or attack-over.
 	Event   string     `json:"event"`
 	Rule    string     `json:"rule,omitempty"`
 	Service string     `json:"service,omitempty"`

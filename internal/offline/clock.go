@@ -10,8 +10,9 @@ type clock struct {
 	offset time.Duration // of now to the dates of the lines
 }
 
-// maxJump is how far from the line before a date may be without being confirmed. Lines of one log are rarely out of order by more.
-const maxJump = time.Hour
+// maxJump is how far from the line before a date may be without being confirmed. Lines of one log are rarely out of order by more, and
+// no two time zones are less apart.
+const maxJump = 14 * time.Minute
 
 // strange reports whether a date must be confirmed.
 func (c *clock) strange(at time.Time) bool {

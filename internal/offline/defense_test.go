@@ -164,6 +164,13 @@ func TestInnocents(t *testing.T) {
 				s.imap(home, "alice@example.org", false)
 			}
 		},
+		"a phone with an old password, whose user is new and has a name like another one's": func(s *server) {
+			s.imap(home, "quinn.nowak@example.org", true)
+			for range 2 * 24 * 60 / 11 {
+				s.wait(11 * time.Minute)
+				s.imap(stranger, "quinn.novak@example.org", false)
+			}
+		},
 		"a wrong user name, typed at three prompts": func(s *server) {
 			for range 3 {
 				s.ssh(stranger, "!bobby-local")

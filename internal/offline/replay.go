@@ -17,8 +17,12 @@ type Replay struct {
 	engine  *engine.Engine
 	batch   event.Batch
 	emit    func(ban.Ban) error
+	onEvent func(ev *event.Event, score float64) error
 	outcome *tally
 }
+
+// Event is what a line reports of an address.
+type Event = event.Event
 
 // Options choose what a replay does.
 type Options struct {
@@ -56,6 +60,11 @@ func (r *Replay) line(line event.Line) error {
 	r.batch.Lines[0] = line
 	for o := range r.engine.Lines(&r.batch, time.Time{}) {
 		r.outcome.add(&o)
+		if o.Kind == engine.Counted && r.onEvent != nil {
+			if err := r.onEvent(o.Event, o.Score); err != nil {
+				return err
+			}
+		}
 		if o.Kind == engine.Banned && r.emit != nil {
 			if err := r.emit(o.Ban); err != nil {
 				return err
@@ -70,3 +79,7 @@ func (r *Replay) Summary() ReplaySummary { return r.outcome.summary() }
 
 // OnBan has emit called for every ban that the lines would have made. An error of it ends the replay.
 func (r *Replay) OnBan(emit func(ban.Ban) error) { r.emit = emit }
+
+// OnEvent has emit called for every line that a rule recognizes and that no ban would have kept away, with the score that its source has come
+// to, before the ban that it makes. An error of it ends the replay.
+func (r *Replay) OnEvent(emit func(ev *Event, score float64) error) { r.onEvent = emit }

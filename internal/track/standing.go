@@ -77,7 +77,7 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 		return of
 	}
 	network := t.network(ev.Addr)
-	newSource := s.known == 0 && !t.tried(s, of.user)
+	newSource := s.known == 0 && !t.hasTried(s, ev.Service, account)
 	of.name = t.names.try(account, network, ev.UnknownUser, newSource, now)
 	of.standing = t.standingOf(of.name, ev.UnknownUser, r, network)
 	if near := t.names.nearTo(of.name); of.standing == familiar && of.name.success == 0 && near != "" {
@@ -90,6 +90,23 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 	of.pair.from = s.key // or hopping through a network would be forgiven once for each address
 	of.login = t.logins.guests[of.pair]
 	return of
+}
+
+// hasTried reports whether a source has tried a user before, or one that the name may be a typing error of. A device that goes on for days
+// is one source.
+func (t *Tracker) hasTried(s *source, service, account string) bool {
+	tried := func(account string) bool {
+		return t.tried(s, t.userHash(service, account)) || t.logins.guests[pair{s.key, service, account}] != nil
+	}
+	if tried(account) {
+		return true
+	}
+	n := t.names.index[account]
+	if n == nil {
+		return false
+	}
+	near := t.names.nearTo(n)
+	return near != "" && tried(near)
 }
 
 func (t *Tracker) standingOf(n *name, unknownUser bool, r uint16, network uint64) standing {

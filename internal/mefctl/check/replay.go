@@ -2,11 +2,13 @@ package check
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -47,7 +49,7 @@ type summarized struct {
 
 type replayFlags struct {
 	service, compare, since string
-	whatIf, journal         bool
+	whatIf, journal, events bool
 }
 
 func newReplay(g *cli.Global) *cobra.Command {
@@ -63,6 +65,7 @@ func newReplay(g *cli.Global) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.service, "service", "", "only the rules of this service")
 	cmd.Flags().BoolVar(&f.whatIf, "what-if", false, "leave out what a ban would have kept from the host, and sum up")
+	cmd.Flags().BoolVar(&f.events, "events", false, "print every event with the score of its source, not only bans")
 	cmd.Flags().StringVar(&f.compare, "compare", "", "replay by a second configuration `file` too, and put both side by side")
 	cmd.Flags().BoolVar(&f.journal, "journal", false, "read the journal instead of files")
 	cmd.Flags().StringVar(&f.since, "since", "", "how far back to read the journal, such as 2h or 14d")
@@ -75,6 +78,9 @@ func replay(cmd *cobra.Command, g *cli.Global, f *replayFlags, args []string) er
 	}
 	if f.since != "" && !f.journal {
 		return console.Usage("--since goes with --journal")
+	}
+	if f.events && f.compare != "" {
+		return console.Usage("--events does not go with --compare")
 	}
 	configs := []string{g.Config}
 	if f.compare != "" {
@@ -90,6 +96,9 @@ func replay(cmd *cobra.Command, g *cli.Global, f *replayFlags, args []string) er
 			return err
 		}
 		r.OnBan(func(b ban.Ban) error { return p.ban(path, b) })
+		if f.events {
+			r.OnEvent(p.event)
+		}
 		replays = append(replays, r)
 	}
 	bar := newProgress(cmd, args, g.JSON)
@@ -195,6 +204,20 @@ func (p *replayOutput) ban(config string, b ban.Ban) error {
 	return err
 }
 
+// event prints an event, in JSON as mefctl events does.
+func (p *replayOutput) event(ev *offline.Event, score float64) error {
+	rec := control.Record{Time: ev.Time, Event: ev.Kind.String(), Rule: ev.Rule, Service: ev.Service, Host: ev.Host, User: ev.User, Count: ev.Count, Score: score}
+	if ev.Addr.IsValid() {
+		rec.Addr = ev.Addr.String()
+	}
+	if p.json {
+		return console.Encoder(p.out).Encode(rec)
+	}
+	_, err := fmt.Fprintf(p.out, "%s %s %s at %s of user %q: %d points\n", rec.Time.Format("2006-01-02 15:04:05"), cmp.Or(rec.Addr, strconv.Quote(rec.Host)),
+		rec.Event, rec.Rule, rec.User, int(math.Round(score)))
+	return err
+}
+
 // end prints the summaries.
 func (p *replayOutput) end(configs []string, replays []*offline.Replay, f *replayFlags) error {
 	if !f.whatIf && f.compare == "" {
@@ -278,7 +301,7 @@ func showSummaries(w io.Writer, configs []string, sums []offline.ReplaySummary, 
 		}
 	}
 	if sums[0].Logins == 0 {
-		fmt.Fprintln(w, "The log has no logins: who of the banned is honest cannot be told.")
+		fmt.Fprintln(w, "The log has no logins, so it does not show which of the banned addresses are those of honest users.")
 	}
 }
 
