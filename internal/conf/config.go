@@ -48,7 +48,7 @@ type Config struct {
 	// How often those files are looked at, should a change go unnoticed: whitelist_reload, blacklist_reload.
 	WhitelistReload, BlacklistReload time.Duration // 0: only when asked to
 
-	Rules []Rule // enabled or not, ordered by name
+	Rules []Rule // enabled or not, ordered by name behind those that are shipped disabled
 
 	// Notices are sentences about keys that were accepted and ignored, replaced or clamped.
 	Notices []Notice

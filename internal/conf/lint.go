@@ -1,9 +1,11 @@
 package conf
 
 import (
+	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // The linter says which patterns of an operator an attacker can steer.
@@ -38,6 +40,13 @@ var (
 	freeEnd   = flaw{"there is free text in front of the address and behind it, so a client can send a text with another address in it", "write fixed words or numbers behind the address instead"}
 	touching  = flaw{"there is free text right in front of the address, so a client can send what looks like the beginning of it", "write the fixed words that stand between them"}
 	repeated  = flaw{"the address stands in a repetition", "take it out of the repetition"}
+
+	forgeable = flaw{"its words stand between two free texts, so a client whose login is refused can send them and be taken for one that is let in",
+		"match the user name by \\S+, and begin the pattern with words that only a successful login has"}
+	hidesAnywhere = flaw{"it may match in the middle of a message, so a client can send this text as its user name and none of its failures counts",
+		"begin it with ^ and the message's first words"}
+	hidesBetween = flaw{"its words stand behind free text and in front of it, so a client can send them as its user name and none of its failures counts",
+		"describe the message from its first words (^) to its end ($), with free text in one place"}
 )
 
 // steerable returns how free text can choose the address that the expression extracts, or flawless.
@@ -74,6 +83,82 @@ func steerable(expression string) flaw {
 		return freeEnd
 	}
 	return flawless
+}
+
+// forges returns how free text can make a refused login match the expression, which is of successful ones, or flawless. That the address
+// cannot be chosen is for steerable to find out. Free text of one word that is no user name, such as a session's number, is taken to
+// be the daemon's own.
+func forges(expression string) flaw {
+	re, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return flawless // reported elsewhere
+	}
+	list := []*syntax.Regexp{re}
+	if around := locate(re); around.found {
+		list = around.before
+	}
+	user := false
+	if i := slices.IndexFunc(list, isUser); i >= 0 {
+		user, list = true, list[i:]
+	}
+	list = flatten(list)
+	sent := slices.IndexFunc(list, func(re *syntax.Regexp) bool { return isText(re) || user && isFree(re) })
+	for i := sent + 1; sent >= 0 && i < len(list); i++ {
+		if hasWords(list[i]) && slices.ContainsFunc(list[i:], isText) {
+			return forgeable
+		}
+	}
+	return flawless
+}
+
+// isUser reports whether re is the group user.
+func isUser(re *syntax.Regexp) bool { return re.Op == syntax.OpCapture && re.Name == "user" }
+
+// hides returns how free text can make a failure match the expression, whose lines are never counted, or flawless.
+func hides(expression string) flaw {
+	re, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return flawless // reported elsewhere
+	}
+	list := flatten([]*syntax.Regexp{re})
+	if len(list) == 0 || list[0].Op != syntax.OpBeginText {
+		return hidesAnywhere
+	}
+	first := slices.IndexFunc(list, isFree)
+	if first < 0 {
+		return flawless
+	}
+	rest := list[first+1:]
+	bound := len(rest) > 0 && rest[len(rest)-1].Op == syntax.OpEndText && !slices.ContainsFunc(rest, isFree)
+	if slices.ContainsFunc(rest, hasWords) && !bound {
+		return hidesBetween
+	}
+	return flawless
+}
+
+// hasWords reports whether re is fixed text with letters in it.
+func hasWords(re *syntax.Regexp) bool {
+	return re.Op == syntax.OpLiteral && strings.ContainsFunc(string(re.Rune), unicode.IsLetter)
+}
+
+// isText reports whether re is free text that may have blanks in it.
+func isText(re *syntax.Regexp) bool {
+	return isFree(re) && mayBe(re, ' ')
+}
+
+// mayBe reports whether a part of re matches the character.
+func mayBe(re *syntax.Regexp, r rune) bool {
+	switch re.Op {
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return true
+	case syntax.OpCharClass:
+		for i := 0; i+1 < len(re.Rune); i += 2 {
+			if re.Rune[i] <= r && r <= re.Rune[i+1] {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return mayBe(sub, r) })
 }
 
 // A place is where the address stands in an expression: what comes before and after it, in the order of the text.
@@ -229,4 +314,30 @@ func first(s string) string {
 		return "\n"
 	}
 	return s[:1]
+}
+
+// A writableLog is a log into which clients write whole lines.
+type writableLog struct {
+	paths   *regexp.Regexp
+	by      string // what they do it with
+	instead string
+}
+
+// writableLogs are those of daemons that write what a client sent as it came, line ends included. In JSON they are escaped.
+var writableLogs = []writableLog{
+	{regexp.MustCompile(`nginx[^/]*/[^/]*error[^/]*$`), "%0a in the path of a request", "read the access log, or have nginx write its error log to the journal (error_log syslog:server=unix:/dev/log)"},
+	{regexp.MustCompile(`(?:mysql|mariadb)[^/]*/[^/]*(?:error|\.err|\.log)[^/]*$|(?:mysqld|mariadb)\.log$`), "a line end in the name of a user",
+		"use MySQL's error log in JSON (log_error_services=log_sink_json), or MariaDB's plugin server_audit with server_audit_output_type=syslog"},
+	{regexp.MustCompile(`(?:postgresql|pgsql)/.*\.log$`), "a line end in the name of a user, with %u or %d in log_line_prefix", "add jsonlog to log_destination, and read the files *.json"},
+	{regexp.MustCompile(`(?:vaultwarden|jellyfin|paperless|webmin|xrdp-sesman)[^/]*\.log$`), "a line end in the name of a user", "read the journal, or use action=detect"},
+}
+
+// clientsWrite returns what is known of a file or glob into which clients write whole lines, nil for all others.
+func clientsWrite(path string) *writableLog {
+	for i := range writableLogs {
+		if !strings.HasSuffix(path, ".json") && writableLogs[i].paths.MatchString(path) {
+			return &writableLogs[i]
+		}
+	}
+	return nil
 }

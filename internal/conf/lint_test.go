@@ -206,3 +206,65 @@ func combined(pattern, part, end string) string {
 	}
 	return ""
 }
+
+// A client that knows the pattern sends it as its user name: what it may send in a refused login must not be taken for a success.
+func TestForgedSuccesses(t *testing.T) {
+	for pattern, want := range map[string]flaw{
+		`^accepted for '(?P<user>.*)' from <HOST>$`:          flawless,
+		`^Accepted \S+ for (?P<user>\S+) from <HOST>$`:       flawless,
+		`^login of (?P<user>.*) ok, .* from <HOST>$`:         forgeable,
+		`^login of (?P<user>.*) ok from <HOST>$`:             flawless, // the words right in front of the address are the daemon's
+		`^user (?P<user>\S+) logged in .* from <HOST>$`:      forgeable,
+		`^id \w+: let in '(?P<user>.*)' from <HOST>$`:        flawless,
+		`^user \S+ logged in(?: with \w+)? from <HOST>$`:     flawless,
+		`^login \d+ of (?P<user>\S+) from <HOST> .*$`:        flawless,
+		`^(?P<user>[^ ]+) let in: why [^"]* from <HOST>$`:    forgeable,
+		`^session (?P<session>\d+): ok, <HOST> as (?P<u>.*)`: flawless,
+	} {
+		if got := forges(Expand(pattern)); got != want {
+			t.Errorf("forges(%s) = %q, want %q", pattern, got.why, want.why)
+		}
+	}
+}
+
+// Whoever sends the text of an ignore pattern must not be ignored for it.
+func TestHiddenFailures(t *testing.T) {
+	for pattern, want := range map[string]flaw{
+		`healthcheck`:                                   hidesAnywhere,
+		`user monitor`:                                  hidesAnywhere,
+		`(?m)^login of monitor$`:                        hidesAnywhere,
+		`^login of monitor from 192\.0\.2\.5$`:          flawless,
+		`^login of .* from 192\.0\.2\.5$`:               flawless,
+		`^login of .* from 192\.0\.2\.5`:                hidesBetween,
+		`^login of .* from 192\.0\.2\.5 .*$`:            hidesBetween,
+		`^.*healthcheck`:                                hidesBetween,
+		`^greylisted, .*$`:                              flawless,
+		`^NOQUEUE: reject: .* 450 4\.7\.1 .*Greylisted`: hidesBetween,
+	} {
+		if got := hides(Expand(pattern)); got != want {
+			t.Errorf("hides(%s) = %q, want %q", pattern, got.why, want.why)
+		}
+	}
+}
+
+func TestLogsThatClientsWrite(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/var/log/nginx/error.log":                           true,
+		"/var/log/nginx/*error.log":                          true,
+		"/var/log/nginx/access.log":                          false,
+		"/var/log/mysql/error.log":                           true,
+		"/var/log/mysql/error.json":                          false,
+		"/var/lib/mysql/db1.err":                             true,
+		"/var/log/mysqld.log":                                true,
+		"/var/log/postgresql/postgresql-15-main.log":         true,
+		"/var/log/postgresql/postgresql-15-main.json":        false,
+		"/var/lib/pgsql/data/log/postgresql-Mon.log":         true,
+		"/var/log/vaultwarden.log":                           true,
+		"/var/log/apache2/error.log":                         false,
+		"/var/log/httpd/nginx-proxy_error.log/../access.log": false,
+	} {
+		if got := clientsWrite(path) != nil; got != want {
+			t.Errorf("clientsWrite(%s) = %v, want %v", path, got, want)
+		}
+	}
+}

@@ -210,7 +210,7 @@ func (r *reader) origin(k spec[Config], name string) {
 	r.cfg.Origins = append(r.cfg.Origins, o)
 }
 
-// ShippedRules reads the compiled-in rules by themselves, ordered by name. The error is Errors.
+// ShippedRules reads the compiled-in rules by themselves, ordered by name behind those that are disabled. The error is Errors.
 func ShippedRules(shipped fs.FS) ([]Rule, error) {
 	rules, errs := readShipped(shipped)
 	for i := range rules {
@@ -221,7 +221,7 @@ func ShippedRules(shipped fs.FS) ([]Rule, error) {
 	return rules, errs.Err()
 }
 
-// readShipped reads the compiled-in rules, ordered by name. BanTime is 0 where a rule names none.
+// readShipped reads the compiled-in rules, ordered by name behind those that are disabled. BanTime is 0 where a rule names none.
 func readShipped(shipped fs.FS) ([]Rule, Errors) {
 	var rules []Rule
 	var errs Errors
@@ -243,7 +243,26 @@ func readShipped(shipped fs.FS) ([]Rule, Errors) {
 		errs = append(errs, f.errs...)
 		rules = append(rules, f.rule.Rule)
 	}
+	optionalFirst(rules, rules)
 	return rules, errs
+}
+
+// optionalFirst moves the rules that are shipped disabled to the front. They tell lines apart that another rule of their service knows as
+// well, and the first rule that knows a line decides: once enabled, that has to be they.
+func optionalFirst(rules, shipped []Rule) {
+	optional := make(map[string]bool)
+	for _, rule := range shipped {
+		optional[rule.Name] = !rule.Enabled
+	}
+	slices.SortStableFunc(rules, func(a, b Rule) int {
+		switch {
+		case optional[a.Name] == optional[b.Name]:
+			return 0
+		case optional[a.Name]:
+			return -1
+		}
+		return 1
+	})
 }
 
 // rules reads the compiled-in rules and the operator's, which change or add to them.
@@ -281,6 +300,7 @@ func (r *reader) rules() {
 		}
 		r.cfg.Rules = append(r.cfg.Rules, rule)
 	}
+	optionalFirst(r.cfg.Rules, shipped)
 }
 
 // rule reads one rule file of the operator into own.

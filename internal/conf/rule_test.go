@@ -150,6 +150,10 @@ func TestRuleNotices(t *testing.T) {
 		"date":    {`failregex=^\d{4}-\d\d-\d\d no <HOST>$`, ""},
 		"all is well, and one pattern is refused": {"failregex=^no <HOST>$\nfailregex=no <HOST>",
 			`shop.conf:3:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words`},
+		"hidden failures":              {"failregex=^no (?P<user>.*) <HOST>$\nignoreregex=monitor", `shop.conf:3:13: ignoreregex: it may match in the middle of a message, so a client can send this text as its user name and none of its failures counts; begin it with ^ and the message's first words`},
+		"forged success":               {"failregex=^no <HOST>$\nokregex=^login of (?P<user>.*) ok, .* from <HOST>$", `shop.conf:3:9: okregex refused: its words stand between two free texts, so a client whose login is refused can send them and be taken for one that is let in; match the user name by \S+, and begin the pattern with words that only a successful login has`},
+		"clients' file":                {"failregex=^no <HOST>$\nfiles=/var/log/nginx/error.log", `shop.conf:3:7: clients write whole lines into "/var/log/nginx/error.log" (by %0a in the path of a request), so they can have anybody banned; read the access log, or have nginx write its error log to the journal (error_log syslog:server=unix:/dev/log)`},
+		"clients' file, nobody banned": {"failregex=^no <HOST>$\naction=detect\nfiles=/var/log/nginx/error.log", ""},
 		"disabled anyway": {"enabled=false\nfailregex=no <HOST>",
 			`shop.conf:3:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words`},
 	} {

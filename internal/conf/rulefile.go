@@ -225,6 +225,9 @@ func (f *ruleFile) steerable() []refusal {
 			if found == flawless && f.rule.JSON != nil && !strings.HasPrefix(p.Text, "^") {
 				found = unbound
 			}
+			if found == flawless && key == "okregex" {
+				found = forges(p.Text)
+			}
 			if found == flawless {
 				return false
 			}
@@ -254,8 +257,31 @@ func (f *ruleFile) refuse(override bool) {
 			}
 		}
 	}
+	f.doubt()
 	if len(refused) > 0 && !f.rule.hasPatterns() && f.rule.Enabled {
 		f.rule.Enabled = false
 		f.rule.notices = append(f.rule.notices, Notice{f.rule.Pos, fmt.Sprintf("rule %q is disabled: no pattern of it is left", f.rule.Name)})
+	}
+}
+
+// doubt adds notices of what is used as it is written and may be wrong: patterns that hide failures, files that clients write.
+func (f *ruleFile) doubt() {
+	for _, p := range f.rule.Ignore {
+		if p.Shipped {
+			continue
+		}
+		if found := hides(p.Text); found != flawless {
+			f.rule.notices = append(f.rule.notices, Notice{p.Pos, "ignoreregex: " + found.why + "; " + found.mend})
+		}
+	}
+	s, ok := f.set["files"]
+	if !ok || f.rule.Action == ActionDetect {
+		return
+	}
+	for _, path := range f.rule.Files {
+		if log := clientsWrite(path); log != nil {
+			f.rule.notices = append(f.rule.notices, Notice{s.pos, fmt.Sprintf(
+				"clients write whole lines into %s (by %s), so they can have anybody banned; %s", Quote(path), log.by, log.instead)})
+		}
 	}
 }
