@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"mef/bench/gen"
@@ -12,7 +13,7 @@ import (
 	"mef/internal/filter"
 )
 
-// benchRules are the rules whose number the benchmarks grow: the four that the generated log is about, a choice of 20, and all.
+// benchRules are the rules of a benchmark: those that the generated log is about and one more, a choice of 20, and all.
 func benchRules(b *testing.B) map[string]func(*conf.Rule) bool {
 	four := []string{"sshd", "postfix", "dovecot", "exim"}
 	twenty := append([]string{"dropbear", "pam", "courier", "cyrus", "proftpd", "vsftpd", "pure-ftpd", "nginx", "apache", "lighttpd",
@@ -45,6 +46,38 @@ func BenchmarkRules(b *testing.B) {
 		lines := logOf(mix.cfg)
 		for name, include := range benchRules(b) {
 			b.Run(fmt.Sprintf("%s/%s", mix.name, name), func(b *testing.B) { matchLines(b, lines, include) })
+		}
+	}
+}
+
+// BenchmarkJSON reports what a line costs that is a JSON object: the samples of all rules with format=json, and one of a program that
+// no rule is about.
+func BenchmarkJSON(b *testing.B) {
+	var lines [][]byte
+	for _, r := range shippedRules(b) {
+		if r.JSON == nil {
+			continue
+		}
+		for _, s := range readSamples(b, r.Name) {
+			if strings.HasPrefix(s.text, "{") {
+				lines = append(lines, []byte(s.text))
+			}
+		}
+	}
+	b.Run("samples", func(b *testing.B) { matchLines(b, lines, all) })
+	other := `{"level":"info","ts":"2026-03-01T10:00:00Z","caller":"app/server.go:42","msg":"served","request":{"id":"4c7e","took":12.5,"path":"/x"}}`
+	b.Run("no rule's", func(b *testing.B) { matchLines(b, [][]byte{[]byte(other)}, all) })
+}
+
+// BenchmarkStart reports what a start spends on the shipped rules: reading, checking and compiling them, and the first lines of the
+// programs of a mail server.
+func BenchmarkStart(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		v := compile(b, shippedRules(b)).View(all)
+		var m filter.Match
+		for _, text := range mixed {
+			v.Match(line(text), &m)
 		}
 	}
 }

@@ -88,6 +88,44 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
+// BenchmarkNames reports what a million invented names cost that 100,000 sources try: a try, the dictionary in MB, and how many of 50
+// names that attackers really share it still has as hot at the end.
+func BenchmarkNames(b *testing.B) {
+	const names, sources, shared = 1_000_000, 100_000, 50
+	for b.Loop() {
+		tr := New(namesConfig())
+		at := 0.0
+		try := func(user string, source int) {
+			ev := line{at, "fail", user, "", 0}.event("sshd", "192.0.2.7")
+			ev.Addr, ev.UnknownUser = address(source*167), true
+			tr.Observe(ev)
+			at += 0.01
+		}
+		for i := range 3 * shared {
+			try("shared-"+strconv.Itoa(i/3), i%3*1000)
+		}
+		begun := time.Now()
+		for i := range names {
+			try("invented-"+strconv.Itoa(i), i%sources)
+			if i%1000 == 0 {
+				try("shared-"+strconv.Itoa(i/1000%shared), i/1000)
+			}
+		}
+		b.ReportMetric(float64(time.Since(begun).Nanoseconds())/names, "ns/try")
+		hot := 0
+		for _, n := range tr.Names("shared-", 0, start.Add(time.Duration(at*float64(time.Second)))) {
+			if n.Hot {
+				hot++
+			}
+		}
+		before := heap()
+		tr.names = newNames()
+		b.ReportMetric(float64(before-heap())/(1<<20), "MB-names")
+		b.ReportMetric(float64(hot), "hot-of-50")
+		runtime.KeepAlive(tr)
+	}
+}
+
 func heap() uint64 {
 	debug.FreeOSMemory()
 	var m runtime.MemStats
