@@ -87,15 +87,9 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	if err != nil {
 		return nil, err
 	}
-	state, err := d.enforcer.Held(ctx)
+	lift, err := d.heldAt(ctx, prefix, req.Covering)
 	if err != nil {
 		return nil, err
-	}
-	var lift enforce.State
-	for _, held := range state.Bans {
-		if held.Prefix == prefix || req.Covering && held.Prefix.Contains(prefix.Addr()) {
-			lift.Bans = append(lift.Bans, held)
-		}
 	}
 	if lift.Bans, err = d.withoutListed(ctx, lift.Bans); err != nil {
 		return nil, err
@@ -119,6 +113,20 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 		d.records.Add(rec)
 	}
 	return lifted, nil
+}
+
+// heldAt returns the bans in force of a prefix, and with covering those of networks around it.
+func (d *daemon) heldAt(ctx context.Context, prefix netip.Prefix, covering bool) (enforce.State, error) {
+	other := func(held enforce.Held) bool {
+		return held.Prefix != prefix && !(covering && held.Prefix.Contains(prefix.Addr()))
+	}
+	state, err := d.enforcer.HeldOver(ctx, prefix.Addr())
+	state.Bans = slices.DeleteFunc(state.Bans, other)
+	if err == nil && len(state.Bans) == 0 { // bans that others have put there are found by reading everything
+		state, err = d.enforcer.Held(ctx)
+		state.Bans = slices.DeleteFunc(state.Bans, other)
+	}
+	return enforce.State{Bans: state.Bans}, err
 }
 
 // askLift has the configurator lift bans for an operator.

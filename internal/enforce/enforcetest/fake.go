@@ -27,6 +27,7 @@ type Fake struct {
 	refuse            func(k ban.Key, held int) error
 	err               error
 	writeErr, readErr error
+	readsUntil        int // writes until which reads do not fail by readErr
 	writes            int
 	dumps             int
 	late              bool
@@ -99,18 +100,18 @@ func (f *Fake) Fail(err error) {
 	f.err = err
 }
 
-// FailWrites makes what changes something fail with err, and FailReads what reads single bans, until they are called with nil.
+// FailWrites makes what changes something fail with err, until it is called with nil.
 func (f *Fake) FailWrites(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.writeErr = err
 }
 
-// FailReads is described at FailWrites.
+// FailReads makes what reads single bans fail with err from the next transaction on, until it is called with nil.
 func (f *Fake) FailReads(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.readErr = err
+	f.readErr, f.readsUntil = err, f.writes
 }
 
 // Writes returns how many transactions there were.
@@ -244,7 +245,7 @@ func (f *Fake) Held(_ context.Context, keys ...ban.Key) (enforce.State, error) {
 		f.dumps++
 	}
 	slices.SortFunc(s.Bans, func(a, b enforce.Held) int { return a.Key.Compare(b.Key) })
-	if len(keys) > 0 {
+	if len(keys) > 0 && f.writes > f.readsUntil {
 		return s, cmp.Or(f.err, f.readErr)
 	}
 	return s, f.err
