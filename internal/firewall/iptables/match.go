@@ -99,9 +99,18 @@ func (w *writer) src(r *policy.Rule) []string {
 	case !r.Src.Given:
 		return []string{""}
 	case r.Src.Set != "":
-		return []string{w.sets.match(r.Src.Set, w.family) + " src"}
+		return []string{w.addrSet(&r.Src) + " src"}
 	}
 	return addrMatches("-s", "--src-range", w.family.Of(r.Src.In))
+}
+
+// addrSet returns the match of a named set, but for the word that says what in the packet is meant.
+func (w *writer) addrSet(a *policy.Addrs) string {
+	match := w.sets.match(a.Set, w.family)
+	if a.Not {
+		match = strings.Replace(match, "--match-set", "! --match-set", 1)
+	}
+	return match
 }
 
 // dst returns the matches of the destination: the one in the packet, or the one that the sender used.
@@ -115,7 +124,7 @@ func (w *writer) dst(pl place, r *policy.Rule) ([]string, error) {
 	case pl.nat:
 		return originalMatches(w.family.Of(r.Dst.In).Prefixes()), nil
 	case r.Dst.Set != "":
-		return []string{w.sets.match(r.Dst.Set, w.family) + " dst"}, nil
+		return []string{w.addrSet(&r.Dst) + " dst"}, nil
 	}
 	return addrMatches("-d", "--dst-range", w.family.Of(r.Dst.In)), nil
 }

@@ -348,9 +348,14 @@ func braces(list []string) string {
 	return "{ " + strings.Join(list, ", ") + " }"
 }
 
+// addrSet returns what an address is compared with in a family.
 func addrSet(a policy.Addrs, f policy.Family) string {
 	if a.Set != "" {
-		return map[policy.Family]string{policy.V4: "@" + a.Set + "_4", policy.V6: "@" + a.Set + "_6"}[f]
+		op := ""
+		if a.Not {
+			op = "!= "
+		}
+		return op + map[policy.Family]string{policy.V4: "@" + a.Set + "_4", policy.V6: "@" + a.Set + "_6"}[f]
 	}
 	return braces(addrList(f.Of(a.In)))
 }

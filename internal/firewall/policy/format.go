@@ -109,6 +109,9 @@ func (s *Source) Freeze(facts Facts) []byte {
 		case "rule":
 			st.Fields = slices.Clone(st.Fields)
 			for i, f := range st.Fields {
+				if f.Key == "sport" || f.Key == "dport" {
+					st.Fields[i].Value = portNumbers(f.Value)
+				}
 				if (f.Key == "iif" || f.Key == "oif") && f.Value == "auto" {
 					st.Fields[i].Value = cmp.Or(strings.Join(facts.Auto, ","), "any")
 				}

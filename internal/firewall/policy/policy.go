@@ -150,8 +150,9 @@ func Exists(pattern string, there []string) bool {
 // Addrs is what a rule says of an address. The zero value fits any.
 type Addrs struct {
 	Given bool          // else any address fits
+	Not   bool          // those of the set do not fit, and all others do
 	Set   string        // the name of the set that is meant, where it is one set alone
-	In    prefixset.Set // what fits, if Given; also that of the set
+	In    prefixset.Set // what fits, if Given; also that of the set, or all but that
 }
 
 // Families returns which families have addresses that fit.

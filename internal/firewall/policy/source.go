@@ -571,10 +571,10 @@ func (r *reader) portsFile(path string, text []byte, s *setText) {
 		number++
 		words, _, _ := strings.Cut(line, "#")
 		for _, word := range strings.FieldsFunc(words, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
-			p, ok := portRange(word)
-			if !ok {
+			p, why := portOrService(word)
+			if why != "" {
 				at := conf.Pos{File: path, Line: number, Col: 1 + strings.Index(line, word)}
-				r.fault(wrong(at, 0, word, "ports and ranges from 1 to 65535 such as 22,8000-8010"))
+				r.fail(at, why, "write ports and ranges from 1 to 65535 such as 22,8000-8010, or services of /etc/services such as https")
 				return
 			}
 			s.ports.ranges = append(s.ports.ranges, p)
@@ -692,7 +692,7 @@ func (r *reader) families(st *Statement, c *clause, at func(string) conf.Pos) {
 		key   string
 		addrs *addrsText
 	}{{"src", &c.src}, {"dst", &c.dst}} {
-		if len(side.addrs.prefixes) == 0 || len(side.addrs.sets) > 0 {
+		if len(side.addrs.prefixes) == 0 || len(side.addrs.sets) > 0 || side.addrs.not {
 			continue
 		}
 		f := side.addrs.families()
@@ -747,6 +747,8 @@ func (r *reader) references(c *clause) {
 	for _, a := range []*addrsText{&c.src, &c.dst} {
 		if name, ok := r.ipset(a.sets); ok && len(a.sets)+len(a.prefixes) > 1 {
 			r.alone(c.At, name)
+		} else if ok && a.not {
+			r.fail(c.At, fmt.Sprintf("%s is a set of ipset, of which it is not known what is not in it", conf.Quote("@"+name)), "write a rule for those that are in it, and behind it one for the others")
 		}
 	}
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"iter"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 type (
 	addrsText struct {
 		given    bool
+		not      bool // all but these
 		prefixes []netip.Prefix
 		sets     []string
 	}
@@ -41,6 +43,9 @@ type reference struct {
 func references(f *Field, ports bool) []reference {
 	var all []reference
 	for offset, word := range items(f.Value) {
+		if bare, not := strings.CutPrefix(word, "!"); not {
+			word, offset = bare, offset+1
+		}
 		if name, ok := strings.CutPrefix(word, "@"); ok && isSetName(name) {
 			at := f.At
 			at.Col += offset
@@ -83,8 +88,8 @@ func items(value string) iter.Seq2[int, string] {
 }
 
 const (
-	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b and sets such as @office, with commas between"
-	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, and sets such as @web"
+	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office, or all but those such as !@office"
+	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, services of /etc/services such as https, and sets such as @web"
 	namesSyntax = "any, auto, or interfaces and patterns such as eth0,wg*, or those that are not meant such as !eth0"
 	stateSyntax = "any, or new, established, related, invalid, untracked with commas between"
 	logSyntax   = "none, or prefix:TEXT"
@@ -97,8 +102,11 @@ func addrs(f *Field) (a addrsText, err *conf.Error) {
 	if f.Value == "any" {
 		return a, nil
 	}
-	a.given = true
+	a.given, a.not = true, strings.HasPrefix(f.Value, "!")
 	for offset, word := range items(f.Value) {
+		if bare, not := strings.CutPrefix(word, "!"); not && a.not {
+			word, offset = bare, offset+1 // ! may stand before each
+		}
 		at := f.At
 		at.Col += offset
 		if name, ok := strings.CutPrefix(word, "@"); ok {
@@ -135,14 +143,17 @@ func (a *addrsText) resolve(sets map[string]*Set) Addrs {
 	if !a.given {
 		return Addrs{}
 	}
+	out := Addrs{Given: true, Not: a.not, In: prefixset.New(a.prefixes...)}
 	if len(a.sets) == 1 && len(a.prefixes) == 0 {
-		return Addrs{Given: true, Set: a.sets[0], In: sets[a.sets[0]].Addrs}
+		out.Set = a.sets[0]
 	}
-	all := prefixset.New(a.prefixes...)
 	for _, name := range a.sets {
-		all = all.Union(sets[name].Addrs)
+		out.In = out.In.Union(sets[name].Addrs)
 	}
-	return Addrs{Given: true, In: all}
+	if a.not {
+		out.In = everything(V4).Union(everything(V6)).Subtract(out.In)
+	}
+	return out
 }
 
 // ports reads a list of ports.
@@ -156,13 +167,52 @@ func ports(f *Field) (p portsText, err *conf.Error) {
 			p.sets = append(p.sets, name)
 			continue
 		}
-		r, ok := portRange(word)
-		if !ok {
-			return p, wrong(f.At, offset, word, portsSyntax)
+		r, why := portOrService(word)
+		if why != "" {
+			at := f.At
+			at.Col += offset
+			return p, &conf.Error{Pos: at, Msg: why, Hint: "write " + portsSyntax}
 		}
 		p.ranges = append(p.ranges, r)
 	}
 	return p, nil
+}
+
+// portOrService reads a port, a range of ports, or the name of a service. why says what is wrong with it.
+func portOrService(word string) (r PortRange, why string) {
+	if r, ok := portRange(word); ok {
+		return r, ""
+	}
+	if !isService(word) {
+		return r, "wrong value " + conf.Quote(word)
+	}
+	tcp, errTCP := net.LookupPort("tcp", word)
+	udp, errUDP := net.LookupPort("udp", word)
+	switch {
+	case errTCP != nil && errUDP != nil:
+		return r, "/etc/services has no service " + conf.Quote(word)
+	case errTCP == nil && errUDP == nil && tcp != udp:
+		return r, fmt.Sprintf("service %s is port %d of TCP and port %d of UDP", conf.Quote(word), tcp, udp)
+	}
+	port := uint16(max(tcp, udp))
+	return PortRange{port, port}, ""
+}
+
+// isService reports whether s can be the name of a service.
+func isService(s string) bool {
+	return len(s) <= 64 && strings.ContainsFunc(s, func(r rune) bool { return 'a' <= r && r <= 'z' }) &&
+		!strings.ContainsFunc(s, func(r rune) bool { return !isWord(r) && !strings.ContainsRune(".+", r) }) && isWord(rune(s[0])) && s[0] != '-'
+}
+
+// portNumbers returns a list of ports with numbers in place of names of services.
+func portNumbers(value string) string {
+	words := strings.Split(value, ",")
+	for i, word := range words {
+		if r, why := portOrService(word); why == "" {
+			words[i] = r.String()
+		}
+	}
+	return strings.Join(words, ",")
 }
 
 func portRange(word string) (PortRange, bool) {

@@ -124,10 +124,13 @@ func addresses(r *rand.Rand, family string, sets bool) string {
 		from = append(append(from, hosts6...), nets6...)
 	}
 	if sets && chance(r, 3) && family != "ip6" {
-		return "@office"
+		return pick(r, []string{"@office", "@office", "!@office"})
 	}
 	if sets && chance(r, 3) {
-		return pick(r, []string{"@mixed", "@mixed", "@world", "@mixed,@nobody", "@nobody"})
+		return pick(r, []string{"@mixed", "@mixed", "@world", "@mixed,@nobody", "@nobody", "!@mixed", "!@nobody", "!@office,2001:db8::2"})
+	}
+	if chance(r, 6) {
+		return "!" + list(r, from, 3)
 	}
 	return list(r, from, 4)
 }
