@@ -18,10 +18,10 @@ import (
 var (
 	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable", "logtext", "sleep"}
 	stages   = []string{"source", "filter", "webscan", "logtime", "track", "decide", "enforce"}
-	middle   = []string{"engine", "lists", "coverage", "feed"} // between programs and stages
+	middle   = []string{"engine", "lists", "coverage", "feed", "pipeline", "answers", "hostwatch"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
-	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "inotify", "netlink", "run", "sdnotify", "store"}
+	shared   = []string{"atomicfile", "confirm", "console", "control", "eventlog", "host", "inotify", "netlink", "owner", "run", "sdnotify", "store"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 

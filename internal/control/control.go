@@ -33,8 +33,6 @@ import (
 	"context"
 	"net/netip"
 	"time"
-
-	"mef/internal/ban"
 )
 
 // A Service answers requests. The daemon is one.
@@ -201,14 +199,6 @@ type Ban struct {
 	Packets  *uint64    `json:"packets,omitempty"` // dropped, both directions; absent where the kernel does not count
 	Kernel   bool       `json:"kernel"`            // read back from the kernel's set
 	Set      string     `json:"set,omitempty"`     // in answers to why: that set's name
-}
-
-// ShowPorts is the word for ports in answers.
-func ShowPorts(p ban.Ports) string {
-	if p == "" {
-		return "all"
-	}
-	return string(p)
 }
 
 // A BanRequest asks for a manual ban.

@@ -36,7 +36,6 @@ import (
 	"time"
 
 	"mef/internal/conf"
-	"mef/internal/filter"
 	"mef/internal/host"
 )
 
@@ -49,6 +48,12 @@ type Host struct {
 	Logged    []string                   // system units that the journal has entries of
 	Program   func(name string) bool     // whether a program is installed
 	Listeners []host.Listener            // what waits for connections
+}
+
+// Services knows which services the rules are about. filter.Set does.
+type Services interface {
+	Serves(rule, unit string) bool    // lines of the systemd unit count for the rule
+	Covers(rule, program string) bool // lines of the program do
 }
 
 // A Reader is one rule with the sources that it reads.
@@ -70,18 +75,18 @@ type Reader struct {
 	begins  time.Time // of reading here, after the rule was read elsewhere; zero: it never was
 }
 
-// Read returns the readers of the rules that are enabled, by name. set is of these rules.
-func Read(rules []conf.Rule, set *filter.Set, h *Host) map[string]*Reader {
+// Read returns the readers of the rules that are enabled, by name. services are theirs.
+func Read(rules []conf.Rule, services Services, h *Host) map[string]*Reader {
 	readers := make(map[string]*Reader)
 	for i := range rules {
 		if rules[i].Enabled {
-			readers[rules[i].Name] = newReader(&rules[i], set, h)
+			readers[rules[i].Name] = newReader(&rules[i], services, h)
 		}
 	}
 	return readers
 }
 
-func newReader(rule *conf.Rule, set *filter.Set, h *Host) *Reader {
+func newReader(rule *conf.Rule, services Services, h *Host) *Reader {
 	r := &Reader{Rule: rule, shared: h.Shared}
 	r.trusted = rule.Source == conf.SourceFile || rule.Source == conf.SourceAuto && !h.Journald
 	r.doubted = h.Journald
@@ -99,21 +104,21 @@ func newReader(rule *conf.Rule, set *filter.Set, h *Host) *Reader {
 		}
 	}
 	if r.Journal {
-		i := slices.IndexFunc(h.Logged, func(unit string) bool { return set.Serves(rule.Name, unit) })
+		i := slices.IndexFunc(h.Logged, func(unit string) bool { return services.Serves(rule.Name, unit) })
 		if i >= 0 {
 			r.Logged = h.Logged[i]
 		}
 	}
 	optional := rule.Source == conf.SourceAuto || slices.ContainsFunc(slices.Concat(rule.Fail, rule.Echo, rule.Probe), func(p conf.Pattern) bool { return p.Shipped })
-	r.Off = optional && rule.Source != conf.SourceJournal && r.Logged == "" && len(r.Own) == 0 && !present(rule, set, h)
+	r.Off = optional && rule.Source != conf.SourceJournal && r.Logged == "" && len(r.Own) == 0 && !present(rule, services, h)
 	return r
 }
 
 // present reports whether the service of a rule is installed or listens.
-func present(rule *conf.Rule, set *filter.Set, h *Host) bool {
-	serves := func(unit string) bool { return set.Serves(rule.Name, unit) }
+func present(rule *conf.Rule, services Services, h *Host) bool {
+	serves := func(unit string) bool { return services.Serves(rule.Name, unit) }
 	return slices.ContainsFunc(h.Units, serves) || len(rule.Programs) > 0 && h.Program(strings.TrimSuffix(rule.Programs[0], "*")) ||
-		slices.ContainsFunc(h.Listeners, func(l host.Listener) bool { return covers(set, rule, l) })
+		slices.ContainsFunc(h.Listeners, func(l host.Listener) bool { return covers(services, rule, l) })
 }
 
 // ReadsFile reports whether the rule reads the file at path.
@@ -232,8 +237,8 @@ func uids(rule *conf.Rule, userID func(name string) (uint32, bool)) (all []uint3
 }
 
 // covers reports whether a rule is about what listens.
-func covers(set *filter.Set, rule *conf.Rule, l host.Listener) bool {
-	return set.Serves(rule.Name, serviceOf(l)) || len(rule.Programs) > 0 && l.Program != "" && l.Program != "systemd" && set.Covers(rule.Name, l.Program)
+func covers(services Services, rule *conf.Rule, l host.Listener) bool {
+	return services.Serves(rule.Name, serviceOf(l)) || len(rule.Programs) > 0 && l.Program != "" && l.Program != "systemd" && services.Covers(rule.Name, l.Program)
 }
 
 // serviceOf returns the unit that a listener belongs to; systemd listens for it where there is a .socket.
@@ -245,7 +250,7 @@ func serviceOf(l host.Listener) string {
 }
 
 // Silent names the services that others can reach and that a rule covers, of which no source has had a line yet.
-func Silent(readers map[string]*Reader, set *filter.Set, listeners []host.Listener) (all []string) {
+func Silent(readers map[string]*Reader, services Services, listeners []host.Listener) (all []string) {
 	said := make(map[string]bool)
 	for _, l := range listeners {
 		unit := serviceOf(l)
@@ -254,7 +259,7 @@ func Silent(readers map[string]*Reader, set *filter.Set, listeners []host.Listen
 		}
 		var silent *Reader
 		for _, name := range slices.Sorted(maps.Keys(readers)) {
-			if r := readers[name]; covers(set, r.Rule, l) {
+			if r := readers[name]; covers(services, r.Rule, l) {
 				if silent = r; r.Heard() {
 					silent = nil
 					break
@@ -271,10 +276,10 @@ func Silent(readers map[string]*Reader, set *filter.Set, listeners []host.Listen
 }
 
 // Uncovered names the services that others can reach over TCP and that no rule covers, each with its ports: "nginx (80, 443)".
-func Uncovered(rules []conf.Rule, set *filter.Set, listeners []host.Listener) (all []string) {
+func Uncovered(rules []conf.Rule, services Services, listeners []host.Listener) (all []string) {
 	ports := make(map[string][]string)
 	for _, l := range listeners {
-		if l.Local() || l.Protocol != "tcp" || slices.ContainsFunc(rules, func(r conf.Rule) bool { return r.Enabled && covers(set, &r, l) || serves(&r, l) }) {
+		if l.Local() || l.Protocol != "tcp" || slices.ContainsFunc(rules, func(r conf.Rule) bool { return r.Enabled && covers(services, &r, l) || serves(&r, l) }) {
 			continue
 		}
 		name, port := show(l), fmt.Sprint(l.Port)

@@ -42,13 +42,13 @@ func TestUnbanReadsNoSet(t *testing.T) {
 	h.ban("203.0.113.0/24")
 	h.ban("203.0.113.7")
 	h.ban("2001:db8:7::/48")
-	before := h.kernel.Dumps()
+	before := h.filter.Dumps()
 	for _, req := range []control.UnbanRequest{{Prefix: "203.0.113.7", Covering: true}, {Prefix: "2001:db8:7::/48"}} {
 		if _, err := h.Unban(t.Context(), req); err != nil {
 			t.Error(err)
 		}
 	}
-	if n := h.kernel.Dumps() - before; n > 0 {
+	if n := h.filter.Dumps() - before; n > 0 {
 		t.Errorf("all bans were read %d times", n)
 	}
 	if got := h.banned(); got != "" {

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 
 	"mef/internal/confirm"
 	"mef/internal/control"
+	"mef/internal/owner"
 )
 
 func (h *house) ban(addr string) {
@@ -46,10 +46,7 @@ func (h *house) arm(d time.Duration) {
 // runFor makes the daemon one that has been running for a while.
 func (h *house) runFor(d time.Duration) {
 	h.Helper()
-	_, err := ask(h.Context(), &h.configurator, func(context.Context) (struct{}, error) {
-		h.since = h.since.Add(-d)
-		return struct{}{}, nil
-	})
+	err := owner.Do(h.Context(), h.config, func(c *configurator) { c.since = c.since.Add(-d) })
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -159,7 +156,7 @@ func TestTrialLiftsBansWithoutARecord(t *testing.T) {
 			h.arm(time.Hour)
 			h.ban("192.0.2.7")
 			h.end()
-			if err := os.Remove(h.storePath()); err != nil {
+			if err := os.Remove(filepath.Join(h.dir, "state", "mef.db")); err != nil {
 				t.Fatal(err)
 			}
 			now := time.Now()
@@ -268,20 +265,20 @@ func TestWatchingSince(t *testing.T) {
 func TestOffIsForGood(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.7\n"})
 	h.ban("192.0.2.7")
-	h.flush(t.Context())
+	h.Flush(t.Context())
 	h.end()
-	if err := confirm.SetOff(h.cfg.Paths.StateDir); err != nil {
+	if err := confirm.SetOff(h.stateIn); err != nil {
 		t.Fatal(err)
 	}
-	h.kernel.Lose("mefctl")
+	h.filter.Lose("mefctl")
 	h.start()
 	h.await("the list", func() bool { return h.banned() == "198.51.100.7" })
 	h.await("off to be forgotten", func() bool {
-		at, err := confirm.Off(h.cfg.Paths.StateDir)
+		at, err := confirm.Off(h.stateIn)
 		return err == nil && at.IsZero()
 	})
 	h.ban("192.0.2.8")
-	h.flush(t.Context())
+	h.Flush(t.Context())
 	h.end()
 	h.start()
 	h.await("what was banned since", func() bool { return h.banned() == "192.0.2.8 198.51.100.7" })

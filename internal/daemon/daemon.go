@@ -1,18 +1,13 @@
-// Package daemon wires the stages into mefdaemon: sources hand batches to the engine, the engine decides, the enforcer keeps
-// the kernel equal to what was decided, and the control socket answers.
+// Package daemon wires the parts of mefdaemon: sources hand batches to the engine (package pipeline), the enforcer keeps the kernel equal
+// to what was decided, and the control socket answers.
 //
-//	source ──► engine (filter, track, decide) ──► enforcer ──► kernel
-//	                 │                                │
-//	                 └──────────► records ◄───────────┘ ──► event log, mefctl events
-//
-// Three goroutines hold all state: the engine's, the enforcer's, and each source its own. Requests from the control socket
-// run as functions on the engine's goroutine, so nothing is locked on the way of a line.
+// Who may touch what is in the types. The engine's goroutine has the *pipeline.State, and the configurator's goroutine the *configurator.
+// The daemon, which answers requests on goroutines of their own, has neither: it hands functions to them (package owner). What all of
+// them have is in parts, and safe for every goroutine by itself.
 package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -22,13 +17,15 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/confirm"
 	"mef/internal/control"
-	"mef/internal/enforce"
 	"mef/internal/enforce/kernel"
+	"mef/internal/engine"
 	"mef/internal/feed"
-	"mef/internal/host"
+	"mef/internal/hostwatch"
 	"mef/internal/lists"
-	"mef/internal/store"
+	"mef/internal/owner"
+	"mef/internal/pipeline"
 )
 
 // Options are what a daemon is told beside its configuration.
@@ -54,89 +51,112 @@ type Manager interface {
 	Watch(ctx context.Context, alive func(context.Context) (status string, err error), failed func(error))
 }
 
+// A machine is what the daemon finds where it runs. Tests have one of their own.
+type machine struct {
+	host   hostwatch.Host
+	filter func(*pipeline.Pipeline, *pipeline.State) (*kernel.Kernel, error)
+	look   func(context.Context) *feed.Host
+	names  lists.Options // how DNS names are looked up
+}
+
+func thisMachine(ctx context.Context, log *slog.Logger) (m machine, err error) {
+	m.host, err = hostwatch.Read(ctx)
+	m.filter = func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
+		facts := s.Engine.Facts()
+		return kernel.New(log, s.Config.Log, p.EnforceOptions(facts.Reachable()))
+	}
+	m.look = func(ctx context.Context) *feed.Host { return feed.Look(ctx, log) }
+	m.names = lists.Options{Log: log}
+	return m, err
+}
+
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
 // configuration says clear_bans_on_stop. It returns an error only if it could not begin.
 func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
-	d, err := start(ctx, cfg, opt)
+	m, err := thisMachine(ctx, opt.Log)
 	if err != nil {
 		return err
 	}
-	ctx, d.stop = context.WithCancel(ctx)
-	defer d.stop()
-	g, ctx := errgroup.WithContext(ctx)
-	// The enforcer and the saver outlive the others by what it takes to lift the bans, if that is asked for, and to save the
-	// last of the state.
-	after, release := context.WithCancel(context.WithoutCancel(ctx))
-	g.Go(func() error { return d.enforcer.Run(after) })
-	d.loadTracker(d.store, d.restored)
-	d.store, d.restored = nil, nil
-	g.Go(func() error { return d.saver.Run(after) })
-	g.Go(func() error {
-		defer release()
-		return d.run(ctx)
-	})
-	defer d.records.Close(time.Second) // the disk may hang
-	return g.Wait()
+	b, err := build(cfg, opt, m)
+	if err != nil {
+		return err
+	}
+	return b.run(ctx, b.serve)
 }
 
-// A daemon is everything that Run holds together.
+// parts are for every goroutine.
+type parts struct {
+	*pipeline.Pipeline
+	kernel  *kernel.Kernel
+	path    string // of mef.conf
+	stateIn string // the directory of what is saved; it stays the same
+	manager Manager
+	look    func(context.Context) *feed.Host
+
+	window atomic.Pointer[confirm.Window] // nil: not armed; replaced by the configurator
+	undone atomic.Pointer[string]         // what is due and why; nil: nothing; replaced by the configurator
+	listed atomic.Pointer[listReport]     // replaced by the configurator
+
+	sources atomic.Pointer[feed.Sources] // replaced by the configurator, on the engine's goroutine with its readers
+	relist  chan struct{}                // holds one message: lists may have to be applied anew
+}
+
+// A daemon answers requests. It is a control.Service.
 type daemon struct {
-	*loop
-	configurator
-	path     string // of mef.conf
+	*parts
+	config   owner.Of[*configurator]
 	version  string
-	level    *slog.LevelVar
 	since    time.Time
-	sources  *feed.Sources
-	kernel   *kernel.Kernel // nil in tests
-	manager  Manager
 	stop     context.CancelFunc
-	selftest atomic.Pointer[selftestResult]
 	selfTest func(context.Context) (impossible, problem string)
-	firewall func() []string // what is wrong with the static policy
-	// lookAround returns what is known of logs and services of this host.
-	lookAround func(context.Context) *feed.Host
-	off        bool      // mefctl off was run since the last start
-	forgiven   []ban.Key // the bans that it lifted
-	gone       []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
-
-	// Until Run has read the rest of the saved state.
-	store    *store.Store // then the saver's
-	restored []ban.Ban
+	firewall func() []string                   // what is wrong with the static policy
+	names    func(time.Time) (noAddr []string) // names of the allow list without an address
 }
 
-// start builds everything without starting a goroutine.
-func start(ctx context.Context, cfg *conf.Config, opt Options) (*daemon, error) {
-	log := opt.Log
-	here, err := host.Read(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("facts about this host: %w", err)
-	}
-	e, err := newLoop(cfg, here, log)
-	if err != nil {
-		return nil, err
-	}
-	facts := e.engine.Facts()
-	k, err := kernel.New(log, cfg.Log, enforce.Options{Allow: facts.Reachable(), OnResult: e.reasons.settle, OnEnded: e.evictions.add, OnRepair: e.repaired})
-	if err != nil {
-		return nil, err
-	}
-	e.enforcer = k.Enforcer
-	st, err := store.Open(e.storePath(), store.Options{Version: opt.Version})
+// A built is a daemon before its goroutines begin, which then have its parts.
+type built struct {
+	*daemon
+	configurator *configurator
+	state        *pipeline.State
+	guard        *hostwatch.Guard
+	saved        *pipeline.Saved
+	restored     []ban.Ban // of an earlier run
+	forgiven     []ban.Key // bans of an earlier run that mefctl off lifted
+}
+
+// build builds everything and restores what must hold again first, without starting a goroutine.
+func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
+	rules, err := compile(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := st.Warning(); err != nil {
-		log.Warn("saved state", "err", err)
+	if opt.Manager == nil {
+		opt.Manager = unmanaged{}
 	}
-	e.saver = store.NewSaver(st, log)
-	e.reasons.saved = e.saver.Bans
-	d := newDaemon(e, opt)
-	d.kernel, d.store = k, st
-	if d.restored, err = d.restore(st, d.since); err != nil {
-		return nil, errors.Join(err, st.Close())
+	if opt.Firewall == nil {
+		opt.Firewall = func(*conf.Config) []string { return nil }
 	}
-	return d, nil
+	guard := hostwatch.NewGuard()
+	facts := engine.FactsFromConf(cfg)
+	m.host.SetFacts(&facts)
+	p, state := pipeline.New(pipeline.Options{Config: cfg, Rules: rules, Facts: facts, Accounts: m.host.AccountNames(engine.AccountName),
+		OnLogin: func(ev *engine.Event) { guard.Login(ev.Service, ev.User, ev.Addr) }, Log: opt.Log})
+	k, err := m.filter(p, state)
+	if err != nil {
+		return nil, err
+	}
+	p.Enforcer = k.Enforcer
+	now := time.Now()
+	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, look: m.look,
+		relist: make(chan struct{}, 1)}
+	c := newConfigurator(shared, cfg, lists.New(m.names), opt, now)
+	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, config: owner.New[*configurator](), version: opt.Version,
+		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }, names: c.lists.Warnings}}
+	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
+		return nil, err
+	}
+	b.restore(now)
+	return b, nil
 }
 
 // unmanaged stands for no service manager.
@@ -148,90 +168,134 @@ func (unmanaged) Stopping() error    { return nil }
 func (unmanaged) Watch(context.Context, func(context.Context) (string, error), func(error)) {
 }
 
-// newDaemon returns a daemon around an engine that has its enforcer and its saver.
-func newDaemon(e *loop, opt Options) *daemon {
-	lapse := time.NewTimer(time.Hour)
-	lapse.Stop()
-	settings := e.cfg // a reload replaces it
-	if opt.Manager == nil {
-		opt.Manager = unmanaged{}
-	}
-	if opt.Firewall == nil {
-		opt.Firewall = func(*conf.Config) []string { return nil }
-	}
-	return &daemon{loop: e, path: e.cfg.Path, version: opt.Version, level: opt.Level, since: time.Now(), selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(settings) }, manager: opt.Manager,
-		lookAround:   func(ctx context.Context) *feed.Host { return feed.Look(ctx, e.log) },
-		configurator: configurator{adminsChanged: make(chan struct{}, 1), asked: make(chan func(context.Context)), hangups: opt.Hangups, lapse: lapse, lists: lists.New(lists.Options{Log: e.log}), owed: make(map[ban.Key]time.Duration), due: newDue()}}
+// run runs the enforcer, the saver, and serve, until ctx is done or Stop is called.
+func (b *built) run(ctx context.Context, serve func(context.Context) error) error {
+	ctx, b.stop = context.WithCancel(ctx)
+	defer b.stop()
+	g, ctx := errgroup.WithContext(ctx)
+	// The enforcer and the saver outlive the others by what it takes to lift the bans, if that is asked for, and to save the
+	// last of the state.
+	after, release := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return b.Enforcer.Run(after) })
+	b.saved.Count(b.state, b.restored, b.forgiven)
+	b.saved, b.restored, b.forgiven = nil, nil, nil
+	g.Go(func() error { return b.Saver.Run(after) })
+	g.Go(func() error {
+		defer release()
+		return serve(ctx)
+	})
+	defer b.Records.Close(time.Second) // the disk may hang
+	return g.Wait()
 }
 
-// run opens the socket, follows the sources, and blocks until ctx is done.
-func (d *daemon) run(ctx context.Context) error {
-	socket := d.cfg.Paths.ControlSocket
+// serve opens the socket, follows the sources, and blocks until ctx is done.
+func (b *built) serve(ctx context.Context) error {
+	socket := b.state.Config.Paths.ControlSocket
 	listener, err := control.Listen(socket)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	d.openEventLog(d.cfg)
-	g.Go(func() error { return d.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
-	d.choose(d.lookAround(ctx))
-	d.saveOrigins()
-	d.sources = feed.New(d.feedConfig(), d.readers, nil)
-	g.Go(func() error { return d.loop.run(ctx) })
-	g.Go(func() error { return d.keep(ctx) })
-	g.Go(func() error { return d.kernel.EndSessions(ctx) })
-	g.Go(func() error { return d.watchHost(ctx) })
-	g.Go(func() error { return d.watchSessions(ctx) })
-	g.Go(func() error { return d.watchAccounts(ctx) })
-	g.Go(func() error { return d.runSelftests(ctx) })
-	g.Go(func() error { return d.tidy(ctx, d.saving, giveBack) })
-	g.Go(func() error { return control.Serve(ctx, listener, d) })
-	d.log.Info("mefdaemon is ready", "mode", d.mode(), "socket", socket)
+	b.state.OpenEventLog()
+	g.Go(func() error { return b.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
+	b.decide(ctx, g)
+	g.Go(func() error { return b.kernel.EndSessions(ctx) })
+	g.Go(func() error { return b.watchHost(ctx) })
+	g.Go(func() error { return b.watchSessions(ctx, b.guard) })
+	g.Go(func() error { return b.watchAccounts(ctx) })
+	g.Go(func() error { return b.kernel.RunSelfTests(ctx, b.selfTest, b.selfTestFailed) })
+	g.Go(func() error { return b.Memory.Run(ctx, func() bool { return b.Saver.Status().Pending > 0 }) })
+	g.Go(func() error { return control.Serve(ctx, listener, b.daemon) })
+	b.Log.Info("mefdaemon is ready", "mode", b.Mode(), "socket", socket)
 	err = g.Wait()
-	if d.cfg.ClearOnStop {
-		if err := d.clear(context.WithoutCancel(ctx)); err != nil {
-			d.log.Error("clear_bans_on_stop", "err", err)
+	if b.configurator.cfg.ClearOnStop { // its goroutine has ended
+		if err := b.clear(context.WithoutCancel(ctx)); err != nil {
+			b.Log.Error("clear_bans_on_stop", "err", err)
 		}
 	}
 	return err
+}
+
+// decide starts what makes bans: the sources, the engine, and the configurator.
+func (b *built) decide(ctx context.Context, g *errgroup.Group) {
+	state, c := b.state, b.configurator
+	state.Choose(b.look(ctx))
+	b.sources.Store(feed.New(state.FeedConfig(), state.Readers, nil))
+	g.Go(func() error { return b.Pipeline.Run(ctx, state) })
+	g.Go(func() error { return c.run(ctx, b.config.Calls()) })
+}
+
+func (d *daemon) selfTestFailed(t kernel.SelfTest) {
+	d.Log.Error("the self-test failed: bans may not block", "detail", t.Detail)
+	d.Records.Add(control.Record{Time: t.At, Event: "error", Reason: "self-test: " + t.Detail})
 }
 
 // clear lifts every ban and forgets it.
 func (d *daemon) clear(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	state, err := d.enforcer.Held(ctx)
+	state, err := d.Enforcer.Held(ctx)
 	if err != nil {
 		return err
 	}
-	if err := d.enforcer.Flush(ctx); err != nil {
+	if err := d.Enforcer.Flush(ctx); err != nil {
 		return err
 	}
 	var lifted []ban.Key
 	for _, held := range state.Bans {
 		lifted = append(lifted, held.Key)
 	}
-	d.saver.Save(store.Update{Lifted: lifted})
+	d.SaveLifted(lifted)
 	return nil
 }
 
-func (e *loop) mode() string { return modeName(e.observe.Load()) }
-
-func modeName(observe bool) string {
-	if observe {
-		return "observe"
-	}
-	return "enforce"
+// watchHost follows changes of the host's addresses, routes and resolvers.
+func (d *daemon) watchHost(ctx context.Context) error {
+	return hostwatch.Watch(ctx, func(h hostwatch.Host) {
+		err := owner.Act(ctx, d.config, func(ctx context.Context, c *configurator) error { return c.setHost(ctx, h) })
+		if err != nil && ctx.Err() == nil {
+			d.Log.Error("allow this host's own addresses", "err", err)
+		}
+	})
 }
 
-// repaired is told by the enforcer when something had to be put back.
-func (e *loop) repaired(r enforce.Repair) {
-	reason := fmt.Sprintf("%q had been changed by %q, put back in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
-	switch {
-	case r.Delayed > 0:
-		reason = fmt.Sprintf("%q is changed again and again by %q: restored in %v, or with the next ban; mefctl status", r.Damaged, r.By, r.Delayed)
-	case r.Err != nil:
-		reason = fmt.Sprintf("%q had been changed by %q and could not be put back: %v", r.Damaged, r.By, r.Err)
+// watchAccounts compiles the rules again when /etc/passwd changes. A rule names the accounts of its daemon, which a package makes when it
+// is installed: until their numbers are known, their journal entries are not believed.
+func (d *daemon) watchAccounts(ctx context.Context) error {
+	return hostwatch.WatchAccounts(ctx, func() {
+		if err := owner.Act(ctx, d.config, recompile); err != nil && ctx.Err() == nil {
+			d.Log.Error("accounts have changed; the rules go by the ones before", "err", err)
+		}
+	})
+}
+
+// noteAdmins is the note in mef.db about recent logins of administrators: see hostwatch.Guard.
+const noteAdmins = "admins"
+
+// watchSessions follows the SSH sessions of administrators.
+func (d *daemon) watchSessions(ctx context.Context, guard *hostwatch.Guard) error {
+	return guard.Run(ctx, hostwatch.Client{
+		Groups: func(ctx context.Context) ([]string, error) {
+			return owner.Query(ctx, d.Engine, func(s *pipeline.State) []string { return s.Config.ProtectGroups })
+		},
+		Apply: d.applyAdmins,
+		Save:  func(text string) { d.SaveNotes(map[string]string{noteAdmins: text}) },
+		Log:   d.Log,
+	})
+}
+
+// applyAdmins protects administrators. Bans in force stay as they are, but for lists, which hold back what would ban one.
+func (d *daemon) applyAdmins(ctx context.Context, a hostwatch.Admins) error {
+	changed, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) (changed bool) {
+		s.SetFacts(func(f *engine.Facts) { changed = f.SetAdmins(a.Live, a.Recent, a.SSHPorts) })
+		return changed
+	})
+	if err != nil || !changed {
+		return err
 	}
-	e.records.Add(control.Record{Time: r.Time, Event: "repair", Reason: reason})
+	select {
+	case d.relist <- struct{}{}:
+	default: // one that waits stands for all
+	}
+	return nil
 }

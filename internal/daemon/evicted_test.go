@@ -12,6 +12,8 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/owner"
+	"mef/internal/pipeline"
 )
 
 // guess writes n refusals of an address to a.log.
@@ -35,7 +37,7 @@ func TestWhoeverEscapedABanIsBannedWhenHeGoesOn(t *testing.T) {
 	const from = "203.0.113.7"
 	for name, escape := range map[string]func(*house){
 		"refused by the kernel": func(h *house) {
-			h.kernel.Refuse(func(k ban.Key, _ int) error {
+			h.filter.Refuse(func(k ban.Key, _ int) error {
 				if k.Prefix.Addr().String() == from {
 					return syscall.EINVAL
 				}
@@ -46,7 +48,7 @@ func TestWhoeverEscapedABanIsBannedWhenHeGoesOn(t *testing.T) {
 		"no room in the kernel": func(h *house) {
 			h.guess(from, 3)
 			h.await("the first ban", func() bool { return h.banned() == from })
-			h.kernel.Refuse(func(_ ban.Key, held int) error {
+			h.filter.Refuse(func(_ ban.Key, held int) error {
 				if held > 0 {
 					return syscall.ENOMEM
 				}
@@ -71,7 +73,7 @@ func TestWhoeverEscapedABanIsBannedWhenHeGoesOn(t *testing.T) {
 				}
 				break
 			}
-			h.kernel.Refuse(nil)
+			h.filter.Refuse(nil)
 			h.await("the escaped ban is gone", func() bool { return !strings.Contains(h.banned(), from) })
 			h.guess(from, 3)
 			h.await("another ban", func() bool { return strings.Contains(h.banned(), from) })
@@ -82,11 +84,11 @@ func TestWhoeverEscapedABanIsBannedWhenHeGoesOn(t *testing.T) {
 			if n := h.status().Kernel.Evicted; name == "no room in the kernel" && n != 1 {
 				t.Errorf("status tells of %d bans that ended early, want 1", n)
 			}
-			if err := errors.Join(h.do(t.Context(), h.save), h.saver.Flush(t.Context())); err != nil {
+			if err := errors.Join(owner.Do(t.Context(), h.Engine, (*pipeline.State).Save), h.Saver.Flush(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			h.end()
-			h.kernel = new(enforcetest.Fake)
+			h.filter = new(enforcetest.Fake)
 			h.start()
 			if got := h.banned(); !strings.Contains(got, from) {
 				t.Errorf("after a reboot %q is banned, want %s", got, from)

@@ -1,70 +1,13 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
-	"maps"
+	"mef/internal/hostwatch"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"mef/internal/host"
 )
-
-func addrs(list ...string) (out []netip.Addr) {
-	for _, s := range list {
-		out = append(out, netip.MustParseAddr(s))
-	}
-	return out
-}
-
-func TestGuard(t *testing.T) {
-	session := func(user string, uid uint32, peer string) host.Session {
-		return host.Session{User: user, UID: uid, Peer: netip.MustParseAddr(peer)}
-	}
-	in := func(user, addr string) login { return login{user, netip.MustParseAddr(addr)} }
-	admin := func(user string) bool { return user == "root" || user == "alice" }
-	for name, tt := range map[string]struct {
-		sessions  []host.Session
-		logins    []login
-		connected []string
-		broken    error
-		peers     []string
-		pending   int // logins that have to be looked at again
-	}{
-		"nobody":                          {},
-		"root, by logind":                 {sessions: []host.Session{session("root", 0, "192.0.2.7")}, peers: []string{"192.0.2.7"}},
-		"another name of root":            {sessions: []host.Session{session("toor", 0, "192.0.2.7")}, peers: []string{"192.0.2.7"}},
-		"a member of a group":             {sessions: []host.Session{session("alice", 1000, "2001:db8::7")}, peers: []string{"2001:db8::7"}},
-		"a user":                          {sessions: []host.Session{session("bob", 1001, "192.0.2.7")}},
-		"by the log, still connected":     {logins: []login{in("alice", "192.0.2.7")}, connected: []string{"192.0.2.7"}, peers: []string{"192.0.2.7"}, pending: 1},
-		"by the log, and gone":            {logins: []login{in("alice", "192.0.2.7")}, connected: []string{"192.0.2.8"}},
-		"a user, by the log":              {logins: []login{in("bob", "192.0.2.7")}, connected: []string{"192.0.2.7"}},
-		"by the log, connections unknown": {logins: []login{in("root", "192.0.2.7")}, broken: errors.New("no sock_diag"), peers: []string{"192.0.2.7"}, pending: 1},
-		"by both: logind tells of the end": {sessions: []host.Session{session("root", 0, "192.0.2.7")}, logins: []login{in("root", "192.0.2.7")},
-			connected: []string{"192.0.2.7"}, peers: []string{"192.0.2.7"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			k := &guard{logins: map[login]bool{}, looked: time.Now()}
-			for _, l := range tt.logins {
-				k.logins[l] = true
-			}
-			k.look(tt.sessions, admin, func() []uint16 { return []uint16{22} }, func([]uint16) (map[netip.Addr]bool, error) {
-				open := map[netip.Addr]bool{}
-				for _, a := range addrs(tt.connected...) {
-					open[a] = true
-				}
-				return open, tt.broken
-			})
-			got := slices.SortedFunc(maps.Keys(k.peers), netip.Addr.Compare)
-			if !slices.Equal(got, addrs(tt.peers...)) || len(k.logins) != tt.pending {
-				t.Errorf("protected %v, %d to be looked at again; want %v and %d", got, len(k.logins), tt.peers, tt.pending)
-			}
-		})
-	}
-}
 
 // The administrator whose session is live is banned on the other ports only, of which status and why tell.
 func TestLiveSessionKeepsSSHOpen(t *testing.T) {
@@ -72,8 +15,7 @@ func TestLiveSessionKeepsSSHOpen(t *testing.T) {
 		"rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log", 3),
 		"rules/door.conf":    strings.ReplaceAll(fmt.Sprintf(counterRule, "HERE/log/a.log", 3), "counter", "door") + "ports=2222\n"})
 	h.await("the file is followed", func() bool { return h.active() == 1 })
-	peers := map[netip.Addr]bool{netip.MustParseAddr("203.0.113.7"): true}
-	if err := h.applySessions(t.Context(), &guard{peers: peers, ports: []uint16{22, 2222}}); err != nil {
+	if err := h.applyAdmins(t.Context(), hostwatch.Admins{Live: []netip.Addr{netip.MustParseAddr("203.0.113.7")}, SSHPorts: "22,2222"}); err != nil {
 		t.Fatal(err)
 	}
 	var text strings.Builder
@@ -96,7 +38,7 @@ func TestLiveSessionKeepsSSHOpen(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(why.Arithmetic, "\n"), "new bans leave port 22,2222 open") {
 		t.Errorf("why says %q, %v", why.Arithmetic, err)
 	}
-	if err := h.applySessions(t.Context(), &guard{}); err != nil {
+	if err := h.applyAdmins(t.Context(), hostwatch.Admins{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.status().Spared.AdminPeers; n != 0 {

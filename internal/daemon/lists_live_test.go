@@ -14,12 +14,13 @@ import (
 	"github.com/miekg/dns"
 
 	"mef/internal/control"
+	"mef/internal/hostwatch"
 	"mef/internal/lists/names"
 )
 
 // allows reports whether the packet filter lets an address through ahead of every ban.
 func (h *house) allows(addr string) bool {
-	state, err := h.kernel.Held(h.Context())
+	state, err := h.filter.Held(h.Context())
 	return err == nil && state.Allow.Contains(netip.MustParseAddr(addr))
 }
 
@@ -246,7 +247,7 @@ func TestAddedEntriesOutliveTheDaemon(t *testing.T) {
 	if _, err := h.Allow(t.Context(), control.AllowRequest{Entry: "203.0.113.7", Author: "alice"}); err != nil {
 		t.Fatal(err)
 	}
-	h.saveNotes(map[string]string{"name office.invalid": string(answer)})
+	h.SaveNotes(map[string]string{"name office.invalid": string(answer)})
 	h.end()
 	h.start()
 	h.await("both are allowed", func() bool { return h.allows("203.0.113.7") && h.allows("192.0.2.9") })
@@ -286,13 +287,13 @@ func TestBlacklistHoldsBackAdministrators(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "203.0.113.9\n"})
 	h.await("the list", func() bool { return h.banned() == "203.0.113.9" })
 	admin := netip.MustParseAddr("198.51.100.78")
-	session := func(g *guard) {
+	session := func(a hostwatch.Admins) {
 		t.Helper()
-		if err := h.applySessions(t.Context(), g); err != nil {
+		if err := h.applyAdmins(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
 	}
-	session(&guard{peers: map[netip.Addr]bool{admin: true}})
+	session(hostwatch.Admins{Live: []netip.Addr{admin}})
 	h.write("deny/a.conf", "198.51.100.0/24\n203.0.113.9\n203.0.113.10\n")
 	h.await("the rest of the list", func() bool { return h.banned() == "203.0.113.9 203.0.113.10" })
 	lists, err := h.Lists(t.Context(), "blacklist")
@@ -304,9 +305,9 @@ func TestBlacklistHoldsBackAdministrators(t *testing.T) {
 	}
 	// One who comes later, over what the list had banned, is let in.
 	late := netip.MustParseAddr("203.0.113.10")
-	session(&guard{peers: map[netip.Addr]bool{late: true}, recent: map[netip.Addr]time.Time{admin: time.Now()}})
+	session(hostwatch.Admins{Live: []netip.Addr{late}, Recent: []netip.Addr{admin}})
 	h.await("the entry of the newcomer is lifted", func() bool { return h.banned() == "203.0.113.9" })
-	session(&guard{})
+	session(hostwatch.Admins{})
 	h.await("all of the list is in force", func() bool { return h.banned() == "198.51.100.0/24 203.0.113.9 203.0.113.10" })
 }
 

@@ -1,17 +1,14 @@
 package daemon
 
 import (
+	"context"
 	"testing"
 	"time"
 
-	"mef/internal/conf"
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/feed"
-	"mef/internal/filter"
-	"mef/internal/host"
 	"mef/internal/source/journal"
-	"mef/internal/store"
 )
 
 // A rule that reads elsewhere after a restart than before it begins at that moment; one that reads where it did, or that is new, does not.
@@ -32,35 +29,23 @@ func TestRuleThatMovesAtTheStart(t *testing.T) {
 		"files as before":           {withoutJournald, "shop", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg, err := conf.Load(h.dir+"/mef.conf", filter.Shipped())
-			if err != nil {
-				t.Fatal(err)
-			}
-			e, err := newLoop(cfg, host.Facts{}, quiet())
-			if err != nil {
-				t.Fatal(err)
-			}
-			st, err := store.Open(e.storePath(), store.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer st.Close()
-			state, err := st.Load(time.Now())
-			if err != nil {
-				t.Fatal(err)
-			}
-			newDaemon(e, Options{}).loadNotes(state.Notes)
-			e.choose(tt.host)
+			b := h.build()
+			b.state.Choose(tt.host)
 			source := h.dir + "/log/shop.log"
 			if tt.host.Journald {
 				source = journal.Source
 			}
 			failure := func(at time.Time) *engine.Event { return &engine.Event{Rule: tt.rule, Kind: event.Failure, Time: at} }
-			if got := e.accept(source, failure(time.Now().Add(-time.Minute))); got != tt.want {
+			if got := b.state.Readers.Accept(source, failure(time.Now().Add(-time.Minute))); got != tt.want {
 				t.Errorf("what happened before counts: %v, want %v", got, tt.want)
 			}
-			if !e.accept(source, failure(time.Now())) {
+			if !b.state.Readers.Accept(source, failure(time.Now())) {
 				t.Error("what happens now does not count")
+			}
+			ctx, end := context.WithCancel(t.Context())
+			end()
+			if err := b.run(ctx, func(context.Context) error { return nil }); err != nil { // closes the saved state
+				t.Error(err)
 			}
 		})
 	}

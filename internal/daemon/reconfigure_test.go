@@ -13,6 +13,7 @@ import (
 	"mef/internal/confirm"
 	"mef/internal/control"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/owner"
 )
 
 var errKernel = errors.New("no buffer space available")
@@ -20,13 +21,13 @@ var errKernel = errors.New("no buffer space available")
 // failWhile has the kernel fail while something is asked for that must not get lost, until status says that it is not done.
 func (h *house) failWhile(what string, act func()) {
 	h.Helper()
-	h.kernel.Fail(errKernel)
+	h.filter.Fail(errKernel)
 	act()
 	h.await("status says that it is not done", func() bool {
 		undone := h.undone.Load()
 		return undone != nil && strings.Contains(*undone, what)
 	})
-	h.kernel.Fail(nil)
+	h.filter.Fail(nil)
 }
 
 // What the kernel refuses at the moment at which it is due comes to hold once the kernel works again, and status says until then that
@@ -79,17 +80,17 @@ func TestWhatFailedIsDoneLater(t *testing.T) {
 			t.Run("a ban lifted by hand, "+how+", while the kernel "+name, func(t *testing.T) {
 				h := settle(t, "", nil)
 				h.ban("192.0.2.7")
-				fail(h.kernel, errKernel)
+				fail(h.filter, errKernel)
 				if err := lift(h); !errors.Is(err, errKernel) || !strings.Contains(err.Error(), "mefdaemon tries again") {
 					t.Errorf("lifting while the kernel fails: %v", err)
 				}
 				if undone := h.undone.Load(); undone == nil || !strings.Contains(*undone, string(liftAsked)) {
 					t.Error("status does not say that it is not done")
 				}
-				fail(h.kernel, nil)
+				fail(h.filter, nil)
 				h.await("the ban to be lifted", func() bool { return h.banned() == "" && h.undone.Load() == nil })
 				h.end()
-				h.kernel.Lose("")
+				h.filter.Lose("")
 				h.start()
 				if got := h.banned(); got != "" {
 					t.Errorf("after a restart %s is banned again", got)
@@ -101,9 +102,9 @@ func TestWhatFailedIsDoneLater(t *testing.T) {
 		h := settle(t, "", nil)
 		h.ban("192.0.2.7")
 		h.failWhile(string(liftEarlier), func() {
-			_, err := ask(t.Context(), &h.configurator, func(ctx context.Context) (struct{}, error) {
-				h.gone = []ban.Key{{Prefix: netip.MustParsePrefix("192.0.2.7/32")}}
-				return struct{}{}, h.fulfil(ctx, liftEarlier)
+			err := owner.Act(t.Context(), h.config, func(ctx context.Context, c *configurator) error {
+				c.gone = []ban.Key{{Prefix: netip.MustParsePrefix("192.0.2.7/32")}}
+				return c.fulfil(ctx, liftEarlier)
 			})
 			if !errors.Is(err, errKernel) {
 				t.Errorf("lifting while the kernel fails: %v", err)

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -11,18 +10,20 @@ import (
 	"mef/internal/control"
 	"mef/internal/engine"
 	"mef/internal/feed"
-	"mef/internal/host"
+	"mef/internal/hostwatch"
+	"mef/internal/owner"
+	"mef/internal/pipeline"
 )
 
 // A setup is a configuration checked whole and compiled: nothing in it can fail any more.
 type setup struct {
-	cfg *conf.Config
-	set *engine.Rules
+	cfg   *conf.Config
+	rules *engine.Rules
 }
 
 // compile makes a set of the rules. The error is conf.Errors.
 func compile(cfg *conf.Config) (*engine.Rules, error) {
-	return engine.Compile(cfg.Rules, host.UserID)
+	return engine.Compile(cfg.Rules, hostwatch.UserID)
 }
 
 // LoadConfig reads the mef.conf at path and the rules, for Run. The lists are not read: Run does that. The error is conf.Errors.
@@ -31,20 +32,20 @@ func LoadConfig(path string) (*conf.Config, error) {
 }
 
 // prepare reads the configuration again. Its error has the text that mefctl config check prints.
-func (d *daemon) prepare() (*setup, error) {
-	cfg, err := LoadConfig(d.path)
+func (c *configurator) prepare() (*setup, error) {
+	cfg, err := LoadConfig(c.path)
 	if err != nil {
 		return nil, err
 	}
-	set, err := compile(cfg)
+	rules, err := compile(cfg)
 	if err != nil {
 		return nil, err
 	}
-	keepPaths(cfg, d.cfg)
-	return &setup{cfg: cfg, set: set}, nil
+	keepPaths(cfg, c.cfg)
+	return &setup{cfg, rules}, nil
 }
 
-// keepPaths leaves the paths in force that a running daemon cannot change, and says so.
+// keepPaths leaves the paths in force that a running daemon cannot change, and reports that in a notice.
 func keepPaths(cfg, running *conf.Config) {
 	for _, p := range []struct {
 		key      string
@@ -72,94 +73,79 @@ func placeOf(cfg *conf.Config, key string) conf.Pos {
 	return cfg.Origins[i].Pos
 }
 
-// reload reads the configuration again and puts it in force: whole, or not at all if anything in it is wrong. It runs on the
-// configurator's goroutine.
-func (d *daemon) reload(ctx context.Context, author string) (control.Reloaded, error) {
-	d.notified(d.manager.Reloading())
-	defer func() { d.notified(d.manager.Ready(d.inBrief())) }()
-	next, err := d.prepare()
-	if err != nil {
-		d.log.Error("the configuration is not reloaded, the one before stays in force", "by", author, "err", err)
-		d.records.Add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
-		return control.Reloaded{}, refuse("%v", err)
-	}
-	if err := d.swap(ctx, next); err != nil {
-		return control.Reloaded{}, err
-	}
-	r := reloaded(next.cfg)
-	r.Mode, r.Mistakes = d.mode(), d.lists.Mistakes()
-	for _, text := range r.Notices {
-		d.log.Warn("configuration", "note", text)
-	}
-	d.log.Info("the configuration is reloaded", "by", author, "rules", r.Rules, "mode", r.Mode)
-	d.records.Add(control.Record{Time: time.Now(), Event: "reload", Author: author, Reason: fmt.Sprintf("%d rules are enabled", r.Rules)})
-	return r, nil
+// Reload reads the configuration again and puts it in force, if it has no mistakes.
+func (d *daemon) Reload(ctx context.Context, author string) (control.Reloaded, error) {
+	return owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (control.Reloaded, error) { return c.reload(ctx, author) })
 }
 
-// reloaded says what a configuration amounts to.
-func reloaded(cfg *conf.Config) control.Reloaded {
-	r := control.Reloaded{Config: cfg.Path, Mode: modeName(cfg.Observe)}
-	for _, rule := range cfg.Rules {
+// reload reads the configuration again and puts it in force: whole, or not at all if anything in it is wrong.
+func (c *configurator) reload(ctx context.Context, author string) (control.Reloaded, error) {
+	c.notified(c.manager.Reloading())
+	defer func() { c.notified(c.manager.Ready(c.inBrief())) }()
+	next, err := c.prepare()
+	if err != nil {
+		c.Log.Error("the configuration is not reloaded, the one before stays in force", "by", author, "err", err)
+		c.Records.Add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
+		return control.Reloaded{}, control.Refuse("%v", err)
+	}
+	if err := c.swap(ctx, next); err != nil {
+		return control.Reloaded{}, err
+	}
+	r := control.Reloaded{Config: next.cfg.Path, Mode: c.Mode(), Mistakes: c.lists.Mistakes()}
+	for _, rule := range next.cfg.Rules {
 		if rule.Enabled {
 			r.Rules++
 		}
 	}
-	for _, n := range cfg.Notices {
+	for _, n := range next.cfg.Notices {
 		r.Notices = append(r.Notices, fmt.Sprintf("%s: %s", n.Pos, n.Text))
+		c.Log.Warn("configuration", "note", r.Notices[len(r.Notices)-1])
 	}
-	return r
+	c.Log.Info("the configuration is reloaded", "by", author, "rules", r.Rules, "mode", r.Mode)
+	c.Records.Add(control.Record{Time: time.Now(), Event: "reload", Author: author, Reason: fmt.Sprintf("%d rules are enabled", r.Rules)})
+	return r, nil
+}
+
+// recompile compiles the rules again and puts them in force.
+func recompile(ctx context.Context, c *configurator) error {
+	rules, err := compile(c.cfg)
+	if err != nil {
+		return err
+	}
+	return c.swap(ctx, &setup{c.cfg, rules})
 }
 
 // swap puts a setup in force between two batches. A follower whose files change ends first, with every line that it handed
 // over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
-func (d *daemon) swap(ctx context.Context, next *setup) error {
-	h := d.lookAround(ctx)
-	readers, err := query(ctx, d.loop, func() feed.Readers { return feed.Read(next.cfg, next.set, h, d.readers, time.Now()) })
+func (c *configurator) swap(ctx context.Context, next *setup) error {
+	h := c.look(ctx)
+	readers, err := owner.Query(ctx, c.Engine, func(s *pipeline.State) feed.Readers { return feed.Read(next.cfg, next.rules, h, s.Readers, time.Now()) })
 	if err != nil {
 		return err
 	}
-	before, drops := d.sources, d.cfg.Log
-	d.followers.Stop(before, readers)
-	drainErr, err := query(ctx, d.loop, func() error {
-		err := d.drain(ctx)
-		if err == nil {
-			d.adopt(next, readers)
-			d.sources = feed.New(d.feedConfig(), readers, before)
-		}
-		return err
-	})
-	if err = cmp.Or(err, drainErr); err != nil {
-		return err
-	}
-	d.followers.Start(ctx, d.sources)
-	if drops != next.cfg.Log && d.kernel != nil {
-		if err := d.kernel.LogDrops(ctx, next.cfg.Log); err != nil {
-			d.log.Error("change what the kernel logs", "err", err)
-		}
-	}
-	if d.level != nil {
-		d.level.Set(next.cfg.LogLevel)
-	}
-	d.reread(ctx)
-	return nil
-}
-
-// drain deals with the batches that are waiting.
-func (e *loop) drain(ctx context.Context) error {
-	for range len(e.batches) {
-		if err := e.batch(ctx, <-e.batches); err != nil {
+	before := c.sources.Load()
+	c.followers.Stop(before, readers)
+	err = owner.Act(ctx, c.Engine, func(ctx context.Context, s *pipeline.State) error {
+		if err := s.Drain(ctx); err != nil {
 			return err
 		}
+		s.Configure(next.cfg, next.rules, readers)
+		c.sources.Store(feed.New(s.FeedConfig(), readers, before))
+		return nil
+	})
+	if err != nil {
+		return err
 	}
+	c.followers.Start(ctx, c.sources.Load())
+	if c.cfg.Log != next.cfg.Log {
+		if err := c.kernel.LogDrops(ctx, next.cfg.Log); err != nil {
+			c.Log.Error("change what the kernel logs", "err", err)
+		}
+	}
+	c.cfg = next.cfg
+	if c.level != nil {
+		c.level.Set(next.cfg.LogLevel)
+	}
+	c.rereadLists(ctx)
 	return nil
-}
-
-// adopt replaces the configuration. What was counted, and what was read, stays. It runs on the engine's goroutine.
-func (e *loop) adopt(next *setup, readers feed.Readers) {
-	e.cfg, e.set, e.readers = next.cfg, next.set, readers
-	e.saveOrigins()
-	e.engine.Configure(e.settings(next.cfg, next.set))
-	e.setFacts(func(f *engine.Facts) { f.Proxies = next.cfg.ProxyAddrs() })
-	e.applyMode()
-	e.openEventLog(next.cfg)
 }

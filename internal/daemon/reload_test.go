@@ -18,13 +18,13 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
+	"mef/internal/enforce/kernel"
 	"mef/internal/feed"
 	"mef/internal/filter"
-	"mef/internal/host"
 	"mef/internal/lists"
-	"mef/internal/store"
+	"mef/internal/owner"
+	"mef/internal/pipeline"
 )
 
 // patience is how long a test waits for what should happen.
@@ -38,7 +38,7 @@ type house struct {
 	*testing.T
 	*daemon
 	dir    string
-	kernel *enforcetest.Fake
+	filter *enforcetest.Fake
 	dns    string // a name server; there is none unless a test starts it
 	end    func() // ends the daemon, which start starts again
 
@@ -56,7 +56,7 @@ func settle(t *testing.T, settings string, files map[string]string) *house {
 func (h *house) settle(settings string, files map[string]string) {
 	h.Helper()
 	t := h.T
-	h.dir, h.kernel, h.dns = t.TempDir(), new(enforcetest.Fake), "127.0.0.1:1"
+	h.dir, h.filter, h.dns = t.TempDir(), new(enforcetest.Fake), "127.0.0.1:1"
 	for _, sub := range []string{"rules", "allow", "deny", "state", "log"} {
 		if err := os.Mkdir(filepath.Join(h.dir, sub), 0o755); err != nil {
 			t.Fatal(err)
@@ -91,52 +91,46 @@ func (h *house) configure(settings string) {
 		"control_socket=HERE/sock\n"+settings)
 }
 
-// start runs the daemon until the test ends.
-func (h *house) start() {
+// build returns the daemon before it runs.
+func (h *house) build() *built {
 	h.Helper()
 	cfg, err := conf.Load(filepath.Join(h.dir, "mef.conf"), filter.Shipped())
 	if err != nil {
 		h.Fatal(err)
 	}
-	e, err := newLoop(cfg, host.Facts{}, quiet())
-	if err != nil {
-		h.Fatal(err)
-	}
-	facts := e.engine.Facts()
-	e.enforcer = enforce.New(h.kernel, enforce.Options{Allow: facts.Reachable(), OnResult: e.reasons.settle, OnEnded: e.evictions.add, MaxBans: h.maxBans})
-	st, err := store.Open(e.storePath(), store.Options{})
-	if err != nil {
-		h.Fatal(err)
-	}
-	e.saver = store.NewSaver(st, quiet())
-	e.reasons.saved = e.saver.Bans
-	h.daemon = newDaemon(e, Options{})
-	h.lists = lists.New(lists.Options{Servers: []string{h.dns}, Timeout: time.Second})
-	bans, err := h.restore(st, time.Now())
-	if err != nil {
-		h.Fatal(err)
-	}
-	h.loadTracker(st, bans)
-	h.lookAround = func(context.Context) *feed.Host { return withoutJournald }
-	h.choose(withoutJournald)
-	h.saveOrigins()
-	h.sources = feed.New(e.feedConfig(), e.readers, nil)
-	ctx, stop := context.WithCancel(context.Background())
-	g, ctx := errgroup.WithContext(ctx)
-	// As in Run, the enforcer and the saver outlive the others.
-	after, release := context.WithCancel(context.WithoutCancel(ctx))
-	g.Go(func() error { return e.enforcer.Run(after) })
-	g.Go(func() error { return e.saver.Run(after) })
-	g.Go(func() error {
-		defer release()
-		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return e.run(ctx) })
-		g.Go(func() error { return h.keep(ctx) })
-		return g.Wait()
+	b, err := build(cfg, Options{Log: quiet()}, machine{
+		filter: func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
+			facts := s.Engine.Facts()
+			opt := p.EnforceOptions(facts.Reachable())
+			opt.MaxBans = h.maxBans
+			return kernel.Over(h.filter, quiet(), opt), nil
+		},
+		look:  func(context.Context) *feed.Host { return withoutJournald },
+		names: lists.Options{Servers: []string{h.dns}, Timeout: time.Second},
 	})
+	if err != nil {
+		h.Fatal(err)
+	}
+	return b
+}
+
+// start runs the daemon until the test ends.
+func (h *house) start() {
+	h.Helper()
+	b := h.build()
+	h.daemon = b.daemon
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.run(ctx, func(ctx context.Context) error {
+			g, ctx := errgroup.WithContext(ctx)
+			b.decide(ctx, g)
+			return g.Wait()
+		})
+	}()
 	h.end = sync.OnceFunc(func() {
 		stop()
-		if err := g.Wait(); err != nil {
+		if err := <-ended; err != nil {
 			h.Errorf("the daemon ended: %v", err)
 		}
 	})
@@ -169,7 +163,7 @@ func (r recorder) Write(recs []control.Record) error {
 // everything returns a channel with every record from now on; it must be read before it is full.
 func (h *house) everything() <-chan control.Record {
 	all := make(recorder, 1<<19)
-	h.records.Attach("test", all, nil)
+	h.Records.Attach("test", all, nil)
 	return all
 }
 
@@ -265,7 +259,9 @@ func TestReloadLosesNoLine(t *testing.T) {
 		globs := []string{"HERE/log/a.log,HERE/log/b.log", "HERE/log/[ab].log"}[i%2]
 		h.write("rules/counter.conf", fmt.Sprintf(counterRule, globs, 3+i))
 		busy := make(chan error)
-		go func() { busy <- h.do(t.Context(), func() { time.Sleep(30 * time.Millisecond) }) }()
+		go func() {
+			busy <- owner.Do(t.Context(), h.Engine, func(*pipeline.State) { time.Sleep(30 * time.Millisecond) })
+		}()
 		if _, err := h.Reload(t.Context(), "test"); err != nil {
 			t.Fatal(err)
 		}

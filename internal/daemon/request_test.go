@@ -34,8 +34,8 @@ func TestAbandonedRequests(t *testing.T) {
 			_, err := h.Arm(ctx, control.ArmRequest{For: time.Hour})
 			return err
 		},
-		"held": func(ctx context.Context, h *house) error { _, err := h.enforcer.Held(ctx); return err },
-		"over": func(ctx context.Context, h *house) error { _, err := h.enforcer.HeldOver(ctx, addr); return err },
+		"held": func(ctx context.Context, h *house) error { _, err := h.Enforcer.Held(ctx); return err },
+		"over": func(ctx context.Context, h *house) error { _, err := h.Enforcer.HeldOver(ctx, addr); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
@@ -44,7 +44,7 @@ func TestAbandonedRequests(t *testing.T) {
 				a := netip.AddrFrom4([4]byte{203, byte(i >> 8), byte(i), 1})
 				bans = append(bans, ban.Ban{Key: ban.Key{Prefix: netip.PrefixFrom(a, 32)}, Start: time.Now(), Until: time.Now().Add(time.Hour), Rule: "x"})
 			}
-			if err := h.enforcer.Ban(t.Context(), bans...); err != nil {
+			if err := h.Enforcer.Ban(t.Context(), bans...); err != nil {
 				t.Fatal(err)
 			}
 			patient := time.Microsecond

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"mef/internal/owner"
+	"mef/internal/pipeline"
 	"mef/internal/store"
 )
 
@@ -19,14 +21,13 @@ func TestFilesThatWentAreForgotten(t *testing.T) {
 		h.write(fmt.Sprintf("log/shop-%c%d.log", 'a'+i%26, i), "Jan  2 03:04:05 host shop[1]: hello\n")
 	}
 	known := func() (positions, views int) {
-		_, err := query(t.Context(), h.loop, func() bool {
-			for source := range h.positions {
+		err := owner.Do(t.Context(), h.Engine, func(s *pipeline.State) {
+			for source := range s.Positions {
 				if strings.HasPrefix(source, h.dir) {
 					positions++
 				}
 			}
-			views = len(h.engine.Sources())
-			return true
+			views = len(s.Engine.Sources())
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -44,7 +45,7 @@ func TestFilesThatWentAreForgotten(t *testing.T) {
 	h.start()
 	h.await("they are forgotten", func() bool { positions, views := known(); return positions+views == 0 })
 	h.end() // saves
-	st, err := store.Open(h.storePath(), store.Options{})
+	st, err := store.Open(filepath.Join(h.dir, "state", "mef.db"), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

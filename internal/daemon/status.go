@@ -3,44 +3,42 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
+	"mef/internal/answers"
 	"mef/internal/control"
 	"mef/internal/enforce/kernel"
-	"mef/internal/eventlog"
+	"mef/internal/engine"
 	"mef/internal/feed"
+	"mef/internal/owner"
+	"mef/internal/pipeline"
 )
 
 // Status says whether the host is protected.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
-	s := control.Status{Mode: d.mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.path}
-	bans, wrong, err := d.enforcer.Overview(ctx)
-	if ctx.Err() != nil {
-		return s, ctx.Err()
-	}
-	s.Kernel = d.showKernel(bans.Total, wrong, err)
-	s.Bans = control.Tally{Total: bans.Total, IPv4: bans.IPv4, IPv6: bans.IPv6, Unverified: bans.Unverified, Permanent: bans.Permanent}
-	s.Bans.Ever = d.reasons.total()
-	h := d.lookAround(ctx)
-	if err := d.proveJournal(ctx); err != nil {
-		return s, err
-	}
-	seen := s
-	s, err = query(ctx, d.loop, func() control.Status {
-		s := seen
-		d.readers = feed.Read(d.cfg, d.set, h, d.readers, time.Now())
-		d.describe(&s, h)
-		return s
-	})
+	s := control.Status{Mode: d.Mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.path}
+	r, err := d.Enforcer.Report(ctx)
 	if err != nil {
 		return s, err
 	}
-	d.selftest.Load().show(&s, time.Now())
-	d.judge(&s)
-	showWindow(d.window.Load(), &s, time.Now())
+	answers.Kernel(&s, r, d.Reasons.Total())
+	h := d.look(ctx)
+	sources, err := owner.Query(ctx, d.Engine, func(*pipeline.State) *feed.Sources { return d.sources.Load() }) // which there are once it answers
+	if err != nil {
+		return s, err
+	}
+	sources.Prove(ctx) // has an entry go through the journal, so that the status shows what is so now
+	began := s         // which nothing changes if the caller gives up
+	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status { return d.describe(began, state, h) }); err != nil {
+		return s, err
+	}
+	saved, now := d.Saver.Status(), time.Now()
+	s.Store.Size, s.Store.Pending, s.Store.Problem, s.Store.LastSaved = saved.Size, saved.Pending, saved.Problem, control.Moment(saved.LastCommit)
+	showSelfTest(&s, d.kernel.LastSelfTest(), now)
+	answers.Judge(&s, d.Observing() && !d.window.Load().HasLapsed(), d.firewall(), d.Records.Problems())
+	answers.Window(&s, d.window.Load(), now)
 	if undone := d.undone.Load(); undone != nil {
 		s.Missing = append(s.Missing, "not done yet, mefdaemon tries again: "+*undone)
 	}
@@ -48,90 +46,109 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	return s, nil
 }
 
-// proveJournal has an entry go through the journal, if rules read it, so that the status shows what is so now.
-func (d *daemon) proveJournal(ctx context.Context) error {
-	sources, err := query(ctx, d.loop, func() *feed.Sources { return d.sources })
-	if err == nil {
-		sources.Prove(ctx)
+// showSelfTest adds the outcome of the last self-test to a status.
+func showSelfTest(s *control.Status, t *kernel.SelfTest, now time.Time) {
+	state, missing, warning := t.State(now)
+	s.Proof = control.Proof{State: state}
+	if t != nil {
+		s.Proof.At, s.Proof.Detail = &t.At, t.Impossible+t.Detail
 	}
-	return err
+	if missing != "" {
+		s.Missing = append(s.Missing, missing)
+	}
+	if warning != "" {
+		s.Warnings = append(s.Warnings, warning)
+	}
 }
 
-// showKernel returns whether the kernel holds what it should, by a look at it and by what the enforcer knows.
-func (d *daemon) showKernel(bans int, wrong []string, err error) control.Kernel {
-	e := d.enforcer.Status()
-	k := control.Kernel{Backend: kernel.Backend, Table: kernel.Table, Present: err == nil && e.Ready && !slices.Contains(wrong, "table"),
-		Elements: bans, Repairs: e.Repairs, Evicted: e.Evicted}
-	if err != nil {
-		k.Problems = append(k.Problems, err.Error())
-	}
-	if e.Problem != "" {
-		k.Problems = append(k.Problems, e.Problem)
-	}
-	if k.Present && len(wrong) > 0 {
-		k.Problems = append(k.Problems, "missing or changed, and not put back yet: "+strings.Join(wrong, ", "))
-	}
-	k.Matches = k.Present && len(k.Problems) == 0
-	return k
-}
-
-// describe fills in what the engine knows. It runs on the engine's goroutine.
-func (d *daemon) describe(s *control.Status, h *feed.Host) {
-	d.readers.Describe(s, d.cfg, d.set, h, d.engine.Rule)
-	d.warnLists(s)
-	d.describeThreats(s)
-	facts := d.engine.Facts()
-	for _, family := range facts.FullyExempt() {
-		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))
-	}
-	s.WatchingSince = end(d.watching)
+// describe returns a status with what the engine's goroutine knows.
+func (d *daemon) describe(s control.Status, state *pipeline.State, h *feed.Host) control.Status {
+	now := time.Now()
+	state.Readers = feed.Read(state.Config, state.Rules, h, state.Readers, now)
+	state.Readers.Describe(&s, state.Config, state.Rules, h, state.Engine.Rule)
+	d.listed.Load().warn(&s, d.names(now))
+	answers.Engine(&s, state.Engine, now)
+	s.WatchingSince = control.Moment(state.Observing)
+	s.Store.Path = pipeline.StorePath(state.Config)
 	var missing []string
-	s.Sources, missing = d.sources.Status(d.readers, d.engine.Source)
+	s.Sources, missing = d.sources.Load().Status(state.Readers, state.Engine.Source)
 	s.Missing = append(s.Missing, missing...)
-	saved := d.saver.Status()
-	s.Store = control.Store{Path: d.storePath(), Size: saved.Size, Pending: saved.Pending, Problem: saved.Problem, LastSaved: end(saved.LastCommit)}
-	st := d.engine.Stats()
-	s.Spared = control.Spared{AdminPeers: d.admins, Reasons: d.engine.Spared()}
-	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
+	return s
 }
 
-// judge says what is missing for the host to be protected, and what else is amiss.
-func (d *daemon) judge(s *control.Status) {
-	if d.observe.Load() && !d.window.Load().HasLapsed() {
-		s.Missing = append(s.Missing, "mode=observe: bans are logged, not applied; set mode=enforce in "+d.path)
+// shownNeighbors is how many others of its network why names.
+const shownNeighbors = 10
+
+// Why explains an address: what the kernel does with it now, what is counted for it, and what keeps it from being banned.
+func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) {
+	held, err := d.Enforcer.HeldOver(ctx, addr)
+	if err != nil {
+		return control.Why{}, err
 	}
-	if !s.Kernel.Present {
-		s.Missing = append(s.Missing, s.Kernel.Table+" is not in the kernel")
+	why := control.Why{Addr: addr.String(), Bans: d.Reasons.Show(ctx, held, d.askListed)}
+	for i, b := range held.Bans {
+		why.Bans[i].Set = d.Enforcer.SetOf(b.Key)
 	}
-	s.Missing = append(s.Missing, s.Kernel.Problems...)
-	s.Missing = append(s.Missing, d.firewall()...)
-	live := slices.ContainsFunc(s.Sources, func(src control.Source) bool { return src.State == "active" && len(src.Rules) > 0 })
-	if !live {
-		s.Missing = append(s.Missing, "no rule has a live source of log lines; see SOURCE and RULE below")
+	grace := time.Duration(0)
+	for _, g := range held.Grace {
+		grace = max(grace, time.Duration(g.Timeout))
 	}
-	if s.Store.Problem != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
+	now := time.Now()
+	known, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) engine.Explanation { return s.Engine.Explain(addr, now, shownNeighbors) })
+	if err != nil {
+		return why, err
 	}
-	for _, why := range d.records.Problems() {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, eventlog.Kept))
-	}
-	if n := s.Kernel.Evicted; n > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("there were too many bans: %d have ended early since start, those with the least time left", n))
-	}
-	for _, src := range s.Sources {
-		if src.Lost > 0 {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %d lines were lost: too long, suppressed or cut off", src.Name, src.Lost))
-		}
-	}
+	answers.Why(&why, known, d.listed.Load().explain(addr, known.Never), grace, now)
+	why.Foreign = answers.Foreign(ctx, addr)
+	return why, nil
 }
 
-// notify tells the service manager when the kernel holds the bans, from then on that the engine answers, and at last that ctx
+// Names answers mefctl names.
+func (d *daemon) Names(ctx context.Context, prefix string, limit int) ([]control.Name, error) {
+	names, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) []engine.Name { return s.Engine.Names(prefix, limit, time.Now()) })
+	shown := make([]control.Name, len(names))
+	for i, n := range names {
+		shown[i] = control.Name{Name: n.Name, Origin: n.Origin, Hot: n.Hot, Protected: n.Protected, Tries: n.Tries, Networks: n.Networks, First: n.First, Last: n.Last}
+	}
+	return shown, err
+}
+
+// Alarms answers mefctl alarms.
+func (d *daemon) Alarms(ctx context.Context) ([]control.Alarm, error) {
+	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.Alarm { return answers.Alarms(s.Engine) })
+}
+
+// Acknowledge marks alarms as seen. What was marked is saved with the next state.
+func (d *daemon) Acknowledge(ctx context.Context, req control.AckRequest) (control.Acked, error) {
+	n, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) int {
+		n := s.Engine.Acknowledge(req.IDs...)
+		s.Save()
+		return n
+	})
+	if err == nil && n > 0 {
+		d.Records.Add(control.Record{Time: time.Now(), Event: "alarms-acknowledged", Count: n, Author: req.Author})
+	}
+	return control.Acked{Acked: n}, err
+}
+
+// Follow streams records.
+func (d *daemon) Follow(ctx context.Context, emit func(control.Record) error) error {
+	return d.Records.Follow(ctx, emit)
+}
+
+// Stop ends the daemon.
+func (d *daemon) Stop(author string) {
+	d.Log.Info("asked to stop", "by", author)
+	d.stop()
+}
+
+// notify reports to the service manager when the kernel holds the bans, from then on that the engine answers, and at last that ctx
 // is done. A daemon that hangs falls silent, and is started again.
 func (d *daemon) notify(ctx context.Context) error {
-	if err := d.enforcer.Ready(ctx); err == nil {
+	if err := d.Enforcer.Ready(ctx); err == nil {
 		d.notified(d.manager.Ready(d.inBrief()))
 		d.manager.Watch(ctx, func(ctx context.Context) (string, error) {
-			return d.inBrief(), d.do(ctx, func() {})
+			return d.inBrief(), owner.Do(ctx, d.Engine, func(*pipeline.State) {})
 		}, d.notified)
 	}
 	<-ctx.Done()
@@ -139,87 +156,17 @@ func (d *daemon) notify(ctx context.Context) error {
 	return nil
 }
 
-func (d *daemon) notified(err error) {
+func (p *parts) notified(err error) {
 	if err != nil {
-		d.log.Warn("service manager", "err", err)
+		p.Log.Warn("service manager", "err", err)
 	}
 }
 
 // inBrief is what systemctl status shows of the daemon.
-func (d *daemon) inBrief() string {
-	s := d.enforcer.Status()
+func (p *parts) inBrief() string {
+	s := p.Enforcer.Status()
 	if s.Problem != "" {
-		return fmt.Sprintf("%s: %s", d.mode(), s.Problem)
+		return fmt.Sprintf("%s: %s", p.Mode(), s.Problem)
 	}
-	return fmt.Sprintf("%s, %d bans; mefctl status tells more", d.mode(), s.Bans)
-}
-
-const (
-	// testAfter lets the daemon take up its work before it proves that it works.
-	testAfter = time.Second
-	// testEvery is how often it is proven, in namespaces of its own, that a ban blocks on this machine.
-	testEvery = time.Hour
-	// testAge is how old the last self-test may be before the host no longer counts as protected.
-	testAge = testEvery + 10*time.Minute
-)
-
-// prove runs the self-test at the start and every hour until ctx is done.
-func (d *daemon) runSelftests(ctx context.Context) error {
-	next := time.NewTimer(testAfter)
-	defer next.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-next.C:
-			next.Reset(testEvery)
-		}
-		p := d.testOnce(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		d.selftest.Store(&p)
-		if !p.ok && p.impossible == "" {
-			d.log.Error("the self-test failed: bans may not block", "detail", p.detail)
-			d.records.Add(control.Record{Time: p.at, Event: "error", Reason: "self-test: " + p.detail})
-		}
-	}
-}
-
-// testOnce tries bans with packets, and compares the table that guards this host with what it should hold.
-func (d *daemon) testOnce(ctx context.Context) selftestResult {
-	impossible, problem := d.selfTest(ctx)
-	p := selftestResult{ok: impossible == "" && problem == "", impossible: impossible, detail: problem}
-	if wrong := d.enforcer.Fault(ctx, control.MendTime); wrong != "" {
-		p = selftestResult{detail: strings.TrimPrefix(p.detail+"; live table: "+wrong, "; ")}
-	}
-	p.at = time.Now()
-	return p
-}
-
-// A selftestResult is the outcome of one self-test.
-type selftestResult struct {
-	at         time.Time
-	ok         bool
-	impossible string // why it cannot be run here
-	detail     string // what failed
-}
-
-// show adds the result to a status as of now: a failure means unprotected, no possibility of a test is a warning.
-func (p *selftestResult) show(s *control.Status, now time.Time) {
-	switch {
-	case p == nil:
-		s.Proof = control.Proof{State: "running"}
-	case p.impossible != "":
-		s.Proof = control.Proof{State: "impossible", At: &p.at, Detail: p.impossible}
-		s.Warnings = append(s.Warnings, "the self-test cannot be run here: "+p.impossible)
-	case !p.ok:
-		s.Proof = control.Proof{State: "failed", At: &p.at, Detail: p.detail}
-		s.Missing = append(s.Missing, "the self-test failed: "+p.detail+"; run mefctl selftest")
-	case now.Sub(p.at) > testAge:
-		s.Proof = control.Proof{State: "old", At: &p.at}
-		s.Missing = append(s.Missing, "the last self-test is older than an hour; run mefctl selftest")
-	default:
-		s.Proof = control.Proof{State: "passed", At: &p.at}
-	}
+	return fmt.Sprintf("%s, %d bans; mefctl status tells more", p.Mode(), s.Bans)
 }

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/prefixset"
 )
 
 // A Backend is what an Enforcer needs of a packet filter. Package nftset is the netlink one.
 //
 // It knows nothing of what should hold beyond its own tables, chains and rules: it makes changes, and it says what it finds.
-// Held and Watch may be called from any goroutine, the other methods are called from one.
+// Held, Watch, Names and SetOf may be called from any goroutine, the other methods are called from one.
 type Backend interface {
 	// Apply makes the changes hold in one transaction. Where the kernel refuses single bans, the others hold all the same and
 	// the refused ones are returned. An error means that nothing is known to have changed.
@@ -35,7 +36,17 @@ type Backend interface {
 	// Watch calls changed whenever somebody else may have changed what is ours, until ctx is done; and once as soon as it would
 	// notice, unless it knows that nobody has changed anything since the first Check. It blocks; changed must not.
 	Watch(ctx context.Context, changed func(Notice)) error
+
+	// LogDrops changes how dropped packets are logged, from the next Rebuild on.
+	LogDrops(conf.DropLog) error
+
+	// Names returns what people call it, and SetOf where it holds a ban, as the packet filter's own tool shows it.
+	Names() Names
+	SetOf(ban.Key) string
 }
+
+// Names are what people call a packet filter, "nftables", and what is ours in it, "table inet mefdaemon".
+type Names struct{ Filter, Table string }
 
 // Changes is what one transaction does.
 type Changes struct {

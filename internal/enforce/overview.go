@@ -2,6 +2,8 @@ package enforce
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/ban"
@@ -70,3 +72,39 @@ func tally(bans []Held) (t Tally) {
 	}
 	return t
 }
+
+// A Report says whether the packet filter holds what it should.
+type Report struct {
+	Names
+	Bans     Tally
+	Present  bool     // what is ours is there
+	Matches  bool     // and is as it should be
+	Problems []string // why not
+	Repairs  uint64
+	Evicted  uint64 // bans that ended early since the start, because there were too many
+}
+
+// Report looks at the packet filter, without reading the bans. The error is that of ctx.
+func (e *Enforcer) Report(ctx context.Context) (Report, error) {
+	bans, wrong, err := e.Overview(ctx)
+	if ctx.Err() != nil {
+		return Report{}, ctx.Err()
+	}
+	s := e.Status()
+	r := Report{Names: e.backend.Names(), Bans: bans, Repairs: s.Repairs, Evicted: s.Evicted,
+		Present: err == nil && s.Ready && !slices.Contains(wrong, "table")}
+	if err != nil {
+		r.Problems = append(r.Problems, err.Error())
+	}
+	if s.Problem != "" {
+		r.Problems = append(r.Problems, s.Problem)
+	}
+	if r.Present && len(wrong) > 0 {
+		r.Problems = append(r.Problems, "missing or changed, and not put back yet: "+strings.Join(wrong, ", "))
+	}
+	r.Matches = r.Present && len(r.Problems) == 0
+	return r, nil
+}
+
+// SetOf returns where in the packet filter a ban is, as its own tool names it.
+func (e *Enforcer) SetOf(k ban.Key) string { return e.backend.SetOf(k) }

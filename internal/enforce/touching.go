@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
@@ -41,4 +42,18 @@ func (m *model) touching(addr netip.Addr, now time.Time) (t touching) {
 		t.except = []Element{c}
 	}
 	return t
+}
+
+// HeldAt reads back the bans of a prefix, and with covering those of networks around it. Unless there is none it reads no others.
+func (e *Enforcer) HeldAt(ctx context.Context, prefix netip.Prefix, covering bool) (State, error) {
+	other := func(held Held) bool {
+		return held.Prefix != prefix && !(covering && held.Prefix.Contains(prefix.Addr()))
+	}
+	state, err := e.HeldOver(ctx, prefix.Addr())
+	state.Bans = slices.DeleteFunc(state.Bans, other)
+	if err == nil && len(state.Bans) == 0 { // bans that others have put there are found by reading everything
+		state, err = e.Held(ctx)
+		state.Bans = slices.DeleteFunc(state.Bans, other)
+	}
+	return State{Bans: state.Bans}, err
 }

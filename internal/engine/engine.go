@@ -81,22 +81,15 @@ type Engine struct {
 // A rule is one of Config.Track.Rules with what status shows of it.
 type rule struct {
 	event.Rule
-	counts RuleCounts
+	counts event.RuleCounts
 }
-
-// RuleCounts are attempts, probes, logins and bans of one rule since the start: attempts, not the lines that report them. Forgiven are
-// the Failures that do not count.
-type RuleCounts struct{ Failures, Forgiven, Probes, Logins, Bans uint64 }
 
 // A view is what one source's lines are matched against.
 type view struct {
 	*filter.View
 	web    *webView // nil: no rule with engine=webscan reads it
-	counts SourceCounts
+	counts event.SourceCounts
 }
-
-// SourceCounts are the lines of one source, those that some rule recognised, and those that were lost before they could be read.
-type SourceCounts struct{ Lines, Matched, Lost uint64 }
 
 // New returns an Engine that has counted nothing.
 func New(cfg Config, facts exempt.Facts) *Engine {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/event"
 	"mef/internal/track"
 )
 
@@ -20,7 +21,7 @@ func (e *Engine) Import(saved iter.Seq2[[]byte, []byte]) error { return e.tracke
 func (e *Engine) Stats() track.Stats { return e.tracker.Stats() }
 
 // Rule returns the counts of the rule of that name.
-func (e *Engine) Rule(name string) RuleCounts {
+func (e *Engine) Rule(name string) event.RuleCounts {
 	if r, ok := e.rules[name]; ok {
 		return r.counts
 	}
@@ -28,11 +29,11 @@ func (e *Engine) Rule(name string) RuleCounts {
 }
 
 // Source returns the counts of a source, zero if it has had no line.
-func (e *Engine) Source(name string) SourceCounts {
+func (e *Engine) Source(name string) event.SourceCounts {
 	if v, ok := e.views[name]; ok {
 		return v.counts
 	}
-	return SourceCounts{}
+	return event.SourceCounts{}
 }
 
 // Spared returns how many bans were not made, or left ports open, by reason.

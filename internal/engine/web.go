@@ -136,7 +136,7 @@ func (e *Engine) count(rule *webRule, r *webscan.Request, b *event.Batch, line *
 }
 
 // webRule returns the counts of a rule with engine=webscan: those of all its thresholds.
-func (e *Engine) webRule(name string) (sum RuleCounts) {
+func (e *Engine) webRule(name string) (sum event.RuleCounts) {
 	for _, rule := range e.web.rules {
 		if rule.Name != name {
 			continue

@@ -142,3 +142,10 @@ func Hash[T string | []byte](id T) uint64 {
 	}
 	return h
 }
+
+// RuleCounts are attempts, probes, logins and bans of one rule since the start: attempts, not the lines that report them. Forgiven are
+// the Failures that do not count.
+type RuleCounts struct{ Failures, Forgiven, Probes, Logins, Bans uint64 }
+
+// SourceCounts are the lines of one source, those that some rule recognised, and those that were lost before they could be read.
+type SourceCounts struct{ Lines, Matched, Lost uint64 }

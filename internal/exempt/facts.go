@@ -33,6 +33,8 @@ type Facts struct {
 	Sessions prefixset.Set // peers of live SSH sessions of administrators
 	SSHPorts ban.Ports     // which bans of these leave open; "": 22
 	Admins   prefixset.Set // from where administrators have logged in lately
+
+	LiveAdmins int // addresses of Sessions
 }
 
 // SetHost sets what the host itself needs, as it is found: addresses may be IPv4-mapped or have zones.
@@ -46,7 +48,7 @@ func (f *Facts) SetHost(own, gateways, resolvers, dhcp []netip.Addr, onLink []ne
 func (f *Facts) SetAdmins(live, recent []netip.Addr, ssh ban.Ports) (changed bool) {
 	sessions, admins := hosts(live), hosts(recent)
 	changed = !f.Sessions.Equal(sessions) || !f.Admins.Equal(admins)
-	f.Sessions, f.Admins = sessions, admins
+	f.Sessions, f.Admins, f.LiveAdmins = sessions, admins, len(live)
 	if ssh != "" {
 		f.SSHPorts = ssh
 	}

@@ -15,7 +15,6 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/coverage"
-	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/host"
 	"mef/internal/source/journal"
@@ -54,8 +53,8 @@ func Files(glob string) []string {
 type Readers map[string]*coverage.Reader
 
 // Read returns the readers of a configuration's rules on a host, which begin now. What those before know of records stays.
-func Read(cfg *conf.Config, rules *engine.Rules, h *Host, before Readers, now time.Time) Readers {
-	readers := Readers(coverage.Read(cfg.Rules, rules, h))
+func Read(cfg *conf.Config, services coverage.Services, h *Host, before Readers, now time.Time) Readers {
+	readers := Readers(coverage.Read(cfg.Rules, services, h))
 	for name, r := range readers {
 		if old := before[name]; old != nil {
 			r.Inherit(old, now)
@@ -111,7 +110,7 @@ func (r Readers) Reads(rule *conf.Rule, source string) bool {
 }
 
 // Describe adds to a status each rule with what it reads, and which services of a host no rule covers.
-func (r Readers) Describe(s *control.Status, cfg *conf.Config, rules *engine.Rules, h *Host, counts func(rule string) engine.RuleCounts) {
+func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage.Services, h *Host, counts func(rule string) event.RuleCounts) {
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		reader, c := r[name], counts(name)
 		s.Rules = append(s.Rules, control.Rule{Name: name, Service: reader.Rule.Service, Enabled: true, Action: reader.Rule.Action.String(),
@@ -122,6 +121,6 @@ func (r Readers) Describe(s *control.Status, cfg *conf.Config, rules *engine.Rul
 			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon fills: every local user can have anybody banned with logger(1); logins in it make nobody known", name, path))
 		}
 	}
-	s.Warnings = append(s.Warnings, coverage.Silent(r, rules, h.Listeners)...)
-	s.Uncovered = coverage.Uncovered(cfg.Rules, rules, h.Listeners)
+	s.Warnings = append(s.Warnings, coverage.Silent(r, services, h.Listeners)...)
+	s.Uncovered = coverage.Uncovered(cfg.Rules, services, h.Listeners)
 }

@@ -14,7 +14,6 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/coverage"
-	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/logtime"
 	"mef/internal/source/journal"
@@ -145,7 +144,7 @@ const tooLate = 5 * time.Second
 
 // Status returns how each source fares and which rules it serves, and what keeps lines from being read in time. A glob that names no
 // file is left out where its rules do without.
-func (s *Sources) Status(r Readers, counts func(source string) engine.SourceCounts) (out []control.Source, missing []string) {
+func (s *Sources) Status(r Readers, counts func(source string) event.SourceCounts) (out []control.Source, missing []string) {
 	if s.journal != nil {
 		st := s.journal.Status()
 		src := control.Source{Name: journal.Source, State: string(st.State), Reason: st.Reason,

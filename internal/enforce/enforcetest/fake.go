@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/prefixset"
 )
@@ -32,6 +33,7 @@ type Fake struct {
 	dumps             int
 	late              bool
 	unseen            []ban.Key
+	drops             conf.DropLog
 }
 
 // Lose loses everything, as if by nft flush ruleset.
@@ -258,6 +260,22 @@ func elements(ends map[netip.Prefix]time.Time, now time.Time) (es []enforce.Elem
 		}
 	}
 	return es
+}
+
+// Names implements enforce.Backend.
+func (f *Fake) Names() enforce.Names {
+	return enforce.Names{Filter: "memory", Table: "table of a test"}
+}
+
+// SetOf implements enforce.Backend.
+func (f *Fake) SetOf(k ban.Key) string { return k.String() }
+
+// LogDrops implements enforce.Backend.
+func (f *Fake) LogDrops(drops conf.DropLog) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drops = drops
+	return f.err
 }
 
 // LoseException loses one exception. Nobody is told.

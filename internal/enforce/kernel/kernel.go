@@ -1,51 +1,82 @@
-// Package kernel is the one door to the packet filter of this host: it chooses the backend, keeps bans in force with it, and ends the
-// sessions of banned peers. What it says of the backend (its name, its table, where a ban is) is for people; a second backend is one
-// more case in open, and nothing else knows of it.
+// Package kernel is the one door to the packet filter of this host: it chooses the backend, keeps bans in force with it, ends the
+// sessions of banned peers, and tests now and then that bans block. A second backend is one more line of backends; nothing else knows
+// which it is.
 package kernel
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync/atomic"
 
-	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
 )
 
-// A backend is what packet filters have beside enforce.Backend.
-type backend interface {
-	enforce.Backend
-	// LogDrops changes how dropped packets are logged, with the next Rebuild.
-	LogDrops(conf.DropLog) error
+// A backend is a kind of packet filter.
+type backend struct {
+	name string
+	// open returns the packet filter of this host, or an error that names what is missing.
+	open func(*slog.Logger, conf.DropLog) (enforce.Backend, error)
+	// remove removes all that is ours, and present looks whether there is anything. Neither needs a daemon.
+	remove, present func() (bool, error)
 }
 
-// Names of the backend for people.
-const (
-	Backend = "nftables"
-	Table   = "table inet mefdaemon"
-)
+// backends returns the kinds there are, the best first.
+func backends() []backend {
+	return []backend{{
+		name:    "nftables",
+		open:    func(log *slog.Logger, drops conf.DropLog) (enforce.Backend, error) { return nftset.New(log, drops) },
+		remove:  nftset.Delete,
+		present: nftset.Present,
+	}}
+}
+
+// choose opens the first of the backends that this host has, and returns why it was chosen. The error says what each of them lacks.
+func choose(from []backend, log *slog.Logger, drops conf.DropLog) (chosen enforce.Backend, reason string, err error) {
+	var lacks []error
+	for _, b := range from {
+		filter, err := b.open(log, drops)
+		if err == nil && len(lacks) == 0 {
+			return filter, b.name + " is available", nil
+		}
+		if err == nil {
+			return filter, fmt.Sprintf("%s is available; %v", b.name, errors.Join(lacks...)), nil
+		}
+		lacks = append(lacks, fmt.Errorf("%s is not: %w", b.name, err))
+	}
+	if len(lacks) == 1 {
+		return nil, "", errors.Unwrap(lacks[0])
+	}
+	return nil, "", errors.Join(lacks...)
+}
 
 // A Kernel is an Enforcer over the packet filter of this host.
 type Kernel struct {
 	*enforce.Enforcer
-	filter   backend
+	filter   enforce.Backend
 	sessions *session.Ender
+	tested   atomic.Pointer[SelfTest]
 }
 
-// open returns the packet filter of this host.
-func open(log *slog.Logger, drops conf.DropLog) (backend, error) { return nftset.New(log, drops) }
-
-// New returns a Kernel. OnVerified, OnLifted, Connected and Log of opt are its own.
+// New returns a Kernel over the packet filter of this host.
 func New(log *slog.Logger, drops conf.DropLog, opt enforce.Options) (*Kernel, error) {
-	filter, err := open(log, drops)
+	filter, reason, err := choose(backends(), log, drops)
 	if err != nil {
 		return nil, err
 	}
+	log.Info("packet filter", "backend", filter.Names().Filter, "reason", reason)
+	return Over(filter, log, opt), nil
+}
+
+// Over returns a Kernel over a packet filter. OnVerified, OnLifted, Connected and Log of opt are its own.
+func Over(filter enforce.Backend, log *slog.Logger, opt enforce.Options) *Kernel {
 	sessions := session.New(log)
 	opt.OnVerified, opt.OnLifted, opt.Connected, opt.Log = sessions.Add, sessions.Forget, session.Connected, log
-	return &Kernel{enforce.New(filter, opt), filter, sessions}, nil
+	return &Kernel{Enforcer: enforce.New(filter, opt), filter: filter, sessions: sessions}
 }
 
 // EndSessions ends the sessions of peers that are banned, until ctx is done.
@@ -56,11 +87,20 @@ func (k *Kernel) LogDrops(ctx context.Context, drops conf.DropLog) error {
 	return k.Renew(ctx, func() error { return k.filter.LogDrops(drops) })
 }
 
-// SetOf returns where in the packet filter a ban is, as its own tool names it.
-func SetOf(k ban.Key) string { return nftset.SetOf(k) }
+// IsUnread reports whether bans were lifted, but could not be looked for in the packet filter afterwards.
+func IsUnread(err error) bool { return errors.Is(err, enforce.ErrUnread) }
 
-// Delete removes all that is ours from the packet filter. It reports whether there was anything.
-func Delete() (bool, error) { return nftset.Delete() }
+// Delete removes all that is ours from every packet filter of this host. It reports whether there was anything.
+func Delete() (bool, error) { return each(func(b backend) (bool, error) { return b.remove() }) }
 
-// Present reports whether anything of ours is in the packet filter.
-func Present() (bool, error) { return nftset.Present() }
+// Present reports whether anything of ours is in a packet filter of this host.
+func Present() (bool, error) { return each(func(b backend) (bool, error) { return b.present() }) }
+
+// each asks every backend, and reports whether any answered yes.
+func each(ask func(backend) (bool, error)) (any bool, err error) {
+	for _, b := range backends() {
+		yes, askErr := ask(b)
+		any, err = any || yes, errors.Join(err, askErr)
+	}
+	return any, err
+}

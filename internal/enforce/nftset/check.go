@@ -34,7 +34,7 @@ func (c *conn) readAll() (t table, err error) {
 // compare names the objects that are not as they should be: missing, different, or not ours.
 func (t table) compare(kinds []setKind, s tableSpec) (damaged []string, err error) {
 	wantSets := map[string]set{}
-	for _, want := range slices.Concat(allowSets, graceSets, exceptSets) {
+	for _, want := range s.sets() {
 		wantSets[want.name] = want
 	}
 	for _, c := range kinds {

@@ -41,11 +41,8 @@ func (s tableSpec) drop(r rule, trust ban.Class) rule {
 	return r.verdict(expr.VerdictDrop)
 }
 
-// logRules returns the rules of the chains that log and drop, none if nothing is logged.
+// logRules returns the rules of the chains that log and drop.
 func (s tableSpec) logRules() (rules []rule) {
-	if !s.log.Enabled {
-		return nil
-	}
 	for _, trust := range []ban.Class{ban.Verified, ban.Unverified} {
 		chain := dropChain(trust)
 		rules = append(rules, newRule(chain).log(s.log, dropWord(trust)), newRule(chain).verdict(expr.VerdictDrop))

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -63,20 +64,56 @@ type tableSpec struct {
 	log      conf.DropLog // of dropped packets
 }
 
-func (s tableSpec) chains() []chain {
-	var all []chain
+// A part is a piece of the table that stands or falls as a whole.
+type part struct {
+	wanted func(tableSpec) bool // nil: it is in every table
+	sets   []set
+	chains []chain
+	rules  func(tableSpec) []rule // in the order in which they stand in their chains
+}
+
+// parts returns what a table is made of, apart from its kinds.
+func parts() []part {
+	entries := part{rules: tableSpec.entryRules, chains: []chain{
+		{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
+		{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
+		{"reply_fwd", &hook{unix.NF_INET_FORWARD, bansPriority}}}}
+	bans := part{rules: tableSpec.exemptRules, sets: slices.Concat(allowSets, graceSets, exceptSets)}
 	for _, d := range directions {
 		for _, v6 := range []bool{false, true} {
-			all = append(all, chain{d.exactChain(v6), nil}, chain{d.chain(v6), nil})
+			bans.chains = append(bans.chains, chain{d.exactChain(v6), nil}, chain{d.chain(v6), nil})
 		}
 	}
-	if s.log.Enabled {
-		all = append(all, chain{dropChain(ban.Verified), nil}, chain{dropChain(ban.Unverified), nil})
+	drops := part{wanted: func(s tableSpec) bool { return s.log.Enabled }, rules: tableSpec.logRules,
+		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
+	return []part{entries, bans, drops}
+}
+
+// parts returns the parts of this table.
+func (s tableSpec) parts() []part {
+	return slices.DeleteFunc(parts(), func(p part) bool { return p.wanted != nil && !p.wanted(s) })
+}
+
+func (s tableSpec) sets() (all []set) {
+	for _, p := range s.parts() {
+		all = append(all, p.sets...)
 	}
-	return append(all,
-		chain{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
-		chain{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
-		chain{"reply_fwd", &hook{unix.NF_INET_FORWARD, bansPriority}})
+	return all
+}
+
+func (s tableSpec) chains() (all []chain) {
+	for _, p := range s.parts() {
+		all = append(all, p.chains...)
+	}
+	return all
+}
+
+// fixedRules returns the rules of every part, in order.
+func (s tableSpec) fixedRules() (all []rule) {
+	for _, p := range s.parts() {
+		all = append(all, p.rules(s)...)
+	}
+	return all
 }
 
 // A rule is what one chain does with a packet.
@@ -115,17 +152,21 @@ const (
 	typeICMP6Type   = 29
 )
 
-// fixedRules returns the rules of every table, in order: what no ban may touch comes first.
-//
-// Multicast listener discovery needs no rule: its senders have link-local addresses, which are never banned.
-func (s tableSpec) fixedRules() []rule {
-	rules := []rule{
+// entryRules send packets to the chains of their family.
+func (s tableSpec) entryRules() []rule {
+	return []rule{
 		newRule("ban").ifLoopback(expr.MetaKeyIIF).verdict(expr.VerdictAccept),
 		newRule("ban").byFamily("ban4", "ban6"),
 		newRule("reply_out").ifLoopback(expr.MetaKeyOIF).verdict(expr.VerdictAccept),
 		newRule("reply_out").byFamily("reply4", "reply6"),
 		newRule("reply_fwd").byFamily("reply4", "reply6"),
 	}
+}
+
+// exemptRules stand ahead of those of the bans: what no ban may touch comes first.
+//
+// Multicast listener discovery needs no rule: its senders have link-local addresses, which are never banned.
+func (s tableSpec) exemptRules() (rules []rule) {
 	for _, d := range directions {
 		for _, v6 := range []bool{false, true} {
 			chain := d.chain(v6)
@@ -146,7 +187,7 @@ func (s tableSpec) fixedRules() []rule {
 				newRule(chain).inSet(d, v6, addrBits(v6), "except"+familyName(v6)).verdict(expr.VerdictAccept))
 		}
 	}
-	return append(rules, s.logRules()...)
+	return rules
 }
 
 // graceBits is the prefix length by which grace is granted.

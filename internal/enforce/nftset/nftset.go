@@ -124,6 +124,11 @@ func (b *Backend) tableSpec() tableSpec {
 	return s
 }
 
+// Names implements enforce.Backend.
+func (b *Backend) Names() enforce.Names {
+	return enforce.Names{Filter: "nftables", Table: "table inet " + tableName}
+}
+
 // Features returns what the probe found.
 func (b *Backend) Features() Features { return b.features }
 
@@ -343,19 +348,20 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	t.removeTable(tableName)
 	t.addTable(tableName)
 	t.addCounter(tableName, repliesCounter, "packets towards banned addresses, dropped")
-	for _, s := range slices.Concat(allowSets, graceSets, exceptSets) {
+	spec := b.tableSpec()
+	for _, s := range spec.sets() {
 		t.addSet(tableName, s)
 	}
-	for _, ch := range b.tableSpec().chains() {
+	for _, ch := range spec.chains() {
 		t.addChain(tableName, ch)
 	}
-	for _, r := range b.tableSpec().fixedRules() {
+	for _, r := range spec.fixedRules() {
 		if err := t.addRule(tableName, r); err != nil {
 			return err
 		}
 	}
 	for _, cl := range kinds {
-		if err := t.addKind(b.tableSpec(), cl); err != nil {
+		if err := t.addKind(spec, cl); err != nil {
 			return err
 		}
 	}

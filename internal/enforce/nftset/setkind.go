@@ -32,7 +32,7 @@ var baseKinds = []setKind{
 }
 
 // SetOf returns the name of the set in which the kernel holds a ban, as nft list set inet mefdaemon NAME shows it.
-func SetOf(k ban.Key) string { return kindOf(k).set() }
+func (b *Backend) SetOf(k ban.Key) string { return kindOf(k).set() }
 
 func kindOf(k ban.Key) setKind {
 	return setKind{trust: k.Class, v6: k.Prefix.Addr().Is6(), bits: k.Prefix.Bits(), ports: k.Ports}

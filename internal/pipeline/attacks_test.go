@@ -1,4 +1,4 @@
-package daemon
+package pipeline
 
 import (
 	"context"
@@ -10,27 +10,20 @@ import (
 	"testing"
 	"time"
 
+	"mef/internal/answers"
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/event"
-	"mef/internal/host"
 )
 
 // While limits are lower, status, an event and why report it in the same sentence; when they are as usual again, an event does.
 func TestAttacksAreReported(t *testing.T) {
-	e, err := newLoop(configured(t), host.Facts{}, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.enforcer = enforce.New(willing{}, enforce.Options{})
-	e.choose(withoutJournald)
-	d := newDaemon(e, Options{})
-	d.loadNotes(nil)
+	p, state := replayed(t, configured(t))
+	p.Enforcer = enforce.New(new(willing), enforce.Options{})
 	start := time.Now().Add(-time.Minute)
-	d.restoreLists(nil, start)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	go e.enforcer.Run(ctx) //nolint:errcheck // it ends with ctx
+	go p.Enforcer.Run(ctx) //nolint:errcheck // it ends with ctx
 	offset := uint64(0)
 	log := func(at time.Time, format string, args ...any) {
 		t.Helper()
@@ -39,16 +32,16 @@ func TestAttacksAreReported(t *testing.T) {
 		offset++
 		text := fmt.Sprintf("%s host sshd[%d]: %s", at.Format(time.RFC3339), offset, fmt.Sprintf(format, args...))
 		b.Lines = []event.Line{{Time: at, Text: []byte(text), Offset: offset}}
-		if err := e.batch(ctx, b); err != nil {
+		if err := state.Lines(ctx, b); err != nil {
 			t.Fatal(err)
 		}
 	}
 	records := func(kind string) (found []string) {
 		t.Helper()
 		last := "end before " + kind
-		e.records.Add(control.Record{Event: last})
+		p.Records.Add(control.Record{Event: last})
 		end := errors.New("end")
-		err := e.records.Follow(ctx, func(r control.Record) error {
+		err := p.Records.Follow(ctx, func(r control.Record) error {
 			switch r.Event {
 			case kind:
 				found = append(found, r.Reason)
@@ -70,13 +63,13 @@ func TestAttacksAreReported(t *testing.T) {
 		t.Fatalf("records %q", began)
 	}
 	var s control.Status
-	d.describeThreats(&s)
+	answers.Engine(&s, state.Engine, time.Now())
 	if len(s.Attacks) != 1 || !strings.Contains(s.Attacks[0], `25 sources tried user "root"`) {
 		t.Errorf("status %q", s.Attacks)
 	}
 	var why control.Why
-	account := e.engine.Explain(netip.MustParseAddr("198.51.100.77"), start.Add(time.Minute), 0).Account
-	explain(&why, account, start.Add(time.Minute))
+	known := state.Engine.Explain(netip.MustParseAddr("198.51.100.77"), start.Add(time.Minute), 0)
+	answers.Why(&why, known, "", 0, start.Add(time.Minute))
 	if !slices.Contains(why.Arithmetic, s.Attacks[0]) {
 		t.Errorf("why %q", why.Arithmetic)
 	}
@@ -88,29 +81,25 @@ func TestAttacksAreReported(t *testing.T) {
 
 // Failures that are forgiven are shown, with the reason.
 func TestForgivenFailuresAreShown(t *testing.T) {
-	e, err := newLoop(configured(t), host.Facts{}, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.choose(withoutJournald)
+	_, state := replayed(t, configured(t))
 	start := time.Now().Add(-time.Minute)
 	addr := netip.MustParseAddr("198.51.100.9")
 	for i, kind := range []event.Kind{event.Success, event.Failure, event.Failure, event.Failure} {
 		ev := event.Event{Time: start.Add(time.Duration(i) * time.Second), Rule: "sshd", Service: "sshd", Addr: addr, User: "alice", Kind: kind, Count: 1, Verified: true}
-		for range e.engine.Event(&ev, ev.Time) {
+		for range state.Engine.Event(&ev, ev.Time) {
 		}
 	}
-	if c := e.engine.Rule("sshd"); c.Failures != 3 || c.Forgiven != 3 || c.Logins != 1 {
+	if c := state.Engine.Rule("sshd"); c.Failures != 3 || c.Forgiven != 3 || c.Logins != 1 {
 		t.Errorf("status counts %+v", c)
 	}
 	var why control.Why
-	k := e.engine.Explain(addr, start.Add(time.Minute), 0)
-	explain(&why, k.Account, start.Add(time.Minute))
+	k := state.Engine.Explain(addr, start.Add(time.Minute), 0)
+	answers.Why(&why, k, "", 0, start.Add(time.Minute))
 	want := `3 failures of user "alice" at sshd do not count: the user has logged in from here, and fails at a person's or a device's pace; the latest was 57s ago`
 	if !slices.Contains(why.Arithmetic, want) {
 		t.Errorf("why %q", why.Arithmetic)
 	}
-	if v := verdict(&why, 0, len(k.Pardons) > 0); v != "not banned: its failures are forgiven, and nothing else counts against it" {
+	if v := why.Verdict; v != "not banned: its failures are forgiven, and nothing else counts against it" {
 		t.Errorf("verdict %q", v)
 	}
 }

@@ -1,7 +1,8 @@
-package daemon
+package kernel_test
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -9,57 +10,54 @@ import (
 	"testing/synctest"
 	"time"
 
-	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
-	"mef/internal/eventlog"
+	"mef/internal/enforce/kernel"
 )
 
-func TestProofDecidesProtection(t *testing.T) {
+func TestSelfTestDecidesProtection(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for name, tt := range map[string]struct {
-		proof             *selftestResult
-		state             string
-		missing, warnings int
+		test             *kernel.SelfTest
+		state            string
+		missing, warning bool
 	}{
-		"still running": {nil, "running", 0, 0},
-		"passed":        {&selftestResult{at: now.Add(-time.Hour), ok: true}, "passed", 0, 0},
-		"too old":       {&selftestResult{at: now.Add(-2 * time.Hour), ok: true}, "old", 1, 0},
-		"failed":        {&selftestResult{at: now, detail: "IPv6 ban: packets pass"}, "failed", 1, 0},
-		"not possible":  {&selftestResult{at: now, impossible: "no user namespaces"}, "impossible", 0, 1},
+		"still running": {nil, "running", false, false},
+		"passed":        {&kernel.SelfTest{At: now.Add(-time.Hour), OK: true}, "passed", false, false},
+		"too old":       {&kernel.SelfTest{At: now.Add(-2 * time.Hour), OK: true}, "old", true, false},
+		"failed":        {&kernel.SelfTest{At: now, Detail: "IPv6 ban: packets pass"}, "failed", true, false},
+		"not possible":  {&kernel.SelfTest{At: now, Impossible: "no user namespaces"}, "impossible", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s control.Status
-			tt.proof.show(&s, now)
-			if s.Proof.State != tt.state || len(s.Missing) != tt.missing || len(s.Warnings) != tt.warnings {
-				t.Errorf("state %q, missing %q, warnings %q; want %q, %d missing, %d warnings",
-					s.Proof.State, s.Missing, s.Warnings, tt.state, tt.missing, tt.warnings)
+			state, missing, warning := tt.test.State(now)
+			if state != tt.state || (missing != "") != tt.missing || (warning != "") != tt.warning {
+				t.Errorf("state %q, missing %q, warning %q; want %q, %v, %v", state, missing, warning, tt.state, tt.missing, tt.warning)
 			}
 		})
 	}
 }
 
 // The self-test is run at the start and every hour. What it finds is shown until the next one.
-func TestProvenAtStartAndHourly(t *testing.T) {
+func TestTestedAtStartAndHourly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex        // protects what follows
 		var runs []time.Duration // since the start
 		var impossible, problem string
 		began := time.Now()
 		fake := &enforcetest.Fake{}
-		d := &daemon{
-			loop: &loop{enforcer: enforcetest.Start(t, fake, enforce.Options{}), log: quiet(), records: eventlog.New(quiet())},
-			selfTest: func(context.Context) (string, string) {
-				mu.Lock()
-				defer mu.Unlock()
-				runs = append(runs, time.Since(began))
-				return impossible, problem
-			},
+		k := kernel.Over(fake, slog.New(slog.DiscardHandler), enforce.Options{})
+		test := func(context.Context) (string, string) {
+			mu.Lock()
+			defer mu.Unlock()
+			runs = append(runs, time.Since(began))
+			return impossible, problem
 		}
-		enforcetest.Bans(t, d.enforcer, enforcetest.For("192.0.2.7", 0))
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- d.runSelftests(ctx) }()
+		failures := 0
+		go func() { done <- k.Run(ctx) }()
+		go func() { done <- k.RunSelfTests(ctx, test, func(kernel.SelfTest) { failures++ }) }()
+		enforcetest.Bans(t, k.Enforcer, enforcetest.For("192.0.2.7", 0))
 		for i, tt := range []struct {
 			impossible, problem string
 			undo                int // how often somebody throws the table away before
@@ -71,7 +69,7 @@ func TestProvenAtStartAndHourly(t *testing.T) {
 			{state: "passed"},
 			{problem: "the child was killed", state: "failed", missing: "the child was killed"},
 			{impossible: "no namespaces", state: "impossible"},
-			{undo: 1, state: "passed"}, // is mended in time
+			{undo: 1, state: "passed"}, // is restored in time
 			{undo: 8, state: "failed", missing: "live table: missing or changed, and not put back: table, ban 192.0.2.7"},
 			{state: "passed"}, // repairs wait longer each time, and never end
 		} {
@@ -92,15 +90,19 @@ func TestProvenAtStartAndHourly(t *testing.T) {
 			if len(ran) != i+1 || ran[i].Round(time.Hour) != time.Duration(i)*time.Hour {
 				t.Fatalf("after %d hours: runs at %v", i, ran)
 			}
-			var s control.Status
-			d.selftest.Load().show(&s, time.Now())
-			if got := strings.Join(s.Missing, " "); s.Proof.State != tt.state || (got == "") != (tt.missing == "") || !strings.Contains(got, tt.missing) {
-				t.Errorf("after %d hours: %s, missing %q; want %s, %q", i, s.Proof.State, got, tt.state, tt.missing)
+			state, missing, _ := k.LastSelfTest().State(time.Now())
+			if state != tt.state || (missing == "") != (tt.missing == "") || !strings.Contains(missing, tt.missing) {
+				t.Errorf("after %d hours: %s, missing %q; want %s, %q", i, state, missing, tt.state, tt.missing)
 			}
 		}
 		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if failures != 3 {
+			t.Errorf("%d failures were reported, want 3", failures)
 		}
 	})
 }

@@ -1,9 +1,10 @@
-package daemon
+package pipeline
 
 import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,25 +16,24 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/enforce"
+	"mef/internal/enforce/enforcetest"
 	"mef/internal/engine"
 	"mef/internal/event"
+	"mef/internal/feed"
 	"mef/internal/filter"
 	"mef/internal/host"
+	"mef/internal/lists"
 	"mef/internal/logtime"
 	"mef/internal/offline"
 )
 
-// A willing is a packet filter that takes everything.
-type willing struct{}
+// A willing is a packet filter that takes everything and holds nothing.
+type willing struct{ enforcetest.Fake }
 
-func (willing) Apply(context.Context, enforce.Changes) ([]enforce.Failure, error)   { return nil, nil }
-func (willing) Rebuild(context.Context, enforce.Changes) ([]enforce.Failure, error) { return nil, nil }
-func (willing) Check(context.Context) (enforce.Check, error)                        { return enforce.Check{Bans: -1}, nil }
-func (willing) Held(context.Context, ...ban.Key) (enforce.State, error)             { return enforce.State{}, nil }
-func (willing) Watch(ctx context.Context, _ func(enforce.Notice)) error {
-	<-ctx.Done()
-	return nil
-}
+func (*willing) Apply(context.Context, enforce.Changes) ([]enforce.Failure, error)   { return nil, nil }
+func (*willing) Rebuild(context.Context, enforce.Changes) ([]enforce.Failure, error) { return nil, nil }
+func (*willing) Check(context.Context) (enforce.Check, error)                        { return enforce.Check{Bans: -1}, nil }
+func (*willing) Held(context.Context, ...ban.Key) (enforce.State, error)             { return enforce.State{}, nil }
 
 // configured returns a configuration with shipped rules that read one file.
 func configured(t *testing.T) *conf.Config {
@@ -89,15 +89,31 @@ func sessionLog(start time.Time) []byte {
 	return log
 }
 
-// decisions runs a log through an engine, in batches of a given size, and returns what it banned.
-func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.Time) []string {
+// replayed returns a pipeline without an enforcer, for a log that is the same each time.
+func replayed(t *testing.T, cfg *conf.Config) (*Pipeline, *State) {
 	t.Helper()
-	e, err := newLoop(cfg, host.Facts{}, quiet())
+	quiet := slog.New(slog.DiscardHandler)
+	rules, err := engine.Compile(cfg.Rules, host.UserID)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p, state := New(Options{Config: cfg, Rules: rules, Facts: engine.FactsFromConf(cfg), Log: quiet})
+	state.Readers = feed.Read(cfg, rules, &feed.Host{Shared: func(string) bool { return false }, Files: feed.Files, Program: func(string) bool { return false }}, nil, time.Now())
+	// The seed of hashes is part of what a session starts from: by it, user names now and then share a place.
+	state.Engine = engine.New(state.settings(), state.Engine.Facts())
+	l := lists.New(lists.Options{})
+	l.Read(cfg.Paths)
+	facts := state.SetFacts(func(f *engine.Facts) { f.Allowed = l.Allow().Set })
+	state.Engine.SetBlocked(l.Block(&facts).Prefixes)
+	return p, state
+}
+
+// decisions runs a log through an engine, in batches of a given size, and returns what it banned.
+func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.Time) []string {
+	t.Helper()
+	p, state := replayed(t, cfg)
 	var bans []string
-	e.enforcer = enforce.New(willing{}, enforce.Options{OnResult: func(results []enforce.Result) {
+	p.Enforcer = enforce.New(new(willing), enforce.Options{OnResult: func(results []enforce.Result) {
 		for _, r := range results {
 			if r.Err != nil {
 				t.Errorf("ban %v: %v", r.Ban.Key, r.Err)
@@ -105,15 +121,9 @@ func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.
 			bans = append(bans, decision(r.Ban))
 		}
 	}})
-	e.choose(withoutJournald)
-	// The seed of hashes is part of what a session starts from: by it, user names now and then share a place.
-	e.engine = engine.New(e.settings(cfg, e.set), e.engine.Facts())
-	d := newDaemon(e, Options{})
-	d.loadNotes(nil)
-	d.restoreLists(nil, start)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- e.enforcer.Run(ctx) }()
+	go func() { done <- p.Enforcer.Run(ctx) }()
 	now, offset := start, uint64(0)
 	lines := bytes.Split(bytes.TrimSuffix(log, []byte("\n")), []byte("\n"))
 	for chunk := range slices.Chunk(lines, size) {
@@ -126,11 +136,11 @@ func decisions(t *testing.T, cfg *conf.Config, log []byte, size int, start time.
 			}
 			b.Lines = append(b.Lines, event.Line{Time: now, Text: text, Offset: offset})
 		}
-		if err := e.batch(ctx, b); err != nil {
+		if err := state.Lines(ctx, b); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := e.enforcer.Held(ctx); err != nil { // waits for what is queued
+	if _, err := p.Enforcer.Held(ctx); err != nil { // waits for what is queued
 		t.Fatal(err)
 	}
 	stop()

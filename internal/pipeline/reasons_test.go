@@ -1,7 +1,8 @@
-package daemon
+package pipeline
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,25 +14,25 @@ import (
 
 // After a crash between kernel and store the same line is read again and decides the same ban, which the kernel has already:
 // that is no new ban, but now the reason is known again.
-func TestBookTellsWhyAgain(t *testing.T) {
-	k := newReasons(eventlog.New(quiet()), quiet())
+func TestReasonsTellWhyAgain(t *testing.T) {
+	k := newReasons(eventlog.New(slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 	b := ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32")}, Rule: "sshd", Reason: "5 failures", Until: time.Now().Add(time.Hour)}
 	inKernel := enforce.State{Bans: []enforce.Held{{Key: b.Key, Until: b.Until}}}
-	if got := k.show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "unknown" {
+	if got := k.Show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "unknown" {
 		t.Fatalf("a ban that only the kernel knows: %+v, want one of unknown origin", got)
 	}
 	k.settle([]enforce.Result{{Ban: b, Until: b.Until}})
-	if got := k.show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
+	if got := k.Show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
 		t.Errorf("after its line was read again: %+v, want the rule and its reason", got)
 	}
-	if n := k.total(); n != 0 {
+	if n := k.Total(); n != 0 {
 		t.Errorf("%d bans since the start, want none that is new", n)
 	}
 }
 
 // Of many bans only the latest are in memory; the others are read from the saved state when somebody asks.
-func TestBookReadsOldBansBack(t *testing.T) {
-	k := newReasons(eventlog.New(quiet()), quiet())
+func TestReasonsReadOldBansBack(t *testing.T) {
+	k := newReasons(eventlog.New(slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 	saved := make(map[ban.Key]ban.Ban)
 	k.saved = func(_ context.Context, keys []ban.Key) (map[ban.Key]ban.Ban, error) {
 		if len(keys) != 1 {
@@ -49,7 +50,7 @@ func TestBookReadsOldBansBack(t *testing.T) {
 	if len(k.latest) != keptBans {
 		t.Errorf("%d bans in memory, want %d", len(k.latest), keptBans)
 	}
-	for _, b := range k.show(t.Context(), inKernel, nil) {
+	for _, b := range k.Show(t.Context(), inKernel, nil) {
 		if b.Rule != "sshd" {
 			t.Errorf("%s: rule %q, want sshd", b.Prefix, b.Rule)
 		}

@@ -1,4 +1,4 @@
-package daemon
+package pipeline
 
 import (
 	"context"
@@ -9,15 +9,16 @@ import (
 
 func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &loop{grown: make(chan struct{}, 1)}
+		m := newMemory()
 		ctx, stop := context.WithCancel(t.Context())
 		var given []time.Duration
 		start := time.Now()
 		done := make(chan error)
+		m.give = func() { given = append(given, time.Since(start)) }
 		saving := func() bool { return time.Since(start) < 55*time.Second }
-		go func() { done <- e.tidy(ctx, saving, func() { given = append(given, time.Since(start)) }) }()
+		go func() { done <- m.Run(ctx, saving) }()
 		for range 50 { // a burst of 50 s, which takes five more to save
-			e.grown <- struct{}{}
+			m.Changed(manyChanges + 1)
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Minute)
@@ -32,15 +33,15 @@ func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
 }
 
 func TestStateIsSavedSoonerForTalliesThanForPositions(t *testing.T) {
-	e := &loop{unsaved: unsaved{read: make(map[string]string)}}
+	s := &State{unsaved: unsaved{read: make(map[string]string)}}
 	for _, step := range []struct{ change, want time.Duration }{
 		{saveLater, saveLater},
 		{saveSoon, saveSoon},
 		{saveLater, saveSoon}, // never put off
 	} {
-		e.changed(step.change)
-		if e.unsaved.within != step.want {
-			t.Errorf("after a change to be saved within %v: saved within %v, want %v", step.change, e.unsaved.within, step.want)
+		s.changed(step.change)
+		if s.unsaved.within != step.want {
+			t.Errorf("after a change to be saved within %v: saved within %v, want %v", step.change, s.unsaved.within, step.want)
 		}
 	}
 }

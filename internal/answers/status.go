@@ -1,0 +1,110 @@
+package answers
+
+import (
+	"fmt"
+	"mef/internal/conf"
+	"mef/internal/confirm"
+	"mef/internal/control"
+	"mef/internal/enforce"
+	"mef/internal/engine"
+	"mef/internal/eventlog"
+	"slices"
+	"time"
+)
+
+// Kernel fills in what the packet filter holds. ever is how many bans were made since the start.
+func Kernel(s *control.Status, r enforce.Report, ever uint64) {
+	s.Kernel = control.Kernel{Backend: r.Filter, Table: r.Table, Present: r.Present, Elements: r.Bans.Total, Matches: r.Matches,
+		Repairs: r.Repairs, Evicted: r.Evicted, Problems: r.Problems}
+	s.Bans = control.Tally{Total: r.Bans.Total, IPv4: r.Bans.IPv4, IPv6: r.Bans.IPv6, Unverified: r.Bans.Unverified, Permanent: r.Bans.Permanent, Ever: ever}
+}
+
+// Alarms returns the alarms, oldest first.
+func Alarms(e *engine.Engine) []control.Alarm {
+	alarms := e.Alarms()
+	shown := make([]control.Alarm, len(alarms))
+	for i, a := range alarms {
+		shown[i] = control.Alarm{ID: a.ID, Time: a.Time, Addr: a.Addr.String(), User: a.User, Service: a.Service, Reason: a.Reason, Evidence: a.Evidence, Acked: a.Acked}
+	}
+	return shown
+}
+
+// shownThreats is how many alarms and attacks status names.
+const shownThreats = 3
+
+// Engine fills in what the engine knows: the alarms, the attacks under way, and how full it is.
+func Engine(s *control.Status, e *engine.Engine, now time.Time) {
+	alarms := e.Alarms()
+	for i := len(alarms) - 1; i >= 0; i-- {
+		a := alarms[i]
+		if a.Acked {
+			continue
+		}
+		if s.AlarmCount++; s.AlarmCount <= shownThreats {
+			s.Alarms = append(s.Alarms, fmt.Sprintf("%s: %q logged in to %s from %s: %s", a.Time.Local().Format(time.DateTime), a.User, a.Service, a.Addr, a.Reason))
+		}
+	}
+	for _, a := range e.Attacks(now) {
+		if len(s.Attacks) == shownThreats {
+			break
+		}
+		s.Attacks = append(s.Attacks, a.String())
+	}
+	facts := e.Facts()
+	for _, family := range facts.FullyExempt() {
+		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))
+	}
+	st := e.Stats()
+	s.Spared = control.Spared{AdminPeers: facts.LiveAdmins, Reasons: e.Spared()}
+	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
+}
+
+// Window adds the confirmation window to a status.
+func Window(s *control.Status, w *confirm.Window, now time.Time) {
+	switch {
+	case w == nil:
+		return
+	case w.Lapsed:
+		lifted := "its bans were lifted"
+		if !w.Lifted {
+			lifted = "its bans are not all lifted yet"
+		}
+		s.Missing = append(s.Missing, fmt.Sprintf("not confirmed within %s: %s, and bans are logged, not applied; run mefctl confirm to apply them",
+			conf.FormatDuration(w.For), lifted))
+	default:
+		s.Warnings = append(s.Warnings, fmt.Sprintf("armed: run mefctl confirm from a new login within %s; otherwise bans are lifted and only logged",
+			w.Left(now).Round(time.Second)))
+	}
+	s.Armed = &control.Armed{Until: w.Until, From: w.From, Lapsed: w.Lapsed}
+}
+
+// Judge adds to a status what is missing for the host to be protected, and what else is amiss: by what the status has, by what is wrong
+// with the static policy, and by the problems of the event log.
+func Judge(s *control.Status, observing bool, firewall, eventLog []string) {
+	if observing {
+		s.Missing = append(s.Missing, "mode=observe: bans are logged, not applied; set mode=enforce in "+s.Config)
+	}
+	if !s.Kernel.Present {
+		s.Missing = append(s.Missing, s.Kernel.Table+" is not in the kernel")
+	}
+	s.Missing = append(s.Missing, s.Kernel.Problems...)
+	s.Missing = append(s.Missing, firewall...)
+	live := slices.ContainsFunc(s.Sources, func(src control.Source) bool { return src.State == "active" && len(src.Rules) > 0 })
+	if !live {
+		s.Missing = append(s.Missing, "no rule has a live source of log lines; see SOURCE and RULE below")
+	}
+	if s.Store.Problem != "" {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
+	}
+	for _, why := range eventLog {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, eventlog.Kept))
+	}
+	if n := s.Kernel.Evicted; n > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("there were too many bans: %d have ended early since start, those with the least time left", n))
+	}
+	for _, src := range s.Sources {
+		if src.Lost > 0 {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %d lines were lost: too long, suppressed or cut off", src.Name, src.Lost))
+		}
+	}
+}

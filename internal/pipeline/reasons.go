@@ -1,0 +1,155 @@
+package pipeline
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/control"
+	"mef/internal/enforce"
+	"mef/internal/eventlog"
+)
+
+// A Lookup returns what is known of bans that lists ask for.
+type Lookup func(context.Context, []ban.Key) map[ban.Key]ban.Ban
+
+// Reasons holds the reason for each active ban. The enforcer knows which bans are active; Reasons adds reason and evidence: of the
+// latest bans from memory, of the others from the saved state, so that ten thousand bans do not cost ten thousand times five log
+// lines of memory. It may be used by any goroutine.
+type Reasons struct {
+	records *eventlog.Log
+	log     *slog.Logger
+	// saved reads bans back from the saved state; nil where nothing is saved.
+	saved func(context.Context, []ban.Key) (map[ban.Key]ban.Ban, error)
+
+	mu     sync.Mutex
+	latest map[ban.Key]ban.Ban
+	order  [keptBans]ban.Key // of latest, oldest at next once full
+	next   int
+	ever   uint64
+}
+
+const (
+	keptBans = 1000
+	// askSaved is how long the saved state may take to answer.
+	askSaved = 2 * time.Second
+)
+
+func newReasons(r *eventlog.Log, log *slog.Logger) *Reasons {
+	return &Reasons{records: r, log: log, latest: make(map[ban.Key]ban.Ban)}
+}
+
+// settle notes what became of bans. It is called by the enforcer and must not wait.
+func (k *Reasons) settle(results []enforce.Result) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range results {
+		if r.Err != nil {
+			rec := control.BanRecord("error", r.Ban)
+			rec.Reason = r.Err.Error()
+			k.records.Add(rec)
+			continue
+		}
+		b := r.Ban
+		b.Until = r.Until
+		if b.Rule == ban.ByList {
+			continue // whose files may have very many: they are told of as a whole, and their records are in the saved state
+		}
+		if !r.Changed {
+			// Of a ban that the kernel had before us, because we died before we saved it, this tells why.
+			if _, known := k.latest[b.Key]; !known {
+				k.note(b)
+			}
+			continue
+		}
+		k.note(b)
+		k.ever++
+		rec := control.BanRecord("ban", b)
+		rec.Latency = r.At.Sub(b.Start)
+		k.records.Add(rec)
+	}
+}
+
+// note keeps a ban among the latest.
+func (k *Reasons) note(b ban.Ban) {
+	if _, ok := k.latest[b.Key]; !ok {
+		delete(k.latest, k.order[k.next])
+		k.order[k.next] = b.Key
+		k.next = (k.next + 1) % keptBans
+	}
+	k.latest[b.Key] = b
+}
+
+// forget drops the reasons of bans that are lifted.
+func (k *Reasons) forget(keys []ban.Key) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range keys {
+		delete(k.latest, key)
+	}
+}
+
+// Show returns the bans that the kernel holds, in their order, each with its record.
+func (k *Reasons) Show(ctx context.Context, state enforce.State, listed Lookup) []control.Ban {
+	known := k.Look(ctx, state.Bans, listed)
+	bans := make([]control.Ban, 0, len(state.Bans))
+	for _, held := range state.Bans {
+		b, ok := known[held.Key]
+		switch {
+		case !ok && held.Unknown:
+			b = ban.Ban{Key: held.Key, Rule: ban.Unknown, Reason: "the kernel held it when the daemon started; no record tells why"}
+		case !ok:
+			b = ban.Ban{Key: held.Key, Rule: ban.Unknown, Reason: "its record cannot be read now"}
+		}
+		c := control.ShowBan(b)
+		c.Until, c.Kernel = control.Moment(held.Until), true
+		packets := held.Packets
+		c.Packets = &packets
+		bans = append(bans, c)
+	}
+	return bans
+}
+
+// Look finds the records of bans: of those that lists ask for, among the latest, and in the saved state.
+func (k *Reasons) Look(ctx context.Context, bans []enforce.Held, listed Lookup) map[ban.Key]ban.Ban {
+	known := make(map[ban.Key]ban.Ban, len(bans))
+	var missing []ban.Key
+	k.mu.Lock()
+	for _, held := range bans {
+		if b, ok := k.latest[held.Key]; ok {
+			known[held.Key] = b
+		} else {
+			missing = append(missing, held.Key)
+		}
+	}
+	k.mu.Unlock()
+	if len(missing) > 0 && listed != nil {
+		for key, b := range listed(ctx, missing) {
+			known[key] = b
+		}
+		missing = slices.DeleteFunc(missing, func(key ban.Key) bool { _, ok := known[key]; return ok })
+	}
+	if len(missing) == 0 || k.saved == nil {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, askSaved)
+	defer cancel()
+	saved, err := k.saved(ctx, missing)
+	if err != nil {
+		k.log.Warn("read the records of bans", "err", err)
+	}
+	for key, b := range saved {
+		known[key] = b
+	}
+	return known
+}
+
+// Total returns how many bans have been made since the start.
+func (k *Reasons) Total() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ever
+}
