@@ -14,11 +14,8 @@ import (
 // A rule that reads elsewhere after a restart than before it begins at that moment; one that reads where it did, or that is new, does not.
 func TestRuleThatMovesAtTheStart(t *testing.T) {
 	const rule = "[rule]\nprograms=shop\nfiles=HERE/log/shop.log\nfailregex=^refused <HOST>$\n"
-	h := settle(t, "", map[string]string{"rules/shop.conf": rule})
-	h.end()
 	withJournald := *withoutJournald
 	withJournald.Journald = true
-	h.write("rules/new.conf", rule)
 	for name, tt := range map[string]struct {
 		host *feed.Host
 		rule string
@@ -29,6 +26,9 @@ func TestRuleThatMovesAtTheStart(t *testing.T) {
 		"files as before":           {withoutJournald, "shop", true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			h := settle(t, "", map[string]string{"rules/shop.conf": rule})
+			h.end()
+			h.write("rules/new.conf", rule)
 			b := h.build()
 			b.state.Choose(tt.host)
 			source := h.dir + "/log/shop.log"
