@@ -286,7 +286,7 @@ func (q *question) ports(a *answer, facts *exempt.Facts) (ports ban.Ports) {
 	if !q.cause.score {
 		ports = q.t.Rule.Ports
 	}
-	if q.t.Shared || q.cause.score && q.t.KnownUsers > 0 {
+	if q.t.Shared || q.cause.score && q.t.KnownUsers > 0 || q.oneOfMany() {
 		ports = q.t.Rule.Ports
 		if ports == "" {
 			ports = q.t.Rule.ServicePorts
@@ -304,6 +304,9 @@ func (q *question) ports(a *answer, facts *exempt.Facts) (ports ban.Ports) {
 	a.web = ""
 	return ports
 }
+
+// oneOfMany reports whether a source is banned only because others attack: it may be a user who mistyped meanwhile.
+func (q *question) oneOfMany() bool { return !q.cause.score && q.t.Surge.Aimed() }
 
 // leaveOpen returns the ports that are left to ban.
 func (a *answer) leaveOpen(ports, open ban.Ports) ban.Ports {

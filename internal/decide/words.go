@@ -134,6 +134,9 @@ func (q *question) portsWords(a *answer) string {
 			shared += "ports " + string(a.asked) + " only"
 		}
 	}
+	if shared == "" && q.oneOfMany() && a.asked != "" {
+		shared = "ports " + string(a.asked) + " only"
+	}
 	if a.session {
 		session = "not the SSH ports, for an administrator's session from there is live"
 	}

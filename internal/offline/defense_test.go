@@ -19,7 +19,9 @@ type server struct {
 	lines []string
 	tries map[string]int // failures by address
 
-	accounts map[string]bool // of the host
+	accounts map[string]bool    // of the host
+	mayBan   func(ban.Ban) bool // attackers of an innocent's story; nil: there are none
+	settings string             // lines of mef.conf
 }
 
 func newServer(t *testing.T) *server {
@@ -57,7 +59,7 @@ func (s *server) imap(addr, user string, ok bool) {
 // bans replays the log under the defaults, as what-if.
 func (s *server) bans() (bans []ban.Ban) {
 	s.t.Helper()
-	r, err := offline.NewReplay(configuration(s.t), offline.Options{WhatIf: true, Accounts: s.accounts})
+	r, err := offline.NewReplay(configured(s.t, s.settings), offline.Options{WhatIf: true, Accounts: s.accounts})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -75,6 +77,9 @@ func (s *server) bans() (bans []ban.Ban) {
 func (s *server) wantNone() {
 	s.t.Helper()
 	for _, b := range s.bans() {
+		if s.mayBan != nil && s.mayBan(b) {
+			continue
+		}
 		s.t.Errorf("%s is banned: %s", b.Key, b.Reason)
 	}
 }
@@ -171,6 +176,35 @@ func TestInnocents(t *testing.T) {
 				s.imap(stranger, "quinn.novak@example.org", false)
 			}
 		},
+		"a phone with an old password, in a place where nobody has logged in": func(s *server) {
+			s.imap(home, "alice@example.org", true)
+			for range 7 * 12 * 6 { // for three and a half days
+				s.wait(10 * time.Minute)
+				s.imap(stranger, "alice@example.org", false)
+			}
+		},
+		"monitors that connect every minute and log in as nobody": func(s *server) {
+			for range 24 * 60 {
+				for i := range 5 {
+					s.log(fmt.Sprintf("sshd[%d]", 1000+len(s.lines)), "Connection closed by 203.0.113.%d port 40000", 10+i)
+					s.log(fmt.Sprintf("sshd[%d]", 1000+len(s.lines)), "banner exchange: Connection from 203.0.113.%d port 40000: could not read protocol version", 20+i)
+				}
+				s.wait(time.Minute)
+			}
+		},
+		"Alice at home, while 300 addresses try her name": func(s *server) {
+			s.login(home, "alice")
+			for i := range 300 {
+				s.ssh(fmt.Sprintf("%d.%d.113.9", 20+i%90, i/2), "alice")
+				s.wait(time.Minute)
+				if i%60 == 30 {
+					s.ssh(home, "alice")
+					s.wait(5 * time.Second)
+					s.login(home, "alice")
+				}
+			}
+			s.mayBan = func(b ban.Ban) bool { return b.Prefix.Addr().String() != home }
+		},
 		"a wrong user name, typed at three prompts": func(s *server) {
 			for range 3 {
 				s.ssh(stranger, "!bobby-local")
@@ -246,6 +280,28 @@ func TestAttackersAreFound(t *testing.T) {
 			for range 30 { // one try a day
 				s.ssh(stranger, "root")
 				s.wait(24 * time.Hour)
+			}
+		}},
+		"a user who has one account guesses others'": {12, 10 * time.Minute, func(s *server) {
+			s.login(stranger, "mallory")
+			for i := range 5 {
+				s.ssh(fmt.Sprintf("203.%d.113.1", i), "root")
+			}
+			for i := range 100 {
+				s.ssh(stranger, "root")
+				s.wait(20 * time.Minute)
+				if i%3 == 2 {
+					s.login(stranger, "mallory")
+				}
+			}
+		}},
+		"a guesser behind the address of two hundred users": {20, 10 * time.Minute, func(s *server) {
+			for i := range 200 {
+				s.login(stranger, fmt.Sprintf("user%03d", i))
+			}
+			for range 400 {
+				s.ssh(stranger, "user123")
+				s.wait(3 * time.Second)
 			}
 		}},
 		"a guesser beside a known user": {25, 10 * time.Minute, func(s *server) {
@@ -346,5 +402,59 @@ func TestFloor(t *testing.T) {
 	}
 	if share := float64(stopped) / float64(attempts); share < 0.93 {
 		t.Errorf("%.1f %% of %d attempts do not reach the server, want 93 %%", 100*share, attempts)
+	}
+}
+
+// Each defense is switched off by one key.
+func TestSwitchedOff(t *testing.T) {
+	for _, tt := range []struct {
+		setting string
+		bans    int // by default
+		then    int // with the setting
+		story   func(s *server)
+	}{
+		{"score_days=0", 1, 0, func(s *server) {
+			for range 3 {
+				s.ssh(stranger, "carol")
+				s.wait(24 * time.Hour)
+			}
+		}},
+		{"score_after_ban=0", 2, 1, func(s *server) {
+			tries(s, time.Minute, "!zork", "!plugh", "!xyzzy")
+			s.wait(8 * 24 * time.Hour)
+			tries(s, time.Minute, "!frotz")
+		}},
+		{"spray_limits=false", 3, 0, func(s *server) {
+			for i := range 23 {
+				s.ssh(fmt.Sprintf("%d.%d.113.9", 20+i, i), "carol")
+				s.wait(time.Minute)
+			}
+		}},
+		{"known_limits=false", 0, 1, func(s *server) {
+			s.login(stranger, "alice")
+			for i := range 6 {
+				s.imap(stranger, fmt.Sprintf("name%d", i), false)
+			}
+		}},
+		{"known_retries=0", 0, 1, func(s *server) {
+			s.login(stranger, "alice")
+			for range 14 {
+				s.ssh(stranger, "alice")
+			}
+		}},
+		{"starter_names=false", 1, 0, func(s *server) { tries(s, time.Minute, "!admin") }},
+		{"score_hot_name=0", 1, 0, func(s *server) { tries(s, time.Minute, "!admin") }},
+	} {
+		t.Run(tt.setting, func(t *testing.T) {
+			s := newServer(t)
+			tt.story(s)
+			if n := len(s.bans()); n != tt.bans {
+				t.Errorf("by default %d bans, want %d", n, tt.bans)
+			}
+			s.settings = tt.setting + "\n"
+			if n := len(s.bans()); n != tt.then {
+				t.Errorf("with %s %d bans, want %d", tt.setting, n, tt.then)
+			}
+		})
 	}
 }

@@ -21,11 +21,14 @@ func rules(t *testing.T) []conf.Rule {
 }
 
 // configuration returns the defaults.
-func configuration(t testing.TB) *conf.Config {
+func configuration(t testing.TB) *conf.Config { return configured(t, "") }
+
+// configured is configuration with settings of mef.conf.
+func configured(t testing.TB, settings string) *conf.Config {
 	t.Helper()
 	empty := t.TempDir()
 	path := filepath.Join(t.TempDir(), "mef.conf")
-	text := "[global]\nrules_dir=" + empty + "\nwhitelist_dir=" + empty + "\nblacklist_dir=" + empty + "\n"
+	text := "[global]\nrules_dir=" + empty + "\nwhitelist_dir=" + empty + "\nblacklist_dir=" + empty + "\n" + settings
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

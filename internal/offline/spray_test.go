@@ -46,6 +46,14 @@ func TestSpraysAreFound(t *testing.T) {
 				}
 			}
 		}},
+		"40 addresses of a /24 twice each, in no hurry": {80, func(s *server, try login) {
+			for i := range 40 {
+				for range 2 {
+					try(s, fmt.Sprintf("203.0.113.%d", 10+i))
+					s.wait(4 * time.Hour)
+				}
+			}
+		}},
 		"40 addresses of a /24 in two rounds": {80, func(s *server, try login) {
 			for i := range 80 {
 				try(s, fmt.Sprintf("203.0.113.%d", 10+i%40))

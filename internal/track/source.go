@@ -134,7 +134,7 @@ func (t *Tracker) tooManyDays(s *source, of *subject, days int) bool {
 }
 
 // deviceTries is how often a device tries in a day, at least.
-const deviceTries = 24
+const deviceTries = 10
 
 // charge adds points to the verified score on account of a user: of the pair where there is one, so that its success takes back
 // exactly that.

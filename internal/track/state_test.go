@@ -7,10 +7,12 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/event"
 )
 
 // apply keeps records as a store does.
@@ -146,4 +148,100 @@ func FuzzImport(f *testing.F) {
 		tr.Explain(netip.MustParseAddr("203.0.113.7"), start.Add(time.Hour))
 		tr.Changes()
 	})
+}
+
+// Everything that is learned survives a restart: what comes next is judged as if there had been none, and otherwise than by a tracker
+// that knows nothing.
+func TestEveryPieceSurvives(t *testing.T) {
+	const home, stranger = "198.51.100.7", "192.0.2.7"
+	seconds := func(days float64) float64 { return days * 86400 }
+	observe := func(tr *Tracker, kind string, at float64, addr, user string) event.Tally {
+		return tr.Observe(line{at, kind, user, "", 0}.event("sshd", addr))
+	}
+	many := func(tr *Tracker, n int, addr, user string) {
+		for i := range n {
+			of := func(s string) string { return strings.ReplaceAll(s, "#", fmt.Sprint(i)) }
+			observe(tr, "fail", float64(i), of(addr), of(user))
+		}
+	}
+	for name, tt := range map[string]struct {
+		before func(tr *Tracker)
+		next   func(tr *Tracker) any
+	}{
+		"the dictionary": {func(tr *Tracker) {
+			for _, addr := range []string{"203.0.113.1", "100.64.0.1"} {
+				missing(tr, 1, addr, "zork")
+			}
+		}, func(tr *Tracker) any { return missing(tr, 9, stranger, "zork") }},
+		"names that logged in": {func(tr *Tracker) { observe(tr, "ok", 0, home, "bobby") },
+			func(tr *Tracker) any { return missing(tr, 9, stranger, "bboby") }},
+		"known logins": {func(tr *Tracker) { observe(tr, "ok", 0, home, "bob") },
+			func(tr *Tracker) any { return observe(tr, "fail", 9, home, "bob").Added }},
+		"what is forgiven to a known login": {func(tr *Tracker) {
+			observe(tr, "ok", 0, home, "bob")
+			for i := range 15 {
+				observe(tr, "fail", float64(1+i), home, "bob")
+			}
+		}, func(tr *Tracker) any { return observe(tr, "fail", 20, home, "bob").Added }},
+		"what is forgiven to a guest": {func(tr *Tracker) {
+			observe(tr, "ok", 0, home, "bob")
+			for i := range 5 {
+				observe(tr, "fail", float64(1+i), stranger, "bob")
+			}
+		}, func(tr *Tracker) any { return observe(tr, "fail", 20, stranger, "bob").Added }},
+		"days with failures": {func(tr *Tracker) {
+			observe(tr, "fail", 0, stranger, "bob")
+			observe(tr, "fail", seconds(1), stranger, "bob")
+		}, func(tr *Tracker) any { return observe(tr, "fail", seconds(2), stranger, "bob").Days }},
+		"a name under attack": {func(tr *Tracker) { many(tr, 25, "203.#.113.1", "bob") },
+			func(tr *Tracker) any { return observe(tr, "fail", 60, stranger, "bob").Limit }},
+		"a service under attack": {func(tr *Tracker) { many(tr, 95, "203.#.113.1", "user#") },
+			func(tr *Tracker) any { return observe(tr, "fail", 100, stranger, "bob").Limit }},
+		"a network that attacks": {func(tr *Tracker) { many(tr, 9, "192.0.2.1#", "user#") },
+			func(tr *Tracker) any { return observe(tr, "fail", 60, stranger, "bob").Limit }},
+		"a source that tries many users": {func(tr *Tracker) {
+			tr.SetAccounts(accountsOf(30))
+			many(tr, 21, stranger, "person#")
+		}, func(tr *Tracker) any { return observe(tr, "fail", 60, stranger, "bob").Spread }},
+		"login alarms": {func(tr *Tracker) {
+			many(tr, 9, "203.#.113.1", "bob")
+			observe(tr, "ok", 20, stranger, "bob")
+		}, func(tr *Tracker) any { return tr.Acknowledge() }},
+		"lifted bans": {func(tr *Tracker) {
+			observe(tr, "fail", 1, stranger, "bob")
+			tr.Unbanned(ban.Key{Prefix: netip.MustParsePrefix(stranger + "/32")}, start.Add(20*time.Second))
+		}, func(tr *Tracker) any { return observe(tr, "fail", 10, stranger, "bob").Attempts }},
+		"earlier bans": {func(tr *Tracker) {
+			tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix(stranger + "/32")}, Rule: "sshd", ID: "x", Start: start, Until: start.Add(time.Minute)})
+		}, func(tr *Tracker) any {
+			return len(tr.Explain(netip.MustParseAddr(stranger), start.Add(time.Hour)).History)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := namesConfig()
+			cfg.LoginAlarms = true
+			original, disk := New(cfg), map[string][]byte{}
+			tt.before(original)
+			apply(disk, original.Changes())
+			restored := New(cfg)
+			if err := restored.Import(entries(disk)); err != nil {
+				t.Fatal(err)
+			}
+			want, got, without := fmt.Sprint(tt.next(original)), fmt.Sprint(tt.next(restored)), fmt.Sprint(tt.next(New(cfg)))
+			if got != want {
+				t.Errorf("after a restart %s, without one %s", got, want)
+			}
+			if want == without {
+				t.Errorf("%s, and so it is where nothing is known: the case shows nothing", want)
+			}
+		})
+	}
+}
+
+func accountsOf(n int) map[string]bool {
+	accounts := map[string]bool{}
+	for i := range n {
+		accounts[fmt.Sprintf("person%d", i)] = true
+	}
+	return accounts
 }

@@ -104,6 +104,9 @@ func (t *Tracker) surgeOf(s *source, r *report, now int64) event.Surge {
 	if r.verified {
 		net := s.key.around()
 		if n, limit := t.suspectsIn(net, now); n > 0 {
+			if int(s.tries) >= limit { // the others may be too old for the window
+				limit = strictLimit
+			}
 			return event.Surge{Sources: n, Net: net.prefix(), Limit: limit}
 		}
 	}
