@@ -174,6 +174,7 @@ type scribe struct {
 	dir   string
 	files [2]*os.File
 	lines int
+	burst int // lines at a time
 }
 
 func (s *scribe) open(i int) (err error) {
@@ -205,7 +206,7 @@ func (s *scribe) rotate() error {
 // between two rotations, of which only the last one's file is kept.
 const maxLag = 4000
 
-// scribble writes 20,000 lines a second until ctx is done; read tells how many the daemon has read.
+// scribble writes 200 bursts a second until ctx is done; read tells how many the daemon has read.
 func (s *scribe) scribble(ctx context.Context, read *atomic.Int64) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -218,7 +219,7 @@ func (s *scribe) scribble(ctx context.Context, read *atomic.Int64) error {
 		if s.lines-int(read.Load()) > maxLag {
 			continue
 		}
-		if err := errors.Join(s.write(0, 100), s.write(1, 100)); err != nil {
+		if err := errors.Join(s.write(0, s.burst), s.write(1, s.burst)); err != nil {
 			return err
 		}
 		if turn%50 == 49 {
@@ -231,13 +232,17 @@ func (s *scribe) scribble(ctx context.Context, read *atomic.Int64) error {
 
 // TestReloadLosesNoLine reloads fifty times, each time with other rules, other limits and other files to follow, while 20,000
 // lines a second are written to files that are rotated meanwhile, and while batches wait for the engine. Every line is counted
-// once.
+// once. The short test, for the race detector, has fewer of all.
 func TestReloadLosesNoLine(t *testing.T) {
 	h := settle(t, "mode=observe\n", map[string]string{"log/a.log": "", "log/b.log": "",
 		"rules/counter.conf": fmt.Sprintf(counterRule, "HERE/log/a.log,HERE/log/b.log", 5)})
 	h.await("both files are followed", func() bool { return h.active() == 2 })
 	records := h.everything()
-	s := &scribe{dir: h.dir + "/log"}
+	reloads, burst := 50, 100
+	if testing.Short() {
+		reloads, burst = 15, 20
+	}
+	s := &scribe{dir: h.dir + "/log", burst: burst}
 	if err := errors.Join(s.open(0), s.open(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +260,7 @@ func TestReloadLosesNoLine(t *testing.T) {
 		counts[n]++
 		read.Add(1)
 	}
-	for i := range 50 {
+	for i := range reloads {
 		globs := []string{"HERE/log/a.log,HERE/log/b.log", "HERE/log/[ab].log"}[i%2]
 		h.write("rules/counter.conf", fmt.Sprintf(counterRule, globs, 3+i))
 		busy := make(chan error)

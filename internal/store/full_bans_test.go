@@ -29,6 +29,9 @@ func stormBan(r *rand.Rand) ban.Ban {
 // TestAllBansFit saves as many bans as may be in force at once, beside what the tracker keeps, in a file of the usual size: none of it is
 // refused, and every ban can be read again.
 func TestAllBansFit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills the file")
+	}
 	const scale = 4 // the file and the bans in it are a fourth
 	s := open(t, mefdb(t), store.Options{MaxSize: int64(store.DefaultMaxSize / scale)})
 	n, r := 200_000/scale, rand.New(rand.NewPCG(5, 6))
