@@ -379,14 +379,6 @@ func (c *configurator) isListed(k ban.Key) bool {
 	return k.Ports == "" && k.Class == ban.Verified && lists.Has(c.applied.blocked, k.Prefix)
 }
 
-// placeOf returns the entry of the blacklist that asks for a ban.
-func (c *configurator) placeOf(k ban.Key) string {
-	if b, ok := c.lists.Records([]ban.Key{k})[k]; ok {
-		return strings.TrimPrefix(b.Reason, "listed in ")
-	}
-	return "the blacklist"
-}
-
 // warn adds to a status what is wrong with lists. names are names without an address.
 func (r *listReport) warn(s *control.Status, names []string) {
 	some := func(all []string, what string) {

@@ -1,4 +1,4 @@
-// Package check has the commands of mefctl that need no daemon: they check the configuration and try rules on log lines.
+// Package check has the commands of mefctl about detection rules, which need no daemon: they list and make rules, and try them on log lines.
 package check
 
 import (
@@ -9,5 +9,5 @@ import (
 
 // Commands returns the commands of this package.
 func Commands(g *cli.Global) []*cobra.Command {
-	return []*cobra.Command{newConfig(g), newMatch(g), newReplay(g)}
+	return []*cobra.Command{newMatch(g), newReplay(g)}
 }

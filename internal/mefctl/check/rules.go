@@ -22,7 +22,7 @@ import (
 
 // RuleCommands returns the commands of mefctl rules, which are about detection rules.
 func RuleCommands(g *cli.Global) []*cobra.Command {
-	return []*cobra.Command{newRulesList(g), newRulesShow(g), newRulesSwitch(g, true), newRulesSwitch(g, false), newRulesValidate(g), newRulesNew(g), newRulesSuggest(g)}
+	return []*cobra.Command{newRulesList(g), newRulesSwitch(g, true), newRulesSwitch(g, false), newRulesNew(g), newRulesSuggest(g)}
 }
 
 // A listedRule is what rules list prints of a rule as JSON.
@@ -83,20 +83,6 @@ func origin(r *conf.Rule) string {
 		return "built in"
 	}
 	return r.Pos.File
-}
-
-func newRulesShow(g *cli.Global) *cobra.Command {
-	cmd := newConfigShow(g)
-	cmd.Use, cmd.Short = "show RULE", "Print every setting of a detection rule"
-	cmd.Long, cmd.Example = "show prints every key of a rule with its value, as its file would have it; with --origin, also where it comes from.",
-		"  mefctl rules show sshd --origin"
-	return cmd
-}
-
-func newRulesValidate(g *cli.Global) *cobra.Command {
-	cmd := newConfigCheck(g)
-	cmd.Use, cmd.Short = "validate [FILE]", "Check the rules and the rest of the configuration, as config check does"
-	return cmd
 }
 
 func newRulesSwitch(g *cli.Global, on bool) *cobra.Command {

@@ -44,6 +44,19 @@ func Services(listeners []host.Listener, rules []conf.Rule, covers func(rule, pr
 	return found
 }
 
+// Here returns the services of this host that others can reach; see Services. The error is conf.Errors if a rule does not compile.
+func Here(rules []conf.Rule) ([]Service, error) {
+	listeners, err := host.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	set, errs := filter.Compile(rules)
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return Services(listeners, rules, set.Covers), nil
+}
+
 func onPort(r *conf.Rule, port uint16) bool {
 	for _, p := range r.Ports.Ranges() {
 		if p.First <= port && port <= p.Last {

@@ -18,7 +18,6 @@ import (
 	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
-	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/mefctl/cli"
 	"mef/internal/mefctl/exposure"
@@ -121,16 +120,9 @@ func survey(cfg *conf.Config) (*report, error) {
 			return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(from) })
 		})
 	}
-	listeners, err := host.Listeners()
-	if err != nil {
-		return nil, err
-	}
-	set, errs := filter.Compile(cfg.Rules)
-	if err := errs.Err(); err != nil {
-		return nil, err
-	}
-	r.Services = append([]exposure.Service{}, exposure.Services(listeners, cfg.Rules, set.Covers)...)
-	return r, nil
+	services, err := exposure.Here(cfg.Rules)
+	r.Services = append([]exposure.Service{}, services...)
+	return r, err
 }
 
 func (r *report) show(w io.Writer) {

@@ -1,4 +1,4 @@
-package mefctl
+package main
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	if handled, exit := selftest.Child(os.Args[1:]); handled {
 		os.Exit(exit)
 	}
-	testscript.Main(m, map[string]func(){"mefctl": func() { os.Exit(Main("unknown")) }})
+	testscript.Main(m, map[string]func(){"mefctl": main})
 }
 
 // TestScripts runs testdata/script/*.txtar: what an operator types and reads.

@@ -1,4 +1,5 @@
-package check
+// Package config has the commands of mefctl about the configuration, which need no daemon: they check and show it.
+package config
 
 import (
 	"fmt"
@@ -13,6 +14,14 @@ import (
 	"mef/internal/mefctl/cli"
 	"mef/internal/offline"
 )
+
+// Commands returns the commands of this package.
+func Commands(g *cli.Global) []*cobra.Command { return []*cobra.Command{newConfig(g)} }
+
+// RuleCommands returns those for mefctl rules.
+func RuleCommands(g *cli.Global) []*cobra.Command {
+	return []*cobra.Command{newRulesShow(g), newRulesValidate(g)}
+}
 
 func newConfig(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
@@ -99,4 +108,18 @@ func showChecked(w, errOut io.Writer, c checked) {
 	if c.Valid {
 		fmt.Fprintf(w, "%s is valid; %d rules are enabled.\n", c.File, c.Rules)
 	}
+}
+
+func newRulesShow(g *cli.Global) *cobra.Command {
+	cmd := newConfigShow(g)
+	cmd.Use, cmd.Short = "show RULE", "Print every setting of a detection rule"
+	cmd.Long, cmd.Example = "show prints every key of a rule with its value, as its file would have it; with --origin, also where it comes from.",
+		"  mefctl rules show sshd --origin"
+	return cmd
+}
+
+func newRulesValidate(g *cli.Global) *cobra.Command {
+	cmd := newConfigCheck(g)
+	cmd.Use, cmd.Short = "validate [FILE]", "Check the rules and the rest of the configuration, as config check does"
+	return cmd
 }

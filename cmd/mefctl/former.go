@@ -1,4 +1,4 @@
-package mefctl
+package main
 
 import (
 	"fmt"
