@@ -22,6 +22,8 @@ type Config struct {
 
 	JournalSince time.Duration // journal_since: how far back the first start reads
 	FileRecent   FileRecent
+	Syslog       Syslog
+	Stdin        bool // stdin: lines are read from the standard input
 
 	Canaries     []string // canaries: names that nobody uses, one try bans
 	StarterNames bool     // starter_names
@@ -65,6 +67,15 @@ type Paths struct {
 	StateDir      string // cache_dir
 	ControlSocket string // control_socket
 }
+
+// A Syslog says where messages of syslog are received.
+type Syslog struct {
+	Sockets []SyslogSocket // syslog_listen
+	Senders []string       // syslog_senders: addresses and prefixes that are believed
+}
+
+// A SyslogSocket is a path (unix) or an address with port (udp, tcp).
+type SyslogSocket struct{ Network, Address string }
 
 // FileRecent bounds what is read of a file that has no saved position.
 type FileRecent struct {

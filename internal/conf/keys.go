@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +83,12 @@ var keys = table[Config]{
 		doc: "how many lines are read from the end of a file without a saved position; 0: no limit"},
 	{name: "file_recent_window", value: "24h", form: duration(0, year, func(c *Config) *time.Duration { return &c.FileRecent.Window }),
 		doc: "maximum age of the lines read from such a file; 0: no limit"},
+	{name: "syslog_listen", form: syslogSockets(),
+		doc: "sockets on which syslog messages are received, in addition to the journal and log files"},
+	{name: "syslog_senders", form: list("addresses and prefixes such as 192.0.2.7,2001:db8::/32", isPrefix, func(c *Config) *[]string { return &c.Syslog.Senders }),
+		doc: "hosts whose messages over UDP and TCP are trusted; messages of other hosts are refused, those of this host lead to short bans only"},
+	{name: "stdin", value: "false", form: boolean(func(c *Config) *bool { return &c.Stdin }),
+		doc: "read log lines from standard input"},
 
 	{name: "ipv6_prefix", value: "64", form: prefixLength(func(c *Config) *int { return &c.IPv6Prefix }),
 		doc: "prefix length by which IPv6 sources are counted, and banned once a second address of the prefix attacks"},
@@ -370,6 +377,30 @@ func orPermanent(f form[Config]) form[Config] {
 			return nil
 		}
 		return f.set(c, s)
+	}}
+}
+
+// syslogSockets is a list of sockets.
+func syslogSockets() form[Config] {
+	const syntax = "sockets with commas, such as unix:/run/mef/log, udp:127.0.0.1:5514 or tcp:[::1]:5514"
+	return form[Config]{syntax: syntax, empty: true, set: func(c *Config, s setting) *fault {
+		c.Syslog.Sockets = nil
+		for offset, word := range items(s.value) {
+			network, address, _ := strings.Cut(word, ":")
+			ok := false
+			switch network {
+			case "unix":
+				ok = filepath.IsAbs(address) && len(address) <= maxSocket
+			case "udp", "tcp":
+				at, err := netip.ParseAddrPort(address)
+				ok = err == nil && at.Port() > 0
+			}
+			if !ok {
+				return wrong(offset, word, syntax)
+			}
+			c.Syslog.Sockets = append(c.Syslog.Sockets, SyslogSocket{network, address})
+		}
+		return nil
 	}}
 }
 

@@ -162,6 +162,9 @@ func Addrs(list []Entry) prefixset.Set {
 // ProxyAddrs returns the addresses of Proxies.
 func (c *Config) ProxyAddrs() prefixset.Set { return addrsOf(c.Proxies) }
 
+// SyslogSenders returns the addresses of Syslog.Senders.
+func (c *Config) SyslogSenders() prefixset.Set { return addrsOf(c.Syslog.Senders) }
+
 // NAT64Prefixes returns the prefixes of NAT64.
 func (c *Config) NAT64Prefixes() prefixset.Set { return addrsOf(c.NAT64) }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,6 +108,7 @@ func (r *reader) global(sc scanner) {
 	r.replaceStateDir()
 	r.replaceEventLog()
 	r.checkBanTimes()
+	r.checkSyslog()
 	r.origins()
 }
 
@@ -175,6 +177,20 @@ func (r *reader) checkBanTimes() {
 	}
 	r.errs = append(r.errs, &Error{s.pos, s.key + ": bantime_cap is shorter than bantime",
 		fmt.Sprintf("write at least bantime_cap=%s", FormatDuration(b.First))})
+}
+
+// checkSyslog finds sockets that other hosts reach and that no host may send to.
+func (r *reader) checkSyslog() {
+	for offset, word := range items(r.set["syslog_listen"].value) {
+		network, address, _ := strings.Cut(word, ":")
+		at, err := netip.ParseAddrPort(address)
+		if network != "unix" && err == nil && !at.Addr().IsLoopback() && len(r.cfg.Syslog.Senders) == 0 {
+			pos := r.set["syslog_listen"].pos
+			pos.Col += offset
+			r.errs = append(r.errs, &Error{pos, "syslog_listen: other hosts reach " + Quote(word) + ", and none of them is trusted",
+				"listen on 127.0.0.1 or [::1], or name the hosts in syslog_senders"})
+		}
+	}
 }
 
 // origins lists where the value of every key comes from: keys in the order of the documentation, indexed ones where they

@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -241,7 +242,7 @@ func TestMEF10HasEveryKey(t *testing.T) {
 	ours := []string{"mode", "control_socket", "ipv6_prefix", "protect_groups", "proxies", "score_failure", "score_probe", "score_unverified",
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
-		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_K_canary", "rbl_K_action", "community_server", "rules_file", "rules_on_stop"}
+		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_K_canary", "rbl_K_action", "community_server", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin"}
 	settings := scan("mef.conf", text, "global").settings
 	for _, k := range keys {
 		theirs := slices.ContainsFunc(settings, func(s setting) bool { return k.name == s.key || k.is(s.key) })
@@ -318,6 +319,8 @@ func TestConfigErrors(t *testing.T) {
 		"socket too long":        {"control_socket=/" + strings.Repeat("x", 107), `:2:16: control_socket: wrong value "/` + strings.Repeat("x", 79) + `…"; write an absolute path`},
 		"prefix length":          {"ipv6_prefix=63", `:2:13: ipv6_prefix: wrong value "63"; did you mean "64"?`},
 		"one item of a list":     {"proxies=192.0.2.1, 192.0.2.300,::1", `:2:20: proxies: wrong value "192.0.2.300"; write addresses and prefixes such as 192.0.2.7,2001:db8::/32`},
+		"socket":                 {"syslog_listen=unix:/run/log,udp:localhost:514", `:2:29: syslog_listen: wrong value "udp:localhost:514"; write sockets with commas, such as unix:/run/mef/log, udp:127.0.0.1:5514 or tcp:[::1]:5514`},
+		"socket for others":      {"syslog_listen=tcp:127.0.0.1:514, udp:[::]:514", `:2:34: syslog_listen: other hosts reach "udp:[::]:514", and none of them is trusted; listen on 127.0.0.1 or [::1], or name the hosts in syslog_senders`},
 		"one port of a list":     {"ddos_ports=22, 0-3", `:2:16: ddos_ports: wrong value "0-3"; write "all", or ports and ranges from 1 to 65535 such as 22,8000-8010`},
 		"no port is scanned":     {"ps_exclude_ports=auto,all", `:2:23: ps_exclude_ports: wrong value "all"; write auto, ports and ranges, with commas; not all of them`},
 		"nor if spelt out":       {"ps_exclude_ports=1-100,101-65535", `:2:18: ps_exclude_ports: wrong value "1-100,101-65535"; write auto, ports and ranges, with commas; not all of them`},
@@ -404,6 +407,7 @@ func TestValues(t *testing.T) {
 		"hash in a value":     {"firewall_log_prefix=MEF#1", func(c *Config) any { return c.Log.Prefix }, "MEF#1"},
 		"debug":               {"debug=true", func(c *Config) any { return c.LogLevel.String() }, "DEBUG"},
 		"list":                {"proxies= 192.0.2.7 ,, 2001:db8::/32", func(c *Config) any { return strings.Join(c.Proxies, " ") }, "192.0.2.7 2001:db8::/32"},
+		"sockets":             {"syslog_listen=unix:/run/log, udp:0.0.0.0:5514\nsyslog_senders=192.0.2.0/24", func(c *Config) any { return fmt.Sprint(c.Syslog) }, "{[{unix /run/log} {udp 0.0.0.0:5514}] [192.0.2.0/24]}"},
 		"empty list":          {"protect_groups=", func(c *Config) any { return len(c.ProtectGroups) }, 0},
 		"no window":           {"file_recent_window=0", func(c *Config) any { return c.FileRecent.Window }, time.Duration(0)},
 		"path":                {"control_socket=/run//mef/./x.sock", func(c *Config) any { return c.Paths.ControlSocket }, "/run/mef/x.sock"},

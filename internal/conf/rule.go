@@ -84,10 +84,14 @@ const (
 	SourceAuto SourceKind = iota
 	SourceJournal
 	SourceFile
+	SourceSyslog // the sockets of syslog_listen
+	SourceStdin
 )
 
 // String returns the kind as it is written in a rule.
-func (k SourceKind) String() string { return [...]string{"auto", "journal", "file"}[k] }
+func (k SourceKind) String() string {
+	return [...]string{"auto", "journal", "file", "syslog", "stdin"}[k]
+}
 
 // An Action says what happens to a source that crosses a rule's threshold.
 type Action uint8

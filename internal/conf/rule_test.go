@@ -106,7 +106,7 @@ func TestRuleErrors(t *testing.T) {
 		"findtime":            {fail + "findtime=31d", `3:10: findtime: wrong value "31d"; write a duration from 1s to 30d such as 90, 10m or 7d`},
 		"permanent at once":   {fail + "bantime=-1", `3:9: bantime: wrong value "-1"; write a duration from 1s to 365d such as 90, 10m or 7d`},
 		"action":              {fail + "action=bann", `3:8: action: wrong value "bann"; did you mean "ban"?`},
-		"source":              {fail + "source=ipset:x", `3:8: source: wrong value "ipset:x"; write auto or journal or file`},
+		"source":              {fail + "source=ipset:x", `3:8: source: wrong value "ipset:x"; write auto or journal or file or syslog or stdin`},
 		"name":                {fail + "name=my shop", `3:6: name: wrong value "my shop"; write a name of letters, digits, and . _ - up to 64 characters`},
 		"program":             {fail + "programs=shop,*shop", `3:15: programs: wrong value "*shop"; write names of programs such as sshd, postfix/* or *, with commas`},
 		"relative file":       {fail + "files=/var/log/a.log,b.log", `3:22: files: wrong value "b.log"; write absolute paths, with commas, in which * ? and [ ] are wildcards`},

@@ -31,8 +31,8 @@ var ruleKeys = table[draft]{
 	{name: "engine", form: choice(func(d *draft, _ int) { d.webscan = true }, "webscan"),
 		doc: "webscan for a rule about many requests of one source; see the keys of webscan rules"},
 
-	{name: "source", value: "auto", form: choice(func(d *draft, i int) { d.Source = SourceKind(i) }, "auto", "journal", "file"),
-		doc: "where its lines come from. auto: the journal, and the files that the service itself writes. Files that a syslog daemon writes (auth.log, secure, mail.log, messages) are read only if journald does not run, or with file"},
+	{name: "source", value: "auto", form: choice(func(d *draft, i int) { d.Source = SourceKind(i) }, "auto", "journal", "file", "syslog", "stdin"),
+		doc: "where its lines come from. auto: the journal, and the files that the service itself writes. Files that a syslog daemon writes (auth.log, secure, mail.log, messages) are read only if journald does not run, or with file. With syslog_listen or stdin in mef.conf, auto reads these as well"},
 	{name: "programs", form: list("names of programs such as sshd, postfix/* or *, with commas", isProgram, func(d *draft) *[]string { return &d.Programs }),
 		doc: "program names under which the service logs; sshd includes sshd-session, and postfix includes postfix/smtpd; any if missing or *"},
 	{name: "units", form: list("names of system units such as ssh.service, with commas", isUnit, func(d *draft) *[]string { return &d.Units }),

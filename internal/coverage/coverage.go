@@ -68,6 +68,9 @@ type Reader struct {
 	Own    []string
 	Logged string
 
+	// Streams are syslog sockets and the standard input, as far as they had a record of the rule.
+	Streams []string
+
 	trusted bool // a syslog daemon's files are read: without journald, or by source=file
 	doubted bool // what they say of logins is not believed
 	shared  func(path string) bool
@@ -93,7 +96,7 @@ func newReader(rule *conf.Rule, services Services, h *Host) *Reader {
 	r.Journal = rule.Source == conf.SourceJournal || rule.Source == conf.SourceAuto && h.Journald
 	for _, glob := range rule.Files {
 		switch {
-		case rule.Source == conf.SourceJournal:
+		case !r.files():
 		case !r.trusted && h.Shared(glob):
 			if len(h.Files(glob)) > 0 {
 				r.Shared = append(r.Shared, glob)
@@ -110,7 +113,7 @@ func newReader(rule *conf.Rule, services Services, h *Host) *Reader {
 		}
 	}
 	optional := rule.Source == conf.SourceAuto || slices.ContainsFunc(slices.Concat(rule.Fail, rule.Echo, rule.Probe), func(p conf.Pattern) bool { return p.Shipped })
-	r.Off = optional && rule.Source != conf.SourceJournal && r.Logged == "" && len(r.Own) == 0 && !present(rule, services, h)
+	r.Off = optional && r.files() && r.Logged == "" && len(r.Own) == 0 && !present(rule, services, h)
 	return r
 }
 
@@ -121,9 +124,19 @@ func present(rule *conf.Rule, services Services, h *Host) bool {
 		slices.ContainsFunc(h.Listeners, func(l host.Listener) bool { return covers(services, rule, l) })
 }
 
+// files reports whether the rule reads files at all.
+func (r *Reader) files() bool {
+	return r.Rule.Source == conf.SourceAuto || r.Rule.Source == conf.SourceFile
+}
+
+// ReadsStream reports whether the rule reads syslog sockets, or the standard input.
+func (r *Reader) ReadsStream(kind conf.SourceKind) bool {
+	return r.Rule.Source == conf.SourceAuto || r.Rule.Source == kind
+}
+
 // ReadsFile reports whether the rule reads the file at path.
 func (r *Reader) ReadsFile(path string) bool {
-	if r.Rule.Source == conf.SourceJournal || !r.trusted && r.shared(path) {
+	if !r.files() || !r.trusted && r.shared(path) {
 		return false
 	}
 	return slices.ContainsFunc(r.Rule.Files, func(glob string) bool {
@@ -132,9 +145,13 @@ func (r *Reader) ReadsFile(path string) bool {
 	})
 }
 
-// Live names the sources that have lines of the rule: "journal", "files", "journal+files"; "none" if none has, and "off".
+// Live names the sources that have lines of the rule: "journal", "files", "journal+files", "syslog", "stdin", "journal+syslog"; "none" if none
+// has, and "off".
 func (r *Reader) Live() string {
 	files, journal := len(r.Own) > 0, r.Journal
+	if len(r.Streams) > 0 || !r.Off && !r.files() && !journal {
+		return r.withStreams()
+	}
 	switch {
 	case r.Off:
 		return "off"
@@ -148,8 +165,28 @@ func (r *Reader) Live() string {
 	return "none"
 }
 
+// withStreams names the sources where a stream is among them.
+func (r *Reader) withStreams() string {
+	var names []string
+	if r.Journal {
+		names = append(names, "journal")
+	}
+	if len(r.Own) > 0 {
+		names = append(names, "files")
+	}
+	for _, s := range r.Streams {
+		if kind, _, _ := strings.Cut(s, " "); !slices.Contains(names, kind) {
+			names = append(names, kind)
+		}
+	}
+	if len(names) == 0 {
+		return r.Rule.Source.String()
+	}
+	return strings.Join(names, "+")
+}
+
 // Heard reports whether any source is known to have lines of the rule's service.
-func (r *Reader) Heard() bool { return r.Logged != "" || len(r.Own) > 0 }
+func (r *Reader) Heard() bool { return r.Logged != "" || len(r.Own)+len(r.Streams) > 0 }
 
 // Reason says why the rule reads what it reads.
 func (r *Reader) Reason() string {
@@ -172,6 +209,9 @@ func (r *Reader) Reason() string {
 		reasons = append(reasons, "the service itself writes "+r.Own[0])
 	} else if len(r.Own) > 0 {
 		reasons = append(reasons, fmt.Sprintf("journald does not run, and %s is there", r.Own[0]))
+	}
+	if len(r.Streams) > 0 {
+		reasons = append(reasons, r.Streams[0]+" has lines of "+r.Rule.Service)
 	}
 	if len(r.Shared) > 0 {
 		reasons = append(reasons, r.Shared[0]+" is not read, because local users can write into it by logger(1)")

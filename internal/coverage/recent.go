@@ -1,6 +1,7 @@
 package coverage
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,10 @@ func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
 	r.Off = false
 	if inJournal && r.Logged == "" {
 		r.Logged = r.Rule.Service
+	} else if !inJournal && !filepath.IsAbs(source) {
+		if !slices.Contains(r.Streams, source) && len(r.Streams) < keptRecords {
+			r.Streams = append(r.Streams, source)
+		}
 	} else if !inJournal && !slices.Contains(r.Own, source) && len(r.Own) < keptRecords {
 		r.Own = append(r.Own, source)
 	}
@@ -51,7 +56,8 @@ func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
 
 // Inherit takes over what old, a reader of a rule of the same name, knows of records. now is when r begins to read.
 func (r *Reader) Inherit(old *Reader, now time.Time) {
-	r.recent, r.begins = old.recent, old.begins
+	r.recent, r.begins, r.Streams = old.recent, old.begins, old.Streams
+	r.Off = r.Off && len(r.Streams) == 0
 	r.Moved(old.Journal, now)
 	if r.Journal && old.Journal && r.Logged == "" {
 		r.Logged = old.Logged

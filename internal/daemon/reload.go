@@ -124,7 +124,7 @@ func (c *configurator) swap(ctx context.Context, next *setup) error {
 		return err
 	}
 	before := c.sources.Load()
-	c.followers.Stop(before, readers)
+	c.followers.Stop(before, readers, feed.StreamsFromConf(next.cfg))
 	err = owner.Act(ctx, c.Engine, func(ctx context.Context, s *pipeline.State) error {
 		if err := s.Drain(ctx); err != nil {
 			return err

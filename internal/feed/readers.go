@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/conf"
@@ -18,6 +19,8 @@ import (
 	"mef/internal/event"
 	"mef/internal/host"
 	"mef/internal/source/journal"
+	"mef/internal/source/stdin"
+	"mef/internal/source/syslog"
 )
 
 // A Host is what is known about logs and services of this host.
@@ -103,8 +106,13 @@ func (r Readers) Accept(source string, ev *event.Event) bool {
 
 // Reads reports whether a rule reads the lines of a source.
 func (r Readers) Reads(rule *conf.Rule, source string) bool {
-	if source == journal.Source {
+	switch {
+	case source == journal.Source:
 		return r[rule.Name].Journal
+	case source == stdin.Source:
+		return r[rule.Name].ReadsStream(conf.SourceStdin)
+	case strings.HasPrefix(source, syslog.Prefix):
+		return r[rule.Name].ReadsStream(conf.SourceSyslog)
 	}
 	return r[rule.Name].ReadsFile(source)
 }

@@ -16,8 +16,11 @@ import (
 	"mef/internal/coverage"
 	"mef/internal/event"
 	"mef/internal/logtime"
+	"mef/internal/prefixset"
 	"mef/internal/source/journal"
 	"mef/internal/source/logfile"
+	"mef/internal/source/stdin"
+	"mef/internal/source/syslog"
 )
 
 // A Config is what Sources go by.
@@ -26,14 +29,40 @@ type Config struct {
 	Positions map[string]string   // where to go on reading, by Batch.Source: the last Batch.Resume
 	Since     time.Duration       // of the journal, where there is no position
 	Recent    conf.FileRecent     // of files, where there is no position
+	Streams   Streams
 	Log       *slog.Logger
 }
 
-// Sources are the followers of what rules read: one for the journal, one for all files.
+// Streams are the sources that begin where they are now: syslog sockets, and the standard input.
+type Streams struct {
+	Syslog  conf.Syslog
+	Senders prefixset.Set // of Syslog
+	Stdin   bool
+}
+
+// StreamsFromConf returns those of mef.conf.
+func StreamsFromConf(cfg *conf.Config) Streams {
+	return Streams{cfg.Syslog, cfg.SyslogSenders(), cfg.Stdin}
+}
+
+// keys names each stream with all that it depends on: those with the same key are the same.
+func (s Streams) keys() (keys []string) {
+	for _, at := range s.Syslog.Sockets {
+		keys = append(keys, fmt.Sprint(syslog.Name(at.Network, at.Address), s.Syslog.Senders))
+	}
+	if s.Stdin {
+		keys = append(keys, stdin.Source)
+	}
+	return keys
+}
+
+// Sources are the followers of what rules read: one for the journal, one for all files, and one for each stream.
 type Sources struct {
 	coverage.Want
-	journal *journal.Follower // nil where no rule reads the journal
-	files   *logfile.Follower // nil where no rule reads files
+	journal *journal.Follower           // nil where no rule reads the journal
+	files   *logfile.Follower           // nil where no rule reads files
+	syslog  map[string]*syslog.Listener // by key
+	stdin   *stdin.Reader               // nil where it is not read
 }
 
 // New makes followers of what the readers want, which go on from the positions. Of the sources before, which may be nil, a follower of the
@@ -62,7 +91,28 @@ func New(c Config, r Readers, before *Sources) *Sources {
 			Log: c.Log,
 		}, c.Batches)
 	}
+	s.addStreams(c, before)
 	return s
+}
+
+// addStreams makes the listeners of the streams, or takes over those of before.
+func (s *Sources) addStreams(c Config, before *Sources) {
+	s.syslog = make(map[string]*syslog.Listener)
+	for i, at := range c.Streams.Syslog.Sockets {
+		key := c.Streams.keys()[i]
+		if before != nil && before.syslog[key] != nil {
+			s.syslog[key] = before.syslog[key]
+			continue
+		}
+		s.syslog[key] = syslog.New(syslog.Config{Network: at.Network, Address: at.Address, Senders: c.Streams.Senders, Log: c.Log}, c.Batches)
+	}
+	switch {
+	case !c.Streams.Stdin:
+	case before != nil && before.stdin != nil:
+		s.stdin = before.stdin
+	default:
+		s.stdin = stdin.New(stdin.Open(), c.Batches)
+	}
 }
 
 // Prove has an entry go through the journal, if rules read it, so that Status shows what is so now.
@@ -75,6 +125,7 @@ func (s *Sources) Prove(ctx context.Context) {
 // Followers are the goroutines of sources. The zero value runs none.
 type Followers struct {
 	journal, files *following
+	streams        map[string]*following // by key
 }
 
 // A following is a goroutine that follows a source.
@@ -91,6 +142,17 @@ func (f *Followers) Start(ctx context.Context, s *Sources) {
 	}
 	if s.files != nil && (f.files == nil || f.files.of != s.files) {
 		f.files = follow(ctx, s.files, s.files.Run)
+	}
+	if f.streams == nil {
+		f.streams = make(map[string]*following)
+	}
+	for key, l := range s.syslog {
+		if f.streams[key] == nil {
+			f.streams[key] = follow(ctx, l, l.Run)
+		}
+	}
+	if s.stdin != nil && f.streams[stdin.Source] == nil {
+		f.streams[stdin.Source] = follow(ctx, s.stdin, s.stdin.Run)
 	}
 }
 
@@ -109,9 +171,15 @@ func follow(ctx context.Context, of any, run func(context.Context) error) *follo
 // behind: it has nothing to hand over, and hands nothing over once it was told to stop.
 const stopTimeout = 5 * time.Second
 
-// Stop ends the followers of s that are not the same for other readers. Everything they have handed over is in the queue then.
-func (f *Followers) Stop(s *Sources, next Readers) {
+// Stop ends the followers of s that are not the same for other readers and streams. Everything they have handed over is in the queue then.
+func (f *Followers) Stop(s *Sources, next Readers, streams Streams) {
 	w := next.want()
+	for key, stream := range f.streams {
+		if !slices.Contains(streams.keys(), key) {
+			stream.end()
+			delete(f.streams, key)
+		}
+	}
 	if !s.SameJournal(w) {
 		f.journal.end()
 		f.journal = nil
@@ -126,6 +194,9 @@ func (f *Followers) Stop(s *Sources, next Readers) {
 func (f *Followers) Wait() {
 	f.journal.end()
 	f.files.end()
+	for _, stream := range f.streams {
+		stream.end()
+	}
 }
 
 func (f *following) end() {
@@ -187,9 +258,40 @@ func (s *Sources) Status(r Readers, counts func(source string) event.SourceCount
 			out = append(out, src)
 		}
 	}
+	streams, lacking := s.streamStatus(r)
+	out, missing = append(out, streams...), append(missing, lacking...)
 	for i := range out {
 		c := counts(out[i].Name)
 		out[i].Lines, out[i].Matched, out[i].Lost = c.Lines, c.Matched, c.Lost
+	}
+	return out, missing
+}
+
+// streamStatus is Status for streams.
+func (s *Sources) streamStatus(r Readers) (out []control.Source, missing []string) {
+	for _, key := range slices.Sorted(maps.Keys(s.syslog)) {
+		l := s.syslog[key]
+		st := l.Status()
+		src := control.Source{Name: l.Name(), State: "active", Reason: st.Reason, Last: moment(st.LastLine),
+			Rules: r.names(func(r *coverage.Reader) bool { return r.ReadsStream(conf.SourceSyslog) })}
+		switch {
+		case !st.Active:
+			src.State = "waiting"
+			missing = append(missing, src.Name+" is not read: "+st.Reason)
+		case st.Refused > 0:
+			src.Reason = fmt.Sprintf("%d messages and connections of hosts that are not in syslog_senders were refused", st.Refused)
+		}
+		out = append(out, src)
+	}
+	if s.stdin != nil {
+		last, reason := s.stdin.Status()
+		src := control.Source{Name: stdin.Source, State: "active", Reason: reason, Last: moment(last),
+			Rules: r.names(func(r *coverage.Reader) bool { return r.ReadsStream(conf.SourceStdin) })}
+		if reason != "" {
+			src.State = "waiting"
+			missing = append(missing, "the standard input is not read: "+reason)
+		}
+		out = append(out, src)
 	}
 	return out, missing
 }

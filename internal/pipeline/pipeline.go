@@ -212,7 +212,7 @@ func (s *State) OpenEventLog() {
 
 // FeedConfig returns what sources go by that go on where the engine stopped reading.
 func (s *State) FeedConfig() feed.Config {
-	return feed.Config{Batches: s.p.batches, Positions: s.Positions, Since: s.Config.JournalSince, Recent: s.Config.FileRecent, Log: s.p.Log}
+	return feed.Config{Batches: s.p.batches, Positions: s.Positions, Since: s.Config.JournalSince, Recent: s.Config.FileRecent, Streams: feed.StreamsFromConf(s.Config), Log: s.p.Log}
 }
 
 // Run deals with batches, and with calls of Pipeline.Engine, until ctx is done. It has the state from now on.
