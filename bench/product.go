@@ -25,6 +25,7 @@ type product struct {
 	bans func(table, set string) bool
 
 	daemonPath string // of mef's daemon, beside which the loader lies
+	ctlPath    string // of mefctl
 
 	slow  bool // gets a tenth of the lines
 	keeps bool // its bans survive a restart
@@ -63,6 +64,7 @@ func mef(bin string) *product {
 	return &product{
 		name:       "mef",
 		daemonPath: daemon,
+		ctlPath:    ctl,
 		version:    firstLine(ctl, "--version"),
 		failures:   5,
 		matcher:    func(file string) *exec.Cmd { return exec.Command(ctl, "match", "--summary", file) },

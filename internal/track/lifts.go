@@ -51,6 +51,9 @@ func (l *lifts) drop(k key) {
 
 // covers reports whether an event of addr is from before a lift.
 func (l *lifts) covers(addr netip.Addr, when int64) bool {
+	if len(l.at) == 0 {
+		return false
+	}
 	own := exact(addr)
 	for _, bits := range l.lengths.of(own) {
 		if at, ok := l.at[own.widen(int(bits))]; ok && when <= at {
