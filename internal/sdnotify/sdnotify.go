@@ -90,6 +90,9 @@ func (m *Manager) Watch(ctx context.Context, alive func(context.Context) (status
 			return
 		case <-tick.C:
 		}
+		if ctx.Err() != nil {
+			return // select chooses at random when both are due
+		}
 		status, err := alive(ctx)
 		if err == nil {
 			err = m.send("WATCHDOG=1\nSTATUS=" + oneLine(status))
