@@ -137,7 +137,7 @@ func TestForcedBanOfOwnLink(t *testing.T) {
 	s.reaches(lab.SSHPort, lab.Router6.String(), "198.51.100.61")
 }
 
-// The gateway, which is the resolver too, is let through ahead of every ban of a network around it. A ban of it alone would keep
+// The gateway, which is the resolver too, is accepted before any ban of a network around it. A ban of it alone would keep
 // nobody out, and is refused even to an operator who insists.
 func TestGatewayIsLetThrough(t *testing.T) {
 	s := begin(t, "", nil)
@@ -209,7 +209,7 @@ func TestSelfTest(t *testing.T) {
 	})
 	s.mefctl("bans", "add", "203.0.113.191", "--for", "1h")
 	out := s.mefctl("selftest")
-	if !strings.HasPrefix(out, "Self-test: bans block, proven in ") || !strings.Contains(out, "\n  ok      live table: nftables: table inet mefdaemon holds 1 bans, as it should\n") {
+	if !strings.HasPrefix(out, "Self-test: bans block, tested in ") || !strings.Contains(out, "\n  ok      live table: nftables: table inet mefdaemon holds 1 bans, as it should be\n") {
 		t.Errorf("selftest says:\n%s", out)
 	}
 }

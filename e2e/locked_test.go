@@ -82,7 +82,7 @@ func TestAdministratorIsNotCutOff(t *testing.T) {
 			}
 			s.reaches(lab.SSHPort, from)
 			s.silent(lab.FTPPort, from)
-			if why := s.mefctl("why", from); !strings.Contains(why, "new bans leave port 22 open") {
+			if why := s.mefctl("why", from); !strings.Contains(why, "new bans do not cover port 22 open") {
 				t.Errorf("why does not tell of the session:\n%s", why)
 			}
 			if err := os.WriteFile(proceed, nil, 0o644); err != nil {
@@ -182,7 +182,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 	const from = "198.51.100.66"
 	armed := s.arm(5 * time.Second)
 	// The exit status may be 1: of this daemon, which has just started, no rule has a live source yet.
-	if out, _ := s.w.Mefctl(s.ctx, "status"); !strings.Contains(out, "warning: armed: run mefctl confirm from a new login within") {
+	if out, _ := s.w.Mefctl(s.ctx, "status"); !strings.Contains(out, "warning: on trial: run mefctl confirm in a new SSH session within") {
 		t.Errorf("status does not tell:\n%s", out)
 	}
 	s.mefctl("confirm")

@@ -19,7 +19,7 @@ import (
 func TestLoadWhileRulesAreTried(t *testing.T) {
 	s := tried(t)
 	cmd := s.try("5m")
-	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "rules are being tried") {
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "rules are on trial") {
 		t.Errorf("mef load: exit status %d\n%s", status, out)
 	}
 	s.open(ssh, web)
@@ -359,7 +359,7 @@ func TestGuardIsReplaced(t *testing.T) {
 	s.open(ssh)
 }
 
-// TestClearWithoutPrograms removes what nft has loaded though neither nft nor iptables is there any more.
+// TestClearWithoutPrograms removes list the rules that nft has loaded though neither nft nor iptables is there any more.
 func TestClearWithoutPrograms(t *testing.T) {
 	s := newServer(t)
 	s.rules(ssh)

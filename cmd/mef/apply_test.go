@@ -90,7 +90,7 @@ func TestSecondApplyIsRefused(t *testing.T) {
 	s := tried(t)
 	cmd := s.try("5m")
 	s.rules()
-	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "rules are being tried already") {
+	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "rules are on trial already") {
 		t.Errorf("the second apply: exit status %d\n%s", status, out)
 	}
 	s.open(ssh, web)
@@ -386,9 +386,9 @@ func TestWhatThePolicyCloses(t *testing.T) {
 	s.write("mef.rules", policyFor(ssh)+"policy dir=fwd action=drop\n")
 	out := s.must("check")
 	for _, want := range []string{
-		"listens on tcp/80, and nobody can reach it; write rule dir=in action=accept proto=tcp dport=80 if that is not meant",
-		"containers or machines behind docker0 cannot reach anybody; write rule dir=fwd action=accept proto=all iif=docker0",
-		"containers or machines behind docker0 are not answered; write rule dir=fwd action=accept proto=all ct=established,related",
+		"listens on tcp/80, but no address can reach it; write rule dir=in action=accept proto=tcp dport=80 if it should be reachable",
+		"containers or virtual machines behind docker0 cannot connect to any address; write rule dir=fwd action=accept proto=all iif=docker0",
+		"containers or virtual machines behind docker0 get no replies; write rule dir=fwd action=accept proto=all ct=established,related",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("check does not say %q:\n%s", want, out)
@@ -396,7 +396,7 @@ func TestWhatThePolicyCloses(t *testing.T) {
 	}
 	s.write("mef.rules", policyFor(ssh, web)+"policy dir=fwd action=drop\nrule dir=fwd action=accept proto=all ct=established,related\n"+
 		"rule dir=fwd action=accept proto=all iif=docker0\n")
-	if out := s.must("check"); !strings.Contains(out, "this host forwards no such packets: net.ipv4.ip_forward is 0") {
+	if out := s.must("check"); !strings.Contains(out, "this host does not forward such packets: net.ipv4.ip_forward is 0") {
 		t.Errorf("no warning that this host forwards nothing:\n%s", out)
 	}
 	s.ns.Sysctl(t, "net.ipv4.ip_forward", "1")
@@ -425,7 +425,7 @@ func TestInterfaceThatIsNotThere(t *testing.T) {
 func TestClosedOverOneFamily(t *testing.T) {
 	s := newServer(t)
 	s.write("mef.rules", policyFor()+"rule dir=in action=accept proto=tcp src=192.0.2.0/24 dport="+ssh+"\n")
-	if out := s.must("check"); !strings.Contains(out, "nobody can log in by SSH over IPv6, port "+ssh) || strings.Contains(out, "over IPv4") {
+	if out := s.must("check"); !strings.Contains(out, "no address can log in by SSH over IPv6, port "+ssh) || strings.Contains(out, "over IPv4") {
 		t.Errorf("check:\n%s", out)
 	}
 }

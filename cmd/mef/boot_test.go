@@ -34,7 +34,7 @@ func TestBoot(t *testing.T) {
 		"a broken file, no other": {text: broken, status: 1, say: "only the rescue rules", open: []string{ssh}},
 		"no file":                 {before: policyFor(ssh, web), status: 1, say: "no such file", open: []string{ssh, web}},
 		"no file, no other":       {status: 1, say: "only the rescue rules", open: []string{ssh}},
-		"an empty file":           {text: "# nothing yet\n", status: 1, say: "no statement in it", open: []string{ssh}},
+		"an empty file":           {text: "# nothing yet\n", status: 1, say: "no statement in this file", open: []string{ssh}},
 		"an expectation that is not met": {before: policyFor(ssh), text: policyFor(web) + "expect dir=in proto=tcp dport=22 action=accept\n",
 			status: 1, say: "expected accept", open: []string{ssh}},
 		"interfaces that are not there yet": {text: policyFor(ssh) +
@@ -166,7 +166,7 @@ func TestOthersMayNotDecide(t *testing.T) {
 	if err := os.Chmod(s.path("state-firewall"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "others than root can write this directory") {
+	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "users other than root can write to this directory") {
 		t.Errorf("exit status %d\n%s", status, out)
 	}
 }

@@ -31,8 +31,8 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 
 func newRoot() *cobra.Command {
 	o := new(command.Options)
-	root := console.Root("mef", "Load a firewall policy, with a way back",
-		"mef turns /etc/mef/mef.rules into kernel rules: whole or not at all, at boot and on demand. mef.rules(5) has the language.", version)
+	root := console.Root("mef", "Load a firewall policy, with automatic rollback",
+		"mef loads /etc/mef/mef.rules into the kernel, completely or not at all, at boot and on demand. mef.rules(5) describes the language.", version)
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.Config, "config", conf.DefaultPath, "configuration `file`")
 	flags.BoolVar(&o.JSON, "json", false, "print JSON for programs")

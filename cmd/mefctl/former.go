@@ -12,7 +12,7 @@ import (
 
 // former are commands of MEF 1.0 that have another name here, or nothing to do, and what to use instead.
 var former = []struct{ parent, name, instead string }{
-	{"", "fix", "mefctl config check and mef check name every mistake with its fix"},
+	{"", "fix", "mefctl config check and mef check report every mistake and its fix"},
 	{"", "update", "the package that installed mef updates it; mefctl version prints the version"},
 	{"config", "update", "there is nothing to update: keys that are not set have their defaults; mefctl config show prints them"},
 }

@@ -38,7 +38,7 @@ func (f *listKeeper) Disallow(_ context.Context, req control.AllowRequest) (cont
 	if f.refusal != "" {
 		return control.Entry{}, &control.Error{Message: f.refusal}
 	}
-	return control.Entry{}, &control.Error{Message: req.Entry + " is no entry of the allow list; mefctl allow list shows them"}
+	return control.Entry{}, &control.Error{Message: req.Entry + " is not an entry of the allow list; see mefctl allow list"}
 }
 func (f *listKeeper) ClearBans(context.Context, string) (control.Cleared, error) {
 	return control.Cleared{Lifted: 3, Listed: 2}, nil
@@ -92,7 +92,7 @@ func (f *listKeeper) note(b control.Batch) (control.Done, error) {
 	return d, nil
 }
 
-// Entries of a file go in one request, in the format of list files, and what is wrong with them is named by line.
+// Entries of a file go in one request, in the format of list files, and the errors in them is named by line.
 func TestEntriesOfAFile(t *testing.T) {
 	f := &listKeeper{}
 	run := keeping(t, f)
@@ -111,8 +111,8 @@ func TestEntriesOfAFile(t *testing.T) {
 		"no longer":       {"192.0.2.1\n", "allow delete --file", 0, "192.0.2.1", "Removed 1 entries"},
 		"a name":          {"192.0.2.1\noffice.example\n", "bans add --file", 1, "", "list:2:1: \"office.example\" is a name; write addresses and networks\n"},
 		"a mistake":       {"192.0.2.1\n192.0.2.999\n", "allow add --file", 1, "", "list:2:1: "},
-		"nothing":         {"# none\n", "bans add --file", 1, "", "has no entry; write one a line"},
-		"an address, too": {"192.0.2.1\n", "bans add 192.0.2.2 --file", 2, "", "takes an entry or --file, not both"},
+		"nothing":         {"# none\n", "bans add --file", 1, "", "has no entry; write one per line"},
+		"an address, too": {"192.0.2.1\n", "bans add 192.0.2.2 --file", 2, "", "takes either an entry or --file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.batch = control.Batch{}
@@ -131,7 +131,7 @@ func TestListCommands(t *testing.T) {
 	now := time.Now()
 	hour, ago := now.Add(time.Hour+time.Minute), now.Add(-2*time.Hour)
 	f := &listKeeper{lists: control.Lists{
-		Files: []control.ListFile{{List: "whitelist", Path: "/etc/mef/whitelist/a.conf", Size: 12, Modified: ago, Entries: 1, Errors: []string{"a.conf:2:1: \"x\" is no entry"}}},
+		Files: []control.ListFile{{List: "whitelist", Path: "/etc/mef/whitelist/a.conf", Size: 12, Modified: ago, Entries: 1, Errors: []string{"a.conf:2:1: \"x\" is not an entry"}}},
 		Entries: []control.Entry{
 			{List: "whitelist", Entry: "192.0.2.7", Source: "/etc/mef/whitelist/a.conf:1:1", Note: "the office"},
 			{List: "whitelist", Entry: "home.example", Source: control.ByCommand, Author: "alice", Since: &ago, Until: &hour,
@@ -146,13 +146,13 @@ func TestListCommands(t *testing.T) {
 	}{
 		"list": {"allow list", 0, []string{"192.0.2.7     whitelist  /etc/mef/whitelist/a.conf:1:1", `"the office"`,
 			"mefctl allow add", "alice  2h00m  1h0", "192.0.2.9, looked up 2h00m ago, dropped in 1h0", "no addresses"}},
-		"lists":              {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h00m ago  a.conf:2:1: \"x\" is no entry", "home.example"}},
+		"lists":              {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h00m ago  a.conf:2:1: \"x\" is not an entry", "home.example"}},
 		"json":               {"lists whitelist --json", 0, []string{`"source":"mefctl allow add"`}},
 		"add":                {"allow add 192.0.2.7/24 --for 2h", 0, []string{"192.0.2.7/24 is never banned, until removed"}},
-		"add name":           {"allow add office.example", 0, []string{"office.example is looked up now"}},
-		"delete":             {"allow delete 192.0.2.7", 1, []string{"mefctl: 192.0.2.7 is no entry of the allow list"}},
-		"clear":              {"bans clear --yes", 0, []string{"Lifted 3 bans.", "2 more are asked for by blacklist files"}},
-		"clear by mistake":   {"bans clear", 2, []string{"mefctl bans clear --yes if you mean it"}},
+		"add name":           {"allow add office.example", 0, []string{"office.example is being resolved"}},
+		"delete":             {"allow delete 192.0.2.7", 1, []string{"mefctl: 192.0.2.7 is not an entry of the allow list"}},
+		"clear":              {"bans clear --yes", 0, []string{"Lifted 3 bans.", "2 bans of blacklist files stay"}},
+		"clear by mistake":   {"bans clear", 2, []string{"to do that, run mefctl bans clear --yes"}},
 		"reload a bad file":  {"reload", 1, []string{"mefctl: mef.conf:2:1: first\nmefctl: mef.conf:3:1: second\n"}},
 		"rule without lines": {"config check", 0, []string{"warning: rule vsftpd has no live source: neither journal entries nor files of vsftpd yet"}},
 		"show":               {"config show --origin", 0, []string{"mef.conf:3:6", "bantime=10m", "default"}},

@@ -52,7 +52,7 @@ func Engine(s *control.Status, e *engine.Engine, now time.Time) {
 	}
 	facts := e.Facts()
 	for _, family := range facts.FullyExempt() {
-		s.Missing = append(s.Missing, fmt.Sprintf("the allow list has all of %s, so that nobody is banned; see mefctl lists whitelist", family))
+		s.Missing = append(s.Missing, fmt.Sprintf("the allow list contains all of %s, so no address is banned; see mefctl lists whitelist", family))
 	}
 	st := e.Stats()
 	s.Spared = control.Spared{AdminPeers: facts.LiveAdmins, Reasons: e.Spared()}
@@ -72,7 +72,7 @@ func Window(s *control.Status, w *confirm.Window, now time.Time) {
 		s.Missing = append(s.Missing, fmt.Sprintf("not confirmed within %s: %s, and bans are logged, not applied; run mefctl confirm to apply them",
 			conf.FormatDuration(w.For), lifted))
 	default:
-		s.Warnings = append(s.Warnings, fmt.Sprintf("armed: run mefctl confirm from a new login within %s; otherwise bans are lifted and only logged",
+		s.Warnings = append(s.Warnings, fmt.Sprintf("on trial: run mefctl confirm in a new SSH session within %s; otherwise all bans are lifted, and further ones only logged",
 			w.Left(now).Round(time.Second)))
 	}
 	s.Armed = &control.Armed{Until: w.Until, From: w.From, Lapsed: w.Lapsed}
@@ -94,13 +94,13 @@ func Judge(s *control.Status, observing bool, firewall, eventLog []string) {
 		s.Missing = append(s.Missing, "no rule has a live source of log lines; see SOURCE and RULE below")
 	}
 	if s.Store.Problem != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans go on, and what a crash now would lose is counted anew", s.Store.Problem))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("state is not saved: %s; bans continue, and after a crash the logs are read again from the last saved position", s.Store.Problem))
 	}
 	for _, why := range eventLog {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans go on, and mefctl events has the last %d records", why, eventlog.Kept))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s; bans continue, and mefctl events shows the last %d records", why, eventlog.Kept))
 	}
 	if n := s.Kernel.Evicted; n > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("there were too many bans: %d have ended early since start, those with the least time left", n))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("too many bans: since start, the %d with the least time left have ended early", n))
 	}
 	for _, src := range s.Sources {
 		if src.Lost > 0 {

@@ -20,10 +20,10 @@ func Why(why *control.Why, e engine.Explanation, allowed string, grace time.Dura
 	why.Allowed = allowed
 	explain(why, e.Account, now)
 	if e.Web != "" {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("it is %s: bans by rules leave its web ports open (%s)", e.Web, engine.WebPorts))
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("it is %s: bans by rules do not cover its web ports (%s)", e.Web, engine.WebPorts))
 	}
 	if e.SSH != "" {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator's SSH session from there is live: new bans leave port %s open to it", e.SSH))
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("an administrator is logged in from it over SSH: new bans do not cover port %s", e.SSH))
 	}
 	for _, n := range e.Neighbors {
 		why.Prefix = append(why.Prefix, control.Neighbor{Prefix: ban.Key{Prefix: n.Prefix}.String(), Score: float64(n.Score), Banned: n.Banned})
@@ -37,7 +37,7 @@ func Why(why *control.Why, e engine.Explanation, allowed string, grace time.Dura
 func explain(why *control.Why, a engine.Account, now time.Time) {
 	why.Score, why.Limit = float64(a.Score), a.ScoreLimit
 	if a.Source.IsValid() && a.Source != netip.PrefixFrom(a.Addr, a.Addr.BitLen()) {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("counted as %s, with all its addresses", a.Source))
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("counted as %s, all addresses together", a.Source))
 	}
 	if a.Tracked && a.Score > 0 {
 		why.Arithmetic = append(why.Arithmetic, addUp(a)...)
@@ -55,7 +55,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 		why.Arithmetic = append(why.Arithmetic, attack.String())
 	}
 	if a.Shared {
-		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d users log in from here: bans are short and leave other ports alone", len(a.Known)))
+		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d users log in from here: bans are short and cover the service's ports only", len(a.Known)))
 	}
 	for _, r := range a.Rules {
 		why.Rules = append(why.Rules, control.RuleWhy{Rule: r.Rule, Attempts: float64(r.Attempts + r.Unverified),
@@ -79,7 +79,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	}
 	for _, w := range a.Wider {
 		if w.Banned > 0 {
-			why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("networks within %s that are banned: %d; %d make a ban of all of it",
+			why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("banned networks within %s: %d; with %d, all of it is banned",
 				w.Prefix, w.Banned, w.Limit))
 		}
 	}
@@ -101,7 +101,7 @@ func addUp(a engine.Account) (lines []string) {
 		}
 	}
 	if rest := a.Score - engine.Points(sum); rest > 0 {
-		lines = append(lines, fmt.Sprintf("%d more of probes, and of attempts that no longer count one by one", rest))
+		lines = append(lines, fmt.Sprintf("%d more points of probes and of old attempts", rest))
 	}
 	return lines
 }
@@ -112,7 +112,7 @@ func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 	case why.Allowed != "" && !why.Banned:
 		return "not banned: " + why.Allowed
 	case grace > 0:
-		return fmt.Sprintf("not banned: its ban was lifted by an operator, and nothing bans it for another %v", grace.Round(time.Second))
+		return fmt.Sprintf("not banned: its ban was lifted by an operator; it is not banned again for %v", grace.Round(time.Second))
 	case why.Banned:
 		b := why.Bans[0]
 		if b.Ports != "all" {
@@ -123,7 +123,7 @@ func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 		r := why.Rules[0]
 		text := fmt.Sprintf("not banned: %v of %d attempts at %s, and %v of %d points", r.Attempts, r.MaxRetry, r.Rule, why.Score, why.Limit)
 		if len(why.Known) > 0 {
-			text += "; it has logged in, so failures of its users are forgiven at a person's pace"
+			text += "; users have logged in from it, so some of their failures are forgiven"
 		}
 		return text
 	case why.Score > 0:
@@ -131,9 +131,9 @@ func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 	case forgiven:
 		return "not banned: its failures are forgiven, and nothing else counts against it"
 	case len(why.Known) > 0:
-		return "not banned: it has logged in, and nothing counts against it"
+		return "not banned: users have logged in from it, and no failures count"
 	}
-	return "not banned: nothing counts against it"
+	return "not banned: no failures count"
 }
 
 // ownTables are the tables of this project.

@@ -127,7 +127,7 @@ func parseTerm(text string) (Term, error) {
 			if strings.HasPrefix(value, `"`) {
 				unquoted, err := strconv.Unquote(value)
 				if err != nil {
-					return t, fmt.Errorf("%s is no string", value)
+					return t, fmt.Errorf("%s is not a string", value)
 				}
 				value = unquoted
 			} else if value == "" || strings.ContainsAny(value, " \t\"") {
@@ -139,7 +139,7 @@ func parseTerm(text string) (Term, error) {
 	}
 	p, ok := parsePath(path)
 	if !ok {
-		return t, fmt.Errorf("%s is no path in a JSON object", Quote(path))
+		return t, fmt.Errorf("%s is not a path in a JSON object", Quote(path))
 	}
 	t.Path = p
 	return t, nil
@@ -172,7 +172,7 @@ func (f *ruleFile) checkJSON() {
 	if _, ok := f.set["format"]; !ok && !r.isJSON {
 		for _, key := range jsonKeys {
 			if s, ok := f.set[key]; ok {
-				f.errs = append(f.errs, &Error{s.pos, key + "= is for lines that are JSON objects", "add format=json"})
+				f.errs = append(f.errs, &Error{s.pos, key + "= needs lines that are JSON objects", "add format=json"})
 				return
 			}
 		}
@@ -183,7 +183,7 @@ func (f *ruleFile) checkJSON() {
 	case patterns && len(r.JSON.Message) == 0:
 		f.errs = append(f.errs, &Error{r.Pos, "patterns of a rule with format=json have no text to match", "add message="})
 	case conditions && len(r.JSON.Addr) == 0:
-		f.errs = append(f.errs, &Error{r.Pos, "a rule with when= does not say where the address is", "add addr="})
+		f.errs = append(f.errs, &Error{r.Pos, "a rule with when= has no path of the address", "add addr="})
 	}
 }
 

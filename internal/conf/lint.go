@@ -34,18 +34,18 @@ type flaw struct {
 // flaws of patterns; flawless has none.
 var (
 	flawless  = flaw{}
-	unbound   = flaw{"it may match in the middle of a message, so a client can send a text that looks like a whole message", "begin it with ^ and the message's first words"}
-	freeStart = flaw{"it begins with free text, so a client can send a text that looks like the rest of the message", "begin it with ^ and the message's first words"}
-	openEnd   = flaw{"there is free text in front of the address, and no end behind it, so a client can send a text with another address in it", "describe what follows the address up to the end of the message, and end it with $"}
-	freeEnd   = flaw{"there is free text in front of the address and behind it, so a client can send a text with another address in it", "write fixed words or numbers behind the address instead"}
-	touching  = flaw{"there is free text right in front of the address, so a client can send what looks like the beginning of it", "write the fixed words that stand between them"}
-	repeated  = flaw{"the address stands in a repetition", "take it out of the repetition"}
+	unbound   = flaw{"it can match in the middle of a message, so a client can send text that looks like a complete message", "begin it with ^ and the message's first words"}
+	freeStart = flaw{"it begins with free text, so a client can send text that looks like the rest of the message", "begin it with ^ and the message's first words"}
+	openEnd   = flaw{"there is free text in front of the address and no fixed end after it, so a client can send text with another address in it", "describe the rest of the message after the address, and end the pattern with $"}
+	freeEnd   = flaw{"there is free text in front of the address and after it, so a client can send text with another address in it", "write fixed words or numbers after the address instead"}
+	touching  = flaw{"there is free text directly in front of the address, so a client can send what looks like the beginning of it", "write the fixed words that stand between them"}
+	repeated  = flaw{"the address is inside a repetition", "move it out of the repetition"}
 
-	forgeable = flaw{"its words stand between two free texts, so a client whose login is refused can send them and be taken for one that is let in",
+	forgeable = flaw{"its words are between two free texts, so a client whose login is refused can send them and be counted as logged in",
 		"match the user name by \\S+, and begin the pattern with words that only a successful login has"}
-	hidesAnywhere = flaw{"it may match in the middle of a message, so a client can send this text as its user name and none of its failures counts",
+	hidesAnywhere = flaw{"it can match in the middle of a message, so a client can send this text as its user name, and none of its failures counts",
 		"begin it with ^ and the message's first words"}
-	hidesBetween = flaw{"its words stand behind free text and in front of it, so a client can send them as its user name and none of its failures counts",
+	hidesBetween = flaw{"its words are between free texts, so a client can send them as its user name, and none of its failures counts",
 		"describe the message from its first words (^) to its end ($), with free text in one place"}
 )
 

@@ -35,8 +35,8 @@ func ParseList(file string, text []byte) ([]Entry, Errors) {
 		}
 	}
 	if more > 0 {
-		errs = append(errs, &Error{Pos{file, errs[maxMistakes-1].Line + 1, 0}, fmt.Sprintf("%d more lines from here on are no entries", more),
-			"one entry a line is " + entrySyntax})
+		errs = append(errs, &Error{Pos{file, errs[maxMistakes-1].Line + 1, 0}, fmt.Sprintf("%d more lines from here on are not entries", more),
+			"write one entry per line: " + entrySyntax})
 	}
 	return entries, errs
 }
@@ -71,12 +71,12 @@ const entrySyntax = "an address, a prefix such as 192.0.2.0/24, a range a-b, or 
 // parseEntry returns the prefixes of an entry, none for a DNS name.
 func parseEntry(word string) ([]netip.Prefix, *fault) {
 	if strings.ContainsAny(word, " \t") {
-		return nil, &fault{0, Quote(word) + " is more than one entry", "write one entry a line, and a comment behind #"}
+		return nil, &fault{0, Quote(word) + " is more than one entry", "write one entry per line, and a comment after #"}
 	}
 	if addr, mask, ok := strings.Cut(word, "/"); ok && strings.Contains(mask, ".") {
 		p, ok := maskedPrefix(addr, mask)
 		if !ok {
-			return nil, &fault{0, Quote(word) + " is no address with its mask", "write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0"}
+			return nil, &fault{0, Quote(word) + " is not an address with a mask", "write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0"}
 		}
 		return []netip.Prefix{p}, nil
 	}
@@ -91,7 +91,7 @@ func parseEntry(word string) ([]netip.Prefix, *fault) {
 		}
 	}
 	if !isHostName(word) {
-		return nil, &fault{0, Quote(word) + " is no entry", "write " + entrySyntax}
+		return nil, &fault{0, Quote(word) + " is not an entry", "write " + entrySyntax}
 	}
 	return nil, nil
 }
@@ -101,7 +101,7 @@ func rangePrefixes(word string, a, b netip.Addr) ([]netip.Prefix, *fault) {
 	a, b = a.Unmap(), b.Unmap()
 	switch {
 	case !a.IsValid() || !b.IsValid() || a.BitLen() != b.BitLen() || a.Zone()+b.Zone() != "":
-		return nil, &fault{0, Quote(word) + " is no range of addresses", "write two addresses of one family, as in 192.0.2.7-192.0.2.99"}
+		return nil, &fault{0, Quote(word) + " is not a range of addresses", "write two addresses of the same family, as in 192.0.2.7-192.0.2.99"}
 	case b.Less(a):
 		return nil, &fault{0, "range " + Quote(word) + " ends before it begins", fmt.Sprintf("write %s-%s", b, a)}
 	}

@@ -41,22 +41,22 @@ func TestEntries(t *testing.T) {
 func TestEntryErrors(t *testing.T) {
 	const hint = "; write an address, a prefix such as 192.0.2.0/24, a range a-b, or a host name with its domain"
 	for line, want := range map[string]string{
-		"192.0.2.300":             `"192.0.2.300" is no entry` + hint,
-		"192.0.2":                 `"192.0.2" is no entry` + hint,
-		"192.0.2.0/33":            `"192.0.2.0/33" is no entry` + hint,
-		"2001:db8::g":             `"2001:db8::g" is no entry` + hint,
-		"fe80::1%eth0":            `"fe80::1%eth0" is no entry` + hint,
-		"office":                  `"office" is no entry` + hint,
-		"-x.example.org":          `"-x.example.org" is no entry` + hint,
-		"192.0.2.0/255.0.255.0":   `"192.0.2.0/255.0.255.0" is no address with its mask; write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0`,
-		"2001:db8::/255.0.0.0":    `"2001:db8::/255.0.0.0" is no address with its mask; write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0`,
+		"192.0.2.300":             `"192.0.2.300" is not an entry` + hint,
+		"192.0.2":                 `"192.0.2" is not an entry` + hint,
+		"192.0.2.0/33":            `"192.0.2.0/33" is not an entry` + hint,
+		"2001:db8::g":             `"2001:db8::g" is not an entry` + hint,
+		"fe80::1%eth0":            `"fe80::1%eth0" is not an entry` + hint,
+		"office":                  `"office" is not an entry` + hint,
+		"-x.example.org":          `"-x.example.org" is not an entry` + hint,
+		"192.0.2.0/255.0.255.0":   `"192.0.2.0/255.0.255.0" is not an address with a mask; write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0`,
+		"2001:db8::/255.0.0.0":    `"2001:db8::/255.0.0.0" is not an address with a mask; write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0`,
 		"192.0.2.9-192.0.2.1":     `range "192.0.2.9-192.0.2.1" ends before it begins; write 192.0.2.1-192.0.2.9`,
-		"192.0.2.9-12":            `"192.0.2.9-12" is no range of addresses; write two addresses of one family, as in 192.0.2.7-192.0.2.99`,
-		"192.0.2.9-2001:db8::1":   `"192.0.2.9-2001:db8::1" is no range of addresses; write two addresses of one family, as in 192.0.2.7-192.0.2.99`,
-		"192.0.2.7 192.0.2.8":     `"192.0.2.7 192.0.2.8" is more than one entry; write one entry a line, and a comment behind #`,
-		"192.0.2.7\x00":           `"192.0.2.7\x00" is no entry` + hint,
-		"\xff\xfe1.2.3.4":         `"�1.2.3.4" is no entry` + hint,
-		strings.Repeat("a.", 200): `"` + strings.Repeat("a.", 40) + `…" is no entry` + hint,
+		"192.0.2.9-12":            `"192.0.2.9-12" is not a range of addresses; write two addresses of the same family, as in 192.0.2.7-192.0.2.99`,
+		"192.0.2.9-2001:db8::1":   `"192.0.2.9-2001:db8::1" is not a range of addresses; write two addresses of the same family, as in 192.0.2.7-192.0.2.99`,
+		"192.0.2.7 192.0.2.8":     `"192.0.2.7 192.0.2.8" is more than one entry; write one entry per line, and a comment after #`,
+		"192.0.2.7\x00":           `"192.0.2.7\x00" is not an entry` + hint,
+		"\xff\xfe1.2.3.4":         `"�1.2.3.4" is not an entry` + hint,
+		strings.Repeat("a.", 200): `"` + strings.Repeat("a.", 40) + `…" is not an entry` + hint,
 	} {
 		t.Run(line, func(t *testing.T) {
 			entries, errs := ParseList("a.conf", []byte("# first\n 192.0.2.1\n  "+line+"\n192.0.2.2\n"))
@@ -77,7 +77,7 @@ func TestEntryErrorsAreBounded(t *testing.T) {
 	if len(entries) != 2 || len(errs) != maxMistakes+1 {
 		t.Fatalf("%d entries and %d errors, want 2 and %d", len(entries), len(errs), maxMistakes+1)
 	}
-	if got := errs[maxMistakes].Error(); !strings.HasPrefix(got, "a.conf:102: 4900 more lines from here on are no entries; ") {
+	if got := errs[maxMistakes].Error(); !strings.HasPrefix(got, "a.conf:102: 4900 more lines from here on are not entries; ") {
 		t.Errorf("the last error is %s", got)
 	}
 }

@@ -333,7 +333,7 @@ func (r *reader) rule(f *ruleFile, shipped []Rule, own map[string]Rule) {
 	r.errs = append(r.errs, f.errs...)
 	r.cfg.Notices = append(r.cfg.Notices, f.rule.notices...)
 	if first, again := own[f.rule.Name]; again {
-		r.errs = append(r.errs, &Error{f.namePos(), fmt.Sprintf("rule %q is there twice", f.rule.Name), "first at " + first.Pos.String()})
+		r.errs = append(r.errs, &Error{f.namePos(), fmt.Sprintf("rule %q is defined twice", f.rule.Name), "first at " + first.Pos.String()})
 		return
 	}
 	own[f.rule.Name] = f.rule.Rule

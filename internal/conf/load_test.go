@@ -285,10 +285,10 @@ func TestErrorsAreSaidAllAtOnce(t *testing.T) {
 mef.conf:6:11: score_ban: wrong value "abc"; write a number from 1 to 1000000
 mef.conf:7:1: unknown section "globl"; did you mean "global"?
 rules.d/a.conf:4:10: maxretry: wrong value "0"; write a number from 1 to 1000
-rules.d/b.conf:2:6: rule "shop" is there twice; first at rules.d/a.conf:1:1
+rules.d/b.conf:2:6: rule "shop" is defined twice; first at rules.d/a.conf:1:1
 rules.d/blog.conf:3:1: unknown section "detect"; there is [rule]
-rules.d/c d.conf: the file's name "c d" is no name for a rule; add name=
-rules.d/ssh.conf:1:1: rule "ssh" has no pattern, and none of that name is shipped; did you mean "sshd"?`
+rules.d/c d.conf: the file's name "c d" is not a valid name for a rule; add name=
+rules.d/ssh.conf:1:1: rule "ssh" has no pattern, and no built-in rule has that name; did you mean "sshd"?`
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -304,8 +304,8 @@ func TestConfigErrors(t *testing.T) {
 		"upper case":             {"Mode=observe", `:2:1: unknown key "Mode"; did you mean "mode"?`},
 		"twice":                  {"mode=observe\nmode=enforce", `:3:1: "mode" is set twice; first at mef.conf:2:1`},
 		"no value":               {"mode=   # none", `:2:6: mode: no value; write enforce or observe, or remove the line`},
-		"no equals sign":         {"mode observe", `:2:1: "mode observe" is no setting; write key=value`},
-		"no key":                 {"=observe", `:2:1: "=observe" is no setting; write key=value`},
+		"no equals sign":         {"mode observe", `:2:1: "mode observe" is not a setting; write key=value`},
+		"no key":                 {"=observe", `:2:1: "=observe" is not a setting; write key=value`},
 		"boolean":                {"debug=yes", `:2:7: debug: wrong value "yes"; write true or false`},
 		"choice":                 {"firewall_backend=nftable", `:2:18: firewall_backend: wrong value "nftable"; did you mean "nftables"?`},
 		"number too large":       {"bantime_growth=101", `:2:16: bantime_growth: wrong value "101"; write a number from 1 to 100`},
@@ -330,9 +330,9 @@ func TestConfigErrors(t *testing.T) {
 		"quote in log prefix":    {`firewall_log_prefix=a" drop`, `:2:21: firewall_log_prefix: wrong value "a\" drop"; write at most 64 characters, none of them a quotation mark`},
 		"control character":      {"mode=observe\x00", `:2:13: byte 0x0 is not text; save the file as UTF-8`},
 		"invalid UTF-8":          {"mode=\xe9observe", `:2:6: byte 0xe9 is not text; save the file as UTF-8`},
-		"semicolon":              {"; mode=observe", `:2:1: ";" begins no comment here; begin comments with #`},
+		"semicolon":              {"; mode=observe", `:2:1: ";" does not begin a comment here; begin comments with #`},
 		"section without end":    {"[global", `:2:1: section "[global" does not end with ]; write [section] on a line of its own`},
-		"section twice":          {"[global]", `:2:1: section "[global]" stands here twice; first at mef.conf:1:1`},
+		"section twice":          {"[global]", `:2:1: section "[global]" occurs twice; first at mef.conf:1:1`},
 		"section of rule files":  {"[rule]\nmaxretry=3", `:2:1: unknown section "rule"; there is [global]`},
 		"terminal escapes":       {"mode=\x1b[2J", `:2:6: byte 0x1b is not text; save the file as UTF-8`},
 		"long word":              {strings.Repeat("k", 100) + "=1", `:2:1: unknown key "` + strings.Repeat("k", 80) + `…"`},
@@ -364,7 +364,7 @@ func TestMistakesAreBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, got := load(t, map[string]string{"rules.d/a.conf": "[rule]\n" + text})
-			if n := strings.Count(got, "\n"); n > 210 || !strings.Contains(got, "too many mistakes, the file is not read on from here") {
+			if n := strings.Count(got, "\n"); n > 210 || !strings.Contains(got, "too many mistakes, the rest of the file is not read") {
 				t.Errorf("%d lines:\n%.1000s", n, got)
 			}
 		})

@@ -46,11 +46,11 @@ func patterns(address bool, field func(*Rule) *[]Pattern) form[draft] {
 		}
 		names := re.CapNames()
 		if address && !d.addr && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
-			return &fault{0, "no address in " + Quote(s.value), "write <HOST> or (?P<ip>...) where the address stands"}
+			return &fault{0, "no address in " + Quote(s.value), "write <HOST> or (?P<ip>...) where the address is"}
 		}
 		for i, name := range names {
 			if name != "" && slices.Index(names, name) < i {
-				return &fault{0, "group " + Quote(name) + " is there twice", "write two patterns"}
+				return &fault{0, "group " + Quote(name) + " occurs twice", "write two patterns"}
 			}
 		}
 		d.noticeGroups(s, names)
@@ -68,7 +68,7 @@ func findForeign(text string) *fault {
 	if at == nil {
 		return nil
 	}
-	return &fault{at[0], Quote(text[at[0]:at[1]]) + " means nothing here", "there are <HOST>, <ADDR> and <USER>, else write the expression out"}
+	return &fault{at[0], Quote(text[at[0]:at[1]]) + " is unknown", "use <HOST>, <ADDR> or <USER>; otherwise write the expression out"}
 }
 
 // noticeGroups tells of groups whose names mean nothing.
@@ -77,7 +77,7 @@ func (d *draft) noticeGroups(s setting, names []string) {
 		if name == "" || slices.Contains(groups, name) {
 			continue
 		}
-		text := fmt.Sprintf("%s: group %s means nothing", s.key, Quote(name))
+		text := fmt.Sprintf("%s: group %s is unknown", s.key, Quote(name))
 		if hint := DidYouMean(name, groups); hint != "" {
 			text += "; " + hint
 		}
@@ -97,36 +97,36 @@ func describesHeader(p Pattern) bool { return strings.Contains(p.Text, `\[\d+\]:
 
 // explain says what RE2 has against text, and what to write instead where another engine would take it.
 func explain(text string, err error) *fault {
-	f := &fault{0, "no regular expression: " + err.Error(), ""}
+	f := &fault{0, "invalid regular expression: " + err.Error(), ""}
 	var at *syntax.Error
 	if errors.As(err, &at) {
-		f.msg = "no regular expression: " + string(at.Code)
+		f.msg = "invalid regular expression: " + string(at.Code)
 		if i := strings.Index(text, at.Expr); i >= 0 { // else <HOST> is in it
 			f.offset = i
 			f.msg += " " + Quote(at.Expr)
 		}
 	}
 	for _, other := range []struct{ mark, hint string }{
-		{"(?=", "there is no lookahead: write what follows as part of the pattern"},
-		{"(?!", "there is no lookahead: put what must not match into ignoreregex"},
-		{"(?<=", "there is no lookbehind: write what comes before as part of the pattern"},
-		{"(?<!", "there is no lookbehind: put what must not match into ignoreregex"},
-		{"(?>", "there are no atomic groups, and no need of them: write (?:"},
-		{"(?P=", "there are no references back to a group: repeat its expression"},
-		{"++", "there are no possessive repetitions, and no need of them: leave out the last +"},
-		{"*+", "there are no possessive repetitions, and no need of them: leave out the last +"},
-		{"?+", "there are no possessive repetitions, and no need of them: leave out the last +"},
+		{"(?=", "RE2 has no lookahead: write what follows as part of the pattern"},
+		{"(?!", "RE2 has no lookahead: put what must not match into ignoreregex"},
+		{"(?<=", "RE2 has no lookbehind: write what comes before as part of the pattern"},
+		{"(?<!", "RE2 has no lookbehind: put what must not match into ignoreregex"},
+		{"(?>", "RE2 has no atomic groups and needs none: write (?:"},
+		{"(?P=", "RE2 has no back references: repeat its expression"},
+		{"++", "RE2 has no possessive repetitions and needs none: remove the last +"},
+		{"*+", "RE2 has no possessive repetitions and needs none: remove the last +"},
+		{"?+", "RE2 has no possessive repetitions and needs none: remove the last +"},
 	} {
 		if i := strings.Index(text, other.mark); i >= 0 {
 			f.offset, f.hint = i, other.hint
 			if at != nil {
-				f.msg = "no regular expression: " + string(at.Code) + " " + Quote(other.mark)
+				f.msg = "invalid regular expression: " + string(at.Code) + " " + Quote(other.mark)
 			}
 			return f
 		}
 	}
 	if at != nil && len(at.Expr) == 2 && at.Expr[0] == '\\' && at.Expr[1] >= '1' && at.Expr[1] <= '9' {
-		f.hint = "there are no references back to a group: repeat its expression"
+		f.hint = "RE2 has no back references: repeat its expression"
 	}
 	return f
 }

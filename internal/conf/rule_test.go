@@ -112,22 +112,22 @@ func TestRuleErrors(t *testing.T) {
 		"relative file":       {fail + "files=/var/log/a.log,b.log", `3:22: files: wrong value "b.log"; write absolute paths, with commas, in which * ? and [ ] are wildcards`},
 		"bad glob":            {fail + "files=/var/log/[a.log", `3:7: files: wrong value "/var/log/[a.log"; write absolute paths, with commas, in which * ? and [ ] are wildcards`},
 		"file without files":  {fail + "source=file", `3:8: source=file without files; add files=`},
-		"no pattern":          {"okregex=^yes <HOST>$", `1:1: rule "shop" has no pattern, and none of that name is shipped; add failregex= or proberegex=`},
-		"empty pattern":       {"failregex=", `1:1: rule "shop" has no pattern, and none of that name is shipped; add failregex= or proberegex=`},
-		"no address":          {"failregex=^no (?P<adr>.*)$", `2:11: failregex: no address in "^no (?P<adr>.*)$"; write <HOST> or (?P<ip>...) where the address stands`},
-		"unnamed group":       {fail + "okregex=^yes (.*)$", `3:9: okregex: no address in "^yes (.*)$"; write <HOST> or (?P<ip>...) where the address stands`},
-		"lookahead":           {"failregex=^no (?=x)<HOST>$", `2:15: failregex: no regular expression: invalid or unsupported Perl syntax "(?="; there is no lookahead: write what follows as part of the pattern`},
-		"negative lookahead":  {"failregex=^no (?!x)<HOST>$", `2:15: failregex: no regular expression: invalid or unsupported Perl syntax "(?!"; there is no lookahead: put what must not match into ignoreregex`},
-		"lookbehind":          {"failregex=^no (?<=x)<HOST>$", `2:15: failregex: no regular expression: invalid named capture "(?<="; there is no lookbehind: write what comes before as part of the pattern`},
-		"negative lookbehind": {"failregex=^no (?<!x)<HOST>$", `2:15: failregex: no regular expression: invalid named capture "(?<!"; there is no lookbehind: put what must not match into ignoreregex`},
-		"back reference":      {`failregex=^no (a|b) <HOST> \1$`, `2:28: failregex: no regular expression: invalid escape sequence "\\1"; there are no references back to a group: repeat its expression`},
-		"possessive":          {`failregex=^no a++ <HOST>$`, `2:16: failregex: no regular expression: invalid nested repetition operator "++"; there are no possessive repetitions, and no need of them: leave out the last +`},
-		"atomic group":        {`failregex=^no (?>a) <HOST>$`, `2:15: failregex: no regular expression: invalid or unsupported Perl syntax "(?>"; there are no atomic groups, and no need of them: write (?:`},
-		"unclosed":            {`failregex=^no (a <HOST>$`, `2:11: failregex: no regular expression: missing closing )`},
-		"bad class":           {`failregex=^no [z-a] <HOST>$`, `2:16: failregex: no regular expression: invalid character class range "z-a"`},
-		"two addresses":       {`failregex=^no (?:from <HOST>|by <HOST>)$`, `2:11: failregex: group "ip" is there twice; write two patterns`},
-		"words of fail2ban":   {`failregex=^no <F-USER>\S+</F-USER> <HOST>$`, `2:15: failregex: "<F-USER>" means nothing here; there are <HOST>, <ADDR> and <USER>, else write the expression out`},
-		"too many repeats":    {`failregex=^no a{1001} <HOST>$`, `2:16: failregex: no regular expression: invalid repeat count "{1001}"`},
+		"no pattern":          {"okregex=^yes <HOST>$", `1:1: rule "shop" has no pattern, and no built-in rule has that name; add failregex= or proberegex=`},
+		"empty pattern":       {"failregex=", `1:1: rule "shop" has no pattern, and no built-in rule has that name; add failregex= or proberegex=`},
+		"no address":          {"failregex=^no (?P<adr>.*)$", `2:11: failregex: no address in "^no (?P<adr>.*)$"; write <HOST> or (?P<ip>...) where the address is`},
+		"unnamed group":       {fail + "okregex=^yes (.*)$", `3:9: okregex: no address in "^yes (.*)$"; write <HOST> or (?P<ip>...) where the address is`},
+		"lookahead":           {"failregex=^no (?=x)<HOST>$", `2:15: failregex: invalid regular expression: invalid or unsupported Perl syntax "(?="; RE2 has no lookahead: write what follows as part of the pattern`},
+		"negative lookahead":  {"failregex=^no (?!x)<HOST>$", `2:15: failregex: invalid regular expression: invalid or unsupported Perl syntax "(?!"; RE2 has no lookahead: put what must not match into ignoreregex`},
+		"lookbehind":          {"failregex=^no (?<=x)<HOST>$", `2:15: failregex: invalid regular expression: invalid named capture "(?<="; RE2 has no lookbehind: write what comes before as part of the pattern`},
+		"negative lookbehind": {"failregex=^no (?<!x)<HOST>$", `2:15: failregex: invalid regular expression: invalid named capture "(?<!"; RE2 has no lookbehind: put what must not match into ignoreregex`},
+		"back reference":      {`failregex=^no (a|b) <HOST> \1$`, `2:28: failregex: invalid regular expression: invalid escape sequence "\\1"; RE2 has no back references: repeat its expression`},
+		"possessive":          {`failregex=^no a++ <HOST>$`, `2:16: failregex: invalid regular expression: invalid nested repetition operator "++"; RE2 has no possessive repetitions and needs none: remove the last +`},
+		"atomic group":        {`failregex=^no (?>a) <HOST>$`, `2:15: failregex: invalid regular expression: invalid or unsupported Perl syntax "(?>"; RE2 has no atomic groups and needs none: write (?:`},
+		"unclosed":            {`failregex=^no (a <HOST>$`, `2:11: failregex: invalid regular expression: missing closing )`},
+		"bad class":           {`failregex=^no [z-a] <HOST>$`, `2:16: failregex: invalid regular expression: invalid character class range "z-a"`},
+		"two addresses":       {`failregex=^no (?:from <HOST>|by <HOST>)$`, `2:11: failregex: group "ip" occurs twice; write two patterns`},
+		"words of fail2ban":   {`failregex=^no <F-USER>\S+</F-USER> <HOST>$`, `2:15: failregex: "<F-USER>" is unknown; use <HOST>, <ADDR> or <USER>; otherwise write the expression out`},
+		"too many repeats":    {`failregex=^no a{1001} <HOST>$`, `2:16: failregex: invalid regular expression: invalid repeat count "{1001}"`},
 		"too many ports":      {fail + "ports=" + manyPorts, `3:7: ports: 299 characters of ports are too many for a ban; write ranges, 200 characters in all at most`},
 		"other section":       {fail + "[rules]\nmaxretry=1", `3:1: unknown section "rules"; did you mean "rule"?`},
 		"detection":           {fail + "[detection]\nfailregex=x", `3:1: section "detection" in a rule about single lines; for a rule about web requests, write engine=webscan under [rule]`},
@@ -144,18 +144,18 @@ func TestRuleErrors(t *testing.T) {
 
 func TestRuleNotices(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
-		"group":   {"failregex=^no (?P<usr>\\d+) <HOST>$", `shop.conf:2:11: failregex: group "usr" means nothing; did you mean "user"?`},
-		"header":  {`failregex=^\w+ shop\[\d+\]: no <HOST>$`, `shop.conf:2:11: failregex refused: it begins with free text, so a client can send a text that looks like the rest of the message; begin it with ^ and the message's first words` + "\n" + `shop.conf:1:1: rule "shop" is disabled: no pattern of it is left`},
-		"program": {`failregex=^shop\[\d+\]: no <HOST>$`, `shop.conf:2:11: failregex: a message has no date, program and process ID in front of it, so this may match nothing; name the program in programs=`},
+		"group":   {"failregex=^no (?P<usr>\\d+) <HOST>$", `shop.conf:2:11: failregex: group "usr" is unknown; did you mean "user"?`},
+		"header":  {`failregex=^\w+ shop\[\d+\]: no <HOST>$`, `shop.conf:2:11: failregex refused: it begins with free text, so a client can send text that looks like the rest of the message; begin it with ^ and the message's first words` + "\n" + `shop.conf:1:1: rule "shop" is disabled: none of its patterns can be used`},
+		"program": {`failregex=^shop\[\d+\]: no <HOST>$`, `shop.conf:2:11: failregex: messages do not begin with a date, program or process ID, so this may never match; name the program in programs=`},
 		"date":    {`failregex=^\d{4}-\d\d-\d\d no <HOST>$`, ""},
 		"all is well, and one pattern is refused": {"failregex=^no <HOST>$\nfailregex=no <HOST>",
-			`shop.conf:3:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words`},
-		"hidden failures":              {"failregex=^no (?P<user>.*) <HOST>$\nignoreregex=monitor", `shop.conf:3:13: ignoreregex: it may match in the middle of a message, so a client can send this text as its user name and none of its failures counts; begin it with ^ and the message's first words`},
-		"forged success":               {"failregex=^no <HOST>$\nokregex=^login of (?P<user>.*) ok, .* from <HOST>$", `shop.conf:3:9: okregex refused: its words stand between two free texts, so a client whose login is refused can send them and be taken for one that is let in; match the user name by \S+, and begin the pattern with words that only a successful login has`},
+			`shop.conf:3:11: failregex refused: it can match in the middle of a message, so a client can send text that looks like a complete message; begin it with ^ and the message's first words`},
+		"hidden failures":              {"failregex=^no (?P<user>.*) <HOST>$\nignoreregex=monitor", `shop.conf:3:13: ignoreregex: it can match in the middle of a message, so a client can send this text as its user name, and none of its failures counts; begin it with ^ and the message's first words`},
+		"forged success":               {"failregex=^no <HOST>$\nokregex=^login of (?P<user>.*) ok, .* from <HOST>$", `shop.conf:3:9: okregex refused: its words are between two free texts, so a client whose login is refused can send them and be counted as logged in; match the user name by \S+, and begin the pattern with words that only a successful login has`},
 		"clients' file":                {"failregex=^no <HOST>$\nfiles=/var/log/nginx/error.log", `shop.conf:3:7: clients write whole lines into "/var/log/nginx/error.log" (by %0a in the path of a request), so they can have anybody banned; read the access log, or have nginx write its error log to the journal (error_log syslog:server=unix:/dev/log)`},
 		"clients' file, nobody banned": {"failregex=^no <HOST>$\naction=detect\nfiles=/var/log/nginx/error.log", ""},
 		"disabled anyway": {"enabled=false\nfailregex=no <HOST>",
-			`shop.conf:3:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words`},
+			`shop.conf:3:11: failregex refused: it can match in the middle of a message, so a client can send text that looks like a complete message; begin it with ^ and the message's first words`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rule, got := parse(tt.text, nil)
@@ -222,7 +222,7 @@ func TestLoadRuleRefusesSteerablePatterns(t *testing.T) {
 		t.Errorf("%+v, %v", rule, err)
 	}
 	_, err = LoadRule(dir + "/bad.conf")
-	want := `bad.conf:2:11: failregex refused: it may match in the middle of a message, so a client can send a text that looks like a whole message; begin it with ^ and the message's first words
+	want := `bad.conf:2:11: failregex refused: it can match in the middle of a message, so a client can send text that looks like a complete message; begin it with ^ and the message's first words
 bad.conf:3:10: maxretry: wrong value "x"; write a number from 1 to 1000`
 	if err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != want {
 		t.Errorf("got  %v\nwant %s", err, want)

@@ -93,7 +93,7 @@ func readRule(path string, text []byte) *ruleFile {
 			"rename the file, or set name= to another name"})
 	}
 	if !isName(f.rule.Name) {
-		f.errs = append(f.errs, &Error{Pos{File: path}, "the file's name " + Quote(f.rule.Name) + " is no name for a rule", "add name="})
+		f.errs = append(f.errs, &Error{Pos{File: path}, "the file's name " + Quote(f.rule.Name) + " is not a valid name for a rule", "add name="})
 	}
 	return f
 }
@@ -189,7 +189,7 @@ func (f *ruleFile) checkRule() {
 		case hint == "":
 			hint = "add failregex= or proberegex="
 		}
-		f.errs = append(f.errs, &Error{r.Pos, fmt.Sprintf("rule %q has no pattern, and none of that name is shipped", r.Name), hint})
+		f.errs = append(f.errs, &Error{r.Pos, fmt.Sprintf("rule %q has no pattern, and no built-in rule has that name", r.Name), hint})
 	}
 	if s, ok := f.set["source"]; ok && r.Source == SourceFile && len(r.Files) == 0 {
 		f.errs = append(f.errs, &Error{s.pos, "source=file without files", "add files="})
@@ -245,7 +245,7 @@ func (f *ruleFile) refuse(override bool) {
 	for _, r := range refused {
 		text := r.err.Msg + "; " + r.err.Hint
 		if override {
-			text = fmt.Sprintf("%s; the patterns of the shipped rule %q are used with this file's settings", r.err.Msg, f.rule.Name)
+			text = fmt.Sprintf("%s; the patterns of the built-in rule %q are used with the settings of this file", r.err.Msg, f.rule.Name)
 		}
 		f.rule.notices = append(f.rule.notices, Notice{r.err.Pos, text})
 	}
@@ -253,14 +253,14 @@ func (f *ruleFile) refuse(override bool) {
 		for _, p := range *list {
 			if !p.Shipped && describesHeader(p) {
 				f.rule.notices = append(f.rule.notices, Notice{p.Pos,
-					key + ": a message has no date, program and process ID in front of it, so this may match nothing; name the program in programs="})
+					key + ": messages do not begin with a date, program or process ID, so this may never match; name the program in programs="})
 			}
 		}
 	}
 	f.doubt()
 	if len(refused) > 0 && !f.rule.hasPatterns() && f.rule.Enabled {
 		f.rule.Enabled = false
-		f.rule.notices = append(f.rule.notices, Notice{f.rule.Pos, fmt.Sprintf("rule %q is disabled: no pattern of it is left", f.rule.Name)})
+		f.rule.notices = append(f.rule.notices, Notice{f.rule.Pos, fmt.Sprintf("rule %q is disabled: none of its patterns can be used", f.rule.Name)})
 	}
 }
 

@@ -51,7 +51,7 @@ func scan(file string, text []byte, section string) scanner {
 const maxMistakes = 100
 
 func tooMany(at Pos) *Error {
-	return &Error{at, "too many mistakes, the file is not read on from here", "mend those before it first"}
+	return &Error{at, "too many mistakes, the rest of the file is not read", "fix those before it first"}
 }
 
 // line reads one line without its end.
@@ -61,7 +61,7 @@ func (sc *scanner) line(number int, text string) {
 	switch {
 	case word == "" || word[0] == '#':
 	case word[0] == ';':
-		sc.errs = append(sc.errs, &Error{at, `";" begins no comment here`, "begin comments with #"})
+		sc.errs = append(sc.errs, &Error{at, `";" does not begin a comment here`, "begin comments with #"})
 	case word[0] == '[':
 		sc.header(at, word)
 	default:
@@ -78,7 +78,7 @@ func (sc *scanner) header(at Pos, word string) {
 	name := strings.TrimSpace(word[1 : len(word)-1])
 	for _, h := range sc.headers {
 		if h.name == name {
-			sc.errs = append(sc.errs, &Error{at, "section " + Quote(word) + " stands here twice", "first at " + h.pos.String()})
+			sc.errs = append(sc.errs, &Error{at, "section " + Quote(word) + " occurs twice", "first at " + h.pos.String()})
 		}
 	}
 	sc.headers = append(sc.headers, header{name, at})
@@ -93,7 +93,7 @@ func (sc *scanner) setting(at Pos, word string) {
 	key, value, ok := strings.Cut(word, "=")
 	key = strings.TrimSpace(key)
 	if !ok || key == "" {
-		sc.errs = append(sc.errs, &Error{at, Quote(word) + " is no setting", "write key=value"})
+		sc.errs = append(sc.errs, &Error{at, Quote(word) + " is not a setting", "write key=value"})
 		return
 	}
 	offset := len(word) - len(value)

@@ -91,7 +91,7 @@ func (c *Client) batch(ctx context.Context, method, path string, req Batch) (v D
 		size += len(e) + len(`"",`)
 	}
 	if size > maxBatch-maxRequest {
-		return v, fmt.Errorf("these are more entries than one request takes, %d MiB; write them to a file of the whitelist or blacklist directory", maxBatch>>20)
+		return v, fmt.Errorf("too many entries for one request, at most %d MiB; write them to a file of the whitelist or blacklist directory", maxBatch>>20)
 	}
 	return v, c.do(ctx, method, path, req, &v)
 }

@@ -79,7 +79,7 @@ func (c *Client) Stop(ctx context.Context) error {
 			conn.Close()
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("mefdaemon does not end within %v", stopTimeout)
+				return fmt.Errorf("mefdaemon does not stop within %v", stopTimeout)
 			case <-time.After(10 * time.Millisecond):
 			}
 		}
@@ -122,7 +122,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if method != http.MethodGet {
 		limit = c.changeTime
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("mefdaemon does not answer within %v; journalctl -u mefdaemon may say why, and mefctl off works without it", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("mefdaemon does not answer within %v; see journalctl -u mefdaemon; mefctl off works without it", limit))
 	defer cancel()
 	err := c.exchange(ctx, method, path, in, out)
 	if cause := context.Cause(ctx); err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {

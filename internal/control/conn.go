@@ -92,7 +92,7 @@ func answerBusy(c *net.UnixConn) {
 	if _, err := c.Read(make([]byte, 4096)); err != nil {
 		return
 	}
-	body := `{"error":"mefdaemon has as many connections as it takes; try again, or as root"}` + "\n"
+	body := `{"error":"mefdaemon has too many connections; try again, or as root"}` + "\n"
 	fmt.Fprintf(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	c.CloseWrite()
 	io.Copy(io.Discard, io.LimitReader(c, 1<<20))

@@ -124,7 +124,7 @@ func (f *fake) Allow(_ context.Context, req control.AllowRequest) (control.Entry
 	return control.Entry{Entry: req.Entry, Author: req.Author, Note: req.Note}, nil
 }
 func (f *fake) Disallow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
-	return control.Entry{}, &control.Error{Message: req.Entry + " is no entry"}
+	return control.Entry{}, &control.Error{Message: req.Entry + " is not an entry"}
 }
 
 func (f *fake) Stop(string) {
@@ -293,7 +293,7 @@ func TestListenLeavesOtherFiles(t *testing.T) {
 	if err := os.WriteFile(path, []byte("[global]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want := "control socket: " + path + " is there and no socket; set control_socket to a path of its own"
+	want := "control socket: " + path + " exists and is not a socket; set control_socket to another path"
 	if _, err := control.Listen(path); err == nil || err.Error() != want {
 		t.Errorf("Listen: %v, want %s", err, want)
 	}
@@ -352,7 +352,7 @@ func TestListsCrossTheSocket(t *testing.T) {
 	if err != nil || e.Entry != "192.0.2.7" || e.Note != "the office" || e.Author == "" || e.Author == "mallory" {
 		t.Errorf("Allow: %+v, %v; want the author from the socket", e, err)
 	}
-	if _, err := c.Disallow(t.Context(), control.AllowRequest{Entry: "192.0.2.7"}); err == nil || err.Error() != "192.0.2.7 is no entry" {
+	if _, err := c.Disallow(t.Context(), control.AllowRequest{Entry: "192.0.2.7"}); err == nil || err.Error() != "192.0.2.7 is not an entry" {
 		t.Errorf("Disallow: %v", err)
 	}
 	if n, err := c.ClearBans(t.Context()); err != nil || n.Lifted != 7 {

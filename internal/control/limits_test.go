@@ -151,7 +151,7 @@ func TestMembersCannotLockOutRoot(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	if _, err := member(path).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "as many connections as it takes; try again, or as root") {
+	if _, err := member(path).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "too many connections; try again, or as root") {
 		t.Errorf("one member too many: %v", err)
 	}
 	if st, err := NewClient(path).Status(t.Context()); err != nil || !st.Protected {
@@ -237,7 +237,7 @@ func TestClientGivesUp(t *testing.T) {
 	defer l.Close()
 	c := NewClient(path)
 	c.queryTime = 50 * time.Millisecond
-	if _, err := c.Status(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "mefdaemon does not answer within 50ms; journalctl -u mefdaemon") {
+	if _, err := c.Status(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "mefdaemon does not answer within 50ms; see journalctl -u mefdaemon") {
 		t.Errorf("status: %v", err)
 	}
 }

@@ -63,7 +63,7 @@ func removeSocket(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there and no socket; set control_socket to a path of its own", path)
+		return fmt.Errorf("%s exists and is not a socket; set control_socket to another path", path)
 	}
 	return os.Remove(path)
 }

@@ -192,7 +192,7 @@ func (r *Reader) Heard() bool { return r.Logged != "" || len(r.Own)+len(r.Stream
 func (r *Reader) Reason() string {
 	switch {
 	case r.Off:
-		return r.Rule.Service + " is not installed here, and nothing listens for it"
+		return r.Rule.Service + " is not installed on this host and does not listen"
 	case r.Rule.Source != conf.SourceAuto:
 		return "source=" + r.Rule.Source.String()
 	}
@@ -201,20 +201,20 @@ func (r *Reader) Reason() string {
 	case r.Logged != "":
 		reasons = append(reasons, "the journal has entries of "+r.Logged)
 	case r.Journal && len(r.Own) == 0:
-		reasons = append(reasons, fmt.Sprintf("the journal is read, and has no entries of %s yet", r.Rule.Service))
+		reasons = append(reasons, fmt.Sprintf("the journal is read, but has no entries of %s yet", r.Rule.Service))
 	case !r.Journal && len(r.Own) == 0:
 		reasons = append(reasons, "journald does not run, and there is no "+strings.Join(r.Rule.Files, ", no "))
 	}
 	if len(r.Own) > 0 && r.Journal {
 		reasons = append(reasons, "the service itself writes "+r.Own[0])
 	} else if len(r.Own) > 0 {
-		reasons = append(reasons, fmt.Sprintf("journald does not run, and %s is there", r.Own[0]))
+		reasons = append(reasons, fmt.Sprintf("journald does not run, and %s exists", r.Own[0]))
 	}
 	if len(r.Streams) > 0 {
 		reasons = append(reasons, r.Streams[0]+" has lines of "+r.Rule.Service)
 	}
 	if len(r.Shared) > 0 {
-		reasons = append(reasons, r.Shared[0]+" is not read, because local users can write into it by logger(1)")
+		reasons = append(reasons, r.Shared[0]+" is not read, because local users can write to it with logger(1)")
 	}
 	return strings.Join(reasons, "; ")
 }
@@ -308,7 +308,7 @@ func Silent(readers map[string]*Reader, services Services, listeners []host.List
 		}
 		if silent != nil {
 			said[unit] = true
-			all = append(all, fmt.Sprintf("%s listens on %s port %d, and nothing has been logged that rule %s reads: %s",
+			all = append(all, fmt.Sprintf("%s listens on %s port %d, but nothing that rule %s reads has been logged: %s",
 				show(l), l.Protocol, l.Port, silent.Rule.Name, silent.Reason()))
 		}
 	}

@@ -60,12 +60,12 @@ func TestWhatARuleReads(t *testing.T) {
 		reason string
 	}{
 		"journal has it":                    {conf.SourceAuto, machine(true, nil, unit, unit), "journal", "journal own", "the journal has entries of ftpd.service"},
-		"nothing logged yet":                {conf.SourceAuto, machine(true, nil, unit, nil), "journal", "journal own", "the journal is read, and has no entries of ftpd yet"},
+		"nothing logged yet":                {conf.SourceAuto, machine(true, nil, unit, nil), "journal", "journal own", "the journal is read, but has no entries of ftpd yet"},
 		"an own file":                       {conf.SourceAuto, machine(true, own, unit, nil), "journal+files", "journal own", "the service itself writes /var/log/ftpd.log"},
 		"PAM's entries beside an own file":  {conf.SourceAuto, machine(true, own, unit, unit), "journal+files", "journal own", "the journal has entries of ftpd.service; the service itself writes /var/log/ftpd.log"},
-		"a syslog daemon beside journald":   {conf.SourceAuto, machine(true, shared, unit, nil), "journal", "journal own", "the journal is read, and has no entries of ftpd yet; /var/log/auth.log is not read, because local users can write into it by logger(1)"},
-		"not installed":                     {conf.SourceAuto, machine(true, shared, []string{"ssh.service"}, nil), "off", "journal own", "ftpd is not installed here, and nothing listens for it"},
-		"without journald, a syslog daemon": {conf.SourceAuto, machine(false, shared, unit, nil), "files", "own shared", "journald does not run, and /var/log/auth.log is there"},
+		"a syslog daemon beside journald":   {conf.SourceAuto, machine(true, shared, unit, nil), "journal", "journal own", "the journal is read, but has no entries of ftpd yet; /var/log/auth.log is not read, because local users can write to it with logger(1)"},
+		"not installed":                     {conf.SourceAuto, machine(true, shared, []string{"ssh.service"}, nil), "off", "journal own", "ftpd is not installed on this host and does not listen"},
+		"without journald, a syslog daemon": {conf.SourceAuto, machine(false, shared, unit, nil), "files", "own shared", "journald does not run, and /var/log/auth.log exists"},
 		"without journald, nothing yet":     {conf.SourceAuto, machine(false, nil, unit, nil), "none", "own shared", "journald does not run, and there is no /var/log/ftpd.log, no /var/log/auth.log"},
 		"source=file":                       {conf.SourceFile, machine(true, both, unit, unit), "files", "own shared", "source=file"},
 		"source=journal":                    {conf.SourceJournal, machine(true, both, nil, nil), "journal", "journal", "source=journal"},
@@ -228,7 +228,7 @@ func TestListeners(t *testing.T) {
 	h := machine(true, nil, nil, []string{"ssh.service"})
 	h.Listeners = listeners
 	readers, set := read(t, rules, h)
-	want := []string{"dovecot.service listens on tcp port 143, and nothing has been logged that rule dovecot reads: the journal is read, and has no entries of dovecot yet"}
+	want := []string{"dovecot.service listens on tcp port 143, but nothing that rule dovecot reads has been logged: the journal is read, but has no entries of dovecot yet"}
 	if got := coverage.Silent(readers, set, listeners); !slices.Equal(got, want) {
 		t.Errorf("silent: %q, want %q", got, want)
 	}

@@ -52,9 +52,9 @@ func (w Want) Accept(path string, uid uint32, mode fs.FileMode, own uint32) erro
 		case o.Anyone:
 			return nil
 		case mode&0o002 != 0:
-			refused = errors.New("everybody may write it; source=file in the rule has it read all the same")
+			refused = errors.New("every user can write it; source=file in the rule makes mefdaemon read it nevertheless")
 		case !system && !slices.Contains(o.UIDs, uid):
-			refused = fmt.Errorf("it belongs to user %d, who is no service; uids= or source=file in the rule has it read all the same", uid)
+			refused = fmt.Errorf("its owner, user %d, is not a service account; uids= or source=file in the rule makes mefdaemon read it nevertheless", uid)
 		default:
 			return nil
 		}

@@ -37,7 +37,7 @@ func (d *daemon) Bans(ctx context.Context) ([]control.Ban, error) {
 func parsePrefix(s string) (netip.Prefix, error) {
 	p, err := conf.ParsePrefix(s)
 	if err != nil {
-		return p, control.Refuse("%q is no address and no network", s)
+		return p, control.Refuse("%q is neither an address nor a network", s)
 	}
 	return p, nil
 }
@@ -177,9 +177,9 @@ func (d *daemon) Unban(ctx context.Context, req control.UnbanRequest) ([]control
 	}
 	switch {
 	case len(found) == 0:
-		return nil, control.Refuse("%s is not banned; mefctl why %s says what is known", ban.Key{Prefix: prefix}, prefix.Addr())
+		return nil, control.Refuse("%s is not banned; mefctl why %s shows what is known", ban.Key{Prefix: prefix}, prefix.Addr())
 	case len(keys) == 0:
-		return nil, control.Refuse("%s is listed in %s: take it out there, or run mefctl allow add", found[0], listed[found[0]])
+		return nil, control.Refuse("%s is listed in %s: remove it there, or run mefctl allow add", found[0], listed[found[0]])
 	}
 	lifted := d.Reasons.Show(ctx, lift, d.askListed)
 	if err := d.lift(ctx, keys); err != nil {
@@ -255,7 +255,7 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 		case len(found) == 0:
 			done.Refuse(entry, control.Refuse("not banned"))
 		case len(keys) == n:
-			done.Refuse(entry, control.Refuse("listed in %s: take it out there, or run mefctl allow add", listed[found[0]]))
+			done.Refuse(entry, control.Refuse("listed in %s: remove it there, or run mefctl allow add", listed[found[0]]))
 		}
 	}
 	slices.SortFunc(keys, ban.Key.Compare)

@@ -11,7 +11,7 @@ func TestListedBansAreNotLifted(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.0.0.0/8\n198.51.100.0/24\n"})
 	h.await("the listed ban", func() bool { return h.banned() == "198.51.100.0/24" })
 	_, err := h.Unban(t.Context(), control.UnbanRequest{Prefix: "198.51.100.7", Covering: true})
-	want := "198.51.100.0/24 is listed in " + h.dir + "/deny/a.conf:2:1: take it out there, or run mefctl allow add"
+	want := "198.51.100.0/24 is listed in " + h.dir + "/deny/a.conf:2:1: remove it there, or run mefctl allow add"
 	if err == nil || err.Error() != want {
 		t.Errorf("Unban of what is listed: %v, want %q", err, want)
 	}

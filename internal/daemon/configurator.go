@@ -111,7 +111,7 @@ func (b *built) restore(now time.Time) {
 func (b *built) forgetOff(bans []ban.Ban) []ban.Ban {
 	at, err := confirm.Off(b.stateIn)
 	if err != nil {
-		b.Log.Warn("cannot read whether mefctl off was run; bans come back", "err", err)
+		b.Log.Warn("cannot read whether mefctl off was run; saved bans are restored", "err", err)
 	}
 	if at.IsZero() {
 		return bans
@@ -134,7 +134,7 @@ func (c *configurator) clearOff(ctx context.Context) {
 		return // the next start lifts them again
 	}
 	if err := confirm.ClearOff(c.stateIn); err != nil {
-		c.Log.Warn("forget that mefctl off was run", "err", err)
+		c.Log.Warn("clear the record of mefctl off", "err", err)
 	}
 }
 
@@ -147,7 +147,7 @@ func (c *configurator) setHost(ctx context.Context, h hostwatch.Host) error {
 	if err == nil {
 		err = c.Enforcer.Allow(ctx, facts.Reachable())
 	}
-	_ = c.fulfil(ctx, applyLists) // an entry of the blacklist may be one of our own addresses now
+	_ = c.fulfil(ctx, applyLists) // an entry of the blacklist may be one of this host's own addresses now
 	return err
 }
 
@@ -157,7 +157,7 @@ type duty string
 
 const (
 	liftEarlier duty = "lift bans of an earlier run"
-	liftLapsed  duty = "lift the bans that nobody confirmed"
+	liftLapsed  duty = "lift the bans of an unconfirmed trial"
 	liftAsked   duty = "lift bans as asked"
 	applyLists  duty = "apply the lists"
 )
@@ -200,7 +200,7 @@ func (c *configurator) fulfil(ctx context.Context, what duty) error {
 	_, again := c.due.failed[what]
 	switch {
 	case err == nil && again:
-		c.Log.Info("done after all", "what", string(what))
+		c.Log.Info("done", "what", string(what))
 		delete(c.due.failed, what)
 	case err != nil && !again:
 		c.Log.Error("not done yet; trying again", "what", string(what), "err", err)

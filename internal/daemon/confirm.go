@@ -26,7 +26,7 @@ func (p *parts) windowPath() string { return filepath.Join(p.stateIn, windowFile
 func (c *configurator) resumeWindow(s *pipeline.State, now time.Time) {
 	w, err := confirm.Read(c.windowPath(), now)
 	if err != nil {
-		c.Log.Warn("armed, and until when cannot be read: bans are logged, not applied, until mefctl confirm", "err", err)
+		c.Log.Warn("on trial, but its end cannot be read: bans are logged, not applied, until mefctl confirm", "err", err)
 	}
 	if w == nil {
 		return
@@ -41,7 +41,7 @@ func (c *configurator) resumeWindow(s *pipeline.State, now time.Time) {
 // whyObserve says what keeps bans from being applied.
 func (p *parts) whyObserve() string {
 	if p.window.Load().HasLapsed() {
-		return "the armed start was not confirmed in time, so that no ban is applied; run mefctl confirm first"
+		return "the trial was not confirmed in time, so bans are not applied; run mefctl confirm first"
 	}
 	return "mode=observe applies no bans; set mode=enforce in " + p.path
 }
@@ -74,7 +74,7 @@ func (c *configurator) arm(ctx context.Context, req control.ArmRequest) (control
 		return control.Armed{}, control.Refuse("mode=observe applies no bans, so there is nothing to confirm; set mode=enforce in %s", c.path)
 	}
 	if err := w.Write(c.windowPath()); err != nil {
-		return control.Armed{}, control.Refuse("not armed, because a restart would forget it: %v", err)
+		return control.Armed{}, control.Refuse("the trial did not begin, because its end cannot be saved: %v", err)
 	}
 	c.lapse.Reset(w.Left(now))
 	c.Records.Add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + conf.FormatDuration(req.For)})
@@ -99,10 +99,10 @@ func (d *daemon) Confirm(ctx context.Context, author string) error {
 
 func (c *configurator) confirm(ctx context.Context, author string) error {
 	if c.window.Load() == nil {
-		return control.Refuse("there is nothing to confirm: mefdaemon is not armed")
+		return control.Refuse("there is nothing to confirm: mefdaemon is not on trial")
 	}
 	if err := confirm.Remove(c.windowPath()); err != nil {
-		return control.Refuse("not confirmed, because a restart would forget it: %v", err)
+		return control.Refuse("not confirmed, because that cannot be saved: %v", err)
 	}
 	c.lapse.Stop()
 	delete(c.due.failed, liftLapsed)
@@ -127,7 +127,7 @@ func (c *configurator) expire(ctx context.Context) {
 // saveWindow writes a window that has lapsed. If it cannot be written, the file still says until when it was open.
 func (c *configurator) saveWindow(w *confirm.Window) {
 	if err := w.Write(c.windowPath()); err != nil {
-		c.Log.Warn("the lapsed window is not saved", "err", err)
+		c.Log.Warn("the end of the trial cannot be saved", "err", err)
 	}
 }
 
@@ -151,11 +151,11 @@ func (c *configurator) liftLapsed(ctx context.Context) error {
 	c.window.Store(&w)
 	c.saveWindow(&w)
 	reason := fmt.Sprintf("not confirmed within %s: %d bans are lifted, and further ones logged, not applied", conf.FormatDuration(w.For), len(bans))
-	c.Log.Error("armed and not confirmed", "outcome", reason)
+	c.Log.Error("on trial and not confirmed", "outcome", reason)
 	c.Records.Add(control.Record{Time: now, Event: "lapsed", Reason: reason})
 	for _, b := range bans {
 		rec := control.BanRecord("unban", b)
-		rec.Time, rec.Reason = now, "the armed start was not confirmed"
+		rec.Time, rec.Reason = now, "the trial was not confirmed"
 		c.Records.Add(rec)
 	}
 	return nil

@@ -56,7 +56,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 	h := settle(t, "", nil)
 	h.arm(time.Hour)
 	s := h.status()
-	if s.Mode != "enforce" || s.Armed == nil || s.Armed.Lapsed || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "armed: run mefctl confirm from a new login within 1h0m0s") {
+	if s.Mode != "enforce" || s.Armed == nil || s.Armed.Lapsed || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "on trial: run mefctl confirm in a new SSH session within 1h0m0s") {
 		t.Errorf("armed, status says mode %s, armed %+v, warnings %q", s.Mode, s.Armed, s.Warnings)
 	}
 	h.ban("192.0.2.7")

@@ -264,7 +264,7 @@ func (d *daemon) watchHost(ctx context.Context) error {
 func (d *daemon) watchAccounts(ctx context.Context) error {
 	return hostwatch.WatchAccounts(ctx, func() {
 		if err := owner.Act(ctx, d.config, recompile); err != nil && ctx.Err() == nil {
-			d.Log.Error("accounts have changed; the rules go by the ones before", "err", err)
+			d.Log.Error("accounts have changed but cannot be read; the previous ones stay in use", "err", err)
 		}
 	})
 }

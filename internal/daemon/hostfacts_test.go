@@ -26,7 +26,7 @@ func TestLiveSessionKeepsSSHOpen(t *testing.T) {
 		fmt.Fprintf(&text, "%s h door[1]: refused user %d from 203.0.113.7\n", time.Now().Format(time.Stamp), i)
 	}
 	h.write("log/a.log", text.String())
-	h.await("both decisions are counted", func() bool { return h.status().Spared.Reasons["an administrator's live SSH session"] == 2 })
+	h.await("both decisions are counted", func() bool { return h.status().Spared.Reasons["an administrator's SSH session"] == 2 })
 	bans, err := h.Bans(t.Context())
 	if err != nil || len(bans) != 1 || bans[0].Ports != "1-21,23-2221,2223-65535" {
 		t.Errorf("bans are %+v, %v; want one of all ports but 22 and 2222", bans, err)
@@ -35,7 +35,7 @@ func TestLiveSessionKeepsSSHOpen(t *testing.T) {
 		t.Errorf("status counts %d administrators, want 1", n)
 	}
 	why, err := h.Why(t.Context(), netip.MustParseAddr("203.0.113.7"))
-	if err != nil || !strings.Contains(strings.Join(why.Arithmetic, "\n"), "new bans leave port 22,2222 open") {
+	if err != nil || !strings.Contains(strings.Join(why.Arithmetic, "\n"), "new bans do not cover port 22,2222") {
 		t.Errorf("why says %q, %v", why.Arithmetic, err)
 	}
 	if err := h.applyAdmins(t.Context(), hostwatch.Admins{}); err != nil {

@@ -150,7 +150,7 @@ func (c *configurator) rereadLists(ctx context.Context) {
 	if told != c.applied.told {
 		c.applied.told = told
 		for _, m := range mistakes[:min(len(mistakes), 20)] {
-			c.Log.Error("list entry ignored", "error", m, "mistakes in all", len(mistakes))
+			c.Log.Error("list entry ignored", "error", m, "mistakes in total", len(mistakes))
 		}
 		if len(mistakes) > 0 {
 			c.Records.Add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("lists: %s", mistakes[0])})
@@ -165,12 +165,12 @@ func (c *configurator) applyLists(ctx context.Context) error {
 	now := time.Now()
 	ended, namesLeftOut, notes := c.lists.Update(now)
 	for _, e := range ended {
-		c.Records.Add(control.Record{Time: now, Event: "allow-end", Prefix: e.Entry, Author: e.Author, Note: e.Note, Reason: "its time is over"})
+		c.Records.Add(control.Record{Time: now, Event: "allow-end", Prefix: e.Entry, Author: e.Author, Note: e.Note, Reason: "it has expired"})
 	}
 	c.SaveNotes(notes)
 	allow, mistakes := c.lists.Allow(), c.lists.Mistakes()
 	if namesLeftOut > c.report.leftOutNames {
-		c.Log.Error("DNS names of the allow list left out: there are too many", "most", lists.MaxNames, "left out", namesLeftOut)
+		c.Log.Error("DNS names of the allow list ignored: too many", "most", lists.MaxNames, "left out", namesLeftOut)
 	}
 	c.report.allowed, c.report.mistakes, c.report.leftOutNames = allow.Items, mistakes, namesLeftOut
 	facts, err := owner.Query(ctx, c.Engine, func(s *pipeline.State) engine.Facts {
@@ -344,7 +344,7 @@ func (c *configurator) logNotable(block lists.Block) {
 	}
 	c.applied.notable = text
 	for _, entry := range block.Notable {
-		c.Log.Warn("blacklist entry bans nobody", "entry", entry, "left out in all", block.LeftOut, "held back in all", block.Held)
+		c.Log.Warn("blacklist entry has no effect", "entry", entry, "ignored in total", block.LeftOut, "suspended in total", block.Held)
 	}
 }
 
@@ -390,14 +390,14 @@ func (r *listReport) warn(s *control.Status, names []string) {
 	}
 	some(r.mistakes, "mistakes in lists")
 	if r.leftOut > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are left out; mefctl lists blacklist says why", r.leftOut))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are ignored; mefctl lists blacklist shows why", r.leftOut))
 	}
 	if r.heldBack > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are held back, because they contain an address from which an administrator logged in; "+
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d entries of blacklist files are suspended, because they contain an address from which an administrator logged in; "+
 			"mefctl lists blacklist shows them", r.heldBack))
 	}
 	if r.leftOutNames > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are left out: there are more than %d", r.leftOutNames, lists.MaxNames))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d DNS names of the allow list are ignored: there are more than %d", r.leftOutNames, lists.MaxNames))
 	}
 	some(names, "names without an address")
 }

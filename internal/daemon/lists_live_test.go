@@ -18,7 +18,7 @@ import (
 	"mef/internal/lists/names"
 )
 
-// allows reports whether the packet filter lets an address through ahead of every ban.
+// allows reports whether the packet filter accepts an address before any ban.
 func (h *house) allows(addr string) bool {
 	state, err := h.filter.Held(h.Context())
 	return err == nil && state.Allow.Contains(netip.MustParseAddr(addr))
@@ -137,7 +137,7 @@ func TestTooManyNames(t *testing.T) {
 	h := settle(t, "", map[string]string{"allow/a.conf": text.String()})
 	h.await("all names to be looked up in vain", func() bool {
 		warnings := strings.Join(h.status().Warnings, "\n")
-		return strings.Contains(warnings, "3 DNS names of the allow list are left out: there are more than 256") &&
+		return strings.Contains(warnings, "3 DNS names of the allow list are ignored: there are more than 256") &&
 			strings.Contains(warnings, fmt.Sprintf("%d more names without an address", names.MaxNames-5)) && strings.Count(warnings, "\n") < 8
 	})
 	lists, err := h.Lists(t.Context(), "whitelist")
@@ -145,7 +145,7 @@ func TestTooManyNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, e := range lists.Entries {
-		if got := e.Resolved.Error == "left out: there are more than 256 names"; got != (i >= names.MaxNames) {
+		if got := e.Resolved.Error == "ignored: there are more than 256 names"; got != (i >= names.MaxNames) {
 			t.Errorf("%s: %q", e.Entry, e.Resolved.Error)
 		}
 	}
@@ -203,27 +203,27 @@ func TestAllowByCommand(t *testing.T) {
 		"what is no entry": {func() error {
 			_, err := h.Allow(t.Context(), control.AllowRequest{Entry: "300.1.2.3"})
 			return err
-		}, `"300.1.2.3" is no entry; write an address`},
+		}, `"300.1.2.3" is not an entry; write an address`},
 		"two entries": {func() error {
 			_, err := h.Allow(t.Context(), control.AllowRequest{Entry: "192.0.2.7\n192.0.2.8"})
 			return err
-		}, "write one address"},
+		}, "write an address"},
 		"too wide": {func() error {
 			_, err := h.Allow(t.Context(), control.AllowRequest{Entry: "0.0.0.0/0"})
 			return err
-		}, "0.0.0.0/0 is wider than /16 (IPv6: /32), and nobody in it would ever be banned: use --force"},
+		}, "0.0.0.0/0 is wider than /16 (IPv6: /32), and no address in it would ever be banned: use --force"},
 		"deleted before": {func() error {
 			_, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "203.0.113.7"})
 			return err
-		}, "203.0.113.7 is no entry of the allow list; mefctl allow list shows them"},
+		}, "203.0.113.7 is not an entry of the allow list; see mefctl allow list"},
 		"in a file": {func() error {
 			_, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "192.0.2.1/32"})
 			return err
-		}, "192.0.2.1 stands in " + h.dir + "/allow/a.conf:1:1; take it out there"},
+		}, "192.0.2.1 is an entry of " + h.dir + "/allow/a.conf:1:1; remove it there"},
 		"a range in a file, spelt otherwise": {func() error {
 			_, err := h.Disallow(t.Context(), control.AllowRequest{Entry: "2001:DB8:0::1-2001:DB8::5"})
 			return err
-		}, "2001:db8::1-2001:db8::5 stands in " + h.dir + "/allow/a.conf:2:1; take it out there"},
+		}, "2001:db8::1-2001:db8::5 is an entry of " + h.dir + "/allow/a.conf:2:1; remove it there"},
 		"no such list": {func() error {
 			_, err := h.Lists(t.Context(), "greylist")
 			return err
@@ -297,10 +297,10 @@ func TestBlacklistHoldsBackAdministrators(t *testing.T) {
 	h.write("deny/a.conf", "198.51.100.0/24\n203.0.113.9\n203.0.113.10\n")
 	h.await("the rest of the list", func() bool { return h.banned() == "203.0.113.9 203.0.113.10" })
 	lists, err := h.Lists(t.Context(), "blacklist")
-	if err != nil || !strings.Contains(lists.Entries[0].Error, "held back: an administrator is logged in from 198.51.100.78") {
+	if err != nil || !strings.Contains(lists.Entries[0].Error, "suspended: an administrator is logged in from 198.51.100.78") {
 		t.Errorf("lists %+v, %v", lists.Entries, err)
 	}
-	if w := strings.Join(h.status().Warnings, "\n"); !strings.Contains(w, "1 entries of blacklist files are held back") {
+	if w := strings.Join(h.status().Warnings, "\n"); !strings.Contains(w, "1 entries of blacklist files are suspended") {
 		t.Errorf("status warns of %q", w)
 	}
 	// One who comes later, over what the list had banned, is let in.

@@ -59,7 +59,7 @@ func keepPaths(cfg, running *conf.Config) {
 			continue
 		}
 		cfg.Notices = append(cfg.Notices, conf.Notice{Pos: placeOf(cfg, p.key),
-			Text: fmt.Sprintf("%s: %q takes effect when mefdaemon is started again; until then it is %q", p.key, *p.path, p.unchange)})
+			Text: fmt.Sprintf("%s: %q takes effect when mefdaemon is restarted; until then it is %q", p.key, *p.path, p.unchange)})
 		*p.path = p.unchange
 	}
 }
@@ -84,7 +84,7 @@ func (c *configurator) reload(ctx context.Context, author string) (control.Reloa
 	defer func() { c.notified(c.manager.Ready(c.inBrief())) }()
 	next, err := c.prepare()
 	if err != nil {
-		c.Log.Error("the configuration is not reloaded, the one before stays in force", "by", author, "err", err)
+		c.Log.Error("the configuration was not reloaded; the current one stays in force", "by", author, "err", err)
 		c.Records.Add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
 		return control.Reloaded{}, control.Refuse("%v", err)
 	}

@@ -388,7 +388,7 @@ func TestReloadSwitches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("%s:6:1: control_socket: %q takes effect when mefdaemon is started again; until then it is %q",
+	want := fmt.Sprintf("%s:6:1: control_socket: %q takes effect when mefdaemon is restarted; until then it is %q",
 		h.path, h.dir+"/sock2", h.dir+"/sock")
 	if len(r.Notices) != 1 || !strings.HasPrefix(r.Notices[0], h.path+":6:") || !strings.HasSuffix(r.Notices[0], want[strings.Index(want, "control"):]) {
 		t.Errorf("notices %q, want %q", r.Notices, want)

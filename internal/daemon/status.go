@@ -40,7 +40,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	answers.Judge(&s, d.Observing() && !d.window.Load().HasLapsed(), d.firewall(), d.Records.Problems())
 	answers.Window(&s, d.window.Load(), now)
 	if undone := d.undone.Load(); undone != nil {
-		s.Missing = append(s.Missing, "not done yet, mefdaemon tries again: "+*undone)
+		s.Missing = append(s.Missing, "not done yet, mefdaemon retries: "+*undone)
 	}
 	s.Protected = len(s.Missing) == 0
 	return s, nil
@@ -138,7 +138,7 @@ func (d *daemon) Follow(ctx context.Context, emit func(control.Record) error) er
 
 // Stop ends the daemon.
 func (d *daemon) Stop(author string) {
-	d.Log.Info("asked to stop", "by", author)
+	d.Log.Info("stopped by mefctl off", "by", author)
 	d.stop()
 }
 
@@ -168,5 +168,5 @@ func (p *parts) inBrief() string {
 	if s.Problem != "" {
 		return fmt.Sprintf("%s: %s", p.Mode(), s.Problem)
 	}
-	return fmt.Sprintf("%s, %d bans; mefctl status tells more", p.Mode(), s.Bans)
+	return fmt.Sprintf("%s, %d bans; see mefctl status", p.Mode(), s.Bans)
 }

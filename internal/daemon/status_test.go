@@ -44,6 +44,6 @@ func TestServiceManagerHearsOfReloads(t *testing.T) {
 		if settings == "mode=observe\n" {
 			mode = "observe"
 		}
-		hears("READY=1\nSTATUS=" + mode + ", 0 bans; mefctl status tells more")
+		hears("READY=1\nSTATUS=" + mode + ", 0 bans; see mefctl status")
 	}
 }

@@ -20,17 +20,17 @@ func TestCrowd(t *testing.T) {
 		banned, known int
 		ok            bool
 	}{
-		"crowded":          {exempt.Facts{}, 70, 0, true},
-		"not quite":        {exempt.Facts{}, 63, 0, false},
-		"a known login":    {exempt.Facts{}, 70, 1, false},
-		"our own address":  {exempt.Facts{Own: inside}, 70, 0, false},
-		"our gateway":      {exempt.Facts{Gateways: inside}, 70, 0, false},
-		"our resolver":     {exempt.Facts{Resolvers: inside}, 70, 0, false},
-		"our DHCP server":  {exempt.Facts{Servers: inside}, 70, 0, false},
-		"somebody allowed": {exempt.Facts{Allowed: inside}, 70, 0, false},
-		"a proxy":          {exempt.Facts{Proxies: inside}, 70, 0, false},
-		"a session":        {exempt.Facts{Sessions: inside}, 70, 0, false},
-		"our link":         {exempt.Facts{OnLink: inside}, 70, 0, false},
+		"crowded":                    {exempt.Facts{}, 70, 0, true},
+		"not quite":                  {exempt.Facts{}, 63, 0, false},
+		"a known login":              {exempt.Facts{}, 70, 1, false},
+		"this host's own address":    {exempt.Facts{Own: inside}, 70, 0, false},
+		"a gateway of this host":     {exempt.Facts{Gateways: inside}, 70, 0, false},
+		"a resolver of this host":    {exempt.Facts{Resolvers: inside}, 70, 0, false},
+		"a DHCP server of this host": {exempt.Facts{Servers: inside}, 70, 0, false},
+		"somebody allowed":           {exempt.Facts{Allowed: inside}, 70, 0, false},
+		"a proxy":                    {exempt.Facts{Proxies: inside}, 70, 0, false},
+		"a session":                  {exempt.Facts{Sessions: inside}, 70, 0, false},
+		"our link":                   {exempt.Facts{OnLink: inside}, 70, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			crowd.Banned, crowd.Known = tt.banned, tt.known

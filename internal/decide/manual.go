@@ -40,22 +40,22 @@ func Manual(r Request, facts exempt.Facts, now time.Time) (ban.Ban, error) {
 		return ban.Ban{}, fmt.Errorf("%s is never banned: it contains %s", name, why)
 	}
 	if why := facts.LetThrough(p); why != "" {
-		return ban.Ban{}, fmt.Errorf("%s is %s, and let through ahead of every ban", name, why)
+		return ban.Ban{}, fmt.Errorf("%s is %s, which the kernel accepts before any ban", name, why)
 	}
 	if r.For < 0 || r.For > 0 && r.For < time.Second {
-		return ban.Ban{}, fmt.Errorf("a ban lasts a second at least, not %s", r.For)
+		return ban.Ban{}, fmt.Errorf("a ban lasts at least a second, not %s", r.For)
 	}
 	if r.For > longestManual {
-		return ban.Ban{}, errors.New("a ban lasts a hundred years at most: name no time for one without end")
+		return ban.Ban{}, errors.New("a ban lasts at most a hundred years: for a permanent one, leave out the time")
 	}
 	if why := unforced(&r, &facts, p); why != "" && !r.Force {
-		return ban.Ban{}, fmt.Errorf("%s %s: use --force if it is meant", name, why)
+		return ban.Ban{}, fmt.Errorf("%s %s: use --force to ban it nevertheless", name, why)
 	}
 	b := ban.Ban{
 		Key:   ban.Key{Prefix: p, Ports: r.Ports},
 		Start: now, Rule: ban.ByHand, Count: 1,
 		ID:     fmt.Sprintf("%s %s %d", ban.ByHand, p, now.UnixNano()),
-		Reason: "asked for by " + cmp.Or(r.Author, "an operator"),
+		Reason: "added by " + cmp.Or(r.Author, "an operator"),
 		Author: r.Author, Note: r.Note,
 	}
 	if r.For > 0 {
@@ -77,12 +77,12 @@ func unforced(r *Request, facts *exempt.Facts, p netip.Prefix) string {
 	case facts.Web(p) != "" && r.Ports.Overlaps(exempt.WebPorts):
 		why = facts.Web(p)
 	case facts.Sessions.Overlaps(p):
-		why = "the address of an administrator's live SSH session"
+		why = "an address from which an administrator is logged in over SSH"
 	case facts.Admins.Overlaps(p):
-		why = "an address from which an administrator logged in lately"
+		why = "an address from which an administrator has logged in recently"
 	case p.IsSingleIP():
 	case facts.OnLink.Overlaps(p):
-		why = "our own link"
+		why = "this host's own link"
 	case r.Known > 0:
 		why = fmt.Sprintf("%d known logins", r.Known)
 	}

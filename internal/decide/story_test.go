@@ -298,7 +298,7 @@ func TestWidening(t *testing.T) {
 	w.wantBan(banNetwork("101"), "2001:db8:77:101::/64", 10*time.Minute)
 	d := banNetwork("102")
 	w.wantBan(d, "2001:db8:77:100::/56", 10*time.Minute)
-	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); all of 2001:db8:77:100::/56, for 3 networks in it are banned; first ban in 30d: 10m")
+	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); all of 2001:db8:77:100::/56, because 3 networks in it are banned; first ban in 30d: 10m")
 	for _, third := range []string{"200", "201", "202", "300", "301"} {
 		banNetwork(third)
 	}
@@ -426,7 +426,7 @@ func TestWideningStopsAtBystanders(t *testing.T) {
 		d := w.guessFrom(5, "sshd", "2001:db8:77:102")
 		w.wantBan(d, "2001:db8:77:100::/56", 10*time.Minute)
 		if got := fmt.Sprint(d.Ban.Except); got != "["+home+"]" {
-			t.Errorf("all but %s are banned, want all but %s", got, home)
+			t.Errorf("all but %s are banned, want all except %s", got, home)
 		}
 		if d := w.guess(4, "sshd", home); d.Verdict != decide.None {
 			t.Errorf("a few failures from there: %q (%s)", d.Verdict, d.Reason)
@@ -450,7 +450,7 @@ func TestAddressFirst(t *testing.T) {
 	w.wantBan(d, "2001:db8:77:1::1", 10*time.Minute)
 	d = w.guess(5, "sshd", "2001:db8:77:1::2")
 	w.wantBan(d, "2001:db8:77:1::/64", 10*time.Minute)
-	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); all of 2001:db8:77:1::/64, for several addresses of it tried; first ban in 30d: 10m")
+	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); all of 2001:db8:77:1::/64, because several of its addresses attacked; first ban in 30d: 10m")
 }
 
 // Behind a translator every address is somebody else.
@@ -484,9 +484,9 @@ func TestNeverBanned(t *testing.T) {
 		"link-local":  {addr: "fe80::1", why: "link-local"},
 		"multicast":   {addr: "224.0.0.1", why: "multicast"},
 		"unspecified": {addr: "::", why: "unspecified"},
-		"own":         {exempt.Facts{Own: set("192.0.2.1/32")}, "192.0.2.1", "our own address"},
-		"gateway":     {exempt.Facts{Gateways: set("192.0.2.1/32")}, "192.0.2.1", "our gateway"},
-		"resolver":    {exempt.Facts{Resolvers: set("192.0.2.1/32")}, "192.0.2.1", "our resolver"},
+		"own":         {exempt.Facts{Own: set("192.0.2.1/32")}, "192.0.2.1", "this host's own address"},
+		"gateway":     {exempt.Facts{Gateways: set("192.0.2.1/32")}, "192.0.2.1", "a gateway of this host"},
+		"resolver":    {exempt.Facts{Resolvers: set("192.0.2.1/32")}, "192.0.2.1", "a resolver of this host"},
 		"allowed":     {exempt.Facts{Allowed: set("192.0.2.0/24")}, "192.0.2.77", "an entry of the allow list"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -836,7 +836,7 @@ func TestDistributedAttack(t *testing.T) {
 		}
 		d := w.fail("sshd", attacker, "root")
 		w.wantBan(d, attacker+" ports 22", 10*time.Minute)
-		w.wantReason(d, `1 failure in under 1s (limit 1 in 10m instead of 5, for 21 sources are trying user "root"); ports 22 only; first ban in 30d: 10m`)
+		w.wantReason(d, `1 failure in under 1s (limit 1 in 10m instead of 5, because 21 sources are trying user "root"); ports 22 only; first ban in 30d: 10m`)
 	})
 	t.Run("from a network", func(t *testing.T) {
 		w := newWorld(t)
@@ -853,12 +853,12 @@ func TestDistributedAttack(t *testing.T) {
 		w.wantNone(w.fail("sshd", attacker, "carol"))
 		d := w.fail("sshd", attacker, "carol")
 		w.wantBan(d, attacker+" ports 22", 10*time.Minute)
-		w.wantReason(d, `2 failures in under 1s (limit 1 in 10m instead of 5, for 8 sources of 203.0.113.0/24 are trying); ports 22 only; first ban in 30d: 10m`)
+		w.wantReason(d, `2 failures in under 1s (limit 1 in 10m instead of 5, because 8 sources of 203.0.113.0/24 are trying); ports 22 only; first ban in 30d: 10m`)
 		for i := range 8 {
 			w.wantNone(w.fail("sshd", fmt.Sprintf("203.0.113.%d", 50+i), fmt.Sprintf("other%d", i)))
 		}
 		d = w.fail("sshd", "203.0.113.60", "carol")
-		w.wantReason(d, `1 failure in under 1s (limit 1 in 10m instead of 5, for 16 sources of 203.0.113.0/24 are trying); ports 22 only; first ban in 30d: 10m`)
+		w.wantReason(d, `1 failure in under 1s (limit 1 in 10m instead of 5, because 16 sources of 203.0.113.0/24 are trying); ports 22 only; first ban in 30d: 10m`)
 		w.wantNone(w.fail("sshd", "203.0.114.40", "carol"))
 		w.wantNone(w.fail("sshd", "203.0.113.9", "carol"))
 	})
@@ -934,7 +934,7 @@ func TestEscalation(t *testing.T) {
 	if d.Verdict != decide.Ban || !d.Ban.Permanent() {
 		t.Fatalf("third ban within a day: %q until %s, want one without end", d.Verdict, d.Ban.Until)
 	}
-	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); third ban in 1d (limit 3): for good")
+	w.wantReason(d, "5 failures in 4s (limit 5 in 10m); third ban in 1d (limit 3): permanent")
 	w.wait(365 * 24 * time.Hour)
 	if d := w.guess(5, "sshd", attacker); d.Verdict != decide.None {
 		t.Errorf("under a permanent ban: %q", d.Verdict)

@@ -55,7 +55,7 @@ func (q *question) limit() string {
 	if q.t.Surge.Sources == 0 {
 		return fmt.Sprintf("limit %d in %s", q.t.Limit, window)
 	}
-	return fmt.Sprintf("limit %d in %s instead of %d, for %s", q.t.Limit, window, q.t.Rule.MaxRetry, q.surge())
+	return fmt.Sprintf("limit %d in %s instead of %d, because %s", q.t.Limit, window, q.t.Rule.MaxRetry, q.surge())
 }
 
 // surge says what attack the source takes part in.
@@ -108,11 +108,11 @@ func (q *question) scoreReached() string {
 func (q *question) widthWords(a *answer) string {
 	switch {
 	case a.alone != "":
-		return fmt.Sprintf("this address alone, for %s contains %s", q.t.Source, a.alone)
+		return fmt.Sprintf("this address alone, because %s contains %s", q.t.Source, a.alone)
 	case a.whole && a.wide.Banned == 0:
-		return fmt.Sprintf("all of %s, for several addresses of it tried", q.t.Source)
+		return fmt.Sprintf("all of %s, because several of its addresses attacked", q.t.Source)
 	case a.wide.Banned > 0:
-		return fmt.Sprintf("all of %s, for %d networks in it are banned", a.wide.Prefix, a.wide.Banned)
+		return fmt.Sprintf("all of %s, because %d networks in it are banned", a.wide.Prefix, a.wide.Banned)
 	}
 	return ""
 }
@@ -123,13 +123,13 @@ func (q *question) portsWords(a *answer) string {
 	case a.portless && a.web != "":
 		return fmt.Sprintf("web ports stay open to %s: it is %s", q.t.Event.Addr, a.web)
 	case a.portless:
-		return "an administrator's SSH session from there is live"
+		return "an administrator is logged in from it over SSH"
 	}
 	var shared, session, web string
 	if q.t.Shared {
 		shared = fmt.Sprintf("%d users have logged in from here: ", q.t.KnownUsers)
 		if a.asked == "" {
-			shared += "all ports, for those of the service are not known"
+			shared += "all ports, because those of the service are not known"
 		} else {
 			shared += "ports " + string(a.asked) + " only"
 		}
@@ -138,10 +138,10 @@ func (q *question) portsWords(a *answer) string {
 		shared = "ports " + string(a.asked) + " only"
 	}
 	if a.session {
-		session = "not the SSH ports, for an administrator's session from there is live"
+		session = "not the SSH ports, because an administrator is logged in from it"
 	}
 	if a.web != "" {
-		web = "not the web ports, for it is " + a.web
+		web = "not the web ports, because it is " + a.web
 	}
 	return join(shared, session, web)
 }
@@ -156,7 +156,7 @@ func (q *question) untilWords(a *answer) string {
 		return "a shared address: for " + length
 	case a.ban.Permanent():
 		e := q.t.Rule.Escalation
-		return fmt.Sprintf("%s ban in %s (limit %d): for good", ordinal(1+q.repeats(e.Window)), span(e.Window), e.Threshold)
+		return fmt.Sprintf("%s ban in %s (limit %d): permanent", ordinal(1+q.repeats(e.Window)), span(e.Window), e.Threshold)
 	}
 	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), span(q.cfg.Times.History),
 		arithmetic(firstLength(q.t, q.cfg.Times, q.cause.score), a.length, a.factor, a.capped))

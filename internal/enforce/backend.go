@@ -104,7 +104,7 @@ func (t Timeout) Milliseconds() (uint64, error) {
 	case t == Permanent:
 		return 0, nil
 	case t < MinTimeout:
-		return 0, fmt.Errorf("timeout %v is below one second, and the kernel would take zero for forever", time.Duration(t))
+		return 0, fmt.Errorf("timeout %v is below one second, and the kernel treats zero as permanent", time.Duration(t))
 	}
 	return uint64(time.Duration(t).Milliseconds()), nil
 }

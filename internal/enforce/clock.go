@@ -31,7 +31,7 @@ const leastStep = 100 * time.Millisecond
 func (e *Enforcer) followClock() {
 	if by := e.clock.setBy(time.Now()); by != 0 {
 		e.model.move(by)
-		e.log.Info("the clock was set; bans in force last as long as before", "by", by)
+		e.log.Info("the clock was set; active bans keep their remaining time", "by", by)
 	}
 }
 

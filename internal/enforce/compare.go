@@ -36,7 +36,7 @@ func (e *Enforcer) Fault(ctx context.Context, within time.Duration) string {
 		case err != nil:
 			return err.Error()
 		default:
-			return "missing or changed, and not put back: " + strings.Join(wrong, ", ")
+			return "missing or changed, and not restored: " + strings.Join(wrong, ", ")
 		}
 	}
 }

@@ -96,7 +96,7 @@ type Repair struct {
 // Status is the state of an Enforcer. It is kept up to date without a request to the kernel.
 type Status struct {
 	Ready      bool   // the first comparison with the kernel is done
-	Problem    string // why the kernel does not hold what it should; empty if all is well
+	Problem    string // why the table in the kernel is not as it should be; empty if all is well
 	Bans       int    // bans that should hold
 	Unknown    int    // of these, found in the kernel without a record
 	Evicted    uint64 // bans that ended early because MaxBans was reached or kernel memory was short
@@ -125,7 +125,7 @@ type Enforcer struct {
 	// What follows belongs to Run.
 	model   *model
 	clock   clock
-	retry   time.Duration // when to try again, because the kernel does not hold what it should; 0: it does
+	retry   time.Duration // when to try again, because the table in the kernel is not as it should be; 0: it does
 	settled time.Time     // when the kernel was last compared with the model
 	report  Status
 	streaks map[string]streak // by object

@@ -59,8 +59,8 @@ func TestRefuse(t *testing.T) {
 	}{
 		"a host":              {"192.0.2.7", "", ""},
 		"widest without":      {"10.0.0.0/16", "", ""},
-		"too wide":            {"10.0.0.0/15", "ban 10.0.0.0/15 refused: it is wider than /16; use force if you mean it", ""},
-		"IPv6 too wide":       {"2001:db0::/31", "ban 2001:db0::/31 refused: it is wider than /32; use force if you mean it", ""},
+		"too wide":            {"10.0.0.0/15", "ban 10.0.0.0/15 refused: it is wider than /16; use --force to ban it nevertheless", ""},
+		"IPv6 too wide":       {"2001:db0::/31", "ban 2001:db0::/31 refused: it is wider than /32; use --force to ban it nevertheless", ""},
 		"loopback":            {"127.0.0.1", "ban 127.0.0.1 refused: 127.0.0.1 is loopback, which is never banned", "same"},
 		"IPv6 loopback":       {"::1", "ban ::1 refused: ::1 is loopback, which is never banned", "same"},
 		"contains loopback":   {"126.0.0.0/7", "ban 126.0.0.0/7 refused: 127.0.0.0/8 is loopback, which is never banned", "same"},
@@ -71,7 +71,7 @@ func TestRefuse(t *testing.T) {
 		"unspecified":         {"::", "ban :: refused: :: is unspecified, which is never banned", "same"},
 		"broadcast":           {"255.255.255.255", "ban 255.255.255.255 refused: 255.255.255.255 is broadcast, which is never banned", "same"},
 		"mapped loopback":     {"::ffff:127.0.0.1", "ban 127.0.0.1 refused: 127.0.0.1 is loopback, which is never banned", "same"},
-		"mapped prefix":       {"::ffff:10.0.0.0/111", "ban 10.0.0.0/15 refused: it is wider than /16; use force if you mean it", ""},
+		"mapped prefix":       {"::ffff:10.0.0.0/111", "ban 10.0.0.0/15 refused: it is wider than /16; use --force to ban it nevertheless", ""},
 		"more than all ports": {"192.0.2.7 ports 1-65535", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

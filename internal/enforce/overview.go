@@ -100,7 +100,7 @@ func (e *Enforcer) Report(ctx context.Context) (Report, error) {
 		r.Problems = append(r.Problems, s.Problem)
 	}
 	if r.Present && len(wrong) > 0 {
-		r.Problems = append(r.Problems, "missing or changed, and not put back yet: "+strings.Join(wrong, ", "))
+		r.Problems = append(r.Problems, "missing or changed, and not restored yet: "+strings.Join(wrong, ", "))
 	}
 	r.Matches = r.Present && len(r.Problems) == 0
 	return r, nil

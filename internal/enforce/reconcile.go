@@ -379,7 +379,7 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 // tryAgain has everything compared again after a while.
 func (e *Enforcer) tryAgain(err error) {
 	if e.report.Problem != err.Error() {
-		e.log.Error("the kernel does not hold what it should", "err", err)
+		e.log.Error("the table in the kernel is not as it should be", "err", err)
 	}
 	e.retry, e.report.Problem = min(max(2*e.retry, retryEvery), checkEvery), err.Error()
 }
@@ -523,7 +523,7 @@ func (e *Enforcer) noteRepair(r Repair) {
 	e.report.LastRepair = r
 	switch {
 	case r.Delayed > 0:
-		e.log.Error("another program keeps undoing repairs; the next one waits", "damaged", r.Damaged, "by", r.By, "wait", r.Delayed)
+		e.log.Error("another program keeps undoing repairs; the next repair waits", "damaged", r.Damaged, "by", r.By, "wait", r.Delayed)
 	case r.Err != nil:
 		e.log.Error("repair did not succeed", "damaged", r.Damaged, "by", r.By, "err", r.Err)
 	default:

@@ -29,7 +29,7 @@ func Refuse(k ban.Key, force bool) error {
 			ban.Key{Prefix: prefixset.New(k.Prefix).Intersect(special).Prefixes()[0]}, name)}
 	}
 	if exempt.TooWide(k.Prefix) && !force {
-		return &RefusedError{k, fmt.Sprintf("it is wider than /%d; use force if you mean it", exempt.MinBits(k.Prefix))}
+		return &RefusedError{k, fmt.Sprintf("it is wider than /%d; use --force to ban it nevertheless", exempt.MinBits(k.Prefix))}
 	}
 	if ports, err := ban.ParsePorts(string(k.Ports)); err != nil {
 		return &RefusedError{k, err.Error()}

@@ -129,7 +129,7 @@ func (e *Engine) act(r *rule, ev *event.Event, d *decide.Decision, now time.Time
 }
 
 // liveSession is the reason that counts for bans which an administrator's live session keeps away or narrows.
-const liveSession = "an administrator's live SSH session"
+const liveSession = "an administrator's SSH session"
 
 // throughProxy is the reason that counts for sources whose requests come through a proxy.
 const throughProxy = "requests through a proxy, which a ban of the client's packets does not stop"

@@ -122,7 +122,7 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 		l.Add(control.Record{Time: time.Now(), Event: "ban"})
 		l.Add(control.Record{Time: time.Now(), Event: "unban"})
 		synctest.Wait()
-		if p := l.Problems(); len(p) != 1 || p[0] != "event log: 1 records were lost; it is written again" {
+		if p := l.Problems(); len(p) != 1 || p[0] != "event log: 1 records were lost; writing works again" {
 			t.Errorf("the problems are %q", p)
 		}
 		l.Close(time.Minute)

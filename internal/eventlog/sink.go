@@ -196,7 +196,7 @@ func (o *outlet) problem(now time.Time) string {
 	case o.lost > 0 && why != "":
 		return fmt.Sprintf("%s: %d records are lost: %s", o.name, o.lost, why)
 	case o.lost > 0:
-		return fmt.Sprintf("%s: %d records were lost; it is written again", o.name, o.lost)
+		return fmt.Sprintf("%s: %d records were lost; writing works again", o.name, o.lost)
 	case why != "":
 		return fmt.Sprintf("%s: %s", o.name, why)
 	}

@@ -71,7 +71,7 @@ func (s *Summary) write(rec *control.Record) {
 // flush logs how many bans were left out.
 func (s *Summary) flush() {
 	if s.more > 0 {
-		s.log.Info("more bans and unbans; mefctl events and the event log have them", "count", s.more)
+		s.log.Info("more bans and unbans; see mefctl events and the event log", "count", s.more)
 		s.more = 0
 	}
 }

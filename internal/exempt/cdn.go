@@ -54,7 +54,7 @@ func parseCDNs(text string) (all []CDN) {
 func (f *Facts) cdn(p netip.Prefix) string {
 	for _, c := range f.CDNs {
 		if c.Networks.Overlaps(p) {
-			return c.Name + ", behind whose addresses are many (its list of " + c.Listed.Format(time.DateOnly) + ")"
+			return c.Name + ", which many clients share (its list of " + c.Listed.Format(time.DateOnly) + ")"
 		}
 	}
 	return ""

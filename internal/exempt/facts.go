@@ -28,7 +28,7 @@ type Facts struct {
 	Allowed   prefixset.Set // the allow list
 	Proxies   prefixset.Set // reverse proxies of the operator: many clients behind each address
 	CDNs      []CDN         // content delivery networks: the same
-	OnLink    prefixset.Set // the networks of our own links
+	OnLink    prefixset.Set // the networks of this host's own links
 
 	Sessions prefixset.Set // peers of live SSH sessions of administrators
 	SSHPorts ban.Ports     // which bans of these leave open; "": 22
@@ -171,7 +171,7 @@ func (f *Facts) Untouchable(p netip.Prefix) string {
 		return name + " addresses"
 	}
 	if f.Own.Overlaps(p) {
-		return "our own address"
+		return "this host's own address"
 	}
 	return ""
 }
@@ -180,11 +180,11 @@ func (f *Facts) Untouchable(p netip.Prefix) string {
 func (f *Facts) Needed(p netip.Prefix) string {
 	switch {
 	case f.Gateways.Overlaps(p):
-		return "our gateway"
+		return "a gateway of this host"
 	case f.Resolvers.Overlaps(p):
-		return "our resolver"
+		return "a resolver of this host"
 	case f.Servers.Overlaps(p):
-		return "our DHCP server"
+		return "a DHCP server of this host"
 	case f.Allowed.Overlaps(p):
 		return "an entry of the allow list"
 	}
@@ -210,11 +210,11 @@ func (f *Facts) Inside(p netip.Prefix) string {
 	case f.cdn(p) != "":
 		return f.cdn(p)
 	case f.Sessions.Overlaps(p):
-		return "an administrator's live SSH session"
+		return "an administrator's SSH session"
 	case f.Admins.Overlaps(p):
 		return "an administrator's recent login"
 	case f.OnLink.Overlaps(p):
-		return "our own link"
+		return "this host's own link"
 	}
 	return ""
 }

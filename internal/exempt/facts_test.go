@@ -40,14 +40,14 @@ func TestFacts(t *testing.T) {
 	facts := exempt.Facts{Own: set("192.0.2.1/32"), Gateways: set("192.0.2.2/32"), Resolvers: set("192.0.2.3/32"), Servers: set("192.0.2.4/32"),
 		Allowed: set("192.0.2.5/32"), Proxies: set("192.0.2.6/32"), CDNs: exempt.CDNs(), Sessions: set("192.0.2.7/32"), OnLink: set("2001:db8::/64")}
 	for addr, want := range map[string]struct{ never, web, ssh, inside string }{
-		"192.0.2.1":   {never: "our own address", inside: "our own address"},
-		"192.0.2.2":   {never: "our gateway", inside: "our gateway"},
-		"192.0.2.3":   {never: "our resolver", inside: "our resolver"},
-		"192.0.2.4":   {never: "our DHCP server", inside: "our DHCP server"},
+		"192.0.2.1":   {never: "this host's own address", inside: "this host's own address"},
+		"192.0.2.2":   {never: "a gateway of this host", inside: "a gateway of this host"},
+		"192.0.2.3":   {never: "a resolver of this host", inside: "a resolver of this host"},
+		"192.0.2.4":   {never: "a DHCP server of this host", inside: "a DHCP server of this host"},
 		"192.0.2.5":   {never: "an entry of the allow list", inside: "an entry of the allow list"},
 		"192.0.2.6":   {web: "a proxy", inside: "a proxy"},
-		"192.0.2.7":   {ssh: "22", inside: "an administrator's live SSH session"},
-		"2001:db8::9": {inside: "our own link"},
+		"192.0.2.7":   {ssh: "22", inside: "an administrator's SSH session"},
+		"2001:db8::9": {inside: "this host's own link"},
 		"127.0.0.1":   {never: "loopback addresses", inside: "loopback addresses"},
 		"192.0.2.9":   {},
 	} {

@@ -31,12 +31,12 @@ func Look(ctx context.Context, log *slog.Logger) *Host {
 	h := &Host{Journald: host.JournaldRuns(), Files: Files, Units: host.Units(), Program: host.ProgramInstalled}
 	syslog := host.ReadSyslogFiles()
 	for _, path := range syslog.Unreadable {
-		log.Warn("cannot read which files the syslog daemon fills", "path", path)
+		log.Warn("cannot read which files the syslog daemon writes", "path", path)
 	}
 	h.Shared = syslog.Has
 	var err error
 	if h.Listeners, err = host.Listeners(); err != nil {
-		log.Debug("cannot list what listens here", "err", err)
+		log.Debug("cannot list listening services", "err", err)
 	}
 	if h.Journald {
 		if h.Logged, err = journal.Units(ctx, journal.Options{}); err != nil && !errors.Is(err, journal.ErrNoJournal) {
@@ -126,7 +126,7 @@ func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage
 			BanTime: conf.FormatDuration(reader.Rule.BanTime), Ports: control.ShowPorts(reader.Rule.Ports),
 			Failures: c.Failures, Forgiven: c.Forgiven, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
 		if path := reader.Forgeable(); path != "" {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon fills: every local user can have anybody banned with logger(1); logins in it make nobody known", name, path))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon writes: every local user can have any address banned with logger(1); logins in it make no user known", name, path))
 		}
 	}
 	s.Warnings = append(s.Warnings, coverage.Silent(r, services, h.Listeners)...)

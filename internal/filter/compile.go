@@ -33,7 +33,7 @@ func compilePattern(c conf.Pattern, v verdict, addressed bool) (pattern, *conf.E
 	}
 	p.whole = c.WholeLine()
 	if v != orphan && p.ip == 0 && p.host == 0 && !addressed {
-		return p, &conf.Error{Pos: c.Pos, Msg: "pattern has no group (?P<ip>...)", Hint: "write <HOST> where the address stands"}
+		return p, &conf.Error{Pos: c.Pos, Msg: "pattern has no group (?P<ip>...)", Hint: "write <HOST> where the address is"}
 	}
 	return p, nil
 }

@@ -39,7 +39,7 @@ func (d Dropper) String() string {
 	at := fmt.Sprintf("table %s %s chain %s", d.Family, d.Table, d.Chain)
 	switch {
 	case d.Rule == 0:
-		return at + ": policy drop, for what no rule of it accepts"
+		return at + ": policy drop, for packets that none of its rules accepts"
 	case d.Some:
 		return fmt.Sprintf("%s rule %d: drops %s, with further conditions", at, d.Rule, d.Match)
 	}

@@ -61,18 +61,18 @@ func TestDroppers(t *testing.T) {
 		"192.0.2.7": {
 			"inet f2b-table chain f2b-chain rule 1: drops @addr-set-sshd, with further conditions",
 			"inet f2b-table chain f2b-chain rule 2: drops @nets",
-			"ip filter chain INPUT: policy drop, for what no rule of it accepts",
+			"ip filter chain INPUT: policy drop, for packets that none of its rules accepts",
 			"ip filter chain deny rule 1: drops 192.0.2.0/24",
 			"ip filter chain deny rule 2: drops 192.0.0.0/20",
 			"ip filter chain deny rule 3: drops 192.0.2.5-192.0.2.9, with further conditions",
 			"ip filter chain deny rule 5: drops @__set0",
-			"ip filter chain deny rule 6: drops all but @none",
+			"ip filter chain deny rule 6: drops all except @none",
 		},
 		"198.51.100.77": {
 			"inet f2b-table chain f2b-chain rule 2: drops @nets",
-			"ip filter chain INPUT: policy drop, for what no rule of it accepts",
+			"ip filter chain INPUT: policy drop, for packets that none of its rules accepts",
 			"ip filter chain deny rule 4: drops all but 192.0.2.7",
-			"ip filter chain deny rule 6: drops all but @none",
+			"ip filter chain deny rule 6: drops all except @none",
 		},
 		"2001:db8:7::1": {
 			"inet f2b-table chain f2b-chain rule 3: drops @six",

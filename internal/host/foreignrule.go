@@ -79,7 +79,7 @@ func readRule(expressions []byte, addr netip.Addr) (r foreignRule) {
 			r.not = data.number(unix.NFTA_LOOKUP_FLAGS)&unix.NFT_LOOKUP_F_INV != 0
 			r.match = "@" + r.set
 			if r.not {
-				r.match = "all but @" + r.set
+				r.match = "all except @" + r.set
 			}
 		case "immediate":
 			verdict := data.nest(unix.NFTA_IMMEDIATE_DATA).nest(unix.NFTA_DATA_VERDICT)
@@ -112,7 +112,7 @@ func protocolOnly(cmp nested) bool {
 func compared(before string, op uint32, text string) string {
 	switch op {
 	case unix.NFT_CMP_NEQ:
-		return "all but " + text
+		return "all except " + text
 	case unix.NFT_CMP_GTE, unix.NFT_CMP_GT:
 		return text + "-"
 	case unix.NFT_CMP_LTE, unix.NFT_CMP_LT:

@@ -147,7 +147,7 @@ func (l *Lists) Add(req control.AllowRequest, now time.Time) (entry control.Entr
 		return control.Entry{}, nil, err
 	}
 	if _, again := l.added[text]; !again && len(l.added) >= maxAdded {
-		return control.Entry{}, nil, refuse("%d entries are added already; delete some, or use a file in %s", maxAdded, l.allow.path)
+		return control.Entry{}, nil, refuse("there are already %d added entries; delete some, or use a file in %s", maxAdded, l.allow.path)
 	}
 	a := added{Author: req.Author, Note: req.Note, Since: now}
 	if req.For > 0 {
@@ -187,9 +187,9 @@ func spell(req control.AllowRequest) (string, error) {
 	case len(errs) > 0:
 		return "", refuse("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
 	case len(list) != 1:
-		return "", refuse("%q is no entry; write one address, network, range or host name", req.Entry)
+		return "", refuse("%q is not an entry; write an address, network, range or host name", req.Entry)
 	case req.For != 0 && req.For < time.Second:
-		return "", refuse("an entry lasts a second at least, not %v", req.For)
+		return "", refuse("an entry lasts at least a second, not %v", req.For)
 	case len(req.Note) > MaxNote:
 		return "", refuse("the note is longer than %d bytes", MaxNote)
 	}
@@ -198,7 +198,7 @@ func spell(req control.AllowRequest) (string, error) {
 		return foldName(list[0].Text), nil
 	}
 	if i := slices.IndexFunc(prefixes, exempt.TooWide); i >= 0 && !req.Force {
-		return "", refuse("%s is wider than /16 (IPv6: /32), and nobody in it would ever be banned: use --force if it is meant", prefixes[i])
+		return "", refuse("%s is wider than /16 (IPv6: /32), and no address in it would ever be banned: use --force to allow it nevertheless", prefixes[i])
 	}
 	if len(prefixes) == 1 && prefixes[0].IsSingleIP() {
 		return prefixes[0].Addr().String(), nil
@@ -212,13 +212,13 @@ func spell(req control.AllowRequest) (string, error) {
 
 // notAdded says why an entry cannot be deleted.
 func (l *Lists) notAdded(text string) (err error) {
-	err = refuse("%s is no entry of the allow list; mefctl allow list shows them", text)
+	err = refuse("%s is not an entry of the allow list; see mefctl allow list", text)
 	l.allow.entries(func(_ *conf.ListFile, e *conf.Entry) bool {
 		spelled, wrong := spell(control.AllowRequest{Entry: e.Text, Force: true})
 		if wrong != nil || spelled != text {
 			return true
 		}
-		err = refuse("%s stands in %s; take it out there", text, e.Pos)
+		err = refuse("%s is an entry of %s; remove it there", text, e.Pos)
 		return false
 	})
 	return err
@@ -237,7 +237,7 @@ func (l *Lists) showAdded(text string, a added) control.Entry {
 func showName(answers map[string]names.Answer, name string) *control.Resolved {
 	a, wanted := answers[name]
 	if !wanted {
-		return &control.Resolved{Error: fmt.Sprintf("left out: there are more than %d names", names.MaxNames)}
+		return &control.Resolved{Error: fmt.Sprintf("ignored: there are more than %d names", names.MaxNames)}
 	}
 	r := &control.Resolved{At: moment(a.At), Next: moment(a.Next), Error: a.Err}
 	for _, addr := range a.Addrs {
@@ -247,7 +247,7 @@ func showName(answers map[string]names.Answer, name string) *control.Resolved {
 		r.Ends = moment(a.Ends())
 	}
 	if a.More > 0 {
-		r.Error = strings.TrimPrefix(fmt.Sprintf("%s; %d more addresses do not count", r.Error, a.More), "; ")
+		r.Error = strings.TrimPrefix(fmt.Sprintf("%s; %d more addresses are ignored", r.Error, a.More), "; ")
 	}
 	return r
 }

@@ -63,13 +63,13 @@ func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *c
 		why, held := "", false
 		switch {
 		case !ok:
-			why = "a name is not resolved here: names can be made to mean anybody"
+			why = "names have no effect in a blacklist: their owner could make them point to any address"
 		case slices.ContainsFunc(prefixes, exempt.TooWide):
-			why = "wider than /16 (IPv6: /32): left out"
+			why = "wider than /16 (IPv6: /32): ignored"
 		default:
 			i := slices.IndexFunc(prefixes, func(p netip.Prefix) bool { return facts.HoldBack(p) != "" })
 			if held = i >= 0; held {
-				why = fmt.Sprintf("held back: %s; to ban it all the same, run mefctl bans add --force", facts.HoldBack(prefixes[i]))
+				why = fmt.Sprintf("suspended: %s; to ban it nevertheless, run mefctl bans add --force", facts.HoldBack(prefixes[i]))
 			}
 		}
 		if why != "" {
@@ -81,9 +81,9 @@ func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *c
 		}
 		switch {
 		case len(prefixes) == 0:
-			why = "never banned: the allow list has it, this host needs it, or no host elsewhere can have it"
+			why = "never banned: it is on the allow list, this host needs it, or it is not a public address"
 		case room <= 0:
-			prefixes, why = nil, "left out: there is room for 100,000 networks, which the entries before it have"
+			prefixes, why = nil, "ignored: the entries before it already have 100,000 networks"
 		}
 		room -= len(prefixes)
 		do(e, prefixes, why, false)

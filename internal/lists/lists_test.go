@@ -73,8 +73,8 @@ func TestEntriesInVain(t *testing.T) {
 	l.ShowBlock(&out, &facts)
 	last := len(out.Entries) - 1
 	for i, want := range map[int]string{
-		0: "a name is not resolved here", 1: "wider than /16", 2: "never banned: the allow list has it, this host needs it",
-		3: "", last - 2: "", last - 1: "left out: there is room for 100,000 networks", last: "a name is not resolved here",
+		0: "names have no effect in a blacklist", 1: "wider than /16", 2: "never banned: it is on the allow list, this host needs it",
+		3: "", last - 2: "", last - 1: "ignored: the entries before it already have 100,000 networks", last: "names have no effect in a blacklist",
 	} {
 		if got := out.Entries[i].Error; !strings.HasPrefix(got, want) || (got == "") != (want == "") {
 			t.Errorf("entry %s: %q, want %q", out.Entries[i].Entry, got, want)

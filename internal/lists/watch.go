@@ -55,7 +55,7 @@ func (w *watch) at(ctx context.Context, dirs []string, every time.Duration) {
 func (w *watch) run(ctx context.Context) error {
 	in, err := inotify.New(ctx)
 	if err != nil {
-		w.log.Warn("changed lists are noticed late, because inotify is not available", "err", err)
+		w.log.Warn("changes of lists are noticed late, because inotify is not available", "err", err)
 	} else {
 		defer in.Close()
 	}
@@ -89,7 +89,7 @@ func (w *watch) follow(ctx context.Context, in *inotify.Watcher, changes chan<- 
 		changed, err := in.WaitQuiet(time.Time{}, settleFor, settleWithin)
 		switch {
 		case err != nil:
-			w.log.Warn("changed lists are noticed late from now on", "err", err)
+			w.log.Warn("changes of lists are noticed late from now on", "err", err)
 			return nil
 		case !changed:
 			continue

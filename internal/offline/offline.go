@@ -47,7 +47,7 @@ func canaries(cfg *conf.Config, accounts []host.Account) (mistakes conf.Errors) 
 	}
 	for _, c := range cfg.Canaries {
 		if slices.ContainsFunc(accounts, func(a host.Account) bool { return track.AccountName(a.Name) == track.AccountName(c) }) {
-			mistakes = append(mistakes, &conf.Error{Pos: pos, Msg: fmt.Sprintf("canary %q is an account of this host, whose user it would ban", c),
+			mistakes = append(mistakes, &conf.Error{Pos: pos, Msg: fmt.Sprintf("canary %q is an account of this host; its user would be banned", c),
 				Hint: "name users that do not exist and that nobody types by mistake"})
 		}
 	}

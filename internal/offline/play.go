@@ -152,7 +152,7 @@ func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 		at := c.settle(heldAt, next)
 		switch {
 		case c.offset != before.offset:
-			remark(held.Offset, "dates go back here, by %s: the clock was set, or the log has several time zones", before.now.Sub(heldAt.Add(before.offset)).Round(time.Second))
+			remark(held.Offset, "dates go back by %s here: the clock was set, or the log has several time zones", before.now.Sub(heldAt.Add(before.offset)).Round(time.Second))
 		case c.now == before.now && before.now.Unix() > 0:
 			remark(held.Offset, "the date %s does not fit the lines around it: the line counts as of the one before", heldAt.Format(time.DateTime))
 		}
@@ -169,7 +169,7 @@ func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 		}
 		if !yearless && line.Text[0] >= 'A' && line.Text[0] <= 'Z' && logtime.Yearless(line.Text) {
 			yearless = true
-			remark(line.Offset, "dates have no year: each is taken for the one nearest to %s", in.Near.Format(time.DateOnly))
+			remark(line.Offset, "dates have no year: the one nearest to %s is used", in.Near.Format(time.DateOnly))
 		}
 		if err := release(at); err != nil {
 			return err

@@ -52,9 +52,9 @@ func (s *State) processEvictions(ctx context.Context) error {
 	s.p.Reasons.forget(keys)
 	s.unsaved.lifted = append(s.unsaved.lifted, keys...)
 	s.Save() // before the same source is banned again: of a ban both made and lifted, the file keeps nothing
-	reason := fmt.Sprintf("%s does not hold: the kernel refused it, or it gave way to others", keys[0])
+	reason := fmt.Sprintf("%s is not in force: the kernel refused it, or it ended early to make room", keys[0])
 	if more := len(keys) - 1; more > 0 {
-		reason = fmt.Sprintf("%s and %d others do not hold: the kernel refused them, or they gave way to others", keys[0], more)
+		reason = fmt.Sprintf("%s and %d others are not in force: the kernel refused them, or they ended early to make room", keys[0], more)
 	}
 	s.p.Records.Add(control.Record{Time: now, Event: "error", Reason: "ban " + reason})
 	if len(crowds) == 0 {

@@ -48,10 +48,10 @@ func (p *Pipeline) Open(s *State, version string, now time.Time) (*Saved, error)
 // before Run, and before the saver runs; the enforcer may run already.
 func (v *Saved) Count(s *State, bans []ban.Ban, lifted []ban.Key) {
 	if err := s.Engine.Import(v.store.Records()); err != nil {
-		s.p.Log.Warn("some of what was counted could not be read back", "err", err)
+		s.p.Log.Warn("some saved counters could not be read", "err", err)
 	}
 	if n := v.store.Skipped(); n > 0 {
-		s.p.Log.Warn("some of the saved state could not be read back", "records", n)
+		s.p.Log.Warn("some of the saved state could not be read", "records", n)
 	}
 	s.Engine.Restore(bans...)
 	s.Engine.Lifted(time.Now(), lifted...)

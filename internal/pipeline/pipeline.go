@@ -108,12 +108,12 @@ func modeName(observe bool) string {
 
 // repaired is called by the enforcer when something had to be restored.
 func (p *Pipeline) repaired(r enforce.Repair) {
-	reason := fmt.Sprintf("%q had been changed by %q, put back in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
+	reason := fmt.Sprintf("%q was changed by %q; restored in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
 	switch {
 	case r.Delayed > 0:
 		reason = fmt.Sprintf("%q is changed again and again by %q: restored in %v, or with the next ban; mefctl status", r.Damaged, r.By, r.Delayed)
 	case r.Err != nil:
-		reason = fmt.Sprintf("%q had been changed by %q and could not be put back: %v", r.Damaged, r.By, r.Err)
+		reason = fmt.Sprintf("%q was changed by %q and could not be restored: %v", r.Damaged, r.By, r.Err)
 	}
 	p.Records.Add(control.Record{Time: r.Time, Event: "repair", Reason: reason})
 }
@@ -315,7 +315,7 @@ func (s *State) carryOut(ctx context.Context, o engine.Outcome) error {
 		default:
 		}
 	case engine.ClockSetBack:
-		p.Log.Warn("the clock was set back: what was noted by it since then counts as of now", "to", o.Time)
+		p.Log.Warn("the clock was set back: events with later times now count as of the present time", "to", o.Time)
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ func (k *Reasons) Show(ctx context.Context, state enforce.State, listed Lookup) 
 		b, ok := known[held.Key]
 		switch {
 		case !ok && held.Unknown:
-			b = ban.Ban{Key: held.Key, Rule: ban.Unknown, Reason: "the kernel held it when the daemon started; no record tells why"}
+			b = ban.Ban{Key: held.Key, Rule: ban.Unknown, Reason: "it was in the kernel when the daemon started; there is no record of its reason"}
 		case !ok:
 			b = ban.Ban{Key: held.Key, Rule: ban.Unknown, Reason: "its record cannot be read now"}
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // ErrNoNamespace says that this machine does not let us have a network namespace. Errors of Isolated wrap it.
-var ErrNoNamespace = errors.New("no network namespace to be had")
+var ErrNoNamespace = errors.New("network namespaces are not available")
 
 // Isolated is Output for the program that is running: it starts the same executable again, even if the file has been replaced
 // since, with args and in a network namespace that is new and empty, so that nothing it does reaches the host's interfaces

@@ -17,7 +17,7 @@ func TestResultInALine(t *testing.T) {
 		"passed":       {selftest.Result{OK: true, Steps: []selftest.Step{ok}}, false, ""},
 		"failed":       {selftest.Result{Steps: []selftest.Step{ok, bad}}, true, "IPv6 ban: got through"},
 		"failed twice": {selftest.Result{Steps: []selftest.Step{bad, bad}}, true, "IPv6 ban: got through; IPv6 ban: got through"},
-		"impossible":   {selftest.Result{Impossible: "no namespaces"}, false, "not possible here: no namespaces"},
+		"impossible":   {selftest.Result{Impossible: "no namespaces"}, false, "not possible on this host: no namespaces"},
 	} {
 		if tt.r.Failed() != tt.failed || tt.r.Problem() != tt.problem {
 			t.Errorf("%s: Failed = %v, Problem = %q; want %v, %q", name, tt.r.Failed(), tt.r.Problem(), tt.failed, tt.problem)

@@ -52,7 +52,7 @@ func (r Result) Failed() bool { return !r.OK && r.Impossible == "" }
 // Problem says in a line what is wrong, "" if nothing is.
 func (r Result) Problem() string {
 	if r.Impossible != "" {
-		return "not possible here: " + r.Impossible
+		return "not possible on this host: " + r.Impossible
 	}
 	var wrong []string
 	for _, s := range r.Steps {
@@ -138,7 +138,7 @@ func whole(ctx context.Context, b enforce.Backend, left enforce.State) error {
 	case err != nil:
 		return err
 	case len(check.Damaged) > 0:
-		return fmt.Errorf("missing or changed, and not put back: %s", strings.Join(check.Damaged, ", "))
+		return fmt.Errorf("missing or changed, and not restored: %s", strings.Join(check.Damaged, ", "))
 	case len(left.Bans) > 0:
 		return fmt.Errorf("still in force at the end: %s", left.Bans[0].Key)
 	}

@@ -179,8 +179,8 @@ func TestSpawnWhereNamespacesAreForbidden(t *testing.T) {
 			if err := json.Unmarshal(out, &r); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			if r.OK || r.Failed() || !strings.HasPrefix(r.Problem(), "not possible here: "+reason) {
-				t.Errorf("result %+v, want \"not possible here: %s\"", r, reason)
+			if r.OK || r.Failed() || !strings.HasPrefix(r.Problem(), "not possible on this host: "+reason) {
+				t.Errorf("result %+v, want \"not possible on this host: %s\"", r, reason)
 			}
 		})
 	}

@@ -256,7 +256,7 @@ func (p page) check(low, high []byte) error {
 		last = key
 	}
 	if high != nil && p.count() > 0 && bytes.Compare(last, high) >= 0 {
-		return fmt.Errorf("keys that belong elsewhere")
+		return fmt.Errorf("keys of another page")
 	}
 	return nil
 }

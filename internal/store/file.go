@@ -66,9 +66,9 @@ func (s *Store) openFile() (*bbolt.DB, error) {
 	if errors.Is(err, ErrDamaged) {
 		aside, err2 := s.setAside()
 		if err2 != nil {
-			return nil, fmt.Errorf("%s is %v, and cannot be set aside: %w", s.path, err, err2)
+			return nil, fmt.Errorf("%s is %v, and cannot be renamed: %w", s.path, err, err2)
 		}
-		err = fmt.Errorf("%s is %w; it was set aside as %s and a fresh one begun", s.path, err, aside)
+		err = fmt.Errorf("%s is %w; it was renamed to %s, and a new one was created", s.path, err, aside)
 	}
 	if db != nil {
 		guard(db.Close)
@@ -138,7 +138,7 @@ func lock(path string) (*os.File, error) {
 			return f, err
 		}
 		if time.Now().After(end) {
-			return nil, fmt.Errorf("%s: %w: stop it first, or give this one a cache_dir of its own", path, ErrLocked)
+			return nil, fmt.Errorf("%s: %w: stop it first, or set another cache_dir", path, ErrLocked)
 		}
 	}
 }
@@ -285,9 +285,9 @@ func (s *Store) restoreDeleted() error {
 		_, err = os.Lstat(s.path)
 	}
 	if err != nil {
-		return fmt.Errorf("%s was deleted while in use, and cannot be put back: %w", s.path, err)
+		return fmt.Errorf("%s was deleted while in use, and cannot be restored: %w", s.path, err)
 	}
-	s.warning = fmt.Errorf("%s was deleted while in use, and has been put back; stop the daemon before you delete it", s.path)
+	s.warning = fmt.Errorf("%s was deleted while in use, and was restored; stop the daemon before you delete it", s.path)
 	return nil
 }
 

@@ -45,8 +45,8 @@ func (s *Store) migrate(db *bbolt.DB) error {
 		return err
 	}
 	if have > schema {
-		return fmt.Errorf("%s: %w: %s made it schema %d, and this is %s, which knows schema %d: install the newer version again, "+
-			"or move the file away to begin with nothing", s.path, ErrNewer, named(writer), have, named(s.version), schema)
+		return fmt.Errorf("%s: %w: %s wrote schema %d, and this is %s, which reads schema %d: install the newer version again, "+
+			"or move the file away to start without saved state", s.path, ErrNewer, named(writer), have, named(s.version), schema)
 	}
 	for _, step := range migrations[have:] {
 		if err := step(tx); err != nil {

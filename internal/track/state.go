@@ -406,7 +406,7 @@ func (t *Tracker) Import(entries iter.Seq2[[]byte, []byte]) error {
 	}
 	im.finish()
 	if bad > 0 {
-		return fmt.Errorf("%d records left out: %w", bad, first)
+		return fmt.Errorf("%d records skipped: %w", bad, first)
 	}
 	return nil
 }

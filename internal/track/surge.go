@@ -130,7 +130,7 @@ type Attack struct {
 
 // String returns the attack and what it leads to, in a sentence.
 func (a Attack) String() string {
-	what := fmt.Sprintf("%d sources fail at %s where %d are usual", a.Sources, a.Rule, a.Usual)
+	what := fmt.Sprintf("%d sources fail at %s, where %d are usual", a.Sources, a.Rule, a.Usual)
 	switch {
 	case a.User != "":
 		what = fmt.Sprintf("%d sources tried user %q within a day", a.Sources, a.User)

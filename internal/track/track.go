@@ -1,7 +1,7 @@
 // Package track remembers who fails: it turns events into a tally per source, in bounded memory.
 //
 // A source is what attempts are counted for: an IPv4 address, an IPv6 network of 64 bits (one customer has all of it), or a single
-// IPv6 address on our own link or behind a translator. Two things are kept of each source. The attempts at each rule within the
+// IPv6 address on this host's own link or behind a translator. Two things are kept of each source. The attempts at each rule within the
 // rule's findtime: a sliding window. And a score across all rules that fades over weeks, for those who try little everywhere.
 //
 // What an attempt adds to the score depends on the name that was tried (see standing). A name that the daemon says does not exist
@@ -49,7 +49,7 @@ type Config struct {
 	StarterNames bool            // begin with a dictionary of names that attacks have in common
 	LoginAlarms  bool            // report logins that may be break-ins
 
-	// OnLink holds our own links' IPv6 networks: our neighbours there are single addresses.
+	// OnLink holds this host's own links' IPv6 networks: our neighbours there are single addresses.
 	OnLink prefixset.Set
 
 	// Seed keeps the hashes of user names secret, so that nobody can choose an account name that stands for another. It is
@@ -196,7 +196,7 @@ func (t *Tracker) renumber(old []rule) {
 	}
 }
 
-// SetOnLink replaces the networks of our own links. What was counted before stays where it was counted.
+// SetOnLink replaces the networks of this host's own links. What was counted before stays where it was counted.
 func (t *Tracker) SetOnLink(set prefixset.Set) { t.cfg.OnLink = set }
 
 // advance takes note of the time and returns it as nanoseconds; earlier times than one seen before become that one.
@@ -452,7 +452,7 @@ func (of *subject) note(network uint64, starter bool) (n event.NameNote) {
 	case canary:
 		n.Text = "a canary"
 	case hot:
-		n.Text = "no user here, and attackers everywhere try it"
+		n.Text = "no user here, and attackers try it on any server"
 		if of.name == nil {
 			n.Text = "an empty name"
 		} else if n.Networks = of.name.others(network); n.Networks >= hotNetworks || !starter {

@@ -32,7 +32,7 @@ func (t *SelfTest) State(now time.Time) (state, missing, warning string) {
 	case t == nil:
 		return "running", "", ""
 	case t.Impossible != "":
-		return "impossible", "", "the self-test cannot be run here: " + t.Impossible
+		return "impossible", "", "the self-test cannot run on this host: " + t.Impossible
 	case !t.OK:
 		return "failed", "the self-test failed: " + t.Detail + "; run mefctl selftest", ""
 	case now.Sub(t.At) > testAge:

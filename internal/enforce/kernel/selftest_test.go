@@ -70,7 +70,7 @@ func TestTestedAtStartAndHourly(t *testing.T) {
 			{problem: "the child was killed", state: "failed", missing: "the child was killed"},
 			{impossible: "no namespaces", state: "impossible"},
 			{undo: 1, state: "passed"}, // is restored in time
-			{undo: 8, state: "failed", missing: "live table: missing or changed, and not put back: table, ban 192.0.2.7"},
+			{undo: 8, state: "failed", missing: "live table: missing or changed, and not restored: table, ban 192.0.2.7"},
 			{state: "passed"}, // repairs wait longer each time, and never end
 		} {
 			mu.Lock()

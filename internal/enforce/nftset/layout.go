@@ -242,7 +242,7 @@ func (s tableSpec) unverifiedRules(c setKind) []rule {
 const localPorts = 32768
 
 // servicePorts returns the ports of a list at which a UDP packet opens a connection to us: those below localPorts, and above them
-// each that is named alone, as a service's is. A range there ("all but 22") would catch answers to our own clients.
+// each that is named alone, as a service's is. A range there ("all except 22") would catch answers to our own clients.
 func servicePorts(ports ban.Ports) (served []ban.PortRange) {
 	for _, r := range ports.Ranges() {
 		if r.Last > r.First {

@@ -53,7 +53,7 @@ func TestWhatAKernelCannotDoIsSaidOnce(t *testing.T) {
 				e.tell(&e.saidDestroy, "ending sockets", errors.Join(nil, fmt.Errorf("destroy: %w", tt.err)))
 				e.tell(&e.saidDestroy, "ending sockets", nil)
 			}
-			if n := strings.Count(said.String(), "packets are dropped all the same"); n != tt.lines || !strings.Contains(said.String(), tt.words) {
+			if n := strings.Count(said.String(), "packets are dropped nevertheless"); n != tt.lines || !strings.Contains(said.String(), tt.words) {
 				t.Errorf("said %d times, want %d, with %q:\n%s", n, tt.lines, tt.words, said.String())
 			}
 		})

@@ -133,11 +133,11 @@ func (e *Ender) tell(said *bool, doing string, err error) {
 	}
 	*said = *said || lasting(err)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		e.log.Warn("this kernel cannot do it (CONFIG_INET_DIAG_DESTROY, nf_conntrack_netlink); packets are dropped all the same",
+		e.log.Warn("this kernel cannot do it (CONFIG_INET_DIAG_DESTROY, nf_conntrack_netlink); packets are dropped nevertheless",
 			"doing", doing)
 		return
 	}
-	e.log.Warn("ending sessions failed; packets are dropped all the same", "doing", doing, "err", err)
+	e.log.Warn("ending sessions failed; packets are dropped nevertheless", "doing", doing, "err", err)
 }
 
 // peers tells who is banned.

@@ -24,9 +24,9 @@ func (o *Options) apply() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply [FILE]",
 		Short: "Load a policy, and restore the previous one unless it is confirmed in time",
-		Long: "apply shows what changes, loads the policy, and waits for confirmation: at the prompt, or by mef confirm from another session, which\n" +
-			"proves that new sessions are possible. Without it, the rules that were confirmed last are restored when the time is over, whatever\n" +
-			"happens meanwhile: a process outside this session does that, and so does a reboot. A policy that fails its expectations\n" +
+		Long: "apply shows what changes, loads the policy, and waits for confirmation: at the prompt, or by mef confirm in another session, which\n" +
+			"proves that new sessions are possible. Without it, the rules that were confirmed last are restored when the time is over, even if this\n" +
+			"session is lost: a process outside it does that, and so does a reboot. A policy that fails its expectations\n" +
 			"or would cut off an SSH session is refused.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,7 +39,7 @@ func (o *Options) apply() *cobra.Command {
 				return err
 			}
 			if err := c.Fatal(); err != nil && !force {
-				return fmt.Errorf("%w\nnothing was loaded; --force loads it all the same", err)
+				return fmt.Errorf("%w\nnothing was loaded; --force loads it nevertheless", err)
 			} else if err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "--force overrides:\n%s\n", indent(err.Error()))
 			}
@@ -164,7 +164,7 @@ func atBoot() string {
 func (o *Options) confirm() *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm",
-		Short: "Keep the rules that are being tried",
+		Short: "Keep the rules on trial",
 		Long:  "confirm ends the trial that mef apply began: its rules stay.",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -187,7 +187,7 @@ func (o *Options) rollback() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rollback",
 		Short: "Restore the previous rules",
-		Long: "rollback removes the rules that are being tried and restores the previous ones. If none are being tried, it restores those that\n" +
+		Long: "rollback removes the rules on trial and restores the previous ones. If no trial runs, it restores those that\n" +
 			"were confirmed before the current ones; run it again to undo that.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -201,10 +201,10 @@ func (o *Options) rollback() *cobra.Command {
 			}
 			return console.Print(cmd, o.JSON, r, func(w io.Writer) {
 				if r.Source == "" {
-					fmt.Fprintln(w, "Rolled back. No rules were confirmed before these, so what was in force before is in force again.")
+					fmt.Fprintln(w, "Rolled back. No rules were confirmed before these, so the rules from before the trial are in force again.")
 					return
 				}
-				fmt.Fprintf(w, "The rules of %s, confirmed on %s, are in force again. The file itself is as it was: fix it, then %s apply.\n",
+				fmt.Fprintf(w, "The rules of %s, confirmed on %s, are in force again. The file itself was not changed: fix it, then run %s apply.\n",
 					r.Source, r.Made.Local().Format(time.DateTime), o.name())
 			})
 		},
@@ -214,7 +214,7 @@ func (o *Options) rollback() *cobra.Command {
 func (o *Options) guard() *cobra.Command {
 	return &cobra.Command{
 		Use:    "guard",
-		Short:  "Restore the previous rules when the time of a trial is over",
+		Short:  "Restore the previous rules when a trial ends",
 		Hidden: true, // started by apply
 		Args:   console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -233,10 +233,10 @@ func (o *Options) load() *cobra.Command {
 	var boot bool
 	cmd := &cobra.Command{
 		Use:   "load",
-		Short: "Load the policy, as at boot: without questions, and never without any rules",
-		Long: "load is what mef.service does at boot. It needs no network and asks nothing. If the file cannot be loaded, or nobody confirmed\n" +
-			"it, the last good rules are loaded, and without those rules that let SSH in. Either is logged as an error and is exit status 1, unless\n" +
-			"--boot is given: the service is to be active whichever rules protect this host.",
+		Short: "Load the policy as at boot, without questions",
+		Long: "load is what mef.service does at boot. It needs no network and asks nothing. If the file cannot be loaded, or was not confirmed\n" +
+			"after a trial, the last good rules are loaded; if there are none, rescue rules that accept SSH. Both are logged as errors with exit status 1, unless\n" +
+			"--boot is given: the service must be active whichever rules protect this host.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, unkept := o.loader(cmd)
@@ -261,7 +261,7 @@ func (o *Options) load() *cobra.Command {
 			}
 			what := "the last good rules are in force instead"
 			if from != loader.Confirmed {
-				what = "only the rescue rules, which let SSH in, are in force, because there are no others"
+				what = "only the rescue rules, which accept SSH, are in force, because there are no others"
 			}
 			for line := range strings.Lines(strings.TrimSpace(notice) + "\n" + what + "; mef check reports what is wrong with the file, mef apply loads it") {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: %s\n", level.err, strings.TrimRight(line, "\n"))
@@ -279,9 +279,9 @@ func (o *Options) load() *cobra.Command {
 func (o *Options) watch() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch",
-		Short: "Restore the policy whenever somebody removes it from the kernel",
+		Short: "Restore the policy whenever another program removes it from the kernel",
 		Long: "watch is what mef-watch.service runs. It waits until the rules that mef has loaded disappear, as by nft flush ruleset, and loads them\n" +
-			"again, less often if that happens again and again. It leaves alone what is being tried and what mef clear has removed.",
+			"again, with growing delays if that happens again and again. Rules on trial and rules that mef clear has removed are not restored.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := o.loader(cmd)
@@ -294,7 +294,7 @@ func (o *Options) watch() *cobra.Command {
 					fmt.Fprintf(cmd.ErrOrStderr(), "%smef: the policy is not in the kernel and cannot be restored: %v\n", level.err, err)
 					return
 				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: somebody removed the policy from the kernel; it is restored\n", level.warning)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: another program removed the policy from the kernel; it is restored\n", level.warning)
 			})
 		},
 	}
@@ -315,7 +315,7 @@ func (o *Options) clear() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear",
 		Short: "Remove all rules of mef from the kernel",
-		Long:  "clear removes what mef has loaded, and nothing else: everything passes then, unless another firewall drops it.",
+		Long:  "clear removes the rules that mef has loaded, and nothing else: all packets are then accepted, unless another firewall drops them.",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := o.settings(cmd.ErrOrStderr())
@@ -324,11 +324,11 @@ func (o *Options) clear() *cobra.Command {
 				return nil
 			}
 			if onStop && loader.GoingDown(cmd.Context()) {
-				fmt.Fprintln(cmd.OutOrStdout(), "This host is going down, and its rules stay in force until it has.")
+				fmt.Fprintln(cmd.OutOrStdout(), "This host is shutting down; its rules stay in force.")
 				return nil
 			}
 			if onStop && loader.Restarting(cmd.Context()) {
-				fmt.Fprintln(cmd.OutOrStdout(), "The service is restarted, and its rules stay in force until they are replaced.")
+				fmt.Fprintln(cmd.OutOrStdout(), "The service is restarting; its rules stay in force until they are replaced.")
 				return nil
 			}
 			l, unkept := loader.New(cfg)
@@ -351,7 +351,7 @@ func (o *Options) clear() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host goes down or the service is restarted, as mef.service does when it stops")
+	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host shuts down or the service is restarted, as mef.service does when it stops")
 	return cmd
 }
 
@@ -395,7 +395,7 @@ func showStatus(w io.Writer, s loader.Status) {
 		fmt.Fprintf(w, "Trial:    none; the last one was not kept: %s\n", s.LastTrial)
 	}
 	if !s.AtBoot {
-		fmt.Fprintln(w, "Boot:     no policy is loaded; mefctl enable mef changes that")
+		fmt.Fprintln(w, "Boot:     no policy is loaded; mefctl enable mef enables that")
 	}
 	if s.Changed {
 		fmt.Fprintln(w, "File:     changed since it was loaded; mef plan shows how, mef apply loads it")

@@ -146,10 +146,10 @@ func (o *Options) check() *cobra.Command {
 	return &cobra.Command{
 		Use:     "check [FILE]",
 		Aliases: []string{"validate"},
-		Short:   "Check a policy: its mistakes, its expectations, and what it would cut off",
-		Long: "check reads a policy and reports what is wrong with it: every mistake with its place, expectations that are not met with a\n" +
-			"packet that shows it, SSH sessions that would be cut off, rules that never decide, interfaces that do not exist, and what a\n" +
-			"host cannot do without. FILE is the policy of the configuration unless given; - is standard input.",
+		Short:   "Check a policy: its mistakes, its expectations, and SSH sessions that it would cut off",
+		Long: "check reads a policy and reports what is wrong with it: every mistake with file, line and column, expectations that are not met with a\n" +
+			"packet that shows it, SSH sessions that would be cut off, rules that never decide, missing interfaces, and dropped traffic that\n" +
+			"most hosts need. FILE defaults to the policy of the configuration; - is standard input.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l := o.readOnlyLoader(cmd)
@@ -194,8 +194,8 @@ func (o *Options) format() *cobra.Command {
 		Use:     "fmt [FILE]",
 		Aliases: []string{"migrate"},
 		Short:   "Print a policy in its canonical form",
-		Long: "fmt prints a file in the form in which policies are easily compared: fields in a fixed order, without those that have their\n" +
-			"default. Comments stay. Included files are left alone.",
+		Long: "fmt prints a file in canonical form, in which policies are easily compared: fields in a fixed order, without those that have their\n" +
+			"default. Comments are kept. Included files are not changed.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg := o.settings(cmd.ErrOrStderr())
@@ -251,9 +251,9 @@ func (o *Options) show() *cobra.Command {
 	var as string
 	cmd := &cobra.Command{
 		Use:   "show [FILE]",
-		Short: "Show what a policy becomes",
-		Long: "show prints what would be loaded: as nft or iptables take it, or as model, which is the policy itself with files, names\n" +
-			"and interfaces resolved as they are on this host now.",
+		Short: "Show the ruleset of a policy",
+		Long: "show prints what would be loaded: as input for nft or iptables-restore, or as model, the policy with files, names\n" +
+			"and interfaces resolved as on this host now.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := read(cmd, o.readOnlyLoader(cmd), args)
@@ -332,10 +332,10 @@ const shown = 20
 
 func showPlan(w io.Writer, p *loader.Plan) {
 	if p.Kernel != "" {
-		fmt.Fprintf(w, "Somebody changed the rules in the kernel since they were loaded:\n%s\n", indent(strings.TrimRight(p.Kernel, "\n")))
+		fmt.Fprintf(w, "Another program changed the rules in the kernel since they were loaded:\n%s\n", indent(strings.TrimRight(p.Kernel, "\n")))
 	}
 	if p.First {
-		fmt.Fprintln(w, "No rules of mef are in force yet: whatever this policy drops or rejects, it drops or rejects from now on.")
+		fmt.Fprintln(w, "No rules of mef are in force yet: everything that this policy drops or rejects is a change.")
 	}
 	for _, line := range p.Removed {
 		fmt.Fprintf(w, "- %s\n", line)
@@ -347,7 +347,7 @@ func showPlan(w io.Writer, p *loader.Plan) {
 	case p.First:
 		return
 	case len(p.Verdicts) == 0 && p.Partly:
-		fmt.Fprintln(w, "There are too many different cases of packets to compare.")
+		fmt.Fprintln(w, "The policies have too many cases of packets to compare.")
 	case len(p.Verdicts) == 0:
 		fmt.Fprintln(w, "Nothing changes for any packet.")
 		return
@@ -365,7 +365,7 @@ func showPlan(w io.Writer, p *loader.Plan) {
 func (o *Options) test() *cobra.Command {
 	return &cobra.Command{
 		Use:   "test FILE [RULES]",
-		Short: "Try the expectations of a file on a policy",
+		Short: "Check the expectations of a file against a policy",
 		Long:  "test reads expect statements from FILE and reports those that the policy does not meet, with a packet that shows it.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
@@ -423,8 +423,8 @@ func (o *Options) trace() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace KEY=VALUE...",
 		Short: "Show which rule decides about packets",
-		Long: "trace takes the fields of an expect statement, without action, and shows which rule decides about the packets that match: if\n" +
-			"several do, each with its part of the packets.",
+		Long: "trace takes the fields of an expect statement without action, and shows which rule decides about the packets that match; if\n" +
+			"several do, each with its share of the packets.",
 		Example: "mef trace dir=in proto=tcp src=203.0.113.7 dport=22",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -448,7 +448,7 @@ func (o *Options) trace() *cobra.Command {
 			return o.cases(cmd, cases)
 		},
 	}
-	cmd.Flags().StringVar(&file, "rules", "", "the policy, if not that of the configuration")
+	cmd.Flags().StringVar(&file, "rules", "", "the policy, instead of that of the configuration")
 	return cmd
 }
 
@@ -484,7 +484,7 @@ func (o *Options) cases(cmd *cobra.Command, cases []policy.Case) error {
 	}
 	return console.Print(cmd, o.JSON, out, func(w io.Writer) {
 		if len(cases) == 0 {
-			fmt.Fprintln(w, "No packet matches that.")
+			fmt.Fprintln(w, "No packet matches these fields.")
 		}
 		for i, c := range cases {
 			if i == shown {

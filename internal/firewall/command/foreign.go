@@ -46,7 +46,7 @@ func ReadInput(name string, stdin io.Reader) (Input, error) {
 	var err error
 	in.Text, err = io.ReadAll(io.LimitReader(stdin, maxOutput+1))
 	if err == nil && len(in.Text) > maxOutput {
-		err = fmt.Errorf("%s has more than %d MB: these are no rules", in.Name, maxOutput>>20)
+		err = fmt.Errorf("%s has more than %d MB: it does not contain rules", in.Name, maxOutput>>20)
 	}
 	return in, err
 }
@@ -90,7 +90,7 @@ func translated(rs *importer.Ruleset, command string, advice []string) (*Import,
 	rs.Own = ownAddresses()
 	res := importer.Translate(rs, command)
 	if _, err := policy.Parse("policy", []byte(res.Text)); err != nil {
-		return nil, fmt.Errorf("what became of the rules is no policy, which is a mistake of mef: %w", err)
+		return nil, fmt.Errorf("the resulting policy has a mistake, which is a fault of mef: %w", err)
 	}
 	return &Import{res, advice, rs.NATText}, nil
 }
@@ -138,17 +138,17 @@ func listInput(ctx context.Context, file *Input, child []string) (l nftlist.List
 	}
 	out, err := run.Isolated(ctx, maxOutput, args...)
 	if errors.Is(err, run.ErrNoNamespace) {
-		return l, fmt.Errorf("a script of nft is read by loading it where it can do no harm: %w; give what nft -j list ruleset prints instead", err)
+		return l, fmt.Errorf("a script for nft is read by loading it into a network namespace: %w; use the output of nft -j list ruleset instead", err)
 	}
 	if err != nil {
 		return l, err
 	}
 	var answer listed
 	if err := json.Unmarshal(out, &answer); err != nil {
-		return l, fmt.Errorf("what nft has loaded: %w", err)
+		return l, fmt.Errorf("list the rules that nft has loaded: %w", err)
 	}
 	if answer.Err != "" {
-		return l, fmt.Errorf("nft does not take %s: %s", file.Name, strings.ReplaceAll(answer.Err, path, file.Name))
+		return l, fmt.Errorf("nft refused %s: %s", file.Name, strings.ReplaceAll(answer.Err, path, file.Name))
 	}
 	return nftlist.Listing{JSON: []byte(answer.JSON), Text: []byte(answer.Text)}, nil
 }
@@ -254,10 +254,10 @@ func saveIPTables(ctx context.Context) (files []iptsave.File, notes []string, er
 		}
 	}
 	if legacy, err := os.ReadFile("/proc/net/ip_tables_names"); err == nil && len(legacy) > 0 && bytes.Contains(files[0].Text, []byte("(nf_tables)")) {
-		notes = append(notes, "there are rules of iptables-legacy beside these: iptables-legacy-save writes them into a file for mef import iptables")
+		notes = append(notes, "iptables-legacy has more rules: iptables-legacy-save writes them into a file for mef import iptables")
 	}
 	if tables := otherTables(ctx); len(tables) > 0 {
-		notes = append(notes, "nftables has rules beside these, in "+strings.Join(tables, ", ")+": mef import nft reads them")
+		notes = append(notes, "nftables has more rules, in "+strings.Join(tables, ", ")+": mef import nft reads them")
 	}
 	return files, notes, nil
 }
@@ -305,7 +305,7 @@ func (m *managers) adviceNFT() (advice []string) {
 		advice = append(advice, "ufw keeps its rules in chains of iptables: while it is active, mef import iptables reads them")
 	}
 	if m.firewalldHere {
-		advice = append(advice, "firewalld makes the rules of table inet firewalld: once mef apply is confirmed, systemctl disable --now firewalld, or both are in force; its NAT goes with it")
+		advice = append(advice, "firewalld loads the rules of table inet firewalld: after mef apply is confirmed, run systemctl disable --now firewalld, otherwise both are in force; this also ends its NAT")
 	} else if m.firewalld {
 		advice = append(advice, "firewalld runs and has no table in nftables: with FirewallBackend=iptables, mef import iptables reads its rules")
 	}
@@ -316,13 +316,13 @@ func (m *managers) adviceNFT() (advice []string) {
 func (m *managers) adviceIPTables() (advice []string) {
 	switch {
 	case m.ufwHere:
-		advice = append(advice, "ufw makes the rules of the chains ufw-*: once mef apply is confirmed, ufw disable, or both are in force; NAT in its before.rules goes with it")
+		advice = append(advice, "ufw loads the rules of the chains ufw-*: after mef apply is confirmed, run ufw disable, otherwise both are in force; this also ends NAT in its before.rules")
 	case m.ufw:
-		advice = append(advice, "ufw is installed, and none of its rules are in force: ufw enable puts them there, for mef import iptables to read")
+		advice = append(advice, "ufw is installed, but none of its rules are in force: to import them with mef import iptables, run ufw enable first")
 	}
 	switch {
 	case m.firewalldHere:
-		advice = append(advice, "firewalld makes these rules: once mef apply is confirmed, systemctl disable --now firewalld, or both are in force; its NAT goes with it")
+		advice = append(advice, "firewalld loads these rules: after mef apply is confirmed, run systemctl disable --now firewalld, otherwise both are in force; this also ends its NAT")
 	case m.firewalld:
 		advice = append(advice, "firewalld keeps its rules in nftables: while it runs, mef import nft reads them")
 	}

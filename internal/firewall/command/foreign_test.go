@@ -11,12 +11,12 @@ func TestAdvice(t *testing.T) {
 		nft, iptables string // how the advice begins, and what it says further; empty: none
 	}{
 		"neither":              {managers{}, "", ""},
-		"ufw is active":        {managers{ufw: true, ufwOn: true, ufwHere: true}, "ufw keeps its rules in chains of iptables", "ufw makes the rules of the chains ufw-*"},
-		"ufw is not active":    {managers{ufw: true}, "", "ufw is installed, and none of its rules are in force"},
-		"rules of ufw, saved":  {managers{ufwHere: true}, "", "ufw makes the rules"},
+		"ufw is active":        {managers{ufw: true, ufwOn: true, ufwHere: true}, "ufw keeps its rules in chains of iptables", "ufw loads the rules of the chains ufw-*"},
+		"ufw is not active":    {managers{ufw: true}, "", "ufw is installed, but none of its rules are in force"},
+		"rules of ufw, saved":  {managers{ufwHere: true}, "", "ufw loads the rules"},
 		"firewalld runs":       {managers{firewalld: true}, "firewalld runs and has no table", "firewalld keeps its rules in nftables"},
-		"firewalld's rules":    {managers{firewalld: true, firewalldHere: true}, "firewalld makes the rules of table inet firewalld", "firewalld makes these rules"},
-		"firewalld's, as file": {managers{firewalldHere: true}, "firewalld makes the rules of table inet firewalld", "firewalld makes these rules"},
+		"firewalld's rules":    {managers{firewalld: true, firewalldHere: true}, "firewalld loads the rules of table inet firewalld", "firewalld loads these rules"},
+		"firewalld's, as file": {managers{firewalldHere: true}, "firewalld loads the rules of table inet firewalld", "firewalld loads these rules"},
 	} {
 		for kind, got := range map[string][2]string{
 			"nft":      {strings.Join(tt.m.adviceNFT(), "\n"), tt.nft},

@@ -17,11 +17,11 @@ func (o *Options) imports() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import nft|iptables [FILE]",
 		Short: "Translate the rules of nftables or iptables into a policy",
-		Long: "import prints a policy that decides as the rules of another program do, and on standard error a list of the lines that the\n" +
-			"policy does not have, which are comments at their places as well. What passes and what does not is the same for every packet\n" +
-			"but for what that list names. Exit status 1 if there is such a line: read what became of it before the policy is loaded.\n" +
-			"What programs such as Docker and fail2ban keep themselves is left alone and stays in force. NAT is not taken over: it is gone once the\n" +
-			"program is disabled that loads it (ufw, firewalld, nftables.service), and --nat FILE writes it out for nft or iptables-restore.",
+		Long: "import prints a policy with the same verdicts as the rules of another program, and on standard error a list of the lines that could\n" +
+			"not be imported, which are also comments at their places. Except for that list, the verdict is the same for every packet.\n" +
+			"Exit status 1 if there is such a line: look at its place before you load the policy.\n" +
+			"Rules that programs such as Docker and fail2ban maintain are not imported and stay in force. NAT is not imported: it ends when the\n" +
+			"program that loads it (ufw, firewalld, nftables.service) is disabled; --nat FILE saves it for nft or iptables-restore.",
 		Example: "mef import nft > mef.rules\nmef check mef.rules\nmef apply mef.rules",
 		Args:    console.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -35,8 +35,8 @@ func (o *Options) importNFT() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "nft [FILE]",
 		Short: "The rules of nftables",
-		Long: "nft reads the rules in force, or those of FILE: a script for nft, which is loaded in a network namespace of its own, or what\n" +
-			"nft -j list ruleset has printed. Several tables at a hook become one policy, for a packet has to pass all of them.",
+		Long: "nft reads the rules in force, or those of FILE: a script for nft, which is loaded into a temporary network namespace, or the output of\n" +
+			"nft -j list ruleset. Several tables at a hook become one policy, because a packet has to pass all of them.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			files, err := inputs(cmd, args)
@@ -54,7 +54,7 @@ func (o *Options) importNFT() *cobra.Command {
 			return o.imported(cmd, result, nat)
 		},
 	}
-	natFlag(cmd, &nat, "the chains that translate addresses, as nft takes them")
+	natFlag(cmd, &nat, "the NAT chains, as a script for nft")
 	return cmd
 }
 
@@ -69,7 +69,7 @@ func (o *Options) importIPTables() *cobra.Command {
 		Use:   "iptables [FILE [FILE]]",
 		Short: "The rules of iptables and ip6tables",
 		Long: "iptables reads the rules in force, or those of files that iptables-save and ip6tables-save have written, one for each family.\n" +
-			"What a file says of neither IPv4 nor IPv6 is not filtered by it: the policy lets it pass.",
+			"An address family without a file is not filtered: the policy accepts it.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 2 {
 				return console.Usage("%s takes two files at most, one for each family; %q is one too many", cmd.CommandPath(), args[2])
@@ -92,8 +92,8 @@ func (o *Options) importIPTables() *cobra.Command {
 			return o.imported(cmd, result, nat)
 		},
 	}
-	natFlag(cmd, &nat, "with .v4 and .v6 behind it the table nat, as iptables-restore and ip6tables-restore take it")
-	cmd.Flags().StringVar(&family, "family", "", "ip or ip6, if the file itself does not say which it is of")
+	natFlag(cmd, &nat, "with .v4 and .v6 appended, the table nat for iptables-restore and ip6tables-restore")
+	cmd.Flags().StringVar(&family, "family", "", "ip or ip6, if the file does not show it")
 	return cmd
 }
 
@@ -143,12 +143,12 @@ func (o *Options) imported(cmd *cobra.Command, r *Import, nat string) error {
 // complain says what the policy does not have, and what else there is to know.
 func complain(w io.Writer, r *Import) {
 	for _, l := range r.Left {
-		fmt.Fprintf(w, "not carried over: %s\n", l)
+		fmt.Fprintf(w, "not imported: %s\n", l)
 	}
 	for _, n := range slices.Concat(r.Notes, r.Advice) {
 		fmt.Fprintf(w, "note: %s\n", n)
 	}
-	fmt.Fprintf(w, "%s in the policy, %s not carried over\n", count(r.Rules, "rule"), count(len(r.Left), "line"))
+	fmt.Fprintf(w, "%s in the policy, %s not imported\n", count(r.Rules, "rule"), count(len(r.Left), "line"))
 }
 
 func count(n int, what string) string {

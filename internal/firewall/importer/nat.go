@@ -14,7 +14,7 @@ import (
 // filter that they may concern are left out, or carried over in part, each with its line.
 
 // NATNote says what becomes of NAT.
-const NATNote = "mef does not import that, and it goes with the program that loads it; --nat FILE writes it out"
+const NATNote = "mef does not import NAT, and it ends when the program that loads it is disabled; --nat FILE saves it"
 
 // A Destination is what a rule of NAT makes of the destination of packets. The zero value is one that is not known.
 type Destination struct {
@@ -199,7 +199,7 @@ func (v *view) narrow(r *Rule, all []Match, unclear bool, out *reading) (narrowe
 		}
 		if _, touches := rest.Meet(v.of.from); touches && !clear {
 			if out.why == "" {
-				out.why, out.unclear = "it fits some of the destinations to which packets are translated by "+v.of.rule.where(), true
+				out.why, out.unclear = "it matches only some of the destinations of "+v.of.rule.where(), true
 			}
 			if !unclear {
 				continue
@@ -235,7 +235,7 @@ func (t *translation) cast(r *Rule, out *reading) {
 			}
 		}
 	}
-	why := "it is about destinations that are translated by a rule that cannot be followed, " + t.rule.where()
+	why := "it matches destinations that are translated by a rule that cannot be evaluated, " + t.rule.where()
 	switch {
 	case !concerned:
 	case out.why != "":

@@ -119,7 +119,7 @@ func TestDropBehindUnclearDNAT(t *testing.T) {
 	if got := pol.Decide(from("192.0.2.7", 15432)); got.Action != policy.Drop {
 		t.Errorf("port 15432: %s, want drop\n%s", got, res.Text)
 	}
-	lines := slices.DeleteFunc(slices.Clone(res.Left), func(l importer.Left) bool { return !strings.Contains(l.Reason, "cannot be followed") })
+	lines := slices.DeleteFunc(slices.Clone(res.Left), func(l importer.Left) bool { return !strings.Contains(l.Reason, "cannot be evaluated") })
 	if len(lines) != 1 || !strings.Contains(lines[0].Line, "--dport 80 -j DROP") {
 		t.Errorf("left out: %v, want the line about port 80", res.Left)
 	}
@@ -141,10 +141,10 @@ func TestFirstTranslationCounts(t *testing.T) {
 	}
 }
 
-// TestBothDestinations leaves out a rule that asks for the destination before translation and for that behind it.
+// TestBothDestinations leaves out a rule that matches the destination both before and after NAT.
 func TestBothDestinations(t *testing.T) {
 	res := importer.Translate(saved(t, "*filter\n:FORWARD DROP\n-A FORWARD -p tcp --dport 80 -m conntrack --ctstate NEW --ctorigdstport 8080 -j ACCEPT\nCOMMIT\n"), "a test")
-	if len(res.Left) != 1 || !strings.Contains(res.Left[0].Reason, "before translation") {
+	if len(res.Left) != 1 || !strings.Contains(res.Left[0].Reason, "before and after NAT") {
 		t.Errorf("left out: %v\n%s", res.Left, res.Text)
 	}
 }

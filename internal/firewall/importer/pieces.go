@@ -37,8 +37,8 @@ func (e *entry) pieces(d policy.Dir) []piece {
 
 // Reasons for what cannot be written that are worth a note only: hardly any packet is concerned.
 const (
-	oddICMP  = "ICMP in IPv6 and ICMPv6 in IPv4, which cannot be named and nobody speaks, are left to the rules behind"
-	oddPort0 = "packets with port 0, which cannot be named, are left to the rules behind"
+	oddICMP  = "ICMP in IPv6 and ICMPv6 in IPv4, which mef.rules cannot name and no host uses, are left to the rules after it"
+	oddPort0 = "packets with port 0, which mef.rules cannot name, are left to the rules after it"
 )
 
 // byProto makes a piece for each protocol.
@@ -111,7 +111,7 @@ func (p piece) byLink(d, nowhere policy.Dir, links func(*Match) *policy.Links) [
 		p.odd = fmt.Sprintf("mef.rules cannot name the interfaces %q", names)
 		return []piece{p}
 	case len(strings.Join(names, ",")) > maxNames:
-		p.odd = "it names more interfaces than fit on a line"
+		p.odd = "it names more interfaces than fit into a line"
 		return []piece{p}
 	case !at.Has(policy.Loopback) || at.Equal(policy.LinksOf(policy.Loopback)) || slices.Contains(names, policy.Loopback):
 		return []piece{p}

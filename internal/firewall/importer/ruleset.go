@@ -85,7 +85,7 @@ type Rule struct {
 	Target  *Chain
 	Log     *Log
 
-	// Beyond says why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot ask for meta
+	// Beyond says why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot match meta
 	// mark". Empty: it can.
 	Beyond string
 
@@ -134,7 +134,7 @@ func (r *Rule) Require(any ...Match) {
 		}
 	}
 	if len(both) > maxAny {
-		r.Cannot("it falls into more than %d cases", maxAny)
+		r.Cannot("it has more than %d cases", maxAny)
 		return
 	}
 	r.Any = both
@@ -157,7 +157,7 @@ type Left struct {
 	Place  string `json:"place"`
 	Line   string `json:"line"`             // as it was found; empty if the place says it all
 	Reason string `json:"reason"`           // why not
-	Effect string `json:"effect,omitempty"` // what that does: "the rules behind it decide about its packets"
+	Effect string `json:"effect,omitempty"` // what that does: "the rules after it decide about its packets"
 }
 
 // What a line does that is left out and is not missed.

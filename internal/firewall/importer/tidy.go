@@ -19,7 +19,7 @@ func foldLogs(all []entry) []entry {
 
 // fold finds the verdict on what an entry logs among those that follow.
 func (e *entry) fold(following []entry) {
-	e.kind, e.why = loses, "mef.rules logs where it decides, and several rules decide about these packets"
+	e.kind, e.why = loses, "mef.rules logs in the rule that decides, and several rules decide about these packets"
 	var verdicts []*entry
 	for i := range following {
 		f := &following[i]

@@ -15,10 +15,10 @@ func Translate(rs *Ruleset, command string) Result {
 		t.way(d)
 	}
 	if len(rs.Bases) == 0 {
-		t.note("nothing here filters packets: the policy lets everything pass")
+		t.note("nothing filters packets: the policy accepts everything")
 	}
 	if len(t.answers) > 0 {
-		t.note("reject answers TCP with a reset and everything else with ICMP port unreachable; here it was %s", strings.Join(t.answers, ", "))
+		t.note("reject answers TCP with a reset and all other packets with ICMP port unreachable; here it was %s", strings.Join(t.answers, ", "))
 	}
 	for i := range t.left {
 		l := &t.left[i]
@@ -30,7 +30,7 @@ func Translate(rs *Ruleset, command string) Result {
 // text returns the whole text.
 func (t *translator) text(command string) string {
 	head := writer{}
-	head.comment(t.rs.Source + ", by " + command + ": above each rule stands what it came from.")
+	head.comment(t.rs.Source + ", by " + command + ": the comment above each rule shows its origin.")
 	head.comment(t.summary())
 	for _, n := range t.notes {
 		head.comment("Note: " + n)
@@ -47,11 +47,11 @@ func (t *translator) text(command string) string {
 func (t *translator) summary() string {
 	switch len(t.left) {
 	case 0:
-		return "Everything was carried over."
+		return "Everything was imported."
 	case 1:
-		return "One line was not carried over: it is a comment at its place, if it has one."
+		return "One line was not imported: it is a comment at its place, if it has one."
 	}
-	return fmt.Sprintf("%d lines were not carried over: they are comments at their places, if they have one.", len(t.left))
+	return fmt.Sprintf("%d lines were not imported: they are comments at their places, if they have one.", len(t.left))
 }
 
 // A translator gathers a Result.
@@ -84,11 +84,11 @@ func (t *translator) way(d policy.Dir) {
 	case n > 0:
 		t.w.heading(headings[d] + ": " + placesOf(bases[:n]))
 	case len(bases) > 0:
-		t.w.heading(headings[d] + ": of " + placesOf(bases) + " no rule could be carried over")
+		t.w.heading(headings[d] + ": of " + placesOf(bases) + " no rule could be imported")
 		t.w.policy(d, strictest(bases), nil)
 		return
 	case d == policy.In:
-		t.w.heading(headings[d] + ": nothing here filters them")
+		t.w.heading(headings[d] + ": nothing filters them")
 		t.w.policy(d, policy.Accept, nil)
 		return
 	default:
@@ -151,7 +151,7 @@ func (t *translator) rule(d policy.Dir, p *piece) {
 		t.answers = append(t.answers, p.answer)
 	}
 	if p.open {
-		t.note("nothing filters %s at a hook where something filters the other family: all of it passes, by the policy too", familyNames[p.Family])
+		t.note("nothing filters %s at a hook that filters the other family: the policy accepts all of it too", familyNames[p.Family])
 	}
 	t.w.rule(d, p)
 }
@@ -159,11 +159,11 @@ func (t *translator) rule(d policy.Dir, p *piece) {
 // leave reports that a piece is left out.
 func (t *translator) leave(d policy.Dir, p *piece, all []piece) {
 	r := p.from[0]
-	l := Left{Place: r.Place, Line: r.Text, Reason: p.why, Effect: "the rules behind it decide about its packets"}
+	l := Left{Place: r.Place, Line: r.Text, Reason: p.why, Effect: "the rules after it decide about its packets"}
 	idle := !slices.ContainsFunc(all, func(o piece) bool { return o.kind != verdict && o.from[0] == r && !o.idle })
 	switch {
 	case p.odd != "":
-		l.Reason, l.Effect = p.odd, "the rules behind it decide about these packets"
+		l.Reason, l.Effect = p.odd, "the rules after it decide about these packets"
 	case idle:
 		l.Effect = noDifference
 	case p.kind == loses:
@@ -174,7 +174,7 @@ func (t *translator) leave(d policy.Dir, p *piece, all []piece) {
 	part := p.kind == leaves && r.Beyond == "" && (p.effect == partlyEffect || p.effect == allEffect) || p.kind == loses && r.Beyond == "" && r.Do != Nothing || slices.ContainsFunc(all, func(o piece) bool { return o.entry == p.entry && o.written() })
 	t.w.left(p, l, part)
 	if r.Target != nil && d == policy.Forward && slices.Contains([]string{"Docker", "Podman"}, KeeperOfChain(r.Target.Name)) {
-		t.note("%s filters what its containers get by chains of its own, which stay in force: let a policy for dir=fwd pass it too, with "+
+		t.note("%s filters packets to its containers in its own chains, which stay in force: let a policy for dir=fwd accept them too, with "+
 			"action=accept, or with a rule dir=fwd action=accept proto=tcp dport=PORT for each published port", KeeperOfChain(r.Target.Name))
 	}
 	if i := slices.IndexFunc(t.left, func(o Left) bool { return o.Place == l.Place && o.Line == l.Line && o.Reason == l.Reason }); i < 0 {
@@ -204,6 +204,6 @@ func (t *translator) follow(d policy.Dir, bases []*Chain) (all []entry, n int) {
 		if err == nil {
 			return mergeFamilies(foldLogs(all)), n
 		}
-		t.left = append(t.left, Left{Place: bases[n-1].Place, Reason: "its rules, with those of the chains before it, fall into " + err.Error()})
+		t.left = append(t.left, Left{Place: bases[n-1].Place, Reason: "its rules, with those of the chains before it, have " + err.Error()})
 	}
 }

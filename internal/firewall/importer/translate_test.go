@@ -94,7 +94,7 @@ func TestReturnThatIsLeftOut(t *testing.T) {
 	if want := "\nrule dir=in action=accept proto=tcp\n"; !strings.Contains(res.Text, want) || strings.Contains(res.Text, "accept proto=all") {
 		t.Errorf("TCP alone is to be let in:\n%s", res.Text)
 	}
-	if len(res.Left) != 2 || res.Left[0].Effect != "all that may fit returns instead" {
+	if len(res.Left) != 2 || res.Left[0].Effect != "all packets that may match return instead" {
 		t.Errorf("left out: %v", res.Left)
 	}
 }

@@ -179,7 +179,7 @@ func (w *walker) accept(m Match, from *Rule) {
 		e.from = []*Rule{from}
 	default:
 		e.open = true
-		e.from = []*Rule{{Text: "nothing here filters " + familyNames[m.Family]}}
+		e.from = []*Rule{{Text: "nothing filters " + familyNames[m.Family]}}
 	}
 	w.add(e)
 }
@@ -344,7 +344,7 @@ func (w *walker) decide(r *Rule, m Match, base int) {
 }
 
 // partlyEffect is what a rule does that is carried over for those of its packets alone that nobody translates.
-const partlyEffect = "it is carried over for packets that are not translated, and drops what may be translated as far as its port shows that"
+const partlyEffect = "it is imported for packets without NAT; of packets with NAT it drops those that its port identifies"
 
 // allEffect is what a rule does that drops all packets of a translation, for it may fit them.
 const allEffect = "it drops all packets that are translated there"
@@ -358,14 +358,14 @@ func cannot(r *Rule, f *frame, why string) string {
 	case why != "":
 		return why
 	case r.Do == Unknown || (r.Do == Jump || r.Do == Goto) && r.Target == nil:
-		return "it is not known what it does"
+		return "its effect is not known"
 	case r.Do != Jump && r.Do != Goto:
 		return ""
 	case slices.Contains(f.path, r.Target):
-		return "the chain leads to itself"
+		return "the chain jumps to itself"
 	}
 	if program := KeeperOfChain(r.Target.Name); program != "" {
-		return program + " keeps the rules of chain " + r.Target.Name + " itself"
+		return program + " maintains the rules of chain " + r.Target.Name + " itself"
 	}
 	return ""
 }
@@ -388,7 +388,7 @@ func (w *walker) leave(r *Rule, here []Match, why string, unclear bool, f *frame
 	case unclear && (r.Do == Return || r.Target != nil):
 		e.effect = waryEffect
 	case r.Do == Return && f.caller != nil:
-		e.effect = "all that may fit returns instead"
+		e.effect = "all packets that may match return instead"
 	}
 	for _, e.Match = range here {
 		w.add(e)
@@ -413,7 +413,7 @@ func (w *walker) returnAll(r *Rule, not []Match, m Match, here []Match, after *f
 func (w *walker) leaveRest(f *frame, m Match) {
 	for _, r := range f.chain.Rules[f.next:] {
 		if here := each(m, w.view.read(r).any); len(here) > 0 && (r.Do != Nothing || r.Log != nil || r.Lost != "") {
-			w.leave(r, here, "it stands behind a return that is left out", false, f)
+			w.leave(r, here, "it comes after a return that is not imported", false, f)
 		}
 	}
 }

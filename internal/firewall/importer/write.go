@@ -271,9 +271,9 @@ func (w *writer) set(s namedSet) {
 // left writes that a piece is not carried over.
 func (w *writer) left(p *piece, l Left, part bool) {
 	w.last = ""
-	what := "not carried over: "
+	what := "not imported: "
 	if part {
-		what = "carried over in part: "
+		what = "imported in part: "
 	}
 	w.comment(what + p.from[0].line())
 	w.b.WriteString("#   " + clean(l.Reason+"; "+l.Effect, maxText) + "\n")

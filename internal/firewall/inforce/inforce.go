@@ -59,14 +59,14 @@ func check(dir string, enabled bool) (problems []string) {
 	loaded := err == nil && n.Boot == Boot()
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return []string{"what mef has loaded is not known: " + err.Error()}
+		return []string{"the loaded firewall policy cannot be read: " + err.Error()}
 	case !loaded && enabled:
-		return []string{"the firewall policy is not loaded, though mef.service is enabled: mef load"}
+		return []string{"the firewall policy is not loaded, though mef.service is enabled; mef load loads it"}
 	case !loaded || n.Backend != conf.NFTables.String():
 		return nil
 	}
 	if n.From == "rescue" {
-		problems = append(problems, "only the rescue rules of the firewall are in force, which let in SSH and little else: mef check, then mef apply")
+		problems = append(problems, "only the rescue rules of the firewall are in force, which accept SSH and little else: run mef check, then mef apply")
 	}
 	_, frame, err := fingerprint(false)
 	switch {
@@ -74,9 +74,9 @@ func check(dir string, enabled bool) (problems []string) {
 	case err != nil:
 		problems = append(problems, "the firewall policy cannot be read back: "+err.Error())
 	case frame == "":
-		problems = append(problems, "the firewall policy is not in force: somebody removed table inet mef; mef load restores it")
+		problems = append(problems, "the firewall policy is not in force: another program removed table inet mef; mef load restores it")
 	case frame != n.Frame:
-		problems = append(problems, "somebody changed the firewall policy in the kernel: mef plan shows how, mef load restores it")
+		problems = append(problems, "another program changed the firewall policy in the kernel: mef plan shows how, mef load restores it")
 	}
 	return problems
 }
@@ -94,7 +94,7 @@ func ReadNote(dir string) (n Note, err error) {
 func Others() (sentences []string) {
 	for _, o := range []struct{ name, table, chain string }{{"firewalld", "firewalld", ""}, {"ufw", "filter", "ufw-"}} {
 		if holds(o.table, o.chain) {
-			sentences = append(sentences, o.name+" has rules in force too: a packet that mef accepts must pass those as well")
+			sentences = append(sentences, o.name+" has rules in force too: packets that mef accepts must also pass those")
 		}
 	}
 	return sentences

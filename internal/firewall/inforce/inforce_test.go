@@ -15,11 +15,11 @@ func TestCheckWithoutTheKernel(t *testing.T) {
 		want    string // of the one problem; empty: none
 	}{
 		"never loaded":              {nil, false, ""},
-		"enabled and not loaded":    {nil, true, "mef.service is enabled: mef load"},
+		"enabled and not loaded":    {nil, true, "mef.service is enabled; mef load"},
 		"loaded before a reboot":    {Note{Backend: "nftables", Boot: "another", Frame: "x"}, false, ""},
-		"enabled, lost by a reboot": {Note{Backend: "nftables", Boot: "another", Frame: "x"}, true, "mef.service is enabled: mef load"},
+		"enabled, lost by a reboot": {Note{Backend: "nftables", Boot: "another", Frame: "x"}, true, "mef.service is enabled; mef load"},
 		"held by iptables":          {Note{Backend: "iptables", Boot: Boot()}, true, ""},
-		"half a note":               {"{", true, "is not known"},
+		"half a note":               {"{", true, "cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -24,7 +24,7 @@ func Ready() error {
 	}
 	defer c.Close()
 	if _, err = c.Generation(); err != nil {
-		return fmt.Errorf("speak to nf_tables: %w", err)
+		return fmt.Errorf("connect to nf_tables: %w", err)
 	}
 	return nil
 }

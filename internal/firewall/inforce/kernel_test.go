@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("with another rule: %q", got)
 	}
 	ns.Run(t, "", "nft", "flush", "ruleset")
-	if got := problems(); !strings.Contains(got, "is not in force: somebody removed table inet mef") {
+	if got := problems(); !strings.Contains(got, "is not in force: another program removed table inet mef") {
 		t.Errorf("after a flush: %q", got)
 	}
 	if others := Others(); len(others) > 0 {

@@ -65,8 +65,8 @@ func newWay(p *policy.Policy, d policy.Dir) (*way, error) {
 		}
 		wy.ins, wy.outs = apart(wy.ins, &r.In), apart(wy.outs, &r.Out)
 		if (len(wy.ins)+1)*(len(wy.outs)+1) > maxPlaces {
-			return nil, fmt.Errorf("%s: iptables needs a chain for each pair of interfaces that rules except together, and with this rule they are more than %d; "+
-				"name those that are meant, or use the nft backend", r.At, maxPlaces)
+			return nil, fmt.Errorf("%s: iptables needs a chain for each pair of interfaces that rules exclude together, and with this rule there are more than %d; "+
+				"name the included interfaces, or use the nft backend", r.At, maxPlaces)
 		}
 	}
 	return wy, nil

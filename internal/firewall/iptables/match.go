@@ -31,8 +31,8 @@ func (w *writer) matches(wy *way, pl place, r *policy.Rule) ([]string, error) {
 	all := []string{""}
 	for _, part := range parts {
 		if len(all)*len(part) > maxLines {
-			return nil, fmt.Errorf("%s: iptables needs more than %d rules for this one, as it cannot look for several things in lists at once; "+
-				"name sets for src and ports, write less in dst, or use the nft backend", r.At, maxLines)
+			return nil, fmt.Errorf("%s: iptables needs more than %d rules for this one, because it cannot match several lists at once; "+
+				"use sets for src and ports, write fewer values in dst, or use the nft backend", r.At, maxLines)
 		}
 		all = product(all, part)
 	}
@@ -55,7 +55,7 @@ func linkError(r *policy.Rule) error {
 	for _, i := range []*policy.Interfaces{&r.In, &r.Out} {
 		for _, name := range i.Names {
 			if strings.HasSuffix(name, "+") || strings.HasPrefix(name, "-") {
-				return fmt.Errorf("%s: iptables takes interface %q for a pattern or an option; rename it, or use the nft backend", r.At, name)
+				return fmt.Errorf("%s: iptables would read interface %q as a pattern or an option; rename it, or use the nft backend", r.At, name)
 			}
 		}
 	}
@@ -119,7 +119,7 @@ func (w *writer) dst(pl place, r *policy.Rule) ([]string, error) {
 	case !r.Dst.Given:
 		return []string{""}, nil
 	case pl.nat && r.Dst.Set != "" && w.sets.foreign(r.Dst.Set):
-		return nil, fmt.Errorf("%s: iptables cannot look for an address as it was before its translation in a set of ipset; "+
+		return nil, fmt.Errorf("%s: iptables cannot match an address from before NAT in a set of ipset; "+
 			"list the elements of @%s", r.At, r.Dst.Set)
 	case pl.nat:
 		return originalMatches(w.family.Of(r.Dst.In).Prefixes()), nil

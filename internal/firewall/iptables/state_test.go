@@ -188,8 +188,8 @@ func TestWhatCannotBeSaid(t *testing.T) {
 	list := strings.Join(hosts, ",")
 	for name, tt := range map[string]struct{ rule, want string }{
 		"lists":               {"rule dir=in action=accept proto=all src=" + list + " dst=" + list, "iptables needs more than 8192 rules"},
-		"name for a pattern":  {"rule dir=in action=accept proto=all iif=eth+", `takes interface "eth+" for a pattern`},
-		"name for an option":  {"rule dir=fwd action=accept proto=all oif=-t0", `takes interface "-t0" for a pattern or an option`},
+		"name for a pattern":  {"rule dir=in action=accept proto=all iif=eth+", `would read interface "eth+" as a pattern`},
+		"name for an option":  {"rule dir=fwd action=accept proto=all oif=-t0", `would read interface "-t0" as a pattern or an option`},
 		"pairs of interfaces": {"rule dir=fwd action=accept proto=all iif=!" + names("a") + " oif=!" + names("b"), "a chain for each pair of interfaces"},
 		"a set of somebody's": {"set name=x family=ip type=addr source=ipset:x\nrule dir=fwd action=drop proto=all dst=@x", "list the elements of @x"},
 	} {

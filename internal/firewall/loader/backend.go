@@ -48,12 +48,12 @@ func choose(ctx context.Context, want conf.Backend) (b backend, reason string, e
 	case err == nil && want == conf.NFTables:
 		return nftables, "firewall_backend asks for it", nil
 	case err == nil:
-		return nftables, "nft is there and the kernel has nf_tables", nil
+		return nftables, "nft is installed and the kernel has nf_tables", nil
 	case want == conf.NFTables:
 		return nil, "", err
 	}
 	if err2 := iptablesReady(ctx); err2 != nil {
-		return nil, "", fmt.Errorf("no way into the kernel's packet filter: %w; %w", err, err2)
+		return nil, "", fmt.Errorf("neither nftables nor iptables works: %w; %w", err, err2)
 	}
 	return iptables{}, "nftables is not available: " + err.Error(), nil
 }

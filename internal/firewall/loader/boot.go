@@ -27,7 +27,7 @@ func (l *Loader) Load(ctx context.Context) (from, notice string, notices []strin
 		if err := l.settleLocked(ctx); err != nil {
 			notices = append(notices, "an earlier trial: "+err.Error())
 		} else if l.state.has(trial) {
-			return fmt.Errorf("%w, and stay until that is decided: mef confirm keeps them, mef rollback takes them back", ErrTrial)
+			return fmt.Errorf("%w and stay until the trial ends: mef confirm keeps them, mef rollback restores the previous ones", ErrTrial)
 		}
 		from, notice, err = l.boot(ctx, &notices)
 		return err
@@ -99,7 +99,7 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 		return err
 	}
 	if _, err := l.state.accept(src.Freeze(facts), record); err != nil {
-		*notices = append(*notices, "these rules are in force, and cannot be kept as the last good ones: "+err.Error())
+		*notices = append(*notices, "these rules are in force, but cannot be saved as the last good ones: "+err.Error())
 	}
 	return nil
 }

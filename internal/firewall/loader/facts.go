@@ -52,7 +52,7 @@ func (l *Loader) defaultLinks() (auto []string, notice string) {
 		return auto, ""
 	}
 	if readJSON(l.state.path(linksFile), &auto) == nil && len(auto) > 0 {
-		return auto, "there is no default route: auto is " + some(auto) + ", where it led last"
+		return auto, "there is no default route: auto is " + some(auto) + ", the interface of the last one"
 	}
 	return nil, "there is no default route and never was one: auto is any interface"
 }
@@ -82,7 +82,7 @@ func (l *Loader) resolve(ctx context.Context, hosts []string, wait time.Duration
 		case len(a.Addrs) == 0 && a.Err != "":
 			notices = append(notices, "the name "+name+" adds nothing to its set: "+a.Err)
 		case len(a.Addrs) == 0:
-			notices = append(notices, "the name "+name+" adds nothing to its set: there was no time to look it up")
+			notices = append(notices, "the name "+name+" adds nothing to its set: no time was left to resolve it")
 		case a.Err != "":
 			notices = append(notices, "the name "+name+" has its addresses of "+a.At.Local().Format(time.DateTime)+": "+a.Err)
 		}

@@ -32,11 +32,11 @@ func lookAround() (*place, error) {
 	}
 	p := &place{links: links, dhcp: host.UsesDHCP(), forwards: forwards()}
 	if p.services, err = host.Listeners(); err != nil {
-		return nil, fmt.Errorf("which services listen: %w", err)
+		return nil, fmt.Errorf("list listening services: %w", err)
 	}
 	p.sshPorts = host.SSHPortsAmong(p.services)
 	if p.peers, err = host.Connections(p.sshPorts); err != nil {
-		return nil, fmt.Errorf("who is logged in over SSH: %w", err)
+		return nil, fmt.Errorf("list SSH sessions: %w", err)
 	}
 	if own, ok := ownConnection(os.Getenv("SSH_CONNECTION")); ok && !slices.Contains(p.peers, own) {
 		p.peers = append(p.peers, own)
@@ -131,7 +131,7 @@ func (p *place) missing(pol *policy.Policy) (all []policy.Warning) {
 			if hint == "" {
 				hint = "there are " + some(there)
 			}
-			all = append(all, policy.Warning{At: r.At, Msg: fmt.Sprintf("there is no interface %q now; the rule fits its packets once there is", name), Hint: hint})
+			all = append(all, policy.Warning{At: r.At, Msg: fmt.Sprintf("there is no interface %q now; the rule matches once it exists", name), Hint: hint})
 		}
 	}
 	return all
@@ -148,7 +148,7 @@ func (p *place) forwarding(pol *policy.Policy) []policy.Warning {
 		if f == policy.V6 {
 			key = "net.ipv6.conf.all.forwarding"
 		}
-		return []policy.Warning{{At: r.At, Msg: "this host forwards no such packets: " + key + " is 0", Hint: "sysctl -w " + key + "=1 switches it on; a file in /etc/sysctl.d keeps it"}}
+		return []policy.Warning{{At: r.At, Msg: "this host does not forward such packets: " + key + " is 0", Hint: "sysctl -w " + key + "=1 enables forwarding; put it into a file in /etc/sysctl.d to make it permanent"}}
 	}
 	return nil
 }
@@ -196,7 +196,7 @@ func (p *place) questions() (all []policy.Question) {
 			if p.reachable()&v.family == 0 {
 				continue
 			}
-			q := reaches(policy.TCP, port, fmt.Sprintf("nobody can log in by SSH over %s, port %d", v.name, port))
+			q := reaches(policy.TCP, port, fmt.Sprintf("no address can log in by SSH over %s, port %d", v.name, port))
 			q.Family = v.family
 			all = append(all, q)
 		}
@@ -226,7 +226,7 @@ func (p *place) service(l host.Listener) (q policy.Question, ok bool) {
 		return q, false
 	}
 	name := cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service"), "a program")
-	return reaches(proto, l.Port, fmt.Sprintf("%s listens on %s/%d, and nobody can reach it", name, l.Protocol, l.Port)), true
+	return reaches(proto, l.Port, fmt.Sprintf("%s listens on %s/%d, but no address can reach it", name, l.Protocol, l.Port)), true
 }
 
 // reaches asks whether anybody can begin to speak to a port.
@@ -234,7 +234,7 @@ func reaches(proto policy.Proto, port uint16, lost string) policy.Question {
 	return policy.Question{
 		Rule:    policy.Rule{Dir: policy.In, Family: policy.Any, Protos: policy.Protos{proto}, States: policy.New, Dport: onePort(port)},
 		Lost:    lost,
-		Remedy:  fmt.Sprintf("rule dir=in action=accept proto=%s dport=%d if that is not meant", proto, port),
+		Remedy:  fmt.Sprintf("rule dir=in action=accept proto=%s dport=%d if it should be reachable", proto, port),
 		AnyPart: true,
 	}
 }
@@ -259,13 +259,13 @@ func containers(l host.Link) []policy.Question {
 	return []policy.Question{
 		{
 			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Protos: policy.Protos{policy.TCP}, States: policy.New, In: bridge, Src: inside},
-			Lost:    fmt.Sprintf("containers or machines behind %s cannot reach anybody", l.Name),
+			Lost:    fmt.Sprintf("containers or virtual machines behind %s cannot connect to any address", l.Name),
 			Remedy:  fmt.Sprintf("rule dir=fwd action=accept proto=all iif=%s", l.Name),
 			AnyPart: true,
 		},
 		{
 			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Protos: policy.Protos{policy.TCP}, States: policy.Established, Out: bridge, Dst: inside},
-			Lost:    fmt.Sprintf("containers or machines behind %s are not answered", l.Name),
+			Lost:    fmt.Sprintf("containers or virtual machines behind %s get no replies", l.Name),
 			Remedy:  "rule dir=fwd action=accept proto=all ct=established,related",
 			AnyPart: true,
 		},

@@ -15,8 +15,8 @@ func TestServicesAskedAbout(t *testing.T) {
 		l    host.Listener
 		want string // what is lost; empty: nothing is asked
 	}{
-		"web":               {host.Listener{Protocol: "tcp", Addr: all, Port: 80, Program: "nginx"}, "nginx listens on tcp/80, and nobody can reach it"},
-		"known by unit":     {host.Listener{Protocol: "udp", Addr: all, Port: 53, Unit: "named.service"}, "named listens on udp/53, and nobody can reach it"},
+		"web":               {host.Listener{Protocol: "tcp", Addr: all, Port: 80, Program: "nginx"}, "nginx listens on tcp/80, but no address can reach it"},
+		"known by unit":     {host.Listener{Protocol: "udp", Addr: all, Port: 53, Unit: "named.service"}, "named listens on udp/53, but no address can reach it"},
 		"SSH, asked apart":  {host.Listener{Protocol: "tcp", Addr: all, Port: 22, Program: "sshd"}, ""},
 		"for this host":     {host.Listener{Protocol: "tcp", Addr: local, Port: 5432, Program: "postgres"}, ""},
 		"a DHCP client":     {host.Listener{Protocol: "udp", Addr: all, Port: 68, Program: "dhclient"}, ""},

@@ -112,7 +112,7 @@ func (l *Loader) readConfigured() (*policy.Source, error) {
 // readError says what to do about a file that is not there.
 func readError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w; mef.rules(5) describes the language, and mef import prints the rules that are in force in it", err)
+		return fmt.Errorf("%w; mef.rules(5) describes the language, and mef import prints the rules in force as a policy", err)
 	}
 	return err
 }
@@ -122,7 +122,7 @@ func (l *Loader) Consider(ctx context.Context, src *policy.Source) (*Candidate, 
 	c := &Candidate{Source: src}
 	c.Facts, c.Notices = l.facts(ctx, src, lookUp)
 	if when, ok := l.state.refusal(src.Digest); ok {
-		c.Notices = append(c.Notices, fmt.Sprintf("this policy was tried on %s and not confirmed: a boot does not load it until mef apply has tried it again and somebody confirms it", when.Local().Format(time.DateTime)))
+		c.Notices = append(c.Notices, fmt.Sprintf("this policy was tried on %s and not confirmed: it is not loaded at boot until mef apply is run again and confirmed", when.Local().Format(time.DateTime)))
 	}
 	c.Notices = append(c.Notices, inforce.Others()...)
 	c.Policy = src.Policy(c.Facts)
@@ -225,7 +225,7 @@ type unkept struct{ error }
 
 // Error says so.
 func (u unkept) Error() string {
-	return "these rules are in force, and that cannot be saved: " + u.error.Error()
+	return "these rules are in force, but that cannot be saved: " + u.error.Error()
 }
 
 // Unwrap returns why.
@@ -298,7 +298,7 @@ func (l *Loader) removeAll(ctx context.Context, notices *[]string) (removed bool
 		removed = removed || had
 	}
 	if err := errors.Join(remove(l.state.path(loadedFile)), remove(l.state.path(loadedRules))); err != nil {
-		*notices = append(*notices, "no rules are in force, and that cannot be saved: "+err.Error())
+		*notices = append(*notices, "no rules are in force, but that cannot be saved: "+err.Error())
 	}
 	return removed, nil
 }

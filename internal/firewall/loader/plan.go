@@ -77,7 +77,7 @@ func (l *Loader) drift(ctx context.Context, in loaded, self []string) (string, e
 		return "", err
 	}
 	if held == "" {
-		return "all of it is gone\n", nil
+		return "the whole table was removed\n", nil
 	}
 	now, err := b.list(ctx)
 	if err != nil {
@@ -85,7 +85,7 @@ func (l *Loader) drift(ctx context.Context, in loaded, self []string) (string, e
 	}
 	was, err := run.Isolated(ctx, maxOutput, append(self, b.String(), l.state.path(loadedRules))...)
 	if errors.Is(err, run.ErrNoNamespace) {
-		return "how cannot be shown here: " + err.Error() + "\n", nil
+		return "the difference cannot be shown: " + err.Error() + "\n", nil
 	}
 	return unified("as loaded", string(was), "in the kernel", now), err
 }

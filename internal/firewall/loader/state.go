@@ -77,10 +77,10 @@ func openState(dir string) (*state, error) {
 func ours(dir fs.FileInfo, user int) error {
 	owner, ok := dir.Sys().(*syscall.Stat_t)
 	if ok && user != 0 && owner.Uid == 0 {
-		return errors.New("it belongs to root: run as root")
+		return errors.New("only root can read it: run as root")
 	}
 	if !dir.IsDir() || !ok || int(owner.Uid) != user || dir.Mode().Perm()&0o022 != 0 {
-		return errors.New("others than root can write this directory, and so decide what is loaded: chown root and chmod 711 it, or remove it")
+		return errors.New("users other than root can write to this directory and so decide which rules are loaded: run chown root and chmod 711, or remove it")
 	}
 	return nil
 }
@@ -100,9 +100,9 @@ func trust(path string) error {
 		owner, ok := info.Sys().(*syscall.Stat_t)
 		switch {
 		case !ok || owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
-			return fmt.Errorf("%s does not belong to root, so its owner decides what is loaded: chown root %s", name, name)
+			return fmt.Errorf("%s does not belong to root, so its owner decides which rules are loaded: run chown root %s", name, name)
 		case info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
-			return fmt.Errorf("others than root can write %s, and so decide what is loaded: chmod go-w %s", name, name)
+			return fmt.Errorf("users other than root can write to %s and so decide which rules are loaded: run chmod go-w %s", name, name)
 		}
 	}
 	return nil

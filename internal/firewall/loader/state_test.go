@@ -31,12 +31,12 @@ func TestWhoseFolder(t *testing.T) {
 	}{
 		"root's":                        {folder{fs.ModeDir | 0o700, root}, root, ""},
 		"root's, and others may look":   {folder{fs.ModeDir | 0o755, root}, root, ""},
-		"root's, and the group writes":  {folder{fs.ModeDir | 0o770, root}, root, "chown root and chmod 711 it"},
-		"somebody's, asked by root":     {folder{fs.ModeDir | 0o700, somebody}, root, "chown root and chmod 711 it"},
+		"root's, and the group writes":  {folder{fs.ModeDir | 0o770, root}, root, "run chown root and chmod 711"},
+		"somebody's, asked by root":     {folder{fs.ModeDir | 0o700, somebody}, root, "run chown root and chmod 711"},
 		"root's, asked by somebody":     {folder{fs.ModeDir | 0o700, root}, somebody, "run as root"},
-		"a link":                        {folder{fs.ModeSymlink | 0o777, root}, root, "chown root and chmod 711 it"},
+		"a link":                        {folder{fs.ModeSymlink | 0o777, root}, root, "run chown root and chmod 711"},
 		"somebody's, asked by himself":  {folder{fs.ModeDir | 0o700, somebody}, somebody, ""},
-		"somebody's, asked by a friend": {folder{fs.ModeDir | 0o777, somebody}, somebody + 1, "chown root and chmod 711 it"},
+		"somebody's, asked by a friend": {folder{fs.ModeDir | 0o777, somebody}, somebody + 1, "run chown root and chmod 711"},
 	} {
 		err := ours(tt.folder, tt.user)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

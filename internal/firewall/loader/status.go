@@ -79,9 +79,9 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 	case held == in.Held:
 		s.InForce = true
 	case held == "":
-		s.Problems = append(s.Problems, "the kernel holds none of the rules that were loaded: somebody removed them, or the host was rebooted since; mef load restores them")
+		s.Problems = append(s.Problems, "the kernel holds none of the loaded rules: another program removed them, or the host was rebooted; mef load restores them")
 	default:
-		s.Problems = append(s.Problems, "somebody changed the rules in the kernel since they were loaded; mef plan shows how, mef load restores them")
+		s.Problems = append(s.Problems, "another program changed the rules in the kernel since they were loaded; mef plan shows how, mef load restores them")
 	}
 	return nil
 }
@@ -91,7 +91,7 @@ func (l *Loader) compareFile(s *Status, in loaded) {
 	src, err := l.readConfigured()
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && in.From != "":
-		s.Problems = append(s.Problems, fmt.Sprintf("there is no %s, so a boot loads the last good rules; copy the policy there", l.RulesFile()))
+		s.Problems = append(s.Problems, fmt.Sprintf("%s does not exist, so a boot loads the last good rules; copy the policy there", l.RulesFile()))
 	case err != nil:
 		s.Mistakes = err.Error()
 		s.Problems = append(s.Problems, "the file cannot be loaded as it is; mef check reports all mistakes")
@@ -99,6 +99,6 @@ func (l *Loader) compareFile(s *Status, in loaded) {
 		s.Changed = true
 	}
 	if in.From == fromRescue {
-		s.Problems = append(s.Problems, "only the rescue rules are in force, which let SSH in and little else")
+		s.Problems = append(s.Problems, "only the rescue rules are in force, which accept SSH and little else")
 	}
 }

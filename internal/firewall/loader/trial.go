@@ -17,7 +17,7 @@ import (
 )
 
 // ErrTrial means that rules are being tried already.
-var ErrTrial = errors.New("rules are being tried")
+var ErrTrial = errors.New("rules are on trial")
 
 // ErrNothing means that there is nothing to confirm or to go back to.
 var ErrNothing = errors.New("nothing to do")
@@ -34,7 +34,7 @@ const (
 )
 
 // errNoLock means that it is not known whether another mef is changing rules.
-var errNoLock = errors.New("no lock to be had")
+var errNoLock = errors.New("the lock is not available")
 
 // locked runs fn while nobody else of us changes rules.
 func (l *Loader) locked(ctx context.Context, fn func() error) error {
@@ -81,7 +81,7 @@ func (l *Loader) settleLocked(ctx context.Context) error {
 	if ok, err := l.state.decide(expired); err != nil || !ok {
 		return err
 	}
-	return l.revert(ctx, "the trial was not confirmed before its guard ended, by a reboot most likely")
+	return l.revert(ctx, "the trial was not confirmed before its guard ended, most likely by a reboot")
 }
 
 // revert restores the rules from before an expired trial, and saves that nobody confirmed it.
@@ -173,7 +173,7 @@ func (l *Loader) Try(ctx context.Context, c *Candidate, timeout time.Duration, g
 // begin makes the folder of a trial and returns the lock by which it has an owner.
 func (l *Loader) begin(text []byte, record Record, timeout time.Duration) (*os.File, error) {
 	if err := os.Mkdir(l.state.path(trial), 0o700); errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w already, by another mef apply: mef confirm keeps them, mef rollback takes them back", ErrTrial)
+		return nil, fmt.Errorf("%w already, by another mef apply: mef confirm keeps them, mef rollback restores the previous ones", ErrTrial)
 	} else if err != nil {
 		return nil, err
 	}
@@ -253,7 +253,7 @@ func (l *Loader) await(ctx context.Context) (r result, err error) {
 			return r, nil
 		}
 		if !sleep.For(ctx, pollEvery) {
-			return r, fmt.Errorf("the process that would restore the previous rules has not started: %w", ctx.Err())
+			return r, fmt.Errorf("the process that restores the previous rules did not start: %w", ctx.Err())
 		}
 	}
 }
@@ -376,7 +376,7 @@ func (l *Loader) loadTrial(ctx context.Context) error {
 func (l *Loader) Confirm(ctx context.Context) (Record, error) {
 	if l.state.has(trial) {
 		if r, err := l.await(ctx); err != nil || r.Err != "" {
-			return Record{}, l.nothing("the rules that were to be tried could not be loaded")
+			return Record{}, l.nothing("the rules could not be loaded for the trial")
 		}
 	}
 	var record Record
@@ -395,7 +395,7 @@ func (l *Loader) Confirm(ctx context.Context) (Record, error) {
 			return err
 		}
 		if !ok {
-			return l.nothing("no rules are being tried")
+			return l.nothing("no rules are on trial")
 		}
 		if err := l.state.pardon(record.Digest); err != nil {
 			return err
@@ -410,16 +410,16 @@ func (l *Loader) unchanged(ctx context.Context) error {
 	in, ok := l.noted()
 	b, known := byName(in.Backend)
 	if !ok || !known {
-		return errors.New("not confirmed: it is not known what was loaded; the rules before are in force again")
+		return errors.New("not confirmed: the record of the loaded rules is missing; the previous rules are in force again")
 	}
 	held, err := b.held(ctx)
 	switch {
 	case err != nil:
 		return fmt.Errorf("not confirmed: the rules cannot be read back: %w", err)
 	case held == "":
-		return errors.New("not confirmed: the rules are not in the kernel any more, somebody removed them during the trial; the rules before are in force again, mef apply tries once more")
+		return errors.New("not confirmed: another program removed the rules from the kernel during the trial; the previous rules are in force again, mef apply starts a new trial")
 	case held != in.Held:
-		return errors.New("not confirmed: somebody changed the rules in the kernel during the trial; the rules before are in force again, mef apply tries once more")
+		return errors.New("not confirmed: another program changed the rules in the kernel during the trial; the previous rules are in force again, mef apply starts a new trial")
 	}
 	return nil
 }
@@ -428,7 +428,7 @@ func (l *Loader) unchanged(ctx context.Context) error {
 func (l *Loader) nothing(what string) error {
 	var n note
 	if readJSON(l.state.path(noteFile), &n) == nil {
-		what += fmt.Sprintf("; the last ones were taken back on %s: %s", n.When.Local().Format(time.DateTime), n.Outcome)
+		what += fmt.Sprintf("; the last trial ended on %s: %s", n.When.Local().Format(time.DateTime), n.Outcome)
 	}
 	return fmt.Errorf("%w: %s", ErrNothing, what)
 }
@@ -470,7 +470,7 @@ func (l *Loader) Rollback(ctx context.Context) (to Record, err error) {
 // swap exchanges the confirmed rules and the previous ones.
 func (l *Loader) swap(ctx context.Context) error {
 	if !l.state.has(previous) {
-		return l.nothing("no rules are being tried, and none were confirmed before the ones in force")
+		return l.nothing("no rules are on trial, and none were confirmed before the ones in force")
 	}
 	noted := l.back(ctx, previous, "rolled back by hand")
 	if noted != nil && !errors.As(noted, new(unkept)) {
@@ -511,12 +511,12 @@ func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 		guarded, err := s.guarded()
 		if err == nil && !guarded {
 			if err := t.loader.settle(ctx); err != nil && ctx.Err() == nil {
-				return TakenBack, fmt.Errorf("the guard of the trial is gone: %w", err)
+				return TakenBack, fmt.Errorf("the guard of the trial has ended: %w", err)
 			}
 			continue
 		}
 		if err != nil && time.Now().After(t.Until) {
-			return TakenBack, fmt.Errorf("the time is over, and the outcome is not known: %w", err)
+			return TakenBack, fmt.Errorf("the trial has ended, but its outcome is not known: %w", err)
 		}
 		if _, err := changes.Wait(time.Now().Add(lookEvery)); err != nil || ctx.Err() != nil {
 			return TakenBack, nil

@@ -37,7 +37,7 @@ func Script(p *policy.Policy) (string, error) {
 	for i := range p.Sets {
 		s := &p.Sets[i]
 		if s.IPSet != "" {
-			return "", fmt.Errorf("%s: set %q is one of ipset, which nftables cannot look into; list its elements here, or use the iptables backend", s.At, s.Name)
+			return "", fmt.Errorf("%s: set %q is a set of ipset, which nftables cannot read; list its elements here, or use the iptables backend", s.At, s.Name)
 		}
 		w.set(s)
 	}

@@ -270,9 +270,9 @@ type Failure struct {
 func (f Failure) String() string {
 	switch {
 	case f.Err != nil:
-		return "the answer is not known: " + f.Err.Error()
+		return "the verdict is not known: " + f.Err.Error()
 	case !f.Case.Sample.Src.IsValid():
-		return "no packet fits"
+		return "no packet matches"
 	}
 	return fmt.Sprintf("expected %s, but %s is: %s", f.Expect.Action, f.Case.Sample, f.Case.Verdict)
 }

@@ -103,7 +103,7 @@ func scanLine(at conf.Pos, line string) (Statement, *conf.Error) {
 				st.Fields = append(st.Fields, f)
 			}
 		case f.At.Line == 0:
-			return st, &conf.Error{Pos: at, Msg: conf.Quote(f.Key) + " is no key=value", Hint: "write fields as key=value, and a comment behind #"}
+			return st, &conf.Error{Pos: at, Msg: conf.Quote(f.Key) + " is not key=value", Hint: "write fields as key=value, and a comment after #"}
 		default:
 			st.Fields = append(st.Fields, f)
 		}
@@ -150,12 +150,12 @@ func scanQuoted(at conf.Pos, s string) (value string, n int, err *conf.Error) {
 			b.WriteByte(s[i])
 		case i+1 < len(s) && !blank(s[i+1]):
 			at.Col += i + 1
-			return "", 0, &conf.Error{Pos: at, Msg: "text behind the closing quote", Hint: `write \" for a quote inside, and a blank behind the last one`}
+			return "", 0, &conf.Error{Pos: at, Msg: "text after the closing quote", Hint: `write \" for a quote inside, and a blank after the last one`}
 		default:
 			return b.String(), i + 1, nil
 		}
 	}
-	return "", 0, &conf.Error{Pos: at, Msg: "the quote does not end", Hint: `close it with " on the same line`}
+	return "", 0, &conf.Error{Pos: at, Msg: "the quote is not closed", Hint: `close it with " on the same line`}
 }
 
 func blank(c byte) bool { return c == ' ' || c == '\t' }

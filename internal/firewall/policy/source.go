@@ -97,7 +97,7 @@ func (s *Source) Expect(path string, text []byte) error {
 	for i := range all {
 		st := &all[i]
 		if st.Kind != "" && st.Kind != "expect" {
-			r.fail(st.At, conf.Quote(st.Kind)+" is no expectation", "write "+example("expect"))
+			r.fail(st.At, conf.Quote(st.Kind)+" is not an expectation", "write "+example("expect"))
 		} else if st.Kind != "" {
 			r.statement(st)
 		}
@@ -166,7 +166,7 @@ func ReadFile(path string) ([]byte, error) {
 func ReadAll(name string, in io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("%s has more than %d MB: it is no policy", name, maxFile>>20)
+		err = fmt.Errorf("%s has more than %d MB: it is not a policy", name, maxFile>>20)
 	}
 	if err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (r *reader) fault(err *conf.Error) bool {
 // another reports whether one more file may be read, for the statement at a place.
 func (r *reader) another(at conf.Pos) bool {
 	if r.files == maxFiles {
-		r.fail(at, fmt.Sprintf("more than %d files", maxFiles), "put them together")
+		r.fail(at, fmt.Sprintf("more than %d files", maxFiles), "combine them")
 		r.files++ // which is said once
 	}
 	return r.files < maxFiles
@@ -304,7 +304,7 @@ var tried = map[string]string{
 	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
 	"limit": "ratelimit= limits log lines; mef.rules does not limit packets, mefdaemon bans the sources of too many failures",
 	"nat":   noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
-	"helper": "mef.rules has no helpers of connection tracking; write a table of your own for nft, and ct=related here",
+	"helper": "mef.rules has no connection tracking helpers; write a separate table for nft, and ct=related here",
 	"type":   "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
 	"uid": noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
 	"zone": "write iif= or oif= with the interfaces of the zone", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
@@ -313,8 +313,8 @@ var tried = map[string]string{
 }
 
 const (
-	noNAT   = "mef.rules has no NAT: write it for nft, in a table of your own in /etc/nftables.conf; see PUBLISHED PORTS in mef.rules(5) for how rules see it"
-	noOwner = "mef.rules does not know who sends a packet; write a table of your own for nft with meta skuid"
+	noNAT   = "mef.rules has no NAT: write it for nft, in a separate table in /etc/nftables.conf; PUBLISHED PORTS in mef.rules(5) describes how rules match such packets"
+	noOwner = "mef.rules cannot match the user that sends a packet; write a separate table for nft with meta skuid"
 )
 
 // keys checks which keys a statement has.
@@ -333,10 +333,10 @@ func (r *reader) keys(st *Statement, known, needed []string) bool {
 			r.fail(f.key, "unknown key "+conf.Quote(f.Key), hint)
 			good = false
 		case st.field(f.Key) != &st.Fields[i]:
-			r.fail(f.key, conf.Quote(f.Key)+" stands here twice", "write it once, with commas between values")
+			r.fail(f.key, conf.Quote(f.Key)+" occurs twice", "write it once, with commas between values")
 			good = false
 		case f.Value == "" && f.Key != "comment":
-			r.fail(f.At, conf.Quote(f.Key)+" has no value", "write one behind =, or leave the key out")
+			r.fail(f.At, conf.Quote(f.Key)+" has no value", "write one after =, or remove the key")
 			good = false
 		}
 	}
@@ -389,16 +389,16 @@ func (r *reader) include(st *Statement) {
 	}
 	paths, err := filepath.Glob(pattern)
 	if err != nil {
-		r.fail(f.At, "wrong pattern "+conf.Quote(f.Value), "write a file, a folder, or a pattern such as /etc/mef/rules.d/*.rules")
+		r.fail(f.At, "wrong pattern "+conf.Quote(f.Value), "write a file, a directory, or a pattern such as /etc/mef/rules.d/*.rules")
 		return
 	}
 	if len(paths) == 0 && !strings.ContainsAny(pattern, "*?[") {
-		r.fail(f.At, "there is no file "+conf.Quote(pattern), "make it, or write a pattern such as *.rules, which may fit nothing")
+		r.fail(f.At, "no such file: "+conf.Quote(pattern), "create it, or write a pattern such as *.rules, which may match nothing")
 	}
 	for _, path := range paths {
 		switch {
 		case slices.Contains(r.stack, path):
-			r.fail(f.At, conf.Quote(path)+" includes itself", "leave this line out")
+			r.fail(f.At, conf.Quote(path)+" includes itself", "remove this line")
 			continue
 		case !r.another(f.At):
 			return
@@ -435,7 +435,7 @@ func (r *reader) set(st *Statement) {
 		i, err := choice(f, familyNames)
 		r.fault(err)
 		if s.family = Family(i); s.Ports && s.family != Any {
-			r.fail(f.At, "ports have no family", "leave family out")
+			r.fail(f.At, "ports have no family", "remove family")
 		}
 	}
 	r.elements(st, s)
@@ -472,7 +472,7 @@ func (r *reader) elements(st *Statement, s *setText) {
 		case !ok || !isIPSet(name):
 			r.fault(wrong(source.At, 0, source.Value, "ipset:NAME"))
 		case elements != nil || file != nil || s.Ports || s.family == Any:
-			r.fail(source.At, "a set of ipset has nothing beside it, and one family", fmt.Sprintf("write set name=%s family=ip type=addr source=%s", s.Name, source.Value))
+			r.fail(source.At, "a set of ipset has one family and no other keys", fmt.Sprintf("write set name=%s family=ip type=addr source=%s", s.Name, source.Value))
 		default:
 			s.IPSet = name
 		}
@@ -537,7 +537,7 @@ func (r *reader) setFile(f *Field, s *setText) {
 	}
 	text, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		r.fail(f.At, "there is no file "+conf.Quote(path), "make it, it may be empty")
+		r.fail(f.At, "no such file: "+conf.Quote(path), "create it; it may be empty")
 		return
 	}
 	if err != nil {
@@ -660,13 +660,13 @@ func (r *reader) consistent(st *Statement, c *clause) {
 		r.fail(at(key), fmt.Sprintf("proto=%s has no ports", c.Protos), "write proto=tcp, proto=udp or proto=tcp,udp")
 	}
 	if c.LogRate != (Rate{}) && c.Log == "" {
-		r.fail(at("ratelimit"), "ratelimit without log does nothing: it limits log lines, not packets", "add log=prefix:TEXT, or leave ratelimit out")
+		r.fail(at("ratelimit"), "ratelimit without log does nothing: it limits log lines, not packets", "add log=prefix:TEXT, or remove ratelimit")
 	}
 	if c.Dir == In && (c.oif.auto || !c.oif.Any()) {
-		r.fail(at("oif"), "packets to this host leave by no interface", "write iif, or dir=fwd")
+		r.fail(at("oif"), "packets to this host do not leave by an interface", "write iif, or dir=fwd")
 	}
 	if c.Dir == Out && (c.iif.auto || !c.iif.Any()) {
-		r.fail(at("iif"), "packets from this host arrive by no interface", "write oif, or dir=fwd")
+		r.fail(at("iif"), "packets from this host do not arrive by an interface", "write oif, or dir=fwd")
 	}
 	r.families(st, c, at)
 }
@@ -698,7 +698,7 @@ func (r *reader) families(st *Statement, c *clause, at func(string) conf.Pos) {
 		f := side.addrs.families()
 		if left&f == 0 && left != 0 {
 			f := st.field(side.key)
-			r.fail(at(side.key), fmt.Sprintf("no packet fits: %s is not of the family that the rest leaves, which is %s", conf.Quote(f.Value), left),
+			r.fail(at(side.key), fmt.Sprintf("no packet matches: %s is not of the family of the other fields, which is %s", conf.Quote(f.Value), left),
 				"write addresses of one family, or family=any")
 		}
 		left &= f
@@ -709,16 +709,16 @@ func (r *reader) families(st *Statement, c *clause, at func(string) conf.Pos) {
 func (r *reader) check() {
 	whole, good := conf.Pos{File: r.src.Path}, len(r.errs) == 0
 	if len(r.src.Statements) == 0 && good {
-		r.fail(whole, "no statement in it", "begin with "+example("policy"))
+		r.fail(whole, "no statement in this file", "begin with "+example("policy"))
 		return
 	}
 	if r.src.defaults[In] == nil && good {
-		r.fail(whole, "no policy for dir=in", "write what becomes of packets that no rule fits: "+example("policy"))
+		r.fail(whole, "no policy for dir=in", "write the verdict on packets that no rule matches: "+example("policy"))
 	}
 	for i := range r.src.rules {
 		c := &r.src.rules[i]
 		if r.src.defaults[c.Dir] == nil && c.Dir != In && good {
-			r.fail(c.At, fmt.Sprintf("a rule for dir=%s, and no policy for it", c.Dir), fmt.Sprintf("write policy dir=%s action=accept, or drop", c.Dir))
+			r.fail(c.At, fmt.Sprintf("a rule for dir=%s, but no policy for it", c.Dir), fmt.Sprintf("write policy dir=%s action=accept, or drop", c.Dir))
 		}
 		r.references(c)
 	}
@@ -736,7 +736,7 @@ func (r *reader) check() {
 			if n := len(ring); n > fewWords {
 				ring = slices.Concat(ring[:fewWords-2], []string{"…"}, ring[n-1:])
 			}
-			r.fail(s.At, "the set contains itself: "+strings.Join(ring, " → "), "leave one of them out")
+			r.fail(s.At, "the set contains itself: "+strings.Join(ring, " → "), "remove one of them")
 		}
 	}
 }
@@ -757,7 +757,7 @@ func (r *reader) references(c *clause) {
 func (r *reader) expectation(c *clause) {
 	r.references(c)
 	if name, ok := r.ipset(slices.Concat(c.src.sets, c.dst.sets)); ok {
-		r.fail(c.At, fmt.Sprintf("nobody knows here what is in %s, a set of ipset", conf.Quote("@"+name)), "write addresses")
+		r.fail(c.At, fmt.Sprintf("the elements of %s, a set of ipset, are not known", conf.Quote("@"+name)), "write addresses")
 	}
 }
 
@@ -771,7 +771,7 @@ func (r *reader) ipset(names []string) (name string, ok bool) {
 }
 
 func (r *reader) alone(at conf.Pos, name string) {
-	r.fail(at, fmt.Sprintf("%s is a set of ipset, which stands alone", conf.Quote("@"+name)), fmt.Sprintf("write a rule for @%s, and another for the rest", name))
+	r.fail(at, fmt.Sprintf("%s is a set of ipset, which must be the only value", conf.Quote("@"+name)), fmt.Sprintf("write a rule for @%s, and another for the rest", name))
 }
 
 // known finds names of sets that are not there, or hold something else.

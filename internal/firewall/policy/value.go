@@ -17,7 +17,7 @@ import (
 type (
 	addrsText struct {
 		given    bool
-		not      bool // all but these
+		not      bool // all except these
 		prefixes []netip.Prefix
 		sets     []string
 	}
@@ -88,13 +88,13 @@ func items(value string) iter.Seq2[int, string] {
 }
 
 const (
-	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office, or all but those such as !@office"
+	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office, or all except those such as !@office"
 	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, services of /etc/services such as https, and sets such as @web"
 	namesSyntax = "any, auto, or interfaces and patterns such as eth0,wg*, or those that are not meant such as !eth0"
-	stateSyntax = "any, or new, established, related, invalid, untracked with commas between"
+	stateSyntax = "any, or new, established, related, invalid, untracked, separated by commas"
 	logSyntax   = "none, or prefix:TEXT"
-	rateSyntax  = "any, or a number a second, minute or hour such as 5/s, 30/m or 100/h"
-	setSyntax   = "a letter, and then letters, digits, _ and - up to 20 characters in all"
+	rateSyntax  = "any, or a number per second, minute or hour such as 5/s, 30/m or 100/h"
+	setSyntax   = "a letter, followed by letters, digits, _ and -, at most 20 characters"
 )
 
 // addrs reads a list of addresses.
@@ -123,7 +123,7 @@ func addrs(f *Field) (a addrsText, err *conf.Error) {
 			return a, err
 		case prefixes == nil:
 			return a, &conf.Error{Pos: at, Msg: conf.Quote(word) + " is a name, not an address",
-				Hint: fmt.Sprintf("name it in a set: set name=NAME elements=%s, and write @NAME here", word)}
+				Hint: fmt.Sprintf("put it into a set: set name=NAME elements=%s, and write @NAME here", word)}
 		}
 		a.prefixes = append(a.prefixes, prefixes...)
 	}

@@ -45,23 +45,23 @@ func usual() []Question {
 		},
 		{
 			Rule: Rule{Dir: In, Family: Any, Protos: Protos{TCP}, States: Established, Dport: Ports{Given: true, In: ephemeral}}, AnyPart: true,
-			Lost: "answers to connections of this host are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
+			Lost: "replies to connections of this host are dropped", Remedy: "rule dir=in action=accept proto=all ct=established,related",
 		},
 		{
 			Rule: Rule{Dir: Out, Family: Any, Protos: Protos{TCP}, States: Established}, AnyPart: true,
-			Lost: "answers to those who connect are not let out", Remedy: "rule dir=out action=accept proto=all ct=established,related",
+			Lost: "replies to clients are dropped", Remedy: "rule dir=out action=accept proto=all ct=established,related",
 		},
 		{
 			Rule: Rule{Dir: In, Family: V4, Protos: Protos{ICMP}, States: Related}, AnyPart: true,
-			Lost: "ICMP errors of IPv4 routers that packets are too large (path MTU) are not let in", Remedy: "rule dir=in action=accept proto=all ct=established,related",
+			Lost: "ICMP errors of IPv4 routers about packets that are too large (path MTU) are dropped", Remedy: "rule dir=in action=accept proto=all ct=established,related",
 		},
 		{
 			Rule: Rule{Dir: In, Family: V6, Protos: Protos{ICMP6}, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
-			Lost: "IPv6 neighbour discovery is not let in, which cuts this host off from IPv6", Remedy: "rule dir=in action=accept proto=icmp6",
+			Lost: "incoming IPv6 neighbour discovery is dropped, which cuts this host off from IPv6", Remedy: "rule dir=in action=accept proto=icmp6",
 		},
 		{
 			Rule: Rule{Dir: Out, Family: V6, Protos: Protos{ICMP6}, States: Untracked, Src: Addrs{Given: true, In: local}, Dst: Addrs{Given: true, In: group}}, AnyPart: true,
-			Lost: "IPv6 neighbour discovery is not let out, which cuts this host off from IPv6", Remedy: "rule dir=out action=accept proto=icmp6",
+			Lost: "outgoing IPv6 neighbour discovery is dropped, which cuts this host off from IPv6", Remedy: "rule dir=out action=accept proto=icmp6",
 		},
 	}
 }
@@ -71,11 +71,11 @@ func DHCP() []Question {
 	return []Question{
 		{
 			Rule: Rule{Dir: In, Family: V4, Protos: Protos{UDP}, States: New, Sport: port(67), Dport: port(68)}, AnyPart: true,
-			Lost: "answers of DHCP servers are not let in, by which this host has its address", Remedy: "rule dir=in action=accept proto=udp family=ip sport=67 dport=68",
+			Lost: "replies of DHCP servers are dropped; this host has its address by DHCP", Remedy: "rule dir=in action=accept proto=udp family=ip sport=67 dport=68",
 		},
 		{
 			Rule: Rule{Dir: Out, Family: V4, Protos: Protos{UDP}, States: New, Sport: port(68), Dport: port(67)}, AnyPart: true,
-			Lost: "requests to DHCP servers are not let out, by which this host has its address", Remedy: "rule dir=out action=accept proto=udp family=ip sport=68 dport=67",
+			Lost: "requests to DHCP servers are dropped; this host has its address by DHCP", Remedy: "rule dir=out action=accept proto=udp family=ip sport=68 dport=67",
 		},
 	}
 }
@@ -98,7 +98,7 @@ func (m *Model) Warnings(has Family, further ...Question) []Warning {
 	for i := range m.policy.Rules {
 		r := &m.policy.Rules[i]
 		if r.Log != "" && r.LogRate == (Rate{}) {
-			all = append(all, Warning{r.At, "every packet of this rule is logged", "add ratelimit=5/s, otherwise a sender of packets can fill the log"})
+			all = append(all, Warning{r.At, "every packet of this rule is logged", "add ratelimit=5/s, otherwise any sender can fill the log"})
 		}
 	}
 	return all
@@ -140,15 +140,15 @@ func (m *Model) silent() []Warning {
 				continue
 			}
 			if !mr.some[0] && !mr.some[1] {
-				all = append(all, Warning{mr.rule.At, "no packet fits this rule: a set that it names is empty, or has no addresses of its family", ""})
+				all = append(all, Warning{mr.rule.At, "no packet matches this rule: one of its sets is empty, or has no addresses of its family", ""})
 				continue
 			}
 			if compared += i; compared > maxCompared {
-				all = append(all, Warning{mr.rule.At, "so many rules are not looked at for being out of reach from here on", ""})
+				all = append(all, Warning{mr.rule.At, "the policy has too many rules: those from here on are not checked for rules that never decide", ""})
 				return all
 			}
 			if before := m.taken(Dir(d), i); before != nil {
-				all = append(all, Warning{mr.rule.At, "this rule never decides: all of its packets fit " + places(before) + " before it", "leave it out, or move it up"})
+				all = append(all, Warning{mr.rule.At, "this rule never decides: all its packets match " + places(before) + " before it", "remove it, or move it up"})
 			}
 		}
 	}

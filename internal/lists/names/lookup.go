@@ -25,7 +25,7 @@ func (k *Keeper) servers() ([]string, error) {
 		return nil, fmt.Errorf("name servers: %w", err)
 	}
 	if len(c.Servers) == 0 {
-		return nil, errors.New("/etc/resolv.conf names no name server")
+		return nil, errors.New("/etc/resolv.conf has no name server")
 	}
 	var servers []string
 	for _, s := range c.Servers {

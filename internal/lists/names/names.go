@@ -219,7 +219,7 @@ func (a Answer) merge(addrs []netip.Addr, err error, now time.Time) Answer {
 	}
 	a.Err = err.Error()
 	if len(a.Addrs) > 0 && !now.Before(a.Ends()) {
-		a.Addrs, a.Err = nil, fmt.Sprintf("no answer for %v: its addresses do not count any more; %v", keepGood, err)
+		a.Addrs, a.Err = nil, fmt.Sprintf("no answer for %v: its addresses are no longer used; %v", keepGood, err)
 	}
 	return a
 }
@@ -228,15 +228,15 @@ func (a Answer) merge(addrs []netip.Addr, err error, now time.Time) Answer {
 func (k *Keeper) report(name string, before, after Answer) {
 	switch {
 	case len(before.Addrs) > 0 && len(after.Addrs) == 0:
-		k.opt.Log.Error("a name's addresses are dropped, it has not been resolved for too long", "name", name, "err", after.Err)
+		k.opt.Log.Error("the addresses of a name are dropped: it could not be resolved for too long", "name", name, "err", after.Err)
 	case after.Err != "" && before.Err == "" && len(after.Addrs) > 0:
-		k.opt.Log.Warn("a name is not resolved; its last addresses count on for now", "name", name, "until", after.Ends(), "err", after.Err)
+		k.opt.Log.Warn("a name cannot be resolved; its last addresses stay in use", "name", name, "until", after.Ends(), "err", after.Err)
 	case after.Err != "" && before.Err == "":
-		k.opt.Log.Warn("a name is not resolved", "name", name, "err", after.Err)
+		k.opt.Log.Warn("a name cannot be resolved", "name", name, "err", after.Err)
 	case after.Err == "" && before.Err != "":
-		k.opt.Log.Info("a name is resolved again", "name", name, "addresses", after.Addrs)
+		k.opt.Log.Info("a name can be resolved again", "name", name, "addresses", after.Addrs)
 	}
 	if after.More > 0 && before.More == 0 {
-		k.opt.Log.Warn("a name has more addresses than count", "name", name, "count", MaxAddrs, "more", after.More)
+		k.opt.Log.Warn("a name has more addresses than are used", "name", name, "count", MaxAddrs, "more", after.More)
 	}
 }

@@ -99,9 +99,9 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 	var req control.AllowRequest
 	cmd := &cobra.Command{
 		Use:   "add ADDR|CIDR|NAME",
-		Short: "Never ban an address, a network, or what a DNS name stands for",
-		Long: "add puts an entry on the allow list, ahead of every ban, and lifts the bans of its addresses. The daemon keeps it\n" +
-			"with its author, beside the files of the whitelist directory, which are yours alone.",
+		Short: "Never ban an address, a network, or the addresses of a DNS name",
+		Long: "add adds an entry to the allow list, which takes precedence over every ban, and lifts the bans of its addresses. The daemon saves it\n" +
+			"with its author; the files of the whitelist directory are not changed.",
 		Example: "  mefctl allow add 192.0.2.7 --note \"the office\"\n  mefctl allow add 198.51.100.0/24 --for 2h\n  mefctl allow add office.example.net",
 		Args:    console.OneArg(allowWants),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -126,7 +126,7 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, e, func(w io.Writer) {
 				what := "is never banned"
 				if e.Resolved != nil && len(e.Resolved.Addrs) == 0 {
-					what = "is looked up now; mefctl allow list shows its addresses, which are not banned"
+					what = "is being resolved; its addresses, which mefctl allow list shows, are never banned"
 				}
 				fmt.Fprintf(w, "%s %s, %s. Remove it with mefctl allow delete %s.\n", e.Entry, what,
 					strings.Replace(cli.Lasting(e.Until), "lifted", "removed", 1), e.Entry)
@@ -135,7 +135,7 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until removed")
-	flags.StringVar(&req.Note, "note", "", "the reason, for whoever looks later")
+	flags.StringVar(&req.Note, "note", "", "the reason, shown by mefctl why and the lists")
 	flags.BoolVar(&req.Force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
 	fileFlag(cmd, &file)
 	return cmd
@@ -178,7 +178,7 @@ func allowEntry(text string) (string, error) {
 		return "", console.Usage("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
 	}
 	if len(entries) != 1 {
-		return "", console.Usage("%q is no entry; write %s", text, allowWants)
+		return "", console.Usage("%q is not an entry; write %s", text, allowWants)
 	}
 	return entries[0].Text, nil
 }

@@ -36,12 +36,12 @@ func newBansList(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the bans in force, with the packets each has dropped",
-		Long:  "list shows the bans as the kernel holds them, with the daemon's reasons. PACKETS counts both directions.",
+		Long:  "list shows the bans in the kernel, with the daemon's reasons. PACKETS counts both directions.",
 		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd, only) },
 	}
-	cmd.Flags().BoolVar(&only.permanent, "permanent", false, "only bans that last until they are lifted")
-	cmd.Flags().BoolVar(&only.addresses, "ips-only", false, "print addresses and networks only, one a line")
+	cmd.Flags().BoolVar(&only.permanent, "permanent", false, "only permanent bans")
+	cmd.Flags().BoolVar(&only.addresses, "ips-only", false, "print only addresses and networks, one per line")
 	return cmd
 }
 
@@ -90,7 +90,7 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 	var force, permanent bool
 	cmd := &cobra.Command{
 		Use:   "add ADDR|CIDR",
-		Short: "Ban an address or a network, or all of a file",
+		Short: "Ban an address or a network, or all entries of a file",
 		Example: "  mefctl bans add 192.0.2.7 --for 2h --note \"asked three times\"\n  mefctl bans add 2001:db8:7::/48 --for 1d --ports 25,465,587\n" +
 			"  mefctl bans add --file scanners.txt --for 7d",
 		Args: console.OneArg("an address or network, such as 192.0.2.7 or 2001:db8:7::/48"),
@@ -98,7 +98,7 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 			req := control.Batch{Note: note, Force: force}
 			req.Caller, _ = exposure.Caller(os.Getenv("SSH_CONNECTION"))
 			if lasts != "" && permanent {
-				return console.Usage("--for and --permanent contradict each other; write one of them")
+				return console.Usage("--for and --permanent exclude each other; use one of them")
 			}
 			if req.For, err = duration(lasts); err != nil {
 				return err
@@ -134,9 +134,9 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until lifted")
 	flags.StringVar(&lasts, "timeout", "", "the name of --for in MEF 1.0")
 	flags.Lookup("timeout").Hidden = true
-	flags.BoolVar(&permanent, "permanent", false, "until lifted, which is what happens without --for, too")
+	flags.BoolVar(&permanent, "permanent", false, "until lifted, as without --for")
 	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
-	flags.StringVar(&note, "note", "", "the reason, for whoever looks later")
+	flags.StringVar(&note, "note", "", "the reason, shown by mefctl why and the lists")
 	flags.BoolVar(&force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
 	fileFlag(cmd, &file)
 	return cmd
@@ -160,8 +160,8 @@ func newBansDelete(g *cli.Global) *cobra.Command {
 		Use:     "delete ADDR|CIDR",
 		Aliases: []string{"del", "rm"},
 		Short:   "Lift the bans of an address or a network",
-		Long: "delete lifts every ban of exactly this address or network, on whatever ports; for an address, also the ban of the\n" +
-			"IPv6 network that it was banned by. It returns once the kernel has been read back.",
+		Long: "delete lifts every ban of exactly this address or network, on all ports; for an address, also the ban of the\n" +
+			"IPv6 network that it belongs to. It returns when the kernel has been read back.",
 		Args: console.OneArg("an address or network, as mefctl bans list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file != "" {
@@ -202,7 +202,7 @@ func newBansDelete(g *cli.Global) *cobra.Command {
 func parsePrefix(s string) (netip.Prefix, error) {
 	p, err := conf.ParsePrefix(s)
 	if err != nil {
-		return p, console.Usage("%s is no address and no network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
+		return p, console.Usage("%s is neither an address nor a network; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", strconv.Quote(s))
 	}
 	return p, nil
 }

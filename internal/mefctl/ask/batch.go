@@ -24,14 +24,14 @@ const shownRefusals = 20
 
 // fileFlag adds --file to a command that otherwise takes one entry.
 func fileFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVar(file, "file", "", "take all entries of this `file`, one a line, in one request; - is standard input")
+	cmd.Flags().StringVar(file, "file", "", "use all entries of this `file`, one per line, in one request; - is standard input")
 	one := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case !cmd.Flags().Changed("file"):
 			return one(cmd, args)
 		case len(args) > 0:
-			return console.Usage("%s takes an entry or --file, not both", cmd.CommandPath())
+			return console.Usage("%s takes either an entry or --file", cmd.CommandPath())
 		case *file == "":
 			return console.Usage("%s --file needs a file, or - for standard input", cmd.CommandPath())
 		}
@@ -85,7 +85,7 @@ func entries(cmd *cobra.Command, path string, addresses bool) ([]string, error) 
 		return nil, err
 	}
 	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d MiB; make it a file of the whitelist or blacklist directory", name, maxFile>>20)
+		return nil, fmt.Errorf("%s is larger than %d MiB; put it into the whitelist or blacklist directory instead", name, maxFile>>20)
 	}
 	list, mistakes := conf.ParseList(name, text)
 	var all []string
@@ -106,7 +106,7 @@ func entries(cmd *cobra.Command, path string, addresses bool) ([]string, error) 
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%s has no entry; write one a line", strings.TrimSpace(name))
+		return nil, fmt.Errorf("%s has no entry; write one per line", strings.TrimSpace(name))
 	}
 	return all, nil
 }

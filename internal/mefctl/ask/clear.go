@@ -14,11 +14,11 @@ func newBansClear(g *cli.Global) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "clear --yes",
-		Short: "Lift every ban but those of blacklist files",
+		Short: "Lift every ban except those of blacklist files",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
-				return console.Usage("mefctl bans clear lifts every ban of rules and operators; write mefctl bans clear --yes if you mean it")
+				return console.Usage("mefctl bans clear lifts every ban of rules and operators; to do that, run mefctl bans clear --yes")
 			}
 			client, err := g.Client()
 			if err != nil {
@@ -31,11 +31,11 @@ func newBansClear(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, c, func(w io.Writer) {
 				fmt.Fprintf(w, "Lifted %d bans.\n", c.Lifted)
 				if c.Listed > 0 {
-					fmt.Fprintf(w, "%d more are asked for by blacklist files; mefctl lists blacklist shows them.\n", c.Listed)
+					fmt.Fprintf(w, "%d bans of blacklist files stay; mefctl lists blacklist shows them.\n", c.Listed)
 				}
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "confirm that all bans are meant")
+	cmd.Flags().BoolVar(&yes, "yes", false, "lift all bans without asking")
 	return cmd
 }

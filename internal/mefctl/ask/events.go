@@ -19,7 +19,7 @@ func newEvents(g *cli.Global) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Show what happened: failures, logins, bans",
+		Short: "Show events: failures, logins, bans",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
@@ -47,7 +47,7 @@ func newEvents(g *cli.Global) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens next")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "continue with new events")
 	return cmd
 }
 
@@ -89,7 +89,7 @@ func showRecord(w io.Writer, r control.Record) {
 		fmt.Fprintf(&b, ": %s", r.Reason)
 	}
 	if r.Missed > 0 {
-		fmt.Fprintf(&b, " (%d records before this one are missing here: this reader was too slow)", r.Missed)
+		fmt.Fprintf(&b, " (%d records before this one are missing: this reader was too slow)", r.Missed)
 	}
 	fmt.Fprintln(w, b.String())
 }

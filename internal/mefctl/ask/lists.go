@@ -20,7 +20,7 @@ var listNames = []string{"whitelist", "blacklist", "recidive"}
 func newLists(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "lists [whitelist|blacklist|recidive]",
-		Short: "Show the files and entries of whitelist and blacklist, and what is wrong with them",
+		Short: "Show the files and entries of whitelist and blacklist, and the errors in them",
 		Long: "lists shows every file of the lists with its size, age and last error, and every entry with its source. recidive shows the\n" +
 			"bans in force of sources that were banned before.",
 		Args: func(_ *cobra.Command, args []string) error {
@@ -53,7 +53,7 @@ func newLists(g *cli.Global) *cobra.Command {
 
 func showLists(w io.Writer, lists control.Lists, now time.Time) {
 	if len(lists.Files)+len(lists.Entries) == 0 {
-		fmt.Fprintln(w, "There are no list files, and nothing was added by command.")
+		fmt.Fprintln(w, "There are no list files, and no entries were added by command.")
 		return
 	}
 	rows := [][]string{{"FILE", "LIST", "ENTRIES", "BYTES", "CHANGED", "LAST ERROR"}}

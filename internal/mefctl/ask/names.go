@@ -19,11 +19,11 @@ func newNames(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "names [PREFIX]",
 		Short: "Show the user names that are tried, which of them are hot, and why others are protected",
-		Long: "names shows the dictionary of user names, those that most networks try first. One try of a hot name from an unknown\n" +
-			"address bans. A name that exists on this host or has ever logged in is protected, and so is one within two edits of it.",
+		Long: "names shows the user names that are tried, those that most networks try first. One attempt with a hot name from an unknown\n" +
+			"address leads to a ban. A name that exists on this host or has ever logged in is protected, and so is a name within two edits of it.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return console.Usage("mefctl names takes the beginning of a name, or nothing")
+				return console.Usage("mefctl names takes at most one argument, the beginning of a name")
 			}
 			return nil
 		},
@@ -39,7 +39,7 @@ func newNames(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, names, func(w io.Writer) { showNames(w, names, time.Now()) })
 		},
 	}
-	cmd.Flags().IntVar(&limit, "limit", limit, "show so many names at most; 0 shows all")
+	cmd.Flags().IntVar(&limit, "limit", limit, "show at most this many names; 0 shows all")
 	return cmd
 }
 
@@ -67,8 +67,8 @@ func newAlarms(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "alarms",
 		Short: "Show logins that may be break-ins",
-		Long: "alarms shows logins that succeeded from an address that attacked, or for a name that was being guessed, where the user\n" +
-			"had never logged in. mefctl alarms ack marks them as seen.",
+		Long: "alarms shows successful logins from an address that had attacked, or with a name that was being guessed, if the user\n" +
+			"had never logged in from there. mefctl alarms ack marks them as seen.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
@@ -82,16 +82,16 @@ func newAlarms(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, alarms, func(w io.Writer) { showAlarms(w, alarms, all) })
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "show those that were acknowledged too")
+	cmd.Flags().BoolVar(&all, "all", false, "also show acknowledged alarms")
 	cmd.AddCommand(&cobra.Command{
 		Use:   "ack [ID...]",
-		Short: "Mark alarms as seen, all of them unless IDs are given",
+		Short: "Mark alarms as seen; without IDs, all of them",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var req control.AckRequest
 			for _, arg := range args {
 				id, err := strconv.ParseUint(arg, 10, 64)
 				if err != nil {
-					return console.Usage("%q is no number of an alarm; see mefctl alarms", arg)
+					return console.Usage("%q is not the number of an alarm; see mefctl alarms", arg)
 				}
 				req.IDs = append(req.IDs, id)
 			}

@@ -47,7 +47,7 @@ func newStats(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stats",
 		Short: "Count attempts and bans by rule, source and user name",
-		Long: "stats counts what the daemon keeps: attempts and bans of each rule since it started, the bans in force, and the sources and user\n" +
+		Long: "stats shows the attempts and bans of each rule since the daemon started, the bans in force, and the sources and user\n" +
 			"names of the latest records, as mefctl events shows them.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

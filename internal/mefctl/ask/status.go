@@ -21,7 +21,7 @@ func newStatus(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Report whether this host is protected, and what is missing if not",
-		Long:  "status asks the daemon, which reads the kernel back. The exit status is 0 if the host is protected and 1 if not.",
+		Long:  "status asks the daemon, which reads the kernel. The exit status is 0 if the host is protected and 1 if not.",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
@@ -44,7 +44,7 @@ func newStatus(g *cli.Global) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolP("verbose", "v", false, "of MEF 1.0; everything is shown anyway")
+	cmd.Flags().BoolP("verbose", "v", false, "an option of MEF 1.0; everything is shown without it")
 	cmd.Flags().Lookup("verbose").Hidden = true
 	return cmd
 }
@@ -54,7 +54,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		fmt.Fprintf(w, "ALARM: %s\n", a)
 	}
 	if s.AlarmCount > 0 {
-		fmt.Fprintf(w, "%d alarms: see mefctl alarms, and mefctl alarms ack once they are dealt with.\n\n", s.AlarmCount)
+		fmt.Fprintf(w, "%d alarms: see mefctl alarms; then run mefctl alarms ack.\n\n", s.AlarmCount)
 	}
 	if s.Protected {
 		fmt.Fprintln(w, "Protected: yes")
@@ -74,7 +74,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	fmt.Fprintf(w, "Bans:      %d (%d IPv4, %d IPv6; %d unverified, %d until lifted), %d since start\n",
 		s.Bans.Total, s.Bans.IPv4, s.Bans.IPv6, s.Bans.Unverified, s.Bans.Permanent, s.Bans.Ever)
 	if text := showSpared(s.Spared); text != "" {
-		fmt.Fprintf(w, "Spared:    %s\n", text)
+		fmt.Fprintf(w, "Exempt:    %s\n", text)
 	}
 	fmt.Fprintf(w, "Kernel:    %s\n", cli.Kernel(s.Kernel))
 	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
@@ -118,9 +118,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	}
 	console.Table(w, rows)
 	if len(off) > 0 {
-		fmt.Fprintf(w, "Off, because their services are not on this host: %s\n", strings.Join(off, ", "))
+		fmt.Fprintf(w, "Off, because the service is not on this host: %s\n", strings.Join(off, ", "))
 	}
-	fmt.Fprintln(w, "\nLocked out? mefctl off removes every ban and rule of mefdaemon. mefctl why ADDR explains any address.")
+	fmt.Fprintln(w, "\nLocked out? mefctl off lifts all bans. mefctl why ADDR explains any address.")
 }
 
 // showFailures returns the failures of a rule, with those that do not count.

@@ -24,7 +24,7 @@ func newWhy(g *cli.Global) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
 			if err != nil {
-				return console.Usage("%s is no address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+				return console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
 			}
 			client, err := g.Client()
 			if err != nil {
@@ -93,7 +93,7 @@ func wayOut(why control.Why) string {
 	if slices.ContainsFunc(why.Bans, func(b control.Ban) bool { return b.Rule != ban.ByList }) {
 		return fmt.Sprintf("mefctl bans delete %s lifts the ban.", why.Addr)
 	}
-	return fmt.Sprintf("Take the entry out of the blacklist, or let it through by mefctl allow add %s.", why.Addr)
+	return fmt.Sprintf("Remove the entry from the blacklist, or allow the address with mefctl allow add %s.", why.Addr)
 }
 
 // holds reports whether a ban of the history is one of those in force, of which all has been said.

@@ -18,9 +18,9 @@ func TestShowWhy(t *testing.T) {
 		Bans: []control.Ban{
 			{Prefix: "2001:db8:bad::/64", Ports: "all", Rule: "sshd", Start: began, Until: &ends, Packets: &packets, Set: "ban6_64",
 				Reason: "5 failures in 3s (limit 5 in 10m); second ban in 30d: 10m × 4 = 40m"},
-			{Prefix: "2001:db8::/32", Ports: "25,465", Rule: "manual", Start: began, Set: "ban6_32_p25.465", Reason: "asked for by alice", Note: "spam\x1b[2J"},
+			{Prefix: "2001:db8::/32", Ports: "25,465", Rule: "manual", Start: began, Set: "ban6_32_p25.465", Reason: "added by alice", Note: "spam\x1b[2J"},
 		},
-		Arithmetic: []string{"counted as 2001:db8:bad::/64, with all its addresses"},
+		Arithmetic: []string{"counted as 2001:db8:bad::/64, all addresses together"},
 		Rules:      []control.RuleWhy{{Rule: "sshd", Attempts: 2.25, MaxRetry: 5, FindTime: "10m"}},
 		Known:      []string{"bob"},
 		History: []control.Ban{
@@ -29,23 +29,23 @@ func TestShowWhy(t *testing.T) {
 		},
 		Prefix:   []control.Neighbor{{Prefix: "2001:db8:bad:1::/64", Score: 12, Banned: true}},
 		Requests: []string{"webscan/attack_paths: 2 of 3 different paths in 10m"},
-		Foreign:  []string{"table inet filter chain input: policy drop, for what no rule of it accepts"},
+		Foreign:  []string{"table inet filter chain input: policy drop, for packets that none of its rules accepts"},
 		Evidence: []string{"Failed password for root\x07 from 2001:db8:bad::7 port 4711 ssh2"},
 	}
 	const want = `2001:db8:bad::7: BANNED by sshd
   banned as 2001:db8:bad::/64 on all ports by sshd since 2026-01-02 11:59:00, 9m0s left; set ban6_64, 42 packets dropped
     5 failures in 3s (limit 5 in 10m); second ban in 30d: 10m × 4 = 40m
   banned as 2001:db8::/32 on ports 25,465 by manual since 2026-01-02 11:59:00, until lifted; set ban6_32_p25.465, - packets dropped
-    asked for by alice
+    added by alice
     note "spam\x1b[2J"
   known logins: "bob"
   score 41.0 of 100
-    counted as 2001:db8:bad::/64, with all its addresses
+    counted as 2001:db8:bad::/64, all addresses together
   sshd: 2.25 of 5 attempts within 10m
   web requests: webscan/attack_paths: 2 of 3 different paths in 10m
   earlier ban: 2001:db8:bad::/64 by sshd, 2026-01-01 12:50:00 until 2026-01-01 13:00:00, ended
   same network: 2001:db8:bad:1::/64, score 12.0, banned
-  another table: table inet filter chain input: policy drop, for what no rule of it accepts
+  another table: table inet filter chain input: policy drop, for packets that none of its rules accepts
   evidence:
     "Failed password for root\a from 2001:db8:bad::7 port 4711 ssh2"
 mefctl bans delete 2001:db8:bad::7 lifts the ban.
@@ -63,7 +63,7 @@ func TestWayOut(t *testing.T) {
 		bans []control.Ban
 		want string
 	}{
-		"listed":          {[]control.Ban{listed}, "Take the entry out of the blacklist, or let it through by mefctl allow add 192.0.2.7."},
+		"listed":          {[]control.Ban{listed}, "Remove the entry from the blacklist, or allow the address with mefctl allow add 192.0.2.7."},
 		"made":            {[]control.Ban{made}, "mefctl bans delete 192.0.2.7 lifts the ban."},
 		"listed and made": {[]control.Ban{listed, made}, "mefctl bans delete 192.0.2.7 lifts the ban."},
 	} {

@@ -24,14 +24,14 @@ func newMatch(g *cli.Global) *cobra.Command {
 	var summary bool
 	cmd := &cobra.Command{
 		Use:   "match [FILE]",
-		Short: "Run log lines through the rules and show what each means",
-		Long: "match runs the lines of FILE, or of standard input, through the same filters as the daemon. It needs no daemon and no\n" +
-			"root. With --json it prints one object per line, in order; a line that nothing matched is only its number.",
+		Short: "Match log lines against the rules and show the result",
+		Long: "match runs the lines of FILE, or of standard input, through the same filters as the daemon. It needs neither a daemon nor\n" +
+			"root. With --json it prints one object per line, in order; for a line without a match, only its number.",
 		Example: "  mefctl match /var/log/auth.log\n  journalctl -u ssh -o short | mefctl match --service sshd --json\n  mefctl match --rule ./myrule.conf sample.log",
 		Args:    console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if service != "" && rule != "" {
-				return console.Usage("--service and --rule exclude each other; give one")
+				return console.Usage("--service and --rule exclude each other; use one of them")
 			}
 			matcher, err := newMatcher(g, service, rule)
 			if err != nil {
@@ -57,7 +57,7 @@ func newMatch(g *cli.Global) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&service, "service", "", "only the rules of this service, such as sshd; lines without a program name are taken as its messages")
+	flags.StringVar(&service, "service", "", "only the rules of this service, such as sshd; lines without a program name are read as its messages")
 	flags.StringVar(&rule, "rule", "", "only the rule of this `file`")
 	flags.BoolVar(&summary, "summary", false, "print counts only")
 	return cmd

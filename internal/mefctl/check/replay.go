@@ -56,17 +56,17 @@ func newReplay(g *cli.Global) *cobra.Command {
 	var f replayFlags
 	cmd := &cobra.Command{
 		Use:   "replay [FILE...]",
-		Short: "Say whom old logs would have had banned, and why",
-		Long: "replay runs the lines of FILEs, or of standard input, through the configured rules, counting and decisions, in order of\n" +
-			"the time that each line names. Files may be compressed by gzip, zstd or xz. It needs no daemon, and changes nothing.",
+		Short: "Show the bans that old logs would have led to, and why",
+		Long: "replay runs the lines of FILEs, or of standard input, through the configured rules, counters and decisions, in order of\n" +
+			"their time. Files may be compressed by gzip, zstd or xz. It needs no daemon and changes nothing.",
 		Example: "  mefctl replay /var/log/auth.log\n  mefctl replay --what-if /var/log/auth.log* /var/log/mail.log*\n" +
 			"  mefctl replay --what-if --compare ./new.conf --journal --since 14d",
 		RunE: func(cmd *cobra.Command, args []string) error { return replay(cmd, g, &f, args) },
 	}
 	cmd.Flags().StringVar(&f.service, "service", "", "only the rules of this service")
-	cmd.Flags().BoolVar(&f.whatIf, "what-if", false, "leave out what a ban would have kept from the host, and sum up")
+	cmd.Flags().BoolVar(&f.whatIf, "what-if", false, "ignore lines that a ban would have prevented, and print a summary")
 	cmd.Flags().BoolVar(&f.events, "events", false, "print every event with the score of its source, not only bans")
-	cmd.Flags().StringVar(&f.compare, "compare", "", "replay by a second configuration `file` too, and put both side by side")
+	cmd.Flags().StringVar(&f.compare, "compare", "", "also replay with a second configuration `file`, and compare the two")
 	cmd.Flags().BoolVar(&f.journal, "journal", false, "read the journal instead of files")
 	cmd.Flags().StringVar(&f.since, "since", "", "how far back to read the journal, such as 2h or 14d")
 	return cmd
@@ -74,10 +74,10 @@ func newReplay(g *cli.Global) *cobra.Command {
 
 func replay(cmd *cobra.Command, g *cli.Global, f *replayFlags, args []string) error {
 	if f.journal && len(args) > 0 {
-		return console.Usage("give either files or --journal")
+		return console.Usage("use either files or --journal")
 	}
 	if f.since != "" && !f.journal {
-		return console.Usage("--since goes with --journal")
+		return console.Usage("--since needs --journal")
 	}
 	if f.events && f.compare != "" {
 		return console.Usage("--events does not go with --compare")
@@ -297,7 +297,7 @@ func showSummaries(w io.Writer, configs []string, sums []offline.ReplaySummary, 
 	console.Table(w, rows)
 	for i, s := range sums {
 		if len(s.Addresses) > 0 {
-			fmt.Fprintf(w, "Banned although somebody logged in from there%s: %s\n", of(configs, i), strings.Join(s.Addresses, ", "))
+			fmt.Fprintf(w, "Banned although a user logged in from it%s: %s\n", of(configs, i), strings.Join(s.Addresses, ", "))
 		}
 	}
 	if sums[0].Logins == 0 {

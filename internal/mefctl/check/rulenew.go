@@ -52,19 +52,19 @@ func newRulesNew(g *cli.Global) *cobra.Command {
 	var write bool
 	cmd := &cobra.Command{
 		Use:   "new NAME",
-		Short: "Make a detection rule from sample lines, and try it on them",
-		Long: "new reads lines of a log, of refused and of successful logins, from --file or standard input. It finds the address and the user\n" +
-			"name in them and makes patterns of the rest, anchored at both ends. The rule must read every line; then it is printed, or\n" +
-			"with --write put into the rules directory.",
+		Short: "Make a detection rule from sample lines, and test it on them",
+		Long: "new reads log lines of refused and successful logins from --file or standard input. It finds the address and the user\n" +
+			"name in them and makes patterns of the rest, anchored at both ends. The rule must match every line; then it is printed, or\n" +
+			"with --write written into the rules directory.",
 		Example: "  grep 'login failed' /var/log/shop.log | mefctl rules new shop --files /var/log/shop.log",
 		Args:    console.OneArg("a name for the rule, such as shop"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !ruleName.MatchString(args[0]) {
-				return console.Usage("%q is no name for a rule; write lower-case letters, digits and hyphens", args[0])
+				return console.Usage("%q is not a name for a rule; use lower-case letters, digits and hyphens", args[0])
 			}
 			client, err := netip.ParseAddr(ip)
 			if ip != "" && err != nil {
-				return console.Usage("--ip %q is no address", ip)
+				return console.Usage("--ip %q is not an address", ip)
 			}
 			lines, err := sampleLines(cmd, file)
 			if err != nil {
@@ -75,11 +75,11 @@ func newRulesNew(g *cli.Global) *cobra.Command {
 				line, ok := learn.Read(raw, client)
 				switch {
 				case !ok && ip != "":
-					return fmt.Errorf("line %d does not name %s: %s", i+1, ip, strconv.Quote(raw))
+					return fmt.Errorf("line %d does not contain %s: %s", i+1, ip, strconv.Quote(raw))
 				case !ok:
-					return fmt.Errorf("line %d names no address: %s", i+1, strconv.Quote(raw))
+					return fmt.Errorf("line %d contains no address: %s", i+1, strconv.Quote(raw))
 				case line.Several:
-					return fmt.Errorf("line %d names several addresses; give the client's with --ip: %s", i+1, strconv.Quote(raw))
+					return fmt.Errorf("line %d contains several addresses; name that of the client with --ip: %s", i+1, strconv.Quote(raw))
 				}
 				groups.Add(raw, line)
 			}
@@ -88,7 +88,7 @@ func newRulesNew(g *cli.Global) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&file, "file", "", "read the sample lines from this `file`; without it, from standard input")
-	flags.StringVar(&ip, "ip", "", "the client's `address`, where lines name several")
+	flags.StringVar(&ip, "ip", "", "the client's `address`, if lines contain several")
 	flags.StringArrayVar(&files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
 	flags.BoolVar(&write, "write", false, "write the rule into the rules directory")
 	return cmd
@@ -112,9 +112,9 @@ func sampleLines(cmd *cobra.Command, file string) ([]string, error) {
 	lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(l string) bool { return strings.TrimSpace(l) == "" })
 	switch {
 	case len(text) > chunk, len(lines) > maxSamples:
-		return nil, fmt.Errorf("these are more than %d lines; a few of each kind are enough", maxSamples)
+		return nil, fmt.Errorf("more than %d lines; a few of each kind are enough", maxSamples)
 	case len(lines) == 0:
-		return nil, errors.New("there are no sample lines; give some with --file or on standard input")
+		return nil, errors.New("no sample lines; give some with --file or on standard input")
 	}
 	return lines, nil
 }
@@ -140,16 +140,16 @@ func propose(g *cli.Global, cmd *cobra.Command, name string, groups []*learn.Gro
 		}
 		p.File = filepath.Join(cfg.Paths.RulesDir, name+".conf")
 		if _, err := os.Stat(p.File); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s is there already; choose another name, or remove it first", p.File)
+			return fmt.Errorf("%s exists; choose another name, or remove it first", p.File)
 		}
 		if err := writeRule(p.File, text); err != nil {
 			return err
 		}
-		return reloaded(g, cmd, p, fmt.Sprintf("Wrote %s, which reads all %d sample lines.", p.File, len(p.Lines)))
+		return reloaded(g, cmd, p, fmt.Sprintf("Wrote %s, which matches all %d sample lines.", p.File, len(p.Lines)))
 	}
 	return g.Print(cmd, p, func(w io.Writer) {
 		fmt.Fprint(w, p.Rule)
-		fmt.Fprintf(w, "\n# It reads all %d sample lines:\n", len(p.Lines))
+		fmt.Fprintf(w, "\n# It matches all %d sample lines:\n", len(p.Lines))
 		for _, m := range p.Lines[:min(len(p.Lines), 10)] {
 			fmt.Fprintf(w, "#   %s from %s", m.Kind, m.Addr)
 			if m.User != "" {
@@ -157,7 +157,7 @@ func propose(g *cli.Global, cmd *cobra.Command, name string, groups []*learn.Gro
 			}
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "# Check that the address is the client's. --write puts the rule into the rules directory.\n")
+		fmt.Fprintf(w, "# Check that the address is the client's. --write writes the rule into the rules directory.\n")
 	})
 }
 
@@ -174,11 +174,11 @@ func tried(name, text string, lines []string) (all []matched, err error) {
 	}
 	matcher, err := offline.ForRule(path)
 	if err != nil {
-		return nil, fmt.Errorf("the rule made of these lines is not safe:\n%w", err)
+		return nil, fmt.Errorf("the rule made from these lines is not safe:\n%w", err)
 	}
 	err = matcher.Run(strings.NewReader(strings.Join(lines, "\n")), func(n int, m *filter.Match) error {
 		if m == nil {
-			return fmt.Errorf("the rule made of these lines does not read %s; write it by hand, see docs/rules.md:\n%s", strconv.Quote(lines[n-1]), text)
+			return fmt.Errorf("the rule made from these lines does not match %s; write it by hand, see docs/rules.md:\n%s", strconv.Quote(lines[n-1]), text)
 		}
 		all = append(all, answerFor(n, m))
 		return nil
@@ -192,10 +192,10 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 	var write bool
 	cmd := &cobra.Command{
 		Use:   "suggest [FILE]",
-		Short: "Look for refused logins in the logs that no rule reads, and offer a rule",
-		Long: "suggest reads the newest part of the journal and of the log files below /var/log, or FILE or - alone. It shows lines that name\n" +
-			"an address and look like refused logins and that no rule reads, grouped by shape. With --program it makes a rule of all\n" +
-			"shapes of that program, tries it, and prints it, or with --write puts it into the rules directory.",
+		Short: "Find refused logins in the logs that match no rule, and propose a rule",
+		Long: "suggest searches the newest part of the journal and of the log files in /var/log, or only FILE or -. It shows lines that contain\n" +
+			"an address, look like refused logins and match no rule; similar lines together. With --program it makes a rule from all\n" +
+			"lines of that program, tests it, and prints it, or with --write writes it into the rules directory.",
 		Example: "  mefctl rules suggest\n  mefctl rules suggest --program shopd --write",
 		Args:    console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -221,13 +221,13 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 			if program != "" {
 				all = slices.DeleteFunc(all, func(x *learn.Group) bool { return x.Program != program })
 				if len(all) == 0 {
-					return fmt.Errorf("no line of %s looks like a refused login that no rule reads", strconv.Quote(program))
+					return fmt.Errorf("no line of %s looks like a refused login that matches no rule", strconv.Quote(program))
 				}
 				if name == "" {
 					name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(program))
 				}
 				if !ruleName.MatchString(name) {
-					return console.Usage("%q is no name for a rule; choose one with --name", name)
+					return console.Usage("%q is not a name for a rule; choose one with --name", name)
 				}
 				return propose(g, cmd, name, all, files, write)
 			}
@@ -236,7 +236,7 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&program, "program", "", "make a rule for this program")
-	flags.StringVar(&name, "name", "", "the rule's name; without it, the program's")
+	flags.StringVar(&name, "name", "", "name of the rule; if missing, that of the program")
 	flags.StringArrayVar(&files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
 	flags.BoolVar(&write, "write", false, "write the rule into the rules directory")
 	return cmd
@@ -244,7 +244,7 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 
 func showGroups(w io.Writer, all []*learn.Group) {
 	if len(all) == 0 {
-		fmt.Fprintln(w, "No line looks like a refused login that no rule reads.")
+		fmt.Fprintln(w, "No line looks like a refused login that matches no rule.")
 		return
 	}
 	for _, x := range all[:min(len(all), shownGroups)] {
@@ -255,9 +255,9 @@ func showGroups(w io.Writer, all []*learn.Group) {
 		fmt.Fprintf(w, "%s: %d lines, %d addresses\n  %s\n", program, x.Count, x.Sources, strconv.Quote(x.Examples[0]))
 	}
 	if more := len(all) - shownGroups; more > 0 {
-		fmt.Fprintf(w, "%d more shapes of lines; --json prints all.\n", more)
+		fmt.Fprintf(w, "%d more kinds of lines; --json prints all.\n", more)
 	}
-	fmt.Fprintln(w, "\nmefctl rules suggest --program PROGRAM makes a rule of a program's lines; lines without a program go to mefctl rules new.")
+	fmt.Fprintln(w, "\nmefctl rules suggest --program PROGRAM makes a rule from the lines of a program; for lines without a program, use mefctl rules new.")
 }
 
 // unread adds the lines of r that look like refused logins and that no rule reads.

@@ -62,7 +62,7 @@ func newRulesList(g *cli.Global) *cobra.Command {
 					rows = append(rows, []string{r.Name, state, r.Service, r.Source, r.Action, r.Ports, r.Origin})
 				}
 				console.Table(w, rows)
-				fmt.Fprintln(w, "\nmefctl status shows which of them are live here; mefctl rules suggest looks for services without a rule.")
+				fmt.Fprintln(w, "\nmefctl status shows which are active on this host; mefctl rules suggest finds services without a rule.")
 			})
 		},
 	}
@@ -86,15 +86,15 @@ func origin(r *conf.Rule) string {
 }
 
 func newRulesSwitch(g *cli.Global, on bool) *cobra.Command {
-	verb, short := "disable", "Switch a detection rule off"
+	verb, short := "disable", "Disable a detection rule"
 	if on {
-		verb, short = "enable", "Switch a detection rule on"
+		verb, short = "enable", "Enable a detection rule"
 	}
 	return &cobra.Command{
 		Use:   verb + " RULE",
 		Short: short,
-		Long: verb + " writes enabled= into the rule's file in the rules directory; a built-in rule gets a file there that has nothing else.\n" +
-			"A daemon that runs reads its configuration again.",
+		Long: verb + " writes enabled= into the rule's file in the rules directory; for a built-in rule, a new file with only that line.\n" +
+			"A running daemon then reads its configuration again.",
 		Args: console.OneArg("the name of a rule, as mefctl rules list shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := loaded(g)
@@ -103,7 +103,7 @@ func newRulesSwitch(g *cli.Global, on bool) *cobra.Command {
 			}
 			i := slices.IndexFunc(cfg.Rules, func(r conf.Rule) bool { return r.Name == args[0] })
 			if i < 0 {
-				return console.Usage("no rule %q; mefctl rules list shows them", args[0])
+				return console.Usage("no rule %q; see mefctl rules list", args[0])
 			}
 			path, err := switchRule(&cfg.Rules[i], cfg.Paths.RulesDir, on)
 			if err != nil {
@@ -123,7 +123,7 @@ func reloaded(g *cli.Global, cmd *cobra.Command, v any, done string) error {
 	}
 	_, err = client.Reload(cmd.Context())
 	if err != nil && !errors.Is(err, control.ErrNotRunning) {
-		return fmt.Errorf("%s\nmefdaemon does not take it over: %w", done, err)
+		return fmt.Errorf("%s\nmefdaemon does not apply it: %w", done, err)
 	}
 	return g.Print(cmd, v, func(w io.Writer) {
 		if err == nil {
@@ -145,7 +145,7 @@ func switchRule(r *conf.Rule, dir string, on bool) (string, error) {
 	if origin(r) == "built in" {
 		path = filepath.Join(dir, r.Name+".conf")
 		if _, err := os.Stat(path); err == nil {
-			return "", fmt.Errorf("%s is there and belongs to another rule; write name=%s and %s into a file of its own", path, r.Name, setting)
+			return "", fmt.Errorf("%s exists and belongs to another rule; write name=%s and %s into another file", path, r.Name, setting)
 		}
 		return path, writeRule(path, "[rule]\nname="+r.Name+"\n"+setting+"\n")
 	}

@@ -82,9 +82,9 @@ func Kernel(k control.Kernel) string {
 	}
 	text := fmt.Sprintf("%s: %s holds %d bans", k.Backend, k.Table, k.Elements)
 	if k.Matches {
-		text += ", as it should"
+		text += ", as it should be"
 	} else {
-		text += ", NOT as it should: " + strings.Join(k.Problems, "; ")
+		text += ", NOT as it should be: " + strings.Join(k.Problems, "; ")
 	}
 	if k.Repairs > 0 {
 		text += fmt.Sprintf("; repaired %d times", k.Repairs)

@@ -48,7 +48,7 @@ type checked struct {
 func newConfigCheck(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "Check mef.conf, rules, whitelists and blacklists, and name every mistake",
+		Short: "Check mef.conf, rules, whitelists and blacklists, and report every mistake",
 		Args:  console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.Config

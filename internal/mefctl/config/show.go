@@ -27,8 +27,8 @@ func newConfigShow(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [RULE]",
 		Short: "Print every setting of mef.conf, or of a rule, that is in force",
-		Long: "show prints every key of mef.conf, or of a rule, with its value, as the file would have it; with --origin, also where it\n" +
-			"comes from.",
+		Long: "show prints every key of mef.conf, or of a rule, with its value, in the format of the file; with --origin, also where it\n" +
+			"is set.",
 		Example: "  mefctl config show --origin\n  mefctl config show sshd --origin",
 		Args:    oneRule,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,7 +49,7 @@ func newConfigShow(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, keys, func(w io.Writer) { showKeys(w, section, keys, origin) })
 		},
 	}
-	cmd.Flags().BoolVar(&origin, "origin", false, "show where each value comes from: file, line and column, or default")
+	cmd.Flags().BoolVar(&origin, "origin", false, "show where each value is set: file, line and column, or default")
 	return cmd
 }
 

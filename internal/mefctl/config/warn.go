@@ -39,9 +39,9 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 			all = append(all, withoutSource(s)...)
 		case errors.Is(err, control.ErrNotRunning):
 			all = append(all, withoutFiles(cfg.Rules)...)
-			all = append(all, "mefdaemon is not running, so it is not known whether each rule has a source of lines")
+			all = append(all, "mefdaemon is not running, so whether each rule has a log source is not known")
 		default:
-			all = append(all, fmt.Sprintf("which rules have a live source is not known: %v", err))
+			all = append(all, fmt.Sprintf("whether each rule has a log source is not known: %v", err))
 		}
 	}
 	if listeners, err := host.Listeners(); err == nil {
@@ -71,7 +71,7 @@ func uncovered(listeners []host.Listener, rules []conf.Rule) (all []string) {
 func fullyExempt(cfg *conf.Config) (all []string) {
 	facts := exempt.Facts{Allowed: conf.Addrs(cfg.Whitelist)}
 	for _, family := range facts.FullyExempt() {
-		all = append(all, fmt.Sprintf("the whitelist has all of %s: no address of it is ever banned", family))
+		all = append(all, fmt.Sprintf("the whitelist contains all of %s: none of these addresses is ever banned", family))
 	}
 	return all
 }
@@ -106,7 +106,7 @@ func waiting(rule string, sources []control.Source) string {
 			all = append(all, fmt.Sprintf("%s is %s (%s)", src.Name, src.State, src.Reason))
 		}
 	}
-	return cmp.Or(strings.Join(all, ", "), "nothing is followed for it")
+	return cmp.Or(strings.Join(all, ", "), "none of its log files is followed")
 }
 
 // withoutFiles names the rules that read files of which there is none, as far as can be said without a daemon.

@@ -49,7 +49,7 @@ func TestWarningsOfADaemon(t *testing.T) {
 		"one of its files is": {false, nil, &control.Status{Rules: []control.Rule{{Name: "shop", Enabled: true, Live: "files"}},
 			Sources: []control.Source{{Name: "/a", State: "waiting", Rules: []string{"shop"}}, {Name: "/b", State: "active", Rules: []string{"shop"}}}}, nil},
 		"no daemon": {false, []conf.Rule{shop, here}, nil,
-			[]string{"rule shop has no live source: there is no /nowhere/shop*.log", "mefdaemon is not running, so it is not known whether "}},
+			[]string{"rule shop has no live source: there is no /nowhere/shop*.log", "mefdaemon is not running, so whether each rule has a log source is not known"}},
 		"observing for a week, no daemon": {true, nil, nil, []string{"mefdaemon is not running", "mode=observe since " + old.Format(time.DateOnly) + ": no bans are applied; set mode=enforce"}},
 		"observing for a week":            {true, nil, &control.Status{WatchingSince: &old}, []string{"mode=observe since " + old.Format(time.DateOnly)}},
 		"observing since today":           {true, nil, &control.Status{WatchingSince: &now}, nil},

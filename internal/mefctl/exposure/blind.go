@@ -29,6 +29,6 @@ func blindDovecot(value string) []string {
 	if strings.TrimSpace(value) != "no" {
 		return nil
 	}
-	return []string{"Dovecot has auth_verbose=no and does not log every wrong password: a client that guesses and then logs in as itself is not seen. " +
+	return []string{"Dovecot has auth_verbose=no and does not log every wrong password: a client that guesses and then logs in as another user is not noticed. " +
 		"Write auth_verbose=yes into /etc/dovecot/local.conf and run doveadm reload"}
 }

@@ -16,7 +16,7 @@ func ruleOf(t *testing.T, lines ...string) string {
 	for _, raw := range lines {
 		l, ok := learn.Read(raw, netip.Addr{})
 		if !ok {
-			t.Fatalf("%q names no address", raw)
+			t.Fatalf("%q contains no address", raw)
 		}
 		groups.Add(raw, l)
 	}

@@ -19,9 +19,9 @@ func newConfirm(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "confirm",
 		Short: "Confirm that you can still log in, after mefctl enable",
-		Long: "confirm ends the time of trial that mefctl enable begins: bans stay in force from now on. Run it from a new login: the\n" +
-			"connection in which mefctl enable was run proves nothing. If the time has passed, so that the daemon only watches,\n" +
-			"it bans again.",
+		Long: "confirm ends the trial that mefctl enable begins: mefdaemon goes on banning. Run it in a new SSH session: the\n" +
+			"session in which mefctl enable was run proves nothing. If the trial has ended and the daemon only watches,\n" +
+			"it bans again from now on.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
@@ -41,7 +41,7 @@ func newConfirm(g *cli.Global) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "confirm from the connection in which mefctl enable was run, too")
+	cmd.Flags().BoolVar(&force, "force", false, "confirm even in the session in which mefctl enable was run")
 	return cmd
 }
 
@@ -55,6 +55,6 @@ func newLogin(ctx context.Context, client *control.Client, from string) error {
 	if from == "" || s.Armed == nil || s.Armed.Lapsed || s.Armed.From != from {
 		return nil
 	}
-	return errors.New("this is the SSH connection in which mefctl enable was run: open another one, to see that you can, and run mefctl confirm there;\n" +
-		"or mefctl confirm --force, if you can get in without SSH")
+	return errors.New("this is the SSH session in which mefctl enable was run: open another one, to see that you can, and run mefctl confirm there;\n" +
+		"or, if you can log in without SSH, run mefctl confirm --force")
 }

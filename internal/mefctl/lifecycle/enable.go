@@ -37,17 +37,17 @@ func newEnable(g *cli.Global) *cobra.Command {
 	var allowMe bool
 	cmd := &cobra.Command{
 		Use:   "enable [mefdaemon|mef]",
-		Short: "Start mefdaemon now and at boot, with a way back if you lock yourself out",
-		Long: "enable shows from where you are logged in, what other programs ban addresses here, and which services listen and\n" +
-			"which rule covers each. Then it starts mefdaemon, now and at boot, armed: unless somebody who can log in runs\n" +
+		Short: "Start mefdaemon now and at boot, on trial until you confirm",
+		Long: "enable shows the address you are logged in from, other programs that ban on this host, and the services that listen and\n" +
+			"which rule covers each. Then it starts mefdaemon, now and at boot, on trial: unless you log in again and run\n" +
 			"mefctl confirm within ten minutes, it lifts its bans and then only watches and reports. A daemon that has been running\n" +
-			"for a while is not armed again.\n" +
-			"With mef, the static policy is loaded at boot from then on, if nothing is wrong with it; and now, if it was confirmed.",
+			"for a while gets no new trial.\n" +
+			"enable mef loads the firewall policy at every boot, if it has no mistakes; and now, if it was confirmed.",
 		Args:      serviceArg("enable"),
 		ValidArgs: []string{daemon, policy},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if serviceOf(args) == policy && allowMe {
-				return console.Usage("--allow-me is about bans; mefctl enable mef does without")
+				return console.Usage("--allow-me has no meaning for mefctl enable mef")
 			}
 			if serviceOf(args) == policy {
 				return enablePolicy(g, cmd)
@@ -69,7 +69,7 @@ func newEnable(g *cli.Global) *cobra.Command {
 			}
 			report.Blind = exposure.Blind(cmd.Context(), func(rule string) bool { return ruleEnabled(cfg, rule) })
 			for _, e := range cfg.ListErrors {
-				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("left out: %w", e))
+				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("ignored: %w", e))
 			}
 			if !g.JSON {
 				report.show(cmd.OutOrStdout())
@@ -81,7 +81,7 @@ func newEnable(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, report, report.showOutcome)
 		},
 	}
-	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "allow the address from which you are logged in for a day, without asking")
+	cmd.Flags().BoolVar(&allowMe, "allow-me", false, "allow the address you are logged in from for a day, without asking")
 	return cmd
 }
 
@@ -128,23 +128,23 @@ func survey(cfg *conf.Config) (*report, error) {
 func (r *report) show(w io.Writer) {
 	switch {
 	case r.From == nil:
-		fmt.Fprintln(w, "You are not logged in over SSH, as far as can be seen.")
+		fmt.Fprintln(w, "You do not seem to be logged in over SSH.")
 	case r.Allowed:
 		fmt.Fprintf(w, "You are logged in from %s, which is on the allow list: it is never banned.\n", r.From)
 	default:
 		fmt.Fprintf(w, "You are logged in from %s, which is not on the allow list.\n", r.From)
 	}
 	if len(r.Tools) > 0 {
-		fmt.Fprintf(w, "Also banning addresses here: %s. Neither lifts the other's bans; mefctl why ADDR shows which one drops.\n", strings.Join(r.Tools, ", "))
+		fmt.Fprintf(w, "Other programs that ban on this host: %s. mefctl off does not lift their bans; mefctl why ADDR shows which program drops an address.\n", strings.Join(r.Tools, ", "))
 	}
 	if len(r.Services) == 0 {
-		fmt.Fprintln(w, "No service of this host can be reached from elsewhere.")
+		fmt.Fprintln(w, "No service of this host can be reached from other hosts.")
 		return
 	}
 	fmt.Fprintln(w)
 	rows := [][]string{{"PORT", "PROGRAM", "RULES"}}
 	for _, s := range r.Services {
-		rules := cmp.Or(strings.Join(s.Rules, ","), "none: failed logins there are not seen")
+		rules := cmp.Or(strings.Join(s.Rules, ","), "none: failed logins are not noticed")
 		rows = append(rows, []string{s.Protocol + "/" + strconv.Itoa(int(s.Port)), cmp.Or(s.Program, "?"), rules})
 	}
 	console.Table(w, rows)
@@ -159,7 +159,7 @@ func (r *report) offer(in io.Reader, out io.Writer) bool {
 	if r.From == nil || r.Allowed || !console.Terminal(in) {
 		return false
 	}
-	return asked(in, out, fmt.Sprintf("Allow %s for a day, so that it is not banned while you try mef out?", r.From))
+	return asked(in, out, fmt.Sprintf("Allow %s for a day, so that it is not banned while you try mef?", r.From))
 }
 
 // asked asks a question. Only "y" and "yes" mean yes.
@@ -178,7 +178,7 @@ func (r *report) begin(ctx context.Context, m *manager, client *control.Client, 
 			return fmt.Errorf("enable mefdaemon: %w; see journalctl -u mefdaemon", err)
 		}
 	case errors.Is(err, control.ErrNotRunning):
-		return &console.Exit{Code: 3, Err: fmt.Errorf("%w, then mefctl enable again within a minute", can)}
+		return &console.Exit{Code: 3, Err: fmt.Errorf("%w, then run mefctl enable again within a minute", can)}
 	}
 	s, err := answering(ctx, client)
 	if err != nil {
@@ -224,13 +224,13 @@ func (r *report) showOutcome(w io.Writer) {
 	}
 	switch {
 	case r.Armed != nil && r.Armed.Lapsed:
-		fmt.Fprintln(w, "mefdaemon runs and applies no bans, because it was not confirmed in time. Run mefctl confirm if you can log in.")
+		fmt.Fprintln(w, "mefdaemon runs but applies no bans, because its trial was not confirmed in time. If you can log in, run mefctl confirm.")
 	case r.Armed != nil:
-		fmt.Fprintf(w, "mefdaemon bans from now on, on trial. Open another SSH connection to see that you can still log in, and run there\n"+
+		fmt.Fprintf(w, "mefdaemon bans from now on, on trial. Open another SSH session to see that you can still log in, and run there\n"+
 			"  mefctl confirm\nbefore %s. Otherwise mefdaemon lifts its bans, and then only watches and reports.\n", r.Armed.Until.Local().Format("15:04:05"))
 	case r.Mode == "observe":
-		fmt.Fprintln(w, "mefdaemon runs with mode=observe: it reports what it would ban and applies no bans, so there is nothing to confirm.")
+		fmt.Fprintln(w, "mefdaemon runs with mode=observe: bans are logged, not applied, so there is nothing to confirm.")
 	default:
-		fmt.Fprintln(w, "mefdaemon was running already; nothing has to be confirmed.")
+		fmt.Fprintln(w, "mefdaemon was already running; there is nothing to confirm.")
 	}
 }

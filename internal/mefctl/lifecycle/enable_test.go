@@ -35,9 +35,9 @@ func TestManagerSaysWhatToDoInstead(t *testing.T) {
 		"another configuration": {func(m *manager) { m.config = "/x.conf" }, "restart", "mefdaemon", "start it by hand: mefdaemon --config /x.conf"},
 		"not root":              {func(m *manager) { m.root = false }, "disable", "mefdaemon", "mefctl disable needs root"},
 		"no static policy":      {nil, "restart", "mef", "mef.service is not installed"},
-		"policy by hand":        {func(m *manager) { m.systemd = false }, "enable", "mef", "systemd does not run here; mef --config /etc/mef/mef.conf load"},
-		"no policy by hand":     {func(m *manager) { m.systemd = false }, "stop", "mef", "systemd does not run here; mef --config /etc/mef/mef.conf clear"},
-		"another policy":        {func(m *manager) { m.config = "/x.conf" }, "enable", "mef", "the service mef reads /etc/mef/mef.conf and no other configuration"},
+		"policy by hand":        {func(m *manager) { m.systemd = false }, "enable", "mef", "systemd does not run on this host; mef --config /etc/mef/mef.conf load"},
+		"no policy by hand":     {func(m *manager) { m.systemd = false }, "stop", "mef", "systemd does not run on this host; mef --config /etc/mef/mef.conf clear"},
+		"another policy":        {func(m *manager) { m.config = "/x.conf" }, "enable", "mef", "the service mef reads only /etc/mef/mef.conf"},
 		"nothing is installed":  {func(m *manager) { m.unitDir = nil }, "start", "mefdaemon", "run make install as root"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestEnableArmsWhatHasJustStarted(t *testing.T) {
 		says   string
 	}{
 		"just started":    {control.Status{Mode: "enforce", Since: now}, 1, "mefctl confirm\nbefore"},
-		"long running":    {control.Status{Mode: "enforce", Since: now.Add(-time.Hour)}, 0, "nothing has to be confirmed"},
+		"long running":    {control.Status{Mode: "enforce", Since: now.Add(-time.Hour)}, 0, "there is nothing to confirm"},
 		"only watching":   {control.Status{Mode: "observe", Since: now}, 0, "mode=observe"},
 		"armed already":   {control.Status{Mode: "enforce", Since: now, Armed: &control.Armed{Until: now}}, 0, "mefctl confirm\nbefore"},
 		"never confirmed": {control.Status{Mode: "observe", Since: now, Armed: &control.Armed{Lapsed: true}}, 0, "not confirmed in time"},
@@ -177,7 +177,7 @@ func TestEnableArmsWhatHasJustStarted(t *testing.T) {
 func TestEnableWithoutDaemonOrSystemd(t *testing.T) {
 	err := new(report).begin(t.Context(), &manager{root: true, config: "/x.conf"}, control.NewClient(t.TempDir()+"/none"), false)
 	status := new(console.Exit)
-	if !errors.As(err, &status) || status.Code != 3 || !strings.Contains(status.Err.Error(), "mefdaemon --config /x.conf, then mefctl enable again") {
+	if !errors.As(err, &status) || status.Code != 3 || !strings.Contains(status.Err.Error(), "mefdaemon --config /x.conf, then run mefctl enable again") {
 		t.Errorf("enable: %v, want exit status 3 and what to run", err)
 	}
 }

@@ -23,8 +23,8 @@ func newOff(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "off",
 		Short: "Stop the daemon and remove its table from the kernel",
-		Long: "off is the way back when locked out: it ends every ban at once. It works without a daemon. Nothing but\n" +
-			"table inet mefdaemon is touched.",
+		Long: "off lifts every ban at once: use it when you are locked out. It also works when no daemon runs. It changes nothing but\n" +
+			"table inet mefdaemon.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			result := struct {
@@ -41,7 +41,7 @@ func newOff(g *cli.Global) *cobra.Command {
 			}
 			if cfg, _ := conf.LoadSettings(g.Config); cfg.Paths.StateDir != "" {
 				if err := confirm.SetOff(cfg.Paths.StateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("bans will come back when mefdaemon is started: %w", err))
+					console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("bans will be restored when mefdaemon is started: %w", err))
 				}
 			}
 			if result.Deleted, err = kernel.Delete(); err != nil {
@@ -59,7 +59,7 @@ func newOff(g *cli.Global) *cobra.Command {
 					fmt.Fprintln(w, "mefdaemon was not running.")
 				}
 				if result.Deleted {
-					fmt.Fprintln(w, "table inet mefdaemon is removed: no address is banned any more. Start mefdaemon to be protected again; bans made before stay lifted, blacklists are applied again.")
+					fmt.Fprintln(w, "table inet mefdaemon is removed: all bans are lifted. To be protected again, run mefctl start; these bans stay lifted, but blacklists apply again.")
 				} else {
 					fmt.Fprintln(w, "There was no table inet mefdaemon.")
 				}
@@ -94,7 +94,7 @@ func staysGone(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 		if back, err := kernel.Present(); back || err != nil {
-			return cmp.Or(err, errors.New("a mefdaemon still runs and has restored its table; end it, for example with pkill mefdaemon, and run mefctl off again"))
+			return cmp.Or(err, errors.New("a mefdaemon still runs and has restored its table; stop it, for example with pkill mefdaemon, and run mefctl off again"))
 		}
 	}
 }

@@ -30,7 +30,7 @@ func enablePolicy(g *cli.Global, cmd *cobra.Command) error {
 	}
 	settings, err := conf.LoadSettings(g.Config)
 	if err != nil {
-		console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("mistakes in the configuration, whose keys have their defaults meanwhile:\n%w", err))
+		console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("mistakes in the configuration; these keys have their defaults:\n%w", err))
 	}
 	l, err := loader.New(settings)
 	if err != nil {
@@ -77,9 +77,9 @@ func (r *policyReport) show(w io.Writer) {
 		fmt.Fprintln(w, "It was confirmed before, and is in force now.")
 		return
 	case r.Refused:
-		fmt.Fprintln(w, "It was tried and not confirmed: until it is, a boot loads what was confirmed before, or only rules that let SSH in.")
+		fmt.Fprintln(w, "It was tried and not confirmed: until it is, a boot loads the rules confirmed before, or rescue rules that accept only SSH.")
 	default:
-		fmt.Fprintln(w, "Nothing was loaded now, because the policy was not confirmed as it is.")
+		fmt.Fprintln(w, "Nothing was loaded now, because this policy was never confirmed.")
 	}
-	fmt.Fprintln(w, "Load it now with\n  mef apply\nwhich restores what was before unless you confirm that you can still get in.")
+	fmt.Fprintln(w, "Load it now with\n  mef apply\nwhich restores the previous rules unless you confirm that you can still log in.")
 }

@@ -25,7 +25,7 @@ func TestEnablePolicy(t *testing.T) {
 		err       string
 	}{
 		"confirmed":     {text: good, confirmed: true, calls: []string{"enable mef.service", "start mef.service"}, says: "It was confirmed before, and is in force now."},
-		"not confirmed": {text: good, calls: []string{"enable mef.service"}, says: "Nothing was loaded now, because the policy was not confirmed as it is.\nLoad it now with\n  mef apply\n"},
+		"not confirmed": {text: good, calls: []string{"enable mef.service"}, says: "Nothing was loaded now, because this policy was never confirmed.\nLoad it now with\n  mef apply\n"},
 		"refused":       {text: good, refused: true, calls: []string{"enable mef.service"}, says: "tried and not confirmed: until it is"},
 		"a mistake":     {text: "policy dir=in action=acept\n", err: `mef.rules:1:22: wrong value "acept"; did you mean "accept"?`},
 		"no file":       {err: "no such file or directory; mef.rules(5) describes the language"},

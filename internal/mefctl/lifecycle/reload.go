@@ -13,10 +13,10 @@ import (
 func newReload(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload [mefdaemon|mef]",
-		Short: "Have the daemon read its configuration again",
-		Long: "reload has the daemon read mef.conf and all files it names again. With a mistake in them the configuration before\n" +
-			"stays in force, every mistake is named, and the exit status is 1. What was counted, and the bans, stay in any case.\n" +
-			"With mef, the static policy is loaded again, where it is installed.",
+		Short: "Make the daemon read its configuration again",
+		Long: "reload makes the daemon read mef.conf and all files it names again. If there is a mistake, the current configuration\n" +
+			"stays in force, every mistake is reported, and the exit status is 1. Counters and bans stay in any case.\n" +
+			"reload mef loads the firewall policy again.",
 		Args:      serviceArg("reload"),
 		ValidArgs: []string{daemon, policy},
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -19,9 +19,9 @@ import (
 func newSelftest(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "selftest",
-		Short: "Prove with real packets that bans block on this machine",
-		Long: "selftest bans documentation addresses in network namespaces of its own and sends packets from them; this host's\n" +
-			"network and its bans are not touched. Then it asks the daemon, if one runs, whether its table holds what it should.\n" +
+		Short: "Test with real packets whether bans block on this machine",
+		Long: "selftest bans documentation addresses in temporary network namespaces and sends packets from them; this host's\n" +
+			"network and bans are not affected. Then it asks the daemon, if one runs, whether its table is as it should be.\n" +
 			"The exit status is 1 if anything failed.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,7 +64,7 @@ func liveTable(ctx context.Context, g *cli.Global) *selftest.Step {
 	case err != nil:
 		step.Detail = err.Error()
 	case s.Mode == "observe":
-		step.OK, step.Detail = true, "mode=observe, nothing is banned"
+		step.OK, step.Detail = true, "mode=observe, bans are not applied"
 	default:
 		step.OK, step.Detail = s.Kernel.Matches, cli.Kernel(s.Kernel)
 	}
@@ -91,9 +91,9 @@ func (v verdict) show(w io.Writer) {
 	case !v.OK:
 		fmt.Fprintln(w, "Self-test: FAILED")
 	case v.Packets.Impossible != "":
-		fmt.Fprintln(w, "Self-test: not possible here")
+		fmt.Fprintln(w, "Self-test: not possible on this host")
 	default:
-		fmt.Fprintf(w, "Self-test: bans block, proven in %v\n", v.Packets.Took.Round(time.Millisecond))
+		fmt.Fprintf(w, "Self-test: bans block, tested in %v\n", v.Packets.Took.Round(time.Millisecond))
 	}
 	if v.Packets.Impossible != "" {
 		fmt.Fprintln(w, "  -       packets: "+v.Packets.Problem())

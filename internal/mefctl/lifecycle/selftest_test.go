@@ -29,13 +29,13 @@ func TestSelftestAsksForTheLiveTable(t *testing.T) {
 		want   string
 	}{
 		"as it should be": {control.Status{Mode: "enforce", Kernel: kernel},
-			"  ok      live table: nftables: table inet mefdaemon holds 3 bans, as it should\n"},
+			"  ok      live table: nftables: table inet mefdaemon holds 3 bans, as it should be\n"},
 		"damaged": {control.Status{Mode: "enforce", Kernel: damaged},
-			"  FAILED  live table: nftables: table inet mefdaemon holds 3 bans, NOT as it should: set ban4_32 is missing\n"},
+			"  FAILED  live table: nftables: table inet mefdaemon holds 3 bans, NOT as it should be: set ban4_32 is missing\n"},
 		"gone": {control.Status{Mode: "enforce", Kernel: control.Kernel{Backend: "nftables", Table: "table inet mefdaemon"}},
 			"  FAILED  live table: nftables: table inet mefdaemon is MISSING\n"},
 		"observing": {control.Status{Mode: "observe"},
-			"  ok      live table: mode=observe, nothing is banned\n"},
+			"  ok      live table: mode=observe, bans are not applied\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := &cli.Global{Config: clitest.Config(t, reporter{status: tt.status}, "")}
@@ -43,7 +43,7 @@ func TestSelftestAsksForTheLiveTable(t *testing.T) {
 			v.OK = v.Live.OK
 			var out strings.Builder
 			v.show(&out)
-			headline := "Self-test: bans block, proven in 0s\n"
+			headline := "Self-test: bans block, tested in 0s\n"
 			if !v.OK {
 				headline = "Self-test: FAILED\n"
 			}

@@ -51,9 +51,9 @@ func (m *manager) can(verb, service string) error {
 	}
 	switch {
 	case !m.systemd:
-		return fmt.Errorf("systemd does not run here; %s", instead)
+		return fmt.Errorf("systemd does not run on this host; %s", instead)
 	case m.config != conf.DefaultPath:
-		return fmt.Errorf("the service %s reads %s and no other configuration; %s", service, conf.DefaultPath, instead)
+		return fmt.Errorf("the service %s reads only %s; %s", service, conf.DefaultPath, instead)
 	case !m.root:
 		return fmt.Errorf("mefctl %s needs root", verb)
 	case m.installed(service):
@@ -81,7 +81,7 @@ const (
 )
 
 // gone is true of the static policy when its service ends.
-const gone = "Its rules are no longer in force, unless rules_on_stop=keep; mef load loads them again."
+const gone = "Its rules are removed, unless rules_on_stop=keep; mef load loads them again."
 
 // A serviceVerb is a command that only passes a word on.
 type serviceVerb struct {
@@ -91,12 +91,12 @@ type serviceVerb struct {
 }
 
 // kept is true of every ban when the daemon ends.
-const kept = "What it banned stays banned until it ends; mefctl off lifts it."
+const kept = "Its bans stay in force until they end; mefctl off lifts them."
 
 var serviceVerbs = []serviceVerb{
-	{"start", "Start mefdaemon", "start starts mefdaemon and returns when the kernel holds its bans.", []string{"start"}, map[string]string{
+	{"start", "Start mefdaemon", "start starts mefdaemon and returns when its bans are in force.", []string{"start"}, map[string]string{
 		daemon: "mefdaemon has started; mefctl status reports whether this host is protected.",
-		policy: "mef has started: the static policy is loaded.",
+		policy: "mef has started: the firewall policy is loaded.",
 	}},
 	{"stop", "Stop mefdaemon, and leave its bans in force", "stop stops mefdaemon. " + kept, []string{"stop"}, map[string]string{
 		daemon: "mefdaemon has stopped. " + kept,
@@ -104,7 +104,7 @@ var serviceVerbs = []serviceVerb{
 	}},
 	{"restart", "Stop mefdaemon and start it again", "restart stops mefdaemon and starts it again; bans stay in force meanwhile.", []string{"restart"}, map[string]string{
 		daemon: "mefdaemon has started again; mefctl status reports whether this host is protected.",
-		policy: "mef has started again: the static policy is loaded.",
+		policy: "mef has started again: the firewall policy is loaded.",
 	}},
 	{"disable", "Stop mefdaemon and do not start it at boot", "disable stops mefdaemon and does not start it at boot. " + kept, []string{"disable", "--now"}, map[string]string{
 		daemon: "mefdaemon has stopped and is not started at boot. " + kept,
@@ -113,14 +113,14 @@ var serviceVerbs = []serviceVerb{
 }
 
 // reloadPolicy is what mefctl reload mef does. The daemon reloads by itself, and says what is wrong.
-var reloadPolicy = serviceVerb{verb: "reload", args: []string{"reload"}, done: map[string]string{policy: "mef has loaded the static policy again."}}
+var reloadPolicy = serviceVerb{verb: "reload", args: []string{"reload"}, done: map[string]string{policy: "mef has loaded the firewall policy again."}}
 
 func newServices(g *cli.Global) (cmds []*cobra.Command) {
 	for _, v := range serviceVerbs {
 		cmds = append(cmds, &cobra.Command{
 			Use:       v.verb + " [mefdaemon|mef]",
 			Short:     v.short,
-			Long:      v.long + "\nWith mef, the service that loads the static policy is meant.",
+			Long:      v.long + "\nmef is the service that loads the firewall policy.",
 			Args:      serviceArg(v.verb),
 			ValidArgs: []string{daemon, policy},
 			RunE: func(cmd *cobra.Command, args []string) error {

@@ -23,7 +23,7 @@ func (f *Follower) present(ctx context.Context) ([]string, error) {
 	}
 	newest, _ := parsePlace(cursor)
 	boot, _, _ := bytes.Cut(bytes.TrimPrefix(newest.same, []byte("b=")), []byte(";"))
-	f.log.Debug("following the boot of the newest journal entry; the kernel reports another, as in a container", "boot", string(boot))
+	f.log.Debug("following the boot of the newest journal entry, which is not the kernel's, as in a container", "boot", string(boot))
 	return []string{"--boot=" + string(boot)}, nil
 }
 

@@ -120,7 +120,7 @@ type Follower struct {
 	stop   context.CancelCauseFunc // stops the journalctl that runs
 }
 
-// How long to wait before journalctl is started again. It doubles from one fruitless start to the next.
+// How long to wait before journalctl is restarted. It doubles from one fruitless start to the next.
 const (
 	firstPause = 100 * time.Millisecond
 	longPause  = 30 * time.Second
@@ -152,7 +152,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		if f.cursor != before {
 			pause = firstPause
 		}
-		f.log.Warn("journalctl is started again", "error", err, "pause", pause)
+		f.log.Warn("journalctl is restarted", "error", err, "pause", pause)
 		f.update(func(s *Status) {
 			s.State, s.Reason, s.LastError, s.PID = Waiting, err.Error(), err.Error(), 0
 			s.Restarts++

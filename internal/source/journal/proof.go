@@ -19,7 +19,7 @@ import (
 // write first.
 const (
 	proofEvery   = time.Minute
-	proofTimeout = 10 * time.Second // without the entry and without any other, journalctl is started again
+	proofTimeout = 10 * time.Second // without the entry and without any other, journalctl is restarted
 	awaitProof   = 2 * time.Second  // so long somebody who asks waits for a new one
 )
 
@@ -129,7 +129,7 @@ func (p *prover) restart(now time.Time) {
 }
 
 // errSilent says that a journalctl was stopped because nothing came from it.
-var errSilent = errors.New("entries do not come back from the journal: see Storage= in journald.conf(5), and whether the daemon may read the journal (group systemd-journal)")
+var errSilent = errors.New("entries written to the journal cannot be read back: see Storage= in journald.conf(5), and whether the daemon may read the journal (group systemd-journal)")
 
 // prove keeps proving until ctx is done, and stops a journalctl from which nothing comes.
 func (f *Follower) prove(ctx context.Context) {
@@ -193,7 +193,7 @@ func (v verdict) judge(s *Status) {
 	case v.err != nil:
 		s.State, s.Reason = Waiting, "journald does not take entries: "+v.err.Error()
 	case !v.proven:
-		s.State, s.Reason = Waiting, "no entry has come back from it yet"
+		s.State, s.Reason = Waiting, "no entry was read back from it yet"
 	case v.silent:
 		s.State, s.Reason = Waiting, errSilent.Error()
 	}

@@ -167,7 +167,7 @@ func (t *tail) progress(now time.Time) (state State, why string, lag int64, behi
 	waits := now.Sub(written) // what was written last
 	switch size := st.Size; {
 	case fileID{st.Dev, st.Ino} != t.reads && waits > time.Second:
-		return Waiting, "another file is behind the path now", 0, waits
+		return Waiting, "the path is another file now", 0, waits
 	case size > t.seenTo:
 		if !t.reading.IsZero() {
 			waits = max(waits, now.Sub(t.reading))

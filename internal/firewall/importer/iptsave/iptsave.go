@@ -68,7 +68,7 @@ func (r *reader) file(f File) *conf.Error {
 		r.family = Family(f.Text)
 	}
 	if r.family == 0 {
-		return &conf.Error{Pos: r.at, Msg: "nothing in it says whether it is of IPv4 or of IPv6", Hint: "say so: --family ip, or --family ip6"}
+		return &conf.Error{Pos: r.at, Msg: "it does not show whether it is for IPv4 or IPv6", Hint: "add --family ip or --family ip6"}
 	}
 	r.table = ""
 	for line := range bytes.Lines(f.Text) {
@@ -85,7 +85,7 @@ func (r *reader) file(f File) *conf.Error {
 		}
 	}
 	if r.table != "" {
-		return &conf.Error{Pos: r.at, Msg: "table " + r.table + " without COMMIT", Hint: "give the whole of what iptables-save wrote"}
+		return &conf.Error{Pos: r.at, Msg: "table " + r.table + " without COMMIT", Hint: "give the complete output of iptables-save"}
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func (r *reader) line(text string) error {
 		r.seen[key] = true
 		return nil
 	case r.table == "":
-		return errors.New("a line outside of a table")
+		return errors.New("a line outside a table")
 	case text == "COMMIT":
 		r.commit()
 		r.table = ""
@@ -168,7 +168,7 @@ func (r *reader) line(text string) error {
 	if text[0] == '[' { // counters
 		_, rest, ok := strings.Cut(text, "]")
 		if !ok {
-			return errors.New("counters without an end")
+			return errors.New("unterminated counters")
 		}
 		text = strings.TrimSpace(rest)
 	}
@@ -177,7 +177,7 @@ func (r *reader) line(text string) error {
 		return err
 	}
 	if len(words) < 2 || words[0] != "-A" && words[0] != "--append" {
-		return fmt.Errorf("%s is no rule", conf.Quote(text))
+		return fmt.Errorf("%s is not a rule", conf.Quote(text))
 	}
 	c := r.chains[words[1]]
 	if c == nil {
@@ -257,12 +257,12 @@ func (r *reader) commit() {
 		r.rs.Notes = append(r.rs.Notes, where+" translates addresses: "+importer.NATNote)
 		r.keepNAT()
 	case r.other.drops:
-		r.rs.Left = append(r.rs.Left, importer.Left{Place: where, Line: fmt.Sprintf("%d rules, of which some drop, or a policy that does", r.other.rules), Reason: "mef.rules has the table filter alone"})
+		r.rs.Left = append(r.rs.Left, importer.Left{Place: where, Line: fmt.Sprintf("%d rules, some of which drop, or a policy that drops", r.other.rules), Reason: "mef.rules has only the table filter"})
 	case r.table == "nat" && r.other.rules > 0:
 		r.rs.Notes = append(r.rs.Notes, where+" translates addresses: "+importer.NATNote)
 		r.keepNAT()
 	case r.other.rules > 0:
-		r.rs.Notes = append(r.rs.Notes, where+" drops nothing: it is left alone, and is gone once the program is disabled that loads it")
+		r.rs.Notes = append(r.rs.Notes, where+" drops nothing: it is not imported, and ends when the program that loads it is disabled")
 	}
 }
 
@@ -303,7 +303,7 @@ func cut(line string) (words []string, err error) {
 		}
 	}
 	if quoted {
-		return nil, errors.New("a quote without an end")
+		return nil, errors.New("unterminated quote")
 	}
 	if in {
 		words = append(words, b.String())

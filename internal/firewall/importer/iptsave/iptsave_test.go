@@ -50,15 +50,15 @@ func TestMistakes(t *testing.T) {
 		family policy.Family
 		want   string // how the error begins
 	}{
-		"no family":       {"*filter\n:INPUT DROP\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n", 0, `f: nothing in it says whether it is of IPv4 or of IPv6; say so: --family ip, or --family ip6`},
-		"no table":        {"-A INPUT -j DROP\n", policy.V4, "f:1: a line outside of a table"},
+		"no family":       {"*filter\n:INPUT DROP\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n", 0, `f: it does not show whether it is for IPv4 or IPv6; add --family ip or --family ip6`},
+		"no table":        {"-A INPUT -j DROP\n", policy.V4, "f:1: a line outside a table"},
 		"no commit":       {"*filter\n:INPUT DROP\n", policy.V4, "f:2: table filter without COMMIT"},
 		"no commit, next": {"*filter\n*nat\n", policy.V4, "f:2: table filter without COMMIT"},
 		"no policy":       {"*filter\n:INPUT\n", policy.V4, "f:2: a chain without a policy"},
 		"no chain":        {"*filter\n-A user -j DROP\nCOMMIT\n", policy.V4, `f:2: there is no chain "user"`},
-		"no rule":         {"*filter\n:INPUT DROP\n-D INPUT -j DROP\nCOMMIT\n", policy.V4, `f:3: "-D INPUT -j DROP" is no rule`},
-		"no end of quote": {"*filter\n:INPUT DROP\n-A INPUT -m comment --comment \"x\nCOMMIT\n", policy.V4, "f:3: a quote without an end"},
-		"no end of count": {"*filter\n:INPUT DROP\n[1:2 -A INPUT -j DROP\nCOMMIT\n", policy.V4, "f:3: counters without an end"},
+		"no rule":         {"*filter\n:INPUT DROP\n-D INPUT -j DROP\nCOMMIT\n", policy.V4, `f:3: "-D INPUT -j DROP" is not a rule`},
+		"no end of quote": {"*filter\n:INPUT DROP\n-A INPUT -m comment --comment \"x\nCOMMIT\n", policy.V4, "f:3: unterminated quote"},
+		"no end of count": {"*filter\n:INPUT DROP\n[1:2 -A INPUT -j DROP\nCOMMIT\n", policy.V4, "f:3: unterminated counters"},
 		"twice":           {"*filter\nCOMMIT\n*filter\nCOMMIT\n", policy.V4, "f:3: table filter of iptables a second time"},
 	} {
 		_, err := iptsave.Parse("A test", iptsave.File{Name: "f", Family: tt.family, Text: []byte(tt.text)})

@@ -156,7 +156,7 @@ func (p *parser) extension(word string) {
 	default:
 		p.values()
 		if p.matches || p.target == "" {
-			p.out.Cannot("mef.rules cannot ask for %s", word)
+			p.out.Cannot("mef.rules cannot match %s", word)
 		}
 	}
 }
@@ -171,7 +171,7 @@ func (p *parser) icmpType(option, word string) {
 	switch {
 	case word == "any" && !p.not:
 	case !ok || t == 255 || word == "any": // iptables takes 255 for any
-		p.out.Cannot("mef.rules cannot ask for %s %s", option, word)
+		p.out.Cannot("mef.rules cannot match %s %s", option, word)
 	default:
 		m := importer.All()
 		m.Types = importer.TypesOf(t)
@@ -185,7 +185,7 @@ func (p *parser) ipset(words []string) {
 	if len(words) > 0 {
 		name = words[0]
 	}
-	p.out.Cannot("others fill set %s of ipset; with firewall_backend=iptables a set refers to it by family=%s source=ipset:%s", name, p.family, name)
+	p.out.Cannot("other programs fill set %s of ipset; with firewall_backend=iptables, refer to it by a set with family=%s source=ipset:%s", name, p.family, name)
 }
 
 // require narrows the rule to one of the matches, or to packets that fit none.
@@ -221,7 +221,7 @@ func (p *parser) addrRange(word string) (r prefixset.Range, why string) {
 		a, err1 := netip.ParseAddr(first)
 		b, err2 := netip.ParseAddr(last)
 		if err1 != nil || err2 != nil || a.BitLen() != b.BitLen() || b.Less(a) {
-			return r, strconv.Quote(word) + " is no range of addresses"
+			return r, strconv.Quote(word) + " is not a range of addresses"
 		}
 		r = prefixset.Range{First: a, Last: b}
 	} else {
@@ -237,7 +237,7 @@ func (p *parser) addrRange(word string) (r prefixset.Range, why string) {
 	case r.First.Zone() != "" || r.Last.Zone() != "" || r.First.Is4() != (p.family == policy.V4):
 		return r, strconv.Quote(word) + " is not of this family"
 	case r.First.Is4In6() || r.Last.Is4In6():
-		return r, "mef.rules takes IPv4 addresses in IPv6 for IPv4 addresses"
+		return r, "mef.rules treats IPv4-mapped IPv6 addresses as IPv4 addresses"
 	}
 	return r, ""
 }
@@ -364,7 +364,7 @@ func (p *parser) states(text string) {
 	for word := range strings.SplitSeq(text, ",") {
 		i := slices.Index(stateNames, strings.ToUpper(word))
 		if i < 0 {
-			p.out.Cannot("mef.rules cannot ask for state %s", word)
+			p.out.Cannot("mef.rules cannot match state %s", word)
 			return
 		}
 		m.States |= 1 << i
@@ -379,17 +379,17 @@ func (p *parser) originally(option, value string, not bool) {
 	p.original = append(p.original, func() {
 		switch {
 		case !p.opens:
-			p.out.Cannot("mef.rules cannot ask for %s but of new connections", option)
+			p.out.Cannot("mef.rules can match %s of new connections only", option)
 			return
 		case option == "--ctdir" && strings.EqualFold(value, "ORIGINAL") && !not:
 			return
 		case option == "--ctdir":
-			p.out.Cannot("mef.rules cannot ask for --ctdir")
+			p.out.Cannot("mef.rules cannot match --ctdir")
 			return
 		}
 		p.not = not
 		if len(p.after) > 0 {
-			p.out.Cannot("it asks for the destination before translation and for that behind it")
+			p.out.Cannot("it matches the destination both before and after NAT")
 			return
 		}
 		p.out.OriginalDst, p.out.OriginalDport = true, true
@@ -481,7 +481,7 @@ func (p *parser) finish() {
 		return
 	}
 	if p.out.Do != importer.Nothing {
-		p.out.Cannot("mef.rules limits log lines alone, not verdicts")
+		p.out.Cannot("mef.rules limits log lines only, not verdicts")
 		return
 	}
 	number, unit, _ := strings.Cut(p.limit, "/")

@@ -26,7 +26,7 @@ type field struct {
 type reading func(values []any, set string) ([]importer.Match, string)
 
 func unreadable(implied importer.Match, what string) field {
-	return field{implied: implied, why: "mef.rules cannot ask for " + what}
+	return field{implied: implied, why: "mef.rules cannot match " + what}
 }
 
 // match reads a comparison.
@@ -227,7 +227,7 @@ func (p *parser) ct(name, dir string) field {
 			if len(values) == 1 && values[0] == "original" {
 				return []importer.Match{importer.All()}, ""
 			}
-			return nil, "mef.rules cannot ask for ct direction"
+			return nil, "mef.rules cannot match ct direction"
 		}}
 	case dir == "original" && name == "ip daddr":
 		return addrField(ofFamily(policy.V4), false)
@@ -257,13 +257,13 @@ func addrField(implied importer.Match, src bool) field {
 		for _, v := range values {
 			r, ok := addrRange(value(v))
 			if !ok || r.First.Is4() != (implied.Family == policy.V4) {
-				return nil, "mef.rules cannot ask for such addresses"
+				return nil, "mef.rules cannot match such addresses"
 			}
 			ranges = append(ranges, r)
 		}
 		a := policy.Addrs{Given: true, Set: set, In: prefixset.FromRanges(ranges)}
 		if !importer.Plain(a.In) {
-			return nil, "mef.rules takes IPv4 addresses in IPv6 for IPv4 addresses"
+			return nil, "mef.rules treats IPv4-mapped IPv6 addresses as IPv4 addresses"
 		}
 		return []importer.Match{with(func(m *importer.Match) {
 			if src {
@@ -313,7 +313,7 @@ func portField(implied importer.Match, src bool) field {
 		for _, v := range values {
 			r, ok := portRange(value(v))
 			if !ok {
-				return nil, "mef.rules cannot ask for such ports"
+				return nil, "mef.rules cannot match such ports"
 			}
 			ranges = append(ranges, r)
 		}

@@ -94,7 +94,7 @@ func Parse(l Listing, source string) (*importer.Ruleset, error) {
 		Objects []object `json:"nftables"`
 	}
 	if err := json.Unmarshal(l.JSON, &top); err != nil {
-		return nil, fmt.Errorf("what nft lists as JSON: %w", err)
+		return nil, fmt.Errorf("read the JSON of nft: %w", err)
 	}
 	r := &reader{rs: &importer.Ruleset{Source: source}, chains: map[key]*importer.Chain{}, rules: map[key][]rule{}, sets: map[key]*set{},
 		changing: map[key]bool{}, lines: map[string]string{}, asleep: map[string]bool{}}
@@ -228,10 +228,10 @@ func (r *reader) skip() {
 		program := importer.KeeperOfTable(t.Name)
 		switch {
 		case r.dormant(t):
-			r.rs.Notes = append(r.rs.Notes, fmt.Sprintf("table %s is dormant: it does nothing, and is left alone", t))
+			r.rs.Notes = append(r.rs.Notes, fmt.Sprintf("table %s is dormant: it does nothing, and is not imported", t))
 			gone[t.String()] = true
 		case program != "":
-			r.rs.Notes = append(r.rs.Notes, fmt.Sprintf("table %s is left alone: %s keeps it itself, and it stays in force", t, program))
+			r.rs.Notes = append(r.rs.Notes, fmt.Sprintf("table %s is not imported: %s maintains it, and it stays in force", t, program))
 			gone[t.String()] = true
 		case r.ofIPTables(t):
 			gone[t.String()] = true
@@ -254,7 +254,7 @@ func (r *reader) ofIPTables(t table) bool {
 		}
 		if n := len(r.rules[key{c.Family, c.Table, c.Name}]); n > 0 || c.Policy == "drop" {
 			r.rs.Left = append(r.rs.Left, importer.Left{Place: r.chains[key{c.Family, c.Table, c.Name}].Place, Line: count(n) + ", policy " + c.Policy,
-				Reason: "iptables keeps this table, and mef import iptables reads it"})
+				Reason: "iptables maintains this table; mef import iptables reads it"})
 		}
 	}
 	return true
@@ -317,7 +317,7 @@ func (r *reader) elsewhere(c chain) {
 		r.rs.Left = append(r.rs.Left, importer.Left{Place: r.chains[at].Place, Line: fmt.Sprintf("%s at hook %s of %s, policy %s", count(len(all)), c.Hook, c.Family, c.Policy),
 			Reason: "mef.rules has the hooks input, output and forward of IPv4 and IPv6"})
 	default:
-		r.rs.Notes = append(r.rs.Notes, what+" drops nothing by itself: it is left alone")
+		r.rs.Notes = append(r.rs.Notes, what+" drops nothing by itself: it is not imported")
 	}
 }
 

@@ -34,7 +34,7 @@ func (p *parser) parse() []*importer.Rule {
 	p.opens = slices.ContainsFunc(p.rule.Expr, asksNew)
 	for _, e := range p.rule.Expr {
 		if len(e) != 1 {
-			p.out.Cannot("it is not understood")
+			p.out.Cannot("mef does not know it")
 			p.unknown = true
 			break
 		}
@@ -43,7 +43,7 @@ func (p *parser) parse() []*importer.Rule {
 		}
 	}
 	if p.now && p.out.OriginalDst {
-		p.out.Cannot("it asks for the destination before translation and for that behind it")
+		p.out.Cannot("it matches the destination both before and after NAT")
 	}
 	if p.unknown && p.out.Do == importer.Nothing {
 		p.out.Do = importer.Unknown
@@ -78,7 +78,7 @@ func (p *parser) text() string {
 // statement reads a statement of the rule.
 func (p *parser) statement(name string, value any) {
 	if p.closed && name != "comment" {
-		p.out.Cannot("it goes on behind its verdict")
+		p.out.Cannot("it has statements after its verdict")
 	}
 	switch name {
 	case "match":
@@ -123,8 +123,8 @@ func (p *parser) statement(name string, value any) {
 
 // besides are statements that decide nothing.
 var besides = map[string]string{
-	"mangle": "marks and other changes of packets", "flow": "flow tables", "notrack": "notrack", "dup": "copies of packets", "ct helper": "helpers of conntrack",
-	"ct timeout": "timeouts of conntrack", "ct expectation": "expectations of conntrack", "secmark": "security marks",
+	"mangle": "marks and other changes of packets", "flow": "flow tables", "notrack": "notrack", "dup": "copies of packets", "ct helper": "conntrack helpers",
+	"ct timeout": "conntrack timeouts", "ct expectation": "conntrack expectations", "secmark": "security marks",
 }
 
 // verdict gives a rule its end.
@@ -149,9 +149,9 @@ func (p *parser) verdict(r *importer.Rule, name string, value any) {
 		r.Do = importer.Unknown
 	}
 	if p.limit != nil && p.out.Log == nil {
-		p.out.Cannot("mef.rules limits log lines alone, not verdicts")
+		p.out.Cannot("mef.rules limits log lines only, not verdicts")
 	} else if p.limit != nil {
-		p.out.Cannot("mef.rules limits log lines alone, and here the verdict is limited too")
+		p.out.Cannot("mef.rules limits log lines only, and here the verdict is limited too")
 	}
 }
 
@@ -248,7 +248,7 @@ func (p *parser) limited(value any) {
 	unit, _ := get(value, "rate_unit").(string)
 	over, _ := get(value, "inv").(bool)
 	if p.limit != nil || over || unit != "" && unit != "packets" {
-		p.out.Cannot("mef.rules limits log lines alone, by their number")
+		p.out.Cannot("mef.rules limits only the number of log lines")
 		return
 	}
 	p.limit = &policy.Rate{N: int(n), Per: per}
@@ -350,7 +350,7 @@ func (p *parser) elements(v any) (elements []any, why string) {
 		case s == nil:
 			return nil, "there is no set " + name
 		case p.changing[at]:
-			return nil, "the elements of set " + name + " come and go"
+			return nil, "the elements of set " + name + " change at run time"
 		}
 		return s.Elem, ""
 	}
