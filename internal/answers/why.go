@@ -9,7 +9,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/engine"
-	"mef/internal/host"
+	"mef/internal/host/foreign"
 	"net/netip"
 	"time"
 )
@@ -141,7 +141,7 @@ var ownTables = []string{"mefdaemon", "mef"}
 
 // Foreign describes what else drops packets of an address, as far as can be seen.
 func Foreign(ctx context.Context, addr netip.Addr) (found []string) {
-	droppers, err := host.Droppers(ctx, addr, ownTables...)
+	droppers, err := foreign.Droppers(ctx, addr, ownTables...)
 	for _, dropper := range droppers {
 		found = append(found, dropper.String())
 	}

@@ -1,6 +1,7 @@
 //go:build linux
 
-package host
+// Package foreign finds what other nftables tables of this host drop, so that an address can be explained that nothing of ours bans.
+package foreign
 
 import (
 	"cmp"
@@ -17,11 +18,11 @@ import (
 	"mef/internal/netlink/nfnl"
 )
 
-// maxForeignRules is how many rules of other tables are looked at. There may be tens of thousands where containers run.
-const maxForeignRules = 10_000
+// maxRules is how many rules of other tables are looked at. There may be tens of thousands where containers run.
+const maxRules = 10_000
 
-// foreignWithin is how long that may take.
-const foreignWithin = 80 * time.Millisecond
+// within is how long that may take.
+const within = 80 * time.Millisecond
 
 // A Dropper is a rule, or the policy of a chain, of somebody else's nftables table that drops or rejects packets of an address, or
 // some of them.
@@ -51,7 +52,7 @@ func (d Dropper) String() string {
 // nor does it know extensions of iptables such as ipset: what it does not find may still drop. The error wraps
 // context.DeadlineExceeded if there was more than could be read in time; what was found so far comes with it.
 func Droppers(ctx context.Context, addr netip.Addr, own ...string) ([]Dropper, error) {
-	ctx, cancel := context.WithTimeout(ctx, foreignWithin)
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	c, err := nfnl.Dial(0)
 	if err != nil {
@@ -62,7 +63,7 @@ func Droppers(ctx context.Context, addr netip.Addr, own ...string) ([]Dropper, e
 	if err := c.SetDeadline(deadline); err != nil {
 		return nil, fmt.Errorf("read nf_tables: %w", err)
 	}
-	f := &foreign{conn: c, addr: addr, own: own}
+	f := &search{conn: c, addr: addr, own: own}
 	if err = f.readChains(); err == nil {
 		err = f.readRules()
 	}
@@ -78,8 +79,8 @@ func Droppers(ctx context.Context, addr netip.Addr, own ...string) ([]Dropper, e
 	return f.found, err
 }
 
-// A foreign is one look at other programs' tables for one address.
-type foreign struct {
+// A search is one look at other programs' tables for one address.
+type search struct {
 	conn *nfnl.Conn
 	addr netip.Addr
 	own  []string
@@ -108,7 +109,7 @@ type lookup struct {
 var tableFamilies = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6"}
 
 // concerns reports whether packets of the address pass tables of a family.
-func (f *foreign) concerns(family byte) bool {
+func (f *search) concerns(family byte) bool {
 	switch family {
 	case unix.NFPROTO_INET:
 		return true
@@ -121,7 +122,7 @@ func (f *foreign) concerns(family byte) bool {
 }
 
 // readChains finds the tables with base chains on the way in, and their policies.
-func (f *foreign) readChains() error {
+func (f *search) readChains() error {
 	f.filtering, f.elsewhere = map[tableID]bool{}, map[[3]string]bool{}
 	return f.dump(unix.NFT_MSG_GETCHAIN, func(family byte, attrs nested) error {
 		table, chain := attrs.text(unix.NFTA_CHAIN_TABLE), attrs.text(unix.NFTA_CHAIN_NAME)
@@ -145,15 +146,15 @@ func (f *foreign) readChains() error {
 }
 
 // readRules finds the rules that drop the address.
-func (f *foreign) readRules() error {
+func (f *search) readRules() error {
 	place := map[[3]string]int{}
 	return f.dump(unix.NFT_MSG_GETRULE, func(family byte, attrs nested) error {
 		table, chain := attrs.text(unix.NFTA_RULE_TABLE), attrs.text(unix.NFTA_RULE_CHAIN)
 		if !f.filtering[tableID{family, table}] {
 			return nil
 		}
-		if f.rules++; f.rules > maxForeignRules {
-			return fmt.Errorf("more than %d rules: %w", maxForeignRules, context.DeadlineExceeded)
+		if f.rules++; f.rules > maxRules {
+			return fmt.Errorf("more than %d rules: %w", maxRules, context.DeadlineExceeded)
 		}
 		at := [3]string{tableFamilies[family], table, chain}
 		if f.elsewhere[at] {
@@ -175,7 +176,7 @@ func (f *foreign) readRules() error {
 }
 
 // resolve asks the sets that rules look the address up in. The kernel answers for one element, also of a set of ranges.
-func (f *foreign) resolve() error {
+func (f *search) resolve() error {
 	for _, l := range f.waiting {
 		has, err := f.contains(l.family, l.dropper.Table, l.set)
 		if err != nil {
@@ -188,7 +189,7 @@ func (f *foreign) resolve() error {
 	return nil
 }
 
-func (f *foreign) contains(family byte, table, set string) (bool, error) {
+func (f *search) contains(family byte, table, set string) (bool, error) {
 	var a nfnl.Attrs
 	a.Text(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	a.Text(unix.NFTA_SET_ELEM_LIST_SET, set)
@@ -209,7 +210,7 @@ func (f *foreign) contains(family byte, table, set string) (bool, error) {
 
 // dump calls fn for the family and the attributes of each object of a kind, of all families. After an error of fn it is not called again.
 // What changes meanwhile ends the reading: what was read will do.
-func (f *foreign) dump(typ int, fn func(family byte, attrs nested) error) error {
+func (f *search) dump(typ int, fn func(family byte, attrs nested) error) error {
 	var failed error
 	_, err := f.conn.DumpOnce(nfnl.Tables(typ, unix.NFPROTO_UNSPEC, nil), func(family byte, attrs []byte) {
 		if failed == nil {

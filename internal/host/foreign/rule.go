@@ -1,6 +1,6 @@
 //go:build linux
 
-package host
+package foreign
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 const verdictDrop = 0
 
 // A rule of somebody else's, as far as it concerns one source address.
-type foreignRule struct {
+type rule struct {
 	drops   bool // it drops or rejects
 	matches bool // it has a condition on the source address, and the address meets it, if the set has it
 	match   string
@@ -27,7 +27,7 @@ type foreignRule struct {
 
 // readRule walks the expressions of a rule, of which the kernel loads a field of the packet into a register, may mask it there,
 // and compares it.
-func readRule(expressions []byte, addr netip.Addr) (r foreignRule) {
+func readRule(expressions []byte, addr netip.Addr) (r rule) {
 	source := map[uint32]field{} // registers that hold the source address, or its first bytes
 	differs := false
 	for _, element := range nfnl.Each(expressions) {

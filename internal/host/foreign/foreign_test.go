@@ -1,6 +1,6 @@
 //go:build integration
 
-package host_test
+package foreign_test
 
 import (
 	"fmt"
@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"mef/internal/host"
+	"mef/internal/host/foreign"
 	"mef/internal/netnstest"
 )
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 const foreignTables = `
 table inet mefdaemon {
@@ -82,8 +84,8 @@ func TestDroppers(t *testing.T) {
 		"2001:db8:8::1": nil,
 	} {
 		t.Run(addr, func(t *testing.T) {
-			found := in(t, ns, func() ([]host.Dropper, error) {
-				return host.Droppers(t.Context(), netip.MustParseAddr(addr), "mefdaemon")
+			found := in(t, ns, func() ([]foreign.Dropper, error) {
+				return foreign.Droppers(t.Context(), netip.MustParseAddr(addr), "mefdaemon")
 			})
 			var got []string
 			for _, d := range found {
@@ -98,7 +100,9 @@ func TestDroppers(t *testing.T) {
 }
 
 func TestDroppersWithoutTables(t *testing.T) {
-	found := in(t, netnstest.New(t), func() ([]host.Dropper, error) { return host.Droppers(t.Context(), netip.MustParseAddr("192.0.2.7")) })
+	found := in(t, netnstest.New(t), func() ([]foreign.Dropper, error) {
+		return foreign.Droppers(t.Context(), netip.MustParseAddr("192.0.2.7"))
+	})
 	if len(found) > 0 {
 		t.Errorf("nothing is there, and it drops: %v", found)
 	}
@@ -120,9 +124,21 @@ func BenchmarkDroppers(b *testing.B) {
 	ns.Run(b, text.String(), "nft", "-f", "-")
 	ns.Do(func() {
 		for b.Loop() {
-			if d, err := host.Droppers(b.Context(), netip.MustParseAddr("10.0.0.7")); err != nil || len(d) != 1 {
+			if d, err := foreign.Droppers(b.Context(), netip.MustParseAddr("10.0.0.7")); err != nil || len(d) != 1 {
 				b.Fatalf("%v, %v", d, err)
 			}
 		}
 	})
+}
+
+// in opens sockets inside a namespace.
+func in[T any](t *testing.T, ns *netnstest.NS, open func() (T, error)) T {
+	t.Helper()
+	var v T
+	var err error
+	ns.Do(func() { v, err = open() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
