@@ -2,6 +2,7 @@ package answers
 
 import (
 	"fmt"
+	"maps"
 	"mef/internal/conf"
 	"mef/internal/confirm"
 	"mef/internal/control"
@@ -53,6 +54,12 @@ func Engine(s *control.Status, e *engine.Engine, now time.Time) {
 	facts := e.Facts()
 	for _, family := range facts.FullyExempt() {
 		s.Missing = append(s.Missing, fmt.Sprintf("the allow list contains all of %s, so no address is banned; see mefctl lists whitelist", family))
+	}
+	web := e.WebStats()
+	for _, name := range slices.Sorted(maps.Keys(web)) {
+		if n := web[name].Evicted; n > 0 {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s follows %d sources at a time, and had to drop %d since start; max_active_ips in its file raises that", name, web[name].Limit, n))
+		}
 	}
 	st := e.Stats()
 	s.Spared = control.Spared{AdminPeers: facts.LiveAdmins, Reasons: e.Spared()}

@@ -120,12 +120,15 @@ type Rule struct {
 	Service  string `json:"service"`
 	Enabled  bool   `json:"enabled"`
 	Action   string `json:"action"`
-	Live     string `json:"live"`   // "journal", "files", "journal+files", "none"; "off": its service is not on this host
+	Live     string `json:"live"`   // "journal", "files", "syslog", "stdin", several with +, "none"; "off": its service is not on this host
 	Reason   string `json:"reason"` // why that source
 	MaxRetry int    `json:"maxretry"`
 	FindTime string `json:"findtime"`
 	BanTime  string `json:"bantime"`
 	Ports    string `json:"ports"` // "all" or a list
+
+	Thresholds int `json:"thresholds,omitempty"` // of a rule about many requests, which has neither MaxRetry nor FindTime
+
 	Failures uint64 `json:"failures"`
 	Forgiven uint64 `json:"forgiven,omitempty"` // the failures that do not count: of users who log in here, at a person's or a device's pace
 	Probes   uint64 `json:"probes"`

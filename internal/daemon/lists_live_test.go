@@ -334,7 +334,7 @@ func TestCrawlersAreLookedUp(t *testing.T) {
 	h := settle(t, "", map[string]string{"log/access.log": ""})
 	h.end()
 	h.dns = conn.LocalAddr().String()
-	h.write("rules/webscan.conf", "[rule]\nsource=file\nfiles=HERE/log/access.log\n")
+	h.write("rules/webscan.conf", "[rule]\nsource=file\nfiles=HERE/log/access.log\n[webscan]\nmax_active_ips=16\n")
 	h.start()
 	h.await("the log is followed", func() bool { return h.active() == 1 })
 	get := func(addr string) {
@@ -360,4 +360,15 @@ func TestCrawlersAreLookedUp(t *testing.T) {
 		why, err := h.Why(t.Context(), netip.MustParseAddr("192.0.2.7"))
 		return err == nil && strings.Contains(fmt.Sprint(why.Requests), "a verified crawler of Google since ")
 	})
+	for i := range 40 {
+		get(fmt.Sprintf("198.51.100.%d", i))
+	}
+	h.await("what had to be dropped is reported", func() bool {
+		return strings.Contains(fmt.Sprint(h.status().Warnings), "rule webscan follows 16 sources at a time, and had to drop ")
+	})
+	for _, r := range h.status().Rules {
+		if r.Name == "webscan" && (r.Thresholds != 7 || r.MaxRetry != 0 || r.Bans != 1) {
+			t.Errorf("status shows %+v", r)
+		}
+	}
 }

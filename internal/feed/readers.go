@@ -121,10 +121,14 @@ func (r Readers) Reads(rule *conf.Rule, source string) bool {
 func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage.Services, h *Host, counts func(rule string) event.RuleCounts) {
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		reader, c := r[name], counts(name)
-		s.Rules = append(s.Rules, control.Rule{Name: name, Service: reader.Rule.Service, Enabled: true, Action: reader.Rule.Action.String(),
+		row := control.Rule{Name: name, Service: reader.Rule.Service, Enabled: true, Action: reader.Rule.Action.String(),
 			Live: reader.Live(), Reason: reader.Reason(), MaxRetry: reader.Rule.MaxRetry, FindTime: conf.FormatDuration(reader.Rule.FindTime),
 			BanTime: conf.FormatDuration(reader.Rule.BanTime), Ports: control.ShowPorts(reader.Rule.Ports),
-			Failures: c.Failures, Forgiven: c.Forgiven, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans})
+			Failures: c.Failures, Forgiven: c.Forgiven, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans}
+		if web := reader.Rule.Web; web != nil {
+			row.MaxRetry, row.FindTime, row.Thresholds = 0, "", len(web.Thresholds)
+		}
+		s.Rules = append(s.Rules, row)
 		if path := reader.Forgeable(); path != "" {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon writes: every local user can have any address banned with logger(1); logins in it make no user known", name, path))
 		}

@@ -113,7 +113,11 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		if r.Action == "detect" {
 			ban = "detect"
 		}
-		rows = append(rows, []string{r.Name, live, fmt.Sprintf("%d in %s", r.MaxRetry, r.FindTime), ban, r.Ports,
+		limit := fmt.Sprintf("%d in %s", r.MaxRetry, r.FindTime)
+		if r.Thresholds > 0 {
+			limit = fmt.Sprintf("%d thresholds", r.Thresholds)
+		}
+		rows = append(rows, []string{r.Name, live, limit, ban, r.Ports,
 			showFailures(r), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
 	}
 	console.Table(w, rows)
