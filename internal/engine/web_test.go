@@ -397,3 +397,35 @@ func TestDocumentedThresholds(t *testing.T) {
 		t.Errorf("the example: %v %v, %d thresholds", errs, notices, len(r.Web.Thresholds))
 	}
 }
+
+// An entry of the journal counts if the web server wrote it, and not if a user did under its name.
+func TestRequestsInTheJournal(t *testing.T) {
+	for name, tt := range map[string]struct {
+		entry event.Entry
+		bans  int
+	}{
+		"caddy":            {event.Entry{Identifier: []byte("caddy"), Unit: []byte("caddy.service")}, 1},
+		"another unit":     {event.Entry{Identifier: []byte("caddy"), Unit: []byte("user@1000.service")}, 0},
+		"a user":           {event.Entry{Identifier: []byte("caddy"), Unit: []byte("caddy.service"), UID: 1000}, 0},
+		"a user's session": {event.Entry{Identifier: []byte("nginx"), Unit: []byte("session-3.scope"), UID: 1000}, 0},
+		"another program":  {event.Entry{Identifier: []byte("shop"), Unit: []byte("caddy.service")}, 0},
+		"a container":      {event.Entry{Identifier: []byte("caddy"), Container: []byte("web")}, 0},
+	} {
+		s := newSite(t, exempt.Facts{})
+		b := new(event.Pool).Get()
+		b.Source, b.Stream = "journal", "journal"
+		for i, path := range []string{"/.env", "/.git/config", "/.aws/credentials"} {
+			b.Lines = append(b.Lines, event.Line{Time: s.now, Offset: uint64(i), Entry: &tt.entry,
+				Text: []byte(`{"logger":"http.log.access","request":{"remote_ip":"192.0.2.7","method":"GET","uri":"` + path + `"},"status":404}`)})
+		}
+		bans := 0
+		for o := range s.e.Lines(b, s.now) {
+			if o.Kind == engine.Banned {
+				bans++
+			}
+		}
+		if bans != tt.bans {
+			t.Errorf("%s: %d bans, want %d", name, bans, tt.bans)
+		}
+	}
+}

@@ -302,3 +302,13 @@ func BenchmarkLine(b *testing.B) {
 		v.s.Count(v.source, &r, webscan.Ordinary, line, noon, func(webscan.Episode) {})
 	}
 }
+
+func BenchmarkOtherLine(b *testing.B) {
+	var p webscan.Reader
+	var r webscan.Request
+	line := []byte(`Jan  2 03:04:05 host sshd[4711]: Failed password for invalid user admin from 192.0.2.7 port 4711 ssh2`)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Read(line, &r)
+	}
+}
