@@ -57,7 +57,7 @@ func newRoot(version string) *cobra.Command {
 	root := console.Root("mefctl", "Control mefdaemon and show what it does",
 		"mefctl shows whether this host is protected and which addresses are banned and why; it bans, unbans and allows addresses.", version)
 	flags := root.PersistentFlags()
-	flags.StringVar(&g.Config, "config", conf.DefaultPath, "configuration `file` of the daemon to talk to")
+	flags.StringVar(&g.Config, "config", conf.DefaultPath, "configuration `file` of the daemon to control")
 	flags.BoolVar(&g.JSON, "json", false, "print JSON for programs")
 	for _, commands := range []func(*cli.Global) []*cobra.Command{ask.Commands, lifecycle.Commands, config.Commands, check.Commands} {
 		root.AddCommand(commands(g)...)
@@ -73,7 +73,7 @@ func newRoot(version string) *cobra.Command {
 func newRules(g *cli.Global) *cobra.Command {
 	o := &command.Options{Prefix: []string{"rules"}}
 	cmd := console.Root("rules", "List, switch, make and check detection rules",
-		"rules is about what mefdaemon looks for in logs. The commands of mef(8), which loads the firewall policy, work here as well.", "")
+		"rules manages the detection rules of mefdaemon. The commands of mef(8), which loads the firewall policy, are subcommands too.", "")
 	cmd.PersistentPreRun = func(*cobra.Command, []string) { o.Config, o.JSON = g.Config, g.JSON } // once the flags are read
 	cmd.AddCommand(slices.Concat(check.RuleCommands(g), config.RuleCommands(g))...)
 	for _, c := range command.All(o) {

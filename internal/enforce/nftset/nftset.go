@@ -89,7 +89,7 @@ func NewIn(netns int, log *slog.Logger, drops conf.DropLog) (*Backend, error) {
 		return nil, fmt.Errorf("probe nf_tables: %w", err)
 	}
 	if !b.features.Counters {
-		log.Warn("this kernel cannot count packets per ban; bans work without counters counters")
+		log.Warn("this kernel cannot count packets per ban; bans work without counters")
 	}
 	b.sayLog()
 	return b, nil
@@ -97,7 +97,7 @@ func NewIn(netns int, log *slog.Logger, drops conf.DropLog) (*Backend, error) {
 
 func (b *Backend) sayLog() {
 	if b.dropLog.Enabled && !b.features.Log {
-		b.log.Warn("this kernel cannot log dropped packets; bans work without logging logging", "modules", "nft_log, nf_log_syslog, nft_limit")
+		b.log.Warn("this kernel cannot log dropped packets; bans work without logging", "modules", "nft_log, nf_log_syslog, nft_limit")
 	}
 }
 

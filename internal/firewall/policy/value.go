@@ -90,7 +90,7 @@ func items(value string) iter.Seq2[int, string] {
 const (
 	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office, or all except those such as !@office"
 	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, services of /etc/services such as https, and sets such as @web"
-	namesSyntax = "any, auto, or interfaces and patterns such as eth0,wg*, or those that are not meant such as !eth0"
+	namesSyntax = "any, auto, interfaces and patterns such as eth0,wg*, or excluded interfaces such as !eth0"
 	stateSyntax = "any, or new, established, related, invalid, untracked, separated by commas"
 	logSyntax   = "none, or prefix:TEXT"
 	rateSyntax  = "any, or a number per second, minute or hour such as 5/s, 30/m or 100/h"

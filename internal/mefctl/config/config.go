@@ -113,7 +113,7 @@ func showChecked(w, errOut io.Writer, c checked) {
 func newRulesShow(g *cli.Global) *cobra.Command {
 	cmd := newConfigShow(g)
 	cmd.Use, cmd.Short = "show RULE", "Print every setting of a detection rule"
-	cmd.Long, cmd.Example = "show prints every key of a rule with its value, as its file would have it; with --origin, also where it comes from.",
+	cmd.Long, cmd.Example = "show prints every key of a rule with its value, in the format of its file; with --origin, also where it is set.",
 		"  mefctl rules show sshd --origin"
 	return cmd
 }
