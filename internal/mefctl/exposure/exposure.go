@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,7 +24,7 @@ type Service struct {
 }
 
 // Services reports which rules cover what strangers can reach, each service once whatever its addresses. A rule covers the program
-// whose log it reads; one that names no program covers the ports it bans on.
+// whose log it reads; one that names no program covers the ports it bans on, if a file that it reads is there.
 func Services(listeners []host.Listener, rules []conf.Rule, covers func(rule, program string) bool) (found []Service) {
 	for _, l := range listeners {
 		s := Service{Protocol: l.Protocol, Port: l.Port, Program: cmp.Or(l.Program, strings.TrimSuffix(l.Unit, ".service")), Rules: []string{}}
@@ -31,7 +32,7 @@ func Services(listeners []host.Listener, rules []conf.Rule, covers func(rule, pr
 			continue
 		}
 		for _, r := range rules {
-			covered := onPort(&r, l.Port)
+			covered := onPort(&r, l.Port) && there(r.Files)
 			if len(r.Programs) > 0 {
 				covered = s.Program != "" && covers(r.Name, s.Program)
 			}
@@ -55,6 +56,14 @@ func Here(rules []conf.Rule) ([]Service, error) {
 		return nil, err
 	}
 	return Services(listeners, rules, set.Covers), nil
+}
+
+// there reports whether a file that a rule reads is there, or the rule reads none.
+func there(globs []string) bool {
+	return len(globs) == 0 || slices.ContainsFunc(globs, func(glob string) bool {
+		found, _ := filepath.Glob(glob)
+		return len(found) > 0
+	})
 }
 
 func onPort(r *conf.Rule, port uint16) bool {

@@ -3,6 +3,8 @@ package exposure
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -21,17 +23,23 @@ func TestServicesAndTheirRules(t *testing.T) {
 		{Protocol: "tcp", Addr: all, Port: 8443},
 		{Protocol: "udp", Addr: all, Port: 22, Program: "mosh"},
 	}
+	log := filepath.Join(t.TempDir(), "panel.log")
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	rules := []conf.Rule{
 		{Name: "sshd", Enabled: true, Programs: []string{"sshd"}},
 		{Name: "dovecot", Enabled: true, Programs: []string{"dovecot"}, Ports: "143,993"},
 		{Name: "nginx-auth", Programs: []string{"nginx"}},
 		{Name: "panel", Enabled: true, Ports: "8440-8450"},
+		{Name: "own-log", Enabled: true, Ports: "8443", Files: []string{log, "/none"}},
+		{Name: "not-here", Enabled: true, Ports: "8443,993", Files: []string{filepath.Join(filepath.Dir(log), "other-*.log")}},
 	}
 	var got []string
 	for _, s := range Services(listeners, rules, func(rule, program string) bool { return rule == program }) {
 		got = append(got, fmt.Sprintf("%s/%d %s %v", s.Protocol, s.Port, s.Program, s.Rules))
 	}
-	want := "tcp/22 sshd [sshd]\ntcp/80 nginx []\ntcp/993 dovecot [dovecot]\ntcp/8443  [panel]\nudp/22 mosh []"
+	want := "tcp/22 sshd [sshd]\ntcp/80 nginx []\ntcp/993 dovecot [dovecot]\ntcp/8443  [panel own-log]\nudp/22 mosh []"
 	if text := strings.Join(got, "\n"); text != want {
 		t.Errorf("services are\n%s\nwant\n%s", text, want)
 	}
