@@ -2,6 +2,7 @@ package inforce
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func fingerprint(elements bool) (all, frame string, err error) {
 	return "", "", fmt.Errorf("read table %s: %w", Table, nfnl.ErrChanging)
 }
 
-// digestTable writes what the kernel reports about our table, and returns the names of its sets, nil if there is no table. whole is
+// digestTable writes what the kernel reports about our table, and returns the names of its sets that no packets fill, nil if there is no table. whole is
 // false if it changed meanwhile.
 func digestTable(c *nfnl.Conn, h hash.Hash) (sets []string, whole bool, err error) {
 	for _, typ := range dumps {
@@ -87,10 +88,17 @@ func digestTable(c *nfnl.Conn, h hash.Hash) (sets []string, whole bool, err erro
 			if sets == nil {
 				sets = []string{}
 			}
-			h.Write(b)
-			if typ == unix.NFT_MSG_GETSET {
-				sets = append(sets, nfnl.Text(nfnl.Find(b, unix.NFTA_SET_NAME)))
+			if typ != unix.NFT_MSG_GETSET {
+				h.Write(b)
+				return
 			}
+			name, flags := nfnl.Find(b, unix.NFTA_SET_NAME), nfnl.Find(b, unix.NFTA_SET_FLAGS)
+			if len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_SET_EVAL != 0 {
+				h.Write(name) // packets fill it
+				return
+			}
+			h.Write(b)
+			sets = append(sets, nfnl.Text(name))
 		})
 		if err != nil || !whole {
 			return sets, whole, err

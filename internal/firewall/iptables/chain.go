@@ -30,6 +30,7 @@ type writer struct {
 	sets    *ipsets
 	chains  []chain
 	logs    map[*policy.Rule]string // where the rules go that log
+	limits  map[*policy.Rule]string // where those go that limit
 	rejects bool
 }
 
@@ -174,6 +175,34 @@ func note(r *policy.Rule) string { return "-m comment --comment=" + quoted(r.Rem
 
 // verdict returns what a rule does with its packets.
 func (w *writer) verdict(r *policy.Rule) string {
+	if r.Limit != (policy.Rate{}) {
+		return w.limited(r)
+	}
+	return w.decision(r)
+}
+
+// limited makes the chain of a rule that accepts so much from each source, and returns what leads there. The kernel knows a limit by its
+// name, also while another policy takes the place of this one, so the name says all that it is.
+func (w *writer) limited(r *policy.Rule) string {
+	if limit, ok := w.limits[r]; ok {
+		return limit
+	}
+	mask := ""
+	if w.family == policy.V6 {
+		mask = fmt.Sprintf(" --hashlimit-srcmask %d", policy.LimitedBits)
+	}
+	number := len(w.limits) + 1
+	name := fmt.Sprintf("%s-LIMIT-%d", hooks[r.Dir].ours, number)
+	match := fmt.Sprintf("-m hashlimit --hashlimit-above %d/%s --hashlimit-burst %d --hashlimit-mode srcip%s --hashlimit-name mef-%s-%d-%d-%s-%s "+
+		"--hashlimit-htable-max %d --hashlimit-htable-expire %d", r.Limit.N, r.Limit.Per, r.Limit.N, mask, r.Dir, number, r.Limit.N, r.Limit.Per, w.family,
+		policy.LimitedSources, 1000*r.Limit.Seconds())
+	w.limits[r] = "-g " + name
+	w.add(name, join(match, note(r), w.target(policy.Drop)), w.decision(r))
+	return w.limits[r]
+}
+
+// decision returns what a rule does with its packets but for its limit.
+func (w *writer) decision(r *policy.Rule) string {
 	if r.Log == "" {
 		return w.target(r.Action)
 	}

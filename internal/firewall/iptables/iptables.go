@@ -83,7 +83,7 @@ func Compile(p *policy.Policy, now State) (Ruleset, error) {
 
 // compile returns the chains of one family.
 func compile(p *policy.Policy, f policy.Family, s *ipsets) ([]chain, error) {
-	w := &writer{family: f, sets: s, logs: map[*policy.Rule]string{}}
+	w := &writer{family: f, sets: s, logs: map[*policy.Rule]string{}, limits: map[*policy.Rule]string{}}
 	for _, d := range policy.Dirs {
 		if p.Defaults[d] == nil {
 			continue

@@ -33,7 +33,7 @@ const clearing = "table " + Table + "\ndelete table " + Table + "\n"
 // Script returns the script that makes the policy hold in place of what the table held before. The error says which statement nft
 // cannot do.
 func Script(p *policy.Policy) (string, error) {
-	w := &writer{logOf: map[*policy.Rule]string{}, lists: map[string]string{}}
+	w := &writer{logOf: map[*policy.Rule]string{}, limitOf: map[*policy.Rule]string{}, lists: map[string]string{}}
 	for i := range p.Sets {
 		s := &p.Sets[i]
 		if s.IPSet != "" {
@@ -61,6 +61,7 @@ type writer struct {
 	rejects bool
 	logs    []chain
 	logOf   map[*policy.Rule]string // the chain of a rule that logs, which may stand at several places
+	limitOf map[*policy.Rule]string // the chain of a rule that limits, likewise
 	lists   map[string]string       // names of sets, by the list of ports that they hold
 }
 
@@ -384,6 +385,42 @@ func (w *writer) originalPorts(p policy.Ports, anyHeader bool) string {
 
 // verdict returns what a rule does with its packets.
 func (w *writer) verdict(r *policy.Rule) string {
+	if r.Limit != (policy.Rate{}) {
+		return w.limited(r)
+	}
+	return w.decision(r)
+}
+
+// limited makes the chain of a rule that accepts so much from each source, and returns what leads there.
+func (w *writer) limited(r *policy.Rule) string {
+	if name, ok := w.limitOf[r]; ok {
+		return "goto " + name
+	}
+	name := fmt.Sprintf("limit_%s_%d", hooks[r.Dir], len(w.limitOf)+1)
+	w.limitOf[r] = name
+	fmt.Fprintf(&w.b, "\tcounter %s {\n\t}\n", name) // one of a rule would change the rule with each packet
+	var lines []string
+	for _, f := range []struct {
+		family         policy.Family
+		name, typ, key string
+	}{
+		{policy.V4, "ipv4", "ipv4_addr", "ip saddr"},
+		{policy.V6, "ipv6", "ipv6_addr", "ip6 saddr & ffff:ffff:ffff:ffff::"},
+	} {
+		if r.Family&f.family == 0 {
+			continue
+		}
+		set := fmt.Sprintf("%s_%s", name, f.name)
+		fmt.Fprintf(&w.b, "\tset %s {\n\t\ttype %s\n\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %ds\n\t}\n", set, f.typ, policy.LimitedSources, r.Limit.Seconds())
+		lines = append(lines, fmt.Sprintf(`meta nfproto %s update @%s { %s limit rate over %d/%s burst %d packets } counter name %s drop comment "%s"`,
+			f.name, set, f.key, r.Limit.N, r.Limit.Per, r.Limit.N, name, r.Remark()))
+	}
+	w.logs = append(w.logs, chain{name, append(lines, w.decision(r))})
+	return "goto " + name
+}
+
+// decision returns what a rule does with its packets but for its limit.
+func (w *writer) decision(r *policy.Rule) string {
 	verdict := r.Action.String()
 	if r.Action == policy.Reject {
 		w.rejects = true

@@ -14,7 +14,7 @@ import (
 // defaults are the values that a field has where it is left out.
 var defaults = map[string]string{
 	"family": "any", "log": "none", "ratelimit": "any", "iif": "any", "oif": "any", "src": "any", "dst": "any", "sport": "any",
-	"dport": "any", "icmp-type": "any", "ct": "any", "comment": "", "type": "addr",
+	"dport": "any", "icmp-type": "any", "ct": "any", "limit": "any", "comment": "", "type": "addr",
 }
 
 // String returns the statement in its canonical form: keys in their order, without those that have their default value.

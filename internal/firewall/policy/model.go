@@ -58,7 +58,11 @@ type Verdict struct {
 func (v Verdict) String() string {
 	switch {
 	case v.Rule != nil:
-		return fmt.Sprintf("%s by %s:%d", v.Action, v.Rule.At.File, v.Rule.At.Line)
+		s := fmt.Sprintf("%s by %s:%d", v.Action, v.Rule.At.File, v.Rule.At.Line)
+		if v.Rule.Limit != (Rate{}) {
+			s += fmt.Sprintf(", up to %s from each source", v.Rule.Limit)
+		}
+		return s
 	case v.Policy != nil:
 		return fmt.Sprintf("%s by policy %s:%d", v.Action, v.Policy.At.File, v.Policy.At.Line)
 	}

@@ -200,11 +200,28 @@ func MergePorts(ranges []PortRange) []PortRange {
 	return out
 }
 
-// A Rate limits how often a rule logs. The zero value does not.
+// A Rate limits how often a rule logs, or accepts packets of one source. The zero value does not.
 type Rate struct {
 	N   int
 	Per string // "second", "minute", "hour"
 }
+
+// String returns "6/m", or "any" for the zero value.
+func (r Rate) String() string {
+	if r == (Rate{}) {
+		return "any"
+	}
+	return fmt.Sprintf("%d/%.1s", r.N, r.Per)
+}
+
+// Seconds returns how long the unit is.
+func (r Rate) Seconds() int { return map[string]int{"second": 1, "minute": 60, "hour": 3600}[r.Per] }
+
+// LimitedSources is how many sources of a family each limit keeps at a time. IPv6 sources are networks of LimitedBits.
+const (
+	LimitedSources = 65536
+	LimitedBits    = 64
+)
 
 // A Rule decides about the packets that fit it, unless an earlier one has.
 type Rule struct {
@@ -216,6 +233,7 @@ type Rule struct {
 	Types   ICMPTypes // only if Protos is ICMP alone, or ICMP6 alone
 	Log     string    // prefix of the log line; empty: none is written
 	LogRate Rate
+	Limit   Rate // packets of one source that are accepted, as many at once; those over it are dropped
 	In, Out Interfaces
 	Src     Addrs
 	Dst     Addrs // as the sender addressed it, also where NAT has changed it since

@@ -251,7 +251,7 @@ func (r *reader) text(at conf.Pos, path string, text []byte) {
 // be there.
 var kinds = map[string]struct{ keys, needed []string }{
 	"policy": {[]string{"dir", "action"}, []string{"dir", "action"}},
-	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "comment"},
+	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "limit", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"set": {[]string{"name", "family", "type", "elements", "file", "source"}, []string{"name"}},
 	"expect": {[]string{"dir", "family", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "action", "comment"},
@@ -302,8 +302,8 @@ func (r *reader) statement(st *Statement) {
 // of ours may mean the opposite: port=22 is not sport=22.
 var tried = map[string]string{
 	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
-	"limit": "ratelimit= limits log lines; mef.rules does not limit packets, mefdaemon bans the sources of too many failures",
-	"nat":   noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
+	"rate": "write limit= to limit what is accepted from each source, ratelimit= to limit log lines",
+	"nat":  noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
 	"helper": "mef.rules has no connection tracking helpers; write a separate table for nft, and ct=related here",
 	"type":   "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
 	"uid": noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
@@ -611,6 +611,8 @@ func (c *clause) take(f *Field) (err *conf.Error) {
 		c.Log, err = logPrefix(f)
 	case "ratelimit":
 		c.LogRate, err = rate(f)
+	case "limit":
+		c.Limit, err = rate(f)
 	case "iif":
 		c.iif, err = interfaces(f)
 	case "oif":
@@ -660,7 +662,13 @@ func (r *reader) consistent(st *Statement, c *clause) {
 		r.fail(at(key), fmt.Sprintf("proto=%s has no ports", c.Protos), "write proto=tcp, proto=udp or proto=tcp,udp")
 	}
 	if c.LogRate != (Rate{}) && c.Log == "" {
-		r.fail(at("ratelimit"), "ratelimit without log does nothing: it limits log lines, not packets", "add log=prefix:TEXT, or remove ratelimit")
+		r.fail(at("ratelimit"), "ratelimit without log does nothing: it limits log lines, not packets", "add log=prefix:TEXT, or write limit= to limit what is accepted from each source")
+	}
+	if c.Limit != (Rate{}) && c.Action != Accept {
+		r.fail(at("limit"), fmt.Sprintf("limit with action=%s: it limits how much is accepted, and what is over it is dropped", c.Action), "write action=accept, or remove limit")
+	}
+	if c.Limit != (Rate{}) && c.Dir == Out {
+		r.fail(at("limit"), "limit counts by source, which is this host for dir=out", "write it in a rule with dir=in or dir=fwd")
 	}
 	if c.Dir == In && (c.oif.auto || !c.oif.Any()) {
 		r.fail(at("oif"), "packets to this host do not leave by an interface", "write iif, or dir=fwd")

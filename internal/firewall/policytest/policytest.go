@@ -75,8 +75,12 @@ func ruleFor(r *rand.Rand, dir policy.Dir, sets bool) string {
 	case chance(r, 3) && !strings.Contains(proto, "icmp"):
 		family = pick(r, []string{"ip", "ip6"})
 	}
-	s := fmt.Sprintf("rule dir=%s action=%s proto=%s family=%s", dir, pick(r, []string{"accept", "drop", "reject"}), proto, family)
+	action := pick(r, []string{"accept", "drop", "reject"})
+	s := fmt.Sprintf("rule dir=%s action=%s proto=%s family=%s", dir, action, proto, family)
 	add := func(key, value string) { s += " " + key + "=" + value }
+	if action == "accept" && dir != policy.Out && chance(r, 6) {
+		add("limit", "10000/s") // which nothing exceeds
+	}
 	version := family
 	if version == "any" && chance(r, 2) {
 		version = pick(r, []string{"ip", "ip6"}) // both ends of one family, or they never meet
