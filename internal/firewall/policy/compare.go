@@ -89,7 +89,7 @@ func (c *comparison) compare(region space, report func(Change) bool) error {
 		more := true
 		failed = c.now.part(c.dir, c.f, *part, c.work, func(part *space, is *Rule) bool {
 			change := Change{Dir: c.dir, Family: families[c.f], Old: c.old.policy.verdict(c.dir, was), New: c.now.policy.verdict(c.dir, is)}
-			if change.Old.Action != change.New.Action {
+			if change.Old.Action != change.New.Action || change.Old.limit() != change.New.limit() {
 				change.What, change.Sample = part.differs(&c.whole), part.sample(c.dir, families[c.f])
 				more = report(change)
 			}

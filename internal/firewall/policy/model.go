@@ -69,6 +69,14 @@ func (v Verdict) String() string {
 	return v.Action.String() + " without a policy"
 }
 
+// limit returns how much is accepted from each source.
+func (v Verdict) limit() Rate {
+	if v.Rule == nil {
+		return Rate{}
+	}
+	return v.Rule.Limit
+}
+
 // Decide returns what becomes of a packet.
 func (p *Policy) Decide(pkt Packet) Verdict {
 	for i := range p.Rules {
