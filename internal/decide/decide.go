@@ -305,8 +305,8 @@ func (q *question) ports(a *answer, facts *exempt.Facts) (ports ban.Ports) {
 	return ports
 }
 
-// oneOfMany reports whether a source is banned only because others attack: it may be a user who mistyped meanwhile.
-func (q *question) oneOfMany() bool { return !q.cause.score && q.t.Surge.Aimed() }
+// oneOfMany reports whether a source is banned only because others try the same user: it may be that user, who mistyped meanwhile.
+func (q *question) oneOfMany() bool { return !q.cause.score && q.t.Surge.User }
 
 // leaveOpen returns the ports that are left to ban.
 func (a *answer) leaveOpen(ports, open ban.Ports) ban.Ports {

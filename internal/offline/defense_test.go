@@ -273,6 +273,10 @@ func TestAttackersAreFound(t *testing.T) {
 				s.wait(time.Second)
 			}
 		}},
+		"accounts of the system, with which nobody logs in": {5, 10 * time.Minute, func(s *server) {
+			s.accounts = map[string]bool{"daemon": false, "bin": false, "sys": false, "games": false, "man": false, "lp": false}
+			tries(s, 10*time.Second, "daemon", "bin", "sys", "games", "man", "lp")
+		}},
 		"one account, in no hurry": {3, 24 * time.Hour, func(s *server) {
 			for i := range 5 {
 				s.ssh(fmt.Sprintf("203.%d.113.1", i), "root")

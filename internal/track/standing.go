@@ -13,7 +13,7 @@ const (
 	ordinary  standing = iota // nothing
 	known                     // logged in from this address before
 	familiar                  // logged in from elsewhere, or the name is a typing error of one that did
-	existing                  // an account of this host that has not logged in yet
+	existing                  // an account of this host that can log in and has not yet
 	attacked                  // familiar, and many networks try it
 	contested                 // never logged in and may exist; other networks try it
 	absent                    // the daemon says that it does not exist
@@ -112,10 +112,7 @@ func (t *Tracker) hasTried(s *source, service, account string) bool {
 func (t *Tracker) standingOf(n *name, unknownUser bool, r uint16, network uint64) standing {
 	d := &t.names
 	others := n.others(network)
-	exists := false
-	if _, ok := d.accounts[n.text]; ok {
-		exists = true
-	}
+	canLogIn, exists := d.accounts[n.text]
 	switch {
 	case n.success > 0 && others >= attackedNetworks:
 		return attacked
@@ -123,7 +120,7 @@ func (t *Tracker) standingOf(n *name, unknownUser bool, r uint16, network uint64
 		return familiar
 	case d.canaries[n.text] && !exists:
 		return canary
-	case !unknownUser && (exists || t.rules[r].rule.NamesUnknown):
+	case !unknownUser && (canLogIn || !exists && t.rules[r].rule.NamesUnknown):
 		if others >= contestedNetworks {
 			return contested
 		}
