@@ -15,8 +15,8 @@ import (
 // another. What is remembered is short-lived, because process IDs come back.
 type sessions struct {
 	seed  maphash.Seed
-	index map[uint64]int // where in ring the session is
-	ring  []session      // grows to maxSessions; then the oldest gives way
+	index []uint16  // where in ring sessions are, from 1, by their keys; see slot
+	ring  []session // grows to maxSessions; then the oldest gives way
 	next  int
 }
 
@@ -41,7 +41,33 @@ type session struct {
 
 // newSessions returns a table without sessions.
 func newSessions() *sessions {
-	return &sessions{seed: maphash.MakeSeed(), index: make(map[uint64]int)}
+	return &sessions{seed: maphash.MakeSeed()}
+}
+
+// slot returns where in index the session of a key is, or where it is to be put. A key's place is given by its low bits, or is the next
+// one that was free: a map does the same and costs more than all else that a line of a session needs.
+func (t *sessions) slot(key uint64) uint64 {
+	if t.index == nil {
+		t.index = make([]uint16, 2*maxSessions)
+	}
+	at := key % uint64(len(t.index))
+	for t.index[at] != 0 && t.ring[t.index[at]-1].key != key {
+		at = (at + 1) % uint64(len(t.index))
+	}
+	return at
+}
+
+// remove takes a key out of index, and moves up those that its place had pushed on.
+func (t *sessions) remove(key uint64) {
+	size := uint64(len(t.index))
+	free := t.slot(key)
+	for at := (free + 1) % size; t.index[at] != 0; at = (at + 1) % size {
+		home := t.ring[t.index[at]-1].key % size
+		if (at-home)%size >= (at-free)%size {
+			t.index[free], free = t.index[at], at
+		}
+	}
+	t.index[free] = 0
 }
 
 // key returns the key of a rule's session in the lines of one view. Rules of the same name, of whatever Set, share their sessions.
@@ -52,8 +78,8 @@ func (t *sessions) key(view int, rule string, name []byte) uint64 {
 
 // find returns the session, or nil if it is not known or too old to be the same.
 func (t *sessions) find(key uint64, now time.Time) *session {
-	i, ok := t.index[key]
-	if !ok || now.Sub(t.ring[i].seen) > sessionLife {
+	i := int(t.index[t.slot(key)]) - 1
+	if i < 0 || now.Sub(t.ring[i].seen) > sessionLife {
 		return nil
 	}
 	return &t.ring[i]
@@ -61,21 +87,21 @@ func (t *sessions) find(key uint64, now time.Time) *session {
 
 // open returns the session, a new one if it is not known.
 func (t *sessions) open(key uint64, now time.Time) *session {
-	i, ok := t.index[key]
+	i := int(t.index[t.slot(key)]) - 1
 	switch {
-	case ok && now.Sub(t.ring[i].seen) <= sessionLife:
+	case i >= 0 && now.Sub(t.ring[i].seen) <= sessionLife:
 		t.ring[i].seen = now
 		return &t.ring[i]
-	case ok:
+	case i >= 0:
 	case len(t.ring) < maxSessions:
 		i = len(t.ring)
 		t.ring = append(t.ring, session{})
 	default:
 		i = t.next
 		t.next = (t.next + 1) % maxSessions
-		delete(t.index, t.ring[i].key)
+		t.remove(t.ring[i].key)
 	}
-	t.index[key] = i
+	t.index[t.slot(key)] = uint16(i + 1)
 	t.ring[i] = session{key: key, seen: now}
 	return &t.ring[i]
 }
