@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,6 +37,7 @@ func main() {
 	if handled, exit := selftest.Child(os.Args[1:]); handled {
 		os.Exit(exit)
 	}
+	debug.SetGCPercent(200) // a command ends soon, and replay makes much garbage beside little that stays
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(execute(ctx, version, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
