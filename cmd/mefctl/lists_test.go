@@ -145,8 +145,8 @@ func TestListCommands(t *testing.T) {
 		says   []string
 	}{
 		"list": {"allow list", 0, []string{"192.0.2.7     whitelist  /etc/mef/whitelist/a.conf:1:1", `"the office"`,
-			"mefctl allow add", "alice  2h00m  1h0", "192.0.2.9, looked up 2h00m ago, dropped in 1h0", "no addresses"}},
-		"lists":              {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h00m ago  a.conf:2:1: \"x\" is not an entry", "home.example"}},
+			"mefctl allow add", "alice  2h   1h", "192.0.2.9, looked up 2h ago, dropped in 1h", "no addresses"}},
+		"lists":              {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h ago   a.conf:2:1: \"x\" is not an entry", "home.example"}},
 		"json":               {"lists whitelist --json", 0, []string{`"source":"mefctl allow add"`}},
 		"add":                {"allow add 192.0.2.7/24 --for 2h", 0, []string{"192.0.2.7/24 is never banned, until removed"}},
 		"add name":           {"allow add office.example", 0, []string{"office.example is being resolved"}},

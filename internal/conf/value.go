@@ -105,6 +105,29 @@ func FormatDuration(d time.Duration) string {
 	return strconv.FormatInt(int64(d/time.Second), 10)
 }
 
+// Span writes a duration for people: "30d", "2h40m", "3m12s"; at most two units, rounded down.
+func Span(d time.Duration) string {
+	if d < time.Second {
+		return "under 1s"
+	}
+	units := []struct {
+		name string
+		d    time.Duration
+	}{{"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
+	var s string
+	for i, u := range units {
+		if d < u.d {
+			continue
+		}
+		s = fmt.Sprintf("%d%s", d/u.d, u.name)
+		if i+1 < len(units) && d%u.d >= units[i+1].d {
+			s += fmt.Sprintf("%d%s", d%u.d/units[i+1].d, units[i+1].name)
+		}
+		break
+	}
+	return s
+}
+
 // duration is what ParseDuration reads, from lo to hi.
 func duration[T any](lo, hi time.Duration, field func(*T) *time.Duration) form[T] {
 	syntax := fmt.Sprintf("a duration from %s to %s such as 90, 10m or 7d", FormatDuration(lo), FormatDuration(hi))

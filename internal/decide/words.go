@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf"
 	"mef/internal/event"
 )
 
@@ -17,7 +18,7 @@ func (q *question) reached() string {
 	}
 	if q.cause.user {
 		return fmt.Sprintf("%d failures of user %q in %s (limit %d in %s of one user)", q.t.UserAttempts, q.t.Event.User,
-			span(q.t.Event.Time.Sub(q.t.UserFirst)), q.t.UserLimit, span(q.t.Rule.FindTime))
+			conf.Span(q.t.Event.Time.Sub(q.t.UserFirst)), q.t.UserLimit, conf.Span(q.t.Rule.FindTime))
 	}
 	if q.t.Event.Episode != nil {
 		return q.episode()
@@ -30,14 +31,14 @@ func (q *question) reached() string {
 	if attempts == 1 {
 		word = strings.TrimSuffix(word, "s")
 	}
-	return fmt.Sprintf("%d %s in %s (%s)", attempts, word, span(q.t.Event.Time.Sub(q.t.First)), q.limit())
+	return fmt.Sprintf("%d %s in %s (%s)", attempts, word, conf.Span(q.t.Event.Time.Sub(q.t.First)), q.limit())
 }
 
 // episode returns what many lines amount to: "9 different paths, 12 answers that count in 10m".
 func (q *question) episode() string {
 	text := q.t.Event.Episode.Text
 	if n := q.t.Attempts + q.t.Unverified; n > 1 || q.t.Limit > 1 {
-		text = fmt.Sprintf("%d times (limit %d in %s), at last %s", n, q.t.Limit, span(q.t.Rule.FindTime), text)
+		text = fmt.Sprintf("%d times (limit %d in %s), at last %s", n, q.t.Limit, conf.Span(q.t.Rule.FindTime), text)
 	}
 	return text
 }
@@ -51,7 +52,7 @@ func (q *question) throughWords() string {
 }
 
 func (q *question) limit() string {
-	window := span(q.t.Rule.FindTime)
+	window := conf.Span(q.t.Rule.FindTime)
 	if q.t.Surge.Sources == 0 {
 		return fmt.Sprintf("limit %d in %s", q.t.Limit, window)
 	}
@@ -148,7 +149,7 @@ func (q *question) portsWords(a *answer) string {
 
 // untilWords says why the ban lasts as long as it does.
 func (q *question) untilWords(a *answer) string {
-	length := span(a.ban.Until.Sub(a.ban.Start))
+	length := conf.Span(a.ban.Until.Sub(a.ban.Start))
 	switch {
 	case q.cause.class == ban.Unverified:
 		return "the source may be forged: new connections only, for " + length
@@ -156,9 +157,9 @@ func (q *question) untilWords(a *answer) string {
 		return "a shared address: for " + length
 	case a.ban.Permanent():
 		e := q.t.Rule.Escalation
-		return fmt.Sprintf("%s ban in %s (limit %d): permanent", ordinal(1+q.repeats(e.Window)), span(e.Window), e.Threshold)
+		return fmt.Sprintf("%s ban in %s (limit %d): permanent", ordinal(1+q.repeats(e.Window)), conf.Span(e.Window), e.Threshold)
 	}
-	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), span(q.cfg.Times.History),
+	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), conf.Span(q.cfg.Times.History),
 		arithmetic(firstLength(q.t, q.cfg.Times, q.cause.score), a.length, a.factor, a.capped))
 }
 
@@ -166,11 +167,11 @@ func (q *question) untilWords(a *answer) string {
 func arithmetic(base, length time.Duration, factor int, capped bool) string {
 	switch {
 	case capped:
-		return fmt.Sprintf("%s × %d, at most %s", span(base), factor, span(length))
+		return fmt.Sprintf("%s × %d, at most %s", conf.Span(base), factor, conf.Span(length))
 	case factor == 1:
-		return span(length)
+		return conf.Span(length)
 	}
-	return fmt.Sprintf("%s × %d = %s", span(base), factor, span(length))
+	return fmt.Sprintf("%s × %d = %s", conf.Span(base), factor, conf.Span(length))
 }
 
 func join(parts ...string) string {
@@ -181,29 +182,6 @@ func join(parts ...string) string {
 		}
 	}
 	return strings.Join(given, "; ")
-}
-
-// span writes a duration as people do: "30d", "2h40m", "3m12s"; at most two units, rounded down.
-func span(d time.Duration) string {
-	if d < time.Second {
-		return "under 1s"
-	}
-	units := []struct {
-		name string
-		d    time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
-	var s string
-	for i, u := range units {
-		if d < u.d {
-			continue
-		}
-		s = fmt.Sprintf("%d%s", d/u.d, u.name)
-		if i+1 < len(units) && d%u.d >= units[i+1].d {
-			s += fmt.Sprintf("%d%s", d%u.d/units[i+1].d, units[i+1].name)
-		}
-		break
-	}
-	return s
 }
 
 func ordinal(n int) string {

@@ -33,7 +33,7 @@ func TestShowWhy(t *testing.T) {
 		Evidence: []string{"Failed password for root\x07 from 2001:db8:bad::7 port 4711 ssh2"},
 	}
 	const want = `2001:db8:bad::7: BANNED by sshd
-  banned as 2001:db8:bad::/64 on all ports by sshd since 2026-01-02 11:59:00, 9m0s left; set ban6_64, 42 packets dropped
+  banned as 2001:db8:bad::/64 on all ports by sshd since 2026-01-02 11:59:00, 9m left; set ban6_64, 42 packets dropped
     5 failures in 3s (limit 5 in 10m); second ban in 30d: 10m × 4 = 40m
   banned as 2001:db8::/32 on ports 25,465 by manual since 2026-01-02 11:59:00, until lifted; set ban6_32_p25.465, - packets dropped
     added by alice

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"mef/internal/conf"
 	"mef/internal/control"
 )
 
@@ -33,18 +34,12 @@ func OnPorts(ports string) string {
 	return "on ports " + ports
 }
 
-// Span rounds a duration to what a person wants to read: "3d4h", "2h05m", "9m58s", "now".
+// Span is conf.Span, or "now" for what is not a second away.
 func Span(d time.Duration) string {
-	d = d.Round(time.Second)
-	switch {
-	case d <= 0:
+	if d = d.Round(time.Second); d <= 0 {
 		return "now"
-	case d >= 24*time.Hour:
-		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
 	}
-	return d.String()
+	return conf.Span(d)
 }
 
 // Ago says how long ago t was.
