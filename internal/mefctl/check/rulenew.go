@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -76,8 +77,12 @@ func newRulesNew(g *cli.Global) *cobra.Command {
 				switch {
 				case !ok && ip != "":
 					return fmt.Errorf("line %d does not contain %s: %s", i+1, ip, strconv.Quote(raw))
+				case !ok && json.Valid([]byte(raw)):
+					return fmt.Errorf("line %d is JSON; write a rule with format=json, addr=, user= and when=, see mefdaemon.rules(5)", i+1)
 				case !ok:
 					return fmt.Errorf("line %d contains no address: %s", i+1, strconv.Quote(raw))
+				case line.Program == "" && len(files) == 0:
+					return fmt.Errorf("line %d contains no program, so the rule has to read a file; name it with --files: %s", i+1, strconv.Quote(raw))
 				case line.Several:
 					return fmt.Errorf("line %d contains several addresses; name that of the client with --ip: %s", i+1, strconv.Quote(raw))
 				}
@@ -242,6 +247,14 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 	return cmd
 }
 
+// counted returns "1 line" or "2 lines".
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 func showGroups(w io.Writer, all []*learn.Group) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "No line looks like a refused login that matches no rule.")
@@ -252,7 +265,7 @@ func showGroups(w io.Writer, all []*learn.Group) {
 		if program == "" {
 			program = "(no program)"
 		}
-		fmt.Fprintf(w, "%s: %d lines, %d addresses\n  %s\n", program, x.Count, x.Sources, strconv.Quote(x.Examples[0]))
+		fmt.Fprintf(w, "%s: %s, %s\n  %s\n", program, counted(x.Count, "line", "lines"), counted(x.Sources, "address", "addresses"), strconv.Quote(x.Examples[0]))
 	}
 	if more := len(all) - shownGroups; more > 0 {
 		fmt.Fprintf(w, "%d more kinds of lines; --json prints all.\n", more)

@@ -2,12 +2,15 @@ package learn
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/filter"
 )
 
 const (
@@ -152,16 +155,30 @@ func Rule(name string, groups []*Group, files []string) (string, error) {
 		fmt.Fprintf(&b, "files=%s\n", f)
 	}
 	head := b.String()
+	read := make(map[bool][]*regexp.Regexp) // what the patterns so far match, by Login
 	for _, g := range groups {
+		if slices.ContainsFunc(read[g.Login], g.readBy) {
+			continue // a name of several words, which an earlier group's pattern reads as well
+		}
 		line, err := safe(head, g)
 		if err != nil {
 			return "", err
 		}
-		if !strings.Contains(b.String(), line) {
-			b.WriteString(line)
+		b.WriteString(line)
+		_, pattern, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		if re, err := regexp.Compile(conf.Expand(pattern)); err == nil {
+			read[g.Login] = append(read[g.Login], re)
 		}
 	}
 	return b.String(), nil
+}
+
+// readBy reports whether the expression matches all lines of the group.
+func (g *Group) readBy(re *regexp.Regexp) bool {
+	return !slices.ContainsFunc(g.Examples, func(raw string) bool {
+		_, message := filter.Split([]byte(raw))
+		return !re.Match(message)
+	})
 }
 
 // safe returns the line of a group's pattern, in the freest form with which the linter agrees.
@@ -186,8 +203,8 @@ func safe(head string, g *Group) (string, error) {
 			return line, nil
 		}
 		last = errs.Err()
-		for _, n := range notices {
-			last = fmt.Errorf("%s", n.Text)
+		if last == nil && len(notices) > 0 {
+			last = errors.New(notices[0].Text) // why it was refused; what follows from that comes behind
 		}
 	}
 	return "", fmt.Errorf("no safe pattern for %q: %w", g.Examples[0], last)

@@ -95,3 +95,22 @@ func FuzzRead(f *testing.F) {
 		_, _ = learn.Rule("shop", groups.Sorted(), nil) // an error is as good; it must not panic
 	})
 }
+
+// A name of several words looks like another shape, but the pattern of the first reads it too.
+func TestOnePatternReadsNamesOfSeveralWords(t *testing.T) {
+	var groups learn.Groups
+	for _, raw := range []string{
+		"shopd[1]: user bob: bad credentials (client 192.0.2.7)", "shopd[1]: user eve: bad credentials (client 192.0.2.7)",
+		"shopd[1]: user al ice: bad credentials (client 192.0.2.8)",
+	} {
+		l, ok := learn.Read(raw, netip.Addr{})
+		if !ok {
+			t.Fatalf("%q names no address", raw)
+		}
+		groups.Add(raw, l)
+	}
+	rule, err := learn.Rule("shop", groups.Sorted(), nil)
+	if err != nil || strings.Count(rule, "failregex=") != 1 {
+		t.Errorf("rule:\n%s%v; want one failregex", rule, err)
+	}
+}
