@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,6 +63,7 @@ type Keeper struct {
 	opt     Options
 	changed chan struct{}
 	wake    chan struct{}
+	reverse atomic.Bool // a public address had a name
 
 	mu      sync.Mutex
 	answers map[string]Answer

@@ -8,18 +8,27 @@ import (
 	"strings"
 )
 
+var errNoReverse = errors.New("the name servers have not named any address yet")
+
 // maxNames bounds the names of an address that Verify looks up: whoever has the address chooses how many it has.
 const maxNames = 4
 
 // Verify reports whether an address has a name in one of the domains, and that name the address: whoever has an address writes its name,
-// and whoever has the domain writes what has the name. The error means that it could not be found out.
+// and whoever has the domain writes what has the name. The error means that it could not be found out. That an address has no name at all
+// says nothing as long as no public address had one: some name servers answer no reverse look-ups.
 func (k *Keeper) Verify(ctx context.Context, addr netip.Addr, domains []string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*k.opt.Timeout)
 	defer cancel()
 	r := k.resolver()
 	names, err := r.LookupAddr(ctx, addr.String())
-	if err != nil {
-		return false, unlessNotFound(err)
+	if err = unlessNotFound(err); err != nil {
+		return false, err
+	}
+	if len(names) > 0 && !addr.IsPrivate() && addr.IsGlobalUnicast() {
+		k.reverse.Store(true)
+	}
+	if !k.reverse.Load() {
+		return false, errNoReverse
 	}
 	family := "ip6"
 	if addr.Is4() {

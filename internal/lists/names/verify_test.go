@@ -25,6 +25,12 @@ func TestVerify(t *testing.T) {
 		"six.bot.example. AAAA": {"six.bot.example. 60 IN AAAA 2001:db8::7"},
 	})
 	k := New(Options{Servers: []string{s.addr}, Timeout: time.Second})
+	if got, err := k.Verify(t.Context(), netip.MustParseAddr("192.0.2.12"), []string{"bot.example"}); got || err == nil {
+		t.Errorf("an address without name, where none has been named: %v", got)
+	}
+	if got, err := k.Verify(t.Context(), netip.MustParseAddr("192.0.2.9"), []string{"bot.example"}); got || err != nil {
+		t.Errorf("an address with another name: %v %v", got, err)
+	}
 	for addr, want := range map[string]bool{"192.0.2.7": true, "192.0.2.8": false, "192.0.2.9": false, "192.0.2.10": false, "192.0.2.11": false, "192.0.2.12": false, "2001:db8::7": true} {
 		if got, err := k.Verify(t.Context(), netip.MustParseAddr(addr), []string{"search.example", "bot.example"}); got != want || err != nil {
 			t.Errorf("%s: %v %v, want %v", addr, got, err, want)
