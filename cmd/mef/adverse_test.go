@@ -77,7 +77,7 @@ func (s *server) fill() {
 	}
 }
 
-// TestBootWithAFullDisk loads the file as ever, or the last good rules, and says what could not be kept.
+// TestBootWithAFullDisk loads the file as ever, or the last good rules, and reports what could not be kept.
 func TestBootWithAFullDisk(t *testing.T) {
 	s := newServer(t)
 	s.smallDisk()
@@ -97,7 +97,7 @@ func TestBootWithAFullDisk(t *testing.T) {
 	s.open(ssh)
 }
 
-// TestDiskFillsWhileRulesAreTried takes them back all the same.
+// TestDiskFillsWhileRulesAreTried takes them back nevertheless.
 func TestDiskFillsWhileRulesAreTried(t *testing.T) {
 	s := newServer(t)
 	s.smallDisk()
@@ -132,7 +132,7 @@ func TestDiskFillsWhileRulesAreTried(t *testing.T) {
 	}
 }
 
-// TestRollbackWithAFullDisk goes back all the same, and for good.
+// TestRollbackWithAFullDisk goes back nevertheless, and permanently.
 func TestRollbackWithAFullDisk(t *testing.T) {
 	s := newServer(t)
 	s.smallDisk()
@@ -228,7 +228,7 @@ func TestDiskIsReadOnly(t *testing.T) {
 	s.open(ssh)
 }
 
-// TestDiskBecomesReadOnlyWhileRulesAreTried takes them back all the same.
+// TestDiskBecomesReadOnlyWhileRulesAreTried takes them back nevertheless.
 func TestDiskBecomesReadOnlyWhileRulesAreTried(t *testing.T) {
 	s := tried(t)
 	cmd := s.command("apply", "--timeout", "3s")
@@ -290,7 +290,7 @@ func TestFormatKeepsTheOwner(t *testing.T) {
 	}
 }
 
-// TestNotesAreCutShort has a power cut leave nothing in the files that say what is loaded.
+// TestNotesAreCutShort has a power cut leave nothing in the files that report what is loaded.
 func TestNotesAreCutShort(t *testing.T) {
 	for _, names := range [][]string{{"loaded.json"}, {"loaded.rules"}, {"loaded.json", "loaded.rules"}} {
 		s := tried(t)

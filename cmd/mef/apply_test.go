@@ -221,7 +221,7 @@ func TestGuardIsToldToEnd(t *testing.T) {
 	s.open(ssh)
 }
 
-// TestRebootInTheWindow starts the host anew while rules are tried: with the confirmed ones, though the file says otherwise, at
+// TestRebootInTheWindow starts the host again while rules are tried: with the confirmed ones, though the file says otherwise, at
 // every boot until they are tried again and confirmed.
 func TestRebootInTheWindow(t *testing.T) {
 	s := tried(t)

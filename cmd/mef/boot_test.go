@@ -66,7 +66,7 @@ func TestBoot(t *testing.T) {
 	}
 }
 
-// TestBootWithoutNft has no program that could load anything, and says so.
+// TestBootWithoutNft has no program that could load anything, and reports it.
 func TestBootWithoutNft(t *testing.T) {
 	s := newServer(t)
 	s.rules(ssh)
@@ -207,7 +207,7 @@ func bind(t *testing.T, file, over string) {
 	})
 }
 
-// TestOthersMayNotWriteThePolicy loads the last good rules in place of a file that others can write, and says how to fix it.
+// TestOthersMayNotWriteThePolicy loads the last good rules in place of a file that others can write, and reports how to fix it.
 func TestOthersMayNotWriteThePolicy(t *testing.T) {
 	s := newServer(t)
 	s.rules(ssh)

@@ -22,7 +22,7 @@ func (m mending) Status(context.Context) (control.Status, error) {
 	return control.Status{Mode: "enforce", Kernel: k}, nil
 }
 
-// The command fails if the live table is not as it should be and stays so; what is mended within a second is none.
+// The command fails if the live table is not as it should be and stays so; what is repaired within a second is none.
 func TestSelftestExitStatus(t *testing.T) {
 	for name, tt := range map[string]struct{ looks, status int }{
 		"as it should be": {1, 0},

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A Class says how far the source of a ban's evidence can be trusted, and with it what the kernel drops.
+// A Class reports how far the source of a ban's evidence can be trusted, and with it what the kernel drops.
 type Class uint8
 
 // The classes of ban.
@@ -85,7 +85,7 @@ type Ban struct {
 	Until time.Time // zero: until an operator lifts it
 
 	// Except are addresses inside a network that stay reachable although it is banned, such as those of known users. A ban of the
-	// same address holds all the same. At most MaxExcept; empty for a ban of one address.
+	// same address holds nevertheless. At most MaxExcept; empty for a ban of one address.
 	Except []netip.Addr
 
 	Rule    string // what decided: a rule's name, ByScore, ByHand, ByCrowd or ByList

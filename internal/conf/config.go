@@ -68,7 +68,7 @@ type Paths struct {
 	ControlSocket string // control_socket
 }
 
-// A Syslog says where messages of syslog are received.
+// A Syslog reports where messages of syslog are received.
 type Syslog struct {
 	Sockets []SyslogSocket // syslog_listen
 	Senders []string       // syslog_senders: addresses and prefixes that are believed
@@ -96,7 +96,7 @@ type Score struct {
 	Sprays                     bool          // spray_limits: limits are lower where many sources try one name, or from one network
 }
 
-// BanTimes says how ban times grow.
+// BanTimes reports how ban times grow.
 type BanTimes struct {
 	First   time.Duration // bantime: for rules that name none
 	Score   time.Duration // bantime_score: for bans by score
@@ -169,7 +169,7 @@ type Notice struct {
 	Text string
 }
 
-// An Origin says where the value of a key comes from.
+// An Origin reports where the value of a key comes from.
 type Origin struct {
 	Section    string // of a rule's file; empty: [rule]
 	Key, Value string

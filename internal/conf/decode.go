@@ -16,8 +16,8 @@ type spec[T any] struct {
 	adds   bool // the key may stand there several times
 	secret bool // the value is not shown
 
-	// notice says why the key does not do what its author may expect, whenever it is set or, if when is there, where when
-	// says so of the value. Keys with the same notice share one.
+	// notice reports why the key does not do what its author may expect, whenever it is set or, if when is there, where when
+	// reports it of the value. Keys with the same notice share one.
 	notice string
 	when   func(value string) bool
 }
@@ -83,7 +83,7 @@ func (t table[T]) defaults(v *T) {
 	}
 }
 
-// A decoded section says which keys it sets, and what there is to say about them.
+// A decoded section reports which keys it sets, and what there is to say about them.
 type decoded struct {
 	set     map[string]setting
 	notices []Notice

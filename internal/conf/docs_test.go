@@ -115,7 +115,7 @@ func roff(rows []row) string {
 	return b.String()
 }
 
-// The tables in the documentation say what the tables in the code say.
+// The tables in the documentation report what the tables in the code say.
 func TestDocs(t *testing.T) {
 	for _, tt := range []struct {
 		file, name string

@@ -29,7 +29,7 @@ func (p Pos) compare(o Pos) int {
 	return cmp.Or(cmp.Compare(p.File, o.File), cmp.Compare(p.Line, o.Line), cmp.Compare(p.Col, o.Col))
 }
 
-// An Error is a mistake in a rules or configuration file that its author can mend.
+// An Error is a mistake in a rules or configuration file that its author can repair.
 type Error struct {
 	Pos
 	Msg  string // what is wrong, quoting the word at fault
@@ -45,7 +45,7 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Errors are all mistakes of a configuration, so that its author mends them in one go.
+// Errors are all mistakes of a configuration, so that its author repairs them in one go.
 type Errors []*Error
 
 // Error returns a line for each mistake.

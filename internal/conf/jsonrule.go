@@ -14,7 +14,7 @@ type Path []string
 // String returns the path as it is written in a rule.
 func (p Path) String() string { return strings.Join(p, ".") }
 
-// A JSON says how a rule reads lines that are JSON objects.
+// A JSON reports how a rule reads lines that are JSON objects.
 type JSON struct {
 	Addr    Path // the address, with or without a port
 	User    Path

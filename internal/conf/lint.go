@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// The linter says which patterns of an operator an attacker can steer.
+// The linter reports which patterns of an operator an attacker can steer.
 //
 // A line of a log is written by a daemon, but parts of it are what a client sent: user name, HELO, URL, reverse name. A client
 // who knows a pattern puts a text into such a part that looks like the rest of a message with somebody else's address in
@@ -53,7 +53,7 @@ var (
 func steerable(expression string) flaw {
 	re, err := syntax.Parse(expression, syntax.Perl)
 	if err != nil {
-		return flawless // said elsewhere
+		return flawless // reported elsewhere
 	}
 	around := locate(re)
 	switch {

@@ -10,7 +10,7 @@ import (
 )
 
 // ParseList reads a whitelist or blacklist file: an address, CIDR, IP/MASK, range a-b or DNS name a line, with comments. A line
-// that is none of them is an error, the other entries are returned all the same. Of a file in another format altogether, which may
+// that is none of them is an error; the other entries are returned. Of a file in another format altogether, which may
 // be large, the first errors and how many more there are must do.
 func ParseList(file string, text []byte) ([]Entry, Errors) {
 	var entries []Entry

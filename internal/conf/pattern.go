@@ -71,7 +71,7 @@ func findForeign(text string) *fault {
 	return &fault{at[0], Quote(text[at[0]:at[1]]) + " is unknown", "use <HOST>, <ADDR> or <USER>; otherwise write the expression out"}
 }
 
-// noticeGroups tells of groups whose names mean nothing.
+// noticeGroups reports groups whose names mean nothing.
 func (d *draft) noticeGroups(s setting, names []string) {
 	for _, name := range names {
 		if name == "" || slices.Contains(groups, name) {
@@ -95,7 +95,7 @@ func (p Pattern) WholeLine() bool {
 // its process ID.
 func describesHeader(p Pattern) bool { return strings.Contains(p.Text, `\[\d+\]:`) && !p.WholeLine() }
 
-// explain says what RE2 has against text, and what to write instead where another engine would take it.
+// explain reports what RE2 has against text, and what to write instead where another engine would take it.
 func explain(text string, err error) *fault {
 	f := &fault{0, "invalid regular expression: " + err.Error(), ""}
 	var at *syntax.Error

@@ -55,7 +55,7 @@ type Rule struct {
 	Set []Origin // where keys are set, by us or the operator; see Settings
 }
 
-// An Escalation says when a source that keeps coming back is banned for good.
+// An Escalation reports when a source that keeps coming back is banned permanently.
 type Escalation struct {
 	Enabled   bool
 	Window    time.Duration
@@ -67,16 +67,16 @@ type Escalation struct {
 //	ip       the address, required unless host is there (not in Orphan and Ignore)
 //	host     the peer's name where the log gives no address; reported, never banned
 //	user     the user name that was tried
-//	unknownuser  words by which the daemon says that the user does not exist: "invalid user "; empty means that it does not say so
+//	unknownuser  words by which the daemon says that the user does not exist: "invalid user "; empty means that it does not report it
 //	count    how many attempts the line reports
 //	session  what ties the lines of one connection together; the process ID if missing
 type Pattern struct {
 	Text    string
 	Pos     Pos
-	Shipped bool // written by us, so proven by samples; else the linter has the last word
+	Shipped bool // written by us, so proven by samples; otherwise the linter has the last word
 }
 
-// A SourceKind says where a rule's lines come from.
+// A SourceKind reports where a rule's lines come from.
 type SourceKind uint8
 
 // The source kinds. Auto is the journal where the service's entries appear there, else the files.
@@ -93,7 +93,7 @@ func (k SourceKind) String() string {
 	return [...]string{"auto", "journal", "file", "syslog", "stdin"}[k]
 }
 
-// An Action says what happens to a source that crosses a rule's threshold.
+// An Action reports what happens to a source that crosses a rule's threshold.
 type Action uint8
 
 // The actions.

@@ -11,7 +11,7 @@ import (
 )
 
 // ParseRule reads a rule file; name is its path. With a base, the text changes base: a key that it sets replaces that of base,
-// and patterns are added. Notices also tell of patterns that were left out because a client could steer them; a rule of which
+// and patterns are added. Notices also report patterns that were left out because a client could steer them; a rule of which
 // no pattern is left is disabled.
 func ParseRule(name string, text []byte, base *Rule) (Rule, []Notice, Errors) {
 	f := readRule(name, text)

@@ -16,7 +16,7 @@ type draft struct {
 	shipped bool // the file is ours
 	webscan bool // engine=webscan
 	isJSON  bool // format=json
-	addr    bool // some key other than a pattern says where the address is
+	addr    bool // some key other than a pattern reports where the address is
 	notices []Notice
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A Web says what a rule with engine=webscan counts in access logs.
+// A Web reports what a rule with engine=webscan counts in access logs.
 type Web struct {
 	Patterns []Pattern // of lines, with the groups ip, method, uri, status and ua; none: the usual formats of web servers
 
@@ -146,7 +146,7 @@ func webNames() (names []string) {
 	return names
 }
 
-// webIdle are the keys of [rule] that say how single lines are read and counted.
+// webIdle are the keys of [rule] that report how single lines are read and counted.
 var webIdle = []string{"format", "addr", "user", "message", "when", "okwhen", "probewhen", "failregex", "attemptregex", "echoregex", "proberegex",
 	"okregex", "orphanregex", "peerregex", "ignoreregex", "maxretry", "findtime"}
 

@@ -72,7 +72,7 @@ func Exact(w io.Writer) io.Writer {
 	return p.Exact()
 }
 
-// Finish says what went wrong, if anything did and it was not said yet, and returns the exit status: 1 unless the error chooses
+// Finish reports what went wrong, if anything did and it was not said yet, and returns the exit status: 1 unless the error chooses
 // another.
 func Finish(w io.Writer, program string, err error) int {
 	var exit *Exit
@@ -127,7 +127,7 @@ func Yes(in io.Reader) bool {
 	return answer == "y" || answer == "yes"
 }
 
-// Root returns the command of a program, or one that stands for others, which says what there is.
+// Root returns the command of a program, or one that stands for others, which reports what there is.
 func Root(use, short, long, version string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           use,

@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// Cleared says how many bans were lifted at once, and how many stay because a blacklist file asks for them.
+// Cleared reports how many bans were lifted at once, and how many stay because a blacklist file asks for them.
 type Cleared struct {
 	Lifted int `json:"lifted"`
 	Listed int `json:"listed"`

@@ -45,7 +45,7 @@ type Service interface {
 	ClearBans(ctx context.Context, author string) (Cleared, error)
 	Why(ctx context.Context, addr netip.Addr) (Why, error)
 	// Follow calls emit for the most recent records and then for every new one, until ctx is done or emit fails. A slow
-	// reader loses records; the next one it gets says how many.
+	// reader loses records; the next one it gets reports how many.
 	Follow(ctx context.Context, emit func(Record) error) error
 	// Reload reads the configuration again. With mistakes in it the error is what mefctl config check prints, and the
 	// configuration before stays in force.
@@ -60,7 +60,7 @@ type Service interface {
 	Stop(author string)
 }
 
-// An Error is the answer to a request that could not be served. Its text is for people and says what to do.
+// An Error is the answer to a request that could not be served. Its text is for people and reports what to do.
 type Error struct {
 	Message string `json:"error"`
 }
@@ -161,7 +161,7 @@ type Kernel struct {
 	Problems []string `json:"problems,omitempty"`
 }
 
-// Tracker says how full the memory of sources is.
+// Tracker reports how full the memory of sources is.
 type Tracker struct {
 	Sources     int    `json:"sources"`
 	Limit       int    `json:"limit"`
@@ -176,7 +176,7 @@ type Proof struct {
 	Detail string     `json:"detail,omitempty"`
 }
 
-// Store says how the saving of state fares.
+// Store reports how the saving of state fares.
 type Store struct {
 	Path      string     `json:"path"`
 	Size      int64      `json:"size"`    // bytes

@@ -93,7 +93,7 @@ func dialAs(uid int, path string) (conn net.Conn, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // for good: no other goroutine may run as this user
+		runtime.LockOSThread() // permanently: no other goroutine may run as this user
 		if _, _, e := syscall.RawSyscall(syscall.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); e != 0 {
 			err = e
 			return

@@ -41,7 +41,7 @@ type Entry struct {
 	Error    string     `json:"error,omitempty"`    // why it has no effect
 }
 
-// Resolved says how a DNS name fares.
+// Resolved reports how a DNS name fares.
 type Resolved struct {
 	Addrs []string   `json:"addrs,omitempty"`
 	At    *time.Time `json:"at,omitempty"`   // the last good answer

@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// A Reloaded says what the configuration amounts to that was read again and is now in force.
+// A Reloaded reports what the configuration amounts to that was read again and is now in force.
 type Reloaded struct {
 	Config   string   `json:"config"`
 	Mode     string   `json:"mode"`               // "enforce" or "observe"

@@ -188,7 +188,7 @@ func (r *Reader) withStreams() string {
 // Heard reports whether any source is known to have lines of the rule's service.
 func (r *Reader) Heard() bool { return r.Logged != "" || len(r.Own)+len(r.Streams) > 0 }
 
-// Reason says why the rule reads what it reads.
+// Reason reports why the rule reads what it reads.
 func (r *Reader) Reason() string {
 	switch {
 	case r.Off:

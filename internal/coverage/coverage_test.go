@@ -255,7 +255,7 @@ func TestAccountsWanted(t *testing.T) {
 	}
 }
 
-// A file that an ordinary user may write is no evidence where journald runs, unless the rule says so.
+// A file that an ordinary user may write is no evidence where journald runs, unless the rule reports it.
 func TestOwners(t *testing.T) {
 	const path, root, daemon, user, own = "/var/log/ftpd.log", 0, 33, 1000, 2000
 	named := ftp(conf.SourceAuto)

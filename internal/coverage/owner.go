@@ -12,7 +12,7 @@ import (
 )
 
 // An Owner says whose files are believed at some globs: those of root, of system accounts, and of accounts that the rule names. A log
-// that an ordinary user owns says what he likes, so it takes source=file to have it read.
+// that an ordinary user owns reports what he likes, so it takes source=file to have it read.
 type Owner struct {
 	Glob   string
 	Anyone bool

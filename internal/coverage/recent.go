@@ -31,7 +31,7 @@ type record struct {
 // Accept reports whether an event counts: it does not if another source of the rule has reported the same record before, in the same
 // words. Each record answers for one of another source, so that the same words once more are another event. Nor does what happened
 // before the rule was read here rather than elsewhere, nor a login that a syslog daemon's file reports where journald runs: anybody could
-// have written it. inJournal says whether source is the journal.
+// have written it. inJournal reports whether source is the journal.
 //
 // An event also shows that the service is there, and where it logs.
 func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {

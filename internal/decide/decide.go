@@ -1,4 +1,4 @@
-// Package decide turns a tally into a ban, or says why there is none.
+// Package decide turns a tally into a ban, or reports why there is none.
 //
 // Decisions are pure functions of the tally (which carries the source's history and the bans in force), the configuration,
 // the facts about this host, and now. Every ban carries its arithmetic as a sentence, so that a person can check it.
@@ -18,7 +18,7 @@ import (
 	"mef/internal/exempt"
 )
 
-// A Config says how long bans last, and whether there are any.
+// A Config reports how long bans last, and whether there are any.
 type Config struct {
 	Times   conf.BanTimes
 	Observe bool // nothing is banned, only said
@@ -175,7 +175,7 @@ func (q *question) write(a *answer) ban.Ban {
 	return b
 }
 
-// reason returns what is said of the decision as a whole.
+// reason returns what is reported of the decision as a whole.
 func (q *question) reason(a *answer) string {
 	switch {
 	case a.never != "":
@@ -315,7 +315,7 @@ func (a *answer) leaveOpen(ports, open ban.Ports) ban.Ports {
 	return left
 }
 
-// until says when the ban ends, and the how manieth of the source it is.
+// until returns when the ban ends and how many bans the source has had, this one included.
 func (q *question) until(a *answer) (end time.Time, count int) {
 	base := firstLength(q.t, q.cfg.Times, q.cause.score)
 	count = 1 + q.repeats(q.cfg.Times.History)

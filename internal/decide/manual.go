@@ -27,7 +27,7 @@ type Request struct {
 // longestManual is how long an operator's ban lasts at most, unless it has no end: times in nanoseconds end in 2262.
 const longestManual = 100 * 365 * 24 * time.Hour
 
-// Manual makes the ban that an operator asks for. The error says why it must not be, and what to do about it.
+// Manual makes the ban that an operator asks for. The error reports why it must not be, and what to do about it.
 func Manual(r Request, facts exempt.Facts, now time.Time) (ban.Ban, error) {
 	if !r.Prefix.IsValid() {
 		return ban.Ban{}, errors.New("not an address or network")
@@ -64,7 +64,7 @@ func Manual(r Request, facts exempt.Facts, now time.Time) (ban.Ban, error) {
 	return b, nil
 }
 
-// unforced says what speaks against a request that is not forced, "" if nothing does.
+// unforced reports what speaks against a request that is not forced, "" if nothing does.
 func unforced(r *Request, facts *exempt.Facts, p netip.Prefix) string {
 	if exempt.TooWide(p) {
 		return fmt.Sprintf("is wider than /%d", exempt.MinBits(p))

@@ -69,7 +69,7 @@ func defended() track.Config {
 	return cfg
 }
 
-// defend begins anew with everything on.
+// defend begins again with everything on.
 func (w *world) defend() { w.tracker = track.New(defended()) }
 
 func (w *world) wait(d time.Duration) { w.now = w.now.Add(d) }
@@ -763,7 +763,7 @@ func TestUnverified(t *testing.T) {
 	})
 }
 
-// An attacker with very many addresses fills the table with some just below their limits. The others are caught all the same:
+// An attacker with very many addresses fills the table with some just below their limits. The others are caught nevertheless:
 // thousands of events lie between one's tries, and he is still known.
 func TestFullTable(t *testing.T) {
 	w := newWorld(t)

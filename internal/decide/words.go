@@ -11,7 +11,7 @@ import (
 	"mef/internal/event"
 )
 
-// reached says which limit was reached: "5 failures in 3m12s (limit 5 in 10m)".
+// reached reports which limit was reached: "5 failures in 3m12s (limit 5 in 10m)".
 func (q *question) reached() string {
 	if q.cause.score {
 		return q.scoreReached()
@@ -59,7 +59,7 @@ func (q *question) limit() string {
 	return fmt.Sprintf("limit %d in %s instead of %d, because %s", q.t.Limit, window, q.t.Rule.MaxRetry, q.surge())
 }
 
-// surge says what attack the source takes part in.
+// surge reports what attack the source takes part in.
 func (q *question) surge() string {
 	switch s := q.t.Surge; {
 	case s.User:
@@ -105,7 +105,7 @@ func (q *question) scoreReached() string {
 	return s
 }
 
-// widthWords says why another width was banned than the source's.
+// widthWords reports why another width was banned than the source's.
 func (q *question) widthWords(a *answer) string {
 	switch {
 	case a.alone != "":
@@ -118,7 +118,7 @@ func (q *question) widthWords(a *answer) string {
 	return ""
 }
 
-// portsWords says why other ports were banned than the rule's, or none.
+// portsWords reports why other ports were banned than the rule's, or none.
 func (q *question) portsWords(a *answer) string {
 	switch {
 	case a.portless && a.web != "":
@@ -147,7 +147,7 @@ func (q *question) portsWords(a *answer) string {
 	return join(shared, session, web)
 }
 
-// untilWords says why the ban lasts as long as it does.
+// untilWords reports why the ban lasts as long as it does.
 func (q *question) untilWords(a *answer) string {
 	length := conf.Span(a.ban.Until.Sub(a.ban.Start))
 	switch {
@@ -163,7 +163,7 @@ func (q *question) untilWords(a *answer) string {
 		arithmetic(firstLength(q.t, q.cfg.Times, q.cause.score), a.length, a.factor, a.capped))
 }
 
-// arithmetic says how base became length: "10m × 16 = 2h40m".
+// arithmetic reports how base became length: "10m × 16 = 2h40m".
 func arithmetic(base, length time.Duration, factor int, capped bool) string {
 	switch {
 	case capped:

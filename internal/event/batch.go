@@ -31,7 +31,7 @@ type Batch struct {
 	// suppressed by the logger.
 	Lost int
 
-	// Gone says that the source has ended for good. What is kept for it may be dropped; the same name may come again, as another
+	// Gone says that the source has ended permanently. What is kept for it may be dropped; the same name may come again, as another
 	// source.
 	Gone bool
 

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A Kind says what an event tells about its address.
+// A Kind reports what an event tells about its address.
 type Kind uint8
 
 // The kinds of event.
@@ -61,7 +61,7 @@ type Event struct {
 	// Count is how many attempts the line reports, at least 1.
 	Count int
 
-	// Form says which of its rule's statements the line is. One attempt may be reported by lines of several forms, but never
+	// Form reports which of its rule's statements the line is. One attempt may be reported by lines of several forms, but never
 	// twice by lines of one form.
 	Form uint8
 

@@ -6,7 +6,7 @@ import (
 	"mef/internal/ban"
 )
 
-// A Rule says how the events of one detection rule count. It need not come from a file: whatever produces events has rules.
+// A Rule reports how the events of one detection rule count. It need not come from a file: whatever produces events has rules.
 type Rule struct {
 	Name    string // unique; Event.Rule names it
 	Service string // what it protects: "sshd"
@@ -18,12 +18,12 @@ type Rule struct {
 
 	Ports        ban.Ports // of its bans; empty: all
 	ServicePorts ban.Ports // of the service, for bans that must leave other ports alone; empty: not known
-	NamesUnknown bool      // its lines about refusals say which users do not exist
+	NamesUnknown bool      // its lines about refusals report which users do not exist
 	Detect       bool      // attempts are counted and reported, and never ban
 	Escalation   Escalation
 }
 
-// An Escalation says when a source that keeps coming back is banned without end.
+// An Escalation reports when a source that keeps coming back is banned without end.
 type Escalation struct {
 	Window    time.Duration
 	Threshold int // bans within Window; 0: never

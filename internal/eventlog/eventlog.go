@@ -62,7 +62,7 @@ func (l *Log) Add(rec control.Record) {
 	}
 }
 
-// Decided reports whether a record of this kind says what was decided or done. Single attempts do not: what keeps them for ever, an
+// Decided reports whether a record of this kind reports what was decided or done. Single attempts do not: what keeps them for ever, an
 // attacker could fill.
 func Decided(event string) bool {
 	switch event {

@@ -19,7 +19,7 @@ import (
 // WebPorts stay open to proxies and content delivery networks.
 const WebPorts ban.Ports = "80,443"
 
-// Facts say which addresses must stay reachable. Special addresses always do; see Special. The zero value has only these.
+// Facts report which addresses must stay reachable. Special addresses always do; see Special. The zero value has only these.
 type Facts struct {
 	Own       prefixset.Set // this host's addresses
 	Gateways  prefixset.Set

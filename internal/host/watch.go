@@ -18,7 +18,7 @@ const (
 	settle       = 200 * time.Millisecond
 	settleWithin = 5 * time.Second
 
-	// rereadEvery is how often Watch looks unasked: nobody tells when a file changes hands.
+	// rereadEvery is how often Watch looks unasked: nobody reports when a file changes hands.
 	rereadEvery = time.Minute
 )
 

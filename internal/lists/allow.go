@@ -210,7 +210,7 @@ func spell(req control.AllowRequest) (string, error) {
 	return fmt.Sprintf("%s-%s", all.First, all.Last), nil
 }
 
-// notAdded says why an entry cannot be deleted.
+// notAdded reports why an entry cannot be deleted.
 func (l *Lists) notAdded(text string) (err error) {
 	err = refuse("%s is not an entry of the allow list; see mefctl allow list", text)
 	l.allow.entries(func(_ *conf.ListFile, e *conf.Entry) bool {

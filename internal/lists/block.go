@@ -54,7 +54,7 @@ func neverBlocked(facts *exempt.Facts) prefixset.Set {
 	return facts.Reachable().Union(facts.Proxies).Union(exempt.Special())
 }
 
-// judge calls do for every entry of the files, in order, with the networks that it bans. If it bans none, why says so; held reports
+// judge calls do for every entry of the files, in order, with the networks that it bans. If it bans none, why reports it; held reports
 // that this is for an administrator's sake.
 func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool)) {
 	room := MaxBlocked
@@ -141,7 +141,7 @@ func Has(sorted []netip.Prefix, p netip.Prefix) bool {
 	return ok
 }
 
-// Diff compares two sorted lists of prefixes: what of after is new, and what of before is gone.
+// Diff compares two sorted lists of prefixes: what of after is new, and what of before no longer exists.
 func Diff(before, after []netip.Prefix) (began, gone []netip.Prefix) {
 	i, j := 0, 0
 	for i < len(before) || j < len(after) {

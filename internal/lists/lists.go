@@ -70,7 +70,7 @@ func (l *Lists) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Watch has changes of the directories reported, and the files read from time to time all the same. A directory whose time is 0 is
+// Watch has changes of the directories reported, and the files read from time to time nevertheless. A directory whose time is 0 is
 // left alone. It returns once they are watched: whoever reads them then misses nothing. Run must be running.
 func (l *Lists) Watch(ctx context.Context, paths conf.Paths, whitelist, blacklist time.Duration) {
 	const never = 24 * time.Hour

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestNothingIsMissedOnceWatched changes directories as soon as they are said to be watched, several times over, for there would be
+// TestNothingIsMissedOnceWatched changes directories as soon as they are reported to be watched, several times over, for there would be
 // little time to miss it in.
 func TestNothingIsMissedOnceWatched(t *testing.T) {
 	var watches []*watch

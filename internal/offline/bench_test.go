@@ -22,7 +22,7 @@ func mixed(lines int) []byte {
 
 const benchLines = 200_000
 
-// BenchmarkSummarize tells what a line costs that is only recognised.
+// BenchmarkSummarize reports what a line costs that is only recognised.
 func BenchmarkSummarize(b *testing.B) {
 	log := mixed(benchLines)
 	matcher, err := offline.ForService(configuration(b).Rules, "")
@@ -38,7 +38,7 @@ func BenchmarkSummarize(b *testing.B) {
 	perLine(b)
 }
 
-// BenchmarkReplay tells what a line costs that is counted and decided on as well.
+// BenchmarkReplay reports what a line costs that is counted and decided on as well.
 func BenchmarkReplay(b *testing.B) {
 	log := mixed(benchLines)
 	b.SetBytes(int64(len(log)))

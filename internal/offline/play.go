@@ -28,7 +28,7 @@ func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) err
 
 // Play runs logs through replays, in order of time whatever the order of the logs: each line's time is its own, or that of the
 // line before in its log. It needs memory for a line of each log. notice, which may be nil, is called for dates that cannot be
-// right; the lines count all the same.
+// right; the lines count nevertheless.
 func Play(logs []Input, notice func(string), replays ...*Replay) error {
 	if notice == nil {
 		notice = func(string) {}

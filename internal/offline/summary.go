@@ -8,7 +8,7 @@ import (
 	"mef/internal/event"
 )
 
-// A ReplaySummary says what a configuration would have done to a log.
+// A ReplaySummary reports what a configuration would have done to a log.
 type ReplaySummary struct {
 	First time.Time `json:"first"` // of the events
 	Last  time.Time `json:"last"`

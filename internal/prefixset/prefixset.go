@@ -1,4 +1,4 @@
-// Package prefixset has a set of address prefixes that can say what it contains and what it touches.
+// Package prefixset has a set of address prefixes that can report what it contains and what it touches.
 //
 // It holds allow lists, a host's own addresses and lists of bans: read often, built now and then, of both families, of any
 // width and size. Nested and adjacent prefixes are merged, so a set is a sorted list of disjoint ranges.

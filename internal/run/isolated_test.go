@@ -11,7 +11,7 @@ import (
 	"mef/internal/run"
 )
 
-// insideArg makes TestInside say where it is.
+// insideArg makes TestInside report where it is.
 const insideArg = "inside"
 
 func TestInside(t *testing.T) {

@@ -83,7 +83,7 @@ func (p *Process) Kill() error {
 	return err
 }
 
-// Wait waits for the program to end. The error says how it ended, unless with status 0, and the end of what it wrote to
+// Wait waits for the program to end. The error reports how it ended, unless with status 0, and the end of what it wrote to
 // standard error.
 func (p *Process) Wait() error {
 	err := p.cmd.Wait()

@@ -89,7 +89,7 @@ func TestProgramIsLookedUpInSystemDirectories(t *testing.T) {
 	}
 }
 
-// A program and what it started are gone once ctx is done.
+// A program and what it started no longer exist once ctx is done.
 func TestCancelKillsTheWholeGroup(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

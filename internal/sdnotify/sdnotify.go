@@ -59,7 +59,7 @@ func New(getenv func(string) string) (*Manager, error) {
 // Ready says that we do our work, and what systemctl status is to show. It ends what Reloading began.
 func (m *Manager) Ready(status string) error { return m.send("READY=1\nSTATUS=" + oneLine(status)) }
 
-// Status says what systemctl status is to show.
+// Status reports what systemctl status is to show.
 func (m *Manager) Status(status string) error { return m.send("STATUS=" + oneLine(status)) }
 
 // Stopping says that we are about to end.

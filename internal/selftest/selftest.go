@@ -6,10 +6,10 @@
 // while everything else gets through all the time.
 //
 // The addresses are those set aside for documentation (RFC 5737, RFC 3849). The namespaces have no names: they are held by a
-// file descriptor alone, and are gone with the cable and the table when the process ends, however it ends. Spawn therefore runs
+// file descriptor alone, and no longer exist with the cable and the table when the process ends, however it ends. Spawn therefore runs
 // the test in a child process, which Child is the other end of.
 //
-// Whether the table that guards this host holds what it should is not asked here: the daemon knows, and its status says so.
+// Whether the table that guards this host holds what it should is not asked here: the daemon knows, and its status reports it.
 package selftest
 
 import (
@@ -32,7 +32,7 @@ type Result struct {
 	// OK says that every step went well.
 	OK bool `json:"ok"`
 
-	// Impossible says why this machine does not let the test run; nothing is known then, and OK is false. Empty if it ran.
+	// Impossible reports why this machine does not let the test run; nothing is known then, and OK is false. Empty if it ran.
 	Impossible string `json:"impossible,omitempty"`
 
 	Steps []Step        `json:"steps,omitempty"`

@@ -154,7 +154,7 @@ func TestSpawnWithoutPrivilege(t *testing.T) {
 	passed(t, r)
 }
 
-// A machine that allows no namespaces, or too few, is not a failure, and says so. A user namespace with limits of its own is as
+// A machine that allows no namespaces, or too few, is not a failure, and reports it. A user namespace with limits of its own is as
 // restricted as a hardened host.
 func TestSpawnWhereNamespacesAreForbidden(t *testing.T) {
 	netnstest.Need(t)

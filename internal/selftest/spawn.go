@@ -15,7 +15,7 @@ const (
 	// childArg is the one argument of a child.
 	childArg = "selftest-child"
 
-	// A child that goes on for childTime gives up, and says how far it came. After spawnTime it is killed.
+	// A child that goes on for childTime gives up, and reports how far it came. After spawnTime it is killed.
 	childTime = 8 * time.Second
 	spawnTime = 10 * time.Second
 

@@ -236,7 +236,7 @@ func (n namespace) add(p netip.Prefix) error {
 	})
 }
 
-// introduce tells where a neighbour is: one that is asked too soon, before the kernel has made it listen to such questions,
+// introduce reports where a neighbour is: one that is asked too soon, before the kernel has made it listen to such questions,
 // would be asked again after a second only.
 func (n namespace) introduce(addr netip.Addr, mac net.HardwareAddr) error {
 	return n.onCable(func(h *netlink.Handle, link netlink.Link) error {

@@ -88,7 +88,7 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 func (o *Options) self(command ...string) []string {
 	config, err := filepath.Abs(o.Config)
 	if err != nil {
-		config = o.Config // the folder we are in is gone; the command says that it finds no file
+		config = o.Config // the folder we are in no longer exists; the command says that it finds no file
 	}
 	return append(append([]string{"--config", config}, o.Prefix...), command...)
 }
@@ -137,7 +137,7 @@ func (o *Options) wait(ctx context.Context, cmd *cobra.Command, l *loader.Loader
 	return loader.TakenBack, err
 }
 
-// ended says how a trial ended. That rules were taken back is exit status 1.
+// ended reports how a trial ended. That rules were reverted is exit status 1.
 func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 	err := console.Print(cmd, o.JSON, map[string]bool{"confirmed": outcome == loader.Kept}, func(w io.Writer) {
 		if outcome == loader.Kept {
@@ -408,7 +408,7 @@ func showStatus(w io.Writer, s loader.Status) {
 	}
 }
 
-// origin says where the rules come from.
+// origin reports where the rules come from.
 func origin(s loader.Status) string {
 	switch s.From {
 	case "rescue":

@@ -517,5 +517,5 @@ func (o *Options) listing() *cobra.Command {
 	}
 }
 
-// until says how long something lasts.
+// until reports how long something lasts.
 func until(t time.Time) string { return t.Local().Format(time.TimeOnly) }

@@ -181,7 +181,7 @@ type listed struct {
 // lists then. Interfaces are made first, since nft refuses rules about the index of one that is not there.
 func ListFile(ctx context.Context, w io.Writer, path string, links []string) error {
 	for _, name := range links {
-		_, _ = run.Output(ctx, maxOutput, "ip", "link", "add", "name", name, "type", "dummy") // nft says what is missing
+		_, _ = run.Output(ctx, maxOutput, "ip", "link", "add", "name", name, "type", "dummy") // nft reports what is missing
 	}
 	var answer listed
 	_, err := run.Output(ctx, maxOutput, "nft", "-I", filepath.Dir(path), "-f", path)
@@ -197,7 +197,7 @@ func ListFile(ctx context.Context, w io.Writer, path string, links []string) err
 }
 
 // ImportIPTables says in mef.rules what iptables and ip6tables do: now, or by files that iptables-save and ip6tables-save wrote. The
-// family is that of the files, 0 if they say so themselves. command is who asks.
+// family is that of the files, 0 if they report it themselves. command is who asks.
 func ImportIPTables(ctx context.Context, files []Input, family policy.Family, command string) (*Import, error) {
 	source := "The rules of iptables and ip6tables on this host"
 	var saved []iptsave.File
@@ -299,7 +299,7 @@ func (m *managers) ask(ctx context.Context) {
 	}
 }
 
-// adviceNFT says how to feed mef import nft.
+// adviceNFT reports how to feed mef import nft.
 func (m *managers) adviceNFT() (advice []string) {
 	if m.ufw && m.ufwOn {
 		advice = append(advice, "ufw keeps its rules in chains of iptables: while it is active, mef import iptables reads them")
@@ -312,7 +312,7 @@ func (m *managers) adviceNFT() (advice []string) {
 	return advice
 }
 
-// adviceIPTables says how to feed mef import iptables.
+// adviceIPTables reports how to feed mef import iptables.
 func (m *managers) adviceIPTables() (advice []string) {
 	switch {
 	case m.ufwHere:

@@ -140,7 +140,7 @@ func (o *Options) imported(cmd *cobra.Command, r *Import, nat string) error {
 	return nil
 }
 
-// complain says what the policy does not have, and what else there is to know.
+// complain reports what the policy does not have, and what else there is to know.
 func complain(w io.Writer, r *Import) {
 	for _, l := range r.Left {
 		fmt.Fprintf(w, "not imported: %s\n", l)

@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// keepers are programs that put rules into chains and tables of their own, and again when these are gone. To carry their rules over
+// keepers are programs that put rules into chains and tables of their own, and again when these no longer exist. To carry their rules over
 // would be to carry over one moment of them.
 var keepers = []struct {
 	program string
 	chains  []string // patterns of names
 	tables  []string // likewise, of nftables
-	but     string   // a chain that is the operator's all the same
+	but     string   // a chain that is the operator's nevertheless
 }{
 	{program: "Docker", chains: []string{"DOCKER*"}, tables: []string{"docker-bridges"}, but: "DOCKER-USER"},
 	{program: "Podman", chains: []string{"NETAVARK*", "CNI-*"}, tables: []string{"netavark"}},

@@ -38,7 +38,7 @@ func ProtosOf(numbers ...policy.Proto) policy.Protos { return unique(numbers) }
 // TypesOf returns types of ICMP messages, whose order does not matter.
 func TypesOf(types ...uint8) policy.ICMPTypes { return unique(types) }
 
-// PortsOf returns ports, whose order does not matter. All ports are as if nothing was said.
+// PortsOf returns ports, whose order does not matter. All ports are as if nothing was reported.
 func PortsOf(ranges ...policy.PortRange) policy.Ports {
 	in := policy.MergePorts(ranges)
 	if len(in) == 1 && in[0] == (policy.PortRange{First: 0, Last: 65535}) {

@@ -13,7 +13,7 @@ import (
 // src, sport, interfaces and states as they are, and dst and dport answered by what they become. Where they cannot, the rules of the
 // filter that they may concern are left out, or carried over in part, each with its line.
 
-// NATNote says what becomes of NAT.
+// NATNote reports what becomes of NAT.
 const NATNote = "mef does not import NAT, and it ends when the program that loads it is disabled; --nat FILE saves it"
 
 // A Destination is what a rule of NAT makes of the destination of packets. The zero value is one that is not known.

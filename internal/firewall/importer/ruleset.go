@@ -85,7 +85,7 @@ type Rule struct {
 	Target  *Chain
 	Log     *Log
 
-	// Beyond says why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot match meta
+	// Beyond reports why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot match meta
 	// mark". Empty: it can.
 	Beyond string
 
@@ -95,7 +95,7 @@ type Rule struct {
 	// OriginalDst and OriginalDport say that the rule asks for the destination that the sender used.
 	OriginalDst, OriginalDport bool
 
-	// Lost says what the rule does besides, which has no bearing on verdicts: "meta mark set". Empty: nothing.
+	// Lost reports what the rule does besides, which has no bearing on verdicts: "meta mark set". Empty: nothing.
 	Lost string
 
 	// Answer is how the rule rejects, if otherwise than mef.rules: "icmp host-unreachable".

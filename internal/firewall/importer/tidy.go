@@ -224,7 +224,7 @@ func prune(all []piece, pol policy.Action) []piece {
 		case c.written() && !c.spare || !p.taken(&c, kept):
 			kept = append(kept, c)
 		case c.kind != verdict && !c.spare:
-			c.idle = true // but is reported all the same
+			c.idle = true // but is reported nevertheless
 			kept = append(kept, c)
 		}
 	}

@@ -62,7 +62,7 @@ func (r Ruleset) String() string {
 	return b.String()
 }
 
-// Compile returns what makes the policy hold in place of what is loaded now. The error says which statement iptables cannot do.
+// Compile returns what makes the policy hold in place of what is loaded now. The error reports which statement iptables cannot do.
 func Compile(p *policy.Policy, now State) (Ruleset, error) {
 	s := newIPSets(p, now)
 	v4, err := compile(p, policy.V4, s)

@@ -50,7 +50,7 @@ func product(a, b []string) []string {
 	return all
 }
 
-// linkError says which interface iptables would not match by its whole name.
+// linkError reports which interface iptables would not match by its whole name.
 func linkError(r *policy.Rule) error {
 	for _, i := range []*policy.Interfaces{&r.In, &r.Out} {
 		for _, name := range i.Names {
@@ -104,7 +104,7 @@ func (w *writer) src(r *policy.Rule) []string {
 	return addrMatches("-s", "--src-range", w.family.Of(r.Src.In))
 }
 
-// addrSet returns the match of a named set, but for the word that says what in the packet is meant.
+// addrSet returns the match of a named set, but for the word that reports what in the packet is meant.
 func (w *writer) addrSet(a *policy.Addrs) string {
 	match := w.sets.match(a.Set, w.family)
 	if a.Not {

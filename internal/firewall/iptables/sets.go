@@ -30,7 +30,7 @@ func (s *ipsets) find(name string) *policy.Set {
 // foreign reports whether a set is somebody else's.
 func (s *ipsets) foreign(name string) bool { return s.find(name).IPSet != "" }
 
-// match returns the match of a named set for a family, but for the word that says what in the packet is meant.
+// match returns the match of a named set for a family, but for the word that reports what in the packet is meant.
 func (s *ipsets) match(name string, f policy.Family) string {
 	set := s.find(name)
 	if set.IPSet != "" {
@@ -71,7 +71,7 @@ func generation(ipset string) (letter byte, ok bool) {
 	return letter, dash == '-' && strings.IndexByte(setKinds, kind) >= 0 && 'a' <= letter && letter <= 'z'
 }
 
-// defaultSize is how many elements ipset lets a set have that does not say how many.
+// defaultSize is how many elements ipset lets a set have that does not report how many.
 const defaultSize = 65536
 
 // declare writes a set and what is in it.

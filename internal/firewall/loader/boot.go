@@ -76,7 +76,7 @@ func asNotice(err error, notices *[]string) error {
 	return err
 }
 
-// loadFile loads the policy of the file and takes it for the last good one. The error says why it does not.
+// loadFile loads the policy of the file and takes it for the last good one. The error reports why it does not.
 func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) error {
 	src, err := l.readConfigured()
 	if err != nil {

@@ -18,7 +18,7 @@ const (
 	lookUpAtBoot = time.Second
 )
 
-// facts gathers what a policy needs to know of this host. Notices say what could not be had, and what is taken instead.
+// facts gathers what a policy needs to know of this host. Notices report what could not be had, and what is taken instead.
 func (l *Loader) facts(ctx context.Context, src *policy.Source, wait time.Duration) (f policy.Facts, notices []string) {
 	if src.Auto() {
 		var notice string

@@ -113,7 +113,7 @@ func (b iptables) held(ctx context.Context) (string, error) {
 // list returns our chains and what is in our sets.
 func (b iptables) list(ctx context.Context) (string, error) {
 	if !run.Installed("iptables-save") && !run.Installed("ip6tables-save") {
-		return "", nil // what was loaded before they were removed cannot be read; it is gone with the next boot
+		return "", nil // what was loaded before they were removed cannot be read; it no longer exists with the next boot
 	}
 	now, err := b.state(ctx)
 	if err != nil || now.Empty() {

@@ -109,7 +109,7 @@ func (l *Loader) readConfigured() (*policy.Source, error) {
 	return src, nil
 }
 
-// readError says what to do about a file that is not there.
+// readError reports what to do about a file that is not there.
 func readError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w; mef.rules(5) describes the language, and mef import prints the rules in force as a policy", err)
@@ -213,7 +213,7 @@ func (l *Loader) put(ctx context.Context, b backend, src *policy.Source, facts p
 	return nil
 }
 
-// noted returns what was loaded last; ok is false if that is not known. What is said of it need not have outlived a power cut, as the
+// noted returns what was loaded last; ok is false if that is not known. What is reported of it need not have outlived a power cut, as the
 // rules have not: one that cannot be read is none.
 func (l *Loader) noted() (in loaded, ok bool) {
 	err := readJSON(l.state.path(loadedFile), &in)
@@ -223,7 +223,7 @@ func (l *Loader) noted() (in loaded, ok bool) {
 // unkept is an error after the rules were loaded: that could not be saved, most likely because the disk is full.
 type unkept struct{ error }
 
-// Error says so.
+// Error reports it.
 func (u unkept) Error() string {
 	return "these rules are in force, but that cannot be saved: " + u.error.Error()
 }
@@ -256,7 +256,7 @@ func (l *Loader) back(ctx context.Context, name, notice string) error {
 }
 
 // Clear removes all rules from the kernel, whichever backend holds them, and reports whether there were any. Rules that are being
-// tried are not confirmed then, and nobody puts others in their place. Notices say what could not be noted down: like Load, it must
+// tried are not confirmed then, and nobody puts others in their place. Notices report what could not be noted down: like Load, it must
 // not depend on that.
 func (l *Loader) Clear(ctx context.Context) (removed bool, notices []string, err error) {
 	err = l.locked(ctx, func() error {

@@ -65,7 +65,7 @@ func (l *Loader) Plan(ctx context.Context, c *Candidate, self ...string) (*Plan,
 	return p, err
 }
 
-// drift says how what the kernel holds differs from what was loaded: that is loaded once more, in a network namespace that nobody
+// drift reports how what the kernel holds differs from what was loaded: that is loaded once more, in a network namespace that nobody
 // else sees, and both are listed.
 func (l *Loader) drift(ctx context.Context, in loaded, self []string) (string, error) {
 	b, ok := byName(in.Backend)

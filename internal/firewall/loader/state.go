@@ -256,13 +256,13 @@ func (s *state) guarded() (bool, error) {
 	return false, nil
 }
 
-// A trialRecord says what a trial is.
+// A trialRecord reports what a trial is.
 type trialRecord struct {
 	Record
 	Until time.Time `json:"until"`
 }
 
-// A loaded says what was put into the kernel last.
+// A loaded reports what was put into the kernel last.
 type loaded struct {
 	Record
 	Loaded time.Time `json:"loaded"`
@@ -281,7 +281,7 @@ const (
 	noteFile    = "note.json" // how the last trial ended
 )
 
-// A note says how a trial ended.
+// A note reports how a trial ended.
 type note struct {
 	When    time.Time `json:"when"`
 	Outcome string    `json:"outcome"`

@@ -21,7 +21,7 @@ func (f folder) ModTime() time.Time { return time.Time{} }
 func (f folder) IsDir() bool        { return f.mode.IsDir() }
 func (f folder) Sys() any           { return &syscall.Stat_t{Uid: f.owner} }
 
-// TestWhoseFolder says what to do about a folder that is not ours alone.
+// TestWhoseFolder reports what to do about a folder that is not ours alone.
 func TestWhoseFolder(t *testing.T) {
 	const root, somebody = 0, 1000
 	for name, tt := range map[string]struct {

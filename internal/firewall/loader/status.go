@@ -86,7 +86,7 @@ func (l *Loader) compare(ctx context.Context, s *Status, in loaded) error {
 	return nil
 }
 
-// compareFile looks whether the file says what was loaded.
+// compareFile looks whether the file reports what was loaded.
 func (l *Loader) compareFile(s *Status, in loaded) {
 	src, err := l.readConfigured()
 	switch {

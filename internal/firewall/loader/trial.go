@@ -126,7 +126,7 @@ type result struct {
 
 // A Trial is a policy that is in force for a while.
 type Trial struct {
-	Until time.Time // when it is taken back; zero if it was decided already
+	Until time.Time // when it is reverted; zero if it was decided already
 
 	loader *Loader
 	record Record
@@ -346,7 +346,7 @@ func (l *Loader) waitFor(ctx context.Context, lock *os.File, until time.Time) er
 	return nil
 }
 
-// guards reports whether the trial is still the one whose lock this is, and not confirmed, taken back or another.
+// guards reports whether the trial is still the one whose lock this is, and not confirmed, reverted or another.
 func (l *Loader) guards(lock *os.File) bool {
 	ours, err := lock.Stat()
 	if err != nil {

@@ -30,7 +30,7 @@ const Table = "inet mef"
 // clearing is the part of a script that removes the table, if it is there.
 const clearing = "table " + Table + "\ndelete table " + Table + "\n"
 
-// Script returns the script that makes the policy hold in place of what the table held before. The error says which statement nft
+// Script returns the script that makes the policy hold in place of what the table held before. The error reports which statement nft
 // cannot do.
 func Script(p *policy.Policy) (string, error) {
 	w := &writer{logOf: map[*policy.Rule]string{}, limitOf: map[*policy.Rule]string{}, lists: map[string]string{}}

@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "write what the cases want instead of co
 //	want.nft       the script for nft
 //	want.iptables  the texts for iptables-restore and ipset
 //
-// What is empty has no file. A new case is a folder, and -update. Interfaces of default routes are eth0; a file "hosts" says which
+// What is empty has no file. A new case is a folder, and -update. Interfaces of default routes are eth0; a file "hosts" reports which
 // addresses names have, such as "www.example.org 192.0.2.7 2001:db8::7".
 func TestCases(t *testing.T) {
 	for _, dir := range cases(t) {

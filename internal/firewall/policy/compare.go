@@ -132,7 +132,7 @@ func differing(old, now []modelRule) []modelRule {
 	return out
 }
 
-// words says what a rule fits and does, and nothing else.
+// words reports what a rule fits and does, and nothing else.
 func (r *Rule) words() string {
 	return fmt.Sprint(r.Action, r.Family, r.Protos, r.Types, r.In, r.Out, r.Src.Given, r.Src.In.Ranges(), r.Dst.Given, r.Dst.In.Ranges(),
 		r.Sport.Given, r.Sport.In, r.Dport.Given, r.Dport.In, r.States, r.Limit)

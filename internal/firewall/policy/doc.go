@@ -1,4 +1,4 @@
-// Package policy is the language of mef.rules: it turns text into a policy, and says what the policy does with packets.
+// Package policy is the language of mef.rules: it turns text into a policy, and reports what the policy does with packets.
 //
 //	text ──► Source ──► Policy ──► a script for nft or iptables (packages nft and iptables)
 //	         statements  resolved ─► the simulator (Decide) and the model (Ask)
@@ -7,7 +7,7 @@
 // the files say, with every mistake in them reported at once; Policy is what that means on this host, once names, interfaces and the
 // elements of sets are known.
 //
-// Two things say what a policy does without a kernel. The simulator takes one packet. The model takes all packets that fit a
+// Two things report what a policy does without a kernel. The simulator takes one packet. The model takes all packets that fit a
 // description and cuts them into cases, exactly, by set arithmetic over each of their properties: so an expectation is not tried
 // with samples but proven, a rule that can never decide is found, and two policies are compared by what becomes of packets.
 //

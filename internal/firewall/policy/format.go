@@ -78,7 +78,7 @@ func Format(path string, text []byte) ([]byte, error) {
 		blankLine = false
 		kind, ok := kinds[st.Kind]
 		if !ok {
-			r.statement(st) // says so
+			r.statement(st) // reports it
 			continue
 		}
 		if r.keys(st, kind.keys, nil) {

@@ -271,7 +271,7 @@ func (m *Model) Ask(about *Rule) ([]Case, error) {
 	return cases, nil
 }
 
-// Failure says how an expectation is not met.
+// Failure reports how an expectation is not met.
 type Failure struct {
 	Expect *Expectation
 	Case   Case  // one for which it is not; its Sample is invalid if no packet fits the expectation at all

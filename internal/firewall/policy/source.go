@@ -59,7 +59,7 @@ type setText struct {
 	named  []reference
 }
 
-// Read reads the policy at path. The error is a conf.Errors, all mistakes of all files, or says why path cannot be read.
+// Read reads the policy at path. The error is a conf.Errors, all mistakes of all files, or reports why path cannot be read.
 func Read(path string) (*Source, error) {
 	text, err := ReadFile(path)
 	if err != nil {
@@ -71,7 +71,7 @@ func Read(path string) (*Source, error) {
 // Parse is Read for a text that came from path. Other files are looked for beside it.
 func Parse(path string, text []byte) (*Source, error) { return parse(path, text, false) }
 
-// Thaw is Parse for a text that Freeze made, whose lines are as long as sets are large, and whose statements say where they came
+// Thaw is Parse for a text that Freeze made, whose lines are as long as sets are large, and whose statements report where they came
 // from.
 func Thaw(path string, text []byte) (*Source, error) { return parse(path, text, true) }
 
@@ -206,7 +206,7 @@ func (r *reader) fault(err *conf.Error) bool {
 func (r *reader) another(at conf.Pos) bool {
 	if r.files == maxFiles {
 		r.fail(at, fmt.Sprintf("more than %d files", maxFiles), "combine them")
-		r.files++ // which is said once
+		r.files++ // which is reported once
 	}
 	return r.files < maxFiles
 }

@@ -10,7 +10,7 @@ import (
 
 // A space is a set of packets of one way and one address family: those of which every property lies in a set of values. What a
 // rule fits is a space, and so is what an expectation is about; what is left of a space when another is taken away is a few
-// spaces that have nothing in common. So it can be said exactly which packets reach a rule.
+// spaces that have nothing in common. So it can be reported exactly which packets reach a rule.
 type space struct {
 	proto        octets
 	types        octets // of messages of ICMP; of other packets any value will do

@@ -178,7 +178,7 @@ func ports(f *Field) (p portsText, err *conf.Error) {
 	return p, nil
 }
 
-// portOrService reads a port, a range of ports, or the name of a service. why says what is wrong with it.
+// portOrService reads a port, a range of ports, or the name of a service. why reports what is wrong with it.
 func portOrService(word string) (r PortRange, why string) {
 	if r, ok := portRange(word); ok {
 		return r, ""
@@ -239,7 +239,7 @@ func (p *portsText) resolve(sets map[string]*Set) Ports {
 	return Ports{Given: true, In: MergePorts(ranges)}
 }
 
-// interfaces reads what is said of an interface.
+// interfaces reads what is reported of an interface.
 func interfaces(f *Field) (i interfacesText, err *conf.Error) {
 	switch f.Value {
 	case "any":

@@ -10,7 +10,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A Warning is something in a policy that its author may not have intended. The policy can be loaded all the same.
+// A Warning is something in a policy that its author may not have intended. The policy can be loaded nevertheless.
 type Warning struct {
 	At   conf.Pos
 	Msg  string

@@ -66,7 +66,7 @@ func number(t *testing.T, key string, usual int) int {
 }
 
 // TestOneVerdict sends random packets to hosts that have random policies, loaded by each backend, and compares what becomes of them
-// with the simulator's word. MEF_DIFF_POLICIES says how many policies, MEF_DIFF_SEED which.
+// with the simulator's word. MEF_DIFF_POLICIES reports how many policies, MEF_DIFF_SEED which.
 func TestOneVerdict(t *testing.T) {
 	netnstest.Need(t)
 	policies, seed := number(t, "MEF_DIFF_POLICIES", 200), number(t, "MEF_DIFF_SEED", 1)
@@ -188,7 +188,7 @@ func (d *trial) differences(t *testing.T, p *policy.Policy) []string {
 	return wrong
 }
 
-// difference says how what was seen of a packet is not what should have been.
+// difference reports how what was seen of a packet is not what should have been.
 func difference(p probe, o *outcome, v policy.Verdict) string {
 	met := meeting{p.policy.Dir, p.policy.In, p.policy.Out, p.policy.State}
 	if len(o.met) != 1 || o.met[0] != met {

@@ -124,7 +124,7 @@ func (h *host) begin(t *testing.T, fl flow) {
 	send(live(fl.answered(), true))
 }
 
-// A probe is a packet, the way that it takes, and what rules are told of it.
+// A probe is a packet, the way that it takes, and what rules see of it.
 type probe struct {
 	frame
 	arrives  bool       // else the host sends it
@@ -208,7 +208,7 @@ func (s source) toAll(p *probe) {
 	s.told(p)
 }
 
-// told fills in what rules are told of a packet.
+// told fills in what rules see of a packet.
 func (s source) told(p *probe) {
 	p.policy.Proto, p.policy.Src, p.policy.Dst, p.policy.Sport, p.policy.Dport = p.proto, p.src, p.dst, p.sport, p.dport
 	if p.proto == icmp || p.proto == icmp6 {
@@ -327,7 +327,7 @@ func (s source) way(p *probe) {
 	p.arrives = s.IntN(3) > 0
 	switch {
 	case !p.arrives:
-		p.policy.Dir, p.policy.Out = policy.Out, linkTo(p.dst) // also if it is translated: the hook is told of the first route
+		p.policy.Dir, p.policy.Out = policy.Out, linkTo(p.dst) // also if it is translated: the hook sees the first route
 		if !isOwn(p.dst) && s.IntN(2) == 0 {
 			p.link = pick(s.Rand, links[:3])
 			p.policy.Out = p.link

@@ -64,7 +64,7 @@ func entryRows(entries []control.Entry, now time.Time) [][]string {
 	return rows
 }
 
-// resolved says what a DNS name stands for.
+// resolved reports what a DNS name stands for.
 func resolved(r *control.Resolved, now time.Time) string {
 	if r == nil {
 		return "-"
@@ -79,7 +79,7 @@ func resolved(r *control.Resolved, now time.Time) string {
 	return text
 }
 
-// remark is what is to be said of an entry: why it has no effect, and its note.
+// remark is what is to be reported of an entry: why it has no effect, and its note.
 func remark(e control.Entry) string {
 	var parts []string
 	if e.Error != "" {

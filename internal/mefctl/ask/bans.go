@@ -45,7 +45,7 @@ func newBansList(g *cli.Global) *cobra.Command {
 	return cmd
 }
 
-// listOptions say which bans are listed, and how.
+// listOptions are which bans are listed, and how.
 type listOptions struct {
 	permanent bool // only those without an end
 	repeated  bool // only those of sources that were banned before

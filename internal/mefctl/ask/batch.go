@@ -39,7 +39,7 @@ func fileFlag(cmd *cobra.Command, file *string) {
 	}
 }
 
-// batch sends the entries of a file in one request, and prints what became of them: done says so of a number.
+// batch sends the entries of a file in one request, and prints what became of them: done reports it of a number.
 func batch(g *cli.Global, cmd *cobra.Command, file string, req control.Batch, addresses bool,
 	send func(*control.Client, context.Context, control.Batch) (control.Done, error), done string) (err error) {
 	if req.Entries, err = entries(cmd, file, addresses); err != nil {

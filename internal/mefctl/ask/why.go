@@ -88,7 +88,7 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 	}
 }
 
-// wayOut says how a ban is lifted. Those of blacklist files alone are the files' to lift.
+// wayOut reports how a ban is lifted. Those of blacklist files alone are the files' to lift.
 func wayOut(why control.Why) string {
 	if slices.ContainsFunc(why.Bans, func(b control.Ban) bool { return b.Rule != ban.ByList }) {
 		return fmt.Sprintf("mefctl bans delete %s lifts the ban.", why.Addr)

@@ -10,7 +10,7 @@ import (
 	"mef/internal/control"
 )
 
-// Left says how long something still lasts, as of now.
+// Left reports how long something still lasts, as of now.
 func Left(until *time.Time, now time.Time) string {
 	if until == nil {
 		return "until lifted"
@@ -26,7 +26,7 @@ func Lasts(until *time.Time, now time.Time) string {
 	return Span(until.Sub(now)) + " left"
 }
 
-// OnPorts says where a ban holds.
+// OnPorts reports where a ban holds.
 func OnPorts(ports string) string {
 	if ports == "all" {
 		return "on all ports"
@@ -42,7 +42,7 @@ func Span(d time.Duration) string {
 	return conf.Span(d)
 }
 
-// Ago says how long ago t was.
+// Ago reports how long ago t was.
 func Ago(t *time.Time, now time.Time) string {
 	if t == nil || t.IsZero() {
 		return "never"

@@ -94,7 +94,7 @@ func withoutSource(s control.Status) (all []string) {
 	return all
 }
 
-// waiting says what a rule waits for, "" if one of its sources is live.
+// waiting reports what a rule waits for, "" if one of its sources is live.
 func waiting(rule string, sources []control.Source) string {
 	var all []string
 	for _, src := range sources {
@@ -109,7 +109,7 @@ func waiting(rule string, sources []control.Source) string {
 	return cmp.Or(strings.Join(all, ", "), "none of its log files is followed")
 }
 
-// withoutFiles names the rules that read files of which there is none, as far as can be said without a daemon.
+// withoutFiles names the rules that read files of which there is none, as far as can be reported without a daemon.
 func withoutFiles(rules []conf.Rule) (all []string) {
 	for _, r := range rules {
 		exists := func(glob string) bool {
@@ -123,7 +123,7 @@ func withoutFiles(rules []conf.Rule) (all []string) {
 	return all
 }
 
-// watching tells of a host on which bans have only been said for so long that nobody may remember. Without a daemon to ask, the age
+// watching reports a host on which bans have been logged and not applied for so long that it may have been forgotten. Without a daemon to ask, the age
 // of the file has to do.
 func watching(cfg *conf.Config, running *control.Status, now time.Time) []string {
 	var since time.Time

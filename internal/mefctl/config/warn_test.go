@@ -37,7 +37,7 @@ func TestWarningsOfADaemon(t *testing.T) {
 		observe bool
 		rules   []conf.Rule
 		running *control.Status
-		want    []string // the beginnings of all that is said
+		want    []string // the beginnings of all that is reported
 	}{
 		"all is well": {false, nil, &control.Status{Rules: []control.Rule{{Name: "sshd", Enabled: true, Live: "journal"}},
 			Sources: []control.Source{{Name: "journal", State: "active", Rules: []string{"sshd"}}}}, nil},

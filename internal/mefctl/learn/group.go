@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// maxGroups bounds how many shapes are told apart.
+	// maxGroups bounds how many shapes are reported apart.
 	maxGroups = 5000
-	// maxSources bounds how many addresses of a shape are told apart.
+	// maxSources bounds how many addresses of a shape are reported apart.
 	maxSources = 1000
 	// maxExamples is how many lines of a shape are kept, to try the rule.
 	maxExamples = 20

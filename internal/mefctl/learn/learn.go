@@ -14,7 +14,7 @@ import (
 	"mef/internal/filter"
 )
 
-// A kind says what a piece of a message is.
+// A kind reports what a piece of a message is.
 type kind uint8
 
 const (

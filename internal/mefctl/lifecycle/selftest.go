@@ -71,7 +71,7 @@ func liveTable(ctx context.Context, g *cli.Global) *selftest.Step {
 	return step
 }
 
-// settled asks for the status, and again for as long as what others did to the table a moment ago may take to be mended.
+// settled asks for the status, and again for as long as what others did to the table a moment ago may take to be repaired.
 func settled(ctx context.Context, client *control.Client) (control.Status, error) {
 	for end := time.Now().Add(control.MendTime); ; {
 		s, err := client.Status(ctx)

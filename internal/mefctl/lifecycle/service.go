@@ -87,7 +87,7 @@ const gone = "Its rules are removed, unless rules_on_stop=keep; mef load loads t
 type serviceVerb struct {
 	verb, short, long string
 	args              []string          // of systemctl
-	done              map[string]string // what is said of each service
+	done              map[string]string // what is reported of each service
 }
 
 // kept is true of every ban when the daemon ends.
@@ -112,7 +112,7 @@ var serviceVerbs = []serviceVerb{
 	}},
 }
 
-// reloadPolicy is what mefctl reload mef does. The daemon reloads by itself, and says what is wrong.
+// reloadPolicy is what mefctl reload mef does. The daemon reloads by itself, and reports what is wrong.
 var reloadPolicy = serviceVerb{verb: "reload", args: []string{"reload"}, done: map[string]string{policy: "mef has loaded the firewall policy again."}}
 
 func newServices(g *cli.Global) (cmds []*cobra.Command) {
@@ -131,7 +131,7 @@ func newServices(g *cli.Global) (cmds []*cobra.Command) {
 	return cmds
 }
 
-// run has systemd do it, and says so.
+// run has systemd do it, and reports it.
 func (v *serviceVerb) run(g *cli.Global, cmd *cobra.Command, service string) error {
 	m := newManager(g)
 	if err := m.can(v.verb, service); err != nil {

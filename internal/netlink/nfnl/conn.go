@@ -29,7 +29,7 @@ const (
 	dumpTries = 5
 )
 
-// A Conn is a lasting connection, for one goroutine at a time. It is opened anew after an error.
+// A Conn is a lasting connection, for one goroutine at a time. It is opened again after an error.
 type Conn struct {
 	netns   int
 	port    uint32 // our address, by which the watcher knows our own changes
@@ -94,7 +94,7 @@ func (c *Conn) Commits() uint32 { return c.commits }
 // Closed reports whether the connection was closed, as after an error.
 func (c *Conn) Closed() bool { return c.nl == nil }
 
-// SetRoom bounds transactions, in bytes, as a user namespace does. The connection is opened anew.
+// SetRoom bounds transactions, in bytes, as a user namespace does. The connection is opened again.
 func (c *Conn) SetRoom(n int) {
 	c.Close()
 	c.room = n

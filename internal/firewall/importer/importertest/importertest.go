@@ -16,7 +16,7 @@ import (
 type Fate struct {
 	Action policy.Action
 	Logged bool
-	Sure   bool // it meets no rule that cannot be carried over; else the rest is not known
+	Sure   bool // it meets no rule that cannot be carried over; otherwise the rest is not known
 }
 
 // Follow returns what a ruleset does with a packet whose destination is the one that its sender used. Of a packet that is led where

@@ -179,7 +179,7 @@ func (p *parser) icmpType(option, word string) {
 	}
 }
 
-// ipset says what can be done about a set of ipset.
+// ipset reports what can be done about a set of ipset.
 func (p *parser) ipset(words []string) {
 	name := "NAME"
 	if len(words) > 0 {

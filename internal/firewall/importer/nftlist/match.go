@@ -16,7 +16,7 @@ type field struct {
 	why     string         // it cannot be carried over
 	ports   bool           // it can be less or more than another
 
-	// read returns the matches of values; set is the name of the set that they make up, if they do. It says why it cannot.
+	// read returns the matches of values; set is the name of the set that they make up, if they do. It reports why it cannot.
 	read reading
 
 	// wider is read for a field that cannot be carried over: the matches of more packets.
@@ -185,7 +185,7 @@ func payload(protocol, name string) field {
 	case protocol == "ip" && name == "protocol":
 		return protoField(implied)
 	case protocol == "ip6" && name == "nexthdr":
-		// The header that follows the first need not be the last. What is TCP right away is TCP all the same.
+		// The header that follows the first need not be the last. What is TCP right away is TCP nevertheless.
 		f := unreadable(implied, "ip6 nexthdr")
 		f.wider = protoField(implied).read
 		return f

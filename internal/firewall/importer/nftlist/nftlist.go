@@ -1,6 +1,6 @@
 // Package nftlist reads rulesets as nft(8) lists them: by "nft -j list ruleset", and for people by "nft -a list ruleset".
 //
-// The first says what there is, the second how it is written; the handle of a rule, a number, says which of one is which of the
+// The first reports what there is, the second how it is written; the handle of a rule, a number, reports which of one is which of the
 // other. What hooks elsewhere than at input, output and forward, what translates addresses, and what a program keeps for itself is
 // left out with a word.
 package nftlist
@@ -221,7 +221,7 @@ var translating = map[string]policy.Dir{"prerouting": policy.In, "output": polic
 // hooks are the ways by their hook.
 var hooks = map[string]policy.Dir{"input": policy.In, "output": policy.Out, "forward": policy.Forward}
 
-// skip drops tables that are somebody's own, and says so.
+// skip drops tables that are somebody's own, and reports it.
 func (r *reader) skip() {
 	gone := map[string]bool{}
 	for _, t := range r.tables {
@@ -272,7 +272,7 @@ func count(n int) string {
 	return fmt.Sprintf("%d rules", n)
 }
 
-// fill reads the rules of a chain, or says why they are left out.
+// fill reads the rules of a chain, or reports why they are left out.
 func (r *reader) fill(c chain) {
 	at := key{c.Family, c.Table, c.Name}
 	out := r.chains[at]
@@ -304,7 +304,7 @@ func (r *reader) read(at key, base bool) (all []*importer.Rule) {
 	return all
 }
 
-// elsewhere says what becomes of a base chain that no policy of mef.rules has a place for.
+// elsewhere reports what becomes of a base chain that no policy of mef.rules has a place for.
 func (r *reader) elsewhere(c chain) {
 	at := key{c.Family, c.Table, c.Name}
 	all := r.rules[at]
