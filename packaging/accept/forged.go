@@ -11,7 +11,9 @@ import (
 const bystanders = "198.51.100.2"
 
 // forgeries is a shell script, run by that user: lines of failed logins, a forged success, and so many lines in sshd's name that the
-// newest entries of the journal are all forged. rsyslog writes all of it to /var/log as well.
+// newest entries of the journal are all forged. Then he guesses in sshd's name by a unit of his own that is called ssh.service, by
+// journald's own protocol with fields that only journald may set, and by a program of root's under another name. rsyslog writes all
+// of it to /var/log as well.
 const forgeries = `
 	for i in $(seq 12); do
 		logger -p auth.info -t vsftpd "[pid 1] [root] FAIL LOGIN: Client \"` + bystanders + `1\""
@@ -24,6 +26,18 @@ const forgeries = `
 	logger -p auth.info -t sshd "Accepted password for root from 203.0.113.150 port 7 ssh2"
 	logger -p auth.info -t vsftpd "[pid 1] [root] OK LOGIN: Client \"203.0.113.150\""
 	yes x | head -n 12000 | logger -t sshd
+	guess="Failed password for root from ` + bystanders + `7 port 22 ssh2"
+	mkdir -p ~/.config/systemd/user
+	printf '[Service]\nType=oneshot\nSyslogIdentifier=sshd\nExecStart=/bin/sh -c "for i in 1 2 3 4 5 6; do echo %s; logger -t sshd %s; done"\n' \
+		"'$guess'" "'$guess'" >~/.config/systemd/user/ssh.service
+	export XDG_RUNTIME_DIR=/run/user/$(id -u)
+	systemctl --user daemon-reload && systemctl --user start ssh.service && echo by a unit of his own
+	for i in 1 2 3 4 5 6; do
+		echo "$guess" | systemd-cat -t sshd
+		printf 'SYSLOG_IDENTIFIER=sshd\n_UID=0\n_SYSTEMD_UNIT=ssh.service\nMESSAGE=%s\n' "$guess" | logger --journald
+		logger --id=1 -t sshd "$guess"
+		bash -c "exec -a sshd su root" </dev/null
+	done
 	echo forged`
 
 // journals are the ways in which a host keeps its journal. Each script sets one up.
@@ -68,7 +82,7 @@ func (s *story) forgeOnce(ctx context.Context, attacker string) error {
 		return err
 	}
 	said, err := run(ctx, user4, forgeries)
-	if err == nil && !strings.Contains(said, "forged") {
+	if err == nil && !(strings.Contains(said, "forged") && strings.Contains(said, "by a unit of his own")) {
 		err = errors.New(said)
 	}
 	if err != nil {

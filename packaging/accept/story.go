@@ -102,7 +102,8 @@ func (s *story) install(ctx context.Context, tarball string) error {
 		"! grep -rv --exclude=mef.rules '^#\\|^$\\|^\\[' /etc/mef",
 		"man -w mef mef.rules mefdaemon mefctl mef.conf mefdaemon.rules mefdaemon.lists",
 		"bash -n /usr/local/share/bash-completion/completions/mefctl && bash -n /usr/local/share/bash-completion/completions/mef",
-		"logrotate --debug /etc/logrotate.d/mef",
+		"head -c 70000000 /dev/zero >/var/log/mef.log && logrotate --state=/root/rotated /etc/logrotate.d/mef && test ! -s /var/log/mef.log && "+
+			"rm /root/rotated /var/log/mef.log.1*",
 	)
 }
 
@@ -131,6 +132,7 @@ func (s *story) start(ctx context.Context) error {
 			grep "^Uid:	$(id -u mef)	" status && grep "^NoNewPrivs:	1" status && grep "^Seccomp:	2" status &&
 			grep "^CapEff:	0000000000001000$" status && grep "^CapBnd:	0000000000001000$" status`,
 		"systemd-analyze security --no-pager --threshold=25 mefdaemon",
+		"for limit in MemoryHigh MemoryMax TasksMax; do systemctl show -P $limit mefdaemon | grep '^[0-9]'; done",
 		"runuser -u "+account+" -- mefctl status; test $? = 1 # not of the group mef",
 		"usermod -aG mef "+account+" && runuser -u "+account+" -- mefctl status",
 	)

@@ -56,6 +56,18 @@ func TestEachRemedyHelps(t *testing.T) {
 	}
 }
 
+// TestWarningsOfOneFamily warns a host that has addresses of one family of nothing that concerns the other.
+func TestWarningsOfOneFamily(t *testing.T) {
+	const nothing = "policy dir=in action=drop\npolicy dir=out action=drop\n"
+	for family, other := range map[policy.Family]string{policy.V4: "IPv6", policy.V6: "IPv4"} {
+		for _, w := range policy.NewModel(pol(t, nothing)).Warnings(family) {
+			if strings.Contains(w.String(), other) {
+				t.Errorf("without %s: %s", other, w)
+			}
+		}
+	}
+}
+
 // safe lets pass what hosts can hardly do without.
 const safe = `policy dir=in action=drop
 rule dir=in action=accept proto=all iif=lo
