@@ -4,7 +4,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -393,4 +395,42 @@ func TestWatch(t *testing.T) {
 	s.ns.Run(t, "table inet other { }\n", "nft", "-f", "-")
 	s.ns.Run(t, "", "nft", "flush", "ruleset")
 	s.open(ssh, web)
+}
+
+// TestWatchTriesAgain restores a policy that could not be restored at once, without another flush.
+func TestWatchTriesAgain(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	loaded := s.path("state-firewall/loaded.rules")
+	if err := os.Rename(loaded, loaded+"~"); err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	watch := s.command("watch")
+	watch.Stderr = said
+	s.start(watch)
+	defer func() {
+		watch.Process.Signal(syscall.SIGTERM)
+		wait(t, watch)
+	}()
+	s.ns.Run(t, "", "nft", "flush", "ruleset")
+	err = netnstest.Poll(func() error {
+		text, err := os.ReadFile(said.Name())
+		if err == nil && !strings.Contains(string(text), "cannot be restored") {
+			err = fmt.Errorf("mef watch wrote %q", text)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(loaded+"~", loaded); err != nil {
+		t.Fatal(err)
+	}
+	s.open(ssh)
 }

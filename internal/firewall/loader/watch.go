@@ -19,8 +19,8 @@ const (
 )
 
 // Watch restores the policy that was loaded last whenever somebody removes it, as nft flush ruleset does, until ctx is done; it then
-// returns nil. A policy that is being tried is left to its guard, and what mef clear removed stays away. report is called with each
-// restore, whose error is nil if it succeeded.
+// returns nil. A policy that is being tried is left to its guard, and what mef clear removed stays away. A restore that fails is tried
+// again until it succeeds. report is called with each restore, whose error is nil if it succeeded.
 func (l *Loader) Watch(ctx context.Context, report func(error)) error {
 	w, err := inforce.NewWatch()
 	if err != nil {
@@ -29,19 +29,23 @@ func (l *Loader) Watch(ctx context.Context, report func(error)) error {
 	defer w.Close()
 	wait, last := restoreAfter, time.Now()
 	for {
-		if restored, err := l.Restore(ctx); ctx.Err() != nil {
+		restored, err := l.Restore(ctx)
+		if ctx.Err() != nil {
 			return nil
-		} else if restored || err != nil {
+		}
+		if restored || err != nil {
 			report(err)
 			if wait *= 2; time.Since(last) > calm {
 				wait = restoreAfter
 			}
 			wait, last = min(wait, restoreMost), time.Now()
 		}
-		if err := w.Deleted(ctx); ctx.Err() != nil {
-			return nil
-		} else if err != nil {
-			return err
+		if err == nil {
+			if err := w.Deleted(ctx); ctx.Err() != nil {
+				return nil
+			} else if err != nil {
+				return err
+			}
 		}
 		if !sleep.For(ctx, wait) {
 			return nil
