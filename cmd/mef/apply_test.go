@@ -453,6 +453,10 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 	if got, exit := status(); exit != 0 || !got.InForce || got.Changed || len(got.Problems) > 0 {
 		t.Errorf("after it was loaded: %+v, exit status %d", got, exit)
 	}
+	s.ns.Run(t, "table inet firewalld {\nchain filter_INPUT { }\n}\n", "nft", "-f", "-")
+	if out := s.must("status"); !strings.Contains(out, "\nBeside:   firewalld has rules in force too: a packet that mef accepts must pass those as well\n") {
+		t.Errorf("beside firewalld, status says\n%s", out)
+	}
 	s.rules(ssh, web)
 	if got, exit := status(); exit != 0 || !got.Changed {
 		t.Errorf("after the file was changed: %+v, exit status %d", got, exit)

@@ -263,7 +263,7 @@ func (o *Options) load() *cobra.Command {
 			if from != loader.Confirmed {
 				what = "only the rescue rules, which accept SSH, are in force, because there are no others"
 			}
-			for line := range strings.Lines(strings.TrimSpace(notice) + "\n" + what + "; mef check reports what is wrong with the file, mef apply loads it") {
+			for line := range strings.Lines(strings.TrimSpace(notice) + "\n" + what + "; mef check reports mistakes in the file, if it has any, and mef apply loads it") {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%smef: %s\n", level.err, strings.TrimRight(line, "\n"))
 			}
 			if boot {
@@ -402,6 +402,9 @@ func showStatus(w io.Writer, s loader.Status) {
 	}
 	if s.Notice != "" {
 		fmt.Fprintf(w, "Notice:   %s\n", strings.ReplaceAll(s.Notice, "\n", "\n          "))
+	}
+	for _, other := range s.Beside {
+		fmt.Fprintf(w, "Beside:   %s\n", other)
 	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "Problem:  %s\n", p)

@@ -27,6 +27,7 @@ type Status struct {
 	AtBoot    bool       `json:"at_boot"` // the service is enabled
 	Trial     *time.Time `json:"trial"`   // until when rules are tried
 	LastTrial string     `json:"last_trial"`
+	Beside    []string   `json:"beside,omitempty"` // other firewalls whose rules are in force too, each in a sentence
 	Problems  []string   `json:"problems"`
 }
 
@@ -40,7 +41,7 @@ func (l *Loader) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Backend, s.Reason, s.AtBoot = b.String(), reason, inforce.AtBoot()
+	s.Backend, s.Reason, s.AtBoot, s.Beside = b.String(), reason, inforce.AtBoot(), inforce.Others()
 	in, ok := l.noted()
 	if !ok {
 		s.Problems = append(s.Problems, "no rules were loaded; mef apply does that")
