@@ -175,19 +175,20 @@ func banned(ctx context.Context) error {
 	})
 }
 
-// silentDuring runs fn and returns an error if anybody heard anything meanwhile on a port where he must not, be it a refusal.
-func silentDuring(ctx context.Context, port string, who []string, fn func(context.Context) error) error {
+// silentDuring runs fn and returns an error if anybody heard anything meanwhile on a port where he must not, be it a refusal, unless the
+// machine is over.
+func (m *machine) silentDuring(ctx context.Context, port string, who []string, fn func(context.Context) error) error {
 	knocking, stop := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return each(knocking, func(ctx context.Context, from string) error { return knock(ctx, from, port) }, who...)
+		return each(knocking, func(ctx context.Context, from string) error { return m.knock(ctx, from, port) }, who...)
 	})
 	g.Go(func() error { defer stop(); return fn(ctx) })
 	return g.Wait()
 }
 
 // knock sends a connection request every few milliseconds until ctx is done. It returns an error if one is answered.
-func knock(ctx context.Context, from, port string) error {
+func (m *machine) knock(ctx context.Context, from, port string) error {
 	const every, most = 10 * time.Millisecond, 200
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(most)
@@ -200,7 +201,7 @@ func knock(ctx context.Context, from, port string) error {
 		case <-tick.C:
 		}
 		g.Go(func() error {
-			if heard, err := answered(ctx, from, port); heard {
+			if heard, err := answered(ctx, from, port); heard && !m.over() {
 				return fmt.Errorf("%s was answered on port %s: %v", from, port, err)
 			}
 			return nil

@@ -36,8 +36,8 @@ const forgeries = `
 		echo "$guess" | systemd-cat -t sshd
 		printf 'SYSLOG_IDENTIFIER=sshd\n_UID=0\n_SYSTEMD_UNIT=ssh.service\nMESSAGE=%s\n' "$guess" | logger --journald
 		logger --id=1 -t sshd "$guess"
-		bash -c "exec -a sshd su root" </dev/null
 	done
+	bash -c "exec -a sshd su root" </dev/null
 	echo forged`
 
 // journals are the ways in which a host keeps its journal. Each script sets one up.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,8 +74,9 @@ const (
 // A machine is a Debian 12 with a network cable to us.
 type machine struct {
 	nspawn *exec.Cmd
-	ended  chan error // of nspawn
-	leader int        // the machine's first process, as we see it
+	ended  chan error   // of nspawn
+	leader int          // the machine's first process, as we see it
+	halted atomic.Int64 // the first process of a machine that is to end; 0: none is
 }
 
 // newMachine mounts the machine's disk, the packages below and memory above, and becomes the internet around it.
@@ -186,6 +188,7 @@ func (m *machine) boot(ctx context.Context) error {
 		"--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--settings=no")
 	m.nspawn.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1"}
 	m.nspawn.Stdout, m.nspawn.Stderr = out, out
+	m.halted.Store(0)
 	if err := m.nspawn.Start(); err != nil {
 		return err
 	}
@@ -235,8 +238,17 @@ func (m *machine) plug(ctx context.Context) error {
 	})
 }
 
+// over reports whether the machine has halted: its first process has left its namespaces. The kernel takes its network apart then, rules
+// first, and may answer a last packet; a machine of its own has no such moment.
+func (m *machine) over() bool {
+	pid := m.halted.Load()
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	return pid != 0 && err != nil
+}
+
 // halt shuts the machine down. Its network, with the table in it, is gone; what is on its disk stays.
 func (m *machine) halt(ctx context.Context) error {
+	m.halted.Store(int64(m.leader))
 	if _, err := m.sh(ctx, "systemctl --no-block poweroff"); err != nil {
 		return err
 	}

@@ -218,7 +218,7 @@ func (s *story) stopPolicy(ctx context.Context) error {
 		run := func(ctx context.Context) error { return s.checks(ctx, step.script) }
 		if step.script == gapless {
 			run = func(ctx context.Context) error {
-				return silentDuring(ctx, closedPort, []string{neighbor4, neighbor6, user4, user6}, func(ctx context.Context) error { return s.checks(ctx, gapless) })
+				return s.silentDuring(ctx, closedPort, []string{neighbor4, neighbor6, user4, user6}, func(ctx context.Context) error { return s.checks(ctx, gapless) })
 			}
 		}
 		if err := run(ctx); err != nil {

@@ -344,8 +344,8 @@ func (s *story) reboot(ctx context.Context) error {
 		}
 		return s.boot(ctx)
 	}
-	err := silentDuring(ctx, closedPort, []string{neighbor4, neighbor6}, func(ctx context.Context) error {
-		return silentDuring(ctx, sshPort, []string{attacker4, attacker6}, anew)
+	err := s.silentDuring(ctx, closedPort, []string{neighbor4, neighbor6}, func(ctx context.Context) error {
+		return s.silentDuring(ctx, sshPort, []string{attacker4, attacker6}, anew)
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -323,13 +324,11 @@ func (o *Options) clear() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "rules_on_stop=keep: the rules stay in force")
 				return nil
 			}
-			if onStop && loader.GoingDown(cmd.Context()) {
-				fmt.Fprintln(cmd.OutOrStdout(), "This host is shutting down; its rules stay in force.")
-				return nil
-			}
-			if onStop && loader.Restarting(cmd.Context()) {
-				fmt.Fprintln(cmd.OutOrStdout(), "The service is restarting; its rules stay in force until they are replaced.")
-				return nil
+			if onStop {
+				if why := keeps(cmd.Context()); why != "" {
+					fmt.Fprintln(cmd.OutOrStdout(), why)
+					return nil
+				}
 			}
 			l, unkept := loader.New(cfg)
 			removed, notices, err := l.Clear(cmd.Context())
@@ -353,6 +352,25 @@ func (o *Options) clear() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&onStop, "on-stop", false, "obey rules_on_stop, and do nothing while the host shuts down or the service is restarted, as mef.service does when it stops")
 	return cmd
+}
+
+// keeps returns why the rules stay in force although the service is stopped; empty if they are to be removed.
+func keeps(ctx context.Context) string {
+	if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
+		return ""
+	}
+	down, err := loader.GoingDown(ctx)
+	if down {
+		return "This host is shutting down; its rules stay in force."
+	}
+	restarted, err2 := loader.Restarting(ctx)
+	switch {
+	case restarted:
+		return "The service is restarting; its rules stay in force until they are replaced."
+	case err != nil || err2 != nil:
+		return fmt.Sprintf("The rules stay in force, because systemd does not say why the service is stopped: %v. mef clear removes them.", cmp.Or(err, err2))
+	}
+	return ""
 }
 
 func (o *Options) status() *cobra.Command {

@@ -123,12 +123,12 @@ rule dir=in action=accept proto=tcp dport=` + strings.Join(ports, ",") + "\n"
 }
 
 // Restarting reports whether systemd stops our service only to start it again: what it loads then replaces the rules in one step, and there
-// is no moment without them.
-func Restarting(ctx context.Context) bool {
+// is no moment without them. The error says that systemd did not answer.
+func Restarting(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	jobs, err := run.Output(ctx, 1<<20, "systemctl", "list-jobs", "--no-legend", "--plain")
-	return err == nil && restarts(string(jobs), "mef.service")
+	return err == nil && restarts(string(jobs), "mef.service"), err
 }
 
 // restarts reports whether a list of systemd's jobs ("12 mef.service restart running") has one that restarts a unit.
@@ -145,10 +145,10 @@ func restarts(jobs, unit string) bool {
 const patience = 5 * time.Second
 
 // GoingDown reports whether systemd is shutting this host down. A service that is stopped on that way, for the sake of a file system
-// that is unmounted, say, must not open the host first.
-func GoingDown(ctx context.Context) bool {
+// that is unmounted, say, must not open the host first. The error says that systemd did not answer.
+func GoingDown(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	state, err := run.Output(ctx, 1<<10, "systemctl", "show", "--property=SystemState", "--value")
-	return err == nil && strings.TrimSpace(string(state)) == "stopping"
+	return err == nil && strings.TrimSpace(string(state)) == "stopping", err
 }
