@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -183,4 +185,30 @@ func TestJournalThatStoresNothing(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A journal that is read late, because journalctl hangs, is not called protection, and is read again by another journalctl.
+func TestJournalThatHangs(t *testing.T) {
+	s := begin(t, "", nil)
+	s.until("status says that the journal is late", func() error {
+		var children []byte // of any thread
+		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.status().PID))
+		for _, path := range lists {
+			list, _ := os.ReadFile(path)
+			children = append(children, list...)
+		}
+		for child := range strings.FieldsSeq(string(children)) {
+			pid, err := strconv.Atoi(child)
+			if comm, _ := os.ReadFile("/proc/" + child + "/comm"); err == nil && string(comm) == "journalctl\n" {
+				_ = unix.Kill(pid, unix.SIGSTOP) // it may have ended
+			}
+		}
+		status := s.status()
+		if status.Protected || !strings.Contains(strings.Join(status.Missing, "\n"), "the journal is ") {
+			return fmt.Errorf("protected %v, missing %q", status.Protected, status.Missing)
+		}
+		return nil
+	})
+	s.fail(ssh, "root", repeat("198.51.100.71", 5)...)
+	s.banned("198.51.100.71")
 }

@@ -72,7 +72,7 @@ func (s *story) forge(ctx context.Context) error {
 	if err := s.blind(ctx); err != nil {
 		return err
 	}
-	return s.checks(ctx, "rm -rf /etc/systemd/journald.conf.d; test -e /root/had-journal || rm -rf /var/log/journal; rm -f /root/had-journal",
+	return s.checks(ctx, "rm -rf /etc/systemd/journald.conf.d /home/"+account+"/.config; test -e /root/had-journal || rm -rf /var/log/journal; rm -f /root/had-journal",
 		"systemctl restart systemd-journald mefdaemon")
 }
 
