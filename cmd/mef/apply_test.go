@@ -368,7 +368,7 @@ func TestKernelRefuses(t *testing.T) {
 	before := s.table()
 	// A set of somebody else is something that only ipset has.
 	s.write("mef.rules", policyFor(ssh)+"set name=others family=ip source=ipset:others\nrule dir=in action=drop proto=all src=@others\n")
-	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "one of ipset, which nftables cannot look into") {
+	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "a set of ipset, which nftables cannot read") {
 		t.Errorf("exit status %d\n%s", status, out)
 	}
 	if after := s.table(); after != before {

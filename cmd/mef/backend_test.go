@@ -77,7 +77,7 @@ func TestIPTables(t *testing.T) {
 	s.must("rollback")
 
 	s.ns.Run(t, "", "ipset", "add", "mef-office-4a", "198.51.100.1")
-	if out, status := s.mef("status"); status != 1 || !strings.Contains(out, "somebody changed the rules") {
+	if out, status := s.mef("status"); status != 1 || !strings.Contains(out, "another program changed the rules in the kernel") {
 		t.Errorf("a set was changed, and status says, with exit status %d,\n%s", status, out)
 	}
 	if out := s.must("plan"); !strings.Contains(out, "+add mef-office-4a 198.51.100.1") {
