@@ -77,7 +77,7 @@ func TestAdministratorIsNotCutOff(t *testing.T) {
 			for range 3 { // where one user logs in, twelve failures are the limit
 				s.fail(ssh, "root", repeat(from, 5)...)
 			}
-			if b := s.banned(from); b.Ports != "1-21,23-65535" || !strings.Contains(b.Reason, "session from there is live") {
+			if b := s.banned(from); b.Ports != "1-21,23-65535" || !strings.Contains(b.Reason, "an administrator is logged in from it") {
 				t.Errorf("banned on ports %s: %s; want all but 22, for the live session", b.Ports, b.Reason)
 			}
 			s.reaches(lab.SSHPort, from)

@@ -35,7 +35,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("as it was loaded: %q", got)
 	}
 	ns.Run(t, "", "nft", "add", "rule", "inet", "mef", "input", "accept")
-	if got := problems(); !strings.Contains(got, "somebody changed the firewall policy") {
+	if got := problems(); !strings.Contains(got, "another program changed the firewall policy") {
 		t.Errorf("with another rule: %q", got)
 	}
 	ns.Run(t, "", "nft", "flush", "ruleset")
