@@ -82,7 +82,7 @@ func TestAdministratorIsNotCutOff(t *testing.T) {
 			}
 			s.reaches(lab.SSHPort, from)
 			s.silent(lab.FTPPort, from)
-			if why := s.mefctl("why", from); !strings.Contains(why, "new bans do not cover port 22 open") {
+			if why := s.mefctl("why", from); !strings.Contains(why, "new bans do not cover port 22") {
 				t.Errorf("why does not tell of the session:\n%s", why)
 			}
 			if err := os.WriteFile(proceed, nil, 0o644); err != nil {
