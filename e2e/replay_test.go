@@ -64,16 +64,23 @@ func TestReplayAgreesWithTheDaemon(t *testing.T) {
 	s.banned("2001:db8:bad0:91::1")
 
 	var live, replayed, liveBans, replayedBans []string
-	for _, rec := range s.records() {
-		live, liveBans = verdicts(rec, live, liveBans)
-	}
-	for line := range strings.Lines(s.mefctl("replay", "--journal", "--events", "--json")) {
-		var rec control.Record
-		if err := json.Unmarshal([]byte(line), &rec); err != nil {
-			t.Fatalf("%q: %v", line, err)
+	s.until("the last lines to be read", func() error {
+		live, replayed, liveBans, replayedBans = nil, nil, nil, nil
+		for _, rec := range s.records() {
+			live, liveBans = verdicts(rec, live, liveBans)
 		}
-		replayed, replayedBans = verdicts(rec, replayed, replayedBans)
-	}
+		for line := range strings.Lines(s.mefctl("replay", "--journal", "--events", "--json")) {
+			var rec control.Record
+			if err := json.Unmarshal([]byte(line), &rec); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			replayed, replayedBans = verdicts(rec, replayed, replayedBans)
+		}
+		if len(live) != len(replayed) {
+			return fmt.Errorf("mefdaemon has reported %d events, and mefctl replay %d", len(live), len(replayed))
+		}
+		return nil
+	})
 	if len(live) < 40 || len(liveBans) < 8 {
 		t.Errorf("%d events and %d bans: the test shows little", len(live), len(liveBans))
 	}
