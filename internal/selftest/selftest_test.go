@@ -159,7 +159,7 @@ func TestSpawnWithoutPrivilege(t *testing.T) {
 func TestSpawnWhereNamespacesAreForbidden(t *testing.T) {
 	netnstest.Need(t)
 	for limit, reason := range map[string]string{
-		"0": "no network namespace",
+		"0": "network namespaces are not available",
 		"1": "new network namespace: ", // the child's own is there, and no further one
 		"2": "new network namespace: ",
 	} {
