@@ -80,7 +80,7 @@ func TestTableWithoutLogOnlyDrops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`(?s)\tchain drop_\w+ {.*?\n\t}\n\n`).ReplaceAllString(string(text), "")
+	want := regexp.MustCompile(`(?s)\n\tchain drop_\w+ {.*?\n\t}\n`).ReplaceAllString(string(text), "")
 	want = regexp.MustCompile(`goto drop_\w+`).ReplaceAllString(want, "drop")
 	if diff := cmp.Diff(want, listing(t, conf.DropLog{})); diff != "" {
 		t.Errorf("nft list table (-want +got):\n%s", diff)
