@@ -73,7 +73,7 @@ func TestDroppers(t *testing.T) {
 		"198.51.100.77": {
 			"inet f2b-table chain f2b-chain rule 2: drops @nets",
 			"ip filter chain INPUT: policy drop, for packets that none of its rules accepts",
-			"ip filter chain deny rule 4: drops all but 192.0.2.7",
+			"ip filter chain deny rule 4: drops all except 192.0.2.7",
 			"ip filter chain deny rule 6: drops all except @none",
 		},
 		"2001:db8:7::1": {
