@@ -242,7 +242,7 @@ func (b *bench) replay(ctx context.Context, p *product, s *section) error {
 	}
 	for _, tool := range []string{"gzip", "zstd", "xz"} {
 		packed := plain + "." + tool
-		if out, err := exec.Command("sh", "-c", tool+` -c -q < "$0" > "$1"`, plain, packed).CombinedOutput(); err != nil {
+		if out, err := exec.Command("sh", "-c", tool+` -1 -c -q < "$0" > "$1"`, plain, packed).CombinedOutput(); err != nil {
 			s.set(p, "compressed by "+tool, "", "%s: %v: %.100q", tool, err, out)
 		} else if err := measure("compressed by "+tool, "", packed); err != nil {
 			return err
