@@ -418,6 +418,7 @@ func TestSwitchedOff(t *testing.T) {
 		story   func(s *server)
 	}{
 		{"score_days=0", 1, 0, func(s *server) {
+			s.login(home, "alice")
 			for range 3 {
 				s.ssh(stranger, "carol")
 				s.wait(24 * time.Hour)
@@ -458,6 +459,38 @@ func TestSwitchedOff(t *testing.T) {
 			s.settings = tt.setting + "\n"
 			if n := len(s.bans()); n != tt.then {
 				t.Errorf("with %s %d bans, want %d", tt.setting, n, tt.then)
+			}
+		})
+	}
+}
+
+// A log without any login does not show who belongs here: one failure a day of one existing name is given six days there.
+func TestDaysWithoutLogins(t *testing.T) {
+	for name, tt := range map[string]struct {
+		users      []string // in turn, one a day
+		login      bool     // somebody logs in elsewhere
+		days, bans int
+	}{
+		"five days":       {[]string{"carol"}, false, 5, 0},
+		"six days":        {[]string{"carol"}, false, 6, 1},
+		"with a login":    {[]string{"carol"}, true, 3, 1},
+		"root":            {[]string{"root"}, false, 3, 1},
+		"several users":   {[]string{"carol", "dave", "erin"}, false, 3, 1},
+		"no such user":    {[]string{"!zork"}, false, 3, 1},
+		"one day too few": {[]string{"root"}, false, 2, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			if tt.login {
+				s.login(home, "alice")
+			}
+			for day := range tt.days {
+				user := tt.users[day%len(tt.users)]
+				tries(s, 0, user)
+				s.wait(24 * time.Hour)
+			}
+			if n := len(s.bans()); n != tt.bans {
+				t.Errorf("%d bans, want %d", n, tt.bans)
 			}
 		})
 	}

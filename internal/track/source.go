@@ -124,9 +124,17 @@ func (t *Tracker) newDay(s *source, now int64) int {
 const daysApart = 30
 
 // tooManyDays reports whether days of failures make a source an attacker. A device with an old password tries one name of a user
-// of this host, all day long.
+// of this host, all day long. Where no login has ever been seen, which may be for want of lines that report logins, a source that tries
+// an existing name again has twice as many days: it may be a person or a job with an old password.
 func (t *Tracker) tooManyDays(s *source, of *subject, days int) bool {
-	if t.cfg.Score.Days == 0 || days < t.cfg.Score.Days {
+	limit := t.cfg.Score.Days
+	if limit == 0 {
+		return false
+	}
+	if len(t.logins.pairs) == 0 && of.standing == existing && of.pair.user != "root" && of.again {
+		limit *= 2
+	}
+	if days < limit {
 		return false
 	}
 	device := (of.standing == familiar || of.standing == ordinary) && of.login != nil && int(s.tries) >= deviceTries*(days-1)

@@ -27,6 +27,7 @@ type subject struct {
 	standing standing
 	name     *name  // its entry in the dictionary
 	login    *login // what is forgiven to it at this address
+	again    bool   // the source has tried it before
 	pair     pair
 }
 
@@ -77,7 +78,8 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 		return of
 	}
 	network := t.network(ev.Addr)
-	newSource := s.known == 0 && !t.hasTried(s, ev.Service, account)
+	of.again = t.hasTried(s, ev.Service, account)
+	newSource := s.known == 0 && !of.again
 	of.name = t.names.try(account, network, ev.UnknownUser, newSource, now)
 	of.standing = t.standingOf(of.name, ev.UnknownUser, r, network)
 	if near := t.names.nearTo(of.name); of.standing == familiar && of.name.success == 0 && near != "" {
