@@ -27,7 +27,7 @@ type subject struct {
 	standing standing
 	name     *name  // its entry in the dictionary
 	login    *login // what is forgiven to it at this address
-	again    bool   // the source has tried it before
+	again    bool   // the source, from which nobody has logged in, has tried it before
 	pair     pair
 }
 
@@ -78,7 +78,7 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 		return of
 	}
 	network := t.network(ev.Addr)
-	of.again = t.hasTried(s, ev.Service, account)
+	of.again = s.known == 0 && t.hasTried(s, ev.Service, account)
 	newSource := s.known == 0 && !of.again
 	of.name = t.names.try(account, network, ev.UnknownUser, newSource, now)
 	of.standing = t.standingOf(of.name, ev.UnknownUser, r, network)
