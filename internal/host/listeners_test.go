@@ -15,28 +15,16 @@ import (
 	"mef/internal/netnstest"
 )
 
-// in opens sockets inside a namespace.
-func in[T any](t *testing.T, ns *netnstest.NS, open func() (T, error)) T {
-	t.Helper()
-	var v T
-	var err error
-	ns.Do(func() { v, err = open() })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 func TestListeners(t *testing.T) {
 	ns := netnstest.New(t)
 	for _, at := range []struct{ network, addr string }{{"tcp4", "127.0.0.1:2001"}, {"tcp6", "[::]:2002"}, {"tcp4", "0.0.0.0:2003"}} {
-		defer in(t, ns, func() (net.Listener, error) { return net.Listen(at.network, at.addr) }).Close()
+		defer netnstest.In(t, ns, func() (net.Listener, error) { return net.Listen(at.network, at.addr) }).Close()
 	}
-	defer in(t, ns, func() (net.PacketConn, error) { return net.ListenPacket("udp6", "[::1]:2004") }).Close()
+	defer netnstest.In(t, ns, func() (net.PacketConn, error) { return net.ListenPacket("udp6", "[::1]:2004") }).Close()
 	// A UDP socket that asks somebody waits for nobody else.
-	defer in(t, ns, func() (net.Conn, error) { return net.Dial("udp4", "127.0.0.1:53") }).Close()
+	defer netnstest.In(t, ns, func() (net.Conn, error) { return net.Dial("udp4", "127.0.0.1:53") }).Close()
 	var got []string
-	for _, l := range in(t, ns, host.Listeners) {
+	for _, l := range netnstest.In(t, ns, host.Listeners) {
 		if l.UID != uint32(os.Getuid()) || l.Program == "" {
 			t.Errorf("%+v: want our user ID, %d, and the name of the program", l, os.Getuid())
 		}
@@ -52,19 +40,19 @@ func TestPeersOfPorts(t *testing.T) {
 	server, client := netnstest.New(t), netnstest.New(t)
 	netnstest.Join(t, server, client, "192.0.2.1/24 2001:db8::1/64", "192.0.2.7/24 192.0.2.8/24 2001:db8::7/64")
 	for _, port := range []string{":22", ":80"} {
-		l := in(t, server, func() (net.Listener, error) { return net.Listen("tcp", port) }) // dual-stack: IPv4 peers are mapped
+		l := netnstest.In(t, server, func() (net.Listener, error) { return net.Listen("tcp", port) }) // dual-stack: IPv4 peers are mapped
 		defer l.Close()
 	}
 	dial := func(from, to string) net.Conn {
 		t.Helper()
 		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
-		return in(t, client, func() (net.Conn, error) { return d.Dial("tcp", to) })
+		return netnstest.In(t, client, func() (net.Conn, error) { return d.Dial("tcp", to) })
 	}
 	ended := dial("192.0.2.7", "192.0.2.1:22")
 	defer dial("2001:db8::7", "[2001:db8::1]:22").Close()
 	defer dial("192.0.2.8", "192.0.2.1:80").Close() // another port
 	peers := func() map[netip.Addr]bool {
-		return in(t, server, func() (map[netip.Addr]bool, error) { return host.Peers([]uint16{22, 2222}) })
+		return netnstest.In(t, server, func() (map[netip.Addr]bool, error) { return host.Peers([]uint16{22, 2222}) })
 	}
 	v4, v6 := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
 	// Whoever connects may be through before the other end has noticed.

@@ -158,6 +158,18 @@ func (n *NS) Do(fn func()) {
 	fn()
 }
 
+// In runs open inside a namespace and returns what it opens. The test ends if it fails.
+func In[T any](t testing.TB, ns *NS, open func() (T, error)) T {
+	t.Helper()
+	var v T
+	var err error
+	ns.Do(func() { v, err = open() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 // Join connects two namespaces by a veth pair with these addresses ("192.0.2.1/24 2001:db8::1/64", blank-separated, addresses
 // with prefix lengths) and returns the names of the two interfaces. Addresses can be used at once.
 func Join(t testing.TB, a, b *NS, addrsA, addrsB string) (nameA, nameB string) {

@@ -107,7 +107,7 @@ func (p piece) byLink(d, nowhere policy.Dir, links func(*Match) *policy.Links) [
 	case !ok:
 		p.odd = "mef.rules has no exceptions from patterns of interfaces: " + at.Words()
 		return []piece{p}
-	case slices.ContainsFunc(names, func(name string) bool { return !isInterface(name) }):
+	case slices.ContainsFunc(names, func(name string) bool { return !policy.NamesInterface(name) }):
 		p.odd = fmt.Sprintf("mef.rules cannot name the interfaces %q", names)
 		return []piece{p}
 	case len(strings.Join(names, ",")) > maxNames:
@@ -128,16 +128,6 @@ func (p piece) byLink(d, nowhere policy.Dir, links func(*Match) *policy.Links) [
 
 // maxNames is how long a list of interfaces may be, in bytes.
 const maxNames = 8 << 10
-
-// isInterface reports whether a rule can name the interface, or the pattern.
-func isInterface(s string) bool {
-	if prefix, ok := strings.CutSuffix(s, "*"); ok {
-		return !strings.HasPrefix(policy.Loopback, prefix) && len(prefix) < 15 && isInterface(prefix)
-	}
-	return s != "" && s != "." && s != ".." && s != "any" && s != "auto" && len(s) <= 15 && !strings.ContainsFunc(s, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-.:@+", r))
-	})
-}
 
 // protocols are names of protocols as nft, iptables and /etc/protocols have them.
 var protocols = map[string]policy.Proto{

@@ -99,19 +99,22 @@ func (w *writer) src(r *policy.Rule) []string {
 	case !r.Src.Given:
 		return []string{""}
 	case r.Src.Set != "":
-		return []string{w.addrSet(&r.Src) + " src"}
+		return []string{w.addrSet(&r.Src, "src")}
 	}
 	return addrMatches("-s", "--src-range", w.family.Of(r.Src.In))
 }
 
-// addrSet returns the match of a named set, but for the word that reports what in the packet is meant.
-func (w *writer) addrSet(a *policy.Addrs) string {
-	match := w.sets.match(a.Set, w.family)
+// addrSet returns the match of a named set of addresses; end is src or dst.
+func (w *writer) addrSet(a *policy.Addrs, end string) string {
+	not := ""
 	if a.Not {
-		match = strings.Replace(match, "--match-set", "! --match-set", 1)
+		not = "!"
 	}
-	return match
+	return setMatch(not, w.sets.use(a.Set, w.family), end)
 }
+
+// setMatch returns the match of a set of ipset.
+func setMatch(not, ipset, end string) string { return join("-m set", not, "--match-set", ipset, end) }
 
 // dst returns the matches of the destination: the one in the packet, or the one that the sender used.
 func (w *writer) dst(pl place, r *policy.Rule) ([]string, error) {
@@ -124,7 +127,7 @@ func (w *writer) dst(pl place, r *policy.Rule) ([]string, error) {
 	case pl.nat:
 		return originalMatches(w.family.Of(r.Dst.In).Prefixes()), nil
 	case r.Dst.Set != "":
-		return []string{w.addrSet(&r.Dst) + " dst"}, nil
+		return []string{w.addrSet(&r.Dst, "dst")}, nil
 	}
 	return addrMatches("-d", "--dst-range", w.family.Of(r.Dst.In)), nil
 }
@@ -190,7 +193,7 @@ func (w *writer) sport(r *policy.Rule) []string {
 	case !r.Sport.Given:
 		return []string{""}
 	case r.Sport.Set != "" && len(r.Sport.In) > 0:
-		return []string{w.sets.match(r.Sport.Set, 0) + " src"}
+		return []string{setMatch("", w.sets.use(r.Sport.Set, 0), "src")}
 	}
 	return portMatches("--sports", r.Sport.In)
 }
@@ -203,7 +206,7 @@ func (w *writer) dport(pl place, r *policy.Rule) []string {
 	case pl.nat:
 		return originalPorts(r.Dport.In)
 	case r.Dport.Set != "" && len(r.Dport.In) > 0:
-		return []string{w.sets.match(r.Dport.Set, 0) + " dst"}
+		return []string{setMatch("", w.sets.use(r.Dport.Set, 0), "dst")}
 	}
 	return portMatches("--dports", r.Dport.In)
 }

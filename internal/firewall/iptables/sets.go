@@ -30,18 +30,18 @@ func (s *ipsets) find(name string) *policy.Set {
 // foreign reports whether a set is somebody else's.
 func (s *ipsets) foreign(name string) bool { return s.find(name).IPSet != "" }
 
-// match returns the match of a named set for a family, but for the word that reports what in the packet is meant.
-func (s *ipsets) match(name string, f policy.Family) string {
+// use returns the name in ipset of a set of the policy, for a family.
+func (s *ipsets) use(name string, f policy.Family) string {
 	set := s.find(name)
 	if set.IPSet != "" {
-		return "-m set --match-set " + set.IPSet
+		return set.IPSet
 	}
 	ipset := fmt.Sprintf("%s%s-%c%c", setPrefix, name, kind(set, f), s.letter)
 	if !s.declared[ipset] {
 		s.declared[ipset] = true
 		s.declare(ipset, set, f)
 	}
-	return "-m set --match-set " + ipset
+	return ipset
 }
 
 // What the names of our sets look like: prefix, name in the policy, "-", kind, generation.

@@ -371,10 +371,11 @@ func (s *space) differs(whole *space) string {
 		add("ct=%s", s.states)
 	}
 	if s.proto != whole.proto {
-		add("%s", s.proto.words())
+		add("%s", s.proto.words("proto", func(n uint8) string { return Proto(n).String() }))
 	}
 	if s.types != whole.types {
-		add("icmp-type%s", s.types.typeWords(Proto(s.proto.first())))
+		p := Proto(s.proto.first())
+		add("%s", s.types.words("icmp-type", func(n uint8) string { return typeName(p, n) }))
 	}
 	if !s.in.Equal(whole.in) {
 		add("iif=%s", s.in.Words())
@@ -416,36 +417,17 @@ func (s octets) list() (in []uint8) {
 	return in
 }
 
-// words returns the set of protocols in words: by those that are in it, or by those that are not.
-func (s octets) words() string {
-	names := func(list []uint8) string {
-		var words []string
-		for _, n := range list {
-			words = append(words, Proto(n).String())
-		}
-		return some(words)
+// words returns the set in words, as a value of a field: by the names of what is in it, or of what is not if that is less.
+func (s octets) words(field string, name func(uint8) string) string {
+	list, relation := s.list(), "="
+	if others := allOctets.minus(s).list(); len(others) < len(list) {
+		list, relation = others, " other than "
 	}
-	if in, out := s.list(), allOctets.minus(s).list(); len(out) < len(in) {
-		return "proto other than " + names(out)
-	} else {
-		return "proto=" + names(in)
+	words := make([]string, len(list))
+	for i, n := range list {
+		words[i] = name(n)
 	}
-}
-
-// typeWords is words for types of messages of a protocol.
-func (s octets) typeWords(p Proto) string {
-	names := func(list []uint8) string {
-		var words []string
-		for _, n := range list {
-			words = append(words, typeName(p, n))
-		}
-		return some(words)
-	}
-	if in, out := s.list(), allOctets.minus(s).list(); len(out) < len(in) {
-		return " other than " + names(out)
-	} else {
-		return "=" + names(in)
-	}
+	return field + relation + some(words)
 }
 
 func addrWords(s prefixset.Set) string {

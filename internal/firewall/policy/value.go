@@ -261,7 +261,7 @@ func interfaces(f *Field) (i interfacesText, err *conf.Error) {
 			at := f.At
 			at.Col += offset
 			return i, &conf.Error{Pos: at, Msg: "pattern " + conf.Quote(word) + " fits lo, which has to be named", Hint: "write any for all interfaces but lo, lo for that one, or a longer pattern"}
-		case !isInterface(prefix) || pattern && len(prefix) == maxInterface || word == "any" || word == "auto":
+		case !NamesInterface(word):
 			return i, wrong(f.At, offset, word, namesSyntax)
 		}
 		if !slices.Contains(i.Names, word) {
@@ -286,6 +286,15 @@ func isInterface(s string) bool {
 	return s != "" && s != "." && s != ".." && len(s) <= maxInterface && !strings.ContainsFunc(s, func(r rune) bool {
 		return !isWord(r) && !strings.ContainsRune(".:@+", r)
 	})
+}
+
+// NamesInterface reports whether word is how a rule names an interface, or a pattern of interfaces.
+func NamesInterface(word string) bool {
+	prefix, pattern := strings.CutSuffix(word, "*")
+	if pattern && (len(prefix) == maxInterface || strings.HasPrefix(Loopback, prefix)) {
+		return false
+	}
+	return isInterface(prefix) && word != "any" && word != "auto"
 }
 
 func isWord(r rune) bool {

@@ -84,7 +84,7 @@ func TestDroppers(t *testing.T) {
 		"2001:db8:8::1": nil,
 	} {
 		t.Run(addr, func(t *testing.T) {
-			found := in(t, ns, func() ([]foreign.Dropper, error) {
+			found := netnstest.In(t, ns, func() ([]foreign.Dropper, error) {
 				return foreign.Droppers(t.Context(), netip.MustParseAddr(addr), "mefdaemon")
 			})
 			var got []string
@@ -100,7 +100,7 @@ func TestDroppers(t *testing.T) {
 }
 
 func TestDroppersWithoutTables(t *testing.T) {
-	found := in(t, netnstest.New(t), func() ([]foreign.Dropper, error) {
+	found := netnstest.In(t, netnstest.New(t), func() ([]foreign.Dropper, error) {
 		return foreign.Droppers(t.Context(), netip.MustParseAddr("192.0.2.7"))
 	})
 	if len(found) > 0 {
@@ -129,16 +129,4 @@ func BenchmarkDroppers(b *testing.B) {
 			}
 		}
 	})
-}
-
-// in opens sockets inside a namespace.
-func in[T any](t *testing.T, ns *netnstest.NS, open func() (T, error)) T {
-	t.Helper()
-	var v T
-	var err error
-	ns.Do(func() { v, err = open() })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
