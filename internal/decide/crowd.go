@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"mef/internal/ban"
-	"mef/internal/event"
 	"mef/internal/exempt"
 )
 
@@ -14,7 +13,7 @@ import (
 const CrowdedAt = 64
 
 // Crowd makes the ban of a crowded network until a time. ok is false if somebody in it must stay reachable.
-func Crowd(w event.WiderNet, until time.Time, facts exempt.Facts, now time.Time) (b ban.Ban, ok bool) {
+func Crowd(w ban.Wider, until time.Time, facts exempt.Facts, now time.Time) (b ban.Ban, ok bool) {
 	if !w.Reached() || facts.Inside(w.Prefix) != "" || w.Known > 0 {
 		return ban.Ban{}, false
 	}

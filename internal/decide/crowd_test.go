@@ -5,15 +5,15 @@ import (
 	"testing"
 	"time"
 
+	"mef/internal/ban"
 	"mef/internal/decide"
-	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
 
 func TestCrowd(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	crowd := event.WiderNet{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Banned: 70, Limit: decide.CrowdedAt}
+	crowd := ban.Wider{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Banned: 70, Limit: decide.CrowdedAt}
 	inside := prefixset.New(netip.MustParsePrefix("203.0.113.9/32"))
 	for name, tt := range map[string]struct {
 		facts         exempt.Facts

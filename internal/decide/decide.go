@@ -121,9 +121,9 @@ type answer struct {
 	ban   ban.Ban
 	never string // why the address is never banned
 
-	alone string         // who else is in the source's network, so that the address alone is banned
-	whole bool           // the source's network is banned, for more than one address of it
-	wide  event.WiderNet // the network banned in place of the source's
+	alone string    // who else is in the source's network, so that the address alone is banned
+	whole bool      // the source's network is banned, for more than one address of it
+	wide  ban.Wider // the network banned in place of the source's
 
 	asked    ban.Ports // the ports to ban, before
 	session  bool      // the SSH ports stay open, for an administrator's session
@@ -202,10 +202,10 @@ func (q *question) verdict(b *ban.Ban) Verdict {
 	var room [256]byte
 	h := event.Hash(appendID(room[:0], b, q.t.Event))
 	switch {
-	case slices.ContainsFunc(q.t.History, func(p event.PastBan) bool { return p.ID == h }),
-		slices.ContainsFunc(q.t.InForce, func(f event.ActiveBan) bool { return f.ID == h }):
+	case slices.ContainsFunc(q.t.History, func(p ban.Past) bool { return p.ID == h }),
+		slices.ContainsFunc(q.t.InForce, func(f ban.Active) bool { return f.ID == h }):
 		return Repeat
-	case slices.ContainsFunc(q.t.InForce, func(f event.ActiveBan) bool { return covers(f, b) }):
+	case slices.ContainsFunc(q.t.InForce, func(f ban.Active) bool { return covers(f, b) }):
 		return Covered
 	case q.t.Rule.Detect, q.t.Event.Unreachable():
 		return Detect
@@ -217,7 +217,7 @@ func (q *question) verdict(b *ban.Ban) Verdict {
 
 // covers reports whether a ban in force makes b needless. A longer ban extends a shorter one; one of the same length does
 // not, or every line that was still under way when the ban began would push its end.
-func covers(f event.ActiveBan, b *ban.Ban) bool {
+func covers(f ban.Active, b *ban.Ban) bool {
 	if f.Prefix.Bits() > b.Prefix.Bits() || !f.Prefix.Contains(b.Prefix.Addr()) || !f.Ports.Covers(b.Ports) {
 		return false
 	}

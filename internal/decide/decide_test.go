@@ -86,8 +86,8 @@ func TestManual(t *testing.T) {
 }
 
 func TestCovers(t *testing.T) {
-	held := func(prefix string, ports ban.Ports, class ban.Class, length time.Duration) event.ActiveBan {
-		h := event.ActiveBan{Key: ban.Key{Prefix: netip.MustParsePrefix(prefix), Ports: ports, Class: class}, Start: noon}
+	held := func(prefix string, ports ban.Ports, class ban.Class, length time.Duration) ban.Active {
+		h := ban.Active{Key: ban.Key{Prefix: netip.MustParsePrefix(prefix), Ports: ports, Class: class}, Start: noon}
 		if length > 0 {
 			h.Until = noon.Add(length)
 		}
@@ -98,7 +98,7 @@ func TestCovers(t *testing.T) {
 		Start: noon.Add(time.Minute), Until: noon.Add(61 * time.Minute),
 	}
 	for name, tt := range map[string]struct {
-		held event.ActiveBan
+		held ban.Active
 		want bool
 	}{
 		"as long":         {held("192.0.2.7/32", "25", ban.Verified, time.Hour), true},
@@ -191,8 +191,8 @@ func covered(rule *event.Rule) event.Tally {
 			Position: event.Position{Stream: "8:1:1234567 0123456789abcdef", Offset: 1 << 40}},
 		Rule: rule, Source: source, ScoreLimit: 100, Score: 3000,
 		Added: 1, Attempts: 5, First: noon, Limit: 5,
-		InForce: []event.ActiveBan{{Key: ban.Key{Prefix: source}, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
-		History: []event.PastBan{{Prefix: source, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
+		InForce: []ban.Active{{Key: ban.Key{Prefix: source}, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
+		History: []ban.Past{{Prefix: source, Start: noon, Until: noon.Add(time.Minute), ID: 1}},
 	}
 }
 

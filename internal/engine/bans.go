@@ -44,7 +44,7 @@ func (e *Engine) Evicted(now time.Time, full bool, keys ...ban.Key) (bans []ban.
 		return nil
 	}
 	for _, crowd := range e.tracker.Crowds(now, decide.CrowdedAt, maxCrowds) {
-		if b, ok := decide.Crowd(crowd.WiderNet, crowd.Until, e.facts, now); ok {
+		if b, ok := decide.Crowd(crowd.Wider, crowd.Until, e.facts, now); ok {
 			e.tracker.Restore(b) // it is in the history of no source
 			bans = append(bans, b)
 		}

@@ -41,13 +41,13 @@ type Config struct {
 
 // FromConf returns what mef.conf says, with its rules compiled.
 func FromConf(cfg *conf.Config, rules *filter.Set) Config {
-	counted := track.Rules(cfg.Rules)
+	all := counted(cfg.Rules)
 	for _, r := range rules.Web() {
-		counted = append(counted, webscan.Rules(r)...)
+		all = append(all, webscan.Rules(r)...)
 	}
 	return Config{
 		Rules: rules,
-		Track: track.Config{Rules: counted, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
+		Track: track.Config{Rules: all, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
 			LoginAlarms: cfg.LoginAlarms},
 		Decide: decide.Config{Times: cfg.Ban, Observe: cfg.Observe},

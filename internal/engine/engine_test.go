@@ -21,7 +21,7 @@ const findTime = 10 * time.Minute
 func newEngine(facts exempt.Facts) *engine.Engine {
 	return engine.New(engine.Config{
 		Track: track.Config{
-			Rules:   []track.Rule{{Name: "scan", Service: "scan", MaxRetry: 3, FindTime: findTime}},
+			Rules:   []event.Rule{{Name: "scan", Service: "scan", MaxRetry: 3, FindTime: findTime}},
 			Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100, Days: 3, AfterBan: 75, Sprays: true},
 			Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3},
 			History: 30 * 24 * time.Hour,

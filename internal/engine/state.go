@@ -58,7 +58,7 @@ func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanat
 }
 
 // Names returns the dictionary of user names; see track.Tracker.Names.
-func (e *Engine) Names(prefix string, limit int, now time.Time) []track.Name {
+func (e *Engine) Names(prefix string, limit int, now time.Time) []Name {
 	return e.tracker.Names(prefix, limit, now)
 }
 

@@ -9,6 +9,7 @@ import (
 	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/track"
+	"mef/internal/track/dictionary"
 )
 
 // What the stages of an engine are asked and answer, so that a program needs no stage beside it.
@@ -28,7 +29,7 @@ type (
 	// Attack is a distributed attack under way.
 	Attack = track.Attack
 	// Name is what is known of a user name.
-	Name = track.Name
+	Name = dictionary.Name
 )
 
 // Success is the Kind of an Event that is a login.
@@ -47,7 +48,7 @@ func Compile(rules []conf.Rule, userID func(name string) (uid uint32, ok bool)) 
 func ShippedRules() fs.FS { return filter.Shipped() }
 
 // AccountName returns the name of an account as users are compared.
-func AccountName(name string) string { return track.AccountName(name) }
+func AccountName(name string) string { return dictionary.AccountName(name) }
 
 // Points rounds a score to the whole points that people see and that limits are compared with.
 func Points(score float64) int { return event.Points(score) }

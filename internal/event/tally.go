@@ -49,11 +49,11 @@ type Tally struct {
 
 	// The rest is filled in only if a limit is reached.
 
-	Parts    []Part      // what the score consists of, as far as attempts are still counted: by rule, ordered by name
-	Wider    []WiderNet  // networks around Source, narrowest first
-	InForce  []ActiveBan // bans in force on Event's address, narrowest first
-	History  []PastBan   // earlier bans of Source, oldest first
-	Evidence []string    // raw lines, oldest first, Event's own last
+	Parts    []Part       // what the score consists of, as far as attempts are still counted: by rule, ordered by name
+	Wider    []ban.Wider  // networks around Source, narrowest first
+	InForce  []ban.Active // bans in force on Event's address, narrowest first
+	History  []ban.Past   // earlier bans of Source, oldest first
+	Evidence []string     // raw lines, oldest first, Event's own last
 
 	KnownAddrs []netip.Addr // addresses from which users log in, in Source and the networks around it that may be banned
 	Name       NameNote     // what makes Event's user name weigh more than another
@@ -99,39 +99,6 @@ func (s Surge) Aimed() bool { return s.User || s.Net.IsValid() }
 type Part struct {
 	Rule     string `json:"rule"`
 	Attempts int    `json:"attempts"`
-}
-
-// A WiderNet is a network around a source, with what speaks for and against banning all of it.
-type WiderNet struct {
-	Prefix netip.Prefix `json:"prefix"`
-	Banned int          `json:"banned"` // distinct networks inside under verified bans, once Source is
-	Limit  int          `json:"limit"`  // so many make a ban of Prefix
-	Known  int          `json:"known"`  // known logins inside
-}
-
-// Reached reports whether enough of the network is banned to ban all of it.
-func (w WiderNet) Reached() bool { return w.Banned >= w.Limit }
-
-// An ActiveBan is a ban in force.
-type ActiveBan struct {
-	ban.Key
-	Start time.Time
-	Until time.Time // zero: no end
-	ID    uint64    // Hash of the ban's ID
-}
-
-// A PastBan is a ban of the history, in force or over.
-type PastBan struct {
-	Prefix netip.Prefix `json:"prefix"`
-	Rule   string       `json:"rule"`
-	Start  time.Time    `json:"start"`
-	Until  time.Time    `json:"until"` // zero: no end
-	ID     uint64       `json:"-"`     // Hash of the ban's ID
-
-	// Joined marks a ban that began while another of the same prefix held, so that it is no repeat; Lifted one that an
-	// operator took back.
-	Joined bool `json:"joined,omitempty"`
-	Lifted bool `json:"lifted,omitempty"`
 }
 
 // Hash shortens the ID of a ban to what a history keeps (FNV-1a, 64 bits).

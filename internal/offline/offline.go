@@ -12,10 +12,10 @@ import (
 	"slices"
 
 	"mef/internal/conf"
+	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/filter"
 	"mef/internal/host"
-	"mef/internal/track"
 )
 
 // ErrUnknownService is wrapped by the error for a service that no rule covers.
@@ -46,7 +46,7 @@ func canaries(cfg *conf.Config, accounts []host.Account) (mistakes conf.Errors) 
 		}
 	}
 	for _, c := range cfg.Canaries {
-		if slices.ContainsFunc(accounts, func(a host.Account) bool { return track.AccountName(a.Name) == track.AccountName(c) }) {
+		if slices.ContainsFunc(accounts, func(a host.Account) bool { return engine.AccountName(a.Name) == engine.AccountName(c) }) {
 			mistakes = append(mistakes, &conf.Error{Pos: pos, Msg: fmt.Sprintf("canary %q is an account of this host; its user would be banned", c),
 				Hint: "name users that do not exist and that nobody types by mistake"})
 		}

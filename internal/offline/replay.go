@@ -28,7 +28,7 @@ type Event = event.Event
 type Options struct {
 	Service  string          // only the rules of this service; empty: all
 	WhatIf   bool            // what a ban would have kept from the host does not count
-	Accounts map[string]bool // names that exist on the host, as track.AccountName makes them; true: they can log in
+	Accounts map[string]bool // names that exist on the host, as engine.AccountName makes them; true: they can log in
 }
 
 // NewReplay returns a replay by a configuration: its rules, proxies and lists, and the built-in content delivery networks. It does not

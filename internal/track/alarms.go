@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"mef/internal/event"
+	"mef/internal/track/logins"
+	"mef/internal/track/netkey"
+	"mef/internal/track/record"
 )
 
 // An Alarm is a login that succeeded and may be a break-in: from an address that attacked, or for a name that was being guessed,
@@ -36,23 +39,23 @@ const (
 )
 
 // alarm returns why a success is an alarm, "" if it is none. It is called before the success changes anything.
-func (t *Tracker) alarm(ev *event.Event, of pair, s *source, k key, now int64) string {
-	if t.logins.pairs[of] != nil || !t.cfg.LoginAlarms {
+func (t *Tracker) alarm(ev *event.Event, of logins.Pair, s *source, k netkey.Key, now int64) string {
+	if t.logins.Get(of) != nil || !t.cfg.LoginAlarms {
 		return ""
 	}
 	var reasons []string
 	if s != nil {
 		aside := *s
 		t.decay(&aside, now)
-		user := t.userHash(of.service, of.user)
+		user := t.userHash(of.Service, of.User)
 		others := aside.score - aside.probes
 		for _, c := range aside.users {
 			if c.user == user {
 				others -= c.points
 			}
 		}
-		if l := t.logins.guests[pair{k, of.service, of.user}]; l != nil {
-			others -= l.points
+		if l := t.logins.Guest(logins.Pair{From: k, Service: of.Service, User: of.User}); l != nil {
+			others -= l.Points
 		}
 		if float64(others) >= alarmScore*float64(t.cfg.Score.Ban) {
 			reasons = append(reasons, fmt.Sprintf("the address tried other names (%d points of %d)", event.Points(float64(others)), t.cfg.Score.Ban))
@@ -68,15 +71,15 @@ func (t *Tracker) alarm(ev *event.Event, of pair, s *source, k key, now int64) s
 	if bans > 0 {
 		reasons = append(reasons, fmt.Sprintf("the address was banned before (%d)", bans))
 	}
-	if n := t.names.index[of.user]; n != nil {
-		if sources := n.surge.sources(now, nameScale()); sources >= alarmSources {
+	if n := t.names.Get(of.User); n != nil {
+		if sources := n.Sources(now); sources >= alarmSources {
 			reasons = append(reasons, fmt.Sprintf("%d addresses tried this name within a day", sources))
 		}
 	}
 	if len(reasons) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("first login of %q from here, and %s", of.user, strings.Join(reasons, ", and "))
+	return fmt.Sprintf("first login of %q from here, and %s", of.User, strings.Join(reasons, ", and "))
 }
 
 // raise keeps an alarm.
@@ -86,7 +89,7 @@ func (t *Tracker) raise(ev *event.Event, reason string, lines []string) {
 		t.dropAlarm(i)
 	}
 	t.lastAlarm++
-	t.alarms = append(t.alarms, Alarm{ID: t.lastAlarm, Time: moment(t.now), Addr: ev.Addr, User: strings.Clone(ev.User), Service: ev.Service,
+	t.alarms = append(t.alarms, Alarm{ID: t.lastAlarm, Time: record.Moment(t.now), Addr: ev.Addr, User: strings.Clone(ev.User), Service: ev.Service,
 		Reason: reason, Evidence: append(slices.Clone(lines), ev.Line), flags: dirty})
 	t.alarmsChanged = true
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mef/internal/track/dictionary"
 )
 
 func address(i int) netip.Addr {
@@ -119,7 +121,7 @@ func BenchmarkNames(b *testing.B) {
 			}
 		}
 		before := heap()
-		tr.names = newNames()
+		tr.names = dictionary.New()
 		b.ReportMetric(float64(before-heap())/(1<<20), "MB-names")
 		b.ReportMetric(float64(hot), "hot-of-50")
 		runtime.KeepAlive(tr)

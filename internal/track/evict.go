@@ -1,6 +1,9 @@
 package track
 
-import "mef/internal/event"
+import (
+	"mef/internal/event"
+	"mef/internal/track/netkey"
+)
 
 // A source is in one of these lists.
 const (
@@ -31,10 +34,10 @@ type list struct {
 }
 
 func (t *Tracker) link(i uint32, level uint8) {
-	s, l := t.sources.at(i), &t.lists[level]
+	s, l := t.sources.At(i), &t.lists[level]
 	s.level, s.prev, s.next = level, l.last, 0
 	if l.last != 0 {
-		t.sources.at(l.last).next = i
+		t.sources.At(l.last).next = i
 	} else {
 		l.first = i
 	}
@@ -43,37 +46,37 @@ func (t *Tracker) link(i uint32, level uint8) {
 }
 
 func (t *Tracker) unlink(i uint32) {
-	s := t.sources.at(i)
+	s := t.sources.At(i)
 	l := &t.lists[s.level]
 	l.n--
 	if s.prev != 0 {
-		t.sources.at(s.prev).next = s.next
+		t.sources.At(s.prev).next = s.next
 	} else {
 		l.first = s.next
 	}
 	if s.next != 0 {
-		t.sources.at(s.next).prev = s.prev
+		t.sources.At(s.next).prev = s.prev
 	} else {
 		l.last = s.prev
 	}
 }
 
 // insert makes an entry for k, at the cost of another one if there is no room.
-func (t *Tracker) insert(k key, now int64) uint32 {
-	if t.sources.len() >= t.cfg.MaxSources {
+func (t *Tracker) insert(k netkey.Key, now int64) uint32 {
+	if t.sources.Len() >= t.cfg.MaxSources {
 		t.sweep(now)
 		t.sweep(now)
 	}
-	for t.sources.len() >= t.cfg.MaxSources {
+	for t.sources.Len() >= t.cfg.MaxSources {
 		t.evict()
 	}
-	i := t.sources.get()
-	s := t.sources.at(i)
-	s.key, s.seen, s.blockedUntil = k, now, t.holds.blocked(k, now)
+	i := t.sources.Get()
+	s := t.sources.At(i)
+	s.key, s.seen, s.blockedUntil = k, now, t.holds.Blocked(k, now)
 	t.index[k] = i
 	t.linkNetwork(i)
-	if !k.is4() && k.bits > parentBits {
-		t.children[k.widen(parentBits)]++
+	if !k.Is4() && k.Bits > parentBits {
+		t.children[k.Widen(parentBits)]++
 	}
 	if s.blockedUntil > now {
 		t.link(i, blocked)
@@ -100,7 +103,7 @@ func (t *Tracker) belongs(s *source, now int64) (level uint8, empty bool) {
 
 // settleIn moves a source to the list where it belongs by now.
 func (t *Tracker) settleIn(i uint32, now int64) {
-	s := t.sources.at(i)
+	s := t.sources.At(i)
 	level, _ := t.belongs(s, now)
 	if level != s.level {
 		t.unlink(i)
@@ -110,7 +113,7 @@ func (t *Tracker) settleIn(i uint32, now int64) {
 
 // place moves a source that was just settled to the end of the list where it belongs. A newcomer keeps its place.
 func (t *Tracker) place(i uint32, now int64) {
-	s := t.sources.at(i)
+	s := t.sources.At(i)
 	level := uint8(blocked)
 	if s.blockedUntil <= now {
 		if s.level == newcomers {
@@ -126,7 +129,7 @@ func (t *Tracker) place(i uint32, now int64) {
 // and only if there are no others, the newcomer that came first.
 func (t *Tracker) evict() {
 	for i := t.lists[blocked].first; i != 0; i = t.lists[blocked].first {
-		if t.sources.at(i).blockedUntil > t.now {
+		if t.sources.At(i).blockedUntil > t.now {
 			t.evicted++
 			t.remove(i)
 			return
@@ -149,11 +152,11 @@ func (t *Tracker) evict() {
 // sweep looks at the next source in turn and moves it to the list where it belongs by now, or drops it if nothing of it is
 // left. Without it, sources that have cooled down would be kept for the danger they once were.
 func (t *Tracker) sweep(now int64) {
-	if t.sources.used == 0 {
+	if t.sources.Last() == 0 {
 		return
 	}
-	t.sweepPos = t.sweepPos%t.sources.used + 1
-	s := t.sources.at(t.sweepPos)
+	t.sweepPos = t.sweepPos%t.sources.Last() + 1
+	s := t.sources.At(t.sweepPos)
 	if !s.live() {
 		return
 	}
@@ -167,14 +170,14 @@ func (t *Tracker) sweep(now int64) {
 }
 
 func (t *Tracker) remove(i uint32) {
-	s := t.sources.at(i)
+	s := t.sources.At(i)
 	for a := s.attempts; a != 0; {
-		next := t.attempts.at(a).next
-		t.attempts.put(a)
+		next := t.attempts.At(a).next
+		t.attempts.Put(a)
 		a = next
 	}
-	if k := s.key; !k.is4() && k.bits > parentBits {
-		parent := k.widen(parentBits)
+	if k := s.key; !k.Is4() && k.Bits > parentBits {
+		parent := k.Widen(parentBits)
 		if t.children[parent]--; t.children[parent] == 0 {
 			delete(t.children, parent)
 		}
@@ -186,7 +189,7 @@ func (t *Tracker) remove(i uint32) {
 	t.unlink(i)
 	t.unlinkNetwork(i)
 	left := s.flags & listed
-	t.sources.put(i)
+	t.sources.Put(i)
 	s.flags = left
 }
 

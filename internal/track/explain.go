@@ -9,6 +9,10 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/event"
+	"mef/internal/track/dictionary"
+	"mef/internal/track/logins"
+	"mef/internal/track/netkey"
+	"mef/internal/track/record"
 )
 
 // An Account is all that is known of an address, so that a person can see why it is banned or is not.
@@ -28,13 +32,13 @@ type Account struct {
 	Pardons []Pardon `json:"pardons"` // users whose failures here are forgiven
 	Attacks []Attack `json:"attacks"` // distributed attacks that lower the limits of the address
 
-	Known  []KnownLogin `json:"known"`  // users who logged in from here
-	Shared bool         `json:"shared"` // so many that its bans are short and leave other ports alone
+	Known  []logins.Known `json:"known"`  // users who logged in from here
+	Shared bool           `json:"shared"` // so many that its bans are short and leave other ports alone
 
-	InForce  []event.ActiveBan `json:"in_force"`
-	History  []event.PastBan   `json:"history"`
-	Wider    []event.WiderNet  `json:"wider"`
-	Evidence []string          `json:"evidence"` // raw lines, oldest first; quote them
+	InForce  []ban.Active `json:"in_force"`
+	History  []ban.Past   `json:"history"`
+	Wider    []ban.Wider  `json:"wider"`
+	Evidence []string     `json:"evidence"` // raw lines, oldest first; quote them
 }
 
 // A Pardon is a user whose failures at an address are forgiven for now.
@@ -64,34 +68,34 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	now := max(t.now, at.UnixNano())
 	i, k := t.find(addr)
 	self := 0
-	if t.holds.verified(k, now) {
+	if t.holds.Verified(k, now) {
 		self = 1
 	}
 	out := Account{
-		Addr: addr, Source: k.prefix(), Tracked: i != 0,
+		Addr: addr, Source: k.Prefix(), Tracked: i != 0,
 		ScoreLimit: t.cfg.Score.Ban, HalfLife: t.cfg.Score.HalfLife,
-		Known:   t.knownAt(exact(addr), now),
-		InForce: t.holds.covering(nil, addr, now),
+		Known:   t.logins.KnownAt(netkey.Exact(addr), now),
+		InForce: t.holds.Covering(nil, addr, now),
 		History: t.past(nil, k, now),
 		Wider:   t.wider(nil, k, self, now),
 	}
-	out.Pardons = t.pardons(exact(addr), k, now)
-	if t.logins.within[k] == 0 {
+	out.Pardons = t.pardons(netkey.Exact(addr), k, now)
+	if t.logins.Within(k) == 0 {
 		out.Attacks = slices.DeleteFunc(t.Attacks(at), func(a Attack) bool { return a.Net.IsValid() && !a.Net.Contains(addr) })
 	}
-	out.Shared = t.cfg.Known.SharedMin > 0 && t.logins.within[k] >= t.cfg.Known.SharedMin
+	out.Shared = t.cfg.Known.SharedMin > 0 && t.logins.Within(k) >= t.cfg.Known.SharedMin
 	if i == 0 {
 		return out
 	}
-	s := t.sources.at(i)
-	out.Seen = moment(s.seen)
+	s := t.sources.At(i)
+	out.Seen = record.Moment(s.seen)
 	aside := *s // looking must not change what later decisions add up
 	t.decay(&aside, now)
 	out.ScoreLimit = t.scoreLimit(s)
 	out.Score, out.ScoreUnverified = event.Points(float64(aside.score)), event.Points(float64(aside.unverified))
 	t.sumUp(s, now)
 	out.Rules = t.ruleCounts(s, now)
-	out.Evidence = t.evidence.lines(nil, s.evidence, ban.MaxEvidence)
+	out.Evidence = t.evidence.Chain(nil, s.evidence, ban.MaxEvidence)
 	return out
 }
 
@@ -103,7 +107,7 @@ func (t *Tracker) ruleCounts(s *source, now int64) []RuleCount {
 		r, sum := &t.rules[i], t.sums.byRule[i]
 		c := RuleCount{
 			Rule: r.rule.Name, Service: r.rule.Service, Attempts: sum.verified, Unverified: sum.unverified,
-			Limit: t.limit(s, i), FindTime: r.rule.FindTime, First: moment(sum.first),
+			Limit: t.limit(s, i), FindTime: r.rule.FindTime, First: record.Moment(sum.first),
 		}
 		c.Points = t.worth(s, i, sum.first, now)
 		out = append(out, c)
@@ -114,7 +118,7 @@ func (t *Tracker) ruleCounts(s *source, now int64) []RuleCount {
 // worth returns what the verified attempts of s at a rule add to its score now, from the first on.
 func (t *Tracker) worth(s *source, rule uint16, first, now int64) (points float64) {
 	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
+		a := t.attempts.At(i)
 		i = a.next
 		if a.rule == rule && a.flags&(unverified|excused|answered) == 0 && a.at >= first {
 			age := float64(max(0, now-a.at)) / float64(t.cfg.Score.HalfLife)
@@ -141,42 +145,40 @@ type Stats struct {
 // Stats returns how full the tracker is now.
 func (t *Tracker) Stats() Stats {
 	return Stats{
-		Sources: t.sources.len(), MaxSources: t.cfg.MaxSources, Attempts: t.attempts.len(),
+		Sources: t.sources.Len(), MaxSources: t.cfg.MaxSources, Attempts: t.attempts.Len(),
 		Evicted: t.evicted, EvictedHot: t.evictedHot,
-		Logins: len(t.logins.pairs), MaxLogins: t.cfg.Known.Total, Names: len(t.names.index),
-		History: len(t.history.ring), MaxHistory: t.history.size,
+		Logins: t.logins.Len(), MaxLogins: t.cfg.Known.Total, Names: t.names.Len(),
+		History: t.history.Len(), MaxHistory: t.history.Size(),
 	}
 }
 
 // pardons returns the users whose failures at an address, or in the source that it counts as, are forgiven for now, ordered by name.
-func (t *Tracker) pardons(addr, source key, now int64) (out []Pardon) {
-	add := func(l *login, reason string) {
+func (t *Tracker) pardons(addr, source netkey.Key, now int64) (out []Pardon) {
+	add := func(l *logins.Login, reason string) {
 		refill := float32(t.cfg.Known.Retries) / float32(day)
-		if n := int(math.Ceil(float64(l.spent - refill*float32(now-l.at)))); n > 0 {
-			out = append(out, Pardon{l.user, l.service, n, moment(l.at), reason})
+		if n := int(math.Ceil(float64(l.Spent - refill*float32(now-l.At)))); n > 0 {
+			out = append(out, Pardon{l.User, l.Service, n, record.Moment(l.At), reason})
 		}
 	}
-	if t.logins.within[addr] > 0 {
-		for p, l := range t.logins.pairs {
-			if p.from == addr {
-				add(l, "has logged in from here")
-			}
-		}
+	for l := range t.logins.At(addr) {
+		add(l, "has logged in from here")
 	}
-	if t.logins.guest[source] > 0 {
-		for p, l := range t.logins.guests {
-			_, exists := t.cfg.Accounts[p.user]
-			switch n := t.names.index[p.user]; {
-			case p.from != source:
-			case n != nil && n.success > 0:
-				add(l, "has logged in from elsewhere")
-			case exists:
-				add(l, "exists on this host")
-			case n != nil && !n.absent:
-				add(l, "may be a user of this host")
-			}
+	for l := range t.logins.GuestsAt(source) {
+		_, exists := t.names.Account(l.User)
+		switch n := t.names.Get(l.User); {
+		case n != nil && n.Success > 0:
+			add(l, "has logged in from elsewhere")
+		case exists:
+			add(l, "exists on this host")
+		case n != nil && !n.Absent:
+			add(l, "may be a user of this host")
 		}
 	}
 	slices.SortFunc(out, func(a, b Pardon) int { return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Service, b.Service)) })
 	return out
+}
+
+// Names returns the dictionary: the names that most networks try first, at most limit, 0 for all. Entries that begin with prefix only.
+func (t *Tracker) Names(prefix string, limit int, at time.Time) []dictionary.Name {
+	return t.names.Names(prefix, limit, at.UnixNano())
 }

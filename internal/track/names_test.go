@@ -3,11 +3,11 @@ package track
 import (
 	"fmt"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/track/dictionary"
 )
 
 // missing is a failure with a name that the daemon says does not exist.
@@ -77,54 +77,6 @@ func TestForgersTeachNoNames(t *testing.T) {
 	}
 }
 
-// A flood of random names costs bounded memory, and the names that attackers share survive it.
-func TestNamesAreBounded(t *testing.T) {
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	d := newNames()
-	d.configure(&Config{})
-	now := int64(1)
-	for _, n := range []uint64{1, 2, 4} {
-		d.try("shared", n, true, true, now)
-	}
-	for i := range 1_000_000 {
-		now++
-		d.try(fmt.Sprintf("random-name-%07d", i), 1<<(i%64), true, true, now)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	if len(d.index) > maxTried+maxDemanded {
-		t.Errorf("%d names are kept", len(d.index))
-	}
-	if n := d.index["shared"]; n == nil || n.others(0) != 3 {
-		t.Errorf("the name that three networks tried: %+v", n)
-	}
-	if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > 8<<20 {
-		t.Errorf("the dictionary takes %d KB, want 8192 at most", used>>10)
-	}
-	for i := range 1_000_000 { // each by two networks
-		d.try(fmt.Sprintf("other-name-%07d", i/2), 1<<(i%2), true, true, now)
-	}
-	if len(d.index) > maxTried+maxDemanded || len(d.dirty) > 1_000_000 {
-		t.Errorf("%d names are kept, %d to be saved", len(d.index), len(d.dirty))
-	}
-}
-
-func TestNear(t *testing.T) {
-	for _, tt := range []struct {
-		a, b string
-		want bool
-	}{
-		{"alice", "alice", true}, {"alice", "alcie", true}, {"alice", "ali", true}, {"alice", "al", false}, {"alice", "malice2", true},
-		{"root", "toor", true}, {"root", "test", false}, {"ab", "cd", false}, {"bob", "b", true}, {"", "a", false},
-	} {
-		if got := near(tt.a, tt.b); got != tt.want {
-			t.Errorf("near(%q, %q) = %v", tt.a, tt.b, got)
-		}
-	}
-}
-
 func TestNamesShown(t *testing.T) {
 	tr := New(namesConfig())
 	tr.Observe(line{0, "ok", "bob", "", 0}.event("sshd", "198.51.100.1"))
@@ -133,7 +85,7 @@ func TestNamesShown(t *testing.T) {
 			missing(tr, float64(i), addr, u)
 		}
 	}
-	got := map[string]Name{}
+	got := map[string]dictionary.Name{}
 	for _, n := range tr.Names("", 0, start.Add(time.Minute)) {
 		got[n.Name] = n
 	}

@@ -75,29 +75,14 @@ func TestNetworksKeepTheirSources(t *testing.T) {
 	}
 	chained := 0
 	for _, i := range tr.networks.chains {
-		for ; i != 0; i = tr.sources.at(i).sibling {
-			if s := tr.sources.at(i); tr.index[s.key] != i {
-				t.Fatalf("%s is in a chain and not in the table", s.key.prefix())
+		for ; i != 0; i = tr.sources.At(i).sibling {
+			if s := tr.sources.At(i); tr.index[s.key] != i {
+				t.Fatalf("%s is in a chain and not in the table", s.key.Prefix())
 			}
 			chained++
 		}
 	}
 	if n := tr.Stats().Sources; chained != n || n != cfg.MaxSources {
 		t.Errorf("%d sources in chains, %d in the table of %d", chained, n, cfg.MaxSources)
-	}
-}
-
-func TestAround(t *testing.T) {
-	for addr, want := range map[string]string{
-		"203.0.113.7/32": "203.0.113.0/24", "2001:db8:1:2::/64": "2001:db8:1::/48", "2001:db8:1:200::/56": "2001:db8:1::/48",
-		"2001:db8:1::/48": "2001:db8:1::/48", "64:ff9b::cb00:7107/128": "64:ff9b::cb00:7100/120",
-	} {
-		k := keyOfPrefix(netip.MustParsePrefix(addr))
-		if got := k.around(); got.prefix().String() != want || !k.in(got) || got.in(keyOfPrefix(netip.MustParsePrefix("198.51.100.0/24"))) {
-			t.Errorf("around %s is %s, want %s", addr, got.prefix(), want)
-		}
-	}
-	if k, net := keyOfPrefix(netip.MustParsePrefix("2001:db8:1:2ff::/64")), keyOfPrefix(netip.MustParsePrefix("2001:db8:1:100::/57")); k.in(net) {
-		t.Errorf("%s is in %s", k.prefix(), net.prefix())
 	}
 }

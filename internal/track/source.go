@@ -1,11 +1,18 @@
 package track
 
-import "math"
+import (
+	"math"
+	"net/netip"
+
+	"mef/internal/prefixset"
+	"mef/internal/track/logins"
+	"mef/internal/track/netkey"
+)
 
 // A source is what is remembered of one address or network. It holds no pointer, so 100,000 of them cost the garbage
 // collector nothing; what grows (attempts, evidence) hangs on it by index.
 type source struct {
-	key   key
+	key   netkey.Key
 	level uint8 // the list it is in
 	flags uint8
 	known uint8 // users who have logged in from it, at most 255
@@ -41,7 +48,7 @@ const (
 	lasting = several | suspect | spread // what is stored
 )
 
-func (s *source) live() bool { return s.key.bits != 0 }
+func (s *source) live() bool { return s.key.Bits != 0 }
 
 // A contribution is what the failures of one user added to a source's verified score. A success takes it back.
 type contribution struct {
@@ -51,7 +58,7 @@ type contribution struct {
 
 // touch marks a source as changed.
 func (t *Tracker) touch(i uint32) {
-	s := t.sources.at(i)
+	s := t.sources.At(i)
 	if s.flags&listed == 0 {
 		t.dirty = append(t.dirty, i)
 	}
@@ -131,7 +138,7 @@ func (t *Tracker) tooManyDays(s *source, of *subject, days int) bool {
 	if limit == 0 {
 		return false
 	}
-	if len(t.logins.pairs) == 0 && of.standing == existing && of.pair.user != "root" && of.again {
+	if t.logins.Len() == 0 && of.standing == existing && of.pair.User != "root" && of.again {
 		limit *= 2
 	}
 	if days < limit {
@@ -146,13 +153,13 @@ const deviceTries = 10
 
 // charge adds points to the verified score on account of a user: of the pair where there is one, so that its success takes back
 // exactly that.
-func (s *source) charge(user uint32, l *login, points float32, absent bool) {
+func (s *source) charge(user uint32, l *logins.Login, points float32, absent bool) {
 	s.score = max(0, s.score+points)
 	if absent {
 		s.absent = max(0, s.absent+points)
 	}
 	if l != nil {
-		l.points = max(0, l.points+points)
+		l.Points = max(0, l.Points+points)
 		return
 	}
 	s.credit(user, points)
@@ -189,10 +196,10 @@ func (s *source) credited(user uint32) bool {
 }
 
 // forgive takes back what the failures of a user added: in the score and in the windows of all rules of the service.
-func (t *Tracker) forgive(s *source, user uint32, l *login) {
+func (t *Tracker) forgive(s *source, user uint32, l *logins.Login) {
 	if l != nil {
-		s.score = max(0, s.score-l.points)
-		l.points = 0
+		s.score = max(0, s.score-l.Points)
+		l.Points = 0
 	}
 	for i := range s.users {
 		if c := &s.users[i]; c.user == user {
@@ -229,4 +236,36 @@ func (t *Tracker) keepAfterBan(s *source) {
 	for i := range s.users {
 		s.users[i].points *= f
 	}
+}
+
+// embedsIPv4 holds the prefixes in which every address stands for an IPv4 address of somebody else: 64:ff9b::/96 of RFC 6052
+// and 64:ff9b:1::/48 of RFC 8215. A network has more of them by configuration.
+var embedsIPv4 = prefixset.New(netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"))
+
+// alone reports whether addr counts by itself: IPv4, our neighbors on a link, and IPv6 addresses that stand for IPv4.
+func (t *Tracker) alone(addr netip.Addr) bool {
+	return addr.Is4() || t.cfg.OnLink.Contains(addr) || embedsIPv4.Contains(addr) || t.cfg.NAT64.Contains(addr)
+}
+
+// key returns what addr counts as.
+func (t *Tracker) key(addr netip.Addr) netkey.Key {
+	if t.alone(addr) {
+		return netkey.Exact(addr)
+	}
+	return netkey.Of(addr, t.cfg.IPv6Prefix)
+}
+
+// Source returns what addr counts as: itself, or its IPv6 network.
+func (t *Tracker) Source(addr netip.Addr) netip.Prefix { return t.key(addr).Prefix() }
+
+// find returns the index of the entry that counts for addr, and its key. The index is 0 if there is none yet.
+func (t *Tracker) find(addr netip.Addr) (uint32, netkey.Key) {
+	k := t.key(addr)
+	if i := t.index[k]; i != 0 || k.Is4() {
+		return i, k
+	}
+	if k.Bits > parentBits && t.children[k.Widen(parentBits)] >= maxChildren && !t.alone(addr) {
+		k = k.Widen(parentBits)
+	}
+	return t.index[k], k
 }

@@ -4,6 +4,9 @@ import (
 	"net/netip"
 
 	"mef/internal/event"
+	"mef/internal/track/dictionary"
+	"mef/internal/track/logins"
+	"mef/internal/track/netkey"
 )
 
 // A standing is what is known of the user that a failure names. From absent on, nobody who belongs here is likely to try it.
@@ -21,14 +24,23 @@ const (
 	canary                    // named by the operator: nobody uses it
 )
 
+const (
+	// contestedNetworks is how many other networks must have tried a name that may exist for it to be contested: its user may have failed in
+	// several places.
+	contestedNetworks = 4
+	// attackedNetworks is how many networks make a name that has logged in here one under attack, so that nothing is forgiven to
+	// strangers who try it.
+	attackedNetworks = 6
+)
+
 // A subject is the user that an event is about.
 type subject struct {
 	user     uint32 // hash of service and account; 0: none
 	standing standing
-	name     *name  // its entry in the dictionary
-	login    *login // what is forgiven to it at this address
-	again    bool   // the source, from which nobody has logged in, has tried it before
-	pair     pair
+	name     *dictionary.Entry // its entry in the dictionary
+	login    *logins.Login     // what is forgiven to it at this address
+	again    bool              // the source, from which nobody has logged in, has tried it before
+	pair     logins.Pair
 }
 
 // userHash returns the hash of a user of a service.
@@ -48,9 +60,9 @@ func (t *Tracker) network(addr netip.Addr) uint64 {
 	if addr.Is4() {
 		bits = 16
 	}
-	k := keyOf(addr, bits)
+	k := netkey.Of(addr, bits)
 	h := t.seed ^ 14695981039346656037
-	for _, b := range k.addr {
+	for _, b := range k.Addr {
 		h = (h ^ uint64(b)) * 1099511628211
 	}
 	return 1 << (h >> 58)
@@ -58,7 +70,7 @@ func (t *Tracker) network(addr netip.Addr) uint64 {
 
 // judge finds out whom a failure is about. s has not counted it yet.
 func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of subject) {
-	account := AccountName(ev.User)
+	account := dictionary.AccountName(ev.User)
 	if account == "" {
 		if ev.UnknownUser && t.cfg.Score.Hot > 0 && ev.Verified {
 			of.standing = hot // no person has the empty name
@@ -69,9 +81,9 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 	if !ev.Verified {
 		return of
 	}
-	of.pair = pair{exact(ev.Addr), ev.Service, account}
-	if l := t.logins.pairs[of.pair]; l != nil {
-		of.standing, of.login, of.name = known, l, t.names.index[account]
+	of.pair = logins.Pair{From: netkey.Exact(ev.Addr), Service: ev.Service, User: account}
+	if l := t.logins.Get(of.pair); l != nil {
+		of.standing, of.login, of.name = known, l, t.names.Get(account)
 		return of
 	}
 	if t.rules[r].rule.Detect {
@@ -80,17 +92,17 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 	network := t.network(ev.Addr)
 	of.again = s.known == 0 && t.hasTried(s, ev.Service, account)
 	newSource := s.known == 0 && !of.again
-	of.name = t.names.try(account, network, ev.UnknownUser, newSource, now)
+	of.name = t.names.Try(account, network, ev.UnknownUser, newSource, now)
 	of.standing = t.standingOf(of.name, ev.UnknownUser, r, network)
-	if near := t.names.nearTo(of.name); of.standing == familiar && of.name.success == 0 && near != "" {
-		of.user, of.pair.user = t.userHash(ev.Service, near), near
-		if l := t.logins.pairs[of.pair]; l != nil {
+	if near := t.names.NearTo(of.name); of.standing == familiar && of.name.Success == 0 && near != "" {
+		of.user, of.pair.User = t.userHash(ev.Service, near), near
+		if l := t.logins.Get(of.pair); l != nil {
 			of.standing, of.login = known, l
 			return of
 		}
 	}
-	of.pair.from = s.key // or hopping through a network would be forgiven once for each address
-	of.login = t.logins.guests[of.pair]
+	of.pair.From = s.key // or hopping through a network would be forgiven once for each address
+	of.login = t.logins.Guest(of.pair)
 	return of
 }
 
@@ -98,43 +110,43 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 // is one source.
 func (t *Tracker) hasTried(s *source, service, account string) bool {
 	tried := func(account string) bool {
-		return t.tried(s, t.userHash(service, account)) || t.logins.guests[pair{s.key, service, account}] != nil
+		return t.tried(s, t.userHash(service, account)) || t.logins.Guest(logins.Pair{From: s.key, Service: service, User: account}) != nil
 	}
 	if tried(account) {
 		return true
 	}
-	n := t.names.index[account]
+	n := t.names.Get(account)
 	if n == nil {
 		return false
 	}
-	near := t.names.nearTo(n)
+	near := t.names.NearTo(n)
 	return near != "" && tried(near)
 }
 
-func (t *Tracker) standingOf(n *name, unknownUser bool, r uint16, network uint64) standing {
+func (t *Tracker) standingOf(n *dictionary.Entry, unknownUser bool, r uint16, network uint64) standing {
 	d := &t.names
-	others := n.others(network)
-	canLogIn, exists := d.accounts[n.text]
+	others := n.Others(network)
+	canLogIn, exists := d.Account(n.Text)
 	switch {
-	case n.success > 0 && others >= attackedNetworks:
+	case n.Success > 0 && others >= attackedNetworks:
 		return attacked
-	case n.success > 0:
+	case n.Success > 0:
 		return familiar
-	case d.canaries[n.text] && !exists:
+	case d.Canary(n.Text) && !exists:
 		return canary
 	case !unknownUser && (canLogIn || !exists && t.rules[r].rule.NamesUnknown):
 		if others >= contestedNetworks {
 			return contested
 		}
 		return existing
-	case !exists && d.nearTo(n) != "":
+	case !exists && d.NearTo(n) != "":
 		return familiar
 	case !unknownUser || exists:
-		if others >= contestedNetworks || d.starter[n.text] && !exists {
+		if others >= contestedNetworks || d.Starter(n.Text) && !exists {
 			return contested
 		}
 		return ordinary
-	case t.cfg.Score.Hot > 0 && (d.starter[n.text] || others >= hotNetworks):
+	case t.cfg.Score.Hot > 0 && (d.Starter(n.Text) || others >= dictionary.HotNetworks):
 		return hot
 	}
 	return absent
@@ -212,32 +224,31 @@ func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool
 		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device
 	}
 	if of.login == nil {
-		if t.logins.guest[of.pair.from] >= room+2*int(s.known) {
+		if t.logins.Guests(of.pair.From) >= room+2*int(s.known) {
 			t.overrun(s, room)
 			return false
 		}
-		of.login = t.addGuest(of.pair)
+		of.login = t.logins.AddGuest(of.pair)
 		if room == 1 {
-			of.login.spent, of.login.at, of.login.counted = float32(burst), now, now // it has to show its pace first
+			of.login.Spent, of.login.At, of.login.Counted = float32(burst), now, now // it has to show its pace first
 		}
-	} else if of.login.last == 0 {
-		t.logins.strays.unlink(of.login)
-		t.logins.strays.linkNewest(of.login)
+	} else if of.login.Last == 0 {
+		t.logins.RenewGuest(of.login)
 	}
 	l := of.login
-	l.spent = max(0, l.spent-refill*float32(now-l.at))
-	l.at = now
-	t.touchLogin(l)
-	if l.spent+1 > float32(burst) {
+	l.Spent = max(0, l.Spent-refill*float32(now-l.At))
+	l.At = now
+	t.logins.Touch(l)
+	if l.Spent+1 > float32(burst) {
 		return false
 	}
-	l.spent++
+	l.Spent++
 	once, points := int64(oncePerStranger), float32(t.cfg.Score.Failure)
 	if s.known > 0 {
 		once, points = oncePerPlace, points/2
 	}
-	if (l.spent > onceAfter || room == 1) && now-l.counted >= once {
-		l.counted = now
+	if (l.Spent > onceAfter || room == 1) && now-l.Counted >= once {
+		l.Counted = now
 		s.charge(of.user, l, points, false)
 	}
 	return true

@@ -13,6 +13,9 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/event"
+	"mef/internal/track/bans"
+	"mef/internal/track/logins"
+	"mef/internal/track/record"
 )
 
 // apply keeps records as a store does.
@@ -102,8 +105,8 @@ func TestStateForgets(t *testing.T) {
 	for k := range disk {
 		kinds[k[0]]++
 	}
-	if kinds[kindSource] != 50 || kinds[kindHistory] != 5 || kinds[kindLogin] != 7 {
-		t.Errorf("stored %d sources, %d bans, %d logins; want 50, 5, 7", kinds[kindSource], kinds[kindHistory], kinds[kindLogin])
+	if kinds[kindSource] != 50 || kinds[bans.KindHistory] != 5 || kinds[logins.Kind] != 7 {
+		t.Errorf("stored %d sources, %d bans, %d logins; want 50, 5, 7", kinds[kindSource], kinds[bans.KindHistory], kinds[logins.Kind])
 	}
 }
 
@@ -122,7 +125,7 @@ func TestDamagedState(t *testing.T) {
 			damaged := maps.Clone(disk)
 			damaged[k] = v[:cut]
 			err := tr.Import(entries(damaged))
-			if err != nil && !errors.Is(err, errState) || err == nil && cut == 0 {
+			if err != nil && !errors.Is(err, record.ErrState) || err == nil && cut == 0 {
 				t.Errorf("%q cut to %d bytes: error %v", k, cut, err)
 			}
 			if n := tr.Stats().Sources; n < 79 {

@@ -32,11 +32,18 @@ import (
 	"mef/internal/conf"
 	"mef/internal/event"
 	"mef/internal/prefixset"
+	"mef/internal/track/bans"
+	"mef/internal/track/bounded"
+	"mef/internal/track/dictionary"
+	"mef/internal/track/logins"
+	"mef/internal/track/netkey"
+	"mef/internal/track/record"
+	"mef/internal/track/surge"
 )
 
 // A Config is what a Tracker needs to know.
 type Config struct {
-	Rules []Rule // events of other rules count for nobody
+	Rules []event.Rule // events of other rules count for nobody
 
 	Score      conf.Score
 	Known      conf.Known
@@ -69,8 +76,6 @@ const (
 
 	perSource = 6 // attempts kept per source on average; those in the least danger go before it gets more
 
-	maxEvidence = 16_384 // lines kept of all sources together, 4 MiB at most
-
 	maxCount = 100 // attempts that one line can add
 )
 
@@ -81,25 +86,25 @@ type Tracker struct {
 	ruleIndex map[string]uint16
 	now       int64 // the latest time seen: time never goes back
 
-	sources  slab[source]
-	attempts slab[attempt]
-	index    map[key]uint32
-	children map[key]int // sources by the /48 around them
+	sources  bounded.Slab[source]
+	attempts bounded.Slab[attempt]
+	index    map[netkey.Key]uint32
+	children map[netkey.Key]int // sources by the /48 around them
 	lists    [lists]list
 	sweepPos uint32 // where sweep is
 	sums     sums   // what the last settle found
-	evidence evidenceRing
+	evidence bounded.Lines
 
-	logins logins
+	logins logins.Table
 	seed   uint64
 	networks
-	names   names
-	lifts   lifts
-	holds   activeBans
-	history history
+	names   dictionary.Dictionary
+	lifts   bans.Lifts
+	holds   bans.Active
+	history bans.History
 
-	dirty []uint32 // sources that are marked so, and some that were before they were removed
-	gone  []key    // stored sources that were removed
+	dirty []uint32     // sources that are marked so, and some that were before they were removed
+	gone  []netkey.Key // stored sources that were removed
 
 	alarms        []Alarm // oldest first
 	lastAlarm     uint64
@@ -113,10 +118,10 @@ type Tracker struct {
 
 	// What a Tally's slices point to.
 	parts   []event.Part
-	wide    []event.WiderNet
+	wide    []ban.Wider
 	except  []netip.Addr
-	inForce []event.ActiveBan
-	pasts   []event.PastBan
+	inForce []ban.Active
+	pasts   []ban.Past
 	lines   []string
 
 	chain []uint32    // scratch
@@ -125,24 +130,24 @@ type Tracker struct {
 
 // A rule is a configured rule with what is counted for it across sources.
 type rule struct {
-	rule    *Rule
+	rule    *event.Rule
 	service uint32  // hash
 	points  float32 // of one attempt
-	surge   surge
+	surge   surge.Surge
 }
 
 // New returns an empty tracker.
 func New(cfg Config) *Tracker {
 	t := &Tracker{
-		index:    map[key]uint32{},
-		children: map[key]int{},
-		logins:   newLogins(),
-		names:    newNames(),
-		lifts:    newLifts(),
-		holds:    newActiveBans(),
+		index:    map[netkey.Key]uint32{},
+		children: map[netkey.Key]int{},
+		logins:   logins.New(),
+		names:    dictionary.New(),
+		lifts:    bans.NewLifts(),
+		holds:    bans.NewActive(),
 		seed:     cfg.Seed,
 	}
-	t.history = newHistory(cmp.Or(cfg.MaxHistory, defaultHistory))
+	t.history = bans.NewHistory(cmp.Or(cfg.MaxHistory, defaultHistory))
 	t.Configure(cfg)
 	return t
 }
@@ -150,13 +155,14 @@ func New(cfg Config) *Tracker {
 // Configure replaces the configuration, Seed and MaxHistory excepted. Attempts at rules that are gone are forgotten.
 func (t *Tracker) Configure(cfg Config) {
 	cfg.MaxSources = cmp.Or(cfg.MaxSources, defaultSources)
-	cfg.MaxHistory = t.history.size
+	cfg.MaxHistory = t.history.Size()
 	cfg.IPv6Prefix = cmp.Or(cfg.IPv6Prefix, 64)
 	cfg.Score.HalfLife = cmp.Or(cfg.Score.HalfLife, time.Hour)
 	cfg.Rules = slices.Clone(cfg.Rules)
 	old := t.rules
 	t.cfg = cfg
-	t.names.configure(&t.cfg)
+	t.names.Configure(cfg.Accounts, cfg.Canaries, cfg.StarterNames)
+	t.logins.Configure(logins.Limits{Total: cfg.Known.Total, PerUser: cfg.Known.PerUser, TTL: cfg.Known.TTL, IPv6Prefix: cfg.IPv6Prefix})
 	t.rules = make([]rule, len(cfg.Rules))
 	t.ruleIndex = make(map[string]uint16, len(cfg.Rules))
 	t.sums = newSums(len(cfg.Rules))
@@ -181,8 +187,8 @@ func (t *Tracker) renumber(old []rule) {
 			t.rules[n].surge = old[i].surge
 		}
 	}
-	for i := uint32(1); i <= t.sources.used; i++ {
-		s := t.sources.at(i)
+	for i := uint32(1); i <= t.sources.Last(); i++ {
+		s := t.sources.At(i)
 		if !s.live() {
 			continue
 		}
@@ -208,37 +214,36 @@ func (t *Tracker) advance(at time.Time) int64 {
 // SetAccounts replaces the names that exist on this host.
 func (t *Tracker) SetAccounts(accounts map[string]bool) {
 	t.cfg.Accounts = accounts
-	t.names.configure(&t.cfg)
+	t.names.Configure(accounts, t.cfg.Canaries, t.cfg.StarterNames)
 }
 
 // Observe counts an event and returns what its source has come to. It allocates nothing for a source that it knows, unless
 // a limit is reached.
 func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	r, ok := t.ruleIndex[ev.Rule]
-	if !ok || !ev.Addr.IsValid() || ev.Kind != event.Success && t.lifts.covers(ev.Addr, ev.Time.UnixNano()) {
+	if !ok || !ev.Addr.IsValid() || ev.Kind != event.Success && t.lifts.Covers(ev.Addr, ev.Time.UnixNano()) {
 		return event.Tally{}
 	}
 	now := t.advance(ev.Time)
-	t.forgetLogins(now)
-	t.forgetGuests(now)
+	t.logins.Forget(now)
 	i, k := t.find(ev.Addr)
 	if ev.Kind == event.Success {
 		alarm := t.succeed(ev, i, k, now)
 		out := t.tally(ev, r, i, k, now)
-		out.Alarm, out.Known = alarm, t.logins.pairs[pair{exact(ev.Addr), ev.Service, AccountName(ev.User)}] != nil
+		out.Alarm, out.Known = alarm, t.logins.Get(logins.Pair{From: netkey.Exact(ev.Addr), Service: ev.Service, User: dictionary.AccountName(ev.User)}) != nil
 		return out
 	}
 	if i == 0 {
 		i = t.insert(k, now)
 	}
-	for t.attempts.len() >= perSource*t.cfg.MaxSources && t.index[k] == i {
+	for t.attempts.Len() >= perSource*t.cfg.MaxSources && t.index[k] == i {
 		t.evict()
 	}
 	if t.index[k] != i {
 		i = t.insert(k, now) // it was the one in the least danger
 	}
-	s := t.sources.at(i)
-	s.known = uint8(min(t.logins.within[k], 255))
+	s := t.sources.At(i)
+	s.known = uint8(min(t.logins.Within(k), 255))
 	t.settle(s, now)
 	var rep report
 	var c counted
@@ -246,7 +251,7 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 		rep, c = t.fail(s, r, ev, now)
 	} else if !t.rules[r].rule.Detect {
 		t.probe(s, count(ev), ev.Verified)
-		s.evidence = t.evidence.add(s.evidence, ev.Line)
+		s.evidence = t.evidence.Add(s.evidence, ev.Line)
 	}
 	if t.sums.stale {
 		t.settle(s, now)
@@ -274,34 +279,34 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 
 // succeed makes the user known and takes back that user's failures. A success that could be forged does neither. It returns why
 // the login may be a break-in, if it may.
-func (t *Tracker) succeed(ev *event.Event, i uint32, k key, now int64) (alarm string) {
+func (t *Tracker) succeed(ev *event.Event, i uint32, k netkey.Key, now int64) (alarm string) {
 	var s *source
 	if i != 0 {
-		s = t.sources.at(i)
+		s = t.sources.At(i)
 		t.settle(s, now)
 		defer t.settle(s, now)
 	}
-	account := AccountName(ev.User)
+	account := dictionary.AccountName(ev.User)
 	if account == "" || !ev.Verified {
 		return ""
 	}
-	of := pair{exact(ev.Addr), ev.Service, account}
+	of := logins.Pair{From: netkey.Exact(ev.Addr), Service: ev.Service, User: account}
 	if alarm = t.alarm(ev, of, s, k, now); alarm != "" {
 		var lines []string
 		if s != nil {
-			lines = t.evidence.lines(nil, s.evidence, ban.MaxEvidence-1)
+			lines = t.evidence.Chain(nil, s.evidence, ban.MaxEvidence-1)
 		}
 		t.raise(ev, alarm, lines)
 	}
-	l := t.success(of, now)
-	t.names.succeed(account, t.cfg.Known.Total, now)
-	of.from = k
-	if guest := t.logins.guests[of]; guest != nil {
-		l.points += guest.points
-		t.removeGuest(guest)
+	l := t.logins.Succeed(of, now)
+	t.names.Succeed(account, t.cfg.Known.Total, now)
+	of.From = k
+	if guest := t.logins.Guest(of); guest != nil {
+		l.Points += guest.Points
+		t.logins.RemoveGuest(guest)
 	}
 	if s != nil {
-		s.known, s.days, s.tries = uint8(min(t.logins.within[k], 255)), 0, 0
+		s.known, s.days, s.tries = uint8(min(t.logins.Within(k), 255)), 0, 0
 		s.flags &^= suspect | spread
 		t.forgive(s, t.userHash(ev.Service, account), l)
 		t.touch(i)
@@ -334,9 +339,9 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report,
 	}
 	t.watch(s, &rep, now)
 	s.noteAddress(t.addressHash(ev.Addr))
-	s.evidence = t.evidence.add(s.evidence, ev.Line)
+	s.evidence = t.evidence.Add(s.evidence, ev.Line)
 	if rep.name != nil {
-		rep.name.tries += uint32(n)
+		rep.name.Tries += uint32(n)
 	}
 	c := counted{fresh: n}
 	for c.excused < n && !rep.surge.Aimed() && !rep.overdue && t.excuse(s, &rep.subject, now) {
@@ -355,12 +360,12 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report,
 
 // answers reports whether a ban in force has answered an attempt: its line was under way when the ban began, or is read late.
 func (t *Tracker) answers(ev *event.Event, r uint16, now int64) bool {
-	if len(t.holds.bans) == 0 || !ev.Verified {
+	if t.holds.Len() == 0 || !ev.Verified {
 		return false
 	}
 	rule := t.rules[r].rule
-	t.inForce = t.holds.covering(t.inForce[:0], ev.Addr, now)
-	return slices.ContainsFunc(t.inForce, func(b event.ActiveBan) bool {
+	t.inForce = t.holds.Covering(t.inForce[:0], ev.Addr, now)
+	return slices.ContainsFunc(t.inForce, func(b ban.Active) bool {
 		return b.Class == ban.Verified && b.Ports.Covers(cmp.Or(rule.Ports, rule.ServicePorts))
 	})
 }
@@ -374,7 +379,7 @@ func (t *Tracker) watch(s *source, r *report, now int64) {
 		return
 	}
 	if !t.triedAt(s, r.rule) {
-		rule.surge.add(now, rule.scale())
+		rule.surge.Add(now, rule.scale())
 		t.surgesDirty = true
 	}
 	if r.verified {
@@ -403,17 +408,17 @@ func (t *Tracker) addressHash(addr netip.Addr) uint32 {
 }
 
 // tally sums up source i, just settled; i is 0 if there is nothing to sum up.
-func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k key, now int64) event.Tally {
+func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k netkey.Key, now int64) event.Tally {
 	rule := t.rules[r].rule
 	out := event.Tally{
-		Event: ev, Rule: rule, Source: k.prefix(), Limit: rule.MaxRetry, ScoreLimit: t.cfg.Score.Ban,
-		KnownUsers: t.logins.within[k],
+		Event: ev, Rule: rule, Source: k.Prefix(), Limit: rule.MaxRetry, ScoreLimit: t.cfg.Score.Ban,
+		KnownUsers: t.logins.Within(k),
 	}
 	out.Shared = t.cfg.Known.SharedMin > 0 && out.KnownUsers >= t.cfg.Known.SharedMin
 	if i != 0 {
-		s, sum := t.sources.at(i), &t.sums.byRule[r]
+		s, sum := t.sources.At(i), &t.sums.byRule[r]
 		out.Limit, out.ScoreLimit = t.limit(s, r), t.scoreLimit(s)
-		out.Attempts, out.Unverified, out.First = sum.verified, sum.unverified, moment(sum.first)
+		out.Attempts, out.Unverified, out.First = sum.verified, sum.unverified, record.Moment(sum.first)
 		out.Score, out.ScoreUnverified = float64(s.score), float64(s.unverified)
 		out.Absent, out.Several, out.Spread = float64(s.absent), s.flags&several != 0, s.flags&spread != 0
 	}
@@ -432,18 +437,18 @@ func (t *Tracker) detail(out *event.Tally, s *source, of *subject, now int64) {
 	addr := out.Event.Addr
 	t.parts = t.partsOf(t.parts[:0])
 	t.wide = t.wider(t.wide[:0], s.key, 1, now)
-	t.inForce = t.holds.covering(t.inForce[:0], addr, now)
+	t.inForce = t.holds.Covering(t.inForce[:0], addr, now)
 	t.pasts = t.past(t.pasts[:0], s.key, now)
-	t.lines = t.evidence.lines(t.lines[:0], s.evidence, ban.MaxEvidence)
+	t.lines = t.evidence.Chain(t.lines[:0], s.evidence, ban.MaxEvidence)
 	widest := s.key
 	for _, w := range t.wide {
 		if w.Reached() {
-			widest = keyOfPrefix(w.Prefix)
+			widest = netkey.OfPrefix(w.Prefix)
 		}
 	}
-	t.except = t.knownAddrs(t.except[:0], widest)
+	t.except = t.logins.AppendAddrs(t.except[:0], widest)
 	out.Parts, out.Wider, out.InForce, out.History, out.Evidence, out.KnownAddrs = t.parts, t.wide, t.inForce, t.pasts, t.lines, t.except
-	out.Name = of.note(t.network(addr), of.name != nil && t.names.starter[of.name.text])
+	out.Name = of.note(t.network(addr), of.name != nil && t.names.Starter(of.name.Text))
 }
 
 // note returns what is known of the name that weighs more than others.
@@ -455,13 +460,13 @@ func (of *subject) note(network uint64, starter bool) (n event.NameNote) {
 		n.Text = "no user here, and attackers try it on any server"
 		if of.name == nil {
 			n.Text = "an empty name"
-		} else if n.Networks = of.name.others(network); n.Networks >= hotNetworks || !starter {
+		} else if n.Networks = of.name.Others(network); n.Networks >= dictionary.HotNetworks || !starter {
 			n.Text = "no user here"
 		}
 	case absent:
 		n.Text = "no user here"
 	case contested, attacked:
-		n.Text, n.Networks = "never from here", of.name.others(network)
+		n.Text, n.Networks = "never from here", of.name.Others(network)
 	}
 	return n
 }

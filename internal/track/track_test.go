@@ -11,16 +11,18 @@ import (
 	"mef/internal/conf"
 	"mef/internal/event"
 	"mef/internal/prefixset"
+	"mef/internal/track/bounded"
+	"mef/internal/track/netkey"
 )
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func testConfig() Config {
-	rule := func(name string, maxRetry int) Rule {
-		return Rule{Name: name, Service: name, MaxRetry: maxRetry, FindTime: 10 * time.Minute}
+	rule := func(name string, maxRetry int) event.Rule {
+		return event.Rule{Name: name, Service: name, MaxRetry: maxRetry, FindTime: 10 * time.Minute}
 	}
 	return Config{
-		Rules:   []Rule{rule("dovecot", 5), rule("patient", 20), rule("sshd", 5)},
+		Rules:   []event.Rule{rule("dovecot", 5), rule("patient", 20), rule("sshd", 5)},
 		Score:   conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: time.Hour, Ban: 100, Days: 3, AfterBan: 75, Sprays: true},
 		Known:   conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3, Burst: 15, Retries: 300, Limits: true},
 		History: 30 * 24 * time.Hour,
@@ -278,7 +280,7 @@ func TestMillionSources(t *testing.T) {
 	}
 	st := tr.Stats()
 	if st.Sources > defaultSources || st.Attempts > perSource*defaultSources || len(tr.index) != st.Sources ||
-		len(tr.children) > st.Sources || len(tr.gone) != 0 || len(tr.evidence.slots) > maxEvidence {
+		len(tr.children) > st.Sources || len(tr.gone) != 0 || tr.evidence.Len() > bounded.MaxLines {
 		t.Errorf("stats %+v, %d indexed, %d children, %d gone", st, len(tr.index), len(tr.children), len(tr.gone))
 	}
 }
@@ -331,7 +333,7 @@ func TestKnownLoginsAreBounded(t *testing.T) {
 		t.Errorf("%d logins within the network, want 99", n)
 	}
 	tr.Observe(line{31 * 24 * 3600, "fail", "root", "", 0}.event("sshd", "203.0.113.1"))
-	if st := tr.Stats(); st.Logins != 0 || len(tr.logins.within) != 0 || len(tr.logins.users) != 0 {
+	if st := tr.Stats(); st.Logins != 0 || tr.logins.Within(netkey.OfPrefix(netip.MustParsePrefix("198.51.100.0/24"))) != 0 {
 		t.Errorf("a month later: %+v", st)
 	}
 }
@@ -404,7 +406,7 @@ func TestConfigure(t *testing.T) {
 	tr.Observe(line{0, "fail", "a", "", 2}.event("sshd", "192.0.2.7"))
 	tr.Observe(line{0, "fail", "a", "", 2}.event("dovecot", "192.0.2.7"))
 	cfg := testConfig()
-	cfg.Rules = []Rule{cfg.Rules[2]} // sshd alone, first now
+	cfg.Rules = []event.Rule{cfg.Rules[2]} // sshd alone, first now
 	cfg.Rules[0].MaxRetry = 3
 	tr.Configure(cfg)
 	tally := tr.Observe(line{1, "fail", "b", "", 0}.event("sshd", "192.0.2.7"))
@@ -413,23 +415,6 @@ func TestConfigure(t *testing.T) {
 	}
 	if n := tr.Stats().Attempts; n != 2 {
 		t.Errorf("%d records of attempts kept, want the 2 of sshd", n)
-	}
-}
-
-// Bans that are over are cleared away, however many there were.
-func TestHoldsAreBounded(t *testing.T) {
-	tr := New(testConfig())
-	for i := range 100_000 {
-		at := start.Add(time.Duration(i) * time.Second)
-		p := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)}), 64)
-		tr.Restore(ban.Ban{Key: ban.Key{Prefix: p}, Rule: "sshd", Start: at, Until: at.Add(time.Minute)})
-		tr.advance(at)
-	}
-	if n := len(tr.holds.bans); n > 2048 {
-		t.Errorf("%d prefixes are held, %d are banned", n, 60)
-	}
-	if n := len(tr.holds.members); n > 8192 {
-		t.Errorf("%d networks have members", n)
 	}
 }
 
@@ -470,7 +455,7 @@ func TestBannedSourceStaysSmall(t *testing.T) {
 	for range 10_000 {
 		fail()
 	}
-	if n := tr.attempts.len(); n > maxAnswered+1 {
+	if n := tr.attempts.Len(); n > maxAnswered+1 {
 		t.Errorf("%d attempts are kept of a source that is banned, want at most %d", n, maxAnswered+1)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"mef/internal/event"
+	"mef/internal/track/record"
 )
 
 // An attempt is one refused login, or several that one line reported. It stands in the window of its rule, or for a while only so
@@ -99,11 +100,11 @@ func (t *Tracker) settle(s *source, now int64) {
 	t.sums.clear()
 	at := &s.attempts
 	for *at != 0 {
-		a := t.attempts.at(*at)
+		a := t.attempts.At(*at)
 		if t.obsolete(s, a, now) {
 			i := *at
 			*at = a.next
-			t.attempts.put(i)
+			t.attempts.Put(i)
 			continue
 		}
 		t.sums.add(a)
@@ -115,7 +116,7 @@ func (t *Tracker) settle(s *source, now int64) {
 func (t *Tracker) sumUp(s *source, now int64) {
 	t.sums.clear()
 	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
+		a := t.attempts.At(i)
 		if !t.obsolete(s, a, now) {
 			t.sums.add(a)
 		}
@@ -143,9 +144,9 @@ func (t *Tracker) drop(s *source, fits func(*attempt) bool) {
 	at := &s.attempts
 	for *at != 0 {
 		i := *at
-		if a := t.attempts.at(i); fits(a) {
+		if a := t.attempts.At(i); fits(a) {
 			*at = a.next
-			t.attempts.put(i)
+			t.attempts.Put(i)
 		} else {
 			at = &a.next
 		}
@@ -175,7 +176,7 @@ func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
 	t.close = t.close[:0]
 	closest := unrelated
 	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
+		a := t.attempts.At(i)
 		if now-a.at > int64(sessionIdle) {
 			break // and all that follow are older
 		}
@@ -190,7 +191,7 @@ func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
 			if c.closeness != closest || claimed >= r.n {
 				continue
 			}
-			a := t.attempts.at(c.attempt)
+			a := t.attempts.At(c.attempt)
 			forms := &a.forms
 			if a.rule != r.rule {
 				forms = &a.others
@@ -324,8 +325,8 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 	for left := min(n, t.limit(s, r.rule)); left > 0; left -= int(a.n) {
 		a.n = uint8(min(left, math.MaxUint8))
 		a.next = s.attempts
-		i := t.attempts.get()
-		*t.attempts.at(i) = a
+		i := t.attempts.Get()
+		*t.attempts.At(i) = a
 		s.attempts = i
 	}
 }
@@ -333,7 +334,7 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 func (t *Tracker) chargeAll(s *source, r *report, points int) {
 	s.charge(r.user, r.login, float32(points), r.standing >= absent)
 	if r.login != nil {
-		t.touchLogin(r.login)
+		t.logins.Touch(r.login)
 	}
 }
 
@@ -341,7 +342,7 @@ func (t *Tracker) chargeAll(s *source, r *report, points int) {
 func (t *Tracker) recount(s *source, r *report, now int64) (n int) {
 	points := int(t.rules[r.rule].points)
 	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
+		a := t.attempts.At(i)
 		i = a.next
 		if a.rule == r.rule && a.user == r.user && a.flags&excused != 0 && now-a.at <= int64(t.rules[r.rule].rule.FindTime) {
 			a.flags &^= excused
@@ -357,7 +358,7 @@ func (t *Tracker) recount(s *source, r *report, now int64) (n int) {
 // tried reports whether a source has tried a user lately, at whatever rule.
 func (t *Tracker) tried(s *source, user uint32) bool {
 	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
+		a := t.attempts.At(i)
 		if a.user == user {
 			return true
 		}
@@ -370,20 +371,20 @@ func (t *Tracker) tried(s *source, user uint32) bool {
 func (t *Tracker) attemptsOf(s *source, rule uint16, user uint32, now int64) (n int, first time.Time) {
 	oldest := int64(0)
 	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
+		a := t.attempts.At(i)
 		i = a.next
 		if a.rule == rule && a.user == user && a.flags == 0 && now-a.at <= int64(t.rules[rule].rule.FindTime) {
 			n += int(a.n)
 			oldest = a.at
 		}
 	}
-	return n, moment(oldest)
+	return n, record.Moment(oldest)
 }
 
 // triedAt reports whether attempts at a rule are counted.
 func (t *Tracker) triedAt(s *source, rule uint16) bool {
 	for i := s.attempts; i != 0; {
-		a := t.attempts.at(i)
+		a := t.attempts.At(i)
 		if a.rule == rule {
 			return true
 		}

@@ -21,12 +21,12 @@ import (
 	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
+	"mef/internal/engine"
 	"mef/internal/filter"
 	"mef/internal/host"
 	"mef/internal/mefctl/cli"
 	"mef/internal/offline"
 	"mef/internal/run"
-	"mef/internal/track"
 )
 
 // replayed is one ban of a replay in JSON.
@@ -123,7 +123,7 @@ func newReplayOf(path string, f *replayFlags) (*offline.Replay, error) {
 	}
 	accounts := map[string]bool{}
 	for _, a := range host.Accounts() {
-		name := track.AccountName(a.Name)
+		name := engine.AccountName(a.Name)
 		accounts[name] = accounts[name] || a.CanLogIn
 	}
 	r, err := offline.NewReplay(cfg, offline.Options{Service: f.service, WhatIf: f.whatIf, Accounts: accounts})

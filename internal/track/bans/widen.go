@@ -1,15 +1,11 @@
-package track
+package bans
 
 import (
 	"slices"
 
-	"mef/internal/event"
+	"mef/internal/ban"
+	"mef/internal/track/netkey"
 )
-
-// Networks that bans are widened to, widest last: when enough networks of the next narrower width in them are banned.
-//
-// An attacker who owns a /48 has 65,536 networks of 64 bits to hop through; banning them one by one is a race we lose.
-var widths = [...]int{64, 56, 48}
 
 const (
 	widenAt    = 3  // whole networks of the next narrower width that are banned, the new one included
@@ -19,28 +15,28 @@ const (
 
 // A member is a banned network within a wider one. Of a banned address it is the network of 64 bits around it.
 type member struct {
-	net   key
+	net   netkey.Key
 	whole bool // all of it is banned
 	until int64
 }
 
 // memberOf returns the member that a banned prefix is in the networks around it.
-func memberOf(k key) (net key, whole bool) {
-	if k.bits > 64 {
-		return k.widen(64), false
+func memberOf(k netkey.Key) (net netkey.Key, whole bool) {
+	if k.Bits > 64 {
+		return k.Widen(64), false
 	}
 	return k, true
 }
 
 // join enters a banned network into the wider ones around it.
-func (h *activeBans) join(k key, until, now int64) {
+func (h *Active) join(k netkey.Key, until, now int64) {
 	n := member{until: until}
 	n.net, n.whole = memberOf(k)
-	for _, bits := range widths {
-		if bits >= int(n.net.bits) {
+	for _, bits := range netkey.Widths {
+		if bits >= int(n.net.Bits) {
 			continue
 		}
-		wide := n.net.widen(bits)
+		wide := n.net.Widen(bits)
 		in := slices.DeleteFunc(h.members[wide], func(m member) bool {
 			if m.net == n.net && m.until > now {
 				n.whole = n.whole || m.whole
@@ -57,13 +53,13 @@ func (h *activeBans) join(k key, until, now int64) {
 }
 
 // leave removes a network whose ban does not hold any more.
-func (h *activeBans) leave(k key) {
+func (h *Active) leave(k netkey.Key) {
 	net, _ := memberOf(k)
-	for _, bits := range widths {
-		if bits >= int(net.bits) {
+	for _, bits := range netkey.Widths {
+		if bits >= int(net.Bits) {
 			continue
 		}
-		wide := net.widen(bits)
+		wide := net.Widen(bits)
 		if in := slices.DeleteFunc(h.members[wide], func(m member) bool { return m.net == net }); len(in) > 0 {
 			h.members[wide] = in
 		} else {
@@ -72,28 +68,25 @@ func (h *activeBans) leave(k key) {
 	}
 }
 
-// wider appends the networks around k that bans could be widened to. self is 1 if k is to be counted as banned, which it is when a ban
-// of it is about to be decided, else 0.
-func (t *Tracker) wider(buf []event.WiderNet, k key, self int, now int64) []event.WiderNet {
-	if k.is4() || t.alone(k.prefix().Addr()) {
-		return buf
-	}
+// Wider appends the networks around an IPv6 network that bans could be widened to: when enough networks of the next narrower width in them
+// are banned. self is 1 if k is to be counted as banned, which it is when a ban of it is about to be decided, otherwise 0. Known is 0.
+func (h *Active) Wider(buf []ban.Wider, k netkey.Key, self int, now int64) []ban.Wider {
 	narrower, banned := k, self // banned: whether narrower is, or will be
-	for _, bits := range widths {
-		if bits >= int(k.bits) {
+	for _, bits := range netkey.Widths {
+		if bits >= int(k.Bits) {
 			continue
 		}
-		wide := k.widen(bits)
-		w := event.WiderNet{Prefix: wide.prefix(), Banned: banned, Limit: widenAt, Known: t.logins.within[wide]}
+		wide := k.Widen(bits)
+		w := ban.Wider{Prefix: wide.Prefix(), Banned: banned, Limit: widenAt}
 		scattered := self
-		for _, m := range t.holds.members[wide] {
+		for _, m := range h.members[wide] {
 			if m.net == narrower || m.net == k || m.until <= now {
 				continue
 			}
-			if m.net.bits == narrower.bits && m.whole {
+			if m.net.Bits == narrower.Bits && m.whole {
 				w.Banned++
 			}
-			if m.net.bits == 64 {
+			if m.net.Bits == 64 {
 				scattered++
 			}
 		}

@@ -1,4 +1,4 @@
-package track
+package dictionary
 
 // starterNames are names that attacks on any server have in common: roles, services and vendors' default accounts. None of
 // them is the name of a person.

@@ -1,4 +1,4 @@
-package track
+package engine
 
 import (
 	"cmp"
@@ -9,18 +9,15 @@ import (
 	"mef/internal/event"
 )
 
-// A Rule says how the events of one detection rule count.
-type Rule = event.Rule
-
-// Rules returns the rules of files as what the tracker counts by, but for those with engine=webscan, which have several each.
-func Rules(from []conf.Rule) []Rule {
-	rules := make([]Rule, 0, len(from))
+// counted returns the rules of files as what the tracker counts by, but for those with engine=webscan, which have several each.
+func counted(from []conf.Rule) []event.Rule {
+	rules := make([]event.Rule, 0, len(from))
 	for i := range from {
 		r := &from[i]
 		if r.Web != nil {
 			continue
 		}
-		one := Rule{
+		one := event.Rule{
 			Name: r.Name, Service: r.Service, MaxRetry: r.MaxRetry, FindTime: r.FindTime, BanTime: r.BanTime, Points: r.Weight,
 			Ports: r.Ports, ServicePorts: cmp.Or(r.ServicePorts, r.Ports), Detect: r.Action == conf.ActionDetect,
 			NamesUnknown: slices.ContainsFunc(r.Fail, func(p conf.Pattern) bool { return strings.Contains(p.Text, "(?P<unknownuser>") }),

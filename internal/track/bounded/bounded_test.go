@@ -1,0 +1,47 @@
+package bounded_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"mef/internal/track/bounded"
+)
+
+func TestSlab(t *testing.T) {
+	var s bounded.Slab[int]
+	for i := range 2000 {
+		n := s.Get()
+		if n == 0 || *s.At(n) != 0 {
+			t.Fatalf("value %d has index %d and is %d", i, n, *s.At(n))
+		}
+		if *s.At(n) = i + 1; i%2 == 1 {
+			s.Put(n)
+		}
+	}
+	if s.Len() != 1000 || s.Last() != 1001 {
+		t.Errorf("%d values in use, %d indexes; want 1000 and 1001", s.Len(), s.Last())
+	}
+}
+
+// A chain has the latest lines of its source, as far as the ring still has them.
+func TestLines(t *testing.T) {
+	var l bounded.Lines
+	var a, b uint64
+	for i := range 10 {
+		a = l.Add(a, fmt.Sprint("a", i))
+		b = l.Add(b, fmt.Sprint("b", i))
+	}
+	if got := l.Chain(nil, a, 3); !slices.Equal(got, []string{"a7", "a8", "a9"}) {
+		t.Errorf("%q", got)
+	}
+	if got := l.Chain([]string{"x"}, b, 99); len(got) != 11 || got[0] != "x" || got[1] != "b0" || got[10] != "b9" {
+		t.Errorf("%q", got)
+	}
+	for range bounded.MaxLines - 3 {
+		l.Add(0, "other")
+	}
+	if got := l.Chain(nil, a, 99); !slices.Equal(got, []string{"a9"}) || l.Len() != bounded.MaxLines {
+		t.Errorf("after a flood %q, %d lines", got, l.Len())
+	}
+}
