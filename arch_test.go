@@ -16,7 +16,7 @@ import (
 
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
-	words    = []string{"event", "ban", "prefixset", "conf", "exempt", "printable", "logtext", "sleep"}
+	words    = []string{"event", "ban", "prefixset", "conf", "duration", "exempt", "printable", "logtext", "sleep"}
 	stages   = []string{"source", "filter", "webscan", "logtime", "track", "decide", "enforce"}
 	middle   = []string{"engine", "lists", "coverage", "feed", "pipeline", "answers", "hostwatch"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
@@ -166,12 +166,10 @@ const (
 	longestWay  = 6
 )
 
-// larger are the packages that are larger than that, each with its size now. Numbers here go down, never up. conf has the types of
-// the configuration and reads them: everything imports the types, so a package below it for either would be one more import on every
-// way.
+// larger are the packages that are larger than that, each with its size now. Numbers here go down, never up.
 var larger = struct{ imports, files, way map[string]int }{
 	imports: map[string]int{},
-	files:   map[string]int{"mef/internal/conf": 19},
+	files:   map[string]int{},
 	way:     map[string]int{},
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
 	"mef/internal/filter"
 	"mef/internal/firewall/policy"
 )
@@ -256,7 +257,7 @@ func TestShippedConfiguration(t *testing.T) {
 	dirs := "[global]\nrules_dir=" + dir + "/rules.d\nwhitelist_dir=" + dir + "/whitelist\nblacklist_dir=" + dir + "/blacklist\n"
 	write(t, dir+"/mef.conf", strings.Replace(read(t, dir, "mef.conf"), "[global]\n", dirs, 1))
 	load := func(path string) *conf.Config {
-		cfg, err := conf.Loader{Shipped: filter.Shipped(), Optional: true, Writable: func(string) bool { return true }}.Load(path)
+		cfg, err := mefconf.Loader{Shipped: filter.Shipped(), Optional: true, Writable: func(string) bool { return true }}.Load(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +319,7 @@ func TestExamplesAreValid(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/mef.conf", "[global]\nrules_dir="+dir+"/rules.d\n")
 	write(t, dir+"/rules.d/sshd.conf", uncomment(t, "etc/rules.d/sshd.conf"))
-	cfg, err := conf.Loader{Shipped: filter.Shipped(), Writable: func(string) bool { return true }}.Load(dir + "/mef.conf")
+	cfg, err := mefconf.Loader{Shipped: filter.Shipped(), Writable: func(string) bool { return true }}.Load(dir + "/mef.conf")
 	if err != nil || len(cfg.Notices) > 0 {
 		t.Errorf("error %v, notices %v", err, cfg.Notices)
 	}

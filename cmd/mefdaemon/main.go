@@ -15,7 +15,9 @@ import (
 	"syscall"
 
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
 	"mef/internal/daemon"
+	"mef/internal/filter"
 	"mef/internal/firewall/inforce"
 	"mef/internal/printable"
 	"mef/internal/sdnotify"
@@ -60,7 +62,10 @@ func run(args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stdout, "mefdaemon", version)
 		return nil
 	}
-	cfg, err := daemon.LoadConfig(given.config)
+	load := func() (*conf.Config, error) { // the lists are the daemon's to read
+		return mefconf.Loader{Shipped: filter.Shipped(), Optional: given.config == conf.DefaultPath, SkipLists: true}.Load(given.config)
+	}
+	cfg, err := load()
 	if err != nil {
 		return err // already says file:line:col and what to do
 	}
@@ -83,7 +88,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		log.Warn("service manager", "err", err)
 	}
-	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Manager: manager, SelfTest: selfTest, Firewall: inforce.Check}
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, SelfTest: selfTest, Firewall: inforce.Check}
 	if given.level != "" {
 		opt.Level = nil
 	}

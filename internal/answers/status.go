@@ -3,14 +3,14 @@ package answers
 import (
 	"fmt"
 	"maps"
-	"mef/internal/conf"
+	"slices"
+	"time"
+
 	"mef/internal/confirm"
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/engine"
 	"mef/internal/eventlog"
-	"slices"
-	"time"
 )
 
 // Kernel fills in what the packet filter holds. ever is how many bans were made since the start.
@@ -77,7 +77,7 @@ func Window(s *control.Status, w *confirm.Window, now time.Time) {
 			lifted = "its bans are not all lifted yet"
 		}
 		s.Missing = append(s.Missing, fmt.Sprintf("not confirmed within %s: %s, and bans are logged, not applied; run mefctl confirm to apply them",
-			conf.FormatDuration(w.For), lifted))
+			w.Length(), lifted))
 	default:
 		s.Warnings = append(s.Warnings, fmt.Sprintf("on trial: run mefctl confirm in a new SSH session within %s; otherwise all bans are lifted, and further ones only logged",
 			w.Left(now).Round(time.Second)))

@@ -5,13 +5,14 @@ package answers
 import (
 	"context"
 	"fmt"
-	"mef/internal/ban"
-	"mef/internal/conf"
-	"mef/internal/control"
-	"mef/internal/engine"
-	"mef/internal/host/foreign"
 	"net/netip"
 	"time"
+
+	"mef/internal/ban"
+	"mef/internal/control"
+	"mef/internal/duration"
+	"mef/internal/engine"
+	"mef/internal/host/foreign"
 )
 
 // Why completes the explanation of an address whose bans are in why: what is counted for it, what keeps it from being banned (allowed,
@@ -42,7 +43,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	if a.Tracked && a.Score > 0 {
 		why.Arithmetic = append(why.Arithmetic, addUp(a)...)
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("points halve every %s; last event %s ago",
-			conf.FormatDuration(a.HalfLife), now.Sub(a.Seen).Round(time.Second)))
+			duration.Format(a.HalfLife), now.Sub(a.Seen).Round(time.Second)))
 	}
 	if a.ScoreUnverified > 0 {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("%d more points from sources that can be forged", a.ScoreUnverified))
@@ -59,7 +60,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	}
 	for _, r := range a.Rules {
 		why.Rules = append(why.Rules, control.RuleWhy{Rule: r.Rule, Attempts: float64(r.Attempts + r.Unverified),
-			MaxRetry: r.Limit, FindTime: conf.FormatDuration(r.FindTime)})
+			MaxRetry: r.Limit, FindTime: duration.Format(r.FindTime)})
 	}
 	for _, l := range a.Known {
 		why.Known = append(why.Known, l.User)

@@ -5,6 +5,24 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/conf/diag"
+)
+
+// DefaultPath is where mef.conf is unless a command says otherwise.
+const DefaultPath = "/etc/mef/mef.conf"
+
+// DefaultStateDir is where the daemon keeps its state unless cache_dir says otherwise.
+const DefaultStateDir = "/var/lib/mef"
+
+// DefaultEventLog is where the event log is unless ban_log_path says otherwise.
+const DefaultEventLog = "/var/log/mef.log"
+
+// A place in a configuration file, mistakes there, and what else there is to report about it; see package diag.
+type (
+	Pos    = diag.Pos
+	Error  = diag.Error
+	Errors = diag.Errors
+	Notice = diag.Notice
 )
 
 // A Config is mef.conf checked, every value in force. Load makes one.
@@ -161,12 +179,6 @@ type Entry struct {
 	Pos  Pos
 	Text string // as written: address, CIDR, IP/MASK, a-b range, or DNS name
 	Note string // the comment behind it
-}
-
-// A Notice is a sentence about an accepted key that does not do what its author may expect.
-type Notice struct {
-	Pos  Pos
-	Text string
 }
 
 // An Origin reports where the value of a key comes from.

@@ -1,6 +1,6 @@
-// Package conf reads mef.conf, detection rules and address lists: the operator's files under /etc/mef.
+// Package conf has what the operator configures in the files under /etc/mef: the settings of mef.conf, detection rules, and entries of
+// address lists. Every stage may import it.
 //
-// The format is text with [section] headers and key=value lines, described in docs/. Reading is strict: an unknown key, a
-// value out of range or a duplicate name is an Error with its place, and all of them are reported at once. What is read is
-// checked here, so that no stage checks again.
+// Packages below conf read the files: diag has mistakes and their places, ini the format, rulefile the rules with the linter of their
+// patterns, and mefconf mef.conf with all that it names. Lists have a format of their own, which is read here.
 package conf

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"mef/internal/conf/diag"
 	"mef/internal/prefixset"
 )
 
@@ -24,21 +25,30 @@ func ParseList(file string, text []byte) ([]Entry, Errors) {
 		if word == "" {
 			continue
 		}
-		at := Pos{file, line, 1 + strings.Index(s, word)}
+		at := Pos{File: file, Line: line, Col: 1 + strings.Index(s, word)}
 		switch _, err := parseEntry(word); {
 		case err == nil:
 			entries = append(entries, Entry{at, word, strings.TrimSpace(note)})
-		case len(errs) < maxMistakes:
-			errs = append(errs, &Error{at, err.msg, err.hint})
+		case len(errs) < maxErrors:
+			errs = append(errs, placed(err, at))
 		default:
 			more++
 		}
 	}
 	if more > 0 {
-		errs = append(errs, &Error{Pos{file, errs[maxMistakes-1].Line + 1, 0}, fmt.Sprintf("%d more lines from here on are not entries", more),
-			"write one entry per line: " + entrySyntax})
+		errs = append(errs, &Error{Pos: Pos{File: file, Line: errs[maxErrors-1].Line + 1, Col: 0}, Msg: fmt.Sprintf("%d more lines from here on are not entries", more),
+			Hint: "write one entry per line: " + entrySyntax})
 	}
 	return entries, errs
+}
+
+// maxErrors bounds the errors that are returned one by one.
+const maxErrors = 100
+
+// placed returns err with its place.
+func placed(err *Error, at Pos) *Error {
+	err.Pos = at
+	return err
 }
 
 // EntryPrefixes reads one entry of a list that stands at a place. It returns the fewest prefixes that make it up, none for a DNS
@@ -46,7 +56,7 @@ func ParseList(file string, text []byte) ([]Entry, Errors) {
 func EntryPrefixes(at Pos, word string) ([]netip.Prefix, *Error) {
 	prefixes, err := parseEntry(word)
 	if err != nil {
-		return nil, &Error{at, err.msg, err.hint}
+		return nil, placed(err, at)
 	}
 	return prefixes, nil
 }
@@ -68,15 +78,15 @@ func (e Entry) Prefixes() ([]netip.Prefix, bool) {
 
 const entrySyntax = "an address, a prefix such as 192.0.2.0/24, a range a-b, or a host name with its domain"
 
-// parseEntry returns the prefixes of an entry, none for a DNS name.
-func parseEntry(word string) ([]netip.Prefix, *fault) {
+// parseEntry returns the prefixes of an entry, none for a DNS name. Its error has no place.
+func parseEntry(word string) ([]netip.Prefix, *Error) {
 	if strings.ContainsAny(word, " \t") {
-		return nil, &fault{0, Quote(word) + " is more than one entry", "write one entry per line, and a comment after #"}
+		return nil, &Error{Pos: Pos{}, Msg: diag.Quote(word) + " is more than one entry", Hint: "write one entry per line, and a comment after #"}
 	}
 	if addr, mask, ok := strings.Cut(word, "/"); ok && strings.Contains(mask, ".") {
 		p, ok := maskedPrefix(addr, mask)
 		if !ok {
-			return nil, &fault{0, Quote(word) + " is not an address with a mask", "write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0"}
+			return nil, &Error{Pos: Pos{}, Msg: diag.Quote(word) + " is not an address with a mask", Hint: "write it as 192.0.2.0/24 or 192.0.2.0/255.255.255.0"}
 		}
 		return []netip.Prefix{p}, nil
 	}
@@ -90,20 +100,20 @@ func parseEntry(word string) ([]netip.Prefix, *fault) {
 			return rangePrefixes(word, a, b)
 		}
 	}
-	if !isHostName(word) {
-		return nil, &fault{0, Quote(word) + " is not an entry", "write " + entrySyntax}
+	if !IsHostName(word) {
+		return nil, &Error{Pos: Pos{}, Msg: diag.Quote(word) + " is not an entry", Hint: "write " + entrySyntax}
 	}
 	return nil, nil
 }
 
 // rangePrefixes returns the prefixes from a to b, either of which may be invalid.
-func rangePrefixes(word string, a, b netip.Addr) ([]netip.Prefix, *fault) {
+func rangePrefixes(word string, a, b netip.Addr) ([]netip.Prefix, *Error) {
 	a, b = a.Unmap(), b.Unmap()
 	switch {
 	case !a.IsValid() || !b.IsValid() || a.BitLen() != b.BitLen() || a.Zone()+b.Zone() != "":
-		return nil, &fault{0, Quote(word) + " is not a range of addresses", "write two addresses of the same family, as in 192.0.2.7-192.0.2.99"}
+		return nil, &Error{Pos: Pos{}, Msg: diag.Quote(word) + " is not a range of addresses", Hint: "write two addresses of the same family, as in 192.0.2.7-192.0.2.99"}
 	case b.Less(a):
-		return nil, &fault{0, "range " + Quote(word) + " ends before it begins", fmt.Sprintf("write %s-%s", b, a)}
+		return nil, &Error{Pos: Pos{}, Msg: "range " + diag.Quote(word) + " ends before it begins", Hint: fmt.Sprintf("write %s-%s", b, a)}
 	}
 	return prefixset.FromRanges([]prefixset.Range{{First: a, Last: b}}).Prefixes(), nil
 }
@@ -131,9 +141,9 @@ func maskedPrefix(addr, mask string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a, bits).Masked(), true
 }
 
-// isHostName reports whether s can be a full DNS name (RFC 1123): at least two labels, the last one not a number, which would be
+// IsHostName reports whether s can be a full DNS name (RFC 1123): at least two labels, the last one not a number, which would be
 // a mistyped address.
-func isHostName(s string) bool {
+func IsHostName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	labels := strings.Split(s, ".")
 	if len(s) > 253 || len(labels) < 2 || strings.Trim(labels[len(labels)-1], "0123456789") == "" {
@@ -141,11 +151,15 @@ func isHostName(s string) bool {
 	}
 	for _, l := range labels {
 		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' ||
-			strings.ContainsFunc(l, func(r rune) bool { return r == '.' || !isNameRune(r) }) {
+			strings.ContainsFunc(l, func(r rune) bool { return !isLabelRune(r) }) {
 			return false
 		}
 	}
 	return true
+}
+
+func isLabelRune(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-'
 }
 
 // Addrs returns the addresses of list entries. Names are not resolved.
@@ -174,4 +188,24 @@ func addrsOf(texts []string) prefixset.Set {
 		list[i].Text = text
 	}
 	return Addrs(list)
+}
+
+// ParsePrefix reads an address or a network as an operator writes it: "192.0.2.7", "2001:db8::/64". The result is masked and never
+// IPv4-mapped. An address with a zone is an error.
+func ParsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+		return prefixset.Normalize(p), nil
+	}
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, err
+	case a.Zone() != "":
+		return netip.Prefix{}, fmt.Errorf("address %q has a zone", s)
+	}
+	return prefixset.Normalize(netip.PrefixFrom(a, a.BitLen())), nil
 }

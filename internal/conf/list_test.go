@@ -63,7 +63,7 @@ func TestEntryErrors(t *testing.T) {
 			if got := errs.Error(); got != "a.conf:3:3: "+want {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
-			if len(entries) != 2 || entries[1].Pos != (Pos{"a.conf", 4, 1}) {
+			if len(entries) != 2 || entries[1].Pos != (Pos{File: "a.conf", Line: 4, Col: 1}) {
 				t.Errorf("the rest is %v", entries)
 			}
 		})
@@ -74,10 +74,10 @@ func TestEntryErrors(t *testing.T) {
 func TestEntryErrorsAreBounded(t *testing.T) {
 	text := strings.Repeat("192.0.2.7,2026-01-02,malware\n", 5000)
 	entries, errs := ParseList("a.conf", []byte("192.0.2.1\n"+text+"192.0.2.2\n"))
-	if len(entries) != 2 || len(errs) != maxMistakes+1 {
-		t.Fatalf("%d entries and %d errors, want 2 and %d", len(entries), len(errs), maxMistakes+1)
+	if len(entries) != 2 || len(errs) != maxErrors+1 {
+		t.Fatalf("%d entries and %d errors, want 2 and %d", len(entries), len(errs), maxErrors+1)
 	}
-	if got := errs[maxMistakes].Error(); !strings.HasPrefix(got, "a.conf:102: 4900 more lines from here on are not entries; ") {
+	if got := errs[maxErrors].Error(); !strings.HasPrefix(got, "a.conf:102: 4900 more lines from here on are not entries; ") {
 		t.Errorf("the last error is %s", got)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mef/internal/atomicfile"
+	"mef/internal/duration"
 )
 
 // The lengths of a window.
@@ -41,6 +42,9 @@ func (w *Window) Left(now time.Time) time.Duration {
 	}
 	return max(0, min(w.Until.Sub(now), w.For))
 }
+
+// Length returns for how long the window was opened, as messages say it.
+func (w *Window) Length() string { return duration.Format(w.For) }
 
 // HasLapsed reports whether w is a window that lapsed. nil, no window, has not.
 func (w *Window) HasLapsed() bool { return w != nil && w.Lapsed }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/coverage"
 	"mef/internal/event"
 	"mef/internal/filter"
@@ -208,7 +209,7 @@ func TestRuleThatMovesBeginsAnew(t *testing.T) {
 
 // A service that others reach and of which nothing is logged, or that no rule covers, is named; one that only this host reaches is not.
 func TestListeners(t *testing.T) {
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,8 @@ import (
 // never lets an older allow set replace a newer one.
 type configurator struct {
 	*parts
-	cfg       *conf.Config     // as pipeline.State has it
+	cfg       *conf.Config // as pipeline.State has it
+	load      func() (*conf.Config, error)
 	level     *slog.LevelVar   // follows the configuration; nil: it was chosen otherwise
 	hangups   <-chan os.Signal // each has the configuration read again
 	since     time.Time        // the start of the daemon
@@ -48,7 +49,7 @@ type configurator struct {
 func newConfigurator(p *parts, cfg *conf.Config, l *lists.Lists, opt Options, now time.Time) *configurator {
 	lapse := time.NewTimer(time.Hour)
 	lapse.Stop()
-	return &configurator{parts: p, cfg: cfg, level: opt.Level, hangups: opt.Hangups, since: now, lapse: lapse, lists: l,
+	return &configurator{parts: p, cfg: cfg, load: opt.Load, level: opt.Level, hangups: opt.Hangups, since: now, lapse: lapse, lists: l,
 		owed: make(map[ban.Key]time.Duration), due: newDue()}
 }
 

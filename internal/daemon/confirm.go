@@ -3,15 +3,15 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"time"
+
 	"mef/internal/ban"
-	"mef/internal/conf"
 	"mef/internal/confirm"
 	"mef/internal/control"
 	"mef/internal/lists"
 	"mef/internal/owner"
 	"mef/internal/pipeline"
-	"path/filepath"
-	"time"
 )
 
 // windowFile is the name of the confirmation window's file below cache_dir; see package confirm.
@@ -77,7 +77,7 @@ func (c *configurator) arm(ctx context.Context, req control.ArmRequest) (control
 		return control.Armed{}, control.Refuse("the trial did not begin, because its end cannot be saved: %v", err)
 	}
 	c.lapse.Reset(w.Left(now))
-	c.Records.Add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + conf.FormatDuration(req.For)})
+	c.Records.Add(control.Record{Time: now, Event: "armed", Author: req.Author, Reason: "to be confirmed within " + w.Length()})
 	return control.Armed{Until: w.Until, From: w.From}, c.setWindow(ctx, w)
 }
 
@@ -150,7 +150,7 @@ func (c *configurator) liftLapsed(ctx context.Context) error {
 	w.Lifted = true
 	c.window.Store(&w)
 	c.saveWindow(&w)
-	reason := fmt.Sprintf("not confirmed within %s: %d bans are lifted, and further ones logged, not applied", conf.FormatDuration(w.For), len(bans))
+	reason := fmt.Sprintf("not confirmed within %s: %d bans are lifted, and further ones logged, not applied", w.Length(), len(bans))
 	c.Log.Error("on trial and not confirmed", "outcome", reason)
 	c.Records.Add(control.Record{Time: now, Event: "lapsed", Reason: reason})
 	for _, b := range bans {

@@ -35,6 +35,8 @@ type Options struct {
 	Hangups <-chan os.Signal // each has the configuration read again
 	Level   *slog.LevelVar   // of Log, follows the configuration; nil: it was chosen otherwise
 
+	// Load reads mef.conf and the rules again. The error is conf.Errors.
+	Load func() (*conf.Config, error)
 	// Manager is the service manager that started the daemon.
 	Manager Manager
 	// SelfTest tries on this machine whether bans block. It returns why that cannot be tried here, or what is wrong.

@@ -26,14 +26,9 @@ func compile(cfg *conf.Config) (*engine.Rules, error) {
 	return engine.Compile(cfg.Rules, hostwatch.UserID)
 }
 
-// LoadConfig reads the mef.conf at path and the rules, for Run. The lists are not read: Run does that. The error is conf.Errors.
-func LoadConfig(path string) (*conf.Config, error) {
-	return conf.Loader{Shipped: engine.ShippedRules(), Optional: path == conf.DefaultPath, SkipLists: true}.Load(path)
-}
-
 // prepare reads the configuration again. Its error has the text that mefctl config check prints.
 func (c *configurator) prepare() (*setup, error) {
-	cfg, err := LoadConfig(c.path)
+	cfg, err := c.load()
 	if err != nil {
 		return nil, err
 	}

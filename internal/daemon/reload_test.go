@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/control"
 	"mef/internal/enforce/enforcetest"
 	"mef/internal/enforce/kernel"
@@ -62,7 +64,7 @@ func (h *house) settle(settings string, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	shipped, err := conf.ShippedRules(filter.Shipped())
+	shipped, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,11 +96,14 @@ func (h *house) configure(settings string) {
 // build returns the daemon before it runs.
 func (h *house) build() *built {
 	h.Helper()
-	cfg, err := conf.Load(filepath.Join(h.dir, "mef.conf"), filter.Shipped())
+	load := func() (*conf.Config, error) {
+		return mefconf.Loader{Shipped: filter.Shipped(), SkipLists: true}.Load(filepath.Join(h.dir, "mef.conf"))
+	}
+	cfg, err := load()
 	if err != nil {
 		h.Fatal(err)
 	}
-	b, err := build(cfg, Options{Log: quiet()}, machine{
+	b, err := build(cfg, Options{Log: quiet(), Load: load}, machine{
 		filter: func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
 			facts := s.Engine.Facts()
 			opt := p.EnforceOptions(facts.Reachable())
@@ -366,7 +371,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	if !errors.As(err, &refused) {
 		t.Fatalf("Reload = %v, want a refusal", err)
 	}
-	_, check := conf.Load(h.path, filter.Shipped())
+	_, check := mefconf.Load(h.path, filter.Shipped())
 	if check == nil || refused.Message != check.Error() {
 		t.Errorf("the error is\n%s\nwant\n%v", refused.Message, check)
 	}

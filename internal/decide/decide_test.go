@@ -8,6 +8,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/duration"
 	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/prefixset"
@@ -155,7 +156,7 @@ func TestWords(t *testing.T) {
 	var spans, ordinals []string
 	for _, d := range []time.Duration{0, time.Second, 192 * time.Second, 10 * time.Minute, 100 * time.Minute, 30 * 24 * time.Hour,
 		36 * time.Hour, 24*time.Hour + 5*time.Second} {
-		spans = append(spans, conf.Span(d))
+		spans = append(spans, duration.Span(d))
 	}
 	if got, want := strings.Join(spans, " "), "under 1s 1s 3m12s 10m 1h40m 30d 1d12h 1d"; got != want {
 		t.Errorf("spans %q, want %q", got, want)

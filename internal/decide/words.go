@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
-	"mef/internal/conf"
+	"mef/internal/duration"
 	"mef/internal/event"
 )
 
@@ -18,7 +18,7 @@ func (q *question) reached() string {
 	}
 	if q.cause.user {
 		return fmt.Sprintf("%d failures of user %q in %s (limit %d in %s of one user)", q.t.UserAttempts, q.t.Event.User,
-			conf.Span(q.t.Event.Time.Sub(q.t.UserFirst)), q.t.UserLimit, conf.Span(q.t.Rule.FindTime))
+			duration.Span(q.t.Event.Time.Sub(q.t.UserFirst)), q.t.UserLimit, duration.Span(q.t.Rule.FindTime))
 	}
 	if q.t.Event.Episode != nil {
 		return q.episode()
@@ -31,14 +31,14 @@ func (q *question) reached() string {
 	if attempts == 1 {
 		word = strings.TrimSuffix(word, "s")
 	}
-	return fmt.Sprintf("%d %s in %s (%s)", attempts, word, conf.Span(q.t.Event.Time.Sub(q.t.First)), q.limit())
+	return fmt.Sprintf("%d %s in %s (%s)", attempts, word, duration.Span(q.t.Event.Time.Sub(q.t.First)), q.limit())
 }
 
 // episode returns what many lines amount to: "9 different paths, 12 answers that count in 10m".
 func (q *question) episode() string {
 	text := q.t.Event.Episode.Text
 	if n := q.t.Attempts + q.t.Unverified; n > 1 || q.t.Limit > 1 {
-		text = fmt.Sprintf("%d times (limit %d in %s), at last %s", n, q.t.Limit, conf.Span(q.t.Rule.FindTime), text)
+		text = fmt.Sprintf("%d times (limit %d in %s), at last %s", n, q.t.Limit, duration.Span(q.t.Rule.FindTime), text)
 	}
 	return text
 }
@@ -52,7 +52,7 @@ func (q *question) throughWords() string {
 }
 
 func (q *question) limit() string {
-	window := conf.Span(q.t.Rule.FindTime)
+	window := duration.Span(q.t.Rule.FindTime)
 	if q.t.Surge.Sources == 0 {
 		return fmt.Sprintf("limit %d in %s", q.t.Limit, window)
 	}
@@ -149,7 +149,7 @@ func (q *question) portsWords(a *answer) string {
 
 // untilWords reports why the ban lasts as long as it does.
 func (q *question) untilWords(a *answer) string {
-	length := conf.Span(a.ban.Until.Sub(a.ban.Start))
+	length := duration.Span(a.ban.Until.Sub(a.ban.Start))
 	switch {
 	case q.cause.class == ban.Unverified:
 		return "the source may be forged: new connections only, for " + length
@@ -157,9 +157,9 @@ func (q *question) untilWords(a *answer) string {
 		return "a shared address: for " + length
 	case a.ban.Permanent():
 		e := q.t.Rule.Escalation
-		return fmt.Sprintf("%s ban in %s (limit %d): permanent", ordinal(1+q.repeats(e.Window)), conf.Span(e.Window), e.Threshold)
+		return fmt.Sprintf("%s ban in %s (limit %d): permanent", ordinal(1+q.repeats(e.Window)), duration.Span(e.Window), e.Threshold)
 	}
-	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), conf.Span(q.cfg.Times.History),
+	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), duration.Span(q.cfg.Times.History),
 		arithmetic(firstLength(q.t, q.cfg.Times, q.cause.score), a.length, a.factor, a.capped))
 }
 
@@ -167,11 +167,11 @@ func (q *question) untilWords(a *answer) string {
 func arithmetic(base, length time.Duration, factor int, capped bool) string {
 	switch {
 	case capped:
-		return fmt.Sprintf("%s × %d, at most %s", conf.Span(base), factor, conf.Span(length))
+		return fmt.Sprintf("%s × %d, at most %s", duration.Span(base), factor, duration.Span(length))
 	case factor == 1:
-		return conf.Span(length)
+		return duration.Span(length)
 	}
-	return fmt.Sprintf("%s × %d = %s", conf.Span(base), factor, conf.Span(length))
+	return fmt.Sprintf("%s × %d = %s", duration.Span(base), factor, duration.Span(length))
 }
 
 func join(parts ...string) string {

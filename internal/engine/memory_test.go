@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/exempt"
@@ -16,7 +17,7 @@ import (
 // What is kept for a source is little, however many rules read it: they share what they were compiled to.
 func TestMemoryOfASource(t *testing.T) {
 	const sources, most = 200, 8 << 10
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestMemoryOfASource(t *testing.T) {
 
 // Most lines of an attack come from sources that are banned already, or soon will be. Such a line costs the copy of its text.
 func TestAllocationsOfALine(t *testing.T) {
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/exempt"
@@ -34,7 +35,7 @@ type site struct {
 
 func newSite(t testing.TB, facts exempt.Facts) *site {
 	t.Helper()
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +380,7 @@ func TestDocumentedThresholds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +393,7 @@ func TestDocumentedThresholds(t *testing.T) {
 	}
 	_, example, _ := strings.Cut(string(text), "```ini\n")
 	example, _, _ = strings.Cut(example, "```")
-	r, notices, errs := conf.ParseRule("webscan.conf", []byte(example), &rules[i])
+	r, notices, errs := rulefile.Parse("webscan.conf", []byte(example), &rules[i])
 	if len(errs) > 0 || len(notices) > 0 || len(r.Web.Thresholds) != len(rules[i].Web.Thresholds)+1 {
 		t.Errorf("the example: %v %v, %d thresholds", errs, notices, len(r.Web.Thresholds))
 	}

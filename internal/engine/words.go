@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"io/fs"
-
 	"mef/internal/conf"
 	"mef/internal/decide"
 	"mef/internal/event"
@@ -43,9 +41,6 @@ func Compile(rules []conf.Rule, userID func(name string) (uid uint32, ok bool)) 
 	set, errs := filter.Compile(rules, filter.WithUsers(userID))
 	return set, errs.Err()
 }
-
-// ShippedRules returns the rules that come with the program; see filter.Shipped.
-func ShippedRules() fs.FS { return filter.Shipped() }
 
 // AccountName returns the name of an account as users are compared.
 func AccountName(name string) string { return dictionary.AccountName(name) }

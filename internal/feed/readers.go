@@ -16,6 +16,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/coverage"
+	"mef/internal/duration"
 	"mef/internal/event"
 	"mef/internal/host"
 	"mef/internal/source/journal"
@@ -122,8 +123,8 @@ func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		reader, c := r[name], counts(name)
 		row := control.Rule{Name: name, Service: reader.Rule.Service, Enabled: true, Action: reader.Rule.Action.String(),
-			Live: reader.Live(), Reason: reader.Reason(), MaxRetry: reader.Rule.MaxRetry, FindTime: conf.FormatDuration(reader.Rule.FindTime),
-			BanTime: conf.FormatDuration(reader.Rule.BanTime), Ports: control.ShowPorts(reader.Rule.Ports),
+			Live: reader.Live(), Reason: reader.Reason(), MaxRetry: reader.Rule.MaxRetry, FindTime: duration.Format(reader.Rule.FindTime),
+			BanTime: duration.Format(reader.Rule.BanTime), Ports: control.ShowPorts(reader.Rule.Ports),
 			Failures: c.Failures, Forgiven: c.Forgiven, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans}
 		if web := reader.Rule.Web; web != nil {
 			row.MaxRetry, row.FindTime, row.Thresholds = 0, "", len(web.Thresholds)

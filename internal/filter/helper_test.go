@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/event"
 	"mef/internal/filter"
 )
@@ -13,7 +14,7 @@ import (
 // allShipped returns the rules that come with the program.
 func allShipped(t testing.TB) []conf.Rule {
 	t.Helper()
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +30,7 @@ func shippedRules(t testing.TB) []conf.Rule {
 // parseRule reads a rule as rules.d/NAME.conf has it.
 func parseRule(t testing.TB, name, text string) conf.Rule {
 	t.Helper()
-	rule, _, errs := conf.ParseRule(name, []byte("[rule]\n"+text), nil)
+	rule, _, errs := rulefile.Parse(name, []byte("[rule]\n"+text), nil)
 	if err := errs.Err(); err != nil {
 		t.Fatal(err)
 	}

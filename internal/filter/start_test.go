@@ -5,14 +5,14 @@ import (
 	"testing"
 	"time"
 
-	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/filter"
 )
 
 // Reading and compiling all shipped rules is a small part of a start, and lines that no rule knows need hardly any memory.
 func TestStartIsCheap(t *testing.T) {
 	before, begin := heap(), time.Now()
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}

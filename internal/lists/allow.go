@@ -88,7 +88,7 @@ func (l *Lists) Allow() Allow {
 		out.Items = append(out.Items, it)
 		ranges = append(ranges, it.Set.Ranges()...)
 	}
-	l.allow.entries(func(_ *conf.ListFile, e *conf.Entry) bool { item(e.Text, e.Pos.String()); return true })
+	l.allow.entries(func(_ *listFile, e *conf.Entry) bool { item(e.Text, e.Pos.String()); return true })
 	for _, text := range slices.Sorted(maps.Keys(l.added)) {
 		item(text, fmt.Sprintf("%s by %s", control.ByCommand, l.added[text].Author))
 	}
@@ -103,7 +103,7 @@ func (l *Lists) dnsNames() (list []string) {
 			list = append(list, foldName(e.Text))
 		}
 	}
-	l.allow.entries(func(_ *conf.ListFile, e *conf.Entry) bool { name(e); return true })
+	l.allow.entries(func(_ *listFile, e *conf.Entry) bool { name(e); return true })
 	for text := range l.added {
 		name(&conf.Entry{Text: text})
 	}
@@ -213,7 +213,7 @@ func spell(req control.AllowRequest) (string, error) {
 // notAdded reports why an entry cannot be deleted.
 func (l *Lists) notAdded(text string) (err error) {
 	err = refuse("%s is not an entry of the allow list; see mefctl allow list", text)
-	l.allow.entries(func(_ *conf.ListFile, e *conf.Entry) bool {
+	l.allow.entries(func(_ *listFile, e *conf.Entry) bool {
 		spelled, wrong := spell(control.AllowRequest{Entry: e.Text, Force: true})
 		if wrong != nil || spelled != text {
 			return true

@@ -58,7 +58,7 @@ func neverBlocked(facts *exempt.Facts) prefixset.Set {
 // that this is for an administrator's sake.
 func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool)) {
 	room := MaxBlocked
-	d.entries(func(_ *conf.ListFile, e *conf.Entry) bool {
+	d.entries(func(_ *listFile, e *conf.Entry) bool {
 		prefixes, ok := e.Prefixes()
 		why, held := "", false
 		switch {
@@ -112,7 +112,7 @@ func (l *Lists) Records(keys []ban.Key) map[ban.Key]ban.Ban {
 		}
 	}
 	slices.SortFunc(wanted, compare)
-	l.block.entries(func(f *conf.ListFile, e *conf.Entry) bool {
+	l.block.entries(func(f *listFile, e *conf.Entry) bool {
 		prefixes, _ := e.Prefixes()
 		if slices.ContainsFunc(prefixes, exempt.TooWide) {
 			return true

@@ -38,7 +38,7 @@ type Lists struct {
 // A directory has the files of one list.
 type directory struct {
 	path  string
-	files []conf.ListFile
+	files []listFile
 	err   string // why the directory cannot be read
 }
 
@@ -109,7 +109,7 @@ func (l *Lists) Read(paths conf.Paths) {
 }
 
 func (d *directory) read(path string) {
-	files, err := conf.ReadList(path, d.files)
+	files, err := readDir(path, d.files)
 	d.path, d.files, d.err = path, files, ""
 	if err != nil {
 		d.err = err.Error()
@@ -117,7 +117,7 @@ func (d *directory) read(path string) {
 }
 
 // entries calls do for every entry of the files, in order, until it returns false.
-func (d *directory) entries(do func(f *conf.ListFile, e *conf.Entry) bool) {
+func (d *directory) entries(do func(f *listFile, e *conf.Entry) bool) {
 	for i := range d.files {
 		for j := range d.files[i].Entries {
 			if !do(&d.files[i], &d.files[i].Entries[j]) {

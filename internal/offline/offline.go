@@ -12,6 +12,8 @@ import (
 	"slices"
 
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/filter"
@@ -21,10 +23,13 @@ import (
 // ErrUnknownService is wrapped by the error for a service that no rule covers.
 var ErrUnknownService = errors.New("unknown service")
 
+// Load reads the configuration at path and everything it names. The error is conf.Errors.
+func Load(path string) (*conf.Config, error) { return mefconf.Load(path, filter.Shipped()) }
+
 // Check reads the configuration at path and everything it names, compiles the rules, and returns every mistake. cfg is nil
 // if mef.conf itself could not be read; err is for what is no mistake in a file.
 func Check(path string) (cfg *conf.Config, mistakes conf.Errors, err error) {
-	cfg, err = conf.Load(path, filter.Shipped())
+	cfg, err = Load(path)
 	if err != nil && !errors.As(err, &mistakes) {
 		return cfg, nil, err
 	}
@@ -83,7 +88,7 @@ func rulesOf(rules []conf.Rule, service string) ([]conf.Rule, error) {
 
 // ForRule returns a Matcher with the one rule of a file.
 func ForRule(path string) (*Matcher, error) {
-	rule, err := conf.LoadRule(path)
+	rule, err := rulefile.Load(path)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing/iotest"
 
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
 	"mef/internal/filter"
 	"mef/internal/offline"
 )
@@ -32,7 +33,7 @@ func configured(t testing.TB, settings string) *conf.Config {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := conf.Load(path, filter.Shipped())
+	cfg, err := mefconf.Load(path, filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}

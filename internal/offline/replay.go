@@ -8,6 +8,7 @@ import (
 	"mef/internal/engine"
 	"mef/internal/event"
 	"mef/internal/filter"
+	"mef/internal/host"
 	"mef/internal/lists"
 )
 
@@ -29,6 +30,16 @@ type Options struct {
 	Service  string          // only the rules of this service; empty: all
 	WhatIf   bool            // what a ban would have kept from the host does not count
 	Accounts map[string]bool // names that exist on the host, as engine.AccountName makes them; true: they can log in
+}
+
+// Accounts returns the accounts of this host, for Options.
+func Accounts() map[string]bool {
+	accounts := map[string]bool{}
+	for _, a := range host.Accounts() {
+		name := engine.AccountName(a.Name)
+		accounts[name] = accounts[name] || a.CanLogIn
+	}
+	return accounts
 }
 
 // NewReplay returns a replay by a configuration: its rules, proxies and lists, and the built-in content delivery networks. It does not

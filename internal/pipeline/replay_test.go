@@ -15,6 +15,7 @@ import (
 	"mef/bench/gen"
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
 	"mef/internal/engine"
@@ -54,7 +55,7 @@ func configured(t *testing.T) *conf.Config {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := conf.Load(path, filter.Shipped())
+	cfg, err := mefconf.Load(path, filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/duration"
 	"mef/internal/event"
 	"mef/internal/filter/tdfa"
 )
@@ -193,7 +194,7 @@ func (t *threshold) text(words []uint32, now uint32, asked bool) string {
 	add(t.uris.count(words, now, t.window), t.URIs, "path", "different paths")
 	add(t.agents.count(words, now, t.window), t.Agents, "agent", "different agents")
 	add(t.refused.count(words, now, t.window), t.Refused, strings.TrimSpace("answer "+t.Codes), strings.TrimSpace("answers "+t.Codes))
-	text := strings.Join(parts, ", ") + " in " + conf.FormatDuration(t.Window)
+	text := strings.Join(parts, ", ") + " in " + duration.Format(t.Window)
 	if t.FalseCrawler {
 		text = "the agent is that of a search engine, the address is not: " + text
 	}

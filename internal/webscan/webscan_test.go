@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/webscan"
 )
 
@@ -17,7 +18,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 // rule returns a rule with engine=webscan and these sections.
 func rule(t testing.TB, text string) *conf.Rule {
 	t.Helper()
-	r, notices, errs := conf.ParseRule("web.conf", []byte("[rule]\nengine=webscan\n"+text), nil)
+	r, notices, errs := rulefile.Parse("web.conf", []byte("[rule]\nengine=webscan\n"+text), nil)
 	if err := errs.Err(); err != nil || len(notices) > 0 {
 		t.Fatal(err, notices)
 	}

@@ -13,9 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mef/internal/conf"
 	"mef/internal/console"
-	"mef/internal/firewall/inforce"
+	"mef/internal/duration"
 	"mef/internal/firewall/loader"
 )
 
@@ -31,7 +30,7 @@ func (o *Options) apply() *cobra.Command {
 			"or would cut off an SSH session is refused.",
 		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := conf.ParseDuration(timeout)
+			d, err := duration.Parse(timeout)
 			if err != nil || d < time.Second || d > loader.MaxTimeout {
 				return console.Usage("--timeout %q: write a duration from 1s to %v such as 30s or 5m", timeout, loader.MaxTimeout)
 			}
@@ -156,7 +155,7 @@ func (o *Options) ended(cmd *cobra.Command, outcome loader.Outcome) error {
 
 // atBoot goes on with what a boot makes of the rules in force, or what to do for it.
 func atBoot() string {
-	if inforce.AtBoot() {
+	if loader.AtBoot() {
 		return ", and are loaded at boot."
 	}
 	return ". mefctl enable mef also loads them at boot."

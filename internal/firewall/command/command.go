@@ -16,6 +16,7 @@ import (
 
 	"mef/internal/atomicfile"
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
 	"mef/internal/console"
 	"mef/internal/firewall/loader"
 	"mef/internal/firewall/policy"
@@ -38,7 +39,7 @@ func All(o *Options) []*cobra.Command {
 
 // settings reads mef.conf. A mistake in it is reported and the key has its default: the firewall needs few keys.
 func (o *Options) settings(errOut io.Writer) *conf.Config {
-	cfg, err := conf.LoadSettings(o.Config)
+	cfg, err := mefconf.Settings(o.Config)
 	if err != nil {
 		fmt.Fprintf(errOut, "mistakes in the configuration; these keys have their defaults:\n%s\n", indent(err.Error()))
 	}

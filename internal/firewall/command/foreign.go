@@ -13,12 +13,12 @@ import (
 	"slices"
 	"strings"
 
+	"mef/internal/console"
 	"mef/internal/firewall/importer"
 	"mef/internal/firewall/importer/iptsave"
 	"mef/internal/firewall/importer/nftlist"
 	"mef/internal/firewall/policy"
 	"mef/internal/host"
-	"mef/internal/printable"
 	"mef/internal/run"
 )
 
@@ -193,7 +193,7 @@ func ListFile(ctx context.Context, w io.Writer, path string, links []string) err
 	if err != nil {
 		answer.Err = err.Error()
 	}
-	return json.NewEncoder(printable.JSON(w)).Encode(answer)
+	return console.Encoder(w).Encode(answer)
 }
 
 // ImportIPTables says in mef.rules what iptables and ip6tables do: now, or by files that iptables-save and ip6tables-save wrote. The

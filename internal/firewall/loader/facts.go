@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/firewall/policy"
@@ -52,7 +53,7 @@ func (l *Loader) defaultLinks() (auto []string, notice string) {
 		return auto, ""
 	}
 	if readJSON(l.state.path(linksFile), &auto) == nil && len(auto) > 0 {
-		return auto, "there is no default route: auto is " + some(auto) + ", the interface of the last one"
+		return auto, "there is no default route: auto is " + strings.Join(auto, ", ") + ", the interface of the last one"
 	}
 	return nil, "there is no default route and never was one: auto is any interface"
 }
@@ -94,15 +95,4 @@ func (l *Loader) resolve(ctx context.Context, hosts []string, wait time.Duration
 	maps.DeleteFunc(saved, func(name string, _ answer) bool { return !slices.Contains(hosts, name) })
 	_ = writeNote(l.state.path(namesFile), saved, 0o600) // what cannot be kept is looked up again
 	return found, notices
-}
-
-func some(list []string) string {
-	s := ""
-	for i, name := range list {
-		if i > 0 {
-			s += ", "
-		}
-		s += name
-	}
-	return s
 }

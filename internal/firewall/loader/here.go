@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"mef/internal/conf"
 	"mef/internal/firewall/policy"
 	"mef/internal/host"
 	"mef/internal/prefixset"
@@ -113,26 +112,10 @@ func (p *place) lockout(pol *policy.Policy) (lines []string) {
 	return slices.Compact(lines)
 }
 
-// missing warns of interfaces that rules name and this host does not have, once each. They may come later (a VPN that is down), or be
-// mistyped.
-func (p *place) missing(pol *policy.Policy) (all []policy.Warning) {
-	var there, named []string
+// names returns the names of this host's interfaces.
+func (p *place) names() (all []string) {
 	for _, l := range p.links {
-		there = append(there, l.Name)
-	}
-	for i := range pol.Rules {
-		r := &pol.Rules[i]
-		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
-			if policy.Exists(name, there) || slices.Contains(named, name) {
-				continue
-			}
-			named = append(named, name)
-			hint := conf.DidYouMean(name, there)
-			if hint == "" {
-				hint = "there are " + some(there)
-			}
-			all = append(all, policy.Warning{At: r.At, Msg: fmt.Sprintf("there is no interface %q now; the rule matches once it exists", name), Hint: hint})
-		}
+		all = append(all, l.Name)
 	}
 	return all
 }

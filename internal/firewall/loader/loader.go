@@ -132,7 +132,7 @@ func (l *Loader) Consider(ctx context.Context, src *policy.Source) (*Candidate, 
 	if err != nil {
 		return nil, err
 	}
-	c.Warnings = slices.Concat(m.Warnings(here.families(), here.questions()...), here.missing(c.Policy), here.forwarding(c.Policy))
+	c.Warnings = slices.Concat(m.Warnings(here.families(), here.questions()...), c.Policy.Missing(here.names()), here.forwarding(c.Policy))
 	c.Lockout = here.lockout(c.Policy)
 	if src.Path == l.RulesFile() {
 		c.Exposed = exposed(src)

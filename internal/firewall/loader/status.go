@@ -41,7 +41,7 @@ func (l *Loader) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Backend, s.Reason, s.AtBoot, s.Beside = b.String(), reason, inforce.AtBoot(), inforce.Others()
+	s.Backend, s.Reason, s.AtBoot, s.Beside = b.String(), reason, AtBoot(), inforce.Others()
 	in, ok := l.noted()
 	if !ok {
 		s.Problems = append(s.Problems, "no rules were loaded; mef apply does that")
@@ -103,3 +103,6 @@ func (l *Loader) compareFile(s *Status, in loaded) {
 		s.Problems = append(s.Problems, "only the rescue rules are in force, which accept SSH and little else")
 	}
 }
+
+// AtBoot reports whether systemd loads the policy at boot.
+func AtBoot() bool { return inforce.AtBoot() }

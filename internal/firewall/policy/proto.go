@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/conf/diag"
 )
 
 // A Proto is a transport protocol, by its number in the IP header.
@@ -148,7 +149,7 @@ func protoHint(word string) string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return conf.DidYouMean(word, names)
+	return diag.DidYouMean(word, names)
 }
 
 // ICMPTypes is what a rule says of the type of ICMP messages, sorted. None fits any.
@@ -232,7 +233,7 @@ func noType(f *Field, offset int, word string, p Proto) *conf.Error {
 	other := ICMP + ICMP6 - p
 	if _, ok := typeNames(other)[word]; ok {
 		err.Hint = fmt.Sprintf("%s is a type of proto=%s; those of proto=%s are %s", word, other, p, strings.Join(known, ", "))
-	} else if hint := conf.DidYouMean(word, known); hint != "" {
+	} else if hint := diag.DidYouMean(word, known); hint != "" {
 		err.Hint = hint
 	}
 	return err

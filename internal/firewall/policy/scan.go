@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"mef/internal/conf"
+	"mef/internal/conf/diag"
 )
 
 const (
@@ -103,7 +104,7 @@ func scanLine(at conf.Pos, line string) (Statement, *conf.Error) {
 				st.Fields = append(st.Fields, f)
 			}
 		case f.At.Line == 0:
-			return st, &conf.Error{Pos: at, Msg: conf.Quote(f.Key) + " is not key=value", Hint: "write fields as key=value, and a comment after #"}
+			return st, &conf.Error{Pos: at, Msg: diag.Quote(f.Key) + " is not key=value", Hint: "write fields as key=value, and a comment after #"}
 		default:
 			st.Fields = append(st.Fields, f)
 		}

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/conf/diag"
 	"mef/internal/prefixset"
 )
 
@@ -97,7 +98,7 @@ func (s *Source) Expect(path string, text []byte) error {
 	for i := range all {
 		st := &all[i]
 		if st.Kind != "" && st.Kind != "expect" {
-			r.fail(st.At, conf.Quote(st.Kind)+" is not an expectation", "write "+example("expect"))
+			r.fail(st.At, diag.Quote(st.Kind)+" is not an expectation", "write "+example("expect"))
 		} else if st.Kind != "" {
 			r.statement(st)
 		}
@@ -267,12 +268,12 @@ func (r *reader) statement(st *Statement) {
 	if !ok {
 		hint := tried[strings.ToLower(st.Kind)]
 		if hint == "" {
-			hint = conf.DidYouMean(st.Kind, kindNames)
+			hint = diag.DidYouMean(st.Kind, kindNames)
 		}
 		if hint == "" {
 			hint = "write " + strings.Join(kindNames, ", ")
 		}
-		r.fail(st.At, "unknown statement "+conf.Quote(st.Kind), hint)
+		r.fail(st.At, "unknown statement "+diag.Quote(st.Kind), hint)
 		return
 	}
 	if !r.keys(st, kind.keys, kind.needed) {
@@ -325,18 +326,18 @@ func (r *reader) keys(st *Statement, known, needed []string) bool {
 		case !slices.Contains(known, f.Key):
 			hint := tried[strings.ToLower(f.Key)]
 			if hint == "" {
-				hint = conf.DidYouMean(f.Key, known)
+				hint = diag.DidYouMean(f.Key, known)
 			}
 			if hint == "" {
 				hint = st.Kind + " has " + strings.Join(known, ", ")
 			}
-			r.fail(f.key, "unknown key "+conf.Quote(f.Key), hint)
+			r.fail(f.key, "unknown key "+diag.Quote(f.Key), hint)
 			good = false
 		case st.field(f.Key) != &st.Fields[i]:
-			r.fail(f.key, conf.Quote(f.Key)+" occurs twice", "write it once, with commas between values")
+			r.fail(f.key, diag.Quote(f.Key)+" occurs twice", "write it once, with commas between values")
 			good = false
 		case f.Value == "" && f.Key != "comment":
-			r.fail(f.At, conf.Quote(f.Key)+" has no value", "write one after =, or remove the key")
+			r.fail(f.At, diag.Quote(f.Key)+" has no value", "write one after =, or remove the key")
 			good = false
 		}
 	}
@@ -389,16 +390,16 @@ func (r *reader) include(st *Statement) {
 	}
 	paths, err := filepath.Glob(pattern)
 	if err != nil {
-		r.fail(f.At, "wrong pattern "+conf.Quote(f.Value), "write a file, a directory, or a pattern such as /etc/mef/rules.d/*.rules")
+		r.fail(f.At, "wrong pattern "+diag.Quote(f.Value), "write a file, a directory, or a pattern such as /etc/mef/rules.d/*.rules")
 		return
 	}
 	if len(paths) == 0 && !strings.ContainsAny(pattern, "*?[") {
-		r.fail(f.At, "no such file: "+conf.Quote(pattern), "create it, or write a pattern such as *.rules, which may match nothing")
+		r.fail(f.At, "no such file: "+diag.Quote(pattern), "create it, or write a pattern such as *.rules, which may match nothing")
 	}
 	for _, path := range paths {
 		switch {
 		case slices.Contains(r.stack, path):
-			r.fail(f.At, conf.Quote(path)+" includes itself", "remove this line")
+			r.fail(f.At, diag.Quote(path)+" includes itself", "remove this line")
 			continue
 		case !r.another(f.At):
 			return
@@ -422,7 +423,7 @@ func (r *reader) set(st *Statement) {
 	}
 	s.Name = nameField.Value
 	if first := r.src.sets[s.Name]; first != nil {
-		r.fail(nameField.At, "a second set "+conf.Quote(s.Name), "choose another name; the first is at "+first.At.String())
+		r.fail(nameField.At, "a second set "+diag.Quote(s.Name), "choose another name; the first is at "+first.At.String())
 		return
 	}
 	r.src.sets[s.Name] = s
@@ -519,7 +520,7 @@ func (s *setText) entry(at conf.Pos, word string) *conf.Error {
 	}
 	for _, p := range prefixes {
 		if f := familyOf(p.Addr()); s.family&f == 0 {
-			return &conf.Error{Pos: at, Msg: fmt.Sprintf("%s is not in family=%s", conf.Quote(word), s.family), Hint: "write family=any, or another address"}
+			return &conf.Error{Pos: at, Msg: fmt.Sprintf("%s is not in family=%s", diag.Quote(word), s.family), Hint: "write family=any, or another address"}
 		}
 	}
 	s.addrs.prefixes = append(s.addrs.prefixes, prefixes...)
@@ -537,7 +538,7 @@ func (r *reader) setFile(f *Field, s *setText) {
 	}
 	text, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		r.fail(f.At, "no such file: "+conf.Quote(path), "create it; it may be empty")
+		r.fail(f.At, "no such file: "+diag.Quote(path), "create it; it may be empty")
 		return
 	}
 	if err != nil {
@@ -552,7 +553,7 @@ func (r *reader) setFile(f *Field, s *setText) {
 	entries, errs := conf.ParseList(path, text)
 	r.errs = append(r.errs, errs...)
 	if len(entries) > maxSet {
-		r.fail(f.At, fmt.Sprintf("more than %d entries in %s", maxSet, conf.Quote(path)), "")
+		r.fail(f.At, fmt.Sprintf("more than %d entries in %s", maxSet, diag.Quote(path)), "")
 		return
 	}
 	s.addrs.given = true
@@ -706,7 +707,7 @@ func (r *reader) families(st *Statement, c *clause, at func(string) conf.Pos) {
 		f := side.addrs.families()
 		if left&f == 0 && left != 0 {
 			f := st.field(side.key)
-			r.fail(at(side.key), fmt.Sprintf("no packet matches: %s is not of the family of the other fields, which is %s", conf.Quote(f.Value), left),
+			r.fail(at(side.key), fmt.Sprintf("no packet matches: %s is not of the family of the other fields, which is %s", diag.Quote(f.Value), left),
 				"write addresses of one family, or family=any")
 		}
 		left &= f
@@ -756,7 +757,7 @@ func (r *reader) references(c *clause) {
 		if name, ok := r.ipset(a.sets); ok && len(a.sets)+len(a.prefixes) > 1 {
 			r.alone(c.At, name)
 		} else if ok && a.not {
-			r.fail(c.At, fmt.Sprintf("%s is a set of ipset, of which it is not known what is not in it", conf.Quote("@"+name)), "write a rule for those that are in it, and behind it one for the others")
+			r.fail(c.At, fmt.Sprintf("%s is a set of ipset, of which it is not known what is not in it", diag.Quote("@"+name)), "write a rule for those that are in it, and behind it one for the others")
 		}
 	}
 }
@@ -765,7 +766,7 @@ func (r *reader) references(c *clause) {
 func (r *reader) expectation(c *clause) {
 	r.references(c)
 	if name, ok := r.ipset(slices.Concat(c.src.sets, c.dst.sets)); ok {
-		r.fail(c.At, fmt.Sprintf("the elements of %s, a set of ipset, are not known", conf.Quote("@"+name)), "write addresses")
+		r.fail(c.At, fmt.Sprintf("the elements of %s, a set of ipset, are not known", diag.Quote("@"+name)), "write addresses")
 	}
 }
 
@@ -779,7 +780,7 @@ func (r *reader) ipset(names []string) (name string, ok bool) {
 }
 
 func (r *reader) alone(at conf.Pos, name string) {
-	r.fail(at, fmt.Sprintf("%s is a set of ipset, which must be the only value", conf.Quote("@"+name)), fmt.Sprintf("write a rule for @%s, and another for the rest", name))
+	r.fail(at, fmt.Sprintf("%s is a set of ipset, which must be the only value", diag.Quote("@"+name)), fmt.Sprintf("write a rule for @%s, and another for the rest", name))
 }
 
 // known finds names of sets that are not there, or hold something else.
@@ -788,13 +789,13 @@ func (r *reader) known(named []reference) {
 		s := r.src.sets[ref.set]
 		switch {
 		case s == nil:
-			hint := conf.DidYouMean(ref.set, slices.Collect(maps.Keys(r.src.sets)))
+			hint := diag.DidYouMean(ref.set, slices.Collect(maps.Keys(r.src.sets)))
 			if hint == "" {
 				hint = "write set name=" + ref.set + " elements=..."
 			}
-			r.fail(ref.at, "there is no set "+conf.Quote("@"+ref.set), hint)
+			r.fail(ref.at, "there is no set "+diag.Quote("@"+ref.set), hint)
 		case s.Ports != ref.ports:
-			r.fail(ref.at, fmt.Sprintf("set %s holds %s", conf.Quote("@"+ref.set), map[bool]string{true: "ports", false: "addresses"}[s.Ports]),
+			r.fail(ref.at, fmt.Sprintf("set %s holds %s", diag.Quote("@"+ref.set), map[bool]string{true: "ports", false: "addresses"}[s.Ports]),
 				"write type=addr for src and dst, type=port for sport and dport")
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/conf/diag"
 	"mef/internal/prefixset"
 )
 
@@ -58,7 +59,7 @@ func references(f *Field, ports bool) []reference {
 // wrong is the usual mistake: the value, or the word in it that begins at offset, is not what syntax says.
 func wrong(at conf.Pos, offset int, word, syntax string) *conf.Error {
 	at.Col += offset
-	return &conf.Error{Pos: at, Msg: "wrong value " + conf.Quote(word), Hint: "write " + syntax}
+	return &conf.Error{Pos: at, Msg: "wrong value " + diag.Quote(word), Hint: "write " + syntax}
 }
 
 // choice returns the index of the value among names.
@@ -68,7 +69,7 @@ func choice(f *Field, names []string) (int, *conf.Error) {
 	}
 	known := slices.DeleteFunc(slices.Clone(names), func(s string) bool { return s == "" })
 	err := wrong(f.At, 0, f.Value, strings.Join(known, " or "))
-	if hint := conf.DidYouMean(f.Value, known); hint != "" {
+	if hint := diag.DidYouMean(f.Value, known); hint != "" {
 		err.Hint = hint
 	}
 	return 0, err
@@ -122,7 +123,7 @@ func addrs(f *Field) (a addrsText, err *conf.Error) {
 			err.Hint = "write " + addrsSyntax
 			return a, err
 		case prefixes == nil:
-			return a, &conf.Error{Pos: at, Msg: conf.Quote(word) + " is a name, not an address",
+			return a, &conf.Error{Pos: at, Msg: diag.Quote(word) + " is a name, not an address",
 				Hint: fmt.Sprintf("put it into a set: set name=NAME elements=%s, and write @NAME here", word)}
 		}
 		a.prefixes = append(a.prefixes, prefixes...)
@@ -184,15 +185,15 @@ func portOrService(word string) (r PortRange, why string) {
 		return r, ""
 	}
 	if !isService(word) {
-		return r, "wrong value " + conf.Quote(word)
+		return r, "wrong value " + diag.Quote(word)
 	}
 	tcp, errTCP := net.LookupPort("tcp", word)
 	udp, errUDP := net.LookupPort("udp", word)
 	switch {
 	case errTCP != nil && errUDP != nil:
-		return r, "/etc/services has no service " + conf.Quote(word)
+		return r, "/etc/services has no service " + diag.Quote(word)
 	case errTCP == nil && errUDP == nil && tcp != udp:
-		return r, fmt.Sprintf("service %s is port %d of TCP and port %d of UDP", conf.Quote(word), tcp, udp)
+		return r, fmt.Sprintf("service %s is port %d of TCP and port %d of UDP", diag.Quote(word), tcp, udp)
 	}
 	port := uint16(max(tcp, udp))
 	return PortRange{port, port}, ""
@@ -260,7 +261,7 @@ func interfaces(f *Field) (i interfacesText, err *conf.Error) {
 		case pattern && strings.HasPrefix(Loopback, prefix):
 			at := f.At
 			at.Col += offset
-			return i, &conf.Error{Pos: at, Msg: "pattern " + conf.Quote(word) + " fits lo, which has to be named", Hint: "write any for all interfaces but lo, lo for that one, or a longer pattern"}
+			return i, &conf.Error{Pos: at, Msg: "pattern " + diag.Quote(word) + " fits lo, which has to be named", Hint: "write any for all interfaces but lo, lo for that one, or a longer pattern"}
 		case !NamesInterface(word):
 			return i, wrong(f.At, offset, word, namesSyntax)
 		}
@@ -316,7 +317,7 @@ func states(f *Field) (s States, err *conf.Error) {
 		i := slices.Index(stateNames, word)
 		if i < 0 {
 			err := wrong(f.At, offset, word, stateSyntax)
-			if hint := conf.DidYouMean(word, stateNames); hint != "" {
+			if hint := diag.DidYouMean(word, stateNames); hint != "" {
 				err.Hint = hint
 			}
 			return 0, err

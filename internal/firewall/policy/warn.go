@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/conf/diag"
 	"mef/internal/prefixset"
 )
 
@@ -219,4 +220,25 @@ func places(rules []*Rule) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(list[:3], ", "), len(list)-3)
 	}
 	return strings.Join(list, " and ")
+}
+
+// Missing warns of interfaces that rules name and that are not among those of the host, once each. They may come later (a VPN that is
+// down), or be mistyped.
+func (p *Policy) Missing(there []string) (all []Warning) {
+	var named []string
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
+			if Exists(name, there) || slices.Contains(named, name) {
+				continue
+			}
+			named = append(named, name)
+			hint := diag.DidYouMean(name, there)
+			if hint == "" {
+				hint = "there are " + strings.Join(there, ", ")
+			}
+			all = append(all, Warning{At: r.At, Msg: fmt.Sprintf("there is no interface %q now; the rule matches once it exists", name), Hint: hint})
+		}
+	}
+	return all
 }

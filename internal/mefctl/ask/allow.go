@@ -105,7 +105,7 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 		Example: "  mefctl allow add 192.0.2.7 --note \"the office\"\n  mefctl allow add 198.51.100.0/24 --for 2h\n  mefctl allow add office.example.net",
 		Args:    console.OneArg(allowWants),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if req.For, err = duration(lasts); err != nil {
+			if req.For, err = banTime(lasts); err != nil {
 				return err
 			}
 			if file != "" {

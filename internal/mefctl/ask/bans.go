@@ -16,6 +16,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
+	"mef/internal/duration"
 	"mef/internal/mefctl/cli"
 	"mef/internal/mefctl/exposure"
 )
@@ -100,7 +101,7 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 			if lasts != "" && permanent {
 				return console.Usage("--for and --permanent exclude each other; use one of them")
 			}
-			if req.For, err = duration(lasts); err != nil {
+			if req.For, err = banTime(lasts); err != nil {
 				return err
 			}
 			p, err := ban.ParsePorts(ports)
@@ -142,12 +143,12 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 	return cmd
 }
 
-// duration reads the value of --for, 0 if it is empty.
-func duration(text string) (time.Duration, error) {
+// banTime reads the value of --for, 0 if it is empty.
+func banTime(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
-	d, err := conf.ParseDuration(text)
+	d, err := duration.Parse(text)
 	if err != nil || d < time.Second {
 		return 0, console.Usage("--for %q: write a time of at least a second, such as 10m, 24h or 7d", text)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/filter"
 	"mef/internal/mefctl/cli"
@@ -67,7 +66,7 @@ func newMatcher(g *cli.Global, service, rule string) (*offline.Matcher, error) {
 	if rule != "" {
 		return offline.ForRule(rule)
 	}
-	cfg, err := conf.Load(g.Config, filter.Shipped())
+	cfg, err := offline.Load(g.Config)
 	if err != nil {
 		return nil, err
 	}

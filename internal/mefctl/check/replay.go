@@ -18,12 +18,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/ban"
-	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
-	"mef/internal/engine"
-	"mef/internal/filter"
-	"mef/internal/host"
+	"mef/internal/duration"
 	"mef/internal/mefctl/cli"
 	"mef/internal/offline"
 	"mef/internal/run"
@@ -117,16 +114,11 @@ func replay(cmd *cobra.Command, g *cli.Global, f *replayFlags, args []string) er
 }
 
 func newReplayOf(path string, f *replayFlags) (*offline.Replay, error) {
-	cfg, err := conf.Load(path, filter.Shipped())
+	cfg, err := offline.Load(path)
 	if err != nil {
 		return nil, err
 	}
-	accounts := map[string]bool{}
-	for _, a := range host.Accounts() {
-		name := engine.AccountName(a.Name)
-		accounts[name] = accounts[name] || a.CanLogIn
-	}
-	r, err := offline.NewReplay(cfg, offline.Options{Service: f.service, WhatIf: f.whatIf, Accounts: accounts})
+	r, err := offline.NewReplay(cfg, offline.Options{Service: f.service, WhatIf: f.whatIf, Accounts: offline.Accounts()})
 	if errors.Is(err, offline.ErrUnknownService) {
 		return nil, console.Usage("%v; rules know %s", err, strings.Join(offline.Services(cfg.Rules), ", "))
 	}
@@ -163,7 +155,7 @@ func replayInputs(cmd *cobra.Command, f *replayFlags, args []string, bar *progre
 func journalInput(ctx context.Context, since string) ([]offline.Input, func() error, error) {
 	args := []string{"--quiet", "--no-pager", "--output=short-iso-precise"}
 	if since != "" {
-		d, err := conf.ParseDuration(since)
+		d, err := duration.Parse(since)
 		if err != nil || d <= 0 {
 			return nil, nil, console.Usage("--since %q: write how far back, such as 2h or 14d", since)
 		}

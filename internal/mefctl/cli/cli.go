@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/conf/mefconf"
 	"mef/internal/console"
 	"mef/internal/control"
 )
@@ -22,12 +23,15 @@ type Global struct {
 // Client returns a client of the daemon whose configuration --config names. A configuration with mistakes is good enough
 // for that: the daemon it belongs to still runs with the one before.
 func (g *Global) Client() (*control.Client, error) {
-	socket, err := conf.ControlSocket(g.Config)
+	socket, err := mefconf.ControlSocket(g.Config)
 	if err != nil {
 		return nil, err
 	}
 	return control.NewClient(socket), nil
 }
+
+// Settings reads the keys of mef.conf; see mefconf.Settings.
+func (g *Global) Settings() (*conf.Config, error) { return mefconf.Settings(g.Config) }
 
 // Print writes v as JSON if --json was given; otherwise it calls people.
 func (g *Global) Print(cmd *cobra.Command, v any, people func(io.Writer)) error {

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/duration"
 )
 
 // Left reports how long something still lasts, as of now.
@@ -39,7 +39,7 @@ func Span(d time.Duration) string {
 	if d = d.Round(time.Second); d <= 0 {
 		return "now"
 	}
-	return conf.Span(d)
+	return duration.Span(d)
 }
 
 // Ago reports how long ago t was.

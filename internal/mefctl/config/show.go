@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/console"
 	"mef/internal/mefctl/cli"
 	"mef/internal/offline"
@@ -82,7 +83,7 @@ func ruleKeys(cfg *conf.Config, name string) ([]shownKey, error) {
 		}
 		return nil, console.Usage("no rule %q; there are %s", name, strings.Join(names, ", "))
 	}
-	set := slices.DeleteFunc(cfg.Rules[i].Settings(), func(o conf.Origin) bool { return o.Value == "" && slices.Contains(onlyJSON, o.Key) })
+	set := slices.DeleteFunc(rulefile.Settings(&cfg.Rules[i]), func(o conf.Origin) bool { return o.Value == "" && slices.Contains(onlyJSON, o.Key) })
 	for i := range set {
 		if set[i].Key != "bantime" || set[i].Pos.File != "" {
 			continue

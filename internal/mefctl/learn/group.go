@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/conf/rulefile"
 	"mef/internal/filter"
 )
 
@@ -194,7 +195,7 @@ func safe(head string, g *Group) (string, error) {
 		if g.Login {
 			text += "failregex=^<HOST>$\n" // a rule wants one
 		}
-		rule, notices, errs := conf.ParseRule("proposal", []byte(text), nil)
+		rule, notices, errs := rulefile.Parse("proposal", []byte(text), nil)
 		kept := len(rule.Fail)
 		if g.Login {
 			kept = len(rule.OK)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mef/internal/conf"
 	"mef/internal/confirm"
 	"mef/internal/console"
 	"mef/internal/control"
@@ -39,7 +38,7 @@ func newOff(g *cli.Global) *cobra.Command {
 			if result.Stopped = err == nil; err != nil && !errors.Is(err, control.ErrNotRunning) {
 				console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("stop the daemon: %w", err))
 			}
-			if cfg, _ := conf.LoadSettings(g.Config); cfg.Paths.StateDir != "" {
+			if cfg, _ := g.Settings(); cfg.Paths.StateDir != "" {
 				if err := confirm.SetOff(cfg.Paths.StateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("bans will be restored when mefdaemon is started: %w", err))
 				}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/firewall/loader"
 	"mef/internal/mefctl/cli"
@@ -28,7 +27,7 @@ func enablePolicy(g *cli.Global, cmd *cobra.Command) error {
 	if err := m.can("enable", policy); err != nil {
 		return err
 	}
-	settings, err := conf.LoadSettings(g.Config)
+	settings, err := g.Settings()
 	if err != nil {
 		console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("mistakes in the configuration; these keys have their defaults:\n%w", err))
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"mef/internal/conf"
+	"mef/internal/conf/diag"
 	"mef/internal/firewall/importer"
 	"mef/internal/firewall/policy"
 )
@@ -177,11 +178,11 @@ func (r *reader) line(text string) error {
 		return err
 	}
 	if len(words) < 2 || words[0] != "-A" && words[0] != "--append" {
-		return fmt.Errorf("%s is not a rule", conf.Quote(text))
+		return fmt.Errorf("%s is not a rule", diag.Quote(text))
 	}
 	c := r.chains[words[1]]
 	if c == nil {
-		return fmt.Errorf("there is no chain %s", conf.Quote(words[1]))
+		return fmt.Errorf("there is no chain %s", diag.Quote(words[1]))
 	}
 	if r.table != "filter" {
 		r.elsewhere(words[2:])

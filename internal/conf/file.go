@@ -1,0 +1,146 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"mef/internal/conf/diag"
+)
+
+// CheckOwner returns an error if the file at path could be changed by a user who is neither root nor the one this process runs as:
+// whoever can write the configuration decides who is banned, and who never is. It looks at the file and at the directory it is
+// in, both behind symbolic links. A file that does not exist, or whose owner cannot be read, is no mistake here: reading it is.
+func CheckOwner(path string) *Error {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil
+	}
+	if e := checkOwner(path, real, false); e != nil {
+		return e
+	}
+	return checkOwner(path, filepath.Dir(real), true)
+}
+
+// CheckDirOwner is CheckOwner for a directory of which every file is read.
+func CheckDirOwner(dir string) *Error {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil
+	}
+	return checkOwner(dir, real, false)
+}
+
+// checkOwner returns why what is at real must not be read for the configuration at path. In a directory that holds the file, the
+// sticky bit is enough: others can add files there, but not replace this one.
+func checkOwner(path, real string, stickyIsEnough bool) *Error {
+	info, err := os.Stat(real)
+	if err != nil {
+		return nil
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.Mode().IsRegular() && !info.IsDir() {
+		return nil // reading it fails with a better reason
+	}
+	what := "it"
+	if stickyIsEnough || real != path {
+		what = strconv.Quote(real)
+	}
+	sticky := stickyIsEnough && info.Mode()&fs.ModeSticky != 0
+	refused := func(who, fix string) *Error {
+		return &Error{Pos: Pos{File: path}, Msg: fmt.Sprintf("not read, because %s can change %s", who, what), Hint: "run " + fix + " " + strconv.Quote(real)}
+	}
+	switch mode := info.Mode().Perm(); {
+	case owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
+		return refused(userName(owner.Uid), "chown root:root")
+	case mode&0o002 != 0 && !sticky:
+		return refused("every user", "chmod go-w")
+	case mode&0o020 != 0 && owner.Gid != 0 && !sticky:
+		return refused("group "+groupName(owner.Gid), "chmod g-w")
+	}
+	return nil
+}
+
+// userName returns the name of a user, or its number.
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "user " + id
+}
+
+// groupName returns the name of a group, or its number.
+func groupName(gid uint32) string {
+	id := strconv.FormatUint(uint64(gid), 10)
+	if g, err := user.LookupGroupId(id); err == nil {
+		return g.Name
+	}
+	return id
+}
+
+const (
+	MaxConfig = 1 << 20  // mef.conf and rule files are written by hand
+	MaxList   = 64 << 20 // lists are not
+)
+
+// ReadOwned is ReadFile for what only root may write; see CheckOwner.
+func ReadOwned(path string, limit int64) ([]byte, error) {
+	if e := CheckOwner(path); e != nil {
+		return nil, e
+	}
+	return ReadFile(path, limit)
+}
+
+// ReadFile reads a regular file of at most limit bytes.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file") // reading a pipe would block for ever
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("larger than %d MiB", limit>>20)
+	}
+	return text, err
+}
+
+// FileError is err as a mistake of the file as a whole.
+func FileError(path string, err error) *Error {
+	if refused := new(Error); errors.As(err, &refused) {
+		return refused
+	}
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return &Error{Pos: Pos{File: path}, Msg: at.Err.Error(), Hint: ""}
+	}
+	return &Error{Pos: Pos{File: path}, Msg: err.Error(), Hint: ""}
+}
+
+// PathError returns err with the path in quotes.
+func PathError(err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return diag.Quote(at.Path) + ": " + at.Err.Error()
+	}
+	return err.Error()
+}
+
+func IsConfFile(name string) bool {
+	return strings.HasSuffix(name, ".conf") && !strings.HasPrefix(name, ".")
+}
