@@ -39,6 +39,7 @@ func TestClearBans(t *testing.T) {
 // Lifting one ban reads none of the others, of which there may be very many.
 func TestUnbanReadsNoSet(t *testing.T) {
 	h := settle(t, "", nil)
+	h.await("the kernel to be read at the start, and again once it is watched", func() bool { return h.filter.Dumps() == 2 })
 	h.ban("203.0.113.0/24")
 	h.ban("203.0.113.7")
 	h.ban("2001:db8:7::/48")

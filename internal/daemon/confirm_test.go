@@ -43,6 +43,14 @@ func (h *house) arm(d time.Duration) {
 	}
 }
 
+// lapse ends the trial now, as its end would.
+func (h *house) lapse() {
+	h.Helper()
+	if err := owner.Do(h.Context(), h.config, func(c *configurator) { c.lapse.Reset(0) }); err != nil {
+		h.Fatal(err)
+	}
+}
+
 // runFor makes the daemon one that has been running for a while.
 func (h *house) runFor(d time.Duration) {
 	h.Helper()
@@ -84,12 +92,13 @@ func TestArmedAndForgotten(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
 	h.ban("192.0.2.1")
 	h.runFor(2 * armedLate)
-	h.arm(time.Second)
+	h.arm(time.Hour)
 	h.ban("192.0.2.7")
 	h.ban("2001:db8::7")
+	h.lapse()
 	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "192.0.2.1 198.51.100.0/24" })
 	s := h.status()
-	if s.Protected || s.Armed == nil || !s.Armed.Lapsed || !strings.Contains(strings.Join(s.Missing, "\n"), "not confirmed within 1s") {
+	if s.Protected || s.Armed == nil || !s.Armed.Lapsed || !strings.Contains(strings.Join(s.Missing, "\n"), "not confirmed within 1h") {
 		t.Errorf("status says protected %v, armed %+v, missing %q", s.Protected, s.Armed, s.Missing)
 	}
 	if strings.Contains(strings.Join(s.Missing, "\n"), "set mode=enforce") {
@@ -115,7 +124,8 @@ func TestArmedAndForgotten(t *testing.T) {
 func TestArmedRightAfterTheStart(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
 	h.ban("192.0.2.1")
-	h.arm(time.Second)
+	h.arm(time.Hour)
+	h.lapse()
 	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "" })
 	if err := h.Confirm(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
@@ -243,7 +253,8 @@ func TestWatchingSince(t *testing.T) {
 	if reload(); !since().IsZero() {
 		t.Errorf("mode=enforce, and bans are only said since %v", since())
 	}
-	h.arm(time.Second)
+	h.arm(time.Hour)
+	h.lapse()
 	h.await("the trial to lapse", func() bool { return !since().IsZero() })
 	lapsed := since()
 	if !lapsed.After(first) {

@@ -37,9 +37,9 @@ func TestWhatFailedIsDoneLater(t *testing.T) {
 		h := settle(t, "", nil)
 		h.runFor(2 * armedLate)
 		h.ban("192.0.2.1")
-		h.arm(time.Second)
+		h.arm(time.Hour)
 		h.ban("192.0.2.7")
-		h.failWhile(string(liftLapsed), func() {})
+		h.failWhile(string(liftLapsed), h.lapse)
 		h.await("the ban to be lifted", func() bool { return h.banned() == "192.0.2.1" })
 		h.await("status to know", func() bool {
 			s := h.status()

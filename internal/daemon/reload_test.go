@@ -111,7 +111,7 @@ func (h *house) build() *built {
 			return kernel.Over(h.filter, quiet(), opt), nil
 		},
 		look:  func(context.Context) *feed.Host { return withoutJournald },
-		names: lists.Options{Servers: []string{h.dns}, Timeout: time.Second},
+		names: lists.Options{Servers: []string{h.dns}, Timeout: 10 * time.Second},
 	})
 	if err != nil {
 		h.Fatal(err)

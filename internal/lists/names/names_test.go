@@ -13,6 +13,9 @@ import (
 	"github.com/miekg/dns"
 )
 
+// patience is how long a test waits for what should happen.
+const patience = 30 * time.Second
+
 // A server answers from a zone that a test changes.
 type server struct {
 	addr string
@@ -87,7 +90,7 @@ func (s *server) set(rcode int, silent bool) {
 }
 
 func (s *server) keeper() *Keeper {
-	return New(Options{Servers: []string{s.addr}, Timeout: time.Second})
+	return New(Options{Servers: []string{s.addr}, Timeout: patience})
 }
 
 func show(addrs []netip.Addr) string {
@@ -150,7 +153,7 @@ func TestNextServerIsAsked(t *testing.T) {
 	silent := serve(t, nil)
 	silent.set(0, true)
 	good := serve(t, map[string][]string{"one.example. A": {"one.example. 60 IN A 192.0.2.7"}})
-	k := New(Options{Servers: []string{silent.addr, good.addr}, Timeout: time.Second})
+	k := New(Options{Servers: []string{silent.addr, good.addr}, Timeout: 2 * time.Second})
 	if addrs, _, err := k.lookup(t.Context(), "one.example"); show(addrs) != "192.0.2.7" {
 		t.Errorf("lookup = %v, %v", addrs, err)
 	}
@@ -168,14 +171,14 @@ func running(t *testing.T, k *Keeper) (await func(name string, ok func(Answer) b
 	})
 	return func(name string, ok func(Answer) bool) Answer {
 		t.Helper()
-		patience := time.After(10 * time.Second)
+		limit := time.After(2 * patience)
 		for {
 			if a := k.Answers()[name]; ok(a) {
 				return a
 			}
 			select {
 			case <-k.Changed():
-			case <-patience:
+			case <-limit:
 				t.Fatalf("%s: %+v", name, k.Answers()[name])
 			}
 		}
@@ -187,7 +190,7 @@ func TestKeeperKeepsTheLastGoodAnswer(t *testing.T) {
 		"one.example. A":   {"one.example. 1 IN A 192.0.2.7"},
 		"never.example. A": {"never.example. 86400 IN A 192.0.2.8"},
 	})
-	k := s.keeper()
+	k := New(Options{Servers: []string{s.addr}, Timeout: 2 * time.Second}) // which silence takes
 	await := running(t, k)
 	k.Want([]string{"one.example", "never.example", "one.example"})
 	a := await("one.example", func(a Answer) bool { return len(a.Addrs) == 1 })

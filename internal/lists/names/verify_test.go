@@ -24,7 +24,7 @@ func TestVerify(t *testing.T) {
 			"7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 60 IN PTR six.bot.example."},
 		"six.bot.example. AAAA": {"six.bot.example. 60 IN AAAA 2001:db8::7"},
 	})
-	k := New(Options{Servers: []string{s.addr}, Timeout: time.Second})
+	k := New(Options{Servers: []string{s.addr}, Timeout: patience})
 	if got, err := k.Verify(t.Context(), netip.MustParseAddr("192.0.2.12"), []string{"bot.example"}); got || err == nil {
 		t.Errorf("an address without name, where none has been named: %v", got)
 	}
