@@ -211,3 +211,50 @@ func TestASinkThatHangs(t *testing.T) {
 	hung.hang.Unlock()
 	await("what was queued is not written", func() bool { return hung.count() > 0 })
 }
+
+// A sink gets every record once and in order, in parts of a bounded size, however many wait and whenever they come.
+func TestASinkGetsRecordsInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLog()
+		sink := &slow{}
+		l.Attach("slow", sink, nil)
+		n := 0
+		for _, burst := range []int{1, 20, 3000, 1, 700, 5000, 130} {
+			for range burst {
+				l.Add(control.Record{Event: "ban", Count: n})
+				n++
+			}
+			time.Sleep(5 * time.Millisecond) // some parts are written, others wait
+		}
+		l.Close(time.Minute)
+		if len(sink.counts) != n {
+			t.Fatalf("the sink got %d records, want %d", len(sink.counts), n)
+		}
+		for i, count := range sink.counts {
+			if count != i {
+				t.Fatalf("record %d is number %d", i, count)
+			}
+		}
+		if sink.largest > 200 {
+			t.Errorf("%d records at once", sink.largest)
+		}
+	})
+}
+
+// A slow sink takes a millisecond for each write.
+type slow struct {
+	counts  []int
+	largest int
+}
+
+func (*slow) Open() error  { return nil }
+func (*slow) Close() error { return nil }
+
+func (s *slow) Write(recs []control.Record) error {
+	time.Sleep(time.Millisecond)
+	s.largest = max(s.largest, len(recs))
+	for _, r := range recs {
+		s.counts = append(s.counts, r.Count)
+	}
+	return nil
+}

@@ -15,7 +15,7 @@ import (
 type Sink interface {
 	// Open makes the sink ready. After an error it is called again before the next records are written.
 	Open() error
-	// Write writes records, in order. After an error none of them counts as written.
+	// Write writes records, in order; recs is valid until it returns. After an error none of them counts as written.
 	Write(recs []control.Record) error
 	// Close ends the sink.
 	Close() error
@@ -24,6 +24,10 @@ type Sink interface {
 const (
 	// sinkQueue is how many records may wait for a sink.
 	sinkQueue = 20_000
+	// sinkWrite is how many records a sink gets at once at most.
+	sinkWrite = 128
+	// keptQueue is how many records an empty queue keeps room for.
+	keptQueue = 1024
 	// stuckAfter is how long a sink may take over a write before that is reported.
 	stuckAfter = 5 * time.Second
 )
@@ -36,13 +40,15 @@ type outlet struct {
 	wake chan struct{} // holds one message while there may be something to do
 	done chan struct{} // closed when the goroutine has ended
 
-	mu     sync.Mutex
-	queue  []control.Record
-	ending bool
-	err    error     // of the last attempt
-	busy   time.Time // since when the sink has been in one call; zero: it is in none
-	lost   uint64    // records, since it was attached
-	missed int       // of those, since the last one that was written
+	mu      sync.Mutex
+	queue   []control.Record // ring: waiting of them, from first on
+	first   int
+	waiting int
+	ending  bool
+	err     error     // of the last attempt
+	busy    time.Time // since when the sink has been in one call; zero: it is in none
+	lost    uint64    // records, since it was attached
+	missed  int       // of those, since the last one that was written
 }
 
 // Attach has the records whose kind (Record.Event) want accepts, or all if it is nil, written to a sink from now on, in a goroutine of
@@ -98,13 +104,25 @@ func (l *Log) Problems() (all []string) {
 func (o *outlet) offer(rec control.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.queue) >= sinkQueue {
+	if o.waiting == sinkQueue {
 		o.lost++
 		o.missed++
 		return
 	}
-	o.queue = append(o.queue, rec)
+	if o.waiting == len(o.queue) {
+		o.grow()
+	}
+	o.queue[(o.first+o.waiting)%len(o.queue)] = rec
+	o.waiting++
 	o.poke()
+}
+
+// grow doubles the room for records that wait, up to sinkQueue.
+func (o *outlet) grow() {
+	wider := make([]control.Record, min(max(2*len(o.queue), 16), sinkQueue))
+	n := copy(wider, o.queue[o.first:])
+	copy(wider[n:], o.queue[:o.first])
+	o.queue, o.first = wider, 0
 }
 
 func (o *outlet) poke() {
@@ -125,9 +143,14 @@ func (o *outlet) end() {
 func (o *outlet) run(s Sink) {
 	defer close(o.done)
 	open := o.call(s.Open) == nil
+	var recs []control.Record
 	for range o.wake {
-		recs, ending := o.take()
-		if len(recs) > 0 {
+		ending, more := false, true
+		for more {
+			recs, ending, more = o.take(recs[:0])
+			if len(recs) == 0 {
+				break
+			}
 			if !open {
 				open = o.call(s.Open) == nil
 			}
@@ -135,6 +158,7 @@ func (o *outlet) run(s Sink) {
 				open = o.call(func() error { return s.Write(recs) }) == nil
 			}
 			o.written(len(recs), open)
+			clear(recs)
 		}
 		if ending {
 			_ = o.call(s.Close)
@@ -143,16 +167,26 @@ func (o *outlet) run(s Sink) {
 	}
 }
 
-// take returns what is queued, the first record with the number of those that were lost before it.
-func (o *outlet) take() (recs []control.Record, ending bool) {
+// take appends the oldest records that wait to recs, up to sinkWrite, the first with the number of those that were lost before it. More
+// reports whether others are left.
+func (o *outlet) take(recs []control.Record) (_ []control.Record, ending, more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	recs, o.queue = o.queue, nil
+	for o.waiting > 0 && len(recs) < sinkWrite {
+		rec := &o.queue[o.first]
+		recs = append(recs, *rec)
+		*rec = control.Record{}
+		o.first = (o.first + 1) % len(o.queue)
+		o.waiting--
+	}
 	if len(recs) > 0 {
 		recs[0].Missed = o.missed
 		o.missed = 0
 	}
-	return recs, o.ending
+	if o.waiting == 0 && len(o.queue) > keptQueue {
+		o.queue, o.first = nil, 0
+	}
+	return recs, o.ending, o.waiting > 0
 }
 
 // written takes note of what became of n records.
