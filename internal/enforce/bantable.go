@@ -41,6 +41,7 @@ type entry struct {
 	until   int64 // Unix time in ns; forever if permanent
 	unknown bool
 	firm    bool // made by hand or by a list: no address in its network is excepted
+	fresh   bool // begun or extended since begin was last called for it
 }
 
 // The kernel's counters start again when an element is replaced: before is what earlier elements had counted, last what the present
@@ -97,6 +98,20 @@ func (l *banTable) put(k ban.Key, e entry) {
 		l.kinds[r.kind()]++
 	}
 	l.forever += boolInt(e.until == forever) - boolInt(had && old.until == forever)
+}
+
+// begin returns a ban, and whether it was begun or extended since the last call: however often that was, it is written once.
+func (l *banTable) begin(k ban.Key) (e entry, fresh bool) {
+	r, ok := l.find(k)
+	if !ok {
+		return e, false
+	}
+	e = l.entries[r]
+	if fresh = e.fresh; fresh {
+		e.fresh = false
+		l.entries[r] = e
+	}
+	return e, fresh
 }
 
 func (l *banTable) remove(k ban.Key) {

@@ -152,6 +152,57 @@ func (l *log) options() enforce.Options {
 	}
 }
 
+// A counter is a packet filter that counts how often each ban is written.
+type counter struct {
+	enforcetest.Fake
+	mu     sync.Mutex
+	writes map[ban.Key]int
+}
+
+func (c *counter) Apply(ctx context.Context, changes enforce.Changes) ([]enforce.Failure, error) {
+	c.mu.Lock()
+	for _, b := range changes.Bans {
+		c.writes[b.Key]++
+	}
+	c.mu.Unlock()
+	return c.Fake.Apply(ctx, changes)
+}
+
+// However often a ban comes while a transaction waits, it is written once, with its latest end, and each request gets its result.
+func TestABanThatComesTwiceIsWrittenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		filter := &counter{writes: map[ban.Key]int{}}
+		e := enforce.New(filter, l.options())
+		const n = 100
+		for i := range n {
+			for _, d := range []time.Duration{time.Hour, 3 * time.Hour, 2 * time.Hour} {
+				if err := e.Ban(t.Context(), enforcetest.For(fmt.Sprintf("192.0.2.%d", i), d)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		began := time.Now()
+		go e.Run(ctx)
+		synctest.Wait()
+		if len(filter.writes) != n || len(l.results) != 3*n {
+			t.Errorf("%d bans were written, %d results; want %d, %d", len(filter.writes), len(l.results), n, 3*n)
+		}
+		for k, times := range filter.writes {
+			if times != 1 {
+				t.Errorf("ban %s was written %d times", k, times)
+			}
+		}
+		for i, r := range l.results {
+			if want := i%3 < 2; r.Err != nil || r.Changed != want || !r.Until.Equal(began.Add(3*time.Hour)) {
+				t.Errorf("result %d: %+v, want a ban until the latest end; changed %v", i, r, want)
+			}
+		}
+	})
+}
+
 func TestBansThatWaitAreWrittenTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l log

@@ -80,7 +80,7 @@ func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
 	}
 	changed := !held || until > old.until
 	if changed {
-		old.until = until
+		old.until, old.fresh = until, true
 	}
 	old.firm = old.firm || b.Rule == ban.ByHand || b.Rule == ban.ByList
 	m.bans.put(b.Key, old)

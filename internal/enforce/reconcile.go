@@ -27,16 +27,15 @@ type streak struct {
 	last    time.Time
 }
 
-// ban puts a batch of bans in force in one transaction and tells what became of each.
+// ban puts a batch of bans in force in one transaction and reports what became of each.
 func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	if !e.delayed.IsZero() {
 		e.repairNow(ctx) // an error is that of the bans, too
 	}
 	now := time.Now()
 	connected, unknown := e.connected(batch)
-	var results []Result
+	results := e.results[:0]
 	var c Changes
-	begun := map[ban.Key]bool{}
 	for _, r := range batch {
 		for _, b := range r.bans {
 			b, err := spareConnected(b, connected, unknown)
@@ -46,21 +45,19 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 			}
 			result := e.model.add(b, now, r.force)
 			results = append(results, result)
-			if result.Err != nil {
-				continue
-			}
-			if result.Changed {
-				begun[result.Ban.Key] = true
-			}
-			if b.Rule == ban.ByHand {
+			if result.Err == nil && b.Rule == ban.ByHand {
 				c.Grace = append(c.Grace, e.model.revoke(result.Ban.Prefix)...)
 			}
 		}
 	}
-	c.Bans = e.evictOverLimit(begun)
-	for k := range begun {
-		held, _ := e.model.bans.get(k)
-		c.Bans = append(c.Bans, Change{Key: k, Timeout: held.timeout(now)})
+	c.Bans = slices.Grow(e.evictOverLimit(), len(results))
+	for i := range results {
+		// A ban that was evicted just now does not begin after all; the kernel may hold it all the same, if it was to be extended.
+		if r := &results[i]; r.Err == nil && r.Changed {
+			if held, begins := e.model.bans.begin(r.Ban.Key); begins {
+				c.Bans = append(c.Bans, Change{Key: r.Ban.Key, Timeout: held.timeout(now)})
+			}
+		}
 	}
 	c.Except = e.model.staleExceptions(now)
 	failed, err := e.write(ctx, c)
@@ -88,11 +85,14 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	e.deliver(batch, results)
 	e.notify(results)
 	e.notifyVerified(results)
+	clear(results)
+	if cap(results) <= keptResults {
+		e.results = results
+	}
 }
 
-// evictOverLimit ends the bans with the least time left when there are too many, and returns the changes that do so. What had just
-// begun is not begun after all; the kernel may hold it all the same, if it was to be extended.
-func (e *Enforcer) evictOverLimit(begun map[ban.Key]bool) []Change {
+// evictOverLimit ends the bans with the least time left when there are too many, and returns the changes that do so.
+func (e *Enforcer) evictOverLimit() []Change {
 	if e.model.bans.len() <= e.opt.MaxBans {
 		return nil
 	}
@@ -101,7 +101,6 @@ func (e *Enforcer) evictOverLimit(begun map[ban.Key]bool) []Change {
 	// A little more than needed, so that this does not happen again with every ban.
 	for _, k := range e.model.evict(e.opt.MaxBans - e.opt.MaxBans/100) {
 		out = append(out, Change{Key: k, Remove: true})
-		delete(begun, k)
 		e.ended = append(e.ended, k)
 		e.report.Evicted++
 	}
