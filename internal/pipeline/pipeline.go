@@ -273,6 +273,9 @@ func (s *State) Lines(ctx context.Context, b *engine.Batch) error {
 			s.Save()
 		}
 	}
+	if len(s.unsaved.bans) >= manyBans {
+		s.handOver(s.p.Saver.Hold)
+	}
 	return nil
 }
 

@@ -1,13 +1,10 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +25,8 @@ type Saver struct {
 
 	mu      sync.Mutex // protects what follows
 	waiting *pending
-	writing int // changes that are being written now
+	writing int  // changes that are being written now
+	room    room // of the store, when it was last written to
 	status  Status
 }
 
@@ -51,22 +49,28 @@ const (
 func NewSaver(s *Store, log *slog.Logger) *Saver {
 	v := &Saver{store: s, log: log, wake: make(chan struct{}, 1), flushes: make(chan chan error), asks: make(chan func()), waiting: newPending(),
 		warned: s.Warning()}
-	v.status.Size = s.Size()
+	v.status.Size, v.room = s.Size(), s.room
 	if s.db == nil {
 		v.status.Problem = s.Warning().Error()
 	}
 	return v
 }
 
-// Save takes an update over; it never waits for the disk. Nothing in it may be changed afterwards.
+// Save takes an update over and keeps nothing of it; it never waits for the disk.
 func (v *Saver) Save(u Update) {
-	v.mu.Lock()
-	v.waiting.add(&u)
-	v.mu.Unlock()
+	v.Hold(u)
 	select {
 	case v.wake <- struct{}{}:
 	default: // it has been told already
 	}
+}
+
+// Hold takes an update over as Save does, and leaves it until something else is saved: a caller with much to save hands it over in parts
+// and keeps none of it.
+func (v *Saver) Hold(u Update) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.waiting.add(&u, v.room)
 }
 
 // Status tells how saving goes.
@@ -104,8 +108,8 @@ func (v *Saver) Bans(ctx context.Context, keys []ban.Key) (map[ban.Key]ban.Ban, 
 	ask := func() {
 		bans, err := v.store.Bans(keys)
 		v.mu.Lock()
-		defer v.mu.Unlock()
 		v.waiting.fill(bans, keys)
+		v.mu.Unlock()
 		answers <- answer{bans, err}
 	}
 	select {
@@ -180,7 +184,7 @@ func (v *Saver) write(now time.Time) error {
 	v.waiting, v.writing = newPending(), p.len()
 	v.mu.Unlock()
 
-	err := v.store.Commit(p.update(), now)
+	err := v.store.commitAll(p, now)
 	if err != nil {
 		p.forget(v.store, now)
 	}
@@ -188,7 +192,7 @@ func (v *Saver) write(now time.Time) error {
 
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.writing = 0
+	v.writing, v.room = 0, v.store.room
 	if err != nil {
 		p.merge(v.waiting)
 		v.waiting = p
@@ -227,99 +231,5 @@ func (v *Saver) report(err error, size int64, now time.Time) {
 		v.log.Info("state is saved again", "file", v.store.path)
 	default:
 		v.log.Warn("state cannot be saved", "problem", v.status.Problem, "pending", v.waiting.len())
-	}
-}
-
-// A pending is updates merged by key.
-type pending struct {
-	bans      map[ban.Key]*ban.Ban // nil: lifted
-	positions map[string]string
-	records   map[string]Record // by key
-	notes     map[string]string // empty: gone
-}
-
-func newPending() *pending {
-	return &pending{make(map[ban.Key]*ban.Ban), make(map[string]string), make(map[string]Record), make(map[string]string)}
-}
-
-func (p *pending) len() int { return len(p.bans) + len(p.positions) + len(p.records) + len(p.notes) }
-
-// add merges an update that came later. A ban both put and lifted in it is lifted.
-func (p *pending) add(u *Update) {
-	for i := range u.Bans {
-		p.bans[u.Bans[i].Key] = &u.Bans[i]
-	}
-	for _, k := range u.Lifted {
-		p.bans[k] = nil
-	}
-	for source, resume := range u.Positions {
-		p.positions[source] = resume
-	}
-	for _, r := range u.Records {
-		p.records[string(r.Key)] = r
-	}
-	maps.Copy(p.notes, u.Notes)
-}
-
-// fill adds what is waiting about the keys to what was read of them.
-func (p *pending) fill(bans map[ban.Key]ban.Ban, keys []ban.Key) {
-	for _, k := range keys {
-		if b, ok := p.bans[k]; ok && b != nil {
-			bans[k] = *b
-		} else if ok {
-			delete(bans, k)
-		}
-	}
-}
-
-// merge takes over what came later.
-func (p *pending) merge(later *pending) {
-	for k, b := range later.bans {
-		p.bans[k] = b
-	}
-	for source, resume := range later.positions {
-		p.positions[source] = resume
-	}
-	maps.Copy(p.records, later.records)
-	maps.Copy(p.notes, later.notes)
-}
-
-// update returns everything as one update, in the order of the file: neighbours share pages.
-func (p *pending) update() *Update {
-	u := &Update{Positions: p.positions, Notes: p.notes}
-	for k, b := range p.bans {
-		if b == nil {
-			u.Lifted = append(u.Lifted, k)
-		} else {
-			u.Bans = append(u.Bans, *b)
-		}
-	}
-	for _, r := range p.records {
-		u.Records = append(u.Records, r)
-	}
-	slices.SortFunc(u.Bans, func(a, b ban.Ban) int { return a.Key.Compare(b.Key) })
-	slices.SortFunc(u.Lifted, ban.Key.Compare)
-	slices.SortFunc(u.Records, func(a, b Record) int { return bytes.Compare(a.Key, b.Key) })
-	return u
-}
-
-// forget drops what need not be written any more, so that a disk that stays full does not fill memory: bans that are over
-// meanwhile, and removals of what the file does not have. What remains is bounded by the state itself.
-func (p *pending) forget(s *Store, now time.Time) {
-	for k, b := range p.bans {
-		lifted := b == nil
-		switch {
-		case !lifted && !over(b.Until, now):
-		case lifted && s.db == nil: // the file might have it
-		case s.holds(bucketBans, banKey(k)):
-			p.bans[k] = nil
-		default:
-			delete(p.bans, k)
-		}
-	}
-	for k, r := range p.records {
-		if len(r.Value) == 0 && !s.holds(bucketTracker, []byte(k)) {
-			delete(p.records, k)
-		}
 	}
 }

@@ -19,14 +19,12 @@
 package store
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
 	"os"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -228,17 +226,28 @@ func (s *Store) view(fn func(tx *bbolt.Tx)) error {
 // Only an update that changes more pages than the file may have is written in several transactions: what matters most
 // comes first and the positions last, so that lines may be counted again after a crash in between, but none is lost.
 func (s *Store) Commit(u *Update, now time.Time) error {
+	p := newPending()
+	p.add(u, s.room)
+	return s.commitAll(p, now)
+}
+
+// commitAll is Commit of updates that are merged.
+func (s *Store) commitAll(u *pending, now time.Time) error {
 	if s.db == nil || s.suspect {
 		s.Close()
 		if err := s.open(); err != nil {
 			return err
 		}
 	}
-	err := s.commit(u, now)
+	all := u.part()
+	err := s.commit(&all, now)
 	if errors.Is(err, bolterrors.ErrMaxSizeReached) {
-		for part := range parts(u) {
-			err = s.commit(part, now)
-			if what := len(part.Bans) + len(part.Records); what > 0 && errors.Is(err, bolterrors.ErrMaxSizeReached) {
+		for some := range all.cut() {
+			if s.room > ample {
+				some.shorten(s.room)
+			}
+			err = s.commit(&some, now)
+			if what := some.refusable(); what > 0 && errors.Is(err, bolterrors.ErrMaxSizeReached) {
 				s.refused += what // rather these than the positions, without which all is read again and again
 				err = nil
 			}
@@ -263,99 +272,41 @@ func (s *Store) Commit(u *Update, now time.Time) error {
 	return s.maintain(now)
 }
 
-// commit writes the update in one transaction.
-func (s *Store) commit(u *Update, now time.Time) error {
+// commit writes a part in one transaction.
+func (s *Store) commit(p *part, now time.Time) error {
 	return guard(func() error {
 		tx, err := s.db.Begin(true)
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback() // of no effect after Commit
-		if err := s.write(tx, u, now); err != nil {
+		if err := s.write(tx, p, now); err != nil {
 			return err
 		}
 		return tx.Commit()
 	})
 }
 
-// partSize is how many entries of one kind a part of an update has.
-const partSize = 128
-
-// parts cuts an update into small ones: what makes room first, then bans, the spare records behind the others, and the
-// positions last.
-func parts(u *Update) iter.Seq[*Update] {
-	rank := func(r Record) int {
-		switch {
-		case len(r.Value) == 0:
-			return 0
-		case !r.Spare:
-			return 1
-		}
-		return 2
-	}
-	records := slices.Clone(u.Records)
-	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(rank(a), rank(b)) })
-	gone := slices.IndexFunc(records, func(r Record) bool { return rank(r) > 0 })
-	if gone < 0 {
-		gone = len(records)
-	}
-	return func(yield func(*Update) bool) {
-		for keys := range slices.Chunk(u.Lifted, partSize) {
-			if !yield(&Update{Lifted: keys}) {
-				return
-			}
-		}
-		for removals := range slices.Chunk(records[:gone], partSize) {
-			if !yield(&Update{Records: removals}) {
-				return
-			}
-		}
-		for bans := range slices.Chunk(u.Bans, partSize) {
-			if !yield(&Update{Bans: bans}) {
-				return
-			}
-		}
-		for others := range slices.Chunk(records[gone:], partSize) {
-			if !yield(&Update{Records: others}) {
-				return
-			}
-		}
-		yield(&Update{Positions: u.Positions, Notes: u.Notes})
-	}
-}
-
-func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
-	bans, positions, tracker := tx.Bucket(bucketBans), tx.Bucket(bucketPositions), tx.Bucket(bucketTracker)
-	var e encoder
-	for i := range u.Bans {
-		b := &u.Bans[i]
-		if err := put(bans, banKey(b.Key), e.ban(s.room.shorten(b))); err != nil {
+func (s *Store) write(tx *bbolt.Tx, p *part, now time.Time) error {
+	bans, tracker := tx.Bucket(bucketBans), tx.Bucket(bucketTracker)
+	for _, c := range p.bans {
+		if err := c.apply(bans); err != nil {
 			return err
 		}
 	}
-	for _, k := range u.Lifted {
-		if err := bans.Delete(banKey(k)); err != nil {
-			return err
-		}
-	}
-	for source, resume := range u.Positions {
-		if err := putOrDelete(positions, []byte(source), []byte(resume)); err != nil {
-			return err
-		}
-	}
-	notes := tx.Bucket(bucketNotes)
-	for name, note := range u.Notes {
-		if err := putOrDelete(notes, []byte(name), []byte(note)); err != nil {
-			return err
-		}
-	}
-	for _, r := range u.Records {
-		if s.room > ample && r.Spare && len(r.Value) > 0 && tracker.Get(r.Key) == nil {
+	for _, c := range p.records {
+		if s.room > ample && c.spare && c.value != nil && tracker.Get([]byte(c.key)) == nil {
 			continue
 		}
-		if err := putOrDelete(tracker, r.Key, r.Value); err != nil {
+		if err := c.apply(tracker); err != nil {
 			return err
 		}
+	}
+	if err := putAll(tx.Bucket(bucketPositions), p.positions); err != nil {
+		return err
+	}
+	if err := putAll(tx.Bucket(bucketNotes), p.notes); err != nil {
+		return err
 	}
 	if !now.Before(s.nextPrune) {
 		return prune(bans, now)
@@ -363,12 +314,26 @@ func (s *Store) write(tx *bbolt.Tx, u *Update, now time.Time) error {
 	return nil
 }
 
-// putOrDelete puts an entry; an empty value deletes it.
-func putOrDelete(b *bbolt.Bucket, k, v []byte) error {
-	if len(v) == 0 {
-		return b.Delete(k)
+// apply puts or deletes an entry. The bucket refers to the value until the transaction has ended.
+func (c change) apply(b *bbolt.Bucket) error {
+	if c.value == nil {
+		return b.Delete([]byte(c.key))
 	}
-	return put(b, k, v)
+	return b.Put([]byte(c.key), c.value)
+}
+
+// putAll puts entries; an empty one is deleted.
+func putAll(b *bbolt.Bucket, entries map[string]string) error {
+	for k, v := range entries {
+		c := change{key: k}
+		if v != "" {
+			c.value = seal([]byte(k), []byte(v))
+		}
+		if err := c.apply(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func put(b *bbolt.Bucket, k, v []byte) error { return b.Put(k, seal(k, v)) }
