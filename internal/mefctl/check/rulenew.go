@@ -3,7 +3,6 @@ package check
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,8 +54,9 @@ func newRulesNew(g *cli.Global) *cobra.Command {
 		Use:   "new NAME",
 		Short: "Make a detection rule from sample lines, and test it on them",
 		Long: "new reads log lines of refused and successful logins from --file or standard input. It finds the address and the user\n" +
-			"name in them and makes patterns of the rest, anchored at both ends. The rule must match every line; then it is printed, or\n" +
-			"with --write written into the rules directory.",
+			"name in them and makes patterns of the rest, anchored at both ends; in lines that are JSON objects it finds the paths of\n" +
+			"the address and the user name and the value that reports a refused login. The rule must match every line; then it is\n" +
+			"printed, or with --write written into the rules directory.",
 		Example: "  grep 'login failed' /var/log/shop.log | mefctl rules new shop --files /var/log/shop.log",
 		Args:    console.OneArg("a name for the rule, such as shop"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -77,8 +77,6 @@ func newRulesNew(g *cli.Global) *cobra.Command {
 				switch {
 				case !ok && ip != "":
 					return fmt.Errorf("line %d does not contain %s: %s", i+1, ip, strconv.Quote(raw))
-				case !ok && json.Valid([]byte(raw)):
-					return fmt.Errorf("line %d is JSON; write a rule with format=json, addr=, user= and when=, see mefdaemon.rules(5)", i+1)
 				case !ok:
 					return fmt.Errorf("line %d contains no address: %s", i+1, strconv.Quote(raw))
 				case line.Program == "" && len(files) == 0:
@@ -200,8 +198,9 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 		Short: "Find refused logins in the logs that match no rule, and propose a rule",
 		Long: "suggest searches the newest part of the journal and of the log files in /var/log, or only FILE or -. It shows lines that contain\n" +
 			"an address, look like refused logins and match no rule; similar lines together. With --program it makes a rule from all\n" +
-			"lines of that program, tests it, and prints it, or with --write writes it into the rules directory.",
-		Example: "  mefctl rules suggest\n  mefctl rules suggest --program shopd --write",
+			"lines of that program, or with FILE and --name from all lines of that file which name no program, tests it, and prints it, or\n" +
+			"with --write writes it into the rules directory.",
+		Example: "  mefctl rules suggest\n  mefctl rules suggest --program shopd --write\n  mefctl rules suggest /var/log/shop/access.log --name shop --write",
 		Args:    console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			matcher, err := newMatcher(g, "", "")
@@ -209,24 +208,39 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 				return err
 			}
 			var groups learn.Groups
-			look := func(r io.Reader) error { return unread(r, matcher, &groups) }
+			look := func(path string, r io.Reader) error {
+				groups.File = path
+				return unread(r, matcher, &groups)
+			}
 			if len(args) == 1 {
 				in, err := cli.Input(cmd, args)
 				if err != nil {
 					return err
 				}
 				defer in.Close()
-				if err := look(in); err != nil {
+				if err := look(args[0], in); err != nil {
 					return err
 				}
 			} else if err := lookAround(cmd.Context(), look); err != nil {
 				return err
 			}
 			all := groups.Sorted()
-			if program != "" {
+			if program != "" || name != "" {
+				of := program
+				if program == "" {
+					if len(args) == 0 {
+						return console.Usage("name the program with --program, or a log file whose lines name no program")
+					}
+					if of = args[0]; len(files) == 0 && filepath.IsAbs(of) {
+						files = []string{of}
+					}
+				}
 				all = slices.DeleteFunc(all, func(x *learn.Group) bool { return x.Program != program })
 				if len(all) == 0 {
-					return fmt.Errorf("no line of %s looks like a refused login that matches no rule", strconv.Quote(program))
+					return fmt.Errorf("no line of %s looks like a refused login that matches no rule", strconv.Quote(of))
+				}
+				if program == "" && len(files) == 0 {
+					return console.Usage("name the log file that the rule is to read with --files")
 				}
 				if name == "" {
 					name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(program))
@@ -241,7 +255,7 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&program, "program", "", "make a rule for this program")
-	flags.StringVar(&name, "name", "", "name of the rule; if missing, that of the program")
+	flags.StringVar(&name, "name", "", "`name` of the rule; if missing, that of the program")
 	flags.StringArrayVar(&files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
 	flags.BoolVar(&write, "write", false, "write the rule into the rules directory")
 	return cmd
@@ -263,14 +277,15 @@ func showGroups(w io.Writer, all []*learn.Group) {
 	for _, x := range all[:min(len(all), shownGroups)] {
 		program := x.Program
 		if program == "" {
-			program = "(no program)"
+			program = x.File
 		}
 		fmt.Fprintf(w, "%s: %s, %s\n  %s\n", program, counted(x.Count, "line", "lines"), counted(x.Sources, "address", "addresses"), strconv.Quote(x.Examples[0]))
 	}
 	if more := len(all) - shownGroups; more > 0 {
 		fmt.Fprintf(w, "%d more kinds of lines; --json prints all.\n", more)
 	}
-	fmt.Fprintln(w, "\nmefctl rules suggest --program PROGRAM makes a rule from the lines of a program; for lines without a program, use mefctl rules new.")
+	fmt.Fprintln(w, "\nmefctl rules suggest --program PROGRAM makes a rule from the lines of a program; mefctl rules suggest FILE --name NAME makes one from\n"+
+		"the lines of a file that name no program.")
 }
 
 // unread adds the lines of r that look like refused logins and that no rule reads.
@@ -309,11 +324,11 @@ func unread(r io.Reader, matcher *offline.Matcher, groups *learn.Groups) error {
 }
 
 // lookAround looks at the newest part of the journal and of each log file below /var/log. A file that cannot be read is left out.
-func lookAround(ctx context.Context, look func(io.Reader) error) error {
+func lookAround(ctx context.Context, look func(path string, r io.Reader) error) error {
 	if run.Installed("journalctl") {
 		out, err := run.Output(ctx, maxJournal, "journalctl", "--no-pager", "--quiet", "--output=short", "--lines=200000")
 		if err == nil {
-			if err := look(bytes.NewReader(out)); err != nil {
+			if err := look("", bytes.NewReader(out)); err != nil {
 				return err
 			}
 		}
@@ -330,7 +345,7 @@ func lookAround(ctx context.Context, look func(io.Reader) error) error {
 }
 
 // lookAt looks at the end of one log file. Archives and files that are no text are left out.
-func lookAt(path string, look func(io.Reader) error) error {
+func lookAt(path string, look func(path string, r io.Reader) error) error {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() || slices.Contains([]string{".gz", ".xz", ".zst", ".bz2", ".journal", ".db"}, filepath.Ext(path)) {
 		return err
@@ -343,5 +358,5 @@ func lookAt(path string, look func(io.Reader) error) error {
 	if _, err := f.Seek(max(0, info.Size()-maxLog), io.SeekStart); err != nil {
 		return err
 	}
-	return look(io.LimitReader(f, maxLog))
+	return look(path, io.LimitReader(f, maxLog))
 }

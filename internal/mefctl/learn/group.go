@@ -11,7 +11,6 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/conf/rulefile"
-	"mef/internal/filter"
 )
 
 const (
@@ -32,12 +31,19 @@ type Group struct {
 	Pattern  string   `json:"pattern"`
 	Examples []string `json:"examples"`
 
+	// File is the log file of the lines, if Groups.File was set.
+	File string `json:"file,omitempty"`
+
 	line  Line
+	texts []string // of Examples: what a pattern is matched against
 	addrs map[netip.Addr]struct{}
 }
 
 // Groups collects lines by shape.
 type Groups struct {
+	// File is where the lines come from that are added next; empty if that does not matter.
+	File string
+
 	byShape map[string]*Group
 	// Left is how many lines had a shape for which there was no room.
 	Left int
@@ -49,6 +55,9 @@ func (g *Groups) Add(raw string, l Line) {
 		g.byShape = make(map[string]*Group)
 	}
 	key := l.shape()
+	if l.Program == "" {
+		key = g.File + "\x00" + key // nothing else says whose line it is
+	}
 	group := g.byShape[key]
 	if group == nil {
 		if len(g.byShape) >= maxGroups {
@@ -56,6 +65,9 @@ func (g *Groups) Add(raw string, l Line) {
 			return
 		}
 		group = &Group{Program: l.Program, Login: l.Login && !l.Refused, line: l, addrs: make(map[netip.Addr]struct{})}
+		if l.Program == "" {
+			group.File = g.File
+		}
 		g.byShape[key] = group
 	}
 	group.Count++
@@ -64,6 +76,7 @@ func (g *Groups) Add(raw string, l Line) {
 	}
 	if len(group.Examples) < maxExamples && !slices.Contains(group.Examples, raw) {
 		group.Examples = append(group.Examples, raw)
+		group.texts = append(group.texts, l.text)
 	}
 }
 
@@ -81,6 +94,9 @@ func (g *Groups) Sorted() []*Group {
 	slices.SortFunc(all, order)
 	for _, group := range all {
 		group.Sources, group.Pattern = len(group.addrs), group.line.pattern(forms[0])
+		if o := group.line.object; o != nil && o.condition != "" {
+			group.Pattern = o.condition
+		}
 	}
 	return all
 }
@@ -97,24 +113,19 @@ func merge(all []*Group) []*Group {
 	variants := make(map[place][]*Group)
 	for _, group := range all {
 		for i, p := range group.line.pieces {
-			if p.kind == text && len(p.text) > 1 {
-				other := group.line
-				other.pieces = slices.Clone(other.pieces)
-				other.pieces[i] = piece{ident, ""}
-				variants[place{other.shape(), i}] = append(variants[place{other.shape(), i}], group)
+			if p.kind == pieceText && len(p.text) > 1 {
+				at := place{group.without(i), i}
+				variants[at] = append(variants[at], group)
 			}
 		}
 	}
 	gone := make(map[*Group]bool)
 	for _, first := range all {
 		for i, p := range first.line.pieces {
-			if gone[first] || p.kind != text || len(p.text) < 2 {
+			if gone[first] || p.kind != pieceText || len(p.text) < 2 {
 				continue
 			}
-			other := first.line
-			other.pieces = slices.Clone(other.pieces)
-			other.pieces[i] = piece{ident, ""}
-			same := slices.DeleteFunc(slices.Clone(variants[place{other.shape(), i}]), func(o *Group) bool { return gone[o] })
+			same := slices.DeleteFunc(slices.Clone(variants[place{first.without(i), i}]), func(o *Group) bool { return gone[o] })
 			if len(same) < minVariants {
 				continue
 			}
@@ -129,11 +140,22 @@ func merge(all []*Group) []*Group {
 				}
 				first.Examples = append(first.Examples, o.Examples...)
 				first.Examples = first.Examples[:min(len(first.Examples), maxExamples)]
+				first.texts = append(first.texts, o.texts...)
+				first.texts = first.texts[:len(first.Examples)]
 			}
-			first.line = other
+			first.line.pieces = slices.Clone(first.line.pieces)
+			first.line.pieces[i] = piece{ident, ""}
 		}
 	}
 	return slices.DeleteFunc(all, func(g *Group) bool { return gone[g] })
+}
+
+// without returns the shape of the group if the piece at i may be any word.
+func (g *Group) without(i int) string {
+	l := g.line
+	l.pieces = slices.Clone(l.pieces)
+	l.pieces[i] = piece{ident, ""}
+	return g.File + "\x00" + l.shape()
 }
 
 // Rule returns the text of a rule file called name that reads the groups: refused logins count, successful ones make known. files are the
@@ -155,6 +177,9 @@ func Rule(name string, groups []*Group, files []string) (string, error) {
 	for _, f := range files {
 		fmt.Fprintf(&b, "files=%s\n", f)
 	}
+	if err := writePaths(&b, groups); err != nil {
+		return "", err
+	}
 	head := b.String()
 	read := make(map[bool][]*regexp.Regexp) // what the patterns so far match, by Login
 	for _, g := range groups {
@@ -166,47 +191,106 @@ func Rule(name string, groups []*Group, files []string) (string, error) {
 			return "", err
 		}
 		b.WriteString(line)
-		_, pattern, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-		if re, err := regexp.Compile(conf.Expand(pattern)); err == nil {
+		key, pattern, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		if re, err := regexp.Compile(conf.Expand(pattern)); err == nil && strings.HasSuffix(key, "regex") {
 			read[g.Login] = append(read[g.Login], re)
 		}
 	}
 	return b.String(), nil
 }
 
+// writePaths writes where objects have their values. The error reports groups of which no one rule can be made.
+func writePaths(b *strings.Builder, groups []*Group) error {
+	var addr, user, message string
+	objects := 0
+	for _, g := range groups {
+		o := g.line.object
+		if o == nil {
+			continue
+		}
+		objects++
+		if o.condition == "" && o.message == "" {
+			return fmt.Errorf("no value says whether a login was refused, in %q; write the condition by hand, see when= in mefdaemon.rules(5)", g.Examples[0])
+		}
+		for _, one := range []struct {
+			what     string
+			at       string
+			chosen   *string
+			optional bool
+		}{{"address", o.addr, &addr, false}, {"user name", o.user, &user, true}, {"text", o.message, &message, true}} {
+			switch {
+			case *one.chosen == "" && (objects == 1 || one.optional):
+				*one.chosen = one.at
+			case *one.chosen != one.at && !(one.optional && one.at == ""):
+				return fmt.Errorf("the %s stands at %s in some lines and at %s in others; make a rule of lines of one kind", one.what, pathName(*one.chosen), pathName(one.at))
+			}
+		}
+	}
+	if objects == 0 {
+		return nil
+	}
+	if objects < len(groups) {
+		return errors.New("some lines are JSON objects and others are not; make a rule of lines of one kind")
+	}
+	b.WriteString("format=json\n")
+	for _, key := range []struct{ name, path string }{{"addr", addr}, {"user", user}, {"message", message}} {
+		if key.path != "" {
+			fmt.Fprintf(b, "%s=%s\n", key.name, key.path)
+		}
+	}
+	return nil
+}
+
+// pathName returns a path for a message.
+func pathName(path string) string {
+	if path == "" {
+		return "no path of its own"
+	}
+	return path
+}
+
 // readBy reports whether the expression matches all lines of the group.
 func (g *Group) readBy(re *regexp.Regexp) bool {
-	return !slices.ContainsFunc(g.Examples, func(raw string) bool {
-		_, message := filter.Split([]byte(raw))
-		return !re.Match(message)
-	})
+	return (g.line.object == nil || g.line.object.condition == "") && !slices.ContainsFunc(g.texts, func(text string) bool { return !re.MatchString(text) })
 }
 
 // safe returns the line of a group's pattern, in the freest form with which the linter agrees.
 func safe(head string, g *Group) (string, error) {
-	key := "failregex"
-	if g.Login {
-		key = "okregex"
+	condition := ""
+	if g.line.object != nil {
+		condition = g.line.object.condition
+	}
+	if condition != "" {
+		return g.check(head, "when", "okwhen", condition)
 	}
 	var last error
 	for _, f := range forms {
-		line := key + "=" + g.line.pattern(f) + "\n"
-		text := head + line
-		if g.Login {
-			text += "failregex=^<HOST>$\n" // a rule wants one
-		}
-		rule, notices, errs := rulefile.Parse("proposal", []byte(text), nil)
-		kept := len(rule.Fail)
-		if g.Login {
-			kept = len(rule.OK)
-		}
-		if len(errs) == 0 && kept > 0 {
+		line, err := g.check(head, "failregex", "okregex", g.line.pattern(f))
+		if err == nil {
 			return line, nil
 		}
-		last = errs.Err()
-		if last == nil && len(notices) > 0 {
-			last = errors.New(notices[0].Text) // why it was refused; what follows from that comes behind
-		}
+		last = err
 	}
 	return "", fmt.Errorf("no safe pattern for %q: %w", g.Examples[0], last)
+}
+
+// check returns the line of the rule that is head and the line: "fail=value", or "ok=value" of successful logins. The error is why the rule
+// would not use it.
+func (g *Group) check(head, fail, ok, value string) (string, error) {
+	line := fail + "=" + value + "\n"
+	text := head + line
+	if g.Login {
+		line = ok + "=" + value + "\n"
+		text += line // a rule needs a refused login too: the same, for this check
+	}
+	rule, notices, errs := rulefile.Parse("proposal", []byte(text), nil)
+	switch kept := len(rule.Fail) + len(rule.OK); {
+	case len(errs) > 0:
+		return "", errs.Err()
+	case rule.JSON != nil && len(rule.JSON.Fail) > 0, kept == strings.Count(text, "\n")-strings.Count(head, "\n"):
+		return line, nil
+	case len(notices) > 0:
+		return "", errors.New(notices[0].Text) // why it was refused; what follows from that comes behind
+	}
+	return "", errors.New("the pattern is not used")
 }

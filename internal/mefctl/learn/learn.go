@@ -2,7 +2,8 @@
 //
 // A message is cut into pieces: the client's address, the user name, numbers, identifiers, text in quotes, and words. What varies from
 // line to line becomes a class of characters, and the words stay as they are: the shape of the message. Lines of one shape become one
-// pattern, anchored at both ends. The package proposes; the linter of package conf and the sample lines themselves decide whether a
+// pattern, anchored at both ends. Of a line that is a JSON object the paths of the address and the user name are found, and a condition: the
+// value that says that the login was refused; or the text that says so is cut into pieces. The package proposes; the linter of package conf and the sample lines themselves decide whether a
 // proposal is a rule.
 package learn
 
@@ -12,19 +13,20 @@ import (
 	"strings"
 
 	"mef/internal/filter"
+	"mef/internal/logtext"
 )
 
 // A kind reports what a piece of a message is.
 type kind uint8
 
 const (
-	text    kind = iota // as it stands
-	addr                // the address
-	user                // the user name
-	number              // digits
-	ident               // letters and digits: a session, a queue, a file
-	quoted              // anything between quotes, which stand beside it as text
-	address             // another address
+	pieceText kind = iota // as it stands
+	addr                  // the address
+	user                  // the user name
+	number                // digits
+	ident                 // letters and digits: a session, a queue, a file
+	quoted                // anything between quotes, which stand beside it as text
+	address               // another address
 )
 
 type piece struct {
@@ -41,6 +43,8 @@ type Line struct {
 	Login   bool // its words speak of a successful login
 	Several bool // it names other addresses, too, and Addr is the first one
 	pieces  []piece
+	text    string  // that pattern is matched against
+	object  *object // nil if the line is text
 }
 
 var (
@@ -57,10 +61,25 @@ var (
 // Read cuts a line. client is the address that the rule is to ban, the first one of the line if it is not valid. ok is false if the line does not
 // name it.
 func Read(raw string, client netip.Addr) (l Line, ok bool) {
-	program, message := filter.Split([]byte(raw))
-	l = Line{Program: string(program), Refused: refusing.Match(message), Login: admitting.Match(message)}
+	var carrier logtext.Carrier
+	carried, ok := carrier.Cut([]byte(strings.TrimRight(raw, "\r\n")))
+	if !ok {
+		return l, false
+	}
+	program, message := filter.Split(carried)
+	if l, ok = readObject(program, message, client); l.object != nil {
+		return l, ok
+	}
+	l = cut(message, client)
+	l.Program = string(program)
+	return l, l.Addr.IsValid()
+}
+
+// cut cuts a message that is text.
+func cut(message []byte, client netip.Addr) Line {
+	l := Line{text: string(message), Refused: refusing.Match(message), Login: admitting.Match(message)}
 	expectUser := false
-	for _, token := range tokens.FindAllString(strings.TrimRight(string(message), "\r\n"), -1) {
+	for _, token := range tokens.FindAllString(string(message), -1) {
 		p, isAddr := classify(token, client, l.Addr)
 		l.Several = l.Several || p.other
 		switch {
@@ -85,7 +104,7 @@ func Read(raw string, client netip.Addr) (l Line, ok bool) {
 			expectUser = false
 		}
 	}
-	return l, l.Addr.IsValid()
+	return l
 }
 
 // A class is what a token is by itself.
@@ -125,7 +144,7 @@ func classify(token string, client, taken netip.Addr) (c class, isAddr bool) {
 // wrapped returns a token as a piece of a kind, its quotes beside it as text.
 func wrapped(token string, k kind) []piece {
 	if q := token[:1]; q == `"` || q == "'" {
-		return []piece{{text, q}, {k, ""}, {text, q}}
+		return []piece{{pieceText, q}, {k, ""}, {pieceText, q}}
 	}
 	return []piece{{k, ""}}
 }
@@ -134,9 +153,12 @@ func wrapped(token string, k kind) []piece {
 func (l *Line) shape() string {
 	var b strings.Builder
 	b.WriteString(l.Program)
+	if l.object != nil {
+		b.WriteString(l.object.shape())
+	}
 	for _, p := range l.pieces {
 		b.WriteByte(byte('0' + p.kind))
-		if p.kind == text {
+		if p.kind == pieceText {
 			b.WriteString(p.text)
 		}
 		b.WriteByte(0)
@@ -156,7 +178,7 @@ func (l *Line) pattern(f form) string {
 	b.WriteByte('^')
 	for i, p := range l.pieces {
 		switch p.kind {
-		case text:
+		case pieceText:
 			b.WriteString(regexp.QuoteMeta(p.text))
 		case addr:
 			b.WriteString("<HOST>")

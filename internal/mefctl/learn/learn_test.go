@@ -12,6 +12,12 @@ import (
 // ruleOf makes a rule of lines.
 func ruleOf(t *testing.T, lines ...string) string {
 	t.Helper()
+	return ruleOfFile(t, nil, lines...)
+}
+
+// ruleOfFile makes a rule of lines of files.
+func ruleOfFile(t *testing.T, files []string, lines ...string) string {
+	t.Helper()
 	var groups learn.Groups
 	for _, raw := range lines {
 		l, ok := learn.Read(raw, netip.Addr{})
@@ -20,7 +26,7 @@ func ruleOf(t *testing.T, lines ...string) string {
 		}
 		groups.Add(raw, l)
 	}
-	text, err := learn.Rule("shop", groups.Sorted(), nil)
+	text, err := learn.Rule("shop", groups.Sorted(), files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +90,8 @@ func TestGroupsAreBounded(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add("Jan  2 03:04:05 host shopd[71]: login refused for 'root' from 192.0.2.7 port 4021")
 	f.Add("x: '\"' 1::2: \xff 192.0.2.7")
+	f.Add(`{"log":"{\\"msg\\":\\"login failed\\",\\"ip\\":\\"192.0.2.7\\"}\n","stream":"stdout","time":"x"}`)
+	f.Add(`{"a":[{"b":"192.0.2.7"}],"msg":"bad \u00e9 192.0.2.8"}`)
 	f.Fuzz(func(t *testing.T, raw string) {
 		l, ok := learn.Read(raw, netip.Addr{})
 		if !ok {
@@ -112,5 +120,63 @@ func TestOnePatternReadsNamesOfSeveralWords(t *testing.T) {
 	rule, err := learn.Rule("shop", groups.Sorted(), nil)
 	if err != nil || strings.Count(rule, "failregex=") != 1 {
 		t.Errorf("rule:\n%s%v; want one failregex", rule, err)
+	}
+}
+
+func TestRulesOfObjects(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lines []string
+		want  string // the rule from format= on
+	}{
+		"a message": {[]string{`{"level":"warn","msg":"login failed","remote_ip":"192.0.2.7","user":"bob"}`},
+			"addr=remote_ip\nuser=user\nwhen=msg==\"login failed\"\n"},
+		"an event and a word": {[]string{`{"event":"user.login","time":"2026-03-01T10:00:00Z","success":false,"user":"bob","addr":{"remote":"192.0.2.7:4711"}}`,
+			`{"event":"user.login","time":"2026-03-01T10:00:00Z","success":true,"user":"alice","addr":{"remote":"[2001:db8::7]:4711"}}`},
+			"addr=addr.remote\nuser=user\nwhen=success==false && event==\"user.login\"\nokwhen=success==true && event==\"user.login\"\n"},
+		"a status needs a name": {[]string{`{"request":{"remote_ip":"192.0.2.7","uri":"/?u=198.51.100.1"},"status":401,"user_id":"bob"}`},
+			"addr=request.remote_ip\nuser=user_id\nwhen=status==401 && user_id\n"},
+		"a text that varies": {[]string{`{"t":1,"ip":"192.0.2.7","message":"password for bob refused after 3 tries"}`},
+			"addr=ip\nmessage=message\nfailregex=^password for (?P<user>.*) refused after \\d+ tries$\n"},
+		"a text with the address": {[]string{`{"t":1,"message":"login for 'bob' failed (192.0.2.7)"}`},
+			"message=message\nfailregex=^login for '(?P<user>.*)' failed \\(<HOST>\\)$\n"},
+		"the client and ourselves": {[]string{`{"server_addr":"198.51.100.1:443","client":"192.0.2.7:4711","error":"invalid credentials","login":"bob"}`},
+			"addr=client\nuser=login\nwhen=error==\"invalid credentials\"\n"},
+		"what Docker puts around it": {[]string{`{"log":"{\"msg\":\"login failed\",\"ip\":\"192.0.2.7\"}\n","stream":"stdout","time":"2026-03-01T10:00:00Z"}`},
+			"addr=ip\nwhen=msg==\"login failed\"\n"},
+		"other members": {[]string{`{"msg":"login failed","ip":"192.0.2.7"}`, `{"msg":"login failed","ip":"192.0.2.8","trace":"x"}`},
+			"addr=ip\nwhen=msg==\"login failed\"\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := "[rule]\nname=shop\nservice=shop\nsource=file\nfiles=/var/log/shop.log\nformat=json\n" + tt.want
+			if got := ruleOfFile(t, []string{"/var/log/shop.log"}, tt.lines...); got != want {
+				t.Errorf("rule\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Of lines that do not say which address is the client's, or whether a login was refused, no rule is made.
+func TestObjectsThatMakeNoRule(t *testing.T) {
+	l, ok := learn.Read(`{"msg":"login failed","a":"192.0.2.7","b":"192.0.2.8"}`, netip.Addr{})
+	if !ok || !l.Several {
+		t.Errorf("two addresses are not reported: %+v", l)
+	}
+	if l, ok = learn.Read(`{"msg":"login failed","a":"192.0.2.7","b":"192.0.2.8"}`, netip.MustParseAddr("192.0.2.8")); !ok || l.Several || l.Addr != netip.MustParseAddr("192.0.2.8") {
+		t.Errorf("the client's address is not taken: %+v", l)
+	}
+	for _, lines := range [][]string{
+		{`{"msg":"hello","ip":"192.0.2.7"}`},
+		{`{"status":401,"ip":"192.0.2.7"}`},
+		{`{"msg":"login failed","ip":"192.0.2.7"}`, `{"msg":"login failed","peer":"192.0.2.7"}`},
+		{`{"msg":"login failed","ip":"192.0.2.7"}`, `shopd: login failed from 192.0.2.7`},
+	} {
+		var groups learn.Groups
+		for _, raw := range lines {
+			l, _ := learn.Read(raw, netip.Addr{})
+			groups.Add(raw, l)
+		}
+		if rule, err := learn.Rule("shop", groups.Sorted(), []string{"/var/log/shop.log"}); err == nil {
+			t.Errorf("%q became the rule\n%s", lines, rule)
+		}
 	}
 }
