@@ -17,7 +17,7 @@ import (
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
 	words    = []string{"event", "ban", "prefixset", "conf", "duration", "exempt", "printable", "logtext", "sleep"}
-	stages   = []string{"source", "filter", "webscan", "logtime", "track", "decide", "enforce"}
+	stages   = []string{"source", "filter", "webscan", "portscan", "logtime", "track", "decide", "enforce"}
 	middle   = []string{"engine", "lists", "coverage", "feed", "pipeline", "answers", "hostwatch"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
@@ -142,8 +142,8 @@ func refuse(from, imp string) string {
 	case slices.Contains(programs, to), slices.Contains(commands, to):
 		return "programs are imported by cmd only"
 	case from == "engine":
-		if !slices.Contains([]string{"filter", "webscan", "track", "decide"}, to) {
-			return "the engine is filter, webscan, track and decide as one value, without I/O"
+		if !slices.Contains([]string{"filter", "webscan", "portscan", "track", "decide"}, to) {
+			return "the engine is filter, webscan, portscan, track and decide as one value, without I/O"
 		}
 		return ""
 	case imp == "mef/internal/filter/tdfa":

@@ -68,6 +68,9 @@ func TestBanCoversPublishedPort(t *testing.T) {
 		"2001:db8:bad0:170::1": "2001:db8:bad0:170::/64",
 	} {
 		s.reaches(published, from)
+		if why, err := s.mef.Why(s.ctx, netip.MustParseAddr(from)); err != nil || len(why.Scans) > 0 {
+			t.Errorf("of a client of a published port: %q, %v, want that it is no scan", why.Scans, err)
+		}
 		s.mefctl("bans", "add", prefix, "--for", "1h")
 		s.silent(published, from)
 	}

@@ -66,6 +66,29 @@ func Engine(s *control.Status, e *engine.Engine, now time.Time) {
 	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
 }
 
+// Scans fills in which port scans were found, and why some may not have been.
+func Scans(s *control.Status, k enforce.ScanStatus, found engine.ScanStats) {
+	s.Scans = control.Scans{On: k.On, Off: k.Off, Found: found.Scans, Sources: found.Sources}
+	if !k.On {
+		return
+	}
+	switch {
+	case k.Off != "":
+		s.Warnings = append(s.Warnings, "port scans are not detected: "+k.Off)
+	case k.Sampling != "":
+		s.Scans.Limited = k.Sampling
+	case found.Full:
+		s.Scans.Limited = "very many sources scan, which may be forged: further ones are not banned for some minutes"
+	}
+	if s.Scans.Limited != "" {
+		s.Warnings = append(s.Warnings, s.Scans.Limited)
+	}
+	s.Warnings = append(s.Warnings, k.Warnings...)
+	if last := found.Last; last != nil {
+		s.Scans.Last, s.Scans.From, s.Scans.Text = control.Moment(last.Time), last.From.String(), last.Text
+	}
+}
+
 // Window adds the confirmation window to a status.
 func Window(s *control.Status, w *confirm.Window, now time.Time) {
 	switch {

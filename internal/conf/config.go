@@ -143,7 +143,12 @@ type Scan struct {
 	BanTime  time.Duration
 	UDP      bool
 	Exclude  ban.Ports // ports that never count; empty: none
+	On       []string  // interfaces on which scans count; empty or with AllInterfaces: all
+	NotOn    []string  // interfaces on which they do not
 }
+
+// AllInterfaces stands for all interfaces.
+const AllInterfaces = "auto"
 
 // DropLog holds the firewall_log_* keys.
 type DropLog struct {

@@ -96,6 +96,8 @@ type Status struct {
 	AlarmCount int      `json:"alarm_count,omitempty"`
 	Attacks    []string `json:"attacks,omitempty"` // distributed attacks under way, in a sentence each, at most three
 
+	Scans Scans `json:"scans"`
+
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
 	// WatchingSince is since when bans are only said: by mode=observe, or because nobody confirmed. nil: they are made.
 	WatchingSince *time.Time `json:"watching_since,omitempty"`
@@ -159,6 +161,18 @@ type Kernel struct {
 	Repairs  uint64   `json:"repairs"`
 	Evicted  uint64   `json:"evicted,omitempty"` // bans that ended early since the start, because there were too many
 	Problems []string `json:"problems,omitempty"`
+}
+
+// Scans are the port scans that were found.
+type Scans struct {
+	On      bool       `json:"on"`
+	Off     string     `json:"off,omitempty"`     // why none are found although they should be
+	Limited string     `json:"limited,omitempty"` // why some may be missed now
+	Found   uint64     `json:"found"`             // since the start
+	Sources int        `json:"sources"`           // of packets to closed ports, that are remembered
+	Last    *time.Time `json:"last,omitempty"`    // of the last scan
+	From    string     `json:"from,omitempty"`    // its address
+	Text    string     `json:"text,omitempty"`    // its ports and rate
 }
 
 // Tracker reports how full the memory of sources is.
@@ -239,6 +253,7 @@ type Why struct {
 	Evidence   []string   `json:"evidence,omitempty"` // raw lines: quote them when showing
 	Prefix     []Neighbor `json:"prefix,omitempty"`   // who else of its prefix is known
 	Requests   []string   `json:"requests,omitempty"` // what is counted of its web requests, a sentence each
+	Scans      []string   `json:"scans,omitempty"`    // to how many closed ports it came, a sentence each
 	Foreign    []string   `json:"foreign,omitempty"`  // rules and policies of other nftables tables that may drop it
 }
 

@@ -65,11 +65,16 @@ func thisMachine(ctx context.Context, log *slog.Logger) (m machine, err error) {
 	m.host, err = hostwatch.Read(ctx)
 	m.filter = func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
 		facts := s.Engine.Facts()
-		return kernel.New(log, s.Config.Log, p.EnforceOptions(facts.Reachable()))
+		return kernel.New(log, settingsOf(s.Config), p.EnforceOptions(facts.Reachable()))
 	}
 	m.look = func(ctx context.Context) *feed.Host { return feed.Look(ctx, log) }
 	m.names = lists.Options{Log: log}
 	return m, err
+}
+
+// settingsOf returns what the packet filter does beside bans.
+func settingsOf(cfg *conf.Config) kernel.Settings {
+	return kernel.Settings{Log: cfg.Log, Scan: cfg.Scan}
 }
 
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
@@ -202,6 +207,7 @@ func (b *built) serve(ctx context.Context) error {
 	g.Go(func() error { return b.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	b.decide(ctx, g)
 	g.Go(func() error { return b.kernel.EndSessions(ctx) })
+	g.Go(func() error { return b.kernel.Packets(ctx, b.countPackets, b.saveServed) })
 	g.Go(func() error { return b.watchHost(ctx) })
 	g.Go(func() error { return b.watchSessions(ctx, b.guard) })
 	g.Go(func() error { return b.watchAccounts(ctx) })
@@ -249,6 +255,16 @@ func (d *daemon) clear(ctx context.Context) error {
 	}
 	d.SaveLifted(lifted)
 	return nil
+}
+
+// noteServed is the note in mef.db about the ports of services: see kernel.Kernel.Packets.
+const noteServed = "served"
+
+func (d *daemon) saveServed(text string) { d.SaveNotes(map[string]string{noteServed: text}) }
+
+// countPackets has the engine count packets to closed ports.
+func (d *daemon) countPackets(ctx context.Context, packets []engine.Packet) error {
+	return owner.Act(ctx, d.Engine, func(ctx context.Context, s *pipeline.State) error { return s.Packets(ctx, packets) })
 }
 
 // watchHost follows changes of the host's addresses, routes and resolvers.

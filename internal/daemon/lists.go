@@ -73,6 +73,7 @@ func (c *configurator) loadNotes(s *pipeline.State, notes map[string]string, gua
 	c.report.allowed, c.applied.allowed = allow.Items, allow
 	c.publish()
 	c.applied.blocked = lists.Unpack(notes[noteListed])
+	c.kernel.RestoreServed(notes[noteServed])
 	admins := guard.Load(notes[noteAdmins])
 	s.SetFacts(func(f *engine.Facts) {
 		f.Allowed = allow.Set

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -132,9 +133,9 @@ func (c *configurator) swap(ctx context.Context, next *setup) error {
 		return err
 	}
 	c.followers.Start(ctx, c.sources.Load())
-	if c.cfg.Log != next.cfg.Log {
-		if err := c.kernel.LogDrops(ctx, next.cfg.Log); err != nil {
-			c.Log.Error("change what the kernel logs", "err", err)
+	if settings := settingsOf(next.cfg); !reflect.DeepEqual(settings, settingsOf(c.cfg)) {
+		if err := c.kernel.Configure(ctx, settings); err != nil {
+			c.Log.Error("change what the packet filter logs and reports", "err", err)
 		}
 	}
 	c.cfg = next.cfg

@@ -24,6 +24,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		return s, err
 	}
 	answers.Kernel(&s, r, d.Reasons.Total())
+	scans := d.kernel.ScanStatus(time.Now())
 	h := d.look(ctx)
 	sources, err := owner.Query(ctx, d.Engine, func(*pipeline.State) *feed.Sources { return d.sources.Load() }) // which there are once it answers
 	if err != nil {
@@ -31,7 +32,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	sources.Prove(ctx) // has an entry go through the journal, so that the status shows what is so now
 	began := s         // which nothing changes if the caller gives up
-	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status { return d.describe(began, state, h) }); err != nil {
+	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status { return d.describe(began, state, h, scans) }); err != nil {
 		return s, err
 	}
 	saved, now := d.Saver.Status(), time.Now()
@@ -62,12 +63,13 @@ func showSelfTest(s *control.Status, t *kernel.SelfTest, now time.Time) {
 }
 
 // describe returns a status with what the engine's goroutine knows.
-func (d *daemon) describe(s control.Status, state *pipeline.State, h *feed.Host) control.Status {
+func (d *daemon) describe(s control.Status, state *pipeline.State, h *feed.Host, scans kernel.ScanStatus) control.Status {
 	now := time.Now()
 	state.Readers = feed.Read(state.Config, state.Rules, h, state.Readers, now)
 	state.Readers.Describe(&s, state.Config, state.Rules, h, state.Engine.Rule)
 	d.listed.Load().warn(&s, d.names(now))
 	answers.Engine(&s, state.Engine, now)
+	answers.Scans(&s, scans, state.Engine.Scans(now))
 	s.WatchingSince = control.Moment(state.Observing)
 	s.Store.Path = pipeline.StorePath(state.Config)
 	var missing []string

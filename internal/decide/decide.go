@@ -137,7 +137,9 @@ type answer struct {
 
 func decide(q question, facts *exempt.Facts, never string) Decision {
 	a := q.answer(facts)
-	a.never = never
+	if a.never = never; never == "" && q.cause.class == ban.Unverified && slices.Contains(q.t.KnownAddrs, q.t.Event.Addr) {
+		a.never = "users log in from it, and the source of these packets may be forged"
+	}
 	verdict := Refused
 	if a.never == "" && !a.portless {
 		verdict = q.verdict(&a.ban)

@@ -37,12 +37,38 @@ type Backend interface {
 	// notice, unless it knows that nobody has changed anything since the first Check. It blocks; changed must not.
 	Watch(ctx context.Context, changed func(Notice)) error
 
-	// LogDrops changes how dropped packets are logged, from the next Rebuild on.
-	LogDrops(conf.DropLog) error
+	// Configure changes what it does beside bans, from the next Rebuild on.
+	Configure(Settings) error
+
+	// Detection returns what becomes of the packets that it is to report.
+	Detection() (Detection, error)
 
 	// Names returns what people call it, and SetOf where it holds a ban, as the packet filter's own tool shows it.
 	Names() Names
 	SetOf(ban.Key) string
+}
+
+// Settings are what a packet filter does beside bans.
+type Settings struct {
+	Log  conf.DropLog // how it logs packets that bans drop
+	Scan conf.Scan    // which packets to closed ports it reports; none unless enabled
+}
+
+// A Detection is what becomes of the packets that a packet filter is to report.
+type Detection struct {
+	Off string // why none are reported although they should be; empty if they are
+
+	// Packets that were not reported since the table was built: of unknown sources beyond a rate, and beyond the rate of reports. Full
+	// counts those that found a full set.
+	Unadmitted, Muted, Full uint64
+}
+
+// ScanStatus is how the detection of scans fares.
+type ScanStatus struct {
+	On       bool
+	Off      string   // why it does not work although it is on
+	Sampling string   // why it sees a part of the packets only; empty if it sees all
+	Warnings []string // what else an operator should know
 }
 
 // Names are what people call a packet filter, "nftables", and what is ours in it, "table inet mefdaemon".

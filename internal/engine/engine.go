@@ -1,8 +1,8 @@
-// Package engine is filter, webscan, track and decide as one value: lines or events go in, outcomes come out.
+// Package engine is filter, webscan, portscan, track and decide as one value: lines, packets or events go in, outcomes come out.
 //
 // An Engine does no I/O, starts no goroutine and asks no clock: it is given the time, as it is given everything else. mefdaemon puts
 // a kernel, a disk and a control socket around it; mefctl replay puts nothing around it. So both decide the same by construction, and
-// whatever is no log line (a scan, the answer of a block list, a ban on another host) comes in as an event, by the same door.
+// whatever is no log line (the answer of a block list, a ban on another host) comes in as an event, by the same door.
 //
 // An Engine belongs to one goroutine.
 package engine
@@ -16,6 +16,7 @@ import (
 	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/filter"
+	"mef/internal/portscan"
 	"mef/internal/prefixset"
 	"mef/internal/track"
 	"mef/internal/webscan"
@@ -24,6 +25,7 @@ import (
 // A Config is what an Engine goes by. FromConf makes one of mef.conf.
 type Config struct {
 	Rules  *filter.Set   // how lines become events
+	Scan   conf.Scan     // how packets to closed ports become events
 	Track  track.Config  // how events are counted; its rules need not be in Rules
 	Decide decide.Config // what limits that are reached lead to
 
@@ -45,8 +47,10 @@ func FromConf(cfg *conf.Config, rules *filter.Set) Config {
 	for _, r := range rules.Web() {
 		all = append(all, webscan.Rules(r)...)
 	}
+	all = append(all, portscan.Rule(cfg.Scan))
 	return Config{
 		Rules: rules,
+		Scan:  cfg.Scan,
 		Track: track.Config{Rules: all, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
 			LoginAlarms: cfg.LoginAlarms},
@@ -71,6 +75,7 @@ type Engine struct {
 	newest  newest
 	spared  map[string]uint64
 	web     web
+	scans   *portscan.Scanner
 
 	// What the line at hand is, kept here so that it costs no allocation.
 	match filter.Match
@@ -94,7 +99,8 @@ type view struct {
 // New returns an Engine that has counted nothing.
 func New(cfg Config, facts exempt.Facts) *Engine {
 	cfg.Track.OnLink = facts.OnLink
-	e := &Engine{cfg: cfg, facts: facts, views: make(map[string]*view), tracker: track.New(cfg.Track), spared: make(map[string]uint64)}
+	e := &Engine{cfg: cfg, facts: facts, views: make(map[string]*view), tracker: track.New(cfg.Track), spared: make(map[string]uint64),
+		scans: portscan.New(cfg.Scan)}
 	e.setRules()
 	e.shared = cfg.Rules.Views()
 	e.web = newWeb(cfg.Rules, nil)
@@ -108,6 +114,7 @@ func (e *Engine) Configure(cfg Config) {
 	e.cfg = cfg
 	e.setRules()
 	e.tracker.Configure(cfg.Track)
+	e.scans.Configure(cfg.Scan)
 	e.shared = cfg.Rules.Views()
 	e.web = newWeb(cfg.Rules, &e.web)
 	for source, old := range e.views {

@@ -48,13 +48,14 @@ type Explanation struct {
 	Web       string    // why its web ports stay open; empty if they need not
 	SSH       ban.Ports // the ports that stay open to it for an administrator's live session; empty if there is none
 	Requests  []string  // what rules about many requests count for it, a line for each threshold
+	Scans     []string  // to how many closed ports it came
 }
 
 // Explain returns what is known of an address, with at most so many neighbors of its network.
 func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanation {
 	reachable := e.facts.Reachable()
 	return Explanation{e.tracker.Explain(addr, now), e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
-		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now)}
+		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now), e.explainScans(addr, now)}
 }
 
 // Names returns the dictionary of user names; see track.Tracker.Names.

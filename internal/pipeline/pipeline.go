@@ -289,6 +289,16 @@ func (s *State) Event(ctx context.Context, ev *engine.Event) error {
 	return nil
 }
 
+// Packets deals with packets that the packet filter reports. The error is as that of Event.
+func (s *State) Packets(ctx context.Context, packets []engine.Packet) error {
+	for o := range s.Engine.Packets(packets, time.Now()) {
+		if err := s.carryOut(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // carryOut does what an outcome asks for. The error is that of ctx, or of an enforcer that has ended.
 func (s *State) carryOut(ctx context.Context, o engine.Outcome) error {
 	p := s.p

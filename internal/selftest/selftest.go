@@ -84,7 +84,7 @@ func try(ctx context.Context, wrap func(enforce.Backend) enforce.Backend) Result
 		return Result{Impossible: err.Error()}
 	}
 	defer w.close()
-	b, err := nftset.NewIn(w.server.fd(), slog.New(slog.DiscardHandler), drops)
+	b, err := nftset.NewIn(w.server.fd(), slog.New(slog.DiscardHandler), enforce.Settings{Log: drops})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return Result{Impossible: err.Error()}

@@ -20,7 +20,7 @@ const (
 	noticePlacement = "accepted and ignored, the table is always inet mefdaemon"
 	noticeNFLOG     = "accepted without effect, packets are watched in the kernel, which reports them by NFLOG"
 	noticeMetrics   = "accepted without effect, mefctl status has the numbers"
-	noticeScan      = "port scan detection is not built yet: ignored"
+	noticeShortScan = "accepted without effect, the source of a scan can be forged, so no ban of it lasts longer than 10m"
 	noticeFlood     = "the flood guard is not built yet: ignored"
 	noticeDNSBL     = "DNSBL look-ups are not built yet: ignored"
 	noticeCommunity = "community reports and protection are not built yet: ignored"
@@ -148,16 +148,16 @@ var keys = ini.Table[conf.Config]{
 		Doc: "raise the limits of an address with the number of users who log in from it"},
 
 	{Name: "ps_enabled", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Scan.Enabled }),
-		Doc: "ban sources that scan ports", Notice: noticeScan, When: ini.Is("true")},
+		Doc: "ban sources that scan ports"},
 	{Name: "ps_limit", Value: "5", Form: ini.Number(1, 65535, func(c *conf.Config) *int { return &c.Scan.Limit }),
 		Doc: "more ports than this within ps_interval are a scan"},
 	{Name: "ps_interval", Value: "300", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Scan.Interval }),
 		Doc: "time in which ports are counted"},
 	{Name: "ps_bantime", Value: "3600", Form: ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Scan.BanTime }),
 		Doc: "ban for a scan; at most 10m while the source is unverified"},
-	{Name: "ps_interface", Value: "auto", Form: ini.List("auto, or names of interfaces, with commas", isInterface, ini.Nowhere[conf.Config, []string]),
+	{Name: "ps_interface", Value: "auto", Form: ini.List("auto, or names of interfaces, with commas", isInterface, func(c *conf.Config) *[]string { return &c.Scan.On }),
 		Doc: "interfaces on which scans count"},
-	{Name: "ps_interface_exclude", Value: "lo", Form: ini.List("names of interfaces, with commas", isInterface, ini.Nowhere[conf.Config, []string]),
+	{Name: "ps_interface_exclude", Value: "lo", Form: ini.List("names of interfaces, with commas", isInterface, func(c *conf.Config) *[]string { return &c.Scan.NotOn }),
 		Doc: "interfaces on which scans do not count"},
 	{Name: "ps_exclude_ports", Value: "auto", Form: excludedPorts(func(c *conf.Config) *ban.Ports { return &c.Scan.Exclude }),
 		Doc: "ports that never count; ports on which a service listens never count either"},
@@ -168,7 +168,7 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ps_conntrack_buffer_size", Value: "8388608", Form: ini.Number(0, 1<<30, ini.Nowhere[conf.Config, int]),
 		Doc: "size of the conntrack buffer", Notice: noticeNFLOG},
 	{Name: "ps_packet_udp", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Scan.UDP }),
-		Doc: "count UDP ports too", Notice: noticeScan, When: ini.Is("true")},
+		Doc: "count UDP ports too"},
 	{Name: "ps_packet_kernel_drop", Value: "true", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
 		Doc: "detail of reading packets", Notice: noticeNFLOG},
 	{Name: "ps_packet_rx_mode", Value: "recvfrom", Form: ini.Choice(ini.Dropped[conf.Config], "auto", "recvfrom", "mmap"),
@@ -180,11 +180,11 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ps_stats_interval", Value: "300s", Form: ini.Duration(0, duration.Day, ini.Nowhere[conf.Config, time.Duration]),
 		Doc: "interval of the statistics", Notice: noticeMetrics},
 	{Name: "ps_escalation_enabled", Value: "true", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
-		Doc: "longer bans for repeated scans; never permanent, because the source can be forged"},
+		Doc: "longer bans for repeated scans", Notice: noticeShortScan},
 	{Name: "ps_escalation_window", Value: "24h", Form: ini.Duration(time.Second, duration.Year, ini.Nowhere[conf.Config, time.Duration]),
-		Doc: "time in which repeated scans count"},
+		Doc: "time in which repeated scans count", Notice: noticeShortScan},
 	{Name: "ps_permanent_threshold", Value: "3", Form: ini.Number(0, 1000, ini.Nowhere[conf.Config, int]),
-		Doc: "number of repeated scans"},
+		Doc: "number of repeated scans", Notice: noticeShortScan},
 
 	{Name: "rules_file", Value: "/etc/mef/mef.rules", Form: ini.Path(ini.MaxPath, func(c *conf.Config) *string { return &c.Firewall.RulesFile }),
 		Doc: "the firewall policy that mef loads"},

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"mef/internal/ban"
-	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/prefixset"
 )
@@ -33,7 +32,6 @@ type Fake struct {
 	dumps             int
 	late              bool
 	unseen            []ban.Key
-	drops             conf.DropLog
 }
 
 // Lose loses everything, as if by nft flush ruleset.
@@ -270,13 +268,15 @@ func (f *Fake) Names() enforce.Names {
 // SetOf implements enforce.Backend.
 func (f *Fake) SetOf(k ban.Key) string { return k.String() }
 
-// LogDrops implements enforce.Backend.
-func (f *Fake) LogDrops(drops conf.DropLog) error {
+// Configure implements enforce.Backend.
+func (f *Fake) Configure(enforce.Settings) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.drops = drops
 	return f.err
 }
+
+// Detection implements enforce.Backend.
+func (f *Fake) Detection() (enforce.Detection, error) { return enforce.Detection{}, nil }
 
 // LoseException loses one exception. Nobody is told.
 func (f *Fake) LoseException(addr netip.Addr) {

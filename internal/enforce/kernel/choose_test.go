@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
 )
@@ -15,7 +14,7 @@ import (
 func TestChoose(t *testing.T) {
 	fake := new(enforcetest.Fake)
 	of := func(name string, err error) backend {
-		return backend{name: name, open: func(*slog.Logger, conf.DropLog) (enforce.Backend, error) {
+		return backend{name: name, open: func(*slog.Logger, enforce.Settings) (enforce.Backend, error) {
 			if err != nil {
 				return nil, err
 			}
@@ -34,7 +33,7 @@ func TestChoose(t *testing.T) {
 		"none":            {[]backend{of("a", noModule), of("b", notRoot)}, "", "a is not: module nf_tables is missing\nb is not: CAP_NET_ADMIN is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			filter, reason, err := choose(tt.from, slog.New(slog.DiscardHandler), conf.DropLog{})
+			filter, reason, err := choose(tt.from, slog.New(slog.DiscardHandler), enforce.Settings{})
 			if tt.lacks != "" {
 				if err == nil || err.Error() != tt.lacks {
 					t.Errorf("error %v, want %q", err, tt.lacks)

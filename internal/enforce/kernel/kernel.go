@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"sync/atomic"
 
-	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
@@ -20,7 +19,7 @@ import (
 type backend struct {
 	name string
 	// open returns the packet filter of this host, or an error that names what is missing.
-	open func(*slog.Logger, conf.DropLog) (enforce.Backend, error)
+	open func(*slog.Logger, enforce.Settings) (enforce.Backend, error)
 	// remove removes all that is ours, and present looks whether there is anything. Neither needs a daemon.
 	remove, present func() (bool, error)
 }
@@ -29,17 +28,17 @@ type backend struct {
 func backends() []backend {
 	return []backend{{
 		name:    "nftables",
-		open:    func(log *slog.Logger, drops conf.DropLog) (enforce.Backend, error) { return nftset.New(log, drops) },
+		open:    func(log *slog.Logger, s enforce.Settings) (enforce.Backend, error) { return nftset.New(log, s) },
 		remove:  nftset.Delete,
 		present: nftset.Present,
 	}}
 }
 
 // choose opens the first of the backends that this host has, and returns why it was chosen. The error says what each of them lacks.
-func choose(from []backend, log *slog.Logger, drops conf.DropLog) (chosen enforce.Backend, reason string, err error) {
+func choose(from []backend, log *slog.Logger, settings enforce.Settings) (chosen enforce.Backend, reason string, err error) {
 	var lacks []error
 	for _, b := range from {
-		filter, err := b.open(log, drops)
+		filter, err := b.open(log, settings)
 		if err == nil && len(lacks) == 0 {
 			return filter, b.name + " is available", nil
 		}
@@ -60,31 +59,39 @@ type Kernel struct {
 	filter   enforce.Backend
 	sessions *session.Ender
 	tested   atomic.Pointer[SelfTest]
+	scans    scans
 }
 
+// Settings are what the packet filter does beside bans.
+type Settings = enforce.Settings
+
 // New returns a Kernel over the packet filter of this host.
-func New(log *slog.Logger, drops conf.DropLog, opt enforce.Options) (*Kernel, error) {
-	filter, reason, err := choose(backends(), log, drops)
+func New(log *slog.Logger, settings Settings, opt enforce.Options) (*Kernel, error) {
+	filter, reason, err := choose(backends(), log, settings)
 	if err != nil {
 		return nil, err
 	}
 	log.Info("packet filter", "backend", filter.Names().Filter, "reason", reason)
-	return Over(filter, log, opt), nil
+	k := Over(filter, log, opt)
+	k.scans.want(settings.Scan)
+	return k, nil
 }
 
 // Over returns a Kernel over a packet filter. OnVerified, OnLifted, Connected and Log of opt are its own.
 func Over(filter enforce.Backend, log *slog.Logger, opt enforce.Options) *Kernel {
 	sessions := session.New(log)
 	opt.OnVerified, opt.OnLifted, opt.Connected, opt.Log = sessions.Add, sessions.Forget, session.Connected, log
-	return &Kernel{Enforcer: enforce.New(filter, opt), filter: filter, sessions: sessions}
+	return &Kernel{Enforcer: enforce.New(filter, opt), filter: filter, sessions: sessions, scans: newScans(log)}
 }
 
 // EndSessions ends the sessions of peers that are banned, until ctx is done.
 func (k *Kernel) EndSessions(ctx context.Context) error { return k.sessions.Run(ctx) }
 
-// LogDrops changes how dropped packets are logged, without a moment in which a ban does not hold.
-func (k *Kernel) LogDrops(ctx context.Context, drops conf.DropLog) error {
-	return k.Renew(ctx, func() error { return k.filter.LogDrops(drops) })
+// Configure changes what the packet filter does beside bans, without a moment in which a ban does not hold.
+func (k *Kernel) Configure(ctx context.Context, settings Settings) error {
+	err := k.Renew(ctx, func() error { return k.filter.Configure(settings) })
+	k.scans.want(settings.Scan)
+	return err
 }
 
 // IsUnread reports whether bans were lifted, but could not be looked for in the packet filter afterwards.

@@ -94,7 +94,7 @@ func BenchmarkRestore(b *testing.B) {
 		bans[i] = ban.Ban{Key: ban.Key{Prefix: addr(i)}, Until: until}
 	}
 	start := func(b *testing.B, ns *netnstest.NS) {
-		backend, err := nftset.NewIn(ns.Fd(), slog.New(slog.DiscardHandler), drops)
+		backend, err := nftset.NewIn(ns.Fd(), slog.New(slog.DiscardHandler), enforce.Settings{Log: drops})
 		if err != nil {
 			b.Fatal(err)
 		}

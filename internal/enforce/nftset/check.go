@@ -7,11 +7,11 @@ import (
 
 // A table is what was found in the kernel: everything but elements.
 type table struct {
-	table   bool
-	sets    map[string]foundSet
-	chains  map[string]foundChain
-	rules   map[string][]uint64 // fingerprints by chain
-	replies bool                // the counter is there
+	table  bool
+	sets   map[string]foundSet
+	chains map[string]foundChain
+	rules  map[string][]uint64 // fingerprints by chain
+	counts map[string]uint64   // packets by counter
 }
 
 func (c *conn) readAll() (t table, err error) {
@@ -27,7 +27,7 @@ func (c *conn) readAll() (t table, err error) {
 	if t.rules, err = c.readFingerprints(tableName); err != nil {
 		return t, err
 	}
-	_, t.replies, err = c.readCounter(repliesCounter)
+	t.counts, err = c.readCounters()
 	return t, err
 }
 
@@ -41,7 +41,7 @@ func (t table) compare(kinds []setKind, s tableSpec) (damaged []string, err erro
 		wantSets[c.set()] = s.set(c)
 	}
 	for name, want := range wantSets {
-		if got, ok := t.sets[name]; !ok || got.set != want || got.size != 0 {
+		if got, ok := t.sets[name]; !ok || got.set != want {
 			damaged = append(damaged, "set "+name)
 		}
 	}
@@ -65,8 +65,10 @@ func (t table) compare(kinds []setKind, s tableSpec) (damaged []string, err erro
 			damaged = append(damaged, "chain "+name)
 		}
 	}
-	if !t.replies {
-		damaged = append(damaged, "counter "+repliesCounter)
+	for _, want := range s.counts() {
+		if _, ok := t.counts[want.name]; !ok {
+			damaged = append(damaged, "counter "+want.name)
+		}
 	}
 	slices.Sort(damaged)
 	return damaged, nil

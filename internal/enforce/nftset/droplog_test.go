@@ -30,7 +30,7 @@ func TestFewDropsAreLogged(t *testing.T) {
 	server.Echo(t, "udp4", "192.0.2.1:53")
 	server.Echo(t, "udp6", "[2001:db8::1]:53")
 	limit := conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "info", Rate: 2, Burst: 7}
-	b := openWith(t, server, limit)
+	b := openWith(t, server, enforce.Settings{Log: limit})
 	var bans enforce.Changes
 	for _, key := range []string{"192.0.2.7", "2001:db8::/64", "192.0.2.8 unverified"} {
 		bans.Bans = append(bans.Bans, enforce.Change{Key: enforcetest.Key(key), Timeout: enforce.Permanent})
@@ -151,7 +151,7 @@ func TestEveryLogSettingIsTaken(t *testing.T) {
 		{Enabled: true, Prefix: "a # ; b", Level: "debug", Rate: 1, Burst: 1},
 		{Enabled: true, Prefix: "", Level: "warn", Rate: 1, Burst: 5},
 	} {
-		b, err := nftset.NewIn(ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)), log)
+		b, err := nftset.NewIn(ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)), enforce.Settings{Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestLogSettingsChangeWithoutAGap(t *testing.T) {
 	packets := uint64(0)
 	for i := range 10 {
 		drops := conf.DropLog{Enabled: i%2 == 0, Prefix: fmt.Sprintf("mef%d_", i), Level: "info", Rate: 1, Burst: 1}
-		if err := w.e.Renew(t.Context(), func() error { return w.b.LogDrops(drops) }); err != nil {
+		if err := w.e.Renew(t.Context(), func() error { return w.b.Configure(enforce.Settings{Log: drops}) }); err != nil {
 			t.Fatal(err)
 		}
 		table := ours(t, w.server)

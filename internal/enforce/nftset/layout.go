@@ -20,16 +20,37 @@ const tableName = "mefdaemon"
 // repliesCounter counts packets towards banned addresses.
 const repliesCounter = "replies"
 
-// A set is a named set of addresses.
+// A set is a named set of addresses, or of what else packets add to it.
 type set struct {
 	name     string
 	v6       bool
-	interval bool // holds ranges; else single keys
-	timeout  bool // elements may end
-	counter  bool // elements count the packets that match them
+	with     withPort
+	interval bool   // holds ranges; else single keys
+	timeout  bool   // elements may end
+	counter  bool   // elements count the packets that match them
+	dynamic  bool   // packets add elements,
+	size     uint32 // so many at most; 0: no limit
+	lasting  uint32 // seconds until an element ends that packets add
 }
 
-func (s set) keyLen() int { return addrBits(s.v6) / 8 }
+// withPort reports whether keys have a protocol and port.
+type withPort uint8
+
+const (
+	addressOnly    withPort = iota
+	addressAndPort          // the address, the protocol and the port
+	portOnly                // no address
+)
+
+func (s set) keyLen() int {
+	switch s.with {
+	case portOnly:
+		return 8 // each part takes four bytes
+	case addressAndPort:
+		return addrBits(s.v6)/8 + 8
+	}
+	return addrBits(s.v6) / 8
+}
 
 // allowSets are filled with ranges, graceSets with IPv4 addresses and IPv6 /64s, exceptSets with addresses.
 var (
@@ -62,19 +83,24 @@ const bansPriority = -350
 type tableSpec struct {
 	counters bool         // bans count packets
 	log      conf.DropLog // of dropped packets
+	scan     conf.Scan    // packets to closed ports that are reported
 }
+
+// A counter counts packets for the operator.
+type counter struct{ name, comment string }
 
 // A part is a piece of the table that stands or falls as a whole.
 type part struct {
 	wanted func(tableSpec) bool // nil: it is in every table
 	sets   []set
 	chains []chain
+	counts []counter
 	rules  func(tableSpec) []rule // in the order in which they stand in their chains
 }
 
 // parts returns what a table is made of, apart from its kinds.
 func parts() []part {
-	entries := part{rules: tableSpec.entryRules, chains: []chain{
+	entries := part{rules: tableSpec.entryRules, counts: []counter{{repliesCounter, "packets towards banned addresses, dropped"}}, chains: []chain{
 		{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
 		{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
 		{"reply_fwd", &hook{unix.NF_INET_FORWARD, bansPriority}}}}
@@ -86,7 +112,7 @@ func parts() []part {
 	}
 	drops := part{wanted: func(s tableSpec) bool { return s.log.Enabled }, rules: tableSpec.logRules,
 		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
-	return []part{entries, bans, drops}
+	return []part{entries, bans, drops, scanPart()}
 }
 
 // parts returns the parts of this table.
@@ -97,6 +123,13 @@ func (s tableSpec) parts() []part {
 func (s tableSpec) sets() (all []set) {
 	for _, p := range s.parts() {
 		all = append(all, p.sets...)
+	}
+	return all
+}
+
+func (s tableSpec) counts() (all []counter) {
+	for _, p := range s.parts() {
+		all = append(all, p.counts...)
 	}
 	return all
 }
@@ -149,6 +182,7 @@ const (
 	typeIP6Addr     = 8
 	typeInetProto   = 12
 	typeInetService = 13
+	typeIfname      = 41
 	typeICMP6Type   = 29
 )
 

@@ -27,7 +27,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/ban"
-	"mef/internal/conf"
 	"mef/internal/enforce"
 )
 
@@ -37,9 +36,10 @@ type Backend struct {
 	finder   reader
 	lister   reader
 	log      *slog.Logger
-	dropLog  conf.DropLog
+	settings enforce.Settings
 	features Features
-	kinds    []setKind // those that have sets and rules, base kinds first; nil before the first look at the kernel
+	scanOff  atomic.Pointer[string] // see enforce.Detection.Off
+	kinds    []setKind              // those that have sets and rules, base kinds first; nil before the first look at the kernel
 	checked  bool
 
 	// known is the generation of nf_tables up to which the caller knows what happened, 0 if that is not certain: from the first
@@ -62,6 +62,9 @@ type Features struct {
 
 	// Log says that rules can log packets, at a limited rate. It is not tried out unless that is wanted.
 	Log bool
+
+	// Scan says that rules can report packets to closed ports. It is not tried out unless that is wanted.
+	Scan bool
 }
 
 // maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
@@ -73,42 +76,43 @@ var errTooManyKinds = fmt.Errorf("%w are in force: there is room for %d", enforc
 const bulk = 1000
 
 // New connects to nf_tables in the caller's network namespace and probes what the kernel can do. It changes nothing that lasts.
-// The zero DropLog logs no packets. The error says which capability or module is missing.
-func New(log *slog.Logger, drops conf.DropLog) (*Backend, error) { return NewIn(0, log, drops) }
+// The zero Settings are bans and nothing else. The error says which capability or module is missing.
+func New(log *slog.Logger, settings enforce.Settings) (*Backend, error) {
+	return NewIn(0, log, settings)
+}
 
 // NewIn is New for the network namespace of a file descriptor, which must stay open.
-func NewIn(netns int, log *slog.Logger, drops conf.DropLog) (*Backend, error) {
+func NewIn(netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
 	c, err := dial(netns)
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{conn: c, log: log, dropLog: drops}
+	b := &Backend{conn: c, log: log}
 	b.finder.netns, b.lister.netns = netns, netns
-	if b.features, err = probe(c, drops); err != nil {
+	if err := b.Configure(settings); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("probe nf_tables: %w", err)
+		return nil, err
 	}
 	if !b.features.Counters {
 		log.Warn("this kernel cannot count packets per ban; bans work without counters")
 	}
-	b.sayLog()
 	return b, nil
 }
 
-func (b *Backend) sayLog() {
-	if b.dropLog.Enabled && !b.features.Log {
-		b.log.Warn("this kernel cannot log dropped packets; bans work without logging", "modules", "nft_log, nf_log_syslog, nft_limit")
-	}
-}
-
-// LogDrops changes how dropped packets are logged, from the next Rebuild on. It is for the goroutine that calls Apply.
-func (b *Backend) LogDrops(drops conf.DropLog) error {
-	found, err := probe(b.conn, drops)
+// Configure implements enforce.Backend. What the kernel lacks for a setting is left out. It is for the goroutine that calls Apply.
+func (b *Backend) Configure(settings enforce.Settings) error {
+	found, scanLacks, err := probe(b.conn, settings)
 	if err != nil {
 		return fmt.Errorf("probe nf_tables: %w", err)
 	}
-	b.dropLog, b.features.Log = drops, found.Log
-	b.sayLog()
+	b.settings, b.features = settings, found
+	b.scanOff.Store(&scanLacks)
+	if settings.Log.Enabled && !found.Log {
+		b.log.Warn("this kernel cannot log dropped packets; bans work without logging", "modules", "nft_log, nf_log_syslog, nft_limit")
+	}
+	if scanLacks != "" {
+		b.log.Warn("port scans are not detected; bans work without that", "reason", scanLacks)
+	}
 	return nil
 }
 
@@ -119,8 +123,9 @@ func (b *Backend) Close() error {
 
 // shape is what the table looks like now.
 func (b *Backend) tableSpec() tableSpec {
-	s := tableSpec{counters: b.features.Counters, log: b.dropLog}
+	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan}
 	s.log.Enabled = s.log.Enabled && b.features.Log
+	s.scan.Enabled = s.scan.Enabled && b.features.Scan
 	return s
 }
 
@@ -347,8 +352,10 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	var t tx
 	t.removeTable(tableName)
 	t.addTable(tableName)
-	t.addCounter(tableName, repliesCounter, "packets towards banned addresses, dropped")
 	spec := b.tableSpec()
+	for _, c := range spec.counts() {
+		t.addCounter(tableName, c.name, c.comment)
+	}
 	for _, s := range spec.sets() {
 		t.addSet(tableName, s)
 	}

@@ -24,11 +24,13 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // drops is what the default configuration has logged.
 var drops = conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "warn", Rate: 1, Burst: 5}
 
-func open(t testing.TB, ns *netnstest.NS) *nftset.Backend { return openWith(t, ns, drops) }
+func open(t testing.TB, ns *netnstest.NS) *nftset.Backend {
+	return openWith(t, ns, enforce.Settings{Log: drops})
+}
 
-func openWith(t testing.TB, ns *netnstest.NS, drops conf.DropLog) *nftset.Backend {
+func openWith(t testing.TB, ns *netnstest.NS, settings enforce.Settings) *nftset.Backend {
 	t.Helper()
-	b, err := nftset.NewIn(ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)), drops)
+	b, err := nftset.NewIn(ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)), settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +63,7 @@ var passing = regexp.MustCompile(`packets \d+ bytes \d+`)
 
 func TestTableIsTheReference(t *testing.T) {
 	const golden = "testdata/table.nft"
-	got := listing(t, drops)
+	got := listing(t, enforce.Settings{Log: drops})
 	if os.Getenv("UPDATE") != "" {
 		os.WriteFile(golden, []byte(got), 0o644)
 	}
@@ -82,16 +84,16 @@ func TestTableWithoutLogOnlyDrops(t *testing.T) {
 	}
 	want := regexp.MustCompile(`(?s)\n\tchain drop_\w+ {.*?\n\t}\n`).ReplaceAllString(string(text), "")
 	want = regexp.MustCompile(`goto drop_\w+`).ReplaceAllString(want, "drop")
-	if diff := cmp.Diff(want, listing(t, conf.DropLog{})); diff != "" {
+	if diff := cmp.Diff(want, listing(t, enforce.Settings{})); diff != "" {
 		t.Errorf("nft list table (-want +got):\n%s", diff)
 	}
 }
 
 // listing returns the table with some bans as nft shows it, after making sure that Check likes it.
-func listing(t *testing.T, drops conf.DropLog) string {
+func listing(t *testing.T, settings enforce.Settings) string {
 	t.Helper()
 	ns := netnstest.New(t)
-	b := openWith(t, ns, drops)
+	b := openWith(t, ns, settings)
 	allow := prefixset.New(netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:a::/48"))
 	const perm = enforce.Permanent
 	_, err := b.Rebuild(t.Context(), enforce.Changes{
@@ -119,7 +121,7 @@ func listing(t *testing.T, drops conf.DropLog) string {
 	if check.Bans != 7 && check.Bans != -1 {
 		t.Errorf("Check counts %d bans, want 7", check.Bans)
 	}
-	second, err := openWith(t, ns, drops).Check(t.Context())
+	second, err := openWith(t, ns, settings).Check(t.Context())
 	if err != nil || len(second.Damaged) > 0 {
 		t.Errorf("Check by a newcomer = %+v, %v; want nothing damaged", second, err)
 	}

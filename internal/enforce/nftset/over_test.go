@@ -17,7 +17,7 @@ import (
 // BenchmarkHeldOver asks the kernel why one address is banned, while 100,000 are.
 func BenchmarkHeldOver(b *testing.B) {
 	const n = 100_000
-	backend, err := nftset.NewIn(netnstest.New(b).Fd(), slog.New(slog.DiscardHandler), drops)
+	backend, err := nftset.NewIn(netnstest.New(b).Fd(), slog.New(slog.DiscardHandler), enforce.Settings{Log: drops})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/conf"
+	"mef/internal/enforce"
 )
 
 // probeTable exists for a moment while the daemon starts. It has no chains, so that no packet meets it.
 const probeTable = "mefdaemon_probe"
 
 // probe tries out what the kernel can do instead of comparing versions, because distributions carry features back.
-func probe(c *conn, drops conf.DropLog) (f Features, err error) {
+func probe(c *conn, settings enforce.Settings) (f Features, scanLacks string, err error) {
 	var t tx
 	t.removeTable(probeTable) // left over from a killed daemon
 	t.addTable(probeTable)
@@ -24,7 +25,7 @@ func probe(c *conn, drops conf.DropLog) (f Features, err error) {
 	addr := netip.AddrFrom4([4]byte{192, 0, 2, 1})
 	t.addProbe(counted.name, addr, time.Minute)
 	if err := c.commit(&t); err != nil {
-		return f, err
+		return f, "", err
 	}
 	var gone tx
 	gone.removeTable(probeTable)
@@ -35,20 +36,24 @@ func probe(c *conn, drops conf.DropLog) (f Features, err error) {
 	}()
 	sets, err := c.readSets(probeTable)
 	if err != nil {
-		return f, err
+		return f, "", err
 	}
 	f.Counters = sets[counted.name].counter
 	var again tx
 	again.addProbe(counted.name, addr, time.Hour)
 	if err := c.commit(&again); err != nil {
-		return f, err
+		return f, "", err
 	}
 	e, ok, err := c.readElement(probeTable, counted.name, addr)
 	f.Extends = ok && e.left > 2*time.Minute
-	if err == nil && drops.Enabled {
-		f.Log, err = probeLog(c, drops)
+	if err == nil && settings.Log.Enabled {
+		f.Log, err = probeLog(c, settings.Log)
 	}
-	return f, err
+	if err == nil && settings.Scan.Enabled {
+		scanLacks, err = probeScan(c)
+		f.Scan = err == nil && scanLacks == ""
+	}
+	return f, scanLacks, err
 }
 
 // probeLog tries a chain of the kind that logs. A kernel without a module for it says that there is no such expression.

@@ -24,7 +24,6 @@ type (
 		set
 		anonymous bool
 		count     int // of elements; -1 if the kernel does not tell
-		size      uint32
 	}
 	foundChain struct {
 		chain
@@ -72,8 +71,11 @@ func parseSet(b []byte) foundSet {
 			s.interval = flags&unix.NFT_SET_INTERVAL != 0
 			s.timeout = flags&unix.NFT_SET_TIMEOUT != 0
 			s.anonymous = flags&unix.NFT_SET_ANONYMOUS != 0
+			s.dynamic = flags&unix.NFT_SET_EVAL != 0
+		case unix.NFTA_SET_TIMEOUT:
+			s.lasting = uint32(nfnl.Uint64(v) / 1000)
 		case unix.NFTA_SET_KEY_TYPE:
-			s.v6 = nfnl.Uint32(v) == typeIP6Addr
+			s.setOfType(nfnl.Uint32(v))
 		case unix.NFTA_SET_DESC:
 			s.size = nfnl.Uint32(nfnl.Find(v, unix.NFTA_SET_DESC_SIZE))
 		case attrSetExpr:

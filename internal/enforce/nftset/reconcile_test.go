@@ -487,7 +487,7 @@ func TestARestartLeavesNoGap(t *testing.T) {
 	server.Echo(t, "udp4", "192.0.2.1:53")
 	log := drops
 	generation := func(change string) {
-		b, err := nftset.NewIn(server.Fd(), slog.New(slog.DiscardHandler), log)
+		b, err := nftset.NewIn(server.Fd(), slog.New(slog.DiscardHandler), enforce.Settings{Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,10 +60,21 @@ func (t *tx) addSet(table string, s set) {
 	if s.timeout {
 		flags |= unix.NFT_SET_TIMEOUT
 	}
+	if s.dynamic {
+		flags |= unix.NFT_SET_EVAL
+	}
 	a.Uint32(unix.NFTA_SET_FLAGS, flags)
 	a.Uint32(unix.NFTA_SET_KEY_TYPE, s.keyType())
 	a.Uint32(unix.NFTA_SET_KEY_LEN, uint32(s.keyLen()))
 	a.Uint32(unix.NFTA_SET_ID, t.LastID)
+	if s.size > 0 {
+		at := a.Begin(unix.NFTA_SET_DESC)
+		a.Uint32(unix.NFTA_SET_DESC_SIZE, s.size)
+		a.End(at)
+	}
+	if s.lasting > 0 {
+		a.Uint64(unix.NFTA_SET_TIMEOUT, uint64(s.lasting)*1000)
+	}
 	if s.interval {
 		// A note for nft, so that an operator who adds an element by hand is told of no overlap. The kernel merges nothing.
 		a.Bytes(unix.NFTA_SET_USERDATA, append(udataUint32(udataSetKeyByteOrder, udataBigEndian), udataUint32(udataSetMergeElements, 1)...))
@@ -78,10 +89,36 @@ func (t *tx) addSet(table string, s set) {
 }
 
 func (s set) keyType() uint32 {
+	address := uint32(typeIPAddr)
 	if s.v6 {
-		return typeIP6Addr
+		address = typeIP6Addr
 	}
-	return typeIPAddr
+	switch s.with {
+	case portOnly:
+		return concatenated(typeInetProto, typeInetService)
+	case addressAndPort:
+		return concatenated(address, typeInetProto, typeInetService)
+	}
+	return address
+}
+
+// concatenated returns the type by which nft knows keys that consist of others: six bits for each.
+func concatenated(types ...uint32) (all uint32) {
+	for _, t := range types {
+		all = all<<6 | t
+	}
+	return all
+}
+
+// setOfType returns what of a set follows from the type of its keys.
+func (s *set) setOfType(key uint32) {
+	for _, v6 := range []bool{false, true} {
+		for with := addressOnly; with <= portOnly; with++ {
+			if (set{v6: v6, with: with}).keyType() == key {
+				s.v6, s.with = v6 && with != portOnly, with
+			}
+		}
+	}
 }
 
 // udataUint32 is libnftnl's user data: type, length, value in host order.

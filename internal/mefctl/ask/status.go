@@ -78,6 +78,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	}
 	fmt.Fprintf(w, "Kernel:    %s\n", cli.Kernel(s.Kernel))
 	fmt.Fprintf(w, "Tracking:  %d of %d sources, %d known logins\n", s.Tracker.Sources, s.Tracker.Limit, s.Tracker.KnownLogins)
+	if text := showScans(s.Scans, now); text != "" {
+		fmt.Fprintf(w, "Scans:     %s\n", text)
+	}
 	for _, a := range s.Attacks {
 		fmt.Fprintf(w, "Attack:    %s\n", a)
 	}
@@ -125,6 +128,18 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		fmt.Fprintf(w, "Off, because the service is not on this host: %s\n", strings.Join(off, ", "))
 	}
 	fmt.Fprintln(w, "\nLocked out? mefctl off lifts all bans. mefctl why ADDR explains any address.")
+}
+
+// showScans returns what was found of port scans; "" if they are not looked for.
+func showScans(s control.Scans, now time.Time) string {
+	if !s.On || s.Off != "" {
+		return ""
+	}
+	text := fmt.Sprintf("%d found since start", s.Found)
+	if s.Last != nil {
+		text += fmt.Sprintf(", the last %s from %s: %s", cli.Ago(s.Last, now), s.From, s.Text)
+	}
+	return text
 }
 
 // showFailures returns the failures of a rule, with those that do not count.

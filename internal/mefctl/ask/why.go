@@ -62,6 +62,9 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 	for _, r := range why.Rules {
 		fmt.Fprintf(w, "  %s: %s of %d attempts within %s\n", r.Rule, strconv.FormatFloat(r.Attempts, 'f', -1, 64), r.MaxRetry, r.FindTime)
 	}
+	for _, line := range why.Scans {
+		fmt.Fprintf(w, "  port scans: %s\n", line)
+	}
 	for _, line := range why.Requests {
 		fmt.Fprintf(w, "  web requests: %s\n", line)
 	}

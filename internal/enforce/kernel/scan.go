@@ -1,0 +1,300 @@
+package kernel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/enforce/nftset"
+	"mef/internal/event"
+	"mef/internal/netlink/nflog"
+	"mef/internal/netlink/sockdiag"
+)
+
+const (
+	// sampleEvery is how often the counters of packets that are not reported are read while packets come, and sampleOld how old a reading
+	// may be for the next to say what happens now.
+	sampleEvery = 2 * time.Second
+	sampleOld   = 10 * time.Second
+	// listenEvery is how often it is looked where services listen, and servedFor how long their ports count as theirs afterwards.
+	listenEvery = time.Hour
+	servedFor   = 7 * 24 * time.Hour
+	maxServed   = 4096
+	// receiveAgain is how long to wait after the kernel's reports could not be received.
+	receiveAgain = 10 * time.Second
+)
+
+// A scans is what is known of packets to closed ports. It may be used by any goroutine.
+type scans struct {
+	log     *slog.Logger
+	changed chan struct{} // holds one message: scan has changed
+
+	mu      sync.Mutex
+	scan    conf.Scan
+	problem string // why no packets are received; empty if they are
+	lost    uint64 // reports that were lost on the way
+	served  map[string]time.Time
+	before  sample
+	latest  sample
+}
+
+// A sample is how many packets were not reported until a time.
+type sample struct {
+	at    time.Time
+	count uint64
+}
+
+func newScans(log *slog.Logger) scans {
+	return scans{log: log, changed: make(chan struct{}, 1), served: make(map[string]time.Time)}
+}
+
+// want changes what is detected.
+func (s *scans) want(scan conf.Scan) {
+	s.mu.Lock()
+	s.scan = scan
+	s.mu.Unlock()
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (s *scans) wanted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.scan.Enabled
+}
+
+func (s *scans) fail(problem string) {
+	s.mu.Lock()
+	changed := problem != s.problem
+	s.problem = problem
+	s.mu.Unlock()
+	if changed && problem != "" {
+		s.log.Warn("port scans are not detected; bans work without that", "reason", problem)
+	}
+}
+
+// servedKey names a port: "tcp/22".
+func servedKey(protocol event.Protocol, port uint16) string {
+	return fmt.Sprintf("%s/%d", protocol, port)
+}
+
+// listen notes at which ports sockets wait for strangers.
+func (s *scans) listen(now time.Time) error {
+	c, err := sockdiag.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, kind := range []struct {
+		protocol event.Protocol
+		states   sockdiag.States
+	}{{event.TCP, sockdiag.Listen}, {event.UDP, sockdiag.Close}} {
+		err = errors.Join(err, c.Each(byte(kind.protocol), kind.states, nil, func(socket sockdiag.Socket) {
+			if len(s.served) < maxServed {
+				s.served[servedKey(kind.protocol, socket.Local.Port())] = now
+			}
+		}))
+	}
+	for key, at := range s.served {
+		if now.Sub(at) > servedFor {
+			delete(s.served, key)
+		}
+	}
+	return err
+}
+
+// RestoreServed takes over what Packets saved. It is for the time before Packets.
+func (k *Kernel) RestoreServed(text string) {
+	var served map[string]time.Time
+	if json.Unmarshal([]byte(text), &served) != nil || len(served) > maxServed {
+		return // nothing was saved
+	}
+	k.scans.mu.Lock()
+	defer k.scans.mu.Unlock()
+	for key, at := range served {
+		k.scans.served[key] = at
+	}
+}
+
+// save returns the ports of services as text.
+func (s *scans) save() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := json.Marshal(s.served)
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
+// closed leaves out packets to ports of services: of one that is just being restarted, its clients are not scanning.
+func (s *scans) closed(packets []event.Packet) []event.Packet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var left []event.Packet
+	for i := range packets {
+		if _, ok := s.served[servedKey(packets[i].Protocol, packets[i].Port)]; !ok {
+			left = append(left, packets[i])
+		}
+	}
+	return left
+}
+
+// Packets hands over packets to ports at which nothing listens, while the settings ask for them and until ctx is done. save is given what
+// RestoreServed takes after the next start. While deliver does not return, the kernel keeps some seconds of reports and loses the others,
+// which is counted.
+func (k *Kernel) Packets(ctx context.Context, deliver func(context.Context, []event.Packet) error, save func(string)) error {
+	s := &k.scans
+	hourly := time.NewTicker(listenEvery)
+	defer hourly.Stop()
+	learn := func() {
+		if err := s.listen(time.Now()); err != nil {
+			s.log.Warn("look where services listen", "err", err)
+		}
+		save(s.save())
+	}
+	learn()
+	defer learn()
+	for ctx.Err() == nil {
+		running, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if s.wanted() {
+				k.receive(running, deliver)
+			} else {
+				<-running.Done()
+			}
+		}()
+		for waiting := true; waiting; {
+			select {
+			case <-hourly.C:
+				learn()
+			case <-s.changed:
+				waiting = false
+			case <-ctx.Done():
+				waiting = false
+			}
+		}
+		stop()
+		<-ended
+	}
+	return nil
+}
+
+// receive receives packets until ctx is done, and tries again after an error.
+func (k *Kernel) receive(ctx context.Context, deliver func(context.Context, []event.Packet) error) {
+	for ctx.Err() == nil {
+		err := k.receiveFrom(ctx, deliver)
+		if ctx.Err() != nil {
+			break
+		}
+		k.scans.fail(err.Error())
+		select {
+		case <-ctx.Done():
+		case <-time.After(receiveAgain):
+		}
+	}
+	k.scans.fail("")
+}
+
+func (k *Kernel) receiveFrom(ctx context.Context, deliver func(context.Context, []event.Packet) error) error {
+	conn, err := nflog.Dial(0, nftset.LogGroup)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	s := &k.scans
+	s.fail("")
+	var packets []event.Packet
+	for {
+		var lost bool
+		if packets, lost, err = conn.Receive(packets[:0]); err != nil {
+			return fmt.Errorf("receive packets: %w", err)
+		}
+		if lost {
+			s.mu.Lock()
+			s.lost++
+			s.mu.Unlock()
+		}
+		k.sample(time.Now(), sampleEvery)
+		if left := s.closed(packets); len(left) > 0 {
+			if err := deliver(ctx, left); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// sample reads how many packets were not reported, unless that was done less than a time ago.
+func (k *Kernel) sample(now time.Time, unless time.Duration) {
+	s := &k.scans
+	s.mu.Lock()
+	fresh := now.Sub(s.latest.at) < unless
+	lost := s.lost
+	s.mu.Unlock()
+	if fresh {
+		return
+	}
+	d, err := k.filter.Detection()
+	if err != nil {
+		return // the enforcer reports what is wrong with the table
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.latest = s.latest, sample{now, d.Unadmitted + d.Muted + d.Full + lost}
+}
+
+// ScanStatus is how the detection of scans fares.
+type ScanStatus = enforce.ScanStatus
+
+// ScanStatus returns it.
+func (k *Kernel) ScanStatus(now time.Time) ScanStatus {
+	k.sample(now, time.Second)
+	d, err := k.filter.Detection()
+	s := &k.scans
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := ScanStatus{On: s.scan.Enabled}
+	if !st.On {
+		return st
+	}
+	st.Off = s.problem
+	if err == nil && d.Off != "" {
+		st.Off = d.Off
+	}
+	gap := s.latest.at.Sub(s.before.at)
+	if n := s.latest.count - s.before.count; s.latest.count > s.before.count && gap > 0 && gap < sampleOld {
+		st.Sampling = fmt.Sprintf("a flood of packets to closed ports: %.0f a second are not looked at, so scans may be missed", float64(n)/gap.Seconds())
+	}
+	st.Warnings = append(missingInterfaces("ps_interface", s.scan.On), missingInterfaces("ps_interface_exclude", s.scan.NotOn)...)
+	return st
+}
+
+// missingInterfaces returns a sentence for each interface of a list that there is not.
+func missingInterfaces(key string, names []string) (warnings []string) {
+	for _, name := range names {
+		if name == conf.AllInterfaces {
+			continue
+		}
+		var missing *net.OpError
+		if _, err := net.InterfaceByName(name); errors.As(err, &missing) && !errors.Is(err, unix.EPERM) {
+			warnings = append(warnings, fmt.Sprintf("%s: there is no interface %q now; scans count by this key once it is there", key, name))
+		}
+	}
+	return warnings
+}

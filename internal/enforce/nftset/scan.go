@@ -1,0 +1,323 @@
+package nftset
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/netlink/nflog"
+	"mef/internal/netlink/nfnl"
+)
+
+// The scan detector reports packets to ports at which no socket is: once for each source, protocol and port in scanPairTime.
+//
+// Its chain is in input, not prerouting: DNAT is done, so that a published container port, which is forwarded, never looks closed. It
+// comes before the static policy, so that ports which that drops are seen. It needs no connection tracking: a packet that opens a TCP
+// connection has no ACK, and the kernel itself looks for a socket, listening or connected. Ports at which packets have found a socket
+// stay known for a day: while their service is restarted, its clients are not scanning.
+//
+// Forged packets cannot fill the sets. A source that is not known enters scan_src at a bounded rate; only one that is known, or one of a
+// calm moment, enters scan_pair and is reported; each source and all of them are capped. What is admitted in a second, times the
+// timeout, plus the burst, is less than the size:
+//
+//	scan_src:  6000/s x 10 s + 4000         = 64000 < 65536
+//	scan_pair: (100 + 1000)/s x 30 s + 4000 = 37000 < 65536
+//
+// A look-up evaluates the expressions of the element that it finds, so a set that is looked up has no limits: scan_cap is beside scan_src.
+
+// LogGroup is the NFLOG group to which packets are reported.
+const LogGroup = 4242
+
+const (
+	scanPrefix = "mef:scan"
+
+	scanSetSize  = 65536
+	scanSrcTime  = 10
+	scanPairTime = 30
+	servedTime   = 24 * 60 * 60
+
+	// scanPriority is after that of DNAT (-100 in prerouting) by its hook, and before that of policies.
+	scanPriority = -150
+)
+
+// The counters of packets that were not reported.
+const (
+	scanUnadmitted = "scan_unadmitted"
+	scanCapped     = "scan_capped"
+	scanMuted      = "scan_muted"
+	scanFull       = "scan_full"
+)
+
+const scanServed = "scan_served"
+
+func scanPart() part {
+	p := part{
+		wanted: func(s tableSpec) bool { return s.scan.Enabled },
+		rules:  tableSpec.scanRules,
+		counts: []counter{
+			{scanUnadmitted, "closed-port packets of unknown sources beyond the admission rate"},
+			{scanCapped, "closed-port packets beyond the rate of one source"},
+			{scanMuted, "closed-port packets beyond the rate of reports"},
+			{scanFull, "closed-port packets that found a full set; must stay 0"},
+		},
+		sets:   []set{{name: scanServed, with: portOnly, timeout: true, dynamic: true, size: scanSetSize, lasting: servedTime}},
+		chains: []chain{{"scan", &hook{unix.NF_INET_LOCAL_IN, scanPriority}}, {"scan_open", nil}, {"scan_closed", nil}},
+	}
+	for _, v6 := range []bool{false, true} {
+		f := familyName(v6)
+		source := set{v6: v6, timeout: true, dynamic: true, size: scanSetSize, lasting: scanSrcTime}
+		known, cap, pair := source, source, source
+		known.name, cap.name, pair.name = "scan_src"+f, "scan_cap"+f, "scan_pair"+f
+		pair.with, pair.lasting = addressAndPort, scanPairTime
+		p.sets = append(p.sets, known, cap, pair)
+		p.chains = append(p.chains, chain{"scan" + f, nil}, chain{"scan" + f + "_known", nil})
+	}
+	return p
+}
+
+// Registers that hold keys. A register of 16 bytes is four of 4 bytes.
+const (
+	register1  = 1 // the first 16 bytes
+	register32 = 8 // the first 4 bytes of these, as one of the short registers
+)
+
+// Flags of a TCP header.
+const (
+	tcpFIN, tcpSYN, tcpRST, tcpPSH, tcpACK, tcpURG = 1, 2, 4, 8, 16, 32
+	tcpAll                                         = tcpFIN | tcpSYN | tcpRST | tcpPSH | tcpACK | tcpURG
+)
+
+func (s tableSpec) scanRules() []rule {
+	accept := func(r rule) rule { return r.verdict(expr.VerdictAccept) }
+	in := newRule("scan")
+	rules := []rule{accept(in.ifLoopback(expr.MetaKeyIIF))}
+	if len(s.scan.NotOn) > 0 {
+		rules = append(rules, accept(in.ifNamed(s.scan.NotOn, false)))
+	}
+	if len(s.scan.On) > 0 && !slices.Contains(s.scan.On, conf.AllInterfaces) {
+		rules = append(rules, accept(in.ifNamed(s.scan.On, true)))
+	}
+	tcp, udp := in.protocol(unix.IPPROTO_TCP), in.protocol(unix.IPPROTO_UDP)
+	protocols := []byte{unix.IPPROTO_TCP}
+	if s.scan.UDP {
+		protocols = append(protocols, unix.IPPROTO_UDP)
+	}
+	rules = append(rules,
+		accept(in.noneOf(protocols)),
+		accept(in.meta(expr.MetaKeyPKTTYPE).with(&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{unix.PACKET_HOST}})),
+		accept(tcp.tcpFlags(tcpACK, tcpACK))) // nearly all packets, at no cost
+	if s.scan.UDP {
+		// Above, a late answer to a client's socket that is closed would count against a DNS, NTP or QUIC server.
+		rules = append(rules, accept(udp.fromLocalPorts()))
+	}
+	rules = append(rules,
+		in.hasSocket().with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "scan_open"}),
+		accept(in.servedKey().inNamed(register1, scanServed)))
+	if s.scan.Exclude != "" {
+		rules = append(rules, accept(in.protocols(protocols...).port(directions[0], s.scan.Exclude.Ranges())))
+	}
+	for _, v6 := range []bool{false, true} {
+		f := familyName(v6)
+		rules = append(rules,
+			accept(in.inSet(directions[0], v6, addrBits(v6), "allow"+f)),
+			accept(in.inSet(directions[0], v6, graceBits(v6), "grace"+f)))
+	}
+	closed := func(r rule) rule { return r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "scan_closed"}) }
+	rules = append(rules,
+		closed(tcp.tcpFlags(tcpFIN|tcpSYN|tcpRST|tcpACK, tcpSYN)),
+		closed(tcp.tcpFlags(tcpAll, 0)),
+		closed(tcp.tcpFlags(tcpAll, tcpFIN)),
+		closed(tcp.tcpFlags(tcpAll, tcpFIN|tcpPSH|tcpURG)))
+	open := newRule("scan_open")
+	rules = append(rules, open.protocol(unix.IPPROTO_TCP).tcpFlags(tcpFIN|tcpSYN|tcpRST|tcpACK, tcpSYN).servedKey().updates(register1, scanServed))
+	if s.scan.UDP {
+		rules = append(rules, closed(udp), open.protocol(unix.IPPROTO_UDP).servedKey().updates(register1, scanServed))
+	}
+	rules = append(rules, newRule("scan_closed").byFamily("scan4", "scan6"))
+	for _, v6 := range []bool{false, true} {
+		rules = append(rules, s.scanFamilyRules(v6)...)
+	}
+	return rules
+}
+
+func (s tableSpec) scanFamilyRules(v6 bool) []rule {
+	f := familyName(v6)
+	accept := func(r rule) rule { return r.verdict(expr.VerdictAccept) }
+	report := func(r rule) rule {
+		return accept(r.sourceAndPort(v6).adds(register1, "scan_pair"+f).with(&expr.Log{
+			Key:     1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
+			Group:   LogGroup,
+			Data:    []byte(scanPrefix),
+			Snaplen: nflog.Snaplen,
+		}))
+	}
+	in, known := newRule("scan"+f), newRule("scan"+f+"_known")
+	burst := uint32(max(50, 2*s.scan.Limit)) // more than make a scan
+	return []rule{
+		accept(in.sourceAndPort(v6).inNamed(register1, "scan_pair"+f)),
+		in.source(v6).inNamed(register1, "scan_src"+f).with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: known.chain}),
+		accept(in.over(6000, 4000).counter(scanUnadmitted)),
+		in.source(v6).adds(register1, "scan_src"+f),
+		// Calm: the first packet is reported at once, so that slow scans are seen. Flood: only a second one is.
+		accept(in.over(100, 2000)),
+		report(in),
+		in.counter(scanFull),
+
+		accept(known.source(v6).updates(register1, "scan_cap"+f, limitOver(2, burst)).counter(scanCapped)),
+		accept(known.over(1000, 2000).counter(scanMuted)),
+		report(known),
+		known.counter(scanFull),
+	}
+}
+
+// ifNamed matches packets that came in on one of some interfaces, or with not on any other.
+func (r rule) ifNamed(names []string, not bool) rule {
+	s := anonSet{keyType: typeIfname, keyLen: unix.IFNAMSIZ}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		key := make([]byte, unix.IFNAMSIZ)
+		copy(key, name)
+		s.elements = append(s.elements, anonElement{key: key})
+	}
+	r = r.meta(expr.MetaKeyIIFNAME).with(&expr.Lookup{SourceRegister: 1, SetName: anonSetName, Invert: not})
+	r.anon = append(r.anon[:len(r.anon):len(r.anon)], s)
+	return r
+}
+
+// noneOf matches packets of other protocols than some.
+func (r rule) noneOf(protos []byte) rule {
+	s := anonSet{keyType: typeInetProto, keyLen: 1}
+	for _, p := range protos {
+		s.elements = append(s.elements, anonElement{key: []byte{p}})
+	}
+	r = r.meta(expr.MetaKeyL4PROTO).with(&expr.Lookup{SourceRegister: 1, SetName: anonSetName, Invert: true})
+	r.anon = append(r.anon[:len(r.anon):len(r.anon)], s)
+	return r
+}
+
+// tcpFlags matches segments of whose flags in the mask exactly some are set.
+func (r rule) tcpFlags(mask, set byte) rule {
+	return r.load(expr.PayloadBaseTransportHeader, 13, 1).
+		with(&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{mask}, Xor: []byte{0}}).
+		equals(set)
+}
+
+// fromLocalPorts matches packets to ports that the system gives to its own clients.
+func (r rule) fromLocalPorts() rule {
+	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
+		with(&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binary.BigEndian.AppendUint16(nil, localPorts)})
+}
+
+// hasSocket matches packets for which there is a socket: listening at their port, or of their connection. It reads an option of the
+// socket, and compares with all of its values; without a socket the rule ends there.
+func (r rule) hasSocket() rule {
+	return r.with(
+		&expr.Socket{Key: expr.SocketKeyTransparent, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{1}})
+}
+
+// source loads the address that counts: of IPv6, its /64.
+func (r rule) source(v6 bool) rule {
+	if !v6 {
+		return r.network(v6).load(expr.PayloadBaseNetworkHeader, 12, 4)
+	}
+	return r.network(v6).load(expr.PayloadBaseNetworkHeader, 8, 16).
+		with(&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 16, Mask: mask(true, graceBits(true)), Xor: make([]byte, 16)})
+}
+
+// sourceAndPort loads the source, the protocol and the port behind each other.
+func (r rule) sourceAndPort(v6 bool) rule {
+	return r.source(v6).protocolAndPort(register32 + uint32(addrBits(v6)/32))
+}
+
+// servedKey loads the protocol and the port.
+func (r rule) servedKey() rule { return r.protocolAndPort(register32) }
+
+func (r rule) protocolAndPort(register uint32) rule {
+	return r.with(
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
+}
+
+// inNamed matches if a set has the key that was loaded.
+func (r rule) inNamed(register uint32, set string) rule {
+	return r.with(&expr.Lookup{SourceRegister: register, SetName: set})
+}
+
+// adds adds the key that was loaded to a set. The rule ends if the set is full, or if the key is there and has a limit that is not
+// exceeded.
+func (r rule) adds(register uint32, set string, limits ...expr.Any) rule {
+	return r.with(&expr.Dynset{SrcRegKey: register, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD, Exprs: limits})
+}
+
+// updates is adds, and lets the time of the element begin again.
+func (r rule) updates(register uint32, set string, limits ...expr.Any) rule {
+	return r.with(&expr.Dynset{SrcRegKey: register, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: limits})
+}
+
+// over matches packets beyond a rate.
+func (r rule) over(perSecond uint64, burst uint32) rule { return r.with(limitOver(perSecond, burst)) }
+
+func limitOver(perSecond uint64, burst uint32) expr.Any {
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: perSecond, Unit: expr.LimitTimeSecond, Burst: burst, Over: true}
+}
+
+// probeScan tries the table of the detector in a table without packets. It returns what the kernel lacks for it, "" if nothing.
+func probeScan(c *conn) (lacks string, err error) {
+	for _, piece := range []struct {
+		module string
+		rule   rule
+	}{
+		{"nft_socket", newRule("tried").protocol(unix.IPPROTO_TCP).hasSocket()},
+		{"nft_limit", newRule("tried").over(1, 1)},
+		{"nft_log and nfnetlink_log", newRule("tried").with(&expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: LogGroup})},
+		{"nft_dynset", newRule("tried").source(false).updates(register1, "tried", limitOver(1, 1))},
+	} {
+		var t tx
+		t.removeTable(probeTable)
+		t.addTable(probeTable)
+		t.addSet(probeTable, set{name: "tried", timeout: true, dynamic: true, size: 16, lasting: 1})
+		t.addChain(probeTable, chain{name: "tried"})
+		err := t.addRule(probeTable, piece.rule)
+		if err == nil {
+			err = c.commit(&t)
+		}
+		switch {
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
+			return "this kernel lacks " + piece.module, nil
+		case err != nil:
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// Detection implements enforce.Backend.
+func (b *Backend) Detection() (d enforce.Detection, err error) {
+	if d.Off = *b.scanOff.Load(); d.Off != "" {
+		return d, nil
+	}
+	err = b.finder.do(func(c *conn) error {
+		counts, err := c.readCounters()
+		d.Unadmitted, d.Muted, d.Full = counts[scanUnadmitted], counts[scanMuted], counts[scanFull]
+		return err
+	})
+	return d, err
+}
+
+// readCounters returns the packets of the counters of our table, by name.
+func (c *conn) readCounters() (map[string]uint64, error) {
+	found := map[string]uint64{}
+	a := named(tableName)
+	a.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	err := c.dump(unix.NFT_MSG_GETOBJ, a, func() { clear(found) }, func(b []byte) {
+		if nfnl.Text(nfnl.Find(b, unix.NFTA_OBJ_TABLE)) == tableName {
+			found[nfnl.Text(nfnl.Find(b, unix.NFTA_OBJ_NAME))] = nfnl.Uint64(nfnl.Find(nfnl.Find(b, unix.NFTA_OBJ_DATA), unix.NFTA_COUNTER_PACKETS))
+		}
+	})
+	return found, ignoreAbsent(err)
+}

@@ -1,0 +1,216 @@
+//go:build integration
+
+package nftset_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/enforce/nftset"
+	"mef/internal/event"
+	"mef/internal/netlink/nflog"
+	"mef/internal/netnstest"
+	"mef/internal/prefixset"
+)
+
+// TestScanTableIsTheReference compares what the detector adds to the table.
+func TestScanTableIsTheReference(t *testing.T) {
+	const golden = "testdata/scan.nft"
+	var got strings.Builder
+	for block := range strings.SplitSeq(listing(t, enforce.Settings{Scan: conf.Scan{Enabled: true, UDP: true, On: []string{"eth0", "eth1"}, NotOn: []string{"lo", "wg0"}, Exclude: "8000-8010"}}), "\n\n") {
+		if head, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(block, "table inet mefdaemon {")), "{"); strings.Contains(head, " scan") {
+			got.WriteString(strings.TrimSuffix(block, "\n}\n") + "\n")
+		}
+	}
+	if os.Getenv("UPDATE") != "" {
+		os.WriteFile(golden, []byte(got.String()), 0o644)
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("nft list table (-want +got):\n%s", diff)
+	}
+}
+
+// A reports collects the packets that the kernel reports.
+type reports struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func receive(t *testing.T, server *netnstest.NS) *reports {
+	t.Helper()
+	conn, err := nflog.Dial(server.Fd(), nftset.LogGroup)
+	if err != nil {
+		netnstest.Missing(t, err.Error())
+	}
+	r, done := new(reports), make(chan struct{})
+	t.Cleanup(func() { conn.Close(); <-done })
+	go func() {
+		defer close(done)
+		var packets []event.Packet
+		for {
+			if packets, _, err = conn.Receive(packets[:0]); err != nil {
+				return
+			}
+			r.mu.Lock()
+			for i := range packets {
+				r.seen = append(r.seen, fmt.Sprintf("%s %s %d", packets[i].Protocol, packets[i].From, packets[i].Port))
+			}
+			r.mu.Unlock()
+		}
+	}()
+	return r
+}
+
+func (r *reports) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.seen)
+}
+
+// through waits until the last packet of a source is reported: those before it, if they are, were reported before.
+func (r *reports) through(t *testing.T, last string) []string {
+	t.Helper()
+	if err := netnstest.Poll(func() error {
+		if !slices.Contains(r.all(), last) {
+			return fmt.Errorf("%q is not reported; these are: %q", last, r.all())
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return r.all()
+}
+
+// touch sends one packet that opens a connection.
+func touch(t *testing.T, from *netnstest.NS, network, local, to string) {
+	t.Helper()
+	conn, err := from.Dial(network, local, to, netnstest.Patience)
+	if err == nil {
+		if network == "udp" {
+			_, err = conn.Write([]byte("?"))
+		}
+		conn.Close()
+	}
+	if err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("%s from %q to %s: %v", network, local, to, err)
+	}
+}
+
+func TestClosedPortsAreReported(t *testing.T) {
+	server, peer := netnstest.New(t), netnstest.New(t)
+	netnstest.Join(t, server, peer, "192.0.2.1/24 2001:db8:1::1/64", "192.0.2.7/24 192.0.2.8/24 2001:db8:1::7/64")
+	b := openWith(t, server, enforce.Settings{Scan: conf.Scan{Enabled: true, UDP: true, Exclude: "8000-8010"}})
+	if !b.Features().Scan {
+		netnstest.Missing(t, "modules for the scan detector")
+	}
+	allow := prefixset.New(netip.MustParsePrefix("192.0.2.8/32"))
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{Allow: &allow}); err != nil {
+		t.Fatal(err)
+	}
+	r := receive(t, server)
+	server.Echo(t, "tcp", ":22")
+	server.Echo(t, "udp4", "192.0.2.1:53")
+
+	touch(t, peer, "tcp", "192.0.2.7", "192.0.2.1:22")   // open
+	touch(t, peer, "udp", "192.0.2.7", "192.0.2.1:53")   // open
+	touch(t, peer, "tcp", "192.0.2.7", "192.0.2.1:8005") // excluded
+	touch(t, peer, "tcp", "192.0.2.8", "192.0.2.1:25")   // from an address that is allowed
+	touch(t, peer, "udp", "192.0.2.7", "192.0.2.1:40000")
+	for range 3 {
+		touch(t, peer, "tcp", "192.0.2.7", "192.0.2.1:23") // once, however often
+	}
+	touch(t, peer, "udp", "192.0.2.7", "192.0.2.1:161")
+	touch(t, peer, "tcp", "2001:db8:1::7", "[2001:db8:1::1]:22")
+	touch(t, peer, "tcp", "2001:db8:1::7", "[2001:db8:1::1]:23")
+	want := []string{"tcp 192.0.2.7 23", "udp 192.0.2.7 161", "tcp 2001:db8:1::7 23"}
+	if got := r.through(t, want[2]); !slices.Equal(got, want) {
+		t.Errorf("reported are %q, want %q", got, want)
+	}
+	if d, err := b.Detection(); err != nil || d != (enforce.Detection{}) {
+		t.Errorf("Detection = %+v, %v, want that nothing was left out", d, err)
+	}
+}
+
+// While a service is restarted, its clients are not scanning.
+func TestServiceThatRestarts(t *testing.T) {
+	server, peer := netnstest.New(t), netnstest.New(t)
+	netnstest.Join(t, server, peer, "192.0.2.1/24", "192.0.2.7/24")
+	b := openWith(t, server, enforce.Settings{Scan: conf.Scan{Enabled: true}})
+	if !b.Features().Scan {
+		netnstest.Missing(t, "modules for the scan detector")
+	}
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{}); err != nil {
+		t.Fatal(err)
+	}
+	r := receive(t, server)
+	for range 10 {
+		l := netnstest.In(t, server, func() (net.Listener, error) {
+			return new(net.ListenConfig).Listen(context.Background(), "tcp", ":5269")
+		})
+		for range 20 {
+			touch(t, peer, "tcp", "", "192.0.2.1:5269")
+		}
+		l.Close()
+		for range 20 {
+			touch(t, peer, "tcp", "", "192.0.2.1:5269")
+		}
+	}
+	touch(t, peer, "tcp", "", "192.0.2.1:23")
+	if got, want := r.through(t, "tcp 192.0.2.7 23"), []string{"tcp 192.0.2.7 23"}; !slices.Equal(got, want) {
+		t.Errorf("reported are %q, want %q", got, want)
+	}
+}
+
+// Forged packets fill no set, and those that are not reported are counted.
+func TestFloodOfClosedPorts(t *testing.T) {
+	server, peer := netnstest.New(t), netnstest.New(t)
+	door, link := netnstest.Join(t, server, peer, "192.0.2.1/24", "192.0.2.7/24")
+	b := openWith(t, server, enforce.Settings{Scan: conf.Scan{Enabled: true}})
+	if !b.Features().Scan {
+		netnstest.Missing(t, "modules for the scan detector")
+	}
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{}); err != nil {
+		t.Fatal(err)
+	}
+	r := receive(t, server)
+	server.Sysctl(t, "net.ipv4.conf.all.rp_filter", "0")
+	flood(t, server, door, peer, link, 60_000)
+	d, err := b.Detection()
+	if err != nil || d.Unadmitted == 0 || d.Full != 0 {
+		t.Errorf("Detection = %+v, %v, want packets that were not admitted, and none that found a full set", d, err)
+	}
+	if n := len(r.all()); n == 0 || n > 20_000 {
+		t.Errorf("%d packets are reported", n)
+	}
+}
+
+// flood sends SYN segments from as many sources to as many ports.
+func flood(t *testing.T, server *netnstest.NS, door string, peer *netnstest.NS, link string, n int) {
+	t.Helper()
+	to := netnstest.In(t, server, func() (net.HardwareAddr, error) { return netnstest.HardwareAddr(door) })
+	wire := netnstest.In(t, peer, func() (*netnstest.Wire, error) { return netnstest.OpenWire(link, to) })
+	defer wire.Close()
+	for i := range n {
+		from := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		if err := wire.TCP(netip.AddrPortFrom(from, 4000), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i%30000)), 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

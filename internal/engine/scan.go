@@ -1,0 +1,46 @@
+package engine
+
+import (
+	"iter"
+	"net/netip"
+	"time"
+
+	"mef/internal/event"
+	"mef/internal/portscan"
+)
+
+// Packet is one that came to a port at which nothing listens.
+type Packet = event.Packet
+
+// Packets returns what follows from packets that the packet filter reports. now is as in Lines. Packets of addresses that are never
+// banned, or that lists ban, do not count.
+func (e *Engine) Packets(packets []Packet, now time.Time) iter.Seq[Outcome] {
+	return func(yield func(Outcome) bool) {
+		for i := range packets {
+			p := &packets[i]
+			if e.facts.Never(p.From) != "" || e.blocked.Contains(p.From) {
+				continue
+			}
+			episode := e.scans.Count(e.tracker.Source(p.From), p)
+			if episode == nil {
+				continue
+			}
+			e.ev = event.Event{Time: p.Time, Rule: portscan.RuleName, Service: portscan.RuleName, Addr: p.From, Kind: event.Failure, Count: 1,
+				Line: p.String(), Episode: episode}
+			if !e.event("", &e.ev, now, yield) {
+				return
+			}
+		}
+	}
+}
+
+// ScanStats are what was found of port scans since the start.
+type ScanStats = portscan.Stats
+
+// Scans returns them.
+func (e *Engine) Scans(now time.Time) ScanStats { return e.scans.Stats(now) }
+
+// explainScans says to how many closed ports an address came.
+func (e *Engine) explainScans(addr netip.Addr, now time.Time) []string {
+	return e.scans.Explain(e.tracker.Source(addr), now)
+}

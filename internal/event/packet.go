@@ -1,0 +1,56 @@
+package event
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// A Packet is one that the packet filter of this host reports: it came to a port at which no socket was.
+type Packet struct {
+	Time     time.Time
+	From, To netip.Addr // never IPv4-mapped; anybody can forge From
+	Protocol Protocol
+	Port     uint16 // of To
+	Flags    byte   // of TCP: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32
+}
+
+// A Protocol is a transport protocol, by its number in IP headers.
+type Protocol uint8
+
+// The protocols that have ports.
+const (
+	TCP Protocol = 6
+	UDP Protocol = 17
+)
+
+// String returns "tcp", "udp", or the number.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+// String returns the packet as evidence: "tcp SYN from 192.0.2.7 to port 23 of 203.0.113.1".
+func (p *Packet) String() string {
+	return fmt.Sprintf("%s from %s to port %d of %s", p.kind(), p.From, p.Port, p.To)
+}
+
+func (p *Packet) kind() string {
+	if p.Protocol != TCP {
+		return p.Protocol.String()
+	}
+	switch p.Flags & 0x3f {
+	case 0:
+		return "tcp without flags"
+	case 1:
+		return "tcp FIN"
+	case 0x29:
+		return "tcp FIN+PSH+URG"
+	}
+	return "tcp SYN"
+}

@@ -1,0 +1,195 @@
+//go:build linux
+
+// Package nflog receives packets that rules of the packet filter log to a group: NFLOG, nfnetlink_log.
+//
+// The kernel copies the beginning of a packet, enough for its headers, into a message, and goes on with the packet; nothing waits for the
+// receiver. What the receiver is too slow for is lost, and the next Receive reports that. A group has one receiver in a network namespace.
+//
+// Everything in a message that comes from the network is read with its length checked: a sender chooses it.
+package nflog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"mef/internal/event"
+	"mef/internal/netlink/nfnl"
+)
+
+// Snaplen is how many bytes of a packet its headers take: those of IPv6 with some extensions, and of TCP.
+const Snaplen = 128
+
+// The messages and attributes of include/uapi/linux/netfilter/nfnetlink_log.h.
+const (
+	msgPacket = unix.NFNL_SUBSYS_ULOG<<8 | 0
+	msgConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
+
+	cfgCommand   = 1 // NFULA_CFG_CMD
+	cfgMode      = 2 // NFULA_CFG_MODE
+	cfgTimeout   = 4 // NFULA_CFG_TIMEOUT, in 10 ms
+	cfgThreshold = 5 // NFULA_CFG_QTHRESH
+
+	commandBind = 1
+	copyPacket  = 2
+
+	attrPayload = 9 // NFULA_PAYLOAD
+)
+
+// receiveBuffer holds some seconds of messages at the pace at which rules log at most.
+const receiveBuffer = 4 << 20
+
+// A Conn receives the packets of a group. It is for one goroutine; Close may be called from another, and ends Receive.
+type Conn struct{ nl *netlink.Conn }
+
+// Dial begins to receive the packets of a group, in the network namespace of a file descriptor, 0 for the caller's. The error says what is
+// missing.
+func Dial(netns int, group uint16) (*Conn, error) {
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	if err != nil {
+		return nil, fmt.Errorf("open nfnetlink_log: %w", err)
+	}
+	if err := bind(nl, group); err != nil {
+		nl.Close()
+		return nil, explain(fmt.Errorf("receive NFLOG group %d: %w", group, err))
+	}
+	return &Conn{nl}, nil
+}
+
+func bind(nl *netlink.Conn, group uint16) error {
+	if err := nl.SetReadBuffer(receiveBuffer); err != nil {
+		return err
+	}
+	mode := binary.BigEndian.AppendUint32(nil, Snaplen)
+	mode = append(mode, copyPacket, 0)
+	for _, set := range []func(*nfnl.Attrs){
+		func(a *nfnl.Attrs) { a.Bytes(cfgCommand, []byte{commandBind}) },
+		func(a *nfnl.Attrs) {
+			a.Bytes(cfgMode, mode)
+			// Each message at once. The kernel collects them for a second otherwise, in which a scan is over.
+			a.Uint32(cfgThreshold, 1)
+			a.Uint32(cfgTimeout, 0)
+		},
+	} {
+		var a nfnl.Attrs
+		set(&a)
+		header := append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, byte(group>>8), byte(group))
+		_, err := nl.Execute(netlink.Message{
+			Header: netlink.Header{Type: msgConfig, Flags: netlink.Request | netlink.Acknowledge},
+			Data:   append(header, a...),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explain adds what an operator can do about an error.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: it needs CAP_NET_ADMIN, and no other program may receive this group", err)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: another program receives this group", err)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
+		return fmt.Errorf("%w: this kernel lacks NFLOG; load the module nfnetlink_log", err)
+	}
+	return err
+}
+
+// Close ends Receive.
+func (c *Conn) Close() error { return c.nl.Close() }
+
+// Receive waits for packets and appends them to packets, each with the time of its arrival. lost reports that others before them were lost.
+// After an error the Conn is of no more use.
+func (c *Conn) Receive(packets []event.Packet) (_ []event.Packet, lost bool, err error) {
+	msgs, err := c.nl.Receive()
+	if errors.Is(err, unix.ENOBUFS) {
+		return packets, true, nil
+	}
+	if err != nil {
+		return packets, false, err
+	}
+	now := time.Now()
+	for _, m := range msgs {
+		if m.Header.Type != msgPacket {
+			continue // the end of a batch
+		}
+		if p, ok := parse(nfnl.Find(nfnl.Payload(m), attrPayload)); ok {
+			p.Time = now
+			packets = append(packets, p)
+		}
+	}
+	return packets, false, nil
+}
+
+const maxExtensions = 8 // headers between IPv6 and the transport protocol
+
+// parse reads the headers of a packet. ok is false unless they are whole and of TCP or UDP.
+func parse(b []byte) (p event.Packet, ok bool) {
+	if len(b) == 0 {
+		return p, false
+	}
+	var transport []byte
+	switch b[0] >> 4 {
+	case 4:
+		size := int(b[0]&15) * 4
+		if size < 20 || len(b) < size || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+			return p, false // a later fragment has no ports
+		}
+		p.From, p.To = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
+		p.Protocol, transport = event.Protocol(b[9]), b[size:]
+	case 6:
+		if len(b) < 40 {
+			return p, false
+		}
+		p.From, p.To = netip.AddrFrom16([16]byte(b[8:])).Unmap(), netip.AddrFrom16([16]byte(b[24:])).Unmap()
+		if p.Protocol, transport, ok = skipExtensions(b[6], b[40:]); !ok {
+			return p, false
+		}
+	default:
+		return p, false
+	}
+	switch {
+	case p.Protocol == event.TCP && len(transport) >= 14:
+		p.Flags = transport[13] & 0x3f
+	case p.Protocol == event.UDP && len(transport) >= 4:
+	default:
+		return p, false
+	}
+	p.Port = binary.BigEndian.Uint16(transport[2:])
+	return p, true
+}
+
+// skipExtensions returns the transport header behind the extension headers of IPv6 (RFC 8200 section 4).
+func skipExtensions(next byte, b []byte) (event.Protocol, []byte, bool) {
+	const hopByHop, routing, fragment, destination = 0, 43, 44, 60
+	for range maxExtensions {
+		size := 0
+		switch next {
+		default:
+			return event.Protocol(next), b, true
+		case hopByHop, routing, destination:
+			if len(b) < 8 {
+				return 0, nil, false
+			}
+			size = (int(b[1]) + 1) * 8
+		case fragment:
+			if len(b) < 8 || binary.BigEndian.Uint16(b[2:])>>3 != 0 {
+				return 0, nil, false
+			}
+			size = 8
+		}
+		if len(b) < size {
+			return 0, nil, false
+		}
+		next, b = b[0], b[size:]
+	}
+	return 0, nil, false
+}
