@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -106,15 +107,16 @@ func TestDiskFillsWhileRulesAreTried(t *testing.T) {
 	s.rules(ssh)
 	s.must("apply", "--yes")
 	s.rules(ssh, web)
-	cmd := s.command("apply", "--timeout", "3s")
 	out, err := os.Create(s.path("out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	cmd.Stdout = out
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd, _ := s.shortTrial(func(timeout string) *exec.Cmd {
+		cmd := s.command("apply", "--timeout", timeout)
+		cmd.Stdout = out
+		return cmd
+	}, ssh, web)
 	err = netnstest.Poll(func() error {
 		if text, _ := os.ReadFile(out.Name()); !strings.Contains(string(text), "Loaded.") {
 			return errors.New("the command does not know yet that rules are loaded")
@@ -233,10 +235,7 @@ func TestDiskIsReadOnly(t *testing.T) {
 // TestDiskBecomesReadOnlyWhileRulesAreTried takes them back nevertheless.
 func TestDiskBecomesReadOnlyWhileRulesAreTried(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "3s")
-	s.start(cmd)
-	s.begun(ssh, web)
-	s.told()
+	cmd, _ := s.shortTrial(s.apply(), ssh, web)
 	s.readOnly()
 	s.open(ssh)
 	if status := wait(t, cmd); status != 1 {
@@ -344,19 +343,26 @@ func TestConfirmReadsTheKernelBack(t *testing.T) {
 // TestGuardIsReplaced kills the guard of a trial, as systemd starts another one: it goes on with the time that is left.
 func TestGuardIsReplaced(t *testing.T) {
 	s := tried(t)
-	cmd := s.try("4s")
+	cmd, timeout := s.shortTrial(s.apply(), ssh, web)
+	began := time.Now()
+	lasts, err := time.ParseDuration(timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.kill(cmd.Process.Pid)
 	wait(t, cmd)
-	s.kill(s.guard())
-	began := time.Now()
+	if pid := s.guardNow(); pid != 0 { // otherwise the trial is over
+		s.kill(pid)
+	}
+	time.Sleep(time.Until(began.Add(lasts * 3 / 4))) // so that beginning anew would take longer
+	again := time.Now()
 	guard := s.command("guard")
 	s.start(guard)
-	s.open(ssh, web)
 	if status := wait(t, guard); status != 0 {
 		t.Errorf("the second guard ended with status %d", status)
 	}
-	if time.Since(began) > 5*time.Second {
-		t.Error("the second guard began the time anew")
+	if took := time.Since(again); took >= lasts {
+		t.Errorf("of a trial of %v the second guard waited for %v, which is all of it", lasts, took)
 	}
 	s.open(ssh)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"mef/internal/netnstest"
 )
@@ -19,6 +20,42 @@ func (s *server) begun(ports ...string) {
 	s.Helper()
 	s.guard()
 	s.open(ports...)
+}
+
+// shortTrial begins a trial that nobody will confirm. It returns the command, which knows that the rules are in force and strangers reach
+// these ports, and how long the trial lasts. If the machine is too slow to see that in time, the next trial lasts longer.
+func (s *server) shortTrial(begin func(timeout string) *exec.Cmd, ports ...string) (cmd *exec.Cmd, timeout string) {
+	s.Helper()
+	for lasts := 2 * time.Second; ; lasts *= 4 {
+		cmd = begin(lasts.String())
+		began := time.Now()
+		s.start(cmd)
+		for {
+			_, err := os.Stat(s.path("state-firewall/trial/result.json"))
+			if err == nil {
+				err = s.reachable(ports...)
+			}
+			if err == nil {
+				return cmd, lasts.String()
+			}
+			if time.Since(began) > lasts {
+				if lasts > patience {
+					s.Fatalf("in a trial of %v: %v", lasts, err)
+				}
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		wait(s.T, cmd)
+		s.unguarded()
+	}
+}
+
+// apply returns what begins a trial for shortTrial.
+func (s *server) apply(args ...string) func(timeout string) *exec.Cmd {
+	return func(timeout string) *exec.Cmd {
+		return s.command(append([]string{"apply", "--timeout", timeout}, args...)...)
+	}
 }
 
 // told waits until the guard has told whoever began the trial that its rules are in force.
@@ -54,16 +91,17 @@ func tried(t *testing.T) *server {
 
 func TestNobodyConfirms(t *testing.T) {
 	s := tried(t)
-	cmd := s.command("apply", "--timeout", "2s")
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd, lasts := s.shortTrial(func(timeout string) *exec.Cmd {
+		cmd := s.command("apply", "--timeout", timeout)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		return cmd
+	}, ssh, web)
 	if status := wait(t, cmd); status != 1 || !strings.Contains(out.String(), "not confirmed") {
 		t.Errorf("exit status %d\n%s", status, out.String())
 	}
 	s.open(ssh)
-	if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "not confirmed within 2s") {
+	if out, status := s.mef("confirm"); status != 1 || !strings.Contains(out, "not confirmed within "+lasts) {
 		t.Errorf("mef confirm afterwards: exit status %d\n%s", status, out)
 	}
 }
@@ -104,15 +142,15 @@ func TestSecondApplyIsRefused(t *testing.T) {
 // TestWhateverEndsTheCommand ends mef apply in every way there is; the rules before come back each time.
 func TestWhateverEndsTheCommand(t *testing.T) {
 	for name, tt := range map[string]struct {
-		timeout string // of the trial: over soon, or never
+		expires bool // the trial, before anybody ends it
 		end     func(s *server, cmd *exec.Cmd)
 	}{
-		"kill -9":     {"2s", func(s *server, cmd *exec.Cmd) { s.kill(cmd.Process.Pid) }},
-		"hang-up":     {"2s", func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGHUP) }},
-		"its session": {"2s", func(s *server, cmd *exec.Cmd) { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }},
-		"interrupt":   {"5m", func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGINT) }},
-		"termination": {"5m", func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGTERM) }},
-		"no link": {"2s", func(s *server, cmd *exec.Cmd) {
+		"kill -9":     {true, func(s *server, cmd *exec.Cmd) { s.kill(cmd.Process.Pid) }},
+		"hang-up":     {true, func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGHUP) }},
+		"its session": {true, func(s *server, cmd *exec.Cmd) { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }},
+		"interrupt":   {false, func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGINT) }},
+		"termination": {false, func(s *server, cmd *exec.Cmd) { syscall.Kill(cmd.Process.Pid, syscall.SIGTERM) }},
+		"no link": {true, func(s *server, cmd *exec.Cmd) {
 			s.kill(cmd.Process.Pid)
 			s.ns.Run(s.T, "", "ip", "link", "set", s.link, "down")
 			s.ends(s.guard())
@@ -122,10 +160,18 @@ func TestWhateverEndsTheCommand(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tried(t)
-			cmd := s.command("apply", "--timeout", tt.timeout)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-			s.start(cmd)
-			s.begun(ssh, web)
+			apply := func(timeout string) *exec.Cmd {
+				cmd := s.command("apply", "--timeout", timeout)
+				cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+				return cmd
+			}
+			cmd := apply("5m")
+			if tt.expires {
+				cmd, _ = s.shortTrial(apply, ssh, web)
+			} else {
+				s.start(cmd)
+				s.begun(ssh, web)
+			}
 			tt.end(s, cmd)
 			if status := wait(t, cmd); status == 0 {
 				t.Error("the command ended well")
@@ -139,17 +185,17 @@ func TestWhateverEndsTheCommand(t *testing.T) {
 // TestTerminalIsClosed has an operator's terminal go away while he is asked.
 func TestTerminalIsClosed(t *testing.T) {
 	s := tried(t)
-	mef := s.command("apply", "--timeout", "2s")
-	cmd := exec.Command("script", "-qefc", strings.Join(mef.Args, " "), os.DevNull)
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	in, err := cmd.StdinPipe() // stays open: nobody answers
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	s.start(cmd)
-	s.begun(ssh, web)
+	cmd, _ := s.shortTrial(func(timeout string) *exec.Cmd {
+		mef := s.command("apply", "--timeout", timeout)
+		cmd := exec.Command("script", "-qefc", strings.Join(mef.Args, " "), os.DevNull)
+		cmd.Stdout = new(bytes.Buffer)
+		in, err := cmd.StdinPipe() // stays open: nobody answers
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.Close() })
+		return cmd
+	}, ssh, web)
 	s.kill(cmd.Process.Pid) // with it goes the terminal
 	wait(t, cmd)
 	s.open(ssh)
@@ -248,9 +294,7 @@ func TestRebootInTheWindow(t *testing.T) {
 func TestFirstTrial(t *testing.T) {
 	s := newServer(t)
 	s.rules(ssh)
-	cmd := s.command("apply", "--timeout", "2s")
-	s.start(cmd)
-	s.begun(ssh)
+	cmd, _ := s.shortTrial(s.apply(), ssh)
 	if status := wait(t, cmd); status != 1 {
 		t.Errorf("exit status %d", status)
 	}
@@ -268,9 +312,7 @@ func TestTrialOverRescueRules(t *testing.T) {
 	}
 	s.open(ssh)
 	s.rules(web)
-	cmd := s.command("apply", "--timeout", "2s", "--force")
-	s.start(cmd)
-	s.begun(web)
+	cmd, _ := s.shortTrial(s.apply("--force"), web)
 	wait(t, cmd)
 	s.open(ssh)
 }

@@ -65,7 +65,7 @@ func TestIPTables(t *testing.T) {
 	if out := s.must("plan"); !strings.Contains(out, "dport=80: reject by policy ") || !strings.Contains(out, "--match-set mef-office-4a src") {
 		t.Errorf("plan:\n%s", out)
 	}
-	cmd := s.try("2s")
+	cmd, _ := s.shortTrial(s.apply(), ssh, web)
 	if status := wait(t, cmd); status != 1 {
 		t.Errorf("nobody confirmed, and apply ended with status %d", status)
 	}

@@ -30,7 +30,7 @@ import (
 )
 
 // patience is how long a test waits for what should happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // withoutJournald is a host on which all files are believed, and of whose services nothing is known.
 var withoutJournald = &feed.Host{Shared: func(string) bool { return false }, Files: feed.Files, Program: func(string) bool { return false }}

@@ -11,8 +11,25 @@ import (
 
 // Reading and compiling all shipped rules is a small part of a start, and lines that no rule knows need hardly any memory.
 func TestStartIsCheap(t *testing.T) {
+	took, used := time.Hour, int64(0)
+	for try := 0; try < 5 && took > startWithin; try++ { // a machine that is busy with something else is not so every time
+		var now time.Duration
+		now, used = startFilter(t)
+		took = min(took, now)
+	}
+	t.Logf("%v, %d KB", took, used)
+	if took > startWithin || used > 6<<10 { // 50 ms and 3 MB on a quiet machine, without the race detector
+		t.Errorf("all shipped rules took %v and %d KB", took, used)
+	}
+}
+
+const startWithin = 500 * time.Millisecond
+
+// startFilter returns how long reading and compiling took, and how many KB the rules hold after a few lines.
+func startFilter(t *testing.T) (took time.Duration, used int64) {
+	t.Helper()
 	before, begin := heap(), time.Now()
-	rules, err := rulefile.Shipped(filter.Shipped())
+	rules, err := conf.ShippedRules(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,7 +37,7 @@ func TestStartIsCheap(t *testing.T) {
 	if errs.Err() != nil {
 		t.Fatal(errs)
 	}
-	took := time.Since(begin)
+	took = time.Since(begin)
 	v := set.View(all)
 	var m filter.Match
 	for _, text := range []string{
@@ -29,10 +46,7 @@ func TestStartIsCheap(t *testing.T) {
 	} {
 		v.Match(line(text), &m)
 	}
-	used := (int64(heap()) - int64(before)) >> 10
+	used = (int64(heap()) - int64(before)) >> 10
 	runtime.KeepAlive(v)
-	t.Logf("%d rules: %v, %d KB", len(rules), took, used)
-	if took > 500*time.Millisecond || used > 6<<10 { // 50 ms and 3 MB on a quiet machine, without the race detector
-		t.Errorf("%d rules took %v and %d KB", len(rules), took, used)
-	}
+	return took, used
 }

@@ -109,7 +109,7 @@ func newGroup() (group, error) {
 }
 
 // removePatience is how long remove waits for the kernel to forget the processes of a group, which takes it milliseconds.
-const removePatience = 5 * time.Second
+const removePatience = 30 * time.Second
 
 func (g group) remove() {
 	for end := time.Now().Add(removePatience); !g.tryRemove() && time.Now().Before(end); {

@@ -71,7 +71,7 @@ func serve(t *testing.T, ctx context.Context, starts ...func(context.Context) (*
 }
 
 // patience is how long a test waits for what should happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // journal waits until text stands in a message of the journal whose field has a value: "_SYSTEMD_UNIT=ssh.service". What a message
 // is about is done, and now and then once more: who wrote it may have ended before journald looked at his unit.

@@ -17,7 +17,7 @@ import (
 
 // Patience is how long a test waits for something that should happen. It is generous because it costs nothing when all is
 // well.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // Silence is how long a test waits to see that nothing comes through. Over veth a round trip takes well under a millisecond.
 const Silence = 250 * time.Millisecond

@@ -54,7 +54,7 @@ func inMounts(t *testing.T, size int) (dir string, inside bool) {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}
@@ -99,7 +99,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	begin := time.Now()
 	v.Save(store.Update{Bans: []ban.Ban{lastingBan(3)}})
-	if took := time.Since(begin); took > time.Second {
+	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("Save took %v", took)
 	}
 	if st := v.Status(); !strings.Contains(st.Problem, "no space left") || st.Pending != 1503 {

@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen. journald tells its readers of new entries after a quarter of a second.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A reader runs a Follower and notes what it hands over.
 type reader struct {
@@ -322,6 +322,16 @@ func TestOnlyTrustedAccounts(t *testing.T) {
 func TestStrangersDelayNothing(t *testing.T) {
 	j := journaltest.Start(t)
 	r := start(t, j, journal.Config{Since: time.Hour}, nil)
+	ofRoot := func(message string) time.Duration {
+		t.Helper()
+		lines, sent := len(r.lines), time.Now()
+		if err := j.Log(journaltest.Entry{Identifier: "test", Message: message}); err != nil {
+			t.Fatal(err)
+		}
+		r.until("root's entry", func() bool { return len(r.lines) > lines })
+		return time.Since(sent)
+	}
+	quiet := ofRoot("before")
 	big := strings.Repeat("x", 4<<20)
 	for i := range 64 { // more than a second's worth to read, were it read
 		if err := j.Log(journaltest.Entry{Identifier: "test", Message: fmt.Sprint(i, big), UID: 12345}); err != nil {
@@ -332,13 +342,8 @@ func TestStrangersDelayNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.WaitFor(t, "end")
-	sent := time.Now()
-	if err := j.Log(journaltest.Entry{Identifier: "test", Message: "of root"}); err != nil {
-		t.Fatal(err)
-	}
-	r.until("root's entry", func() bool { return len(r.lines) == 1 })
-	if took := time.Since(sent); took > 3*time.Second {
-		t.Errorf("root's entry took %v", took)
+	if took := ofRoot("after"); took > 3*time.Second+5*quiet { // a machine that is slow for one is slow for the other
+		t.Errorf("root's entry took %v, and %v on a quiet journal", took, quiet)
 	}
 }
 

@@ -109,7 +109,7 @@ func (j *Journal) Restart(t testing.TB) {
 	}
 	j.process, j.ended = p, make(chan error, 1)
 	go func() { j.ended <- p.Wait() }()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if j.socket, err = dial(filepath.Join(j.dir, "run", "socket")); err == nil {
 			return
 		}
@@ -212,7 +212,7 @@ func (j *Journal) Unit(t testing.TB) (pid int, unit string) {
 func (j *Journal) WaitFor(t testing.TB, message string) {
 	t.Helper()
 	args := append(j.Args(), "--lines=1", "--output=cat")
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		out, err := run.Output(context.Background(), 1<<20, "journalctl", args...)
 		if err == nil && strings.TrimSpace(string(out)) == message {
 			return
