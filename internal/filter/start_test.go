@@ -29,7 +29,7 @@ const startWithin = 500 * time.Millisecond
 func startFilter(t *testing.T) (took time.Duration, used int64) {
 	t.Helper()
 	before, begin := heap(), time.Now()
-	rules, err := conf.ShippedRules(filter.Shipped())
+	rules, err := rulefile.Shipped(filter.Shipped())
 	if err != nil {
 		t.Fatal(err)
 	}
