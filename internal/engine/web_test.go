@@ -3,6 +3,7 @@ package engine_test
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -331,6 +332,39 @@ func TestThroughAProxy(t *testing.T) {
 }
 
 // What a ban says of itself.
+// A restart loses what was counted of requests. A scanner that goes on is found after as many requests as at first, and what it asked for before
+// does not count a second time.
+func TestScannerIsFoundAfterARestart(t *testing.T) {
+	before := newSite(t, exempt.Facts{})
+	for _, path := range []string{"/.env", "/.git/config"} {
+		before.get("203.0.113.7", path, 404, firefox)
+	}
+	after := newSite(t, exempt.Facts{})
+	if err := after.e.Import(saved(before.e)); err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range []string{"/.aws/credentials", "/.ssh/id_rsa", "/backup.sql"} {
+		if len(after.bans) > 0 {
+			t.Fatalf("banned after %d requests: %v", i, after.bans)
+		}
+		after.get("203.0.113.7", path, 404, firefox)
+	}
+	if len(before.bans) > 0 || len(after.bans) != 1 {
+		t.Errorf("bans before the restart %v, after it %v; want one after it", before.bans, after.bans)
+	}
+}
+
+// saved is the state of an engine as a store returns it.
+func saved(e *engine.Engine) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		for _, r := range e.Changes() {
+			if len(r.Value) > 0 && !yield(r.Key, r.Value) {
+				return
+			}
+		}
+	}
+}
+
 func TestEpisodeInWords(t *testing.T) {
 	s := newSite(t, exempt.Facts{})
 	for i, p := range []string{"/.env", "/", "/api/.env", "/app/.env"} {

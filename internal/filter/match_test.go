@@ -15,12 +15,13 @@ import (
 const failed = "Failed password for root from 203.0.113.7 port 4711 ssh2"
 
 func TestWhoseWordCounts(t *testing.T) {
-	users := map[string]uint32{"postfix": 107, "dovecot": 110}
+	users := map[string]uint32{"postfix": 107, "dovecot": 110, "www-data": 33}
 	set := compile(t, shippedRules(t), filter.WithUsers(func(name string) (uint32, bool) {
 		uid, ok := users[name]
 		return uid, ok
 	}))
 	const sasl = "warning: unknown[203.0.113.7]: SASL LOGIN authentication failed: x"
+	const basic = `[error] 71#71: *5 user "root": password mismatch, client: 203.0.113.7, server: _, request: "GET / HTTP/1.1", host: "a"`
 	for name, tt := range map[string]struct {
 		identifier, unit, container string
 		uid                         uint32
@@ -34,8 +35,10 @@ func TestWhoseWordCounts(t *testing.T) {
 		"sshd in the user's session": {"sshd", "session-12.scope", "", 0, failed, true},
 		"sshd without systemd":       {"sshd", "", "", 0, failed, true},
 		"postfix, its own account":   {"postfix/smtpd", "postfix@-.service", "", 107, sasl, true},
+		"nginx' worker":              {"nginx", "nginx.service", "", 33, basic, true},
 		"postfix as root":            {"postfix/smtpd", "postfix.service", "", 0, sasl, true},
 
+		"a PHP script under Apache":       {"nginx", "apache2.service", "", 33, basic, false},
 		"logger -t sshd":                  {"sshd", "session-12.scope", "", 1000, failed, false},
 		"systemd-cat -t sshd":             {"sshd", "session-12.scope", "", 1000, failed, false},
 		"systemd-run --user":              {"sshd", "user@1000.service", "", 1000, failed, false},

@@ -2,8 +2,10 @@ package filter_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -160,5 +162,49 @@ func TestLegitimateUserCountsWhatHeDid(t *testing.T) {
 	}
 	if failures, echoes := counts(keys...); failures != 0 || echoes != 6 {
 		t.Errorf("six keys are %d attempts and %d echoes, want 0 and 6", failures, echoes)
+	}
+}
+
+// A rule says where the daemon's log calls are that its patterns read, and of which versions: a file of its source, its manual, or another rule
+// that says it.
+func TestEachRuleCitesItsSource(t *testing.T) {
+	source := regexp.MustCompile(`[\w-]\.(?:c|cc|cpp|cs|erl|go|h|java|js|m|php|pl|pm|pre|py|rb|rs|sh|stb|ts)\b|\b[Mm]anual\b|bin/v-`)
+	versions := regexp.MustCompile(`\d(?:\.[\dx]+)* (?:to|and) \d|\d and later|\b[\w-]+ \d+(?:\.\d+)+|\b[A-Z][\w -]* \d+\b`)
+	other := regexp.MustCompile(`([\w-]+)\.conf\b`)
+	comment := func(rule string) string {
+		text, err := fs.ReadFile(filter.Shipped(), rule+".conf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for l := range strings.Lines(string(text)) {
+			if strings.HasPrefix(l, "#") {
+				lines = append(lines, l)
+			}
+		}
+		return strings.Join(lines, "")
+	}
+	for _, rule := range allShipped(t) {
+		text := comment(rule.Name)
+		if m := other.FindStringSubmatch(text); m != nil && m[1] != rule.Name {
+			if _, err := fs.Stat(filter.Shipped(), m[1]+".conf"); err == nil {
+				text += comment(m[1])
+			}
+		}
+		if !source.MatchString(text) {
+			t.Errorf("%s.conf names no file of the daemon's source and no manual", rule.Name)
+		}
+		if !versions.MatchString(text) {
+			t.Errorf("%s.conf names no versions", rule.Name)
+		}
+	}
+}
+
+// Where clients may write whole lines, a rule reports only, and knows no successful login: a client would write its own.
+func TestRulesThatOnlyReportKnowNoLogins(t *testing.T) {
+	for _, rule := range allShipped(t) {
+		if rule.Action == conf.ActionDetect && (len(rule.OK) > 0 || rule.JSON != nil && len(rule.JSON.OK) > 0) {
+			t.Errorf("%s.conf reports only, and has okregex or okwhen", rule.Name)
+		}
 	}
 }

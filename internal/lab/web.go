@@ -84,6 +84,8 @@ User www-data
 Group www-data
 ErrorLog /var/log/apache2/error.log
 LogLevel warn
+LogFormat "%%h %%l %%u %%t \"%%r\" %%>s %%O \"%%{Referer}i\" \"%%{User-Agent}i\"" combined
+CustomLog %[4]s combined
 Alias %[3]s /etc/hostname
 <Location %[3]s>
   AuthType Basic
@@ -93,12 +95,14 @@ Alias %[3]s /etc/hostname
 </Location>
 `
 
-// StartApache starts Apache httpd, which writes its error log to /var/log/apache2/error.log.
+const apacheAccessLog = "/var/log/apache2/access.log"
+
+// StartApache starts Apache httpd with its logs in the usual files.
 func (w *World) StartApache(ctx context.Context) (*Process, error) {
 	if err := errors.Join(os.MkdirAll("/var/log/apache2", 0o755), os.MkdirAll("/run/apache2", 0o755)); err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf(apacheConfig, ApachePort, Unpacked+"/usr/lib/apache2/modules", Private)
+	config := fmt.Sprintf(apacheConfig, ApachePort, Unpacked+"/usr/lib/apache2/modules", Private, apacheAccessLog)
 	if err := writeFiles(webFiles("/etc/apache2/apache2.conf", config)); err != nil {
 		return nil, err
 	}
