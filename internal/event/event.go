@@ -53,8 +53,9 @@ type Event struct {
 
 	User string // user name as the peer sent it, at most 64 bytes; empty if the line has none
 
-	// UnknownUser reports that the daemon itself said that it has no user of this name.
-	UnknownUser bool
+	// UnknownUser reports that the service itself reported that it has no user of this name, ExistingUser that it would have reported
+	// so in this line and did not. Neither is set if such lines do not say.
+	UnknownUser, ExistingUser bool
 
 	Kind Kind
 

@@ -32,8 +32,7 @@ type Match struct {
 	Host []byte
 	User []byte
 
-	// UnknownUser reports that the daemon said that it has no user of this name.
-	UnknownUser bool
+	UnknownUser, ExistingUser bool // see event.Event
 
 	Count int // at least 1
 
@@ -56,7 +55,8 @@ func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
 		User:    cutOut(text, line.Text, m.User[:min(len(m.User), maxUser)]),
 		Kind:    m.Kind,
 
-		UnknownUser: m.UnknownUser,
+		UnknownUser:  m.UnknownUser,
+		ExistingUser: m.ExistingUser,
 
 		Count:    m.Count,
 		Form:     m.Form,
@@ -154,6 +154,7 @@ func (v *View) matchTexts(t *texts, message []byte, from peerText, h *header, li
 		m.User = from.user
 	}
 	m.UnknownUser = len(t.group(message, p.unknown)) > 0
+	m.ExistingUser = p.unknown > 0 && !m.UnknownUser
 	m.Host = t.group(message, p.host)
 	m.Count = min(m.Count*parseCount(t.group(message, p.count)), maxCount)
 	m.Session = t.group(message, p.session)
@@ -192,7 +193,7 @@ func (l *last) note(m *Match, matched bool) {
 	if !l.set {
 		return
 	}
-	l.match = Match{Rule: m.Rule, Kind: m.Kind, Echo: m.Echo, Addr: m.Addr, UnknownUser: m.UnknownUser, Count: m.Count}
+	l.match = Match{Rule: m.Rule, Kind: m.Kind, Echo: m.Echo, Addr: m.Addr, UnknownUser: m.UnknownUser, ExistingUser: m.ExistingUser, Count: m.Count}
 	l.match.User = l.user[:copy(l.user[:], m.User)]
 	l.match.Session = l.session[:copy(l.session[:], m.Session)]
 }

@@ -130,7 +130,7 @@ func (s *session) line(v verdict, m *Match) bool {
 	if pending && (v == peer || v == probe) {
 		m.Kind, m.Echo = event.Failure, true
 		m.Count = s.count
-		m.User, m.UnknownUser = s.user[:s.userLen], s.unknown
+		m.User, m.UnknownUser, m.ExistingUser = s.user[:s.userLen], s.unknown, false
 		s.addr = netip.Addr{} // mostly this is the session's last line, and the process ID will come back
 		return true
 	}

@@ -46,7 +46,7 @@ func (t *Tracker) surgeOf(s *source, r *report, now int64) event.Surge {
 		}
 	}
 	rule := &t.rules[r.rule]
-	t.surgesDirty = true // looking moves windows on
+	t.rulesChanged = true // looking moves windows on
 	if n := rule.surge.Attack(now, rule.scale(), 0); n > 0 {
 		return event.Surge{Sources: n, Usual: rule.surge.Usual(), Limit: tightLimit}
 	}

@@ -22,9 +22,11 @@ func (t *Tracker) SetBack(at time.Time) {
 	t.lifts.SetBack(now)
 	t.names.SetBack(now)
 	for i := range t.rules {
-		t.rules[i].surge.SetBack(now)
+		l := &t.rules[i].learned
+		l.surge.SetBack(now)
+		l.since, l.doubted = min(l.since, now), min(l.doubted, now)
 	}
-	t.surgesDirty = true
+	t.rulesChanged = true
 }
 
 func (t *Tracker) setBackSource(i uint32, now int64) {

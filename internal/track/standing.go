@@ -2,6 +2,8 @@ package track
 
 import (
 	"net/netip"
+	"strings"
+	"time"
 
 	"mef/internal/event"
 	"mef/internal/track/dictionary"
@@ -33,6 +35,37 @@ const (
 	attackedNetworks = 6
 )
 
+const (
+	// learnFor is how long after the first event of a service a mailbox may be that of a user who has not logged in yet. Mailboxes are no
+	// accounts of the host, and most mail servers do not report which exist.
+	learnFor = 7 * day
+	// doubtFor is how long reports of a service about unknown users mean nothing once it has reported a user as unknown who exists.
+	doubtFor = 7 * day
+	// sameLookup is how far apart the lines are at most that report how one attempt was looked up in several databases of users.
+	sameLookup = int64(time.Second)
+)
+
+// inDoubt reports whether reports of the rule's service about unknown users mean nothing: it looks for users in several databases, and
+// reports them as unknown to the first.
+func (r *rule) inDoubt(now int64) bool { return r.doubted != 0 && now-r.doubted < doubtFor }
+
+// doubt notes that a rule has reported a user as unknown who exists.
+func (t *Tracker) doubt(r uint16, now int64) {
+	t.rules[r].doubted, t.rulesChanged = now, true
+}
+
+// checkUnknown compares a login with what was reported of the user in the same session just before.
+func (t *Tracker) checkUnknown(s *source, ev *event.Event, now int64) {
+	r := report{subject: subject{user: t.userHash(ev.Service, dictionary.AccountName(ev.User))}, rule: t.ruleIndex[ev.Rule], session: t.hash(ev.Session)}
+	for i := s.attempts; i != 0; {
+		a := t.attempts.At(i)
+		if a.flags&noUser != 0 && a.lookedUpWith(&r, now) {
+			t.doubt(r.rule, now)
+		}
+		i = a.next
+	}
+}
+
 // A subject is the user that an event is about.
 type subject struct {
 	user     uint32 // hash of service and account; 0: none
@@ -40,6 +73,8 @@ type subject struct {
 	name     *dictionary.Entry // its entry in the dictionary
 	login    *logins.Login     // what is forgiven to it at this address
 	again    bool              // the source, from which nobody has logged in, has tried it before
+	new      bool              // a mailbox, at a service that began to be watched lately
+	exists   bool              // the service reports that it exists
 	pair     logins.Pair
 }
 
@@ -92,8 +127,11 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 	network := t.network(ev.Addr)
 	of.again = s.known == 0 && t.hasTried(s, ev.Service, account)
 	newSource := s.known == 0 && !of.again
-	of.name = t.names.Try(account, network, ev.UnknownUser, newSource, now)
-	of.standing = t.standingOf(of.name, ev.UnknownUser, r, network)
+	unknown := ev.UnknownUser && !t.rules[r].inDoubt(now)
+	of.exists = ev.ExistingUser
+	of.name = t.names.Try(account, network, unknown, newSource, now)
+	of.standing = t.standingOf(of.name, unknown, of.exists || t.rules[r].rule.NamesUnknown, network)
+	of.new = of.standing == ordinary && strings.IndexByte(ev.User, '@') > 0 && now-t.rules[r].since < learnFor
 	if near := t.names.NearTo(of.name); of.standing == familiar && of.name.Success == 0 && near != "" {
 		of.user, of.pair.User = t.userHash(ev.Service, near), near
 		if l := t.logins.Get(of.pair); l != nil {
@@ -123,7 +161,9 @@ func (t *Tracker) hasTried(s *source, service, account string) bool {
 	return near != "" && tried(near)
 }
 
-func (t *Tracker) standingOf(n *dictionary.Entry, unknownUser bool, r uint16, network uint64) standing {
+// standingOf returns the standing of a name that was tried from a network. unknown: the service reports that there is no such user; existing: it
+// would have reported so.
+func (t *Tracker) standingOf(n *dictionary.Entry, unknown, existingUser bool, network uint64) standing {
 	d := &t.names
 	others := n.Others(network)
 	canLogIn, exists := d.Account(n.Text)
@@ -134,14 +174,14 @@ func (t *Tracker) standingOf(n *dictionary.Entry, unknownUser bool, r uint16, ne
 		return familiar
 	case d.Canary(n.Text) && !exists:
 		return canary
-	case !unknownUser && (canLogIn || !exists && t.rules[r].rule.NamesUnknown):
+	case !unknown && (canLogIn || !exists && existingUser):
 		if others >= contestedNetworks {
 			return contested
 		}
 		return existing
 	case !exists && d.NearTo(n) != "":
 		return familiar
-	case !unknownUser || exists:
+	case !unknown || exists:
 		if others >= contestedNetworks || d.Starter(n.Text) && !exists {
 			return contested
 		}
@@ -202,7 +242,18 @@ func (t *Tracker) excuse(s *source, of *subject, now int64) bool {
 	case known:
 	case familiar:
 		burst, room = min(burst, guestBurst), guestRoom
+		if of.name != nil && of.name.Success > 0 {
+			room = existingRoom
+			if t.logins.Guests(of.pair.From) > guestRoom {
+				burst = min(burst, existingBurst)
+			}
+		}
 	case existing:
+		burst, room = min(burst, existingBurst), existingRoom
+	case ordinary:
+		if !of.new {
+			return false
+		}
 		burst, room = min(burst, existingBurst), existingRoom
 	default:
 		return false
@@ -220,7 +271,7 @@ func (t *Tracker) lone(s *source, of *subject, now int64) bool {
 // row, and more at the pace of a device. An address has room for so many users who are not known there, and for more where users log in.
 func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool {
 	refill := float32(t.cfg.Known.Retries) / float32(day)
-	if room == existingRoom && s.known == 0 {
+	if of.standing == existing && s.known == 0 {
 		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device
 	}
 	if of.login == nil {

@@ -26,7 +26,7 @@ const (
 	kindAlarm  = 'a' // an alarm; the rest is its number, 8 bytes big-endian
 	kindSeed   = 'g' // the seed of hashes; no more key
 	kindSource = 's' // a source; the rest is its prefix
-	kindRule   = 'v' // the surge of a rule; the rest is its name
+	kindRule   = 'v' // what is known of a rule; the rest is its name
 
 	sourceVersion = 4 // of a source's value; earlier versions are not read any more
 )
@@ -53,7 +53,7 @@ func (t *Tracker) Changes() []Record {
 	t.sourceChanges(&p)
 	t.logins.Changes(&p)
 	t.history.Changes(&p)
-	t.surgeChanges(&p)
+	t.ruleChanges(&p)
 	t.names.Changes(&p)
 	t.alarmChanges(&p)
 	t.lifts.Changes(&p)
@@ -81,16 +81,18 @@ func (t *Tracker) sourceChanges(p *record.Pack) {
 	t.dirty = t.dirty[:0]
 }
 
-func (t *Tracker) surgeChanges(p *record.Pack) {
-	if !t.surgesDirty {
+func (t *Tracker) ruleChanges(p *record.Pack) {
+	if !t.rulesChanged {
 		return
 	}
-	t.surgesDirty = false
+	t.rulesChanged = false
 	for i := range t.rules {
 		p.Begin(kindRule)
 		p.Writer = append(p.Writer, t.rules[i].rule.Name...)
 		p.Value(record.Version)
 		p.Writer = t.rules[i].surge.AppendTo(p.Writer)
+		p.Int(t.rules[i].since)
+		p.Int(t.rules[i].doubted)
 		p.End(false)
 	}
 }
@@ -305,14 +307,24 @@ func (im *importer) enter(kind byte, rest []byte, r *record.Reader) {
 	case bans.KindHistory:
 		im.pasts.Read(r, rest)
 	case kindRule:
-		s, n := surge.Parse(r.Rest, 1)
-		r.Skip(n)
-		if i, ok := t.ruleIndex[string(rest)]; ok && r.Err == nil {
-			t.rules[i].surge = s
+		if l := readLearned(r); r.Err == nil {
+			if i, ok := t.ruleIndex[string(rest)]; ok {
+				t.rules[i].learned = l
+			}
 		}
 	default:
 		r.Fail()
 	}
+}
+
+func readLearned(r *record.Reader) (l learned) {
+	var n int
+	l.surge, n = surge.Parse(r.Rest, 1)
+	if r.Skip(n); len(r.Rest) == 0 {
+		return l // of an earlier program
+	}
+	l.since, l.doubted = r.Int(), r.Int()
+	return l
 }
 
 // finish enters what was gathered, in order of time: eviction goes by it.

@@ -214,6 +214,20 @@ func TestEveryPieceSurvives(t *testing.T) {
 			observe(tr, "fail", 1, stranger, "bob")
 			tr.Unbanned(ban.Key{Prefix: netip.MustParsePrefix(stranger + "/32")}, start.Add(20*time.Second))
 		}, func(tr *Tracker) any { return observe(tr, "fail", 10, stranger, "bob").Attempts }},
+		"since when a service is watched": {func(tr *Tracker) { tr.Observe(line{0, "fail", "bob", "", 0}.event("dovecot", home)) },
+			func(tr *Tracker) any {
+				return tr.Observe(line{seconds(8), "fail", "bob@example.org", "", 0}.event("dovecot", stranger)).Added
+			}},
+		"that a service does not know its users": {func(tr *Tracker) {
+			ev := line{1, "each", "zork", "s1", 0}.event("dovecot", home)
+			ev.UnknownUser = true
+			tr.Observe(ev)
+			tr.Observe(line{1, "ok", "zork", "s1", 0}.event("dovecot", home))
+		}, func(tr *Tracker) any {
+			ev := line{9, "each", "plugh", "s2", 0}.event("dovecot", stranger)
+			ev.UnknownUser = true
+			return tr.Observe(ev).Score
+		}},
 		"earlier bans": {func(tr *Tracker) {
 			tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix(stranger + "/32")}, Rule: "sshd", ID: "x", Start: start, Until: start.Add(time.Minute)})
 		}, func(tr *Tracker) any {

@@ -111,8 +111,8 @@ type Tracker struct {
 	alarmsChanged bool
 	goneAlarms    []uint64
 
-	surgesDirty bool
-	seedStored  bool
+	rulesChanged bool
+	seedStored   bool
 
 	evicted, evictedHot uint64
 
@@ -133,7 +133,14 @@ type rule struct {
 	rule    *event.Rule
 	service uint32  // hash
 	points  float32 // of one attempt
+	learned
+}
+
+// learned is what is known of a rule by its events.
+type learned struct {
 	surge   surge.Surge
+	since   int64 // the first event; 0: none yet
+	doubted int64 // when it last reported a user as unknown who exists; 0: never
 }
 
 // New returns an empty tracker.
@@ -174,7 +181,7 @@ func (t *Tracker) Configure(cfg Config) {
 	t.renumber(old)
 }
 
-// renumber makes the attempts and surges of the old rules those of the new rules of the same name.
+// renumber makes the attempts of the old rules, and what is known of those, that of the new rules of the same name.
 func (t *Tracker) renumber(old []rule) {
 	if old == nil {
 		return
@@ -184,7 +191,7 @@ func (t *Tracker) renumber(old []rule) {
 		to[i] = -1
 		if n, ok := t.ruleIndex[old[i].rule.Name]; ok {
 			to[i] = int(n)
-			t.rules[n].surge = old[i].surge
+			t.rules[n].learned = old[i].learned
 		}
 	}
 	for i := uint32(1); i <= t.sources.Last(); i++ {
@@ -225,6 +232,9 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 		return event.Tally{}
 	}
 	now := t.advance(ev.Time)
+	if rule := &t.rules[r]; rule.since == 0 {
+		rule.since, t.rulesChanged = now, true
+	}
 	t.logins.Forget(now)
 	i, k := t.find(ev.Addr)
 	if ev.Kind == event.Success {
@@ -308,6 +318,7 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k netkey.Key, now int64) (a
 	if s != nil {
 		s.known, s.days, s.tries = uint8(min(t.logins.Within(k), 255)), 0, 0
 		s.flags &^= suspect | spread
+		t.checkUnknown(s, ev, now)
 		t.forgive(s, t.userHash(ev.Service, account), l)
 		t.touch(i)
 	}
@@ -324,7 +335,7 @@ type counted struct{ fresh, added, excused, recounted int }
 func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report, counted) {
 	rep := report{
 		subject: t.judge(s, ev, r, now), rule: r, session: t.hash(ev.Session), form: formBit(ev.Form), n: count(ev),
-		once: ev.Echo && !ev.Each, verified: ev.Verified,
+		once: ev.Echo && !ev.Each, verified: ev.Verified, noUser: ev.UnknownUser,
 	}
 	if rep.once {
 		rep.n = 1
@@ -380,7 +391,7 @@ func (t *Tracker) watch(s *source, r *report, now int64) {
 	}
 	if !t.triedAt(s, r.rule) {
 		rule.surge.Add(now, rule.scale())
-		t.surgesDirty = true
+		t.rulesChanged = true
 	}
 	if r.verified {
 		s.flags |= suspect
