@@ -323,7 +323,7 @@ type changeJSON struct {
 func planOf(p *loader.Plan) planJSON {
 	out := planJSON{Partly: p.Partly, Added: p.Added, Removed: p.Removed, Diff: p.Script, Kernel: p.Kernel}
 	for _, c := range p.Verdicts {
-		out.Changes = append(out.Changes, changeJSON{c.Dir.String(), c.Family.String(), c.What, c.Old.String(), c.New.String(), c.Sample.String()})
+		out.Changes = append(out.Changes, changeJSON{c.Dir.String(), c.Family.String(), c.What, c.Before(), c.After(), c.Sample.String()})
 	}
 	return out
 }

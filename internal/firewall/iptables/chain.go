@@ -2,18 +2,35 @@ package iptables
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"mef/internal/firewall/policy"
 )
 
-// hooks are the chains of iptables that packets of a way meet, and ours.
-var hooks = [...]struct{ chain, ours string }{
-	policy.In:      {"INPUT", "MEF-IN"},
-	policy.Out:     {"OUTPUT", "MEF-OUT"},
-	policy.Forward: {"FORWARD", "MEF-FWD"},
+// A hook is a chain of iptables that packets meet, and ours.
+type hook struct{ chain, ours string }
+
+// hooks are those of the table filter, by way; translators are those of the table nat.
+var (
+	hooks       = [...]hook{policy.In: {"INPUT", "MEF-IN"}, policy.Out: {"OUTPUT", "MEF-OUT"}, policy.Forward: {"FORWARD", "MEF-FWD"}}
+	translators = [...]hook{policy.In: {"PREROUTING", "MEF-PRE"}, policy.Out: {"POSTROUTING", "MEF-POST"}}
+)
+
+// The tables that have chains of ours.
+const (
+	filter = iota
+	nat
+)
+
+// A netTable is one of these tables.
+type netTable struct {
+	name  string
+	hooks []hook
 }
+
+var tables = [...]netTable{filter: {"filter", hooks[:]}, nat: {"nat", translators[:]}}
 
 // rejectChain is where packets are rejected.
 const rejectChain = "MEF-REJECT"
@@ -42,6 +59,8 @@ func (w *writer) add(name string, lines ...string) {
 // excepts together with others (iif=!eth0,eth1), which iptables cannot say in one rule.
 type way struct {
 	dir       policy.Dir
+	top       string // name of the first chain
+	nat       bool   // it is one of the table nat
 	def       policy.Action
 	rules     []*policy.Rule
 	ins, outs []string // interfaces with a chain of their own
@@ -50,8 +69,17 @@ type way struct {
 // maxPlaces is how many chains of a way there may be for interfaces.
 const maxPlaces = 100
 
-func newWay(p *policy.Policy, d policy.Dir) (*way, error) {
-	wy := &way{dir: d, def: p.Defaults[d].Action, rules: p.Of(d)}
+// newTranslations returns the way of the nat statements.
+func newTranslations(p *policy.Policy, d policy.Dir) (*way, error) {
+	wy, err := newWay(d, policy.Accept, p.Translations(d))
+	if err == nil {
+		wy.top, wy.nat = translators[d].ours, true
+	}
+	return wy, err
+}
+
+func newWay(d policy.Dir, def policy.Action, rules []*policy.Rule) (*way, error) {
+	wy := &way{dir: d, top: hooks[d].ours, def: def, rules: rules}
 	switch d {
 	case policy.In:
 		wy.ins = []string{policy.Loopback}
@@ -103,7 +131,7 @@ type place struct {
 
 // way writes the chains of a way.
 func (w *writer) way(wy *way) error {
-	top := hooks[wy.dir].ours
+	top := wy.top
 	var lines []string
 	for _, pl := range wy.places() {
 		name := fmt.Sprintf("%s-%d", top, len(lines)+1)
@@ -144,7 +172,7 @@ func (wy *way) places() []place {
 
 // branch writes the chain of a place, of some lines and rules, and beside it one for translated packets if that makes a difference.
 func (w *writer) branch(wy *way, pl place, name string, lines []string, all []*policy.Rule) error {
-	if slices.ContainsFunc(all, func(r *policy.Rule) bool { return r.Dst.Given || r.Dport.Given }) {
+	if !wy.nat && slices.ContainsFunc(all, func(r *policy.Rule) bool { return r.Dst.Given || r.Dport.Given }) {
 		translated := pl
 		translated.nat = true
 		if err := w.fill(wy, translated, name+"-NAT", nil, all); err != nil {
@@ -175,10 +203,28 @@ func note(r *policy.Rule) string { return "-m comment --comment=" + quoted(r.Rem
 
 // verdict returns what a rule does with its packets.
 func (w *writer) verdict(r *policy.Rule) string {
-	if r.Limit != (policy.Rate{}) {
+	switch {
+	case r.NAT != nil:
+		return translation(r.NAT)
+	case r.Limit != (policy.Rate{}):
 		return w.limited(r)
 	}
 	return w.decision(r)
+}
+
+// translation returns what a nat statement does.
+func translation(t *policy.Translation) string {
+	switch {
+	case t.Action == policy.Masquerade:
+		return "-j MASQUERADE"
+	case t.Action == policy.Redirect:
+		return fmt.Sprintf("-j REDIRECT --to-ports %d", t.Port)
+	case t.Action == policy.SNAT:
+		return "-j SNAT --to-source " + t.Addr.String()
+	case t.Port == 0:
+		return "-j DNAT --to-destination " + t.Addr.String()
+	}
+	return "-j DNAT --to-destination " + netip.AddrPortFrom(t.Addr, t.Port).String()
 }
 
 // limited makes the chain of a rule that accepts so much from each source, and returns what leads there. The kernel knows a limit by its

@@ -14,7 +14,7 @@
 //	-A MEF-IN -j DROP
 //
 // Chains are entered by -g, goto, so that RETURN leaves all of ours at once. What iptables cannot say in one rule becomes several,
-// such as one for each address of a list. A rule that logs has a chain of its own, so that its limit of log lines never limits its
+// such as one for each address of a list. The nat statements are chains of ours in the table nat, MEF-PRE and MEF-POST. A rule that logs has a chain of its own, so that its limit of log lines never limits its
 // verdict.
 //
 // Named sets become sets of ipset, "mef-NAME-4a". The last letter is their generation: a policy is loaded with sets of a letter that
@@ -81,35 +81,47 @@ func Compile(p *policy.Policy, now State) (Ruleset, error) {
 	}, nil
 }
 
-// compile returns the chains of one family.
-func compile(p *policy.Policy, f policy.Family, s *ipsets) ([]chain, error) {
+// compile returns the chains of one family, by table.
+func compile(p *policy.Policy, f policy.Family, s *ipsets) (all [len(tables)][]chain, err error) {
 	w := &writer{family: f, sets: s, logs: map[*policy.Rule]string{}, limits: map[*policy.Rule]string{}}
 	for _, d := range policy.Dirs {
 		if p.Defaults[d] == nil {
 			continue
 		}
-		wy, err := newWay(p, d)
+		wy, err := newWay(d, p.Defaults[d].Action, p.Of(d))
 		if err == nil {
 			err = w.way(wy)
 		}
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 	}
 	if w.rejects {
 		w.add(rejectChain, rejects(f)...)
 	}
-	return w.chains, nil
+	all[filter], w.chains = w.chains, nil
+	for _, d := range []policy.Dir{policy.In, policy.Out} {
+		wy, err := newTranslations(p, d)
+		if err == nil && len(wy.at(place{}, f)) > 0 {
+			err = w.way(wy)
+		}
+		if err != nil {
+			return all, err
+		}
+	}
+	all[nat] = w.chains
+	return all, nil
 }
 
 // Clear returns what removes all of ours that is loaded now.
 func Clear(now State) Ruleset {
-	return Ruleset{V4: now.v4.replace(nil), V6: now.v6.replace(nil), Unused: now.destroy(0, false)}
+	none := [len(tables)][]chain{}
+	return Ruleset{V4: now.v4.replace(none), V6: now.v6.replace(none), Unused: now.destroy(0, false)}
 }
 
 // Revert returns what brings back a former state, as long as what was unused then has not been removed.
 func Revert(former, now State) Ruleset {
-	r := Ruleset{V4: now.v4.replace(former.v4.chains), V6: now.v6.replace(former.v6.chains)}
+	r := Ruleset{V4: now.v4.replace(former.v4.chains()), V6: now.v6.replace(former.v6.chains())}
 	for _, name := range now.sets {
 		if !slices.Contains(former.sets, name) {
 			r.Unused += "destroy " + name + "\n"

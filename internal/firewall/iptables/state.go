@@ -8,7 +8,7 @@ import (
 
 // A State is what of ours is loaded. The zero value is nothing.
 type State struct {
-	v4, v6 table
+	v4, v6 family
 	sets   []string        // all of ours
 	used   map[byte]bool   // generations that rules look into
 	held   map[string]bool // sets of ours that rules of others look into
@@ -39,7 +39,7 @@ func (s State) String() string {
 	for _, family := range [...]struct {
 		name string
 		table
-	}{{"iptables", s.v4}, {"ip6tables", s.v6}} {
+	}{{"iptables", s.v4[filter]}, {"ip6tables", s.v6[filter]}, {"iptables -t nat", s.v4[nat]}, {"ip6tables -t nat", s.v6[nat]}} {
 		if family.empty() {
 			continue
 		}
@@ -78,7 +78,29 @@ func (s State) destroy(letter byte, same bool) string {
 	return b.String()
 }
 
-// A table is what the filter table of one family has of ours.
+// A family is what the tables of iptables, or of ip6tables, have of ours.
+type family [len(tables)]table
+
+func (f *family) empty() bool { return f[filter].empty() && f[nat].empty() }
+
+// chains returns the chains by table.
+func (f *family) chains() (all [len(tables)][]chain) {
+	for i := range f {
+		all[i] = f[i].chains
+	}
+	return all
+}
+
+// replace returns the text that puts chains in place of those that are there, by table.
+func (f *family) replace(all [len(tables)][]chain) string {
+	var b strings.Builder
+	for i := range f {
+		b.WriteString(f[i].replace(tables[i], all[i]))
+	}
+	return b.String()
+}
+
+// A table is what a table of one family has of ours.
 type table struct {
 	chains []chain
 	index  map[string]int  // of chains, by name
@@ -89,43 +111,46 @@ type table struct {
 func (t *table) empty() bool { return len(t.chains) == 0 && len(t.jumps) == 0 }
 
 // readTables reads what iptables-save prints: a line "*TABLE" before the chains and rules of each table.
-func (s *State) readTables(text string) table {
-	t := table{index: map[string]int{}, held: map[string]bool{}}
-	filter := true
+func (s *State) readTables(text string) (f family) {
+	for i := range f {
+		f[i] = table{index: map[string]int{}, held: map[string]bool{}}
+	}
+	at := filter // -1: a table in which nothing is ours
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		switch {
 		case strings.HasPrefix(line, "*"):
-			filter = line == "*filter"
+			at = slices.IndexFunc(tables[:], func(k netTable) bool { return k.name == line[1:] })
 		case strings.HasPrefix(line, ":"):
-			if name, _, _ := strings.Cut(line[1:], " "); filter && isOurs(name) {
+			if name, _, _ := strings.Cut(line[1:], " "); at >= 0 && tables[at].isOurs(name) {
+				t := &f[at]
 				t.index[name] = len(t.chains)
 				t.chains = append(t.chains, chain{name: name})
 			}
 		case strings.HasPrefix(line, "-A "):
 			s.readRule(line[len("-A "):])
-			if filter {
-				t.readRule(line[len("-A "):])
+			if at >= 0 {
+				f[at].readRule(tables[at], line[len("-A "):])
 			}
 		}
 	}
-	return t
+	return f
 }
 
 // readRule takes in a rule, which begins with its chain.
-func (t *table) readRule(rule string) {
+func (t *table) readRule(k netTable, rule string) {
 	name, rest, _ := strings.Cut(rule, " ")
 	switch {
-	case isJump(rule):
+	case k.isJump(rule):
 		t.jumps = append(t.jumps, rule)
-	case isOurs(name):
+	case k.isOurs(name):
 		if i, ok := t.index[name]; ok {
 			t.chains[i].lines = append(t.chains[i].lines, rest)
 		}
 	default:
 		words := strings.Fields(rest)
 		for i, word := range words {
-			if i > 0 && isOurs(word) && (words[i-1] == "-j" || words[i-1] == "-g") {
+			if i > 0 && k.isOurs(word) && (words[i-1] == "-j" || words[i-1] == "-g") {
 				t.held[word] = true
 			}
 		}
@@ -141,27 +166,27 @@ func (s *State) readRule(rule string) {
 			continue
 		}
 		s.used[letter] = true
-		if !isOurs(words[0]) {
+		if !slices.ContainsFunc(tables[:], func(k netTable) bool { return k.isOurs(words[0]) }) {
 			s.held[word] = true
 		}
 	}
 }
 
 // isOurs reports whether a chain is one of ours.
-func isOurs(name string) bool {
-	return name == rejectChain || slices.ContainsFunc(hooks[:], func(h struct{ chain, ours string }) bool {
+func (k netTable) isOurs(name string) bool {
+	return k.name == tables[filter].name && name == rejectChain || slices.ContainsFunc(k.hooks, func(h hook) bool {
 		return name == h.ours || strings.HasPrefix(name, h.ours+"-")
 	})
 }
 
 // isJump reports whether a rule is one that we put into a hook.
-func isJump(rule string) bool {
-	return slices.ContainsFunc(hooks[:], func(h struct{ chain, ours string }) bool { return rule == h.chain+" -j "+h.ours })
+func (k netTable) isJump(rule string) bool {
+	return slices.ContainsFunc(k.hooks, func(h hook) bool { return rule == h.chain+" -j "+h.ours })
 }
 
 // replace returns the text that puts chains in place of those that are there, and empties those that rules of others lead to. It is
 // empty if there is nothing to do.
-func (t *table) replace(chains []chain) string {
+func (t *table) replace(k netTable, chains []chain) string {
 	var declared, jumps, lines, removed strings.Builder
 	stay := map[string]bool{}
 	for _, jump := range t.jumps {
@@ -170,7 +195,7 @@ func (t *table) replace(chains []chain) string {
 	for _, c := range chains {
 		stay[c.name] = true
 		fmt.Fprintf(&declared, ":%s - [0:0]\n", c.name) // empties it if it is there
-		for _, h := range hooks {
+		for _, h := range k.hooks {
 			if c.name == h.ours {
 				fmt.Fprintf(&jumps, "-I %s -j %s\n", h.chain, h.ours)
 			}
@@ -189,7 +214,7 @@ func (t *table) replace(chains []chain) string {
 		}
 	}
 	if body := declared.String() + jumps.String() + lines.String() + removed.String(); body != "" {
-		return "*filter\n" + body + "COMMIT\n"
+		return "*" + k.name + "\n" + body + "COMMIT\n"
 	}
 	return ""
 }

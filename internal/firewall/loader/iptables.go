@@ -44,7 +44,7 @@ func (iptables) script(p *policy.Policy) (string, error) {
 // state returns what of ours is loaded.
 func (iptables) state(ctx context.Context) (s ipt.State, err error) {
 	var texts [3]string
-	for i, line := range [...][]string{{"iptables-save", "-t", "filter"}, {"ip6tables-save", "-t", "filter"}, {ipset, "list", "-n"}} {
+	for i, line := range [...][]string{{"iptables-save"}, {"ip6tables-save"}, {ipset, "list", "-n"}} {
 		if line[0] == ipset && !run.Installed(ipset) {
 			continue // then nobody has sets
 		}

@@ -11,12 +11,15 @@
 //		tcp dport 22 accept comment "mef.rules:7 ssh"
 //	}
 //
+// The nat statements are two more base chains, prerouting and postrouting.
+//
 // A rule that logs goes to a chain of its own, so that its limit of log lines never limits its verdict. Interfaces are matched by
 // name: one that is not there yet is no error, and one that comes back is the same.
 package nft
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -46,6 +49,8 @@ func Script(p *policy.Policy) (string, error) {
 			w.way(d, p.Defaults[d].Action, p.Of(d))
 		}
 	}
+	w.translations(policy.In, "type nat hook prerouting priority dstnat - 5; policy accept;", p.Translations(policy.In))
+	w.translations(policy.Out, "type nat hook postrouting priority srcnat - 5; policy accept;", p.Translations(policy.Out))
 	if w.rejects {
 		w.chain("rejected", []string{"meta l4proto tcp reject with tcp reset", "reject"})
 	}
@@ -167,6 +172,16 @@ func (w *writer) branch(hook string, pl place, lines []string, all []*policy.Rul
 		pl.nat = false
 	}
 	w.chain(hook+pl.suffix(), append(lines, w.rules(pl, all, def)...))
+}
+
+// translations writes the chain of the nat statements of a way. It comes before those of others, so that their order does not depend on
+// which was loaded last.
+func (w *writer) translations(d policy.Dir, base string, all []*policy.Rule) {
+	if len(all) == 0 {
+		return
+	}
+	lines := append([]string{base, linkMatch(d, policy.Loopback) + " accept"}, w.rules(place{}, all, policy.Accept)...)
+	w.chain(map[policy.Dir]string{policy.In: "prerouting", policy.Out: "postrouting"}[d], lines)
 }
 
 // byLoopback parts rules by whether they fit packets over loopback, others, or both.
@@ -385,10 +400,27 @@ func (w *writer) originalPorts(p policy.Ports, anyHeader bool) string {
 
 // verdict returns what a rule does with its packets.
 func (w *writer) verdict(r *policy.Rule) string {
-	if r.Limit != (policy.Rate{}) {
+	switch {
+	case r.NAT != nil:
+		return translation(r.NAT)
+	case r.Limit != (policy.Rate{}):
 		return w.limited(r)
 	}
 	return w.decision(r)
+}
+
+// translation returns what a nat statement does, in a chain of both families.
+func translation(t *policy.Translation) string {
+	family := map[bool]string{true: "ip", false: "ip6"}[t.Addr.Is4()]
+	switch {
+	case t.Action == policy.Masquerade:
+		return "masquerade"
+	case t.Action == policy.Redirect:
+		return fmt.Sprintf("redirect to :%d", t.Port)
+	case t.Port == 0:
+		return fmt.Sprintf("%s %s to %s", t.Action, family, t.Addr)
+	}
+	return fmt.Sprintf("%s %s to %s", t.Action, family, netip.AddrPortFrom(t.Addr, t.Port))
 }
 
 // limited makes the chain of a rule that accepts so much from each source, and returns what leads there.

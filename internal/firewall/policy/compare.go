@@ -14,6 +14,8 @@ type Change struct {
 	What     string // which packets: "proto=tcp src=192.0.2.0/24 dport=22"; empty: all of this way
 	Old, New Verdict
 	Sample   Packet
+
+	nat bool // Old.NAT and New.NAT differ: how the packets are translated that open a connection
 }
 
 // String returns the change in words.
@@ -25,7 +27,24 @@ func (c Change) String() string {
 	if c.Family != Any {
 		what = strings.TrimSpace(fmt.Sprintf("family=%s %s", c.Family, c.What))
 	}
-	return fmt.Sprintf("dir=%s %s: %s, now %s", c.Dir, what, c.Old, c.New)
+	kind := ""
+	if c.nat {
+		kind = "nat "
+	}
+	return fmt.Sprintf("%sdir=%s %s: %s, now %s", kind, c.Dir, what, c.Before(), c.After())
+}
+
+// Before reports the former verdict, or how the packets were translated.
+func (c Change) Before() string { return c.outcome(c.Old) }
+
+// After reports the new verdict, or how the packets are translated.
+func (c Change) After() string { return c.outcome(c.New) }
+
+func (c Change) outcome(v Verdict) string {
+	if c.nat {
+		return v.NAT.translates()
+	}
+	return v.String()
 }
 
 // Compare returns which packets another policy treats otherwise, by what becomes of them: a policy that only says the same in
@@ -37,9 +56,13 @@ func Compare(before, after *Policy) ([]Change, error) {
 	old, now := NewModel(before), NewModel(after)
 	var changes []Change
 	work := 0
-	for d := range Dirs {
+	for d := range 2 * len(Dirs) {
 		for f, family := range families {
-			c := comparison{dir: Dir(d), f: f, old: old, now: now, whole: wholeOf(Dir(d), family), work: &work}
+			d, nat := Dir(d%len(Dirs)), d >= len(Dirs)
+			c := comparison{dir: d, nat: nat, f: f, before: before, after: after, old: old.rules[d], now: now.rules[d], whole: wholeOf(d, family), work: &work}
+			if nat {
+				c.old, c.now = old.nat[d], now.nat[d]
+			}
 			for _, region := range c.regions() {
 				err := c.compare(region, func(change Change) bool {
 					changes = merge(changes, change)
@@ -54,22 +77,24 @@ func Compare(before, after *Policy) ([]Change, error) {
 	return changes, nil
 }
 
-// A comparison is of one way and one family.
+// A comparison is of one way and one family: of rules, or of nat statements.
 type comparison struct {
-	dir      Dir
-	f        int
-	old, now *Model
-	whole    space // all packets
-	work     *int
+	dir           Dir
+	nat           bool
+	f             int
+	before, after *Policy
+	old, now      []modelRule
+	whole         space // all packets
+	work          *int
 }
 
 // regions returns spaces outside of which nothing changes. They have nothing in common.
 func (c *comparison) regions() []space {
-	if c.old.policy.otherwise(c.dir).Action != c.now.policy.otherwise(c.dir).Action {
+	if !c.nat && c.before.otherwise(c.dir).Action != c.after.otherwise(c.dir).Action {
 		return []space{c.whole}
 	}
 	var regions []space
-	for _, r := range differing(c.old.rules[c.dir], c.now.rules[c.dir]) {
+	for _, r := range differing(c.old, c.now) {
 		if !r.some[c.f] {
 			continue
 		}
@@ -85,11 +110,16 @@ func (c *comparison) regions() []space {
 // compare calls report for each change in a region, until it returns false.
 func (c *comparison) compare(region space, report func(Change) bool) error {
 	var failed error
-	err := c.old.part(c.dir, c.f, region, c.work, func(part *space, was *Rule) bool {
+	err := part(c.old, c.f, region, c.work, func(old *space, was *Rule) bool {
 		more := true
-		failed = c.now.part(c.dir, c.f, *part, c.work, func(part *space, is *Rule) bool {
-			change := Change{Dir: c.dir, Family: families[c.f], Old: c.old.policy.verdict(c.dir, was), New: c.now.policy.verdict(c.dir, is)}
-			if change.Old.Action != change.New.Action || change.Old.limit() != change.New.limit() {
+		failed = part(c.now, c.f, *old, c.work, func(part *space, is *Rule) bool {
+			change := Change{Dir: c.dir, Family: families[c.f], nat: c.nat}
+			if c.nat {
+				change.Old.NAT, change.New.NAT = was, is
+			} else {
+				change.Old, change.New = c.before.verdict(c.dir, was), c.after.verdict(c.dir, is)
+			}
+			if change.differs() {
 				change.What, change.Sample = part.differs(&c.whole), part.sample(c.dir, families[c.f])
 				more = report(change)
 			}
@@ -98,6 +128,15 @@ func (c *comparison) compare(region space, report func(Change) bool) error {
 		return failed == nil && more
 	})
 	return errors.Join(err, failed)
+}
+
+// differs reports whether the packets are treated differently.
+func (c *Change) differs() bool {
+	if c.nat {
+		was, is := c.Old.NAT, c.New.NAT
+		return (was == nil) != (is == nil) || was != nil && *was.NAT != *is.NAT
+	}
+	return c.Old.Action != c.New.Action || c.Old.limit() != c.New.limit()
 }
 
 // differing returns the rules that only one of two lists has, or that stand in another order there.
@@ -135,7 +174,7 @@ func differing(old, now []modelRule) []modelRule {
 // words reports what a rule fits and does, and nothing else.
 func (r *Rule) words() string {
 	return fmt.Sprint(r.Action, r.Family, r.Protos, r.Types, r.In, r.Out, r.Src.Given, r.Src.In.Ranges(), r.Dst.Given, r.Dst.In.Ranges(),
-		r.Sport.Given, r.Sport.In, r.Dport.Given, r.Dport.In, r.States, r.Limit)
+		r.Sport.Given, r.Sport.In, r.Dport.Given, r.Dport.In, r.States, r.Limit, r.NAT)
 }
 
 // wholeOf returns all packets of a way and a family, those over loopback included, which no rule names that speaks of any
@@ -173,7 +212,7 @@ func (p *Policy) verdict(d Dir, r *Rule) Verdict {
 // merge adds a change, or makes one that says the same of the other family one of both.
 func merge(changes []Change, c Change) []Change {
 	i := slices.IndexFunc(changes, func(o Change) bool {
-		return o.Dir == c.Dir && o.What == c.What && o.Old.String() == c.Old.String() && o.New.String() == c.New.String()
+		return o.Dir == c.Dir && o.nat == c.nat && o.What == c.What && o.Before() == c.Before() && o.After() == c.After()
 	})
 	if i < 0 {
 		return append(changes, c)

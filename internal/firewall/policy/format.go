@@ -14,7 +14,7 @@ import (
 // defaults are the values that a field has where it is left out.
 var defaults = map[string]string{
 	"family": "any", "log": "none", "ratelimit": "any", "iif": "any", "oif": "any", "src": "any", "dst": "any", "sport": "any",
-	"dport": "any", "icmp-type": "any", "ct": "any", "limit": "any", "comment": "", "type": "addr",
+	"dport": "any", "proto": "all", "icmp-type": "any", "ct": "any", "limit": "any", "comment": "", "type": "addr",
 }
 
 // String returns the statement in its canonical form: keys in their order, without those that have their default value.
@@ -44,7 +44,7 @@ func isDefault(kind string, f *Field) bool {
 		return f.Value == "new"
 	}
 	value, ok := defaults[f.Key]
-	return ok && f.Value == value && (f.Key != "type" || kind == "set")
+	return ok && f.Value == value && (f.Key != "type" || kind == "set") && (f.Key != "proto" || kind == "nat")
 }
 
 // quoted returns a value as it is written: in quotes if it has to be.
@@ -106,7 +106,7 @@ func (s *Source) Freeze(facts Facts) []byte {
 			continue
 		case "set":
 			st = s.frozenSet(st, s.resolve(st.field("name").Value, facts, sets))
-		case "rule":
+		case "rule", "nat":
 			st.Fields = slices.Clone(st.Fields)
 			for i, f := range st.Fields {
 				if f.Key == "sport" || f.Key == "dport" {

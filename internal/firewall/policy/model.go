@@ -51,12 +51,17 @@ func (p Packet) String() string {
 type Verdict struct {
 	Action Action
 	Rule   *Rule    // that decides; nil if none fits
+	NAT    *Rule    // the nat statement that led the packet to where it is decided about; nil for none
 	Policy *Default // that decides if no rule does; nil if the policy says nothing about this way
 }
 
 // String returns the verdict with the place of what decides: "drop by /etc/mef/mef.rules:12".
 func (v Verdict) String() string {
 	switch {
+	case v.NAT != nil:
+		nat := v.NAT
+		v.NAT = nil
+		return v.String() + ", after " + nat.translates()
 	case v.Rule != nil:
 		s := fmt.Sprintf("%s by %s:%d", v.Action, v.Rule.At.File, v.Rule.At.Line)
 		if v.Rule.Limit != (Rate{}) {
@@ -67,6 +72,14 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("%s by policy %s:%d", v.Action, v.Policy.At.File, v.Policy.At.Line)
 	}
 	return v.Action.String() + " without a policy"
+}
+
+// translates reports what a nat statement does, with its place; "not translated" for none.
+func (r *Rule) translates() string {
+	if r == nil {
+		return "not translated"
+	}
+	return fmt.Sprintf("%s by %s:%d", r.NAT, r.At.File, r.At.Line)
 }
 
 // limit returns how much is accepted from each source.
@@ -116,6 +129,7 @@ func (p Ports) fits(port uint16) bool {
 type Model struct {
 	policy *Policy
 	rules  [len(Dirs)][]modelRule
+	nat    [len(Dirs)][]modelRule
 }
 
 type modelRule struct {
@@ -131,13 +145,21 @@ func NewModel(p *Policy) *Model {
 	m := &Model{policy: p}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		mr := modelRule{rule: r}
-		for f, family := range families {
-			mr.parts[f], mr.some[f] = r.space(family)
-		}
-		m.rules[r.Dir] = append(m.rules[r.Dir], mr)
+		m.rules[r.Dir] = append(m.rules[r.Dir], newModelRule(r))
+	}
+	for i := range p.NAT {
+		r := &p.NAT[i]
+		m.nat[r.Dir] = append(m.nat[r.Dir], newModelRule(r))
 	}
 	return m
+}
+
+func newModelRule(r *Rule) modelRule {
+	mr := modelRule{rule: r}
+	for f, family := range families {
+		mr.parts[f], mr.some[f] = r.space(family)
+	}
+	return mr
 }
 
 // ErrTooMany says that a question falls into too many cases to be answered.
@@ -149,12 +171,12 @@ const (
 	maxWork  = 5_000_000
 )
 
-// part cuts a space of packets by the rule that decides: visit gets each part and its rule, nil for the default, until it
+// part cuts a space of packets by the first rule of a list that fits: visit gets each part and its rule, nil for none, until it
 // returns false. Work counts comparisons.
-func (m *Model) part(d Dir, f int, start space, work *int, visit func(part *space, r *Rule) bool) error {
+func part(rules []modelRule, f int, start space, work *int, visit func(part *space, r *Rule) bool) error {
 	left := []space{start}
-	for i := range m.rules[d] {
-		mr := &m.rules[d][i]
+	for i := range rules {
+		mr := &rules[i]
 		if !mr.some[f] || len(left) == 0 {
 			continue
 		}
@@ -185,12 +207,17 @@ func (m *Model) Find(about *Rule, wanted func(Action) bool) (c Case, found bool,
 		if !ok {
 			continue
 		}
-		part, r, err := m.reach(about.Dir, f, start, &work, wanted)
-		if err != nil {
-			return c, false, err
-		}
-		if part != nil {
-			return Case{m.policy.verdict(about.Dir, r), part.sample(about.Dir, family), part.differs(&start)}, true, nil
+		for _, way := range m.routes(about.Dir, f, start) {
+			part, r, err := m.reach(way.dir, f, way.space, &work, wanted)
+			if err != nil {
+				return c, false, err
+			}
+			if part != nil {
+				start.out = way.space.out
+				v := m.policy.verdict(way.dir, r)
+				v.NAT = way.by
+				return Case{v, part.sample(way.dir, family), part.differs(&start)}, true, nil
+			}
 		}
 	}
 	return c, false, nil
@@ -260,12 +287,18 @@ func (m *Model) Ask(about *Rule) ([]Case, error) {
 		if !ok {
 			continue
 		}
-		err := m.part(about.Dir, f, start, &work, func(part *space, r *Rule) bool {
-			cases = append(cases, Case{m.policy.verdict(about.Dir, r), part.sample(about.Dir, family), part.differs(&start)})
-			return len(cases) <= maxParts
-		})
-		if err != nil {
-			return nil, err
+		for _, way := range m.routes(about.Dir, f, start) {
+			whole := start
+			whole.out = way.space.out
+			err := part(m.rules[way.dir], f, way.space, &work, func(part *space, r *Rule) bool {
+				v := m.policy.verdict(way.dir, r)
+				v.NAT = way.by
+				cases = append(cases, Case{v, part.sample(way.dir, family), part.differs(&whole)})
+				return len(cases) <= maxParts
+			})
+			if err != nil {
+				return nil, err
+			}
 		}
 	}
 	return cases, nil

@@ -241,6 +241,7 @@ type Rule struct {
 	Dport   Ports // likewise
 	States  States
 	Comment string
+	NAT     *Translation // of a nat statement, which has no Action; nil: a rule
 }
 
 // maxRemark is how long nft lets comments be.
@@ -290,7 +291,8 @@ type Expectation struct {
 type Policy struct {
 	Defaults [len(Dirs)]*Default // nil: the policy has nothing to say about this way
 	Rules    []Rule
-	Sets     []Set // those in use, by name
+	NAT      []Rule // the nat statements, in order
+	Sets     []Set  // those in use, by name
 	Expects  []Expectation
 }
 

@@ -36,6 +36,7 @@ type Source struct {
 
 	defaults [len(Dirs)]*Default
 	rules    []clause
+	nats     []clause
 	expects  []clause
 	sets     map[string]*setText
 }
@@ -254,13 +255,14 @@ var kinds = map[string]struct{ keys, needed []string }{
 	"policy": {[]string{"dir", "action"}, []string{"dir", "action"}},
 	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "limit", "comment"},
 		[]string{"dir", "action", "proto"}},
+	"nat": {[]string{"dir", "family", "action", "to", "proto", "iif", "oif", "src", "dst", "dport", "comment"}, []string{"dir", "action"}},
 	"set": {[]string{"name", "family", "type", "elements", "file", "source"}, []string{"name"}},
 	"expect": {[]string{"dir", "family", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "action", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"include": {[]string{"include"}, []string{"include"}},
 }
 
-var kindNames = []string{"policy", "rule", "set", "expect", "include"}
+var kindNames = []string{"policy", "rule", "nat", "set", "expect", "include"}
 
 // statement checks the form of a statement and takes it in.
 func (r *reader) statement(st *Statement) {
@@ -289,6 +291,8 @@ func (r *reader) statement(st *Statement) {
 		r.set(st)
 	case "rule":
 		r.src.rules = append(r.src.rules, r.clause(st))
+	case "nat":
+		r.src.nats = append(r.src.nats, r.clause(st))
 	case "expect":
 		c := r.clause(st)
 		if st.field("ct") == nil {
@@ -303,8 +307,10 @@ func (r *reader) statement(st *Statement) {
 // of ours may mean the opposite: port=22 is not sport=22.
 var tried = map[string]string{
 	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
-	"rate": "write limit= to limit what is accepted from each source, ratelimit= to limit log lines",
-	"nat":  noNAT, "masquerade": noNAT, "snat": noNAT, "dnat": noNAT, "redirect": noNAT, "to": noNAT,
+	"sport": "this statement cannot match the port of the sender", "rate": "write limit= to limit what is accepted from each source, ratelimit= to limit log lines",
+	"nat": "write " + sourceNAT + ", or " + destinationNAT, "masquerade": "write " + sourceNAT, "snat": "write " + sourceNAT + ", or action=snat to=ADDRESS",
+	"dnat": "write " + destinationNAT, "redirect": "write nat dir=in proto=tcp dport=80 action=redirect to=:8080", "forward": "write " + destinationNAT,
+	"to": "write " + destinationNAT + "; a rule leads packets nowhere else", "to-destination": "write to=ADDRESS:PORT", "to-source": "write to=ADDRESS", "to-ports": "write to=:PORT",
 	"helper": "mef.rules has no connection tracking helpers; write a separate table for nft, and ct=related here",
 	"type":   "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
 	"uid": noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
@@ -314,8 +320,9 @@ var tried = map[string]string{
 }
 
 const (
-	noNAT   = "mef.rules has no NAT: write it for nft, in a separate table in /etc/nftables.conf; PUBLISHED PORTS in mef.rules(5) describes how rules match such packets"
-	noOwner = "mef.rules cannot match the user that sends a packet; write a separate table for nft with meta skuid"
+	sourceNAT      = "nat dir=out oif=INTERFACE action=masquerade"
+	destinationNAT = "nat dir=in proto=tcp dport=80 action=dnat to=ADDRESS:PORT"
+	noOwner        = "mef.rules cannot match the user that sends a packet; write a separate table for nft with meta skuid"
 )
 
 // keys checks which keys a statement has.
@@ -358,6 +365,7 @@ func example(kind string) string {
 	return map[string]string{
 		"policy":  "policy dir=in action=drop",
 		"rule":    "rule dir=in action=accept proto=tcp dport=22",
+		"nat":     "nat dir=out oif=eth0 src=192.168.0.0/16 action=masquerade",
 		"set":     "set name=office type=addr elements=192.0.2.0/24,2001:db8::/32",
 		"expect":  "expect dir=in proto=tcp dport=22 action=accept",
 		"include": "include=/etc/mef/rules.d/*.rules",
@@ -586,6 +594,9 @@ func (r *reader) portsFile(path string, text []byte, s *setText) {
 // clause reads the fields that rules and expectations have.
 func (r *reader) clause(st *Statement) clause {
 	c := clause{Rule: Rule{At: st.At, Family: Any, States: AnyState}}
+	if st.Kind == "nat" {
+		c.NAT = &Translation{}
+	}
 	for i := range st.Fields {
 		r.fault(c.take(&st.Fields[i]))
 	}
@@ -601,8 +612,15 @@ func (c *clause) take(f *Field) (err *conf.Error) {
 		i, err = choice(f, dirNames)
 		c.Dir = Dir(i)
 	case "action":
+		if c.NAT != nil {
+			i, err = choice(f, natNames)
+			c.NAT.Action = NATAction(i)
+			break
+		}
 		i, err = choice(f, actionNames)
 		c.Action = Action(i)
+	case "to":
+		err = c.NAT.target(f)
 	case "family":
 		i, err = choice(f, familyNames)
 		c.Family = Family(i)
@@ -672,10 +690,21 @@ func (r *reader) consistent(st *Statement, c *clause) {
 		r.fail(at("limit"), "limit counts by source, which is this host for dir=out", "write it in a rule with dir=in or dir=fwd")
 	}
 	if c.Dir == In && (c.oif.auto || !c.oif.Any()) {
-		r.fail(at("oif"), "packets to this host do not leave by an interface", "write iif, or dir=fwd")
+		msg, hint := "packets to this host do not leave by an interface", "write iif, or dir=fwd"
+		if c.NAT != nil {
+			msg, hint = "destinations are translated before it is known by which interface packets leave", "write iif"
+		}
+		r.fail(at("oif"), msg, hint)
 	}
 	if c.Dir == Out && (c.iif.auto || !c.iif.Any()) {
-		r.fail(at("iif"), "packets from this host do not arrive by an interface", "write oif, or dir=fwd")
+		msg, hint := "packets from this host do not arrive by an interface", "write oif, or dir=fwd"
+		if c.NAT != nil {
+			msg, hint = "sources are translated when it is no longer known by which interface packets arrived", "write oif, and src with the addresses behind that interface"
+		}
+		r.fail(at("iif"), msg, hint)
+	}
+	if c.NAT != nil {
+		r.translation(st, c, at)
 	}
 	r.families(st, c, at)
 }
@@ -731,6 +760,9 @@ func (r *reader) check() {
 		}
 		r.references(c)
 	}
+	for i := range r.src.nats {
+		r.references(&r.src.nats[i])
+	}
 	for i := range r.src.expects {
 		r.expectation(&r.src.expects[i])
 	}
@@ -748,6 +780,7 @@ func (r *reader) check() {
 			r.fail(s.At, "the set contains itself: "+strings.Join(ring, " → "), "remove one of them")
 		}
 	}
+	r.translations()
 }
 
 // references finds sets that are not there, or hold something else.
@@ -831,7 +864,7 @@ func (s *Source) Hosts() []string {
 
 // Auto reports whether the policy needs to know the interfaces of the default routes.
 func (s *Source) Auto() bool {
-	return slices.ContainsFunc(slices.Concat(s.rules, s.expects), func(c clause) bool { return c.iif.auto || c.oif.auto })
+	return slices.ContainsFunc(slices.Concat(s.rules, s.nats, s.expects), func(c clause) bool { return c.iif.auto || c.oif.auto })
 }
 
 // Facts are what a policy needs to know of the host.
@@ -849,6 +882,9 @@ func (s *Source) Policy(facts Facts) *Policy {
 	}
 	for _, c := range s.rules {
 		p.Rules = append(p.Rules, s.rule(c, facts, sets))
+	}
+	for _, c := range s.nats {
+		p.NAT = append(p.NAT, s.rule(c, facts, sets))
 	}
 	for _, c := range s.expects {
 		p.Expects = append(p.Expects, Expectation{s.rule(c, facts, sets)})
@@ -912,7 +948,8 @@ func (s *Source) resolve(name string, facts Facts, sets map[string]*Set) *Set {
 
 // uses reports whether a rule names a set.
 func (p *Policy) uses(name string) bool {
-	return slices.ContainsFunc(p.Rules, func(r Rule) bool {
+	names := func(r Rule) bool {
 		return r.Src.Set == name || r.Dst.Set == name || r.Sport.Set == name || r.Dport.Set == name
-	})
+	}
+	return slices.ContainsFunc(p.Rules, names) || slices.ContainsFunc(p.NAT, names)
 }

@@ -87,12 +87,20 @@ func port(n uint16) Ports { return Ports{Given: true, In: []PortRange{{n, n}}} }
 // are those of the host at hand.
 func (m *Model) Warnings(has Family, further ...Question) []Warning {
 	var all []Warning
-	for _, q := range slices.Concat(usual(), further) {
+	for _, q := range slices.Concat(usual(), further, m.dropped()) {
 		if q.Family&has == 0 {
 			continue
 		}
 		if w, lost := m.lost(q); lost {
+			if q.NAT != nil {
+				w.At = q.At
+			}
 			all = append(all, w)
+		}
+	}
+	for i := range m.policy.NAT {
+		if r := &m.policy.NAT[i]; r.NAT.Action == Masquerade && r.Family&has == Any {
+			all = append(all, Warning{r.At, "this translates IPv6 too, where hosts have addresses that others can reach", "write family=ip, or src= with the addresses to translate"})
 		}
 	}
 	all = append(all, m.silent()...)
@@ -148,7 +156,7 @@ func (m *Model) silent() []Warning {
 				all = append(all, Warning{mr.rule.At, "the policy has too many rules: those from here on are not checked for rules that never decide", ""})
 				return all
 			}
-			if before := m.taken(Dir(d), i); before != nil {
+			if before := taken(m.rules[d], i); before != nil {
 				all = append(all, Warning{mr.rule.At, "this rule never decides: all its packets match " + places(before) + " before it", "remove it, or move it up"})
 			}
 		}
@@ -161,34 +169,34 @@ func (p *Policy) guesses(r *Rule) bool {
 	return slices.ContainsFunc(p.Sets, func(s Set) bool { return s.IPSet != "" && (s.Name == r.Src.Set || s.Name == r.Dst.Set) })
 }
 
-// taken returns the fewest rules that leave nothing to rule number i of a way, nil if something is left.
-func (m *Model) taken(d Dir, i int) []*Rule {
-	before, all := m.take(d, i, nil)
+// taken returns the fewest rules that leave nothing to rule number i of a list, nil if something is left.
+func taken(rules []modelRule, i int) []*Rule {
+	before, all := take(rules, i, nil)
 	if !all {
 		return nil
 	}
 	for _, j := range slices.Clone(before) {
 		others := slices.DeleteFunc(slices.Clone(before), func(k int) bool { return k == j })
-		if _, all := m.take(d, i, others); all && len(others) > 0 {
+		if _, all := take(rules, i, others); all && len(others) > 0 {
 			before = others
 		}
 	}
 	var list []*Rule
 	for _, j := range before {
-		list = append(list, m.rules[d][j].rule)
+		list = append(list, rules[j].rule)
 	}
 	return list
 }
 
-// take returns which earlier rules, or which of those given, take packets from rule number i of a way, and whether they take all.
-func (m *Model) take(d Dir, i int, only []int) (by []int, all bool) {
+// take returns which earlier rules, or which of those given, take packets from rule number i of a list, and whether they take all.
+func take(rules []modelRule, i int, only []int) (by []int, all bool) {
 	for f := range families {
-		if !m.rules[d][i].some[f] {
+		if !rules[i].some[f] {
 			continue
 		}
-		left := []space{m.rules[d][i].parts[f]}
+		left := []space{rules[i].parts[f]}
 		for j := 0; j < i && len(left) > 0; j++ {
-			earlier := &m.rules[d][j]
+			earlier := &rules[j]
 			if only != nil && !slices.Contains(only, j) || !earlier.some[f] ||
 				!slices.ContainsFunc(left, func(s space) bool { return s.meets(&earlier.parts[f]) }) {
 				continue

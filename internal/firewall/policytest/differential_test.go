@@ -40,7 +40,7 @@ var backends = map[string]loader{
 func loadIPTables(variant string) loader {
 	return func(t *testing.T, ns *netnstest.NS, p *policy.Policy) {
 		t.Helper()
-		save := func(family string) string { return ns.Run(t, "", family+"-"+variant+"-save", "-t", "filter") }
+		save := func(family string) string { return ns.Run(t, "", family+"-"+variant+"-save") }
 		rs, err := iptables.Compile(p, iptables.ReadState(save("iptables"), save("ip6tables"), ns.Run(t, "", "ipset", "list", "-n")))
 		if err != nil {
 			t.Fatal(err)

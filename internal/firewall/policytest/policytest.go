@@ -196,3 +196,62 @@ func Packet(r *rand.Rand) policy.Packet {
 	}
 	return p
 }
+
+// Translating returns the text of a policy with nat statements.
+func Translating(r *rand.Rand) string {
+	text := Policy(r)
+	for range 1 + r.IntN(6) {
+		more := text + translation(r) + "\n"
+		if _, err := policy.Parse("mef.rules", []byte(more)); err == nil { // else it is hidden by another one, or does nothing
+			text = more
+		}
+	}
+	return text
+}
+
+// translation returns the text of a nat statement.
+func translation(r *rand.Rand) string {
+	action := pick(r, []string{"masquerade", "snat", "dnat", "dnat", "dnat", "redirect"})
+	proto := pick(r, []string{"all", "tcp", "udp", "tcp,udp", "icmp", "icmp6", "esp,47"})
+	family := pick(r, []string{"ip", "ip6"})
+	hasPorts := slices.Contains([]string{"tcp", "udp", "tcp,udp"}, proto)
+	in := action == "dnat" || action == "redirect"
+	s := fmt.Sprintf("nat action=%s proto=%s", action, proto)
+	add := func(key, value string) { s += " " + key + "=" + value }
+	port := pick(r, numbers)
+	switch {
+	case action == "snat":
+		add("to", pick(r, map[string][]string{"ip": {"192.0.2.77", "198.51.100.1"}, "ip6": {"2001:db8::77"}}[family]))
+	case action == "redirect":
+		add("to", fmt.Sprintf(":%d", port))
+	case action == "dnat" && family == "ip":
+		s += " to=" + pick(r, []string{"192.0.2.2", "198.51.100.2", "198.51.100.1"})
+		if hasPorts && chance(r, 2) {
+			s += fmt.Sprintf(":%d", port)
+		}
+	case action == "dnat" && hasPorts && chance(r, 2):
+		add("to", fmt.Sprintf("[%s]:%d", pick(r, hosts6), port))
+	case action == "dnat":
+		add("to", pick(r, hosts6))
+	}
+	if chance(r, 3) && action != "dnat" && action != "snat" {
+		family = "any"
+	}
+	if family != "any" {
+		add("family", family)
+	}
+	if chance(r, 2) {
+		add("src", addresses(r, family, true))
+	}
+	if chance(r, 2) {
+		add("dst", addresses(r, family, true))
+	}
+	if hasPorts && (in || chance(r, 2)) {
+		add("dport", portList(r, true))
+	}
+	if chance(r, 3) {
+		add(map[bool]string{true: "iif", false: "oif"}[in], pick(r, []string{"eth0", "eth1", "!eth0", "eth*", "auto", "!eth0,eth1"}))
+	}
+	add("dir", map[bool]string{true: "in", false: "out"}[in])
+	return s
+}
