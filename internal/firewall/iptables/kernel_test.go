@@ -52,7 +52,7 @@ func TestKernelTakesEveryRuleset(t *testing.T) {
 			before := k.save(t, "iptables")
 			r := rand.New(rand.NewPCG(3, 4))
 			for range 50 {
-				src, err := policy.Parse("mef.rules", []byte(policytest.Policy(r)))
+				src, err := policy.Parse("mef.rules", []byte(policytest.Translating(r)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -148,9 +148,10 @@ func TestLoadingAgainChangesNothing(t *testing.T) {
 func rulesOf(save string) string {
 	var lines []string
 	for line := range strings.Lines(save) {
-		if !strings.HasPrefix(line, "#") {
+		if strings.HasPrefix(line, "-A ") || strings.HasPrefix(line, ":") && !strings.Contains(line, " ACCEPT ") { // a table may be left with nothing in it
 			lines = append(lines, line)
 		}
 	}
+	slices.Sort(lines)
 	return strings.Join(lines, "")
 }

@@ -19,9 +19,9 @@ type place struct {
 	links    []host.Link
 	services []host.Listener // that others can reach
 	sshPorts []uint16
-	peers    []host.Connection // of the SSH server
-	dhcp     bool              // a DHCP client keeps leases here
-	forwards policy.Family     // packets of which it forwards
+	peers    []session     // of the SSH server
+	dhcp     bool          // a DHCP client keeps leases here
+	forwards policy.Family // packets of which it forwards
 }
 
 func lookAround() (*place, error) {
@@ -34,13 +34,18 @@ func lookAround() (*place, error) {
 		return nil, fmt.Errorf("list listening services: %w", err)
 	}
 	p.sshPorts = host.SSHPortsAmong(p.services)
-	if p.peers, err = host.Connections(p.sshPorts); err != nil {
+	peers, err := host.Connections(p.sshPorts)
+	if err != nil {
 		return nil, fmt.Errorf("list SSH sessions: %w", err)
 	}
-	if own, ok := ownConnection(os.Getenv("SSH_CONNECTION")); ok && !slices.Contains(p.peers, own) {
-		p.peers = append(p.peers, own)
+	if own, ok := ownConnection(os.Getenv("SSH_CONNECTION")); ok && !slices.Contains(peers, own) {
+		peers = append(peers, own)
 	}
-	p.peers = slices.DeleteFunc(p.peers, func(c host.Connection) bool { return c.Remote.Addr().IsLoopback() })
+	for _, c := range peers {
+		if !c.Remote.Addr().IsLoopback() {
+			p.peers = append(p.peers, session{c, host.Addressed(c)})
+		}
+	}
 	return p, nil
 }
 
@@ -88,22 +93,28 @@ func (p *place) linkOf(local netip.Addr) string {
 	return "eth0"
 }
 
-// lockout returns how a policy would cut off SSH users: their sessions, or their next login.
-func (p *place) lockout(pol *policy.Policy) (lines []string) {
-	for _, c := range p.peers {
-		link := p.linkOf(c.Local.Addr())
-		in := policy.Packet{Dir: policy.In, In: link, Proto: policy.TCP, Src: c.Remote.Addr(), Dst: c.Local.Addr(),
-			Sport: c.Remote.Port(), Dport: c.Local.Port(), State: policy.Established}
-		out := policy.Packet{Dir: policy.Out, Out: link, Proto: in.Proto, Src: in.Dst, Dst: in.Src, Sport: in.Dport, Dport: in.Sport, State: policy.Established}
+// lockout returns how a policy would cut off SSH users: their sessions, or their next login. Before is the policy that is in force, nil for
+// none. Rules match the address and port that the client uses; replies have those of the server.
+func (p *place) lockout(pol, before *policy.Policy) (lines []string) {
+	for i := range p.peers {
+		c := &p.peers[i]
+		link := p.linkOf(c.addressed.Addr())
+		in := policy.Packet{Dir: policy.In, In: link, Proto: policy.TCP, Src: c.Remote.Addr(), Dst: c.addressed.Addr(),
+			Sport: c.Remote.Port(), Dport: c.addressed.Port(), State: policy.Established}
+		out := policy.Packet{Dir: policy.Out, Out: link, Proto: in.Proto, Src: c.Local.Addr(), Dst: in.Src, Sport: c.Local.Port(), Dport: in.Sport, State: policy.Established}
 		next := in
 		next.State = policy.New
+		if away := p.ledAway(c, next, pol, before); away != "" {
+			lines = append(lines, fmt.Sprintf("a new SSH login from %s to port %d %s", c.Remote.Addr(), c.addressed.Port(), away))
+			continue
+		}
 		for _, packet := range []policy.Packet{in, out, next} {
 			if v := pol.Decide(packet); v.Action != policy.Accept {
 				what := "the SSH session from"
 				if packet.State == policy.New {
 					what = "a new SSH login from"
 				}
-				lines = append(lines, fmt.Sprintf("%s %s to port %d would be cut off: %s", what, c.Remote.Addr(), c.Local.Port(), v))
+				lines = append(lines, fmt.Sprintf("%s %s to port %d would be cut off: %s", what, c.Remote.Addr(), c.addressed.Port(), v))
 				break
 			}
 		}
@@ -120,9 +131,15 @@ func (p *place) names() (all []string) {
 	return all
 }
 
-// forwarding warns of rules about packets through a host that forwards none.
+// forwarding warns of rules and nat statements about packets through a host that forwards none.
 func (p *place) forwarding(pol *policy.Policy) []policy.Warning {
-	for _, r := range pol.Of(policy.Forward) {
+	forwarded := pol.Of(policy.Forward)
+	for i := range pol.NAT {
+		if r := &pol.NAT[i]; r.NAT.Action != policy.Redirect {
+			forwarded = append(forwarded, r)
+		}
+	}
+	for _, r := range forwarded {
 		f := r.Family &^ p.forwards
 		if r.Action != policy.Accept || f == 0 || p.forwards != 0 && r.Family == policy.Any {
 			continue

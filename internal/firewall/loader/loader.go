@@ -61,6 +61,7 @@ type Candidate struct {
 	Warnings []policy.Warning
 	Notices  []string // what could not be found out about this host, and what is used instead
 	Lockout  []string // how it would cut off those who are logged in over SSH
+	Hidden   []string // which services of this host its nat statements hide
 	Exposed  []string // that others can write its files, which a boot does not load then
 }
 
@@ -70,7 +71,7 @@ func (c *Candidate) Fatal() error {
 	for _, f := range c.Unmet {
 		lines = append(lines, fmt.Sprintf("%s: %s", f.Expect.At, f))
 	}
-	lines = slices.Concat(lines, c.Lockout, c.Exposed)
+	lines = slices.Concat(lines, c.Lockout, c.Hidden, c.Exposed)
 	if len(lines) == 0 {
 		return nil
 	}
@@ -132,8 +133,14 @@ func (l *Loader) Consider(ctx context.Context, src *policy.Source) (*Candidate, 
 	if err != nil {
 		return nil, err
 	}
-	c.Warnings = slices.Concat(m.Warnings(here.families(), here.questions()...), c.Policy.Missing(here.names()), here.forwarding(c.Policy))
-	c.Lockout = here.lockout(c.Policy)
+	c.Warnings = slices.Concat(m.Warnings(here.families(), here.questions()...), c.Policy.Missing(here.names()), here.forwarding(c.Policy), here.translations(c.Policy))
+	var before *policy.Policy
+	if slices.ContainsFunc(here.peers, func(s session) bool { return s.translated() }) {
+		if now, _, err := l.inForce(); err == nil && now != nil {
+			before = now.Policy(policy.Facts{})
+		}
+	}
+	c.Lockout, c.Hidden = here.lockout(c.Policy, before), here.hidden(c.Policy)
 	if src.Path == l.RulesFile() {
 		c.Exposed = exposed(src)
 	}

@@ -38,7 +38,7 @@ func TestManualNamesEverything(t *testing.T) {
 			}
 		}
 	}
-	for _, names := range [][]string{dirNames, actionNames, familyNames[1:], slices.Collect(maps.Keys(protoNames)), slices.Collect(maps.Keys(icmpNames)), slices.Collect(maps.Keys(icmp6Names)), stateNames, {"addr", "port", "auto", nothing, "prefix:", "ipset:"}} {
+	for _, names := range [][]string{dirNames, actionNames, natNames, familyNames[1:], slices.Collect(maps.Keys(protoNames)), slices.Collect(maps.Keys(icmpNames)), slices.Collect(maps.Keys(icmp6Names)), stateNames, {"addr", "port", "auto", nothing, "prefix:", "ipset:"}} {
 		for _, name := range names {
 			word(name)
 		}
@@ -49,7 +49,7 @@ func TestManualNamesEverything(t *testing.T) {
 var (
 	unfilled = regexp.MustCompile(`(?s)\n\.nf\n(.*?)\n\.fi\n`)
 	code     = regexp.MustCompile("(?m)((?:^ {4}.*\n)+)|(?s:```[a-z]*\n(.*?)```)")
-	policies = regexp.MustCompile(`^(#.*\n|\n)*((policy|rule|set|expect) [a-z]+=[^ ]|include=[^ ])`)
+	policies = regexp.MustCompile(`^(#.*\n|\n)*((policy|rule|nat|set|expect) [a-z]+=[^ ]|include=[^ ])`)
 )
 
 // examples returns the policies, and parts of policies, in a document.

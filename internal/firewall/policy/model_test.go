@@ -195,3 +195,102 @@ func TestCompareEqualsSimulator(t *testing.T) {
 		}
 	}
 }
+
+// TestModelFollowsTranslations compares where packets that open a connection are led, and what becomes of them there, with what is said of
+// many at once.
+func TestModelFollowsTranslations(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	followed := 0
+	for range 300 {
+		text := policytest.Translating(r)
+		p := pol(t, text)
+		m := policy.NewModel(p)
+		about := pol(t, "policy dir=in action=drop\npolicy dir=out action=drop\npolicy dir=fwd action=drop\n"+policytest.Rule(r)).Rules[0]
+		if about.Dir != policy.In {
+			continue
+		}
+		about.States |= policy.New
+		cases, err := m.Ask(&about)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(pkt policy.Packet) policy.Verdict { // of a packet that arrives
+			by := p.Translation(policy.In, pkt)
+			if by != nil && by.NAT.Action == policy.DNAT {
+				pkt.Dir, pkt.Out = policy.Forward, "eth1"
+			}
+			v := p.Decide(pkt)
+			v.NAT = by
+			return v
+		}
+		for _, c := range cases {
+			arriving := c.Sample
+			arriving.Dir, arriving.Out = policy.In, ""
+			if !about.Fits(arriving) {
+				t.Fatalf("asked about %+v, told of %s", about, c.Sample)
+			}
+			want := p.Decide(c.Sample)
+			if want.NAT = p.Translation(policy.In, arriving); want.String() != c.Verdict.String() || (c.Sample.Dir == policy.Forward) != (want.NAT != nil && want.NAT.NAT.Action == policy.DNAT) {
+				t.Fatalf("%s\n%s: asked, %s; simulated, %s", text, c.Sample, c.Verdict, want)
+			}
+			if want.NAT != nil {
+				followed++
+			}
+		}
+		for _, action := range []policy.Action{policy.Accept, policy.Drop, policy.Reject} {
+			wanted := func(a policy.Action) bool { return a == action }
+			_, found, err := m.Find(&about, wanted)
+			if want := slices.ContainsFunc(cases, func(c policy.Case) bool { return wanted(c.Action) }); err != nil || found != want {
+				t.Fatalf("%s\nfound a packet for %s that fits %+v: %v, %v; want %v", text, action, about, found, err, want)
+			}
+		}
+		for range 50 {
+			pkt := policytest.Packet(r)
+			if pkt.Dir, pkt.Out, pkt.State = policy.In, "", policy.New; pkt.In == "" {
+				pkt.In = "eth0"
+			}
+			if !about.Fits(pkt) {
+				continue
+			}
+			want := check(pkt)
+			found := slices.ContainsFunc(cases, func(c policy.Case) bool {
+				return c.Verdict.String() == want.String() || want.NAT != nil && want.NAT.NAT.Action == policy.DNAT && c.NAT == want.NAT // another interface
+			})
+			if !found {
+				t.Fatalf("%s\nasked about %+v: %s is %s, which is not among %v", text, about, pkt, want, cases)
+			}
+		}
+	}
+	if followed == 0 {
+		t.Error("no case was translated")
+	}
+}
+
+// TestCompareTranslations finds nat statements that lead elsewhere, and none where only the words differ.
+func TestCompareTranslations(t *testing.T) {
+	const rest = "policy dir=in action=drop\nrule dir=in action=accept proto=tcp dport=22\n"
+	for name, tt := range map[string]struct {
+		before, after string
+		want          []string
+	}{
+		"new": {"", "nat dir=in action=dnat to=192.0.2.9:80 proto=tcp dport=8080\n",
+			[]string{"nat dir=in family=ip proto=tcp iif=any dport=8080: not translated, now dnat to 192.0.2.9:80 by mef.rules:3"}},
+		"gone": {"nat dir=out action=masquerade oif=eth0\n", "", []string{"nat dir=out oif=eth0: masquerade by mef.rules:3, now not translated"}},
+		"in other words": {"nat dir=in action=redirect to=:80 proto=tcp dport=8080-8081\n",
+			"nat dir=in action=redirect to=:80 proto=tcp dport=8080\nnat dir=in action=redirect to=:80 proto=tcp dport=8081\n", nil},
+		"to another port": {"nat dir=in action=redirect to=:80 proto=tcp dport=8080\n", "nat dir=in action=redirect to=:81 proto=tcp dport=8080\n",
+			[]string{"nat dir=in proto=tcp iif=any dport=8080: redirect to port 80 by mef.rules:3, now redirect to port 81 by mef.rules:3"}},
+	} {
+		changes, err := policy.Compare(pol(t, rest+tt.before), pol(t, rest+tt.after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, c := range changes {
+			got = append(got, c.String())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}

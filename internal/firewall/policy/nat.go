@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"mef/internal/conf"
+	"mef/internal/conf/diag"
 	"mef/internal/prefixset"
 )
 
@@ -133,7 +133,7 @@ func (s space) forwarded() space {
 const toSyntax = "ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT for dnat, ADDRESS for snat, :PORT for redirect"
 
 // target reads where connections are led.
-func (t *Translation) target(f *Field) *conf.Error {
+func (t *Translation) target(f *Field) *diag.Error {
 	word := f.Value
 	if a, err := netip.ParseAddr(word); err == nil {
 		t.Addr = a
@@ -149,7 +149,7 @@ func (t *Translation) target(f *Field) *conf.Error {
 		return wrong(f.At, 0, word, toSyntax)
 	}
 	if a := t.Addr; a.IsValid() && (a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is6() && a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})) {
-		err := &conf.Error{Pos: f.At, Msg: conf.Quote(word) + " is not the address of a host that packets can be sent to", Hint: "write the address of one host, without a zone"}
+		err := &diag.Error{Pos: f.At, Msg: diag.Quote(word) + " is not the address of a host that packets can be sent to", Hint: "write the address of one host, without a zone"}
 		if a.IsLoopback() {
 			err.Msg, err.Hint = "the kernel forwards no packets to "+a.String(), "write action=redirect to=:PORT for a port of this host"
 		}
@@ -159,7 +159,7 @@ func (t *Translation) target(f *Field) *conf.Error {
 }
 
 // translation finds fields of a nat statement that do not go together.
-func (r *reader) translation(st *Statement, c *clause, at func(string) conf.Pos) {
+func (r *reader) translation(st *Statement, c *clause, at func(string) diag.Pos) {
 	t := c.NAT
 	switch {
 	case c.Dir == Forward:
@@ -171,7 +171,7 @@ func (r *reader) translation(st *Statement, c *clause, at func(string) conf.Pos)
 		return
 	}
 	to, good := st.field("to"), true
-	bad := func(pos conf.Pos, msg, hint string) { r.fail(pos, msg, hint); good = false }
+	bad := func(pos diag.Pos, msg, hint string) { r.fail(pos, msg, hint); good = false }
 	switch {
 	case t.Action == Masquerade && to != nil:
 		bad(to.At, "masquerade has no to: the source becomes the address of the interface", "write action=snat, or remove to")
@@ -188,7 +188,7 @@ func (r *reader) translation(st *Statement, c *clause, at func(string) conf.Pos)
 	case t.Port != 0 && !c.Protos.HavePorts():
 		bad(to.At, fmt.Sprintf("proto=%s has no ports", c.Protos), "write proto=tcp, proto=udp or proto=tcp,udp")
 	case t.Addr.IsValid() && c.Family != 0 && c.Family&familyOf(t.Addr) == 0:
-		bad(to.At, fmt.Sprintf("%s is not of the family of the other fields, which is %s", conf.Quote(to.Value), c.Family), "write an address of that family: NAT leads from one family to the same one")
+		bad(to.At, fmt.Sprintf("%s is not of the family of the other fields, which is %s", diag.Quote(to.Value), c.Family), "write an address of that family: NAT leads from one family to the same one")
 	case t.Action.Dir() == In && !c.dst.given && !c.dport.given:
 		bad(st.At, "this translates every packet that arrives and hides all services of this host, SSH too", "write proto= and dport=, or dst= with the address to translate")
 	}

@@ -99,7 +99,7 @@ func (m *Model) Warnings(has Family, further ...Question) []Warning {
 		}
 	}
 	for i := range m.policy.NAT {
-		if r := &m.policy.NAT[i]; r.NAT.Action == Masquerade && r.Family&has == Any {
+		if r := &m.policy.NAT[i]; r.NAT.Action == Masquerade && r.Family&has == Any && !r.Src.Given {
 			all = append(all, Warning{r.At, "this translates IPv6 too, where hosts have addresses that others can reach", "write family=ip, or src= with the addresses to translate"})
 		}
 	}
@@ -234,8 +234,7 @@ func places(rules []*Rule) string {
 // down), or be mistyped.
 func (p *Policy) Missing(there []string) (all []Warning) {
 	var named []string
-	for i := range p.Rules {
-		r := &p.Rules[i]
+	check := func(r *Rule) {
 		for _, name := range slices.Concat(r.In.Names, r.Out.Names) {
 			if Exists(name, there) || slices.Contains(named, name) {
 				continue
@@ -247,6 +246,12 @@ func (p *Policy) Missing(there []string) (all []Warning) {
 			}
 			all = append(all, Warning{At: r.At, Msg: fmt.Sprintf("there is no interface %q now; the rule matches once it exists", name), Hint: hint})
 		}
+	}
+	for i := range p.Rules {
+		check(&p.Rules[i])
+	}
+	for i := range p.NAT {
+		check(&p.NAT[i])
 	}
 	return all
 }

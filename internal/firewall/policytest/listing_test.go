@@ -16,7 +16,7 @@ import (
 func TestListingsLoadAgain(t *testing.T) {
 	r := rand.New(rand.NewPCG(41, 42))
 	for range 60 {
-		text := policytest.Policy(r)
+		text := policytest.Translating(r)
 		src, err := policy.Parse("mef.rules", []byte(text))
 		if err != nil {
 			t.Fatal(err)

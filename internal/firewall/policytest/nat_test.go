@@ -81,7 +81,7 @@ func (h *host) ends(t *testing.T) map[uint16]*ends {
 // led, what becomes of them there, and which source they leave with, with the simulator. MEF_DIFF_POLICIES and MEF_DIFF_SEED as in TestOneVerdict.
 func TestOneTranslation(t *testing.T) {
 	netnstest.Need(t)
-	policies, seed := number(t, "MEF_DIFF_POLICIES", 100), number(t, "MEF_DIFF_SEED", 1)
+	policies, seed := number(t, "MEF_DIFF_POLICIES", 60), number(t, "MEF_DIFF_SEED", 1)
 	for name, load := range backends {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
