@@ -144,11 +144,11 @@ func TestLoadingAgainChangesNothing(t *testing.T) {
 	}
 }
 
-// rulesOf returns what iptables-save printed without dates.
+// rulesOf returns the rules that iptables-save printed, sorted: its tables have no order, and one may be left with nothing in it.
 func rulesOf(save string) string {
 	var lines []string
 	for line := range strings.Lines(save) {
-		if strings.HasPrefix(line, "-A ") || strings.HasPrefix(line, ":") && !strings.Contains(line, " ACCEPT ") { // a table may be left with nothing in it
+		if strings.HasPrefix(line, "-A ") || strings.HasPrefix(line, ":") && !strings.Contains(line, " ACCEPT ") {
 			lines = append(lines, line)
 		}
 	}
