@@ -274,7 +274,7 @@ func (s *State) Lines(ctx context.Context, b *engine.Batch) error {
 		}
 	}
 	if len(s.unsaved.bans) >= manyBans {
-		s.handOver(s.p.Saver.Hold)
+		s.Save()
 	}
 	return nil
 }

@@ -45,31 +45,25 @@ func (s *State) changed(within time.Duration) {
 	s.unsaved.due, s.unsaved.within = s.unsaved.timer.C, within
 }
 
-// manyBans is how many bans are handed over to the saver without waiting for the next save: it keeps them in a third of the memory.
+// manyBans is how many bans are saved without waiting: in a storm, what waits to be saved would take much more memory than what is kept.
 const manyBans = 1000
 
-// Save has everything written that has changed, as of one moment between two batches.
+// Save hands over everything that has changed, as of one moment between two batches.
 func (s *State) Save() {
-	s.unsaved.due = nil
-	s.handOver(s.p.Saver.Save)
-}
-
-// handOver gives save everything that has changed, as of one moment between two batches.
-func (s *State) handOver(save func(store.Update)) {
 	u := store.Update{Bans: s.unsaved.bans, Lifted: s.unsaved.lifted, Positions: s.unsaved.read}
 	changes := s.Engine.Changes()
 	u.Records = make([]store.Record, len(changes))
 	for i, r := range changes {
 		u.Records[i] = store.Record(r)
 	}
-	save(u)
+	s.p.Saver.Save(u)
 	s.p.Memory.Changed(len(u.Records) + len(u.Bans))
 	clear(u.Bans)
-	s.unsaved.bans, s.unsaved.lifted = u.Bans[:0], nil
+	clear(u.Positions)
+	s.unsaved = unsaved{bans: u.Bans[:0], read: u.Positions, timer: s.unsaved.timer}
 	if cap(u.Bans) > 2*manyBans {
 		s.unsaved.bans = nil
 	}
-	clear(s.unsaved.read)
 }
 
 // Forget deletes the records of bans of an earlier run from the saved state, soon.

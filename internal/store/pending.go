@@ -13,7 +13,7 @@ import (
 // A pending is updates merged by key, in the form in which the file gets them: a ban as a value takes a third of what it takes as a
 // ban.Ban with its texts, and very many may wait for the disk.
 type pending struct {
-	bans      map[string][]byte // sealed values by key; nil: lifted
+	bans      map[string][]byte // entries by key; nil: lifted
 	records   map[string]stored // by key
 	positions map[string]string
 	notes     map[string]string // empty: gone
@@ -21,7 +21,7 @@ type pending struct {
 	enc encoder
 }
 
-// A stored is a record's sealed value; nil: the entry is gone.
+// A stored is a record's sealed value, or a spare one's entry; nil: it is gone.
 type stored struct {
 	value []byte
 	spare bool
@@ -37,7 +37,7 @@ func (p *pending) len() int { return len(p.bans) + len(p.positions) + len(p.reco
 func (p *pending) add(u *Update, room room) {
 	for i := range u.Bans {
 		k := banKey(u.Bans[i].Key)
-		p.bans[string(k)] = seal(k, p.enc.ban(room.shorten(&u.Bans[i])))
+		p.bans[string(k)] = enter(k, p.enc.ban(room.shorten(&u.Bans[i])))
 	}
 	for _, k := range u.Lifted {
 		p.bans[string(banKey(k))] = nil
@@ -45,7 +45,11 @@ func (p *pending) add(u *Update, room room) {
 	maps.Copy(p.positions, u.Positions)
 	for _, r := range u.Records {
 		s := stored{spare: r.Spare}
-		if len(r.Value) > 0 {
+		switch {
+		case len(r.Value) == 0:
+		case r.Spare:
+			s.value = enter(r.Key, r.Value)
+		default:
 			s.value = seal(r.Key, r.Value)
 		}
 		p.records[string(r.Key)] = s
@@ -68,13 +72,12 @@ func (p *pending) fill(bans map[ban.Key]ban.Ban, keys []ban.Key) {
 	}
 	var d decoder
 	for _, key := range keys {
-		k := banKey(key)
-		sealed, waits := p.bans[string(k)]
+		entry, waits := p.bans[string(banKey(key))]
 		if !waits {
 			continue
 		}
 		delete(bans, key)
-		if v, ok := unseal(k, sealed); ok {
+		if k, v, ok := leave(entry); ok {
 			if b, err := d.ban(k, v); err == nil {
 				bans[key] = b
 			}
@@ -85,20 +88,21 @@ func (p *pending) fill(bans map[ban.Key]ban.Ban, keys []ban.Key) {
 // forget drops what need not be written any more, so that a disk that stays full does not fill memory: bans that are over
 // meanwhile, and removals of what the file does not have. What remains is bounded by the state itself.
 func (p *pending) forget(s *Store, now time.Time) {
-	for k, v := range p.bans {
+	for k, entry := range p.bans {
+		_, v := split(entry)
 		until, err := decodeUntil(v)
 		lifted := err != nil
 		switch {
 		case !lifted && !over(until, now):
 		case lifted && s.db == nil: // the file might have it
-		case s.holds(bucketBans, []byte(k)):
+		case s.holdsBan(k):
 			p.bans[k] = nil
 		default:
 			delete(p.bans, k)
 		}
 	}
 	for k, r := range p.records {
-		if r.value == nil && !s.holds(bucketTracker, []byte(k)) {
+		if r.value == nil && !s.holdsRecord(k) {
 			delete(p.records, k)
 		}
 	}
@@ -107,13 +111,13 @@ func (p *pending) forget(s *Store, now time.Time) {
 // A change is one entry of the file to be put, or deleted.
 type change struct {
 	key   string
-	value []byte // sealed; nil: to be deleted
+	value []byte // as in a pending; nil: to be deleted
 	spare bool
 }
 
 // A part is what one transaction writes.
 type part struct {
-	bans, records    []change // in the order of the file: neighbours share pages
+	bans, records    []change
 	positions, notes map[string]string
 }
 
@@ -126,9 +130,8 @@ func (p *pending) part() part {
 	for k, r := range p.records {
 		out.records = append(out.records, change{k, r.value, r.spare})
 	}
-	byKey := func(a, b change) int { return cmp.Compare(a.key, b.key) }
-	slices.SortFunc(out.bans, byKey)
-	slices.SortFunc(out.records, byKey)
+	// Neighbours share pages. (Entries of tables are written in the order in which they come.)
+	slices.SortFunc(out.records, func(a, b change) int { return cmp.Compare(a.key, b.key) })
 	return out
 }
 
@@ -198,10 +201,9 @@ func (p *part) shorten(room room) {
 	var e encoder
 	for i := range p.bans {
 		c := &p.bans[i]
-		k := []byte(c.key)
-		if v, ok := unseal(k, c.value); ok {
+		if k, v, ok := leave(c.value); ok {
 			if b, err := d.ban(k, v); err == nil {
-				c.value = seal(k, e.ban(room.shorten(&b)))
+				c.value = enter(k, e.ban(room.shorten(&b)))
 			}
 		}
 	}

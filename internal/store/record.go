@@ -21,10 +21,11 @@ const sealSize = 4
 
 // seal returns the value with its checksum, over key and value, behind it.
 func seal(k, v []byte) []byte {
-	sum := crc32.Update(crc32.Checksum(k, castagnoli), castagnoli, v)
-	out := make([]byte, len(v), len(v)+sealSize)
-	copy(out, v)
-	return binary.BigEndian.AppendUint32(out, sum)
+	return appendSum(append(make([]byte, 0, len(v)+sealSize), v...), k, v)
+}
+
+func appendSum(out, k, v []byte) []byte {
+	return binary.BigEndian.AppendUint32(out, crc32.Update(crc32.Checksum(k, castagnoli), castagnoli, v))
 }
 
 // unseal returns the value without its checksum, and whether that holds.

@@ -58,19 +58,13 @@ func NewSaver(s *Store, log *slog.Logger) *Saver {
 
 // Save takes an update over and keeps nothing of it; it never waits for the disk.
 func (v *Saver) Save(u Update) {
-	v.Hold(u)
+	v.mu.Lock()
+	v.waiting.add(&u, v.room)
+	v.mu.Unlock()
 	select {
 	case v.wake <- struct{}{}:
 	default: // it has been told already
 	}
-}
-
-// Hold takes an update over as Save does, and leaves it until something else is saved: a caller with much to save hands it over in parts
-// and keeps none of it.
-func (v *Saver) Hold(u Update) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.waiting.add(&u, v.room)
 }
 
 // Status tells how saving goes.

@@ -72,44 +72,35 @@ func TestSaverMergesByKey(t *testing.T) {
 	})
 }
 
-// What is handed over in parts is read back at once, belongs to the caller again, and is written with what is saved next.
-func TestHeldUpdatesAreWrittenWithTheNext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		path := mefdb(t)
-		v := store.NewSaver(open(t, path, store.Options{}), quiet())
-		stop := run(v)
-		bans := []ban.Ban{lastingBan(1), lastingBan(2)}
-		want := []ban.Ban{lastingBan(1), lastingBan(2)}
-		value := []byte("1")
-		v.Hold(store.Update{Bans: bans, Records: []store.Record{{Key: []byte("a"), Value: value}}})
-		clear(bans)
-		value[0] = '9'
-		time.Sleep(time.Minute)
-		if st := v.Status(); st.Pending != 3 || !st.LastCommit.IsZero() {
-			t.Errorf("status %+v, want three changes to wait", st)
+// What is saved belongs to the caller again at once, and is read back before it is written.
+func TestSavedUpdatesAreReadBackAtOnce(t *testing.T) {
+	path := mefdb(t)
+	v := store.NewSaver(open(t, path, store.Options{}), quiet())
+	bans := []ban.Ban{lastingBan(1), lastingBan(2)}
+	want := []ban.Ban{lastingBan(1), lastingBan(2)}
+	value, positions := []byte("1"), map[string]string{"journal": "1"}
+	v.Save(store.Update{Bans: bans, Records: []store.Record{{Key: []byte("a"), Value: value}}, Positions: positions})
+	clear(bans)
+	clear(positions)
+	value[0] = '9'
+	stop := run(v)
+	got, err := v.Bans(t.Context(), []ban.Key{want[0].Key, want[1].Key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range want {
+		if d := diff(b, got[b.Key]); d != "" {
+			t.Errorf("a ban that may wait (-want +got):\n%s", d)
 		}
-		got, err := v.Bans(t.Context(), []ban.Key{want[0].Key, want[1].Key})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, b := range want {
-			if d := diff(b, got[b.Key]); d != "" {
-				t.Errorf("a ban that waits (-want +got):\n%s", d)
-			}
-		}
-		v.Save(store.Update{Positions: map[string]string{"journal": "1"}, Lifted: []ban.Key{want[1].Key}})
-		synctest.Wait()
-		if st := v.Status(); st.Pending != 0 || st.LastCommit.IsZero() {
-			t.Errorf("status %+v, want all to be written", st)
-		}
-		if err := stop(); err != nil {
-			t.Fatal(err)
-		}
-		s := open(t, path, store.Options{})
-		if st := load(t, s, time.Now()); len(st.Bans) != 1 || st.Bans[0].Key != want[0].Key || st.Positions["journal"] != "1" || records(s)["a"] != "1" {
-			t.Errorf("saved: %v, records %q", st, records(s))
-		}
-	})
+	}
+	v.Save(store.Update{Lifted: []ban.Key{want[1].Key}})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, path, store.Options{})
+	if st := load(t, s, time.Now()); len(st.Bans) != 1 || st.Bans[0].Key != want[0].Key || st.Positions["journal"] != "1" || records(s)["a"] != "1" {
+		t.Errorf("saved: %v, records %q", st, records(s))
+	}
 }
 
 func TestSaverWritesWhatIsLeft(t *testing.T) {

@@ -15,7 +15,7 @@ var ErrNewer = errors.New("written by a newer version")
 // at the end, and the old ones stay.
 var migrations = [...]func(tx *bbolt.Tx) error{
 	func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketBans, bucketPositions, bucketTracker} {
+		for _, name := range [][]byte{bucketMeta, bucketBansByKey, bucketPositions, bucketTracker} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -26,6 +26,37 @@ var migrations = [...]func(tx *bbolt.Tx) error{
 		_, err := tx.CreateBucket(bucketNotes)
 		return err
 	},
+	numberBans,
+}
+
+// bucketBansByKey had the bans until schema 2.
+var bucketBansByKey = []byte("bans")
+
+// numberBans makes tables of bans and spare records. Spare records in the file stay where they are until they are deleted.
+func numberBans(tx *bbolt.Tx) error {
+	if _, err := tx.CreateBucket(bucketSpare); err != nil {
+		return err
+	}
+	bans, err := tx.CreateBucket(bucketBans)
+	if err != nil {
+		return err
+	}
+	bans.FillPercent = 0.9
+	err = tx.Bucket(bucketBansByKey).ForEach(func(k, sealed []byte) error {
+		v, ok := unseal(k, sealed)
+		if !ok {
+			return nil
+		}
+		n, err := bans.NextSequence()
+		if err != nil {
+			return err
+		}
+		return bans.Put(numberKey(n), enter(k, v))
+	})
+	if err != nil {
+		return err
+	}
+	return tx.DeleteBucket(bucketBansByKey)
 }
 
 const schema = uint64(len(migrations))
@@ -41,13 +72,18 @@ func (s *Store) migrate(db *bbolt.DB) error {
 	}
 	defer tx.Rollback() // of no effect after Commit
 	have, writer, err := readSchema(tx)
-	if err != nil || have == schema {
+	if err != nil {
 		return err
+	}
+	if have == schema {
+		return s.index(tx)
 	}
 	if have > schema {
 		return fmt.Errorf("%s: %w: %s wrote schema %d, and this is %s, which reads schema %d: install the newer version again, "+
 			"or move the file away to start without saved state", s.path, ErrNewer, named(writer), have, named(s.version), schema)
 	}
+	db.MaxSize = 0 // the old form is in the file until the new one is
+	defer func() { db.MaxSize = int(s.maxSize) }()
 	for _, step := range migrations[have:] {
 		if err := step(tx); err != nil {
 			return err
@@ -57,8 +93,14 @@ func (s *Store) migrate(db *bbolt.DB) error {
 	if err := put(tx.Bucket(bucketMeta), keySchema, value); err != nil {
 		return err
 	}
+	if err := s.index(tx); err != nil {
+		return err
+	}
 	return tx.Commit()
 }
+
+// index makes the indexes of the tables.
+func (s *Store) index(tx *bbolt.Tx) error { return errors.Join(s.bans.load(tx), s.spare.load(tx)) }
 
 func named(version string) string {
 	if version == "" {
@@ -82,7 +124,7 @@ func readSchema(tx *bbolt.Tx) (have uint64, writer string, err error) {
 		return 0, "", fmt.Errorf("%w: its schema cannot be read", ErrDamaged)
 	}
 	if have == schema {
-		for _, name := range [][]byte{bucketBans, bucketPositions, bucketTracker, bucketNotes} {
+		for _, name := range [][]byte{bucketBans, bucketPositions, bucketTracker, bucketSpare, bucketNotes} {
 			if tx.Bucket(name) == nil {
 				return 0, "", fmt.Errorf("%w: it has no bucket %q", ErrDamaged, name)
 			}

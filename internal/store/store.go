@@ -6,9 +6,10 @@
 // tallies made of what was read move together, so that after a crash no line is lost and none is counted twice.
 //
 //	meta       the schema version, and which program wrote it
-//	bans       bans in force with their evidence, by prefix, ports and class
+//	banlist    bans in force with their evidence, a table
 //	positions  where each source goes on reading, by source
-//	tracker    the tracker's own records, whose meaning it alone knows
+//	tracker    the tracker's own records, whose meaning it alone knows, by key
+//	spare      those of its records that may be left out, of which there are very many, a table
 //	notes      what operators added by command, and other small things of the daemon's, by name
 //
 // Every value ends in a checksum over key and value, because bbolt has none: a flipped bit must not ban a stranger. What
@@ -19,6 +20,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,9 +63,10 @@ type Record struct {
 // The buckets of the file.
 var (
 	bucketMeta      = []byte("meta")
-	bucketBans      = []byte("bans")
+	bucketBans      = []byte("banlist")
 	bucketPositions = []byte("positions")
 	bucketTracker   = []byte("tracker")
+	bucketSpare     = []byte("spare")
 	bucketNotes     = []byte("notes")
 )
 
@@ -74,7 +77,9 @@ type Store struct {
 	maxSize int64
 
 	db      *bbolt.DB // nil: the file could not be opened; the next Commit tries again
-	suspect bool      // a transaction failed: the next Commit opens the file anew
+	bans    table
+	spare   table
+	suspect bool // a transaction failed: the next Commit opens the file anew
 	warning error
 	skipped int
 
@@ -90,7 +95,7 @@ type Store struct {
 // empty and Commit tries again. Either is told by Warning. An error means that the daemon must not run with this path: it
 // wraps ErrLocked or ErrNewer.
 func Open(path string, opt Options) (*Store, error) {
-	s := &Store{path: path, version: opt.Version, maxSize: opt.MaxSize}
+	s := &Store{path: path, version: opt.Version, maxSize: opt.MaxSize, bans: table{bucket: bucketBans}, spare: table{bucket: bucketSpare}}
 	if s.maxSize <= 0 {
 		s.maxSize = DefaultMaxSize
 	}
@@ -129,9 +134,9 @@ type State struct {
 func (s *Store) Load(now time.Time) (State, error) {
 	st := State{Positions: make(map[string]string), Notes: make(map[string]string)}
 	err := s.view(func(tx *bbolt.Tx) {
-		st.Bans = make([]ban.Ban, 0, tx.Bucket(bucketBans).Stats().KeyN)
+		st.Bans = make([]ban.Ban, 0, s.bans.index.used)
 		var d decoder
-		s.each(tx, bucketBans, func(k, v []byte) bool {
+		s.eachOf(tx, &s.bans, func(k, v []byte) bool {
 			b, err := d.brief(k, v)
 			if err != nil {
 				s.skipped++
@@ -159,8 +164,8 @@ func (s *Store) Bans(keys []ban.Key) (map[ban.Key]ban.Ban, error) {
 	err := s.view(func(tx *bbolt.Tx) {
 		var d decoder
 		for _, key := range keys {
-			k := banKey(key)
-			v, ok := unseal(k, tx.Bucket(bucketBans).Get(k))
+			_, entry := s.bans.find(tx, banKey(key))
+			k, v, ok := leave(entry)
 			if !ok {
 				continue
 			}
@@ -176,7 +181,16 @@ func (s *Store) Bans(keys []ban.Key) (map[ban.Key]ban.Ban, error) {
 // Records returns the tracker's records. Key and value are valid until the next one is asked for.
 func (s *Store) Records() iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
-		err := s.view(func(tx *bbolt.Tx) { s.each(tx, bucketTracker, yield) })
+		err := s.view(func(tx *bbolt.Tx) {
+			more := true
+			each := func(k, v []byte) bool {
+				more = yield(k, v)
+				return more
+			}
+			if s.each(tx, bucketTracker, each); more {
+				s.eachOf(tx, &s.spare, each)
+			}
+		})
 		if err != nil {
 			s.skipped++
 		}
@@ -192,6 +206,19 @@ func (s *Store) each(tx *bbolt.Tx, bucket []byte, fn func(k, v []byte) bool) {
 	c := tx.Bucket(bucket).Cursor()
 	for k, sealed := c.First(); k != nil; k, sealed = c.Next() {
 		v, ok := unseal(k, sealed)
+		if !ok {
+			s.skipped++
+		} else if !fn(k, v) {
+			return
+		}
+	}
+}
+
+// eachOf is each for a table.
+func (s *Store) eachOf(tx *bbolt.Tx, t *table, fn func(k, v []byte) bool) {
+	c := tx.Bucket(t.bucket).Cursor()
+	for n, entry := c.First(); n != nil; n, entry = c.Next() {
+		k, v, ok := leave(entry)
 		if !ok {
 			s.skipped++
 		} else if !fn(k, v) {
@@ -274,7 +301,7 @@ func (s *Store) commitAll(u *pending, now time.Time) error {
 
 // commit writes a part in one transaction.
 func (s *Store) commit(p *part, now time.Time) error {
-	return guard(func() error {
+	err := guard(func() error {
 		tx, err := s.db.Begin(true)
 		if err != nil {
 			return err
@@ -285,20 +312,19 @@ func (s *Store) commit(p *part, now time.Time) error {
 		}
 		return tx.Commit()
 	})
+	s.bans.settle(err == nil)
+	s.spare.settle(err == nil)
+	return err
 }
 
 func (s *Store) write(tx *bbolt.Tx, p *part, now time.Time) error {
-	bans, tracker := tx.Bucket(bucketBans), tx.Bucket(bucketTracker)
 	for _, c := range p.bans {
-		if err := c.apply(bans); err != nil {
+		if err := s.bans.apply(tx, c); err != nil {
 			return err
 		}
 	}
 	for _, c := range p.records {
-		if s.room > ample && c.spare && c.value != nil && tracker.Get([]byte(c.key)) == nil {
-			continue
-		}
-		if err := c.apply(tracker); err != nil {
+		if err := s.writeRecord(tx, c); err != nil {
 			return err
 		}
 	}
@@ -309,9 +335,31 @@ func (s *Store) write(tx *bbolt.Tx, p *part, now time.Time) error {
 		return err
 	}
 	if !now.Before(s.nextPrune) {
-		return prune(bans, now)
+		return s.prune(tx, now)
 	}
 	return nil
+}
+
+// writeRecord puts or deletes a record of the tracker.
+func (s *Store) writeRecord(tx *bbolt.Tx, c change) error {
+	tracker, k := tx.Bucket(bucketTracker), []byte(c.key)
+	known := tracker.Get(k) != nil // of a spare one: in a file of an earlier schema
+	if c.spare && c.value != nil && !known {
+		if s.room > ample {
+			if n, _ := s.spare.find(tx, k); n == 0 {
+				return nil
+			}
+		}
+		return s.spare.apply(tx, c)
+	}
+	if c.value == nil {
+		if err := s.spare.apply(tx, c); err != nil {
+			return err
+		}
+	} else if c.spare {
+		_, c.value = split(c.value)
+	}
+	return c.apply(tracker)
 }
 
 // apply puts or deletes an entry. The bucket refers to the value until the transaction has ended.
@@ -342,16 +390,22 @@ func put(b *bbolt.Bucket, k, v []byte) error { return b.Put(k, seal(k, v)) }
 const pruneEvery = 5 * time.Minute
 
 // prune deletes the bans that are over, and what cannot be read.
-func prune(bans *bbolt.Bucket, now time.Time) error {
-	var keys [][]byte
+func (s *Store) prune(tx *bbolt.Tx, now time.Time) error {
+	bans := tx.Bucket(bucketBans)
+	var numbers [][]byte
 	c := bans.Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		if until, err := decodeUntil(v); err != nil || over(until, now) {
-			keys = append(keys, k)
+	for n, entry := c.First(); n != nil; n, entry = c.Next() {
+		k, v, ok := leave(entry)
+		if until, err := decodeUntil(v); ok && err == nil && !over(until, now) {
+			continue
+		}
+		numbers = append(numbers, n)
+		if ok && len(n) == 8 {
+			s.bans.removed = append(s.bans.removed, place{s.bans.index.hash(k), binary.BigEndian.Uint64(n)})
 		}
 	}
-	for _, k := range keys {
-		if err := bans.Delete(k); err != nil {
+	for _, n := range numbers {
+		if err := bans.Delete(n); err != nil {
 			return err
 		}
 	}
@@ -361,9 +415,15 @@ func prune(bans *bbolt.Bucket, now time.Time) error {
 // over reports whether a ban that holds until then is over at now.
 func over(until, now time.Time) bool { return !until.IsZero() && !until.After(now) }
 
-// holds reports whether a bucket has the key. A file that cannot be opened has nothing.
-func (s *Store) holds(bucket, key []byte) (found bool) {
-	s.view(func(tx *bbolt.Tx) { found = tx.Bucket(bucket).Get(key) != nil })
+// holdsBan reports whether the file has the ban of a key. A file that cannot be opened has nothing.
+func (s *Store) holdsBan(k string) (found bool) {
+	s.view(func(tx *bbolt.Tx) { found = s.bans.has(tx, k) })
+	return found
+}
+
+// holdsRecord reports whether the file has the record of a key. A file that cannot be opened has nothing.
+func (s *Store) holdsRecord(k string) (found bool) {
+	s.view(func(tx *bbolt.Tx) { found = tx.Bucket(bucketTracker).Get([]byte(k)) != nil || s.spare.has(tx, k) })
 	return found
 }
 
