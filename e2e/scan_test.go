@@ -410,3 +410,25 @@ func TestReportsTaken(t *testing.T) {
 	s.nmap("203.0.113.72", "-sS", "-p", closedPorts)
 	s.banned("203.0.113.72")
 }
+
+// Each service is listed with what its rules counted.
+func TestServices(t *testing.T) {
+	s := begin(t, "", nil)
+	s.fail(ssh, "root", repeat("203.0.113.81", 2)...)
+	s.fail(ssh, "root", "203.0.113.82")
+	s.until("the failures at ssh.service", func() error {
+		services, err := s.mef.Services(s.ctx)
+		if err != nil {
+			return err
+		}
+		for _, row := range services {
+			if row.Name == "ssh.service" && slices.Contains(row.Ports, lab.SSHPort) && slices.Equal(row.Rules, []string{"sshd"}) && row.Failures == 3 && row.Sources == 2 {
+				return nil
+			}
+		}
+		return fmt.Errorf("the services are %+v", services)
+	})
+	if out := s.mefctl("services"); !strings.Contains(out, "ssh.service") || !strings.Contains(out, "dovecot.service") {
+		t.Errorf("mefctl services prints\n%s", out)
+	}
+}

@@ -45,6 +45,11 @@ func (c *Client) Status(ctx context.Context) (v Status, err error) {
 	return v, c.do(ctx, http.MethodGet, "/v1/status", nil, &v)
 }
 
+// Services asks for what waits for strangers.
+func (c *Client) Services(ctx context.Context) (v []ListeningService, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/services", nil, &v)
+}
+
 // Bans asks for the bans in force.
 func (c *Client) Bans(ctx context.Context) (v []Ban, err error) {
 	return v, c.do(ctx, http.MethodGet, "/v1/bans", nil, &v)

@@ -12,6 +12,7 @@
 //	DELETE /v1/bans/batch  Batch     Done
 //	POST   /v1/bans/clear          Cleared
 //	GET    /v1/why?addr=ADDR       Why
+//	GET    /v1/services            []ListeningService
 //	GET    /v1/names               Names; prefix=TEXT and limit=N narrow them
 //	GET    /v1/alarms              Alarms
 //	POST   /v1/alarms/ack          AckRequest -> Acked
@@ -44,6 +45,8 @@ type Service interface {
 	// ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel has been read back.
 	ClearBans(ctx context.Context, author string) (Cleared, error)
 	Why(ctx context.Context, addr netip.Addr) (Why, error)
+	// Services returns what waits for strangers, with the rules that cover it.
+	Services(ctx context.Context) ([]ListeningService, error)
 	// Follow calls emit for the most recent records and then for every new one, until ctx is done or emit fails. A slow
 	// reader loses records; the next one it gets reports how many.
 	Follow(ctx context.Context, emit func(Record) error) error
@@ -173,6 +176,22 @@ type Scans struct {
 	Last    *time.Time `json:"last,omitempty"`    // of the last scan
 	From    string     `json:"from,omitempty"`    // its address
 	Text    string     `json:"text,omitempty"`    // its ports and rate
+}
+
+// A ListeningService is what waits for strangers at some ports, and what happened at the rules that cover it within about an hour.
+type ListeningService struct {
+	Name     string   `json:"name"` // of its unit or program
+	Protocol string   `json:"protocol"`
+	Ports    []uint16 `json:"ports"`
+	Local    bool     `json:"local,omitempty"` // only this host can reach it
+	Rules    []string `json:"rules"`           // empty: no rule covers it
+	Help     string   `json:"help,omitempty"`  // the command that helps then
+
+	Failures uint64   `json:"failures"`
+	Logins   uint64   `json:"logins"`
+	Sources  int      `json:"sources"`                // that failed
+	More     bool     `json:"more_sources,omitempty"` // there were more than are counted
+	Usual    *float64 `json:"usual,omitempty"`        // failures in an hour, on average; absent until an hour has passed
 }
 
 // Tracker reports how full the memory of sources is.

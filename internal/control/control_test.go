@@ -74,6 +74,9 @@ func (f *fake) Why(_ context.Context, addr netip.Addr) (control.Why, error) {
 func (f *fake) Names(_ context.Context, prefix string, limit int) ([]control.Name, error) {
 	return []control.Name{{Name: prefix, Tries: limit}}, nil
 }
+func (f *fake) Services(context.Context) ([]control.ListeningService, error) {
+	return []control.ListeningService{{Name: "ssh", Ports: []uint16{22, 2222}}}, nil
+}
 func (f *fake) Alarms(context.Context) ([]control.Alarm, error) {
 	return []control.Alarm{{ID: 7}}, nil
 }
@@ -166,6 +169,9 @@ func TestRequestsCrossTheSocket(t *testing.T) {
 	}
 	if names, err := c.Names(ctx, "a&b", 3); err != nil || len(names) != 1 || names[0].Name != "a&b" || names[0].Tries != 3 {
 		t.Errorf("Names = %+v, %v", names, err)
+	}
+	if services, err := c.Services(ctx); err != nil || len(services) != 1 || len(services[0].Ports) != 2 {
+		t.Errorf("Services = %+v, %v", services, err)
 	}
 	if alarms, err := c.Alarms(ctx); err != nil || len(alarms) != 1 || alarms[0].ID != 7 {
 		t.Errorf("Alarms = %+v, %v", alarms, err)

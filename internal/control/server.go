@@ -178,6 +178,10 @@ func Handler(s Service) http.Handler {
 		v, err := s.Why(r.Context(), addr.Unmap().WithZone(""))
 		answer(w, v, err)
 	})
+	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.Services(r.Context())
+		answer(w, v, err)
+	})
 	mux.HandleFunc("GET /v1/events", limits.followed(func(w http.ResponseWriter, r *http.Request) { follow(w, r, s) }))
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		v, err := s.Reload(r.Context(), author(r))

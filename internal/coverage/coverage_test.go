@@ -237,6 +237,23 @@ func TestListeners(t *testing.T) {
 	if got := coverage.Uncovered(rules, set, listeners); !slices.Equal(got, want) {
 		t.Errorf("uncovered: %q, want %q", got, want)
 	}
+	var listed []string
+	for _, s := range coverage.List(rules, set, listeners) {
+		listed = append(listed, fmt.Sprintf("%s %s %d local=%v %s", s.Name, s.Protocol, s.Ports, s.Local, s.Rules))
+	}
+	want = []string{
+		"dovecot.service tcp [143 993] local=false [dovecot]",
+		"no-such-server.service tcp [8000 8001] local=false []",
+		"no-such-server.service udp [8002] local=false []",
+		"session-3.scope tcp [2222] local=false []",
+		"ssh.service tcp [22] local=false [sshd]",
+		"an unknown service tcp [21] local=false [ftpd proftpd pure-ftpd sftpgo vsftpd]",
+		"local.service tcp [8003] local=true []",
+		"postfix@-.service tcp [25] local=true [postfix]",
+	}
+	if !slices.Equal(listed, want) {
+		t.Errorf("listed are\n%s\nwant\n%s", strings.Join(listed, "\n"), strings.Join(want, "\n"))
+	}
 	if readers["postfix"].Off || readers["dovecot"].Off {
 		t.Error("a rule whose service listens is off")
 	}

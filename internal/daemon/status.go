@@ -47,6 +47,15 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	return s, nil
 }
 
+// Services answers mefctl services.
+func (d *daemon) Services(ctx context.Context) ([]control.ListeningService, error) {
+	h := d.look(ctx)
+	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.ListeningService {
+		now := time.Now()
+		return s.Readers.List(s.Config, s.Rules, h, func(rule string) engine.LastHour { return s.Engine.LastHour(rule, now) })
+	})
+}
+
 // showSelfTest adds the outcome of the last self-test to a status.
 func showSelfTest(s *control.Status, t *kernel.SelfTest, now time.Time) {
 	state, missing, warning := t.State(now)

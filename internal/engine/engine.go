@@ -87,6 +87,7 @@ type Engine struct {
 type rule struct {
 	event.Rule
 	counts event.RuleCounts
+	recent recent
 }
 
 // A view is what one source's lines are matched against.
@@ -132,7 +133,7 @@ func (e *Engine) setRules() {
 	for _, r := range e.cfg.Track.Rules {
 		e.rules[r.Name] = &rule{Rule: r}
 		if old, ok := before[r.Name]; ok {
-			e.rules[r.Name].counts = old.counts
+			e.rules[r.Name].counts, e.rules[r.Name].recent = old.counts, old.recent
 		}
 	}
 }

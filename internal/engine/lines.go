@@ -91,6 +91,7 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 	e.tally = e.tracker.Observe(ev)
 	tally := &e.tally
 	r.count(ev, tally)
+	r.recent.count(ev, tally.Source, tally.New)
 	if tally.Alarm != "" && !yield(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}) {
 		return false
 	}

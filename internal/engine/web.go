@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -137,18 +138,27 @@ func (e *Engine) count(rule *webRule, r *webscan.Request, b *event.Batch, line *
 
 // webRule returns the counts of a rule with engine=webscan: those of all its thresholds.
 func (e *Engine) webRule(name string) (sum event.RuleCounts) {
-	for _, rule := range e.web.rules {
-		if rule.Name != name {
-			continue
-		}
-		for i := range rule.Web.Thresholds {
-			if r, ok := e.rules[webscan.EventRule(rule.Rule, &rule.Web.Thresholds[i])]; ok {
-				sum.Failures += r.counts.Failures
-				sum.Bans += r.counts.Bans
+	for r := range e.thresholds(name) {
+		sum.Failures += r.counts.Failures
+		sum.Bans += r.counts.Bans
+	}
+	return sum
+}
+
+// thresholds yields the rules that the thresholds of a rule with engine=webscan are.
+func (e *Engine) thresholds(name string) iter.Seq[*rule] {
+	return func(yield func(*rule) bool) {
+		for _, web := range e.web.rules {
+			if web.Name != name {
+				continue
+			}
+			for i := range web.Web.Thresholds {
+				if r, ok := e.rules[webscan.EventRule(web.Rule, &web.Web.Thresholds[i])]; ok && !yield(r) {
+					return
+				}
 			}
 		}
 	}
-	return sum
 }
 
 // explainRequests says what is counted for an address, and whether it is a crawler.

@@ -114,5 +114,14 @@ func Hash[T string | []byte](id T) uint64 {
 // the Failures that do not count.
 type RuleCounts struct{ Failures, Forgiven, Probes, Logins, Bans uint64 }
 
+// LastHour is what happened at one rule within about an hour.
+type LastHour struct {
+	Failures, Logins uint64
+	Sources          int     // that failed
+	More             bool    // there were more
+	Usual            float64 // failures in an hour, on average
+	Hours            int     // how many whole hours Usual is made of
+}
+
 // SourceCounts are the lines of one source, those that some rule recognised, and those that were lost before they could be read.
 type SourceCounts struct{ Lines, Matched, Lost uint64 }

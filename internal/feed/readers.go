@@ -118,6 +118,33 @@ func (r Readers) Reads(rule *conf.Rule, source string) bool {
 	return r[rule.Name].ReadsFile(source)
 }
 
+// List returns the services of a host, with what happened at the rules that cover each.
+func (r Readers) List(cfg *conf.Config, services coverage.Services, h *Host, hour func(rule string) event.LastHour) []control.ListeningService {
+	all := []control.ListeningService{}
+	for _, s := range coverage.List(cfg.Rules, services, h.Listeners) {
+		row := control.ListeningService{Name: s.Name, Protocol: s.Protocol, Ports: s.Ports, Local: s.Local, Rules: []string{}}
+		usual, hours := 0.0, 0
+		for _, rule := range s.Rules {
+			last := hour(rule)
+			row.Rules = append(row.Rules, rule)
+			row.Failures, row.Logins = row.Failures+last.Failures, row.Logins+last.Logins
+			row.Sources, row.More = max(row.Sources, last.Sources), row.More || last.More
+			usual, hours = usual+last.Usual, max(hours, last.Hours)
+		}
+		if hours > 0 {
+			row.Usual = &usual
+		}
+		if len(s.Rules) == 0 && !s.Local && s.Protocol == "tcp" {
+			row.Help = "mefctl rules suggest"
+			if !s.Unknown {
+				row.Help += " --program " + strings.TrimSuffix(s.Name, ".service")
+			}
+		}
+		all = append(all, row)
+	}
+	return all
+}
+
 // Describe adds to a status each rule with what it reads, and which services of a host no rule covers.
 func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage.Services, h *Host, counts func(rule string) event.RuleCounts) {
 	for _, name := range slices.Sorted(maps.Keys(r)) {

@@ -1,0 +1,64 @@
+package coverage
+
+import (
+	"cmp"
+	"slices"
+
+	"mef/internal/conf"
+	"mef/internal/host"
+)
+
+// A Service is what waits for strangers at some ports.
+type Service struct {
+	Name     string // its unit or its program
+	Unknown  bool   // neither is known, and Name only says so
+	Protocol string // "tcp" or "udp"
+	Ports    []uint16
+	Local    bool     // only this host can reach it
+	Rules    []string // that are enabled and cover it
+}
+
+// List returns the services among listeners, with the rules that cover each: those that others can reach first, by name and protocol. A
+// rule covers a service if it reads what it logs; where nothing is known of it but the port, if it bans on that port.
+func List(rules []conf.Rule, services Services, listeners []host.Listener) (all []Service) {
+	for _, l := range listeners {
+		s := Service{Name: show(l), Unknown: l.Unit == "" && l.Program == "", Protocol: l.Protocol, Local: l.Local()}
+		for i := range rules {
+			if r := &rules[i]; r.Enabled && (covers(services, r, l) || serves(r, l)) {
+				s.Rules = append(s.Rules, r.Name)
+			}
+		}
+		slices.Sort(s.Rules)
+		i := slices.IndexFunc(all, func(o Service) bool {
+			return o.Name == s.Name && o.Protocol == s.Protocol && o.Local == s.Local && slices.Equal(o.Rules, s.Rules)
+		})
+		if i < 0 {
+			i, all = len(all), append(all, s)
+		}
+		if !slices.Contains(all[i].Ports, l.Port) {
+			all[i].Ports = append(all[i].Ports, l.Port)
+		}
+	}
+	// A service that others can reach at a port is not shown again for its local addresses.
+	all = slices.DeleteFunc(all, func(s Service) bool {
+		return s.Local && slices.ContainsFunc(all, func(o Service) bool {
+			return !o.Local && o.Name == s.Name && o.Protocol == s.Protocol && !slices.ContainsFunc(s.Ports, func(p uint16) bool { return !slices.Contains(o.Ports, p) })
+		})
+	})
+	slices.SortFunc(all, func(a, b Service) int {
+		return cmp.Or(compareBool(a.Local, b.Local), compareBool(a.Unknown, b.Unknown), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol),
+			slices.Compare(a.Ports, b.Ports))
+	})
+	return all
+}
+
+// compareBool orders false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
