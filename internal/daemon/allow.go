@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
+
 	"mef/internal/control"
 	"mef/internal/engine"
 	"mef/internal/lists"
 	"mef/internal/owner"
 	"mef/internal/pipeline"
-	"time"
 )
 
 // Allow adds an entry to the allow list. It returns once the kernel lets its addresses through and their bans are lifted; a DNS

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"mef/internal/ban"
@@ -53,7 +52,7 @@ func (d *daemon) Ban(ctx context.Context, req control.BanRequest) (control.Ban, 
 		return control.Ban{}, err
 	}
 	wish.Prefix, wish.Author, wish.Caller, wish.Force = prefix, req.Author, req.Caller.Unmap().WithZone(""), req.Force
-	made, refused, err := d.ban(ctx, wish)
+	made, refused, err := d.Pipeline.Ban(ctx, wish)
 	switch {
 	case err != nil:
 		return control.Ban{}, err
@@ -85,7 +84,7 @@ func (d *daemon) BanAll(ctx context.Context, req control.Batch) (done control.Do
 	for step := range slices.Chunk(wishes, batchStep) {
 		var made []ban.Ban
 		var refused []control.Refusal
-		if made, refused, err = d.ban(ctx, step...); err != nil {
+		if made, refused, err = d.Pipeline.Ban(ctx, step...); err != nil {
 			break
 		}
 		done.Done += len(made)
@@ -109,45 +108,6 @@ func (d *daemon) wish(ports string, lasts time.Duration, note string) (engine.Re
 		return engine.Request{}, control.Refuse("%s", d.whyObserve())
 	}
 	return engine.Request{For: lasts, Ports: list, Note: note}, nil
-}
-
-// ban decides and makes bans. It returns those in force now, each with its end in the kernel, and those that were refused.
-func (d *daemon) ban(ctx context.Context, wishes ...engine.Request) (made []ban.Ban, refused []control.Refusal, err error) {
-	type decision struct {
-		bans    []ban.Ban
-		refused []control.Refusal
-	}
-	refusal := func(p netip.Prefix, why error) control.Refusal {
-		return control.Refusal{Entry: ban.Key{Prefix: p}.String(), Reason: why.Error()}
-	}
-	decided, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) (out decision) {
-		for _, wish := range wishes {
-			if b, why := s.Engine.Manual(wish, time.Now()); why != nil {
-				out.refused = append(out.refused, refusal(wish.Prefix, why))
-			} else {
-				out.bans = append(out.bans, b)
-			}
-		}
-		return out
-	})
-	if err != nil || len(decided.bans) == 0 {
-		return nil, decided.refused, err
-	}
-	results, err := d.Enforcer.BanNow(ctx, wishes[0].Force, decided.bans...)
-	if err != nil {
-		return nil, nil, err
-	}
-	refused = decided.refused
-	for i, r := range results {
-		b := decided.bans[i]
-		if r.Err != nil {
-			refused = append(refused, refusal(b.Prefix, r.Err))
-			continue
-		}
-		b.Until = r.Until
-		made = append(made, b)
-	}
-	return made, refused, owner.Do(ctx, d.Engine, func(s *pipeline.State) { s.Made(made...) })
 }
 
 // Unban lifts bans and returns once the kernel showed that they are gone.
@@ -216,17 +176,8 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 	if err != nil {
 		return done, err
 	}
-	held := make(map[netip.Prefix][]ban.Key, len(state.Bans))
-	lengths := make(map[int]bool) // of IPv6 networks, for bans that cover an address
-	var all []ban.Key
-	for _, b := range state.Bans {
-		all = append(all, b.Key)
-		held[b.Prefix] = append(held[b.Prefix], b.Key)
-		if b.Prefix.Addr().Is6() {
-			lengths[b.Prefix.Bits()] = true
-		}
-	}
-	listed, err := d.placesOf(ctx, all)
+	held := pipeline.NewIndex(state.Bans)
+	listed, err := d.placesOf(ctx, held.Keys)
 	if err != nil {
 		return done, err
 	}
@@ -237,14 +188,7 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 			done.Refuse(entry, err)
 			continue
 		}
-		found := held[prefix]
-		if prefix.IsSingleIP() && prefix.Addr().Is6() {
-			for bits := range lengths {
-				if wider, err := prefix.Addr().Prefix(bits); err == nil && wider != prefix {
-					found = append(found, held[wider]...)
-				}
-			}
-		}
+		found := held.At(prefix)
 		n := len(keys)
 		for _, key := range found {
 			if listed[key] == "" {
@@ -273,17 +217,7 @@ func (d *daemon) UnbanAll(ctx context.Context, req control.Batch) (done control.
 
 // placesOf returns the bans that a blacklist file asks for, each with the place of the entry: lifted, they would come back.
 func (d *daemon) placesOf(ctx context.Context, keys []ban.Key) (map[ban.Key]string, error) {
-	return owner.Query(ctx, d.config, func(c *configurator) map[ban.Key]string {
-		places := make(map[ban.Key]string)
-		listed := slices.DeleteFunc(slices.Clone(keys), func(k ban.Key) bool { return !c.isListed(k) })
-		for _, k := range listed {
-			places[k] = "the blacklist" // its entry may be gone from the file by now
-		}
-		for k, b := range c.lists.Records(listed) {
-			places[k] = strings.TrimPrefix(b.Reason, "listed in ")
-		}
-		return places
-	})
+	return owner.Query(ctx, d.config, func(c *configurator) map[ban.Key]string { return c.applied.Places(c.lists, keys) })
 }
 
 // ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
@@ -295,7 +229,7 @@ func (d *daemon) ClearBans(ctx context.Context, author string) (control.Cleared,
 		}
 		var keys []ban.Key
 		for _, held := range state.Bans {
-			if c.isListed(held.Key) {
+			if c.applied.IsBlocked(held.Key) {
 				out.Listed++
 			} else {
 				keys = append(keys, held.Key)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,7 +15,6 @@ import (
 	"mef/internal/confirm"
 	"mef/internal/control"
 	"mef/internal/engine"
-	"mef/internal/feed"
 	"mef/internal/hostwatch"
 	"mef/internal/lists"
 	"mef/internal/owner"
@@ -30,33 +27,27 @@ import (
 // never lets an older allow set replace a newer one.
 type configurator struct {
 	*parts
-	cfg       *conf.Config // as pipeline.State has it
-	load      func() (*conf.Config, error)
-	level     *slog.LevelVar   // follows the configuration; nil: it was chosen otherwise
-	hangups   <-chan os.Signal // each has the configuration read again
-	since     time.Time        // the start of the daemon
-	lapse     *time.Timer      // runs while the daemon is armed
-	followers feed.Followers
-	lists     *lists.Lists
-	applied   applied
-	report    listReport                // published in parts.listed
-	owed      map[ban.Key]time.Duration // bans that an operator wants lifted, until the kernel showed that they are gone, and the grace asked for
-	due       due
-	off       bool      // mefctl off was run since the last start
-	gone      []ban.Key // bans that were in force when the daemon last ran, and are not to be any more
+	cfg     *conf.Config // as pipeline.State has it
+	load    func() (*conf.Config, error)
+	level   *slog.LevelVar   // follows the configuration; nil: it was chosen otherwise
+	hangups <-chan os.Signal // each has the configuration read again
+	lists   *lists.Lists
+	applied lists.Applied
+	report  lists.Report                       // published in parts.listed
+	logged  struct{ mistakes, notable string } // of the lists
+	owed    map[ban.Key]time.Duration          // bans that an operator wants lifted, until the kernel showed that they are gone, and the grace asked for
+	off     bool                               // mefctl off was run since the last start
+	gone    []ban.Key                          // bans that were in force when the daemon last ran, and are not to be any more
 }
 
-func newConfigurator(p *parts, cfg *conf.Config, l *lists.Lists, opt Options, now time.Time) *configurator {
-	lapse := time.NewTimer(time.Hour)
-	lapse.Stop()
-	return &configurator{parts: p, cfg: cfg, load: opt.Load, level: opt.Level, hangups: opt.Hangups, since: now, lapse: lapse, lists: l,
-		owed: make(map[ban.Key]time.Duration), due: newDue()}
+func newConfigurator(p *parts, cfg *conf.Config, l *lists.Lists, opt Options) *configurator {
+	return &configurator{parts: p, cfg: cfg, load: opt.Load, level: opt.Level, hangups: opt.Hangups, lists: l, owed: make(map[ban.Key]time.Duration)}
 }
 
 // run does what is asked of the configurator until ctx is done.
 func (c *configurator) run(ctx context.Context, calls <-chan owner.Call[*configurator]) error {
-	c.followers.Start(ctx, c.sources.Load())
-	defer c.followers.Wait()
+	c.sources.Follow(ctx)
+	defer c.sources.End()
 	var helpers errgroup.Group
 	helpers.Go(func() error { return c.lists.Run(ctx) })
 	helpers.Go(func() error { return c.VerifyClaims(ctx, c.lists.Verify) })
@@ -79,10 +70,10 @@ func (c *configurator) run(ctx context.Context, calls <-chan owner.Call[*configu
 			_ = c.fulfil(ctx, applyLists)
 		case <-c.lists.EntryEnds():
 			_ = c.fulfil(ctx, applyLists)
-		case <-c.lapse.C:
+		case <-c.window.Lapses():
 			c.expire(ctx)
-		case <-c.due.timer.C:
-			c.retry(ctx)
+		case <-c.due.Due():
+			c.due.Retry(ctx)
 		case sig := <-c.hangups:
 			_, _ = c.reload(ctx, sig.String()) // has been logged
 		}
@@ -97,13 +88,13 @@ func (b *built) restore(now time.Time) {
 	c.loadNotes(s, b.saved.Notes, b.guard)
 	c.resumeWindow(s, now)
 	if b.Observing() {
-		c.applied.observe = true
+		c.applied.Observe = true
 		return // what the kernel holds ends by itself, or is lifted if a window has lapsed
 	}
-	listed := c.applied.blocked
+	listed := c.applied.Blocked
 	b.restored, c.gone = c.restoreLists(s, before, now)
-	if !slices.Equal(listed, c.applied.blocked) {
-		c.SaveNotes(map[string]string{noteListed: lists.Pack(c.applied.blocked)})
+	if !slices.Equal(listed, c.applied.Blocked) {
+		c.saveBlocked()
 	}
 	c.Enforcer.Restore(b.restored)
 }
@@ -152,96 +143,30 @@ func (c *configurator) setHost(ctx context.Context, h hostwatch.Host) error {
 	return err
 }
 
-// A duty is something that must come to hold in the kernel. If it fails, it stays due and is tried again until it holds; status shows
-// why it does not meanwhile. Duties belong to the configurator.
-type duty string
-
+// What must come to hold in the kernel, and stays due until it does; see package duty.
 const (
-	liftEarlier duty = "lift bans of an earlier run"
-	liftLapsed  duty = "lift the bans of an unconfirmed trial"
-	liftAsked   duty = "lift bans as asked"
-	applyLists  duty = "apply the lists"
+	liftEarlier = "lift bans of an earlier run"
+	liftLapsed  = "lift the bans of an unconfirmed trial"
+	liftAsked   = "lift bans as asked"
+	applyLists  = "apply the lists"
 )
-
-// Between two attempts, at first and at most.
-const (
-	retryFirst = time.Second
-	retryMost  = 30 * time.Second
-)
-
-// due are the duties that failed when last tried.
-type due struct {
-	failed map[duty]error
-	timer  *time.Timer // to the next attempt; running while any is due
-	wait   time.Duration
-}
-
-func newDue() due {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return due{failed: make(map[duty]error), timer: t}
-}
 
 // fulfil does a duty, and has it tried again later if it fails.
-func (c *configurator) fulfil(ctx context.Context, what duty) error {
-	var err error
-	switch what {
-	case liftEarlier:
-		err = c.liftEarlier(ctx)
-	case liftLapsed:
-		err = c.liftLapsed(ctx)
-	case liftAsked:
-		err = c.liftOwed(ctx)
-	case applyLists:
-		err = c.applyLists(ctx)
-	}
-	if ctx.Err() != nil {
-		return err // the daemon ends
-	}
-	_, again := c.due.failed[what]
-	switch {
-	case err == nil && again:
-		c.Log.Info("done", "what", string(what))
-		delete(c.due.failed, what)
-	case err != nil && !again:
-		c.Log.Error("not done yet; trying again", "what", string(what), "err", err)
-		c.Records.Add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("%s: %v; trying again", what, err)})
-	}
-	if err != nil {
-		c.due.failed[what] = err
-	}
-	switch {
-	case len(c.due.failed) == 0:
-		c.due.timer.Stop()
-		c.due.wait = 0
-	case c.due.wait == 0:
-		c.due.wait = retryFirst
-		c.due.timer.Reset(c.due.wait)
-	}
-	c.undone.Store(c.due.text())
-	return err
+func (c *configurator) fulfil(ctx context.Context, what string) error {
+	return c.due.Do(ctx, what, map[string]func(context.Context) error{
+		liftEarlier: c.liftEarlier,
+		liftLapsed:  c.liftLapsed,
+		liftAsked:   c.liftOwed,
+		applyLists:  c.applyLists,
+	}[what])
 }
 
-// retry tries again what is due.
-func (c *configurator) retry(ctx context.Context) {
-	for _, what := range slices.Sorted(maps.Keys(c.due.failed)) {
-		_ = c.fulfil(ctx, what) // has been logged
+// reportDuty logs that a duty has failed, or that it is done after all.
+func (p *parts) reportDuty(what string, err error) {
+	if err == nil {
+		p.Log.Info("done", "what", what)
+		return
 	}
-	if len(c.due.failed) > 0 {
-		c.due.wait = min(2*c.due.wait, retryMost)
-		c.due.timer.Reset(c.due.wait)
-	}
-}
-
-// text returns what is due and why, nil if nothing is.
-func (d *due) text() *string {
-	if len(d.failed) == 0 {
-		return nil
-	}
-	var all []string
-	for _, what := range slices.Sorted(maps.Keys(d.failed)) {
-		all = append(all, fmt.Sprintf("%s: %v", what, d.failed[what]))
-	}
-	text := strings.Join(all, "; ")
-	return &text
+	p.Log.Error("not done yet; trying again", "what", what, "err", err)
+	p.Records.Add(control.Record{Time: time.Now(), Event: "error", Reason: fmt.Sprintf("%s: %v; trying again", what, err)})
 }

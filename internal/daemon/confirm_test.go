@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -46,15 +47,21 @@ func (h *house) arm(d time.Duration) {
 // lapse ends the trial now, as its end would.
 func (h *house) lapse() {
 	h.Helper()
-	if err := owner.Do(h.Context(), h.config, func(c *configurator) { c.lapse.Reset(0) }); err != nil {
+	err := owner.Act(h.Context(), h.config, func(ctx context.Context, c *configurator) error {
+		c.expire(ctx)
+		return nil
+	})
+	if err != nil {
 		h.Fatal(err)
 	}
 }
 
-// runFor makes the daemon one that has been running for a while.
+// runFor makes the daemon, which is not armed, one that has been running for a while.
 func (h *house) runFor(d time.Duration) {
 	h.Helper()
-	err := owner.Do(h.Context(), h.config, func(c *configurator) { c.since = c.since.Add(-d) })
+	err := owner.Do(h.Context(), h.config, func(c *configurator) {
+		c.window = confirm.NewKeeper(filepath.Join(h.dir, "state", windowFile), h.since.Add(-d))
+	})
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -77,7 +84,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 	if got := h.banned(); got != "192.0.2.7" {
 		t.Errorf("banned after confirmation: %q", got)
 	}
-	if _, err := os.Stat(h.windowPath()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(h.dir, "state", windowFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a restart would be armed again: %v", err)
 	}
 	refused := new(control.Error)
@@ -91,7 +98,7 @@ func TestArmedAndConfirmed(t *testing.T) {
 func TestArmedAndForgotten(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
 	h.ban("192.0.2.1")
-	h.runFor(2 * armedLate)
+	h.runFor(2 * confirm.Late)
 	h.arm(time.Hour)
 	h.ban("192.0.2.7")
 	h.ban("2001:db8::7")

@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -19,9 +20,9 @@ import (
 	"mef/internal/conf"
 	"mef/internal/confirm"
 	"mef/internal/control"
+	"mef/internal/duty"
 	"mef/internal/enforce/kernel"
 	"mef/internal/engine"
-	"mef/internal/feed"
 	"mef/internal/hostwatch"
 	"mef/internal/lists"
 	"mef/internal/owner"
@@ -57,7 +58,7 @@ type Manager interface {
 type machine struct {
 	host   hostwatch.Host
 	filter func(*pipeline.Pipeline, *pipeline.State) (*kernel.Kernel, error)
-	look   func(context.Context) *feed.Host
+	look   pipeline.Look // nil: this host
 	names  lists.Options // how DNS names are looked up
 }
 
@@ -67,7 +68,6 @@ func thisMachine(ctx context.Context, log *slog.Logger) (m machine, err error) {
 		facts := s.Engine.Facts()
 		return kernel.New(log, settingsOf(s.Config), p.EnforceOptions(facts.Reachable()))
 	}
-	m.look = func(ctx context.Context) *feed.Host { return feed.Look(ctx, log) }
 	m.names = lists.Options{Log: log}
 	return m, err
 }
@@ -98,14 +98,13 @@ type parts struct {
 	path    string // of mef.conf
 	stateIn string // the directory of what is saved; it stays the same
 	manager Manager
-	look    func(context.Context) *feed.Host
 
-	window atomic.Pointer[confirm.Window] // nil: not armed; replaced by the configurator
-	undone atomic.Pointer[string]         // what is due and why; nil: nothing; replaced by the configurator
-	listed atomic.Pointer[listReport]     // replaced by the configurator
+	window *confirm.Keeper              // the configurator's; others call Window only
+	due    *duty.List                   // the configurator's; others call Text only
+	listed atomic.Pointer[lists.Report] // replaced by the configurator
 
-	sources atomic.Pointer[feed.Sources] // replaced by the configurator, on the engine's goroutine with its readers
-	relist  chan struct{}                // holds one message: lists may have to be applied anew
+	sources *pipeline.Sources // the configurator's; others call Prove only
+	relist  chan struct{}     // holds one message: lists may have to be applied anew
 }
 
 // A daemon answers requests. It is a control.Service.
@@ -154,9 +153,10 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	}
 	p.Enforcer = k.Enforcer
 	now := time.Now()
-	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, look: m.look,
-		relist: make(chan struct{}, 1)}
-	c := newConfigurator(shared, cfg, lists.New(m.names), opt, now)
+	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, sources: p.NewSources(m.look),
+		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), relist: make(chan struct{}, 1)}
+	shared.due = duty.New(shared.reportDuty)
+	c := newConfigurator(shared, cfg, lists.New(m.names), opt)
 	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }, names: c.lists.Warnings}}
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
@@ -217,7 +217,9 @@ func (b *built) serve(ctx context.Context) error {
 	b.Log.Info("mefdaemon is ready", "mode", b.Mode(), "socket", socket)
 	err = g.Wait()
 	if b.configurator.cfg.ClearOnStop { // its goroutine has ended
-		if err := b.clear(context.WithoutCancel(ctx)); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if err := b.Clear(ctx); err != nil {
 			b.Log.Error("clear_bans_on_stop", "err", err)
 		}
 	}
@@ -227,8 +229,7 @@ func (b *built) serve(ctx context.Context) error {
 // decide starts what makes bans: the sources, the engine, and the configurator.
 func (b *built) decide(ctx context.Context, g *errgroup.Group) {
 	state, c := b.state, b.configurator
-	state.Choose(b.look(ctx))
-	b.sources.Store(feed.New(state.FeedConfig(), state.Readers, nil))
+	b.sources.Choose(ctx, state)
 	g.Go(func() error { return b.Pipeline.Run(ctx, state) })
 	g.Go(func() error { return c.run(ctx, b.config.Calls()) })
 }
@@ -236,25 +237,6 @@ func (b *built) decide(ctx context.Context, g *errgroup.Group) {
 func (d *daemon) selfTestFailed(t kernel.SelfTest) {
 	d.Log.Error("the self-test failed: bans may not block", "detail", t.Detail)
 	d.Records.Add(control.Record{Time: t.At, Event: "error", Reason: "self-test: " + t.Detail})
-}
-
-// clear lifts every ban and forgets it.
-func (d *daemon) clear(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	state, err := d.Enforcer.Held(ctx)
-	if err != nil {
-		return err
-	}
-	if err := d.Enforcer.Flush(ctx); err != nil {
-		return err
-	}
-	var lifted []ban.Key
-	for _, held := range state.Bans {
-		lifted = append(lifted, held.Key)
-	}
-	d.SaveLifted(lifted)
-	return nil
 }
 
 // noteServed is the note in mef.db about the ports of services: see kernel.Kernel.Packets.

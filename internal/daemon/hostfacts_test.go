@@ -2,11 +2,12 @@ package daemon
 
 import (
 	"fmt"
-	"mef/internal/hostwatch"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"mef/internal/hostwatch"
 )
 
 // The administrator whose session is live is banned on the other ports only, of which status and why tell.

@@ -30,7 +30,7 @@ func TestRuleThatMovesAtTheStart(t *testing.T) {
 			h.end()
 			h.write("rules/new.conf", rule)
 			b := h.build()
-			b.state.Choose(tt.host)
+			b.NewSources(func(context.Context) *feed.Host { return tt.host }).Choose(t.Context(), b.state)
 			source := h.dir + "/log/shop.log"
 			if tt.host.Journald {
 				source = journal.Source

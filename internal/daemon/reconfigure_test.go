@@ -24,8 +24,7 @@ func (h *house) failWhile(what string, act func()) {
 	h.filter.Fail(errKernel)
 	act()
 	h.await("status says that it is not done", func() bool {
-		undone := h.undone.Load()
-		return undone != nil && strings.Contains(*undone, what)
+		return strings.Contains(h.due.Text(), what)
 	})
 	h.filter.Fail(nil)
 }
@@ -35,7 +34,7 @@ func (h *house) failWhile(what string, act func()) {
 func TestWhatFailedIsDoneLater(t *testing.T) {
 	t.Run("the bans of a lapsed window", func(t *testing.T) {
 		h := settle(t, "", nil)
-		h.runFor(2 * armedLate)
+		h.runFor(2 * confirm.Late)
 		h.ban("192.0.2.1")
 		h.arm(time.Hour)
 		h.ban("192.0.2.7")
@@ -84,11 +83,11 @@ func TestWhatFailedIsDoneLater(t *testing.T) {
 				if err := lift(h); !errors.Is(err, errKernel) || !strings.Contains(err.Error(), "mefdaemon tries again") {
 					t.Errorf("lifting while the kernel fails: %v", err)
 				}
-				if undone := h.undone.Load(); undone == nil || !strings.Contains(*undone, string(liftAsked)) {
+				if !strings.Contains(h.due.Text(), liftAsked) {
 					t.Error("status does not say that it is not done")
 				}
 				fail(h.filter, nil)
-				h.await("the ban to be lifted", func() bool { return h.banned() == "" && h.undone.Load() == nil })
+				h.await("the ban to be lifted", func() bool { return h.banned() == "" && h.due.Text() == "" })
 				h.end()
 				h.filter.Lose("")
 				h.start()

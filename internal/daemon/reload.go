@@ -4,16 +4,13 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/engine"
-	"mef/internal/feed"
 	"mef/internal/hostwatch"
 	"mef/internal/owner"
-	"mef/internal/pipeline"
 )
 
 // A setup is a configuration checked whole and compiled: nothing in it can fail any more.
@@ -37,36 +34,8 @@ func (c *configurator) prepare() (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	keepPaths(cfg, c.cfg)
+	cfg.KeepPaths(c.cfg)
 	return &setup{cfg, rules}, nil
-}
-
-// keepPaths leaves the paths in force that a running daemon cannot change, and reports that in a notice.
-func keepPaths(cfg, running *conf.Config) {
-	for _, p := range []struct {
-		key      string
-		path     *string
-		unchange string
-	}{
-		{"control_socket", &cfg.Paths.ControlSocket, running.Paths.ControlSocket},
-		{"cache_dir", &cfg.Paths.StateDir, running.Paths.StateDir},
-	} {
-		if *p.path == p.unchange {
-			continue
-		}
-		cfg.Notices = append(cfg.Notices, conf.Notice{Pos: placeOf(cfg, p.key),
-			Text: fmt.Sprintf("%s: %q takes effect when mefdaemon is restarted; until then it is %q", p.key, *p.path, p.unchange)})
-		*p.path = p.unchange
-	}
-}
-
-// placeOf returns where a key of mef.conf is set, the file as a whole if it is not.
-func placeOf(cfg *conf.Config, key string) conf.Pos {
-	i := slices.IndexFunc(cfg.Origins, func(o conf.Origin) bool { return o.Key == key })
-	if i < 0 || cfg.Origins[i].Pos.File == "" {
-		return conf.Pos{File: cfg.Path}
-	}
-	return cfg.Origins[i].Pos
 }
 
 // Reload reads the configuration again and puts it in force, if it has no mistakes.
@@ -111,28 +80,11 @@ func recompile(ctx context.Context, c *configurator) error {
 	return c.swap(ctx, &setup{c.cfg, rules})
 }
 
-// swap puts a setup in force between two batches. A follower whose files change ends first, with every line that it handed
-// over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
+// swap puts a setup in force between two batches.
 func (c *configurator) swap(ctx context.Context, next *setup) error {
-	h := c.look(ctx)
-	readers, err := owner.Query(ctx, c.Engine, func(s *pipeline.State) feed.Readers { return feed.Read(next.cfg, next.rules, h, s.Readers, time.Now()) })
-	if err != nil {
+	if err := c.sources.Configure(ctx, next.cfg, next.rules); err != nil {
 		return err
 	}
-	before := c.sources.Load()
-	c.followers.Stop(before, readers, feed.StreamsFromConf(next.cfg))
-	err = owner.Act(ctx, c.Engine, func(ctx context.Context, s *pipeline.State) error {
-		if err := s.Drain(ctx); err != nil {
-			return err
-		}
-		s.Configure(next.cfg, next.rules, readers)
-		c.sources.Store(feed.New(s.FeedConfig(), readers, before))
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	c.followers.Start(ctx, c.sources.Load())
 	if settings := settingsOf(next.cfg); !reflect.DeepEqual(settings, settingsOf(c.cfg)) {
 		if err := c.kernel.Configure(ctx, settings); err != nil {
 			c.Log.Error("change what the packet filter logs and reports", "err", err)

@@ -11,7 +11,6 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce/kernel"
 	"mef/internal/engine"
-	"mef/internal/feed"
 	"mef/internal/owner"
 	"mef/internal/pipeline"
 )
@@ -25,23 +24,25 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	answers.Kernel(&s, r, d.Reasons.Total())
 	scans := d.kernel.ScanStatus(time.Now())
-	h := d.look(ctx)
-	sources, err := owner.Query(ctx, d.Engine, func(*pipeline.State) *feed.Sources { return d.sources.Load() }) // which there are once it answers
+	sources, err := d.sources.Prove(ctx)
 	if err != nil {
 		return s, err
 	}
-	sources.Prove(ctx) // has an entry go through the journal, so that the status shows what is so now
-	began := s         // which nothing changes if the caller gives up
-	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status { return d.describe(began, state, h, scans) }); err != nil {
+	began := s // which nothing changes if the caller gives up
+	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status {
+		s := began
+		sources(&s, state)
+		return d.describe(s, state, scans)
+	}); err != nil {
 		return s, err
 	}
 	saved, now := d.Saver.Status(), time.Now()
 	s.Store.Size, s.Store.Pending, s.Store.Problem, s.Store.LastSaved = saved.Size, saved.Pending, saved.Problem, control.Moment(saved.LastCommit)
 	showSelfTest(&s, d.kernel.LastSelfTest(), now)
-	answers.Judge(&s, d.Observing() && !d.window.Load().HasLapsed(), d.firewall(), d.Records.Problems())
-	answers.Window(&s, d.window.Load(), now)
-	if undone := d.undone.Load(); undone != nil {
-		s.Missing = append(s.Missing, "not done yet, mefdaemon retries: "+*undone)
+	answers.Judge(&s, d.Observing() && !d.window.Window().HasLapsed(), d.firewall(), d.Records.Problems())
+	answers.Window(&s, d.window.Window(), now)
+	if due := d.due.Text(); due != "" {
+		s.Missing = append(s.Missing, "not done yet, mefdaemon retries: "+due)
 	}
 	s.Protected = len(s.Missing) == 0
 	return s, nil
@@ -49,11 +50,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 
 // Services answers mefctl services.
 func (d *daemon) Services(ctx context.Context) ([]control.ListeningService, error) {
-	h := d.look(ctx)
-	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.ListeningService {
-		now := time.Now()
-		return s.Readers.List(s.Config, s.Rules, h, func(rule string) engine.LastHour { return s.Engine.LastHour(rule, now) })
-	})
+	return d.sources.Services(ctx)
 }
 
 // showSelfTest adds the outcome of the last self-test to a status.
@@ -72,18 +69,13 @@ func showSelfTest(s *control.Status, t *kernel.SelfTest, now time.Time) {
 }
 
 // describe returns a status with what the engine's goroutine knows.
-func (d *daemon) describe(s control.Status, state *pipeline.State, h *feed.Host, scans kernel.ScanStatus) control.Status {
+func (d *daemon) describe(s control.Status, state *pipeline.State, scans kernel.ScanStatus) control.Status {
 	now := time.Now()
-	state.Readers = feed.Read(state.Config, state.Rules, h, state.Readers, now)
-	state.Readers.Describe(&s, state.Config, state.Rules, h, state.Engine.Rule)
-	d.listed.Load().warn(&s, d.names(now))
+	d.listed.Load().Warn(&s, d.names(now))
 	answers.Engine(&s, state.Engine, now)
 	answers.Scans(&s, scans, state.Engine.Scans(now))
 	s.WatchingSince = control.Moment(state.Observing)
 	s.Store.Path = pipeline.StorePath(state.Config)
-	var missing []string
-	s.Sources, missing = d.sources.Load().Status(state.Readers, state.Engine.Source)
-	s.Missing = append(s.Missing, missing...)
 	return s
 }
 
@@ -109,7 +101,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	if err != nil {
 		return why, err
 	}
-	answers.Why(&why, known, d.listed.Load().explain(addr, known.Never), grace, now)
+	answers.Why(&why, known, d.listed.Load().Explain(addr, known.Never), grace, now)
 	why.Foreign = answers.Foreign(ctx, addr)
 	return why, nil
 }

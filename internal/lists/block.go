@@ -102,6 +102,9 @@ func (l *Lists) ShowBlock(out *control.Lists, facts *exempt.Facts) {
 	})
 }
 
+// listedIn begins the reason of a ban by the blacklist; the place of the entry follows.
+const listedIn = "listed in "
+
 // Records returns the bans of those keys that the blacklist asks for, with the place of the entry in the reason.
 func (l *Lists) Records(keys []ban.Key) map[ban.Key]ban.Ban {
 	records := make(map[ban.Key]ban.Ban)
@@ -123,7 +126,7 @@ func (l *Lists) Records(keys []ban.Key) map[ban.Key]ban.Ban {
 			for ; i < len(wanted) && p.Contains(wanted[i].Addr()); i++ {
 				k := ban.Key{Prefix: wanted[i]}
 				if _, twice := records[k]; !twice && p.Bits() <= k.Prefix.Bits() {
-					records[k] = ban.Ban{Key: k, Start: f.Modified, Rule: ban.ByList, Count: 1, Note: e.Note, Reason: fmt.Sprintf("listed in %s", e.Pos)}
+					records[k] = ban.Ban{Key: k, Start: f.Modified, Rule: ban.ByList, Count: 1, Note: e.Note, Reason: listedIn + e.Pos.String()}
 				}
 			}
 		}

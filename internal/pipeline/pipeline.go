@@ -153,8 +153,8 @@ func (s *State) accept(source string, ev *engine.Event) bool {
 	return ok
 }
 
-// Configure replaces the configuration. What was counted, and what was read, stays.
-func (s *State) Configure(cfg *conf.Config, rules *engine.Rules, readers feed.Readers) {
+// configure replaces the configuration. What was counted, and what was read, stays.
+func (s *State) configure(cfg *conf.Config, rules *engine.Rules, readers feed.Readers) {
 	s.Config, s.Rules, s.Readers = cfg, rules, readers
 	s.saveOrigins()
 	s.Engine.Configure(s.settings())
@@ -163,8 +163,8 @@ func (s *State) Configure(cfg *conf.Config, rules *engine.Rules, readers feed.Re
 	s.OpenEventLog()
 }
 
-// Choose finds out what each rule reads on a host, for the first time.
-func (s *State) Choose(h *feed.Host) {
+// choose finds out what each rule reads on a host, for the first time.
+func (s *State) choose(h *feed.Host) {
 	now := time.Now()
 	s.Readers = feed.Read(s.Config, s.Rules, h, nil, now)
 	s.Readers.Moved(s.origins, now)
@@ -210,8 +210,8 @@ func (s *State) OpenEventLog() {
 	s.p.Records.Attach("event log", eventlog.NewFile(path), eventlog.Decided)
 }
 
-// FeedConfig returns what sources go by that go on where the engine stopped reading.
-func (s *State) FeedConfig() feed.Config {
+// feedConfig returns what sources go by that go on where the engine stopped reading.
+func (s *State) feedConfig() feed.Config {
 	return feed.Config{Batches: s.p.batches, Positions: s.Positions, Since: s.Config.JournalSince, Recent: s.Config.FileRecent, Streams: feed.StreamsFromConf(s.Config), Log: s.p.Log}
 }
 
@@ -239,8 +239,8 @@ func (p *Pipeline) Run(ctx context.Context, s *State) error {
 	}
 }
 
-// Drain deals with the batches that are waiting.
-func (s *State) Drain(ctx context.Context) error {
+// drain deals with the batches that are waiting.
+func (s *State) drain(ctx context.Context) error {
 	for range len(s.p.batches) {
 		if err := s.Lines(ctx, <-s.p.batches); err != nil {
 			return err

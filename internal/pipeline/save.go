@@ -140,9 +140,6 @@ func (p *Pipeline) Lifted(ctx context.Context, now time.Time, keys []ban.Key) er
 	})
 }
 
-// SaveLifted deletes the records of bans from the saved state, and nothing else: it is for the time after Run.
-func (p *Pipeline) SaveLifted(keys []ban.Key) { p.Saver.Save(store.Update{Lifted: keys}) }
-
 // SaveNotes saves notes of other packages, if there are any.
 func (p *Pipeline) SaveNotes(notes map[string]string) {
 	if len(notes) > 0 {

@@ -1,0 +1,96 @@
+package pipeline
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/engine"
+	"mef/internal/feed"
+	"mef/internal/owner"
+)
+
+// A Look finds out what there is on a host that rules can read.
+type Look func(context.Context) *feed.Host
+
+// Sources are where the lines of a pipeline come from, and who follows them. They belong to one goroutine; Prove and Services may be called from
+// any.
+type Sources struct {
+	p         *Pipeline
+	look      Look
+	current   atomic.Pointer[feed.Sources] // replaced on the engine's goroutine, together with its readers
+	followers feed.Followers
+}
+
+// NewSources returns Sources of which none is chosen yet; look is nil for this host.
+func (p *Pipeline) NewSources(look Look) *Sources {
+	if look == nil {
+		look = func(ctx context.Context) *feed.Host { return feed.Look(ctx, p.Log) }
+	}
+	return &Sources{p: p, look: look}
+}
+
+// Choose chooses what the rules of a state read. It is for the time before Run.
+func (f *Sources) Choose(ctx context.Context, s *State) {
+	s.choose(f.look(ctx))
+	f.current.Store(feed.New(s.feedConfig(), s.Readers, nil))
+}
+
+// Follow begins to follow the sources until ctx is done, and End waits for that.
+func (f *Sources) Follow(ctx context.Context) { f.followers.Start(ctx, f.current.Load()) }
+
+// End waits until no source is followed any more, after the context of Follow is done.
+func (f *Sources) End() { f.followers.Wait() }
+
+// Configure puts a configuration in force between two batches. A follower whose files change ends first, with every line that it handed
+// over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
+func (f *Sources) Configure(ctx context.Context, cfg *conf.Config, rules *engine.Rules) error {
+	h := f.look(ctx)
+	readers, err := owner.Query(ctx, f.p.Engine, func(s *State) feed.Readers { return feed.Read(cfg, rules, h, s.Readers, time.Now()) })
+	if err != nil {
+		return err
+	}
+	before := f.current.Load()
+	f.followers.Stop(before, readers, feed.StreamsFromConf(cfg))
+	err = owner.Act(ctx, f.p.Engine, func(ctx context.Context, s *State) error {
+		if err := s.drain(ctx); err != nil {
+			return err
+		}
+		s.configure(cfg, rules, readers)
+		f.current.Store(feed.New(s.feedConfig(), readers, before))
+		return nil
+	})
+	if err == nil {
+		f.Follow(ctx)
+	}
+	return err
+}
+
+// Prove has an entry go through the journal, so that a status shows what is so now. It returns what adds to a status what the rules read
+// and the state of the sources; that runs on the engine's goroutine.
+func (f *Sources) Prove(ctx context.Context) (describe func(*control.Status, *State), err error) {
+	h := f.look(ctx)
+	sources, err := owner.Query(ctx, f.p.Engine, func(*State) *feed.Sources { return f.current.Load() }) // which there are once it answers
+	if err != nil {
+		return nil, err
+	}
+	sources.Prove(ctx)
+	return func(s *control.Status, state *State) {
+		state.Readers = feed.Read(state.Config, state.Rules, h, state.Readers, time.Now())
+		state.Readers.Describe(s, state.Config, state.Rules, h, state.Engine.Rule)
+		var missing []string
+		s.Sources, missing = f.current.Load().Status(state.Readers, state.Engine.Source)
+		s.Missing = append(s.Missing, missing...)
+	}, nil
+}
+
+// Services returns the services of this host with the rules that cover them.
+func (f *Sources) Services(ctx context.Context) ([]control.ListeningService, error) {
+	h := f.look(ctx)
+	return owner.Query(ctx, f.p.Engine, func(s *State) []control.ListeningService {
+		now := time.Now()
+		return s.Readers.List(s.Config, s.Rules, h, func(rule string) engine.LastHour { return s.Engine.LastHour(rule, now) })
+	})
+}
