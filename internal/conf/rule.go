@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"strings"
 	"time"
 
 	"mef/internal/ban"
@@ -54,6 +55,15 @@ type Rule struct {
 
 	Set []Origin // where keys are set, by us or the operator; see Settings
 }
+
+// shippedDir is where built-in rules stand, by their Pos.
+const shippedDir = "shipped/"
+
+// ShippedFile returns the file of a built-in rule as Pos names it.
+func ShippedFile(name string) string { return shippedDir + name }
+
+// BuiltIn reports whether the rule comes with the program and no file of the operator changes it.
+func (r *Rule) BuiltIn() bool { return strings.HasPrefix(r.Pos.File, shippedDir) }
 
 // An Escalation reports when a source that keeps coming back is banned permanently.
 type Escalation struct {

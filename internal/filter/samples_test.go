@@ -6,11 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"mef/internal/conf"
+	"mef/internal/conf/diag"
+	"mef/internal/conf/rulefile"
 	"mef/internal/event"
 	"mef/internal/filter"
 )
@@ -205,6 +208,30 @@ func TestRulesThatOnlyReportKnowNoLogins(t *testing.T) {
 	for _, rule := range allShipped(t) {
 		if rule.Action == conf.ActionDetect && (len(rule.OK) > 0 || rule.JSON != nil && len(rule.JSON.OK) > 0) {
 			t.Errorf("%s.conf reports only, and has okregex or okwhen", rule.Name)
+		}
+	}
+}
+
+// A log into which clients write whole lines is one that config check warns of when a rule of the operator bans by it.
+func TestLogsThatClientsWriteAreWarnedOf(t *testing.T) {
+	for _, rule := range allShipped(t) {
+		text, err := fs.ReadFile(filter.Shipped(), rule.Name+".conf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := regexp.MustCompile(`whole\s(?:#\s)?lines\sof\s(?:#\s)?this\slog`).Match(text)
+		for _, file := range rule.Files {
+			_, notices, _ := rulefile.Parse("own", []byte("[rule]\nprograms=x\nfiles="+file+"\nfailregex=^x <HOST>$\n"), nil)
+			warned := slices.ContainsFunc(notices, func(n diag.Notice) bool { return strings.Contains(n.Text, "clients write whole lines") })
+			switch {
+			case written && !warned:
+				t.Errorf("%s.conf: clients write whole lines into %s, and config check does not warn of it", rule.Name, file)
+			case warned && rule.Action != conf.ActionDetect:
+				t.Errorf("%s.conf bans by %s, into which clients write whole lines", rule.Name, file)
+			}
+		}
+		if written && rule.Action != conf.ActionDetect {
+			t.Errorf("%s.conf bans although clients write whole lines of its log", rule.Name)
 		}
 	}
 }

@@ -331,7 +331,12 @@ var writableLogs = []writableLog{
 	{regexp.MustCompile(`(?:mysql|mariadb)[^/]*/[^/]*(?:error|\.err|\.log)[^/]*$|(?:mysqld|mariadb)\.log$`), "a line end in the name of a user",
 		"use MySQL's error log in JSON (log_error_services=log_sink_json), or MariaDB's plugin server_audit with server_audit_output_type=syslog"},
 	{regexp.MustCompile(`(?:postgresql|pgsql)/.*\.log$`), "a line end in the name of a user, with %u or %d in log_line_prefix", "add jsonlog to log_destination, and read the files *.json"},
-	{regexp.MustCompile(`(?:vaultwarden|jellyfin|paperless|webmin|xrdp-sesman)[^/]*\.log$`), "a line end in the name of a user", "read the journal, or use action=detect"},
+	{regexp.MustCompile(`(?:vaultwarden|jellyfin|paperless|webmin|xrdp-sesman|web_php)[^/]*\.log$|/jellyfin[^/]*/[^/]*\.log$|/adminlog/znc\.log$|/monit(?:\.log)?$|/roundcube[^/]*/[^/]*(?:userlogins|errors)[^/]*$|/sogo[^/]*/sogo\.log$|/logs/(?:sonarr|radarr|prowlarr)[^/]*\.txt$`),
+		"a line end in the name of a user", "read the journal, or use action=detect"},
+	{regexp.MustCompile(`(?:guacamole|tomcat|mailcow|mumble-server|ejabberd)[^/]*/(?:[^/]*\.log|catalina\.out)$|/gitlab[^/]*/(?:.*/)?application\.log$|3proxy[^/]*/.*log[^/]*$|/3proxy\.log[^/]*$|/murmur[^/]*\.log$|security_log/.*sec_[^/]*\.log$|/zimbra/log/(?:audit|mailbox)\.log$`),
+		"a line end in the name of a user", "use action=detect"},
+	{regexp.MustCompile(`traefik[^/]*/[^/]*\.log$`), "a line end in the name of a user, with accessLog.format common", "set accessLog.format to json and name the file *.json"},
+	{regexp.MustCompile(`/filebrowser[^/]*\.log$`), "a line end in the path of a request", "use action=detect"},
 }
 
 // clientsWrite returns what is known of a file or glob into which clients write whole lines, nil for all others.

@@ -262,6 +262,8 @@ func TestLogsThatClientsWrite(t *testing.T) {
 		"/var/log/postgresql/postgresql-15-main.json":        false,
 		"/var/lib/pgsql/data/log/postgresql-Mon.log":         true,
 		"/var/log/vaultwarden.log":                           true,
+		"/var/lib/znc/moddata/adminlog/znc.log":              true,
+		"/var/log/gitlab/gitlab-rails/production_json.log":   false,
 		"/var/log/apache2/error.log":                         false,
 		"/var/log/httpd/nginx-proxy_error.log/../access.log": false,
 	} {

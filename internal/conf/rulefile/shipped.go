@@ -33,10 +33,10 @@ func ReadShipped(shipped fs.FS) ([]conf.Rule, diag.Errors) {
 	for _, name := range names {
 		text, err := fs.ReadFile(shipped, name)
 		if err != nil {
-			errs = append(errs, conf.FileError("shipped/"+name, err))
+			errs = append(errs, conf.FileError(conf.ShippedFile(name), err))
 			continue
 		}
-		f := readRule("shipped/"+name, text)
+		f := readRule(conf.ShippedFile(name), text)
 		f.decode(nil, true)
 		errs = append(errs, f.errs...)
 		rules = append(rules, f.rule.Rule)

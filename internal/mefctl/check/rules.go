@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +78,7 @@ func loaded(g *cli.Global) (*conf.Config, error) {
 
 // origin returns where a rule stands.
 func origin(r *conf.Rule) string {
-	if strings.HasPrefix(r.Pos.File, "shipped/") {
+	if r.BuiltIn() {
 		return "built in"
 	}
 	return r.Pos.File
@@ -142,7 +141,7 @@ var (
 func switchRule(r *conf.Rule, dir string, on bool) (string, error) {
 	setting := fmt.Sprintf("enabled=%v", on)
 	path := r.Pos.File
-	if origin(r) == "built in" {
+	if r.BuiltIn() {
 		path = filepath.Join(dir, r.Name+".conf")
 		if _, err := os.Stat(path); err == nil {
 			return "", fmt.Errorf("%s exists and belongs to another rule; write name=%s and %s into another file", path, r.Name, setting)

@@ -109,14 +109,15 @@ func waiting(rule string, sources []control.Source) string {
 	return cmp.Or(strings.Join(all, ", "), "none of its log files is followed")
 }
 
-// withoutFiles names the rules that read files of which there is none, as far as can be reported without a daemon.
+// withoutFiles names the rules of the operator that read files of which there is none, as far as can be reported without a daemon. The service of a
+// built-in rule need not be on this host.
 func withoutFiles(rules []conf.Rule) (all []string) {
 	for _, r := range rules {
 		exists := func(glob string) bool {
 			found, err := filepath.Glob(glob)
 			return err == nil && len(found) > 0
 		}
-		if r.Enabled && r.Source == conf.SourceFile && !slices.ContainsFunc(r.Files, exists) {
+		if r.Enabled && !r.BuiltIn() && r.Source == conf.SourceFile && !slices.ContainsFunc(r.Files, exists) {
 			all = append(all, fmt.Sprintf("rule %s has no live source: there is no %s", r.Name, strings.Join(r.Files, ", no ")))
 		}
 	}

@@ -33,6 +33,8 @@ func TestWarningsOfADaemon(t *testing.T) {
 	}
 	shop := conf.Rule{Name: "shop", Enabled: true, Source: conf.SourceFile, Files: []string{"/nowhere/shop*.log"}}
 	here := conf.Rule{Name: "here", Enabled: true, Source: conf.SourceFile, Files: []string{path}}
+	mysql := shop
+	mysql.Pos.File = conf.ShippedFile("mysql.conf") // whose service need not be here
 	for name, tt := range map[string]struct {
 		observe bool
 		rules   []conf.Rule
@@ -48,7 +50,7 @@ func TestWarningsOfADaemon(t *testing.T) {
 			[]string{"rule shop has no live source: /var/log/shop.log is waiting (no such file)"}},
 		"one of its files is": {false, nil, &control.Status{Rules: []control.Rule{{Name: "shop", Enabled: true, Live: "files"}},
 			Sources: []control.Source{{Name: "/a", State: "waiting", Rules: []string{"shop"}}, {Name: "/b", State: "active", Rules: []string{"shop"}}}}, nil},
-		"no daemon": {false, []conf.Rule{shop, here}, nil,
+		"no daemon": {false, []conf.Rule{shop, here, mysql}, nil,
 			[]string{"rule shop has no live source: there is no /nowhere/shop*.log", "mefdaemon is not running, so whether each rule has a log source is not known"}},
 		"observing for a week, no daemon": {true, nil, nil, []string{"mefdaemon is not running", "mode=observe since " + old.Format(time.DateOnly) + ": no bans are applied; set mode=enforce"}},
 		"observing for a week":            {true, nil, &control.Status{WatchingSince: &old}, []string{"mode=observe since " + old.Format(time.DateOnly)}},
