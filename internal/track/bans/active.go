@@ -2,12 +2,14 @@
 package bans
 
 import (
+	"iter"
 	"math"
 	"net/netip"
 	"slices"
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/track/bounded"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
 )
@@ -15,29 +17,37 @@ import (
 // forever stands for the end of a permanent ban.
 const forever = int64(math.MaxInt64)
 
-// An active is a ban in force. Two bans with the same prefix, ports and class are one.
+// An active is a ban in force, in 32 bytes without a pointer: there may be very many. Two bans with the same prefix, ports and class are
+// one.
 type active struct {
+	start, until int64
+	id           uint64
+	kind         uint32 // number in Active.kinds
+	next         uint32 // of the same prefix; 0: none
+}
+
+// A kind is what very many bans have in common.
+type kind struct {
 	ports ban.Ports
 	class ban.Class
-	start int64
-	until int64
-	id    uint64
-
-	except []netip.Addr // addresses inside that stay reachable
 }
 
 // Active are the bans in force, at most as many as the kernel's sets have room for. The end of a ban is not reported: bans
 // that are over are passed over wherever met, and cleared away when the table has doubled since the last time. Make one with NewActive.
 type Active struct {
-	bans    map[netkey.Key][]active
-	lengths netkey.Lengths          // of the prefixes in bans
+	first   map[netkey.Key]uint32 // by prefix, in bans
+	bans    bounded.Slab[active]
+	kinds   []kind
+	numbers map[kind]uint32         // of kinds
+	except  map[uint32][]netip.Addr // by number of the ban: addresses inside that stay reachable
+	lengths netkey.Lengths          // of the prefixes in first
 	members map[netkey.Key][]member // by wider network: networks inside with verified bans
 	sweepAt int                     // clear away at this many prefixes
 }
 
 // NewActive returns an empty table.
 func NewActive() Active {
-	return Active{bans: map[netkey.Key][]active{}, members: map[netkey.Key][]member{}, sweepAt: 1024}
+	return Active{first: map[netkey.Key]uint32{}, numbers: map[kind]uint32{}, except: map[uint32][]netip.Addr{}, members: map[netkey.Key][]member{}, sweepAt: 1024}
 }
 
 func endOf(b *ban.Ban) int64 {
@@ -48,60 +58,125 @@ func endOf(b *ban.Ban) int64 {
 }
 
 // Len returns for how many prefixes there are bans, those that are over and not yet cleared away included.
-func (h *Active) Len() int { return len(h.bans) }
+func (h *Active) Len() int { return len(h.first) }
+
+// numberOf returns the number of a kind. Kinds are few: the kernel has a set for each.
+func (h *Active) numberOf(ports ban.Ports, class ban.Class) uint32 {
+	of := kind{ports, class}
+	n, ok := h.numbers[of]
+	if !ok {
+		n = uint32(len(h.kinds))
+		h.kinds = append(h.kinds, of)
+		h.numbers[of] = n
+	}
+	return n
+}
+
+// of yields the bans of exactly k, with their numbers.
+func (h *Active) of(k netkey.Key) iter.Seq2[uint32, *active] { return h.from(h.first[k]) }
+
+// from yields a ban and those behind it of the same prefix.
+func (h *Active) from(i uint32) iter.Seq2[uint32, *active] {
+	return func(yield func(uint32, *active) bool) {
+		for i != 0 {
+			b := h.bans.At(i)
+			if !yield(i, b) {
+				return
+			}
+			i = b.next
+		}
+	}
+}
 
 // Add enters a ban. id is the hash of its ID. alone reports whether the prefix counts by itself, whatever the networks around it.
 func (h *Active) Add(b *ban.Ban, id uint64, alone bool, now int64) {
-	if len(h.bans) >= h.sweepAt {
+	if len(h.first) >= h.sweepAt {
 		h.clear(now)
-		h.sweepAt = max(1024, 2*len(h.bans))
+		h.sweepAt = max(1024, 2*len(h.first))
 	}
 	k := netkey.OfPrefix(b.Prefix)
-	if h.bans[k] == nil {
-		h.lengths.Add(k)
-	}
-	n := active{b.Ports, b.Class, b.Start.UnixNano(), endOf(b), id, slices.Clone(b.Except)}
-	if i := slices.IndexFunc(h.bans[k], func(o active) bool { return o.ports == n.ports && o.class == n.class }); i >= 0 {
-		h.bans[k][i] = n
-	} else {
-		h.bans[k] = append(h.bans[k], n)
-	}
+	n := active{start: b.Start.UnixNano(), until: endOf(b), id: id, kind: h.numberOf(b.Ports, b.Class)}
+	h.enter(k, n, b.Except)
 	if b.Class == ban.Verified && !alone {
 		h.join(k, n.until, now)
 	}
 }
 
+// enter puts a ban in the place of one of its kind, or before the others of its prefix.
+func (h *Active) enter(k netkey.Key, n active, except []netip.Addr) {
+	place := uint32(0)
+	for i, o := range h.of(k) {
+		if o.kind == n.kind {
+			place, n.next = i, o.next
+		}
+	}
+	if place == 0 {
+		if n.next = h.first[k]; n.next == 0 {
+			h.lengths.Add(k)
+		}
+		place = h.bans.Get()
+		h.first[k] = place
+	}
+	*h.bans.At(place) = n
+	delete(h.except, place)
+	if len(except) > 0 {
+		h.except[place] = slices.Clone(except)
+	}
+}
+
 // Verified reports whether a verified ban of exactly k is in force.
 func (h *Active) Verified(k netkey.Key, now int64) bool {
-	return slices.ContainsFunc(h.bans[k], func(b active) bool { return b.class == ban.Verified && b.until > now })
+	for _, b := range h.of(k) {
+		if h.kinds[b.kind].class == ban.Verified && b.until > now {
+			return true
+		}
+	}
+	return false
 }
 
 // Remove takes a ban out.
 func (h *Active) Remove(bk ban.Key) {
 	k := netkey.OfPrefix(bk.Prefix)
-	had := len(h.bans[k])
-	h.keep(k, slices.DeleteFunc(h.bans[k], func(o active) bool { return o.ports == bk.Ports && o.class == bk.Class }), had)
+	h.delete(k, h.first[k], func(b *active) bool { return h.kinds[b.kind] == kind{bk.Ports, bk.Class} })
 	if bk.Class == ban.Verified && !k.Is4() {
 		h.leave(k)
 	}
 }
 
-func (h *Active) keep(k netkey.Key, left []active, had int) {
-	if len(left) > 0 {
-		h.bans[k] = left
-		return
+// delete deletes bans of k, the first of which is known.
+func (h *Active) delete(k netkey.Key, first uint32, gone func(b *active) bool) {
+	left, last := uint32(0), uint32(0)
+	for i := first; i != 0; {
+		b := h.bans.At(i)
+		next := b.next
+		switch {
+		case gone(b):
+			delete(h.except, i)
+			h.bans.Put(i)
+		case last == 0:
+			left, last = i, i
+		default:
+			h.bans.At(last).next, last = i, i
+		}
+		i = next
 	}
-	delete(h.bans, k)
-	if had > 0 {
+	if last != 0 {
+		h.bans.At(last).next = 0
+	}
+	switch {
+	case left == first:
+	case left != 0:
+		h.first[k] = left
+	default:
+		delete(h.first, k)
 		h.lengths.Remove(k)
 	}
 }
 
 // clear removes what is over.
 func (h *Active) clear(now int64) {
-	for k, bans := range h.bans {
-		had := len(bans)
-		h.keep(k, slices.DeleteFunc(bans, func(b active) bool { return b.until <= now }), had)
+	for k, first := range h.first {
+		h.delete(k, first, func(b *active) bool { return b.until <= now })
 	}
 	for wide, in := range h.members {
 		if in = slices.DeleteFunc(in, func(m member) bool { return m.until <= now }); len(in) == 0 {
@@ -117,10 +192,11 @@ func (h *Active) Covering(buf []ban.Active, addr netip.Addr, now int64) []ban.Ac
 	own := netkey.Exact(addr)
 	for _, bits := range h.lengths.Of(own) {
 		k := own.Widen(int(bits))
-		for _, b := range h.bans[k] {
-			if b.until > now && !slices.Contains(b.except, addr) {
+		for i, b := range h.of(k) {
+			if b.until > now && !slices.Contains(h.except[i], addr) {
+				of := h.kinds[b.kind]
 				buf = append(buf, ban.Active{
-					Key:   ban.Key{Prefix: k.Prefix(), Ports: b.ports, Class: b.class},
+					Key:   ban.Key{Prefix: k.Prefix(), Ports: of.ports, Class: of.class},
 					Start: record.Moment(b.start), Until: ending(b.until), ID: b.id,
 				})
 			}
@@ -135,8 +211,8 @@ func (h *Active) Blocked(k netkey.Key, now int64) (until int64) {
 		if bits > k.Bits {
 			continue
 		}
-		for _, b := range h.bans[k.Widen(int(bits))] {
-			if b.class == ban.Verified && b.ports == "" && b.until > now {
+		for _, b := range h.of(k.Widen(int(bits))) {
+			if h.whole(b) && b.until > now {
 				until = max(until, b.until)
 			}
 		}
@@ -144,11 +220,14 @@ func (h *Active) Blocked(k netkey.Key, now int64) (until int64) {
 	return until
 }
 
+// whole reports whether a ban is a verified one of all ports.
+func (h *Active) whole(b *active) bool { return h.kinds[b.kind] == kind{class: ban.Verified} }
+
 // SetBack lets bans that began later than now begin now, and last as long.
 func (h *Active) SetBack(now int64) {
-	for _, bans := range h.bans {
-		for i := range bans {
-			beginBy(now, &bans[i].start, &bans[i].until)
+	for _, first := range h.first {
+		for _, b := range h.from(first) {
+			beginBy(now, &b.start, &b.until)
 		}
 	}
 }

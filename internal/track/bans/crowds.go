@@ -28,14 +28,14 @@ func (h *Active) Crowds(now int64, least, limit int) []Crowd {
 	bucket := func(k netkey.Key) *uint16 {
 		return &counts[(uint(k.Addr[12])<<16|uint(k.Addr[13])<<8|uint(k.Addr[14]))*2654435761>>8%(1<<14)]
 	}
-	for k, bans := range h.bans {
-		if _, ok := crowdEnd(k, bans, now); ok {
+	for k, first := range h.first {
+		if _, ok := h.crowdEnd(k, first, now); ok {
 			*bucket(k) = min(*bucket(k), 1<<16-2) + 1
 		}
 	}
 	ends := map[netip.Prefix][]int64{}
-	for k, bans := range h.bans {
-		if until, ok := crowdEnd(k, bans, now); ok && int(*bucket(k)) >= least {
+	for k, first := range h.first {
+		if until, ok := h.crowdEnd(k, first, now); ok && int(*bucket(k)) >= least {
 			wide := netip.PrefixFrom(k.Prefix().Addr(), crowdBits).Masked()
 			ends[wide] = append(ends[wide], until)
 		}
@@ -53,12 +53,12 @@ func (h *Active) Crowds(now int64, least, limit int) []Crowd {
 }
 
 // crowdEnd returns when the ban of an IPv4 address is over that counts for its network.
-func crowdEnd(k netkey.Key, bans []active, now int64) (until int64, ok bool) {
+func (h *Active) crowdEnd(k netkey.Key, first uint32, now int64) (until int64, ok bool) {
 	if !k.Is4() || k.Bits != 128 {
 		return 0, false
 	}
-	for _, b := range bans {
-		if b.class == ban.Verified && b.ports == "" && b.until > now && b.until != forever {
+	for _, b := range h.from(first) {
+		if h.whole(b) && b.until > now && b.until != forever {
 			until = max(until, b.until)
 		}
 	}

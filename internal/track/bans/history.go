@@ -2,6 +2,7 @@ package bans
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"mef/internal/ban"
@@ -9,43 +10,91 @@ import (
 	"mef/internal/track/record"
 )
 
-// A past is a ban of the history. The history is a ring: the oldest of all goes when it is full.
+// A past is a ban of the history, in 48 bytes without a pointer. The history is a ring: the oldest of all goes when it is full.
 type past struct {
 	key          netkey.Key
-	joined       bool
-	lifted       bool
 	flags        uint8
+	rule         uint16 // number in History.rules
+	back         uint32 // how many bans ago the key's next older one was; 0: there is none
 	start, until int64
 	id           uint64
-	prev         uint64 // number of the key's next older ban
-	rule         string
 }
 
 const (
 	dirty  = 1 << iota // changed since the last Changes
 	stored             // part of an earlier Changes, so its removal must be reported
+	joined
+	lifted
 )
+
+func (p *past) joined() bool { return p.flags&joined != 0 }
+func (p *past) lifted() bool { return p.flags&lifted != 0 }
+
+// flagged returns a flag if it is set.
+func flagged(set bool, flag uint8) uint8 {
+	if set {
+		return flag
+	}
+	return 0
+}
+
+// chunk is how many bans the ring grows by.
+const chunk = 512
 
 // A History is the ring of past bans. Make one with NewHistory.
 type History struct {
-	ring   []past
+	chunks [][]past
 	size   int
 	next   uint64                // number of the latest, from 1
-	latest map[netkey.Key]uint64 // number of a key's latest
+	latest map[netkey.Key]uint32 // number of a key's latest, its lower bits
+
+	rules   []string // names of rules, which are few
+	numbers map[string]uint16
 
 	changed uint64   // number of the oldest dirty ban; 0: none
 	gone    []uint64 // stored bans that were overwritten
 }
 
 // NewHistory returns an empty history of so many bans at most.
-func NewHistory(size int) History { return History{size: size, latest: map[netkey.Key]uint64{}} }
+func NewHistory(size int) History {
+	return History{size: size, latest: map[netkey.Key]uint32{}, rules: []string{""}, numbers: map[string]uint16{"": 0}}
+}
+
+// slot returns where ban number n is or will be, and makes room for it.
+func (h *History) slot(n uint64) *past {
+	i := int((n - 1) % uint64(h.size))
+	for i/chunk >= len(h.chunks) {
+		h.chunks = append(h.chunks, make([]past, chunk))
+	}
+	return &h.chunks[i/chunk][i%chunk]
+}
 
 // at returns ban number n, nil if it has been overwritten.
 func (h *History) at(n uint64) *past {
 	if n == 0 || n+uint64(h.size) <= h.next {
 		return nil
 	}
-	return &h.ring[(n-1)%uint64(h.size)]
+	return h.slot(n)
+}
+
+// latestOf returns the number of the latest ban of a key, 0 if there is none.
+func (h *History) latestOf(k netkey.Key) uint64 {
+	low, ok := h.latest[k]
+	if !ok {
+		return 0
+	}
+	return h.next - uint64(uint32(h.next)-low) // which is less than 1<<32 before the latest of all
+}
+
+// rule returns the number of a rule's name, that of the empty one if there are too many.
+func (h *History) rule(name string) uint16 {
+	n, ok := h.numbers[name]
+	if !ok && len(h.rules) <= math.MaxUint16 {
+		n = uint16(len(h.rules))
+		h.rules = append(h.rules, name)
+		h.numbers[name] = n
+	}
+	return n
 }
 
 // oldest returns the number of the oldest ban that is kept.
@@ -57,23 +106,28 @@ func (h *History) oldest() uint64 {
 }
 
 func (h *History) add(p past) {
-	p.prev = h.latest[p.key]
 	h.next++
-	if len(h.ring) < h.size {
-		h.ring = append(h.ring, p)
-	} else {
-		slot := &h.ring[(h.next-1)%uint64(h.size)]
-		lost := h.next - uint64(h.size)
-		if h.latest[slot.key] == lost {
+	slot := h.slot(h.next)
+	if lost := h.next - uint64(h.size); h.next > uint64(h.size) {
+		if low, ok := h.latest[slot.key]; ok && low == uint32(lost) {
 			delete(h.latest, slot.key)
 		}
 		if slot.flags&stored != 0 {
 			h.gone = append(h.gone, lost)
 		}
-		*slot = p
 	}
-	h.latest[p.key] = h.next
-	h.touch(h.next, h.at(h.next))
+	*slot = p
+	h.link(h.next, slot)
+	h.touch(h.next, slot)
+}
+
+// link makes ban number n the latest of its key.
+func (h *History) link(n uint64, p *past) {
+	p.back = 0
+	if before := h.latestOf(p.key); before != 0 {
+		p.back = uint32(n - before)
+	}
+	h.latest[p.key] = uint32(n)
 }
 
 // touch marks ban number n as changed.
@@ -86,23 +140,26 @@ func (h *History) touch(n uint64, p *past) {
 
 // each calls f for the bans of exactly k, latest first.
 func (h *History) each(k netkey.Key, f func(n uint64, p *past)) {
-	for n := h.latest[k]; n != 0; {
+	for n := h.latestOf(k); n != 0; {
 		p := h.at(n)
 		if p == nil || p.key != k {
 			return
 		}
 		f(n, p)
-		n = p.prev
+		if p.back == 0 || uint64(p.back) >= n {
+			return
+		}
+		n -= uint64(p.back)
 	}
 }
 
 // Record enters a ban of a source that was decided; id is the hash of its ID. A ban that begins while one of its prefix holds is joined
 // to that one, which then ends with it: it is the same visit, no repeat.
 func (h *History) Record(b *ban.Ban, k netkey.Key, id uint64) {
-	n := past{key: k, start: b.Start.UnixNano(), until: endOf(b), id: id, rule: b.Rule}
+	n := past{key: k, start: b.Start.UnixNano(), until: endOf(b), id: id, rule: h.rule(b.Rule)}
 	h.each(k, func(number uint64, p *past) {
-		if p.until > n.start && !p.lifted {
-			n.joined = true
+		if p.until > n.start && !p.lifted() {
+			n.flags |= joined
 			if p.until < n.until {
 				p.until = n.until
 				h.touch(number, p)
@@ -121,8 +178,8 @@ func (h *History) Has(k netkey.Key, id uint64) (found bool) {
 // Lift marks the bans of k that are in force as taken back.
 func (h *History) Lift(k netkey.Key, now int64) {
 	h.each(k, func(n uint64, p *past) {
-		if p.until > now && !p.lifted {
-			p.lifted = true
+		if p.until > now && !p.lifted() {
+			p.flags |= lifted
 			h.touch(n, p)
 		}
 	})
@@ -135,8 +192,8 @@ func (h *History) Past(buf []ban.Past, k netkey.Key, keep, now int64) []ban.Past
 	collect := func(_ uint64, p *past) {
 		if p.until == forever || now-p.until <= keep {
 			buf = append(buf, ban.Past{
-				Prefix: p.key.Prefix(), Rule: p.rule, Start: record.Moment(p.start), Until: ending(p.until),
-				ID: p.id, Joined: p.joined, Lifted: p.lifted,
+				Prefix: p.key.Prefix(), Rule: h.rules[p.rule], Start: record.Moment(p.start), Until: ending(p.until),
+				ID: p.id, Joined: p.joined(), Lifted: p.lifted(),
 			})
 		}
 	}
@@ -165,7 +222,7 @@ func (h *History) SetBack(now int64) {
 }
 
 // Len returns how many bans there are.
-func (h *History) Len() int { return len(h.ring) }
+func (h *History) Len() int { return int(min(h.next, uint64(h.size))) }
 
 // Size returns how many bans there can be.
 func (h *History) Size() int { return h.size }

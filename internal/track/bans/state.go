@@ -31,16 +31,16 @@ func (h *History) Changes(p *record.Pack) {
 	}
 	for n := max(h.changed, h.oldest()); n <= h.next; n++ {
 		if e := h.at(n); e != nil && e.flags&dirty != 0 {
-			e.flags = stored
+			e.flags = e.flags&^dirty | stored
 			historyKey(p, n)
 			p.Value(record.Version)
 			p.Writer = e.key.AppendTo(p.Writer)
-			p.Bool(e.joined)
-			p.Bool(e.lifted)
+			p.Bool(e.joined())
+			p.Bool(e.lifted())
 			p.Int(e.start)
 			p.Int(e.until)
 			p.Uint(e.id)
-			p.Text(e.rule)
+			p.Text(h.rules[e.rule])
 			p.End(false)
 		}
 	}
@@ -48,12 +48,18 @@ func (h *History) Changes(p *record.Pack) {
 }
 
 // Saved are past bans that were read, by number.
-type Saved map[uint64]past
+type Saved map[uint64]saved
+
+type saved struct {
+	past
+	rule string
+}
 
 // Read reads the past ban of a key, without its kind.
 func (s Saved) Read(r *record.Reader, rest []byte) {
 	k, ok := netkey.Parse(r.Take(netkey.Size))
-	p := past{key: k, joined: r.Bool(), lifted: r.Bool(), start: r.Int(), until: r.Int(), id: r.Uint(), rule: r.Text(), flags: stored}
+	flags := stored | flagged(r.Bool(), joined) | flagged(r.Bool(), lifted)
+	p := saved{past{key: k, flags: flags, start: r.Int(), until: r.Int(), id: r.Uint()}, r.Text()}
 	if !ok || len(rest) != 8 {
 		r.Fail()
 	}
@@ -77,17 +83,16 @@ func (h *History) Restore(saved Saved) {
 		return
 	}
 	last := numbers[len(numbers)-1]
-	h.ring = make([]past, min(last, uint64(h.size)))
 	h.next = last
 	for _, n := range numbers {
 		if n+uint64(h.size) <= last || n == 0 {
 			h.gone = append(h.gone, n)
 			continue
 		}
-		p := saved[n]
-		p.prev = h.latest[p.key]
-		h.ring[(n-1)%uint64(h.size)] = p
-		h.latest[p.key] = n
+		p := h.slot(n)
+		*p = saved[n].past
+		p.rule = h.rule(saved[n].rule)
+		h.link(n, p)
 	}
 }
 
