@@ -19,6 +19,7 @@ type Rule struct {
 	Ports        ban.Ports // of its bans; empty: all
 	ServicePorts ban.Ports // of the service, for bans that must leave other ports alone; empty: not known
 	NamesUnknown bool      // its lines about refusals report which users do not exist
+	NoLogins     bool      // no line of it reports a login, so that failures alone do not show who belongs here
 	Detect       bool      // attempts are counted and reported, and never ban
 	Escalation   Escalation
 }

@@ -205,6 +205,23 @@ func TestInnocents(t *testing.T) {
 			}
 			s.mayBan = func(b ban.Ban) bool { return b.Prefix.Addr().String() != home }
 		},
+		"a user of a web application that logs no logins, who mistypes three times a week": func(s *server) {
+			for day := range 60 {
+				if day%7%2 == 1 {
+					s.log("nextcloud", `{"level":2,"remoteAddr":"%s","user":"--","app":"core","message":"Login failed: alice (Remote IP: %s)"}`, home, home)
+				}
+				s.wait(24 * time.Hour)
+			}
+		},
+		"twelve users of such an application behind the addresses of a mobile network": func(s *server) {
+			for i := range 12 {
+				for range 2 {
+					s.log("nextcloud", `{"level":2,"remoteAddr":"203.0.113.%d","user":"--","app":"core","message":"Login failed: user%d (Remote IP: 203.0.113.%d)"}`, 10+i, i, 10+i)
+					s.wait(10 * time.Second)
+				}
+				s.wait(20 * time.Hour)
+			}
+		},
 		"a wrong user name, typed at three prompts": func(s *server) {
 			for range 3 {
 				s.ssh(stranger, "!bobby-local")

@@ -146,3 +146,26 @@ func resident(b *testing.B) float64 {
 	}
 	return float64(pages*os.Getpagesize()) / 1e6
 }
+
+// BenchmarkSuspects measures a failure of a source in a network of which all 256 sources are suspects, beside one whose sources are in as
+// many networks. Networks of more sources than that count as one source each.
+func BenchmarkSuspects(b *testing.B) {
+	for name, addr := range map[string]func(i int) netip.Addr{
+		"one network":   func(i int) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}) },
+		"many networks": func(i int) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, byte(i), 113}) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			tr := New(testConfig())
+			for i := range defaultSources - 256 { // a table that is full
+				ev := line{0, "fail", "", "", 0}.event("sshd", "192.0.2.7")
+				ev.Addr = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+				tr.Observe(ev)
+			}
+			ev := line{0, "fail", "", "", 0}.event("sshd", "192.0.2.7")
+			for i := 0; b.Loop(); i++ {
+				ev.Addr, ev.Time = addr(i%256), ev.Time.Add(time.Millisecond)
+				tr.Observe(ev)
+			}
+		})
+	}
+}

@@ -75,7 +75,8 @@ func (t *Tracker) unlinkNetwork(i uint32) {
 }
 
 // suspectsIn returns how many sources of a network have failed lately, never succeeded and reached no limit of their own, and how many
-// attempts then ban an unknown source of it; 0 if they are too few to be an attack.
+// attempts then ban an unknown source of it; 0 if they are too few to be an attack. It looks at 256 sources at most, beside those whose
+// network has the same hash, and is called for a failure that no ban answers: see BenchmarkSuspects.
 func (t *Tracker) suspectsIn(net netkey.Key, now int64) (n, limit int) {
 	for i := *t.chainOf(net); i != 0; {
 		s := t.sources.At(i)

@@ -382,7 +382,7 @@ func (t *Tracker) answers(ev *event.Event, r uint16, now int64) bool {
 }
 
 // watch finds out whether a failure is part of something larger: of an attack by many sources, or of one that has lasted for days. A
-// source where users log in is part of neither.
+// source where users log in is part of neither, and failures at a service that reports no logins are not evidence of the latter.
 func (t *Tracker) watch(s *source, r *report, now int64) {
 	rule := &t.rules[r.rule]
 	r.days = 1
@@ -393,7 +393,7 @@ func (t *Tracker) watch(s *source, r *report, now int64) {
 		rule.surge.Add(now, rule.scale())
 		t.rulesChanged = true
 	}
-	if r.verified {
+	if r.verified && !rule.rule.NoLogins {
 		s.flags |= suspect
 		r.days = t.newDay(s, now)
 		r.overdue = t.tooManyDays(s, &r.subject, r.days)
