@@ -10,9 +10,9 @@ const HostPattern = `\[?(?P<ip>[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.-]+)?)\]?`
 const UserPattern = `(?P<user>.*)`
 
 // Expand returns text with <HOST>, <ADDR> and <USER> replaced by what they stand for.
-func Expand(text string) string {
-	return strings.NewReplacer("<HOST>", HostPattern, "<ADDR>", HostPattern, "<USER>", UserPattern).Replace(text)
-}
+func Expand(text string) string { return expander.Replace(text) }
+
+var expander = strings.NewReplacer("<HOST>", HostPattern, "<ADDR>", HostPattern, "<USER>", UserPattern)
 
 // WholeLine reports whether the pattern begins with a date, so that it is about whole lines and not about messages.
 func (p Pattern) WholeLine() bool {

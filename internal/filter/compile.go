@@ -2,37 +2,28 @@ package filter
 
 import (
 	"regexp/syntax"
+	"slices"
 	"strconv"
+	"strings"
 
 	"mef/internal/conf"
 )
 
-// compilePattern checks a pattern's syntax and groups. If addressed, something else says where the address is.
+// compilePattern checks a pattern's syntax and groups, unless it is one of ours: those are checked by tests, and parsed when the first
+// line comes that they may match. If addressed, something else says where the address is.
 func compilePattern(c conf.Pattern, v verdict, addressed bool) (pattern, *conf.Error) {
-	p := pattern{verdict: v}
+	p := pattern{text: c.Text, whole: c.WholeLine(), verdict: v}
+	if c.Shipped {
+		p.namesSession = strings.Contains(c.Text, "(?P<session>")
+		return p, nil
+	}
 	re, err := compileRegexp(c)
 	if err != nil {
 		return p, err
 	}
-	p.text = anchor(c.Text, re)
-	for i, name := range re.CapNames() {
-		switch name {
-		case "ip":
-			p.ip = i
-		case "host":
-			p.host = i
-		case "user":
-			p.user = i
-		case "unknownuser":
-			p.unknown = i
-		case "count":
-			p.count = i
-		case "session":
-			p.session = i
-		}
-	}
-	p.whole = c.WholeLine()
-	if v != orphan && p.ip == 0 && p.host == 0 && !addressed {
+	names := re.CapNames()
+	p.namesSession = slices.Contains(names, "session")
+	if v != orphan && !addressed && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
 		return p, &conf.Error{Pos: c.Pos, Msg: "pattern has no group (?P<ip>...)", Hint: "write <HOST> where the address is"}
 	}
 	return p, nil
@@ -49,14 +40,18 @@ func compileRegexp(c conf.Pattern) (*syntax.Regexp, *conf.Error) {
 // anchor returns text so that it matches from the start of a message. The machine prefers what matches further left; once
 // all patterns begin at the start, only their order counts.
 func anchor(text string, re *syntax.Regexp) string {
+	if isAnchored(re) {
+		return text
+	}
+	return "^(?s:.*?)(?:" + text + ")"
+}
+
+func isAnchored(re *syntax.Regexp) bool {
 	first := re
 	for first.Op == syntax.OpConcat || first.Op == syntax.OpCapture {
 		first = first.Sub[0]
 	}
-	if first.Op == syntax.OpBeginText {
-		return text
-	}
-	return "^(?s:.*?)(?:" + text + ")"
+	return first.Op == syntax.OpBeginText
 }
 
 // uids turns user names and numbers into numbers. Root is always believed and needs no entry.

@@ -22,6 +22,8 @@ package filter
 
 import (
 	"embed"
+	"hash/fnv"
+	"io"
 	"io/fs"
 
 	"mef/internal/conf"
@@ -48,6 +50,7 @@ type Set struct {
 type rule struct {
 	*conf.Rule
 	place    int       // in the Set
+	hash     uint64    // of the name
 	uids     []uint32  // of UIDs, those that exist
 	patterns []pattern // in the order in which they decide
 	ignore   []string
@@ -69,14 +72,14 @@ const (
 	success
 )
 
-// A pattern is a conf.Pattern with its groups found. A group is its number, 0 if the pattern lacks it.
+// A pattern is a conf.Pattern and what its matches mean.
 type pattern struct {
-	rule                                    *rule
-	text                                    string
-	whole                                   bool // it is about whole lines, date and all
-	verdict                                 verdict
-	form                                    uint8 // place among the rule's patterns
-	ip, host, user, unknown, count, session int
+	rule         *rule
+	text         string
+	whole        bool // it is about whole lines, date and all
+	verdict      verdict
+	form         uint8 // place among the rule's patterns
+	namesSession bool  // it has a group "session"
 }
 
 // An Option changes how rules are compiled.
@@ -118,6 +121,9 @@ func Compile(rules []conf.Rule, opts ...Option) (*Set, conf.Errors) {
 
 func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 	r := &rule{Rule: c, uids: uids(c.UIDs, o.lookupUser), correlates: len(c.Orphan) > 0}
+	name := fnv.New64a()
+	io.WriteString(name, c.Name)
+	r.hash = name.Sum64()
 	var errs conf.Errors
 	if c.Web != nil {
 		return r, nil // package webscan reads its lines
@@ -134,7 +140,7 @@ func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 				errs = append(errs, err)
 			}
 			r.patterns = append(r.patterns, p)
-			r.namesSessions = r.namesSessions || p.session > 0
+			r.namesSessions = r.namesSessions || p.namesSession
 		}
 	}
 	for _, text := range c.Ignore {

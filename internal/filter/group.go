@@ -1,6 +1,9 @@
 package filter
 
 import (
+	"encoding/binary"
+	"regexp/syntax"
+
 	"mef/internal/filter/tdfa"
 	"mef/internal/logtext"
 )
@@ -13,14 +16,6 @@ type group struct {
 
 	reader *logtext.Reader // nil if no rule is about JSON
 	places []jsonPlace
-}
-
-// texts are patterns of some rules, joined.
-type texts struct {
-	patterns []*pattern // by the machine's numbers
-	machine  *tdfa.Machine
-	loc      []int
-	ignore   []*tdfa.Machine // by the machine's numbers: the ignore patterns of the pattern's rule; nil if it has none
 }
 
 func newGroup(rules []*rule) *group {
@@ -37,32 +32,78 @@ func newGroup(rules []*rule) *group {
 	return g
 }
 
-// newTexts joins those patterns of the rules that include accepts, nil if there are none.
+// texts are patterns of some rules. They are divided by the byte that a message begins with: most messages meet few patterns or none,
+// and a machine is made only of patterns that messages have met.
+type texts struct {
+	patterns []candidate
+	byFirst  [256]*joined // of the messages that begin with this byte, once there was one
+	one      *joined
+	ofEmpty  *joined // of the empty message
+	joined   map[string]*joined
+}
+
+// A candidate is a pattern that messages may match.
+type candidate struct {
+	*pattern
+	text   string // anchored
+	first  firstBytes
+	ignore *ignorer // nil if the rule has no ignore patterns
+}
+
+// An ignorer has the ignore patterns of a rule, joined when the first message comes that another of its patterns matches.
+type ignorer struct {
+	patterns []string
+	machine  *tdfa.Machine
+}
+
+const maxJoined = 128
+
+// joined are some of the patterns, in order, as one machine; nil if there are none.
+type joined struct {
+	patterns []located // by the machine's numbers
+	machine  *tdfa.Machine
+	loc      []int
+}
+
+// located is a pattern with its groups found. A group is its number, 0 if the pattern lacks it.
+type located struct {
+	*pattern
+	ignore *ignorer
+
+	ip, host, user, unknown, count, session int
+}
+
+// newTexts returns those patterns of the rules that include accepts, nil if there are none.
 func newTexts(rules []*rule, include func(*pattern) bool) *texts {
 	t := new(texts)
-	var list []string
 	for _, r := range rules {
-		var ignore *tdfa.Machine
+		var ignore *ignorer
+		if len(r.ignore) > 0 {
+			ignore = &ignorer{patterns: r.ignore}
+		}
 		for i := range r.patterns {
-			p := &r.patterns[i]
-			if !include(p) {
-				continue
+			if p := &r.patterns[i]; include(p) {
+				t.patterns = append(t.patterns, newCandidate(p, ignore))
 			}
-			if ignore == nil && len(r.ignore) > 0 {
-				ignore = mustCompile(r.ignore).NewMachine()
-			}
-			t.patterns = append(t.patterns, p)
-			t.ignore = append(t.ignore, ignore)
-			list = append(list, p.text)
 		}
 	}
-	if len(list) == 0 {
+	if len(t.patterns) == 0 {
 		return nil
 	}
-	program := mustCompile(list)
-	t.machine = program.NewMachine()
-	t.loc = make([]int, program.LocLen())
+	t.joined = make(map[string]*joined)
 	return t
+}
+
+func newCandidate(p *pattern, ignore *ignorer) candidate {
+	re, err := syntax.Parse(p.text, syntax.Perl)
+	if err != nil {
+		panic(err) // it was found to be well-formed
+	}
+	c := candidate{pattern: p, text: anchor(p.text, re), ignore: ignore}
+	if c.first = firstOf(re); !isAnchored(re) {
+		c.first.empty = true
+	}
+	return c
 }
 
 // mustCompile joins patterns that were found to be well-formed one by one.
@@ -74,28 +115,112 @@ func mustCompile(patterns []string) *tdfa.Program {
 	return p
 }
 
-// match returns the pattern that decides, and leaves the groups for group. It reports false if none matches, or if the ignore
-// patterns of its rule take the message back.
-func (t *texts) match(message []byte) (*pattern, bool) {
-	if t == nil {
-		return nil, false
+// of returns the patterns that a message may match.
+func (t *texts) of(message []byte) *joined {
+	if t.one != nil {
+		return t.one
 	}
-	i, ok := t.machine.Match(message, t.loc)
-	if !ok {
-		return nil, false
+	at := &t.ofEmpty
+	if len(message) > 0 {
+		at = &t.byFirst[message[0]]
 	}
-	if ignore := t.ignore[i]; ignore != nil {
-		if _, ignored := ignore.Match(message, nil); ignored {
-			return nil, false
-		}
+	if *at == nil {
+		*at = t.join(message)
 	}
-	return t.patterns[i], true
+	return *at
 }
 
-// group returns what the n-th group of the last match holds; nil if it took no part or n is 0.
-func (t *texts) group(message []byte, n int) []byte {
-	if n == 0 || t.loc[2*n] < 0 {
+// join returns the patterns that may match what begins like message.
+func (t *texts) join(message []byte) *joined {
+	var list []*candidate
+	var key []byte
+	for i := range t.patterns {
+		if c := &t.patterns[i]; len(t.patterns) <= maxJoined || c.first.empty || len(message) > 0 && c.first.set[message[0]] {
+			list = append(list, c)
+			key = binary.AppendUvarint(key, uint64(i))
+		}
+	}
+	j := t.joined[string(key)]
+	if j == nil {
+		j = newJoined(list)
+		if len(t.patterns) <= maxJoined {
+			t.one = j
+		}
+		t.joined[string(key)] = j
+	}
+	return j
+}
+
+func newJoined(list []*candidate) *joined {
+	j := new(joined)
+	if len(list) == 0 {
+		return j
+	}
+	var texts []string
+	for _, c := range list {
+		texts = append(texts, c.text)
+	}
+	program := mustCompile(texts)
+	j.machine = program.NewMachine()
+	j.loc = make([]int, program.LocLen())
+	for i, c := range list {
+		j.patterns = append(j.patterns, c.locate(program.GroupNames(i)))
+	}
+	return j
+}
+
+func (c *candidate) locate(names []string) located {
+	l := located{pattern: c.pattern, ignore: c.ignore}
+	for i, name := range names {
+		switch name {
+		case "ip":
+			l.ip = i
+		case "host":
+			l.host = i
+		case "user":
+			l.user = i
+		case "unknownuser":
+			l.unknown = i
+		case "count":
+			l.count = i
+		case "session":
+			l.session = i
+		}
+	}
+	return l
+}
+
+// match returns the pattern that decides and where its groups are, until the next match. It reports false if none matches, or if the
+// ignore patterns of its rule take the message back.
+func (t *texts) match(message []byte) (p *located, loc []int, ok bool) {
+	if t == nil {
+		return nil, nil, false
+	}
+	j := t.of(message)
+	if j.machine == nil {
+		return nil, nil, false
+	}
+	i, ok := j.machine.Match(message, j.loc)
+	if !ok {
+		return nil, nil, false
+	}
+	p = &j.patterns[i]
+	return p, j.loc, p.ignore == nil || !p.ignore.match(message)
+}
+
+// match reports whether a message is to be ignored.
+func (g *ignorer) match(message []byte) bool {
+	if g.machine == nil {
+		g.machine = mustCompile(g.patterns).NewMachine()
+	}
+	_, ok := g.machine.Match(message, nil)
+	return ok
+}
+
+// groupAt returns what the n-th group of a match holds; nil if it took no part or n is 0.
+func groupAt(message []byte, loc []int, n int) []byte {
+	if n == 0 || loc[2*n] < 0 {
 		return nil
 	}
-	return message[t.loc[2*n]:t.loc[2*n+1]]
+	return message[loc[2*n]:loc[2*n+1]]
 }

@@ -275,17 +275,36 @@ func isSeverity(word []byte) bool {
 
 // cutInner takes a second header off a message: that of a container's own log within the host's. The program must be the same or
 // missing, so that no text poses as another program's message.
-func cutInner(h header) header {
+func cutInner(h *header) header {
 	_, rest, ok := logtime.Cut(h.message)
 	if !ok {
-		return h
+		return *h
 	}
-	if inner, _ := parseTag(rest, true); string(inner.program) == string(h.program) {
-		inner.line = h.line
-		return inner
+	inner, _ := parseTag(rest, true)
+	if string(inner.program) != string(h.program) {
+		inner = *h
+		inner.message = rest
 	}
-	h.message = rest
-	return h
+	inner.line = h.line
+	return inner
+}
+
+// mayBeginDate reports whether a message may begin with a date as daemons write them: with a digit, or with the name of a month or a
+// weekday, in any language, and a number or a month behind it.
+func mayBeginDate(message []byte) bool {
+	const maxName = 12 // bytes of a weekday
+	if len(message) == 0 || !beginsDate[message[0]] {
+		return false
+	}
+	if isDigit(message[0]) {
+		return true
+	}
+	end := bytes.IndexByte(message[:min(len(message), maxName+1)], ' ')
+	if end <= 0 {
+		return false
+	}
+	rest := skipBlanks(message[end:])
+	return len(rest) > 0 && (isDigit(rest[0]) || end == 3 && beginsDate[rest[0]])
 }
 
 // beginsDate has the bytes that the dates of daemons begin with.
@@ -403,7 +422,7 @@ func isUptime(s []byte) bool {
 
 // lastRepeated returns how often the line before this one was written again, if that is what the line reports: "last message
 // repeated 4 times" of BSD's, sysklogd's and BusyBox' syslogd, whose name may stand before it.
-func lastRepeated(h header) (count int, ok bool) {
+func lastRepeated(h *header) (count int, ok bool) {
 	const before = "last message repeated "
 	s := h.message
 	if len(h.program) > 0 && string(h.program) != "syslogd" {

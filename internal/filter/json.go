@@ -104,9 +104,12 @@ func (v *View) matchJSON(g *group, h *header, line *event.Line, m *Match) bool {
 	for i := range g.places {
 		p := &g.places[i]
 		if p.message >= 0 && p.texts != nil && values[p.message].Kind == logtext.String {
-			m.Count = 1
-			if v.matchTexts(p.texts, values[p.message].Text, p.from(values), h, line, m) {
-				return true
+			text := values[p.message].Text
+			if pattern, loc, ok := p.texts.match(text); ok {
+				m.Count = 1
+				if v.read(pattern, loc, text, p.from(values), h, line, m) {
+					return true
+				}
 			}
 		}
 		for j := range p.conditions {

@@ -89,27 +89,31 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		g = v.groupOfEntry(line.Entry)
 		h.program, h.message = line.Entry.Identifier, trimEnd(line.Text)
 	} else {
-		text, ok := v.carrier.Cut(line.Text)
-		if !ok {
-			return false
+		text := line.Text
+		if isObject(text) {
+			var ok bool
+			if text, ok = v.carrier.Cut(text); !ok {
+				return false
+			}
 		}
 		text = trimEnd(text)
-		if h.message = text; len(text) == 0 || text[0] != '{' { // JSON has no header
-			h = v.prefix.header(text)
+		if isObject(text) { // JSON has no header
+			h.message, g = text, v.groupOfProgram(nil)
+		} else {
+			g = v.header(text, &h)
 		}
 		h.line = text
 		if v.last.set {
-			if n, ok := lastRepeated(h); ok {
+			if n, ok := lastRepeated(&h); ok {
 				return v.last.repeat(m, n)
 			}
 		}
-		g = v.groupOfProgram(h.program)
 	}
 	matched := false
 	if g != nil {
 		inner := &h
-		if len(h.message) > 0 && beginsDate[h.message[0]] {
-			cut := cutInner(h)
+		if mayBeginDate(h.message) {
+			cut := cutInner(&h)
 			inner = &cut
 		}
 		matched = v.matchIn(g, inner, line, m)
@@ -125,43 +129,45 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 	return matched
 }
 
+// isObject reports whether text begins as JSON objects do.
+func isObject(text []byte) bool { return len(text) > 0 && text[0] == '{' }
+
 // matchIn reads a line by the rules of g.
 func (v *View) matchIn(g *group, h *header, line *event.Line, m *Match) bool {
-	if g.reader != nil && len(h.message) > 0 && h.message[0] == '{' && v.matchJSON(g, h, line, m) {
+	if g.reader != nil && isObject(h.message) && v.matchJSON(g, h, line, m) {
 		return true
 	}
 	message, repeats := unwrap(h.message)
-	m.Count = repeats
-	if v.matchTexts(g.texts, message, peerText{}, h, line, m) {
-		return true
+	if p, loc, ok := g.texts.match(message); ok {
+		m.Count = repeats
+		if v.read(p, loc, message, peerText{}, h, line, m) {
+			return true
+		}
 	}
 	if g.whole == nil || line.Entry != nil {
 		return false
 	}
+	p, loc, ok := g.whole.match(h.line)
 	m.Count = 1
-	return v.matchTexts(g.whole, h.line, peerText{}, h, line, m)
+	return ok && v.read(p, loc, h.line, peerText{}, h, line, m)
 }
 
-// matchTexts reads a message by patterns. from is what is known of the peer besides; m.Count how often the message was logged.
-func (v *View) matchTexts(t *texts, message []byte, from peerText, h *header, line *event.Line, m *Match) bool {
-	p, ok := t.match(message)
-	if !ok {
-		return false
-	}
+// read reads a message that a pattern matches. from is what is known of the peer besides; m.Count how often the message was logged.
+func (v *View) read(p *located, loc []int, message []byte, from peerText, h *header, line *event.Line, m *Match) (ok bool) {
 	r := p.rule
 	*m = Match{Rule: r.Rule, Count: m.Count, Form: p.form}
-	if m.User = t.group(message, p.user); p.user == 0 {
+	if m.User = groupAt(message, loc, p.user); p.user == 0 {
 		m.User = from.user
 	}
-	m.UnknownUser = len(t.group(message, p.unknown)) > 0
+	m.UnknownUser = len(groupAt(message, loc, p.unknown)) > 0
 	m.ExistingUser = p.unknown > 0 && !m.UnknownUser
-	m.Host = t.group(message, p.host)
-	m.Count = min(m.Count*parseCount(t.group(message, p.count)), maxCount)
-	m.Session = t.group(message, p.session)
+	m.Host = groupAt(message, loc, p.host)
+	m.Count = min(m.Count*parseCount(groupAt(message, loc, p.count)), maxCount)
+	m.Session = groupAt(message, loc, p.session)
 	if !r.namesSessions {
 		m.setProcess(h.pid, line.Entry)
 	}
-	if text := t.group(message, p.ip); len(text) > 0 {
+	if text := groupAt(message, loc, p.ip); len(text) > 0 {
 		if m.Addr, ok = logtext.Addr(text); !ok {
 			return false
 		}
@@ -178,10 +184,18 @@ func (v *View) matchTexts(t *texts, message []byte, from peerText, h *header, li
 
 // A last is what the line before said, for syslog daemons that write "last message repeated 4 times".
 type last struct {
-	set     bool
-	match   Match
-	user    [maxUser]byte
-	session [maxSession]byte
+	set      bool
+	kind     event.Kind
+	echo     bool
+	unknown  bool
+	existing bool
+	rule     *conf.Rule
+	addr     netip.Addr
+	count    int
+
+	userLen, sessionLen int
+	user                [maxUser]byte
+	session             [maxSession]byte
 }
 
 // maxSession is how much of a session's name is kept, in bytes.
@@ -193,15 +207,15 @@ func (l *last) note(m *Match, matched bool) {
 	if !l.set {
 		return
 	}
-	l.match = Match{Rule: m.Rule, Kind: m.Kind, Echo: m.Echo, Addr: m.Addr, UnknownUser: m.UnknownUser, ExistingUser: m.ExistingUser, Count: m.Count}
-	l.match.User = l.user[:copy(l.user[:], m.User)]
-	l.match.Session = l.session[:copy(l.session[:], m.Session)]
+	l.kind, l.echo, l.unknown, l.existing, l.rule, l.addr, l.count = m.Kind, m.Echo, m.UnknownUser, m.ExistingUser, m.Rule, m.Addr, m.Count
+	l.userLen = copy(l.user[:], m.User)
+	l.sessionLen = copy(l.session[:], m.Session)
 }
 
 // repeat is the match of n further lines like the last.
 func (l *last) repeat(m *Match, n int) bool {
-	*m = l.match
-	m.Count = min(m.Count*n, maxCount)
+	*m = Match{Rule: l.rule, Kind: l.kind, Echo: l.echo, Addr: l.addr, UnknownUser: l.unknown, ExistingUser: l.existing, Count: min(l.count*n, maxCount),
+		User: l.user[:l.userLen], Session: l.session[:l.sessionLen]}
 	l.set = false
 	return true
 }
@@ -220,7 +234,7 @@ func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool 
 	if !r.correlates || len(m.Session) == 0 {
 		return verdict != orphan && verdict != peer
 	}
-	key := v.sessions.key(v.number, r.Name, m.Session)
+	key := v.sessions.key(v.number, r, m.Session)
 	switch verdict {
 	case orphan:
 		return v.sessions.open(key, line.Time).orphan(m)
@@ -258,10 +272,7 @@ func parseCount(digits []byte) int {
 // groupOfProgram returns the rules that know the program of a file's line. A line that names no program may be of any: the
 // rules of a view are those that read the file.
 func (v *family) groupOfProgram(program []byte) *group {
-	at := &v.lately[0]
-	if n := len(program); n > 0 {
-		at = &v.lately[(uint(n)+2*uint(program[0])+8*uint(program[n-1]))%uint(len(v.lately))]
-	}
+	at := v.recent(program)
 	if p := *at; p != nil && p.name == string(program) {
 		return p.group
 	}
@@ -281,9 +292,20 @@ func (v *family) groupOfProgram(program []byte) *group {
 	g := v.views.groupOf(v.picked)
 	if len(v.programs) < maxPrograms {
 		name := string(program)
-		v.programs[name] = &programOf{name, g}
+		v.programs[name] = &programOf{name, g, isTag(program)}
 	}
 	return g
+}
+
+// recent returns where in lately a program is, if it is there.
+func (v *family) recent(program []byte) **programOf {
+	n := len(program)
+	if n == 0 {
+		return &v.lately[0]
+	}
+	const spread = 0x9e3779b1
+	h := uint32(n) + uint32(program[0])<<8 + uint32(program[n/2])<<16 + uint32(program[n-1])<<24
+	return &v.lately[h*spread>>(32-latelyBits)]
 }
 
 // groupOfEntry returns the rules that know the program of a journal entry and believe its sender.

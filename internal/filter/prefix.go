@@ -1,5 +1,11 @@
 package filter
 
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+)
+
 // A prefix remembers what the last lines of a log began with, up to the program's name: a date without fraction of a second
 // and a host name stay the same for many lines, and need not be read again. Where there is a fraction, it alone differs.
 //
@@ -15,18 +21,77 @@ type prefix struct {
 // maxPrefix is how long a part may be: a date takes 35 bytes at most, the rest is for the name of the host.
 const maxPrefix = 96
 
-// header is parseHeader with a memory.
-func (p *prefix) header(line []byte) header {
-	if rest, ok := p.cut(line); ok {
-		if h, ok := firstTag(trimEnd(rest)); ok {
-			return h
+// header reads the header of a line that has no blanks at its end, and returns the rules that its program's messages meet. It finds what
+// parseHeader does; what the lines before had in front is read faster.
+func (v *View) header(line []byte, h *header) *group {
+	if rest, ok := v.prefix.cut(line); ok {
+		if p := v.cutKnown(rest, h); p != nil {
+			return p.group
+		}
+		if *h, ok = firstTag(rest); ok {
+			return v.groupOfProgram(h.program)
 		}
 	}
-	h := parseHeader(line)
+	*h = parseHeader(line)
 	if h.front > 0 {
-		p.learn(line[:h.front])
+		v.prefix.learn(line[:h.front])
 	}
-	return h
+	return v.groupOfProgram(h.program)
+}
+
+// maxTag is how long the name of a program may be for cutKnown.
+const maxTag = 32
+
+// cutKnown is firstTag for "name[pid]: " and "name: " with the name of a program that has written lines. It returns nil for all else.
+func (v *family) cutKnown(s []byte, h *header) *programOf {
+	front := s[:min(len(s), maxTag)]
+	if n := bytes.IndexByte(front, '['); n > 0 {
+		if p := *v.recent(s[:n]); p != nil && p.tag && p.name == string(s[:n]) {
+			digits := pidLen(s[n+1:])
+			if digits == 0 || s[n+1+digits+1] != ':' {
+				return nil
+			}
+			h.program, h.pid, h.message = s[:n], s[n+1:n+1+digits], skipBlanks(s[n+1+digits+2:])
+			return p
+		}
+	}
+	n := bytes.IndexByte(front, ':')
+	if n <= 0 || n+1 == len(s) || s[n+1] != ' ' {
+		return nil
+	}
+	if p := *v.recent(s[:n]); p != nil && p.tag && p.name == string(s[:n]) {
+		h.program, h.message = s[:n], skipBlanks(s[n+1:])
+		return p
+	}
+	return nil
+}
+
+// isTag reports whether a program's name may stand in front of "[pid]: " or ": " as it is; see cutTag.
+func isTag(name []byte) bool {
+	return len(name) > 0 && name[0] != '/' && tagLen(name) == len(name) && !isFacility(name)
+}
+
+// pidLen returns how many digits s begins with in front of "]", and that something stands behind it; 0 if there are none, or more than 7.
+func pidLen(s []byte) int {
+	if len(s) < 9 {
+		return 0
+	}
+	const (
+		ones  = 0x0101010101010101
+		zeros = '0' * ones
+		high  = 0xf0 * ones
+	)
+	eight := binary.LittleEndian.Uint64(s)
+	end := eight ^ ']'*ones // a byte is zero where the bracket is
+	at := bits.TrailingZeros64((end-ones)&^end&(0x80*ones)) &^ 7
+	if at == 64 {
+		return 0
+	}
+	digits := eight&(1<<at-1) | zeros&^(1<<at-1) // what does not count is made a digit
+	if digits&high != zeros || (digits+6*ones)&high != zeros {
+		return 0
+	}
+	return at / 8
 }
 
 // cut takes the prefix off a line that begins with it.

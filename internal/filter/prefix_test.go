@@ -5,25 +5,38 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"mef/internal/conf"
 )
 
-// checkPrefix reads lines one after the other with a memory, and each by itself: there must be no difference.
-func checkPrefix(t *testing.T, lines [][]byte) (remembered int) {
+// checkPrefix reads lines one after the other with a memory, and each by itself: there must be no difference. It returns how many headers
+// were read by what was remembered of the date and host, and of the program as well.
+func checkPrefix(t *testing.T, lines [][]byte) (remembered, known int) {
 	t.Helper()
-	var p prefix
+	set, errs := Compile(nil)
+	if err := errs.Err(); err != nil {
+		t.Fatal(err)
+	}
+	v := set.View(func(*conf.Rule) bool { return true })
 	for i, line := range lines {
-		if rest, ok := p.cut(line); ok {
-			if _, ok := firstTag(trimEnd(rest)); ok {
+		line = trimEnd(line)
+		var got, quick header
+		if rest, ok := v.prefix.cut(line); ok {
+			if _, ok := firstTag(rest); ok {
 				remembered++
 			}
+			if v.cutKnown(rest, &quick) != nil {
+				known++
+			}
 		}
-		got, want := p.header(line), parseHeader(line)
-		if !sameHeader(line, got, want) {
+		v.header(line, &got)
+		want := parseHeader(line)
+		if !sameHeader(line, got, want) || !same(line, got.whole, want.whole) {
 			t.Fatalf("line %d of\n%s\nis read as program %q, pid %q, message %q; by itself as %q, %q, %q", i+1,
 				bytes.Join(lines[:i+1], []byte("\n")), got.program, got.pid, got.message, want.program, want.pid, want.message)
 		}
 	}
-	return remembered
+	return remembered, known
 }
 
 // sameHeader compares what is read, down to where it stands in the line.
@@ -43,7 +56,7 @@ var (
 		"<38>1 2026-01-02T03:04:05Z", " Jan  2 03:04:05", "", "2026-01-02T03:04:05.+", "2026-01-02T03:04:05.12345678901"}
 	blanks = []string{" ", " ", " ", " ", "  ", "\t", "", ":"}
 	words  = []string{"srv1", "srv2", "2024", "2024:", "+01", "+0100", "-01:00", "auth.info", "auth.info:", "<10.5>", "[192.0.2.1]",
-		"Jan", "sshd[12]:", "sshd:", "sshd(pam_unix)[1]:", "/usr/sbin/sshd[12]:", "sshd[12]", "sshd[x]:", "kernel:", "Z",
+		"Jan", "sshd[12]:", "sshd:", "sshd(pam_unix)[1]:", "/usr/sbin/sshd[12]:", "sshd[12]", "sshd[x]:", "sshd[1234567]:", "sshd[12345678]:", "sshd[]:", "sshd[1:", "sshd[12]x", "sshd[1;2]:", "kernel:", "kernel::", "kernel:\t", "Z",
 		"Failed password for root", "10", "Jan  2 03:04:05", "é", "<", strings.Repeat("long", 30), "\r"}
 )
 
@@ -56,7 +69,7 @@ func TestPrefix(t *testing.T) {
 		}
 		return pick(fronts) + pick(blanks) + pick(words) + pick(blanks)
 	}
-	remembered := 0
+	remembered, known := 0, 0
 	for range 20_000 {
 		now, lines := front(), make([][]byte, 6)
 		for i := range lines {
@@ -65,10 +78,11 @@ func TestPrefix(t *testing.T) {
 			}
 			lines[i] = []byte(now + pick(words) + pick(blanks) + pick(words) + pick(blanks) + pick(words))
 		}
-		remembered += checkPrefix(t, lines)
+		r, k := checkPrefix(t, lines)
+		remembered, known = remembered+r, known+k
 	}
-	if remembered < 2000 {
-		t.Errorf("only %d of 120000 lines had a front that was remembered: this shows little", remembered)
+	if remembered < 2000 || known < 200 {
+		t.Errorf("of 120000 lines, only %d had a front that was remembered and %d a program: this shows little", remembered, known)
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 // another. What is remembered is short-lived, because process IDs come back.
 type sessions struct {
 	seed  maphash.Seed
-	index []uint16  // where in ring sessions are, from 1, by their keys; see slot
+	index []slot    // where in ring sessions are, by their keys; see find
+	keys  []uint64  // of the sessions in ring
 	ring  []session // grows to maxSessions; then the oldest gives way
 	next  int
 }
@@ -26,17 +27,33 @@ const (
 	maxUser     = 64              // bytes of a user name that are kept
 )
 
+// A slot of the index has a place in ring, from 1, in its low bits, and above it bits of the session's key. The zero slot is free.
+type slot uint32
+
+const (
+	placeBits = 13
+	placeMask = 1<<placeBits - 1
+
+	_ = uint(placeMask - maxSessions) // a place must fit
+)
+
+func newSlot(place int, key uint64) slot { return slot(uint32(place+1) | uint32(key>>32)&^placeMask) }
+
+// is reports whether the slot may be that of a key.
+func (s slot) is(key uint64) bool { return (uint32(s)^uint32(key>>32))&^placeMask == 0 }
+
+func (s slot) place() int { return int(s&placeMask) - 1 }
+
 // A session is what its lines so far have reported.
 type session struct {
-	key  uint64
-	seen time.Time
+	seen int64      // when its last line came, in nanoseconds
 	addr netip.Addr // invalid if no line named it
 
 	pending bool // an orphan line waits for an address: count, user and unknown are its own
-	count   int
-	user    [maxUser]byte
-	userLen int
 	unknown bool // the orphan line said that the user does not exist
+	userLen uint8
+	count   int32
+	user    [maxUser]byte
 }
 
 // newSessions returns a table without sessions.
@@ -48,21 +65,21 @@ func newSessions() *sessions {
 // one that was free: a map does the same and costs more than all else that a line of a session needs.
 func (t *sessions) slot(key uint64) uint64 {
 	if t.index == nil {
-		t.index = make([]uint16, 2*maxSessions)
+		t.index = make([]slot, 2*maxSessions)
 	}
-	at := key % uint64(len(t.index))
-	for t.index[at] != 0 && t.ring[t.index[at]-1].key != key {
-		at = (at + 1) % uint64(len(t.index))
+	at := key % (2 * maxSessions)
+	for t.index[at] != 0 && !(t.index[at].is(key) && t.keys[t.index[at].place()] == key) {
+		at = (at + 1) % (2 * maxSessions)
 	}
 	return at
 }
 
 // remove takes a key out of index, and moves up those that its place had pushed on.
 func (t *sessions) remove(key uint64) {
-	size := uint64(len(t.index))
+	const size = 2 * maxSessions
 	free := t.slot(key)
 	for at := (free + 1) % size; t.index[at] != 0; at = (at + 1) % size {
-		home := t.ring[t.index[at]-1].key % size
+		home := t.keys[t.index[at].place()] % size
 		if (at-home)%size >= (at-free)%size {
 			t.index[free], free = t.index[at], at
 		}
@@ -71,15 +88,15 @@ func (t *sessions) remove(key uint64) {
 }
 
 // key returns the key of a rule's session in the lines of one view. Rules of the same name, of whatever Set, share their sessions.
-func (t *sessions) key(view int, rule string, name []byte) uint64 {
+func (t *sessions) key(view int, rule *rule, name []byte) uint64 {
 	const spread = 0x9e3779b97f4a7c15 // odd: no bits are lost
-	return maphash.Bytes(t.seed, name) ^ (maphash.String(t.seed, rule)+uint64(view))*spread
+	return maphash.Bytes(t.seed, name) ^ (rule.hash+uint64(view))*spread
 }
 
 // find returns the session, or nil if it is not known or too old to be the same.
 func (t *sessions) find(key uint64, now time.Time) *session {
-	i := int(t.index[t.slot(key)]) - 1
-	if i < 0 || now.Sub(t.ring[i].seen) > sessionLife {
+	i := t.index[t.slot(key)].place()
+	if i < 0 || old(t.ring[i].seen, now.UnixNano()) {
 		return nil
 	}
 	return &t.ring[i]
@@ -87,24 +104,33 @@ func (t *sessions) find(key uint64, now time.Time) *session {
 
 // open returns the session, a new one if it is not known.
 func (t *sessions) open(key uint64, now time.Time) *session {
-	i := int(t.index[t.slot(key)]) - 1
+	at, seen := t.slot(key), now.UnixNano()
+	i := t.index[at].place()
 	switch {
-	case i >= 0 && now.Sub(t.ring[i].seen) <= sessionLife:
-		t.ring[i].seen = now
+	case i >= 0 && !old(t.ring[i].seen, seen):
+		t.ring[i].seen = seen
 		return &t.ring[i]
 	case i >= 0:
 	case len(t.ring) < maxSessions:
 		i = len(t.ring)
 		t.ring = append(t.ring, session{})
+		t.keys = append(t.keys, key)
+		t.index[at] = newSlot(i, key)
 	default:
 		i = t.next
 		t.next = (t.next + 1) % maxSessions
-		t.remove(t.ring[i].key)
+		t.remove(t.keys[i])
+		t.keys[i] = key
+		t.index[t.slot(key)] = newSlot(i, key)
 	}
-	t.index[t.slot(key)] = uint16(i + 1)
-	t.ring[i] = session{key: key, seen: now}
-	return &t.ring[i]
+	s := &t.ring[i]
+	s.seen = seen
+	s.end()
+	return s
 }
+
+// old reports whether a session with its last line then is over.
+func old(seen, now int64) bool { return now-seen > int64(sessionLife) }
 
 // orphan makes m, a line that reports a refusal without an address, the failure of the session's address. It reports false if
 // that is not known yet.
@@ -113,8 +139,8 @@ func (s *session) orphan(m *Match) bool {
 		m.Addr = s.addr
 		return true
 	}
-	s.pending, s.count, s.unknown = true, m.Count, m.UnknownUser
-	s.userLen = copy(s.user[:], m.User)
+	s.pending, s.count, s.unknown = true, int32(m.Count), m.UnknownUser
+	s.userLen = uint8(copy(s.user[:], m.User))
 	return false
 }
 
@@ -129,7 +155,7 @@ func (s *session) line(v verdict, m *Match) bool {
 	s.pending = false
 	if pending && (v == peer || v == probe) {
 		m.Kind, m.Echo = event.Failure, true
-		m.Count = s.count
+		m.Count = int(s.count)
 		m.User, m.UnknownUser, m.ExistingUser = s.user[:s.userLen], s.unknown, false
 		s.addr = netip.Addr{} // mostly this is the session's last line, and the process ID will come back
 		return true
@@ -138,4 +164,6 @@ func (s *session) line(v verdict, m *Match) bool {
 }
 
 // end forgets what the lines of a session reported: it ended with a login.
-func (s *session) end() { *s = session{key: s.key, seen: s.seen} }
+func (s *session) end() {
+	s.addr, s.pending, s.unknown, s.userLen, s.count = netip.Addr{}, false, false, 0, 0
+}

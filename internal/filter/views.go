@@ -22,15 +22,18 @@ type Views struct {
 type family struct {
 	views    *Views
 	rules    []*rule
-	programs map[string]*programOf // by name
-	lately   [32]*programOf        // some of them by a cheap hash, for most lines are of few programs
-	picked   []*rule               // scratch
+	programs map[string]*programOf       // by name
+	lately   [1 << latelyBits]*programOf // some of them by a cheap hash, for most lines are of few programs
+	picked   []*rule                     // scratch
 }
+
+const latelyBits = 6
 
 // A programOf is a program that has written lines, and the rules that know it; no group if none does.
 type programOf struct {
 	name  string
 	group *group
+	tag   bool // the name is what stands in front of "[pid]: " or ": ", and is no facility
 }
 
 const (

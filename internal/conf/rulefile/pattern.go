@@ -22,30 +22,19 @@ var foreign = regexp.MustCompile(`</?F-[A-Z_]+/?>|<(?:IP4|IP6|DNS|CIDR|SUBNET|SK
 // maxPatterns bounds the patterns of one key of a rule.
 const maxPatterns = 200
 
-// patterns is a regular expression, added to those that are there. It must name an address if address is set.
+// patterns is a regular expression, added to those that are there. It must name an address if address is set. The compiled-in
+// patterns are not checked here: tests do that, and parsing them would be half of a start.
 func patterns(address bool, field func(*conf.Rule) *[]conf.Pattern) ini.Form[draft] {
 	return ini.Form[draft]{Syntax: "a regular expression (RE2)", Empty: true, Set: func(d *draft, s ini.Setting) *ini.Fault {
 		if s.Value == "" {
 			return nil
 		}
 		expanded := conf.Expand(s.Value)
-		re, err := syntax.Parse(expanded, syntax.Perl)
-		if f := findForeign(s.Value); f != nil {
-			return f
-		}
-		if err != nil {
-			return explain(s.Value, err)
-		}
-		names := re.CapNames()
-		if address && !d.addr && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
-			return &ini.Fault{Msg: "no address in " + diag.Quote(s.Value), Hint: "write <HOST> or (?P<ip>...) where the address is"}
-		}
-		for i, name := range names {
-			if name != "" && slices.Index(names, name) < i {
-				return &ini.Fault{Msg: "group " + diag.Quote(name) + " occurs twice", Hint: "write two patterns"}
+		if !d.shipped {
+			if f := d.checkPattern(s, expanded, address); f != nil {
+				return f
 			}
 		}
-		d.noticeGroups(s, names)
 		list := field(&d.Rule)
 		if len(*list) >= maxPatterns {
 			return &ini.Fault{Msg: fmt.Sprintf("more than %d patterns", maxPatterns), Hint: "join some of them with |, or split the rule"}
@@ -53,6 +42,28 @@ func patterns(address bool, field func(*conf.Rule) *[]conf.Pattern) ini.Form[dra
 		*list = append(*list, conf.Pattern{Text: expanded, Pos: s.Pos, Shipped: d.shipped})
 		return nil
 	}}
+}
+
+// checkPattern returns what is wrong with a pattern, and adds notices of what may be.
+func (d *draft) checkPattern(s ini.Setting, expanded string, address bool) *ini.Fault {
+	re, err := syntax.Parse(expanded, syntax.Perl)
+	if f := findForeign(s.Value); f != nil {
+		return f
+	}
+	if err != nil {
+		return explain(s.Value, err)
+	}
+	names := re.CapNames()
+	if address && !d.addr && !slices.Contains(names, "ip") && !slices.Contains(names, "host") {
+		return &ini.Fault{Msg: "no address in " + diag.Quote(s.Value), Hint: "write <HOST> or (?P<ip>...) where the address is"}
+	}
+	for i, name := range names {
+		if name != "" && slices.Index(names, name) < i {
+			return &ini.Fault{Msg: "group " + diag.Quote(name) + " occurs twice", Hint: "write two patterns"}
+		}
+	}
+	d.noticeGroups(s, names)
+	return nil
 }
 
 func findForeign(text string) *ini.Fault {
