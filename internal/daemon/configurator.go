@@ -86,6 +86,7 @@ func (b *built) restore(now time.Time) {
 	c, s := b.configurator, b.state
 	before := b.forgetOff(b.saved.Bans)
 	c.loadNotes(s, b.saved.Notes, b.guard)
+	b.restoreDetectors(b.saved.Notes)
 	c.resumeWindow(s, now)
 	if b.Observing() {
 		c.applied.Observe = true

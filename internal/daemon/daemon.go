@@ -207,7 +207,9 @@ func (b *built) serve(ctx context.Context) error {
 	g.Go(func() error { return b.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	b.decide(ctx, g)
 	g.Go(func() error { return b.kernel.EndSessions(ctx) })
-	g.Go(func() error { return b.kernel.Packets(ctx, b.countPackets, b.saveServed) })
+	for _, detector := range b.detectors() {
+		g.Go(func() error { return detector.run(ctx) })
+	}
 	g.Go(func() error { return b.watchHost(ctx) })
 	g.Go(func() error { return b.watchSessions(ctx, b.guard) })
 	g.Go(func() error { return b.watchAccounts(ctx) })
@@ -237,16 +239,6 @@ func (b *built) decide(ctx context.Context, g *errgroup.Group) {
 func (d *daemon) selfTestFailed(t kernel.SelfTest) {
 	d.Log.Error("the self-test failed: bans may not block", "detail", t.Detail)
 	d.Records.Add(control.Record{Time: t.At, Event: "error", Reason: "self-test: " + t.Detail})
-}
-
-// noteServed is the note in mef.db about the ports of services: see kernel.Kernel.Packets.
-const noteServed = "served"
-
-func (d *daemon) saveServed(text string) { d.SaveNotes(map[string]string{noteServed: text}) }
-
-// countPackets has the engine count packets to closed ports.
-func (d *daemon) countPackets(ctx context.Context, packets []engine.Packet) error {
-	return owner.Act(ctx, d.Engine, func(ctx context.Context, s *pipeline.State) error { return s.Packets(ctx, packets) })
 }
 
 // watchHost follows changes of the host's addresses, routes and resolvers.

@@ -34,7 +34,6 @@ func (c *configurator) loadNotes(s *pipeline.State, notes map[string]string, gua
 	c.report.Allowed, c.applied.Allowed = allow.Items, allow
 	c.publish()
 	c.applied.Blocked = lists.Unpack(notes[noteListed])
-	c.kernel.RestoreServed(notes[noteServed])
 	admins := guard.Load(notes[noteAdmins])
 	s.SetFacts(func(f *engine.Facts) {
 		f.Allowed = allow.Set

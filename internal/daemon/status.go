@@ -23,16 +23,18 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		return s, err
 	}
 	answers.Kernel(&s, r, d.Reasons.Total())
-	scans := d.kernel.ScanStatus(time.Now())
 	sources, err := d.sources.Prove(ctx)
 	if err != nil {
 		return s, err
 	}
+	detectors := d.detectorStatus()
 	began := s // which nothing changes if the caller gives up
 	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status {
 		s := began
 		sources(&s, state)
-		return d.describe(s, state, scans)
+		s = d.describe(s, state)
+		detectors(&s, state)
+		return s
 	}); err != nil {
 		return s, err
 	}
@@ -69,11 +71,10 @@ func showSelfTest(s *control.Status, t *kernel.SelfTest, now time.Time) {
 }
 
 // describe returns a status with what the engine's goroutine knows.
-func (d *daemon) describe(s control.Status, state *pipeline.State, scans kernel.ScanStatus) control.Status {
+func (d *daemon) describe(s control.Status, state *pipeline.State) control.Status {
 	now := time.Now()
 	d.listed.Load().Warn(&s, d.names(now))
 	answers.Engine(&s, state.Engine, now)
-	answers.Scans(&s, scans, state.Engine.Scans(now))
 	s.WatchingSince = control.Moment(state.Observing)
 	s.Store.Path = pipeline.StorePath(state.Config)
 	return s
