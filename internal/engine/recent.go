@@ -23,6 +23,7 @@ type recent struct {
 	newest  int64                  // number of the newest slot since 1970
 	sources map[netip.Prefix]int64 // that failed, each with the slot of its latest failure
 	more    bool                   // there were more than fit
+	looked  int64                  // the newest slot when forget last looked: until there is another, it would find nothing
 
 	hour     int64 // since 1970: the one whose failures are counted
 	failures uint64
@@ -88,6 +89,10 @@ func (c *recent) count(ev *event.Event, source netip.Prefix, attempts int) {
 
 // forget drops the sources whose last failure is an hour ago.
 func (c *recent) forget() {
+	if c.looked == c.newest {
+		return
+	}
+	c.looked = c.newest
 	for source, slot := range c.sources {
 		if slot <= c.newest-hourSlots {
 			delete(c.sources, source)

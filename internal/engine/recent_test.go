@@ -46,3 +46,19 @@ func TestLastHour(t *testing.T) {
 	want(5*time.Hour, LastHour{Failures: 2 * maxRecent, Sources: maxRecent, More: true, Usual: 10.0 / 4, Hours: 4})
 	want(24*365*time.Hour, LastHour{Hours: 1000})
 }
+
+// BenchmarkManySources counts a failure of a source for which there is no room, as each is in a storm.
+func BenchmarkManySources(b *testing.B) {
+	var c recent
+	at := time.Now()
+	ev := event.Event{Time: at, Kind: event.Failure}
+	source := func(i int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+	}
+	for i := range maxRecent {
+		c.count(&ev, source(i), 1)
+	}
+	for i := maxRecent; b.Loop(); i++ {
+		c.count(&ev, source(i), 1)
+	}
+}
