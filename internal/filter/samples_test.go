@@ -235,3 +235,18 @@ func TestLogsThatClientsWriteAreWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+// BusyBox' syslogd (Alpine Linux) and openSUSE's rsyslog write everything into one file.
+func TestSyslogFilesOfAllDistributions(t *testing.T) {
+	for _, rule := range allShipped(t) {
+		reads := func(path string) bool { return slices.Contains(rule.Files, path) }
+		if slices.ContainsFunc([]string{"/var/log/auth.log", "/var/log/secure", "/var/log/mail.log", "/var/log/maillog", "/var/log/syslog"}, reads) && !reads("/var/log/messages") {
+			t.Errorf("%s.conf reads syslog and not /var/log/messages", rule.Name)
+		}
+	}
+	v := compile(t, shippedRules(t)).View(all)
+	const alpine = "Mar  1 10:00:00 alpine auth.info sshd[2207]: Failed password for root from 203.0.113.7 port 4711 ssh2"
+	if got := describe(v, alpine); got != "failure 203.0.113.7 root" {
+		t.Errorf("a line of BusyBox' syslogd: %s", got)
+	}
+}

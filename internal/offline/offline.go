@@ -174,7 +174,7 @@ func lines(r io.Reader, do func(*event.Line) error) error {
 		case readErr == io.EOF:
 			return nil
 		case readErr != nil:
-			return fmt.Errorf("read lines: %w", readErr)
+			return fmt.Errorf("read line %d: %w", line.Offset+1, readErr)
 		}
 	}
 }

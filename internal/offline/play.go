@@ -3,6 +3,7 @@ package offline
 import (
 	"bytes"
 	"container/heap"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -28,7 +29,8 @@ func (r *Replay) Run(in io.Reader, near time.Time, emit func(ban.Ban) error) err
 
 // Play runs logs through replays, in order of time whatever the order of the logs: each line's time is its own, or that of the
 // line before in its log. It needs memory for a line of each log. notice, which may be nil, is called for dates that cannot be
-// right; the lines count nevertheless.
+// right; the lines count nevertheless. A log that cannot be read to its end counts as far as it can be read; the error then wraps
+// ErrIncomplete and names the log and the line, and the other logs have been played.
 func Play(logs []Input, notice func(string), replays ...*Replay) error {
 	if notice == nil {
 		notice = func(string) {}
@@ -57,13 +59,13 @@ func Play(logs []Input, notice func(string), replays ...*Replay) error {
 
 // merge calls do for the lines of all logs in order of time.
 func merge(logs []Input, notice func(string), do func(event.Line) error) error {
-	var first error
+	var incomplete error
 	open := make(feeds, 0, len(logs))
 	offset := uint64(0)
 	for i := range logs {
 		next, stop := iter.Pull(func(yield func(event.Line) bool) {
-			if err := logs[i].lines(notice, yield); err != nil && first == nil {
-				first = err
+			if err := logs[i].lines(notice, yield); err != nil {
+				incomplete = errors.Join(incomplete, err)
 			}
 		})
 		defer stop()
@@ -72,7 +74,7 @@ func merge(logs []Input, notice func(string), do func(event.Line) error) error {
 		}
 	}
 	heap.Init(&open)
-	for len(open) > 0 && first == nil {
+	for len(open) > 0 {
 		f := open[0]
 		offset++
 		f.line.Offset = offset // lines of different logs are different lines
@@ -85,7 +87,7 @@ func merge(logs []Input, notice func(string), do func(event.Line) error) error {
 			heap.Pop(&open)
 		}
 	}
-	return first
+	return incomplete
 }
 
 // A feed is a log of which the next line is known.
@@ -118,6 +120,9 @@ func (f *feeds) Pop() any {
 	*f = old[:len(old)-1]
 	return last
 }
+
+// ErrIncomplete is wrapped by the error about a log that cannot be read to its end, such as a compressed one that was cut off.
+var ErrIncomplete = errors.New("the rest cannot be read")
 
 // errStopped ends the reading of a log whose lines are not wanted any more.
 var errStopped = fmt.Errorf("stopped")
@@ -180,14 +185,20 @@ func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 		}
 		return one(*line, c.tick(at))
 	})
-	if err == nil {
-		err = release(heldAt)
+	broken := err != nil && err != errStopped
+	if err == nil || broken {
+		if end := release(heldAt); end != nil {
+			err = end
+		}
 	}
 	if noticed > maxNotices {
 		notice(fmt.Sprintf("%s: %d more dates do not fit", in.Name, noticed-maxNotices))
 	}
-	if err == errStopped {
+	switch {
+	case err == errStopped:
 		return nil
+	case broken:
+		return fmt.Errorf("%s: %w: %w", in.Name, ErrIncomplete, err)
 	}
 	return err
 }

@@ -3,10 +3,12 @@ package offline_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +83,47 @@ func TestLogsInAnyOrder(t *testing.T) {
 	}
 	if _, _, err := offline.Open(write("bad", "\x1f\x8bnot gzip", func(w io.Writer) io.WriteCloser { return plain{w} }), nil); err == nil {
 		t.Error("a damaged file was opened")
+	}
+}
+
+// A log that was cut off counts as far as it goes, and is named with the line; the others go on.
+func TestLogCutOff(t *testing.T) {
+	var cut bytes.Buffer
+	z := gzip.NewWriter(&cut)
+	for i := range 2000 {
+		fmt.Fprintf(z, "Mar  2 07:%02d:%02d web1 sshd[7]: Failed password for user%d from 203.0.113.7 port %d ssh2\n", i/60%60, i%60, i*7919, i*31)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "auth.log.1.gz")
+	if err := os.WriteFile(path, cut.Bytes()[:cut.Len()/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	whole := ""
+	for i := range 5 {
+		whole += sshLine(i, "Failed password for root from 203.0.113.9 port 1 ssh2")
+	}
+	for name, others := range map[string][]offline.Input{"alone": nil, "with another": {{Name: "auth.log", Reader: strings.NewReader(whole), Near: time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC)}}} {
+		in, closer, err := offline.Open(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closer.Close()
+		in.Near = time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC)
+		r, err := offline.NewReplay(configuration(t), offline.Options{WhatIf: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		banned := make(map[string]bool)
+		r.OnBan(func(b ban.Ban) error { banned[b.Key.Prefix.Addr().String()] = true; return nil })
+		err = offline.Play(append(others, in), nil, r)
+		if !errors.Is(err, offline.ErrIncomplete) || !regexp.MustCompile(`auth\.log\.1\.gz: .* line [1-9]\d+: unexpected EOF`).MatchString(err.Error()) {
+			t.Errorf("%s: %v, want that the log is cut off, and where", name, err)
+		}
+		if !banned["203.0.113.7"] || others != nil && !banned["203.0.113.9"] {
+			t.Errorf("%s: banned %v, want the sources of all lines that can be read", name, banned)
+		}
 	}
 }
 

@@ -36,11 +36,15 @@ func newMatch(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in, err := cli.Input(cmd, args)
+			file, err := cli.Input(cmd, args)
 			if err != nil {
 				return err
 			}
-			defer in.Close()
+			defer file.Close()
+			in, err := offline.Decompress(file)
+			if err != nil {
+				return err
+			}
 			if summary {
 				return summarize(g, cmd, matcher, in)
 			}
@@ -49,10 +53,11 @@ func newMatch(g *cli.Global) *cobra.Command {
 			if g.JSON {
 				emit = encodeMatches(out)
 			}
-			if err := matcher.Run(in, emit); err != nil {
-				return err
+			err = matcher.Run(in, emit)
+			if err != nil && len(args) > 0 {
+				err = fmt.Errorf("%s: %w", args[0], err)
 			}
-			return out.Flush()
+			return errors.Join(err, out.Flush())
 		},
 	}
 	flags := cmd.Flags()

@@ -106,11 +106,15 @@ func replay(cmd *cobra.Command, g *cli.Global, f *replayFlags, args []string) er
 	defer func() { done() }()
 	err = offline.Play(logs, func(text string) { bar.clear(); fmt.Fprintf(cmd.ErrOrStderr(), "mefctl: %s\n", text) }, replays...)
 	bar.clear()
-	if err = errors.Join(err, done()); err != nil {
-		return err
+	incomplete := errors.Is(err, offline.ErrIncomplete)
+	if closed := done(); closed != nil || err != nil && !incomplete {
+		return errors.Join(err, closed)
 	}
 	done = func() error { return nil }
-	return p.end(configs, replays, f)
+	if end := p.end(configs, replays, f); end != nil {
+		return end
+	}
+	return err
 }
 
 func newReplayOf(path string, f *replayFlags) (*offline.Replay, error) {

@@ -213,11 +213,15 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 				return unread(r, matcher, &groups)
 			}
 			if len(args) == 1 {
-				in, err := cli.Input(cmd, args)
+				file, err := cli.Input(cmd, args)
 				if err != nil {
 					return err
 				}
-				defer in.Close()
+				defer file.Close()
+				in, err := offline.Decompress(file)
+				if err != nil {
+					return err
+				}
 				if err := look(args[0], in); err != nil {
 					return err
 				}
