@@ -385,16 +385,14 @@ func TestReportsTaken(t *testing.T) {
 	defer taken.Close()
 	s.start("")
 	t.Cleanup(func() { s.stop(os.Kill) })
-	off := func() string {
-		status := s.status()
-		if !slices.ContainsFunc(status.Warnings, func(w string) bool { return strings.Contains(w, status.Scans.Off) }) {
-			t.Errorf("the warnings are %q, want one that says %q", status.Warnings, status.Scans.Off)
-		}
-		return status.Scans.Off
-	}
 	s.until("status to say what is off", func() error {
-		if why := off(); !strings.Contains(why, "no other program may receive this group") && !strings.Contains(why, "another program receives") {
+		status := s.status()
+		why := status.Scans.Off
+		if !strings.Contains(why, "no other program may receive this group") && !strings.Contains(why, "another program receives") {
 			return fmt.Errorf("it says %q", why)
+		}
+		if !slices.ContainsFunc(status.Warnings, func(w string) bool { return strings.Contains(w, why) }) {
+			return fmt.Errorf("the warnings are %q, want one that says %q", status.Warnings, why)
 		}
 		return nil
 	})
