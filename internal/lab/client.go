@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"net/textproto"
@@ -42,7 +43,8 @@ func (c Client) Server() netip.Addr {
 }
 
 // Dial connects to a port of the server. The connection's deadline passes when ctx is done. Its Read and Write return the first
-// error of either again and again: a reset is reported once by the kernel, perhaps to a Write whose error nobody looks at.
+// error of either again and again, and ECONNRESET after a reset. The kernel reports a reset only once, perhaps to a Write whose error
+// is ignored; a later Read looks like the end of the stream.
 func (c Client) Dial(ctx context.Context, port int) (net.Conn, error) {
 	return c.DialAddr(ctx, netip.AddrPortFrom(c.Server(), uint16(port)))
 }
@@ -65,7 +67,7 @@ func (c Client) DialAddr(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	return &clientConn{Conn: conn}, nil
 }
 
-// A clientConn is a connection that remembers its first error.
+// A clientConn is a TCP connection that remembers its first error.
 type clientConn struct {
 	net.Conn
 
@@ -92,8 +94,24 @@ func (c *clientConn) sticky(err error) error {
 	defer c.mu.Unlock()
 	if c.first == nil {
 		c.first = err
+		// Another goroutine's call may have been given the reset and not have recorded it yet.
+		if (errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE)) && c.isReset() {
+			c.first = &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: syscall.ECONNRESET}
+		}
 	}
 	return c.first
+}
+
+// isReset reports whether the kernel has no connection any more. After a peer's orderly end it has one half.
+func (c *clientConn) isReset() bool {
+	raw, err := c.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	const stateClose = 7 // TCP_CLOSE of linux/tcp.h
+	var info *unix.TCPInfo
+	outer := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	return outer == nil && err == nil && info.State == stateClose
 }
 
 // freebind lets a socket use an address that belongs to the host by a route alone (IP_FREEBIND, ip(7)).

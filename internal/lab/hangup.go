@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,13 +30,16 @@ func (w *World) HangUp(ctx context.Context) error {
 	if err := errors.Join(collect(), w.Internet.Do(collect)); err != nil {
 		return err
 	}
-	if err := endAll(ctx, w.sessions); err != nil {
+	if err := w.endSessions(ctx); err != nil {
 		return err
 	}
-	if !w.servesIMAP || !slices.ContainsFunc(ended, func(s sockdiag.Socket) bool { return s.Local.Port() == IMAPPort }) {
+	if !slices.ContainsFunc(ended, func(s sockdiag.Socket) bool { return s.Local.Port() == IMAPPort }) {
 		return nil
 	}
-	// The processes of Dovecot serve many clients, so that nothing shows when one has logged what there is to log.
+	if running, err := isPopulated(dovecotUnit); err != nil || !running {
+		return err
+	}
+	// A process of Dovecot serves many clients, so nothing shows that it has logged everything about one of them.
 	_, err := w.StartDovecot(ctx)
 	return err
 }
@@ -63,26 +64,18 @@ func destroyAll() (ended []sockdiag.Socket, err error) {
 	return ended, err
 }
 
-// endAll kills processes until there is none.
-func endAll(ctx context.Context, find func() ([]int, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		left, err := find()
+// endSessions kills the processes that sshd and vsftpd have for each client.
+func (w *World) endSessions(ctx context.Context) error {
+	return waitFor(ctx, nil, func() error {
+		left, err := w.sessions()
 		if err != nil || len(left) == 0 {
 			return err
 		}
 		for _, pid := range left {
 			unix.Kill(pid, unix.SIGKILL)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("processes %v do not end when they are killed", left)
-		}
-	}
+		return fmt.Errorf("processes %v of sessions do not end when they are killed", left)
+	})
 }
 
 // sessions returns the processes that sshd and vsftpd have for each client.
@@ -93,26 +86,11 @@ func (w *World) sessions() ([]int, error) {
 	all, err := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range all {
 		pid, name := process(filepath.Base(dir))
-		if (name == "sshd" || name == "vsftpd") && !w.runs[pid] {
+		if (name == "sshd" || name == "vsftpd") && w.runs[pid] == nil {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, err
-}
-
-// dovecotProcesses returns all processes of Dovecot.
-func dovecotProcesses() ([]int, error) {
-	data, err := os.ReadFile(filepath.Join(cgroupRoot, dovecotUnit, "cgroup.procs"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var pids []int
-	for _, id := range strings.Fields(string(data)) {
-		if pid, name := process(id); name != "" {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
 }
 
 // process returns the ID and name of a process, no name if it has ended (proc_pid_stat(5): "PID (NAME) STATE").

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -279,5 +280,58 @@ func TestHangUp(t *testing.T) {
 	}
 	if err := c.IMAP(ctx, "alice", lab.Alice.Password); err != nil {
 		t.Errorf("login at Dovecot after HangUp: %v", err)
+	}
+}
+
+// After Stop nothing of a daemon is left: no process in its control group, and no socket on its port, even where HangUp replaced it.
+func TestStopLeavesNothing(t *testing.T) {
+	ctx, w := enter(t)
+	serve(t, ctx, w.StartJournal)
+	c := w.Client("203.0.113.7")
+	for name, tt := range map[string]struct {
+		start func(context.Context) (*lab.Process, error)
+		port  int
+		unit  string
+	}{
+		"sshd":    {w.StartSSH, lab.SSHPort, "ssh.service"},
+		"vsftpd":  {w.StartVSFTPD, lab.FTPPort, "vsftpd.service"},
+		"dovecot": {w.StartDovecot, lab.IMAPPort, "dovecot.service"},
+	} {
+		for _, sig := range []os.Signal{os.Kill, syscall.SIGTERM} {
+			for _, hangUp := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, HangUp %v", name, sig, hangUp), func(t *testing.T) {
+					p, err := tt.start(ctx)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for range 10 {
+						conn, err := c.Dial(ctx, tt.port)
+						if err != nil {
+							t.Fatal(err)
+						}
+						defer conn.Close()
+						if _, err := conn.Read(make([]byte, 1)); err != nil {
+							t.Fatalf("greeting of port %d: %v", tt.port, err)
+						}
+					}
+					if hangUp {
+						if err := w.HangUp(ctx); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if err := p.Stop(sig); err != nil {
+						t.Fatal(err)
+					}
+					listener, err := net.Listen("tcp", fmt.Sprintf(":%d", tt.port))
+					if err != nil {
+						t.Fatal(err)
+					}
+					listener.Close()
+					if pids, err := os.ReadFile("/sys/fs/cgroup/system.slice/" + tt.unit + "/cgroup.procs"); len(pids) > 0 || err != nil {
+						t.Errorf("processes %q of %s are left, %v", pids, tt.unit, err)
+					}
+				})
+			}
+		}
 	}
 }

@@ -152,18 +152,6 @@ func privateDev() error {
 	return bind(to, "/dev")
 }
 
-// cgroupRoot is where the world sees its own control groups.
-const cgroupRoot = "/sys/fs/cgroup"
-
-// openUnit returns the control group that systemd would give to a unit, such as "system.slice/ssh.service".
-func openUnit(unit string) (*os.File, error) {
-	path := filepath.Join(cgroupRoot, unit)
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, fmt.Errorf("make control group of %s: %w", unit, err)
-	}
-	return os.Open(path)
-}
-
 // writeFiles writes files with their directories; names are absolute paths inside the world.
 func writeFiles(files map[string]string) error {
 	var errs []error

@@ -241,7 +241,7 @@ const dovecotUnit = "system.slice/dovecot.service"
 
 // StartDovecot starts a Dovecot that serves IMAP, and checks passwords for Postfix, in the place of one that runs.
 func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
-	if err := endAll(ctx, dovecotProcesses); err != nil {
+	if err := w.endUnit(ctx, dovecotUnit); err != nil {
 		return nil, err
 	}
 	err := writeFiles(map[string]string{"/etc/dovecot/dovecot.conf": fmt.Sprintf(dovecotConfig, authPort), "/etc/pam.d/dovecot": pam})
@@ -257,7 +257,6 @@ func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.servesIMAP = true
 	return p, p.ready(ctx, func() error { return listening(IMAPPort) })
 }
 

@@ -22,10 +22,8 @@ type World struct {
 	Server   *Namespace // this process's own
 	Internet *Namespace
 
-	servesIMAP bool // since StartDovecot
-
 	mu   sync.Mutex
-	runs map[int]bool // process IDs of what Start started and that has not ended
+	runs map[int]*Process // what Start started and has not ended, by process ID
 }
 
 // New furnishes the world in which this process runs, which must be one that Enter made. No daemon runs yet. programs are
@@ -55,7 +53,7 @@ func New(programs ...string) (*World, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &World{Server: server, Internet: internet, runs: make(map[int]bool)}, nil
+	return &World{Server: server, Internet: internet, runs: make(map[int]*Process)}, nil
 }
 
 // A Command is a program to run on the server.
@@ -111,8 +109,11 @@ func (w *World) Run(ctx context.Context, c Command) (string, error) {
 
 // A Process is a program that keeps running.
 type Process struct {
+	world *World
+
 	name string
 	log  string
+	unit string // its control group, as in Command
 	cmd  *exec.Cmd
 	done chan struct{} // closed once it has ended
 	err  error         // how it ended; read it after done
@@ -136,24 +137,30 @@ func (w *World) Start(c Command) (*Process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &Process{name: name, log: path, cmd: cmd, done: make(chan struct{})}
-	w.setRuns(cmd.Process.Pid, true)
+	p := &Process{world: w, name: name, log: path, unit: c.Unit, cmd: cmd, done: make(chan struct{})}
+	w.mu.Lock()
+	w.runs[cmd.Process.Pid] = p
+	w.mu.Unlock()
 	go func() {
 		p.err = cmd.Wait()
-		w.setRuns(cmd.Process.Pid, false)
+		w.mu.Lock()
+		delete(w.runs, cmd.Process.Pid)
+		w.mu.Unlock()
 		close(p.done)
 	}()
 	return p, nil
 }
 
-func (w *World) setRuns(pid int, runs bool) {
+// running returns the main processes of a unit.
+func (w *World) running(unit string) (processes []*Process) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if runs {
-		w.runs[pid] = true
-	} else {
-		delete(w.runs, pid)
+	for _, p := range w.runs {
+		if p.unit == unit {
+			processes = append(processes, p)
+		}
 	}
+	return processes
 }
 
 // Output returns what this program has printed so far, in all its runs.
@@ -165,29 +172,36 @@ func (p *Process) Output() string {
 	return string(data)
 }
 
-// Stop sends a signal and waits until the process has ended; after a while it is killed.
+// Stop stops a daemon: it sends a signal to the main process and waits until it has ended, and then kills whatever else is in its
+// control group: sessions, workers, and a daemon that replaced it there. Nothing of it listens, writes or holds a file afterwards. A main
+// process that does not end within a minute is killed, which is an error.
 func (p *Process) Stop(sig os.Signal) error {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
+	var err error
 	select {
 	case <-p.done:
-		return nil
 	case <-time.After(patience):
 		p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("%s did not end within %s of %s", p.name, patience, sig)
+		err = fmt.Errorf("%s did not end within %s of %s", p.name, patience, sig)
 	}
+	if p.unit == "" {
+		return err
+	}
+	return errors.Join(err, p.world.endUnit(context.Background(), p.unit))
 }
 
 // patience is how long a daemon may take to be ready or to end. They take well under a second.
 const patience = time.Minute
 
-// ready waits until check succeeds. It gives up when the process ends, and after a while.
-func (p *Process) ready(ctx context.Context, check func() error) error {
+// waitFor calls check every few milliseconds until it succeeds, and returns its last error when patience is over, ctx is done or ended,
+// which may be nil, is closed.
+func waitFor(ctx context.Context, ended <-chan struct{}, check func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := check()
@@ -196,11 +210,25 @@ func (p *Process) ready(ctx context.Context, check func() error) error {
 		}
 		select {
 		case <-tick.C:
-		case <-p.done:
-			return fmt.Errorf("%s ended (%v) before it was ready: %w\n%s", p.name, p.err, err, p.Output())
+		case <-ended:
+			return err
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, p.Output())
+			return err
 		}
+	}
+}
+
+// ready waits until check succeeds. It gives up when the process ends, and after a while.
+func (p *Process) ready(ctx context.Context, check func() error) error {
+	err := waitFor(ctx, p.done, check)
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-p.done:
+		return fmt.Errorf("%s ended (%v) before it was ready: %w\n%s", p.name, p.err, err, p.Output())
+	default:
+		return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, p.Output())
 	}
 }
 
