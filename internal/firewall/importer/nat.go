@@ -13,9 +13,6 @@ import (
 // src, sport, interfaces and states as they are, and dst and dport answered by what they become. Where they cannot, the rules of the
 // filter that they may concern are left out, or carried over in part, each with its line.
 
-// NATNote reports what becomes of NAT.
-const NATNote = "mef does not import NAT, and it ends when the program that loads it is disabled; --nat FILE saves it"
-
 // A Destination is what a rule of NAT makes of the destination of packets. The zero value is one that is not known.
 type Destination struct {
 	Here  bool               // this host (REDIRECT)
@@ -25,9 +22,11 @@ type Destination struct {
 
 // A translation is what one rule does to the destination of some packets.
 type translation struct {
-	rule  *Rule
-	from  Match // the packets, as their senders addressed them
-	to    Destination
+	rule    *Rule
+	from    Match // the packets, as their senders addressed them
+	to      Destination
+	foreign bool // another program maintains it
+
 	exact bool // it translates every such packet of a tracked connection
 }
 
@@ -101,9 +100,13 @@ func (g *gatherer) chain(c *Chain, m Match, sure bool, path []*Chain) {
 		known := sure && r.Beyond == "" && len(r.Not) == 0
 		for _, h := range each(m, r.Any) {
 			switch {
-			case r.To != nil:
+			case r.To != nil || r.Source != nil:
 				exact := known && !slices.ContainsFunc(g.doubt, func(d Match) bool { _, touches := d.Meet(h); return touches })
-				g.all = append(g.all, translation{r, h, *r.To, exact})
+				one := translation{rule: r, from: h, exact: exact, foreign: c.Foreign || slices.ContainsFunc(path, func(c *Chain) bool { return c.Foreign })}
+				if r.To != nil {
+					one.to = *r.To
+				}
+				g.all = append(g.all, one)
 				if !exact {
 					g.doubt = append(g.doubt, h)
 				}

@@ -148,3 +148,44 @@ func TestBothDestinations(t *testing.T) {
 		t.Errorf("left out: %v\n%s", res.Left, res.Text)
 	}
 }
+
+// TestStatementsOfNAT reads rules of the table nat one at a time, and in an order that matters.
+func TestStatementsOfNAT(t *testing.T) {
+	for rule, want := range map[string]string{
+		"-A POSTROUTING -o eth0 -j MASQUERADE":                                                                                                               "nat dir=out family=ip action=masquerade oif=eth0\n",
+		"-A POSTROUTING -s 10.0.0.0/8 ! -d 10.0.0.0/8 -o ppp+ -j SNAT --to-source 192.0.2.1":                                                                 "nat dir=out action=snat to=192.0.2.1 oif=ppp* src=10.0.0.0/8 dst=0.0.0.0-9.255.255.255,11.0.0.0-255.255.255.255\n",
+		"-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3128":                                                                         "nat dir=in family=ip action=redirect to=:3128 proto=tcp iif=eth0 dport=80\n",
+		"-A PREROUTING -d 192.0.2.9 -p udp -m udp --dport 53 -j DNAT --to-destination 10.0.0.1":                                                              "nat dir=in action=dnat to=10.0.0.1 proto=udp dst=192.0.2.9 dport=53\n",
+		"-A PREROUTING -p tcp -m multiport --dports 80,443 -j DNAT --to-destination 10.0.0.1:8080":                                                           "nat dir=in action=dnat to=10.0.0.1:8080 proto=tcp dport=80,443\n",
+		"-A PREROUTING -j web\n-A web -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1":                                                            "nat dir=in action=dnat to=10.0.0.1 proto=tcp dport=80\n",
+		"-A POSTROUTING -s 10.0.0.0/8 -j SNAT --to-source 192.0.2.1-192.0.2.9":                                                                               "left: nat leads to one address\n",
+		"-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1-10.0.0.9":                                                                  "left: nat leads to one address and one port\n",
+		"-A PREROUTING -p tcp -m tcp --dport 80 -m mark --mark 1 -j DNAT --to-destination 10.0.0.1":                                                          "left: mef.rules has no match \"mark\"\n",
+		"-A PREROUTING -p tcp -m tcp --sport 80 -j DNAT --to-destination 10.0.0.1":                                                                           "left: nat cannot match the port of the sender\n",
+		"-A PREROUTING -i eth0 -j DNAT --to-destination 10.0.0.1":                                                                                            "left: this translates every packet that arrives and hides all services of this host, SSH too; write proto= and dport=, or dst= with the address to translate\n",
+		"-A OUTPUT -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1":                                                                               "left: nat translates the destinations of packets that arrive, not those of this host's own packets\n",
+		"-A POSTROUTING -s 10.0.0.0/8 -d 10.0.0.0/8 -j ACCEPT\n-A POSTROUTING -s 10.0.0.0/8 -o eth0 -j MASQUERADE":                                           "left: it is not certain which packets it translates: an earlier rule, or what it excludes, may take some of them\n",
+		"-A POSTROUTING -d 172.16.0.0/12 -j RETURN\n-A POSTROUTING -s 10.0.0.0/8 -d 192.0.2.0/24 -j MASQUERADE":                                              "nat dir=out action=masquerade src=10.0.0.0/8 dst=192.0.2.0/24\n",
+		"-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2": "nat dir=in action=dnat to=10.0.0.1 proto=tcp dport=80\n",
+	} {
+		text := "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n:OUTPUT ACCEPT\n:web -\n" + rule + "\nCOMMIT\n"
+		rs, err := iptsave.Parse("A test", iptsave.File{Name: "saved", Family: policy.V4, Text: []byte(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res := importer.Translate(rs, "a test")
+		got := ""
+		for line := range strings.Lines(res.Text) {
+			if strings.HasPrefix(line, "nat ") {
+				got += line
+			}
+		}
+		for _, l := range res.Left {
+			got += "left: " + l.Reason + "\n"
+		}
+		if got != want {
+			t.Errorf("%s\nbecame\n%swant\n%s", rule, got, want)
+		}
+		parse(t, res.Text)
+	}
+}

@@ -32,6 +32,9 @@ type Ruleset struct {
 
 	// NAT are base chains that translate destinations: of prerouting those with Dir In, of output those with Dir Out.
 	NAT []*Chain
+
+	Sources []*Chain // base chains that translate sources, at postrouting, with Dir Out
+
 	Own []netip.Prefix // addresses of this host, as far as they are known
 
 	// NATText is what translates addresses in the language of its program, by the ending of a file for it; without what other
@@ -52,6 +55,8 @@ type Chain struct {
 	Name  string
 	Place string // for people: "table inet filter, chain input"
 	Rules []*Rule
+
+	Foreign bool // another program maintains it, and loads it again by itself
 
 	// Only for base chains.
 	Dir    policy.Dir
@@ -91,6 +96,9 @@ type Rule struct {
 
 	// To is where a rule of NAT leads the packets that fit, nil for all other rules.
 	To *Destination
+
+	// Source is what a rule of NAT makes of the source, nil for all other rules.
+	Source *Source
 
 	// OriginalDst and OriginalDport say that the rule asks for the destination that the sender used.
 	OriginalDst, OriginalDport bool

@@ -14,6 +14,7 @@ func Translate(rs *Ruleset, command string) Result {
 	for _, d := range policy.Dirs {
 		t.way(d)
 	}
+	t.nat()
 	if len(rs.Bases) == 0 {
 		t.note("nothing filters packets: the policy accepts everything")
 	}

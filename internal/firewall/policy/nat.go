@@ -230,6 +230,9 @@ func unchanged(c *clause) bool {
 	return false
 }
 
+// NeverTranslates begins the message about a nat statement that earlier ones hide.
+const NeverTranslates = "this translation never decides"
+
 // translations looks at the nat statements as a whole: each must decide about some packet, and none may lead where another one leads back.
 func (r *reader) translations() {
 	if len(r.src.nats) == 0 || len(r.errs) > 0 {
@@ -246,7 +249,7 @@ func (r *reader) translations() {
 				continue // it is not known yet whom it fits
 			}
 			if before := taken(m.nat[d], i); before != nil && (mr.some[0] || mr.some[1]) {
-				r.fail(mr.rule.At, "this translation never decides: all its packets match "+places(before)+" before it", "remove it, or move it up")
+				r.fail(mr.rule.At, NeverTranslates+": all its packets match "+places(before)+" before it", "remove it, or move it up")
 			}
 			if d == Out {
 				continue

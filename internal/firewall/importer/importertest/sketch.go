@@ -269,11 +269,14 @@ func (s *sketch) vmap(c *importer.Chain, r *importer.Rule, words []string, targe
 	s.line(c, append(words, "ct state vmap { "+strings.Join(elements, ", ")+" }"))
 }
 
-// NAT returns a random script for nft whose table translates destinations, to addresses of policytest's packets.
-func NAT(r *rand.Rand) string {
+// NAT returns a random script for nft whose table translates destinations at some hooks, prerouting and output if none is named, to addresses of policytest's packets.
+func NAT(r *rand.Rand, hooks ...string) string {
+	if hooks == nil {
+		hooks = []string{"prerouting", "output"}
+	}
 	var b strings.Builder
 	b.WriteString("table inet nat {\n")
-	for _, hook := range []string{"prerouting", "output"} {
+	for _, hook := range hooks {
 		fmt.Fprintf(&b, "chain %s {\ntype nat hook %s priority -110;\n", hook, hook)
 		for range r.IntN(5) {
 			ip, addrs := "ip", []string{"198.51.100.2", "192.0.2.2", "192.0.2.1"}

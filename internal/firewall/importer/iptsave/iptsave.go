@@ -46,6 +46,9 @@ type others struct {
 // builtin are the chains of the table filter at the hooks.
 var builtin = map[string]policy.Dir{"INPUT": policy.In, "OUTPUT": policy.Out, "FORWARD": policy.Forward}
 
+// postrouting is the chain of the table nat that may translate sources.
+const postrouting = "POSTROUTING"
+
 // translating are the chains of the table nat that may translate destinations, with the way of the packets that they see.
 var translating = map[string]policy.Dir{"PREROUTING": policy.In, "OUTPUT": policy.Out}
 
@@ -204,7 +207,7 @@ func (r *reader) chain(text string) error {
 	if len(words) < 2 {
 		return errors.New("a chain without a policy")
 	}
-	c := &importer.Chain{Name: words[0], Place: fmt.Sprintf("%s, chain %s", program(r.family), words[0])}
+	c := &importer.Chain{Name: words[0], Foreign: importer.KeeperOfChain(words[0]) != "", Place: fmt.Sprintf("%s, chain %s", program(r.family), words[0])}
 	r.chains[c.Name] = c
 	if importer.KeeperOfChain(c.Name) == "" {
 		r.nat = append(r.nat, text)
@@ -221,6 +224,10 @@ func (r *reader) chain(text string) error {
 	if hook, dnat := translating[c.Name]; dnat && r.table == "nat" {
 		c.Dir, c.Family = hook, r.family
 		r.rs.NAT = append(r.rs.NAT, c)
+	}
+	if c.Name == postrouting && r.table == "nat" {
+		c.Dir, c.Family = policy.Out, r.family
+		r.rs.Sources = append(r.rs.Sources, c)
 	}
 	return nil
 }
@@ -254,14 +261,10 @@ func (r *reader) commit() {
 	where := fmt.Sprintf("%s, table %s", program(r.family), r.table)
 	switch {
 	case r.table == "filter":
-	case r.table == "nat" && r.other.dnat:
-		r.rs.Notes = append(r.rs.Notes, where+" translates addresses: "+importer.NATNote)
+	case r.table == "nat" && r.other.rules > 0 && (r.other.dnat || !r.other.drops):
 		r.keepNAT()
 	case r.other.drops:
 		r.rs.Left = append(r.rs.Left, importer.Left{Place: where, Line: fmt.Sprintf("%d rules, some of which drop, or a policy that drops", r.other.rules), Reason: "mef.rules has only the table filter"})
-	case r.table == "nat" && r.other.rules > 0:
-		r.rs.Notes = append(r.rs.Notes, where+" translates addresses: "+importer.NATNote)
-		r.keepNAT()
 	case r.other.rules > 0:
 		r.rs.Notes = append(r.rs.Notes, where+" drops nothing: it is not imported, and ends when the program that loads it is disabled")
 	}

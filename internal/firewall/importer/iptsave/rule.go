@@ -22,6 +22,7 @@ type parser struct {
 	opens    bool     // the rule asks for state NEW alone
 	limit    string
 	proto    policy.Protos
+	source   bool     // the rule translates the source to an address that is not known yet
 	original []func() // conditions on what was asked for first
 	after    []string // options that ask for a destination as it is after translation
 	out      importer.Rule
@@ -143,6 +144,10 @@ func (p *parser) extension(word string) {
 		p.ipset(p.values())
 	case "--to-destination", "--to":
 		p.destination(p.next())
+	case "--to-source":
+		if a, err := netip.ParseAddr(p.next()); err == nil && p.source {
+			p.out.Source.Addr, p.source = a, false
+		}
 	case "--to-ports":
 		if ports := p.next(); p.out.To != nil {
 			p.destination(":" + ports)
@@ -421,6 +426,11 @@ func (p *parser) jump(isGoto bool) {
 		p.out.Log = &importer.Log{}
 	case "DNAT", "NETMAP":
 		p.out.Do, p.out.To = importer.Decide, &importer.Destination{}
+	case "MASQUERADE":
+		p.out.Do, p.out.Source = importer.Decide, &importer.Source{}
+	case "SNAT":
+		p.out.Do, p.out.Source = importer.Decide, &importer.Source{}
+		p.source = true
 	case "REDIRECT":
 		p.out.Do, p.out.To = importer.Decide, &importer.Destination{Here: true}
 	default:
@@ -476,6 +486,9 @@ const maxRate = 10_000
 func (p *parser) finish() {
 	if p.out.Do == importer.Decide && p.out.Action == policy.Reject {
 		p.answer()
+	}
+	if p.source {
+		p.out.Cannot("nat leads to one address")
 	}
 	if p.limit == "" {
 		return

@@ -107,6 +107,11 @@ func Parse(l Listing, source string) (*importer.Ruleset, error) {
 	for _, c := range r.all {
 		r.fill(c)
 	}
+	for _, c := range all {
+		if !slices.ContainsFunc(r.all, func(o chain) bool { return o.Family == c.Family && o.Table == c.Table }) {
+			r.chains[key{c.Family, c.Table, c.Name}].Foreign = true
+		}
+	}
 	r.translations(all)
 	var kept []string
 	for _, c := range r.all {
@@ -203,17 +208,26 @@ func (r *reader) translations(all []chain) {
 		if len(out.Rules) == 0 {
 			out.Rules = r.read(at, c.Hook != "")
 		}
-		if _, dnat := translating[c.Hook]; dnat && c.Type == "nat" && families[c.Family] != 0 && !r.dormant(table{Family: c.Family, Name: c.Table}) {
+		_, dnat := translating[c.Hook]
+		if (dnat || c.Hook == postrouting) && c.Type == "nat" && families[c.Family] != 0 && !r.dormant(table{Family: c.Family, Name: c.Table}) {
 			bases = append(bases, c)
 		}
 	}
 	slices.SortStableFunc(bases, func(a, b chain) int { return cmp.Compare(a.Prio, b.Prio) })
 	for _, c := range bases {
 		out := r.chains[key{c.Family, c.Table, c.Name}]
-		out.Dir, out.Family = translating[c.Hook], families[c.Family]
+		if out.Family = families[c.Family]; c.Hook == postrouting {
+			out.Dir = policy.Out
+			r.rs.Sources = append(r.rs.Sources, out)
+			continue
+		}
+		out.Dir = translating[c.Hook]
 		r.rs.NAT = append(r.rs.NAT, out)
 	}
 }
+
+// postrouting is the hook at which sources are translated.
+const postrouting = "postrouting"
 
 // translating are the hooks at which destinations are translated, with the way of the packets that are seen there.
 var translating = map[string]policy.Dir{"prerouting": policy.In, "output": policy.Out}
@@ -311,8 +325,7 @@ func (r *reader) elsewhere(c chain) {
 	what := fmt.Sprintf("%s of type %s at hook %s", r.chains[at].Place, c.Type, c.Hook)
 	switch {
 	case len(all) == 0 && c.Policy != "drop":
-	case c.Type == "nat":
-		r.rs.Notes = append(r.rs.Notes, what+" translates addresses: "+importer.NATNote)
+	case c.Type == "nat" && c.Hook != "input": // those are read elsewhere
 	case c.Policy == "drop" || slices.ContainsFunc(all, drops):
 		r.rs.Left = append(r.rs.Left, importer.Left{Place: r.chains[at].Place, Line: fmt.Sprintf("%s at hook %s of %s, policy %s", count(len(all)), c.Hook, c.Family, c.Policy),
 			Reason: "mef.rules has the hooks input, output and forward of IPv4 and IPv6"})

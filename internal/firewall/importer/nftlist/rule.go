@@ -3,6 +3,7 @@ package nftlist
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -102,6 +103,13 @@ func (p *parser) statement(name string, value any) {
 		p.translate(value, false)
 	case "redirect":
 		p.translate(value, true)
+	case "masquerade":
+		p.verdict(&p.out, "accept", nil)
+		if p.out.Source = (&importer.Source{}); get(value, "port") != nil {
+			p.out.Cannot("nat does not translate the port of the sender")
+		}
+	case "snat":
+		p.source(value)
 	case "xt":
 		if target, _ := get(value, "name").(string); target == "DNAT" || target == "REDIRECT" || target == "NETMAP" {
 			p.out.To = &importer.Destination{Here: target == "REDIRECT"}
@@ -188,6 +196,20 @@ func (p *parser) translate(value any, here bool) {
 		return
 	}
 	p.lead(&p.out, get(value, "addr"), get(value, "port"), here)
+}
+
+// source reads which source packets get.
+func (p *parser) source(value any) {
+	p.verdict(&p.out, "accept", nil)
+	p.out.Source = &importer.Source{}
+	text, _ := get(value, "addr").(string)
+	addr, err := netip.ParseAddr(text)
+	if err != nil || get(value, "port") != nil {
+		p.out.Cannot("nat leads to one address")
+		return
+	}
+	p.out.Source.Addr = addr
+	p.out.Require(ofFamily(policy.Addrs{Given: true, In: prefixset.New(netip.PrefixFrom(addr, addr.BitLen()))}.Families()))
 }
 
 // lead gives a rule the destination to which it leads packets.
