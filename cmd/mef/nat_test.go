@@ -4,8 +4,12 @@ package main
 
 import (
 	"errors"
+	"net"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"mef/internal/netnstest"
 )
@@ -190,4 +194,53 @@ func TestHalfATranslation(t *testing.T) {
 		t.Errorf("the chains are\n%s\nthey were\n%s", after, before)
 	}
 	s.open(ssh)
+}
+
+// TestSegmentsFitTheRoute has connections go through a link whose packets are smaller than either end knows, as those of a tunnel are.
+func TestSegmentsFitTheRoute(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			s := withIPTables(t)
+			s.backend(backend)
+			withContainer(t, s)
+			s.ns.Do(func() {
+				links, err := netlink.LinkList()
+				if err != nil {
+					t.Error(err)
+				}
+				for _, link := range links {
+					if name := link.Attrs().Name; name != "lo" && name != s.link && netlink.LinkSetMTU(link, 1300) != nil {
+						t.Errorf("%s keeps its MTU", name)
+					}
+				}
+			})
+			s.peer.Route(t, "198.51.100.0/24", "192.0.2.1")
+			s.peer.Route(t, "2001:db8:1::/64", "2001:db8::1")
+			segment := func(to string) (size int) {
+				t.Helper()
+				conn, err := s.peer.Dial("tcp", "", to, patience)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				raw, err := conn.(*net.TCPConn).SyscallConn()
+				if err == nil {
+					err = raw.Control(func(fd uintptr) { size, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) })
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return size
+			}
+			for mss, fits := range map[string]bool{"": false, " mss=auto": true} {
+				s.write("mef.rules", policyFor(ssh)+"policy dir=fwd action=accept"+mss+"\nrule dir=fwd action=accept proto=tcp dport=80\n")
+				s.must("apply", "--yes")
+				for _, to := range []string{"198.51.100.2:80", "[2001:db8:1::2]:80"} {
+					if size := segment(to); (size <= 1300-40) != fits {
+						t.Errorf("with %q segments to %s have %d bytes", mss, to, size)
+					}
+				}
+			}
+		})
+	}
 }

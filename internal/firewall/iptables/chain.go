@@ -62,6 +62,7 @@ type way struct {
 	top       string // name of the first chain
 	nat       bool   // it is one of the table nat
 	def       policy.Action
+	mss       bool // the maximum segment size follows the MTU
 	rules     []*policy.Rule
 	ins, outs []string // interfaces with a chain of their own
 }
@@ -133,8 +134,11 @@ type place struct {
 func (w *writer) way(wy *way) error {
 	top := wy.top
 	var lines []string
-	for _, pl := range wy.places() {
-		name := fmt.Sprintf("%s-%d", top, len(lines)+1)
+	if wy.mss {
+		lines = append(lines, "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu")
+	}
+	for i, pl := range wy.places() {
+		name := fmt.Sprintf("%s-%d", top, i+1)
 		if pl.in == policy.Loopback || pl.out == policy.Loopback {
 			name = top + "-LO"
 		}

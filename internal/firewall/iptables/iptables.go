@@ -90,6 +90,9 @@ func compile(p *policy.Policy, f policy.Family, s *ipsets) (all [len(tables)][]c
 		}
 		wy, err := newWay(d, p.Defaults[d].Action, p.Of(d))
 		if err == nil {
+			wy.mss = p.Defaults[d].MSS
+		}
+		if err == nil {
 			err = w.way(wy)
 		}
 		if err != nil {

@@ -53,7 +53,7 @@ const (
 // kind returns the letter for what a set holds: addresses of a family, or ports.
 func kind(set *policy.Set, f policy.Family) byte {
 	switch {
-	case set.Ports:
+	case set.Type == policy.PortSet:
 		return setKinds[2]
 	case f == policy.V6:
 		return setKinds[1]
@@ -76,7 +76,7 @@ const defaultSize = 65536
 
 // declare writes a set and what is in it.
 func (s *ipsets) declare(ipset string, set *policy.Set, f policy.Family) {
-	if set.Ports {
+	if set.Type == policy.PortSet {
 		fmt.Fprintf(&s.text, "create %s bitmap:port range 0-65535\n", ipset)
 		for _, r := range set.In {
 			fmt.Fprintf(&s.text, "add %s %s\n", ipset, r)

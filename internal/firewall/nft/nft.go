@@ -46,7 +46,7 @@ func Script(p *policy.Policy) (string, error) {
 	}
 	for _, d := range policy.Dirs {
 		if p.Defaults[d] != nil {
-			w.way(d, p.Defaults[d].Action, p.Of(d))
+			w.way(d, p.Defaults[d], p.Of(d))
 		}
 	}
 	w.translations(policy.In, "type nat hook prerouting priority dstnat - 5; policy accept;", p.Translations(policy.In))
@@ -85,7 +85,7 @@ func (w *writer) chain(name string, lines []string) {
 
 // set declares a named set: one for each family, or one for ports. What follows the name keeps it from being a word of nft's.
 func (w *writer) set(s *policy.Set) {
-	if s.Ports {
+	if s.Type == policy.PortSet {
 		w.declare(s.Name+"_p", "inet_service", portList(s.In))
 		return
 	}
@@ -137,13 +137,17 @@ func (pl place) suffix() (s string) {
 }
 
 // way writes the chains of one way.
-func (w *writer) way(d policy.Dir, def policy.Action, all []*policy.Rule) {
+func (w *writer) way(d policy.Dir, standard *policy.Default, all []*policy.Rule) {
 	hook := hooks[d]
+	def := standard.Action
 	pol := def
 	if def == policy.Reject {
 		pol = policy.Drop
 	}
 	base := []string{fmt.Sprintf("type filter hook %s priority filter; policy %s;", hook, pol)}
+	if standard.MSS {
+		base = append(base, "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
+	}
 	outer := all
 	if d != policy.Forward { // nothing is forwarded from or to loopback
 		var inner []*policy.Rule

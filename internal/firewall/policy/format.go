@@ -156,7 +156,7 @@ func (s *Source) frozenSet(st Statement, set *Set) Statement {
 	if set.IPSet != "" {
 		return st
 	}
-	var list []string
+	list := slices.Clone(set.Links)
 	for _, r := range set.In {
 		list = append(list, r.String())
 	}

@@ -235,7 +235,7 @@ const NeverTranslates = "this translation never decides"
 
 // translations looks at the nat statements as a whole: each must decide about some packet, and none may lead where another one leads back.
 func (r *reader) translations() {
-	if len(r.src.nats) == 0 || len(r.errs) > 0 {
+	if len(r.src.nats) == 0 || len(r.errs) > 0 || r.frozen { // on this host, more may be hidden: auto may be what another statement names
 		return
 	}
 	// An interface of the name auto cannot exist, so that auto is compared with itself alone.
@@ -245,6 +245,9 @@ func (r *reader) translations() {
 	for _, d := range []Dir{In, Out} {
 		for i := range m.nat[d] {
 			mr := &m.nat[d][i]
+			if mr.rule.In.Fits(Loopback) || mr.rule.Out.Fits(Loopback) {
+				r.fail(mr.rule.At, "packets over lo are not translated", "remove lo from the set of interfaces")
+			}
 			if r.namesHosts(&mr.rule.Src) || r.namesHosts(&mr.rule.Dst) || p.guesses(mr.rule) {
 				continue // it is not known yet whom it fits
 			}

@@ -287,15 +287,32 @@ func (r *Rule) Remark() string {
 type Default struct {
 	At     conf.Pos
 	Action Action
+	MSS    bool // of Forward: the maximum segment size of TCP connections is limited to what the MTU of their routes allows
 }
 
-// A Set is a named set of addresses or ports.
+// A SetType is what a set holds.
+type SetType uint8
+
+// The types of sets.
+const (
+	AddrSet SetType = iota
+	PortSet
+	InterfaceSet
+)
+
+var (
+	setTypeNames = []string{"addr", "port", "interface"}
+	setTypeWords = []string{"addresses", "ports", "interfaces"}
+)
+
+// A Set is a named set of addresses, ports or interfaces.
 type Set struct {
 	At    conf.Pos
 	Name  string
-	Ports bool
+	Type  SetType
 	Addrs prefixset.Set // of addresses
 	In    []PortRange   // of ports
+	Links []string      // of interfaces: names and patterns
 	IPSet string        // it is this one of ipset(8), which somebody else fills; only for iptables
 }
 

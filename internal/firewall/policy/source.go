@@ -57,6 +57,7 @@ type setText struct {
 	family Family
 	addrs  addrsText
 	ports  portsText
+	links  interfacesText
 	names  []string // of hosts
 	named  []reference
 }
@@ -252,7 +253,7 @@ func (r *reader) text(at conf.Pos, path string, text []byte) {
 // kinds are the statements and the keys that each may have, in the order in which they are written. Those of the second list must
 // be there.
 var kinds = map[string]struct{ keys, needed []string }{
-	"policy": {[]string{"dir", "action"}, []string{"dir", "action"}},
+	"policy": {[]string{"dir", "action", "mss"}, []string{"dir", "action"}},
 	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "limit", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"nat": {[]string{"dir", "family", "action", "to", "proto", "iif", "oif", "src", "dst", "dport", "comment"}, []string{"dir", "action"}},
@@ -307,6 +308,7 @@ func (r *reader) statement(st *Statement) {
 // of ours may mean the opposite: port=22 is not sport=22.
 var tried = map[string]string{
 	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
+	"clamp": "write policy dir=fwd action=... mss=auto", "tcpmss": "write policy dir=fwd action=... mss=auto", "maxseg": "write policy dir=fwd action=... mss=auto",
 	"sport": "this statement cannot match the port of the sender", "rate": "write limit= to limit what is accepted from each source, ratelimit= to limit log lines",
 	"nat": "write " + sourceNAT + ", or " + destinationNAT, "masquerade": "write " + sourceNAT, "snat": "write " + sourceNAT + ", or action=snat to=ADDRESS",
 	"dnat": "write " + destinationNAT, "redirect": "write nat dir=in proto=tcp dport=80 action=redirect to=:8080", "forward": "write " + destinationNAT,
@@ -314,7 +316,7 @@ var tried = map[string]string{
 	"helper": "mef.rules has no connection tracking helpers; write a separate table for nft, and ct=related here",
 	"type":   "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
 	"uid": noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
-	"zone": "write iif= or oif= with the interfaces of the zone", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
+	"zone": "write iif= or oif= with the interfaces of the zone, or set name=NAME type=interface elements=... and iif=@NAME", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
 	"interface": "write iif= for where packets come in, oif= for where they go out", "saddr": "write src=", "daddr": "write dst=", "source": "write src=",
 	"destination": "write dst=", "state": "write ct=", "jump": "write action=", "verdict": "write action=", "protocol": "write proto=",
 }
@@ -379,11 +381,21 @@ func (r *reader) policy(st *Statement) {
 	if !r.fault(err) || !good {
 		return
 	}
+	mss := st.field("mss")
+	if mss != nil {
+		if _, err := choice(mss, []string{"auto"}); !r.fault(err) {
+			return
+		}
+		if Dir(d) != Forward {
+			r.fail(mss.key, "mss is for connections that are forwarded", "write it at policy dir=fwd, or remove it")
+			return
+		}
+	}
 	if first := r.src.defaults[d]; first != nil {
 		r.fail(st.At, fmt.Sprintf("a second policy for dir=%s", Dir(d)), "keep one; the first is at "+first.At.String())
 		return
 	}
-	r.src.defaults[d] = &Default{st.At, Action(a)}
+	r.src.defaults[d] = &Default{st.At, Action(a), mss != nil}
 }
 
 // include reads the files that a pattern, or a folder, stands for.
@@ -436,15 +448,15 @@ func (r *reader) set(st *Statement) {
 	}
 	r.src.sets[s.Name] = s
 	if f := st.field("type"); f != nil {
-		i, err := choice(f, []string{"addr", "port"})
+		i, err := choice(f, setTypeNames)
 		r.fault(err)
-		s.Ports = i == 1
+		s.Type = SetType(i)
 	}
 	if f := st.field("family"); f != nil {
 		i, err := choice(f, familyNames)
 		r.fault(err)
-		if s.family = Family(i); s.Ports && s.family != Any {
-			r.fail(f.At, "ports have no family", "remove family")
+		if s.family = Family(i); s.Type != AddrSet && s.family != Any {
+			r.fail(f.At, setTypeWords[s.Type]+" have no family", "remove family")
 		}
 	}
 	r.elements(st, s)
@@ -463,9 +475,13 @@ func (r *reader) elements(st *Statement, s *setText) {
 		elements = nil
 	}
 	if elements != nil {
-		s.named = references(elements, s.Ports)
+		s.named = references(elements, s.Type)
 	}
-	if elements != nil && s.Ports {
+	if s.Type == InterfaceSet {
+		r.interfaceSet(st, s)
+		return
+	}
+	if elements != nil && s.Type == PortSet {
 		p, err := ports(elements)
 		r.fault(err)
 		s.ports = p
@@ -480,11 +496,26 @@ func (r *reader) elements(st *Statement, s *setText) {
 		switch {
 		case !ok || !isIPSet(name):
 			r.fault(wrong(source.At, 0, source.Value, "ipset:NAME"))
-		case elements != nil || file != nil || s.Ports || s.family == Any:
+		case elements != nil || file != nil || s.Type != AddrSet || s.family == Any:
 			r.fail(source.At, "a set of ipset has one family and no other keys", fmt.Sprintf("write set name=%s family=ip type=addr source=%s", s.Name, source.Value))
 		default:
 			s.IPSet = name
 		}
+	}
+}
+
+// interfaceSet reads the elements of a set of interfaces, which cannot be empty: a rule without interfaces fits any.
+func (r *reader) interfaceSet(st *Statement, s *setText) {
+	f := st.field("elements")
+	switch {
+	case f == nil || len(st.Fields) > 3:
+		r.fail(st.At, "a set of interfaces has elements= and nothing else", "write set name="+s.Name+" type=interface elements=eth1,wg*")
+	case f.Value == nothing || f.Value == "any" || f.Value == "auto" || strings.HasPrefix(f.Value, "!"):
+		r.fault(wrong(f.At, 0, f.Value, "interfaces, patterns such as wg*, and other sets of interfaces"))
+	default:
+		var err *conf.Error
+		s.links, err = interfaces(f)
+		r.fault(err)
 	}
 }
 
@@ -554,7 +585,7 @@ func (r *reader) setFile(f *Field, s *setText) {
 		return
 	}
 	r.taken(f.At, text)
-	if s.Ports {
+	if s.Type == PortSet {
 		r.portsFile(path, text, s)
 		return
 	}
@@ -634,20 +665,22 @@ func (c *clause) take(f *Field) (err *conf.Error) {
 		c.Limit, err = rate(f)
 	case "iif":
 		c.iif, err = interfaces(f)
+		c.named = append(c.named, references(f, InterfaceSet)...)
 	case "oif":
 		c.oif, err = interfaces(f)
+		c.named = append(c.named, references(f, InterfaceSet)...)
 	case "src":
 		c.src, err = addrs(f)
-		c.named = append(c.named, references(f, false)...)
+		c.named = append(c.named, references(f, AddrSet)...)
 	case "dst":
 		c.dst, err = addrs(f)
-		c.named = append(c.named, references(f, false)...)
+		c.named = append(c.named, references(f, AddrSet)...)
 	case "sport":
 		c.sport, err = ports(f)
-		c.named = append(c.named, references(f, true)...)
+		c.named = append(c.named, references(f, PortSet)...)
 	case "dport":
 		c.dport, err = ports(f)
-		c.named = append(c.named, references(f, true)...)
+		c.named = append(c.named, references(f, PortSet)...)
 	case "ct":
 		c.States, err = states(f)
 	case "comment":
@@ -827,9 +860,9 @@ func (r *reader) known(named []reference) {
 				hint = "write set name=" + ref.set + " elements=..."
 			}
 			r.fail(ref.at, "there is no set "+diag.Quote("@"+ref.set), hint)
-		case s.Ports != ref.ports:
-			r.fail(ref.at, fmt.Sprintf("set %s holds %s", diag.Quote("@"+ref.set), map[bool]string{true: "ports", false: "addresses"}[s.Ports]),
-				"write type=addr for src and dst, type=port for sport and dport")
+		case s.Type != ref.kind:
+			r.fail(ref.at, fmt.Sprintf("set %s holds %s", diag.Quote("@"+ref.set), setTypeWords[s.Type]),
+				"write type=addr for src and dst, type=port for sport and dport, type=interface for iif and oif")
 		}
 	}
 }
@@ -844,7 +877,7 @@ func (r *reader) ring(name string, way []string, done map[string]bool) []string 
 		return nil
 	}
 	done[name] = true
-	for _, inner := range slices.Concat(s.addrs.sets, s.ports.sets) {
+	for _, inner := range slices.Concat(s.addrs.sets, s.ports.sets, s.links.sets) {
 		if ring := r.ring(inner, append(way, name), done); ring != nil {
 			return ring
 		}
@@ -900,7 +933,7 @@ func (s *Source) Policy(facts Facts) *Policy {
 // rule resolves one clause.
 func (s *Source) rule(c clause, facts Facts, sets map[string]*Set) Rule {
 	r := c.Rule
-	r.In, r.Out = c.iif.resolve(facts.Auto), c.oif.resolve(facts.Auto)
+	r.In, r.Out = c.iif.resolve(facts.Auto, sets), c.oif.resolve(facts.Auto, sets)
 	r.Src, r.Dst = c.src.resolve(sets), c.dst.resolve(sets)
 	r.Sport, r.Dport = c.sport.resolve(sets), c.dport.resolve(sets)
 	r.Family &= s.families(c.src, r.Src) & s.families(c.dst, r.Dst)
@@ -939,6 +972,10 @@ func (s *Source) resolve(name string, facts Facts, sets map[string]*Set) *Set {
 		set.In = append(set.In, s.resolve(inner, facts, sets).In...)
 	}
 	set.In = MergePorts(set.In)
+	set.Links = slices.Clone(text.links.Names)
+	for _, inner := range text.links.sets {
+		set.Links = appendNew(set.Links, s.resolve(inner, facts, sets).Links)
+	}
 	if text.family != Any {
 		set.Addrs = set.Addrs.Intersect(everything(text.family))
 	}

@@ -29,19 +29,20 @@ type (
 	}
 	interfacesText struct {
 		auto bool // the interfaces of the default routes
+		sets []string
 		Interfaces
 	}
 )
 
 // A reference is where a set is named, which may stand behind that place.
 type reference struct {
-	at    conf.Pos
-	set   string
-	ports bool // one of ports is meant
+	at   conf.Pos
+	set  string
+	kind SetType // that is meant
 }
 
-// references returns the sets that a list of addresses or of ports names.
-func references(f *Field, ports bool) []reference {
+// references returns the sets that a list names.
+func references(f *Field, kind SetType) []reference {
 	var all []reference
 	for offset, word := range items(f.Value) {
 		if bare, not := strings.CutPrefix(word, "!"); not {
@@ -50,7 +51,7 @@ func references(f *Field, ports bool) []reference {
 		if name, ok := strings.CutPrefix(word, "@"); ok && isSetName(name) {
 			at := f.At
 			at.Col += offset
-			all = append(all, reference{at, name, ports})
+			all = append(all, reference{at, name, kind})
 		}
 	}
 	return all
@@ -91,7 +92,7 @@ func items(value string) iter.Seq2[int, string] {
 const (
 	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office, or all except those such as !@office"
 	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, services of /etc/services such as https, and sets such as @web"
-	namesSyntax = "any, auto, interfaces and patterns such as eth0,wg*, or excluded interfaces such as !eth0"
+	namesSyntax = "any, auto, interfaces and patterns such as eth0,wg*, sets such as @lan, or excluded interfaces such as !eth0"
 	stateSyntax = "any, or new, established, related, invalid, untracked, separated by commas"
 	logSyntax   = "none, or prefix:TEXT"
 	rateSyntax  = "any, or a number per second, minute or hour such as 5/s, 30/m or 100/h"
@@ -257,6 +258,10 @@ func interfaces(f *Field) (i interfacesText, err *conf.Error) {
 			word = strings.TrimPrefix(word, "!") // which others write before each
 		}
 		prefix, pattern := strings.CutSuffix(word, "*")
+		if name, ok := strings.CutPrefix(word, "@"); ok && isSetName(name) {
+			i.sets = append(i.sets, name)
+			continue
+		}
 		switch {
 		case pattern && strings.HasPrefix(Loopback, prefix):
 			at := f.At
@@ -272,11 +277,28 @@ func interfaces(f *Field) (i interfacesText, err *conf.Error) {
 	return i, nil
 }
 
-func (i *interfacesText) resolve(auto []string) Interfaces {
+// Any reports whether every interface but loopback fits.
+func (i *interfacesText) Any() bool { return i.Interfaces.Any() && len(i.sets) == 0 }
+
+func (i *interfacesText) resolve(auto []string, sets map[string]*Set) Interfaces {
 	if i.auto {
 		return Interfaces{Names: auto}
 	}
-	return i.Interfaces
+	out := Interfaces{Names: slices.Clone(i.Names), Not: i.Not}
+	for _, name := range i.sets {
+		out.Names = appendNew(out.Names, sets[name].Links)
+	}
+	return out
+}
+
+// appendNew appends the words that a list does not have.
+func appendNew(list, words []string) []string {
+	for _, word := range words {
+		if !slices.Contains(list, word) {
+			list = append(list, word)
+		}
+	}
+	return list
 }
 
 // maxInterface is how long the kernel lets names of interfaces be.

@@ -43,6 +43,7 @@ set name=nobody elements=none
 set name=web type=port elements=80,443,8000-8080
 set name=noport type=port elements=none
 set name=ftp type=port elements=20-22,@noport
+set name=wan type=interface elements=eth0,eth2
 `
 
 // Policy returns the text of a policy for some ways, or for all if none is named.
@@ -104,10 +105,10 @@ func ruleFor(r *rand.Rand, dir policy.Dir, sets bool) string {
 		}
 	}
 	if dir != policy.Out && chance(r, 3) {
-		add("iif", interfaces(r))
+		add("iif", interfaces(r, sets))
 	}
 	if dir != policy.In && chance(r, 3) {
-		add("oif", interfaces(r))
+		add("oif", interfaces(r, sets))
 	}
 	if chance(r, 2) {
 		add("ct", list(r, states, 3))
@@ -149,7 +150,7 @@ func portList(r *rand.Rand, sets bool) string {
 	return list(r, ports, 3)
 }
 
-func interfaces(r *rand.Rand) string {
+func interfaces(r *rand.Rand, sets bool) string {
 	switch r.IntN(4) {
 	case 0:
 		if chance(r, 4) {
@@ -158,6 +159,10 @@ func interfaces(r *rand.Rand) string {
 		return "!" + list(r, links[:3], 3)
 	case 1:
 		return "auto"
+	case 2:
+		if sets && chance(r, 2) {
+			return pick(r, []string{"@wan", "!@wan", "@wan,lo"})
+		}
 	}
 	return list(r, links, 2)
 }
