@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"slices"
 	"strings"
 )
 
@@ -20,19 +19,6 @@ type JSON struct {
 
 	// A line for which all terms of one condition hold is an event of that kind.
 	Fail, Probe, OK []Condition
-}
-
-// Paths returns all paths that the rule reads.
-func (j *JSON) Paths() []Path {
-	paths := []Path{j.Addr, j.User, j.Message}
-	for _, list := range [][]Condition{j.Fail, j.Probe, j.OK} {
-		for _, c := range list {
-			for _, t := range c {
-				paths = append(paths, t.Path)
-			}
-		}
-	}
-	return slices.DeleteFunc(paths, func(p Path) bool { return len(p) == 0 })
 }
 
 // A Condition is terms that must all hold.

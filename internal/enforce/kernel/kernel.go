@@ -94,9 +94,6 @@ func (k *Kernel) Configure(ctx context.Context, settings Settings) error {
 	return err
 }
 
-// IsUnread reports whether bans were lifted, but could not be looked for in the packet filter afterwards.
-func IsUnread(err error) bool { return errors.Is(err, enforce.ErrUnread) }
-
 // Delete removes all that is ours from every packet filter of this host. It reports whether there was anything.
 func Delete() (bool, error) { return each(func(b backend) (bool, error) { return b.remove() }) }
 
