@@ -18,6 +18,7 @@ import (
 	"mef/internal/event"
 	"mef/internal/netlink/nflog"
 	"mef/internal/netlink/sockdiag"
+	"mef/internal/sleep"
 )
 
 const (
@@ -203,10 +204,7 @@ func (k *Kernel) receive(ctx context.Context, deliver func(context.Context, []ev
 			break
 		}
 		k.scans.fail(err.Error())
-		select {
-		case <-ctx.Done():
-		case <-time.After(receiveAgain):
-		}
+		sleep.For(ctx, receiveAgain)
 	}
 	k.scans.fail("")
 }

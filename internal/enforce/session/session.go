@@ -23,6 +23,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/prefixset"
+	"mef/internal/sleep"
 )
 
 // passEvery is how often connections are looked through at most.
@@ -87,10 +88,8 @@ func (e *Ender) Run(ctx context.Context) error {
 		e.pending = nil
 		e.mu.Unlock()
 		e.pass(p)
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, passEvery) {
 			return nil
-		case <-time.After(passEvery):
 		}
 	}
 }

@@ -394,25 +394,11 @@ func writeNote(path string, v any, mode os.FileMode) error {
 			return err
 		}
 	}
-	err := replace(path, text, mode)
+	err := atomicfile.Replace(path, text, mode)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return overwrite(path, text) // a note that is there has room for its successor
 	}
 	return err
-}
-
-// replace puts a new file in the place of an old one in one step.
-func replace(path string, text []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // of no effect once it is renamed
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Chmod(mode), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // overwrite writes over a file that exists. What does not fit leaves no half of it.
