@@ -25,7 +25,7 @@ import (
 // ErrDenied is wrapped by the errors of logins that the server answered with a refusal.
 var ErrDenied = errors.New("user name or password refused")
 
-// A Client is somebody in the internet, at one address of lab's client networks.
+// A Client is a host in the internet, at one address of the world's client networks.
 type Client struct {
 	At   *Namespace
 	From netip.Addr
@@ -123,7 +123,7 @@ func freebind(_, _ string, raw syscall.RawConn) error {
 	return err
 }
 
-// An Outcome says what came of an attempt to connect.
+// An Outcome is the result of an attempt to connect.
 type Outcome string
 
 // The outcomes.
@@ -133,7 +133,7 @@ const (
 	TimedOut Outcome = "timed out" // what a ban looks like from outside
 )
 
-// Probe connects to a port of the server and hangs up at once. Over veth an answer takes well under a millisecond.
+// Probe connects to a port of the server and disconnects at once. Over veth an answer takes well under a millisecond.
 func (c Client) Probe(ctx context.Context, port int, timeout time.Duration) (Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -149,8 +149,8 @@ func (c Client) Probe(ctx context.Context, port int, timeout time.Duration) (Out
 	return "", err
 }
 
-// CutOff reports whether an error of a client is what a ban may cause: the server was silent until the client's context was done, or
-// mefdaemon destroyed the server's end of the connection and the reset got through, as it does where only incoming packets are dropped.
+// CutOff reports whether a ban may have caused a client's error: the server was silent until the client's context was done, or
+// mefdaemon destroyed the server's end of the connection and the reset arrived, as it does where only incoming packets are dropped.
 func CutOff(err error) bool { return silent(err) || errors.Is(err, syscall.ECONNRESET) }
 
 // silent reports whether an error of a client means that the server was silent until the client's context was done.
@@ -169,7 +169,7 @@ func (c Client) SSH(ctx context.Context, port int, user, password, command strin
 	shell, channels, requests, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), &ssh.ClientConfig{
 		User:            user,
 		Auth:            []ssh.AuthMethod{ssh.Password(password)},
-		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // there is nobody in between
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // nothing is between client and server
 	})
 	if err != nil {
 		if strings.Contains(err.Error(), "unable to authenticate") { // the package has no error value for it
@@ -229,7 +229,7 @@ func imapCommand(text *textproto.Conn, tag, format string, args ...any) error {
 	}
 }
 
-// FTP logs in and hangs up (RFC 959, section 5.4).
+// FTP logs in and disconnects (RFC 959, section 5.4).
 func (c Client) FTP(ctx context.Context, user, password string) error {
 	return c.FTPAt(ctx, FTPPort, user, password)
 }

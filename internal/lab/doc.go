@@ -4,7 +4,7 @@
 //
 // Everything happens in namespaces of its own, so nothing of the host is touched: the world has its own process tree, mounts
 // (/etc, /run, /dev, /var/log and /var/lib are private copies or empty), control groups, host name, and network. When its
-// first process ends, however it ends, the kernel ends all others and forgets the rest.
+// first process ends, for whatever reason, the kernel kills all others and removes the namespaces.
 //
 //	                       the world
 //	+--------------------------+      +------------------------------------+
@@ -27,5 +27,5 @@
 //	_, err = w.Client(from).SSH(ctx, lab.SSHPort, "alice", "wrong password", "") // errors.Is(err, lab.ErrDenied)
 //
 // The daemons are those of the machine, with small configurations of ours. Each runs in the control group that systemd would
-// give it, so that journald records the same units as on a real server, and a local user's processes the same session.
+// give it, so that journald records the same units as on a real server. Processes of a local user run in the group of his session.
 package lab

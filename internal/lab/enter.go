@@ -27,8 +27,8 @@ const insideEnv = "MEF_LAB"
 func Inside() bool { return os.Getenv(insideEnv) != "" }
 
 // Enter runs this program again, with the same arguments, as the first process of a new world, and returns its exit status
-// once that world is gone. Interrupts are left to the inner program. An error means that the world could not be made; it says
-// what is missing.
+// once that world is gone. The inner program handles interrupts. An error means that the world could not be made, and names what
+// is missing.
 func Enter() (code int, err error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("needs root: real daemons change users and log as root")
@@ -55,7 +55,7 @@ func Enter() (code int, err error) {
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-			// Only after the child is in its group, which becomes the root of what it sees.
+			// Unshared once the child is in its group, so that this group is the root of the child's view.
 			Unshareflags: unix.CLONE_NEWCGROUP,
 			UseCgroupFD:  true,
 			CgroupFD:     int(dir.Fd()),
@@ -66,7 +66,7 @@ func Enter() (code int, err error) {
 		return 0, fmt.Errorf("start in fresh namespaces (needs CAP_SYS_ADMIN): %w", err)
 	}
 	go func() {
-		// A terminal sends Ctrl-C to both of us; a SIGTERM to this process alone must be passed on.
+		// A terminal sends Ctrl-C to both processes; a SIGTERM reaches this one alone and must be passed on.
 		for sig := range interrupts {
 			if sig == syscall.SIGTERM {
 				child.Signal(sig)
@@ -80,13 +80,13 @@ func Enter() (code int, err error) {
 	return state.ExitCode(), nil
 }
 
-// A group is a control group below our own: the one thing of the host that a world needs, and removes.
+// A group is a control group below our own. It is all that a world adds to the host, and is removed with the world.
 type group struct{ path string }
 
 // groupPrefix begins the name of a group; the ID of the process that made it follows.
 const groupPrefix = "mef-lab-"
 
-// newGroup makes a group, and removes what processes left that were killed before they could.
+// newGroup makes a group, and removes groups of worlds whose process was killed before it could remove them.
 func newGroup() (group, error) {
 	mount, err := cgroupMount()
 	if err != nil {
@@ -108,7 +108,7 @@ func newGroup() (group, error) {
 	return group{path}, nil
 }
 
-// removePatience is how long remove waits for the kernel to forget the processes of a group, which takes it milliseconds.
+// removePatience is how long remove waits until the kernel has released the processes of a group. That takes milliseconds.
 const removePatience = 30 * time.Second
 
 func (g group) remove() {
@@ -117,8 +117,8 @@ func (g group) remove() {
 	}
 }
 
-// tryRemove removes the group with those inside it, innermost first, and reports whether it is gone. The kernel refuses to
-// remove one that has processes.
+// tryRemove removes the group and the groups inside it, innermost first, and reports whether it is gone. The kernel removes no
+// group that has processes.
 func (g group) tryRemove() bool {
 	var dirs []string
 	filepath.WalkDir(g.path, func(path string, d fs.DirEntry, err error) error {

@@ -17,9 +17,9 @@ import (
 	"mef/internal/netlink/sockdiag"
 )
 
-// HangUp ends every connection between clients and the server, and what the daemons do for it. Otherwise a login that a ban
-// interrupted goes on when the ban is removed, for the kernel repeats what was not acknowledged, or times out two minutes later,
-// and the daemon logs that in the midst of something else.
+// HangUp ends every connection between clients and the server, and the daemons' processes for it. Otherwise a login that a ban
+// interrupted continues when the ban is removed, because the kernel sends unacknowledged data again, or it times out two minutes
+// later, and the daemon logs that during another test.
 func (w *World) HangUp(ctx context.Context) error {
 	var ended []sockdiag.Socket
 	collect := func() error {

@@ -19,7 +19,7 @@ import (
 	"mef/internal/lab"
 )
 
-// world is the one in which the tests run; missing says why there is none.
+// world is the world in which the tests run; missing is the reason why there is none.
 var (
 	world   *lab.World
 	missing error
@@ -55,7 +55,7 @@ func enter(t *testing.T) (context.Context, *lab.World) {
 	return ctx, world
 }
 
-// serve runs daemons for the length of the test.
+// serve runs daemons until the test ends.
 func serve(t *testing.T, ctx context.Context, starts ...func(context.Context) (*lab.Process, error)) {
 	t.Helper()
 	for _, start := range starts {
@@ -74,8 +74,8 @@ func serve(t *testing.T, ctx context.Context, starts ...func(context.Context) (*
 // patience is how long a test waits for what should happen.
 const patience = time.Minute
 
-// journal waits until text stands in a message of the journal whose field has a value: "_SYSTEMD_UNIT=ssh.service". What a message
-// is about is done, and now and then once more: who wrote it may have ended before journald looked at his unit.
+// journal calls do and waits until a journal entry with the field, such as "_SYSTEMD_UNIT=ssh.service", has a message that contains text.
+// It calls do again now and then: a process may have ended before journald looked up its unit, and its entry then has none.
 func journal(t *testing.T, ctx context.Context, w *lab.World, field, text string, do func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -94,7 +94,7 @@ func journal(t *testing.T, ctx context.Context, w *lab.World, field, text string
 	}
 }
 
-func TestDaemonsLogWhatClientsDo(t *testing.T) {
+func TestDaemonsLogLogins(t *testing.T) {
 	ctx, w := enter(t)
 	serve(t, ctx, w.StartJournal, w.StartSSH, w.StartDovecot, w.StartVSFTPD)
 	const wrong = "not alice's password"
@@ -142,7 +142,7 @@ func TestDaemonsLogWhatClientsDo(t *testing.T) {
 	}
 }
 
-func TestJournalKnowsWhoLogs(t *testing.T) {
+func TestJournalRecordsUser(t *testing.T) {
 	ctx, w := enter(t)
 	serve(t, ctx, w.StartJournal)
 	for name, tt := range map[string]struct {
@@ -154,7 +154,7 @@ func TestJournalKnowsWhoLogs(t *testing.T) {
 		"local user": {&lab.Mallory, lab.Mallory.Session(), "_UID=1001"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// The kernel hands the user over with the message. The unit is looked up later, when logger may have ended.
+			// The kernel sends the user ID with the message. journald looks up the unit later, when logger may have ended.
 			logger := lab.Command{Path: "/usr/bin/logger", Args: []string{"-t", "sshd", name + " was here"}, As: tt.as, Unit: tt.unit}
 			journal(t, ctx, w, tt.field, name+" was here", func() {
 				if _, err := w.Run(ctx, logger); err != nil {
@@ -165,7 +165,7 @@ func TestJournalKnowsWhoLogs(t *testing.T) {
 	}
 }
 
-func TestProbeTellsSilenceFromRefusal(t *testing.T) {
+func TestProbeOutcomes(t *testing.T) {
 	ctx, w := enter(t)
 	serve(t, ctx, w.StartJournal, w.StartSSH)
 	drop := "add table inet t; add chain inet t in { type filter hook prerouting priority -350; }; " +
@@ -203,7 +203,7 @@ func TestProbeTellsSilenceFromRefusal(t *testing.T) {
 	}
 }
 
-// A client whose connection is reset during its login returns an error of being cut off, whatever it was about to do.
+// A client whose connection is reset during its login returns an error for which CutOff is true.
 func TestResetCutsClientsOff(t *testing.T) {
 	ctx, w := enter(t)
 	c := w.Client("203.0.113.7")
@@ -245,7 +245,7 @@ func TestResetCutsClientsOff(t *testing.T) {
 	}
 }
 
-// HangUp leaves nothing that could log or be sent later: no connection, and no process of one.
+// HangUp leaves no connection, and no process of one, that could log or send something later.
 func TestHangUp(t *testing.T) {
 	ctx, w := enter(t)
 	serve(t, ctx, w.StartJournal, w.StartSSH, w.StartVSFTPD, w.StartDovecot)

@@ -30,7 +30,7 @@ func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
 	if err := w.Configure(config); err != nil {
 		return nil, err
 	}
-	// What systemd makes before it starts the service (RuntimeDirectory, StateDirectory).
+	// systemd makes these before it starts the service (RuntimeDirectory, StateDirectory).
 	for _, d := range []string{filepath.Dir(mefSocket), "/var/lib/mef"} {
 		if err := os.MkdirAll(d, 0o750); err != nil {
 			return nil, err
@@ -42,7 +42,7 @@ func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
 	}
 	m := &Mef{Process: p, Client: control.NewClient(mefSocket)}
 	if err := p.ready(ctx, func() error { return m.watches(ctx) }); err != nil {
-		return m, errors.Join(err, p.Stop(os.Kill)) // it would fight the next one for the table
+		return m, errors.Join(err, p.Stop(os.Kill)) // two daemons would restore the table in turn
 	}
 	return m, nil
 }
@@ -50,14 +50,14 @@ func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
 // Configure writes the text of the configuration.
 func (w *World) Configure(config string) error { return writeFiles(map[string]string{mefConf: config}) }
 
-// watches reports whether the daemon does all it should, as far as it knows.
+// watches returns nil if the daemon's table is in the kernel and at least one source is active.
 func (m *Mef) watches(ctx context.Context) error {
 	status, err := m.Status(ctx)
 	if err != nil {
 		return err
 	}
 	if !status.Kernel.Present {
-		return fmt.Errorf("%s is not there yet", status.Kernel.Table)
+		return fmt.Errorf("%s is not in the kernel yet", status.Kernel.Table)
 	}
 	var waiting []string
 	for _, source := range status.Sources {
@@ -69,7 +69,7 @@ func (m *Mef) watches(ctx context.Context) error {
 	return fmt.Errorf("no source is active yet: %s", strings.Join(waiting, ", "))
 }
 
-// ForgetMef removes what mefdaemon keeps on disk, as if it had never run here. It must not be running.
+// ForgetMef removes what mefdaemon keeps on disk, as if it had never run here. The daemon must not be running.
 func (w *World) ForgetMef() error {
 	return errors.Join(os.RemoveAll("/var/lib/mef"), os.RemoveAll(filepath.Dir(mefSocket)), os.RemoveAll(filepath.Dir(mefConf)))
 }

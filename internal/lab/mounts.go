@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dir holds what belongs to the world and to no daemon: copies of programs, output of processes.
+// dir has the world's own files, which belong to no daemon: copies of programs, output of processes.
 const dir = "/run/lab"
 
-// privateMounts gives the world its own file systems wherever daemons write. programs are copied to dir/bin first, since
-// they may lie below a directory that vanishes.
+// privateMounts gives the world its own file systems wherever daemons write. programs are copied to dir/bin first, because a
+// new mount may hide them.
 func privateMounts(programs []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -72,7 +72,7 @@ func bind(what, at string) error {
 	return nil
 }
 
-// notCopied are the secrets of the host's /etc that the world has no use for, and what would make it behave as this host.
+// notCopied are secrets in the host's /etc that the world does not need, and configuration that would make it act as this host.
 var notCopied = map[string]bool{
 	"/etc/shadow": true, "/etc/shadow-": true, "/etc/gshadow": true, "/etc/gshadow-": true,
 	"/etc/ssh": true, "/etc/ssl/private": true, "/etc/mef": true, "/etc/dovecot": true, "/etc/nologin": true,
@@ -127,7 +127,7 @@ func copyFile(from, to string, mode fs.FileMode) error {
 	return os.WriteFile(to, data, mode)
 }
 
-// privateDev makes a /dev in which /dev/log is ours. The devices themselves are the host's harmless ones.
+// privateDev makes a /dev with the world's own /dev/log, and harmless devices of the host.
 func privateDev() error {
 	to := filepath.Join(dir, "dev")
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {

@@ -32,7 +32,7 @@ var (
 	Container6 = netip.MustParseAddr("fd00:88::2")
 )
 
-// clients are the networks from which clients come: any address of them can be used, none needs to be added.
+// clients are the networks of clients. Each address in them can be used without being added to an interface.
 var clients = []string{"203.0.113.0/24", "198.51.100.0/24", "2001:db8:bad0::/44", "2001:db8:900d::/48"}
 
 // A Namespace is a network namespace: to its neighbours, a host.
@@ -116,7 +116,7 @@ type End struct {
 	Addrs []string // with prefix lengths
 }
 
-// Join lays a cable (veth) between two namespaces. Its addresses can be used at once.
+// Join connects two namespaces by a cable (veth). Its addresses can be used at once.
 func Join(a, b End) error {
 	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: a.Name}, PeerName: b.Name, PeerNamespace: netlink.NsFd(b.At.handle)}
 	if err := a.At.Do(func() error { return netlink.LinkAdd(cable) }); err != nil {
@@ -202,8 +202,8 @@ func (n *Namespace) ForgetNeighbors() error {
 	})
 }
 
-// AddContainer makes a host behind the server, which forwards its packets. What a container engine adds to reach it from
-// outside is left to the caller. It is for once in a world.
+// AddContainer makes a host behind the server, which forwards its packets. The caller adds the rules by which a container engine
+// publishes ports. It can be called once in a world.
 func (w *World) AddContainer() (*Namespace, error) {
 	container, err := newNamespace()
 	if err != nil {
@@ -249,7 +249,7 @@ func (n *Namespace) Serve(port int) (stop func(), err error) {
 	return func() { l.Close() }, nil
 }
 
-// ServerLinkLocal returns the server's link-local address as the internet's side of the cable knows it.
+// ServerLinkLocal returns the server's link-local address, with the zone of the internet's end of the cable.
 func (w *World) ServerLinkLocal() (netip.Addr, error) {
 	var found netip.Addr
 	err := w.Server.Do(func() error {
@@ -272,8 +272,8 @@ func (w *World) ServerLinkLocal() (netip.Addr, error) {
 	return found, err
 }
 
-// layNetwork joins the server to an internet.
-func layNetwork() (server, internet *Namespace, err error) {
+// buildNetwork joins the server to an internet.
+func buildNetwork() (server, internet *Namespace, err error) {
 	if server, err = ownNamespace(); err != nil {
 		return nil, nil, err
 	}

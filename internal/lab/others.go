@@ -15,7 +15,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The ports of daemons that share a server with those of services.go.
+// The ports of further daemons.
 const (
 	SMTPPort     = 25
 	ProFTPDPort  = 2121
@@ -24,7 +24,7 @@ const (
 	DNSPort      = 53
 )
 
-// Unpacked is where scripts/deps unpacks daemons whose packages cannot be installed beside those of the others.
+// Unpacked is where scripts/deps unpacks daemons whose packages exclude each other.
 const Unpacked = "/usr/local/lib/mef-lab"
 
 const eximConfig = `spool_directory = /run/exim4
@@ -90,7 +90,7 @@ SyslogLevel info
 DelayTable none
 `
 
-// StartProFTPD starts ProFTPD, which writes its log to /var/log/proftpd/proftpd.log, as Debian has it.
+// StartProFTPD starts ProFTPD, which writes its log to /var/log/proftpd/proftpd.log, as on Debian.
 func (w *World) StartProFTPD(ctx context.Context) (*Process, error) {
 	if err := os.MkdirAll("/var/log/proftpd", 0o755); err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (w *World) StartProFTPD(ctx context.Context) (*Process, error) {
 	return p, p.ready(ctx, func() error { return listening(ProFTPDPort) })
 }
 
-// StartPureFTPD starts Pure-FTPd, which logs by syslog; what it says of a login that succeeded it says as the user.
+// StartPureFTPD starts Pure-FTPd, which logs by syslog. It logs a successful login with the user ID of that user.
 func (w *World) StartPureFTPD(ctx context.Context) (*Process, error) {
 	p, err := w.Start(Command{
 		Path: Unpacked + "/usr/sbin/pure-ftpd", Args: []string{"-S", fmt.Sprint(PureFTPDPort), "-l", "unix", "-H", "-E"},
@@ -202,7 +202,7 @@ smtpd_sasl_path = inet:127.0.0.1:%[2]d
 smtpd_sasl_security_options = noanonymous
 `
 
-// postfixServices is master.cf of what takes a message in.
+// postfixServices is a master.cf with the services that receive a message.
 const postfixServices = `smtp      inet n - n - - smtpd
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr

@@ -30,19 +30,19 @@ const (
 	authPort = 12345 // where Dovecot answers Postfix, by loopback alone
 )
 
-// StartJournal starts systemd-journald, which keeps its journal in memory. The world's /dev/log is its.
+// StartJournal starts systemd-journald, which keeps its journal in memory and reads the world's /dev/log.
 func (w *World) StartJournal(ctx context.Context) (*Process, error) {
 	return w.StartJournalWith(ctx, "volatile")
 }
 
-// StartJournalWith is StartJournal with another place for the journal, as Storage= in journald.conf(5) has it. What it receives it also
-// hands to a syslog daemon, if there is one.
+// StartJournalWith is StartJournal with another storage, a value of Storage= in journald.conf(5). journald forwards all messages to a
+// syslog daemon too, if one runs.
 func (w *World) StartJournalWith(ctx context.Context, storage string) (*Process, error) {
 	var id [16]byte
 	rand.Read(id[:])
 	err := writeFiles(map[string]string{
 		"/etc/machine-id": hex.EncodeToString(id[:]) + "\n",
-		// Kernel messages and the audit system are the host's: leave both alone.
+		// Kernel messages and the audit system belong to the host.
 		"/etc/systemd/journald.conf":   "[Journal]\nStorage=" + storage + "\nReadKMsg=no\nAudit=\nForwardToSyslog=yes\nForwardToWall=no\n",
 		"/run/systemd/journal/flushed": "", // journald may write to /var at once
 	})
@@ -67,14 +67,14 @@ func (w *World) StartJournalWith(ctx context.Context, storage string) (*Process,
 	})
 }
 
-// rsyslogConfig is Debian's, for what it has of authentication and mail.
+// rsyslogConfig is the part of Debian's for authentication and mail.
 const rsyslogConfig = `module(load="imuxsock" SysSock.Name="/run/systemd/journal/syslog")
 $RepeatedMsgReduction off
 auth,authpriv.*	/var/log/auth.log
 mail.*	-/var/log/mail.log
 `
 
-// StartRsyslog starts rsyslogd, which fills files with what journald hands to it.
+// StartRsyslog starts rsyslogd, which writes what journald forwards to /var/log/auth.log and mail.log.
 func (w *World) StartRsyslog(ctx context.Context) (*Process, error) {
 	if err := writeFiles(map[string]string{"/etc/rsyslog.conf": rsyslogConfig}); err != nil {
 		return nil, err
@@ -89,8 +89,8 @@ func (w *World) StartRsyslog(ctx context.Context) (*Process, error) {
 	})
 }
 
-// Written returns when the sender of a journal message wrote it, by its own clock reading; of several with the same text, the
-// last. Daemons that hand their lines to journald by syslog(3) all tell (_SOURCE_REALTIME_TIMESTAMP).
+// Written returns when the sender of a journal message wrote it (_SOURCE_REALTIME_TIMESTAMP, which syslog(3) always sends). If several
+// messages have the same text, it is the time of the last.
 func (w *World) Written(ctx context.Context, message string) (time.Time, error) {
 	out, err := w.Run(ctx, Command{Path: "/usr/bin/journalctl", Args: []string{"--output=json", "--since=-2min", "--reverse"}})
 	if err != nil {
@@ -112,10 +112,10 @@ func (w *World) Written(ctx context.Context, message string) (time.Time, error) 
 	return time.Time{}, fmt.Errorf("the journal has no message %q", message)
 }
 
-// ForgetLogs empties the journal and removes the daemons' log files, as if nothing had happened yet. The journal must run; of the
-// other daemons only those of this file may.
+// ForgetLogs empties the journal and removes the daemons' log files, as if nothing had happened yet. journald must run. Daemons that
+// write these files must not, except vsftpd.
 func (w *World) ForgetLogs(ctx context.Context) error {
-	// Vacuuming spares the file being written to, so that has to be a new one; and what daemons have sent has to be in the old one.
+	// Vacuuming keeps the file that is written to. So journald first writes all it has received and then begins a new file.
 	for _, arg := range []string{"--sync", "--rotate", "--vacuum-time=1us"} {
 		if _, err := w.Run(ctx, Command{Path: "/usr/bin/journalctl", Args: []string{arg}}); err != nil {
 			return err
@@ -135,7 +135,7 @@ func removeAll(paths ...string) error {
 	return errors.Join(errs...)
 }
 
-// sshdConfig is Debian's, but for the limit on unauthenticated connections: attackers here are many and quick.
+// sshdConfig is Debian's, except for the limit on unauthenticated connections: tests make many at once.
 const sshdConfig = `Port %d
 HostKey %s
 UsePAM yes
@@ -146,8 +146,8 @@ MaxStartups 200
 PidFile none
 `
 
-// pam is enough for every service here: the password decides, at once. Debian's pam_unix would let every wrong guess wait for
-// two seconds, which only makes the show longer.
+// pam is the PAM configuration of every service here: the password decides, at once. With Debian's, every wrong guess would take two
+// seconds.
 const pam = "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_unix.so\n"
 
 // StartSSH starts an OpenSSH server.
@@ -175,7 +175,7 @@ func (w *World) StartSSH(ctx context.Context) (*Process, error) {
 	return p, p.ready(ctx, func() error { return listening(SSHPort) })
 }
 
-// StartOwnSSH starts an sshd that a local user runs for himself on a port of his choice. It logs as the system's does.
+// StartOwnSSH starts an sshd that a local user runs himself, on a port of his choice. It logs as the system's sshd does.
 func (w *World) StartOwnSSH(ctx context.Context, as Account, port int) (*Process, error) {
 	key, err := newHostKey()
 	if err != nil {
@@ -208,8 +208,8 @@ func newHostKey() (string, error) {
 	return string(pem.EncodeToMemory(block)), nil
 }
 
-// dovecotConfig is in the format of Dovecot 2.3. Logging is left at its default, syslog. Dovecot would delay answers to guessers,
-// and to everybody behind them.
+// dovecotConfig is in the format of Dovecot 2.3. It logs by syslog, the default. It turns off the delays after failed logins, which
+// would also delay other clients.
 const dovecotConfig = `protocols = imap
 listen = *, ::
 ssl = no
@@ -239,7 +239,7 @@ service auth {
 
 const dovecotUnit = "system.slice/dovecot.service"
 
-// StartDovecot starts a Dovecot that serves IMAP, and checks passwords for Postfix, in the place of one that runs.
+// StartDovecot starts a Dovecot that serves IMAP and checks passwords for Postfix. It replaces a Dovecot that runs.
 func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
 	if err := w.endUnit(ctx, dovecotUnit); err != nil {
 		return nil, err
@@ -260,7 +260,7 @@ func (w *World) StartDovecot(ctx context.Context) (*Process, error) {
 	return p, p.ready(ctx, func() error { return listening(IMAPPort) })
 }
 
-// vsftpdConfig is Debian's, without what needs files of the host.
+// vsftpdConfig is Debian's, without the settings that need files of the host.
 const vsftpdConfig = `listen=NO
 listen_ipv6=YES
 anonymous_enable=NO
@@ -275,7 +275,7 @@ pam_service_name=vsftpd
 // vsftpdLog is where vsftpd writes by default (vsftpd_log_file).
 const vsftpdLog = "/var/log/vsftpd.log"
 
-// StartVSFTPD starts vsftpd, which writes its log to /var/log/vsftpd.log; PAM tells of failures in the journal too.
+// StartVSFTPD starts vsftpd, which writes its log to /var/log/vsftpd.log. PAM logs failures in the journal too.
 func (w *World) StartVSFTPD(ctx context.Context) (*Process, error) {
 	err := writeFiles(map[string]string{"/etc/vsftpd.conf": vsftpdConfig, "/etc/pam.d/vsftpd": pam})
 	if err != nil {
@@ -291,7 +291,7 @@ func (w *World) StartVSFTPD(ctx context.Context) (*Process, error) {
 	return p, p.ready(ctx, func() error { return listening(FTPPort) })
 }
 
-// listening reports whether a TCP socket of the server listens on port, by the kernel's table (proc_pid_net(5)). Connecting
+// listening returns nil if a TCP socket of the server listens on port, by the kernel's table (proc_pid_net(5)). A connection
 // would leave a line in the daemon's log.
 func listening(port int) error {
 	const listen = "0A"

@@ -22,7 +22,7 @@ const (
 	PostgresPort = 5432
 )
 
-// MariaDBErrorLog and PostgresLog are text logs that these servers keep beside the ones that rules read.
+// MariaDBErrorLog and PostgresLog are text logs of these servers. No rule reads them.
 const (
 	MariaDBErrorLog = "/var/log/mysql/error.log"
 	PostgresLog     = "/var/log/postgresql/postgresql.log"
@@ -67,7 +67,7 @@ func (w *World) StartMariaDB(ctx context.Context) (*Process, error) {
 	return p, p.ready(ctx, func() error { return listening(MariaDBPort) })
 }
 
-// MariaDB logs in with the method mysql_native_password, and hangs up.
+// MariaDB logs in with the method mysql_native_password, and disconnects.
 func (c Client) MariaDB(ctx context.Context, user, password string) error {
 	conn, err := c.Dial(ctx, MariaDBPort)
 	if err != nil {
@@ -187,7 +187,7 @@ func (w *World) StartPostgres(ctx context.Context) (*Process, error) {
 	return p, p.ready(ctx, func() error { return listening(PostgresPort) })
 }
 
-// Postgres logs in by password, and hangs up.
+// Postgres logs in by password, and disconnects.
 func (c Client) Postgres(ctx context.Context, user, password string) error {
 	conn, err := c.Dial(ctx, PostgresPort)
 	if err != nil {

@@ -25,7 +25,7 @@ type Account struct {
 var (
 	// Alice is the legitimate user.
 	Alice = Account{"alice", 1000, "correct horse battery staple"}
-	// Mallory has an account and misuses it.
+	// Mallory has an account and attacks from it.
 	Mallory = Account{"mallory", 1001, "mallory's own password"}
 )
 
@@ -40,8 +40,7 @@ func (a Account) Session() string {
 // firstUser is the lowest user ID of a person (UID_MIN of login.defs(5)).
 const firstUser = 1000
 
-// addAccounts rewrites the private passwd, group and shadow: the system's own accounts stay, the host's people are replaced
-// by ours.
+// addAccounts rewrites the private passwd, group and shadow. It keeps the system accounts and replaces the host's users.
 func addAccounts(accounts ...Account) error {
 	passwd, err := systemEntries("/etc/passwd")
 	if err != nil {
@@ -53,7 +52,7 @@ func addAccounts(accounts ...Account) error {
 	}
 	shadow := "root:*:19000:0:99999:7:::\n"
 	for _, a := range accounts {
-		// The cheapest hash that crypt(5) knows: it protects nothing, and every guess has to compute it.
+		// The cheapest hash of crypt(5): it protects nothing, and every guess computes it.
 		hash, err := bcrypt.GenerateFromPassword([]byte(a.Password), bcrypt.MinCost)
 		if err != nil {
 			return err
@@ -83,7 +82,7 @@ func systemAccount(name string, uid int, home string) (Account, error) {
 	)
 }
 
-// systemEntries returns the lines of passwd(5) or group(5) whose ID is no person's.
+// systemEntries returns the lines of passwd(5) or group(5) that are system accounts.
 func systemEntries(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

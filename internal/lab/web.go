@@ -19,7 +19,7 @@ const (
 	ApachePort = 81
 )
 
-// Private is the path for which the web servers want a password.
+// Private is the path for which the web servers ask for a password.
 const Private = "/private"
 
 // webFiles returns the files of a web server: its configuration, and Alice's password as nginx and Apache read it.
@@ -116,7 +116,7 @@ func (w *World) StartApache(ctx context.Context) (*Process, error) {
 	return p, p.ready(ctx, func() error { return listening(ApachePort) })
 }
 
-// HTTP requests a path, which is sent as it is, with a name and a password where there is a name. It returns the status.
+// HTTP requests a path, which is sent unchanged, with user name and password if user is not empty. It returns the status.
 func (c Client) HTTP(ctx context.Context, port int, path, user, password string) (status int, err error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,

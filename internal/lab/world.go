@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A World is the server and the internet. There is one in a process, and it needs no taking down: it ends with the process.
+// A World is the server and the internet. A process has at most one, which ends with the process.
 type World struct {
 	Server   *Namespace // this process's own
 	Internet *Namespace
@@ -26,8 +26,8 @@ type World struct {
 	runs map[int]*Process // what Start started and has not ended, by process ID
 }
 
-// New furnishes the world in which this process runs, which must be one that Enter made. No daemon runs yet. programs are
-// files that the world will need (see Program).
+// New sets up the world in which this process runs, which Enter must have made. It starts no daemon. programs are
+// files that are copied into the world (see Program).
 func New(programs ...string) (*World, error) {
 	if !Inside() {
 		return nil, errors.New("not inside a world: call Enter first")
@@ -41,7 +41,7 @@ func New(programs ...string) (*World, error) {
 	if err := addAccounts(Alice, Mallory); err != nil {
 		return nil, fmt.Errorf("add accounts: %w", err)
 	}
-	server, internet, err := layNetwork()
+	server, internet, err := buildNetwork()
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (c Command) cmd(ctx context.Context) (*exec.Cmd, *os.File, error) {
 	cmd.Stdin = strings.NewReader(c.Stdin)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}
 	cmd.Env = append(cmd.Env, c.Env...)
-	// A session of its own, so that Ctrl-C reaches only the program that tells the story.
+	// A session of its own, so that Ctrl-C reaches only the program that runs the world.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if c.As != nil {
 		cmd.Env = append(cmd.Env, "HOME="+c.As.Home(), "USER="+c.As.Name)
@@ -91,8 +91,7 @@ func (c Command) cmd(ctx context.Context) (*exec.Cmd, *os.File, error) {
 	return cmd, group, nil
 }
 
-// Run runs a program to its end and returns what it printed on standard output. The error of one that fails holds what it
-// printed on standard error.
+// Run runs a program to its end and returns its standard output. If the program fails, the error has its standard error.
 func (w *World) Run(ctx context.Context, c Command) (string, error) {
 	cmd, group, err := c.cmd(ctx)
 	if err != nil {
@@ -119,7 +118,7 @@ type Process struct {
 	err  error         // how it ended; read it after done
 }
 
-// Start starts a program. What it prints goes to a file, see Output.
+// Start starts a program. Its output goes to a file, see Output.
 func (w *World) Start(c Command) (*Process, error) {
 	name := filepath.Base(c.Path)
 	cmd, group, err := c.cmd(context.Background())
@@ -163,7 +162,7 @@ func (w *World) running(unit string) (processes []*Process) {
 	return processes
 }
 
-// Output returns what this program has printed so far, in all its runs.
+// Output returns what all processes of this name have printed so far.
 func (p *Process) Output() string {
 	data, err := os.ReadFile(p.log)
 	if err != nil {
