@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -429,4 +430,74 @@ func TestServices(t *testing.T) {
 	if out := s.mefctl("services"); !strings.Contains(out, "ssh.service") || !strings.Contains(out, "dovecot.service") {
 		t.Errorf("mefctl services prints\n%s", out)
 	}
+}
+
+// A flood of packets with forged sources fills nothing and hides no scan in silence.
+func TestFloodOfForgedPackets(t *testing.T) {
+	s := begin(t, "", nil)
+	s.fail(ssh, "root", repeat("203.0.113.90", 5)...)
+	s.banned("203.0.113.90")
+	wire, server := s.wire(), lab.Server4
+	before := s.memory()
+	stop, sent := make(chan struct{}), make(chan int)
+	go func() {
+		rng, n := rand.New(rand.NewPCG(1, 2)), 0
+		for ; ; n++ {
+			select {
+			case <-stop:
+				sent <- n
+				return
+			default:
+			}
+			r := rng.Uint64()
+			from := netip.AddrFrom4([4]byte{byte(11 + r%100), byte(r >> 8), byte(r >> 16), byte(r >> 24)})
+			if err := wire.TCP(netip.AddrPortFrom(from, uint16(r>>32)), netip.AddrPortFrom(server, uint16(r>>48)|1024), 2); err != nil {
+				s.Error(err)
+			}
+		}
+	}()
+	began := time.Now()
+	limited := false
+	s.until("status to say that scans may be missed, or the scan among the packets to be found", func() error {
+		status := s.status()
+		if limited = status.Scans.Limited != ""; limited && slices.Contains(status.Warnings, status.Scans.Limited) {
+			return nil
+		}
+		return fmt.Errorf("after %v the warnings are %q", time.Since(began), status.Warnings)
+	})
+	s.nmap("203.0.113.91", "-sS", "-p", "1-500", "--host-timeout", "20s")
+	s.reaches(lab.SSHPort, "203.0.113.92")
+	s.silent(lab.SSHPort, "203.0.113.90")
+	close(stop)
+	n := <-sent
+	t.Logf("%d forged packets in %v; memory of the daemon: %d KiB before, %d after", n, time.Since(began), before, s.memory())
+	if grown := s.memory() - before; grown > 24<<10 {
+		t.Errorf("the daemon has grown by %d KiB", grown)
+	}
+	if full := s.nft("list counter inet mefdaemon scan_full"); !strings.Contains(full, "packets 0 ") {
+		t.Errorf("packets found a full set: %s", full)
+	}
+	s.banned("203.0.113.90")
+	if s.status().Scans.Limited != "" {
+		s.until("status to say no more that scans are missed", func() error {
+			if text := s.status().Scans.Limited; text != "" {
+				return errors.New(text)
+			}
+			return nil
+		})
+	}
+}
+
+// memory returns how much memory the daemon has, in KiB.
+func (s *scene) memory() (kib int) {
+	s.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.status().PID))
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		s.Fatal(err)
+	}
+	return kib
 }
