@@ -501,3 +501,77 @@ func (s *scene) memory() (kib int) {
 	}
 	return kib
 }
+
+// A source that exceeds a limit is limited, and banned if it goes on; with detect it is reported only.
+func TestFloodsAreLimited(t *testing.T) {
+	const config = "[global]\nddos_enabled=true\nddos_ports=5001-5002\nddos_connlimit=4\nddos_port_5002_connlimit=2\nddos_escalation_hits=2\n"
+	s := begin(t, config, nil)
+	for _, port := range []string{":5000", ":5001", ":5002"} {
+		s.echo(s.w.Server, port)
+	}
+	var open []net.Conn
+	flood := func(from string, port, limit int) {
+		t.Helper()
+		for i := range limit {
+			conn, err := s.w.Client(from).Dial(s.ctx, port)
+			if err != nil {
+				t.Fatalf("connection %d of %s to port %d: %v", i+1, from, port, err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			open = append(open, conn)
+		}
+		s.silent(port, from)
+	}
+	flood("203.0.113.101", 5001, 4)
+	s.until("the record of an episode", func() error {
+		for _, rec := range s.records() {
+			if rec.Rule == "flood" && rec.Addr == "203.0.113.101" && rec.Reason == "more than 4 connections to port 5001 at a time" {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %v", s.records())
+	})
+	s.reaches(5000, "203.0.113.101")
+	s.reaches(5001, "203.0.113.102")
+	for _, conn := range open {
+		if err := says(conn); err != nil {
+			t.Errorf("an established connection: %v", err)
+		}
+	}
+	// With a second episode the source is banned, but never while it has a connection.
+	flood("203.0.113.101", 5002, 2)
+	s.until("the refusal of a ban", func() error {
+		for _, rec := range s.records() {
+			if rec.Rule == "flood" && rec.Event == "error" && strings.Contains(rec.Reason, "established connection") {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %v", s.records())
+	})
+	wire := s.wire()
+	for _, port := range []uint16{5001, 5002} { // whose handshakes are never completed
+		for i := range 200 {
+			err := wire.TCP(netip.AddrPortFrom(netip.MustParseAddr("198.51.100.101"), uint16(1000+i)), netip.AddrPortFrom(lab.Server4, port), 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b := s.banned("198.51.100.101")
+	if b.Class != "unverified" || b.Rule != "flood" || b.Until == nil || b.Until.Sub(b.Start) > longest {
+		t.Errorf("the ban is %+v, want an unverified one by flood for at most %v", b, longest)
+	}
+	if out := s.mefctl("status"); !strings.Contains(out, "Floods:    4 times a source exceeded the limits of a port since start, 2 bans") {
+		t.Errorf("mefctl status prints\n%s", out)
+	}
+	s.configure(config + "ddos_stage1_mode=detect\n")
+	s.mefctl("reload")
+	for range 6 {
+		s.reaches(5002, "203.0.113.103")
+	}
+	s.configure("")
+	s.mefctl("reload")
+	if table := s.table(); strings.Contains(table, "guard") {
+		t.Errorf("with ddos_enabled=false the table has\n%s", table)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/engine"
+	"mef/internal/event"
 	"mef/internal/eventlog"
 )
 
@@ -66,9 +67,18 @@ func Engine(s *control.Status, e *engine.Engine, now time.Time) {
 	s.Tracker = control.Tracker{Sources: st.Sources, Limit: st.MaxSources, Evicted: st.Evicted, KnownLogins: st.Logins}
 }
 
+// Floods fills in how often the limits of ports were exceeded.
+func Floods(s *control.Status, k enforce.ScanStatus, found event.RuleCounts) {
+	s.Floods = control.Floods{On: k.Guard, Off: k.GuardOff, Found: found.Failures, Bans: found.Bans}
+	if k.GuardOff != "" {
+		s.Warnings = append(s.Warnings, "connections are not limited, although ddos_enabled=true: "+k.GuardOff)
+	}
+}
+
 // Scans fills in which port scans were found, and why some may not have been.
 func Scans(s *control.Status, k enforce.ScanStatus, found engine.ScanStats) {
 	s.Scans = control.Scans{On: k.On, Off: k.Off, Found: found.Scans, Sources: found.Sources}
+	s.Warnings = append(s.Warnings, k.Warnings...)
 	if !k.On {
 		return
 	}
@@ -83,7 +93,6 @@ func Scans(s *control.Status, k enforce.ScanStatus, found engine.ScanStats) {
 	if s.Scans.Limited != "" {
 		s.Warnings = append(s.Warnings, s.Scans.Limited)
 	}
-	s.Warnings = append(s.Warnings, k.Warnings...)
 	if last := found.Last; last != nil {
 		s.Scans.Last, s.Scans.From, s.Scans.Text = control.Moment(last.Time), last.From.String(), last.Text
 	}

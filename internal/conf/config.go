@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"log/slog"
 	"time"
 
@@ -56,6 +57,7 @@ type Config struct {
 	Ban   BanTimes
 	Known Known
 	Scan  Scan
+	Flood Flood
 	Log   DropLog
 
 	Firewall Firewall
@@ -149,6 +151,44 @@ type Scan struct {
 
 // AllInterfaces stands for all interfaces.
 const AllInterfaces = "auto"
+
+// Flood holds the ddos_* keys.
+type Flood struct {
+	Enabled bool
+	Ports   ban.Ports // guarded TCP ports; empty: all
+	FloodLimits
+	Of     map[uint16]FloodLimits // of single ports; 0 stands for the limit of all
+	Mode   FloodMode
+	Stage1 time.Duration // how long FloodDrop drops
+
+	Escalate bool // exceeded limits lead to a ban:
+	Hits     int  // so many
+	Window   time.Duration
+	BanTime  time.Duration
+}
+
+// FloodLimits are what one source may do at one port.
+type FloodLimits struct {
+	SYNRate, SYNBurst int // packets that open a connection, a second
+	NewRate, NewBurst int // new connections a second
+	Conns             int // at a time
+}
+
+// Or returns the limits, with those of others in place of 0.
+func (l FloodLimits) Or(other FloodLimits) FloodLimits {
+	return FloodLimits{cmp.Or(l.SYNRate, other.SYNRate), cmp.Or(l.SYNBurst, other.SYNBurst), cmp.Or(l.NewRate, other.NewRate),
+		cmp.Or(l.NewBurst, other.NewBurst), cmp.Or(l.Conns, other.Conns)}
+}
+
+// A FloodMode is what happens to a source beyond a limit.
+type FloodMode uint8
+
+// The modes.
+const (
+	FloodThrottle FloodMode = iota // what is beyond the limit is dropped
+	FloodDrop                      // nothing new of the source reaches guarded ports for a while
+	FloodDetect                    // it is reported
+)
 
 // DropLog holds the firewall_log_* keys.
 type DropLog struct {

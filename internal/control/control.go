@@ -99,7 +99,8 @@ type Status struct {
 	AlarmCount int      `json:"alarm_count,omitempty"`
 	Attacks    []string `json:"attacks,omitempty"` // distributed attacks under way, in a sentence each, at most three
 
-	Scans Scans `json:"scans"`
+	Scans  Scans  `json:"scans"`
+	Floods Floods `json:"floods"`
 
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
 	// WatchingSince is since when bans are only said: by mode=observe, or because nobody confirmed. nil: they are made.
@@ -176,6 +177,14 @@ type Scans struct {
 	Last    *time.Time `json:"last,omitempty"`    // of the last scan
 	From    string     `json:"from,omitempty"`    // its address
 	Text    string     `json:"text,omitempty"`    // its ports and rate
+}
+
+// Floods are the sources that exceeded the limits of a port.
+type Floods struct {
+	On    bool   `json:"on"`
+	Off   string `json:"off,omitempty"` // why nothing is limited although it should be
+	Found uint64 `json:"found"`         // episodes since the start
+	Bans  uint64 `json:"bans"`          // that they led to
 }
 
 // A ListeningService is what waits for strangers at some ports, and what happened at the rules that cover it within about an hour.

@@ -74,7 +74,7 @@ func thisMachine(ctx context.Context, log *slog.Logger) (m machine, err error) {
 
 // settingsOf returns what the packet filter does beside bans.
 func settingsOf(cfg *conf.Config) kernel.Settings {
-	return kernel.Settings{Log: cfg.Log, Scan: cfg.Scan}
+	return kernel.Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood}
 }
 
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the

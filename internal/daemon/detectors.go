@@ -30,7 +30,7 @@ func (d *daemon) detectors() []detector {
 	return []detector{d.scans()}
 }
 
-// scans detects port scans: packets that the packet filter reports.
+// scans detects port scans and floods: packets that the packet filter reports.
 func (d *daemon) scans() detector {
 	const note = "served" // the ports of services: see kernel.Kernel.Packets
 	count := func(ctx context.Context, packets []engine.Packet) error {
@@ -43,7 +43,10 @@ func (d *daemon) scans() detector {
 		status: func() statusPart {
 			now := time.Now()
 			scans := d.kernel.ScanStatus(now)
-			return func(s *control.Status, state *pipeline.State) { answers.Scans(s, scans, state.Engine.Scans(now)) }
+			return func(s *control.Status, state *pipeline.State) {
+				answers.Scans(s, scans, state.Engine.Scans(now))
+				answers.Floods(s, scans, state.Engine.Floods())
+			}
 		},
 		note:    note,
 		restore: d.kernel.RestoreServed,

@@ -52,11 +52,14 @@ type Backend interface {
 type Settings struct {
 	Log  conf.DropLog // how it logs packets that bans drop
 	Scan conf.Scan    // which packets to closed ports it reports; none unless enabled
+	// Flood is what a source may do at a port; anything unless enabled. What exceeds it is reported.
+	Flood conf.Flood
 }
 
 // A Detection is what becomes of the packets that a packet filter is to report.
 type Detection struct {
-	Off string // why none are reported although they should be; empty if they are
+	Off      string // why packets to closed ports are not reported although they should be; empty if they are
+	FloodOff string // why there is no flood guard although there should be one
 
 	// Packets that were not reported since the table was built: of unknown sources beyond a rate, and beyond the rate of reports. Full
 	// counts those that found a full set.
@@ -67,6 +70,8 @@ type Detection struct {
 type ScanStatus struct {
 	On       bool
 	Off      string   // why it does not work although it is on
+	Guard    bool     // the flood guard is on
+	GuardOff string   // why that does not work although it is on
 	Sampling string   // why it sees a part of the packets only; empty if it sees all
 	Warnings []string // what else an operator should know
 }

@@ -26,6 +26,7 @@ import (
 type Config struct {
 	Rules  *filter.Set   // how lines become events
 	Scan   conf.Scan     // how packets to closed ports become events
+	Flood  conf.Flood    // and those of sources that exceed limits
 	Track  track.Config  // how events are counted; its rules need not be in Rules
 	Decide decide.Config // what limits that are reached lead to
 
@@ -47,10 +48,11 @@ func FromConf(cfg *conf.Config, rules *filter.Set) Config {
 	for _, r := range rules.Web() {
 		all = append(all, webscan.Rules(r)...)
 	}
-	all = append(all, portscan.Rule(cfg.Scan))
+	all = append(all, portscan.Rule(cfg.Scan), ruleOfFloods(cfg.Flood))
 	return Config{
 		Rules: rules,
 		Scan:  cfg.Scan,
+		Flood: cfg.Flood,
 		Track: track.Config{Rules: all, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
 			LoginAlarms: cfg.LoginAlarms},

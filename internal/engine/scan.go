@@ -9,7 +9,7 @@ import (
 	"mef/internal/portscan"
 )
 
-// Packet is one that came to a port at which nothing listens.
+// Packet is one that the packet filter reports.
 type Packet = event.Packet
 
 // Packets returns what follows from packets that the packet filter reports. now is as in Lines. Packets of addresses that are never
@@ -21,11 +21,16 @@ func (e *Engine) Packets(packets []Packet, now time.Time) iter.Seq[Outcome] {
 			if e.facts.Never(p.From) != "" || e.blocked.Contains(p.From) {
 				continue
 			}
-			episode := e.scans.Count(e.tracker.Source(p.From), p)
+			episode, rule := new(event.Episode), floodRule
+			if p.Mark == event.ClosedPort {
+				episode, rule = e.scans.Count(e.tracker.Source(p.From), p), portscan.RuleName
+			} else if episode.Text = floodText(e.cfg.Flood, p); episode.Text == "" {
+				continue
+			}
 			if episode == nil {
 				continue
 			}
-			e.ev = event.Event{Time: p.Time, Rule: portscan.RuleName, Service: portscan.RuleName, Addr: p.From, Kind: event.Failure, Count: 1,
+			e.ev = event.Event{Time: p.Time, Rule: rule, Service: rule, Addr: p.From, Kind: event.Failure, Count: 1,
 				Line: p.String(), Episode: episode}
 			if !e.event("", &e.ev, now, yield) {
 				return

@@ -6,8 +6,17 @@ import (
 	"time"
 )
 
-// A Packet is one that the packet filter of this host reports: it came to a port at which no socket was.
+// What a Packet may be reported for.
+const (
+	ClosedPort = "mef:scan" // it came to a port at which no socket was
+	FloodSYN   = "mef:syn"  // its source opens too many connections in a second
+	FloodNew   = "mef:new"  // the same, as connection tracking counts them
+	FloodConns = "mef:conn" // its source has too many connections
+)
+
+// A Packet is one that the packet filter of this host reports.
 type Packet struct {
+	Mark     string // what for
 	Time     time.Time
 	From, To netip.Addr // never IPv4-mapped; anybody can forge From
 	Protocol Protocol

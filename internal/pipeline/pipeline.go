@@ -339,5 +339,8 @@ func eventRecord(ev *engine.Event, score float64) control.Record {
 	if ev.Addr.IsValid() {
 		rec.Addr = ev.Addr.String()
 	}
+	if ev.Episode != nil {
+		rec.Reason = ev.Episode.Text
+	}
 	return rec
 }

@@ -35,7 +35,7 @@ func rows[T any](t ini.Table[T]) []row {
 }
 
 // unbuilt are the keys of stages to come, by the beginning of their names.
-var unbuilt = map[string]string{"ddos_": noticeFlood, "rbl_": noticeDNSBL, "community_": noticeCommunity, "blacklist_fastpath": noticeFastPath}
+var unbuilt = map[string]string{"rbl_": noticeDNSBL, "community_": noticeCommunity, "blacklist_fastpath": noticeFastPath}
 
 // without returns why a key is without effect, or "".
 func (r row) without() string {

@@ -21,7 +21,6 @@ const (
 	noticeNFLOG     = "accepted without effect, packets are watched in the kernel, which reports them by NFLOG"
 	noticeMetrics   = "accepted without effect, mefctl status has the numbers"
 	noticeShortScan = "accepted without effect, the source of a scan can be forged, so no ban of it lasts longer than 10m"
-	noticeFlood     = "the flood guard is not built yet: ignored"
 	noticeDNSBL     = "DNSBL look-ups are not built yet: ignored"
 	noticeCommunity = "community reports and protection are not built yet: ignored"
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
@@ -208,29 +207,30 @@ var keys = ini.Table[conf.Config]{
 	{Name: "firewall_log_burst", Value: "5", Form: ini.Number(1, 10000, func(c *conf.Config) *int { return &c.Log.Burst }),
 		Doc: "number of messages before firewall_log_rate applies"},
 
-	{Name: "ddos_enabled", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
-		Doc: "limit the connections of a source to ddos_ports", Notice: noticeFlood, When: ini.Is("true")},
-	{Name: "ddos_ports", Value: "80,443", Form: ini.Ports(ini.Nowhere[conf.Config, ban.Ports]), Doc: "guarded ports"},
-	{Name: "ddos_syn_rate", Value: "100", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "SYN packets a second, per source and port"},
-	{Name: "ddos_syn_burst", Value: "200", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "SYN packets before ddos_syn_rate applies"},
-	{Name: "ddos_newconn_rate", Value: "60", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "new connections a second, per source and port"},
-	{Name: "ddos_newconn_burst", Value: "120", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "new connections before ddos_newconn_rate applies"},
-	{Name: "ddos_connlimit", Value: "80", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "connections at the same time, per source and port"},
-	{Name: "ddos_port_N_syn_rate", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "ddos_syn_rate for port N"},
-	{Name: "ddos_port_N_syn_burst", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "ddos_syn_burst for port N"},
-	{Name: "ddos_port_N_newconn_rate", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "ddos_newconn_rate for port N"},
-	{Name: "ddos_port_N_newconn_burst", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "ddos_newconn_burst for port N"},
-	{Name: "ddos_port_N_connlimit", Form: ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]), Doc: "ddos_connlimit for port N"},
-	{Name: "ddos_stage1_mode", Value: "throttle", Form: ini.Choice(ini.Dropped[conf.Config], "throttle", "drop"), Doc: "what happens above a limit"},
-	{Name: "ddos_stage1_timeout", Value: "10m", Form: ini.Duration(time.Second, duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "duration of that"},
+	{Name: "ddos_enabled", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Flood.Enabled }),
+		Doc: "limit the connections of a source to ddos_ports"},
+	{Name: "ddos_ports", Value: "80,443", Form: ini.Ports(func(c *conf.Config) *ban.Ports { return &c.Flood.Ports }), Doc: "guarded TCP ports, beside those that have limits of their own"},
+	{Name: "ddos_syn_rate", Value: "100", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.SYNRate }), Doc: "SYN packets a second, per source and port"},
+	{Name: "ddos_syn_burst", Value: "200", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.SYNBurst }), Doc: "SYN packets before ddos_syn_rate applies"},
+	{Name: "ddos_newconn_rate", Value: "60", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.NewRate }), Doc: "new connections a second, per source and port"},
+	{Name: "ddos_newconn_burst", Value: "120", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.NewBurst }), Doc: "new connections before ddos_newconn_rate applies"},
+	{Name: "ddos_connlimit", Value: "80", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.Conns }), Doc: "connections at the same time, per source and port"},
+	{Name: "ddos_port_N_syn_rate", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.SYNRate }), Doc: "ddos_syn_rate for port N"},
+	{Name: "ddos_port_N_syn_burst", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.SYNBurst }), Doc: "ddos_syn_burst for port N"},
+	{Name: "ddos_port_N_newconn_rate", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.NewRate }), Doc: "ddos_newconn_rate for port N"},
+	{Name: "ddos_port_N_newconn_burst", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.NewBurst }), Doc: "ddos_newconn_burst for port N"},
+	{Name: "ddos_port_N_connlimit", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.Conns }), Doc: "ddos_connlimit for port N"},
+	{Name: "ddos_stage1_mode", Value: "throttle", Form: ini.Choice(func(c *conf.Config, i int) { c.Flood.Mode = conf.FloodMode(i) }, "throttle", "drop", "detect"),
+		Doc: "what happens above a limit: throttle drops what is above it, drop drops all new connections of the source to guarded ports, detect reports only"},
+	{Name: "ddos_stage1_timeout", Value: "10m", Form: ini.Duration(time.Second, duration.Day, func(c *conf.Config) *time.Duration { return &c.Flood.Stage1 }), Doc: "how long drop lasts"},
 	{Name: "ddos_poll_interval", Value: "5s", Form: ini.Duration(time.Second, duration.Day, ini.Nowhere[conf.Config, time.Duration]),
 		Doc: "how often the kernel was asked", Notice: noticeNFLOG},
 	{Name: "ddos_signal_details_enabled", Value: "true", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
 		Doc: "log details of exceeded limits", Notice: noticeNFLOG},
-	{Name: "ddos_escalation_enabled", Value: "true", Form: ini.Bool(ini.Nowhere[conf.Config, bool]), Doc: "ban a source that exceeds limits repeatedly"},
-	{Name: "ddos_escalation_window", Value: "10m", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "time in which exceeded limits count"},
-	{Name: "ddos_escalation_hits", Value: "3", Form: ini.Number(1, 1000, ini.Nowhere[conf.Config, int]), Doc: "number of exceeded limits that lead to a ban"},
-	{Name: "ddos_bantime", Value: "1h", Form: orPermanent(ini.Duration(time.Second, duration.Year, ini.Nowhere[conf.Config, time.Duration])),
+	{Name: "ddos_escalation_enabled", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Flood.Escalate }), Doc: "ban a source that exceeds limits repeatedly"},
+	{Name: "ddos_escalation_window", Value: "10m", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Flood.Window }), Doc: "time in which exceeded limits count"},
+	{Name: "ddos_escalation_hits", Value: "3", Form: ini.Number(1, 1000, func(c *conf.Config) *int { return &c.Flood.Hits }), Doc: "number of exceeded limits that lead to a ban"},
+	{Name: "ddos_bantime", Value: "1h", Form: orPermanent(ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Flood.BanTime })),
 		Doc: "length of that ban; at most 10m while the source is unverified", Notice: noticePermanent, When: ini.Is("permanent")},
 
 	{Name: "rbl_enabled", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
@@ -370,6 +370,27 @@ func orPermanent(f ini.Form[conf.Config]) ini.Form[conf.Config] {
 			return nil
 		}
 		return f.Set(c, s)
+	}}
+}
+
+// portLimit is a limit of the port in the key.
+func portLimit(field func(*conf.FloodLimits) *int) ini.Form[conf.Config] {
+	syntax := ini.Number(1, 1000000, ini.Nowhere[conf.Config, int]).Syntax
+	return ini.Form[conf.Config]{Syntax: syntax, Set: func(c *conf.Config, s ini.Setting) *ini.Fault {
+		port, err := strconv.ParseUint(strings.Split(s.Key, "_")[2], 10, 16) // of ddos_port_N_
+		if err != nil {
+			return ini.Wrong(0, s.Value, syntax)
+		}
+		var one conf.FloodLimits
+		f := ini.Number(1, 1000000, func(*conf.Config) *int { return field(&one) }).Set(c, s)
+		if f != nil {
+			return f
+		}
+		if c.Flood.Of == nil {
+			c.Flood.Of = make(map[uint16]conf.FloodLimits)
+		}
+		c.Flood.Of[uint16(port)] = one.Or(c.Flood.Of[uint16(port)])
+		return nil
 	}}
 }
 

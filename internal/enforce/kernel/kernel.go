@@ -73,7 +73,7 @@ func New(log *slog.Logger, settings Settings, opt enforce.Options) (*Kernel, err
 	}
 	log.Info("packet filter", "backend", filter.Names().Filter, "reason", reason)
 	k := Over(filter, log, opt)
-	k.scans.want(settings.Scan)
+	k.scans.want(settings)
 	return k, nil
 }
 
@@ -90,7 +90,7 @@ func (k *Kernel) EndSessions(ctx context.Context) error { return k.sessions.Run(
 // Configure changes what the packet filter does beside bans, without a moment in which a ban does not hold.
 func (k *Kernel) Configure(ctx context.Context, settings Settings) error {
 	err := k.Renew(ctx, func() error { return k.filter.Configure(settings) })
-	k.scans.want(settings.Scan)
+	k.scans.want(settings)
 	return err
 }
 

@@ -34,13 +34,14 @@ const (
 	receiveAgain = 10 * time.Second
 )
 
-// A scans is what is known of packets to closed ports. It may be used by any goroutine.
+// A scans is what is known of the packets that the packet filter reports. It may be used by any goroutine.
 type scans struct {
 	log     *slog.Logger
 	changed chan struct{} // holds one message: scan has changed
 
 	mu      sync.Mutex
 	scan    conf.Scan
+	flood   bool
 	problem string // why no packets are received; empty if they are
 	lost    uint64 // reports that were lost on the way
 	served  map[string]time.Time
@@ -59,9 +60,9 @@ func newScans(log *slog.Logger) scans {
 }
 
 // want changes what is detected.
-func (s *scans) want(scan conf.Scan) {
+func (s *scans) want(settings Settings) {
 	s.mu.Lock()
-	s.scan = scan
+	s.scan, s.flood = settings.Scan, settings.Flood.Enabled
 	s.mu.Unlock()
 	select {
 	case s.changed <- struct{}{}:
@@ -72,7 +73,7 @@ func (s *scans) want(scan conf.Scan) {
 func (s *scans) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.scan.Enabled
+	return s.scan.Enabled || s.flood
 }
 
 func (s *scans) fail(problem string) {
@@ -81,7 +82,7 @@ func (s *scans) fail(problem string) {
 	s.problem = problem
 	s.mu.Unlock()
 	if changed && problem != "" {
-		s.log.Warn("port scans are not detected; bans work without that", "reason", problem)
+		s.log.Warn("port scans and floods are not reported; bans work without that", "reason", problem)
 	}
 }
 
@@ -147,14 +148,15 @@ func (s *scans) closed(packets []event.Packet) []event.Packet {
 	defer s.mu.Unlock()
 	var left []event.Packet
 	for i := range packets {
-		if _, ok := s.served[servedKey(packets[i].Protocol, packets[i].Port)]; !ok {
+		_, served := s.served[servedKey(packets[i].Protocol, packets[i].Port)]
+		if packets[i].Mark != event.ClosedPort || s.scan.Enabled && !served {
 			left = append(left, packets[i])
 		}
 	}
 	return left
 }
 
-// Packets hands over packets to ports at which nothing listens, while the settings ask for them and until ctx is done. save is given what
+// Packets hands over packets to ports at which nothing listens, and of sources that exceed limits, while the settings ask for them and until ctx is done. save is given what
 // RestoreServed takes after the next start. While deliver does not return, the kernel keeps some seconds of reports and loses the others,
 // which is counted.
 func (k *Kernel) Packets(ctx context.Context, deliver func(context.Context, []event.Packet) error, save func(string)) error {
@@ -267,7 +269,13 @@ func (k *Kernel) ScanStatus(now time.Time) ScanStatus {
 	s := &k.scans
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := ScanStatus{On: s.scan.Enabled}
+	st := ScanStatus{On: s.scan.Enabled, Guard: s.flood}
+	if st.Guard {
+		st.GuardOff = d.FloodOff
+		if d.FloodOff == "" && s.problem != "" {
+			st.Warnings = append(st.Warnings, "sources that exceed limits are not reported: "+s.problem)
+		}
+	}
 	if !st.On {
 		return st
 	}
@@ -279,7 +287,8 @@ func (k *Kernel) ScanStatus(now time.Time) ScanStatus {
 	if n := s.latest.count - s.before.count; s.latest.count > s.before.count && gap > 0 && gap < sampleOld {
 		st.Sampling = fmt.Sprintf("a flood of packets to closed ports: %.0f a second are not looked at, so scans may be missed", float64(n)/gap.Seconds())
 	}
-	st.Warnings = append(missingInterfaces("ps_interface", s.scan.On), missingInterfaces("ps_interface_exclude", s.scan.NotOn)...)
+	st.Warnings = append(st.Warnings, missingInterfaces("ps_interface", s.scan.On)...)
+	st.Warnings = append(st.Warnings, missingInterfaces("ps_interface_exclude", s.scan.NotOn)...)
 	return st
 }
 

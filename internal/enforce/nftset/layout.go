@@ -84,6 +84,7 @@ type tableSpec struct {
 	counters bool         // bans count packets
 	log      conf.DropLog // of dropped packets
 	scan     conf.Scan    // packets to closed ports that are reported
+	flood    conf.Flood   // what a source may do at a port
 }
 
 // A counter counts packets for the operator.
@@ -98,8 +99,8 @@ type part struct {
 	rules  func(tableSpec) []rule // in the order in which they stand in their chains
 }
 
-// parts returns what a table is made of, apart from its kinds.
-func parts() []part {
+// allParts returns what a table may be made of, apart from its kinds.
+func (s tableSpec) allParts() []part {
 	entries := part{rules: tableSpec.entryRules, counts: []counter{{repliesCounter, "packets towards banned addresses, dropped"}}, chains: []chain{
 		{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
 		{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
@@ -112,12 +113,12 @@ func parts() []part {
 	}
 	drops := part{wanted: func(s tableSpec) bool { return s.log.Enabled }, rules: tableSpec.logRules,
 		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
-	return []part{entries, bans, drops, scanPart()}
+	return []part{entries, bans, drops, scanPart(), floodPart(s)}
 }
 
 // parts returns the parts of this table.
 func (s tableSpec) parts() []part {
-	return slices.DeleteFunc(parts(), func(p part) bool { return p.wanted != nil && !p.wanted(s) })
+	return slices.DeleteFunc(s.allParts(), func(p part) bool { return p.wanted != nil && !p.wanted(s) })
 }
 
 func (s tableSpec) sets() (all []set) {

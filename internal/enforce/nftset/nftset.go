@@ -38,8 +38,8 @@ type Backend struct {
 	log      *slog.Logger
 	settings enforce.Settings
 	features Features
-	scanOff  atomic.Pointer[string] // see enforce.Detection.Off
-	kinds    []setKind              // those that have sets and rules, base kinds first; nil before the first look at the kernel
+	lacks    atomic.Pointer[lacks]
+	kinds    []setKind // those that have sets and rules, base kinds first; nil before the first look at the kernel
 	checked  bool
 
 	// known is the generation of nf_tables up to which the caller knows what happened, 0 if that is not certain: from the first
@@ -63,9 +63,13 @@ type Features struct {
 	// Log says that rules can log packets, at a limited rate. It is not tried out unless that is wanted.
 	Log bool
 
-	// Scan says that rules can report packets to closed ports. It is not tried out unless that is wanted.
-	Scan bool
+	// Scan says that rules can report packets to closed ports, Flood that they can limit sources. They are not tried out unless that is
+	// wanted.
+	Scan, Flood bool
 }
+
+// lacks are what the kernel lacks for the detectors that are wanted; empty if nothing.
+type lacks struct{ scan, flood string }
 
 // maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
 const maxKinds = 256
@@ -101,17 +105,20 @@ func NewIn(netns int, log *slog.Logger, settings enforce.Settings) (*Backend, er
 
 // Configure implements enforce.Backend. What the kernel lacks for a setting is left out. It is for the goroutine that calls Apply.
 func (b *Backend) Configure(settings enforce.Settings) error {
-	found, scanLacks, err := probe(b.conn, settings)
+	found, lacks, err := probe(b.conn, settings)
 	if err != nil {
 		return fmt.Errorf("probe nf_tables: %w", err)
 	}
 	b.settings, b.features = settings, found
-	b.scanOff.Store(&scanLacks)
+	b.lacks.Store(&lacks)
 	if settings.Log.Enabled && !found.Log {
 		b.log.Warn("this kernel cannot log dropped packets; bans work without logging", "modules", "nft_log, nf_log_syslog, nft_limit")
 	}
-	if scanLacks != "" {
-		b.log.Warn("port scans are not detected; bans work without that", "reason", scanLacks)
+	if lacks.scan != "" {
+		b.log.Warn("port scans are not detected; bans work without that", "reason", lacks.scan)
+	}
+	if lacks.flood != "" {
+		b.log.Warn("there is no flood guard; bans work without it", "reason", lacks.flood)
 	}
 	return nil
 }
@@ -123,7 +130,8 @@ func (b *Backend) Close() error {
 
 // shape is what the table looks like now.
 func (b *Backend) tableSpec() tableSpec {
-	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan}
+	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, flood: b.settings.Flood}
+	s.flood.Enabled = s.flood.Enabled && b.features.Flood
 	s.log.Enabled = s.log.Enabled && b.features.Log
 	s.scan.Enabled = s.scan.Enabled && b.features.Scan
 	return s

@@ -16,7 +16,7 @@ import (
 const probeTable = "mefdaemon_probe"
 
 // probe tries out what the kernel can do instead of comparing versions, because distributions carry features back.
-func probe(c *conn, settings enforce.Settings) (f Features, scanLacks string, err error) {
+func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err error) {
 	var t tx
 	t.removeTable(probeTable) // left over from a killed daemon
 	t.addTable(probeTable)
@@ -25,7 +25,7 @@ func probe(c *conn, settings enforce.Settings) (f Features, scanLacks string, er
 	addr := netip.AddrFrom4([4]byte{192, 0, 2, 1})
 	t.addProbe(counted.name, addr, time.Minute)
 	if err := c.commit(&t); err != nil {
-		return f, "", err
+		return f, lacking, err
 	}
 	var gone tx
 	gone.removeTable(probeTable)
@@ -36,13 +36,13 @@ func probe(c *conn, settings enforce.Settings) (f Features, scanLacks string, er
 	}()
 	sets, err := c.readSets(probeTable)
 	if err != nil {
-		return f, "", err
+		return f, lacking, err
 	}
 	f.Counters = sets[counted.name].counter
 	var again tx
 	again.addProbe(counted.name, addr, time.Hour)
 	if err := c.commit(&again); err != nil {
-		return f, "", err
+		return f, lacking, err
 	}
 	e, ok, err := c.readElement(probeTable, counted.name, addr)
 	f.Extends = ok && e.left > 2*time.Minute
@@ -50,10 +50,14 @@ func probe(c *conn, settings enforce.Settings) (f Features, scanLacks string, er
 		f.Log, err = probeLog(c, settings.Log)
 	}
 	if err == nil && settings.Scan.Enabled {
-		scanLacks, err = probeScan(c)
-		f.Scan = err == nil && scanLacks == ""
+		lacking.scan, err = probeScan(c)
+		f.Scan = err == nil && lacking.scan == ""
 	}
-	return f, scanLacks, err
+	if err == nil && settings.Flood.Enabled {
+		lacking.flood, err = probeFlood(c)
+		f.Flood = err == nil && lacking.flood == ""
+	}
+	return f, lacking, err
 }
 
 // probeLog tries a chain of the kind that logs. A kernel without a module for it says that there is no such expression.

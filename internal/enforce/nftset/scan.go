@@ -10,7 +10,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/enforce"
-	"mef/internal/netlink/nflog"
+	"mef/internal/event"
 	"mef/internal/netlink/nfnl"
 )
 
@@ -34,8 +34,6 @@ import (
 const LogGroup = 4242
 
 const (
-	scanPrefix = "mef:scan"
-
 	scanSetSize  = 65536
 	scanSrcTime  = 10
 	scanPairTime = 30
@@ -149,12 +147,7 @@ func (s tableSpec) scanFamilyRules(v6 bool) []rule {
 	f := familyName(v6)
 	accept := func(r rule) rule { return r.verdict(expr.VerdictAccept) }
 	report := func(r rule) rule {
-		return accept(r.sourceAndPort(v6).adds(register1, "scan_pair"+f).with(&expr.Log{
-			Key:     1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
-			Group:   LogGroup,
-			Data:    []byte(scanPrefix),
-			Snaplen: nflog.Snaplen,
-		}))
+		return accept(r.sourceAndPort(v6).adds(register1, "scan_pair"+f).report(event.ClosedPort))
 	}
 	in, known := newRule("scan"+f), newRule("scan"+f+"_known")
 	burst := uint32(max(50, 2*s.scan.Limit)) // more than make a scan
@@ -266,21 +259,41 @@ func limitOver(perSecond uint64, burst uint32) expr.Any {
 	return &expr.Limit{Type: expr.LimitTypePkts, Rate: perSecond, Unit: expr.LimitTimeSecond, Burst: burst, Over: true}
 }
 
-// probeScan tries the table of the detector in a table without packets. It returns what the kernel lacks for it, "" if nothing.
-func probeScan(c *conn) (lacks string, err error) {
-	for _, piece := range []struct {
-		module string
-		rule   rule
-	}{
-		{"nft_socket", newRule("tried").protocol(unix.IPPROTO_TCP).hasSocket()},
+// A piece is a rule that needs a module of the kernel.
+type piece struct {
+	module string
+	rule   rule
+}
+
+// reportPieces are what every detector needs.
+func reportPieces() []piece {
+	return []piece{
 		{"nft_limit", newRule("tried").over(1, 1)},
 		{"nft_log and nfnetlink_log", newRule("tried").with(&expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: LogGroup})},
 		{"nft_dynset", newRule("tried").source(false).updates(register1, "tried", limitOver(1, 1))},
-	} {
+	}
+}
+
+// probeScan tries the rules of the scan detector in a table without packets. It returns what the kernel lacks for it, "" if nothing.
+func probeScan(c *conn) (lacks string, err error) {
+	return c.probePieces(append(reportPieces(), piece{"nft_socket", newRule("tried").protocol(unix.IPPROTO_TCP).hasSocket()}))
+}
+
+// probeFlood is probeScan for the flood guard.
+func probeFlood(c *conn) (lacks string, err error) {
+	return c.probePieces(append(reportPieces(),
+		piece{"nft_ct and nf_conntrack", newRule("tried").newConnection()},
+		piece{"nft_connlimit", newRule("tried").source(false).adds(register1, "lasting", &expr.Connlimit{Count: 1, Flags: connlimitOver})},
+		piece{"nft_fib_inet", newRule("tried").with(&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true})}))
+}
+
+func (c *conn) probePieces(pieces []piece) (lacks string, err error) {
+	for _, piece := range pieces {
 		var t tx
 		t.removeTable(probeTable)
 		t.addTable(probeTable)
 		t.addSet(probeTable, set{name: "tried", timeout: true, dynamic: true, size: 16, lasting: 1})
+		t.addSet(probeTable, set{name: "lasting", dynamic: true, size: 16}) // counts of connections end with them, not by a timeout
 		t.addChain(probeTable, chain{name: "tried"})
 		err := t.addRule(probeTable, piece.rule)
 		if err == nil {
@@ -298,7 +311,9 @@ func probeScan(c *conn) (lacks string, err error) {
 
 // Detection implements enforce.Backend.
 func (b *Backend) Detection() (d enforce.Detection, err error) {
-	if d.Off = *b.scanOff.Load(); d.Off != "" {
+	lacks := b.lacks.Load()
+	d.Off, d.FloodOff = lacks.scan, lacks.flood
+	if d.Off != "" {
 		return d, nil
 	}
 	err = b.finder.do(func(c *conn) error {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -26,12 +27,23 @@ import (
 	"mef/internal/prefixset"
 )
 
-// TestScanTableIsTheReference compares what the detector adds to the table.
-func TestScanTableIsTheReference(t *testing.T) {
-	const golden = "testdata/scan.nft"
+// TestDetectorsAreTheReference compares what the detectors add to the table.
+func TestDetectorsAreTheReference(t *testing.T) {
+	for name, settings := range map[string]enforce.Settings{
+		"scan": {Scan: conf.Scan{Enabled: true, UDP: true, On: []string{"eth0", "eth1"}, NotOn: []string{"lo", "wg0"}, Exclude: "8000-8010"}},
+		"flood": {Flood: conf.Flood{Enabled: true, Ports: "80,443", FloodLimits: conf.FloodLimits{SYNRate: 100, SYNBurst: 200, NewRate: 60, NewBurst: 120, Conns: 80},
+			Of: map[uint16]conf.FloodLimits{25: {Conns: 5}, 443: {SYNRate: 10}}, Mode: conf.FloodDrop, Stage1: 10 * time.Minute}},
+	} {
+		t.Run(name, func(t *testing.T) { compareAdded(t, "testdata/"+name+".nft", settings) })
+	}
+}
+
+func compareAdded(t *testing.T, golden string, settings enforce.Settings) {
+	t.Helper()
 	var got strings.Builder
-	for block := range strings.SplitSeq(listing(t, enforce.Settings{Scan: conf.Scan{Enabled: true, UDP: true, On: []string{"eth0", "eth1"}, NotOn: []string{"lo", "wg0"}, Exclude: "8000-8010"}}), "\n\n") {
-		if head, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(block, "table inet mefdaemon {")), "{"); strings.Contains(head, " scan") {
+	for block := range strings.SplitSeq(listing(t, settings), "\n\n") {
+		head, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(block, "table inet mefdaemon {")), "{")
+		if strings.Contains(head, " scan") || strings.Contains(head, " flood") || strings.Contains(head, " guard") || strings.Contains(head, " over") {
 			got.WriteString(strings.TrimSuffix(block, "\n}\n") + "\n")
 		}
 	}

@@ -81,6 +81,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	if text := showScans(s.Scans, now); text != "" {
 		fmt.Fprintf(w, "Scans:     %s\n", text)
 	}
+	if s.Floods.On && s.Floods.Off == "" {
+		fmt.Fprintf(w, "Floods:    %d times a source exceeded the limits of a port since start, %d bans\n", s.Floods.Found, s.Floods.Bans)
+	}
 	for _, a := range s.Attacks {
 		fmt.Fprintf(w, "Attack:    %s\n", a)
 	}

@@ -38,7 +38,8 @@ const (
 	commandBind = 1
 	copyPacket  = 2
 
-	attrPayload = 9 // NFULA_PAYLOAD
+	attrPayload = 9  // NFULA_PAYLOAD
+	attrPrefix  = 10 // NFULA_PREFIX
 )
 
 // receiveBuffer holds some seconds of messages at the pace at which rules log at most.
@@ -121,8 +122,9 @@ func (c *Conn) Receive(packets []event.Packet) (_ []event.Packet, lost bool, err
 		if m.Header.Type != msgPacket {
 			continue // the end of a batch
 		}
-		if p, ok := parse(nfnl.Find(nfnl.Payload(m), attrPayload)); ok {
-			p.Time = now
+		attrs := nfnl.Payload(m)
+		if p, ok := parse(nfnl.Find(attrs, attrPayload)); ok {
+			p.Time, p.Mark = now, nfnl.Text(nfnl.Find(attrs, attrPrefix))
 			packets = append(packets, p)
 		}
 	}

@@ -1,0 +1,197 @@
+package nftset
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/event"
+	"mef/internal/netlink/nflog"
+)
+
+// The flood guard limits what one source may do at one TCP port: packets that open a connection in a second, new connections in a second,
+// and connections at a time. It drops nothing but packets that open a connection, so that established ones are never hurt.
+//
+// Its chain is in prerouting, after connection tracking, which counts the connections, and before DNAT, so that the port is the one that
+// the client addressed. A set that forged sources have filled takes no new keys: its rule does not match for them, and those in it stay
+// limited. One message is sent for a source and port in episodeTime.
+
+const (
+	guardPriority = -150 // conntrack is -200, DNAT -100
+	episodeTime   = 30
+	rateTime      = 5 // after which a source that is silent is forgotten
+	guardSetSize  = 65536
+	episodeSize   = 16384
+)
+
+// floodMetrics are what the guard limits, in the order of their rules.
+func floodMetrics() []floodMetric {
+	return []floodMetric{
+		{"syn", event.FloodSYN, false, func(l conf.FloodLimits) expr.Any { return limitOver(uint64(l.SYNRate), uint32(l.SYNBurst)) }},
+		{"new", event.FloodNew, true, func(l conf.FloodLimits) expr.Any { return limitOver(uint64(l.NewRate), uint32(l.NewBurst)) }},
+		{"conn", event.FloodConns, true, func(l conf.FloodLimits) expr.Any {
+			return &expr.Connlimit{Count: uint32(l.Conns), Flags: connlimitOver}
+		}},
+	}
+}
+
+type floodMetric struct {
+	name    string
+	mark    string
+	tracked bool // needs connection tracking
+	limit   func(conf.FloodLimits) expr.Any
+}
+
+const connlimitOver = 1 // NFT_CONNLIMIT_F_INV
+
+func floodPart(s tableSpec) part {
+	p := part{wanted: func(s tableSpec) bool { return s.flood.Enabled }, rules: tableSpec.floodRules,
+		chains: []chain{{"guard", &hook{unix.NF_INET_PRE_ROUTING, guardPriority}}}}
+	for _, v6 := range []bool{false, true} {
+		f := familyName(v6)
+		for _, m := range floodMetrics() {
+			of := set{name: "flood_" + m.name + f, v6: v6, with: addressAndPort, dynamic: true, timeout: true, size: guardSetSize, lasting: rateTime}
+			if m.mark == event.FloodConns {
+				of.timeout, of.lasting = false, 0 // its elements go with the connections
+			}
+			p.sets = append(p.sets, of)
+			p.chains = append(p.chains, chain{"over_" + m.name + f, nil})
+		}
+		p.sets = append(p.sets,
+			set{name: "flood_told" + f, v6: v6, with: addressAndPort, dynamic: true, timeout: true, size: episodeSize, lasting: episodeTime},
+			set{name: "flood_src" + f, v6: v6, dynamic: true, timeout: true, size: episodeSize, lasting: uint32(max(time.Second, s.flood.Stage1) / time.Second)})
+		p.chains = append(p.chains, chain{"guard" + f, nil})
+	}
+	return p
+}
+
+// A floodGroup is ports with the same limits.
+type floodGroup struct {
+	ports  ban.Ports // empty: all that no other group has
+	limits conf.FloodLimits
+}
+
+// floodGroups returns the guarded ports, those with limits of their own first.
+func floodGroups(flood conf.Flood) (groups []floodGroup) {
+	by := make(map[conf.FloodLimits][]uint16)
+	for port, limits := range flood.Of {
+		limits = limits.Or(flood.FloodLimits)
+		by[limits] = append(by[limits], port)
+	}
+	for limits, ports := range by {
+		slices.Sort(ports)
+		var text string
+		for _, p := range ports {
+			text += "," + strconv.Itoa(int(p))
+		}
+		list, err := ban.ParsePorts(text[1:])
+		if err == nil {
+			groups = append(groups, floodGroup{list, limits})
+		}
+	}
+	slices.SortFunc(groups, func(a, b floodGroup) int { return cmp.Compare(a.ports, b.ports) })
+	rest := flood.Ports
+	for _, port := range slices.Sorted(maps.Keys(flood.Of)) {
+		one := ban.Ports(strconv.Itoa(int(port)))
+		var some bool
+		if rest, some = rest.Without(one); !some {
+			return groups
+		}
+	}
+	return append(groups, floodGroup{rest, flood.FloodLimits})
+}
+
+func (s tableSpec) floodRules() []rule {
+	accept := func(r rule) rule { return r.verdict(expr.VerdictAccept) }
+	in := newRule("guard")
+	rules := []rule{
+		accept(in.ifLoopback(expr.MetaKeyIIF)),
+		accept(in.noneOf([]byte{unix.IPPROTO_TCP})),
+		accept(in.protocol(unix.IPPROTO_TCP).load(expr.PayloadBaseTransportHeader, 13, 1).with(
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{tcpFIN | tcpSYN | tcpRST | tcpACK}, Xor: []byte{0}},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{tcpSYN}})),
+		accept(in.with(
+			&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)})),
+	}
+	for _, v6 := range []bool{false, true} {
+		f := familyName(v6)
+		rules = append(rules,
+			accept(in.inSet(directions[0], v6, addrBits(v6), "allow"+f)),
+			accept(in.inSet(directions[0], v6, graceBits(v6), "grace"+f)))
+	}
+	rules = append(rules, in.byFamily("guard4", "guard6"))
+	for _, v6 := range []bool{false, true} {
+		rules = append(rules, s.floodFamilyRules(v6)...)
+	}
+	return rules
+}
+
+func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
+	f := familyName(v6)
+	guard := newRule("guard" + f)
+	ports := func(r rule, g floodGroup) rule {
+		if r = r.protocol(unix.IPPROTO_TCP); g.ports != "" {
+			r = r.port(directions[0], g.ports.Ranges())
+		}
+		return r
+	}
+	groups := floodGroups(s.flood)
+	if s.flood.Mode == conf.FloodDrop {
+		for _, g := range groups {
+			rules = append(rules, ports(guard, g).source(v6).inNamed(register1, "flood_src"+f).verdict(expr.VerdictDrop))
+		}
+	}
+	for _, g := range groups {
+		for _, m := range floodMetrics() {
+			r := ports(guard, g)
+			if m.tracked {
+				r = r.newConnection()
+			}
+			rules = append(rules, r.sourceAndPort(v6).adds(register1, "flood_"+m.name+f, m.limit(g.limits)).
+				with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "over_" + m.name + f}))
+		}
+	}
+	end := expr.VerdictDrop
+	if s.flood.Mode == conf.FloodDetect {
+		end = expr.VerdictAccept
+	}
+	for _, m := range floodMetrics() {
+		over := newRule("over_" + m.name + f)
+		if s.flood.Mode == conf.FloodDrop {
+			rules = append(rules, over.source(v6).adds(register1, "flood_src"+f))
+		}
+		rules = append(rules,
+			over.sourceAndPort(v6).inNamed(register1, "flood_told"+f).verdict(end),
+			over.sourceAndPort(v6).adds(register1, "flood_told"+f).report(m.mark),
+			over.verdict(end))
+	}
+	return rules
+}
+
+// newConnection matches packets that begin a connection, as connection tracking has it.
+func (r rule) newConnection() rule {
+	const stateNew = 8 // NF_CT_STATE_BIT(IP_CT_NEW)
+	return r.with(
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, stateNew), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
+}
+
+// report sends the packet to the group of the daemon.
+func (r rule) report(mark string) rule {
+	return r.with(&expr.Log{
+		Key:     1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
+		Group:   LogGroup,
+		Data:    []byte(mark),
+		Snaplen: nflog.Snaplen,
+	})
+}

@@ -1,0 +1,139 @@
+//go:build integration
+
+package nftset_test
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/netnstest"
+	"mef/internal/prefixset"
+)
+
+// A guarded is a server with a flood guard, and a peer that has several addresses.
+type guarded struct {
+	server, peer *netnstest.NS
+	told         *reports
+}
+
+func guard(t *testing.T, flood conf.Flood) guarded {
+	t.Helper()
+	g := guarded{server: netnstest.New(t), peer: netnstest.New(t)}
+	netnstest.Join(t, g.server, g.peer, "192.0.2.1/24 2001:db8:1::1/64", "192.0.2.7/24 192.0.2.8/24 192.0.2.9/24 2001:db8:1::7/64")
+	flood.Enabled = true
+	b := openWith(t, g.server, enforce.Settings{Flood: flood})
+	if !b.Features().Flood {
+		netnstest.Missing(t, "modules for the flood guard")
+	}
+	allow := prefixset.New(netip.MustParsePrefix("192.0.2.9/32"))
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{Allow: &allow}); err != nil {
+		t.Fatal(err)
+	}
+	g.told = receive(t, g.server)
+	for _, port := range []string{":80", ":81", ":25"} {
+		g.server.Echo(t, "tcp", port)
+	}
+	return g
+}
+
+// open connects a number of times.
+func (g guarded) open(t *testing.T, from, to string, times int) (open []net.Conn) {
+	t.Helper()
+	for i := range times {
+		conn, err := g.peer.Dial("tcp", from, to, netnstest.Patience)
+		if err != nil {
+			t.Fatalf("connection %d from %s: %v", i+1, from, err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		open = append(open, conn)
+	}
+	return open
+}
+
+// try tries to connect a number of times, and returns how often that succeeded.
+func (g guarded) try(t *testing.T, from, to string, times int) (succeeded int) {
+	t.Helper()
+	for range times {
+		if conn, err := g.peer.Dial("tcp", from, to, netnstest.Silence); err == nil {
+			t.Cleanup(func() { conn.Close() })
+			succeeded++
+		}
+	}
+	return succeeded
+}
+
+func TestFloodGuard(t *testing.T) {
+	const many = 1_000_000
+	wide := conf.FloodLimits{SYNRate: many, SYNBurst: many, NewRate: many, NewBurst: many, Conns: many}
+	for name, tt := range map[string]struct {
+		flood conf.Flood
+		port  string
+		open  int // connections that are made; more is too many
+	}{
+		"SYN packets":        {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{SYNRate: 1, SYNBurst: 4}.Or(wide)}, "80", 4},
+		"new connections":    {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{NewRate: 1, NewBurst: 4}.Or(wide)}, "80", 4},
+		"connections":        {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{Conns: 4}.Or(wide)}, "80", 4},
+		"drop":               {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{Conns: 4}.Or(wide), Mode: conf.FloodDrop, Stage1: time.Minute}, "80", 4},
+		"detect":             {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{Conns: 4}.Or(wide), Mode: conf.FloodDetect}, "80", 12},
+		"a port of its own":  {conf.Flood{Ports: "80", FloodLimits: wide, Of: map[uint16]conf.FloodLimits{25: {Conns: 4}}}, "25", 4},
+		"all ports":          {conf.Flood{FloodLimits: conf.FloodLimits{Conns: 4}.Or(wide), Of: map[uint16]conf.FloodLimits{25: {Conns: 6}}}, "81", 4},
+		"another port":       {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{Conns: 4}.Or(wide)}, "81", 12},
+		"below all limits":   {conf.Flood{Ports: "80", FloodLimits: wide}, "80", 12},
+		"a higher own limit": {conf.Flood{Ports: "25", FloodLimits: conf.FloodLimits{Conns: 4}.Or(wide), Of: map[uint16]conf.FloodLimits{25: {Conns: 6}}}, "25", 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := guard(t, tt.flood)
+			to := "192.0.2.1:" + tt.port
+			open := g.open(t, "192.0.2.7", to, tt.open)
+			limited := tt.open < 12
+			if limited {
+				byRate := strings.Contains(name, "SYN") || strings.Contains(name, "new")
+				if n := g.try(t, "192.0.2.7", to, 6); n == 6 || n > 0 && !byRate {
+					t.Errorf("%d of 6 further connections, want none, or few where a rate is limited", n)
+				}
+				if !byRate && tt.flood.Mode == conf.FloodThrottle {
+					open[0].Close() // which makes room for another
+					open = append(open[1:], g.open(t, "192.0.2.7", to, 1)...)
+				}
+			}
+			for _, conn := range open {
+				if err := netnstest.Say(conn, netnstest.Patience); err != nil {
+					t.Errorf("an established connection: %v", err)
+				}
+			}
+			g.open(t, "192.0.2.9", to, 12) // from an address that is allowed
+			g.open(t, "192.0.2.8", to, 1)
+			told := g.told.all()
+			if limited || tt.flood.Mode == conf.FloodDetect {
+				told = g.told.through(t, "tcp 192.0.2.7 "+tt.port)
+			}
+			if n := len(told); limited != (n > 0) && tt.flood.Mode != conf.FloodDetect || n > 1 {
+				t.Errorf("told are %q, want one message an episode", told)
+			}
+		})
+	}
+}
+
+// IPv6 counts by /64, and what is dropped is dropped at every guarded port.
+func TestFloodGuardDropsTheSource(t *testing.T) {
+	limits := conf.FloodLimits{SYNRate: 1000, SYNBurst: 1000, NewRate: 1000, NewBurst: 1000, Conns: 3}
+	g := guard(t, conf.Flood{Ports: "80,25", FloodLimits: limits, Mode: conf.FloodDrop, Stage1: time.Minute})
+	for from, to := range map[string]string{"192.0.2.7": "192.0.2.1:", "2001:db8:1::7": "[2001:db8:1::1]:"} {
+		g.open(t, from, to+"80", 3)
+		if n := g.try(t, from, to+"80", 3); n != 0 {
+			t.Errorf("%s has %d further connections", from, n)
+		}
+		g.peer.Blocked(t, "tcp", from, to+"25")
+		g.peer.Reaches(t, "tcp", from, to+"81")
+	}
+	g.peer.Reaches(t, "tcp", "192.0.2.8", "192.0.2.1:80")
+	if told := g.told.all(); !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, "2001:db8:1::7 80") }) {
+		t.Errorf("told are %q, want one about IPv6", told)
+	}
+}
