@@ -127,13 +127,17 @@ var ErrIncomplete = errors.New("the rest cannot be read")
 // errStopped ends the reading of a log whose lines are not wanted any more.
 var errStopped = fmt.Errorf("stopped")
 
+// halfYear is how far a date without a year is from the time that decides its year, at most. That time is half a year before the end of the
+// log, because no line is later than the log, but for a day: clocks and time zones differ.
+const halfYear = 182 * 24 * time.Hour
+
 // maxNotices is how many strange dates of a log are named.
 const maxNotices = 5
 
 // lines yields the lines of a log with their times until yield returns false. A line is valid until the next.
 func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
-	dates := logtime.Reader{Near: in.Near, Loc: time.Local}
+	dates := logtime.Reader{Near: in.Near.Add(24*time.Hour - halfYear), Loc: time.Local}
 	noticed, yearless := 0, false
 	remark := func(line uint64, format string, args ...any) {
 		if noticed++; noticed <= maxNotices {
@@ -174,7 +178,7 @@ func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 		}
 		if !yearless && line.Text[0] >= 'A' && line.Text[0] <= 'Z' && logtime.Yearless(line.Text) {
 			yearless = true
-			remark(line.Offset, "dates have no year: the one nearest to %s is used", in.Near.Format(time.DateOnly))
+			remark(line.Offset, "dates have no year: the latest one up to %s is used", in.Near.Format(time.DateOnly))
 		}
 		if err := release(at); err != nil {
 			return err

@@ -155,6 +155,41 @@ func TestWhatIf(t *testing.T) {
 	}
 }
 
+// A date without a year is never later than the log that it is in, and up to a year earlier.
+func TestYearOfDatesWithoutOne(t *testing.T) {
+	for name, tt := range map[string]struct {
+		end  time.Time // of the log
+		want string    // date of the ban
+	}{
+		"a log of the same month":          {time.Date(2026, 3, 3, 0, 0, 0, 0, time.Local), "2026-03-02"},
+		"in a time zone ahead":             {time.Date(2026, 3, 2, 2, 0, 0, 0, time.Local), "2026-03-02"},
+		"a log of nine months":             {time.Date(2026, 11, 30, 0, 0, 0, 0, time.Local), "2026-03-02"},
+		"a log that ends in the next year": {time.Date(2027, 1, 2, 0, 0, 0, 0, time.Local), "2026-03-02"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := offline.NewReplay(configuration(t), offline.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log strings.Builder
+			for i := range 5 {
+				fmt.Fprintf(&log, "Mar  2 08:00:%02d h sshd[%d]: Failed password for root from 203.0.113.7 port 1 ssh2\n", i, i)
+			}
+			var bans []string
+			r.OnBan(func(b ban.Ban) error {
+				bans = append(bans, b.Start.In(time.Local).Format(time.DateOnly))
+				return nil
+			})
+			if err := offline.Play([]offline.Input{{Name: "log", Reader: strings.NewReader(log.String()), Near: tt.end}}, func(string) {}, r); err != nil {
+				t.Fatal(err)
+			}
+			if len(bans) != 1 || bans[0] != tt.want {
+				t.Errorf("bans of %q, want one of %s", bans, tt.want)
+			}
+		})
+	}
+}
+
 // Dates that cannot be right are named with their place, and the rest goes on.
 func TestStrangeDatesAreNamed(t *testing.T) {
 	for name, tt := range map[string]struct{ log, want string }{
@@ -163,7 +198,7 @@ func TestStrangeDatesAreNamed(t *testing.T) {
 		"clocks go back":                  {"2026-10-25T02:59:58Z h a: x\n2026-10-25T02:59:59Z h a: x\n2026-10-25T02:00:01Z h a: x\n2026-10-25T02:00:02Z h a: x\n", "log:3: dates go back by 59m58s"},
 		"two zones":                       {"2026-03-02T08:00:00Z h a: x\n2026-03-02T09:00:02Z h a: x\n2026-03-02T08:00:04Z h a: x\n2026-03-02T08:00:05Z h a: x\n", "log:2: the date 2026-03-02 09:00:02 does not fit"},
 		"two zones, the other one behind": {"2026-03-02T08:00:00Z h a: x\n2026-03-02T08:00:01Z h a: x\n2026-03-02T07:00:02Z h a: x\n2026-03-02T08:00:04Z h a: x\n", "log:3: the date 2026-03-02 07:00:02 does not fit"},
-		"no year":                         {"Mar  2 08:00:00 h a: x\nMar  2 08:00:01 h a: x\n", "log:1: dates have no year: the one nearest to 2026-03-03"},
+		"no year":                         {"Mar  2 08:00:00 h a: x\nMar  2 08:00:01 h a: x\n", "log:1: dates have no year: the latest one up to 2026-03-03"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := offline.NewReplay(configuration(t), offline.Options{})
