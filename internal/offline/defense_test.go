@@ -303,6 +303,13 @@ func TestAttackersAreFound(t *testing.T) {
 				s.wait(24 * time.Hour)
 			}
 		}},
+		"a user of another place, at the pace of a device": {8 * 300, 24 * time.Hour, func(s *server) {
+			s.login(home, "alice")
+			for range 14 * 300 {
+				s.ssh(stranger, "alice")
+				s.wait(288 * time.Second)
+			}
+		}},
 		"a user who has one account guesses others'": {12, 10 * time.Minute, func(s *server) {
 			s.login(stranger, "mallory")
 			for i := range 5 {

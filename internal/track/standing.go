@@ -280,8 +280,9 @@ func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool
 			return false
 		}
 		of.login = t.logins.AddGuest(of.pair)
+		of.login.Counted = now
 		if room == 1 {
-			of.login.Spent, of.login.At, of.login.Counted = float32(burst), now, now // it has to show its pace first
+			of.login.Spent, of.login.At = float32(burst), now // it has to show its pace first
 		}
 	} else if of.login.Last == 0 {
 		t.logins.RenewGuest(of.login)
@@ -298,7 +299,7 @@ func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool
 	if s.known > 0 {
 		once, points = oncePerPlace, points/2
 	}
-	if (l.Spent > onceAfter || room == 1) && now-l.Counted >= once {
+	if (s.known == 0 || l.Spent > onceAfter) && now-l.Counted >= once {
 		l.Counted = now
 		s.charge(of.user, l, points, false)
 	}

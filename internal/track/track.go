@@ -460,6 +460,9 @@ func (t *Tracker) detail(out *event.Tally, s *source, of *subject, now int64) {
 	t.except = t.logins.AppendAddrs(t.except[:0], widest)
 	out.Parts, out.Wider, out.InForce, out.History, out.Evidence, out.KnownAddrs = t.parts, t.wide, t.inForce, t.pasts, t.lines, t.except
 	out.Name = of.note(t.network(addr), of.name != nil && t.names.Starter(of.name.Text))
+	if out.Name.Text == "" && of.login != nil && of.login.Last == 0 && len(out.Parts) == 0 {
+		out.Name.Text = "tried for days at the pace of a forgotten device, and nobody has logged in from here"
+	}
 }
 
 // note returns what is known of the name that weighs more than others.
