@@ -65,7 +65,7 @@ const maxFront = 128
 // A date is read from the left, and the word behind it decides whether it belongs to it (a year, a zone), so lines that begin with the
 // same date and the same word behind it are of the same time.
 func (r *Reader) Parse(line []byte) (time.Time, bool) {
-	if len(r.front) > 0 && bytes.HasPrefix(line, r.front) {
+	if r.Same(line) {
 		return r.at, true
 	}
 	at, rest, ok := parse(line, r.Near, r.Loc)
@@ -80,6 +80,9 @@ func (r *Reader) Parse(line []byte) (time.Time, bool) {
 	}
 	return at, true
 }
+
+// Same reports whether a line begins with the date that Parse has returned last, and nothing else needs to be looked at to know.
+func (r *Reader) Same(line []byte) bool { return len(r.front) > 0 && bytes.HasPrefix(line, r.front) }
 
 // Time returns the stamp's time. near decides the year and loc the zone where it has none.
 func (t Stamp) Time(near time.Time, loc *time.Location) time.Time {

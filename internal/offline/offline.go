@@ -124,7 +124,7 @@ const (
 func (x *Matcher) Run(r io.Reader, emit func(n int, m *filter.Match) error) error {
 	var m filter.Match
 	n := 0
-	return lines(r, func(line *event.Line) error {
+	return lines(r, func() error { return nil }, func(line *event.Line) error {
 		n++
 		if x.view.Match(line, &m) {
 			return emit(n, &m)
@@ -133,8 +133,9 @@ func (x *Matcher) Run(r io.Reader, emit func(n int, m *filter.Match) error) erro
 	})
 }
 
-// lines calls do for every line of r in order. The line is valid only during the call.
-func lines(r io.Reader, do func(*event.Line) error) error {
+// lines calls do for every line of r in order, and flush before the texts of the lines become invalid: now and then, and at the end. The
+// line itself is valid only during the call.
+func lines(r io.Reader, flush func() error, do func(*event.Line) error) error {
 	buf := make([]byte, 0, readSize)
 	var line event.Line
 	one := func(text []byte) error {
@@ -167,15 +168,21 @@ func lines(r io.Reader, do func(*event.Line) error) error {
 			}
 			skipping, rest = true, nil
 		}
-		buf = buf[:copy(buf[:cap(buf)], rest)]
+		if readErr == io.EOF && len(rest) > 0 && !skipping {
+			if err := one(rest); err != nil {
+				return err
+			}
+		}
+		if err := flush(); err != nil {
+			return err
+		}
 		switch {
-		case readErr == io.EOF && len(buf) > 0 && !skipping:
-			return one(buf)
 		case readErr == io.EOF:
 			return nil
 		case readErr != nil:
 			return fmt.Errorf("read line %d: %w", line.Offset+1, readErr)
 		}
+		buf = buf[:copy(buf[:cap(buf)], rest)]
 	}
 }
 

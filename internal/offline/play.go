@@ -35,26 +35,41 @@ func Play(logs []Input, notice func(string), replays ...*Replay) error {
 	if notice == nil {
 		notice = func(string) {}
 	}
-	count := func(line event.Line) error {
+	flush := func() error {
 		for _, r := range replays {
-			if err := r.line(line); err != nil {
+			if err := r.flush(); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if len(logs) == 1 {
-		var failed error
-		err := logs[0].lines(notice, func(line event.Line) bool {
-			failed = count(line)
-			return failed == nil
-		})
-		if failed != nil {
-			return failed
+	add := func(line event.Line) (full bool) {
+		for _, r := range replays {
+			full = r.add(line)
 		}
-		return err
+		return full
 	}
-	return merge(logs, notice, count)
+	if len(logs) > 1 {
+		return merge(logs, notice, func(line event.Line) error {
+			add(line)
+			return flush() // the text holds until the next line of its log
+		})
+	}
+	var failed error
+	count := func() error {
+		if failed = flush(); failed != nil {
+			return errStopped
+		}
+		return nil
+	}
+	err := logs[0].lines(notice, count, func(line event.Line) bool { return !add(line) || count() == nil })
+	if failed == nil {
+		failed = flush()
+	}
+	if failed != nil {
+		return failed
+	}
+	return err // it may be that the log is incomplete: what there is counts
 }
 
 // merge calls do for the lines of all logs in order of time.
@@ -64,7 +79,7 @@ func merge(logs []Input, notice func(string), do func(event.Line) error) error {
 	offset := uint64(0)
 	for i := range logs {
 		next, stop := iter.Pull(func(yield func(event.Line) bool) {
-			if err := logs[i].lines(notice, yield); err != nil {
+			if err := logs[i].lines(notice, func() error { return nil }, yield); err != nil {
 				incomplete = errors.Join(incomplete, err)
 			}
 		})
@@ -134,11 +149,13 @@ const halfYear = 182 * 24 * time.Hour
 // maxNotices is how many strange dates of a log are named.
 const maxNotices = 5
 
-// lines yields the lines of a log with their times until yield returns false. A line is valid until the next.
-func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
+// lines yields the lines of a log with their times until yield returns false. The text of a line is valid until the next call of flush,
+// which comes now and then.
+func (in *Input) lines(notice func(string), flush func() error, yield func(event.Line) bool) error {
 	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
 	dates := logtime.Reader{Near: in.Near.Add(24*time.Hour - halfYear), Loc: time.Local}
 	noticed, yearless := 0, false
+	ticked := false // the last date was taken for the clock, so that the same again changes nothing
 	remark := func(line uint64, format string, args ...any) {
 		if noticed++; noticed <= maxNotices {
 			notice(fmt.Sprintf("%s:%d: %s", in.Name, line, fmt.Sprintf(format, args...)))
@@ -168,7 +185,10 @@ func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 		heldAt = time.Time{}
 		return one(held, at)
 	}
-	err := lines(in.Reader, func(line *event.Line) error {
+	err := lines(in.Reader, flush, func(line *event.Line) error {
+		if ticked && dates.Same(line.Text) {
+			return one(*line, c.now)
+		}
 		at, ok := dates.Parse(line.Text)
 		if !ok {
 			if err := release(heldAt); err != nil {
@@ -183,7 +203,7 @@ func (in *Input) lines(notice func(string), yield func(event.Line) bool) error {
 		if err := release(at); err != nil {
 			return err
 		}
-		if c.strange(at) {
+		if ticked = !c.strange(at); !ticked {
 			heldAt, held = at, event.Line{Text: bytes.Clone(line.Text), Offset: line.Offset}
 			return nil
 		}

@@ -63,12 +63,21 @@ func NewReplay(cfg *conf.Config, opt Options) (*Replay, error) {
 	e := engine.New(settings, facts)
 	e.SetBlocked(all.Block(&facts).Prefixes)
 	e.SetAccounts(opt.Accounts)
-	return &Replay{engine: e, batch: event.Batch{Stream: "replay", Lines: make([]event.Line, 1)}, outcome: newTally()}, nil
+	return &Replay{engine: e, batch: event.Batch{Stream: "replay"}, outcome: newTally()}, nil
 }
 
-// line counts one line and calls emit for the bans that it makes.
-func (r *Replay) line(line event.Line) error {
-	r.batch.Lines[0] = line
+// maxBatch is how many lines a replay takes before they are counted.
+const maxBatch = 256
+
+// add takes a line, whose text must hold until the next flush. It reports whether that should come now.
+func (r *Replay) add(line event.Line) (full bool) {
+	r.batch.Lines = append(r.batch.Lines, line)
+	return len(r.batch.Lines) >= maxBatch
+}
+
+// flush counts the lines that were added and calls emit for the bans that they make.
+func (r *Replay) flush() error {
+	defer func() { r.batch.Lines = r.batch.Lines[:0] }()
 	for o := range r.engine.Lines(&r.batch, time.Time{}) {
 		r.outcome.add(&o)
 		if o.Kind == engine.Counted && r.onEvent != nil {
