@@ -2,6 +2,23 @@ package filter_test
 
 // serverFormats are more formats, see there: of DNS, VPN, telephone, database and other servers.
 var serverFormats = []format{
+	{text: "sshd[7]: error: public key ED25519-SK SHA256:abc signature for invalid user {x} from {ip} port 4711 rejected: user verification requirement not met  [preauth]"},
+	{text: "dropbear[7]: Login attempt with wrong user {x} from {ip}:4711"},
+	{text: "dropbear[7]: Pubkey auth bad signature for '{x}' with key SHA256:abc from {ip}:4711"},
+	{text: "proftpd[7]: 192.0.2.10 ({w}[{ip}]) - Refusing empty password from user '{x}'"},
+	{text: "proftpd[7]: 192.0.2.10 ({w}[{ip}]) - mod_ban/0.6.2: Login denied: user '{x}' banned"},
+	{text: "danted[7]: info: block(1): tcp/accept ]: {ip}.57178 192.0.2.10.1080: error after reading 18 bytes in 0 seconds: pam_authenticate() for user \"{x}\" failed: Authentication failure"},
+	{text: "danted[7]: info: block(1): tcp/accept ]: {ip}.57178 192.0.2.10.1080: error after reading 18 bytes in 0 seconds: no user \"{x}\" found in system password file"},
+	{text: `perdition[7]: Auth: {ip}:2274->192.0.2.10:143 client-secure=plaintext authorisation_id="{x}" authentication_id="{y}" server="mail:143" protocol=IMAP4 server-secure=plaintext status="failed: Re-Authentication Failure"`},
+	{text: `perdition[7]: Auth: {ip}:2274->192.0.2.10:143 client-secure=plaintext authorisation_id="{x}`}, // cut off
+	{text: `froxlor[7]: froxlor.WARNING: Unknown user '{x}' tried to login. {"source":"login","action":"50","user":"{ip}"} []`},
+	{text: `froxlor[7]: froxlor.WARNING: User '{x}' tried to login with wrong password. {"source":"login","action":"50","user":"{ip}"} []`},
+	{text: "ftpd[7]: FTP LOGIN REFUSED FROM {ip}, {x}"},
+	{text: "wordpress(www.example.com)[7]: Authentication attempt for unknown user {x} from {ip} via XML-RPC"},
+	{text: "sm-mta[7]: 42aAb1c2000501: {w} [{ip}]: probable open proxy: command={x}"},
+	{text: "smbd[7]: Denied connection from {w} ({ip})"},
+	{text: "samba[7]: socket_check_access: Denied connection to 'ldap' from {w} ({ip})"},
+
 	{text: `named[7]: client @0x7f6450002ef0 {ip}#23332 (a): query (cache) 'a/ANY/IN' denied`},
 	{text: "nsd[7]: axfr for a. from {ip} refused, no acl matches"},
 	{text: "openvpn[7]: {ip}:4711 TLS Auth Error: Auth Username/Password verification failed for peer"},
