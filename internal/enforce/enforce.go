@@ -32,7 +32,7 @@ type Options struct {
 	Allow prefixset.Set
 
 	// OnResult, unless nil, receives the results of the bans of Ban, BanNow and Restore, in order, once for each transaction.
-	// It runs on the enforcer's goroutine: it must not block and not call the Enforcer. The slice is valid until it returns.
+	// It runs on the enforcer's goroutine: it must not block and not call the Enforcer.
 	OnResult func([]Result)
 
 	// OnVerified, unless nil, receives the verified bans that took effect or were restored, so that the sessions of their peers
@@ -133,7 +133,6 @@ type Enforcer struct {
 	ended   []ban.Key         // what OnEnded has to be told
 	full    bool              // and why
 	swept   time.Time         // when sets were last given up to make room for others
-	results []Result          // of the last batch, empty: its memory serves the next
 
 	unextended error // why bans that hold could not be extended; they are extended later
 }
@@ -153,9 +152,6 @@ const (
 
 	// maxBatch is how many waiting bans are written in one transaction at most.
 	maxBatch = 10_000
-
-	// keptResults is for how many results memory is kept between two transactions.
-	keptResults = 4096
 
 	// quiet is how long nobody must have changed anything before a repair: reloading a firewall takes several transactions.
 	// repairWithin is how long that may be put off.

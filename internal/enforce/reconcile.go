@@ -34,7 +34,7 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	}
 	now := time.Now()
 	connected, unknown := e.connected(batch)
-	results := e.results[:0]
+	results := make([]Result, 0, countBans(batch))
 	var c Changes
 	for _, r := range batch {
 		for _, b := range r.bans {
@@ -85,10 +85,14 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	e.deliver(batch, results)
 	e.notify(results)
 	e.notifyVerified(results)
-	clear(results)
-	if cap(results) <= keptResults {
-		e.results = results
+}
+
+// countBans returns how many bans there are in a batch.
+func countBans(batch []request) (n int) {
+	for _, r := range batch {
+		n += len(r.bans)
 	}
+	return n
 }
 
 // evictOverLimit ends the bans with the least time left when there are too many, and returns the changes that do so.

@@ -27,7 +27,7 @@ const (
 	// sinkWrite is how many records a sink gets at once at most.
 	sinkWrite = 128
 	// keptQueue is how many records an empty queue keeps room for.
-	keptQueue = 1024
+	keptQueue = 64
 	// stuckAfter is how long a sink may take over a write before that is reported.
 	stuckAfter = 5 * time.Second
 )

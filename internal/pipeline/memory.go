@@ -8,7 +8,7 @@ import (
 )
 
 // A burst of attackers leaves memory behind that Go's collector would keep for the next one: many times what the daemon needs
-// otherwise. It is given back once the burst is over, or, if it goes on, now and then.
+// otherwise. So does a start. It is given back once that is over, or, if it goes on, now and then.
 const (
 	manyChanges = 1000             // in one save, that make a burst
 	calm        = 3 * time.Second  // without a burst before memory is given back
@@ -21,7 +21,11 @@ type Memory struct {
 	give  func()
 }
 
-func newMemory() *Memory { return &Memory{make(chan struct{}, 1), giveBack} }
+func newMemory() *Memory {
+	m := &Memory{make(chan struct{}, 1), giveBack}
+	m.Changed(manyChanges + 1) // the start
+	return m
+}
 
 // Changed reports that so many things were changed at once.
 func (m *Memory) Changed(n int) {

@@ -33,7 +33,7 @@ type Reasons struct {
 }
 
 const (
-	keptBans = 1000
+	keptBans = 100
 	// askSaved is how long the saved state may take to answer.
 	askSaved = 2 * time.Second
 )

@@ -58,12 +58,8 @@ func (s *State) Save() {
 	}
 	s.p.Saver.Save(u)
 	s.p.Memory.Changed(len(u.Records) + len(u.Bans))
-	clear(u.Bans)
 	clear(u.Positions)
-	s.unsaved = unsaved{bans: u.Bans[:0], read: u.Positions, timer: s.unsaved.timer}
-	if cap(u.Bans) > 2*manyBans {
-		s.unsaved.bans = nil
-	}
+	s.unsaved = unsaved{read: u.Positions, timer: s.unsaved.timer}
 }
 
 // Forget deletes the records of bans of an earlier run from the saved state, soon.

@@ -32,6 +32,22 @@ func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
 	})
 }
 
+func TestMemoryIsGivenBackAfterAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		ctx, stop := context.WithCancel(t.Context())
+		given := 0
+		m.give = func() { given++ }
+		done := make(chan error)
+		go func() { done <- m.Run(ctx, func() bool { return false }) }()
+		time.Sleep(time.Hour)
+		stop()
+		if err := <-done; err != nil || given != 1 {
+			t.Errorf("%v; in an hour without a burst memory was given back %d times, want once", err, given)
+		}
+	})
+}
+
 func TestStateIsSavedSoonerForTalliesThanForPositions(t *testing.T) {
 	s := &State{unsaved: unsaved{read: make(map[string]string)}}
 	for _, step := range []struct{ change, want time.Duration }{
