@@ -133,6 +133,7 @@ type State struct {
 // Load reads bans, positions and notes. Bans that are over at now are left out.
 func (s *Store) Load(now time.Time) (State, error) {
 	st := State{Positions: make(map[string]string), Notes: make(map[string]string)}
+	s.release() // what was read to open the file
 	err := s.view(func(tx *bbolt.Tx) {
 		st.Bans = make([]ban.Ban, 0, s.bans.index.used)
 		var d decoder
@@ -203,23 +204,27 @@ func (s *Store) Skipped() int { return s.skipped }
 
 // each calls fn for the entries of a bucket whose checksum holds, until it returns false.
 func (s *Store) each(tx *bbolt.Tx, bucket []byte, fn func(k, v []byte) bool) {
-	c := tx.Bucket(bucket).Cursor()
-	for k, sealed := c.First(); k != nil; k, sealed = c.Next() {
+	s.walk(tx, bucket, func(k, sealed []byte) ([]byte, []byte, bool) {
 		v, ok := unseal(k, sealed)
-		if !ok {
-			s.skipped++
-		} else if !fn(k, v) {
-			return
-		}
-	}
+		return k, v, ok
+	}, fn)
 }
 
 // eachOf is each for a table.
 func (s *Store) eachOf(tx *bbolt.Tx, t *table, fn func(k, v []byte) bool) {
-	c := tx.Bucket(t.bucket).Cursor()
-	for n, entry := c.First(); n != nil; n, entry = c.Next() {
-		k, v, ok := leave(entry)
-		if !ok {
+	s.walk(tx, t.bucket, func(_, entry []byte) ([]byte, []byte, bool) { return leave(entry) }, fn)
+}
+
+// releaseEvery is after how many entries the memory through which they were read is given back.
+const releaseEvery = 4096
+
+func (s *Store) walk(tx *bbolt.Tx, bucket []byte, read func(k, v []byte) ([]byte, []byte, bool), fn func(k, v []byte) bool) {
+	c, n := tx.Bucket(bucket).Cursor(), 0
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if n++; n%releaseEvery == 0 {
+			s.release()
+		}
+		if k, v, ok := read(k, v); !ok {
 			s.skipped++
 		} else if !fn(k, v) {
 			return
