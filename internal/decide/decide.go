@@ -137,7 +137,7 @@ type answer struct {
 
 func decide(q question, facts *exempt.Facts, never string) Decision {
 	a := q.answer(facts)
-	if a.never = never; never == "" && q.cause.class == ban.Unverified && slices.Contains(q.t.KnownAddrs, q.t.Event.Addr) {
+	if a.never = never; never == "" && q.cause.class == ban.Unverified && q.knownAddr() {
 		a.never = "users log in from it, and the source of these packets may be forged"
 	}
 	verdict := Refused
@@ -257,6 +257,11 @@ func (q *question) width(a *answer, facts *exempt.Facts) netip.Prefix {
 		}
 	}
 	return chosen
+}
+
+// knownAddr reports whether users log in from the very address.
+func (q *question) knownAddr() bool {
+	return q.t.Source.IsSingleIP() && q.t.KnownUsers > 0 || slices.Contains(q.t.KnownAddrs, q.t.Event.Addr)
 }
 
 // bystander returns what in p must stay reachable and cannot be left out of a ban, "" if nothing.

@@ -751,6 +751,19 @@ func TestUnverified(t *testing.T) {
 		}
 		w.wantBan(w.guess(1, "sshd", attacker), attacker, 10*time.Minute)
 	})
+	t.Run("never keeps out who logs in", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("sshd", attacker, "alice")
+		for range 200 {
+			d := forge(w, attacker)
+			if d.Verdict == decide.Ban {
+				t.Fatalf("banned %+v", d.Ban)
+			}
+			if d.Verdict == decide.Refused && !strings.Contains(d.Reason, "users log in from it") {
+				t.Fatalf("refused for %q", d.Reason)
+			}
+		}
+	})
 	t.Run("is never widened", func(t *testing.T) {
 		w := newWorld(t)
 		for third := range 8 {

@@ -84,6 +84,7 @@ type tableSpec struct {
 	counters bool         // bans count packets
 	log      conf.DropLog // of dropped packets
 	scan     conf.Scan    // packets to closed ports that are reported
+	udpEnd   uint16       // packets to UDP ports from here on are not reported
 	flood    conf.Flood   // what a source may do at a port
 }
 

@@ -19,6 +19,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,7 @@ type Backend struct {
 	lister   reader
 	log      *slog.Logger
 	settings enforce.Settings
+	udpEnd   uint16 // see tableSpec
 	features Features
 	lacks    atomic.Pointer[lacks]
 	kinds    []setKind // those that have sets and rules, base kinds first; nil before the first look at the kernel
@@ -110,6 +112,8 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 		return fmt.Errorf("probe nf_tables: %w", err)
 	}
 	b.settings, b.features = settings, found
+	ports, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // without it, what is usual
+	b.udpEnd = firstLocalPort(string(ports))
 	b.lacks.Store(&lacks)
 	if settings.Log.Enabled && !found.Log {
 		b.log.Warn("this kernel cannot log dropped packets; bans work without logging", "modules", "nft_log, nf_log_syslog, nft_limit")
@@ -130,7 +134,7 @@ func (b *Backend) Close() error {
 
 // shape is what the table looks like now.
 func (b *Backend) tableSpec() tableSpec {
-	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, flood: b.settings.Flood}
+	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, udpEnd: b.udpEnd, flood: b.settings.Flood}
 	s.flood.Enabled = s.flood.Enabled && b.features.Flood
 	s.log.Enabled = s.log.Enabled && b.features.Log
 	s.scan.Enabled = s.scan.Enabled && b.features.Scan

@@ -3,6 +3,7 @@ package nftset
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/google/nftables/expr"
@@ -111,7 +112,7 @@ func (s tableSpec) scanRules() []rule {
 		accept(tcp.tcpFlags(tcpACK, tcpACK))) // nearly all packets, at no cost
 	if s.scan.UDP {
 		// Above, a late answer to a client's socket that is closed would count against a DNS, NTP or QUIC server.
-		rules = append(rules, accept(udp.fromLocalPorts()))
+		rules = append(rules, accept(udp.from(s.udpEnd)))
 	}
 	rules = append(rules,
 		in.hasSocket().with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "scan_open"}),
@@ -199,10 +200,19 @@ func (r rule) tcpFlags(mask, set byte) rule {
 		equals(set)
 }
 
-// fromLocalPorts matches packets to ports that the system gives to its own clients.
-func (r rule) fromLocalPorts() rule {
+// from matches packets to a port and those above it.
+func (r rule) from(port uint16) rule {
 	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
-		with(&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binary.BigEndian.AppendUint16(nil, localPorts)})
+		with(&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)})
+}
+
+// firstLocalPort returns where those ports begin that the system gives to its own clients, localPorts at most: ip(7), ip_local_port_range.
+func firstLocalPort(text string) uint16 {
+	var first uint16
+	if _, err := fmt.Sscan(text, &first); err != nil || first == 0 {
+		return localPorts
+	}
+	return min(first, localPorts)
 }
 
 // hasSocket matches packets for which there is a socket: listening at their port, or of their connection. It reads an option of the

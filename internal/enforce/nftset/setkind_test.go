@@ -75,6 +75,14 @@ func TestServicePorts(t *testing.T) {
 	}
 }
 
+func TestFirstLocalPort(t *testing.T) {
+	for text, want := range map[string]uint16{"32768\t60999\n": 32768, "1024\t65535\n": 1024, "40000\t50000": 32768, "": 32768, "0 1": 32768, "99999 1": 32768} {
+		if got := firstLocalPort(text); got != want {
+			t.Errorf("of %q the first port is %d, want %d", text, got, want)
+		}
+	}
+}
+
 func TestStampsTellRulesApart(t *testing.T) {
 	seen := map[uint64]rule{}
 	on := tableSpec{log: conf.DropLog{Enabled: true, Rate: 1, Burst: 5}}
