@@ -90,8 +90,8 @@ func TestBanCutsLiveConnection(t *testing.T) {
 	}
 }
 
-// Eleven guesses, four at most at any service, stay below every service's limit of five. Ten make a score of 100, if they come within
-// seconds; one more does so on a slow machine too.
+// Eleven guesses, at most four at each service, stay below every service's limit of five. Ten within seconds make a score of 100; the
+// eleventh allows for a slow machine.
 func TestScoreAcrossServices(t *testing.T) {
 	s := begin(t, "", nil)
 	const from = "203.0.113.40"
@@ -161,7 +161,7 @@ func TestOperatorSeesTheBan(t *testing.T) {
 	if out := s.mefctl("status"); !strings.HasPrefix(out, "Protected: yes") {
 		t.Errorf("status says:\n%s\nwant Protected: yes first", out)
 	}
-	// Of guesses at once, PAM may have told of all before sshd told of any: its lines are evidence as good.
+	// PAM may log simultaneous guesses before sshd logs any. Its lines are evidence too.
 	if out := s.mefctl("why", from); !strings.Contains(out, "\"Failed password for root from "+from) && !strings.Contains(out, " rhost="+from+"  user=root\"") {
 		t.Errorf("why %s says:\n%s\nwant the log lines, quoted", from, out)
 	}

@@ -25,8 +25,8 @@ type loginTest struct {
 	probe         bool // a refusal is a probe, of nobody
 }
 
-// A refused and a successful login at each daemon, in both families, is what the daemon's log makes of it: the shipped rule reads
-// the line, believes who wrote it, and finds the address and the user.
+// The shipped rule of each daemon reads the log line of a refused and of a successful login, in both address families, trusts its
+// writer, and finds the address and the user.
 func TestDaemonsLoginsAreSeen(t *testing.T) {
 	ftp := func(port int) func(lab.Client, context.Context, string, string) error {
 		return func(c lab.Client, ctx context.Context, user, password string) error {
@@ -82,8 +82,8 @@ func (tt loginTest) run(t *testing.T) {
 	}
 }
 
-// beginWith begins a scene with a daemon, whose file is in /usr/sbin of the unpacked packages. It is there before mefdaemon is, which looks
-// at long intervals only for what was installed meanwhile.
+// beginWith begins a scene with a daemon, whose program is in /usr/sbin of the unpacked packages. It is installed before mefdaemon starts,
+// which looks for new programs only at long intervals.
 func beginWith(t *testing.T, program string, start func(*lab.World, context.Context) (*lab.Process, error)) *scene {
 	t.Helper()
 	if !strings.HasPrefix(program, "/") {
@@ -107,8 +107,8 @@ func beginWith(t *testing.T, program string, start func(*lab.World, context.Cont
 	return s
 }
 
-// A client without credentials writes whole lines into some logs, perfect ones, with the address of somebody else. These logs are
-// not read: nobody is blamed for a line that a client wrote.
+// Into some logs a client without credentials can write whole lines of its choice, with the address of another host. These logs are not
+// read, so no line that a client wrote has an effect.
 func TestClientsWriteWholeLines(t *testing.T) {
 	const victim = "198.51.100.77"
 	for _, tt := range []struct {
@@ -158,14 +158,14 @@ func TestClientsWriteWholeLines(t *testing.T) {
 				}
 				return err
 			})
-			// What is written later was read later.
+			// A log is read in order: once the next line has an effect, this one has been read.
 			if err := tt.login(s.w.Client("203.0.113.9"), s.ctx, "alice", wrong); !errors.Is(err, lab.ErrDenied) {
 				t.Errorf("wrong password: %v, want a refusal", err)
 			}
 			s.sees(control.Record{Event: "failure", Rule: tt.rule, Addr: "203.0.113.9", User: "alice"})
 			for _, rec := range s.records() {
 				if rec.Addr == victim {
-					t.Errorf("a line that a client wrote is believed: %+v", rec)
+					t.Errorf("a line that a client wrote has an effect: %+v", rec)
 				}
 			}
 		})

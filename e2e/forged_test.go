@@ -19,11 +19,11 @@ import (
 	"mef/internal/lab"
 )
 
-// keepJournal has the world's journald keep its journal elsewhere, and begin anew, for the length of the test.
+// keepJournal restarts the world's journald with another storage and an empty journal, until the test ends.
 func keepJournal(t *testing.T, storage string) {
 	t.Helper()
 	if missing != nil {
-		return // begin says so
+		return // begin reports it
 	}
 	change := func(storage string) {
 		if err := journald.Stop(unix.SIGTERM); err != nil {
@@ -49,7 +49,7 @@ func keepJournal(t *testing.T, storage string) {
 	})
 }
 
-// forgery is what a local user writes with logger(1) to have somebody banned, or to have a login be known.
+// forgery has the lines that a local user writes with logger(1) to have an address banned, or a login trusted.
 var forgery = []struct{ priority, tag, text string }{
 	{"auth.info", "sshd", "Failed password for root from %s port 1 ssh2"},
 	{"auth.info", "vsftpd", `[pid 1] [root] FAIL LOGIN: Client "%s"`},
@@ -68,8 +68,8 @@ func (s *scene) logger(priority, tag string, lines ...string) {
 	}
 }
 
-// forge writes every forgery about an address, often enough for a ban, until the syslog daemon has written all of them: journald hands it
-// only what it can take.
+// forge writes every forgery about an address, often enough for a ban, until the syslog daemon has written all of them: journald drops
+// messages that the syslog daemon is too slow to receive.
 func (s *scene) forge(addr string) {
 	s.Helper()
 	for _, f := range forgery {
@@ -86,8 +86,8 @@ func (s *scene) forge(addr string) {
 	}
 }
 
-// Whatever a local user writes with logger(1) counts for nothing, on a host with a syslog daemon, wherever journald keeps its journal,
-// also after a restart, and also if he fills the journal.
+// Lines that a local user writes with logger(1) have no effect: with a syslog daemon, with both kinds of storage of journald, after a
+// restart, and even if the user fills the journal.
 func TestLocalUsersForgeNothing(t *testing.T) {
 	for storage, net := range map[string]string{"volatile": "198.51.100.", "persistent": "203.0.113."} {
 		t.Run(storage, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestLocalUsersForgeNothing(t *testing.T) {
 	}
 }
 
-// A service that writes its own log is read there, whatever PAM has in the journal, also after a restart.
+// The log file of a service is read even if the journal has PAM's lines about it, also after a restart.
 func TestOwnLogBesidePAM(t *testing.T) {
 	s := begin(t, "", nil)
 	const from, client = "203.0.113.63", "198.51.100.63"
@@ -156,7 +156,7 @@ func TestOwnLogBesidePAM(t *testing.T) {
 	})
 }
 
-// A host whose journald stores nothing is not called protected.
+// Status does not call a host protected whose journald stores nothing.
 func TestJournalThatStoresNothing(t *testing.T) {
 	s := begin(t, "", nil)
 	if err := journald.Stop(unix.SIGTERM); err != nil {
@@ -187,7 +187,7 @@ func TestJournalThatStoresNothing(t *testing.T) {
 	})
 }
 
-// A journal that is read late, because journalctl hangs, is not called protection, and is read again by another journalctl.
+// While journalctl hangs, status does not call the host protected. Another journalctl then reads the journal.
 func TestJournalThatHangs(t *testing.T) {
 	s := begin(t, "", nil)
 	s.until("status says that the journal is late", func() error {

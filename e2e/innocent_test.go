@@ -15,7 +15,7 @@ import (
 	"mef/internal/lab"
 )
 
-// barrier waits until everything written to the journal so far has been dealt with: somebody else is banned after it.
+// barrier waits until the daemon has processed everything in the journal so far: it has another address banned.
 func (s *scene) barrier(from string) {
 	s.Helper()
 	s.fail(ssh, "root", repeat(from, 5)...)
@@ -46,7 +46,7 @@ func TestKnownLoginMayMistype(t *testing.T) {
 	}
 }
 
-// A login excuses its user only: the same address guessing other users' passwords is an attacker.
+// A login excuses failures of its own user only. An address that guesses passwords of other users is banned.
 func TestKnownLoginIsNoLicence(t *testing.T) {
 	s := begin(t, "", nil)
 	const from = "198.51.100.20"
@@ -71,7 +71,7 @@ func TestMistypingTwiceIsNothing(t *testing.T) {
 	}
 }
 
-// Whoever has an account on the server can write to the journal and call himself sshd. Nobody is banned on his word.
+// Every local user can write to the journal under the name sshd. Such lines ban no address.
 func TestLocalUserCannotBan(t *testing.T) {
 	const victim = "198.51.100.40"
 	forged := fmt.Sprintf("Failed password for root from %s port 4711 ssh2", victim)
@@ -136,7 +136,7 @@ func TestUsersOwnSSHDCannotBan(t *testing.T) {
 	s.reaches(lab.SSHPort, victim)
 }
 
-// install copies a program, executable for everybody.
+// install copies a program, executable by all users.
 func (s *scene) install(from, to string) {
 	s.Helper()
 	data, err := os.ReadFile(from)
@@ -148,8 +148,7 @@ func (s *scene) install(from, to string) {
 	}
 }
 
-// inJournal waits until the journal has a message of the local user's that contains text: a forgery that never arrived proves
-// nothing.
+// inJournal waits until the journal has a message of the local user that contains text. Without it the forgery was not tested.
 func (s *scene) inJournal(text string) {
 	s.Helper()
 	grep := lab.Command{Path: "/usr/bin/journalctl", Args: []string{"--output=cat", "--identifier=sshd", fmt.Sprintf("_UID=%d", lab.Mallory.UID)}}

@@ -24,7 +24,7 @@ func TestKernelExpiresBansWithoutDaemon(t *testing.T) {
 	end := s.banEnds(from)
 	s.stop(os.Kill)
 	var kept time.Time // when the last connection was tried that came to nothing
-	s.until("the ban to end with nobody alive to lift it", func() error {
+	s.until("the ban to end without a daemon", func() error {
 		began := time.Now()
 		got, err := s.w.Client(from).Probe(s.ctx, lab.SSHPort, silence)
 		if err == nil && got != lab.Reached {
@@ -144,7 +144,7 @@ func TestOwnLinkStaysReachable(t *testing.T) {
 	conn.Close()
 }
 
-// Even an operator who insists cannot take the link away.
+// Not even --force bans the server's own link.
 func TestForcedBanOfOwnLink(t *testing.T) {
 	s := begin(t, "", nil)
 	for _, own := range []string{"2001:db8:1::/64", lab.Server4.String(), "fe80::/64", "127.0.0.1"} {
@@ -155,8 +155,8 @@ func TestForcedBanOfOwnLink(t *testing.T) {
 	s.reaches(lab.SSHPort, lab.Router6.String(), "198.51.100.61")
 }
 
-// The gateway, which is the resolver too, is accepted before any ban of a network around it. A ban of it alone would keep
-// nobody out, and is refused even to an operator who insists.
+// Packets of the gateway, which is the resolver too, are accepted before any ban of a network around it. A ban of its address alone
+// would have no effect and is refused, even with --force.
 func TestGatewayIsLetThrough(t *testing.T) {
 	s := begin(t, "", nil)
 	routers := []string{lab.Router4.String(), lab.Router6.String()}
@@ -197,7 +197,7 @@ func TestOffLeavesNoTable(t *testing.T) {
 	}
 }
 
-// A daemon to which the configuration does not lead any more puts its table back. Nobody is told then that all bans are gone.
+// If the configuration names another socket than the running daemon's, that daemon restores its table, and mefctl off reports an error.
 func TestOffThatDoesNotFindTheDaemon(t *testing.T) {
 	s := begin(t, "", nil)
 	const from = "203.0.113.182"
@@ -216,7 +216,7 @@ func TestOffThatDoesNotFindTheDaemon(t *testing.T) {
 	s.banned(from)
 }
 
-// The daemon proves at its start that bans block, and mefctl proves it whenever it is asked.
+// The daemon tests at its start that bans block packets, and mefctl selftest does so on request.
 func TestSelfTest(t *testing.T) {
 	s := begin(t, "", nil)
 	s.until("the self-test to be passed", func() error {
@@ -232,8 +232,8 @@ func TestSelfTest(t *testing.T) {
 	}
 }
 
-// TestRepairsNeverEnd deletes our table again and again: after three repairs each waits longer, status names who does it, and a new ban
-// restores everything at once.
+// TestRepairsNeverEnd deletes our table again and again. After three repairs each further one waits longer, status names the program that
+// deletes it, and a new ban restores everything at once.
 func TestRepairsNeverEnd(t *testing.T) {
 	s := begin(t, "", nil)
 	const from, later = "203.0.113.192", "203.0.113.193"
@@ -272,8 +272,8 @@ func TestRepairsNeverEnd(t *testing.T) {
 	}
 }
 
-// What others do to the table is mended, and theirs is left alone.
-func TestFlushedRulesetIsMended(t *testing.T) {
+// The daemon repairs changes that other programs make to its table.
+func TestFlushedRulesetIsRepaired(t *testing.T) {
 	s := begin(t, "", nil)
 	const from = "203.0.113.190"
 	s.fail(ssh, "root", repeat(from, 5)...)

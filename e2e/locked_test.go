@@ -16,7 +16,7 @@ import (
 	"mef/internal/lab"
 )
 
-// status asks the daemon.
+// status returns the daemon's status.
 func (s *scene) status() control.Status {
 	s.Helper()
 	status, err := s.mef.Status(s.ctx)
@@ -26,7 +26,7 @@ func (s *scene) status() control.Status {
 	return status
 }
 
-// promote makes alice a member of the group sudo for the length of the test.
+// promote makes alice a member of the group sudo until the test ends.
 func (s *scene) promote() {
 	s.Helper()
 	const path = "/etc/group"
@@ -44,7 +44,7 @@ func (s *scene) promote() {
 	s.Cleanup(func() { os.WriteFile(path, before, 0o644) })
 }
 
-// protects waits until the daemon knows of n addresses with an administrator's live session.
+// protects waits until status counts n addresses with a live session of an administrator.
 func (s *scene) protects(n int) {
 	s.Helper()
 	s.until(fmt.Sprintf("%d administrators to be protected", n), func() error {
@@ -55,8 +55,8 @@ func (s *scene) protects(n int) {
 	})
 }
 
-// Somebody mistypes at an administrator's address while his session is live: the session goes on, he can log in again, and the
-// other services are closed to that address.
+// Failures from an administrator's address during his session do not end the session. New SSH logins from there stay possible, and the
+// other ports are closed to that address.
 func TestAdministratorIsNotCutOff(t *testing.T) {
 	for _, from := range []string{"198.51.100.60", "2001:db8:900d:60::1"} {
 		t.Run(from, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestAdministratorIsNotCutOff(t *testing.T) {
 				out, err := s.w.Client(from).SSH(s.ctx, lab.SSHPort, "alice", lab.Alice.Password,
 					"while ! test -e "+proceed+"; do sleep 0.1; done; echo still here")
 				if err == nil && out != "still here\n" {
-					err = fmt.Errorf("the session said %q", out)
+					err = fmt.Errorf("the session printed %q", out)
 				}
 				ended <- err
 			}()
@@ -83,7 +83,7 @@ func TestAdministratorIsNotCutOff(t *testing.T) {
 			s.reaches(lab.SSHPort, from)
 			s.silent(lab.FTPPort, from)
 			if why := s.mefctl("why", from); !strings.Contains(why, "new bans do not cover port 22") {
-				t.Errorf("why does not tell of the session:\n%s", why)
+				t.Errorf("why does not report the session:\n%s", why)
 			}
 			if err := os.WriteFile(proceed, nil, 0o644); err != nil {
 				t.Fatal(err)
@@ -96,7 +96,7 @@ func TestAdministratorIsNotCutOff(t *testing.T) {
 	}
 }
 
-// What logind says counts as well, and a member of no such group is not protected.
+// Sessions that logind records are protected too, but only those of administrators.
 func TestSessionsOfLogind(t *testing.T) {
 	s := begin(t, "", nil)
 	const dir, root, mallory = "/run/systemd/sessions", "198.51.100.61", "198.51.100.62"
@@ -127,7 +127,7 @@ func TestSessionsOfLogind(t *testing.T) {
 	s.protects(0)
 }
 
-// arm begins a time of trial, as mefctl enable does.
+// arm begins a trial, as mefctl enable does.
 func (s *scene) arm(d time.Duration) control.Armed {
 	s.Helper()
 	armed, err := s.mef.Arm(s.ctx, control.ArmRequest{For: d})
@@ -160,8 +160,7 @@ func (s *scene) banOnTrial() (from string) {
 	}
 }
 
-// Armed and not confirmed: whoever was banned meanwhile gets back in by himself, and nobody else is banned until somebody
-// confirms after all.
+// If a trial is not confirmed, bans made during it are lifted, and no address is banned until mefctl confirm.
 func TestArmedAndNotConfirmed(t *testing.T) {
 	for name, meanwhile := range map[string]func(*scene){
 		"running":            func(*scene) {},
@@ -172,7 +171,7 @@ func TestArmedAndNotConfirmed(t *testing.T) {
 			const later = "198.51.100.64"
 			from := s.banOnTrial()
 			meanwhile(s)
-			s.until("the time of trial to end", func() error {
+			s.until("the trial to end", func() error {
 				if mode := s.status().Mode; mode != "observe" {
 					return fmt.Errorf("mode is %s", mode)
 				}
@@ -189,7 +188,7 @@ func TestArmedAndNotConfirmed(t *testing.T) {
 			s.fail(ssh, "admin", repeat(later, 6)...)
 			s.reaches(lab.SSHPort, later)
 			if out, err := s.w.Mefctl(s.ctx, "status"); err == nil || !strings.Contains(out, "run mefctl confirm") {
-				t.Errorf("status says nothing of mefctl confirm, exit %v:\n%s", err, out)
+				t.Errorf("status does not name mefctl confirm, exit %v:\n%s", err, out)
 			}
 			s.mefctl("confirm")
 			s.fail(ssh, "admin", repeat("198.51.100.65", 5)...)
@@ -202,15 +201,15 @@ func TestArmedAndConfirmed(t *testing.T) {
 	s := begin(t, "", nil)
 	const from = "198.51.100.66"
 	armed := s.arm(5 * time.Second)
-	// The exit status may be 1: of this daemon, which has just started, no rule has a live source yet.
+	// The exit status may be 1: the daemon has just started, and no rule may have a live source yet.
 	out, _ := s.w.Mefctl(s.ctx, "status")
 	if time.Now().Before(armed.Until) && !strings.Contains(out, "warning: on trial: run mefctl confirm in a new SSH session within") {
-		t.Errorf("status does not tell:\n%s", out)
+		t.Errorf("status does not report the trial:\n%s", out)
 	}
 	s.mefctl("confirm")
 	s.fail(ssh, "admin", repeat(from, 5)...)
 	s.banned(from)
-	s.until("the time of trial to be over", func() error {
+	s.until("the end of the trial to pass", func() error {
 		if left := time.Until(armed.Until); left > -time.Second {
 			return fmt.Errorf("%v are left", left)
 		}
@@ -222,16 +221,16 @@ func TestArmedAndConfirmed(t *testing.T) {
 	}
 }
 
-// why names what else shuts an address out.
+// why names rules of other tables that drop an address.
 func TestWhyNamesOtherTables(t *testing.T) {
 	s := begin(t, "", nil)
 	s.nft("add table inet other; add chain inet other in { type filter hook input priority 0; }; " +
 		"add rule inet other in ip saddr 198.51.100.67 tcp dport 22 drop")
 	t.Cleanup(func() { s.nft("delete table inet other") })
 	if why := s.mefctl("why", "198.51.100.67"); !strings.Contains(why, "another table: table inet other chain in rule 1: drops 198.51.100.67, with further conditions") {
-		t.Errorf("why says\n%s", why)
+		t.Errorf("why prints\n%s", why)
 	}
 	if why := s.mefctl("why", "198.51.100.68"); strings.Contains(why, "another table:") {
-		t.Errorf("of an address that nobody drops, why says\n%s", why)
+		t.Errorf("for an address that no rule drops, why prints\n%s", why)
 	}
 }

@@ -20,19 +20,19 @@ import (
 	"mef/internal/lab"
 )
 
-// world is the one in which the tests run, with its journald; missing says why there is none.
+// world is the world in which the tests run, and journald its journald. missing is the reason why there is none.
 var (
 	world    *lab.World
 	journald *lab.Process
 	missing  error
 )
 
-// programsEnv tells the tests inside the world where the programs are.
+// programsEnv is the environment variable with the directory of the programs.
 const programsEnv = "MEF_E2E_PROGRAMS"
 
 func TestMain(m *testing.M) {
 	if lab.Inside() {
-		world, missing = furnish()
+		world, missing = newWorld()
 		os.Exit(m.Run())
 	}
 	code, err := enter()
@@ -60,8 +60,8 @@ func enter() (code int, err error) {
 	return lab.Enter()
 }
 
-// furnish makes the world and starts the server's daemons, which serve all tests.
-func furnish() (*lab.World, error) {
+// newWorld makes the world and starts the server's daemons, which all tests use.
+func newWorld() (*lab.World, error) {
 	dir := os.Getenv(programsEnv)
 	w, err := lab.New(filepath.Join(dir, "mefdaemon"), filepath.Join(dir, "mefctl"))
 	if err != nil {
@@ -98,8 +98,8 @@ const (
 	silence  = 400 * time.Millisecond
 )
 
-// begin starts a mefdaemon that knows nothing of earlier tests, with a configuration and rule files ("sshd.conf": text), for the
-// length of the test. Where there can be no world the test is skipped, or fails with CI=true.
+// begin starts a mefdaemon without saved state, with a configuration and rule files ("sshd.conf": text), until the test ends. Where
+// there can be no world the test is skipped, or fails with CI=true.
 func begin(t *testing.T, config string, rules map[string]string) *scene {
 	t.Helper()
 	s := prepare(t)
@@ -140,7 +140,7 @@ func (s *scene) start(config string) {
 	s.mef = mef
 }
 
-// configure replaces the configuration of a daemon that runs, which has to be told.
+// configure replaces the configuration file. A daemon that runs reads it at the next reload.
 func (s *scene) configure(config string) {
 	s.Helper()
 	if err := s.w.Configure(config); err != nil {
@@ -154,11 +154,11 @@ func (s *scene) stop(sig os.Signal) {
 		s.Error(err)
 	}
 	if s.Failed() {
-		s.Logf("mefdaemon said:\n%s", s.mef.Process.Output())
+		s.Logf("mefdaemon logged:\n%s", s.mef.Process.Output())
 	}
 }
 
-// forget removes what earlier tests left: state, the table, connections, and log lines.
+// forget removes everything of earlier tests: state, the table, connections, and log lines.
 func (s *scene) forget() {
 	s.Helper()
 	if err := s.w.ForgetMef(); err != nil {
@@ -194,7 +194,7 @@ func (s *scene) mefctl(args ...string) string {
 	return out
 }
 
-// A guess tries one wrong password of one user; it returns the client's error.
+// A guess tries one wrong password for one user and returns the client's error.
 type guess func(ctx context.Context, c lab.Client, user string) error
 
 const wrong = "not the password"
@@ -209,7 +209,7 @@ func imap(ctx context.Context, c lab.Client, user string) error { return c.IMAP(
 func ftp(ctx context.Context, c lab.Client, user string) error { return c.FTP(ctx, user, wrong) }
 
 // fail guesses once from every given address, at the same time, and requires that each is refused, or that its address is banned: a
-// server logs a failure before it answers, so that the ban which a guess causes may cut off the answer to it and to others.
+// server logs a failure before it answers, so the ban that a guess causes may cut off the answers to it and to others.
 func (s *scene) fail(do guess, user string, from ...string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
@@ -247,7 +247,7 @@ func (s *scene) wasBanned(addr string) error {
 	return fmt.Errorf("%s: %s", addr, why.Verdict)
 }
 
-// hangUp ends guesses that wait for an answer that a ban has swallowed.
+// hangUp ends guesses whose answer a ban has cut off.
 func (s *scene) hangUp(ctx context.Context, cancel func(), from string) {
 	tick := time.NewTicker(silence)
 	defer tick.Stop()
@@ -314,7 +314,7 @@ func (s *scene) until(what string, check func() error) {
 	}
 }
 
-// notBanned fails the test if any of the addresses is banned, or was for a moment, or would be.
+// notBanned fails the test if any of the addresses is banned, was banned for a moment, or would be in enforce mode.
 func (s *scene) notBanned(addrs ...string) {
 	s.Helper()
 	for _, rec := range s.records() {
@@ -324,7 +324,7 @@ func (s *scene) notBanned(addrs ...string) {
 		}
 		for _, addr := range addrs {
 			if prefix.Contains(netip.MustParseAddr(addr)) {
-				s.Errorf("%s is in %s, of which the daemon says: %s, for %s", addr, prefix, rec.Event, rec.Reason)
+				s.Errorf("%s is in %s, for which there is a record %s: %s", addr, prefix, rec.Event, rec.Reason)
 			}
 		}
 	}
@@ -336,7 +336,7 @@ func (s *scene) notBanned(addrs ...string) {
 	}
 }
 
-// records returns what the daemon has said so far.
+// records returns all records of the daemon so far.
 func (s *scene) records() []control.Record {
 	s.Helper()
 	var all []control.Record

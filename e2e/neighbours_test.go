@@ -14,7 +14,7 @@ import (
 	"mef/internal/lab"
 )
 
-// engineRules are what Docker gives to iptables-restore for one published port, and bookkeeping of an operator's own.
+// engineRules are the rules that Docker loads with iptables-restore for one published port.
 const engineRules = `*nat
 :PREROUTING ACCEPT [0:0]
 :INPUT ACCEPT [0:0]
@@ -49,8 +49,8 @@ COMMIT
 COMMIT
 `
 
-// zoneRules are in the manner of firewalld: its chains at its priorities, sets with and without ends, a verdict map, and
-// counters that nothing here adds to.
+// zoneRules resemble firewalld's: its chains and priorities, sets with and without timeouts, a verdict map, and
+// counters to which no packet of the test adds.
 const zoneRules = `
 table inet firewalld {
 	counter rejected { packets 7 bytes 420 }
@@ -80,7 +80,7 @@ table netdev ingress { }
 table ip mefdaemon { comment "another family, somebody else's"; }
 `
 
-// Whatever the daemon does with its table, the tables of others stay as they are to the byte, handles included.
+// The daemon does not change other tables, whatever it does with its own: they stay equal to the byte, including handles.
 func TestNeighboursTablesStayTheSame(t *testing.T) {
 	s, d := beginFromFile(t)
 	s.stop(syscall.SIGTERM)
@@ -111,10 +111,10 @@ func TestNeighboursTablesStayTheSame(t *testing.T) {
 	same("after an unban")
 
 	for _, damage := range []string{"flush table inet mefdaemon", "delete table inet mefdaemon", "flush chain inet mefdaemon ban4", "flush set inet mefdaemon ban4_32"} {
-		s.stop(os.Kill) // mending the same object again and again would be stopped
+		s.stop(os.Kill) // repairs of the same object again and again would be delayed
 		s.start("")
 		s.nft(damage)
-		s.mended(from)
+		s.repaired(from)
 		same("after " + damage)
 	}
 	s.stop(os.Kill)
@@ -123,9 +123,9 @@ func TestNeighboursTablesStayTheSame(t *testing.T) {
 	s.banned(from)
 	same("after a crash and a start")
 
-	// When somebody flushes everything, theirs is theirs to put back.
+	// After a flush of everything the daemon restores its own table only.
 	s.nft("flush ruleset")
-	s.mended(from)
+	s.repaired(from)
 	if after := s.foreign(); after != "" {
 		t.Errorf("after flush ruleset there is\n%s\nwant nothing but our table", after)
 	}
@@ -138,7 +138,7 @@ func TestNeighboursTablesStayTheSame(t *testing.T) {
 	}
 }
 
-// neighbours loads what other managers of tables do, until the test ends.
+// neighbours loads the tables of other programs until the test ends.
 func (s *scene) neighbours() {
 	s.Helper()
 	s.Cleanup(func() {
@@ -156,8 +156,8 @@ func (s *scene) neighbours() {
 	}
 }
 
-// mended waits until a ban is back in the kernel, and the daemon content with it.
-func (s *scene) mended(from string) {
+// repaired waits until a ban is back in the kernel and status reports that the table matches.
+func (s *scene) repaired(from string) {
 	s.Helper()
 	s.until("the ban to be back", func() error {
 		if table := s.table(); !strings.Contains(table, from) || !strings.Contains(table, "@ban4_32") {
@@ -179,8 +179,8 @@ func (s *scene) foreignTables() []string {
 	return slices.DeleteFunc(tables, func(table string) bool { return table == "" || table == "table inet mefdaemon" })
 }
 
-// foreign returns all tables that are not ours, with the handles of everything in them. Rules are listed without the packets
-// they have counted, which the test's own traffic adds to; named counters with them.
+// foreign returns all tables that are not ours, with all handles. Named counters are listed with their values, rules without, because
+// the test's own traffic adds to those.
 func (s *scene) foreign() string {
 	s.Helper()
 	var all strings.Builder

@@ -16,8 +16,8 @@ import (
 	"mef/internal/lab"
 )
 
-// What mefdaemon decided while sshd and Dovecot wrote their logs, mefctl replay decides about the same journal, line by line: the same
-// events in the same order, each with the same score, and the same bans for the same reasons.
+// mefctl replay decides about a journal as mefdaemon did while sshd and Dovecot wrote it: the same events in the same order, each with the
+// same score, and the same bans for the same reasons.
 func TestReplayAgreesWithTheDaemon(t *testing.T) {
 	s := begin(t, "", nil)
 	const office, stranger = "198.51.100.90", "203.0.113.90"
@@ -116,10 +116,10 @@ func lines(verdicts []verdict) string {
 // spans are times between lines.
 var spans = regexp.MustCompile(` in (?:under 1s|(?:\d+[hms])+)`)
 
-// header is in front of a message of the journal's text; the daemon reads the message alone.
+// header precedes each message in the journal's text. The daemon reads the message alone.
 var header = regexp.MustCompile(`^[\d-]+T\S+ server [^ :]+: `)
 
-// verdicts appends what a record says of a line to events or bans.
+// verdicts appends the verdict of a record to events or bans.
 func verdicts(rec control.Record, events []verdict, bans []string) ([]verdict, []string) {
 	switch {
 	case rec.Prefix != "" && (rec.Event == "ban" || rec.Event == ""):

@@ -37,7 +37,7 @@ func (s *scene) within(d time.Duration) *scene {
 	return s
 }
 
-// number reads a knob of the environment, for runs that may take longer.
+// number reads a number from the environment, which makes a test longer or shorter.
 func number(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)
@@ -61,7 +61,7 @@ func seeded(t *testing.T) *rand.Rand {
 
 const (
 	authLog = "/var/log/lab/auth.log"
-	// bystander is who wrote the first line of it.
+	// bystander is the address in its first line.
 	bystander = "198.51.100.254"
 	// limit is the maxretry of the rules here, and bantime their bantime.
 	limit   = 3
@@ -70,10 +70,10 @@ const (
 	everyFailure = "[global]\nknown_retries=0\nspray_limits=false\n"
 )
 
-// fromFile has sshd's lines come from a file that the test writes, and nothing from anywhere else.
+// fromFile returns rules that read sshd's lines from a file that the test writes, and nothing else.
 func fromFile() map[string]string { return from("source=file\nfiles=" + authLog) }
 
-// from has sshd's lines come from there alone.
+// from returns rules that read sshd's lines from one source only.
 func from(source string) map[string]string {
 	return map[string]string{
 		"sshd.conf":    fmt.Sprintf("[rule]\n%s\nmaxretry=%d\nfindtime=1h\nbantime=%v\n", source, limit, bantime),
@@ -88,7 +88,7 @@ func from(source string) map[string]string {
 func beginFromFile(t *testing.T) (*scene, *diary) {
 	t.Helper()
 	d := &diary{path: authLog}
-	if missing == nil { // else begin says so
+	if missing == nil { // otherwise begin reports it
 		if err := errors.Join(d.create(), d.failed(netip.MustParseAddr(bystander))); err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func beginFromJournal(t *testing.T) (*scene, *diary) {
 	return s, d
 }
 
-// rotateJournal has journald go over to another file.
+// rotateJournal makes journald begin a new file.
 func (s *scene) rotateJournal(d *diary, next [2]netip.Addr) error {
 	err := d.failed(next[0])
 	_, rotateErr := s.w.Run(s.ctx, lab.Command{Path: "/usr/bin/journalctl", Args: []string{"--rotate"}})
@@ -135,7 +135,7 @@ func (s *scene) rotateJournal(d *diary, next [2]netip.Addr) error {
 // A diary is a log file that the test writes as sshd and syslog would.
 type diary struct {
 	path    string
-	bare    bool // what syslog adds is added by the reader
+	bare    bool // lines have no header; logger(1) adds it
 	f       *os.File
 	session int
 	rest    string // of a line whose beginning is written
@@ -161,7 +161,7 @@ func (d *diary) remove() {
 	os.RemoveAll(filepath.Dir(d.path))
 }
 
-// line is what sshd says when root's password was guessed wrong from addr.
+// line returns sshd's line about a wrong password for root from addr.
 func (d *diary) line(addr netip.Addr) string {
 	d.session++
 	text := fmt.Sprintf("Failed password for root from %s port 4711 ssh2\n", addr)
@@ -171,7 +171,7 @@ func (d *diary) line(addr netip.Addr) string {
 	return fmt.Sprintf("%s server sshd[%d]: %s", time.Now().Format("2006-01-02T15:04:05.000000-07:00"), 1000+d.session, text)
 }
 
-// failed writes a line for each address, all in one piece.
+// failed writes a line for each address, all in one write.
 func (d *diary) failed(addrs ...netip.Addr) error {
 	var text strings.Builder
 	text.WriteString(d.finish())
@@ -182,7 +182,7 @@ func (d *diary) failed(addrs ...netip.Addr) error {
 	return err
 }
 
-// begun writes the first half of a line, whose other half comes with what is written next.
+// begun writes the first half of a line. The next write begins with the other half.
 func (d *diary) begun(addr netip.Addr) error {
 	text, line := d.finish(), d.line(addr)
 	d.rest = line[len(line)/2:]
@@ -196,8 +196,8 @@ func (d *diary) finish() string {
 	return rest
 }
 
-// rename moves the file away, as logrotate does, and begins another. The logger writes its next line to the old one all the
-// same, and only then goes over.
+// rename renames the file, as logrotate does, and begins another. The logger still writes its next line to the old file, and
+// only then opens the new one.
 func (d *diary) rename(next [2]netip.Addr) error {
 	if err := d.shift(); err != nil {
 		return err
@@ -208,8 +208,8 @@ func (d *diary) rename(next [2]netip.Addr) error {
 	return errors.Join(d.failed(next[0]), d.create(), d.failed(next[1]))
 }
 
-// copyAndCut copies the file away and cuts it to nothing (logrotate's copytruncate). What is written in between is lost to
-// everybody, so nothing is.
+// copyAndCut copies the file and truncates it (logrotate's copytruncate). Lines written between the two would be lost, so none
+// are.
 func (d *diary) copyAndCut(next [2]netip.Addr) error {
 	if err := errors.Join(d.failed(next[0]), d.shift()); err != nil {
 		return err
@@ -235,10 +235,10 @@ func (d *diary) shift() error {
 	return nil
 }
 
-// crowd are attackers whose failures are to be written in a random order.
+// A crowd has attackers whose failures are written in random order.
 type crowd struct {
-	banned []netip.Addr // fail exactly as often as is enough, or more often
-	short  []netip.Addr // fail once too seldom
+	banned []netip.Addr // fail as often as the limit, or more often
+	short  []netip.Addr // fail once less
 	lines  []netip.Addr
 }
 
@@ -255,7 +255,7 @@ func gather(rng *rand.Rand, n int) crowd {
 			times = limit
 			c.banned = append(c.banned, addr)
 		case 3:
-			times = 2*limit - 1 // what comes after the ban is no reason for another
+			times = 2*limit - 1 // failures after the ban cause no other ban
 			c.banned = append(c.banned, addr)
 		}
 		c.lines = append(c.lines, slices.Repeat([]netip.Addr{addr}, times)...)
@@ -280,8 +280,8 @@ func attacker(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{20 + byte(i>>16), byte(i >> 8), byte(i), 7})
 }
 
-// The daemon is killed again and again, at any moment, while failures are written. Read positions, tallies and bans must come
-// out of it as if it had never been: an address is banned once if it failed often enough, and not if it failed once less.
+// The daemon is killed again and again, at any moment, while failures are written. Read positions, tallies and bans must be as if
+// it had never been killed: an address is banned once if it failed often enough, and not if it failed once less.
 func TestKilledAtAnyMoment(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -310,7 +310,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
-// killAgainAndAgain kills the daemon so many times while it reads what is written.
+// killAgainAndAgain kills the daemon kills times while it reads the lines that are written.
 func (s *scene) killAgainAndAgain(rng *rand.Rand, kills int, d *diary, c *crowd, live func(*rand.Rand) time.Duration,
 	rotate func(*scene, *diary, [2]netip.Addr) error) {
 	s.Helper()
@@ -348,8 +348,8 @@ func (s *scene) killAgainAndAgain(rng *rand.Rand, kills int, d *diary, c *crowd,
 	}
 }
 
-// lifetime returns how long the daemon lives: usually not even until it is ready or has saved for the first time, now and then
-// until just about then.
+// lifetime returns how long the daemon lives: usually shorter than until it is ready or has saved for the first time, sometimes
+// about that long.
 func lifetime(rng *rand.Rand) time.Duration {
 	if rng.IntN(6) == 0 {
 		return 950*time.Millisecond + time.Duration(rng.IntN(250))*time.Millisecond
@@ -357,8 +357,8 @@ func lifetime(rng *rand.Rand) time.Duration {
 	return time.Duration(rng.IntN(200_000)) * time.Microsecond
 }
 
-// journalLifetime is lifetime for a daemon that reads the journal, which journald tells of with a delay, after two journalctl have
-// come and gone.
+// journalLifetime is lifetime for a daemon that reads the journal: journald notifies readers with a delay, and two runs of journalctl
+// come first.
 func journalLifetime(rng *rand.Rand) time.Duration {
 	return time.Duration(rng.IntN(1_500_000)) * time.Microsecond
 }
@@ -391,7 +391,7 @@ func (s *scene) spawn() {
 	s.mef = &lab.Mef{Process: p, Client: s.mef.Client}
 }
 
-// exactly waits until all that was written has been dealt with, and requires that the bans are what it asks for.
+// exactly waits until all lines have been processed, and requires exactly the bans that they call for.
 func (s *scene) exactly(d *diary, c crowd) {
 	s.Helper()
 	last := netip.MustParseAddr("203.0.113.200")
@@ -440,7 +440,7 @@ func (s *scene) firstBan(addr netip.Addr, bans []control.Ban) {
 	}
 }
 
-// compare requires that the kernel's sets of bans hold these sources and nothing else.
+// compare requires that held, which is the result of held, has exactly these sources.
 func (s *scene) compare(held map[string]bool, want []netip.Addr) {
 	s.Helper()
 	var absent []string
@@ -462,7 +462,7 @@ func (s *scene) compare(held map[string]bool, want []netip.Addr) {
 // some shows the first of a list.
 func some(list []string) string { return strings.Join(list[:min(len(list), 10)], ", ") }
 
-// held returns what nft says that the kernel's sets of bans hold, each as the daemon writes it.
+// held returns the elements of the kernel's sets of bans, as nft lists them, in the daemon's notation.
 func (s *scene) held() map[string]bool {
 	s.Helper()
 	out, err := s.w.Run(s.ctx, lab.Command{Path: "/usr/sbin/nft", Args: []string{"-j", "list", "table", "inet", "mefdaemon"}})
@@ -503,7 +503,7 @@ func (s *scene) held() map[string]bool {
 	return held
 }
 
-// A prober sends packets from one address without end, and counts those that arrive.
+// A prober sends packets from one address until the test ends, and counts those that arrive.
 type prober struct {
 	from    string
 	sent    atomic.Int64
@@ -589,8 +589,8 @@ func (p *prober) send(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// hears waits until so many more packets of p have been sent, and returns how many have arrived since.
-func (s *scene) hears(p *prober, packets int64) int64 {
+// arrivals waits until so many more packets of p have been sent, and returns how many have arrived since.
+func (s *scene) arrivals(p *prober, packets int64) int64 {
 	s.Helper()
 	arrived, until := p.arrived.Load(), p.sent.Load()+packets
 	s.until("packets from "+p.from, func() error {
@@ -602,8 +602,8 @@ func (s *scene) hears(p *prober, packets int64) int64 {
 	return p.arrived.Load() - arrived
 }
 
-// A restart, a crash, a reload and an upgrade open no gap: the table stays in the kernel, and what the daemon makes of it takes
-// effect at once.
+// A restart, a crash, a reload and an upgrade open no gap: the table stays in the kernel, and the daemon's changes to it are
+// atomic.
 func TestRestartLeavesNoGap(t *testing.T) {
 	s, d := beginFromFile(t)
 	s.within(2 * time.Minute)
@@ -638,8 +638,8 @@ func TestRestartLeavesNoGap(t *testing.T) {
 	t.Logf("of %d packets from %s none arrived; of %d from %s, %d did",
 		probers[0].sent.Load(), byLog, probers[3].sent.Load(), free, probers[3].arrived.Load())
 
-	// What a gap looks like, and how long one is after somebody has thrown everything away. A machine that is busy with something
-	// else may take longer than a second, but not again and again.
+	// A flush of the whole ruleset does open a gap, which shows that the test sees gaps. It must be short. A machine that is busy with
+	// something else may take longer than a second, but not again and again.
 	gap := s.gapOfFlush(probers)
 	for again := 1; again < 3 && gap > time.Second; again++ {
 		gap = s.gapOfFlush(probers)
@@ -649,7 +649,7 @@ func TestRestartLeavesNoGap(t *testing.T) {
 	}
 }
 
-// gapOfFlush throws everything away, and returns how long packets of banned probers arrived.
+// gapOfFlush flushes the ruleset and returns how long packets of banned probers arrived.
 func (s *scene) gapOfFlush(probers []*prober) (longest time.Duration) {
 	s.Helper()
 	flushed := time.Now()
@@ -664,7 +664,7 @@ func (s *scene) gapOfFlush(probers []*prober) (longest time.Duration) {
 		}
 		return nil
 	})
-	// What waits to be received comes first: fewer packets than this are let wait.
+	// Packets that wait in the receive queue are read first. The queue is shorter than this.
 	free := probers[len(banned)]
 	enough := free.arrived.Load() + 500
 	s.until("packets that wait to be received", func() error {
@@ -682,7 +682,7 @@ func (s *scene) gapOfFlush(probers []*prober) (longest time.Duration) {
 	return longest
 }
 
-// reloads has the configuration read again, by mefctl and by a signal in turn, with what the table looks like changed each time.
+// reloads changes a setting that shows in the table, and has the configuration read again, by mefctl and by a signal in turn.
 func (s *scene) reloads(probers []*prober) {
 	s.Helper()
 	defer s.configure("")
@@ -726,7 +726,7 @@ func (s *scene) upgrade() {
 func (s *scene) gaps(probers []*prober, when string, packets int64) {
 	s.Helper()
 	free := probers[len(probers)-1]
-	if n := s.hears(free, packets); n == 0 && packets > 0 {
+	if n := s.arrivals(free, packets); n == 0 && packets > 0 {
 		s.Errorf("%s: nothing of %d packets from %s arrived, which is not banned", when, packets, free.from)
 	}
 	for _, p := range probers[:len(probers)-1] {
@@ -736,7 +736,7 @@ func (s *scene) gaps(probers []*prober, when string, packets int64) {
 	}
 }
 
-// A daemon that hangs changes nothing: bans hold, and end on time, because the kernel does both.
+// While the daemon hangs, bans hold and end on time, because the kernel does both.
 func TestHungDaemon(t *testing.T) {
 	s, d := beginFromFile(t)
 	const long, brief, late = "203.0.113.220", "203.0.113.221", "203.0.113.222"
@@ -768,7 +768,7 @@ func TestHungDaemon(t *testing.T) {
 		}
 		return nil
 	})
-	if s.hears(probers[1], 100) == 0 {
+	if s.arrivals(probers[1], 100) == 0 {
 		t.Errorf("a ban for %v holds a second after its time", short)
 	}
 	if n := probers[0].arrived.Load(); n > 0 {

@@ -19,8 +19,8 @@ import (
 	"mef/internal/lab"
 )
 
-// TestScripts runs testdata/script/*.txtar: what an operator types, and what he reads while a daemon does as he says. Each begins
-// with a mefdaemon that has the mef.conf and the rules.d/*.conf of the script. Beside the commands of testscript there are
+// TestScripts runs testdata/script/*.txtar: commands of an operator and their output, beside a daemon. Each begins
+// with a mefdaemon that has the mef.conf and the rules.d/*.conf of the script. In addition to the commands of testscript there are
 //
 //	exits STATUS PROGRAM ARGUMENTS    run a program, as exec does, and check its exit status
 //	until PATTERN PROGRAM ARGUMENTS   run it again and again until it prints what the pattern matches
@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// inOrder is a test that runs its scripts one after the other: there is one world.
+// inOrder is a test that runs its scripts one after the other, because there is one world.
 type inOrder struct{ *testing.T }
 
 func (t inOrder) Parallel()     {}
@@ -110,7 +110,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// guess fails to log in.
+// guess makes failed logins.
 func (s *scene) guess(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: guess N ADDRESS")

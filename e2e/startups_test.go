@@ -18,7 +18,7 @@ import (
 
 const (
 	startupsPort = 2200
-	// startupsUnit is one whose word mefdaemon takes for sshd's.
+	// startupsUnit is a unit that the rule of sshd trusts.
 	startupsUnit   = "system.slice/ssh@startups.service"
 	startupsConfig = `Port 2200
 HostKey /etc/ssh/ssh_host_ed25519_key
@@ -30,8 +30,8 @@ PidFile none
 `
 )
 
-// Connections on which nobody logs in take up sshd's MaxStartups for LoginGraceTime, two minutes by default: with 18 of them
-// sshd turns four of ten others away. A ban alone makes that no better, for sshd does not know; ending the connections does.
+// Connections without a login count against sshd's MaxStartups for LoginGraceTime, two minutes by default: with 18 of them
+// sshd refuses four of ten others. A ban alone does not change that, because sshd keeps the connections; ending them does.
 func TestBannedPeersLeaveRoomForOthers(t *testing.T) {
 	const halfOpen = 18
 	for name, tt := range map[string]struct {
@@ -65,7 +65,7 @@ func TestBannedPeersLeaveRoomForOthers(t *testing.T) {
 				}
 				return nil
 			})
-			t.Logf("sshd was rid of %d connections %v after the last ban", halfOpen, time.Since(banned))
+			t.Logf("sshd had lost %d connections %v after the last ban", halfOpen, time.Since(banned))
 			for i := range 10 {
 				alice := s.w.Client(fmt.Sprintf("198.51.100.%d", 100+i))
 				if out, err := alice.SSH(s.ctx, startupsPort, "alice", lab.Alice.Password, "echo in"); err != nil || out != "in\n" {
@@ -89,7 +89,7 @@ func startupsFrom(n int) (from []string) {
 	return from
 }
 
-// startupsSSH starts another sshd, with Debian's limits, for the length of the test.
+// startupsSSH starts another sshd, with Debian's limits, until the test ends.
 func (s *scene) startupsSSH() {
 	s.Helper()
 	const config = "/etc/ssh/sshd_startups"
@@ -114,7 +114,7 @@ func (s *scene) startupsSSH() {
 	})
 }
 
-// halfOpen makes n connections from addresses in turn, which say what they are and nothing more. sshd turns some away; they come
+// halfOpen makes n connections from addresses in turn, which send their version and nothing more. sshd refuses some, which are made
 // again.
 func (s *scene) halfOpen(n int, from []string) (held []net.Conn) {
 	s.Helper()
@@ -138,7 +138,7 @@ func (s *scene) halfOpen(n int, from []string) (held []net.Conn) {
 	return held
 }
 
-// processes counts those of the sshd that startupsSSH started. There are two for each connection on which nobody has logged in.
+// processes counts the processes of the sshd that startupsSSH started. It has two for each connection without a login.
 func processes(t *testing.T) int {
 	t.Helper()
 	data, err := os.ReadFile("/sys/fs/cgroup/" + startupsUnit + "/cgroup.procs")
@@ -148,7 +148,7 @@ func processes(t *testing.T) int {
 	return len(slices.DeleteFunc(strings.Fields(string(data)), isZombie))
 }
 
-// isZombie reports whether a process has ended and only waits to be told so (proc_pid_stat(5)).
+// isZombie reports whether a process has ended and its parent has not waited for it yet (proc_pid_stat(5)).
 func isZombie(pid string) bool {
 	data, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {

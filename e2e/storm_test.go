@@ -35,7 +35,7 @@ func attackers(n int) []netip.Addr {
 	return all
 }
 
-// holds waits until the daemon reads back so many bans from the kernel, as long as there are more and more.
+// holds waits until the daemon reads back n bans from the kernel, as long as their number grows.
 func (s *scene) holds(n int) {
 	s.Helper()
 	for held := -1; held != n; {
@@ -52,7 +52,7 @@ func (s *scene) holds(n int) {
 	}
 }
 
-// Ten thousand sources cross the threshold in one burst. The time is for people to read.
+// Ten thousand sources reach the limit in one burst. The time is logged only.
 func TestStorm(t *testing.T) {
 	n := number(t, "MEF_E2E_STORM", 10_000)
 	s, d := beginFromFile(t)
@@ -68,7 +68,7 @@ func TestStorm(t *testing.T) {
 	s.compare(s.held(), all)
 }
 
-// A hundred thousand sources are banned, and all of them are back in one transaction. A prober that is banned last tells when.
+// A hundred thousand sources are banned, and one transaction restores all of them. Packets of the last banned source show when.
 func TestRestoreMany(t *testing.T) {
 	n := number(t, "MEF_E2E_RESTORE", 100_000)
 	s, d := beginFromFile(t)
@@ -91,7 +91,7 @@ func TestRestoreMany(t *testing.T) {
 		t.Errorf("the store: %v, %v", info, err)
 	}
 	probers := s.probers(from, free)
-	s.hears(probers[0], 100)
+	s.arrivals(probers[0], 100)
 	began = time.Now()
 	s.start(everyFailure)
 	s.holds(n)
@@ -110,8 +110,8 @@ func TestRestoreMany(t *testing.T) {
 	s.compare(s.held(), all)
 }
 
-// answersSoon asks why an address is banned. With so many bans that should take less than a tenth of a second, on a machine that has
-// nothing else to do; of several times the shortest tells most of it.
+// answersSoon measures mefctl why. With so many bans it should take less than a tenth of a second on an idle machine. The shortest of
+// several runs depends least on other load.
 func (s *scene) answersSoon(addr string) {
 	s.Helper()
 	var took []time.Duration
@@ -129,7 +129,7 @@ func (s *scene) answersSoon(addr string) {
 	}
 }
 
-// Without its memory the daemon keeps what the kernel holds, says so, and goes on.
+// Without its saved state the daemon keeps the bans that the kernel holds, logs a warning, and continues.
 func TestDamagedStore(t *testing.T) {
 	for name, damage := range map[string]func() error{
 		"overwritten": func() error {
@@ -155,20 +155,20 @@ func TestDamagedStore(t *testing.T) {
 			if err := damage(); err != nil {
 				t.Fatal(err)
 			}
-			said := len(s.mef.Process.Output())
+			before := len(s.mef.Process.Output())
 			s.start(everyFailure)
 			if b := s.banned(byHand); b.Rule != "unknown" || b.Until == nil {
 				t.Errorf("without the store %s is banned by %q until %v; want of unknown origin, and not forever", byHand, b.Rule, b.Until)
 			}
-			s.until("the log to tell again why "+byLog+" is banned", func() error {
+			s.until("the reason of the ban of "+byLog+", from the log", func() error {
 				if b := s.banned(byLog); b.Rule != "sshd" || b.Count != 1 {
 					return fmt.Errorf("it is ban number %d, by %q", b.Count, b.Rule)
 				}
 				return nil
 			})
 			s.silent(lab.SSHPort, byLog, byHand)
-			if out := s.mef.Process.Output()[said:]; name != "lost" && !strings.Contains(out, "level=WARN") {
-				t.Errorf("nothing is said of the store:\n%s", out)
+			if out := s.mef.Process.Output()[before:]; name != "lost" && !strings.Contains(out, "level=WARN") {
+				t.Errorf("no warning about the store:\n%s", out)
 			}
 			s.failed(d, fresh)
 			s.mefctl("bans", "delete", byHand)
@@ -178,7 +178,7 @@ func TestDamagedStore(t *testing.T) {
 	}
 }
 
-// failed has addresses fail often enough, and waits until they are banned.
+// failed writes enough failures of addresses for a ban, and waits until they are banned.
 func (s *scene) failed(d *diary, addrs ...string) {
 	s.Helper()
 	for _, text := range addrs {
@@ -192,7 +192,7 @@ func (s *scene) failed(d *diary, addrs ...string) {
 	}
 }
 
-// A full disk costs memory of what was, not protection. With room again everything is saved.
+// With a full disk the daemon saves no state but still bans. It saves everything once there is space.
 func TestDiskFull(t *testing.T) {
 	s, d := beginFromFile(t)
 	s.stop(syscall.SIGTERM)
@@ -217,7 +217,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.holds(1 + len(all))
-	s.until("status to say that nothing is saved", func() error {
+	s.until("status to report that nothing is saved", func() error {
 		status, err := s.mef.Status(s.ctx)
 		if err == nil && (status.Store.Problem == "" || !slices.ContainsFunc(status.Warnings, func(w string) bool { return strings.Contains(w, "not saved") })) {
 			err = fmt.Errorf("the store is %+v, warnings %q", status.Store, status.Warnings)
@@ -227,7 +227,7 @@ func TestDiskFull(t *testing.T) {
 	s.failed(d, "203.0.113.241")
 	s.silent(lab.SSHPort, "203.0.113.240", "203.0.113.241")
 
-	// A crash now: the kernel has what the store has not, and the log tells why.
+	// After a crash the kernel has bans that the store lacks; their reasons come from the log.
 	s.stop(os.Kill)
 	s.start(everyFailure)
 	s.holds(2 + len(all))
@@ -250,7 +250,7 @@ func TestDiskFull(t *testing.T) {
 	s.compare(s.held(), append(all, netip.MustParseAddr("203.0.113.240"), netip.MustParseAddr("203.0.113.241"), netip.MustParseAddr("203.0.113.242")))
 }
 
-// Whoever hops from network to network gets the wider one banned, and lifting that leaves the narrow bans alone.
+// A source that moves from network to network has the wider network banned. Lifting that ban keeps the narrow ones.
 func TestWidening(t *testing.T) {
 	s := begin(t, "", nil)
 	attacked := func(network string) {
