@@ -29,8 +29,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv marks the second run of the test binary, the one inside the namespaces; its value is the reason why they could
-// not be had, or "ok".
+// insideEnv marks the second run of the test binary, inside the namespaces. Its value is "ok", or the reason why there are no
+// namespaces.
 const insideEnv = "MEF_NETNSTEST"
 
 // Main runs the tests of m in a fresh network and mount namespace and exits. Nothing they do to interfaces, routes, nftables or
@@ -84,8 +84,8 @@ func Need(t testing.TB) {
 	}
 }
 
-// Missing skips the test because the machine lacks something, for the reason given; with CI=true it fails it instead, so that
-// nothing is left untested in silence.
+// Missing skips the test because the machine lacks something, for the reason given. With CI=true it fails the test instead, so that
+// no test is skipped unnoticed.
 func Missing(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -100,7 +100,7 @@ type NS struct {
 	links  atomic.Int32 // names the next interface
 }
 
-// New makes a namespace with nothing but a loopback interface, which is up. It goes away with the test.
+// New makes a namespace with nothing but a loopback interface, which is up. It lasts until the test ends.
 func New(t testing.TB) *NS {
 	t.Helper()
 	Need(t)
@@ -131,7 +131,7 @@ func New(t testing.TB) *NS {
 	return n
 }
 
-// comeHome puts the calling thread back. A thread that cannot go back must not run other goroutines.
+// comeHome returns the calling thread to its namespace. A thread that cannot return must not run other goroutines.
 func comeHome(home netns.NsHandle) {
 	if err := netns.Set(home); err != nil {
 		panic(fmt.Sprintf("return to own network namespace: %v", err))

@@ -15,15 +15,14 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for something that should happen. It is generous because it costs nothing when all is
-// well.
+// Patience is how long a test waits for something that should happen. It is long because a test that succeeds does not wait for it.
 const Patience = time.Minute
 
-// Silence is how long a test waits to see that nothing comes through. Over veth a round trip takes well under a millisecond.
+// Silence is how long a test waits to see that no packet arrives. Over veth a round trip takes well under a millisecond.
 const Silence = 250 * time.Millisecond
 
-// Echo listens inside the namespace and sends every peer its own words back: network is tcp, tcp4, tcp6, udp, udp4 or udp6,
-// addr is such as ":22" or "192.0.2.1:53". It ends with the test.
+// Echo listens inside the namespace until the test ends, and sends back what it receives. network is tcp, tcp4, tcp6, udp, udp4 or udp6;
+// addr is an address such as ":22" or "192.0.2.1:53".
 func (n *NS) Echo(t testing.TB, network, addr string) {
 	t.Helper()
 	var err error
@@ -112,7 +111,7 @@ func Say(conn net.Conn, timeout time.Duration) error {
 	if _, err := io.WriteString(conn, word); err != nil {
 		return err
 	}
-	// An answer to an earlier word, late or doubled, is none to this one.
+	// Late or repeated answers to earlier words may come first.
 	buf := make([]byte, 2048)
 	for got := ""; ; {
 		size, err := conn.Read(buf)
@@ -156,8 +155,8 @@ func (n *NS) Blocked(t testing.TB, network, from, to string) {
 	}
 }
 
-// Tick is how exact the kernel's timeouts are: it keeps them in ticks of its clock, 10 ms at HZ=100, and one that has begun counts as
-// whole. An element of a set may end that much earlier than its timeout says, and the same again later.
+// Tick is the precision of the kernel's timeouts: it counts them in ticks of its clock, 10 ms at HZ=100, and a tick that has begun counts as
+// whole. An element of a set may end up to a tick before its timeout, or after it.
 const Tick = 10 * time.Millisecond
 
 // Poll calls try every few milliseconds until it returns nil, for Patience at most, and returns its last error.

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Wire sends packets with any source, as whoever forges one does.
+// A Wire sends packets with any source address, forged ones too.
 type Wire struct {
 	fd    int
 	to    unix.SockaddrLinklayer

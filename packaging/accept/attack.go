@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Who is in the internet.
+// Addresses of hosts in the internet.
 const (
 	attacker4 = "203.0.113.7"
 	attacker6 = "2001:db8:bad::7"
@@ -23,13 +23,13 @@ const (
 	user6     = "2001:db8:900d::9"
 )
 
-// Who is at the other end of the server's cable, and hears it as soon as it has an address.
+// The address at the other end of the server's cable, which reaches the server as soon as it has an address.
 const (
 	neighbor4 = "192.0.2.254"
 	neighbor6 = "2001:db8:1::ff"
 )
 
-// Ports of the server. Nothing listens on the last two, of which a policy lets everybody reach one: there the kernel says so.
+// Ports of the server. Nothing listens on the last two. The policy opens one of them to everyone, and the kernel refuses connections to it.
 const (
 	sshPort    = "22"
 	webPort    = "80"
@@ -39,7 +39,7 @@ const (
 // answerTime is how long the server may take to answer. Over the cable it takes less than a millisecond.
 const answerTime = time.Second
 
-// errSilence says that the server does not answer: what a ban looks like from outside.
+// errSilence means that the server does not answer, as a banned host sees it.
 var errSilence = errors.New("the server is silent")
 
 // dial connects from an address to a port of the server.
@@ -66,7 +66,7 @@ func silence(err error) error {
 	return err
 }
 
-// errRefused says that the password is wrong.
+// errRefused means that the password is wrong.
 var errRefused = errors.New("the password is refused")
 
 // login logs in over ssh, and reports whether the password was right.
@@ -81,13 +81,13 @@ func login(ctx context.Context, from, user, password string) (ok bool, err error
 	return false, err
 }
 
-// connect is login with a session to come. Its error is errRefused if the password is wrong.
+// connect is login that leaves the connection open. Its error is errRefused if the password is wrong.
 func connect(ctx context.Context, from, user string, by ssh.AuthMethod) (*ssh.Client, error) {
 	conn, err := dial(ctx, from, sshPort)
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(answerTime + 4*time.Second)) // sshd itself lets a wrong password wait for some seconds
+	conn.SetDeadline(time.Now().Add(answerTime + 4*time.Second)) // sshd answers a wrong password after some seconds
 	client, chans, reqs, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), &ssh.ClientConfig{
 		User: user, Auth: []ssh.AuthMethod{by}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
@@ -100,8 +100,8 @@ func connect(ctx context.Context, from, user string, by ssh.AuthMethod) (*ssh.Cl
 	return nil, errors.Join(silence(err), conn.Close())
 }
 
-// run has the user run a script over ssh, and returns what it says. It is no error if the script fails.
-func run(ctx context.Context, from, script string) (said string, err error) {
+// run runs a script as the user over ssh, and returns its output. It is no error if the script fails.
+func run(ctx context.Context, from, script string) (output string, err error) {
 	client, err := connect(ctx, from, account, ssh.Password(password))
 	if err != nil {
 		return "", err
@@ -118,8 +118,8 @@ func run(ctx context.Context, from, script string) (said string, err error) {
 	return string(out), err
 }
 
-// bruteForce guesses passwords until the server falls silent, and returns how many it refused. A server that has much to do may
-// take its time in a login; one that does not even answer a connection request has banned us.
+// bruteForce guesses passwords until the server is silent, and returns how many it refused. A busy server may be slow during a login,
+// but a server that does not answer a connection request has banned the client.
 func bruteForce(ctx context.Context, from string) (refused int, err error) {
 	const most = 20
 	for range most {
@@ -132,7 +132,7 @@ func bruteForce(ctx context.Context, from string) (refused int, err error) {
 		case err != nil:
 			return refused, fmt.Errorf("attacker at %s: %w", from, err)
 		case ok:
-			return refused, fmt.Errorf("attacker at %s got in", from)
+			return refused, fmt.Errorf("attacker at %s logged in", from)
 		default:
 			refused++
 		}
@@ -175,8 +175,8 @@ func banned(ctx context.Context) error {
 	})
 }
 
-// silentDuring runs fn and returns an error if anybody heard anything meanwhile on a port where he must not, be it a refusal, unless the
-// machine is over.
+// silentDuring runs fn and returns an error if a client received an answer meanwhile on a port that must be silent, even a refusal, unless
+// the machine has halted.
 func (m *machine) silentDuring(ctx context.Context, port string, who []string, fn func(context.Context) error) error {
 	knocking, stop := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
@@ -209,7 +209,7 @@ func (m *machine) knock(ctx context.Context, from, port string) error {
 	}
 }
 
-// answered reports whether the server says anything on a port, be it that nothing listens there, and why not if it does not.
+// answered reports whether the server answers on a port, even by a refusal. The error is why not if it does not.
 func answered(ctx context.Context, from, port string) (bool, error) {
 	conn, err := dial(ctx, from, port)
 	if err == nil {
@@ -218,8 +218,8 @@ func answered(ctx context.Context, from, port string) (bool, error) {
 	return errors.Is(err, syscall.ECONNREFUSED), err
 }
 
-// policed returns an error unless everybody hears of the web port, and of the closed one nothing; or also of that if there is to
-// be no policy.
+// policed returns an error unless every client gets an answer on the web port, and on the closed port only if no policy is to be in
+// force.
 func policed(ctx context.Context, policy bool) error {
 	return each(ctx, func(ctx context.Context, from string) error {
 		for port, want := range map[string]bool{webPort: true, closedPort: !policy} {
@@ -231,7 +231,7 @@ func policed(ctx context.Context, policy bool) error {
 	}, neighbor4, neighbor6, user4, user6)
 }
 
-// welcome returns an error unless the user gets in.
+// welcome returns an error unless the user can log in.
 func welcome(ctx context.Context) error {
 	return each(ctx, func(ctx context.Context, from string) error {
 		ok, err := login(ctx, from, account, password)

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// bystanders are addresses that an unprivileged user of the machine writes into the system log. None of them has done anything.
+// bystanders are addresses that an unprivileged user of the machine writes into the system log. None of them has sent a packet.
 const bystanders = "198.51.100.2"
 
-// forgeries is a shell script, run by that user: lines of failed logins, a forged success, and so many lines in sshd's name that the
-// newest entries of the journal are all forged. Then he guesses in sshd's name by a unit of his own that is called ssh.service, by
-// journald's own protocol with fields that only journald may set, and by a program of root's under another name. rsyslog writes all
+// forgeries is a shell script that the user runs. It writes lines of failed logins, a forged success, and so many lines in sshd's name that
+// the newest entries of the journal are all forged. Then it writes failures in sshd's name from the user's own unit named ssh.service, by
+// journald's native protocol with fields that only journald may set, and by a program of root under another name. rsyslog writes all
 // of it to /var/log as well.
 const forgeries = `
 	for i in $(seq 12); do
@@ -46,8 +46,8 @@ var journals = []struct{ name, set string }{
 	{"volatile", "mkdir -p /etc/systemd/journald.conf.d && printf '[Journal]\\nStorage=volatile\\n' >/etc/systemd/journald.conf.d/accept.conf && systemctl restart systemd-journald"},
 }
 
-// forge lets an unprivileged user write to the system log, on a host with rsyslog, with each kind of journal, before and after a restart of
-// the daemon: nobody is banned, nobody becomes known, and a real attacker is banned as before.
+// forge has an unprivileged user write to the system log, on a host with rsyslog, with each kind of journal, before and after a restart of
+// the daemon: no address is banned, no login is trusted, and a real attacker is banned as before.
 func (s *story) forge(ctx context.Context) error {
 	if err := s.checks(ctx, "systemctl is-active rsyslog", "test -d /var/log/journal && touch /root/had-journal || true"); err != nil {
 		return err
@@ -76,14 +76,14 @@ func (s *story) forge(ctx context.Context) error {
 		"systemctl restart systemd-journald mefdaemon")
 }
 
-// forgeOnce has the user forge, and then a real attacker come, whose ban shows that what was written before has been read.
+// forgeOnce runs the user's forgeries, and then a real attack, whose ban shows that all lines before it have been read.
 func (s *story) forgeOnce(ctx context.Context, attacker string) error {
 	if err := s.protected(ctx); err != nil {
 		return err
 	}
-	said, err := run(ctx, user4, forgeries)
-	if err == nil && !(strings.Contains(said, "forged") && strings.Contains(said, "by a unit of his own")) {
-		err = errors.New(said)
+	out, err := run(ctx, user4, forgeries)
+	if err == nil && !(strings.Contains(out, "forged") && strings.Contains(out, "by a unit of his own")) {
+		err = errors.New(out)
 	}
 	if err != nil {
 		return fmt.Errorf("forge: %w", err)
@@ -107,12 +107,12 @@ func (s *story) forgeOnce(ctx context.Context, attacker string) error {
 	)
 }
 
-// blind switches the journal off. That no line can arrive is not "Protected: yes".
+// blind turns the journal off. Status must not say "Protected: yes" then.
 func (s *story) blind(ctx context.Context) error {
 	if err := s.checks(ctx, "printf '[Journal]\\nStorage=none\\n' >/etc/systemd/journald.conf.d/accept.conf && systemctl restart systemd-journald mefdaemon"); err != nil {
 		return err
 	}
 	return s.eventually(ctx, "without a journal, status says so", func() error {
-		return s.checks(ctx, "mefctl status >said; test $? = 1 && grep '^Protected: NO' said && grep -i '^  missing: .*journal' said && rm said")
+		return s.checks(ctx, "mefctl status >out; test $? = 1 && grep '^Protected: NO' out && grep -i '^  missing: .*journal' out && rm out")
 	})
 }

@@ -20,10 +20,10 @@ import (
 // cache is where the packages of Debian are unpacked. The number changes with the list of packages.
 const cache = "/var/cache/mef-accept/bookworm-1"
 
-// packages are those that a small server has, and what the story needs.
+// packages are the packages of a small server, and those that the tests need.
 const packages = "systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,nftables,rsyslog,logrotate,man-db,iproute2"
 
-// unpackDebian fills the cache, if it is empty. It takes a few minutes, and is the only thing that needs a network.
+// unpackDebian fills the cache if it is empty. It takes a few minutes. Nothing else needs a network.
 func unpackDebian(ctx context.Context) error {
 	if _, err := os.Stat(cache); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -43,7 +43,7 @@ func unpackDebian(ctx context.Context) error {
 	return os.Rename(part, cache)
 }
 
-// mirror is where this machine has its packages of Debian 12 from, if it has; else debootstrap knows one.
+// mirror returns the mirror of Debian 12 that this machine uses, if it uses one; otherwise debootstrap's default.
 func mirror(ctx context.Context) []string {
 	said, err := output(exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: bookworm", "Created-By: Packages",
 		"Component: main"))
@@ -53,7 +53,7 @@ func mirror(ctx context.Context) []string {
 	return nil
 }
 
-// output runs a program and returns what it writes. The error of one that fails holds the end of it.
+// output runs a program and returns its output. If the program fails, the error has the end of the output.
 func output(cmd *exec.Cmd) (string, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -64,22 +64,22 @@ func output(cmd *exec.Cmd) (string, error) {
 	return out.String(), nil
 }
 
-// The private /run, where everything lives that must vanish.
+// Paths in the private /run, whose files vanish with this process.
 const (
 	runDir  = "/run/accept"
 	root    = runDir + "/root"
 	console = runDir + "/console"
 )
 
-// A machine is a Debian 12 with a network cable to us.
+// A machine is a Debian 12 with a network cable to this process.
 type machine struct {
 	nspawn *exec.Cmd
 	ended  chan error   // of nspawn
-	leader int          // the machine's first process, as we see it
-	halted atomic.Int64 // the first process of a machine that is to end; 0: none is
+	leader int          // the machine's first process, by its ID here
+	halted atomic.Int64 // the first process of a machine that is shutting down; otherwise 0
 }
 
-// newMachine mounts the machine's disk, the packages below and memory above, and becomes the internet around it.
+// newMachine mounts the machine's disk, an overlay of the packages and a tmpfs, and turns this namespace into the internet.
 func newMachine(ctx context.Context) (*machine, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("make mounts private: %w", err)
@@ -101,7 +101,7 @@ func newMachine(ctx context.Context) (*machine, error) {
 			return nil, err
 		}
 	}
-	// Duplicate address detection would keep our end of the cable from asking for the machine's link address for a second or two.
+	// Duplicate address detection would delay the use of our end of the cable by a second or two.
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0); err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func newMachine(ctx context.Context) (*machine, error) {
 	if err := ip(ctx, "link", "set", "lo", "up"); err != nil {
 		return nil, err
 	}
-	return new(machine), furnish()
+	return new(machine), configure()
 }
 
 func mount(fstype, at, options string) error {
@@ -128,8 +128,8 @@ func ip(ctx context.Context, args ...string) error {
 	return err
 }
 
-// furnish writes what whoever rents out servers writes: a name and a network.
-func furnish() error {
+// configure writes the configuration that a hosting provider writes: a host name and a network.
+func configure() error {
 	for path, text := range map[string]string{
 		"/etc/hostname": "server\n",
 		"/etc/systemd/network/10-host0.network": `[Match]
@@ -143,7 +143,7 @@ DHCP=no
 IPv6AcceptRA=no
 IPv6DuplicateAddressDetection=0
 `,
-		// What cloud-init does: the rest of the system waits for a service that waits for the network.
+		// As with cloud-init, the rest of the system waits for a service that waits for the network.
 		"/etc/systemd/system/cloud.service": `[Unit]
 DefaultDependencies=no
 After=systemd-networkd.service
@@ -173,10 +173,10 @@ RemainAfterExit=yes
 	return nil
 }
 
-// cable is our end of the network cable, which nspawn names after the machine.
+// cable is this process's end of the network cable, which nspawn names after the machine.
 const cable = "ve-server"
 
-// boot starts the machine and returns when it is up, with every unit started, and can be reached.
+// boot starts the machine and returns once every unit is started and the machine can be reached.
 func (m *machine) boot(ctx context.Context) error {
 	out, err := os.OpenFile(console, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -184,7 +184,7 @@ func (m *machine) boot(ctx context.Context) error {
 	}
 	defer out.Close()
 	m.nspawn = exec.Command("systemd-nspawn", "--directory="+root, "--machine=server", "--boot", "--network-veth",
-		"--register=no", "--keep-unit", // there may be no systemd around us
+		"--register=no", "--keep-unit", // there may be no systemd outside
 		"--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--settings=no")
 	m.nspawn.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1"}
 	m.nspawn.Stdout, m.nspawn.Stderr = out, out
@@ -210,7 +210,7 @@ func (m *machine) boot(ctx context.Context) error {
 	return m.eventually(ctx, "the machine is reached", func() error { return each(ctx, reaches, user4, user6) })
 }
 
-// plug configures our end of the cable, and finds the machine's first process.
+// plug configures this process's end of the cable, and finds the machine's first process.
 func (m *machine) plug(ctx context.Context) error {
 	err := m.eventually(ctx, "there is a cable", func() error { return ip(ctx, "link", "set", cable, "up") })
 	if err != nil {
@@ -238,15 +238,15 @@ func (m *machine) plug(ctx context.Context) error {
 	})
 }
 
-// over reports whether the machine has halted: its first process has left its namespaces. The kernel takes its network apart then, rules
-// first, and may answer a last packet; a machine of its own has no such moment.
+// over reports whether the machine has halted: its first process has left its namespaces. The kernel then removes its network, rules
+// first, and may still answer a packet, which cannot happen on a machine of its own.
 func (m *machine) over() bool {
 	pid := m.halted.Load()
 	_, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
 	return pid != 0 && err != nil
 }
 
-// halt shuts the machine down. Its network, with the table in it, is gone; what is on its disk stays.
+// halt shuts the machine down. Its network and the table in it are gone; its disk is kept.
 func (m *machine) halt(ctx context.Context) error {
 	m.halted.Store(int64(m.leader))
 	if _, err := m.sh(ctx, "systemctl --no-block poweroff"); err != nil {
@@ -260,7 +260,7 @@ func (m *machine) halt(ctx context.Context) error {
 	}
 }
 
-// sh runs a shell script as root in the machine, as if over ssh, and returns what it says.
+// sh runs a shell script as root in the machine, as over ssh, and returns its output.
 func (m *machine) sh(ctx context.Context, script string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -273,10 +273,10 @@ func (m *machine) sh(ctx context.Context, script string) (string, error) {
 	return said, err
 }
 
-// patience is how long anything may take.
+// patience is how long each step may take.
 const patience = 90 * time.Second
 
-// eventually tries until there is no error.
+// eventually calls try until it returns no error.
 func (m *machine) eventually(ctx context.Context, what string, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Command accept shows what an operator sees of mef on a real system, from the tarball to its last trace: install, attack,
-// reboot, upgrade, uninstall.
+// Command accept tests mef on a booted system, from the tarball until it is uninstalled: install, attack, reboot, upgrade,
+// uninstall.
 //
 //	accept TARBALL
 //
@@ -11,9 +11,9 @@
 //	|   192.0.2.1, 2001:db8:1::1 |        | 203.0.113.0/24, 2001:db8:bad::/48  |
 //	+----------------------------+        +------------------------------------+
 //
-// Nothing of this machine is touched but a folder in /var/cache, in which the packages of Debian are unpacked once: processes,
-// mounts, network and control groups are private (package lab), what the system writes stays in memory, and all of it is gone
-// when accept ends, however it ends. The exit status is 0 if everything was as it must be.
+// It changes one folder of this machine, in /var/cache, where the packages of Debian are unpacked once. Processes, mounts, network
+// and control groups are private (package lab), and the system writes to memory only, which is released when accept ends, for
+// whatever reason. The exit status is 0 if all checks succeed.
 package main
 
 import (
@@ -30,7 +30,7 @@ import (
 	"mef/internal/lab"
 )
 
-// limit is when accept gives up. It takes a minute or two; the first bans, which have to hold to its end, last ten.
+// limit is how long accept may take. It takes a minute or two. The first bans must hold to its end, and last ten minutes.
 const limit = 9 * time.Minute
 
 func main() {
@@ -62,7 +62,7 @@ func accept(tarball string) (code int, err error) {
 	return lab.Enter()
 }
 
-// inside tells the story in the private world.
+// inside runs the checks in the private world.
 func inside(ctx context.Context, tarball string) error {
 	tarball, err := filepath.Abs(tarball)
 	if err != nil {
@@ -73,7 +73,7 @@ func inside(ctx context.Context, tarball string) error {
 		return fmt.Errorf("make the machine: %w", err)
 	}
 	s := &story{machine: m}
-	if err := s.tell(ctx, tarball); err != nil {
+	if err := s.run(ctx, tarball); err != nil {
 		return errors.Join(err, s.evidence())
 	}
 	return nil

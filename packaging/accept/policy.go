@@ -15,7 +15,7 @@ import (
 // An admin is root, who logs in over ssh by a key.
 type admin struct{ key ssh.Signer }
 
-// newAdmin gives root a key, and returns the line by which sshd knows it.
+// newAdmin makes a key for root, and returns its line for authorized_keys.
 func newAdmin() (a admin, line string, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -35,10 +35,10 @@ func newAdmin() (a admin, line string, err error) {
 type session struct {
 	client *ssh.Client
 	ended  chan error
-	said   bytes.Buffer // to be read once it has ended
+	out    bytes.Buffer // to be read once it has ended
 }
 
-// types runs a command as an operator does. It goes on when types returns.
+// types starts a command as an operator does. The command still runs when types returns.
 func (a admin) types(ctx context.Context, from, command string) (*session, error) {
 	client, err := connect(ctx, from, "root", ssh.PublicKeys(a.key))
 	if err != nil {
@@ -49,8 +49,8 @@ func (a admin) types(ctx context.Context, from, command string) (*session, error
 		return nil, errors.Join(err, client.Close())
 	}
 	t := &session{client: client, ended: make(chan error, 1)}
-	s.Stdout = &t.said     // the terminal's, on which errors come too
-	_, err = s.StdinPipe() // which stays open: he is thinking
+	s.Stdout = &t.out      // a terminal shows errors too
+	_, err = s.StdinPipe() // stays open, as while an operator hesitates
 	if err == nil {
 		err = s.RequestPty("xterm", 25, 80, nil)
 	}
@@ -64,23 +64,23 @@ func (a admin) types(ctx context.Context, from, command string) (*session, error
 	return t, nil
 }
 
-// end waits for the end of the command and returns what it said.
-func (t *session) end(ctx context.Context) (said string, err error) {
+// end waits for the end of the command and returns its output.
+func (t *session) end(ctx context.Context) (out string, err error) {
 	defer t.client.Close()
 	select {
 	case err := <-t.ended:
-		return t.said.String(), err
+		return t.out.String(), err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
 }
 
-// enabled is a script that enables the policy's service, and fails unless its answer has the given fields.
+// enabled returns a script that enables the policy's service, and fails unless the output has the given fields.
 func enabled(fields string) string {
-	return `mefctl enable mef --json >said; cat said; grep -F '` + fields + `' said && rm said`
+	return `mefctl enable mef --json >out; cat out; grep -F '` + fields + `' out && rm out`
 }
 
-// diskOfItsOwn has the state of mef on another file system, which goes away at shutdown before the rest of the system does.
+// diskOfItsOwn moves the state of mef to another file system, which is unmounted at shutdown before the rest of the system ends.
 const diskOfItsOwn = `mkdir -m 700 /srv/firewall && cat >'/etc/systemd/system/var-lib-mef\x2dfirewall.mount' <<.
 [Mount]
 What=/srv/firewall
@@ -92,11 +92,11 @@ RequiredBy=local-fs.target
 .
 systemctl -q enable --now 'var-lib-mef\x2dfirewall.mount'`
 
-// tryPolicy has the shipped policy tried by root over ssh, and his whole session killed, so that nobody can confirm: a process
-// outside takes the policy back.
+// tryPolicy tries the shipped policy as root over ssh, and kills the whole session, so that the trial cannot be confirmed: a process
+// outside the session restores the previous rules.
 func (s *story) tryPolicy(ctx context.Context) error {
 	err := s.checks(ctx, diskOfItsOwn,
-		`sed -i '/comment="web"/s/^#//' /etc/mef/mef.rules && mef check >said && cat said && ! grep -i 'warning\|notice' said && rm said`,
+		`sed -i '/comment="web"/s/^#//' /etc/mef/mef.rules && mef check >out && cat out && ! grep -i 'warning\|notice' out && rm out`,
 		enabled(`"started":false,"refused":false`),
 		"systemctl is-enabled mef && ! systemctl is-active mef && ! nft list table inet mef",
 	)
@@ -123,8 +123,8 @@ func (s *story) tryPolicy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if said, err := apply.end(ctx); err == nil || !strings.Contains(said, "Keep these rules? [y/N]") {
-		return fmt.Errorf("mef apply ended with %v, after it said\n%s", err, said)
+	if out, err := apply.end(ctx); err == nil || !strings.Contains(out, "Keep these rules? [y/N]") {
+		return fmt.Errorf("mef apply ended with %v and printed\n%s", err, out)
 	}
 	if err := policed(ctx, true); err != nil {
 		return fmt.Errorf("just after the session was killed: %w", err)
@@ -133,24 +133,24 @@ func (s *story) tryPolicy(ctx context.Context) error {
 		return err
 	}
 	return s.checks(ctx, "! nft list table inet mef",
-		"mef confirm 2>said; test $? = 1 && grep 'not confirmed within 6s' said && rm said",
+		"mef confirm 2>out; test $? = 1 && grep 'not confirmed within 6s' out && rm out",
 		enabled(`"started":false,"refused":true`))
 }
 
-// tried waits until the policy that somebody applies is in force.
+// tried waits until the policy of an apply is in force.
 func (s *story) tried(ctx context.Context, apply *session) error {
 	return s.eventually(ctx, "the policy is tried", func() error {
 		select {
 		case err := <-apply.ended:
 			apply.ended <- err // for the next look
-			return fmt.Errorf("mef apply ended with %v, after it said\n%s", err, apply.said.String())
+			return fmt.Errorf("mef apply ended with %v and printed\n%s", err, apply.out.String())
 		default:
 			return policed(ctx, true)
 		}
 	})
 }
 
-// keepPolicy has it confirmed from another session, and the service then steered as an operator does.
+// keepPolicy confirms the policy from another session, and then controls the service as an operator does.
 func (s *story) keepPolicy(ctx context.Context) error {
 	apply, err := s.admin.types(ctx, user6, "mef apply --timeout 5m")
 	if err != nil {
@@ -164,8 +164,8 @@ func (s *story) keepPolicy(ctx context.Context) error {
 		return err
 	}
 	for _, t := range []*session{confirm, apply} {
-		if said, err := t.end(ctx); err != nil || !strings.Contains(said, "Confirmed: ") {
-			return fmt.Errorf("a session ended with %v, after it said\n%s", err, said)
+		if out, err := t.end(ctx); err != nil || !strings.Contains(out, "Confirmed: ") {
+			return fmt.Errorf("a session ended with %v and printed\n%s", err, out)
 		}
 	}
 	err = s.checks(ctx,
@@ -180,14 +180,14 @@ func (s *story) keepPolicy(ctx context.Context) error {
 	return errors.Join(policed(ctx, true), s.stopPolicy(ctx))
 }
 
-// others lists every table but that of mef.
+// others lists every table except that of mef.
 const others = `nft list tables | grep -vx 'table inet mef' | while read -r _ table; do nft -s -a list table $table; done`
 
 // gapless is a script during which the policy is in force at every moment.
 const gapless = "mefctl reload mef && mefctl restart mef && for i in 1 2 3 4 5 6 7; do systemctl restart mef || exit 1; done"
 
 // stopPolicy stops the service, which removes its own table and nothing else, starts it in every way, and has nftables.service
-// empty the whole ruleset in every way. The daemon, which mends its own table, is stopped meanwhile.
+// flush the whole ruleset in every way. The daemon, which restores its own table, is stopped meanwhile.
 func (s *story) stopPolicy(ctx context.Context) error {
 	err := s.checks(ctx, "mefctl stop && nft add table ip foreign && nft add chain ip foreign input '{ type filter hook input priority 10; }'",
 		others+" >before && mefctl stop mef && "+others+" >after && diff before after && grep foreign after && rm before after",
@@ -204,7 +204,7 @@ func (s *story) stopPolicy(ctx context.Context) error {
 		{gapless, true},
 		{"nft flush ruleset", true}, // mef-watch.service restores it
 		{"systemctl start nftables && mefctl reload mef", true},
-		// Which makes nftables.service itself give up. mef.service does not.
+		// With this, nftables.service itself fails, and mef.service does not.
 		{"for i in 1 2 3 4 5 6 7; do systemctl restart nftables; done; systemctl reset-failed nftables", true},
 		{"systemctl is-active mef && systemctl restart nftables", true},
 		{"echo nonsense >>/etc/mef/mef.rules && systemctl restart mef && systemctl is-active mef && mef status | grep 'Notice: '", true},
@@ -224,7 +224,7 @@ func (s *story) stopPolicy(ctx context.Context) error {
 		if err := run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.script, err)
 		}
-		// A restart of nftables.service does not wait for what follows from it.
+		// A restart of nftables.service does not wait for the restart of mef.service that follows.
 		if err := s.eventually(ctx, "after "+step.script, func() error { return policed(ctx, step.policy) }); err != nil {
 			return err
 		}
@@ -232,7 +232,7 @@ func (s *story) stopPolicy(ctx context.Context) error {
 	return s.checks(ctx, "mefctl start")
 }
 
-// policyHolds returns an error unless the policy is in force, of which nobody changed anything.
+// policyHolds returns an error unless the policy is in force, unchanged.
 func (s *story) policyHolds(ctx context.Context) error {
 	return errors.Join(s.checks(ctx, "systemctl is-active mef && mef status"), policed(ctx, true))
 }

@@ -14,15 +14,15 @@ import (
 	"mef/internal/control"
 )
 
-// A story is what happens to one machine.
+// A story is the sequence of checks on one machine.
 type story struct {
 	*machine
 	admin      admin
-	files, etc string // before mef came: every path, and what is in each file of /etc
+	files, etc string // before the installation: every path, and a digest of each file of /etc
 }
 
-// tell tells the story. The first thing that is not as it must be ends it.
-func (s *story) tell(ctx context.Context, tarball string) error {
+// run runs all checks, up to the first that fails.
+func (s *story) run(ctx context.Context, tarball string) error {
 	began := time.Now()
 	for _, chapter := range []struct {
 		title string
@@ -51,11 +51,11 @@ func (s *story) tell(ctx context.Context, tarball string) error {
 		}
 		fmt.Printf("ok %5.1fs  %s\n", time.Since(start).Seconds(), chapter.title)
 	}
-	fmt.Printf("all is well, after %.0f seconds\n", time.Since(began).Seconds())
+	fmt.Printf("all checks succeeded in %.0f seconds\n", time.Since(began).Seconds())
 	return s.halt(ctx)
 }
 
-// settle makes the user's account, and remembers what the system is like.
+// settle makes the user's account, and records the state of the system.
 func (s *story) settle(ctx context.Context) error {
 	if _, err := s.sh(ctx, fmt.Sprintf("useradd -m %s && echo '%s:%s' | chpasswd", account, account, password)); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (s *story) traces(ctx context.Context) (files, etc string, err error) {
 	if files, err = s.sh(ctx, "find / /run -xdev | sort"); err != nil {
 		return "", "", err
 	}
-	etc, err = s.sh(ctx, "find /etc -type f ! -name '*-' | sort | xargs sha256sum") // passwd- is the one before
+	etc, err = s.sh(ctx, "find /etc -type f ! -name '*-' | sort | xargs sha256sum") // passwd- is the previous passwd
 	return files, etc, err
 }
 
@@ -110,8 +110,8 @@ func (s *story) install(ctx context.Context, tarball string) error {
 // checks runs scripts that must succeed.
 func (s *story) checks(ctx context.Context, scripts ...string) error {
 	for _, script := range scripts {
-		if said, err := s.sh(ctx, script); err != nil {
-			return fmt.Errorf("%w\n%s", err, said)
+		if out, err := s.sh(ctx, script); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
 		}
 	}
 	return nil
@@ -142,37 +142,37 @@ func (s *story) start(ctx context.Context) error {
 	return s.ownAddress(ctx)
 }
 
-// ownAddress lets the user, who may steer bans now, ban himself, and root be asked on a terminal whether he wants to be spared that.
+// ownAddress has the user, who may now control bans, ban his own address, and checks that a terminal asks root before such a ban.
 func (s *story) ownAddress(ctx context.Context) error {
 	for _, asks := range []struct{ from, ban, hears string }{
 		{user4, user4, user4 + " is the address from which you are logged in: use --force"},
 		{user6, "2001:db8:900d::/64", "2001:db8:900d::/64 contains the address from which you are logged in: use --force"},
 	} {
-		said, err := run(ctx, asks.from, "mefctl bans add "+asks.ban)
-		if err == nil && !strings.HasPrefix(said, "mefctl: "+asks.hears) {
-			err = fmt.Errorf("the user hears %q", said)
+		out, err := run(ctx, asks.from, "mefctl bans add "+asks.ban)
+		if err == nil && !strings.HasPrefix(out, "mefctl: "+asks.hears) {
+			err = fmt.Errorf("mefctl printed %q", out)
 		}
 		if err != nil {
 			return fmt.Errorf("ban of %s asked for from %s: %w", asks.ban, asks.from, err)
 		}
 	}
 	return s.checks(ctx, `export SSH_CONNECTION='198.51.100.77 50000 192.0.2.1 22'
-		echo y | script -qec 'mefctl enable' /dev/null >said; cat said
-		grep '^Allow 198.51.100.77 for a day' said && rm said &&
+		echo y | script -qec 'mefctl enable' /dev/null >out; cat out
+		grep '^Allow 198.51.100.77 for a day' out && rm out &&
 		mefctl allow list | grep '^198.51.100.77 .*by mefctl enable' && mefctl allow delete 198.51.100.77 &&
 		! mefctl confirm && env -u SSH_CONNECTION mefctl confirm`)
 }
 
-// status asks the daemon.
+// status returns the daemon's status.
 func (s *story) status(ctx context.Context) (status control.Status, err error) {
-	said, shErr := s.sh(ctx, "mefctl status --json")
-	if err := json.Unmarshal([]byte(said), &status); err != nil {
+	out, shErr := s.sh(ctx, "mefctl status --json")
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		return status, errors.Join(shErr, err)
 	}
 	return status, nil // exit status 1 is for a host that is not protected
 }
 
-// protected waits until the daemon says that the host is protected, and that nothing is doubtful.
+// protected waits until status reports that the host is protected, without warnings.
 func (s *story) protected(ctx context.Context) error {
 	return s.eventually(ctx, "protected", func() error {
 		status, err := s.status(ctx)
@@ -187,7 +187,7 @@ func (s *story) attack(ctx context.Context) error {
 	err := attackers(ctx, func(ctx context.Context, from string) error {
 		refused, err := bruteForce(ctx, from)
 		if err == nil {
-			fmt.Printf("           %s was refused %d times, and hears nothing any more\n", from, refused)
+			fmt.Printf("           %s was refused %d times and gets no answer now\n", from, refused)
 		}
 		return err
 	})
@@ -200,14 +200,14 @@ func (s *story) attack(ctx context.Context) error {
 	return s.checks(ctx, explained(attacker4))
 }
 
-// explained is a script that fails unless mefctl why says that an attacker is banned, and quotes sshd's words about him.
+// explained returns a script that fails unless mefctl why reports that an attacker is banned, with sshd's lines about him.
 func explained(attacker string) string {
 	return "mefctl why " + attacker + ` >why; cat why; grep '^` + attacker + `: BANNED by sshd$' why &&
 		grep '^ *"\(Failed password for root from ` + attacker +
 		`\|pam_unix(sshd:auth): authentication failure;.*rhost=` + attacker + `\) ' why && rm why`
 }
 
-// logFile adds a rule for a service that logs to a file of root's, and switches the event log on.
+// logFile adds a rule for a service that logs to a file of root, and turns the event log on.
 func (s *story) logFile(ctx context.Context) error {
 	if err := s.checks(ctx,
 		"install -D -m 644 /usr/local/share/doc/mef/read-logs.conf /etc/systemd/system/mefdaemon.service.d/read-logs.conf",
@@ -223,7 +223,7 @@ func (s *story) logFile(ctx context.Context) error {
 	return s.refuse(ctx, "203.0.113.99", "ban")
 }
 
-// refuse lets the service refuse an attacker six times, and waits until the event log has an event about him.
+// refuse has the service log six refusals of an attacker, and waits until the event log has an event about him.
 func (s *story) refuse(ctx context.Context, attacker, event string) error {
 	err := s.checks(ctx, `for i in 1 2 3 4 5 6; do
 		echo "$(date '+%b %e %T') server gatekeeper[7]: refused `+attacker+`" >>/var/log/gatekeeper.log; done`)
@@ -241,10 +241,10 @@ func (s *story) refuse(ctx context.Context, attacker, event string) error {
 	})
 }
 
-// trial begins anew by mefctl enable, and lets nobody confirm. The ten minutes are cut short.
+// trial begins a trial with mefctl enable and does not confirm it. Its ten minutes are cut short.
 func (s *story) trial(ctx context.Context) error {
 	if err := s.checks(ctx, "mefctl disable && ! systemctl is-enabled mefdaemon && ! systemctl is-active mefdaemon",
-		"mefctl enable >said && cat said && grep '^mefdaemon bans from now on, on trial' said && rm said && systemctl is-enabled mefdaemon"); err != nil {
+		"mefctl enable >out && cat out && grep '^mefdaemon bans from now on, on trial' out && rm out && systemctl is-enabled mefdaemon"); err != nil {
 		return err
 	}
 	if err := s.refuse(ctx, "203.0.113.96", "ban"); err != nil {
@@ -270,7 +270,7 @@ func (s *story) trial(ctx context.Context) error {
 	return s.refuse(ctx, "203.0.113.97", "ban")
 }
 
-// services steers them as an operator does.
+// services controls the services as an operator does.
 func (s *story) services(ctx context.Context) error {
 	if err := s.checks(ctx, "mefctl stop && ! systemctl is-active mefdaemon && systemctl is-enabled mefdaemon",
 		"mefctl status; test $? = 3"); err != nil {
@@ -287,7 +287,7 @@ func (s *story) services(ctx context.Context) error {
 	return nil
 }
 
-// known runs a script, after which the daemon must run and the attackers be banned, by its word and in truth.
+// known runs a script, after which the daemon must run and the attackers must be banned, by its status and by their packets.
 func (s *story) known(ctx context.Context, script string) error {
 	if err := s.checks(ctx, script); err != nil {
 		return err
@@ -308,8 +308,8 @@ func (s *story) known(ctx context.Context, script string) error {
 	return banned(ctx)
 }
 
-// survive kills the daemon, and then stops it in its tracks. A shorter watchdog saves us a minute; in the three seconds before,
-// it would have barked at a daemon that does not report.
+// survive kills the daemon, and then stops it with SIGSTOP. A shorter watchdog time-out saves a minute; three seconds without one show that
+// the daemon does report to the watchdog.
 func (s *story) survive(ctx context.Context) error {
 	for restarts, script := range []string{
 		`systemctl kill --signal=KILL mefdaemon`,
@@ -353,7 +353,7 @@ func (s *story) reboot(ctx context.Context) error {
 	if err := s.policyHolds(ctx); err != nil {
 		return err
 	}
-	// Where units wait for each other in a circle, systemd leaves one out.
+	// If units wait for each other in a cycle, systemd does not start one of them.
 	if err := s.known(ctx, "systemctl is-active cloud && systemctl is-active systemd-networkd"); err != nil {
 		return err
 	}
@@ -403,7 +403,7 @@ func (s *story) reinstall(ctx context.Context) error {
 	return s.policyHolds(ctx)
 }
 
-// untold are paths that the system itself makes, unless mef is in their names.
+// untold matches paths that the system itself makes, unless they contain mef.
 var untold = regexp.MustCompile(`^/(tmp/|run/(systemd|user|credentials|log|motd)|var/log/(journal/|gatekeeper|(mail|user)\.log)|var/lib/systemd/|var/tmp/systemd-)`)
 
 func (s *story) purge(ctx context.Context) error {
@@ -443,10 +443,10 @@ func difference(a, b string) (lines []string) {
 	return lines
 }
 
-// evidence is what the machine said, for an error.
+// evidence returns an error with the machine's output.
 func (s *story) evidence() error {
 	ctx := context.Background()
-	said, _ := s.sh(ctx, "journalctl --no-pager -n 30 -u mefdaemon -u mef; systemctl status -n 0 mefdaemon mef; mefctl status; mef status; tail -n 20 /var/log/mef.log; nft list ruleset; systemctl --failed")
-	out, _ := os.ReadFile(console)
-	return fmt.Errorf("the machine said:\n%s\n%s", said, out[max(0, len(out)-2000):])
+	out, _ := s.sh(ctx, "journalctl --no-pager -n 30 -u mefdaemon -u mef; systemctl status -n 0 mefdaemon mef; mefctl status; mef status; tail -n 20 /var/log/mef.log; nft list ruleset; systemctl --failed")
+	boot, _ := os.ReadFile(console)
+	return fmt.Errorf("output of the machine:\n%s\n%s", out, boot[max(0, len(boot)-2000):])
 }

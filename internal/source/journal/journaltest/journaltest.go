@@ -31,8 +31,8 @@ type Journal struct {
 	boots   int
 }
 
-// setUp makes journald's world out of the directory $1 and becomes journald. It leaves the kernel's and the audit system's
-// messages to the host.
+// setUp mounts the directory $1 in place of journald's paths and executes journald, which does not read messages of the kernel and the
+// audit system.
 const setUp = `
 set -e
 mount -t tmpfs tmpfs /run
@@ -49,7 +49,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup || true
 exec /lib/systemd/systemd-journald
 `
 
-// config turns the limits off that a test would run into.
+// config turns off limits that tests would reach.
 const config = `[Journal]
 Storage=persistent
 RateLimitBurst=0
@@ -171,7 +171,7 @@ func (j *Journal) Args() []string { return []string{"--directory=" + filepath.Jo
 // Socket is where this journald receives entries.
 func (j *Journal) Socket() string { return filepath.Join(j.dir, "run", "socket") }
 
-// An Entry is what is logged. UID and PID are whom the kernel names as its sender; PID 0 is the test.
+// An Entry is a journal entry. The kernel reports UID and PID as its sender's; PID 0 is the test's.
 type Entry struct {
 	Identifier string
 	Message    string
@@ -180,8 +180,8 @@ type Entry struct {
 	More       map[string]string // other fields
 }
 
-// Unit starts a process for Entry.PID of which journald says that it belongs to a system unit. It returns the process ID and the
-// unit's name, and ends the process with the test.
+// Unit starts a process for Entry.PID that journald records as a process of a system unit. It returns the process ID and the unit's
+// name, and ends the process with the test.
 func (j *Journal) Unit(t testing.TB) (pid int, unit string) {
 	t.Helper()
 	unit = fmt.Sprintf("mef-test-%d.service", os.Getpid())
@@ -258,7 +258,7 @@ func (j *Journal) logFile(data, sender []byte) error {
 	return unix.Sendmsg(j.socket, nil, append(sender, unix.UnixRights(fd)...), nil, 0)
 }
 
-// appendField appends a field as the native protocol has it, which is the export format's.
+// appendField appends a field in the native protocol, whose fields are those of the export format.
 func appendField(data []byte, name, value string) []byte {
 	if !strings.Contains(value, "\n") {
 		return append(data, name+"="+value+"\n"...)
@@ -270,10 +270,10 @@ func appendField(data []byte, name, value string) []byte {
 	return append(data, value+"\n"...)
 }
 
-// Rotate makes journald go over to new journal files.
+// Rotate makes journald begin new journal files.
 func (j *Journal) Rotate() error { return syscall.Kill(j.process.Pid(), syscall.SIGUSR2) }
 
-// Vacuum deletes all journal files but the newest files of them.
+// Vacuum deletes all journal files except the newest files of them.
 func (j *Journal) Vacuum(files int) error {
 	_, err := run.Output(context.Background(), 1<<20, "journalctl", append(j.Args(), fmt.Sprintf("--vacuum-files=%d", files))...)
 	return err
