@@ -169,8 +169,8 @@ func LocalPort(port uint16) Filter {
 // it is cheaper to read all sockets.
 const maxPrefixes = 500
 
-// RemoteIn chooses the sockets whose peer is in one of the prefixes. For more than 500 it chooses all, so that the caller must look at
-// each socket himself.
+// RemoteIn chooses the sockets whose peer is in one of the prefixes. It may choose more, so the caller must compare each socket again: for
+// more than 500 prefixes it chooses all, and an IPv6 prefix that contains ::ffff:0:0/96 chooses the IPv4 peers of dual-stack sockets.
 func RemoteIn(prefixes []netip.Prefix) Filter {
 	if len(prefixes) == 0 || len(prefixes) > maxPrefixes {
 		return nil
