@@ -96,8 +96,10 @@ func TestExamples(t *testing.T) {
 func tryExample(t *testing.T, path, text string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "office.txt"), []byte("192.0.2.0/24\n"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"office.txt", "networks.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("192.0.2.0/24\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	whole := text
 	for _, d := range dirNames {

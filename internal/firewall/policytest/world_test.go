@@ -38,8 +38,11 @@ type host struct {
 	nft   *nftables.Conn
 }
 
+// A link is an interface, with its addresses and those that are reached by it.
+type link struct{ name, addrs, nets string }
+
 // The host's interfaces, with their addresses and those that are reached by them. 192.0.2.3 and 2001:db8::3 stand for the container.
-var interfaces = []struct{ name, addrs, nets string }{
+var interfaces = []link{
 	{"eth0", "192.0.2.1/24 2001:db8::1/64", "192.0.2.0/24 2001:db8::/64"},
 	{"eth1", "198.51.100.1/24 192.0.2.3/32 2001:db8:1::1/64 2001:db8::3/128", "198.51.100.0/24 2001:db8:1::/64"},
 	{"eth2", "203.0.113.1/24 2001:db8:2::1/64", "203.0.113.0/24 2001:db8:2::/64"},
@@ -59,7 +62,7 @@ const (
 
 // isOwn reports whether the host has an address.
 func isOwn(a netip.Addr) bool {
-	return a.IsLoopback() || slices.ContainsFunc(interfaces, func(i struct{ name, addrs, nets string }) bool {
+	return a.IsLoopback() || slices.ContainsFunc(interfaces, func(i link) bool {
 		return slices.ContainsFunc(strings.Fields(i.addrs), func(s string) bool { return netip.MustParsePrefix(s).Addr() == a })
 	})
 }
@@ -69,7 +72,7 @@ func linkTo(a netip.Addr) string {
 	if isOwn(a) {
 		return policy.Loopback
 	}
-	i := slices.IndexFunc(interfaces, func(i struct{ name, addrs, nets string }) bool {
+	i := slices.IndexFunc(interfaces, func(i link) bool {
 		return slices.ContainsFunc(strings.Fields(i.nets), func(s string) bool { return netip.MustParsePrefix(s).Contains(a) })
 	})
 	return interfaces[i].name
@@ -170,6 +173,12 @@ var notes = []string{"before_in", "before_fwd", "before_out", "after", "resets",
 // newHost makes a host without a policy.
 func newHost(t *testing.T) *host {
 	t.Helper()
+	return newHostWith(t, interfaces)
+}
+
+// newHostWith makes a host that has some interfaces.
+func newHostWith(t *testing.T, links []link) *host {
+	t.Helper()
 	h := &host{ns: netnstest.New(t), taps: map[string]*os.File{}, raw: map[string]int{}, index: map[uint32]string{}}
 	for key, value := range map[string]string{
 		"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1",
@@ -181,10 +190,12 @@ func newHost(t *testing.T) *host {
 	} {
 		h.ns.Sysctl(t, key, value)
 	}
-	for i, link := range interfaces {
+	names := []string{""}
+	for i, link := range links {
 		h.plug(t, link.name, link.addrs, i)
+		names = append(names, link.name)
 	}
-	h.ns.Do(func() { h.open(t) })
+	h.ns.Do(func() { h.open(t, names) })
 	h.ns.Run(t, before, "nft", "-f", "-")
 	for _, name := range []string{"udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout", "generic_timeout", "gre_timeout",
 		"gre_timeout_stream", "tcp_timeout_close", "tcp_timeout_unacknowledged", "tcp_timeout_max_retrans"} {
@@ -236,7 +247,7 @@ func (h *host) plug(t *testing.T, name, addrs string, metric int) {
 }
 
 // open opens what packets are sent with and notes are read by, inside the namespace.
-func (h *host) open(t *testing.T) {
+func (h *host) open(t *testing.T, names []string) {
 	t.Helper()
 	socket := func(domain, typ, proto int) int {
 		fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, proto)
@@ -247,7 +258,7 @@ func (h *host) open(t *testing.T) {
 		return fd
 	}
 	h.loop = socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	for _, link := range []string{"", "eth0", "eth1", "eth2"} {
+	for _, link := range names {
 		h.raw["4"+link] = socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
 		h.raw["6"+link] = socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW)
 		if link == "" {
