@@ -308,7 +308,7 @@ func (r *reader) statement(st *Statement) {
 // of ours may mean the opposite: port=22 is not sport=22.
 var tried = map[string]string{
 	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
-	"clamp": "write policy dir=fwd action=... mss=auto", "tcpmss": "write policy dir=fwd action=... mss=auto", "maxseg": "write policy dir=fwd action=... mss=auto",
+	"mss": "write it at policy dir=fwd", "clamp": "write policy dir=fwd action=... mss=auto", "tcpmss": "write policy dir=fwd action=... mss=auto", "maxseg": "write policy dir=fwd action=... mss=auto",
 	"sport": "this statement cannot match the port of the sender", "rate": "write limit= to limit what is accepted from each source, ratelimit= to limit log lines",
 	"nat": "write " + sourceNAT + ", or " + destinationNAT, "masquerade": "write " + sourceNAT, "snat": "write " + sourceNAT + ", or action=snat to=ADDRESS",
 	"dnat": "write " + destinationNAT, "redirect": "write nat dir=in proto=tcp dport=80 action=redirect to=:8080", "forward": "write " + destinationNAT,

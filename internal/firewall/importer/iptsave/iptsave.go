@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"mef/internal/conf"
@@ -30,6 +31,7 @@ type reader struct {
 	family policy.Family
 	seen   map[string]bool // tables, with their program
 	table  string
+	listed bool                       // by iptables -S: there is no COMMIT
 	chains map[string]*importer.Chain // of the table
 	other  others
 	nat    []string // lines of the table nat, but for those that other programs put there themselves
@@ -87,6 +89,10 @@ func (r *reader) file(f File) *conf.Error {
 		if err := r.line(text); err != nil {
 			return &conf.Error{Pos: r.at, Msg: err.Error(), Hint: "give a file that iptables-save wrote"}
 		}
+	}
+	if r.listed {
+		r.commit()
+		r.table, r.listed = "", false
 	}
 	if r.table != "" {
 		return &conf.Error{Pos: r.at, Msg: "table " + r.table + " without COMMIT", Hint: "give the complete output of iptables-save"}
@@ -160,6 +166,12 @@ func (r *reader) line(text string) error {
 		}
 		r.seen[key] = true
 		return nil
+	case r.table == "" && (strings.HasPrefix(text, "-P ") || strings.HasPrefix(text, "-N ")):
+		if err := r.line("*filter"); err != nil { // iptables -S lists it unless it is given another
+			return err
+		}
+		r.listed = true
+		return r.line(text)
 	case r.table == "":
 		return errors.New("a line outside a table")
 	case text == "COMMIT":
@@ -180,7 +192,10 @@ func (r *reader) line(text string) error {
 	if err != nil {
 		return err
 	}
-	if len(words) < 2 || words[0] != "-A" && words[0] != "--append" {
+	if known, err := r.command(words); known {
+		return err
+	}
+	if len(words) < 2 || !slices.Contains([]string{"-A", "--append", "-I", "--insert"}, words[0]) {
 		return fmt.Errorf("%s is not a rule", diag.Quote(text))
 	}
 	c := r.chains[words[1]]
@@ -196,9 +211,58 @@ func (r *reader) line(text string) error {
 	if r.table != "filter" && r.table != "nat" {
 		return nil
 	}
-	p := parser{reader: r, words: words[2:]}
-	c.Rules = append(c.Rules, p.parse(text)...)
+	at, words := len(c.Rules), words[2:]
+	if strings.HasPrefix(text, "-I") || strings.HasPrefix(text, "--insert") {
+		at = 0
+		if n, err := strconv.Atoi(slices.Concat(words, []string{""})[0]); err == nil {
+			if at, words = n-1, words[1:]; at < 0 || at > len(c.Rules) {
+				return fmt.Errorf("chain %s has no place %d", diag.Quote(c.Name), n)
+			}
+		}
+	}
+	p := parser{reader: r, words: words}
+	c.Rules = slices.Insert(c.Rules, at, p.parse(text)...)
 	return nil
+}
+
+// command carries out a line that is no rule: of iptables -S, which lists policies and chains as commands, or of files that empty chains
+// before they fill them. known is false if it is none of those.
+func (r *reader) command(words []string) (known bool, err error) {
+	name := ""
+	if len(words) > 1 {
+		name = words[1]
+	}
+	c := r.chains[name]
+	switch slices.Concat(words, []string{""})[0] {
+	case "-P", "--policy":
+		switch {
+		case r.listed && name == "PREROUTING":
+			return true, errors.New("iptables -S does not name the table, which is not filter")
+		case len(words) < 3:
+			return true, errors.New("a policy without a chain")
+		case c == nil:
+			return true, r.chain(":" + name + " " + words[2])
+		}
+		if c.Policy = policy.Accept; words[2] == "DROP" {
+			c.Policy, r.other.drops = policy.Drop, true
+		}
+	case "-N", "--new-chain":
+		if c != nil || name == "" {
+			return true, fmt.Errorf("chain %s a second time", diag.Quote(name))
+		}
+		return true, r.chain(":" + name + " -")
+	case "-F", "--flush":
+		for other, chain := range r.chains {
+			if name == "" || name == other {
+				chain.Rules = nil
+			}
+		}
+		r.nat = slices.DeleteFunc(r.nat, func(line string) bool { return line[0] == '-' && (name == "" || strings.Fields(line)[1] == name) })
+	case "-X", "--delete-chain", "-Z", "--zero": // a chain that is deleted has no rules, and no rule leads there
+	default:
+		return false, nil
+	}
+	return true, nil
 }
 
 // chain declares a chain: its name, its policy, its counters.

@@ -59,6 +59,10 @@ func TestMistakes(t *testing.T) {
 		"no rule":         {"*filter\n:INPUT DROP\n-D INPUT -j DROP\nCOMMIT\n", policy.V4, `f:3: "-D INPUT -j DROP" is not a rule`},
 		"no end of quote": {"*filter\n:INPUT DROP\n-A INPUT -m comment --comment \"x\nCOMMIT\n", policy.V4, "f:3: unterminated quote"},
 		"no end of count": {"*filter\n:INPUT DROP\n[1:2 -A INPUT -j DROP\nCOMMIT\n", policy.V4, "f:3: unterminated counters"},
+		"no such place":   {"*filter\n:INPUT DROP\n-I INPUT 2 -j DROP\nCOMMIT\n", policy.V4, `f:3: chain "INPUT" has no place 2`},
+		"another table":   {"-P PREROUTING ACCEPT\n-P INPUT ACCEPT\n", policy.V4, "f:1: iptables -S does not name the table, which is not filter"},
+		"chain twice":     {"-P INPUT ACCEPT\n-N x\n-N x\n", policy.V4, `f:3: chain "x" a second time`},
+		"policy of none":  {"-P INPUT\n", policy.V4, "f:1: a policy without a chain"},
 		"twice":           {"*filter\nCOMMIT\n*filter\nCOMMIT\n", policy.V4, "f:3: table filter of iptables a second time"},
 	} {
 		_, err := iptsave.Parse("A test", iptsave.File{Name: "f", Family: tt.family, Text: []byte(tt.text)})
@@ -124,4 +128,32 @@ func FuzzParse(f *testing.F) {
 			importertest.Check(t, rs, 50)
 		}
 	})
+}
+
+// TestCommands reads what iptables -S lists, and files that empty chains, insert rules and set policies by commands, as the same rules.
+func TestCommands(t *testing.T) {
+	const saved = "*filter\n:INPUT DROP [0:0]\n:web - [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -j web\n-A web -p tcp -m tcp --dport 80 -j ACCEPT\nCOMMIT\n"
+	rules := func(text string) (lines string) {
+		t.Helper()
+		res := importer.Translate(parse(t, iptsave.File{Name: "f", Family: policy.V4, Text: []byte(text)}), "a test")
+		if len(res.Left) > 0 {
+			t.Errorf("left out: %v", res.Left)
+		}
+		for line := range strings.Lines(res.Text) {
+			if !strings.HasPrefix(line, "#") {
+				lines += line
+			}
+		}
+		return lines
+	}
+	want := rules(saved)
+	for name, text := range map[string]string{
+		"listed":   "-P INPUT DROP\n-N web\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -j web\n-A web -p tcp -m tcp --dport 80 -j ACCEPT\n",
+		"emptied":  "*filter\n:INPUT ACCEPT [0:0]\n:web - [0:0]\n-A INPUT -j ACCEPT\n-F\n-X\n-Z\n-P INPUT DROP\n" + saved[strings.Index(saved, "-A INPUT -i"):],
+		"inserted": "*filter\n:INPUT DROP\n:web -\n-A INPUT -p tcp -j web\n-I INPUT -i lo -j ACCEPT\n-A web -j DROP\n-F web\n-I web 1 -p tcp -m tcp --dport 80 -j ACCEPT\nCOMMIT\n",
+	} {
+		if got := rules(text); got != want {
+			t.Errorf("%s: became\n%swant\n%s", name, got, want)
+		}
+	}
 }
