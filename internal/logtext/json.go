@@ -121,10 +121,10 @@ func (r *Reader) value(n *node, depth int) bool {
 		v.Text, ok = r.string(n != nil && n.value > 0)
 	case c == '-' || isDigit(c):
 		v.Kind = Number
-		v.Text, ok = r.word("+-.eE0123456789")
+		v.Text, ok = r.word(&numberBytes)
 	default:
 		v.Kind = Word
-		v.Text, ok = r.word("aeflnrstu")
+		v.Text, ok = r.word(&wordBytes)
 		ok = ok && (string(v.Text) == "true" || string(v.Text) == "false" || string(v.Text) == "null")
 	}
 	if n != nil && n.value > 0 {
@@ -185,10 +185,33 @@ func (r *Reader) array(n *node, depth int) bool {
 	}
 }
 
+// A byteSet has the bytes whose entry is true.
+type byteSet [256]bool
+
+func bytesOf(s string) (set byteSet) {
+	for i := range len(s) {
+		set[s[i]] = true
+	}
+	return set
+}
+
+var (
+	numberBytes = bytesOf("+-.eE0123456789")
+	wordBytes   = bytesOf("aeflnrstu") // of true, false and null
+
+	// inString has the bytes of strings that stand for themselves: all but control characters, the quotation mark and the backslash.
+	inString = func() (set byteSet) {
+		for b := ' '; int(b) < len(set); b++ {
+			set[b] = b != '"' && b != '\\'
+		}
+		return set
+	}()
+)
+
 // word reads bytes of set, at least one.
-func (r *Reader) word(set string) (text []byte, ok bool) {
+func (r *Reader) word(set *byteSet) (text []byte, ok bool) {
 	n := 0
-	for n < len(r.text) && bytes.IndexByte([]byte(set), r.text[n]) >= 0 {
+	for n < len(r.text) && set[r.text[n]] {
 		n++
 	}
 	text, r.text = r.text[:n], r.text[n:]
@@ -199,17 +222,18 @@ func (r *Reader) word(set string) (text []byte, ok bool) {
 func (r *Reader) string(wanted bool) (text []byte, ok bool) {
 	s := r.text[1:]
 	end, escapes := 0, false
-	for ; ; end++ {
+	for {
+		for end < len(s) && inString[s[end]] {
+			end++
+		}
 		if end >= len(s) || s[end] < ' ' {
 			return nil, false
 		}
 		if s[end] == '"' {
 			break
 		}
-		if s[end] == '\\' {
-			escapes = true
-			end++
-		}
+		escapes = true
+		end += 2 // what the backslash is for is read later
 	}
 	text, r.text = s[:end], s[end+1:]
 	if !escapes {
