@@ -5,6 +5,7 @@ package offline
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -206,7 +207,8 @@ func (x *Matcher) Summarize(r io.Reader) (Summary, error) {
 	s := Summary{Rules: make(map[string]Kinds)}
 	kinds := make(map[*conf.Rule]*Kinds)
 	seen := make(map[netip.Addr]struct{})
-	var rule *conf.Rule // of the line before; mostly it is the next one's
+	var lately [1 << 12]netip.Addr // some of seen, by their last bytes: mostly it is those that come again
+	var rule *conf.Rule            // of the line before; mostly it is the next one's
 	var k *Kinds
 	err := x.Run(r, func(n int, m *filter.Match) error {
 		s.Lines = n
@@ -230,7 +232,10 @@ func (x *Matcher) Summarize(r io.Reader) (Summary, error) {
 			k.Logins++
 		}
 		if m.Kind != event.Success && m.Addr.IsValid() {
-			seen[m.Addr] = struct{}{}
+			if at := &lately[lastBytes(m.Addr)%uint32(len(lately))]; *at != m.Addr {
+				*at = m.Addr
+				seen[m.Addr] = struct{}{}
+			}
 		}
 		return nil
 	})
@@ -239,4 +244,10 @@ func (x *Matcher) Summarize(r io.Reader) (Summary, error) {
 	}
 	s.Sources = len(seen)
 	return s, err
+}
+
+// lastBytes returns a number that differs for most addresses: that of the last bytes of an address and of its network.
+func lastBytes(addr netip.Addr) uint32 {
+	a := addr.As16()
+	return binary.BigEndian.Uint32(a[12:]) ^ binary.BigEndian.Uint32(a[4:])
 }
