@@ -2,6 +2,7 @@ package track
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,16 +55,28 @@ func (t *Tracker) doubt(r uint16, now int64) {
 	t.rules[r].doubted, t.rulesChanged = now, true
 }
 
-// checkUnknown compares a login with what was reported of the user in the same session just before.
-func (t *Tracker) checkUnknown(s *source, ev *event.Event, now int64) {
-	r := report{subject: subject{user: t.userHash(ev.Service, dictionary.AccountName(ev.User))}, rule: t.ruleIndex[ev.Rule], session: t.hash(ev.Session)}
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
-		if a.flags&noUser != 0 && a.lookedUpWith(&r, now) {
-			t.doubt(r.rule, now)
-		}
-		i = a.next
-	}
+// unknownUsers are the latest users that services have reported as unknown.
+type unknownUsers struct {
+	ring [64]unknownUser
+	next int
+}
+
+type unknownUser struct {
+	at            int64
+	name, session uint32 // hashes; of the name with its domain, or anybody could make a service report two things of one account
+	rule          uint16
+}
+
+func (u *unknownUsers) note(rule uint16, name, session uint32, now int64) {
+	u.ring[u.next] = unknownUser{now, name, session, rule}
+	u.next = (u.next + 1) % len(u.ring)
+}
+
+// has reports whether a user was reported as unknown just before in a session.
+func (u *unknownUsers) has(rule uint16, name, session uint32, now int64) bool {
+	return name != 0 && session != 0 && slices.ContainsFunc(u.ring[:], func(o unknownUser) bool {
+		return o.name == name && o.session == session && o.rule == rule && o.at != 0 && now-o.at <= sameLookup
+	})
 }
 
 // A subject is the user that an event is about.

@@ -103,6 +103,8 @@ type Tracker struct {
 	holds   bans.Active
 	history bans.History
 
+	unknown unknownUsers
+
 	dirty []uint32     // sources that are marked so, and some that were before they were removed
 	gone  []netkey.Key // stored sources that were removed
 
@@ -318,7 +320,9 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k netkey.Key, now int64) (a
 	if s != nil {
 		s.known, s.days, s.tries = uint8(min(t.logins.Within(k), 255)), 0, 0
 		s.flags &^= suspect | spread
-		t.checkUnknown(s, ev, now)
+		if r := t.ruleIndex[ev.Rule]; t.unknown.has(r, t.hash(ev.User), t.hash(ev.Session), now) {
+			t.doubt(r, now)
+		}
 		t.forgive(s, t.userHash(ev.Service, account), l)
 		t.touch(i)
 	}
@@ -335,12 +339,15 @@ type counted struct{ fresh, added, excused, recounted int }
 func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report, counted) {
 	rep := report{
 		subject: t.judge(s, ev, r, now), rule: r, session: t.hash(ev.Session), form: formBit(ev.Form), n: count(ev),
-		once: ev.Echo && !ev.Each, verified: ev.Verified, noUser: ev.UnknownUser,
+		once: ev.Echo && !ev.Each, verified: ev.Verified, raw: t.hash(ev.User),
 	}
 	if rep.once {
 		rep.n = 1
 	}
 	n := rep.n - t.claim(s, &rep, now)
+	if ev.UnknownUser && ev.Verified {
+		t.unknown.note(r, rep.raw, rep.session, now)
+	}
 	if n <= 0 {
 		return rep, counted{}
 	}

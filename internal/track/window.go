@@ -27,7 +27,6 @@ const (
 	unverified = 1 << iota // the source may be forged
 	excused                // forgiven to a user who belongs here; it counts nowhere
 	answered               // a ban has answered it; it counts nowhere
-	noUser                 // the service has reported that the user does not exist
 )
 
 const (
@@ -163,9 +162,9 @@ type report struct {
 	n        int
 	once     bool // an echo: it counts only if nothing else of its session does
 	verified bool
-	noUser   bool // the line reports that the user does not exist
-	days     int  // on which the source has failed, if this is the first failure of one
-	overdue  bool // these are too many
+	raw      uint32 // hash of the user as the line has it; 0: none
+	days     int    // on which the source has failed, if this is the first failure of one
+	overdue  bool   // these are too many
 	surge    event.Surge
 }
 
@@ -174,13 +173,8 @@ func formBit(form uint8) uint16 { return 1 << (form % 16) }
 // lookedUpAgain reports whether a service that has reported the user of an attempt as unknown reports the same attempt once more, because it
 // looks for users in several databases.
 func (t *Tracker) lookedUpAgain(a *attempt, r *report, now int64) bool {
-	return a.flags&noUser != 0 && a.lookedUpWith(r, now) && (r.exists || t.rules[r.rule].inDoubt(now))
-}
-
-// lookedUpWith reports whether a line is about the very attempt, which the service has looked up in several databases: it is of the same user
-// and session, and of the same moment.
-func (a *attempt) lookedUpWith(r *report, now int64) bool {
-	return a.rule == r.rule && a.user == r.user && a.user != 0 && a.session == r.session && a.session != 0 && now-a.at <= sameLookup
+	same := a.rule == r.rule && a.user == r.user && a.user != 0 && a.session == r.session && now-a.at <= sameLookup
+	return same && (r.exists || t.rules[r.rule].inDoubt(now)) && t.unknown.has(r.rule, r.raw, r.session, now)
 }
 
 // claim returns how many of a report's attempts other lines have reported already, and notes that this line has reported them
@@ -282,9 +276,6 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 	if r.session != 0 && a.rule == r.rule {
 		a.session = r.session
 	}
-	if r.noUser && a.rule == r.rule {
-		a.flags |= noUser
-	}
 	if r.user == 0 || a.flags&answered != 0 || !r.verified {
 		return
 	}
@@ -325,7 +316,6 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 // correct counts an attempt anew whose user the service has reported as unknown and then as existing.
 func (t *Tracker) correct(s *source, a *attempt, r *report, points int, now int64) {
 	t.doubt(r.rule, now)
-	a.flags &^= noUser
 	if a.flags&excused != 0 {
 		return
 	}
@@ -365,9 +355,6 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 		t.chargeAll(s, r, each+(n-1)*more)
 	}
 	t.sums.stale = t.sums.stale || flags&answered == 0
-	if r.noUser {
-		flags |= noUser
-	}
 	a := attempt{at: now, user: r.user, session: r.session, rule: r.rule, points: uint16(min(each, math.MaxUint16)), flags: flags}
 	if !r.once {
 		a.forms = r.form
@@ -423,7 +410,7 @@ func (t *Tracker) attemptsOf(s *source, rule uint16, user uint32, now int64) (n 
 	for i := s.attempts; i != 0; {
 		a := t.attempts.At(i)
 		i = a.next
-		if a.rule == rule && a.user == user && a.flags&^noUser == 0 && now-a.at <= int64(t.rules[rule].rule.FindTime) {
+		if a.rule == rule && a.user == user && a.flags == 0 && now-a.at <= int64(t.rules[rule].rule.FindTime) {
 			n += int(a.n)
 			oldest = a.at
 		}
