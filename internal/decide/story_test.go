@@ -851,6 +851,19 @@ func TestDistributedAttack(t *testing.T) {
 		w.wantBan(d, attacker+" ports 22", 10*time.Minute)
 		w.wantReason(d, `1 failure in under 1s (limit 1 in 10m instead of 5, because 21 sources are trying user "root"); ports 22 only; first ban in 30d: 10m`)
 	})
+	t.Run("on a user name, by very many", func(t *testing.T) {
+		w := newWorld(t)
+		w.defend()
+		for i := range 5000 {
+			w.wait(time.Second)
+			w.fail("sshd", fmt.Sprintf("%d.%d.7.1", 20+i/200, i%200), "root")
+		}
+		if n := len(w.made); n < 900 || n > 1000 {
+			t.Errorf("%d bans for a single try each of 5000 sources, want about 1000", n)
+		}
+		w.wantNone(w.fail("sshd", attacker, "root"))
+		w.wantBan(w.fail("sshd", attacker, "root"), attacker+" ports 22", 10*time.Minute)
+	})
 	t.Run("from a network", func(t *testing.T) {
 		w := newWorld(t)
 		w.defend()

@@ -13,10 +13,12 @@ import (
 
 const (
 	// tightLimit is what limits are tightened to where many sources fail at a service, networkLimit and strictLimit where they are of
-	// one network, and strictLimit where they try one name.
+	// one network, and strictLimit where they try one name. Where more than nameSources do, a ban for a single try answers little: so many
+	// do not come back within it.
 	tightLimit   = 3
 	networkLimit = 2
 	strictLimit  = 1
+	nameSources  = 1000
 
 	day = int64(24 * time.Hour)
 )
@@ -33,7 +35,7 @@ func (t *Tracker) surgeOf(s *source, r *report, now int64) event.Surge {
 	}
 	if r.name != nil && r.verified {
 		if n, usual := r.name.Attack(now); n > 0 {
-			return event.Surge{Sources: n, Usual: usual, User: true, Limit: strictLimit}
+			return event.Surge{Sources: n, Usual: usual, User: true, Limit: nameLimit(n)}
 		}
 	}
 	if r.verified {
@@ -51,6 +53,14 @@ func (t *Tracker) surgeOf(s *source, r *report, now int64) event.Surge {
 		return event.Surge{Sources: n, Usual: rule.surge.Usual(), Limit: tightLimit}
 	}
 	return event.Surge{}
+}
+
+// nameLimit returns the limit of an unknown source where so many try one name.
+func nameLimit(sources int) int {
+	if sources > nameSources {
+		return networkLimit
+	}
+	return strictLimit
 }
 
 // An Attack is a distributed attack under way: limits are lower for sources that are not known.
@@ -92,7 +102,7 @@ func (t *Tracker) Attacks(at time.Time) (all []Attack) {
 		}
 	}
 	for name, sources := range t.names.Attacked(now) {
-		all = append(all, Attack{User: name, Sources: sources, Limit: strictLimit})
+		all = append(all, Attack{User: name, Sources: sources, Limit: nameLimit(sources)})
 	}
 	all = t.attackingNetworks(all, now)
 	slices.SortFunc(all, func(a, b Attack) int {
