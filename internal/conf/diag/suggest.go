@@ -1,6 +1,9 @@
 package diag
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // DidYouMean returns the question that names the candidate nearest to word, or "" if none is near.
 func DidYouMean(word string, candidates []string) string {
@@ -25,7 +28,7 @@ const maxCompared = 64
 // editDistance counts the bytes to insert, delete, replace or swap with their neighbour to turn a into b.
 func editDistance(a, b string) int {
 	if len(a) > maxCompared || len(b) > maxCompared {
-		return maxCompared
+		return math.MaxInt
 	}
 	var before, last, row [maxCompared + 1]int
 	for j := range len(b) + 1 {

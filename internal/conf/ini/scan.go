@@ -129,7 +129,7 @@ func verbatim(key string) bool { return strings.HasSuffix(key, "regex") }
 func cutComment(s string) string {
 	for i := 1; i < len(s); i++ {
 		if s[i] == '#' && (s[i-1] == ' ' || s[i-1] == '\t') {
-			return strings.TrimSpace(s[:i])
+			return strings.TrimRight(s[:i], " \t")
 		}
 	}
 	return s

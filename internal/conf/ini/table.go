@@ -18,13 +18,13 @@ type Key[T any] struct {
 	Adds   bool // the key may stand there several times
 	Secret bool // the value is not shown
 
-	// notice reports why the key does not do what its author may expect, whenever it is set or, if when is there, where when
-	// reports it of the value. Keys with the same notice share one.
+	// Notice says why the key does not do what its author may expect: whenever it is set or, if When is not nil, if When returns true for
+	// the value. Keys with the same notice share one.
 	Notice string
 	When   func(value string) bool
 }
 
-// Is reports whether the key is what s is about.
+// Is reports whether s describes the key.
 func (s Key[T]) Is(key string) bool {
 	if s.Name == key {
 		return true
@@ -54,6 +54,7 @@ func (s Key[T]) Cut() (before, after string, indexed bool) {
 // A Table is every key of one section, in the order of the documentation.
 type Table[T any] []Key[T]
 
+// Names returns the names of the keys, in order.
 func (t Table[T]) Names() []string {
 	names := make([]string, len(t))
 	for i, s := range t {
@@ -62,6 +63,7 @@ func (t Table[T]) Names() []string {
 	return names
 }
 
+// Find returns the description of a key.
 func (t Table[T]) Find(key string) (Key[T], bool) {
 	i := slices.IndexFunc(t, func(s Key[T]) bool { return s.Name == key })
 	if i < 0 {
@@ -85,7 +87,7 @@ func (t Table[T]) SetDefaults(v *T) {
 	}
 }
 
-// A Decoded section reports which keys it sets, and what there is to say about them.
+// A Decoded is what Decode found: the keys that are set, notices about them, and mistakes.
 type Decoded struct {
 	Set     map[string]Setting
 	Notices []diag.Notice
