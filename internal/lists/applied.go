@@ -56,7 +56,7 @@ func (a *Applied) Unblock(keys []ban.Key) {
 func (a *Applied) Next(block Block, observe bool) (next, began, gone []netip.Prefix) {
 	next = block.Prefixes
 	if observe {
-		next = slices.DeleteFunc(next, func(p netip.Prefix) bool { return !Has(a.Blocked, p) })
+		next = slices.DeleteFunc(slices.Clone(next), func(p netip.Prefix) bool { return !Has(a.Blocked, p) })
 	}
 	began, gone = Diff(a.Blocked, next)
 	if a.Observe && !observe {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
@@ -129,7 +130,7 @@ func NewIndex(bans []enforce.Held) *Index {
 
 // At returns the bans of a prefix, and those that cover it if it is one IPv6 address.
 func (x *Index) At(p netip.Prefix) []ban.Key {
-	found := x.at[p]
+	found := slices.Clip(x.at[p]) // what is appended belongs to the caller
 	if !p.IsSingleIP() || !p.Addr().Is6() {
 		return found
 	}

@@ -34,7 +34,7 @@ func OnPorts(ports string) string {
 	return "on ports " + ports
 }
 
-// Span is conf.Span, or "now" for what is not a second away.
+// Span is duration.Span, or "now" for what is not a second away.
 func Span(d time.Duration) string {
 	if d = d.Round(time.Second); d <= 0 {
 		return "now"
