@@ -26,6 +26,24 @@ import (
 // longest is how long a ban lasts at most whose source can be forged, and how far its end may be off when it is read back.
 const longest = 10*time.Minute + time.Second
 
+// watching starts a scene and waits until what the kernel reports is received.
+func watching(t *testing.T, config string) *scene {
+	t.Helper()
+	s := begin(t, config, nil)
+	s.watches()
+	return s
+}
+
+func (s *scene) watches() {
+	s.Helper()
+	s.until("the daemon to receive what the kernel reports", func() error {
+		if status := s.status(); !status.Scans.Active {
+			return fmt.Errorf("%+v", status.Scans)
+		}
+		return nil
+	})
+}
+
 // nmap scans the server from an address of the internet.
 func (s *scene) nmap(from string, args ...string) {
 	s.Helper()
@@ -51,7 +69,7 @@ func (s *scene) nmap(from string, args ...string) {
 const closedPorts = "1,7,9,13,19,23,25,37,53,79,81,88,106,111,113,119"
 
 func TestScansOfNmapAreBanned(t *testing.T) {
-	s := begin(t, "[global]\nps_packet_udp=true\n", nil)
+	s := watching(t, "[global]\nps_packet_udp=true\n")
 	for from, scan := range map[string][]string{
 		"203.0.113.11":     {"-sS"},
 		"203.0.113.13":     {"-sU"},
@@ -88,7 +106,7 @@ func TestScansOfNmapAreBanned(t *testing.T) {
 
 // A full connection to each port is a scan too, and ports that are open are none.
 func TestConnectScan(t *testing.T) {
-	s := begin(t, "", nil)
+	s := watching(t, "")
 	for range 10 {
 		s.reaches(lab.SSHPort, "203.0.113.21")
 		s.reaches(lab.IMAPPort, "203.0.113.21")
@@ -169,7 +187,7 @@ func (s *scene) echo(at *lab.Namespace, addr string) net.Listener {
 
 // Packets with the sources of others cut nobody off: the server connects to them, and keeps its connections.
 func TestForgedScans(t *testing.T) {
-	s := begin(t, "", nil)
+	s := watching(t, "")
 	const api, idle, customer = "198.51.100.9", "198.51.100.10", "203.0.113.30"
 	for _, addr := range []string{api, idle, lab.Router4.String()} {
 		s.echo(s.w.Internet, net.JoinHostPort(addr, "443"))
@@ -232,7 +250,7 @@ func TestForgedScans(t *testing.T) {
 
 // Servers that talk to thousands of others never ban them: a server process is restarted again and again, with connections to it and from it.
 func TestFederation(t *testing.T) {
-	s := begin(t, "", nil)
+	s := watching(t, "")
 	const peers, each = 200, 20
 	s.echo(s.w.Internet, "203.0.113.0:5269").Close() // the port is free
 	remote := s.echo(s.w.Internet, "0.0.0.0:5269")
@@ -307,7 +325,7 @@ func TestFederation(t *testing.T) {
 
 // Without the memory of connections, packets of established ones are no scan.
 func TestConntrackFlushed(t *testing.T) {
-	s := begin(t, "", nil)
+	s := watching(t, "")
 	s.nft("add table inet tracked; add chain inet tracked in { type filter hook input priority 0; }; add rule inet tracked in ct state established accept")
 	defer s.nft("delete table inet tracked")
 	const api = "198.51.100.20"
@@ -346,7 +364,7 @@ func TestConntrackFlushed(t *testing.T) {
 
 // What the configuration excludes does not count, and a reload applies it.
 func TestScanSettings(t *testing.T) {
-	s := begin(t, "[global]\nps_limit=2\nps_exclude_ports=auto,1000-2000\nps_interface=eth0,eth7\n", nil)
+	s := watching(t, "[global]\nps_limit=2\nps_exclude_ports=auto,1000-2000\nps_interface=eth0,eth7\n")
 	knock := func(from string, ports ...int) {
 		t.Helper()
 		for _, port := range ports {
@@ -371,6 +389,7 @@ func TestScanSettings(t *testing.T) {
 	knock("203.0.113.64", 1, 2, 3, 4, 5, 6, 7, 8)
 	s.configure("")
 	s.mefctl("reload")
+	s.watches()
 	knock("203.0.113.65", 1, 2, 3, 4, 5, 6, 7, 8)
 	s.banned("203.0.113.65")
 	s.notBanned("203.0.113.64")
@@ -406,13 +425,14 @@ func TestReportsTaken(t *testing.T) {
 		}
 		return nil
 	})
+	s.watches()
 	s.nmap("203.0.113.72", "-sS", "-p", closedPorts)
 	s.banned("203.0.113.72")
 }
 
 // Each service is listed with what its rules counted.
 func TestServices(t *testing.T) {
-	s := begin(t, "", nil)
+	s := watching(t, "")
 	s.fail(ssh, "root", repeat("203.0.113.81", 2)...)
 	s.fail(ssh, "root", "203.0.113.82")
 	s.until("the failures at ssh.service", func() error {
@@ -434,7 +454,7 @@ func TestServices(t *testing.T) {
 
 // A flood of packets with forged sources fills nothing and hides no scan in silence.
 func TestFloodOfForgedPackets(t *testing.T) {
-	s := begin(t, "", nil)
+	s := watching(t, "")
 	s.fail(ssh, "root", repeat("203.0.113.90", 5)...)
 	s.banned("203.0.113.90")
 	wire, server := s.wire(), lab.Server4
@@ -505,7 +525,7 @@ func (s *scene) memory() (kib int) {
 // A source that exceeds a limit is limited, and banned if it goes on; with detect it is reported only.
 func TestFloodsAreLimited(t *testing.T) {
 	const config = "[global]\nddos_enabled=true\nddos_ports=5001-5002\nddos_connlimit=4\nddos_port_5002_connlimit=2\nddos_escalation_hits=2\n"
-	s := begin(t, config, nil)
+	s := watching(t, config)
 	for _, port := range []string{":5000", ":5001", ":5002"} {
 		s.echo(s.w.Server, port)
 	}

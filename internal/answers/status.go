@@ -77,7 +77,7 @@ func Floods(s *control.Status, k enforce.ScanStatus, found event.RuleCounts) {
 
 // Scans fills in which port scans were found, and why some may not have been.
 func Scans(s *control.Status, k enforce.ScanStatus, found engine.ScanStats) {
-	s.Scans = control.Scans{On: k.On, Off: k.Off, Found: found.Scans, Sources: found.Sources}
+	s.Scans = control.Scans{On: k.On, Active: k.On && k.Receiving, Off: k.Off, Found: found.Scans, Sources: found.Sources}
 	s.Warnings = append(s.Warnings, k.Warnings...)
 	if !k.On {
 		return

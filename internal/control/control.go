@@ -170,6 +170,7 @@ type Kernel struct {
 // Scans are the port scans that were found.
 type Scans struct {
 	On      bool       `json:"on"`
+	Active  bool       `json:"active"`            // what the kernel reports is received
 	Off     string     `json:"off,omitempty"`     // why none are found although they should be
 	Limited string     `json:"limited,omitempty"` // why some may be missed now
 	Found   uint64     `json:"found"`             // since the start

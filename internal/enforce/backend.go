@@ -69,11 +69,13 @@ type Detection struct {
 // ScanStatus is how the detection of scans fares.
 type ScanStatus struct {
 	On       bool
-	Off      string   // why it does not work although it is on
-	Guard    bool     // the flood guard is on
-	GuardOff string   // why that does not work although it is on
-	Sampling string   // why it sees a part of the packets only; empty if it sees all
-	Warnings []string // what else an operator should know
+	Off      string // why it does not work although it is on
+	Guard    bool   // the flood guard is on
+	GuardOff string // why that does not work although it is on
+
+	Receiving bool     // what the kernel reports is received
+	Sampling  string   // why it sees a part of the packets only; empty if it sees all
+	Warnings  []string // what else an operator should know
 }
 
 // Names are what people call a packet filter, "nftables", and what is ours in it, "table inet mefdaemon".

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,8 @@ type scans struct {
 	log     *slog.Logger
 	changed chan struct{} // holds one message: scan has changed
 
+	receiving *atomic.Bool
+
 	mu      sync.Mutex
 	scan    conf.Scan
 	flood   bool
@@ -56,7 +59,7 @@ type sample struct {
 }
 
 func newScans(log *slog.Logger) scans {
-	return scans{log: log, changed: make(chan struct{}, 1), served: make(map[string]time.Time)}
+	return scans{log: log, changed: make(chan struct{}, 1), receiving: new(atomic.Bool), served: make(map[string]time.Time)}
 }
 
 // want changes what is detected.
@@ -169,9 +172,8 @@ func (k *Kernel) Packets(ctx context.Context, deliver func(context.Context, []ev
 		}
 		save(s.save())
 	}
-	learn()
 	defer learn()
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		running, stop := context.WithCancel(ctx)
 		ended := make(chan struct{})
 		go func() {
@@ -182,6 +184,9 @@ func (k *Kernel) Packets(ctx context.Context, deliver func(context.Context, []ev
 				<-running.Done()
 			}
 		}()
+		if first {
+			learn()
+		}
 		for waiting := true; waiting; {
 			select {
 			case <-hourly.C:
@@ -220,6 +225,8 @@ func (k *Kernel) receiveFrom(ctx context.Context, deliver func(context.Context, 
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	s := &k.scans
 	s.fail("")
+	s.receiving.Store(true)
+	defer s.receiving.Store(false)
 	var packets []event.Packet
 	for {
 		var lost bool
@@ -269,7 +276,7 @@ func (k *Kernel) ScanStatus(now time.Time) ScanStatus {
 	s := &k.scans
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := ScanStatus{On: s.scan.Enabled, Guard: s.flood}
+	st := ScanStatus{On: s.scan.Enabled, Guard: s.flood, Receiving: s.receiving.Load()}
 	if st.Guard {
 		st.GuardOff = d.FloodOff
 		if d.FloodOff == "" && s.problem != "" {
