@@ -18,17 +18,17 @@ import (
 	"mef/internal/exempt"
 )
 
-// A Config reports how long bans last, and whether there are any.
+// A Config determines how long bans last, and whether they are applied.
 type Config struct {
 	Times   conf.BanTimes
-	Observe bool // nothing is banned, only said
+	Observe bool // bans are reported and not applied
 }
 
-// A Verdict is what a decision comes to.
+// A Verdict is the result of a decision.
 type Verdict string
 
-// The verdicts. After Ban the tracker wants to be told by Banned; after Observe, Detect and Refused by Detected, so that the
-// next one is reported after as many attempts again.
+// The verdicts. After Ban, the caller calls Tracker.Banned; after Observe, Detect and Refused, Tracker.Detected, so that the next one is
+// reported after as many attempts again.
 const (
 	None    Verdict = ""         // no limit is reached
 	Ban     Verdict = "ban"      // Decision.Ban is to be put in force
@@ -52,7 +52,7 @@ const shortBan = 10 * time.Minute
 // Decide decides about the tally's event, at the time now.
 //
 // Most events past a limit come from sources that are banned already, their lines still under way or their log read late. So
-// the verdict is worked out first, without allocating, and the texts are written only where somebody will read them.
+// the verdict is worked out first, without allocating, and the texts are written only if they are used.
 func Decide(t *event.Tally, cfg Config, facts *exempt.Facts, now time.Time) Decision {
 	var first Decision
 	var room [4]cause
@@ -121,7 +121,7 @@ type answer struct {
 	ban   ban.Ban
 	never string // why the address is never banned
 
-	alone string    // who else is in the source's network, so that the address alone is banned
+	alone string    // what else is in the source's network, so that the address alone is banned
 	whole bool      // the source's network is banned, for more than one address of it
 	wide  ban.Wider // the network banned in place of the source's
 

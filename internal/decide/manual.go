@@ -12,7 +12,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A Request is an operator's wish for a ban.
+// A Request is a ban that an operator asks for.
 type Request struct {
 	Prefix netip.Prefix
 	For    time.Duration // 0: until lifted
@@ -21,7 +21,7 @@ type Request struct {
 	Note   string
 	Caller netip.Addr // from where the operator is logged in; the zero Addr if that is not known
 	Known  int        // known logins inside Prefix
-	Force  bool       // also very wide networks, and such that contain somebody who has reason to come
+	Force  bool       // ban also what is very wide, or contains an address that somebody needs: see unforced
 }
 
 // longestManual is how long an operator's ban lasts at most, unless it has no end: times in nanoseconds end in 2262.

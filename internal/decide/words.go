@@ -43,7 +43,7 @@ func (q *question) episode() string {
 	return text
 }
 
-// throughWords says that a ban has no effect where the source's requests come through a proxy.
+// throughWords reports that a ban has no effect where the source's requests come through a proxy.
 func (q *question) throughWords() string {
 	if !q.t.Event.Unreachable() {
 		return ""
@@ -71,7 +71,7 @@ func (q *question) surge() string {
 	}
 }
 
-// scoreReached says "score 104 (limit 100): attempts at dovecot 4, sshd 4, vsftpd 3".
+// scoreReached returns "score 104 (limit 100): attempts at dovecot 4, sshd 4, vsftpd 3".
 func (q *question) scoreReached() string {
 	score, word := q.t.Score, "score"
 	if q.cause.class == ban.Unverified {

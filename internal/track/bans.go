@@ -51,7 +51,7 @@ func (t *Tracker) Detected(b ban.Ban) {
 	t.settled(&b)
 }
 
-// Restore notes a ban in force from before the start, which has nothing to do with what was counted since.
+// Restore adds a ban from before the start. It does not change what is counted.
 func (t *Tracker) Restore(b ban.Ban) {
 	t.holds.Add(&b, event.Hash(b.ID), t.alone(b.Prefix.Addr()), t.now)
 	t.blockSource(b.Key, t.now)

@@ -7,18 +7,17 @@ import (
 
 // A source is in one of these lists.
 const (
-	// By its danger, in eighths of the nearest of its limits. The lists from hotLevel on are those above half a limit.
+	// By its risk, in eighths of the nearest of its limits. The lists from hotLevel on are those above half a limit.
 	levels   = 8
 	hotLevel = levels / 2
 
-	// Newcomers are in a list of their own, first come first out, whatever their danger. Nobody in the other lists, however
-	// many they are, can take their room, so that whoever comes has time to show what he is: an attacker would fill the table
-	// with sources just below their limits and be free with all others.
+	// Newcomers are in a list of their own, in the order of their arrival, whatever their risk. Sources of other lists cannot take their
+	// room. Otherwise an attacker could fill the table with sources just below their limits, and no other source would stay in it long
+	// enough to be banned.
 	newcomers = levels
 
-	// Sources that a verified ban keeps out on all ports go first when there is no room. The ban holds without them, the
-	// history knows it when they come back, and their lines that are still under way cannot make more of it. What is lost is
-	// the rest of a score that would mostly have faded by the end of the ban.
+	// Sources that a verified ban keeps out on all ports are dropped first. The ban holds without them and stays in the history, and lines
+	// that are still under way do not extend it. What is lost is the rest of a score, which would mostly have decayed by the end of the ban.
 	blocked = levels + 1
 
 	lists = levels + 2
@@ -125,8 +124,8 @@ func (t *Tracker) place(i uint32, now int64) {
 	t.link(i, level)
 }
 
-// evict drops one source: of those that are banned already the one touched longest ago, else of those in the least danger,
-// and only if there are no others, the newcomer that came first.
+// evict drops one source: the one touched longest ago among those that are banned already, otherwise among those of the least risk, and
+// the oldest newcomer only if there are no others.
 func (t *Tracker) evict() {
 	for i := t.lists[blocked].first; i != 0; i = t.lists[blocked].first {
 		if t.sources.At(i).blockedUntil > t.now {
@@ -149,8 +148,8 @@ func (t *Tracker) evict() {
 	}
 }
 
-// sweep looks at the next source in turn and moves it to the list where it belongs by now, or drops it if nothing of it is
-// left. Without it, sources that have cooled down would be kept for the danger they once were.
+// sweep moves the next source in turn to the list where it belongs by now, or drops it if nothing of it is left. Otherwise sources would be
+// kept for a score that has decayed long ago.
 func (t *Tracker) sweep(now int64) {
 	if t.sources.Last() == 0 {
 		return

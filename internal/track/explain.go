@@ -128,13 +128,13 @@ func (t *Tracker) worth(s *source, rule uint16, first, now int64) (points float6
 	return points
 }
 
-// Stats says how full the tracker is.
+// Stats are the sizes of the tracker's tables.
 type Stats struct {
 	Sources    int    `json:"sources"`
 	MaxSources int    `json:"max_sources"`
 	Attempts   int    `json:"attempts"`
 	Names      int    `json:"names"`
-	Evicted    uint64 `json:"evicted"`     // sources dropped for want of room
+	Evicted    uint64 `json:"evicted"`     // sources dropped because the table was full
 	EvictedHot uint64 `json:"evicted_hot"` // those of them above half of a limit: only when no other was left
 	Logins     int    `json:"logins"`
 	MaxLogins  int    `json:"max_logins"`
@@ -142,7 +142,7 @@ type Stats struct {
 	MaxHistory int    `json:"max_history"`
 }
 
-// Stats returns how full the tracker is now.
+// Stats returns the sizes of the tables now.
 func (t *Tracker) Stats() Stats {
 	return Stats{
 		Sources: t.sources.Len(), MaxSources: t.cfg.MaxSources, Attempts: t.attempts.Len(),

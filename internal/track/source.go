@@ -111,8 +111,8 @@ func (t *Tracker) probe(s *source, n int, verified bool) {
 	s.score += points
 }
 
-// newDay counts a failure and returns on how many days the source has failed if it is the first of its day, otherwise 1. Somebody
-// who belongs here has logged in by the second or third of them.
+// newDay counts a failure and returns on how many days the source has failed if it is the first of its day, otherwise 1. A user of this host
+// has logged in by the second or third of them.
 func (t *Tracker) newDay(s *source, now int64) int {
 	s.tries += min(1, math.MaxUint16-s.tries)
 	today := uint16(now / day)
@@ -131,7 +131,7 @@ func (t *Tracker) newDay(s *source, now int64) int {
 const daysApart = 30
 
 // tooManyDays reports whether days of failures make a source an attacker. A device with an old password tries one name of a user
-// of this host, all day long. Where no login has ever been seen, which may be for want of lines that report logins, a source that tries
+// of this host, all day long. Where no login has ever been seen, perhaps because no lines report logins, a source that tries
 // an existing name again has twice as many days: it may be a person or a job with an old password.
 func (t *Tracker) tooManyDays(s *source, of *subject, days int) bool {
 	limit := t.cfg.Score.Days

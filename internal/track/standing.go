@@ -12,19 +12,19 @@ import (
 	"mef/internal/track/netkey"
 )
 
-// A standing is what is known of the user that a failure names. From absent on, nobody who belongs here is likely to try it.
+// A standing is what is known of the user name of a failure. From absent on, a user of this host is unlikely to try it.
 type standing uint8
 
 const (
 	ordinary  standing = iota // nothing
 	known                     // logged in from this address before
 	familiar                  // logged in from elsewhere, or the name is a typing error of one that did
-	existing                  // an account of this host that can log in and has not yet
+	existing                  // an account of this host, or of the service, that can log in and has not yet
 	attacked                  // familiar, and many networks try it
 	contested                 // never logged in and may exist; other networks try it
-	absent                    // the daemon says that it does not exist
-	hot                       // so it says, and other networks try it
-	canary                    // named by the operator: nobody uses it
+	absent                    // the service reports that it does not exist
+	hot                       // the same, and other networks try it
+	canary                    // configured as a name that nobody uses
 )
 
 const (
@@ -116,7 +116,7 @@ func (t *Tracker) network(addr netip.Addr) uint64 {
 	return 1 << (h >> 58)
 }
 
-// judge finds out whom a failure is about. s has not counted it yet.
+// judge returns the user of a failure and what is known of it. s has not counted the failure yet.
 func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of subject) {
 	account := dictionary.AccountName(ev.User)
 	if account == "" {
@@ -229,7 +229,7 @@ func (t *Tracker) pointsOf(s *source, of *subject, r uint16) int {
 
 const (
 	// guestBurst is how many failures in a row are forgiven to a user who is known elsewhere, and existingBurst to one who exists and
-	// has never logged in. Whoever goes on is counted in full, those included.
+	// has never logged in. Further failures count in full, and so do those forgiven before.
 	guestBurst    = 5
 	existingBurst = 2
 	// A place that nobody has logged in from has so many guests, and one that exists so many more for each user.
@@ -237,14 +237,14 @@ const (
 	existingRoom = 20
 
 	// oncePerPlace is how often forgiven failures count a little where users log in, and oncePerStranger elsewhere: a forgotten
-	// device is no attack, but one that never succeeds anywhere is worth a look in the end.
+	// device is no attack, but one whose user never logs in from there is banned after some days.
 	oncePerPlace    = day
 	oncePerStranger = day / 2
 	onceAfter       = 3 // failures on the slate
 )
 
-// excuse reports whether a failure is forgiven: to a user at an address where he has logged in, and a little to users who are known
-// elsewhere or exist. What is forgiven is a number of failures, and more only at the pace of a forgotten device.
+// excuse reports whether a failure is forgiven: to a user at an address from which the user has logged in, and less to users who are known
+// elsewhere, exist, or may exist. What is forgiven is a number of failures, and more only at the pace of a forgotten device.
 func (t *Tracker) excuse(s *source, of *subject, now int64) bool {
 	k := &t.cfg.Known
 	if k.Retries <= 0 {
@@ -319,8 +319,8 @@ func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool
 	return true
 }
 
-// overrun counts what was forgiven at a source where nobody has logged in, and which tries more users than such a place has room
-// for. It is no office, or its users would have logged in by now.
+// overrun counts what was forgiven at a source from which nobody has logged in, and which tries more users than are forgiven there. The
+// users of an office would have logged in by now.
 func (t *Tracker) overrun(s *source, room int) {
 	if room != existingRoom || s.known > 0 || s.flags&spread != 0 {
 		return

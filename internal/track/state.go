@@ -134,7 +134,7 @@ func (t *Tracker) alarmChanges(p *record.Pack) {
 	}
 }
 
-// What attempts of one source mostly share with the next older one, and what it is then not said of again.
+// What attempts of one source mostly share with the next older one, and is then left out.
 const (
 	likeRule = 1 << iota
 	likeUser

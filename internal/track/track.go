@@ -1,25 +1,24 @@
-// Package track remembers who fails: it turns events into a tally per source, in bounded memory.
+// Package track counts failed logins: it turns events into a tally per source, in bounded memory.
 //
-// A source is what attempts are counted for: an IPv4 address, an IPv6 network of 64 bits (one customer has all of it), or a single
-// IPv6 address on this host's own link or behind a translator. Two things are kept of each source. The attempts at each rule within the
-// rule's findtime: a sliding window. And a score across all rules that fades over weeks, for those who try little everywhere.
+// A source is an IPv4 address, an IPv6 network of 64 bits (one customer has all of it), or a single IPv6 address on this host's own link or
+// behind a translator. Each source has two counters: the attempts at each rule within the rule's findtime, a sliding window, and a score
+// across all rules that decays over weeks, for sources that try a little at every service.
 //
-// What an attempt adds to the score depends on the name that was tried (see standing). A name that the daemon says does not exist
-// weighs more than one that may be a person's, and a name that unrelated networks try, the most. The dictionary of names is
-// learned (see names).
+// What an attempt adds to the score depends on the user name (see standing). A name that the service reports as unknown adds more than one
+// that may be a user's, and a name that unrelated networks try adds the most. The dictionary of names is learned (see package dictionary).
 //
 // One attempt is often reported by several lines. Each line that reports a refusal counts, and takes back what lines of other forms have
 // reported of the same attempts (see claim).
 //
-// Users who belong here are forgiven: a number of failures, and more at the pace of a forgotten device (see excuse). A success
-// takes back what its user's failures have added at that source and service, and nothing else.
+// Users who belong here are forgiven a number of failures, and more at the pace of a forgotten device (see excuse). A success takes back
+// what the failures of its user have added at that source and service, and nothing else.
 //
-// The tracker also knows which bans are in force and which have been, because the next decision rests on both.
+// The tracker also has the bans in force and those of the past, because the next decision depends on both (see package bans).
 //
-// Everything is bounded. When the table of sources is full, one goes that is banned already, else the one in the least danger
-// of a ban; a quarter of the table is for newcomers, where none is pushed out before its turn. When more than 256 networks
-// of one /48 are in the table, the rest of them counts as one source. Time comes from events only. The same calls from the
-// same start make the same tallies. A Tracker belongs to one goroutine.
+// Everything is bounded. When the table of sources is full, it drops one that is banned already, otherwise the one that is furthest from a
+// ban. A quarter of the table is reserved for new sources, which are dropped in the order of their arrival. When more than 256 networks of
+// one /48 are in the table, all further ones count as one source. Time comes from events only: the same calls from the same start make the
+// same tallies. A Tracker belongs to one goroutine.
 package track
 
 import (
@@ -41,9 +40,9 @@ import (
 	"mef/internal/track/surge"
 )
 
-// A Config is what a Tracker needs to know.
+// A Config is the configuration of a Tracker.
 type Config struct {
-	Rules []event.Rule // events of other rules count for nobody
+	Rules []event.Rule // events of other rules do not count
 
 	Score      conf.Score
 	Known      conf.Known
@@ -51,16 +50,16 @@ type Config struct {
 	IPv6Prefix int           // length of the IPv6 networks that count as one source; 0: 64
 	NAT64      prefixset.Set // IPv6 networks in which each address stands for an IPv4 address, beside the usual ones
 
-	Accounts     map[string]bool // names that exist on this host, as AccountName makes them; true: they can log in
+	Accounts     map[string]bool // names that exist on this host, as dictionary.AccountName returns them; true: they can log in
 	Canaries     []string        // names that nobody uses: one try bans
 	StarterNames bool            // begin with a dictionary of names that attacks have in common
 	LoginAlarms  bool            // report logins that may be break-ins
 
-	// OnLink holds this host's own links' IPv6 networks: our neighbours there are single addresses.
+	// OnLink holds the IPv6 networks of this host's own links: each address there is a source.
 	OnLink prefixset.Set
 
-	// Seed keeps the hashes of user names secret, so that nobody can choose an account name that stands for another. It is
-	// part of the state: what Import brings replaces it.
+	// Seed makes the hashes of user names secret, so that nobody can choose a name with the hash of another. It is part of the
+	// state: Import replaces it.
 	Seed uint64
 
 	MaxSources int // entries; 0: 100,000
@@ -71,10 +70,10 @@ const (
 	defaultSources = 100_000
 	defaultHistory = 50_000
 
-	parentBits  = 48  // IPv6 networks of this length hold
-	maxChildren = 256 // so many sources; further ones count as the network
+	parentBits  = 48  // of an IPv6 network of this length
+	maxChildren = 256 // at most so many sources are counted apart; further ones count as the network
 
-	perSource = 6 // attempts kept per source on average; those in the least danger go before it gets more
+	perSource = 6 // attempts kept per source on average; sources are dropped before there are more
 
 	maxCount = 100 // attempts that one line can add
 )
@@ -226,8 +225,8 @@ func (t *Tracker) SetAccounts(accounts map[string]bool) {
 	t.names.Configure(accounts, t.cfg.Canaries, t.cfg.StarterNames)
 }
 
-// Observe counts an event and returns what its source has come to. It allocates nothing for a source that it knows, unless
-// a limit is reached.
+// Observe counts an event and returns the tally of its source. It allocates nothing for a source that is in the table, unless a limit is
+// reached.
 func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	r, ok := t.ruleIndex[ev.Rule]
 	if !ok || !ev.Addr.IsValid() || ev.Kind != event.Success && t.lifts.Covers(ev.Addr, ev.Time.UnixNano()) {
@@ -252,7 +251,7 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 		t.evict()
 	}
 	if t.index[k] != i {
-		i = t.insert(k, now) // it was the one in the least danger
+		i = t.insert(k, now) // it was itself dropped
 	}
 	s := t.sources.At(i)
 	s.known = uint8(min(t.logins.Within(k), 255))

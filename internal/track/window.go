@@ -34,18 +34,18 @@ const (
 	sessionGap  = 10 * time.Second // lines of different sessions, or of none, may be about the same attempt within this
 	closingGap  = 4 * time.Minute  // a line about a whole session follows its attempts within this, where the session is not known
 
-	// maxAnswered is how many attempts of a source are kept that a ban has answered. Whoever goes on where the ban does not keep
-	// him out, behind a proxy say, would fill the memory otherwise, and each of his lines be compared with all before.
+	// maxAnswered is how many attempts of a source are kept that a ban has answered. Otherwise a source that the ban does not keep out, such
+	// as one behind a proxy, would fill the memory, and each of its lines be compared with all before.
 	maxAnswered = 16
 )
 
-// A sum is what a source's attempts at one rule come to.
+// A sum is the number of a source's attempts at one rule.
 type sum struct {
 	verified, unverified int
 	first                int64
 }
 
-// sums are what the attempts of one source come to, by rule.
+// sums are the attempts of one source by rule.
 type sums struct {
 	byRule   []sum
 	rules    []uint16 // those whose sum is not zero: few of very many
@@ -153,7 +153,7 @@ func (t *Tracker) drop(s *source, fits func(*attempt) bool) {
 	}
 }
 
-// A report is what a line says about attempts, and what is known of the user that it names.
+// A report is the attempts that a line reports, and what is known of its user.
 type report struct {
 	subject
 	rule     uint16
@@ -271,7 +271,7 @@ func (t *Tracker) together(a, b uint16) bool {
 	return ports != "" && ports == t.rules[b].rule.Ports
 }
 
-// adopt adds to an attempt what another line about it knows better.
+// adopt adds to an attempt what another line reports of it.
 func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 	if r.session != 0 && a.rule == r.rule {
 		a.session = r.session
@@ -349,7 +349,7 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 			each *= r.days
 		}
 		more := each
-		if r.standing == absent { // a name once tried and refused again says less
+		if r.standing == absent { // the same name again is weaker evidence
 			more = int(t.rules[r.rule].points)
 		}
 		t.chargeAll(s, r, each+(n-1)*more)
@@ -375,7 +375,7 @@ func (t *Tracker) chargeAll(s *source, r *report, points int) {
 	}
 }
 
-// recount counts what was excused to a user who then went on faster than anybody forgotten or forgetful does.
+// recount counts failures that were forgiven to a user, because more followed faster than a device or a person makes them.
 func (t *Tracker) recount(s *source, r *report, now int64) (n int) {
 	points := int(t.rules[r.rule].points)
 	for i := s.attempts; i != 0; {
