@@ -2,10 +2,10 @@ package enforce
 
 import "time"
 
-// A clock tells when the wall clock was set. The kernel ends bans by a clock that nobody sets, so that a ban of ten minutes takes ten
+// A clock detects that the wall clock was set. The kernel ends bans by a clock that cannot be set, so that a ban of ten minutes takes ten
 // minutes; its end, as a time of day, moves then.
 type clock struct {
-	began  time.Time     // with the reading of the clock that nobody sets
+	began  time.Time     // with the reading of the monotonic clock
 	offset time.Duration // by how much the wall clock had been set since, as far as is known
 }
 

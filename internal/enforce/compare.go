@@ -11,8 +11,8 @@ import (
 	"mef/internal/sleep"
 )
 
-// Compare reads back what the kernel holds, as Held does, and says what is not as it should be: objects as in Check, "allow" and
-// "grace" and "exceptions" if these sets are not as they should be, and bans. It mends nothing; somebody may have changed something this moment.
+// Compare reads back what the kernel holds, as Held does, and returns what is not as it should be: objects as in Check, "allow" and
+// "grace" and "exceptions" if these sets are not as they should be, and bans. It repairs nothing; another program may have changed something this moment.
 func (e *Enforcer) Compare(ctx context.Context) (state State, wrong []string, err error) {
 	if state, err = e.Held(ctx); err != nil {
 		return state, nil, err

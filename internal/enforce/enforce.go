@@ -2,7 +2,7 @@
 //
 // An Enforcer knows what should hold: bans by key, the allow set, grace periods. A Backend knows the packet filter. Between
 // them stands one goroutine, Run: it writes bans in batches, one transaction for all that is waiting; it reads back what the
-// kernel holds; and when somebody else has changed it (nft flush ruleset, a restarted firewall), it puts everything back.
+// kernel holds; and when another program has changed it (nft flush ruleset, a restarted firewall), it restores everything.
 //
 // The kernel ends bans by itself, so that they end on time even if the daemon is dead. What the kernel holds when the
 // daemon starts is kept: an element without a record stays until its timeout, as a ban of unknown origin.
@@ -42,7 +42,7 @@ type Options struct {
 	// OnLifted, unless nil, receives the bans that were lifted, before Unban returns. The same rules apply.
 	OnLifted func(keys []ban.Key)
 
-	// OnEnded, unless nil, receives the bans that do not hold although nobody lifted them and their time is not over: they were
+	// OnEnded, unless nil, receives the bans that ended early without having been lifted: they were
 	// evicted for others, in which case full is true, or the kernel refused them. The same rules apply.
 	OnEnded func(keys []ban.Key, full bool)
 
@@ -130,7 +130,7 @@ type Enforcer struct {
 	report  Status
 	streaks map[string]streak // by object
 	delayed time.Time         // when to repair what is known to be damaged; zero: at once
-	ended   []ban.Key         // what OnEnded has to be told
+	ended   []ban.Key         // not yet passed to OnEnded
 	full    bool              // and why
 	swept   time.Time         // when sets were last given up to make room for others
 
@@ -153,12 +153,12 @@ const (
 	// maxBatch is how many waiting bans are written in one transaction at most.
 	maxBatch = 10_000
 
-	// quiet is how long nobody must have changed anything before a repair: reloading a firewall takes several transactions.
+	// quiet is how long nothing must have changed before a repair: reloading a firewall takes several transactions.
 	// repairWithin is how long that may be put off.
 	quiet        = 50 * time.Millisecond
 	repairWithin = 500 * time.Millisecond
 
-	// checkEvery is how often the kernel is looked at unasked; retryEvery, how often while it does not hold what it should.
+	// checkEvery is how often the kernel is compared without a notice; retryEvery, how often while it does not hold what it should.
 	checkEvery = 30 * time.Second
 	retryEvery = time.Second
 )
@@ -355,7 +355,7 @@ func (e *Enforcer) send(ctx context.Context, r request) error {
 }
 
 // call runs fn between two transactions and returns its result. A caller whose context is done does not wait: fn may
-// run later all the same, so it must not write to anything that the caller can see. Its result is a value that nobody then receives.
+// run later all the same, so it must not write to anything that the caller can see. Its result is then dropped.
 func call[T any](ctx context.Context, e *Enforcer, fn func(context.Context) (T, error)) (T, error) {
 	type outcome struct {
 		value T

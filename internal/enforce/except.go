@@ -21,7 +21,7 @@ func newExceptions() exceptions {
 	return exceptions{map[ban.Key][]netip.Addr{}, map[netip.Addr][]ban.Key{}, map[netip.Addr]struct{}{}}
 }
 
-// except adds exceptions to a ban of a network. Of more than ban.MaxExcept the latest count.
+// except adds exceptions to a ban of a network. If there are more than ban.MaxExcept, the latest count.
 func (m *model) except(k ban.Key, addrs []netip.Addr) {
 	if k.Prefix.IsSingleIP() {
 		return

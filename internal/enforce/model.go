@@ -25,7 +25,7 @@ type model struct {
 // forever compares as later than every time.
 const forever = 1<<63 - 1
 
-// slack is how far the end of an element in the kernel may be from the one that should be: it is told as a duration, which
+// slack is how far the end of an element in the kernel may be from the one that should be: the kernel reports it as a duration, which
 // is a little old when it arrives.
 const slack = int64(2 * time.Second)
 
@@ -290,7 +290,7 @@ func (m *model) absent(s State, now time.Time) (bans []Change) {
 		held[h.Key] = true
 	}
 	for k, e := range m.bans.all() {
-		over := e.until <= now.UnixNano()+slack // what ends this moment is not worth mending
+		over := e.until <= now.UnixNano()+slack // what ends this moment need not be restored
 		if !held[k] && !over {
 			bans = append(bans, Change{Key: k, Timeout: e.timeout(now)})
 		}
@@ -314,7 +314,7 @@ func (c Changes) empty() bool {
 	return c.Allow == nil && len(c.Grace) == 0 && len(c.Except) == 0 && len(c.Bans) == 0
 }
 
-// count completes the counters of s by what earlier elements had counted, and says which bans are of unknown origin.
+// count completes the counters of s by what earlier elements had counted, and marks the bans of unknown origin.
 func (m *model) count(s State) {
 	for i := range s.Bans {
 		h := &s.Bans[i]

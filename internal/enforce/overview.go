@@ -73,7 +73,7 @@ func tally(bans []Held) (t Tally) {
 	return t
 }
 
-// A Report says whether the packet filter holds what it should.
+// A Report is whether the packet filter holds what it should.
 type Report struct {
 	Names
 	Bans     Tally

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// promptRepairs of one object in a row, each within repairWindow of the one before, are done at once. More mean that somebody keeps
+	// promptRepairs of one object in a row, each within repairWindow of the one before, are done at once. More mean that another program keeps
 	// undoing them: then each waits longer, up to maxDelay, so that two programs do not fight with all their might.
 	promptRepairs = 3
 	repairWindow  = time.Minute
@@ -81,7 +81,7 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 			r.At, r.Until = at, held.time()
 		}
 	}
-	e.notifyEnded() // first, so that nobody takes what ended for the result of what he does next
+	e.notifyEnded() // first, so that what ended is not taken for the result of what the receiver does next
 	e.deliver(batch, results)
 	e.notify(results)
 	e.notifyVerified(results)
@@ -112,7 +112,7 @@ func (e *Enforcer) evictOverLimit() []Change {
 	return out
 }
 
-// write makes changes hold. If the transaction fails, our objects may be damaged: then everything is compared and put back,
+// write makes changes hold. If the transaction fails, our objects may be damaged: then everything is compared and restored,
 // the changes with it, because the model has them.
 func (e *Enforcer) write(ctx context.Context, c Changes) (failed map[ban.Key]error, err error) {
 	if c.empty() {
@@ -153,7 +153,7 @@ func (e *Enforcer) removeAgain(ctx context.Context, c Changes) error {
 }
 
 // handle deals with bans that the kernel refused. Where there were too many kinds of them it gives up those that are over; where
-// memory was short it ends the bans with the least time left, and tries once more. Of the rest, a ban that the kernel holds with an
+// memory was short it ends the bans with the least time left, and tries once more. Among the others, a ban that the kernel holds with an
 // earlier end stays, to be extended later; the others are removed from the model.
 func (e *Enforcer) handle(ctx context.Context, failures []Failure) map[ban.Key]error {
 	if len(failures) == 0 {
@@ -314,7 +314,7 @@ func (e *Enforcer) unban(ctx context.Context, grace time.Duration, keys []ban.Ke
 	keys = slices.Compact(keys)
 	err := e.lift(ctx, grace, keys)
 	if err != nil && ctx.Err() == nil {
-		// Our objects may be damaged. Comparing puts them back, and takes over what the kernel still holds, these bans included.
+		// Our objects may be damaged. Comparing restores them, and takes over what the kernel still holds, these bans included.
 		e.log.Warn("lifting bans failed; comparing everything with the kernel", "err", err)
 		if err = e.repairNow(ctx); err == nil {
 			err = e.lift(ctx, grace, keys)
@@ -387,7 +387,7 @@ func (e *Enforcer) tryAgain(err error) {
 	e.retry, e.report.Problem = min(max(2*e.retry, retryEvery), checkEvery), err.Error()
 }
 
-// repairDamage compares the kernel with what should hold and puts back what is missing: single bans one by one, anything else by
+// repairDamage compares the kernel with what should hold and restores what is missing: single bans one by one, anything else by
 // rebuilding all of it. Without deep it reads no elements unless their number shows that some are missing. By is who changed
 // something, if known.
 func (e *Enforcer) repairDamage(ctx context.Context, by string, deep bool) error {
@@ -417,7 +417,7 @@ func (e *Enforcer) repairDamage(ctx context.Context, by string, deep bool) error
 	} else {
 		c = e.model.missing(state, now)
 		if e.report.Ready && !c.empty() {
-			// Where bans end while the kernel is read, it passes over others, which nobody has touched.
+			// Where bans end while the kernel is read, it skips others, which are unchanged.
 			if c, err = e.stillMissing(ctx, c, now); err != nil {
 				return err
 			}

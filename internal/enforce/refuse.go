@@ -9,7 +9,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A RefusedError says why a ban was not made.
+// A RefusedError is why a ban was not made.
 type RefusedError struct {
 	Key    ban.Key
 	Reason string // ends a sentence that begins with the key

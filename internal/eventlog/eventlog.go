@@ -1,8 +1,8 @@
 // Package eventlog passes on what happened: to readers who follow it, and to sinks such as the event log's file.
 //
 // Add never waits. Behind it, each reader and each sink has a queue of its own with an end: what does not fit is lost for that one
-// alone, counted, and reported. So no disk that hangs, no pipe that is full and no reader that sleeps holds up whoever decides or
-// enforces, or another sink.
+// alone, counted, and reported. So a disk that hangs, a full pipe or a slow reader delays neither decisions nor enforcement nor
+// another sink.
 package eventlog
 
 import (
@@ -37,7 +37,7 @@ type reader struct {
 	missed int
 }
 
-// New returns a Log that nobody follows. Trouble of sinks goes to log.
+// New returns a Log without readers and sinks. Errors of sinks are logged to log.
 func New(log *slog.Logger) *Log {
 	return &Log{log: log, readers: make(map[*reader]struct{}), sinks: make(map[string]*outlet)}
 }

@@ -15,13 +15,13 @@ type File struct {
 	path string
 	f    *os.File
 	buf  bytes.Buffer
-	torn bool // the last write broke off inside a line
+	torn bool // the last write ended inside a line
 }
 
 // NewFile returns the sink that appends to the regular file at path, and creates it with mode 0640.
 func NewFile(path string) *File { return &File{path: path} }
 
-// Open opens the file. Nothing else than a regular file is opened: a pipe would wait for its reader.
+// Open opens the file. Only a regular file is opened: a pipe would wait for its reader.
 func (l *File) Open() error {
 	l.close()
 	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0o640)

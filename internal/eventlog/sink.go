@@ -88,7 +88,7 @@ func (l *Log) Close(within time.Duration) {
 	}
 }
 
-// Problems says of each sink that has lost records, or is not written now, why. There are none if all is well.
+// Problems returns a sentence for each sink that has lost records or cannot be written now.
 func (l *Log) Problems() (all []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -13,8 +13,8 @@ const (
 	summarySpan  = time.Minute
 )
 
-// A Summary logs bans and unbans for whoever reads the daemon's own log. Under attack it logs a few bans a minute and counts the others:
-// the event log has all of them, and a log daemon that is flooded drops lines of others.
+// A Summary logs bans and unbans to the daemon's own log. Under attack it logs a few bans a minute and counts the others:
+// the event log has all of them, and a flooded log daemon drops lines of other programs.
 type Summary struct {
 	log   *slog.Logger
 	since time.Time // the beginning of the minute

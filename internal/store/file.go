@@ -61,7 +61,7 @@ func (s *Store) openFile() (*bbolt.DB, error) {
 	if err == nil {
 		return db, nil
 	}
-	// Until it is closed the file is locked, so that nobody else sets it aside too, or the fresh one that follows it.
+	// Until it is closed the file is locked, so that no other daemon sets it aside too, or the new one that follows it.
 	defer f.Close()
 	if errors.Is(err, ErrDamaged) {
 		aside, err2 := s.setAside()
@@ -272,7 +272,7 @@ func (s *Store) maintain(now time.Time) error {
 	return nil
 }
 
-// restoreDeleted puts a copy in the place of the file if somebody has deleted it: to us, what was in it is still there.
+// restoreDeleted writes a copy in the place of the file if it was deleted: an open file can still be read.
 func (s *Store) restoreDeleted() error {
 	if _, err := os.Lstat(s.path); !errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -298,7 +298,7 @@ func (s *Store) compact() error {
 	db, err := s.copy(s.path + compacting)
 	if err != nil {
 		os.Remove(s.path + compacting)
-		return nil // no space for two, most likely: the file at hand serves as well
+		return nil // most likely there is no space for two: the old file serves as well
 	}
 	if err := os.Rename(s.path+compacting, s.path); err != nil {
 		guard(db.Close)
@@ -340,7 +340,7 @@ func (s *Store) copy(path string) (*bbolt.DB, error) {
 // as ours.
 func (s *Store) release() {
 	s.view(func(tx *bbolt.Tx) {
-		// Not more than the file's pages: what lies behind the mapping is somebody else's. An error changes nothing.
+		// Not more than the file's pages: what lies behind the mapping is not ours. An error changes nothing.
 		syscall.Syscall(syscall.SYS_MADVISE, s.db.Info().Data, uintptr(tx.Size()), syscall.MADV_DONTNEED)
 	})
 }

@@ -84,7 +84,7 @@ const (
 	maxText   = (3 + ban.MaxEvidence) * (maxString + binary.MaxVarintLen64)
 )
 
-// dictionary is what texts are compressed against: what bans usually say, so that the first line of evidence is short as well. Bans in
+// dictionary is what texts are compressed against: texts that are common in bans, so that the first line of evidence is short as well. Bans in
 // files rest on every byte of it: another dictionary needs another form of bans. S2 costs 3 µs a ban, where compress/flate costs 35 to
 // save a sixth more, and bans come by the hundred thousand.
 var dictionary = s2.MakeDict([]byte("as the kernel held it; an operator's word; score 100 (limit 100): attempts at dovecot 4, sshd 4; "+
@@ -134,7 +134,7 @@ func (e *encoder) ban(b *ban.Ban) []byte {
 	return v[:front+len(dictionary.Encode(v[front:cap(v)], w))]
 }
 
-// IDs usually begin with what the ban says anyway; idMark stands for that.
+// IDs usually begin with the ban's own rule and prefix; idMark stands for these.
 const idMark = "\x00"
 
 func shortID(b *ban.Ban) string {

@@ -11,8 +11,8 @@ import (
 	"mef/internal/ban"
 )
 
-// A Saver writes updates in a goroutine of its own, so that nobody waits for a disk. Updates that come while one is being
-// written, or cannot be, are merged: what counts is the last word on each key.
+// A Saver writes updates in a goroutine of its own, so that no caller waits for the disk. Updates that come while one is being
+// written, or cannot be, are merged: the latest value of each key counts.
 type Saver struct {
 	store *Store
 	log   *slog.Logger
@@ -21,7 +21,7 @@ type Saver struct {
 	flushes chan chan error
 	asks    chan func()
 
-	warned error // what the store has said of its file and was told on
+	warned error // the store's last warning that was logged
 
 	mu      sync.Mutex // protects what follows
 	waiting *pending
@@ -30,7 +30,7 @@ type Saver struct {
 	status  Status
 }
 
-// A Status says how saving goes.
+// A Status is how saving goes.
 type Status struct {
 	LastCommit time.Time // zero: none yet
 	Size       int64     // of the file, in bytes
@@ -45,7 +45,7 @@ const (
 	lastWrite  = 5 * time.Second  // how long ending may take
 )
 
-// NewSaver returns a Saver that owns the store once it runs. The store's Warning so far is the caller's to tell.
+// NewSaver returns a Saver that owns the store once it runs. The caller reports the store's Warning so far.
 func NewSaver(s *Store, log *slog.Logger) *Saver {
 	v := &Saver{store: s, log: log, wake: make(chan struct{}, 1), flushes: make(chan chan error), asks: make(chan func()), waiting: newPending(),
 		warned: s.Warning()}
@@ -63,11 +63,11 @@ func (v *Saver) Save(u Update) {
 	v.mu.Unlock()
 	select {
 	case v.wake <- struct{}{}:
-	default: // it has been told already
+	default: // one message is enough
 	}
 }
 
-// Status tells how saving goes.
+// Status returns how saving goes.
 func (v *Saver) Status() Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()

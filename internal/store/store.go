@@ -12,11 +12,11 @@
 //	spare      those of its records that may be left out, of which there are very many, a table
 //	notes      what operators added by command, and other small things of the daemon's, by name
 //
-// Every value ends in a checksum over key and value, because bbolt has none: a flipped bit must not ban a stranger. What
-// cannot be read is left out and counted.
+// Every value ends in a checksum over key and value, because bbolt has none: a flipped bit must not ban a stranger. Entries that
+// cannot be read are skipped and counted.
 //
-// A Store does all this in the caller's goroutine. A Saver stands before it, takes updates without ever making anybody
-// wait, and goes on trying when the disk is full.
+// A Store does all this in the caller's goroutine. A Saver accepts updates without making their
+// callers wait, and retries when the disk is full.
 package store
 
 import (
@@ -37,7 +37,7 @@ import (
 
 // Options of a Store. The zero value is good for tests.
 type Options struct {
-	Version string // the program's version, which the file remembers for those who come with an older one
+	Version string // the program's version; the file keeps it for the error message of an older program
 	MaxSize int64  // bound of the file in bytes; 0: DefaultMaxSize
 }
 
@@ -47,7 +47,7 @@ const DefaultMaxSize = 64 << 20
 // An Update is what one transaction changes.
 type Update struct {
 	Bans      []ban.Ban         // put, each in place of one with its Key
-	Lifted    []ban.Key         // bans to forget; a ban that ends by itself needs no word
+	Lifted    []ban.Key         // bans to delete; a ban that expires need not be listed
 	Positions map[string]string // Batch.Resume by Batch.Source; empty: the source is gone
 	Records   []Record          // the tracker's
 	Notes     map[string]string // by name; empty: the note is gone
@@ -91,8 +91,8 @@ type Store struct {
 
 // Open opens the file at path, and makes it and its directory if need be. It holds the file's lock until Close.
 //
-// A damaged file is set aside, and a fresh one begun. If there can be no file now (no space, no permission), the Store is
-// empty and Commit tries again. Either is told by Warning. An error means that the daemon must not run with this path: it
+// A damaged file is renamed, and a new one is created. If there can be no file now (no space, no permission), the Store is
+// empty and Commit tries again. Warning returns either problem. An error means that the daemon must not run with this path: it
 // wraps ErrLocked or ErrNewer.
 func Open(path string, opt Options) (*Store, error) {
 	s := &Store{path: path, version: opt.Version, maxSize: opt.MaxSize, bans: table{bucket: bucketBans}, spare: table{bucket: bucketSpare}}
@@ -253,7 +253,7 @@ func (s *Store) view(fn func(tx *bbolt.Tx)) error {
 }
 
 // Commit makes the update hold, all of it or nothing, and returns once the disk has it. Bans that are over at now are
-// cleared out from time to time. After an error the update is the caller's to try again.
+// cleared out from time to time. After an error the caller tries the update again.
 //
 // Only an update that changes more pages than the file may have is written in several transactions: what matters most
 // comes first and the positions last, so that lines may be counted again after a crash in between, but none is lost.
@@ -290,7 +290,7 @@ func (s *Store) commitAll(u *pending, now time.Time) error {
 		}
 	}
 	if err != nil {
-		// What bbolt holds in memory after a failed write or sync is not to be trusted; the file is.
+		// After a failed write or sync bbolt's memory cannot be trusted; the file can.
 		s.suspect = true
 		if _, ok := errors.AsType[*fs.PathError](err); ok {
 			return fmt.Errorf("save state: %w", err) // os names the path
@@ -441,7 +441,7 @@ func (s *Store) Size() int64 {
 	return info.Size()
 }
 
-// guard calls fn and makes a panic an error: bbolt panics on pages it does not understand, and reads the file through
+// guard calls fn and turns a panic into an error: bbolt panics on pages it does not understand, and reads the file through
 // memory, where a bad sector or a file cut short is a fault.
 func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))

@@ -50,8 +50,8 @@ func TestWhatAKernelCannotDoIsSaidOnce(t *testing.T) {
 			var said strings.Builder
 			e := New(slog.New(slog.NewTextHandler(&said, nil)))
 			for range 3 {
-				e.tell(&e.saidDestroy, "ending sockets", errors.Join(nil, fmt.Errorf("destroy: %w", tt.err)))
-				e.tell(&e.saidDestroy, "ending sockets", nil)
+				e.report(&e.loggedDestroy, "ending sockets", errors.Join(nil, fmt.Errorf("destroy: %w", tt.err)))
+				e.report(&e.loggedDestroy, "ending sockets", nil)
 			}
 			if n := strings.Count(said.String(), "packets are dropped nevertheless"); n != tt.lines || !strings.Contains(said.String(), tt.words) {
 				t.Errorf("said %d times, want %d, with %q:\n%s", n, tt.lines, tt.words, said.String())

@@ -2,10 +2,10 @@
 
 // Package session ends what is left of the connections of banned peers.
 //
-// A ban drops every packet of a connection, and nobody tells the two ends. A local socket stays established for minutes: a
+// A ban drops every packet of a connection, but neither end is notified. A local socket stays established for minutes: a
 // half-open login keeps its place in sshd's MaxStartups, and enough of them keep everybody out. A connection tracking entry
 // lives on too, and a forwarded session resumes when the ban ends. So the sockets are destroyed, as by "ss -K", and the entries
-// deleted, as by "conntrack -D": once a second at most, off the way that bans take. That there is nothing to end is no error.
+// deleted, as by "conntrack -D": once a second at most, off the way that bans take. Having nothing to end is no error.
 package session
 
 import (
@@ -41,7 +41,7 @@ type Ender struct {
 	pending []ban.Key
 	spared  prefixset.Set
 
-	saidDestroy, saidTrack bool // belong to Run: what cannot be done here was said
+	loggedDestroy, loggedTrack bool // belong to Run: that this kernel cannot do it was logged
 }
 
 // New returns an Ender, which does nothing before Run.
@@ -96,9 +96,9 @@ func (e *Ender) Run(ctx context.Context) error {
 
 func (e *Ender) pass(p peers) {
 	sockets, err := destroySockets(p)
-	e.tell(&e.saidDestroy, "ending the sockets of banned peers", err)
+	e.report(&e.loggedDestroy, "ending the sockets of banned peers", err)
 	entries, err := deleteEntries(p)
-	e.tell(&e.saidTrack, "deleting the conntrack entries of banned peers", err)
+	e.report(&e.loggedTrack, "deleting the conntrack entries of banned peers", err)
 	if sockets+entries > 0 {
 		e.log.Debug("ended sessions of banned peers", "bans", len(p.keys), "sockets", sockets, "conntrack", entries)
 	}
@@ -125,12 +125,12 @@ func endEach[T any](ids []T, end func(T) error) (n int, first error) {
 // lasting reports whether an error will come every time.
 func lasting(err error) bool { return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) }
 
-// tell logs an error; one that will come every time, once.
-func (e *Ender) tell(said *bool, doing string, err error) {
-	if err == nil || lasting(err) && *said {
+// report logs an error; one that will come every time, once.
+func (e *Ender) report(logged *bool, doing string, err error) {
+	if err == nil || lasting(err) && *logged {
 		return
 	}
-	*said = *said || lasting(err)
+	*logged = *logged || lasting(err)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		e.log.Warn("this kernel cannot do it (CONFIG_INET_DIAG_DESTROY, nf_conntrack_netlink); packets are dropped nevertheless",
 			"doing", doing)
@@ -139,7 +139,7 @@ func (e *Ender) tell(said *bool, doing string, err error) {
 	e.log.Warn("ending sessions failed; packets are dropped nevertheless", "doing", doing, "err", err)
 }
 
-// peers tells who is banned.
+// peers are the banned addresses, networks and ports.
 type peers struct {
 	keys   []ban.Key
 	ports  map[netip.Prefix][]ban.Ports // by banned prefix

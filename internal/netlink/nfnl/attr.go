@@ -49,11 +49,11 @@ func (a *Attrs) Begin(typ uint16) (at int) {
 	return at
 }
 
-// End closes a nested attribute. Its length has 16 bits: more would be lost in silence, so whoever nests a list bounds it.
+// End closes a nested attribute. Its length has 16 bits: more would be lost silently, so the caller bounds the list.
 func (a *Attrs) End(at int) {
 	n := len(*a) - at
 	if n > 1<<16-1 {
-		panic("nfnl: attribute attribute longer than 64 KiB")
+		panic("nfnl: attribute longer than 64 KiB")
 	}
 	binary.NativeEndian.PutUint16((*a)[at:], uint16(n))
 }

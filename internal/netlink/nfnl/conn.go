@@ -153,7 +153,7 @@ func (t *Tx) header(typ uint16, flags netlink.HeaderFlags, family, resource byte
 	t.Buf = binary.NativeEndian.AppendUint32(t.Buf, 0)
 	t.Buf = binary.NativeEndian.AppendUint16(t.Buf, typ)
 	t.Buf = binary.NativeEndian.AppendUint16(t.Buf, uint16(netlink.Request|flags))
-	t.Buf = append(t.Buf, make([]byte, 8)...) // number and sender, which nobody looks at
+	t.Buf = append(t.Buf, make([]byte, 8)...) // number and sender, which the kernel ignores
 	t.Buf = append(t.Buf, family, unix.NFNETLINK_V0, 0, resource)
 }
 
@@ -171,7 +171,7 @@ func (c *Conn) Commit(t *Tx) error {
 	if err := c.open(); err != nil {
 		return err
 	}
-	// Errors always come back; one acknowledgement, of the last message, tells that there were none.
+	// Errors always come back; one acknowledgement, of the last message, means that there were none.
 	t.acknowledge()
 	t.bracket(unix.NFNL_MSG_BATCH_END)
 	err := c.send(t.Buf)
