@@ -108,9 +108,7 @@ func (s *scans) listen(now time.Time) error {
 		states   sockdiag.States
 	}{{event.TCP, sockdiag.Listen}, {event.UDP, sockdiag.Close}} {
 		err = errors.Join(err, c.Each(byte(kind.protocol), kind.states, nil, func(socket sockdiag.Socket) {
-			if len(s.served) < maxServed {
-				s.served[servedKey(kind.protocol, socket.Local.Port())] = now
-			}
+			s.serve(kind.protocol, socket.Local.Port(), now)
 		}))
 	}
 	for key, at := range s.served {
@@ -119,6 +117,14 @@ func (s *scans) listen(now time.Time) error {
 		}
 	}
 	return err
+}
+
+// serve notes that a service has a port. UDP sockets above are those of clients, each with a port of its own.
+func (s *scans) serve(protocol event.Protocol, port uint16, now time.Time) {
+	const clients = 32768
+	if len(s.served) < maxServed && (protocol == event.TCP || port < clients) {
+		s.served[servedKey(protocol, port)] = now
+	}
 }
 
 // RestoreServed takes over what Packets saved. It is for the time before Packets.
