@@ -27,12 +27,12 @@ type Reasons struct {
 
 	mu     sync.Mutex
 	latest map[ban.Key]ban.Ban
-	order  [keptBans]ban.Key // of latest, oldest at next once full
-	next   int
+	order  []ban.Key // of latest, oldest first
 	ever   uint64
 }
 
 const (
+	// keptBans is how many of the latest bans stay in memory once they are handed to the saver.
 	keptBans = 100
 	// askSaved is how long the saved state may take to answer.
 	askSaved = 2 * time.Second
@@ -73,14 +73,32 @@ func (k *Reasons) settle(results []enforce.Result) {
 	}
 }
 
-// note keeps a ban among the latest.
+// note keeps a ban among the latest: all that are not handed to the saver, for these can be read nowhere else.
 func (k *Reasons) note(b ban.Ban) {
 	if _, ok := k.latest[b.Key]; !ok {
-		delete(k.latest, k.order[k.next])
-		k.order[k.next] = b.Key
-		k.next = (k.next + 1) % keptBans
+		if len(k.order) >= keptBans+manyBans {
+			k.drop(1)
+		}
+		k.order = append(k.order, b.Key)
 	}
 	k.latest[b.Key] = b
+}
+
+// trim drops all but keptBans of the latest bans. The saver has all of them.
+func (k *Reasons) trim() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if n := len(k.order) - keptBans; n > 0 {
+		k.drop(n)
+	}
+}
+
+// drop drops the n oldest bans.
+func (k *Reasons) drop(n int) {
+	for _, key := range k.order[:n] {
+		delete(k.latest, key)
+	}
+	k.order = slices.Delete(k.order, 0, n)
 }
 
 // forget drops the reasons of bans that are lifted.

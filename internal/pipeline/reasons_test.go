@@ -47,6 +47,7 @@ func TestReasonsReadOldBansBack(t *testing.T) {
 		k.settle([]enforce.Result{{Ban: b, Changed: true}})
 		inKernel.Bans = append(inKernel.Bans, enforce.Held{Key: b.Key})
 	}
+	k.trim()
 	if len(k.latest) != keptBans {
 		t.Errorf("%d bans in memory, want %d", len(k.latest), keptBans)
 	}
@@ -54,5 +55,26 @@ func TestReasonsReadOldBansBack(t *testing.T) {
 		if b.Rule != "sshd" {
 			t.Errorf("%s: rule %q, want sshd", b.Prefix, b.Rule)
 		}
+	}
+}
+
+// Every ban is in memory until it is handed to the saver, which happens at once when there are many.
+func TestReasonsKeepBansUntilTheyAreSaved(t *testing.T) {
+	k := newReasons(eventlog.New(slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
+	k.saved = func(context.Context, []ban.Key) (map[ban.Key]ban.Ban, error) { return nil, nil }
+	var inKernel enforce.State
+	for i := range 10 * manyBans {
+		b := ban.Ban{Key: ban.Key{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)}, Rule: "sshd"}
+		k.settle([]enforce.Result{{Ban: b, Changed: true}})
+		inKernel.Bans = append(inKernel.Bans, enforce.Held{Key: b.Key})
+	}
+	inKernel.Bans = inKernel.Bans[len(inKernel.Bans)-manyBans:]
+	for _, b := range k.Show(t.Context(), inKernel, nil) {
+		if b.Rule != "sshd" {
+			t.Fatalf("%s: rule %q, want sshd", b.Prefix, b.Rule)
+		}
+	}
+	if most := keptBans + manyBans; len(k.latest) > most || len(k.order) > most {
+		t.Errorf("%d bans in memory, want %d at most", len(k.latest), most)
 	}
 }

@@ -57,6 +57,7 @@ func (s *State) Save() {
 		u.Records[i] = store.Record(r)
 	}
 	s.p.Saver.Save(u)
+	s.p.Reasons.trim()
 	s.p.Memory.Changed(len(u.Records) + len(u.Bans))
 	clear(u.Positions)
 	s.unsaved = unsaved{read: u.Positions, timer: s.unsaved.timer}
