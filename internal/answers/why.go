@@ -92,7 +92,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 	}
 }
 
-// addUp says what the score consists of.
+// addUp returns what the score consists of.
 func addUp(a engine.Account) (lines []string) {
 	sum := 0.0
 	for _, r := range a.Rules {
@@ -107,7 +107,7 @@ func addUp(a engine.Account) (lines []string) {
 	return lines
 }
 
-// verdict says in a sentence what happens to packets of the address, and why.
+// verdict returns in a sentence what happens to packets of the address, and why.
 func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 	switch {
 	case why.Allowed != "" && !why.Banned:

@@ -74,7 +74,7 @@ type Config struct {
 
 	// Notices are sentences about keys that were accepted and ignored, replaced or clamped.
 	Notices []Notice
-	// Origins says for every key of mef.conf where its value comes from.
+	// Origins has, for every key of mef.conf, where its value comes from.
 	Origins []Origin
 }
 
@@ -107,7 +107,7 @@ type FileRecent struct {
 type Score struct {
 	Failure, Probe, Unverified int           // score_failure, score_probe, score_unverified
 	Contested                  int           // score_contested: a name that never logged in here and that other networks try
-	Absent                     int           // score_unknown_user: a name that the daemon says does not exist, the first time
+	Absent                     int           // score_unknown_user: a name that the daemon reports as unknown, the first time
 	Hot                        int           // score_hot_name: such a name that other networks try; 0: names are not learned
 	HalfLife                   time.Duration // score_halflife
 	Ban                        int           // score_ban: a source with this many points is banned on all ports
@@ -212,7 +212,7 @@ const (
 // String returns the value of firewall_backend.
 func (b Backend) String() string { return [...]string{"auto", "nftables", "iptables"}[b] }
 
-// Firewall is what the firewall loader goes by.
+// Firewall is the settings of the firewall loader.
 type Firewall struct {
 	RulesFile  string // rules_file
 	KeepOnStop bool   // rules_on_stop=keep

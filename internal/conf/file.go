@@ -16,8 +16,8 @@ import (
 )
 
 // CheckOwner returns an error if the file at path could be changed by a user who is neither root nor the one this process runs as:
-// whoever can write the configuration decides who is banned, and who never is. It looks at the file and at the directory it is
-// in, both behind symbolic links. A file that does not exist, or whose owner cannot be read, is no mistake here: reading it is.
+// that user would decide who is banned. It checks the file and its directory, both after following symbolic links. A file that does not
+// exist, or whose owner cannot be read, is not an error here; reading it will be.
 func CheckOwner(path string) *Error {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {

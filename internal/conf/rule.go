@@ -7,7 +7,7 @@ import (
 	"mef/internal/ban"
 )
 
-// A Rule is a checked detection rule: what a rules.d file says, shipped values filled in.
+// A Rule is a checked detection rule: a rules.d file, with shipped values filled in.
 type Rule struct {
 	Pos     Pos    // where the rule begins
 	Name    string // unique; the file's name without .conf unless name= says otherwise
@@ -21,14 +21,14 @@ type Rule struct {
 	UIDs     []string // users besides root whose journal entries count: names or numbers
 	Files    []string // globs
 
-	// What lines say. A pattern is matched against the message: the record without date, host and program name.
-	Fail    []Pattern // credentials were refused: each line is one attempt (or as many as its group "count" says)
+	// What lines mean. A pattern is matched against the message: the record without date, host and program name.
+	Fail    []Pattern // credentials were refused: each line is one attempt (or the number in its group "count")
 	Attempt []Pattern // one refused attempt each, which lines of other patterns may report as well
-	Echo    []Pattern // told again of an attempt that another line of the session told: counts only if none did
+	Echo    []Pattern // the same attempt reported again: counts only if no other line of the session reports it
 	Probe   []Pattern // the service was touched, no credentials were tried
 	OK      []Pattern // a login that succeeded
 	Orphan  []Pattern // a refused attempt without address: counts for the address that the same session's Peer line names
-	Peer    []Pattern // names the address of a session, and says nothing else
+	Peer    []Pattern // gives the address of a session, and has no other meaning
 	Ignore  []Pattern // lines that never count, whatever else matches
 
 	// JSON is not nil if lines are JSON objects (format=json). Patterns are then matched against the value of JSON.Message.
@@ -77,7 +77,7 @@ type Escalation struct {
 //	ip       the address, required unless host is there (not in Orphan and Ignore)
 //	host     the peer's name where the log gives no address; reported, never banned
 //	user     the user name that was tried
-//	unknownuser  words by which the daemon says that the user does not exist: "invalid user "; empty means that it does not report it
+//	unknownuser  words by which the daemon reports that the user does not exist: "invalid user "; empty means that it does not report it
 //	count    how many attempts the line reports
 //	session  what ties the lines of one connection together; the process ID if missing
 type Pattern struct {
@@ -109,7 +109,7 @@ type Action uint8
 // The actions.
 const (
 	ActionBan    Action = iota
-	ActionDetect        // said and counted, never banned
+	ActionDetect        // reported and counted, never banned
 )
 
 // String returns the action as it is written in a rule.

@@ -1,4 +1,4 @@
-// Package confirm keeps the window in which an operator finds out whether the bans of mefdaemon leave him a way in, as "commit
+// Package confirm keeps the window in which an operator finds out whether he can still log in, as "commit
 // confirmed" of routers does for a configuration.
 //
 // A window is opened by arming the daemon. Confirmed in time, it is removed. Otherwise it lapses: the daemon goes into observe mode and
@@ -25,7 +25,7 @@ const (
 	Max     = 24 * time.Hour
 )
 
-// A Window is the time in which somebody must confirm.
+// A Window is the time in which an operator must confirm.
 type Window struct {
 	Since  time.Time     `json:"since"` // bans that began since then are lifted when it lapses
 	Until  time.Time     `json:"until"`
@@ -43,10 +43,10 @@ func (w *Window) Left(now time.Time) time.Duration {
 	return max(0, min(w.Until.Sub(now), w.For))
 }
 
-// Length returns for how long the window was opened, as messages say it.
+// Length returns for how long the window was opened, as text.
 func (w *Window) Length() string { return duration.Format(w.For) }
 
-// HasLapsed reports whether w is a window that lapsed. nil, no window, has not.
+// HasLapsed reports whether w is a window that lapsed; false for nil, no window.
 func (w *Window) HasLapsed() bool { return w != nil && w.Lapsed }
 
 // Read returns the window in the file at path, nil if there is no file. A file that cannot be read counts as a window that has lapsed,

@@ -74,8 +74,8 @@ func (k *Keeper) Close() error {
 	return nil
 }
 
-// Lapse ends an open window that was not confirmed, and reports whether there was one. The error says why that is not saved; the file
-// then still says until when the window was open.
+// Lapse ends an open window that was not confirmed, and reports whether there was one. With an error that is not saved, and the file
+// still has the time at which the window ends.
 func (k *Keeper) Lapse() (lapsed bool, err error) {
 	before := k.Window()
 	if before == nil || before.Lapsed {

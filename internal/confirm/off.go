@@ -10,7 +10,7 @@ import (
 	"mef/internal/atomicfile"
 )
 
-// offFile is the name of the file below cache_dir that says that an operator switched the daemon off, and with its time, when.
+// offFile is the name of the file below cache_dir that records that an operator switched the daemon off; its time is when.
 const offFile = "off"
 
 // SetOff takes note below a state directory that an operator switched the daemon off, so that bans made before do not come back when it

@@ -1,4 +1,4 @@
-// Package console has what the commands of several programs share: exit statuses, tables, and questions to whoever sits there.
+// Package console has what the commands of several programs share: exit statuses, tables, and questions to the operator.
 package console
 
 import (
@@ -20,7 +20,7 @@ import (
 	"mef/internal/printable"
 )
 
-// An Exit is an error that chooses the exit status; without Err everything has been said already.
+// An Exit is an error that chooses the exit status; without Err everything has been reported already.
 type Exit struct {
 	Code int
 	Err  error
@@ -72,7 +72,7 @@ func Exact(w io.Writer) io.Writer {
 	return p.Exact()
 }
 
-// Finish reports what went wrong, if anything did and it was not said yet, and returns the exit status: 1 unless the error chooses
+// Finish reports what went wrong, if anything did and it was not reported yet, and returns the exit status: 1 unless the error chooses
 // another.
 func Finish(w io.Writer, program string, err error) int {
 	var exit *Exit

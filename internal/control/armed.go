@@ -20,7 +20,7 @@ type Armed struct {
 	Lapsed bool      `json:"lapsed,omitempty"` // bans were lifted; further ones are logged, not applied
 }
 
-// Spared says who is not banned for what.
+// Spared counts addresses and bans that something protects.
 type Spared struct {
 	// AdminPeers is how many addresses have a live SSH session of an administrator now: no ban closes the SSH ports to them.
 	AdminPeers int `json:"admin_peers"`
@@ -29,12 +29,12 @@ type Spared struct {
 	Reasons map[string]uint64 `json:"reasons,omitempty"`
 }
 
-// Arm has the daemon lift its bans and only say further ones unless Confirm is called in time.
+// Arm makes the daemon lift its bans, and only log further ones, unless Confirm is called in time.
 func (c *Client) Arm(ctx context.Context, req ArmRequest) (v Armed, err error) {
 	return v, c.do(ctx, http.MethodPost, "/v1/arm", req, &v)
 }
 
-// Confirm tells the daemon that its operator can log in.
+// Confirm reports to the daemon that the operator can log in.
 func (c *Client) Confirm(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/v1/confirm", nil, new(struct{}))
 }

@@ -1,6 +1,6 @@
 // Package control is the protocol between mefdaemon and mefctl: HTTP and JSON over a unix socket, under /v1/.
 //
-// The socket's mode decides who may ask (root and the group mef), and the kernel says who did: every request carries the
+// The socket's mode limits access to root and the group mef, and the kernel identifies the client: every request carries the
 // user ID of its sender, read from the socket, so that a manual ban knows its author. Requests and answers are the types of
 // this file; their JSON names are stable.
 //
@@ -18,8 +18,8 @@
 //	POST   /v1/alarms/ack          AckRequest -> Acked
 //	GET    /v1/events              Record, one JSON object a line, without end
 //	POST   /v1/reload              Reloaded: the configuration is read again, as by SIGHUP
-//	POST   /v1/arm      ArmRequest   Armed: unless confirmed in time, bans are lifted and then only said
-//	POST   /v1/confirm             {}: whoever armed the daemon can log in
+//	POST   /v1/arm      ArmRequest   Armed: unless confirmed in time, bans are lifted, and further ones logged, not applied
+//	POST   /v1/confirm             {}: the operator can log in
 //	GET    /v1/lists?list=NAME     Lists: the whitelist or blacklist, or without a name both
 //	POST   /v1/allow    AllowRequest Entry    returns once the kernel lets its addresses through
 //	DELETE /v1/allow    AllowRequest Entry
@@ -71,7 +71,7 @@ type Error struct {
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// A Status says first whether the host is protected.
+// A Status reports whether the host is protected, and why not.
 type Status struct {
 	Protected bool      `json:"protected"`
 	Missing   []string  `json:"missing,omitempty"` // what keeps the host from being protected
@@ -103,7 +103,7 @@ type Status struct {
 	Floods Floods `json:"floods"`
 
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
-	// WatchingSince is since when bans are only said: by mode=observe, or because nobody confirmed. nil: they are made.
+	// WatchingSince is since when bans are logged and not applied: by mode=observe, or because nobody confirmed. nil: they are applied.
 	WatchingSince *time.Time `json:"watching_since,omitempty"`
 }
 

@@ -72,7 +72,7 @@ type Reader struct {
 	Streams []string
 
 	trusted bool // a syslog daemon's files are read: without journald, or by source=file
-	doubted bool // what they say of logins is not believed
+	doubted bool // logins in them are not trusted
 	shared  func(path string) bool
 	recent  recent
 	begins  time.Time // of reading here, after the rule was read elsewhere; zero: it never was
@@ -291,10 +291,10 @@ func serviceOf(l host.Listener) string {
 
 // Silent names the services that others can reach and that a rule covers, of which no source has had a line yet.
 func Silent(readers map[string]*Reader, services Services, listeners []host.Listener) (all []string) {
-	said := make(map[string]bool)
+	seen := make(map[string]bool)
 	for _, l := range listeners {
 		unit := serviceOf(l)
-		if l.Local() || said[unit] {
+		if l.Local() || seen[unit] {
 			continue
 		}
 		var silent *Reader
@@ -307,7 +307,7 @@ func Silent(readers map[string]*Reader, services Services, listeners []host.List
 			}
 		}
 		if silent != nil {
-			said[unit] = true
+			seen[unit] = true
 			all = append(all, fmt.Sprintf("%s listens on %s port %d, but nothing that rule %s reads has been logged: %s",
 				show(l), l.Protocol, l.Port, silent.Rule.Name, silent.Reason()))
 		}

@@ -11,7 +11,7 @@ import (
 	"mef/internal/conf"
 )
 
-// An Owner says whose files are believed at some globs: those of root, of system accounts, and of accounts that the rule names. A log
+// An Owner is whose files are trusted at some globs: those of root, of system accounts, and of accounts that the rule names. A log
 // that an ordinary user owns reports what he likes, so it takes source=file to have it read.
 type Owner struct {
 	Glob   string

@@ -11,7 +11,7 @@ import (
 // A Service is what waits for strangers at some ports.
 type Service struct {
 	Name     string // its unit or its program
-	Unknown  bool   // neither is known, and Name only says so
+	Unknown  bool   // neither is known; Name is a note of that
 	Protocol string // "tcp" or "udp"
 	Ports    []uint16
 	Local    bool     // only this host can reach it

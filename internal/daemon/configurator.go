@@ -21,10 +21,9 @@ import (
 	"mef/internal/pipeline"
 )
 
-// The configurator is what the one goroutine has that changes, while the daemon runs, what it goes by: the configuration, the lists, the
-// facts about the host, and which sources are followed. It may wait for files and for the kernel, which the engine must not;
-// what the engine has it changes by functions on the engine's goroutine, between two batches. Doing one thing at a time, it
-// never lets an older allow set replace a newer one.
+// The configurator is the state of the goroutine that changes a running daemon: its configuration, the lists, the facts about the host, and
+// the sources. It may wait for files and for the kernel, which the engine must not do; it changes the engine's state by functions on the
+// engine's goroutine, between two batches. It does one thing at a time, so an older allow set never replaces a newer one.
 type configurator struct {
 	*parts
 	cfg     *conf.Config // as pipeline.State has it

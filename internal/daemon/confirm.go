@@ -24,7 +24,7 @@ func (c *configurator) resumeWindow(s *pipeline.State, now time.Time) {
 	s.SetLapsed(c.window.Window().HasLapsed())
 }
 
-// whyObserve says what keeps bans from being applied.
+// whyObserve returns why bans are not applied.
 func (p *parts) whyObserve() string {
 	if p.window.Window().HasLapsed() {
 		return "the trial was not confirmed in time, so bans are not applied; run mefctl confirm first"

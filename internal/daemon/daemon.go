@@ -29,7 +29,7 @@ import (
 	"mef/internal/pipeline"
 )
 
-// Options are what a daemon is told beside its configuration.
+// Options are what a daemon needs besides its configuration.
 type Options struct {
 	Version string
 	Log     *slog.Logger
@@ -78,7 +78,7 @@ func settingsOf(cfg *conf.Config) kernel.Settings {
 }
 
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the
-// configuration says clear_bans_on_stop. It returns an error only if it could not begin.
+// configuration has clear_bans_on_stop. It returns an error only if it could not begin.
 func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
 	m, err := thisMachine(ctx, opt.Log)
 	if err != nil {

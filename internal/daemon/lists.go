@@ -64,9 +64,9 @@ func (c *configurator) rereadLists(ctx context.Context) {
 	c.lists.Watch(ctx, c.cfg.Paths, c.cfg.WhitelistReload, c.cfg.BlacklistReload)
 	c.lists.Read(c.cfg.Paths)
 	mistakes := c.lists.Mistakes()
-	told := strings.Join(mistakes, "\n")
-	if told != c.logged.mistakes {
-		c.logged.mistakes = told
+	text := strings.Join(mistakes, "\n")
+	if text != c.logged.mistakes {
+		c.logged.mistakes = text
 		for _, m := range mistakes[:min(len(mistakes), 20)] {
 			c.Log.Error("list entry ignored", "error", m, "mistakes in total", len(mistakes))
 		}

@@ -15,7 +15,7 @@ import (
 	"mef/internal/pipeline"
 )
 
-// Status says whether the host is protected.
+// Status reports whether the host is protected.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{Mode: d.Mode(), Version: d.version, PID: os.Getpid(), Since: d.since, Config: d.path}
 	r, err := d.Enforcer.Report(ctx)

@@ -22,7 +22,7 @@ import (
 	"mef/internal/webscan"
 )
 
-// A Config is what an Engine goes by. FromConf makes one of mef.conf.
+// A Config configures an Engine. FromConf makes one of mef.conf.
 type Config struct {
 	Rules  *filter.Set   // how lines become events
 	Scan   conf.Scan     // how packets to closed ports become events
@@ -42,7 +42,7 @@ type Config struct {
 	Accept func(source string, ev *event.Event) bool
 }
 
-// FromConf returns what mef.conf says, with its rules compiled.
+// FromConf returns the configuration in mef.conf, with its rules compiled.
 func FromConf(cfg *conf.Config, rules *filter.Set) Config {
 	all := counted(cfg.Rules)
 	for _, r := range rules.Web() {

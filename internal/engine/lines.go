@@ -10,7 +10,7 @@ import (
 	"mef/internal/event"
 )
 
-// A Kind says what an Outcome is.
+// A Kind is what an Outcome is.
 type Kind uint8
 
 // The kinds of outcome.
@@ -29,7 +29,7 @@ const (
 type Outcome struct {
 	Kind     Kind
 	Time     time.Time
-	Event    *event.Event // that it follows from; of a line, it holds until the next line's, and whoever keeps it makes a copy
+	Event    *event.Event // that it follows from; valid until the next line's; copy it to keep it
 	Attempts int          // that Event added: what other lines have reported of them is not among them
 	Score    float64      // points of the event's source, all services together
 	Ban      ban.Ban

@@ -45,7 +45,7 @@ type ScanStats = portscan.Stats
 // Scans returns them.
 func (e *Engine) Scans(now time.Time) ScanStats { return e.scans.Stats(now) }
 
-// explainScans says to how many closed ports an address came.
+// explainScans returns to how many closed ports an address came.
 func (e *Engine) explainScans(addr netip.Addr, now time.Time) []string {
 	return e.scans.Explain(e.tracker.Source(addr), now)
 }

@@ -17,7 +17,7 @@ func (e *Engine) Changes() []track.Record { return e.tracker.Changes() }
 // Import takes over what an earlier run saved, before the first line; see track.Tracker.Import.
 func (e *Engine) Import(saved iter.Seq2[[]byte, []byte]) error { return e.tracker.Import(saved) }
 
-// Stats says how full the tracker is.
+// Stats returns how full the tracker is.
 func (e *Engine) Stats() track.Stats { return e.tracker.Stats() }
 
 // Rule returns the counts of the rule of that name.

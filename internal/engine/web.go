@@ -161,7 +161,7 @@ func (e *Engine) thresholds(name string) iter.Seq[*rule] {
 	}
 }
 
-// explainRequests says what is counted for an address, and whether it is a crawler.
+// explainRequests returns what is counted for an address, and whether it is a crawler.
 func (e *Engine) explainRequests(addr netip.Addr, now time.Time) (lines []string) {
 	if text := e.web.crawlers.explain(addr); text != "" {
 		lines = append(lines, text)
@@ -195,7 +195,7 @@ func (e *Engine) Answered(c Claim, is bool, err error, now time.Time) {
 	e.web.crawlers.answered(c, is, err, now)
 }
 
-// crawlers are addresses whose requests say that they are from search engines. Verified ones have a room of their own, so that nobody
+// crawlers are addresses whose requests claim to come from search engines. Verified ones have a room of their own, so that nobody
 // pushes them out by claiming to be one.
 type crawlers struct {
 	verified, others claims
@@ -281,7 +281,7 @@ func (c *crawlers) answered(of Claim, is bool, err error, now time.Time) {
 	}
 }
 
-// explain says what is known of an address.
+// explain returns what is known of an address.
 func (c *crawlers) explain(addr netip.Addr) string {
 	for key, v := range c.verified.by {
 		if key.addr == addr {

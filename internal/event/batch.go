@@ -20,18 +20,17 @@ type Batch struct {
 	// Lines are in the order in which they were written.
 	Lines []Line
 
-	// Resume tells the source where to go on once everything in the batch has been dealt with. It means nothing to
-	// anyone else. Empty means that the batch moves no read position.
+	// Resume is where the source goes on once everything in the batch has been dealt with. Only the source can read it. Empty means that the batch moves no read position.
 	Resume string
 
-	// Unverified says that whoever sent the lines may have made them up, with the addresses in them.
+	// Unverified means that the lines may be forged, with the addresses in them.
 	Unverified bool
 
 	// Lost counts lines that the source knows it could not hand over before this batch: too long, overwritten,
 	// suppressed by the logger.
 	Lost int
 
-	// Gone says that the source has ended permanently. What is kept for it may be dropped; the same name may come again, as another
+	// Gone means that the source has ended permanently. What is kept for it may be dropped; the same name may come again, as another
 	// source.
 	Gone bool
 
@@ -51,7 +50,7 @@ type Line struct {
 	// Offset is the line's place in Batch.Stream. It grows from line to line.
 	Offset uint64
 
-	// Entry holds what journald itself says about the record, and is nil for lines of any other source.
+	// Entry holds what journald itself recorded about the entry, and is nil for lines of any other source.
 	Entry *Entry
 }
 

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A Kind reports what an event tells about its address.
+// A Kind is what an event means for its address.
 type Kind uint8
 
 // The kinds of event.
@@ -54,7 +54,7 @@ type Event struct {
 	User string // user name as the peer sent it, at most 64 bytes; empty if the line has none
 
 	// UnknownUser reports that the service itself reported that it has no user of this name, ExistingUser that it would have reported
-	// so in this line and did not. Neither is set if such lines do not say.
+	// so in this line and did not. Neither is set if such lines do not report it.
 	UnknownUser, ExistingUser bool
 
 	Kind Kind
@@ -74,7 +74,7 @@ type Event struct {
 	// Session ties the lines of one connection together: a process ID or the daemon's own session name. Empty if unknown.
 	Session string
 
-	// Verified says that the daemon wrote the line after a TCP dialogue with Addr, so that Addr cannot have been forged.
+	// Verified means that the daemon wrote the line after a TCP dialogue with Addr, so that Addr cannot have been forged.
 	Verified bool
 
 	Position Position

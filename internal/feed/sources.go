@@ -156,7 +156,7 @@ func (f *Followers) Start(ctx context.Context, s *Sources) {
 	}
 }
 
-// follow starts a goroutine that runs until it is told to stop. What follows a source never fails: it tries again.
+// follow starts a goroutine that runs until it is stopped. A follower never fails: it tries again.
 func follow(ctx context.Context, of any, run func(context.Context) error) *following {
 	ctx, stop := context.WithCancel(ctx)
 	f := &following{of, stop, make(chan struct{})}
@@ -168,7 +168,7 @@ func follow(ctx context.Context, of any, run func(context.Context) error) *follo
 }
 
 // stopTimeout is how long a follower may take to stop. One that is stuck in a read of a dead network file system is left
-// behind: it has nothing to hand over, and hands nothing over once it was told to stop.
+// behind: it has nothing to hand over, and hands nothing over once it was stopped.
 const stopTimeout = 5 * time.Second
 
 // Stop ends the followers of s that are not the same for other readers and streams. Everything they have handed over is in the queue then.

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package host tells facts about this host: its addresses and networks, its gateways, resolvers and DHCP servers, its users, and
+// Package host reads facts about this host: its addresses and networks, its gateways, resolvers and DHCP servers, its users, and
 // which other programs ban addresses here.
 //
 // A ban that cut the host off from its gateway or resolver would be worse than the attack. These facts are therefore read at
@@ -31,7 +31,7 @@ type Facts struct {
 	Accounts    []Account      // users in the host's files, ordered by name
 }
 
-// Equal reports whether both say the same.
+// Equal reports whether both are the same.
 func (f Facts) Equal(o Facts) bool {
 	return slices.Equal(f.Addrs, o.Addrs) && slices.Equal(f.OnLink, o.OnLink) && slices.Equal(f.Gateways, o.Gateways) &&
 		slices.Equal(f.Resolvers, o.Resolvers) && slices.Equal(f.DHCPServers, o.DHCPServers) &&

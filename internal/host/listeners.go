@@ -24,7 +24,7 @@ type Listener struct {
 	Port     uint16
 	UID      uint32 // of the user that opened it
 
-	// Unit is the system unit that the socket belongs to, such as "ssh.service"; empty where the kernel does not tell (before
+	// Unit is the system unit that the socket belongs to, such as "ssh.service"; empty where the kernel does not report it (before
 	// 5.8) or there are no units.
 	Unit string
 
@@ -108,7 +108,7 @@ func programsIn(proc string) map[uint32]string {
 			}
 			inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
 			if err != nil || programs[uint32(inode)] != "" && programs[uint32(inode)] != "systemd" {
-				continue // of socket activation, the service tells more than systemd
+				continue // socket activation: the service is more useful than systemd
 			}
 			lines(filepath.Join(dir, "comm"), func(name string) { programs[uint32(inode)] = name })
 		}
@@ -131,7 +131,7 @@ func (l Listener) ssh() bool {
 // SSHPorts returns the TCP ports on which the system's SSH server can be reached, in order: those on which it listens, else those
 // of its configuration, else 22.
 func SSHPorts() []uint16 {
-	listeners, _ := Listeners() // without them, the configuration tells
+	listeners, _ := Listeners() // without them, the configuration is used
 	return SSHPortsAmong(listeners)
 }
 
@@ -144,7 +144,7 @@ func SSHPortsAmong(listeners []Listener) []uint16 {
 		}
 	}
 	if len(ports) == 0 {
-		// systemd listens for sshd, or the kernel does not tell whose a socket is.
+		// systemd listens for sshd, or the kernel does not report the owner of a socket.
 		ports = configuredSSH("/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/*.conf")
 	}
 	if len(ports) == 0 {

@@ -34,7 +34,7 @@ type Session struct {
 }
 
 // Sessions returns the live SSH sessions that logind knows, none where there is no logind. Sessions whose client is known by name
-// only (UseDNS yes) are left out: whoever owns the address chooses its name.
+// only (UseDNS yes) are left out: the owner of the address chooses its name.
 func Sessions() []Session { return sessionsIn(logindSessions) }
 
 func sessionsIn(dir string) (found []Session) {

@@ -41,7 +41,7 @@ const (
 	saveRecent = time.Hour
 )
 
-// A login is a success at the SSH server, as its log tells.
+// A login is a successful SSH login found in the log.
 type login struct {
 	user string
 	addr netip.Addr

@@ -27,7 +27,7 @@ type freshBlock struct {
 	prefixes []netip.Prefix
 }
 
-// SetBlocked notes what of the blacklist is in force now, and what of that is new. reachesBack says that the new ones may have to be
+// SetBlocked notes what of the blacklist is in force now, and what of that is new. reachesBack means that the new ones may have to be
 // lifted because nobody confirms, so that their time matters.
 func (a *Applied) SetBlocked(prefixes, began []netip.Prefix, now time.Time, reachesBack bool) {
 	a.Blocked = prefixes

@@ -1,9 +1,8 @@
 // Package lists holds the operator's lists: who is never banned, by files of the whitelist directory and by command, and who always
 // is, by files of the blacklist directory.
 //
-// The files are read once and again when they change. DNS names of the allow list are kept resolved by package names. What the lists
-// come to is handed out whole, as an Allow and a Block: one list is one object, however many entries it has, and whoever applies it
-// compares it with the one before.
+// The files are read once and again when they change. DNS names of the allow list are kept resolved by package names. Their result is
+// one Allow and one Block: one list is one object, however many entries it has, and is compared with the previous one when it is applied.
 package lists
 
 import (
@@ -71,7 +70,7 @@ func (l *Lists) Run(ctx context.Context) error {
 }
 
 // Watch has changes of the directories reported, and the files read from time to time nevertheless. A directory whose time is 0 is
-// left alone. It returns once they are watched: whoever reads them then misses nothing. Run must be running.
+// left alone. It returns once they are watched, so that a read after it misses no change. Run must be running.
 func (l *Lists) Watch(ctx context.Context, paths conf.Paths, whitelist, blacklist time.Duration) {
 	const never = 24 * time.Hour
 	every := never

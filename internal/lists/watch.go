@@ -37,7 +37,7 @@ func newWatch(log *slog.Logger) *watch {
 	return &watch{log: log, changed: make(chan struct{}, 1), places: make(chan places)}
 }
 
-// at replaces the directories, and returns once they are watched: whoever reads them then misses nothing.
+// at replaces the directories, and returns once they are watched, so that a read after it misses no change.
 func (w *watch) at(ctx context.Context, dirs []string, every time.Duration) {
 	p := places{dirs, every, make(chan struct{})}
 	select {

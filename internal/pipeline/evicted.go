@@ -11,7 +11,7 @@ import (
 )
 
 // evictions are bans that do not hold any more although their time is not over: they gave way to others, or the kernel refused
-// them. The enforcer tells of them and must not wait; the engine hears of them before anything that happened later. There are
+// them. The enforcer reports them and must not wait; the engine takes them before anything that happened later. There are
 // never more than bans in force.
 type evictions struct {
 	mu   sync.Mutex

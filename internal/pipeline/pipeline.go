@@ -136,7 +136,7 @@ type State struct {
 	unsaved unsaved
 }
 
-// settings are what the engine goes by.
+// settings returns the configuration of the engine.
 func (s *State) settings() engine.Config {
 	c := engine.FromConf(s.Config, s.Rules)
 	c.Reads = func(rule *conf.Rule, source string) bool { return s.Readers.Reads(rule, source) }

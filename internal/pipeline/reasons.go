@@ -56,10 +56,10 @@ func (k *Reasons) settle(results []enforce.Result) {
 		b := r.Ban
 		b.Until = r.Until
 		if b.Rule == ban.ByList {
-			continue // whose files may have very many: they are told of as a whole, and their records are in the saved state
+			continue // there may be very many: they are reported as a whole, and their records are in the saved state
 		}
 		if !r.Changed {
-			// Of a ban that the kernel had before us, because we died before we saved it, this tells why.
+			// The kernel had the ban before us, because we were killed before we saved it: now its reason is known again.
 			if _, known := k.latest[b.Key]; !known {
 				k.note(b)
 			}

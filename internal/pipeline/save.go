@@ -12,7 +12,7 @@ import (
 )
 
 // State is saved so long after something has changed: soon if it is a tally or a ban, later if only read positions moved,
-// because lines that said nothing may be read again. What a crash loses is read again from the saved positions: these, the
+// because lines that matched nothing may be read again. What a crash loses is read again from the saved positions: these, the
 // tallies and the bans made of what was read are saved in one transaction.
 const (
 	saveSoon  = time.Second

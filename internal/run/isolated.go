@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// ErrNoNamespace says that this machine does not let us have a network namespace. Errors of Isolated wrap it.
+// ErrNoNamespace means that this machine does not allow a network namespace. Errors of Isolated wrap it.
 var ErrNoNamespace = errors.New("network namespaces are not available")
 
 // Isolated is Output for the program that is running: it starts the same executable again, even if the file has been replaced

@@ -1,8 +1,8 @@
 // Package run starts other programs. It is the only one that does.
 //
 // A program is started directly, never through a shell, with a fixed environment and in a process group of its own, so that
-// its children end with it. It is looked up in the system's directories alone: whoever controls our PATH does not choose
-// what we run. What it says on standard error is kept, within bounds, for the error message; it is quoted there, because a
+// its children end with it. It is looked up in the system's directories alone: our PATH does not decide
+// what we run. Its standard error is kept, within bounds, for the error message; it is quoted there, because a
 // program repeats what strangers wrote.
 package run
 
@@ -21,14 +21,14 @@ import (
 	"time"
 )
 
-// maxStderr is how much of a program's standard error is kept, of its beginning and of its end: who reads a text, as nft does, tells
-// the first mistake first and then what follows from it; others tell the reason last.
+// maxStderr is how much of a program's standard error is kept, of its beginning and of its end: programs that read
+// a text, such as nft, report the first mistake first and then what follows from it; others report the reason last.
 const maxStderr = 512
 
 // killWait is how long Wait goes on reading the output of a killed program whose pipe somebody else holds open.
 const killWait = time.Second
 
-// ErrNotFound says that a program is not installed. Errors of Start and Output wrap it.
+// ErrNotFound means that a program is not installed. Errors of Start and Output wrap it.
 var ErrNotFound = errors.New("program not found")
 
 // A Process is a running program. Its owner reads Stdout to the end and then calls Wait, once.
@@ -90,11 +90,11 @@ func (p *Process) Wait() error {
 	if err == nil {
 		return nil
 	}
-	said := bytes.TrimSpace(p.stderr.text())
-	if len(said) == 0 {
+	text := bytes.TrimSpace(p.stderr.text())
+	if len(text) == 0 {
 		return fmt.Errorf("%s: %w", p.name(), err)
 	}
-	return fmt.Errorf("%s: %w: %q", p.name(), err, said)
+	return fmt.Errorf("%s: %w: %q", p.name(), err, text)
 }
 
 func (p *Process) name() string { return filepath.Base(p.cmd.Args[0]) }

@@ -1,8 +1,8 @@
-// Package sdnotify tells the service manager that started us how we fare, in the protocol of sd_notify(3).
+// Package sdnotify reports our state to the service manager that started us, in the protocol of sd_notify(3).
 //
 // systemd gives a service the path of a datagram socket in $NOTIFY_SOCKET. What the service sends there are lines of the form
 // NAME=VALUE: that it is ready and others may start, that it is reading its configuration again, that it is about to end, and a
-// sentence for systemctl status. If $WATCHDOG_USEC is set, the service must be heard of at least that often, or it is taken for
+// sentence for systemctl status. If $WATCHDOG_USEC is set, the service must send a sign of life at least that often, or it is taken for
 // hung and started again.
 //
 // Without $NOTIFY_SOCKET nobody listens: all methods of a nil Manager do nothing, so a daemon started by hand needs no other
@@ -30,7 +30,7 @@ const sendTime = 5 * time.Second
 // A Manager is the service manager that started us. Its methods may be called from any goroutine.
 type Manager struct {
 	socket   *net.UnixAddr
-	watchdog time.Duration // we must be heard of this often; 0: nobody watches
+	watchdog time.Duration // between two signs of life; 0: there is no watchdog
 }
 
 // New returns the manager that the environment names, nil if there is none. getenv is os.Getenv. An error says that a variable
@@ -56,18 +56,18 @@ func New(getenv func(string) string) (*Manager, error) {
 	return m, nil
 }
 
-// Ready says that we do our work, and what systemctl status is to show. It ends what Reloading began.
+// Ready reports that we do our work, and a status for systemctl status. It ends what Reloading began.
 func (m *Manager) Ready(status string) error { return m.send("READY=1\nSTATUS=" + oneLine(status)) }
 
 // Status reports what systemctl status is to show.
 func (m *Manager) Status(status string) error { return m.send("STATUS=" + oneLine(status)) }
 
-// Stopping says that we are about to end.
+// Stopping reports that we are about to end.
 func (m *Manager) Stopping() error { return m.send("STOPPING=1\nSTATUS=stopping") }
 
-// Reloading says that we read our configuration again. Ready must follow, whether the new one is good or not.
+// Reloading reports that we read our configuration again. Ready must follow, whether the new one is good or not.
 func (m *Manager) Reloading() error {
-	// The manager compares this clock with its own, to tell an answer to its signal from an older one.
+	// The manager compares this clock with its own, to distinguish an answer to its signal from an older one.
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
@@ -75,8 +75,8 @@ func (m *Manager) Reloading() error {
 	return m.send(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d\nSTATUS=reading the configuration", now.Nano()/1000))
 }
 
-// Watch calls alive twice as often as the manager must hear of us, and passes on what it returns as a sign of life and status,
-// until ctx is done. While alive blocks or fails, the manager hears nothing, and will start us again. Without a watchdog Watch
+// Watch calls alive twice as often as the manager expects a sign of life, and passes on what it returns as a sign of life and status,
+// until ctx is done. While alive blocks or fails, the manager gets no sign of life, and will start us again. Without a watchdog Watch
 // returns at once. Errors of sending are passed to failed.
 func (m *Manager) Watch(ctx context.Context, alive func(context.Context) (status string, err error), failed func(error)) {
 	if m == nil || m.watchdog == 0 {

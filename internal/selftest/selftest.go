@@ -29,7 +29,7 @@ import (
 
 // A Result is what a self-test found.
 type Result struct {
-	// OK says that every step went well.
+	// OK means that every step succeeded.
 	OK bool `json:"ok"`
 
 	// Impossible reports why this machine does not let the test run; nothing is known then, and OK is false. Empty if it ran.
@@ -49,7 +49,7 @@ type Step struct {
 // Failed reports whether the test ran and found something wrong.
 func (r Result) Failed() bool { return !r.OK && r.Impossible == "" }
 
-// Problem says in a line what is wrong, "" if nothing is.
+// Problem returns in a line what is wrong, "" if nothing is.
 func (r Result) Problem() string {
 	if r.Impossible != "" {
 		return "not possible on this host: " + r.Impossible

@@ -19,12 +19,12 @@ const (
 	childTime = 8 * time.Second
 	spawnTime = 10 * time.Second
 
-	// maxResult bounds what a child says, in bytes.
+	// maxResult bounds the output of a child, in bytes.
 	maxResult = 64 << 10
 )
 
 // Spawn runs the test in a child process: the running program, whose main calls Child first. The caller needs no privilege
-// where users may make namespaces; where it may not have any, the result says that the test is impossible. An error says that
+// where users may make namespaces; where it may not have any, the result is that the test is impossible. An error means that
 // the child did not come back with a result.
 func Spawn(ctx context.Context) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, spawnTime)

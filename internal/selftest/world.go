@@ -51,7 +51,7 @@ type world struct {
 	missing      map[string]error // why a family cannot be tested, by its name
 }
 
-// newWorld makes the namespaces and everything in them. An error says that this machine does not allow that; it tells nothing
+// newWorld makes the namespaces and everything in them. An error means that this machine does not allow that; it means nothing
 // about bans.
 func newWorld(ctx context.Context) (*world, error) {
 	w := &world{server: none, peer: none, missing: map[string]error{}}

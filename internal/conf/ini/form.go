@@ -27,7 +27,7 @@ type Fault struct {
 	Msg, Hint string
 }
 
-// Wrong is the usual fault: word, which begins at offset, is not what syntax says.
+// Wrong is the usual fault: word, which begins at offset, does not have the form that syntax describes.
 func Wrong(offset int, word, syntax string) *Fault {
 	return &Fault{offset, "wrong value " + diag.Quote(word), "write " + syntax}
 }
@@ -73,7 +73,7 @@ func Duration[T any](lo, hi time.Duration, field func(*T) *time.Duration) Form[T
 	}}
 }
 
-// Choice is one of names; take is told its index.
+// Choice is one of names; take gets its index.
 func Choice[T any](take func(t *T, i int), names ...string) Form[T] {
 	syntax := strings.Join(names, " or ")
 	return Form[T]{Syntax: syntax, Set: func(t *T, s Setting) *Fault {

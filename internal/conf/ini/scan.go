@@ -94,7 +94,7 @@ func (sc *File) header(at diag.Pos, word string) {
 
 func (sc *File) setting(at diag.Pos, word string) {
 	if len(sc.Headers) == 0 {
-		sc.Headers = append(sc.Headers, Header{sc.section, at}) // said once
+		sc.Headers = append(sc.Headers, Header{sc.section, at}) // reported once
 		sc.Errs = append(sc.Errs, &diag.Error{Pos: at, Msg: "setting before the first section", Hint: fmt.Sprintf("write [%s] in front of it", sc.section)})
 	}
 	key, value, ok := strings.Cut(word, "=")

@@ -97,7 +97,7 @@ type Decoded struct {
 // Decode puts settings into v as the table says.
 func (t Table[T]) Decode(v *T, settings []Setting) Decoded {
 	d := Decoded{Set: make(map[string]Setting)}
-	told := make(map[string]int) // index of the notice of a sentence
+	noted := make(map[string]int) // index of the notice with a text
 	for _, s := range settings {
 		if len(d.Errs) > maxMistakes {
 			d.Errs = append(d.Errs, tooMany(diag.Pos{File: s.Pos.File, Line: s.Pos.Line}))
@@ -126,12 +126,12 @@ func (t Table[T]) Decode(v *T, settings []Setting) Decoded {
 		if key.Notice == "" || key.When != nil && !key.When(s.Value) {
 			continue
 		}
-		if i, ok := told[key.Notice]; ok {
+		if i, ok := noted[key.Notice]; ok {
 			names := strings.TrimSuffix(d.Notices[i].Text, ": "+key.Notice)
 			d.Notices[i].Text = names + ", " + s.Key + ": " + key.Notice
 			continue
 		}
-		told[key.Notice] = len(d.Notices)
+		noted[key.Notice] = len(d.Notices)
 		d.Notices = append(d.Notices, diag.Notice{Pos: s.KeyPos, Text: s.Key + ": " + key.Notice})
 	}
 	return d

@@ -24,7 +24,7 @@ import (
 type Loader struct {
 	// Shipped holds the compiled-in rules, files *.conf of the same format.
 	Shipped fs.FS
-	// Optional says that a missing mef.conf is an empty one.
+	// Optional allows mef.conf to be missing; it is then empty.
 	Optional bool
 	// Writable reports whether the daemon can write a file, or files in a directory, that need not exist yet. Nil asks the kernel.
 	Writable func(path string) bool
@@ -70,8 +70,8 @@ func Settings(path string) (cfg *conf.Config, err error) {
 	return r.cfg, r.errs.Err()
 }
 
-// ControlSocket returns the control socket that the mef.conf at path names, whatever else is wrong in it and in the files it names:
-// a daemon that runs goes on with what they said before, and answers there. Only the file at DefaultPath may be missing. The error
+// ControlSocket returns the control socket that the mef.conf at path names, even if there are other mistakes in it or in the files it
+// names: a running daemon keeps its previous configuration and answers there. Only the file at DefaultPath may be missing. The error
 // is Errors.
 func ControlSocket(path string) (string, error) {
 	text, err := conf.ReadFile(path, conf.MaxConfig)

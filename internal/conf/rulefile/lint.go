@@ -30,7 +30,7 @@ import (
 
 // A flaw is why a pattern can be steered, and how to write it so that it cannot.
 type flaw struct {
-	why, mend string
+	why, fix string
 }
 
 // flaws of patterns; flawless has none.

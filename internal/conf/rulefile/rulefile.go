@@ -285,7 +285,7 @@ func (f *ruleFile) steerable() []refusal {
 			if found == flawless {
 				return false
 			}
-			out = append(out, refusal{key, found, &diag.Error{Pos: p.Pos, Msg: key + " refused: " + found.why, Hint: found.mend}})
+			out = append(out, refusal{key, found, &diag.Error{Pos: p.Pos, Msg: key + " refused: " + found.why, Hint: found.fix}})
 			return true
 		})
 	}
@@ -325,7 +325,7 @@ func (f *ruleFile) doubt() {
 			continue
 		}
 		if found := hides(p.Text); found != flawless {
-			f.rule.notices = append(f.rule.notices, diag.Notice{Pos: p.Pos, Text: "ignoreregex: " + found.why + "; " + found.mend})
+			f.rule.notices = append(f.rule.notices, diag.Notice{Pos: p.Pos, Text: "ignoreregex: " + found.why + "; " + found.fix})
 		}
 	}
 	s, ok := f.set["files"]

@@ -45,8 +45,8 @@ func ReadShipped(shipped fs.FS) ([]conf.Rule, diag.Errors) {
 	return rules, errs
 }
 
-// optionalFirst moves the rules that are shipped disabled to the front. They tell lines apart that another rule of their service knows as
-// well, and the first rule that knows a line decides: once enabled, that has to be they.
+// optionalFirst moves the rules that are shipped disabled to the front. They match some of the lines that another rule of their service
+// matches too, and the first rule that matches a line decides: once enabled, they must come first.
 func optionalFirst(rules, shipped []conf.Rule) {
 	optional := make(map[string]bool)
 	for _, rule := range shipped {

@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// errNone says that a name has no addresses.
+// errNone means that a name has no addresses.
 var errNone = errors.New("no addresses")
 
 // servers returns whom to ask.

@@ -51,7 +51,7 @@ func (a Answer) Ends() time.Time {
 	return a.At.Add(keepGood)
 }
 
-// Options say whom to ask. The zero value asks the name servers in /etc/resolv.conf.
+// Options are the name servers to ask. The zero value asks the name servers in /etc/resolv.conf.
 type Options struct {
 	Servers []string      // host:port; none: those in /etc/resolv.conf
 	Timeout time.Duration // of one question to one server; 0: 2 s
@@ -92,7 +92,7 @@ func (k *Keeper) Answers() map[string]Answer {
 	return maps.Clone(k.answers)
 }
 
-// Know tells answers of an earlier run, which count until they end.
+// Know restores answers of an earlier run, which are valid until they end.
 func (k *Keeper) Know(answers map[string]Answer) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -121,12 +121,12 @@ func (k *Keeper) Want(names []string) (leftOut int) {
 			k.answers[name] = Answer{}
 		}
 	}
-	tell(k.wake)
+	signal(k.wake)
 	return leftOut
 }
 
-// tell wakes whoever waits; it never blocks.
-func tell(ch chan struct{}) {
+// signal sends to ch unless a signal is pending; it never blocks.
+func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
@@ -208,7 +208,7 @@ func (k *Keeper) refresh(ctx context.Context, name string) {
 	}
 	k.answers[name] = after
 	k.report(name, before, after)
-	tell(k.changed)
+	signal(k.changed)
 }
 
 // merge returns the answer after a look-up that found addrs or failed.

@@ -10,12 +10,12 @@ import (
 
 var errNoReverse = errors.New("the name servers have not named any address yet")
 
-// maxNames bounds the names of an address that Verify looks up: whoever has the address chooses how many it has.
+// maxNames bounds the names of an address that Verify looks up: the owner of the address chooses how many there are.
 const maxNames = 4
 
-// Verify reports whether an address has a name in one of the domains, and that name the address: whoever has an address writes its name,
-// and whoever has the domain writes what has the name. The error means that it could not be found out. That an address has no name at all
-// says nothing as long as no public address had one: some name servers answer no reverse look-ups.
+// Verify reports whether an address has a name in one of the domains, and that name the address: the owner of an address
+// chooses its name, and the owner of the domain chooses which addresses have the name. The error means that it could not be found out. A
+// missing name means nothing as long as no public address had one: some name servers answer no reverse look-ups.
 func (k *Keeper) Verify(ctx context.Context, addr netip.Addr, domains []string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*k.opt.Timeout)
 	defer cancel()

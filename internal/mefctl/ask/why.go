@@ -99,7 +99,7 @@ func wayOut(why control.Why) string {
 	return fmt.Sprintf("Remove the entry from the blacklist, or allow the address with mefctl allow add %s.", why.Addr)
 }
 
-// holds reports whether a ban of the history is one of those in force, of which all has been said.
+// holds reports whether a ban of the history is one of the active bans, which are shown already.
 func holds(inForce []control.Ban, past control.Ban) bool {
 	return slices.ContainsFunc(inForce, func(b control.Ban) bool {
 		return b.Prefix == past.Prefix && b.Rule == past.Rule && b.Start.Equal(past.Start)

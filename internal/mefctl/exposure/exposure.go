@@ -101,8 +101,8 @@ func isSSH(l host.Listener) bool {
 	return l.Program == "sshd" || unit == "ssh" || unit == "sshd"
 }
 
-// Caller returns the address from which the operator is logged in: sshd tells in the environment, which sudo drops; logind knows it
-// too, and so does whoever called sudo.
+// Caller returns the address from which the operator is logged in: sshd sets it in the environment, which sudo drops; logind has it too,
+// and so does the process that called sudo.
 func Caller(connection string) (netip.Addr, bool) {
 	if addr, ok := peerOf(connection); ok {
 		return addr, true

@@ -56,7 +56,7 @@ func (g *Groups) Add(raw string, l Line) {
 	}
 	key := l.shape()
 	if l.Program == "" {
-		key = g.File + "\x00" + key // nothing else says whose line it is
+		key = g.File + "\x00" + key // nothing else identifies the program
 	}
 	group := g.byShape[key]
 	if group == nil {
@@ -210,7 +210,7 @@ func writePaths(b *strings.Builder, groups []*Group) error {
 		}
 		objects++
 		if o.condition == "" && o.message == "" {
-			return fmt.Errorf("no value says whether a login was refused, in %q; write the condition by hand, see when= in mefdaemon.rules(5)", g.Examples[0])
+			return fmt.Errorf("no value shows whether a login was refused, in %q; write the condition by hand, see when= in mefdaemon.rules(5)", g.Examples[0])
 		}
 		for _, one := range []struct {
 			what     string

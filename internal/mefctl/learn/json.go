@@ -91,7 +91,7 @@ func (l *Line) findAddr(values []value, client netip.Addr) {
 	}
 }
 
-// findMeaning finds the value that says that a login was refused or succeeded, and what of the line a rule has to look at.
+// findMeaning finds the value that means that a login was refused or succeeded, and the part of the line that a rule must check.
 func (l *Line) findMeaning(values []value, client netip.Addr) {
 	o := l.object
 	speaks := func(v value) bool {
@@ -137,7 +137,7 @@ func (l *Line) hideAddr() {
 	}
 }
 
-// kinds returns the terms that tell kinds of lines apart, apart from the value at path: those of values that name an event.
+// kinds returns the terms that distinguish kinds of lines, without the value at path: those of values that name an event.
 func kinds(values []value, path string) string {
 	var b strings.Builder
 	for _, v := range values {

@@ -82,7 +82,7 @@ func (m *manager) stopAnyway(ctx context.Context, reason error) error {
 	return nil
 }
 
-// staysGone returns an error if the table comes back: a daemon runs that could not be told to stop.
+// staysGone returns an error if the table comes back: a daemon runs that could not be stopped.
 func staysGone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, control.MendTime)
 	defer cancel()
