@@ -32,13 +32,14 @@ func newGroup(rules []*rule) *group {
 	return g
 }
 
-// texts are patterns of some rules. They are divided by the byte that a message begins with: most messages meet few patterns or none,
-// and a machine is made only of patterns that messages have met.
+// texts are patterns of some rules. If they are many, they are divided by the byte that a message begins with, and a machine is made only
+// of patterns that messages have met.
 type texts struct {
 	patterns []candidate
+	masks    *masks       // nil if there are too many patterns
+	one      *joined      // all patterns, if they are not divided; once there was a message
 	byFirst  [256]*joined // of the messages that begin with this byte, once there was one
-	one      *joined
-	ofEmpty  *joined // of the empty message
+	ofEmpty  *joined      // of the empty message
 	joined   map[string]*joined
 }
 
@@ -46,7 +47,8 @@ type texts struct {
 type candidate struct {
 	*pattern
 	text   string // anchored
-	first  firstBytes
+	first  edge   // of the messages that it matches
+	last   edge
 	ignore *ignorer // nil if the rule has no ignore patterns
 }
 
@@ -56,6 +58,7 @@ type ignorer struct {
 	machine  *tdfa.Machine
 }
 
+// maxJoined is how many patterns are one machine whatever messages begin with.
 const maxJoined = 128
 
 // joined are some of the patterns, in order, as one machine; nil if there are none.
@@ -91,7 +94,38 @@ func newTexts(rules []*rule, include func(*pattern) bool) *texts {
 		return nil
 	}
 	t.joined = make(map[string]*joined)
+	t.masks = newMasks(t.patterns)
 	return t
+}
+
+// masks tell by the first and the last byte of a message that no pattern matches it: each bit is a pattern. They are for programs that no
+// rule names, whose messages meet the few rules that name no program: mostly for nothing.
+type masks struct{ first, last [256]uint16 }
+
+const maxMasked = 16
+
+func newMasks(patterns []candidate) *masks {
+	if len(patterns) > maxMasked {
+		return nil
+	}
+	m := new(masks)
+	for i := range patterns {
+		c := &patterns[i]
+		for b := range 256 {
+			if c.first.empty || c.first.set[b] {
+				m.first[b] |= 1 << i
+			}
+			if c.last.empty || c.last.set[b] {
+				m.last[b] |= 1 << i
+			}
+		}
+	}
+	return m
+}
+
+// exclude reports whether no pattern matches the message.
+func (m *masks) exclude(message []byte) bool {
+	return m != nil && len(message) > 0 && m.first[message[0]]&m.last[message[len(message)-1]] == 0
 }
 
 func newCandidate(p *pattern, ignore *ignorer) candidate {
@@ -99,11 +133,7 @@ func newCandidate(p *pattern, ignore *ignorer) candidate {
 	if err != nil {
 		panic(err) // it was found to be well-formed
 	}
-	c := candidate{pattern: p, text: anchor(p.text, re), ignore: ignore}
-	if c.first = firstOf(re); !isAnchored(re) {
-		c.first.empty = true
-	}
-	return c
+	return candidate{pattern: p, text: anchor(p.text, re), first: firstOf(re), last: lastOf(re), ignore: ignore}
 }
 
 // mustCompile joins patterns that were found to be well-formed one by one.
@@ -193,7 +223,7 @@ func (c *candidate) locate(names []string) located {
 // match returns the pattern that decides and where its groups are, until the next match. It reports false if none matches, or if the
 // ignore patterns of its rule take the message back.
 func (t *texts) match(message []byte) (p *located, loc []int, ok bool) {
-	if t == nil {
+	if t == nil || t.masks.exclude(message) {
 		return nil, nil, false
 	}
 	j := t.of(message)
