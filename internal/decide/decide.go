@@ -137,7 +137,7 @@ type answer struct {
 
 func decide(q question, facts *exempt.Facts, never string) Decision {
 	a := q.answer(facts)
-	if a.never = never; never == "" && q.cause.class == ban.Unverified && q.knownAddr() {
+	if a.never = never; never == "" && q.cause.class == ban.Unverified && q.knownSource() {
 		a.never = "users log in from it, and the source of these packets may be forged"
 	}
 	verdict := Refused
@@ -259,9 +259,10 @@ func (q *question) width(a *answer, facts *exempt.Facts) netip.Prefix {
 	return chosen
 }
 
-// knownAddr reports whether users log in from the very address.
-func (q *question) knownAddr() bool {
-	return q.t.Source.IsSingleIP() && q.t.KnownUsers > 0 || slices.Contains(q.t.KnownAddrs, q.t.Event.Addr)
+// knownSource reports whether users log in from the source: from the very address, or of IPv6 from its network, in which a device changes its
+// address every day.
+func (q *question) knownSource() bool {
+	return q.t.KnownUsers > 0 || slices.Contains(q.t.KnownAddrs, q.t.Event.Addr)
 }
 
 // bystander returns what in p must stay reachable and cannot be left out of a ban, "" if nothing.

@@ -764,6 +764,15 @@ func TestUnverified(t *testing.T) {
 			}
 		}
 	})
+	t.Run("never keeps out who logs in from another address of the network", func(t *testing.T) {
+		w := newWorld(t)
+		w.succeed("sshd", "2001:db8:77:100::1", "alice")
+		for n := range 60 {
+			if d := forge(w, fmt.Sprintf("2001:db8:77:100::%x", 2+n%2)); d.Verdict == decide.Ban {
+				t.Fatalf("banned %+v", d.Ban)
+			}
+		}
+	})
 	t.Run("is never widened", func(t *testing.T) {
 		w := newWorld(t)
 		for third := range 8 {

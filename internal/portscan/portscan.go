@@ -49,6 +49,10 @@ const (
 	shownPorts = 12
 )
 
+// mailPorts count as one port. A mail program that looks for the servers of an address tries all of them within a second, also at a web server
+// of that domain, where nothing listens at any.
+var mailPorts = []uint16{25, 110, 143, 465, 587, 993, 995}
+
 // A Scanner counts. It belongs to one goroutine, and has time from packets only.
 type Scanner struct {
 	cfg     conf.Scan
@@ -80,6 +84,14 @@ type hit struct {
 	at       int64
 	protocol event.Protocol
 	port     uint16
+}
+
+// same reports whether two hits count as one.
+func (h hit) same(o hit) bool {
+	if h.protocol != o.protocol {
+		return false
+	}
+	return h.port == o.port || h.protocol == event.TCP && slices.Contains(mailPorts, h.port) && slices.Contains(mailPorts, o.port)
 }
 
 // New returns a Scanner that has counted nothing.
@@ -193,7 +205,7 @@ func (s *Scanner) count(prefix netip.Prefix, p *event.Packet, keep int) *source 
 
 // note puts a port behind the others, without those from before a time and without more than keep.
 func (src *source) note(h hit, since int64, keep int) {
-	src.hits = slices.DeleteFunc(src.hits, func(o hit) bool { return o.at < since || o.port == h.port && o.protocol == h.protocol })
+	src.hits = slices.DeleteFunc(src.hits, func(o hit) bool { return o.at < since || o.same(h) })
 	if len(src.hits) >= keep {
 		src.hits = append(src.hits[:0], src.hits[len(src.hits)-keep+1:]...)
 	}

@@ -83,6 +83,25 @@ func TestScans(t *testing.T) {
 	}
 }
 
+// A mail program that looks for the servers of an address is no scan, also at a host without any.
+func TestMailProgramsDoNotScan(t *testing.T) {
+	s, start := New(usual), time.Unix(1_700_000_000, 0)
+	source := netip.MustParsePrefix("192.0.2.7/32")
+	count := func(port uint16) *event.Episode {
+		return s.Count(source, &event.Packet{Time: start, From: source.Addr(), Protocol: event.TCP, Port: port})
+	}
+	for _, port := range []uint16{143, 993, 110, 995, 587, 25, 465, 80, 443} {
+		if ep := count(port); ep != nil {
+			t.Fatalf("port %d: %s", port, ep.Text)
+		}
+	}
+	count(21)
+	count(22)
+	if count(23) == nil {
+		t.Error("six ports of a scan are none because mail ports are among them")
+	}
+}
+
 // A source that scans on is reported once a minute, and the neighbour of one that scans alone is not.
 func TestReportsOnceAMinute(t *testing.T) {
 	s, start := New(usual), time.Unix(1_700_000_000, 0)

@@ -122,8 +122,9 @@ func (s *scans) listen(now time.Time) error {
 // serve notes that a service has a port. UDP sockets above are those of clients, each with a port of its own.
 func (s *scans) serve(protocol event.Protocol, port uint16, now time.Time) {
 	const clients = 32768
-	if len(s.served) < maxServed && (protocol == event.TCP || port < clients) {
-		s.served[servedKey(protocol, port)] = now
+	key := servedKey(protocol, port)
+	if _, known := s.served[key]; (known || len(s.served) < maxServed) && (protocol == event.TCP || port < clients) {
+		s.served[key] = now
 	}
 }
 

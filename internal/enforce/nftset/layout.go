@@ -265,10 +265,13 @@ func (s tableSpec) unverifiedRules(c setKind) []rule {
 	end := func(r rule) rule { return s.drop(r.inSet(in, c.v6, c.bits, c.set()), c.trust) }
 	tcp, udp := begin.protocol(unix.IPPROTO_TCP).opensTCP(), begin.protocol(unix.IPPROTO_UDP)
 	if c.ports == "" {
-		return []rule{end(tcp), end(udp.belowLocalPorts())}
+		return []rule{end(tcp), end(udp.notAnswers().belowLocalPorts())}
 	}
 	rules := []rule{end(tcp.port(in, c.ports.Ranges()))}
 	if served := servicePorts(c.ports); len(served) > 0 {
+		if slices.ContainsFunc(served, func(r ban.PortRange) bool { return r.Last > r.First }) {
+			udp = udp.notAnswers() // a range has more ports than those of services
+		}
 		rules = append(rules, end(udp.port(in, served)))
 	}
 	return rules
@@ -437,6 +440,21 @@ func (r rule) opensTCP() rule {
 func (r rule) belowLocalPorts() rule {
 	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
 		with(&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binary.BigEndian.AppendUint16(nil, localPorts)})
+}
+
+// answeringPorts are where UDP services are whose answers may come to ports below localPorts: resolvers of our own (Unbound, PowerDNS and
+// dnsmasq choose ports from 1024 on) are answered from 53, and NTP, IKE and OpenVPN use one port at both ends.
+var answeringPorts = []uint16{53, 123, 500, 1194, 4500}
+
+// notAnswers matches UDP packets but for those from answeringPorts.
+func (r rule) notAnswers() rule {
+	s := anonSet{keyType: typeInetService, keyLen: 2}
+	for _, p := range answeringPorts {
+		s.elements = append(s.elements, anonElement{key: binary.BigEndian.AppendUint16(nil, p)})
+	}
+	r = r.load(expr.PayloadBaseTransportHeader, 0, 2).with(&expr.Lookup{SourceRegister: 1, SetName: anonSetName, Invert: true})
+	r.anon = append(r.anon[:len(r.anon):len(r.anon)], s)
+	return r
 }
 
 // neighbourDiscovery matches router and neighbour solicitations and advertisements of the link (RFC 4861).

@@ -208,6 +208,8 @@ func TestAnswersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
 			w.server.Reaches(t, "udp", "", "[2001:db8:a::7]:53")
 			w.container.Reaches(t, "tcp", "", "192.0.2.7:443")
 			w.container.Reaches(t, "udp", "", "192.0.2.7:53")
+			w.resolves(t, "192.0.2.1:2000", "192.0.2.7:53")
+			w.resolves(t, "[2001:db8:1::1]:2000", "[2001:db8:a::7]:53")
 			hears(t, ours, peer)
 			hears(t, peer, ours)
 			w.attacker.Blocked(t, "tcp", "192.0.2.7", "192.0.2.1:25")
@@ -215,6 +217,22 @@ func TestAnswersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
 			w.attacker.Blocked(t, "tcp", "2001:db8:a::7", "[2001:db8:1::1]:25")
 			w.attacker.Blocked(t, "udp", "2001:db8:a::8", "[2001:db8:1::1]:53")
 		})
+	}
+}
+
+// resolves fails the test unless the server is answered at a port that a resolver may have chosen.
+func (w world) resolves(t *testing.T, from, to string) {
+	t.Helper()
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))}
+	var conn net.Conn
+	var err error
+	w.server.Do(func() { conn, err = d.Dial("udp", to) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := netnstest.Poll(func() error { return netnstest.Say(conn, netnstest.Silence) }); err != nil {
+		t.Errorf("udp from %s to %s: %v, want an answer", from, to, err)
 	}
 }
 
