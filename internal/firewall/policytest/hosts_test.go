@@ -69,7 +69,9 @@ func TestDocumentedHosts(t *testing.T) {
 				d := documentedHost{host: newHostWith(t, links), policy: p}
 				d.ns.Addr(t, policy.Loopback, own[0].String()+"/32 "+own[1].String()+"/128")
 				d.ns.Run(t, around+translating, "nft", "-f", "-")
-				d.awaken(t, links)
+				for _, l := range links {
+					d.awaken(t, l.name, own...)
+				}
 				load(t, d.ns, p)
 				for i := range p.Expects {
 					d.try(t, &p.Expects[i])
@@ -113,29 +115,6 @@ type documentedHost struct {
 	*host
 	policy *policy.Policy
 	tried  int
-}
-
-// awaken waits until packets arrive by each interface, which takes a moment from when it is up.
-func (d *documentedHost) awaken(t *testing.T, links []link) {
-	t.Helper()
-	const tag = 30_000
-	for _, l := range links {
-		for f := range own {
-			one := frame{proto: udp, src: other[f], dst: own[f], sport: 1, dport: 1, tag: tag}.udpDatagram(false)
-			err := netnstest.Poll(func() error {
-				seen := map[uint16]*outcome{tag: {}}
-				d.arrives(t, l.name, one)
-				if d.meetings(t, seen); len(seen[tag].met) == 0 {
-					return fmt.Errorf("no packet arrives by %s", l.name)
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			d.forget(t)
-		}
-	}
 }
 
 // try sends packets that an expectation is about, and compares what becomes of them.

@@ -87,6 +87,10 @@ func TestOneTranslation(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
 			h.ns.Run(t, around+translating, "nft", "-f", "-")
+			for _, link := range interfaces {
+				h.awaken(t, link.name, addrsOf(link.name)...)
+			}
+			h.ends(t)
 			led, left := 0, 0
 			for i := range policies {
 				r := rand.New(rand.NewPCG(uint64(seed), uint64(i)))

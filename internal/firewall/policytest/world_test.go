@@ -283,6 +283,32 @@ func (h *host) open(t *testing.T, names []string) {
 	t.Cleanup(func() { h.nft.CloseLasting() })
 }
 
+// awaken waits until packets to addresses of the host arrive by an interface, which takes a moment from when it is up and has them. The world must
+// translate nothing, and take note.
+func (h *host) awaken(t *testing.T, link string, addrs ...netip.Addr) {
+	t.Helper()
+	const tag = 30_000
+	for _, addr := range addrs {
+		from := netip.MustParseAddr("198.19.0.3")
+		if addr.Is6() {
+			from = netip.MustParseAddr("2001:db8:98::3")
+		}
+		err := netnstest.Poll(func() error {
+			h.arrives(t, link, frame{proto: udp, src: from, dst: addr, sport: 1, dport: 1, tag: tag}.udpDatagram(false))
+			seen := map[uint16]*outcome{tag: {}}
+			h.meetings(t, seen)
+			if !slices.ContainsFunc(seen[tag].met, func(m meeting) bool { return m.dir == policy.In }) {
+				return fmt.Errorf("no packet to %s arrives by %s", addr, link)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.forget(t)
+	}
+}
+
 // arrives lets a packet arrive by an interface.
 func (h *host) arrives(t *testing.T, link string, f frame) {
 	t.Helper()
