@@ -167,8 +167,14 @@ func TestStatementsOfNAT(t *testing.T) {
 		"-A POSTROUTING -s 10.0.0.0/8 -d 10.0.0.0/8 -j ACCEPT\n-A POSTROUTING -s 10.0.0.0/8 -o eth0 -j MASQUERADE":                                           "left: it is not certain which packets it translates: an earlier rule, or what it excludes, may take some of them\n",
 		"-A POSTROUTING -d 172.16.0.0/12 -j RETURN\n-A POSTROUTING -s 10.0.0.0/8 -d 192.0.2.0/24 -j MASQUERADE":                                              "nat dir=out action=masquerade src=10.0.0.0/8 dst=192.0.2.0/24\n",
 		"-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2": "nat dir=in action=dnat to=10.0.0.1 proto=tcp dport=80\n",
+		"-A POSTROUTING -s 10.0.0.0/8 -p tcp -j MASQUERADE --to-ports 1024-2048":                                                                             "left: nat does not translate the port of the sender\n",
+		// What mef translates comes before what it leaves to others, so it must have nothing in common with that.
+		"-A PREROUTING -j DOCKER\n-A DOCKER -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2\n-A PREROUTING -p tcp --dport 1:99 -j DNAT --to-destination 10.0.0.1\n-A PREROUTING -p tcp --dport 99 -j DNAT --to-destination 10.0.0.2": "left: some of its packets are translated before it, by saved:8: -A DOCKER -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2, which is not imported\n" +
+			"left: some of its packets are translated before it, by saved:9: -A PREROUTING -p tcp --dport 1:99 -j DNAT --to-destination 10.0.0.1, which is not imported\n",
+		"-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 22-25\n-A PREROUTING -p tcp --dport 1:99 -j DNAT --to-destination 10.0.0.1": "left: nat leads to one address and one port\n" +
+			"left: some of its packets are translated before it, by saved:7: -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 22-25, which is not imported\n",
 	} {
-		text := "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n:OUTPUT ACCEPT\n:web -\n" + rule + "\nCOMMIT\n"
+		text := "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n:OUTPUT ACCEPT\n:web -\n:DOCKER -\n" + rule + "\nCOMMIT\n"
 		rs, err := iptsave.Parse("A test", iptsave.File{Name: "saved", Family: policy.V4, Text: []byte(text)})
 		if err != nil {
 			t.Fatal(err)

@@ -32,8 +32,11 @@ func (t *translator) nat() {
 				g.chain(c, m, true, nil)
 			}
 		}
-		for _, one := range g.all {
+		var others []*translation // that come first, and not by mef
+		for i := range g.all {
+			one := &g.all[i]
 			if one.foreign {
+				others = append(others, one)
 				continue // its program loads it again
 			}
 			if written == "" {
@@ -43,6 +46,9 @@ func (t *translator) nat() {
 			statement, why := one.statement(&t.w, hook.dir)
 			if hook.local {
 				why = "nat translates the destinations of packets that arrive, not those of this host's own packets"
+			}
+			if j := slices.IndexFunc(others, one.meets); why == "" && j >= 0 {
+				why = "some of its packets are translated before it, by " + others[j].rule.where() + ", which is not imported"
 			}
 			if more := written + statement + "\n"; why == "" {
 				if why = mistake(t.w.sets, more); why == "" {
@@ -55,9 +61,16 @@ func (t *translator) nat() {
 			if strings.HasPrefix(why, policy.NeverTranslates) {
 				continue // which makes no difference
 			}
+			others = append(others, one)
 			t.leaveNAT(one.rule, why)
 		}
 	}
+}
+
+// meets reports whether two translations have packets in common.
+func (t *translation) meets(o *translation) bool {
+	_, touches := t.from.Meet(o.from)
+	return touches
 }
 
 // mistake returns why a policy with nat statements would be refused, "" if it would not.

@@ -151,6 +151,8 @@ func (p *parser) extension(word string) {
 	case "--to-ports":
 		if ports := p.next(); p.out.To != nil {
 			p.destination(":" + ports)
+		} else if p.out.Source != nil {
+			p.out.Cannot("nat does not translate the port of the sender")
 		}
 	case "--reject-with":
 		p.out.Answer = p.next()
