@@ -72,10 +72,8 @@ func TestTextsAgreeWithPlainMatching(t *testing.T) {
 		messages = append(messages, mixed)
 	}
 	messages = append(messages, nil, []byte{0xff}, []byte("é"))
-	if testing.Short() {
-		r.Shuffle(len(messages), func(i, j int) { messages[i], messages[j] = messages[j], messages[i] })
-		messages = messages[:min(len(messages), 1500)]
-	}
+	r.Shuffle(len(messages), func(i, j int) { messages[i], messages[j] = messages[j], messages[i] })
+	messages = messages[:min(len(messages), 1500)] // plain matching is slow
 	of := func(rules ...string) func(*pattern) bool {
 		return func(p *pattern) bool { return slices.Contains(rules, p.rule.Name) }
 	}
