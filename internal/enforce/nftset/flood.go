@@ -156,8 +156,13 @@ func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
 			if m.tracked {
 				r = r.newConnection()
 			}
-			rules = append(rules, r.sourceAndPort(v6).adds(register1, "flood_"+m.name+f, m.limit(g.limits)).
-				with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "over_" + m.name + f}))
+			r = r.sourceAndPort(v6)
+			if m.mark == event.FloodConns {
+				r = r.adds(register1, "flood_"+m.name+f, m.limit(g.limits))
+			} else { // or a source that goes on would get its burst again every rateTime
+				r = r.updates(register1, "flood_"+m.name+f, m.limit(g.limits))
+			}
+			rules = append(rules, r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "over_" + m.name + f}))
 		}
 	}
 	end := expr.VerdictDrop

@@ -120,6 +120,21 @@ func TestFloodGuard(t *testing.T) {
 	}
 }
 
+// A source that goes on gets its burst once: what is counted for it is forgotten only when it is silent.
+func TestFloodGuardRemembersWhoGoesOn(t *testing.T) {
+	const many = 1_000_000
+	g := guard(t, conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{SYNRate: 1, SYNBurst: 20, NewRate: many, NewBurst: many, Conns: many}})
+	began := time.Now()
+	g.open(t, "192.0.2.7", "192.0.2.1:80", 20)
+	for time.Since(began) < 6*time.Second {
+		g.try(t, "192.0.2.7", "192.0.2.1:80", 1)
+		time.Sleep(100 * time.Millisecond)
+	}
+	if n := g.try(t, "192.0.2.7", "192.0.2.1:80", 15); n > 10 {
+		t.Errorf("%d of 15 connections after a burst and a connection a second, want few", n)
+	}
+}
+
 // IPv6 counts by /64, and what is dropped is dropped at every guarded port.
 func TestFloodGuardDropsTheSource(t *testing.T) {
 	limits := conf.FloodLimits{SYNRate: 1000, SYNBurst: 1000, NewRate: 1000, NewBurst: 1000, Conns: 3}

@@ -68,27 +68,19 @@ func bind(nl *netlink.Conn, group uint16) error {
 	}
 	mode := binary.BigEndian.AppendUint32(nil, Snaplen)
 	mode = append(mode, copyPacket, 0)
-	for _, set := range []func(*nfnl.Attrs){
-		func(a *nfnl.Attrs) { a.Bytes(cfgCommand, []byte{commandBind}) },
-		func(a *nfnl.Attrs) {
-			a.Bytes(cfgMode, mode)
-			// Each message at once. The kernel collects them for a second otherwise, in which a scan is over.
-			a.Uint32(cfgThreshold, 1)
-			a.Uint32(cfgTimeout, 0)
-		},
-	} {
-		var a nfnl.Attrs
-		set(&a)
-		header := append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, byte(group>>8), byte(group))
-		_, err := nl.Execute(netlink.Message{
-			Header: netlink.Header{Type: msgConfig, Flags: netlink.Request | netlink.Acknowledge},
-			Data:   append(header, a...),
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	// All at once: a packet of the group that came before the answer to a second request would be taken for that answer.
+	var a nfnl.Attrs
+	a.Bytes(cfgCommand, []byte{commandBind})
+	a.Bytes(cfgMode, mode)
+	// Each message at once. The kernel collects them for a second otherwise, in which a scan is over.
+	a.Uint32(cfgThreshold, 1)
+	a.Uint32(cfgTimeout, 0)
+	header := append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, byte(group>>8), byte(group))
+	_, err := nl.Execute(netlink.Message{
+		Header: netlink.Header{Type: msgConfig, Flags: netlink.Request | netlink.Acknowledge},
+		Data:   append(header, a...),
+	})
+	return err
 }
 
 // explain adds what an operator can do about an error.
