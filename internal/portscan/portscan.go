@@ -151,16 +151,19 @@ func rate(n int, d time.Duration) string {
 }
 
 // together returns why a source is scanning together with others of its /24; "" if it is not. Ports count for the /24 only while their
-// source is not reported by itself, so that they come from more than spreadPorts addresses.
+// source is not reported by itself, so that they come from more than spreadPorts addresses. Who comes to a port to which a neighbour has come
+// is not taken for one of those who scan: it may be anybody who tries once what many try, the web or mail.
 func (s *Scanner) together(from netip.Prefix, p *event.Packet) string {
 	if !from.Addr().Is4() || !from.IsSingleIP() {
 		return ""
 	}
 	around, _ := from.Addr().Prefix(spreadBits)
 	limit := spreadPorts * s.cfg.Limit
+	before := s.sources[around]
+	tried := before != nil && slices.ContainsFunc(before.hits, func(o hit) bool { return o.same(hit{0, p.Protocol, p.Port}) })
 	all := s.count(around, p, limit+1)
 	n, since := all.within(p.Time, s.cfg.Interval)
-	if n <= limit {
+	if n <= limit || tried {
 		return ""
 	}
 	return fmt.Sprintf("several addresses of %s scan together: %s", around, s.text(all, n, since, p.Time, limit, s.cfg.Interval))

@@ -102,6 +102,30 @@ func TestMailProgramsDoNotScan(t *testing.T) {
 	}
 }
 
+// While addresses of a /24 scan together, or are forged to, their neighbours are no scanners for trying what others try too.
+func TestNeighboursOfThoseWhoScanTogether(t *testing.T) {
+	s, start := New(usual), time.Unix(1_700_000_000, 0)
+	reported := 0
+	count := func(last int, port uint16) {
+		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(last)})
+		if s.Count(netip.PrefixFrom(addr, 32), &event.Packet{Time: start, From: addr, Protocol: event.TCP, Port: port}) != nil {
+			reported++
+		}
+	}
+	for i := range 21 {
+		count(100+i/4, uint16(1000+i))
+	}
+	if reported != 1 {
+		t.Errorf("%d scans, want that of the last address", reported)
+	}
+	for i := range 90 {
+		count(1+i, 80)
+	}
+	if reported > 2 {
+		t.Errorf("%d of 90 neighbours who tried the web are reported, want the first at most", reported-1)
+	}
+}
+
 // A source that scans on is reported once a minute, and the neighbour of one that scans alone is not.
 func TestReportsOnceAMinute(t *testing.T) {
 	s, start := New(usual), time.Unix(1_700_000_000, 0)
