@@ -27,7 +27,7 @@ const Snaplen = 128
 
 // The messages and attributes of include/uapi/linux/netfilter/nfnetlink_log.h.
 const (
-	msgPacket = unix.NFNL_SUBSYS_ULOG<<8 | 0
+	msgPacket = unix.NFNL_SUBSYS_ULOG << 8
 	msgConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
 
 	cfgCommand   = 1 // NFULA_CFG_CMD
