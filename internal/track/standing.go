@@ -284,8 +284,9 @@ func (t *Tracker) lone(s *source, of *subject, now int64) bool {
 // row, and more at the pace of a device. An address has room for so many users who are not known there, and for more where users log in.
 func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool {
 	refill := float32(t.cfg.Known.Retries) / float32(day)
-	if of.standing == existing && s.known == 0 {
-		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device
+	many := room == existingRoom && t.logins.Guests(of.pair.From) > guestRoom+2*int(s.known)
+	if of.standing == existing && s.known == 0 || many {
+		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device, and so many users are none
 	}
 	if of.login == nil {
 		if t.logins.Guests(of.pair.From) >= room+2*int(s.known) {

@@ -1,0 +1,31 @@
+package track
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Whoever knows the names of many users guesses a few passwords of each, also with an account of his own: only one device at a place, or a
+// few, may go on for long.
+func TestManyGuestsAreNoDevices(t *testing.T) {
+	for name, insider := range map[string]bool{"a stranger": false, "a user": true} {
+		t.Run(name, func(t *testing.T) {
+			tr := New(testConfig())
+			for i := range 20 {
+				tr.Observe(line{0, "ok", fmt.Sprintf("user%02d", i), "", 0}.event("dovecot", fmt.Sprintf("10.%d.0.1", i)))
+			}
+			if insider {
+				tr.Observe(line{1, "ok", "mallory", "", 0}.event("dovecot", "203.0.113.7"))
+			}
+			for n := range 200 {
+				ev := line{0, "fail", fmt.Sprintf("user%02d", n%20), fmt.Sprint(n), 0}.event("dovecot", "203.0.113.7")
+				ev.Time = start.Add(time.Duration(n+3) * 20 * time.Second)
+				if tally := tr.Observe(ev); tally.RuleReached() || tally.ScoreReached() || tally.UserReached() {
+					return
+				}
+			}
+			t.Error("200 guesses in an hour lead to nothing")
+		})
+	}
+}
