@@ -29,3 +29,16 @@ func TestManyGuestsAreNoDevices(t *testing.T) {
 		})
 	}
 }
+
+// A mailbox whose user has never logged in is no device either, also while a service is new.
+func TestStrangersAtANewService(t *testing.T) {
+	tr := New(testConfig())
+	for n := range 200 {
+		ev := line{0, "fail", fmt.Sprintf("user%02d@example.com", n%3), fmt.Sprint(n), 0}.event("dovecot", "203.0.113.7")
+		ev.Time = start.Add(time.Duration(n+3) * 100 * time.Second)
+		if tally := tr.Observe(ev); tally.RuleReached() || tally.ScoreReached() || tally.UserReached() {
+			return
+		}
+	}
+	t.Error("200 guesses at three mailboxes in six hours lead to nothing")
+}

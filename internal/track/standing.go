@@ -285,7 +285,7 @@ func (t *Tracker) lone(s *source, of *subject, now int64) bool {
 func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool {
 	refill := float32(t.cfg.Known.Retries) / float32(day)
 	many := room == existingRoom && t.logins.Guests(of.pair.From) > guestRoom+2*int(s.known)
-	if of.standing == existing && s.known == 0 || many {
+	if room == existingRoom && of.standing != familiar && s.known == 0 || many {
 		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device, and so many users are none
 	}
 	if of.login == nil {
