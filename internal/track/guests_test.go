@@ -42,3 +42,20 @@ func TestStrangersAtANewService(t *testing.T) {
 	}
 	t.Error("200 guesses at three mailboxes in six hours lead to nothing")
 }
+
+// A scanner or telephone with an old password tries its one mailbox every quarter of an hour. It is not
+// cut off on its first day, whether or not the service reports that the mailbox exists.
+func TestDeviceWithAnOldPassword(t *testing.T) {
+	for name, exists := range map[string]bool{"mailbox reported to exist": true, "nothing reported": false} {
+		t.Run(name, func(t *testing.T) {
+			tr := New(testConfig())
+			for n := range 40 {
+				ev := line{0, "fail", "scan@example.com", fmt.Sprint(n), 0}.event("dovecot", "203.0.113.7")
+				ev.Time, ev.ExistingUser = start.Add(time.Duration(n)*15*time.Minute), exists
+				if tally := tr.Observe(ev); tally.RuleReached() || tally.ScoreReached() || tally.UserReached() {
+					t.Fatalf("failure %d, after %s, leads to a ban", n+1, ev.Time.Sub(start))
+				}
+			}
+		})
+	}
+}

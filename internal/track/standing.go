@@ -86,6 +86,7 @@ type subject struct {
 	name     *dictionary.Entry // its entry in the dictionary
 	login    *logins.Login     // what is forgiven to it at this address
 	again    bool              // the source, from which nobody has logged in, has tried it before
+	mailbox  bool              // user@domain, which is no account of the host
 	new      bool              // a mailbox, at a service that began to be watched lately
 	exists   bool              // the service reports that it exists
 	pair     logins.Pair
@@ -144,7 +145,8 @@ func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of sub
 	of.exists = ev.ExistingUser
 	of.name = t.names.Try(account, network, unknown, newSource, now)
 	of.standing = t.standingOf(of.name, unknown, of.exists || t.rules[r].rule.NamesUnknown, network)
-	of.new = of.standing == ordinary && strings.IndexByte(ev.User, '@') > 0 && now-t.rules[r].since < learnFor
+	of.mailbox = strings.IndexByte(ev.User, '@') > 0
+	of.new = of.mailbox && of.standing == ordinary && now-t.rules[r].since < learnFor
 	if near := t.names.NearTo(of.name); of.standing == familiar && of.name.Success == 0 && near != "" {
 		of.user, of.pair.User = t.userHash(ev.Service, near), near
 		if l := t.logins.Get(of.pair); l != nil {
@@ -284,8 +286,10 @@ func (t *Tracker) lone(s *source, of *subject, now int64) bool {
 // row, and more at the pace of a device. An address has room for so many users who are not known there, and for more where users log in.
 func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool {
 	refill := float32(t.cfg.Known.Retries) / float32(day)
-	many := room == existingRoom && t.logins.Guests(of.pair.From) > guestRoom+2*int(s.known)
-	if room == existingRoom && of.standing != familiar && s.known == 0 || many {
+	guests := t.logins.Guests(of.pair.From)
+	only := of.mailbox && guests <= 1 // a device with an old password
+	many := room == existingRoom && guests > guestRoom+2*int(s.known)
+	if room == existingRoom && of.standing != familiar && s.known == 0 && !only || many {
 		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device, and so many users are none
 	}
 	if of.login == nil {
