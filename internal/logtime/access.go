@@ -8,7 +8,7 @@ import (
 // maxInside bounds what is looked through for a date: what stands in front of it in an access log is host, address and user.
 const maxInside = 1024
 
-// inside finds the date of a line of an access log.
+// inside finds what has the form of a date in a line of an access log.
 func inside(line []byte) (t Stamp, ok bool) {
 	if len(line) > 0 && line[0] == '{' {
 		return inJSON(line)
@@ -43,7 +43,7 @@ func (t *Stamp) cutAccess(s []byte) bool {
 		return false
 	}
 	t.cutZone(s[21:])
-	return t.zoned && t.valid()
+	return t.zoned
 }
 
 // inJSON finds the member ts or time of a JSON object. Quotation marks in the text of a value are escaped, so that none passes for a key.
@@ -57,7 +57,7 @@ func inJSON(line []byte) (t Stamp, ok bool) {
 			continue
 		}
 		t = Stamp{}
-		if rest, ok := t.cutISO(line[i+len(key):]); ok && len(rest) > 0 && rest[0] == '"' && t.valid() {
+		if rest, ok := t.cutISO(line[i+len(key):]); ok && len(rest) > 0 && rest[0] == '"' {
 			return t, true
 		}
 	}

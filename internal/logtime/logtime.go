@@ -40,6 +40,7 @@ func parse(line []byte, near time.Time, loc *time.Location) (at time.Time, rest 
 	stamp, rest, ok := Cut(s)
 	if !ok {
 		stamp, ok = inside(s)
+		ok = ok && stamp.valid()
 		rest = nil // what the line begins with says nothing about its time
 	}
 	if !ok || stamp.uptime {
@@ -135,9 +136,17 @@ func CutPriority(s []byte) (rest []byte, rfc5424, ok bool) {
 
 // Cut takes a date, or a time since boot, off the front of s, with the blanks behind it. It allocates nothing.
 func Cut(s []byte) (t Stamp, rest []byte, ok bool) {
+	if rest, ok = t.cut(s); !ok || !t.valid() {
+		return Stamp{}, s, false
+	}
+	return t, skipBlanks(rest), true
+}
+
+// cut reads what has the form of a date, or of a time since boot.
+func (t *Stamp) cut(s []byte) (rest []byte, ok bool) {
 	rest = s
 	if len(s) < 8 {
-		return t, s, false
+		return s, false
 	}
 	switch c := s[0]; {
 	case isDigit(c):
@@ -155,21 +164,47 @@ func Cut(s []byte) (t Stamp, rest []byte, ok bool) {
 		}
 	case 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c >= 0x80:
 		if rest, ok = t.cutAsctime(s); !ok {
-			t = Stamp{}
+			*t = Stamp{}
 			rest, ok = t.cutFull(s)
 		}
 	}
 	if ok && len(rest) > 0 && rest[0] == ':' { // as Cisco ends a date
 		rest = rest[1:]
 	}
-	if !ok || len(rest) > 0 && rest[0] != ' ' && rest[0] != '\t' || !t.valid() {
-		return Stamp{}, s, false
-	}
-	return t, skipBlanks(rest), true
+	return rest, ok && (len(rest) == 0 || rest[0] == ' ' || rest[0] == '\t')
 }
 
+// valid reports whether there is such a day and time. Without a year, 29 February is one.
 func (t *Stamp) valid() bool {
-	return t.uptime || 1 <= t.month && t.month <= 12 && 1 <= t.day && t.day <= 31 && t.hour < 24 && t.minute < 60 && t.sec <= 60
+	return t.uptime || 1 <= t.month && t.month <= 12 && 1 <= t.day && (t.day <= 28 || t.day <= daysIn(t.month, t.year)) && t.hour < 24 && t.minute < 60 && t.sec <= 60
+}
+
+// daysIn returns how many days a month has; year is 0 if it is not known.
+func daysIn(month time.Month, year int) int {
+	switch month {
+	case time.February:
+		if year == 0 {
+			return 29
+		}
+		return time.Date(year, time.March, 0, 0, 0, 0, 0, time.UTC).Day()
+	case time.April, time.June, time.September, time.November:
+		return 30
+	}
+	return 31
+}
+
+// Impossible reports whether a line has what has the form of a date, where Parse looks for one, and there is no such day or time.
+func Impossible(line []byte) bool {
+	s := skipBlanks(line)
+	if rest, _, ok := CutPriority(s); ok {
+		s = rest
+	}
+	var t Stamp
+	if _, ok := t.cut(s); ok {
+		return !t.valid()
+	}
+	t, ok := inside(s)
+	return ok && !t.valid()
 }
 
 // cutISO reads 2006-01-02T15:04:05.999999+01:00: T or a blank, a fraction behind "." or ",", a zone or none.

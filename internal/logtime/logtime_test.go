@@ -178,3 +178,29 @@ func BenchmarkCut(b *testing.B) {
 		})
 	}
 }
+
+func TestImpossible(t *testing.T) {
+	for line, want := range map[string]bool{
+		"Feb 29 08:00:00 h a: x":                     false, // in some years
+		"Feb 30 08:00:00 h a: x":                     true,
+		"<34>Apr 31 08:00:00 h a: x":                 true,
+		"Apr 30 24:00:00 h a: x":                     true,
+		"2024-02-29T08:00:00Z h a: x":                false,
+		"2026-02-29T08:00:00Z h a: x":                true,
+		"1900-02-29 08:00:00 x":                      true,
+		"2026-13-01T08:00:00Z h a: x":                true,
+		"2026-12-31 23:59:60 x":                      false, // a leap second
+		`192.0.2.1 - - [30/Feb/2026:08:00:00 +0000]`: true,
+		`192.0.2.1 - - [28/Feb/2026:08:00:00 +0000]`: false,
+		`{"time":"2026-06-31T08:00:00Z"}`:            true,
+		"no date at all":                             false,
+		"":                                           false,
+	} {
+		if got := logtime.Impossible([]byte(line)); got != want {
+			t.Errorf("Impossible(%q) = %t, want %t", line, got, want)
+		}
+		if _, ok := logtime.Parse([]byte(line), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), time.UTC); ok && want {
+			t.Errorf("Parse(%q) returns a time", line)
+		}
+	}
+}

@@ -191,6 +191,9 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(event
 		}
 		at, ok := dates.Parse(line.Text)
 		if !ok {
+			if logtime.Impossible(line.Text) {
+				remark(line.Offset, "there is no such date or time")
+			}
 			if err := release(heldAt); err != nil {
 				return err
 			}

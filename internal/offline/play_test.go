@@ -198,6 +198,10 @@ func TestStrangeDatesAreNamed(t *testing.T) {
 		"clocks go back":                  {"2026-10-25T02:59:58Z h a: x\n2026-10-25T02:59:59Z h a: x\n2026-10-25T02:00:01Z h a: x\n2026-10-25T02:00:02Z h a: x\n", "log:3: dates go back by 59m58s"},
 		"two zones":                       {"2026-03-02T08:00:00Z h a: x\n2026-03-02T09:00:02Z h a: x\n2026-03-02T08:00:04Z h a: x\n2026-03-02T08:00:05Z h a: x\n", "log:2: the date 2026-03-02 09:00:02 does not fit"},
 		"two zones, the other one behind": {"2026-03-02T08:00:00Z h a: x\n2026-03-02T08:00:01Z h a: x\n2026-03-02T07:00:02Z h a: x\n2026-03-02T08:00:04Z h a: x\n", "log:3: the date 2026-03-02 07:00:02 does not fit"},
+		"no such day":                     {"2026-02-28T08:00:00Z h a: x\n2026-02-30T08:00:00Z h a: x\n2026-02-28T08:00:01Z h a: x\n", "log:2: there is no such date or time"},
+		"no such hour":                    {"2026-02-28T08:00:00Z h a: x\n2026-02-28T25:00:00Z h a: x\n2026-02-28T08:00:01Z h a: x\n", "log:2: there is no such date or time"},
+		"no such day, access log":         {"192.0.2.1 - - [31/Apr/2026:08:00:00 +0000] \"GET / HTTP/1.1\" 200 1\n", "log:1: there is no such date or time"},
+		"no such day, JSON":               {"{\"time\":\"2026-02-30T08:00:00Z\"}\n", "log:1: there is no such date or time"},
 		"no year":                         {"Mar  2 08:00:00 h a: x\nMar  2 08:00:01 h a: x\n", "log:1: dates have no year: the latest one up to 2026-03-03"},
 	} {
 		t.Run(name, func(t *testing.T) {
