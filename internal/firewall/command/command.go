@@ -426,7 +426,7 @@ func (o *Options) trace() *cobra.Command {
 		Short: "Show which rule decides about packets",
 		Long: "trace takes the fields of an expect statement without action, and shows which rule decides about the packets that match; if\n" +
 			"several do, each with its share of the packets.",
-		Example: "mef trace dir=in proto=tcp src=203.0.113.7 dport=22",
+		Example: "  mef trace dir=in proto=tcp src=203.0.113.7 dport=22",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return console.Usage("%s takes fields such as dir=in proto=tcp dport=22", cmd.CommandPath())

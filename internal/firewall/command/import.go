@@ -20,9 +20,9 @@ func (o *Options) imports() *cobra.Command {
 		Long: "import prints a policy with the same verdicts as the rules of another program, and on standard error a list of the lines that could\n" +
 			"not be imported, which are also comments at their places. Except for that list, the verdict is the same for every packet.\n" +
 			"Exit status 1 if there is such a line: look at its place before you load the policy.\n" +
-			"Rules that programs such as Docker and fail2ban maintain are not imported and stay in force. NAT is not imported: it ends when the\n" +
-			"program that loads it (ufw, firewalld, nftables.service) is disabled; --nat FILE saves it for nft or iptables-restore.",
-		Example: "mef import nft > mef.rules\nmef check mef.rules\nmef apply mef.rules",
+			"Rules that programs such as Docker and fail2ban maintain are not imported and stay in force. Rules of NAT become nat statements\n" +
+			"where there is one for them; --nat FILE saves all of them as they are, for nft or iptables-restore.",
+		Example: "  mef import nft > mef.rules\n  mef check mef.rules\n  mef apply mef.rules",
 		Args:    console.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
