@@ -20,7 +20,7 @@ const (
 	exampleConf     = "../../../etc/mef.conf.example"
 )
 
-// A row is what the documentation says of a key.
+// A row is the documentation of a key.
 type row struct {
 	key, value, syntax, doc, notice string
 	always                          bool // the notice holds whatever the value is
@@ -92,13 +92,22 @@ func markdown(rows []row) string {
 	return b.String()
 }
 
+// sentence returns what a key means with a capital letter, unless it begins with the name of a key or with a value.
+func sentence(r row) string {
+	word := regexp.MustCompile(`^\w+`).FindString(r.doc)
+	if strings.Contains(word, "_") || slices.Contains(strings.Split(r.syntax, " or "), word) {
+		return r.doc
+	}
+	return strings.ToUpper(r.doc[:1]) + r.doc[1:]
+}
+
 // roff writes a list of keys in the macros of man(7).
 func roff(rows []row) string {
 	escape := strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace
 	var b strings.Builder
 	for _, r := range rows {
 		fmt.Fprintf(&b, ".TP\n.BI %s =\n", escape(r.key))
-		text := strings.ToUpper(r.doc[:1]) + r.doc[1:] + "."
+		text := sentence(r) + "."
 		if why := r.without(); why != "" {
 			text += " Now: " + why + "."
 		} else if r.notice != "" {
@@ -118,7 +127,7 @@ func roff(rows []row) string {
 	return b.String()
 }
 
-// The tables in the documentation report what the tables in the code say.
+// The tables in the documentation agree with those in the code.
 func TestDocs(t *testing.T) {
 	for _, tt := range []struct {
 		file, name string
@@ -187,7 +196,7 @@ func TestDocExamples(t *testing.T) {
 	}
 }
 
-// The example parses, says every key that is in force, and its defaults are the defaults.
+// The example parses and has every key that is in force, with its default.
 func TestExample(t *testing.T) {
 	text, err := os.ReadFile(exampleConf)
 	if err != nil {

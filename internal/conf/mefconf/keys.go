@@ -18,15 +18,15 @@ import (
 // Why keys of MEF 1.0 do not do what they did there.
 const (
 	noticePlacement = "accepted and ignored, the table is always inet mefdaemon"
-	noticeNFLOG     = "accepted without effect, packets are watched in the kernel, which reports them by NFLOG"
-	noticeMetrics   = "accepted without effect, mefctl status has the numbers"
-	noticeShortScan = "accepted without effect, the source of a scan can be forged, so no ban of it lasts longer than 10m"
+	noticeNFLOG     = "accepted without effect, the kernel itself examines packets and reports them by NFLOG"
+	noticeMetrics   = "accepted without effect, mefctl status shows the numbers"
+	noticeShortScan = "accepted without effect, the source of a scan can be forged, so its bans last 10m at most"
 	noticeDNSBL     = "DNSBL look-ups are not built yet: ignored"
 	noticeCommunity = "community reports and protection are not built yet: ignored"
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
 	noticeIPTables  = "for the firewall policy only, bans are enforced by nftables"
 	noticeDebugLog  = "accepted and ignored, the daemon logs to standard error and so to the journal"
-	noticePermanent = "flood sources can be forged, their bans are never permanent"
+	noticePermanent = "the source of a flood can be forged, so its bans are never permanent"
 	noticeAnswers   = "answers outside 127.0.0.0/8 and in 127.255.255.0/24 are errors of the list, never listings"
 )
 
@@ -149,25 +149,25 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ps_enabled", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Scan.Enabled }),
 		Doc: "ban sources that scan ports"},
 	{Name: "ps_limit", Value: "5", Form: ini.Number(1, 65535, func(c *conf.Config) *int { return &c.Scan.Limit }),
-		Doc: "more ports than this within ps_interval are a scan"},
+		Doc: "a source whose packets come to more ports than this, at which nothing listens, within ps_interval is banned"},
 	{Name: "ps_interval", Value: "300", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Scan.Interval }),
-		Doc: "time in which ports are counted"},
+		Doc: "time in which the ports of a source are counted"},
 	{Name: "ps_bantime", Value: "3600", Form: ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Scan.BanTime }),
-		Doc: "ban for a scan; at most 10m while the source is unverified"},
+		Doc: "length of a ban for a scan; 10m at most, because its source can be forged"},
 	{Name: "ps_interface", Value: "auto", Form: ini.List("auto, or names of interfaces, with commas", isInterface, func(c *conf.Config) *[]string { return &c.Scan.On }),
-		Doc: "interfaces on which scans count"},
+		Doc: "interfaces on which scans count; auto: all"},
 	{Name: "ps_interface_exclude", Value: "lo", Form: ini.List("names of interfaces, with commas", isInterface, func(c *conf.Config) *[]string { return &c.Scan.NotOn }),
 		Doc: "interfaces on which scans do not count"},
 	{Name: "ps_exclude_ports", Value: "auto", Form: excludedPorts(func(c *conf.Config) *ban.Ports { return &c.Scan.Exclude }),
-		Doc: "ports that never count; ports on which a service listens never count either"},
+		Doc: "ports that never count; auto stands for those on which a service listens, which never count in any case"},
 	{Name: "ps_exclude_ports_refresh", Value: "1m", Form: ini.Duration(0, duration.Day, ini.Nowhere[conf.Config, time.Duration]),
-		Doc: "how often listening ports were read", Notice: "accepted without effect, the kernel knows at every packet what listens"},
+		Doc: "how often listening ports were read", Notice: "accepted without effect, the kernel looks for a socket at every packet"},
 	{Name: "ps_source_order", Value: "packet,conntrack,journal", Form: ini.List("packet, conntrack and journal in any order", ini.Is("packet", "conntrack", "journal"), ini.Nowhere[conf.Config, []string]),
 		Doc: "where packets were read", Notice: noticeNFLOG},
 	{Name: "ps_conntrack_buffer_size", Value: "8388608", Form: ini.Number(0, 1<<30, ini.Nowhere[conf.Config, int]),
 		Doc: "size of the conntrack buffer", Notice: noticeNFLOG},
 	{Name: "ps_packet_udp", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Scan.UDP }),
-		Doc: "count UDP ports too"},
+		Doc: "count UDP packets too"},
 	{Name: "ps_packet_kernel_drop", Value: "true", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
 		Doc: "detail of reading packets", Notice: noticeNFLOG},
 	{Name: "ps_packet_rx_mode", Value: "recvfrom", Form: ini.Choice(ini.Dropped[conf.Config], "auto", "recvfrom", "mmap"),
@@ -208,8 +208,8 @@ var keys = ini.Table[conf.Config]{
 		Doc: "number of messages before firewall_log_rate applies"},
 
 	{Name: "ddos_enabled", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Flood.Enabled }),
-		Doc: "limit the connections of a source to ddos_ports"},
-	{Name: "ddos_ports", Value: "80,443", Form: ini.Ports(func(c *conf.Config) *ban.Ports { return &c.Flood.Ports }), Doc: "guarded TCP ports, beside those that have limits of their own"},
+		Doc: "limit what one source may do at each of ddos_ports (flood guard)"},
+	{Name: "ddos_ports", Value: "80,443", Form: ini.Ports(func(c *conf.Config) *ban.Ports { return &c.Flood.Ports }), Doc: "TCP ports that are guarded, in addition to those with limits of their own"},
 	{Name: "ddos_syn_rate", Value: "100", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.SYNRate }), Doc: "SYN packets a second, per source and port"},
 	{Name: "ddos_syn_burst", Value: "200", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.SYNBurst }), Doc: "SYN packets before ddos_syn_rate applies"},
 	{Name: "ddos_newconn_rate", Value: "60", Form: ini.Number(1, 1000000, func(c *conf.Config) *int { return &c.Flood.NewRate }), Doc: "new connections a second, per source and port"},
@@ -221,8 +221,8 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ddos_port_N_newconn_burst", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.NewBurst }), Doc: "ddos_newconn_burst for port N"},
 	{Name: "ddos_port_N_connlimit", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.Conns }), Doc: "ddos_connlimit for port N"},
 	{Name: "ddos_stage1_mode", Value: "throttle", Form: ini.Choice(func(c *conf.Config, i int) { c.Flood.Mode = conf.FloodMode(i) }, "throttle", "drop", "detect"),
-		Doc: "what happens above a limit: throttle drops what is above it, drop drops all new connections of the source to guarded ports, detect reports only"},
-	{Name: "ddos_stage1_timeout", Value: "10m", Form: ini.Duration(time.Second, duration.Day, func(c *conf.Config) *time.Duration { return &c.Flood.Stage1 }), Doc: "how long drop lasts"},
+		Doc: "what happens beyond a limit. throttle: what exceeds it is dropped; drop: all new connections of the source to guarded ports are dropped; detect: it is only reported"},
+	{Name: "ddos_stage1_timeout", Value: "10m", Form: ini.Duration(time.Second, duration.Day, func(c *conf.Config) *time.Duration { return &c.Flood.Stage1 }), Doc: "how long ddos_stage1_mode=drop drops the new connections of a source"},
 	{Name: "ddos_poll_interval", Value: "5s", Form: ini.Duration(time.Second, duration.Day, ini.Nowhere[conf.Config, time.Duration]),
 		Doc: "how often the kernel was asked", Notice: noticeNFLOG},
 	{Name: "ddos_signal_details_enabled", Value: "true", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
@@ -231,7 +231,7 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ddos_escalation_window", Value: "10m", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Flood.Window }), Doc: "time in which exceeded limits count"},
 	{Name: "ddos_escalation_hits", Value: "3", Form: ini.Number(1, 1000, func(c *conf.Config) *int { return &c.Flood.Hits }), Doc: "number of exceeded limits that lead to a ban"},
 	{Name: "ddos_bantime", Value: "1h", Form: orPermanent(ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Flood.BanTime })),
-		Doc: "length of that ban; at most 10m while the source is unverified", Notice: noticePermanent, When: ini.Is("permanent")},
+		Doc: "length of that ban, 10m at most", Notice: noticePermanent, When: ini.Is("permanent")},
 
 	{Name: "rbl_enabled", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
 		Doc: "query DNS block lists about sources", Notice: noticeDNSBL, When: ini.Is("true")},

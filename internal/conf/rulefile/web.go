@@ -32,39 +32,39 @@ var WebKeys = []struct {
 	}},
 	{"webscan", ini.Table[webDraft]{
 		{Name: "windows", Form: durations(func(w *webDraft) *[]time.Duration { return &w.windows }),
-			Doc: "the longest is the window of thresholds that name none"},
-		{Name: "uri_hash_limit", Form: ini.Number(1, 1000000, ini.Nowhere[webDraft, int]), Doc: "accepted", Notice: noticeHashLimit},
-		{Name: "ua_hash_limit", Form: ini.Number(1, 1000000, ini.Nowhere[webDraft, int]), Doc: "accepted", Notice: noticeHashLimit},
+			Doc: "the longest of these is the window of thresholds without rule_N_window"},
+		{Name: "uri_hash_limit", Form: ini.Number(1, 1000000, ini.Nowhere[webDraft, int]), Doc: "limit of different paths for a source", Notice: noticeHashLimit},
+		{Name: "ua_hash_limit", Form: ini.Number(1, 1000000, ini.Nowhere[webDraft, int]), Doc: "limit of different agents for a source", Notice: noticeHashLimit},
 		{Name: "max_active_ips", Value: "8192", Form: ini.Number(16, 10000000, func(w *webDraft) *int { return &w.MaxSources }),
 			Doc: "sources that are followed at a time, 65536 at most; when there are more, the least suspicious one is dropped"},
 		{Name: "ip_inactivity_timeout", Value: "15m", Form: ini.Duration(time.Second, duration.Day, func(w *webDraft) *time.Duration { return &w.Idle }),
-			Doc: "a source without a request for so long is forgotten"},
+			Doc: "time without a request after which a source is forgotten"},
 	}},
 	{"thresholds", ini.Table[webDraft]{
 		{Name: "rule_N_name", Form: each(ini.Name(func(t *conf.Threshold) *string { return &t.Name })),
-			Doc: "its name; bans are by RULE/NAME"},
+			Doc: "name of the threshold; its bans are named RULE/NAME"},
 		{Name: "rule_N_requests_min", Form: each(ini.Number(0, 1000000, func(t *conf.Threshold) *int { return &t.Requests })),
-			Doc: "so many requests"},
+			Doc: "minimum number of requests"},
 		{Name: "rule_N_uri_count_min", Form: each(ini.Number(0, 1000000, func(t *conf.Threshold) *int { return &t.URIs })),
-			Doc: "for so many different paths, 1024 at most"},
+			Doc: "minimum number of different paths, up to 1024"},
 		{Name: "rule_N_ua_count_min", Form: each(ini.Number(0, 1000000, func(t *conf.Threshold) *int { return &t.Agents })),
-			Doc: "by so many different agents, 1024 at most"},
+			Doc: "minimum number of different agents, up to 1024"},
 		{Name: "rule_N_status_code", Form: each(statuses()),
 			Doc: "statuses that rule_N_status_threshold counts; all if missing"},
 		{Name: "rule_N_status_threshold", Form: each(ini.Number(0, 1000000, func(t *conf.Threshold) *int { return &t.Refused })),
-			Doc: "so many answers with one of these statuses"},
+			Doc: "minimum number of answers with one of these statuses"},
 		{Name: "rule_N_uri", Adds: true, Form: each(webGlobs(func(t *conf.Threshold) *[]string { return &t.URI })),
 			Doc: "globs of the path with its query; requests that match none of these and of rule_N_ua, or have another status, do not count for the threshold"},
 		{Name: "rule_N_ua", Adds: true, Form: each(webGlobs(func(t *conf.Threshold) *[]string { return &t.Agent })),
-			Doc: "globs of the agent, beside rule_N_uri"},
+			Doc: "globs of the agent; a request must match one of these or of rule_N_uri"},
 		{Name: "rule_N_crawler", Form: each(ini.Choice(func(t *conf.Threshold, _ int) { t.FalseCrawler = true }, "false")),
 			Doc: "false: the agent is that of a search engine, and the address is none of its addresses by reverse and forward look-up"},
 		{Name: "rule_N_window", Form: each(ini.Duration(time.Second, duration.Day, func(t *conf.Threshold) *time.Duration { return &t.Window })),
-			Doc: "all of that within this time; 5m if neither it nor windows is there"},
+			Doc: "time within which all of that must happen; 5m if neither this key nor windows is set"},
 		{Name: "rule_N_action", Form: each(ini.Choice(func(t *conf.Threshold, i int) { t.Action = conf.Action(i) }, "ban", "detect")),
 			Doc: "detect reports and never bans; ban if missing"},
 		{Name: "rule_N_bantime", Form: each(ini.Duration(time.Second, duration.Year, func(t *conf.Threshold) *time.Duration { return &t.BanTime })),
-			Doc: "first ban; bantime of the rule if missing"},
+			Doc: "length of the first ban; bantime of the rule if missing"},
 	}},
 	{"whitelist", ini.Table[webDraft]{
 		{Name: "uri", Adds: true, Form: webGlobs(func(w *webDraft) *[]string { return &w.AllowURIs }),
@@ -77,8 +77,8 @@ var WebKeys = []struct {
 }
 
 const (
-	noticeHashLimit = "accepted and ignored, the thresholds say how much is kept of a source"
-	noticeMost      = "more than 1024 are not told apart: 1024 is used"
+	noticeHashLimit = "accepted without effect, the thresholds determine how much is kept for a source"
+	noticeMost      = "more than 1024 are not distinguished: 1024 is used"
 	noticeSources   = "65536 is used: more sources are not followed"
 	noticeNoEffect  = "has no effect with engine=webscan"
 
