@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// A table is what was found in the kernel: everything but elements.
+// A table is the table as found in the kernel, without elements.
 type table struct {
 	table  bool
 	sets   map[string]foundSet
@@ -31,7 +31,7 @@ func (c *conn) readAll() (t table, err error) {
 	return t, err
 }
 
-// compare names the objects that are not as they should be: missing, different, or not ours.
+// compare returns the objects that are missing, different, or not ours.
 func (t table) compare(kinds []setKind, s tableSpec) (damaged []string, err error) {
 	wantSets := map[string]set{}
 	for _, want := range s.sets() {
@@ -115,7 +115,7 @@ func (s chainPrints) equal(got []uint64) bool {
 		slices.Equal(slices.Sorted(slices.Values(got[n:])), slices.Sorted(slices.Values(s.kinds)))
 }
 
-// bans returns how many bans the sets hold; -1 if the kernel does not tell.
+// bans returns the number of bans in the sets; -1 if the kernel does not report it.
 func (t table) bans() int {
 	sum := 0
 	for s := range maps.Values(t.sets) {

@@ -15,8 +15,8 @@ import (
 //		drop
 //	}
 //
-// The limit stands there because a rule that looks up a set must not have one: the look-up counts in the ban. Verified and
-// unverified bans have a chain, and so a limit, each: forged packets must not use up the lines of real attackers.
+// The limit is in these chains because a rule that looks up a set must not have one: the look-up counts in the ban. Verified and
+// unverified bans have separate chains and limits: forged packets must not use up the lines of real attackers.
 
 func dropChain(trust ban.Class) string {
 	if trust == ban.Unverified {
@@ -33,7 +33,7 @@ func dropWord(trust ban.Class) string {
 	return "BAN "
 }
 
-// drop ends a rule that matches the packets of banned peers.
+// drop ends a rule that matches packets of banned peers.
 func (s tableSpec) drop(r rule, trust ban.Class) rule {
 	if s.log.Enabled {
 		return r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: dropChain(trust)})
@@ -50,18 +50,18 @@ func (s tableSpec) logRules() (rules []rule) {
 	return rules
 }
 
-// log writes a line to the kernel log unless there were too many of late.
+// log writes a line to the kernel log, up to the configured rate.
 func (r rule) log(to conf.DropLog, word string) rule {
 	return r.with(
 		&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(to.Rate), Unit: expr.LimitTimeSecond, Burst: uint32(to.Burst)},
 		&expr.Log{
 			Key:   1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_LEVEL,
-			Data:  []byte(to.Prefix + word), // the kernel takes 127 bytes; the configuration lets 64 pass
+			Data:  []byte(to.Prefix + word), // the kernel accepts 127 bytes; the configuration accepts 64
 			Level: logLevels[to.Level],
 		})
 }
 
-// logLevels are the levels by the words of nft and of the configuration.
+// logLevels are the levels by their names in nft and in the configuration.
 var logLevels = map[string]expr.LogLevel{
 	"emerg":  expr.LogLevelEmerg,
 	"alert":  expr.LogLevelAlert,

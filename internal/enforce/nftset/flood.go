@@ -17,22 +17,22 @@ import (
 	"mef/internal/netlink/nflog"
 )
 
-// The flood guard limits what one source may do at one TCP port: packets that open a connection in a second, new connections in a second,
-// and connections at a time. It drops nothing but packets that open a connection, so that established ones are never hurt.
+// The flood guard limits what one source may do at one TCP port: packets a second that open a connection, new connections a second,
+// and connections at a time. It drops only packets that open a connection, so established connections are not affected.
 //
 // Its chain is in prerouting, after connection tracking, which counts the connections, and before DNAT, so that the port is the one that
-// the client addressed. A set that forged sources have filled takes no new keys: its rule does not match for them, and those in it stay
-// limited. One message is sent for a source and port in episodeTime.
+// the client addressed. A set that forged sources have filled accepts no new keys: its rule does not match for them, and those in it stay
+// limited. A source and port are reported once in episodeTime.
 
 const (
 	guardPriority = -150 // conntrack is -200, DNAT -100
 	episodeTime   = 30
-	rateTime      = 5 // after which a source that is silent is forgotten
+	rateTime      = 5 // seconds after which a silent source is forgotten
 	guardSetSize  = 65536
 	episodeSize   = 16384
 )
 
-// floodMetrics are what the guard limits, in the order of their rules.
+// floodMetrics returns the quantities that the guard limits, in the order of their rules.
 func floodMetrics() []floodMetric {
 	return []floodMetric{
 		{"syn", event.FloodSYN, false, func(l conf.FloodLimits) expr.Any { return limitOver(uint64(l.SYNRate), uint32(l.SYNBurst)) }},
@@ -60,7 +60,7 @@ func floodPart(s tableSpec) part {
 		for _, m := range floodMetrics() {
 			of := set{name: "flood_" + m.name + f, v6: v6, with: addressAndPort, dynamic: true, timeout: true, size: guardSetSize, lasting: rateTime}
 			if m.mark == event.FloodConns {
-				of.timeout, of.lasting = false, 0 // its elements go with the connections
+				of.timeout, of.lasting = false, 0 // its elements end with the connections
 			}
 			p.sets = append(p.sets, of)
 			p.chains = append(p.chains, chain{"over_" + m.name + f, nil})
@@ -73,13 +73,13 @@ func floodPart(s tableSpec) part {
 	return p
 }
 
-// A floodGroup is ports with the same limits.
+// A floodGroup is a list of ports with the same limits.
 type floodGroup struct {
-	ports  ban.Ports // empty: all that no other group has
+	ports  ban.Ports // empty: all ports that no other group has
 	limits conf.FloodLimits
 }
 
-// floodGroups returns the guarded ports, those with limits of their own first.
+// floodGroups returns the guarded ports, those with their own limits first.
 func floodGroups(flood conf.Flood) (groups []floodGroup) {
 	by := make(map[conf.FloodLimits][]uint16)
 	for port, limits := range flood.Of {
@@ -159,7 +159,7 @@ func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
 			r = r.sourceAndPort(v6)
 			if m.mark == event.FloodConns {
 				r = r.adds(register1, "flood_"+m.name+f, m.limit(g.limits))
-			} else { // or a source that goes on would get its burst again every rateTime
+			} else { // otherwise a source that goes on would get its burst again every rateTime
 				r = r.updates(register1, "flood_"+m.name+f, m.limit(g.limits))
 			}
 			rules = append(rules, r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "over_" + m.name + f}))
@@ -182,7 +182,7 @@ func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
 	return rules
 }
 
-// newConnection matches packets that begin a connection, as connection tracking has it.
+// newConnection matches packets that begin a connection according to connection tracking.
 func (r rule) newConnection() rule {
 	const stateNew = 8 // NF_CT_STATE_BIT(IP_CT_NEW)
 	return r.with(
@@ -191,7 +191,7 @@ func (r rule) newConnection() rule {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
 }
 
-// report sends the packet to the group of the daemon.
+// report sends the packet to the daemon's NFLOG group.
 func (r rule) report(mark string) rule {
 	return r.with(&expr.Log{
 		Key:     1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,

@@ -14,23 +14,23 @@ import (
 	"mef/internal/netlink/nfnl"
 )
 
-// tableName is the one table that is ours, of family inet.
+// tableName is the name of our table, of family inet.
 const tableName = "mefdaemon"
 
 // repliesCounter counts packets towards banned addresses.
 const repliesCounter = "replies"
 
-// A set is a named set of addresses, or of what else packets add to it.
+// A set is a named set of addresses, or of other keys that packets add.
 type set struct {
 	name     string
 	v6       bool
 	with     withPort
-	interval bool   // holds ranges; else single keys
+	interval bool   // holds ranges; otherwise single keys
 	timeout  bool   // elements may end
 	counter  bool   // elements count the packets that match them
-	dynamic  bool   // packets add elements,
-	size     uint32 // so many at most; 0: no limit
-	lasting  uint32 // seconds until an element ends that packets add
+	dynamic  bool   // packets add elements
+	size     uint32 // maximum number of elements; 0: no limit
+	lasting  uint32 // seconds until an element ends that a packet has added
 }
 
 // withPort reports whether keys have a protocol and port.
@@ -64,7 +64,7 @@ func (s tableSpec) set(c setKind) set {
 	return set{name: c.set(), v6: c.v6, timeout: true, counter: s.counters}
 }
 
-// A chain is a list of rules; with a hook, one that packets enter.
+// A chain is a list of rules; packets enter a chain with a hook.
 type chain struct {
 	name string
 	hook *hook
@@ -79,28 +79,28 @@ type hook struct {
 // entry, and a ban covers ports that a container publishes, because DNAT comes later (-100).
 const bansPriority = -350
 
-// A tableSpec is what a table looks like apart from its kinds: what the kernel can do, and what the operator wants.
+// A tableSpec determines the layout of a table without its kinds: the features of the kernel and the operator's settings.
 type tableSpec struct {
 	counters bool         // bans count packets
 	log      conf.DropLog // of dropped packets
 	scan     conf.Scan    // packets to closed ports that are reported
-	udpEnd   uint16       // packets to UDP ports from here on are not reported
-	flood    conf.Flood   // what a source may do at a port
+	udpEnd   uint16       // packets to this and higher UDP ports are not reported
+	flood    conf.Flood   // limits of a source at a port
 }
 
 // A counter counts packets for the operator.
 type counter struct{ name, comment string }
 
-// A part is a piece of the table that stands or falls as a whole.
+// A part is a piece of the table that is built as a whole or not at all.
 type part struct {
-	wanted func(tableSpec) bool // nil: it is in every table
+	wanted func(tableSpec) bool // nil: in every table
 	sets   []set
 	chains []chain
 	counts []counter
-	rules  func(tableSpec) []rule // in the order in which they stand in their chains
+	rules  func(tableSpec) []rule // in the order of their chains
 }
 
-// allParts returns what a table may be made of, apart from its kinds.
+// allParts returns all parts that a table can have; kinds are not among them.
 func (s tableSpec) allParts() []part {
 	entries := part{rules: tableSpec.entryRules, counts: []counter{{repliesCounter, "packets towards banned addresses, dropped"}}, chains: []chain{
 		{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
@@ -151,7 +151,7 @@ func (s tableSpec) fixedRules() (all []rule) {
 	return all
 }
 
-// A rule is what one chain does with a packet.
+// A rule is a rule of a chain: expressions that match packets and act on them.
 type rule struct {
 	chain string
 	exprs []expr.Any
@@ -167,8 +167,8 @@ type anonSet struct {
 
 type anonElement struct {
 	key  []byte
-	end  bool   // first key behind a range
-	goTo string // of a verdict map
+	end  bool   // first key after a range
+	goTo string // chain, in a verdict map
 }
 
 const (
@@ -199,7 +199,7 @@ func (s tableSpec) entryRules() []rule {
 	}
 }
 
-// exemptRules stand ahead of those of the bans: what no ban may touch comes first.
+// exemptRules returns the rules before those of the bans: they accept packets that no ban may drop.
 //
 // Multicast listener discovery needs no rule: its senders have link-local addresses, which are never banned.
 func (s tableSpec) exemptRules() (rules []rule) {
@@ -210,14 +210,14 @@ func (s tableSpec) exemptRules() (rules []rule) {
 				newRule(chain).inSet(d, v6, addrBits(v6), "allow"+familyName(v6)).verdict(expr.VerdictAccept),
 				newRule(chain).inSet(d, v6, graceBits(v6), "grace"+familyName(v6)).verdict(expr.VerdictAccept))
 			if v6 {
-				// Neighbour discovery of the link: with hop limit 255 it cannot come from further away. A /64 or /48 ban that
-				// happens to contain the server's own network must not cut it off.
+				// Neighbour discovery of the link: with hop limit 255 it cannot come from beyond the link. A /64 or /48 ban that
+				// contains the server's own network must not cut it off.
 				rules = append(rules, newRule(chain).neighbourDiscovery().verdict(expr.VerdictAccept))
 			}
 			if d.incoming {
 				rules = append(rules, newRule(chain).dhcpReply(v6).verdict(expr.VerdictAccept))
 			}
-			// An address that a ban of its network excepts may be banned itself: what names one address comes first.
+			// An address that is excepted from a ban of its network may be banned itself, so bans of single addresses come first.
 			rules = append(rules,
 				newRule(chain).with(&expr.Verdict{Kind: expr.VerdictJump, Chain: d.exactChain(v6)}),
 				newRule(chain).inSet(d, v6, addrBits(v6), "except"+familyName(v6)).verdict(expr.VerdictAccept))
@@ -226,7 +226,7 @@ func (s tableSpec) exemptRules() (rules []rule) {
 	return rules
 }
 
-// graceBits is the prefix length by which grace is granted.
+// graceBits returns the prefix length of the elements of the grace sets.
 func graceBits(v6 bool) int {
 	if v6 {
 		return 64
@@ -257,8 +257,8 @@ func (s tableSpec) rules(c setKind) []rule {
 	return rules
 }
 
-// unverifiedRules drop only what opens a connection to us, so that answers to connections that we opened always pass: a
-// forged source must not cut us off from anybody.
+// unverifiedRules drop only packets that open a connection to this host, so that answers to its own connections always pass: a
+// forged source must not cut it off from another host.
 func (s tableSpec) unverifiedRules(c setKind) []rule {
 	in := directions[0]
 	begin := newRule(in.chainOf(c))
@@ -277,11 +277,11 @@ func (s tableSpec) unverifiedRules(c setKind) []rule {
 	return rules
 }
 
-// localPorts is where those ports begin that the system gives to its own clients.
+// localPorts is the first port that the system gives to its own clients.
 const localPorts = 32768
 
-// servicePorts returns the ports of a list at which a UDP packet opens a connection to us: those below localPorts, and above them
-// each that is named alone, as a service's is. A range there ("all except 22") would catch answers to our own clients.
+// servicePorts returns the ports of a list at which a UDP packet opens a connection to this host: those below localPorts, and each
+// higher port that is not part of a range. A range of higher ports ("all except 22") would match answers to the host's own clients.
 func servicePorts(ports ban.Ports) (served []ban.PortRange) {
 	for _, r := range ports.Ranges() {
 		if r.Last > r.First {
@@ -294,7 +294,7 @@ func servicePorts(ports ban.Ports) (served []ban.PortRange) {
 	return served
 }
 
-// A direction is which end of a packet is the peer.
+// A direction tells which end of a packet is the peer.
 type direction struct {
 	prefix   string // of chains
 	incoming bool
@@ -304,10 +304,10 @@ var directions = []direction{{"ban", true}, {"reply", false}}
 
 func (d direction) chain(v6 bool) string { return d.prefix + familyName(v6) }
 
-// exactChain has the rules about bans of single addresses.
+// exactChain returns the chain of the rules about bans of single addresses.
 func (d direction) exactChain(v6 bool) string { return d.chain(v6) + "_exact" }
 
-// chainOf returns the chain that the rules of a kind stand in.
+// chainOf returns the chain of the rules of a kind.
 func (d direction) chainOf(c setKind) string {
 	if c.bits == addrBits(c.v6) {
 		return d.exactChain(c.v6)
@@ -317,7 +317,7 @@ func (d direction) chainOf(c setKind) string {
 
 func newRule(chain string) rule { return rule{chain: chain} }
 
-// with returns the rule continued by expressions. Rules are values: continuing one twice gives two.
+// with returns the rule with expressions appended. Rules are values: the original is not changed.
 func (r rule) with(e ...expr.Any) rule {
 	r.exprs = append(r.exprs[:len(r.exprs):len(r.exprs)], e...)
 	return r
@@ -339,12 +339,12 @@ func (r rule) counter(name string) rule {
 	return r.with(&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name})
 }
 
-// ifLoopback matches packets of the loopback interface, which is the first of every namespace.
+// ifLoopback matches packets of the loopback interface, which has index 1 in every namespace.
 func (r rule) ifLoopback(key expr.MetaKey) rule {
 	return r.meta(key).equals(binary.NativeEndian.AppendUint32(nil, 1)...)
 }
 
-// byFamily sends IPv4 and IPv6 packets to different chains, so that none walks rules of the other kind.
+// byFamily sends IPv4 and IPv6 packets to different chains, so that no packet meets the rules of the other family.
 func (r rule) byFamily(chain4, chain6 string) rule {
 	r = r.meta(expr.MetaKeyNFPROTO).with(&expr.Lookup{SourceRegister: 1, IsDestRegSet: true, SetName: anonMapName})
 	r.anon = append(r.anon, anonSet{keyType: typeNFProto, keyLen: 1, vmap: true, elements: []anonElement{
@@ -354,15 +354,15 @@ func (r rule) byFamily(chain4, chain6 string) rule {
 	return r
 }
 
-// inAnon matches what was loaded against a constant set.
+// inAnon looks up the loaded value in a constant set.
 func (r rule) inAnon(s anonSet) rule {
 	r = r.with(&expr.Lookup{SourceRegister: 1, SetName: anonSetName})
 	r.anon = append(r.anon[:len(r.anon):len(r.anon)], s)
 	return r
 }
 
-// network makes sure of the family, as nft does before it looks into an IP header. The packet is of that family anyway, but
-// nft prints the rule as one about addresses only if it finds this.
+// network checks the family, as nft does before it reads an IP header. The packet is of that family anyway, but nft prints
+// addresses in the rule only after such a check.
 func (r rule) network(v6 bool) rule {
 	if v6 {
 		return r.meta(expr.MetaKeyNFPROTO).equals(unix.NFPROTO_IPV6)
@@ -370,7 +370,7 @@ func (r rule) network(v6 bool) rule {
 	return r.meta(expr.MetaKeyNFPROTO).equals(unix.NFPROTO_IPV4)
 }
 
-// inSet matches packets whose peer's prefix is in a set.
+// inSet matches packets whose peer has its prefix in a set.
 func (r rule) inSet(d direction, v6 bool, bits int, set string) rule {
 	offset, length := uint32(12), uint32(4)
 	if v6 {
@@ -408,7 +408,7 @@ func (r rule) protocols(protos ...byte) rule {
 	return r.meta(expr.MetaKeyL4PROTO).inAnon(s)
 }
 
-// port matches our port, one of ranges.
+// port matches packets whose port at this host is in one of ranges.
 func (r rule) port(d direction, ranges []ban.PortRange) rule {
 	offset := uint32(2)
 	if !d.incoming {
@@ -436,17 +436,17 @@ func (r rule) opensTCP() rule {
 		equals(syn)
 }
 
-// belowLocalPorts matches UDP packets to ports that services use.
+// belowLocalPorts matches UDP packets to ports below localPorts, which services use.
 func (r rule) belowLocalPorts() rule {
 	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
 		with(&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binary.BigEndian.AppendUint16(nil, localPorts)})
 }
 
-// answeringPorts are where UDP services are whose answers may come to ports below localPorts: resolvers of our own (Unbound, PowerDNS and
-// dnsmasq choose ports from 1024 on) are answered from 53, and NTP, IKE and OpenVPN use one port at both ends.
+// answeringPorts are the ports of UDP services whose answers may come to ports below localPorts: resolvers on this host (Unbound, PowerDNS
+// and dnsmasq choose ports from 1024 on) get answers from port 53, and NTP, IKE and OpenVPN use the same port at both ends.
 var answeringPorts = []uint16{53, 123, 500, 1194, 4500}
 
-// notAnswers matches UDP packets but for those from answeringPorts.
+// notAnswers matches UDP packets that do not come from answeringPorts.
 func (r rule) notAnswers() rule {
 	s := anonSet{keyType: typeInetService, keyLen: 2}
 	for _, p := range answeringPorts {
@@ -467,7 +467,7 @@ func (r rule) neighbourDiscovery() rule {
 		load(expr.PayloadBaseNetworkHeader, 7, 1).equals(255)
 }
 
-// dhcpReply matches what a DHCP server sends us: without it we would lose our address.
+// dhcpReply matches replies of a DHCP server, without which this host would lose its address.
 func (r rule) dhcpReply(v6 bool) rule {
 	server, client := uint16(67), uint16(68)
 	if v6 {
@@ -477,7 +477,7 @@ func (r rule) dhcpReply(v6 bool) rule {
 		equals(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, server), client)...)
 }
 
-// encode returns the rule's expressions as the kernel wants them. Its anonymous sets have the numbers from firstID on.
+// encode returns the rule's expressions in netlink form. Its anonymous sets are numbered from firstID.
 func (r rule) encode(firstID uint32) (nfnl.Attrs, error) {
 	var list nfnl.Attrs
 	for _, e := range r.exprs {
@@ -496,8 +496,8 @@ func (r rule) encode(firstID uint32) (nfnl.Attrs, error) {
 	return list, nil
 }
 
-// fingerprint returns a fingerprint of the rule. Each rule in the kernel carries its own, where nft does not show it: rules cannot
-// be changed, only replaced, so a rule with the right fingerprint is the right rule.
+// fingerprint returns a fingerprint of the rule. Each rule in the kernel carries its own in user data that nft does not show. Rules
+// cannot be changed, only replaced, so a rule with the right fingerprint is the right rule.
 func (r rule) fingerprint() (uint64, error) {
 	h := fnv.New64a()
 	b, err := r.encode(0)

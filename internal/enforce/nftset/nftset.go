@@ -1,15 +1,15 @@
 // Package nftset keeps bans in sets of the nftables table "inet mefdaemon", by netlink.
 //
-// Bans that are looked up in one way form a kind: the same trust, prefix length and ports. Each kind has one hash set,
+// Bans with the same trust, prefix length and ports form a kind, because they are looked up in the same way. Each kind has one hash set,
 // whose keys are masked addresses, and one rule for each direction; a look-up costs the same for ten bans and for a hundred
-// thousand, nested and overlapping bans never meet, and lifting one is exact. The kernel ends bans by their timeouts. Kinds
-// beyond the usual ones get their set and rules when their first ban comes.
+// thousand, nested and overlapping bans are independent, and lifting one does not affect others. The kernel ends bans by their
+// timeouts. Kinds other than the usual ones get their set and rules with their first ban.
 //
-// Packets meet loopback, the allow and grace sets, neighbour discovery and DHCP replies before any ban, and all of it before
-// conntrack and NAT. Towards banned addresses everything is dropped on output and forward, which ends sessions both ways.
+// The table accepts loopback, the allow and grace sets, neighbour discovery and DHCP replies before any ban, all of it before
+// conntrack and NAT. On output and forward it drops every packet to a banned address, which ends sessions in both directions.
 //
-// The table is ours alone, and nothing else is touched. Every rule carries a fingerprint, so that Check can tell in five small
-// reads whether all is in place. The writer is one lasting connection; changes by others are told by a second one.
+// No other program should change the table, and this package changes nothing else. Every rule carries a fingerprint, so Check needs
+// five small reads to compare the table. One lasting connection writes; a second one receives notifications of changes by others.
 package nftset
 
 import (
@@ -33,7 +33,7 @@ import (
 
 // A Backend keeps bans in the kernel. It implements enforce.Backend.
 type Backend struct {
-	conn     *conn // for writing, and for reading what writing depends on
+	conn     *conn // for writing, and for the reads that writes depend on
 	finder   reader
 	lister   reader
 	log      *slog.Logger
@@ -41,11 +41,11 @@ type Backend struct {
 	udpEnd   uint16 // see tableSpec
 	features Features
 	lacks    atomic.Pointer[lacks]
-	kinds    []setKind // those that have sets and rules, base kinds first; nil before the first look at the kernel
+	kinds    []setKind // those that have sets and rules, base kinds first; nil before the kernel was read
 	checked  bool
 
-	// known is the generation of nf_tables up to which the caller knows what happened, 0 if that is not certain: from the first
-	// Check until anything but a Rebuild. Watch compares with it.
+	// known is the generation of nf_tables up to which the caller has seen all changes, 0 if that is not certain: it is set by the
+	// first Check and cleared by every call but Rebuild. Watch compares with it.
 	known atomic.Uint32
 
 	mu       sync.Mutex
@@ -53,24 +53,24 @@ type Backend struct {
 	changed  func(enforce.Notice)
 }
 
-// Features is what a probe of the kernel found.
+// Features are the results of a probe of the kernel.
 type Features struct {
-	// Counters says that elements count packets (since Linux 5.7). Without them bans work, and show no packets.
+	// Counters reports whether elements count packets (since Linux 5.7). Without it bans work, and show no packets.
 	Counters bool
 
 	// Extends says that adding an element again gives it the new timeout (since 6.12). Otherwise it is deleted and added in one
 	// transaction, and its counters begin anew.
 	Extends bool
 
-	// Log says that rules can log packets, at a limited rate. It is not tried out unless that is wanted.
+	// Log reports whether rules can log packets at a limited rate. It is probed only if logging is enabled.
 	Log bool
 
-	// Scan says that rules can report packets to closed ports, Flood that they can limit sources. They are not tried out unless that is
-	// wanted.
+	// Scan reports whether rules can report packets to closed ports, Flood whether they can limit sources. They are probed only if
+	// enabled.
 	Scan, Flood bool
 }
 
-// lacks are what the kernel lacks for the detectors that are wanted; empty if nothing.
+// lacks names the modules that the kernel lacks for the enabled detectors; empty if none.
 type lacks struct{ scan, flood string }
 
 // maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
@@ -78,11 +78,11 @@ const maxKinds = 256
 
 var errTooManyKinds = fmt.Errorf("%w are in force: there is room for %d", enforce.ErrTooManyKinds, maxKinds)
 
-// bulk is from how many elements on a transaction is made without the listener, which costs the kernel a message for each.
+// bulk is the number of elements from which the listener is paused for a transaction: it would cost the kernel a message for each.
 const bulk = 1000
 
-// New connects to nf_tables in the caller's network namespace and probes what the kernel can do. It changes nothing that lasts.
-// The zero Settings are bans and nothing else. The error says which capability or module is missing.
+// New connects to nf_tables in the caller's network namespace and probes the features of the kernel. It leaves no change behind.
+// The zero Settings mean bans without logging and detectors. The error says which capability or module is missing.
 func New(log *slog.Logger, settings enforce.Settings) (*Backend, error) {
 	return NewIn(0, log, settings)
 }
@@ -105,14 +105,14 @@ func NewIn(netns int, log *slog.Logger, settings enforce.Settings) (*Backend, er
 	return b, nil
 }
 
-// Configure implements enforce.Backend. What the kernel lacks for a setting is left out. It is for the goroutine that calls Apply.
+// Configure implements enforce.Backend. Features that the kernel lacks are left out. Only the goroutine that calls Apply may call it.
 func (b *Backend) Configure(settings enforce.Settings) error {
 	found, lacks, err := probe(b.conn, settings)
 	if err != nil {
 		return fmt.Errorf("probe nf_tables: %w", err)
 	}
 	b.settings, b.features = settings, found
-	ports, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // without it, what is usual
+	ports, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // if it cannot be read: the usual value
 	b.udpEnd = firstLocalPort(string(ports))
 	b.lacks.Store(&lacks)
 	if settings.Log.Enabled && !found.Log {
@@ -132,7 +132,7 @@ func (b *Backend) Close() error {
 	return errors.Join(b.conn.Close(), b.finder.close(), b.lister.close())
 }
 
-// shape is what the table looks like now.
+// tableSpec returns the layout of the table with the current settings.
 func (b *Backend) tableSpec() tableSpec {
 	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, udpEnd: b.udpEnd, flood: b.settings.Flood}
 	s.flood.Enabled = s.flood.Enabled && b.features.Flood
@@ -150,7 +150,7 @@ func (b *Backend) Names() enforce.Names {
 func (b *Backend) Features() Features { return b.features }
 
 // Delete removes the table, and with it all bans, in the network namespace of the caller, and reports whether there was one. It
-// needs no daemon; one that runs would put the table back.
+// needs no daemon; a running one would restore the table.
 func Delete() (deleted bool, err error) {
 	c, err := dial(0)
 	if err != nil {
@@ -168,7 +168,7 @@ func Delete() (deleted bool, err error) {
 	return true, nil
 }
 
-// Present reports whether the table is there, in the network namespace of the caller.
+// Present reports whether the table exists in the network namespace of the caller.
 func Present() (bool, error) {
 	c, err := dial(0)
 	if err != nil {
@@ -184,7 +184,7 @@ func Present() (bool, error) {
 
 // Apply implements enforce.Backend.
 func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure, error) {
-	b.known.Store(0) // a transaction that changes nothing in the end has no generation, so it cannot be counted
+	b.known.Store(0) // a transaction that changes nothing has no generation, so it cannot be counted
 	if err := b.readKinds(); err != nil {
 		return nil, err
 	}
@@ -196,8 +196,8 @@ func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure
 	return failed, nil
 }
 
-// apply makes changes in one transaction. If the kernel refuses it for a reason that can lie in a single element, each half is
-// tried alone.
+// apply makes changes in one transaction. If the kernel refuses it for a reason that a single element can cause, each half is
+// tried separately.
 func (b *Backend) apply(c enforce.Changes) ([]enforce.Failure, error) {
 	var t tx
 	fresh, err := b.addKinds(&t, c.Bans)
@@ -237,7 +237,7 @@ func divisible(err error) bool {
 	return false
 }
 
-// addChanges appends the elements of c. Sets and rules are there.
+// addChanges appends the elements of c, whose sets and rules exist.
 func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
 	if c.Allow != nil {
 		t.setAllow(*c.Allow)
@@ -248,7 +248,7 @@ func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
 	if err := t.setElements(exceptSets, c.Except); err != nil {
 		return err
 	}
-	// There may be very many bans, and memory that is touched first takes longer than anything here: only their places are listed.
+	// There may be very many bans, and the first access to memory takes longer than anything else here: only their indexes are listed.
 	add, remove := map[setKind][]int32{}, map[setKind][]int32{}
 	for i, change := range c.Bans {
 		cl := kindOf(change.Key)
@@ -278,7 +278,7 @@ func (b *Backend) addChanges(t *tx, c enforce.Changes) error {
 	return nil
 }
 
-// elementsAt returns the elements of the bans at some places, as many at once as a message names. They are valid until the next.
+// elementsAt yields the elements of the bans at some indexes, at most maxElements at once. A slice is valid until the next one.
 func elementsAt(bans []enforce.Change, places []int32) iter.Seq[[]element] {
 	return func(yield func([]element) bool) {
 		es := make([]element, 0, min(len(places), maxElements))
@@ -287,7 +287,7 @@ func elementsAt(bans []enforce.Change, places []int32) iter.Seq[[]element] {
 			for _, i := range chunk {
 				e := element{addr: bans[i].Key.Prefix.Addr()}
 				if !bans[i].Remove {
-					e.timeout, _ = bans[i].Timeout.Milliseconds() // which was looked at before
+					e.timeout, _ = bans[i].Timeout.Milliseconds() // checked before
 				}
 				es = append(es, e)
 			}
@@ -298,7 +298,7 @@ func elementsAt(bans []enforce.Change, places []int32) iter.Seq[[]element] {
 	}
 }
 
-// addKinds appends the sets and rules of kinds that the bans need and that are not there yet, and returns these kinds.
+// addKinds appends the sets and rules of the kinds that the bans need and that do not exist yet, and returns these kinds.
 func (b *Backend) addKinds(t *tx, bans []enforce.Change) ([]setKind, error) {
 	var fresh []setKind
 	for _, change := range bans {
@@ -340,7 +340,7 @@ func (b *Backend) Rebuild(ctx context.Context, c enforce.Changes) ([]enforce.Fai
 		if !divisible(err) || len(first.Bans) == 0 {
 			return nil, fmt.Errorf("build table inet %s: %w", tableName, err)
 		}
-		// Too large for one transaction, or one ban is refused: the table with as many bans as possible first.
+		// Too large for one transaction, or one ban is refused: build the table with as many bans as possible first.
 		half := len(first.Bans) / 2
 		rest.Bans = append(rest.Bans, first.Bans[half:]...)
 		first.Bans = first.Bans[:half]
@@ -400,7 +400,7 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 	return nil
 }
 
-// readKinds finds out which kinds have sets in the kernel, if that is not known yet.
+// readKinds reads which kinds have sets in the kernel, unless that is known.
 func (b *Backend) readKinds() error {
 	if b.kinds != nil {
 		return nil
@@ -448,8 +448,8 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 	return enforce.Check{Damaged: damaged, Bans: found.bans()}, err
 }
 
-// Held implements enforce.Backend. It reads by connections of its own, so that a long list does not stand in the way of bans,
-// nor of looking up whether one was lifted.
+// Held implements enforce.Backend. It reads over connections of its own, so that a long list delays neither bans nor the
+// look-up of a lifted one.
 func (b *Backend) Held(_ context.Context, keys ...ban.Key) (state enforce.State, err error) {
 	if len(keys) > 0 && len(keys) <= maxLookups {
 		err = b.finder.do(func(c *conn) error { state, err = c.lookUp(keys); return err })

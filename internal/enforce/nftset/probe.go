@@ -12,10 +12,10 @@ import (
 	"mef/internal/enforce"
 )
 
-// probeTable exists for a moment while the daemon starts. It has no chains, so that no packet meets it.
+// probeTable exists for a moment while the daemon starts. It has no chain with a hook, so no packet enters it.
 const probeTable = "mefdaemon_probe"
 
-// probe tries out what the kernel can do instead of comparing versions, because distributions carry features back.
+// probe tries features of the kernel instead of comparing versions, because distributions backport features.
 func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err error) {
 	var t tx
 	t.removeTable(probeTable) // left over from a killed daemon
@@ -60,7 +60,7 @@ func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err e
 	return f, lacking, err
 }
 
-// probeLog tries a chain of the kind that logs. A kernel without a module for it says that there is no such expression.
+// probeLog tries a chain that logs. A kernel without the module reports that there is no such expression.
 func probeLog(c *conn, drops conf.DropLog) (bool, error) {
 	var t tx
 	t.addChain(probeTable, chain{name: "logged"})

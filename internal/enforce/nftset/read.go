@@ -18,12 +18,12 @@ import (
 	"mef/internal/prefixset"
 )
 
-// What the kernel says about our table's objects, read back by the functions below.
+// The objects of the table as the kernel reports them, read by the functions below.
 type (
 	foundSet struct {
 		set
 		anonymous bool
-		count     int // of elements; -1 if the kernel does not tell
+		count     int // of elements; -1 if the kernel does not report it
 	}
 	foundChain struct {
 		chain
@@ -39,7 +39,7 @@ type (
 	}
 )
 
-// readTable reports whether the table is there and awake.
+// readTable reports whether the table exists and is not dormant.
 func (c *conn) readTable() (bool, error) {
 	b, err := c.get(unix.NFT_MSG_GETTABLE, named(tableName))
 	if errors.Is(err, unix.ENOENT) {
@@ -123,7 +123,7 @@ func parseFingerprint(udata []byte) uint64 {
 	return 0
 }
 
-// readCounter returns the packets of a named counter, and whether it is there.
+// readCounter returns the packets of a named counter, and whether it exists.
 func (c *conn) readCounter(name string) (packets uint64, ok bool, err error) {
 	a := named(tableName)
 	a.Text(unix.NFTA_OBJ_NAME, name)
@@ -144,7 +144,7 @@ func (c *conn) readElements(set string) ([]foundElement, error) {
 	return found, ignoreAbsent(err)
 }
 
-// appendBans reads all bans of a kind. There may be very many, so there is no list of elements in between.
+// appendBans reads all bans of a kind. There may be very many, so no list of elements is built in between.
 func (c *conn) appendBans(bans []enforce.Held, cl setKind) ([]enforce.Held, error) {
 	n := len(bans)
 	err := c.dump(unix.NFT_MSG_GETSETELEM, elementsOf(tableName, cl.set(), 0), func() { bans = bans[:n] }, func(b []byte) {
@@ -223,7 +223,7 @@ func (e *foundElement) count(expr []byte) {
 	}
 }
 
-// held returns the ban that an element of a kind stands for.
+// held returns the ban that an element of a kind represents.
 func (e foundElement) held(c setKind, now time.Time) enforce.Held {
 	h := enforce.Held{Key: c.key(e.addr), Packets: e.packets, Bytes: e.bytes}
 	if !e.permanent {
@@ -232,15 +232,15 @@ func (e foundElement) held(c setKind, now time.Time) enforce.Held {
 	return h
 }
 
-// A reader is a connection for reading that several goroutines share. It lasts, because closing any nf_tables connection waits
-// for what was deleted by another to be freed, which takes milliseconds.
+// A reader is a connection for reading that several goroutines share. It is kept open, because closing any nf_tables connection
+// waits until objects deleted over another one are freed, which takes milliseconds.
 type reader struct {
 	netns int
 	mu    sync.Mutex
 	conn  *conn // nil before its first use
 }
 
-// do calls read, and once more with a new connection if the one at hand turns out to be of no use.
+// do calls read, and calls it again with a new connection if the current one was closed.
 func (r *reader) do(read func(*conn) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -267,7 +267,7 @@ func (r *reader) close() error {
 	return r.conn.Close()
 }
 
-// maxLookups is up to how many keys each is looked up; above, all elements are read.
+// maxLookups is the number of keys up to which each is looked up; for more, all elements are read.
 const maxLookups = 100
 
 func (c *conn) held(keys []ban.Key) (enforce.State, error) {
@@ -330,7 +330,7 @@ func (c *conn) readAllow() (prefixset.Set, error) {
 	return prefixset.FromRanges(all), nil
 }
 
-// readTimed reads the prefixes of a pair of sets with the time that each has left.
+// readTimed reads the prefixes of a pair of sets with the time left of each.
 func (c *conn) readTimed(sets []set, bits func(v6 bool) int) (out []enforce.Element, err error) {
 	for _, s := range sets {
 		es, err := c.readElements(s.name)
@@ -367,7 +367,7 @@ func ranges(es []foundElement, v6 bool) []prefixset.Range {
 			out = append(out, prefixset.Range{First: e.addr, Last: es[i+1].addr.Prev()})
 		case i+1 == len(es):
 			out = append(out, prefixset.Range{First: e.addr, Last: end})
-		default: // the end of this range is the beginning of the next
+		default: // this range ends where the next one begins
 			out = append(out, prefixset.Range{First: e.addr, Last: es[i+1].addr.Prev()})
 		}
 	}

@@ -15,16 +15,16 @@ import (
 	"mef/internal/netlink/nfnl"
 )
 
-// The scan detector reports packets to ports at which no socket is: once for each source, protocol and port in scanPairTime.
+// The scan detector reports packets to ports without a socket: once for each source, protocol and port in scanPairTime.
 //
 // Its chain is in input, not prerouting: DNAT is done, so that a published container port, which is forwarded, never looks closed. It
-// comes before the static policy, so that ports which that drops are seen. It needs no connection tracking: a packet that opens a TCP
+// comes before the static policy, so it also sees ports that the policy drops. It needs no connection tracking: a packet that opens a TCP
 // connection has no ACK, and the kernel itself looks for a socket, listening or connected. Ports at which packets have found a socket
-// stay known for a day: while their service is restarted, its clients are not scanning.
+// are remembered for a day: while their service is restarted, its clients are not scanning.
 //
-// Forged packets cannot fill the sets. A source that is not known enters scan_src at a bounded rate; only one that is known, or one of a
-// calm moment, enters scan_pair and is reported; each source and all of them are capped. What is admitted in a second, times the
-// timeout, plus the burst, is less than the size:
+// Forged packets cannot fill the sets. An unknown source enters scan_src at a bounded rate. Only a known source, or any source while there
+// is no flood, enters scan_pair and is reported, at a bounded rate for each source and for all of them. The number admitted a second, times
+// the timeout, plus the burst, is less than the size:
 //
 //	scan_src:  6000/s x 10 s + 4000         = 64000 < 65536
 //	scan_pair: (100 + 1000)/s x 30 s + 4000 = 37000 < 65536
@@ -40,7 +40,7 @@ const (
 	scanPairTime = 30
 	servedTime   = 24 * 60 * 60
 
-	// scanPriority is after that of DNAT (-100 in prerouting) by its hook, and before that of policies.
+	// scanPriority is before that of policies; the hook itself comes after DNAT (-100 in prerouting).
 	scanPriority = -150
 )
 
@@ -111,7 +111,7 @@ func (s tableSpec) scanRules() []rule {
 		accept(in.meta(expr.MetaKeyPKTTYPE).with(&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{unix.PACKET_HOST}})),
 		accept(tcp.tcpFlags(tcpACK, tcpACK))) // nearly all packets, at no cost
 	if s.scan.UDP {
-		// Above, a late answer to a client's socket that is closed would count against a DNS, NTP or QUIC server.
+		// At higher ports, a late answer to a closed client socket would count against a DNS, NTP or QUIC server.
 		rules = append(rules, accept(udp.from(s.udpEnd)))
 	}
 	rules = append(rules,
@@ -151,13 +151,13 @@ func (s tableSpec) scanFamilyRules(v6 bool) []rule {
 		return accept(r.sourceAndPort(v6).adds(register1, "scan_pair"+f).report(event.ClosedPort))
 	}
 	in, known := newRule("scan"+f), newRule("scan"+f+"_known")
-	burst := uint32(max(50, 2*s.scan.Limit)) // more than make a scan
+	burst := uint32(max(50, 2*s.scan.Limit)) // more packets than a scan needs
 	return []rule{
 		accept(in.sourceAndPort(v6).inNamed(register1, "scan_pair"+f)),
 		in.source(v6).inNamed(register1, "scan_src"+f).with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: known.chain}),
 		accept(in.over(6000, 4000).counter(scanUnadmitted)),
 		in.source(v6).adds(register1, "scan_src"+f),
-		// Calm: the first packet is reported at once, so that slow scans are seen. Flood: only a second one is.
+		// Without a flood, the first packet is reported at once, so that slow scans are found; in a flood, only a second one is.
 		accept(in.over(100, 2000)),
 		report(in),
 		in.counter(scanFull),
@@ -169,7 +169,7 @@ func (s tableSpec) scanFamilyRules(v6 bool) []rule {
 	}
 }
 
-// ifNamed matches packets that came in on one of some interfaces, or with not on any other.
+// ifNamed matches packets that arrive on one of the interfaces or, with not, on any other.
 func (r rule) ifNamed(names []string, not bool) rule {
 	s := anonSet{keyType: typeIfname, keyLen: unix.IFNAMSIZ}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
@@ -182,7 +182,7 @@ func (r rule) ifNamed(names []string, not bool) rule {
 	return r
 }
 
-// noneOf matches packets of other protocols than some.
+// noneOf matches packets of all protocols but these.
 func (r rule) noneOf(protos []byte) rule {
 	s := anonSet{keyType: typeInetProto, keyLen: 1}
 	for _, p := range protos {
@@ -193,20 +193,20 @@ func (r rule) noneOf(protos []byte) rule {
 	return r
 }
 
-// tcpFlags matches segments of whose flags in the mask exactly some are set.
+// tcpFlags matches segments in which exactly the flags in set are set, of those in mask.
 func (r rule) tcpFlags(mask, set byte) rule {
 	return r.load(expr.PayloadBaseTransportHeader, 13, 1).
 		with(&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{mask}, Xor: []byte{0}}).
 		equals(set)
 }
 
-// from matches packets to a port and those above it.
+// from matches packets to a port or a higher one.
 func (r rule) from(port uint16) rule {
 	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
 		with(&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)})
 }
 
-// firstLocalPort returns where those ports begin that the system gives to its own clients, localPorts at most: ip(7), ip_local_port_range.
+// firstLocalPort returns the first port that the system gives to its own clients, at most localPorts. text is ip_local_port_range, see ip(7).
 func firstLocalPort(text string) uint16 {
 	var first uint16
 	if _, err := fmt.Sscan(text, &first); err != nil || first == 0 {
@@ -215,15 +215,15 @@ func firstLocalPort(text string) uint16 {
 	return min(first, localPorts)
 }
 
-// hasSocket matches packets for which there is a socket: listening at their port, or of their connection. It reads an option of the
-// socket, and compares with all of its values; without a socket the rule ends there.
+// hasSocket matches packets for which there is a socket, listening or connected. It reads an option of the socket and accepts each of
+// its values; without a socket the rule does not match.
 func (r rule) hasSocket() rule {
 	return r.with(
 		&expr.Socket{Key: expr.SocketKeyTransparent, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{1}})
 }
 
-// source loads the address that counts: of IPv6, its /64.
+// source loads the source address; for IPv6, its /64.
 func (r rule) source(v6 bool) rule {
 	if !v6 {
 		return r.network(v6).load(expr.PayloadBaseNetworkHeader, 12, 4)
@@ -232,7 +232,7 @@ func (r rule) source(v6 bool) rule {
 		with(&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 16, Mask: mask(true, graceBits(true)), Xor: make([]byte, 16)})
 }
 
-// sourceAndPort loads the source, the protocol and the port behind each other.
+// sourceAndPort loads the source, the protocol and the port in sequence.
 func (r rule) sourceAndPort(v6 bool) rule {
 	return r.source(v6).protocolAndPort(register32 + uint32(addrBits(v6)/32))
 }
@@ -246,18 +246,17 @@ func (r rule) protocolAndPort(register uint32) rule {
 		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
 }
 
-// inNamed matches if a set has the key that was loaded.
+// inNamed matches if the loaded key is in a set.
 func (r rule) inNamed(register uint32, set string) rule {
 	return r.with(&expr.Lookup{SourceRegister: register, SetName: set})
 }
 
-// adds adds the key that was loaded to a set. The rule ends if the set is full, or if the key is there and has a limit that is not
-// exceeded.
+// adds adds the loaded key to a set. The rule does not match if the set is full, or if the key has a limit that is not exceeded.
 func (r rule) adds(register uint32, set string, limits ...expr.Any) rule {
 	return r.with(&expr.Dynset{SrcRegKey: register, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD, Exprs: limits})
 }
 
-// updates is adds, and lets the time of the element begin again.
+// updates is adds, but also restarts the timeout of an element.
 func (r rule) updates(register uint32, set string, limits ...expr.Any) rule {
 	return r.with(&expr.Dynset{SrcRegKey: register, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: limits})
 }
@@ -275,7 +274,7 @@ type piece struct {
 	rule   rule
 }
 
-// reportPieces are what every detector needs.
+// reportPieces returns the rules that every detector needs.
 func reportPieces() []piece {
 	return []piece{
 		{"nft_limit", newRule("tried").over(1, 1)},
@@ -284,7 +283,7 @@ func reportPieces() []piece {
 	}
 }
 
-// probeScan tries the rules of the scan detector in a table without packets. It returns what the kernel lacks for it, "" if nothing.
+// probeScan tries the rules of the scan detector in a table that no packet enters. It returns the module that the kernel lacks, "" if none.
 func probeScan(c *conn) (lacks string, err error) {
 	return c.probePieces(append(reportPieces(), piece{"nft_socket", newRule("tried").protocol(unix.IPPROTO_TCP).hasSocket()}))
 }
@@ -334,7 +333,7 @@ func (b *Backend) Detection() (d enforce.Detection, err error) {
 	return d, err
 }
 
-// readCounters returns the packets of the counters of our table, by name.
+// readCounters returns the packets of the counters of the table, by name.
 func (c *conn) readCounters() (map[string]uint64, error) {
 	found := map[string]uint64{}
 	a := named(tableName)

@@ -10,8 +10,7 @@ import (
 	"mef/internal/ban"
 )
 
-// A setKind is the bans that share a set and its rules: those that are looked up in one way. Its members have one trust, one
-// prefix length and one list of ports.
+// A setKind is a kind of bans that share a set and its rules: those with the same trust, prefix length and ports.
 type setKind struct {
 	trust ban.Class
 	v6    bool
@@ -19,7 +18,7 @@ type setKind struct {
 	ports ban.Ports
 }
 
-// baseKinds are always there, in the order of their rules. Any other is made when the first ban needs it.
+// baseKinds always exist, in the order of their rules. Any other is created when the first ban needs it.
 var baseKinds = []setKind{
 	{bits: 32},
 	{bits: 24},
@@ -38,8 +37,8 @@ func kindOf(k ban.Key) setKind {
 	return setKind{trust: k.Class, v6: k.Prefix.Addr().Is6(), bits: k.Prefix.Bits(), ports: k.Ports}
 }
 
-// set returns the name of the kind's set: "ban4_32", "susp6_64", or with ports "ban4_32_p25.465.8000-8010". The name says
-// all, so that a table found in the kernel can be read back without any other record.
+// set returns the name of the kind's set: "ban4_32", "susp6_64", or with ports "ban4_32_p25.465.8000-8010". The name is
+// complete, so a table found in the kernel can be read without any other record.
 func (c setKind) set() string {
 	name := "ban"
 	if c.trust == ban.Unverified {
@@ -62,7 +61,7 @@ func familyName(v6 bool) string {
 	return "4"
 }
 
-// parseKind reads a set's name. ok is false for any name that set would not give.
+// parseKind reads a set's name. ok is false for any name that set does not return.
 func parseKind(name string) (c setKind, ok bool) {
 	head, ports, _ := strings.Cut(name, "_p")
 	kind, bits, _ := strings.Cut(head, "_")
@@ -91,7 +90,7 @@ func addrBits(v6 bool) int {
 	return 32
 }
 
-// key returns the ban that an element of the kind's set stands for.
+// key returns the ban that an element of the kind's set represents.
 func (c setKind) key(addr netip.Addr) ban.Key {
 	return ban.Key{Prefix: netip.PrefixFrom(addr, c.bits), Ports: c.ports, Class: c.trust}
 }

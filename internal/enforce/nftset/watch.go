@@ -46,8 +46,8 @@ func (b *Backend) Watch(ctx context.Context, changed func(enforce.Notice)) error
 	return fmt.Errorf("watch nf_tables: %w", err)
 }
 
-// undisturbed reports whether nobody changed anything since the first Check. Reading everything again would take long, and the
-// start of a daemon is when the time counts. It is asked once we listen: what is not counted yet will be heard of.
+// undisturbed reports whether no other program changed anything since the first Check. Reading everything again would delay the
+// start of the daemon. It is called after the listener has joined: later changes are notified.
 func (b *Backend) undisturbed() bool {
 	known := b.known.Swap(0)
 	if known == 0 {
@@ -58,13 +58,13 @@ func (b *Backend) undisturbed() bool {
 	return err == nil && now == known
 }
 
-// receive passes on what others did to our table, until the connection is closed.
+// receive reports changes of the table by others until the connection is closed.
 func (b *Backend) receive(nl *netlink.Conn, changed func(enforce.Notice)) error {
 	ours := false
 	for {
 		msgs, err := nl.Receive()
 		if errors.Is(err, unix.ENOBUFS) {
-			changed(enforce.Notice{}) // something was lost: it may have been about us
+			changed(enforce.Notice{}) // notifications were lost, perhaps about our table
 			continue
 		}
 		if err != nil {
@@ -98,8 +98,8 @@ func author(b []byte) string {
 	return fmt.Sprintf("%s[%d]", name, nfnl.Uint32(nfnl.Find(b, attrGenProcPID)))
 }
 
-// notFrom is a socket filter that passes messages caused by anybody but the connection with a port: a transaction's messages
-// all have the port of its author in their headers, at offset 12, in host order.
+// notFrom returns a socket filter that passes messages not caused by the connection with this netlink port: all messages of a
+// transaction have the port of its author in their headers, at offset 12, in host order.
 func notFrom(port uint32) []bpf.RawInstruction {
 	// A filter loads numbers in network order.
 	var host [4]byte
@@ -111,7 +111,7 @@ func notFrom(port uint32) []bpf.RawInstruction {
 		bpf.RetConstant{Val: 0},
 	})
 	if err != nil {
-		panic("nftset: " + err.Error()) // the program is constant but for a number
+		panic("nftset: " + err.Error()) // the program is constant except for the port
 	}
 	return program
 }
@@ -123,7 +123,7 @@ func (b *Backend) watching(nl *netlink.Conn, changed func(enforce.Notice)) {
 }
 
 // pauseListener leaves the notification group for a transaction of many elements, because each would cost the kernel a
-// message. The function returned joins again, and has everything compared if anybody but us has changed anything meanwhile.
+// message. The returned function joins again, and requests a comparison if another program has changed anything meanwhile.
 func (b *Backend) pauseListener(elements int) (resume func()) {
 	if elements < bulk {
 		return func() {}
@@ -142,18 +142,18 @@ func (b *Backend) pauseListener(elements int) (resume func()) {
 		}
 		if err := b.listener.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 			b.log.Warn("joining the nf_tables notifications again failed", "err", err)
-			b.listener.Close() // ends Watch, which is then begun anew
+			b.listener.Close() // ends Watch, which is then started again
 			return
 		}
-		// Who listens again before this is asked misses nothing.
+		// The position is read after joining, so no change is missed.
 		if after, ok := b.position(); !known || !ok || after != before {
 			b.changed(enforce.Notice{})
 		}
 	}
 }
 
-// position returns how many transactions others have made, from a beginning that is the same for the connection's life; ok is
-// false if that cannot be known.
+// position returns the number of transactions by others, from a start that is the same for the life of the connection; ok is
+// false if it cannot be read.
 func (b *Backend) position() (others uint32, ok bool) {
 	generation, err := b.conn.Generation()
 	return generation - b.conn.Commits(), err == nil

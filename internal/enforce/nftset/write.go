@@ -13,11 +13,11 @@ import (
 	"mef/internal/prefixset"
 )
 
-// maxElements is how many elements one message names: with more, its length would overflow 16 bits and the kernel would
-// lose some in silence.
+// maxElements is the maximum number of elements in one message: with more, its length would overflow 16 bits and the kernel would
+// silently lose some.
 const maxElements = 1000
 
-// What unix does not name (include/uapi/linux/netfilter/nf_tables.h, libnftnl's udata.h).
+// Constants that package unix does not have (include/uapi/linux/netfilter/nf_tables.h, libnftnl's udata.h).
 const (
 	attrSetExpr  = 0x11 // NFTA_SET_EXPR
 	attrSetCount = 20   // NFTA_SET_COUNT
@@ -25,13 +25,13 @@ const (
 	udataSetKeyByteOrder   = 0
 	udataSetMergeElements  = 2
 	udataObjComment        = 0
-	udataRuleStamp         = 'm' // ours: nft passes over types that it does not know
+	udataRuleStamp         = 'm' // ours: nft skips types that it does not know
 	udataBigEndian         = 2
 	attrObjUserdata        = 8 // NFTA_OBJ_USERDATA
 	attrTableFlagsDormant  = 1
 	attrSetElemExpressions = 0x11 // NFTA_SET_ELEM_EXPRESSIONS
 
-	gotoVerdict  = 1<<32 + unix.NFT_GOTO // -4 as it stands in 32 bits
+	gotoVerdict  = 1<<32 + unix.NFT_GOTO // -4 in 32 bits
 	policyAccept = 1                     // NF_ACCEPT
 )
 
@@ -43,7 +43,7 @@ func named(table string) nfnl.Attrs {
 
 func (t *tx) addTable(table string) { t.Add(unix.NFT_MSG_NEWTABLE, netlink.Create, named(table)) }
 
-// removeTable deletes a table with all that is in it, and does not mind if there is none.
+// removeTable deletes a table with its contents. It is no error if there is none.
 func (t *tx) removeTable(table string) {
 	t.addTable(table)
 	t.Add(unix.NFT_MSG_DELTABLE, 0, named(table))
@@ -76,7 +76,7 @@ func (t *tx) addSet(table string, s set) {
 		a.Uint64(unix.NFTA_SET_TIMEOUT, uint64(s.lasting)*1000)
 	}
 	if s.interval {
-		// A note for nft, so that an operator who adds an element by hand is told of no overlap. The kernel merges nothing.
+		// A note for nft, so that it reports no overlap to an operator who adds an element by hand. The kernel merges nothing.
 		a.Bytes(unix.NFTA_SET_USERDATA, append(udataUint32(udataSetKeyByteOrder, udataBigEndian), udataUint32(udataSetMergeElements, 1)...))
 	}
 	if s.counter {
@@ -102,7 +102,7 @@ func (s set) keyType() uint32 {
 	return address
 }
 
-// concatenated returns the type by which nft knows keys that consist of others: six bits for each.
+// concatenated returns nft's type for keys that consist of others: six bits for each.
 func concatenated(types ...uint32) (all uint32) {
 	for _, t := range types {
 		all = all<<6 | t
@@ -110,7 +110,7 @@ func concatenated(types ...uint32) (all uint32) {
 	return all
 }
 
-// setOfType returns what of a set follows from the type of its keys.
+// setOfType sets the fields that follow from the type of the keys.
 func (s *set) setOfType(key uint32) {
 	for _, v6 := range []bool{false, true} {
 		for with := addressOnly; with <= portOnly; with++ {
@@ -204,7 +204,7 @@ func (t *tx) addAnonSet(table string, s anonSet) {
 	t.Add(unix.NFT_MSG_NEWSETELEM, netlink.Create, e)
 }
 
-// byteOrder tells nft how to print the keys: ports are in network order, single bytes in host order.
+// byteOrder returns the byte order in which nft prints the keys: ports are in network order, single bytes in host order.
 func (s anonSet) byteOrder() uint32 {
 	if s.keyType == typeInetService {
 		return udataBigEndian
@@ -231,7 +231,7 @@ func (el anonElement) append(a *nfnl.Attrs) {
 	a.End(at)
 }
 
-// elementsOf begins a message about elements of a set. A set made in the same transaction is known by its number.
+// elementsOf begins a message about elements of a set. A set created in the same transaction is named by its number.
 func elementsOf(table, name string, id uint32) nfnl.Attrs {
 	a := named(table)
 	a.Text(unix.NFTA_SET_ELEM_LIST_SET, name)
@@ -245,7 +245,7 @@ func elementsOf(table, name string, id uint32) nfnl.Attrs {
 type element struct {
 	addr    netip.Addr
 	timeout uint64 // in ms; 0 for none
-	end     bool   // first address behind a range
+	end     bool   // first address after a range
 }
 
 func (e element) append(a *nfnl.Attrs) {
@@ -264,7 +264,7 @@ func (e element) append(a *nfnl.Attrs) {
 	a.End(key)
 	if e.timeout != 0 {
 		a.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, e.timeout)
-		// Without this, an element that is there already, with the very same timeout, would not begin anew.
+		// Without this, the timeout of an existing element with the same timeout would not restart.
 		a.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, e.timeout)
 	}
 	a.End(at)
@@ -277,7 +277,7 @@ func (t *tx) deleteElements(set string, es []element) {
 	t.elements(unix.NFT_MSG_DELSETELEM, 0, set, es)
 }
 
-// elementSize is how many bytes an element takes in a message at most.
+// elementSize is the maximum size of an element in a message, in bytes.
 const elementSize = 56
 
 func (t *tx) elements(typ int, flags netlink.HeaderFlags, set string, es []element) {
@@ -306,7 +306,7 @@ func (t *tx) removeElements(set string, es []element) {
 	t.deleteElements(set, es)
 }
 
-// rangeElements returns the elements of an interval set: the first address of each range and the first one behind it.
+// rangeElements returns the elements of an interval set: the first address of each range and the first one after it.
 func rangeElements(ranges []prefixset.Range, v6 bool) []element {
 	var es []element
 	for _, r := range ranges {
