@@ -66,7 +66,7 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// A run replaces its own tables and leaves what a person wrote above them.
+// A run replaces its own tables and keeps the text above them, which is written by hand.
 func TestReplaceKeepsTheReading(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "RESULTS.md")
 	if err := os.WriteFile(path, []byte("# Reading\n\nIt is fast.\n\n"+marker+"\nold table\n"), 0o644); err != nil {

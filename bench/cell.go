@@ -17,16 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A cell is where one program under test runs: a network namespace, so that its firewall is not the host's, and a control
-// group, so that its CPU time and memory are known with all its children's.
+// A cell contains one program under test: a network namespace, so that its firewall is not the host's, and a control group, so that
+// its CPU time and memory, with those of all its children, are known.
 type cell struct {
 	group  string      // path of the control group
 	fd     *os.File    // the same, open
 	thread chan func() // runs in the namespace
-	watch  *watcher    // nil if nobody watches
+	watch  *watcher    // nil without a watcher
 }
 
-// newCell makes a cell. want says which nftables sets hold bans, and is nil if nobody watches them.
+// newCell makes a cell. want reports which nftables sets hold bans; nil: they are not watched.
 func newCell(name string, want func(table, set string) bool) (*cell, error) {
 	root, err := cgroupRoot()
 	if err != nil {
@@ -50,7 +50,7 @@ func newCell(name string, want func(table, set string) bool) (*cell, error) {
 	return c, err
 }
 
-// serve owns the thread that is in the namespace. The thread ends with it, for it is of no use to others.
+// serve owns the thread that is in the namespace. The thread ends with it, because it cannot be used outside the namespace.
 func (c *cell) serve(ready chan<- error) {
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -67,7 +67,7 @@ func (c *cell) serve(ready chan<- error) {
 	}
 }
 
-// do runs f in the namespace. What it starts or opens stays there.
+// do runs f in the namespace. Processes and sockets that it starts or opens stay there.
 func (c *cell) do(f func()) {
 	done := make(chan struct{})
 	c.thread <- func() { f(); close(done) }
@@ -81,7 +81,7 @@ func (c *cell) start(cmd *exec.Cmd) (err error) {
 	return err
 }
 
-// close kills whatever still runs in the cell and removes it.
+// close kills the processes in the cell and removes it.
 func (c *cell) close() error {
 	if c.watch != nil {
 		c.watch.close()
@@ -125,7 +125,7 @@ func (c *cell) pids() []int {
 }
 
 // status returns the sum of a field of /proc/PID/status over the cell's processes, in bytes: "VmRSS" is the resident memory,
-// pages that processes share counted once for each, and "VmHWM" the most it ever was.
+// where pages that processes share count once for each; "VmHWM" is its maximum.
 func (c *cell) status(field string) int64 {
 	var sum int64
 	for _, pid := range c.pids() {

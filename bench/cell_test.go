@@ -45,7 +45,7 @@ func (c *cell) nft(t *testing.T, script string) {
 	}
 }
 
-// Every element that any process adds is seen, also when 100,000 come in one transaction, and the CPU time is known.
+// Every element that any process adds is seen, even if 100,000 come in one transaction, and the CPU time is measured.
 func TestWatcherSeesEveryElement(t *testing.T) {
 	c := testCell(t)
 	const n = 100_000
@@ -70,7 +70,7 @@ func TestWatcherSeesEveryElement(t *testing.T) {
 	}
 }
 
-// An asker knows what is there, and when the last one came.
+// An asker finds the elements in the sets, and the time of the last one.
 func TestAskerWaitsForTheLast(t *testing.T) {
 	c := testCell(t)
 	var err error
@@ -103,7 +103,7 @@ func TestAskerWaitsForTheLast(t *testing.T) {
 	}
 }
 
-// An interval set tells two elements for each address: its begin and its end.
+// An interval set has two elements for each address: its start and its end.
 func TestWatcherCountsIntervalsOnce(t *testing.T) {
 	c := testCell(t)
 	c.nft(t, "add table ip t\nadd set ip t bans { type ipv4_addr; flags interval; }\n")

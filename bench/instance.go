@@ -17,7 +17,7 @@ import (
 	"mef/internal/exempt"
 )
 
-// An instance is one run of a product's daemon in a cell, following a log that only we write.
+// An instance is one run of a product's daemon in a cell, following a log that only the bench writes.
 type instance struct {
 	*cell
 	product *product
@@ -27,12 +27,12 @@ type instance struct {
 	done    chan struct{} // closed when the process has ended
 	begun   time.Time     // just before the process was started
 	port    int
-	next    uint64       // number of the next address that nobody used
+	next    uint64       // number of the next unused address
 	spared  []exempt.CDN // whose addresses are not used
 }
 
-// launch starts the daemon of p with its files in dir, which may hold the state of an earlier instance. bans says which sets are
-// watched, nil none.
+// launch starts the daemon of p with its files in dir, which may hold the state of an earlier instance. bans reports which sets are
+// watched; nil: none.
 func launch(p *product, dir string, bans func(table, set string) bool) (*instance, error) {
 	cell, err := newCell(p.name, bans)
 	if err != nil {
@@ -66,13 +66,13 @@ func (in *instance) begin() (err error) {
 		return err
 	}
 	go func() {
-		in.cmd.Wait() // its status does not matter: a pipeline's is that of its last program, which we kill
+		in.cmd.Wait() // its status does not matter: a pipeline's is that of its last program, which is killed
 		close(in.done)
 	}()
 	return nil
 }
 
-// fresh returns an address that was not used before with this instance, and that is nobody's whom mef never bans.
+// fresh returns an address that this instance has not used before and that mef may ban.
 func (in *instance) fresh() netip.Addr {
 	for {
 		in.next++
@@ -97,7 +97,7 @@ func (in *instance) appendFailures(b []byte, addr netip.Addr, n int) []byte {
 	return b
 }
 
-// attack writes what makes the product ban addr, in one call, and returns the time just before.
+// attack writes the lines that make the product ban addr, in one call, and returns the time just before.
 func (in *instance) attack(addr netip.Addr) (time.Time, error) {
 	lines := in.appendFailures(nil, addr, in.product.failures)
 	at := time.Now()
@@ -125,7 +125,7 @@ func (in *instance) ready(ctx context.Context, limit time.Duration) error {
 	return fmt.Errorf("%s did not ban within %v: %s", in.product.name, limit, in.tail())
 }
 
-// caughtUp waits until everything written so far was read: until an address that fails now is banned. It tells how long
+// caughtUp waits until everything written so far was read: until an address that fails now is banned. It returns how long
 // that took.
 func (in *instance) caughtUp(limit time.Duration) (time.Duration, bool) {
 	addr := in.fresh()

@@ -1,7 +1,7 @@
 // Command bench measures mef beside the programs it replaces, on the machine it runs on.
 //
 //	bench              is what "make bench" runs: all scenarios, results to bench/RESULTS.md (about 25 minutes)
-//	bench run [flags]  runs some or all scenarios and prints what came out
+//	bench run [flags]  runs some or all scenarios and prints the results
 //	bench gen [flags]  writes a mixed log to standard output
 //
 // Every program under test runs in a network namespace and a control group of its own, with its files in a temporary
@@ -71,7 +71,7 @@ func writeLog(f *os.File, cfg gen.Config, n int) error {
 	var line []byte
 	for range n {
 		line = g.Append(line[:0])
-		w.Write(line) // a failure comes back from Flush
+		w.Write(line) // Flush returns its error
 	}
 	return w.Flush()
 }

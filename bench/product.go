@@ -13,21 +13,21 @@ import (
 type product struct {
 	name     string
 	version  string
-	failures int // failed logins that make a ban with its default settings
+	failures int // failed logins that lead to a ban with its default settings
 
-	// matcher returns the command that only recognises lines, of file. It may be nil.
+	// matcher returns the command that only recognises the lines of file. It may be nil.
 	matcher func(file string) *exec.Cmd
 
-	// daemon writes a configuration for following log into dir and returns the command that runs on it, in the foreground.
+	// daemon writes a configuration for following log into dir and returns the command that runs with it in the foreground.
 	daemon func(dir, log string) (*exec.Cmd, error)
 
-	// bans says whether a kernel set holds its bans.
+	// bans reports whether a kernel set holds its bans.
 	bans func(table, set string) bool
 
-	daemonPath string // of mef's daemon, beside which the loader lies
-	ctlPath    string // of mefctl
+	daemonPath string // path of mefdaemon; the loader is in the same directory
+	ctlPath    string // path of mefctl
 
-	slow  bool // gets a tenth of the lines
+	slow  bool // it gets a tenth of the lines
 	keeps bool // its bans survive a restart
 }
 
@@ -55,7 +55,7 @@ func findProducts(bin string, names []string) ([]*product, error) {
 	return found, nil
 }
 
-// mef is what this repository builds, with all its shipped rules.
+// mef is this repository's build, with all shipped rules.
 func mef(bin string) *product {
 	ctl, daemon := filepath.Join(bin, "mefctl"), filepath.Join(bin, "mefdaemon")
 	if _, err := os.Stat(daemon); err != nil {
@@ -77,8 +77,8 @@ func mef(bin string) *product {
 	}
 }
 
-// mefConfig writes a configuration that keeps everything in dir and makes the shipped rules of the services in the log
-// follow it. All other shipped rules stay on and wait for their files.
+// mefConfig writes a configuration that keeps everything in dir and has the shipped rules of the services in the log
+// follow it. All other shipped rules stay enabled and wait for their files.
 func mefConfig(dir, log string) (string, error) {
 	path := filepath.Join(dir, "mef.conf")
 	files := map[string]string{path: fmt.Sprintf(`[global]
@@ -134,7 +134,7 @@ func fail2ban() *product {
 	}
 }
 
-// sshguard is Debian's, as the pipeline that its start script builds, for the script's own paths cannot be changed.
+// sshguard is Debian's, run as the pipeline that its start script builds, because the paths in the script cannot be changed.
 func sshguard() *product {
 	const lib = "/usr/libexec/sshguard/"
 	if _, err := os.Stat(lib + "sshg-parser"); err != nil {

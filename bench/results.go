@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// results are the tables that a run fills: a section for each scenario, a row for each thing measured, a column for each
-// product.
+// results are the tables of a run: a section for each scenario, a row for each measurement, a column for each product.
 type results struct {
 	begun    time.Time
 	machine  string
@@ -37,7 +36,7 @@ func (r *results) section(title, text string) *section {
 	return s
 }
 
-// set fills one cell. The row is made when it is first named.
+// set fills one cell. The row is created when it is first named.
 func (s *section) set(p *product, what, budget, format string, args ...any) {
 	i := slices.IndexFunc(s.rows, func(r *row) bool { return r.what == what })
 	if i < 0 {
@@ -96,7 +95,7 @@ func (r *results) replaceIn(path string) error {
 	return os.WriteFile(path, fmt.Appendf(head, "%s\n%s", marker, r.markdown()), 0o644)
 }
 
-// describeMachine says what the figures depend on.
+// describeMachine describes the machine and software on which the figures depend.
 func describeMachine() string {
 	cpu := "unknown CPU"
 	info, _ := os.ReadFile("/proc/cpuinfo")
@@ -110,7 +109,7 @@ func describeMachine() string {
 		runtime.Version(), strings.TrimSpace(string(nft)), strings.Join(strings.Fields(string(load))[:3], " "))
 }
 
-// spread shows the values of several runs: the middle one, and the least and the greatest.
+// spread shows the values of several runs: the median, the least and the greatest.
 func spread(values []float64, format func(float64) string) string {
 	slices.Sort(values)
 	if len(values) == 1 {
@@ -119,7 +118,7 @@ func spread(values []float64, format func(float64) string) string {
 	return fmt.Sprintf("%s (%s to %s)", format(quantile(values, 0.5)), format(values[0]), format(values[len(values)-1]))
 }
 
-// quantile returns the value that the part q of sorted values do not exceed.
+// quantile returns the value that a share q of the sorted values does not exceed.
 func quantile(sorted []float64, q float64) float64 {
 	i := int(q*float64(len(sorted)) + 0.999999)
 	return sorted[min(max(i, 1), len(sorted))-1]
@@ -137,7 +136,7 @@ func count(x float64) string {
 // megabytes writes bytes as megabytes of 2^20.
 func megabytes(bytes int64) string { return fmt.Sprintf("%.1f MB", float64(bytes)/(1<<20)) }
 
-// milliseconds writes a number of milliseconds with what precision it deserves.
+// milliseconds writes a number of milliseconds, with more digits the smaller it is.
 func milliseconds(ms float64) string {
 	if ms < 10 {
 		return fmt.Sprintf("%.2f ms", ms)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// rules times the firewall loader on policies of two sizes, and nft on what the loader makes of them. The others have none.
+// rules times the firewall loader on policies of two sizes, and nft on the scripts that the loader writes. The other products have no loader.
 func (b *bench) rules(ctx context.Context, p *product, s *section) error {
 	if p.name != "mef" {
 		return nil
@@ -80,7 +80,7 @@ func (b *bench) rulesOf(ctx context.Context, p *product, s *section, n int) erro
 	return nil
 }
 
-// randomPolicy returns a policy of n rules such as grow over the years: services, let in from here and there.
+// randomPolicy returns a policy of n rules as they accumulate over the years: services that various networks may reach.
 func randomPolicy(n int) string {
 	r := rand.New(rand.NewPCG(1, 2))
 	var b strings.Builder

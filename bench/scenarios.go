@@ -48,7 +48,7 @@ type scenario struct {
 	measure           func(b *bench, ctx context.Context, p *product, s *section) error
 }
 
-// scenarios lists all, in the order of the results.
+// scenarios lists all scenarios, in the order of the results.
 func scenarios() []scenario {
 	return []scenario{
 		{"match", "Recognising lines", "The matcher alone over 1,000,000 lines of `bench gen` (fail2ban 100,000), three runs: median (least to greatest).", (*bench).match},
@@ -71,7 +71,7 @@ func scenarioNames() []string {
 	return names
 }
 
-// run runs the scenarios named in only, or all. What goes wrong with one product stands in its column.
+// run runs the scenarios named in only, or all. An error of one product is shown in its column.
 func (b *bench) run(ctx context.Context, only string) error {
 	for _, sc := range scenarios() {
 		if only != "" && !strings.Contains(","+only+",", ","+sc.name+",") {
@@ -90,7 +90,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 	return ctx.Err()
 }
 
-// with runs f on a freshly started daemon that has shown that it bans.
+// with runs f on a newly started daemon that has made its first ban.
 func (b *bench) with(ctx context.Context, p *product, f func(in *instance) error) error {
 	dir, err := os.MkdirTemp(b.dir, p.name+"-")
 	if err != nil {
@@ -106,7 +106,7 @@ func (b *bench) with(ctx context.Context, p *product, f func(in *instance) error
 	return errors.Join(err, in.stop())
 }
 
-// lines is how many lines of the mix a product gets.
+// lines returns how many lines of the mix a product gets.
 func lines(p *product) int {
 	if p.slow {
 		return 100_000
@@ -114,7 +114,7 @@ func lines(p *product) int {
 	return 1_000_000
 }
 
-// mixes are the logs that matchers read. The first is the one that the budget is about.
+// mixes are the logs that matchers read. The budget is for the first.
 func mixes() []mix {
 	return []mix{
 		{"lines per CPU-second", "≥ 0.9 × the build before, aim 3,500,000", gen.Config{Seed: 1}},
@@ -166,12 +166,12 @@ func (b *bench) match(ctx context.Context, p *product, s *section) error {
 	return nil
 }
 
-// floor times grep on a log of n lines: what one regular expression costs.
+// floor times grep on a log of n lines: the cost of one regular expression.
 func (b *bench) floor(p *product, s *section, path string, n int) error {
 	var rates []float64
 	for range 3 {
 		cmd := exec.Command("grep", "-cE", `sshd[^:]*: (Failed|Invalid|Accepted) .* from [0-9a-f.:]+ port [0-9]+`, path)
-		cmd.Env = append(os.Environ(), "LC_ALL=C") // bytes, as we read them too
+		cmd.Env = append(os.Environ(), "LC_ALL=C") // bytes, as mef reads them
 		if _, err := cmd.Output(); err != nil {    // not to /dev/null: grep would stop at the first match
 			return fmt.Errorf("grep: %w", err)
 		}
@@ -181,12 +181,12 @@ func (b *bench) floor(p *product, s *section, path string, n int) error {
 	return nil
 }
 
-// rate returns how many of n lines a command that has ended took a CPU-second, its children included.
+// rate returns how many of n lines a command that has ended processed per CPU-second, with its children.
 func rate(n int, cmd *exec.Cmd) float64 {
 	return float64(n) / (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 }
 
-// logFile returns the path of a log of n lines, written when first asked for.
+// logFile returns the path of a log of n lines, which the first call writes.
 func (b *bench) logFile(name string, cfg gen.Config, n int) (string, error) {
 	path := filepath.Join(b.dir, name)
 	if _, err := os.Stat(path); err == nil {
@@ -257,13 +257,13 @@ func (b *bench) follow(ctx context.Context, p *product, s *section) error {
 		n := lines(p)
 		in.watch.reset()
 		cpu, begun := in.cpu(), time.Now()
-		start := begun.Add(-time.Duration(n) * time.Second / 200) // the log's own clock ends now
+		start := begun.Add(-time.Duration(n) * time.Second / 200) // so that the log's own clock ends now
 		if err := writeLog(in.log, gen.Config{Seed: 1, Start: start}, n); err != nil {
 			return err
 		}
 		_, ok := in.caughtUp(b.limit)
 		wall, used := time.Since(begun), in.cpu()-cpu
-		bans := in.watch.waitCount(1<<30, time.Now()) // what is there by now
+		bans := in.watch.waitCount(1<<30, time.Now()) // all bans so far
 		if !ok {
 			s.set(p, "lines per CPU-second, bans included", "", "%s lines not read within %v (%s bans)", count(float64(n)), b.limit, count(float64(bans)))
 			return nil
@@ -301,13 +301,13 @@ func (b *bench) latency(ctx context.Context, p *product, s *section) error {
 	})
 }
 
-// trials times n bans with pauses of random length up to twice pause between them, so that no poller's phase is favoured.
-// It gives up after three that were not banned within ten seconds.
+// trials times n bans with pauses of random length, up to twice pause, so that no poller's phase is favoured.
+// It gives up after three addresses that were not banned within ten seconds.
 func (b *bench) trials(ctx context.Context, in *instance, s *section, when string, n int, pause time.Duration, budget string) error {
 	var took []float64
 	lost := 0
 	for lost < 3 && len(took)+lost < n && ctx.Err() == nil {
-		time.Sleep(rand.N(2 * pause)) // not a wait for anything: it spreads the trials
+		time.Sleep(rand.N(2 * pause)) // waits for nothing: it spreads the trials
 		addr := in.fresh()
 		begun, err := in.attack(addr)
 		if err != nil {
@@ -352,11 +352,11 @@ func (in *instance) chatter(ctx context.Context, rate int) error {
 	}
 }
 
-// maxAtOnce is how many addresses come in rounds. Beyond it their lines come one address after the other: no tracker
-// remembers any number of sources, and mef's has 100,000 entries.
+// maxAtOnce is the number of addresses up to which lines are written in rounds. Beyond it, they are written one address after the other:
+// no tracker remembers an unlimited number of sources, and mef's has 100,000 entries.
 const maxAtOnce = 10_000
 
-// flood makes n addresses cross the threshold in one write, and returns when each ban was in the kernel, in order.
+// flood makes n addresses cross the threshold in one write, and returns the times at which the bans were in the kernel, in order.
 func (in *instance) flood(n int, limit time.Duration) (begun time.Time, bans []time.Time, lost bool, err error) {
 	addrs := make([]netip.Addr, n)
 	member := make(map[netip.Addr]bool, n)
@@ -447,7 +447,7 @@ func (b *bench) restoreOf(ctx context.Context, p *product, s *section, n int) er
 	var sets []set
 	err := b.with(ctx, p, func(in *instance) error {
 		_, _, _, err := in.flood(n, b.limit)
-		time.Sleep(3 * time.Second) // a store that is written once a second has it all by then
+		time.Sleep(3 * time.Second) // a store that is written once a second is complete by then
 		dir = in.dir
 		banned, sets = in.watch.banned()
 		return err
@@ -484,7 +484,7 @@ func (b *bench) restoreOf(ctx context.Context, p *product, s *section, n int) er
 	return in.stop()
 }
 
-// memory measures the resident memory in three states. The one with 10,000 bans is the storm's.
+// memory measures the resident memory in two states. The storm measures it with 10,000 bans.
 func (b *bench) memory(ctx context.Context, p *product, s *section) error {
 	return b.with(ctx, p, func(in *instance) error {
 		s.set(p, "just started", "≤ 18 MB, aim 12", "%s", in.settled())
@@ -515,7 +515,7 @@ func (b *bench) memory(ctx context.Context, p *product, s *section) error {
 func (b *bench) idle(ctx context.Context, p *product, s *section) error {
 	return b.with(ctx, p, func(in *instance) error {
 		const window = 30 * time.Second
-		time.Sleep(5 * time.Second) // what follows a start and a ban is over by then
+		time.Sleep(5 * time.Second) // the work after a start and a ban is over by then
 		cpu, wakeups := in.cpu(), in.wakeups()
 		wakes, err := in.wakes(ctx, window)
 		if err != nil {
@@ -529,8 +529,8 @@ func (b *bench) idle(ctx context.Context, p *product, s *section) error {
 	})
 }
 
-// wakes counts how often the cell's processes wake from rest within a window. What they do within a moment counts once: a
-// program with threads is put on a CPU many times to do one thing.
+// wakes counts how often the cell's processes wake from rest within a window. Several wakes within a moment count once: a program with
+// threads is put on a CPU many times for one task.
 func (in *instance) wakes(ctx context.Context, window time.Duration) (n int, err error) {
 	const moment = 50 * time.Millisecond
 	tick := time.NewTicker(moment)
@@ -551,7 +551,7 @@ func (in *instance) wakes(ctx context.Context, window time.Duration) (n int, err
 	return n, nil
 }
 
-// settled shows the memory a while after a burst of work, and the most that it ever was.
+// settled shows the memory a while after a burst of work, and its maximum so far.
 func (in *instance) settled() string {
 	time.Sleep(5 * time.Second)
 	return fmt.Sprintf("%s (peak %.1f)", megabytes(in.status("VmRSS")), float64(in.status("VmHWM"))/(1<<20))

@@ -22,8 +22,8 @@ type watcher struct {
 
 	mu      sync.Mutex
 	seen    map[netip.Addr]time.Time
-	sets    []set         // which had elements
-	lost    bool          // the kernel had more to say than the socket could hold
+	sets    []set         // that had elements
+	lost    bool          // the kernel sent more notifications than the socket could hold
 	changed chan struct{} // closed and replaced whenever seen grows
 }
 
@@ -33,7 +33,7 @@ type set struct {
 	table, name string
 }
 
-// buffer holds the notifications of 100,000 elements and more.
+// buffer is the size of the socket's buffer: enough for the notifications of more than 100,000 elements.
 const buffer = 512 << 20
 
 func newWatcher(want func(table, set string) bool) (*watcher, error) {
@@ -73,7 +73,7 @@ func (w *watcher) listen() {
 	}
 }
 
-// note remembers that addrs were told at a time.
+// note records that addrs were notified at a time.
 func (w *watcher) note(addrs []netip.Addr, at time.Time, lost bool) {
 	if len(addrs) == 0 && !lost {
 		return
@@ -81,7 +81,7 @@ func (w *watcher) note(addrs []netip.Addr, at time.Time, lost bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, addr := range addrs {
-		if _, ok := w.seen[addr]; !ok { // the first time counts: a later one is an extension
+		if _, ok := w.seen[addr]; !ok { // only the first time counts: a later one is an extension
 			w.seen[addr] = at
 		}
 	}
@@ -161,7 +161,7 @@ func (w *watcher) wait(addr netip.Addr, deadline time.Time) (time.Time, bool) {
 	return at, ok
 }
 
-// waitCount waits until n addresses were told since the last reset, and returns how many were.
+// waitCount waits until n addresses were notified since the last reset, and returns how many were.
 func (w *watcher) waitCount(n int, deadline time.Time) int {
 	count := 0
 	w.until(deadline, func() bool {
@@ -204,7 +204,7 @@ func (w *watcher) banned() ([]netip.Addr, []set) {
 	return slices.Collect(maps.Keys(w.seen)), slices.Clone(w.sets)
 }
 
-// times returns when the addresses of interest were told, in order, and whether notifications were lost.
+// times returns the times at which the addresses of interest were notified, in order, and whether notifications were lost.
 func (w *watcher) times(of func(netip.Addr) bool) (times []time.Time, lost bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -217,8 +217,8 @@ func (w *watcher) times(of func(netip.Addr) bool) (times []time.Time, lost bool)
 	return times, w.lost
 }
 
-// An asker asks the kernel for single elements of sets, which costs it next to nothing, whereas it tells a watcher of each element of
-// a transaction before the transaction ends.
+// An asker reads single elements of sets, which costs the kernel almost nothing, whereas a watcher makes it send a notification for each
+// element of a transaction before the transaction ends.
 type asker struct {
 	conn *netlink.Conn
 	sets []set
@@ -267,8 +267,8 @@ func (a *asker) holds(addr netip.Addr) (bool, error) {
 	return false, nil
 }
 
-// await returns when the last of the addresses is there: of a sample of them, unless one of the others is found to be missing then. It
-// returns how many are there if not all are until the deadline.
+// await waits for the addresses, one after the other, and returns the time at which the last was found. After the first ones (sample), an
+// address changes that time only if it was missing at first. found is the number of addresses found before the deadline.
 func (a *asker) await(addrs []netip.Addr, deadline time.Time) (at time.Time, found int, err error) {
 	for i, addr := range addrs {
 		for late := false; ; late = true {
@@ -291,5 +291,5 @@ func (a *asker) await(addrs []netip.Addr, deadline time.Time) (at time.Time, fou
 	return at, len(addrs), nil
 }
 
-// sample is how many addresses are asked for again and again.
+// sample is the number of addresses after which only missing ones change the time that await returns.
 const sample = 200

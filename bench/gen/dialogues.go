@@ -1,21 +1,21 @@
 package gen
 
-// A client says who is at the other end of a dialogue.
+// A client is the kind of peer at the other end of a dialogue.
 type client int
 
 const (
 	nobody  client = iota // a local program
 	hostile               // one of Config.Attackers, by Zipf's law
-	stray                 // an address that is hardly ever seen twice
+	stray                 // an address that is rarely seen twice
 	stray4                // the same, IPv4 only
 	friend                // a user of this server, at home
 )
 
-// A dialogue is what a service writes about one client, one template a line:
+// A dialogue is the messages of a service about one client, one template per line:
 //
 //	%S  sshd or sshd-session    %i  process ID        %u  user
 //	%a  client's address        %p  client's port     %s  session or queue ID
-//	%l  our own address         %d  a digit           %n  a larger number
+//	%l  server's address        %d  a digit           %n  a larger number
 type dialogue struct {
 	weight int
 	client client
@@ -31,7 +31,7 @@ var guesses = []string{
 	"weblogic", "demo", "scanner", "printer", "office", "kafka", "spark", "gitlab", "nginx", "apache", "bob", "tom",
 }
 
-// accounts are the users that exist here.
+// accounts are the users that exist on the server.
 var accounts = []string{"alice", "bruno", "chen", "dora", "emil", "fatima", "greta", "hugo", "ines", "jonas", "kira", "liam"}
 
 // dialogues are the conversations of each service. Sources of the wording: OpenSSH auth.c, sshd.c, packet.c, monitor.c and

@@ -1,8 +1,8 @@
 // Package gen writes the mixed log of a busy exposed server, line by line, for benchmarks.
 //
-// The log is made of dialogues: what a daemon writes about one connection, one cron job, one mail. A few dozen dialogues
+// The log consists of dialogues: the messages of a daemon about one connection, one cron job, one mail. A few dozen dialogues
 // are open at any time and take turns, so that their lines interleave as they do in a real file. A few attackers are seen
-// all the time and many of them once (Zipf's law). Everything follows from the seed: the same Config gives the same bytes.
+// all the time, and many once (Zipf's law). Everything depends on the seed: the same Config gives the same bytes.
 //
 // The lines are written from the daemons' own format strings, see dialogues.go.
 package gen
@@ -29,7 +29,7 @@ const (
 	services // how many there are
 )
 
-// String returns the service's name as it stands on the command line.
+// String returns the service's name as on the command line.
 func (s Service) String() string {
 	return [services]string{"sshd", "postfix", "dovecot", "cron", "kernel", "logind", "sudo"}[s]
 }
@@ -43,7 +43,7 @@ func Services() []Service {
 	return all
 }
 
-// Shares says how the log's lines are divided. Only their ratio counts; a service with share 0 does not appear.
+// Shares are the shares of the services in the log's lines. Only their ratio counts; a service with share 0 does not appear.
 type Shares [services]int
 
 // DefaultShares is the mix of a server that is reachable by SSH and runs a small mail service.
@@ -51,7 +51,7 @@ func DefaultShares() Shares {
 	return Shares{SSHD: 40, Postfix: 20, Dovecot: 12, Cron: 10, Kernel: 10, Logind: 4, Sudo: 4}
 }
 
-// Config chooses a log. The zero value of every field but Seed stands for its default.
+// Config describes a log. The zero value of every field but Seed means its default.
 type Config struct {
 	Seed      uint64
 	Attackers int       // how many hostile addresses there are; default 20,000
@@ -61,7 +61,7 @@ type Config struct {
 	RFC3339   bool      // stamps of RFC 3339 and sshd-session as in Debian 13, instead of RFC 3164 and sshd as in Debian 12
 }
 
-// open is how many dialogues take turns.
+// open is the number of dialogues that take turns.
 const open = 48
 
 // A Generator writes the lines of one log. It is not safe for concurrent use.
@@ -77,11 +77,11 @@ type Generator struct {
 	stamp   stamper
 }
 
-// A talk is one dialogue in progress, with what its lines have in common.
+// A talk is one dialogue in progress, with the values that its lines share.
 type talk struct {
 	left    []string // templates still to write
 	addr    netip.Addr
-	user    string // whom the client claims to be
+	user    string // the user name that the client gives
 	session string // Dovecot's session, and Postfix's queue ID
 	pid     int
 	port    int
@@ -115,7 +115,7 @@ func (g *Generator) Append(b []byte) []byte {
 	return g.AppendAt(b, g.clock)
 }
 
-// AppendAt is Append with a stamp of the caller's, for a log that is written live.
+// AppendAt is Append with the caller's time, for a log that is written live.
 func (g *Generator) AppendAt(b []byte, at time.Time) []byte {
 	t := &g.talks[g.rnd.IntN(open)]
 	if len(t.left) == 0 {
@@ -209,7 +209,7 @@ func (g *Generator) expand(b []byte, template string, t *talk) []byte {
 		}
 		i++
 		switch template[i] {
-		case 'S': // the program that speaks for one SSH connection: a process of its own since OpenSSH 9.8
+		case 'S': // the program that serves one SSH connection: a separate one since OpenSSH 9.8
 			b = append(b, "sshd"...)
 			if g.cfg.RFC3339 {
 				b = append(b, "-session"...)
@@ -218,7 +218,7 @@ func (g *Generator) expand(b []byte, template string, t *talk) []byte {
 			b = strconv.AppendInt(b, int64(t.pid), 10)
 		case 'a':
 			b = t.addr.AppendTo(b)
-		case 'l': // our own address, of the client's family
+		case 'l': // the server's address, of the client's family
 			if t.addr.Is6() {
 				b = append(b, "2001:db8::10"...)
 			} else {
@@ -254,7 +254,7 @@ func Addr(n uint64) netip.Addr {
 	return Addr4(n)
 }
 
-// Addr4 is Addr without the IPv6 ones, for programs that can only do one family at a time.
+// Addr4 is Addr without the IPv6 ones, for programs that support only one family at a time.
 func Addr4(n uint64) netip.Addr {
 	const space = 176 << 24
 	x := (n + 1) * 2_654_435_761 % space // a prime factor: a permutation of space

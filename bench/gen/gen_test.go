@@ -24,7 +24,7 @@ func lines(cfg gen.Config, n int) []byte {
 	return b
 }
 
-// A figure in RESULTS.md is worth something only if the next run measures the same log.
+// Figures in RESULTS.md are comparable only if every run measures the same log.
 func TestSameConfigSameBytes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		cfg  gen.Config
@@ -84,7 +84,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// Few attackers make most of the noise, many are seen once.
+// A few attackers make most attempts, many are seen once.
 func TestAttackersFollowZipf(t *testing.T) {
 	failed := regexp.MustCompile(`Failed password for (?:invalid user )?\S+ from (\S+) port`)
 	count := map[string]int{}
