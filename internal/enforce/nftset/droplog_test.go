@@ -20,9 +20,9 @@ import (
 	"mef/internal/netnstest"
 )
 
-// TestFewDropsAreLogged drops a thousand packets of each kind of ban and has the kernel trace each through the table as it is, one after
-// the other: all must reach the end, and few the rule that logs. (The lines themselves cannot be seen: the kernel writes none about
-// namespaces other than the first.)
+// TestFewDropsAreLogged drops a thousand packets of each kind of ban, one after the other, and traces each through the table: all must
+// reach the end, and few the rule that logs. (The lines themselves cannot be seen: the kernel logs nothing about namespaces other than
+// the first.)
 func TestFewDropsAreLogged(t *testing.T) {
 	const packets = 1000
 	server, attacker := netnstest.New(t), netnstest.New(t)
@@ -74,7 +74,7 @@ func TestFewDropsAreLogged(t *testing.T) {
 	}
 }
 
-// traceDrops has the packets that enter a namespace traced. The function it returns waits for the next rule that matched a packet
+// traceDrops traces the packets that enter a namespace. The function it returns waits for the next rule that matched a packet
 // in a chain named drop_..., and reports the chain and whether the packet was dropped there.
 func traceDrops(t *testing.T, ns *netnstest.NS) func(*testing.T) (chain string, drop bool) {
 	t.Helper()
@@ -131,7 +131,7 @@ func parseTrace(t *testing.T, m netlink.Message) (chain string, drop, ok bool) {
 	return chain, drop, ok && strings.HasPrefix(chain, "drop_")
 }
 
-// TestKernelThatCannotLogStillDrops pretends that there is no module for logging.
+// TestKernelThatCannotLogStillDrops simulates a kernel without the module for logging.
 func TestKernelThatCannotLogStillDrops(t *testing.T) {
 	ns := netnstest.New(t)
 	b := open(t, ns)
@@ -143,7 +143,7 @@ func TestKernelThatCannotLogStillDrops(t *testing.T) {
 	}
 }
 
-// TestEveryLogSettingIsTaken lets the kernel judge the extremes that the configuration lets pass.
+// TestEveryLogSettingIsTaken loads the extreme settings that the configuration accepts into the kernel.
 func TestEveryLogSettingIsTaken(t *testing.T) {
 	ns := netnstest.New(t)
 	for _, log := range []conf.DropLog{
@@ -162,7 +162,7 @@ func TestEveryLogSettingIsTaken(t *testing.T) {
 			t.Errorf("%+v: %v", log, err)
 		}
 		saved := ns.Run(t, "", "nft", "list", "ruleset")
-		ns.Run(t, "flush ruleset\n"+saved, "nft", "-f", "-") // what nft shows, nft takes back
+		ns.Run(t, "flush ruleset\n"+saved, "nft", "-f", "-") // nft must accept its own output
 		if !strings.Contains(saved, `log prefix "`+log.Prefix+`BAN "`) {
 			t.Errorf("%+v: the table is\n%s", log, saved)
 		}
@@ -170,7 +170,7 @@ func TestEveryLogSettingIsTaken(t *testing.T) {
 	}
 }
 
-// TestLogSettingsChangeWithoutAGap changes them under a banned address that knocks all the time.
+// TestLogSettingsChangeWithoutAGap changes the settings while a banned address sends all the time.
 func TestLogSettingsChangeWithoutAGap(t *testing.T) {
 	w := newWorld(t)
 	knocker := w.knock(t, "192.0.2.7", "192.0.2.1:53")

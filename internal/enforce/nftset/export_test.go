@@ -8,13 +8,13 @@ func (b *Backend) Narrow(n int) {
 	b.conn.SetRoom(n)
 }
 
-// Undisturbed is what Watch asks when it begins to listen.
+// Undisturbed is the check that Watch makes when it begins to listen.
 func (b *Backend) Undisturbed() bool { return b.undisturbed() }
 
-// PauseListener is what Apply does around many elements.
+// PauseListener pauses the listener as Apply does for many elements.
 func (b *Backend) PauseListener(elements int) (resume func()) { return b.pauseListener(elements) }
 
-// Sever closes all connections under the backend's feet.
+// Sever closes all connections of the backend without its knowledge.
 func (b *Backend) Sever() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

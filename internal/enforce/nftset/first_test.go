@@ -19,7 +19,7 @@ import (
 	"mef/internal/netnstest"
 )
 
-// A host would lose its address if the answers of a DHCP server in a banned network did not pass. Nothing else of it does.
+// A host would lose its address if the answers of a DHCP server in a banned network did not pass. Its other packets are dropped.
 func TestDHCPRepliesPass(t *testing.T) {
 	w := newWorld(t)
 	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.0/24", time.Hour), enforcetest.For("2001:db8:1::/64", time.Hour))
@@ -39,7 +39,7 @@ func TestDHCPRepliesPass(t *testing.T) {
 	}
 }
 
-// arrives sends datagrams from the attacker to the server, and reports whether one does arrive.
+// arrives sends datagrams from the attacker to the server, and reports whether one arrives.
 func (w world) arrives(t *testing.T, from, to netip.AddrPort, expected bool) bool {
 	t.Helper()
 	var there, here *net.UDPConn
@@ -65,8 +65,8 @@ func (w world) arrives(t *testing.T, from, to netip.AddrPort, expected bool) boo
 	return err == nil
 }
 
-// Neighbour discovery of the link passes, which is what has hop limit 255: from further away nobody can send it. Other messages of
-// a banned neighbour do not, nor do they reach him.
+// Neighbour discovery of the link passes. It has hop limit 255, which no host beyond the link can send. Other messages from or to
+// a banned neighbour are dropped.
 func TestOnlyNeighbourDiscoveryOfTheLinkPasses(t *testing.T) {
 	w := newWorld(t)
 	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/64", time.Hour))
@@ -90,7 +90,7 @@ func TestOnlyNeighbourDiscoveryOfTheLinkPasses(t *testing.T) {
 				sendICMP6(t, way.ns, way.from, way.to, typ, hops)
 			}
 		}
-		// Nobody bans these, and one of them comes last.
+		// These are not banned, and one of them comes last.
 		sendICMP6(t, w.attacker, "2001:db8:a::7", "2001:db8:1::1", 200, 200)
 		sendICMP6(t, w.server, "2001:db8:1::1", "2001:db8:a::7", 200, 200)
 		*way.got = received(t, conn)
@@ -118,7 +118,7 @@ func icmp6(t *testing.T, ns *netnstest.NS, addr string) *net.IPConn {
 	return conn
 }
 
-// sendICMP6 sends a message that says what it is. A refusal of our own kernel, on output, is silence to the other end.
+// sendICMP6 sends a message that contains its type. A refusal by the sender's kernel, on output, is not an error.
 func sendICMP6(t *testing.T, ns *netnstest.NS, from, to string, typ byte, hops int) {
 	t.Helper()
 	conn := icmp6(t, ns, from)
@@ -138,7 +138,7 @@ func sendICMP6(t *testing.T, ns *netnstest.NS, from, to string, typ byte, hops i
 
 func isRefusal(err error) bool { return errors.Is(err, syscall.EPERM) }
 
-// received returns what the messages say that sendICMP6 sent, up to the last.
+// received returns the texts of the messages that sendICMP6 sent, up to the last.
 func received(t *testing.T, conn *net.IPConn) (said []string) {
 	t.Helper()
 	conn.SetReadDeadline(time.Now().Add(netnstest.Patience))

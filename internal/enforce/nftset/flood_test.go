@@ -16,7 +16,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A guarded is a server with a flood guard, and a peer that has several addresses.
+// A guarded is a server with a flood guard, and a peer with several addresses.
 type guarded struct {
 	server, peer *netnstest.NS
 	told         *reports
@@ -56,7 +56,7 @@ func (g guarded) open(t *testing.T, from, to string, times int) (open []net.Conn
 	return open
 }
 
-// try tries to connect a number of times, and returns how often that succeeded.
+// try tries to connect a number of times, and returns the number of successes.
 func (g guarded) try(t *testing.T, from, to string, times int) (succeeded int) {
 	t.Helper()
 	for range times {
@@ -74,7 +74,7 @@ func TestFloodGuard(t *testing.T) {
 	for name, tt := range map[string]struct {
 		flood conf.Flood
 		port  string
-		open  int // connections that are made; more is too many
+		open  int // connections that succeed; one more is beyond the limit
 	}{
 		"SYN packets":        {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{SYNRate: 1, SYNBurst: 4}.Or(wide)}, "80", 4},
 		"new connections":    {conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{NewRate: 1, NewBurst: 4}.Or(wide)}, "80", 4},
@@ -120,7 +120,7 @@ func TestFloodGuard(t *testing.T) {
 	}
 }
 
-// A source that goes on gets its burst once: what is counted for it is forgotten only when it is silent.
+// A source that goes on gets its burst once: its count is forgotten only when it is silent.
 func TestFloodGuardRemembersWhoGoesOn(t *testing.T) {
 	const many = 1_000_000
 	g := guard(t, conf.Flood{Ports: "80", FloodLimits: conf.FloodLimits{SYNRate: 1, SYNBurst: 20, NewRate: many, NewBurst: many, Conns: many}})
@@ -135,7 +135,7 @@ func TestFloodGuardRemembersWhoGoesOn(t *testing.T) {
 	}
 }
 
-// IPv6 counts by /64, and what is dropped is dropped at every guarded port.
+// IPv6 counts by /64, and a source is dropped at every guarded port.
 func TestFloodGuardDropsTheSource(t *testing.T) {
 	limits := conf.FloodLimits{SYNRate: 1000, SYNBurst: 1000, NewRate: 1000, NewBurst: 1000, Conns: 3}
 	g := guard(t, conf.Flood{Ports: "80,25", FloodLimits: limits, Mode: conf.FloodDrop, Stage1: time.Minute})

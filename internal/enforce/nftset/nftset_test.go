@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { netnstest.Main(m) }
 
-// drops is what the default configuration has logged.
+// drops are the settings for logging of the default configuration.
 var drops = conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "warn", Rate: 1, Burst: 5}
 
 func open(t testing.TB, ns *netnstest.NS) *nftset.Backend {
@@ -76,7 +76,7 @@ func TestTableIsTheReference(t *testing.T) {
 	}
 }
 
-// TestTableWithoutLogOnlyDrops compares with the table that logs, less its two chains.
+// TestTableWithoutLogOnlyDrops compares with the table that logs, without its two chains.
 func TestTableWithoutLogOnlyDrops(t *testing.T) {
 	text, err := os.ReadFile("testdata/table.nft")
 	if err != nil {
@@ -89,7 +89,7 @@ func TestTableWithoutLogOnlyDrops(t *testing.T) {
 	}
 }
 
-// listing returns the table with some bans as nft shows it, after making sure that Check likes it.
+// listing returns the table with some bans as nft shows it, after Check has found no damage.
 func listing(t *testing.T, settings enforce.Settings) string {
 	t.Helper()
 	ns := netnstest.New(t)

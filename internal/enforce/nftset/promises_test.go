@@ -71,7 +71,7 @@ func TestAFullSetDelaysNoOtherBan(t *testing.T) {
 	}
 }
 
-// Bans of too many kinds to be held, as a saved state may have them, keep no other from being held again.
+// A saved state may have bans of too many kinds; the others are restored nevertheless.
 func TestARebuildIsBounded(t *testing.T) {
 	b := open(t, netnstest.New(t))
 	c := enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("203.0.113.1"), Timeout: enforce.Permanent}}}
@@ -87,7 +87,7 @@ func TestARebuildIsBounded(t *testing.T) {
 	}
 }
 
-// Sets that no ban needs any more make room for those of other kinds.
+// Sets without bans make room for those of other kinds.
 func TestSetsOfEndedBansMakeRoom(t *testing.T) {
 	e := enforcetest.Start(t, open(t, netnstest.New(t)), enforce.Options{})
 	enforcetest.Bans(t, e, enforcetest.For("203.0.113.1", 0))

@@ -49,7 +49,7 @@ func foreignTables(t *testing.T, ns *netnstest.NS) string {
 
 var handles = regexp.MustCompile(` expires \S+| timeout \S+|packets \d+ bytes \d+`)
 
-// ours returns our table without what passes.
+// ours returns our table without timeouts and counters.
 func ours(t *testing.T, ns *netnstest.NS) string {
 	t.Helper()
 	return handles.ReplaceAllString(ns.Run(t, "", "nft", "list", "table", "inet", "mefdaemon"), "")
@@ -93,14 +93,14 @@ func TestWhateverIsDestroyedIsMended(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := ours(t, ns)
-			// Only what happens after it has begun to listen is told at once.
+			// Only changes after it has begun to listen are notified at once.
 			if err := netnstest.Poll(func() error { return listening(ns, t) }); err != nil {
 				t.Fatal(err)
 			}
 			ns.Run(t, "", "nft", destroy)
 			select {
 			case r := <-repaired:
-				// The look at the beginning may come upon it before it is told who did it.
+				// The check at the start may find it before the notification names the process.
 				if r.Err != nil || r.By != "" && !strings.HasPrefix(r.By, "nft[") {
 					t.Errorf("repair %+v, want one of what nft did", r)
 				}
@@ -123,7 +123,7 @@ func TestWhateverIsDestroyedIsMended(t *testing.T) {
 	}
 }
 
-// listening returns nil once somebody in the namespace listens to nf_tables notifications.
+// listening returns nil once a process in the namespace listens to nf_tables notifications.
 func listening(ns *netnstest.NS, t testing.TB) error {
 	for line := range strings.Lines(ns.Run(t, "", "cat", "/proc/net/netlink")) {
 		if f := strings.Fields(line); len(f) > 3 && f[1] == "12" && f[3] == "00000040" {
@@ -133,7 +133,7 @@ func listening(ns *netnstest.NS, t testing.TB) error {
 	return fmt.Errorf("nobody listens to group 7")
 }
 
-// TestNothingIsMissedBeforeTheWatch changes the table, or not, after a start has made it whole and before it is watched.
+// TestNothingIsMissedBeforeTheWatch changes the table, or not, after a start has repaired it and before it is watched.
 func TestNothingIsMissedBeforeTheWatch(t *testing.T) {
 	for name, tt := range map[string]struct {
 		rebuild bool
@@ -193,7 +193,7 @@ func TestManyElementsAreComparedOnlyIfOthersWrote(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- b.Watch(ctx, func(enforce.Notice) { noticed.Store(true) }) }()
-			if err := netnstest.Poll(func() error { // whoever begins to watch has everything compared
+			if err := netnstest.Poll(func() error { // the start of a watch requests a comparison
 				if !noticed.Swap(false) {
 					return errors.New("the watch has not begun")
 				}
@@ -220,8 +220,8 @@ func TestManyElementsAreComparedOnlyIfOthersWrote(t *testing.T) {
 	}
 }
 
-// mendedWithin is how long what others destroyed may stay so. A machine that is busy with something else may take longer, but not
-// again and again: there are several chances.
+// mendedWithin is the time within which damage by others must be repaired. A busy machine may take longer once, but not
+// repeatedly: there are several attempts.
 const (
 	mendedWithin = time.Second
 	chances      = 4
@@ -254,7 +254,7 @@ func TestEachObjectIsMendedWithinASecond(t *testing.T) {
 		if got := ours(t, ns); got != want {
 			t.Fatalf("%s: after the repair:\n%s\nwant:\n%s", destroy, got, want)
 		}
-		if err := e.Repair(t.Context()); err != nil { // an operator's, so that this is not taken for a fight
+		if err := e.Repair(t.Context()); err != nil { // as an operator does, so that repairs do not slow down
 			t.Fatal(err)
 		}
 		return took
@@ -262,7 +262,7 @@ func TestEachObjectIsMendedWithinASecond(t *testing.T) {
 	objects := objectsOf(t, ns)
 	slowest := time.Duration(0)
 	for i := range objects {
-		took := mend(objectsOf(t, ns)[i]) // handles are others after a repair
+		took := mend(objectsOf(t, ns)[i]) // a repair changes the handles
 		for again := 1; again < chances && took > mendedWithin; again++ {
 			took = mend(objectsOf(t, ns)[i])
 		}
@@ -315,8 +315,8 @@ func objectsOf(t *testing.T, ns *netnstest.NS) (deletions []string) {
 	return deletions
 }
 
-// TestBannedPeersAreBackOutWithinASecond has banned addresses knock all the time while others throw our table away, as firewalls do
-// that take the whole ruleset for theirs.
+// TestBannedPeersAreBackOutWithinASecond has banned addresses send all the time while others remove the table, as firewalls do
+// that replace the whole ruleset.
 func TestBannedPeersAreBackOutWithinASecond(t *testing.T) {
 	const restart = "flush ruleset\ntable inet filter {\n\tchain input { type filter hook input priority filter; }\n}\n"
 	for name, others := range map[string]struct {
@@ -341,7 +341,7 @@ func TestBannedPeersAreBackOutWithinASecond(t *testing.T) {
 			err := w.backOut(t, knocks, undo)
 			for again := 1; again < chances && err != nil; again++ {
 				t.Log(err)
-				if err := w.e.Repair(t.Context()); err != nil { // so that this is not taken for a fight
+				if err := w.e.Repair(t.Context()); err != nil { // so that repairs do not slow down
 					t.Fatal(err)
 				}
 				err = w.backOut(t, knocks, undo)
@@ -357,7 +357,7 @@ func TestBannedPeersAreBackOutWithinASecond(t *testing.T) {
 	}
 }
 
-// backOut has somebody undo what keeps knockers out. It returns nil if they were answered then, but not for long.
+// backOut removes the rules that keep knockers out. It returns nil if they were answered after that, but not for long.
 func (w world) backOut(t *testing.T, knocks []*knocker, undo func()) error {
 	t.Helper()
 	repairs, began := w.e.Status().Repairs, time.Now()
@@ -381,8 +381,7 @@ func (w world) backOut(t *testing.T, knocks []*knocker, undo func()) error {
 	return errors.Join(errs...)
 }
 
-// Connections that vanish, as with a network driver's or an administrator's mistake, are opened again: bans hold, new ones come,
-// and what others do is heard of.
+// Lost connections are opened again: bans hold, new bans are applied, and changes by others are notified.
 func TestVanishedConnectionsAreOpenedAgain(t *testing.T) {
 	ns := netnstest.New(t)
 	b := open(t, ns)
@@ -465,7 +464,7 @@ func (w world) knock(t *testing.T, from, to string) *knocker {
 	return k
 }
 
-// silent waits until no answer has come for a while, and returns when the last one did.
+// silent waits until no answer has come for a while, and returns the time of the last one.
 func (k *knocker) silent(t *testing.T) time.Time {
 	t.Helper()
 	if err := netnstest.Poll(func() error {
@@ -576,7 +575,7 @@ func TestDeleteNeedsNoDaemon(t *testing.T) {
 	}
 }
 
-// TestBulkLoadIsComplete restores many bans, while somebody else changes tables of his own.
+// TestBulkLoadIsComplete restores many bans while another program changes its own tables.
 func TestBulkLoadIsComplete(t *testing.T) {
 	ns := netnstest.New(t)
 	e := enforcetest.Start(t, open(t, ns), enforce.Options{})

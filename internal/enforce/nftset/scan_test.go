@@ -27,7 +27,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// TestDetectorsAreTheReference compares what the detectors add to the table.
+// TestDetectorsAreTheReference compares the parts of the table that detectors add.
 func TestDetectorsAreTheReference(t *testing.T) {
 	for name, settings := range map[string]enforce.Settings{
 		"scan": {Scan: conf.Scan{Enabled: true, UDP: true, On: []string{"eth0", "eth1"}, NotOn: []string{"lo", "wg0"}, Exclude: "8000-8010"}},

@@ -18,8 +18,8 @@ import (
 	"mef/internal/netnstest"
 )
 
-// TestLiveSessionsAreCutBothWays has both ends of a session talk without waiting for each other: neither may hear anything that the
-// other says once the peer is banned.
+// TestLiveSessionsAreCutBothWays has both ends of a session send without waiting for each other: neither may receive anything that the
+// other sends once the peer is banned.
 func TestLiveSessionsAreCutBothWays(t *testing.T) {
 	const container = "container"
 	for name, c := range map[string]struct{ at, network, listen, from, to, key string }{
@@ -84,7 +84,7 @@ func (w world) session(t *testing.T, ns *netnstest.NS, network, listen, from, to
 	return peer, ours
 }
 
-// hello is the first that a peer says. Our end has heard it when a session begins.
+// hello is the first message of a peer. Our end has received it when a session begins.
 const hello = "hello"
 
 func acceptStream(t *testing.T, ns *netnstest.NS, network, listen string) <-chan net.Conn {
@@ -135,8 +135,8 @@ func acceptPackets(t *testing.T, ns *netnstest.NS, network, listen string) <-cha
 	return accepted
 }
 
-// talk has one end say a word every millisecond, whatever comes of it, and the other listen. It returns once words arrive; the
-// channel tells when the last one that arrived was said, after nothing more has come for a while.
+// talk has one end send a word every millisecond, whether or not it arrives, and the other receive. It returns once words arrive; the
+// channel yields the time at which the last word that arrived was sent, after no more have come for a while.
 func talk(t *testing.T, listener, speaker net.Conn) <-chan time.Time {
 	t.Helper()
 	ctx, hush := context.WithCancel(context.Background())

@@ -127,7 +127,7 @@ func FuzzAttributes(f *testing.F) {
 	a.End(at)
 	f.Add([]byte(a))
 	f.Add([]byte{4, 0, 3, 0, 3, 0, 1, 0})
-	f.Fuzz(func(_ *testing.T, b []byte) { // what the kernel says must never make us panic
+	f.Fuzz(func(_ *testing.T, b []byte) { // no message of the kernel may cause a panic
 		_ = slices.Collect(elements(b))
 		parseSet(b)
 		parseFingerprint(nfnl.Find(b, 7))

@@ -188,8 +188,8 @@ func TestWhatABanDrops(t *testing.T) {
 	}
 }
 
-// Whoever forges a packet chooses who gets banned: what we ask of anybody is answered, on whatever ports he is banned, and what is
-// open to him stays open.
+// A forged packet can have any address banned. So answers of a banned host to our own requests must arrive, whatever ports the ban covers,
+// and its open connections must stay open.
 func TestAnswersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
 	for name, bans := range map[string][]string{
 		"all ports":   {"192.0.2.7 unverified", "2001:db8:a::/64 unverified"},
@@ -220,7 +220,7 @@ func TestAnswersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
 	}
 }
 
-// resolves fails the test unless the server is answered at a port that a resolver may have chosen.
+// resolves fails the test unless an answer reaches the server at a port that a resolver may have chosen.
 func (w world) resolves(t *testing.T, from, to string) {
 	t.Helper()
 	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))}
@@ -236,7 +236,7 @@ func (w world) resolves(t *testing.T, from, to string) {
 	}
 }
 
-// hears fails the test unless what one end says arrives at the other.
+// hears fails the test unless a message of one end arrives at the other.
 func hears(t *testing.T, listener, speaker net.Conn) {
 	t.Helper()
 	if _, err := speaker.Write([]byte("word")); err != nil {
@@ -268,7 +268,7 @@ func TestABanOfOurOwnNetworkLeavesNeighbourDiscovery(t *testing.T) {
 	}
 }
 
-// What a host says to itself never leaves it, and no ban is asked.
+// Packets of a host to itself never leave it, and no ban applies to them.
 func TestLoopbackIsNeverTouched(t *testing.T) {
 	w := newWorld(t) // not even our own addresses are allowed
 	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/48", 0), enforcetest.For("192.0.2.0/24", 0), enforcetest.For("192.0.2.1", 0))

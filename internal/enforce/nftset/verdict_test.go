@@ -23,7 +23,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A prober sends a datagram from one address to one port of the server and hears whether it is answered.
+// A prober sends a datagram from one address to one port of the server and reports whether it is answered.
 type prober struct {
 	from netip.Addr
 	port uint16
@@ -31,7 +31,7 @@ type prober struct {
 }
 
 // TestRandomBansAgreeWithAModel makes random bans, extensions, widenings, unbans and allow lists over nested prefixes of both
-// families, classes and ports, lets bans end meanwhile, and after each step asks the kernel with real packets who is let through.
+// families, classes and ports, lets bans end meanwhile, and after each step tests with real packets which addresses can connect.
 func TestRandomBansAgreeWithAModel(t *testing.T) {
 	for name, pretend := range map[string]func(*nftset.Backend){
 		"this kernel":   func(*nftset.Backend) {},
@@ -97,17 +97,17 @@ func agree(t *testing.T, b *nftset.Backend, server, peer *netnstest.NS) {
 	}
 }
 
-// A model is what should hold: until when each ban does, and who is allowed.
+// A model is the expected state: the end of each ban, and the allowed addresses.
 type model struct {
 	bans    map[ban.Key]end
 	allowed prefixset.Set
 }
 
-// An end is when a ban does: as it was asked for, or later by as much as it took to write it, for what is left when it is written is
-// rounded up to a second, and counts from then on.
+// An end is the end of a ban: the requested time, or later by the time it took to write the ban, because the time left is rounded up
+// to a second and counts from the write.
 type end struct{ asked, late time.Time }
 
-// step makes a random change in the kernel and in the model, and says what it was.
+// step makes a random change in the kernel and in the model, and returns its description.
 func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []prober) (what string, k ban.Key) {
 	t.Helper()
 	k = randomKey(r, probers)
@@ -138,7 +138,7 @@ func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []
 		began := time.Now()
 		b := ban.Ban{Key: k, Rule: "test", Until: began.Add(time.Second + time.Duration(r.IntN(1_000))*time.Millisecond)}
 		enforcetest.Bans(t, e, b)
-		if b.Until.After(m.bans[k].asked) { // else it holds longer already
+		if b.Until.After(m.bans[k].asked) { // otherwise it already ends later
 			m.bans[k] = end{b.Until, b.Until.Add(time.Since(began))}
 		}
 	}
@@ -155,10 +155,10 @@ func wider(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// slack is how long before and after its end nothing is said of a ban.
+// slack is the time before and after the end of a ban in which it is not tested.
 const slack = 100 * time.Millisecond
 
-// passes says whether a prober should be answered: an allowed address is, a banned one is not. It is not sure while a ban ends.
+// passes reports whether a prober should be answered: an allowed address is, a banned one is not. sure is false while a ban ends.
 func (m *model) passes(p prober, before, after time.Time) (sure, passes bool) {
 	if m.allowed.Contains(p.from) {
 		return true, true
@@ -176,7 +176,7 @@ func (m *model) passes(p prober, before, after time.Time) (sure, passes bool) {
 	return sure, passes
 }
 
-// dropsAt reports whether a ban drops datagrams to the port. Those that may be answers to us are for the verified only.
+// dropsAt reports whether a ban drops datagrams to the port. Only verified bans drop those that may be answers to this host.
 func dropsAt(k ban.Key, port uint16) bool {
 	if k.Class == ban.Verified || port < 32768 {
 		return k.Ports.Covers(ban.Ports(fmt.Sprint(port)))
@@ -212,7 +212,7 @@ func newProber(t *testing.T, ns *netnstest.NS, from string, port uint16) prober 
 func (p prober) String() string { return netip.AddrPortFrom(p.from, p.port).String() }
 
 // heard sends a word from all probers and then, once, from the control. Packets overtake each other by microseconds at most:
-// whoever is not expected to be answered, and has not been a few milliseconds after the control, will not be.
+// a prober that should not be answered, and has not been a few milliseconds after the control, will not be.
 func heard(t *testing.T, word string, probers []prober, control prober, expected func(prober) bool) map[string]bool {
 	t.Helper()
 	for _, p := range probers {
