@@ -74,7 +74,7 @@ func newRoot(version string) *cobra.Command {
 // name that both know is a detection rule's, unless a file is meant.
 func newRules(g *cli.Global) *cobra.Command {
 	o := &command.Options{Prefix: []string{"rules"}}
-	cmd := console.Root("rules", "List, switch, make and check detection rules",
+	cmd := console.Root("rules", "List, enable, disable, make and check detection rules",
 		"rules manages the detection rules of mefdaemon. The commands of mef(8), which loads the firewall policy, are subcommands too.", "")
 	cmd.PersistentPreRun = func(*cobra.Command, []string) { o.Config, o.JSON = g.Config, g.JSON } // once the flags are read
 	cmd.AddCommand(slices.Concat(check.RuleCommands(g), config.RuleCommands(g))...)

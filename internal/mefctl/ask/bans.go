@@ -138,7 +138,7 @@ func newBansAdd(g *cli.Global) *cobra.Command {
 	flags.BoolVar(&permanent, "permanent", false, "until lifted, as without --for")
 	flags.StringVar(&ports, "ports", "", "only these TCP and UDP ports, such as 22 or 25,465,8000-8010")
 	flags.StringVar(&note, "note", "", "the reason, shown by mefctl why and the lists")
-	flags.BoolVar(&force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
+	flags.BoolVar(&force, "force", false, "also ban networks wider than /16 (IPv4) or /32 (IPv6), known logins, proxies, CDNs, and addresses of administrators")
 	fileFlag(cmd, &file)
 	return cmd
 }
