@@ -1,6 +1,6 @@
 // Command bench measures mef beside the programs it replaces, on the machine it runs on.
 //
-//	bench              is what "make bench" runs: all scenarios, results to bench/RESULTS.md (about 25 minutes)
+//	bench              is what "make bench" runs: all scenarios, results to bench/RESULTS.md (about 20 minutes)
 //	bench run [flags]  runs some or all scenarios and prints the results
 //	bench gen [flags]  writes a mixed log to standard output
 //
