@@ -447,12 +447,15 @@ func (r rule) belowLocalPorts() rule {
 var answeringPorts = []uint16{53, 123, 500, 1194, 4500}
 
 // notAnswers matches UDP packets that do not come from answeringPorts.
-func (r rule) notAnswers() rule {
+func (r rule) notAnswers() rule { return r.fromAnswering(true) }
+
+// fromAnswering matches UDP packets from answeringPorts, or with not all others.
+func (r rule) fromAnswering(not bool) rule {
 	s := anonSet{keyType: typeInetService, keyLen: 2}
 	for _, p := range answeringPorts {
 		s.elements = append(s.elements, anonElement{key: binary.BigEndian.AppendUint16(nil, p)})
 	}
-	r = r.load(expr.PayloadBaseTransportHeader, 0, 2).with(&expr.Lookup{SourceRegister: 1, SetName: anonSetName, Invert: true})
+	r = r.load(expr.PayloadBaseTransportHeader, 0, 2).with(&expr.Lookup{SourceRegister: 1, SetName: anonSetName, Invert: not})
 	r.anon = append(r.anon[:len(r.anon):len(r.anon)], s)
 	return r
 }

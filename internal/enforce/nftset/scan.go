@@ -111,8 +111,8 @@ func (s tableSpec) scanRules() []rule {
 		accept(in.meta(expr.MetaKeyPKTTYPE).with(&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{unix.PACKET_HOST}})),
 		accept(tcp.tcpFlags(tcpACK, tcpACK))) // nearly all packets, at no cost
 	if s.scan.UDP {
-		// At higher ports, a late answer to a closed client socket would count against a DNS, NTP or QUIC server.
-		rules = append(rules, accept(udp.from(s.udpEnd)))
+		// A late answer to a closed client socket would count against a DNS, NTP or QUIC server.
+		rules = append(rules, accept(udp.from(s.udpEnd)), accept(udp.fromAnswering(false)))
 	}
 	rules = append(rules,
 		in.hasSocket().with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "scan_open"}),

@@ -160,6 +160,45 @@ func TestClosedPortsAreReported(t *testing.T) {
 	}
 }
 
+// A late answer of a name server comes to a port that its client has closed, which may be any port.
+func TestLateAnswersAreNotReported(t *testing.T) {
+	server, peer := netnstest.New(t), netnstest.New(t)
+	netnstest.Join(t, server, peer, "192.0.2.1/24 2001:db8:1::1/64", "192.0.2.7/24 2001:db8:1::7/64")
+	b := openWith(t, server, enforce.Settings{Scan: conf.Scan{Enabled: true, UDP: true}})
+	if !b.Features().Scan {
+		netnstest.Missing(t, "modules for the scan detector")
+	}
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{}); err != nil {
+		t.Fatal(err)
+	}
+	r := receive(t, server)
+	door := netnstest.In(t, server, func() (net.HardwareAddr, error) { return netnstest.HardwareAddr("veth0") })
+	wire := netnstest.In(t, peer, func() (*netnstest.Wire, error) { return netnstest.OpenWire("veth0", door) })
+	defer wire.Close()
+	send := func(send func(from, to netip.AddrPort) error, from, to string) {
+		t.Helper()
+		if err := send(netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	syn := func(from, to netip.AddrPort) error { return wire.TCP(from, to, 2) }
+	for _, port := range []int{53, 123, 500, 1194, 4500} {
+		for to := 2000; to < 2010; to++ {
+			send(wire.UDP, fmt.Sprintf("192.0.2.7:%d", port), fmt.Sprintf("192.0.2.1:%d", to))
+			send(wire.UDP, fmt.Sprintf("[2001:db8:1::7]:%d", port), fmt.Sprintf("[2001:db8:1::1]:%d", to))
+		}
+	}
+	want := []string{"udp 192.0.2.7 161", "udp 2001:db8:1::7 161", "tcp 192.0.2.7 23"}
+	send(wire.UDP, "192.0.2.7:54", "192.0.2.1:161")
+	r.through(t, want[0]) // packets that no answer separates may overtake each other
+	send(wire.UDP, "[2001:db8:1::7]:1024", "[2001:db8:1::1]:161")
+	r.through(t, want[1])
+	send(syn, "192.0.2.7:53", "192.0.2.1:23") // no answer
+	if got := r.through(t, want[2]); !slices.Equal(got, want) {
+		t.Errorf("reported are %q, want %q", got, want)
+	}
+}
+
 // While a service is restarted, its clients are not scanning.
 func TestServiceThatRestarts(t *testing.T) {
 	server, peer := netnstest.New(t), netnstest.New(t)
