@@ -92,19 +92,15 @@ func TestBanCoversPublishedPort(t *testing.T) {
 	s.reaches(published, "203.0.113.171", "2001:db8:bad0:171::1")
 }
 
-// publish runs a server in a container behind the server, on port 80, and publishes it as container engines do. It returns the
+// publish runs an echo server in a container behind the server, on port 80, and publishes it as container engines do. It returns the
 // published port.
 func (s *scene) publish(port int) int {
 	s.Helper()
-	container, err := s.w.AddContainer()
+	container, err := s.w.Container()
 	if err != nil {
 		s.Fatal(err)
 	}
-	stop, err := container.Serve(80)
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.Cleanup(stop)
+	s.echo(container, ":80")
 	s.nft(strings.NewReplacer("PORT", strconv.Itoa(port), "CONTAINER4", lab.Container4.String(), "CONTAINER6", lab.Container6.String()).Replace(`
 		table inet container {
 			chain publish {

@@ -248,6 +248,42 @@ func TestForgedScans(t *testing.T) {
 	}
 }
 
+// A customer of a container has no connection with a socket of the host.
+func TestForgedScansOfContainerClients(t *testing.T) {
+	s := watching(t, "")
+	published := s.publish(8080)
+	wire := s.wire()
+	for customer, stranger := range map[string]string{
+		"203.0.113.31":        "203.0.113.32",
+		"2001:db8:bad0:31::1": "2001:db8:bad0:32::1",
+	} {
+		conn, err := s.w.Client(customer).Dial(s.ctx, published)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := says(conn); err != nil {
+			t.Fatal(err)
+		}
+		s.forgeScan(wire, customer, 100)
+		s.until("the refusal of a ban of "+customer, func() error {
+			for _, rec := range s.records() {
+				if rec.Rule == "portscan" && rec.Event == "error" && strings.Contains(rec.Reason, customer+" has an established connection") {
+					return nil
+				}
+			}
+			return fmt.Errorf("there are %v", s.records())
+		})
+		if why, err := s.mef.Why(s.ctx, netip.MustParseAddr(customer)); err != nil || why.Banned {
+			t.Errorf("%s: banned %v, %v, want that its connection spares it", customer, why.Banned, err)
+		}
+		s.reaches(published, customer)
+		s.forgeScan(wire, stranger, 100)
+		s.banned(stranger)
+		s.silent(published, stranger)
+	}
+}
+
 // Servers that talk to thousands of others never ban them: a server process is restarted again and again, with connections to it and from it.
 func TestFederation(t *testing.T) {
 	s := watching(t, "")

@@ -49,9 +49,9 @@ type Options struct {
 	// OnRepair, unless nil, receives each repair. The same rules apply.
 	OnRepair func(Repair)
 
-	// Connected, unless nil, returns the addresses in the prefixes that have an established connection with this host. An unverified ban
-	// is never made against one: the source of its packets may be forged, while that of a connection is not. It runs on the enforcer's
-	// goroutine.
+	// Connected, unless nil, returns the addresses in the prefixes that have an established connection with this host or through it. An
+	// unverified ban is never made against one: the source of its packets may be forged, while that of a connection is not. It runs on the
+	// enforcer's goroutine.
 	Connected func(prefixes []netip.Prefix) ([]netip.Addr, error)
 
 	// MaxBans bounds the bans in force; 0 means DefaultMaxBans. When it is reached, bans end that a wider one makes needless, and

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -17,7 +16,7 @@ import (
 )
 
 // The addresses of the server, and of the router that joins it to the internet. Neighbor4 and Neighbor6 are another host on
-// the server's own link; Container4 and Container6 a host behind the server, see AddContainer.
+// the server's own link; Container4 and Container6 a host behind the server, see World.Container.
 var (
 	Server4 = netip.MustParseAddr("192.0.2.1")
 	Server6 = netip.MustParseAddr("2001:db8:1::1")
@@ -202,9 +201,14 @@ func (n *Namespace) ForgetNeighbors() error {
 	})
 }
 
-// AddContainer makes a host behind the server, which forwards its packets. The caller adds the rules by which a container engine
-// publishes ports. It can be called once in a world.
-func (w *World) AddContainer() (*Namespace, error) {
+// Container returns a host behind the server, which forwards its packets; the first call makes it. The caller adds the rules by which a
+// container engine publishes ports.
+func (w *World) Container() (*Namespace, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.container != nil {
+		return w.container, nil
+	}
 	container, err := newNamespace()
 	if err != nil {
 		return nil, err
@@ -221,32 +225,11 @@ func (w *World) AddContainer() (*Namespace, error) {
 			return nil, err
 		}
 	}
+	w.container = container
 	return container, errors.Join(
 		container.Route("0.0.0.0/0", netip.MustParseAddr("10.88.0.1")),
 		container.Route("::/0", netip.MustParseAddr("fd00:88::1")),
 	)
-}
-
-// Serve accepts connections on a port of the namespace, and closes each at once, until stop is called.
-func (n *Namespace) Serve(port int) (stop func(), err error) {
-	var l net.Listener
-	err = n.Do(func() (err error) {
-		l, err = net.Listen("tcp", ":"+strconv.Itoa(port))
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
-	return func() { l.Close() }, nil
 }
 
 // ServerLinkLocal returns the server's link-local address, with the zone of the internet's end of the cable.

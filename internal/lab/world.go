@@ -22,8 +22,9 @@ type World struct {
 	Server   *Namespace // this process's own
 	Internet *Namespace
 
-	mu   sync.Mutex
-	runs map[int]*Process // what Start started and has not ended, by process ID
+	mu        sync.Mutex
+	runs      map[int]*Process // what Start started and has not ended, by process ID
+	container *Namespace       // nil before the first call of Container
 }
 
 // New sets up the world in which this process runs, which Enter must have made. It starts no daemon. programs are

@@ -21,22 +21,44 @@ const (
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaStatus     = 3
+	ctaProtoInfo  = 4
 	ctaID         = 12
 	ctaZone       = 18
+	ctaFilter     = 25 // since Linux 5.8
+	ctaStatusMask = 26 // since Linux 5.15
 
 	ctaTupleIP    = 1
 	ctaTupleProto = 2
 	ctaIPv4Src    = 1
 	ctaIPv6Src    = 3
+	ctaProtoNum   = 1
 	ctaProtoDst   = 3
+
+	ctaProtoInfoTCP      = 1
+	ctaProtoInfoTCPState = 1
+
+	ctaFilterOrigFlags = 1
+	filterSource       = 1 << 0 // CTA_FILTER_F_CTA_IP_SRC
+	filterProtocol     = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
+
+	statusAssured  = 1 << 2  // IPS_ASSURED
+	statusOffload  = 1 << 14 // IPS_OFFLOAD
+	tcpEstablished = 3       // TCP_CONNTRACK_ESTABLISHED
 )
 
 // tracking is there, in the namespace of the thread that reads it, once connection tracking is. It is not loaded for our sake.
 const tracking = "/proc/sys/net/netfilter/nf_conntrack_count"
 
+// tracks reports whether there are entries in the namespace of the calling thread.
+func tracks() bool {
+	count, err := os.ReadFile(tracking)
+	return err == nil && string(count) != "0\n"
+}
+
 // deleteEntries deletes the connection tracking entries of banned peers and returns how many there were.
 func deleteEntries(p peers) (n int, err error) {
-	if count, err := os.ReadFile(tracking); err != nil || string(count) == "0\n" {
+	if !tracks() {
 		return 0, nil
 	}
 	c, err := nfnl.Dial(0)

@@ -36,14 +36,17 @@ func newWorld(t *testing.T) world {
 	t.Helper()
 	w := world{netnstest.New(t), netnstest.New(t), netnstest.New(t), nil}
 	netnstest.Join(t, w.server, w.peer, "192.0.2.1/24 2001:db8:1::1/64", "192.0.2.7/24 192.0.2.8/24 2001:db8:1::7/64 2001:db8:1::8/64")
-	netnstest.Join(t, w.server, w.container, "172.17.0.1/16", "172.17.0.2/16")
+	netnstest.Join(t, w.server, w.container, "172.17.0.1/16 fd00:17::1/64", "172.17.0.2/16 fd00:17::2/64")
 	w.container.Route(t, "0.0.0.0/0", "172.17.0.1")
+	w.container.Route(t, "::/0", "fd00:17::1")
 	w.server.Sysctl(t, "net.ipv4.ip_forward", "1")
+	w.server.Sysctl(t, "net.ipv6.conf.all.forwarding", "1")
 	w.server.Run(t, `
 		table ip nat {
 			chain pre { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 172.17.0.2:80; }
 			chain post { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 masquerade; }
 		}
+		table ip6 nat { chain pre { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to [fd00:17::2]:80; }; }
 		table ip6 track { chain in { type filter hook input priority 0; ct state established accept; }; }
 		`, "nft", "-f", "-")
 	w.container.Echo(t, "tcp", ":80")
@@ -283,15 +286,90 @@ func TestConnected(t *testing.T) {
 		for _, p := range tt.ask {
 			prefixes = append(prefixes, netip.MustParsePrefix(p))
 		}
-		var addrs []netip.Addr
-		var err error
-		w.server.Do(func() { addrs, err = session.Connected(prefixes) })
+		if got, err := w.connected(prefixes...); err != nil || got != tt.want {
+			t.Errorf("%s: connected are %q, %v, want %q", name, got, err, tt.want)
+		}
+	}
+}
+
+// connected returns who of some prefixes is connected with the server, in order.
+func (w world) connected(prefixes ...netip.Prefix) (string, error) {
+	var addrs []netip.Addr
+	var err error
+	w.server.Do(func() { addrs, err = session.Connected(prefixes) })
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return strings.Trim(fmt.Sprint(addrs), "[]"), err
+}
+
+// A connection to a published port has no socket on the host.
+func TestConnectedThroughPublishedPort(t *testing.T) {
+	one4, one6 := netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8:1::7/128")
+	net4, net6 := netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:1::/64")
+	var many []netip.Prefix
+	for a := netip.MustParseAddr("10.0.0.1"); len(many) < 600; a = a.Next() {
+		many = append(many, netip.PrefixFrom(a, 32))
+	}
+	w := newWorld(t)
+	conns := map[string]net.Conn{}
+	for from, to := range map[string]string{"192.0.2.7": "192.0.2.1:8080", "2001:db8:1::7": "[2001:db8:1::1]:8080"} {
+		conn, err := w.peer.Dial("tcp", from, to, netnstest.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
-		slices.SortFunc(addrs, netip.Addr.Compare)
-		if got := strings.Trim(fmt.Sprint(addrs), "[]"); got != tt.want {
-			t.Errorf("%s: connected are %q, want %q", name, got, tt.want)
+		defer conn.Close()
+		if err := netnstest.Say(conn, netnstest.Patience); err != nil {
+			t.Fatal(err)
+		}
+		conns[from] = conn
+	}
+	for _, tt := range []struct {
+		ask  []netip.Prefix
+		want string
+	}{
+		{[]netip.Prefix{one4}, "192.0.2.7"},
+		{[]netip.Prefix{one6}, "2001:db8:1::7"},
+		{[]netip.Prefix{one4, one6, netip.MustParsePrefix("192.0.2.8/32")}, "192.0.2.7 2001:db8:1::7"},
+		{[]netip.Prefix{net4, net6}, "192.0.2.7 2001:db8:1::7"},
+		{append(many[:len(many):len(many)], one4), "192.0.2.7"},
+		{[]netip.Prefix{netip.MustParsePrefix("192.0.2.8/32"), netip.MustParsePrefix("2001:db8:1::8/128"), netip.MustParsePrefix("198.51.100.0/24")}, ""},
+	} {
+		if got, err := w.connected(tt.ask...); err != nil || got != tt.want {
+			t.Errorf("of %v connected are %q, %v, want %q", tt.ask[max(0, len(tt.ask)-3):], got, err, tt.want)
+		}
+	}
+	conns["192.0.2.7"].Close()
+	if err := netnstest.Poll(func() error {
+		if got, err := w.connected(net4, net6); err != nil || got != "2001:db8:1::7" {
+			return fmt.Errorf("connected are %q, %v", got, err)
+		}
+		return nil
+	}); err != nil {
+		t.Errorf("after one closed its connection: %v", err)
+	}
+}
+
+// Connection tracking takes a forged ACK for an established connection, but no answer ever assured it.
+func TestForgedSegmentIsNoConnection(t *testing.T) {
+	w := newWorld(t)
+	w.container.Run(t, "table ip silent { chain in { type filter hook input priority 0; ip saddr 192.0.2.9 drop; }; }", "nft", "-f", "-")
+	door := netnstest.In(t, w.server, func() (net.HardwareAddr, error) { return netnstest.HardwareAddr("veth0") })
+	wire := netnstest.In(t, w.peer, func() (*netnstest.Wire, error) { return netnstest.OpenWire("veth0", door) })
+	defer wire.Close()
+	const ack = 16
+	if err := wire.TCP(netip.MustParseAddrPort("192.0.2.9:4711"), netip.MustParseAddrPort("192.0.2.1:8080"), ack); err != nil {
+		t.Fatal(err)
+	}
+	if err := netnstest.Poll(func() error {
+		if list := w.server.Run(t, "", "conntrack", "-L", "-s", "192.0.2.9"); !strings.Contains(list, " ESTABLISHED ") {
+			return fmt.Errorf("the entries are %q", list)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"192.0.2.9/32", "192.0.2.0/24"} {
+		if got, err := w.connected(netip.MustParsePrefix(p)); err != nil || got != "" {
+			t.Errorf("of %s connected are %q, %v, want none", p, got, err)
 		}
 	}
 }

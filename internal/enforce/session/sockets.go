@@ -45,8 +45,9 @@ func destroySockets(p peers) (n int, err error) {
 	return n, errors.Join(errs...)
 }
 
-// Connected returns the addresses in the prefixes that have an established TCP connection with this host, in the caller's network
-// namespace, in any order.
+// Connected returns the addresses in the prefixes that have an established TCP connection with this host or through it, such as to a
+// published port of a container, in the caller's network namespace, in any order. Connections through the host are known where it tracks
+// connections. The error wraps os.ErrDeadlineExceeded if there are too many to be read in a second.
 func Connected(prefixes []netip.Prefix) (addrs []netip.Addr, err error) {
 	c, err := sockdiag.Dial()
 	if err != nil {
@@ -55,11 +56,12 @@ func Connected(prefixes []netip.Prefix) (addrs []netip.Addr, err error) {
 	defer c.Close()
 	wanted := prefixset.New(prefixes...)
 	seen := map[netip.Addr]bool{}
-	err = c.Each(unix.IPPROTO_TCP, sockdiag.Established, sockdiag.RemoteIn(prefixes), func(s sockdiag.Socket) {
-		if a := s.Remote.Addr(); !seen[a] && wanted.Contains(a) {
+	add := func(a netip.Addr) {
+		if !seen[a] && wanted.Contains(a) {
 			seen[a] = true
 			addrs = append(addrs, a)
 		}
-	})
-	return addrs, err
+	}
+	err = c.Each(unix.IPPROTO_TCP, sockdiag.Established, sockdiag.RemoteIn(prefixes), func(s sockdiag.Socket) { add(s.Remote.Addr()) })
+	return addrs, errors.Join(err, eachClient(prefixes, add))
 }
