@@ -54,7 +54,7 @@ func (p Program) Documented(t *testing.T, some int) {
 			for _, m := range p.Typed.FindAllStringSubmatch(p.lines(path, text), -1) {
 				found++
 				if err := p.takes(m[1], true); err != nil {
-					t.Errorf("%s tells to type %s %s: %v", path, name, m[1], err)
+					t.Errorf("%s has the command %s %s: %v", path, name, m[1], err)
 				}
 			}
 			for _, m := range p.Mentioned.FindAllStringSubmatch(text, -1) {

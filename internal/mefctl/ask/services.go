@@ -17,8 +17,9 @@ func newServices(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "services",
 		Short: "Show what listens on this host, and which rules cover it",
-		Long: "services shows each service that listens, its ports, the rules that cover it, and the failures and logins that these rules\n" +
-			"counted within the last hour, with the number of sources that failed. USUAL is the average of failures in an hour since the start.",
+		Long: "services shows each service that listens, its ports, whether others can reach it, the rules that cover it, and the failures and\n" +
+			"logins that these rules counted within the last hour, with the number of sources that failed. USUAL is the average of failures in\n" +
+			"an hour since the daemon started.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
