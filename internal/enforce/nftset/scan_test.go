@@ -172,6 +172,8 @@ func TestLateAnswersAreNotReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := receive(t, server)
+	server.Echo(t, "tcp", ":22")
+	peer.Reaches(t, "tcp", "2001:db8:1::7", "[2001:db8:1::1]:22") // the kernel drops packets to an IPv6 address until the link is ready
 	door := netnstest.In(t, server, func() (net.HardwareAddr, error) { return netnstest.HardwareAddr("veth0") })
 	wire := netnstest.In(t, peer, func() (*netnstest.Wire, error) { return netnstest.OpenWire("veth0", door) })
 	defer wire.Close()

@@ -356,10 +356,10 @@ func TestForgedSegmentIsNoConnection(t *testing.T) {
 	wire := netnstest.In(t, w.peer, func() (*netnstest.Wire, error) { return netnstest.OpenWire("veth0", door) })
 	defer wire.Close()
 	const ack = 16
-	if err := wire.TCP(netip.MustParseAddrPort("192.0.2.9:4711"), netip.MustParseAddrPort("192.0.2.1:8080"), ack); err != nil {
-		t.Fatal(err)
-	}
 	if err := netnstest.Poll(func() error {
+		if err := wire.TCP(netip.MustParseAddrPort("192.0.2.9:4711"), netip.MustParseAddrPort("192.0.2.1:8080"), ack); err != nil {
+			return err
+		}
 		if list := w.server.Run(t, "", "conntrack", "-L", "-s", "192.0.2.9"); !strings.Contains(list, " ESTABLISHED ") {
 			return fmt.Errorf("the entries are %q", list)
 		}
