@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,8 +78,20 @@ func survive(t *testing.T, data []byte, bans map[ban.Key]ban.Ban) bool {
 		t.Fatalf("open again: %v, %v", err, s.Warning())
 	}
 	defer s.Close()
-	if st := load(t, s, noon); st.Positions["after"] != "that" {
-		t.Errorf("what was saved afterwards is lost: %v", st.Positions)
+	again := load(t, s, noon)
+	if again.Positions["after"] != "that" {
+		t.Errorf("what was saved afterwards is lost: %v", again.Positions)
+	}
+	want := []ban.Key{b.Key}
+	for _, b := range st.Bans {
+		if b.Key != u.Lifted[0] {
+			want = append(want, b.Key)
+		}
+	}
+	for _, key := range want {
+		if !slices.ContainsFunc(again.Bans, func(b ban.Ban) bool { return b.Key == key }) {
+			t.Errorf("%v is lost after one more was saved", key)
+		}
 	}
 	return aside
 }
@@ -203,6 +216,7 @@ func TestDamagedFilesKept(t *testing.T) {
 func FuzzFile(f *testing.F) {
 	data, bans := healthy(f, 30)
 	f.Add(uint16(0), []byte{}, uint16(0))
+	f.Add(uint16(23), []byte("0"), uint16(133)) // the sequence of a bucket
 	for page := range len(data) / 4096 {
 		f.Add(uint16(page), []byte{1, 0, 0, 0, 9}, uint16(8))
 	}

@@ -20,7 +20,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -212,7 +211,11 @@ func (s *Store) each(tx *bbolt.Tx, bucket []byte, fn func(k, v []byte) bool) {
 
 // eachOf is each for a table.
 func (s *Store) eachOf(tx *bbolt.Tx, t *table, fn func(k, v []byte) bool) {
-	s.walk(tx, t.bucket, func(_, entry []byte) ([]byte, []byte, bool) { return leave(entry) }, fn)
+	s.walk(tx, t.bucket, func(key, entry []byte) ([]byte, []byte, bool) {
+		k, v, ok := leave(entry)
+		_, numbered := numberOf(key)
+		return k, v, ok && numbered
+	}, fn)
 }
 
 // releaseEvery is after how many entries the memory through which they were read is given back.
@@ -399,14 +402,15 @@ func (s *Store) prune(tx *bbolt.Tx, now time.Time) error {
 	bans := tx.Bucket(bucketBans)
 	var numbers [][]byte
 	c := bans.Cursor()
-	for n, entry := c.First(); n != nil; n, entry = c.Next() {
+	for key, entry := c.First(); key != nil; key, entry = c.Next() {
 		k, v, ok := leave(entry)
-		if until, err := decodeUntil(v); ok && err == nil && !over(until, now) {
+		n, numbered := numberOf(key)
+		if until, err := decodeUntil(v); ok && numbered && err == nil && !over(until, now) {
 			continue
 		}
-		numbers = append(numbers, n)
-		if ok && len(n) == 8 {
-			s.bans.removed = append(s.bans.removed, place{s.bans.index.hash(k), binary.BigEndian.Uint64(n)})
+		numbers = append(numbers, key)
+		if ok && numbered {
+			s.bans.removed = append(s.bans.removed, place{s.bans.index.hash(k), n})
 		}
 	}
 	for _, n := range numbers {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"fmt"
 	"hash/maphash"
 
 	"go.etcd.io/bbolt"
@@ -15,6 +14,7 @@ import (
 type table struct {
 	bucket []byte
 	index  index
+	last   uint64 // the number given last
 
 	// What the transaction at hand changes in the index, once it has succeeded.
 	added, removed []place
@@ -49,17 +49,42 @@ func leave(entry []byte) (k, v []byte, ok bool) {
 // numberKey is the key of an entry in its bucket.
 func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
+// numberOf returns the number in a key of a bucket, false if a damaged file has a key there that is none.
+func numberOf(key []byte) (uint64, bool) {
+	if len(key) != 8 {
+		return 0, false
+	}
+	n := binary.BigEndian.Uint64(key)
+	return n, 0 < n && n <= maxNumber
+}
+
 // load makes the index anew from the file. Entries that cannot be read are not in it.
 func (t *table) load(tx *bbolt.Tx) error {
 	b := tx.Bucket(t.bucket)
-	t.index = newIndex()
+	t.index, t.last = newIndex(), 0
 	t.added, t.removed = nil, nil
-	return b.ForEach(func(n, entry []byte) error {
-		if k, _, ok := leave(entry); ok && len(n) == 8 {
-			t.index.add(place{t.index.hash(k), binary.BigEndian.Uint64(n)})
+	return b.ForEach(func(key, entry []byte) error {
+		n, ok := numberOf(key)
+		if !ok {
+			return nil
+		}
+		t.last = max(t.last, n)
+		if k, _, ok := leave(entry); ok {
+			t.index.add(place{t.index.hash(k), n})
 		}
 		return nil
 	})
+}
+
+// next returns a number that no entry has, and larger ones for later entries. The bucket's own sequence is not used: where the file is
+// damaged, it may begin anew and overwrite entries.
+func (t *table) next(b *bbolt.Bucket) uint64 {
+	for {
+		t.last = t.last%maxNumber + 1 // only a damaged number is near the end
+		if b.Get(numberKey(t.last)) == nil {
+			return t.last
+		}
+	}
 }
 
 // find returns the number of a key's entry, and the entry; nil if there is none.
@@ -89,13 +114,7 @@ func (t *table) apply(tx *bbolt.Tx, c change) error {
 	switch {
 	case c.value != nil:
 		if n == 0 {
-			var err error
-			if n, err = b.NextSequence(); err != nil {
-				return err
-			}
-			if n > maxNumber {
-				return fmt.Errorf("no number is left for an entry of %q", t.bucket)
-			}
+			n = t.next(b)
 			t.added = append(t.added, place{t.index.hash(k), n})
 		}
 		b.FillPercent = 0.9 // entries come in the order of their numbers

@@ -80,3 +80,50 @@ func TestFailedTransactionLeavesTheIndex(t *testing.T) {
 		}
 	}
 }
+
+// A damaged file may have any number for an entry, and any sequence: entries without a proper number are left out, no entry is overwritten,
+// and there is always a number for the next.
+func TestDamagedNumbers(t *testing.T) {
+	now := time.Now()
+	path := filepath.Join(t.TempDir(), "mef.db")
+	s, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := func(k string) Record { return Record{Key: []byte(k), Value: []byte("value of " + k), Spare: true} }
+	if err := s.Commit(&Update{Records: []Record{record("a"), record("b"), record("c")}}, now); err != nil {
+		t.Fatal(err)
+	}
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketSpare)
+		entry := func(n uint64) []byte { return append([]byte(nil), b.Get(numberKey(n))...) }
+		b2, c3 := entry(2), entry(3)
+		return errors.Join(b.Delete(numberKey(2)), b.Put(numberKey(maxNumber), b2), b.Delete(numberKey(3)), b.Put(numberKey(maxNumber+1), c3), b.SetSequence(0))
+	})
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if s, err = Open(path, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Commit(&Update{Records: []Record{record("d"), record("e")}}, now); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for k, v := range s.Records() {
+			got[string(k)] = string(v)
+		}
+		for _, k := range []string{"a", "b", "d", "e"} {
+			if got[k] != "value of "+k {
+				t.Errorf("record %s is %q", k, got[k])
+			}
+		}
+		if _, found := got["c"]; found || s.Skipped() != 1 {
+			t.Errorf("%d records were left out, want 1: that without a number", s.Skipped())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
