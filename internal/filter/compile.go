@@ -43,6 +43,9 @@ func anchor(text string, re *syntax.Regexp) string {
 	if isAnchored(re) {
 		return text
 	}
+	if _, err := syntax.Parse("(?:"+text+")", syntax.Perl); err != nil {
+		text += `\E` // \Q without an end quotes all that follows
+	}
 	return "^(?s:.*?)(?:" + text + ")"
 }
 
