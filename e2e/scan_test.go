@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -169,16 +170,7 @@ func (s *scene) echo(at *lab.Namespace, addr string) net.Listener {
 			}
 			go func() {
 				defer conn.Close()
-				buf := make([]byte, 512)
-				for {
-					n, err := conn.Read(buf)
-					if err == nil {
-						_, err = conn.Write(buf[:n])
-					}
-					if err != nil {
-						return
-					}
-				}
+				io.Copy(conn, conn)
 			}()
 		}
 	}()

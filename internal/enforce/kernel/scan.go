@@ -245,7 +245,7 @@ func (k *Kernel) receiveFrom(ctx context.Context, deliver func(context.Context, 
 			s.lost++
 			s.mu.Unlock()
 		}
-		k.sample(time.Now(), sampleEvery)
+		k.sample(time.Now())
 		if left := s.closed(packets); len(left) > 0 {
 			if err := deliver(ctx, left); err != nil {
 				return err
@@ -254,23 +254,28 @@ func (k *Kernel) receiveFrom(ctx context.Context, deliver func(context.Context, 
 	}
 }
 
-// sample reads how many packets were not reported, unless that was done less than a time ago.
-func (k *Kernel) sample(now time.Time, unless time.Duration) {
-	s := &k.scans
-	s.mu.Lock()
-	fresh := now.Sub(s.latest.at) < unless
-	lost := s.lost
-	s.mu.Unlock()
-	if fresh {
+// sample reads how many packets were not reported, unless that was done less than sampleEvery ago.
+func (k *Kernel) sample(now time.Time) {
+	if !k.scans.stale(now, sampleEvery) {
 		return
 	}
-	d, err := k.filter.Detection()
-	if err != nil {
-		return // the enforcer reports what is wrong with the table
+	if d, err := k.filter.Detection(); err == nil { // the enforcer reports what is wrong with the table
+		k.scans.note(now, d)
 	}
+}
+
+// stale reports whether the latest sample is at least so old.
+func (s *scans) stale(now time.Time, age time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.before, s.latest = s.latest, sample{now, d.Unadmitted + d.Muted + d.Full + lost}
+	return now.Sub(s.latest.at) >= age
+}
+
+// note makes a sample of a reading.
+func (s *scans) note(now time.Time, d enforce.Detection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.latest = s.latest, sample{now, d.Unadmitted + d.Muted + d.Full + s.lost}
 }
 
 // ScanStatus is how the detection of scans fares.
@@ -278,9 +283,11 @@ type ScanStatus = enforce.ScanStatus
 
 // ScanStatus returns it.
 func (k *Kernel) ScanStatus(now time.Time) ScanStatus {
-	k.sample(now, time.Second)
 	d, err := k.filter.Detection()
 	s := &k.scans
+	if err == nil && s.stale(now, time.Second) {
+		s.note(now, d)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := ScanStatus{On: s.scan.Enabled, Guard: s.flood, Receiving: s.receiving.Load()}
