@@ -3,7 +3,6 @@ package track
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"iter"
 	"math"
@@ -23,7 +22,7 @@ type Record = record.Record
 
 // The kinds of record, the first byte of a key, beside those of package dictionary, logins and bans.
 const (
-	kindAlarm  = 'a' // an alarm; the rest is its number, 8 bytes big-endian
+	kindAlarm  = 'a' // an alarm; the rest is its number
 	kindSeed   = 'g' // the seed of hashes; no more key
 	kindSource = 's' // a source; the rest is its prefix
 	kindRule   = 'v' // what is known of a rule; the rest is its name
@@ -97,14 +96,9 @@ func (t *Tracker) ruleChanges(p *record.Pack) {
 	}
 }
 
-func alarmKey(p *record.Pack, id uint64) {
-	p.Begin(kindAlarm)
-	p.Writer = binary.BigEndian.AppendUint64(p.Writer, id)
-}
-
 func (t *Tracker) alarmChanges(p *record.Pack) {
 	for _, id := range t.goneAlarms {
-		alarmKey(p, id)
+		p.BeginNumber(kindAlarm, id)
 		p.Remove()
 	}
 	t.goneAlarms = nil
@@ -118,7 +112,7 @@ func (t *Tracker) alarmChanges(p *record.Pack) {
 			continue
 		}
 		a.flags = stored
-		alarmKey(p, a.ID)
+		p.BeginNumber(kindAlarm, a.ID)
 		p.Value(record.Version)
 		p.Int(a.Time.UnixNano())
 		p.Writer = netkey.Exact(a.Addr).AppendTo(p.Writer)
@@ -348,11 +342,10 @@ func (im *importer) finish() {
 func decodeAlarm(r *record.Reader, number []byte) Alarm {
 	at := r.Int()
 	k, ok := netkey.Parse(r.Take(netkey.Size))
-	if !ok || len(number) != 8 {
+	if !ok {
 		r.Fail()
-		return Alarm{}
 	}
-	a := Alarm{ID: binary.BigEndian.Uint64(number), Time: record.Moment(at), Addr: k.Prefix().Addr(), Acked: r.Bool(), User: r.Text(), Service: r.Text(),
+	a := Alarm{ID: r.Number(number), Time: record.Moment(at), Addr: k.Prefix().Addr(), Acked: r.Bool(), User: r.Text(), Service: r.Text(),
 		Reason: r.Text(), flags: stored}
 	for range r.Count() {
 		a.Evidence = append(a.Evidence, r.Text())

@@ -1,7 +1,6 @@
 package bans
 
 import (
-	"encoding/binary"
 	"slices"
 
 	"mef/internal/track/netkey"
@@ -10,19 +9,14 @@ import (
 
 // The kinds of record, the first byte of a key.
 const (
-	KindHistory = 'h' // a past ban; the rest is its number, 8 bytes big-endian
+	KindHistory = 'h' // a past ban; the rest is its number
 	KindLift    = 'f' // a lifted ban; the rest is the prefix
 )
-
-func historyKey(p *record.Pack, n uint64) {
-	p.Begin(KindHistory)
-	p.Writer = binary.BigEndian.AppendUint64(p.Writer, n)
-}
 
 // Changes adds to p what has changed since the last call.
 func (h *History) Changes(p *record.Pack) {
 	for _, n := range h.gone {
-		historyKey(p, n)
+		p.BeginNumber(KindHistory, n)
 		p.Remove()
 	}
 	h.gone = nil
@@ -32,7 +26,7 @@ func (h *History) Changes(p *record.Pack) {
 	for n := max(h.changed, h.oldest()); n <= h.next; n++ {
 		if e := h.at(n); e != nil && e.flags&dirty != 0 {
 			e.flags = e.flags&^dirty | stored
-			historyKey(p, n)
+			p.BeginNumber(KindHistory, n)
 			p.Value(record.Version)
 			p.Writer = e.key.AppendTo(p.Writer)
 			p.Bool(e.joined())
@@ -60,11 +54,12 @@ func (s Saved) Read(r *record.Reader, rest []byte) {
 	k, ok := netkey.Parse(r.Take(netkey.Size))
 	flags := stored | flagged(r.Bool(), joined) | flagged(r.Bool(), lifted)
 	p := saved{past{key: k, flags: flags, start: r.Int(), until: r.Int(), id: r.Uint()}, r.Text()}
-	if !ok || len(rest) != 8 {
+	n := r.Number(rest)
+	if !ok {
 		r.Fail()
 	}
 	if r.Err == nil {
-		s[binary.BigEndian.Uint64(rest)] = p
+		s[n] = p
 	}
 }
 

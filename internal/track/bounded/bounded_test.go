@@ -45,3 +45,42 @@ func TestLines(t *testing.T) {
 		t.Errorf("after a flood %q, %d lines", got, l.Len())
 	}
 }
+
+type aged struct {
+	bounded.Age[aged]
+	n int
+}
+
+func TestAges(t *testing.T) {
+	var l bounded.Ages[aged, *aged]
+	var all [5]aged
+	for i := range all {
+		all[i].n = i
+		l.Add(&all[i])
+	}
+	for step, tt := range []struct {
+		remove, add []int
+		want        []int
+	}{
+		{nil, nil, []int{0, 1, 2, 3, 4}},
+		{[]int{2}, nil, []int{0, 1, 3, 4}},
+		{[]int{0, 4}, nil, []int{1, 3}},
+		{[]int{1}, []int{1, 2}, []int{3, 1, 2}},
+		{[]int{2, 3, 1}, nil, nil},
+		{nil, []int{4}, []int{4}},
+	} {
+		for _, i := range tt.remove {
+			l.Remove(&all[i])
+		}
+		for _, i := range tt.add {
+			l.Add(&all[i])
+		}
+		var got []int
+		for e := range l.All() {
+			got = append(got, e.n)
+		}
+		if oldest := l.Oldest(); !slices.Equal(got, tt.want) || l.Len() != len(got) || (oldest == nil) != (len(got) == 0) || oldest != nil && oldest.n != got[0] {
+			t.Errorf("step %d: %v of %d, the oldest %v, want %v", step, got, l.Len(), oldest, tt.want)
+		}
+	}
+}

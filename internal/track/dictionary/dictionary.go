@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"mef/internal/track/bounded"
 	"mef/internal/track/surge"
 )
 
@@ -71,8 +72,8 @@ type Entry struct {
 	near       string // a user's name that is within two edits
 	generation uint32 // of near
 
-	list         *list
-	newer, older *Entry
+	bounded.Age[Entry]
+	list *list
 }
 
 const (
@@ -80,41 +81,16 @@ const (
 	stored             // part of an earlier Changes, so its removal must be reported
 )
 
-// A list is a list of names by age.
-type list struct {
-	newest, oldest *Entry
-	n              int
-}
-
-func (l *list) add(e *Entry) {
-	e.list, e.older, e.newer = l, l.newest, nil
-	if l.newest != nil {
-		l.newest.newer = e
-	} else {
-		l.oldest = e
-	}
-	l.newest = e
-	l.n++
-}
-
-func (l *list) remove(e *Entry) {
-	if e.newer != nil {
-		e.newer.older = e.older
-	} else {
-		l.newest = e.older
-	}
-	if e.older != nil {
-		e.older.newer = e.newer
-	} else {
-		l.oldest = e.newer
-	}
-	e.newer, e.older, e.list = nil, nil, nil
-	l.n--
-}
+type list = bounded.Ages[Entry, *Entry]
 
 func (e *Entry) move(to *list) {
-	e.list.remove(e)
-	to.add(e)
+	e.list.Remove(e)
+	e.enter(to)
+}
+
+func (e *Entry) enter(l *list) {
+	e.list = l
+	l.Add(e)
 }
 
 // New returns an empty dictionary.
@@ -169,12 +145,12 @@ func (d *Dictionary) Starter(text string) bool { return d.starter[text] }
 func (d *Dictionary) Try(text string, network uint64, absent, newSource bool, now int64) *Entry {
 	e := d.index[text]
 	if e == nil {
-		if d.tried.n >= maxTried {
-			d.remove(d.tried.oldest)
+		if d.tried.Len() >= maxTried {
+			d.remove(d.tried.Oldest())
 		}
 		e = &Entry{Text: strings.Clone(text), first: now}
 		d.index[e.Text] = e
-		d.tried.add(e)
+		e.enter(&d.tried)
 	}
 	e.roll(now)
 	e.networks[0] |= network
@@ -186,8 +162,8 @@ func (d *Dictionary) Try(text string, network uint64, absent, newSource bool, no
 	switch {
 	case e.list == &d.succeeded:
 	case e.Others(0) > 1 || e.surge.Current() >= manySources || e.list == &d.demanded:
-		if e.list != &d.demanded && d.demanded.n >= maxDemanded {
-			d.remove(d.demanded.oldest)
+		if e.list != &d.demanded && d.demanded.Len() >= maxDemanded {
+			d.remove(d.demanded.Oldest())
 		}
 		e.move(&d.demanded)
 	}
@@ -226,7 +202,7 @@ func (e *Entry) Attack(now int64) (sources, usual int) {
 func (d *Dictionary) Attacked(now int64) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		for _, l := range []*list{&d.demanded, &d.succeeded} {
-			for e := l.newest; e != nil; e = e.older {
+			for e := range l.All() {
 				aside := e.surge // looking must not change what later decisions add up
 				if !aside.Begun() {
 					continue
@@ -246,7 +222,7 @@ func (d *Dictionary) Succeed(text string, most int, now int64) {
 	case e == nil:
 		e = &Entry{Text: strings.Clone(text)}
 		d.index[e.Text] = e
-		d.succeeded.add(e)
+		e.enter(&d.succeeded)
 		d.protect(e.Text)
 	case e.list != &d.succeeded:
 		e.move(&d.succeeded)
@@ -255,8 +231,8 @@ func (d *Dictionary) Succeed(text string, most int, now int64) {
 		e.move(&d.succeeded)
 	}
 	e.Success = now
-	for d.succeeded.n > most {
-		d.remove(d.succeeded.oldest)
+	for d.succeeded.Len() > most {
+		d.remove(d.succeeded.Oldest())
 	}
 	d.touch(e)
 }
@@ -265,7 +241,7 @@ func (d *Dictionary) remove(e *Entry) {
 	if e.list == &d.succeeded {
 		d.stale = true
 	}
-	e.list.remove(e)
+	e.list.Remove(e)
 	delete(d.index, e.Text)
 	if e.flags&stored != 0 {
 		d.gone = append(d.gone, e.Text)

@@ -27,7 +27,7 @@ func (d *Dictionary) refresh() {
 	d.stale = false
 	d.generation++
 	d.protected = nil
-	for e := d.succeeded.oldest; e != nil; e = e.newer {
+	for e := range d.succeeded.All() {
 		d.protected = append(d.protected, protected{e.Text, letters(e.Text)})
 	}
 	accounts := make([]string, 0, len(d.accounts))

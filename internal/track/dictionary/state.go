@@ -64,16 +64,16 @@ func (d *Dictionary) Restore(entries []*Entry, most int) {
 	for _, e := range entries {
 		d.index[e.Text] = e
 		if e.Success > 0 {
-			d.succeeded.add(e)
+			e.enter(&d.succeeded)
 		} else {
-			d.demanded.add(e)
+			e.enter(&d.demanded)
 		}
 	}
-	for d.succeeded.n > most {
-		d.remove(d.succeeded.oldest)
+	for d.succeeded.Len() > most {
+		d.remove(d.succeeded.Oldest())
 	}
-	for d.demanded.n > maxDemanded {
-		d.remove(d.demanded.oldest)
+	for d.demanded.Len() > maxDemanded {
+		d.remove(d.demanded.Oldest())
 	}
 	d.stale = true
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/track/bounded"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
 )
@@ -28,8 +29,8 @@ type Login struct {
 	Counted int64 // when a forgiven failure counted last
 	Points  float32
 
-	flags        uint8
-	newer, older *Login
+	flags uint8
+	bounded.Age[Login]
 }
 
 const (
@@ -53,6 +54,8 @@ type Limits struct {
 
 // guestTTL is how long a guest is kept after its latest failure.
 const guestTTL = int64(48 * time.Hour)
+
+type list = bounded.Ages[Login, *Login]
 
 // A Table holds logins and guests; those of the oldest success or failure are dropped first. Make one with New.
 type Table struct {
@@ -103,9 +106,9 @@ func (t *Table) Succeed(of Pair, now int64) *Login {
 		t.makeRoom(of)
 		t.add(l)
 	} else {
-		t.known.unlink(l)
+		t.known.Remove(l)
 	}
-	t.known.linkNewest(l)
+	t.known.Add(l)
 	l.Last, l.Spent = now, 0
 	t.Touch(l)
 	return l
@@ -133,8 +136,8 @@ func (t *Table) makeRoom(of Pair) {
 	if n >= t.limits.PerUser && oldest != nil {
 		t.remove(oldest)
 	}
-	if len(t.pairs) >= t.limits.Total && t.known.oldest != nil {
-		t.remove(t.known.oldest)
+	if len(t.pairs) >= t.limits.Total && t.known.Oldest() != nil {
+		t.remove(t.known.Oldest())
 	}
 }
 
@@ -145,7 +148,7 @@ func (t *Table) add(l *Login) {
 }
 
 func (t *Table) remove(l *Login) {
-	t.known.unlink(l)
+	t.known.Remove(l)
 	delete(t.pairs, l.Pair)
 	of := t.users[l.User]
 	if of = slices.DeleteFunc(of, func(o *Login) bool { return o == l }); len(of) == 0 {
@@ -187,36 +190,36 @@ func (t *Table) countIn(l *Login, k netkey.Key, n int) {
 
 // Forget drops the logins whose success is too old, and the guests whose last failure is.
 func (t *Table) Forget(now int64) {
-	for l := t.known.oldest; l != nil && now-l.Last > int64(t.limits.TTL); l = t.known.oldest {
+	for l := t.known.Oldest(); l != nil && now-l.Last > int64(t.limits.TTL); l = t.known.Oldest() {
 		t.remove(l)
 	}
-	for l := t.strays.oldest; l != nil && now-l.At > guestTTL; l = t.strays.oldest {
+	for l := t.strays.Oldest(); l != nil && now-l.At > guestTTL; l = t.strays.Oldest() {
 		t.RemoveGuest(l)
 	}
 }
 
 // AddGuest makes a user who fails at an address a guest there.
 func (t *Table) AddGuest(of Pair) *Login {
-	if len(t.guests) >= t.limits.Total && t.strays.oldest != nil {
-		t.RemoveGuest(t.strays.oldest)
+	if len(t.guests) >= t.limits.Total && t.strays.Oldest() != nil {
+		t.RemoveGuest(t.strays.Oldest())
 	}
 	of.User, of.Service = strings.Clone(of.User), strings.Clone(of.Service)
 	l := &Login{Pair: of}
 	t.guests[of] = l
 	t.guest[of.From]++
-	t.strays.linkNewest(l)
+	t.strays.Add(l)
 	return l
 }
 
 // RenewGuest makes a guest the one that is dropped last.
 func (t *Table) RenewGuest(l *Login) {
-	t.strays.unlink(l)
-	t.strays.linkNewest(l)
+	t.strays.Remove(l)
+	t.strays.Add(l)
 }
 
 // RemoveGuest drops a guest.
 func (t *Table) RemoveGuest(l *Login) {
-	t.strays.unlink(l)
+	t.strays.Remove(l)
 	delete(t.guests, l.Pair)
 	if t.guest[l.From]--; t.guest[l.From] <= 0 {
 		delete(t.guest, l.From)
@@ -237,33 +240,6 @@ func (t *Table) SetBack(now int64) {
 			}
 		}
 	}
-}
-
-// A list is a list of logins by age.
-type list struct{ newest, oldest *Login }
-
-func (ls *list) linkNewest(l *Login) {
-	l.older, l.newer = ls.newest, nil
-	if ls.newest != nil {
-		ls.newest.newer = l
-	} else {
-		ls.oldest = l
-	}
-	ls.newest = l
-}
-
-func (ls *list) unlink(l *Login) {
-	if l.newer != nil {
-		l.newer.older = l.older
-	} else {
-		ls.newest = l.older
-	}
-	if l.older != nil {
-		l.older.newer = l.newer
-	} else {
-		ls.oldest = l.newer
-	}
-	l.newer, l.older = nil, nil
 }
 
 // A Known is a user known at an address, as people see it.

@@ -32,8 +32,8 @@ func (t *Table) Changes(p *record.Pack) {
 		return
 	}
 	t.changed = false
-	for _, oldest := range []*Login{t.known.oldest, t.strays.oldest} {
-		for l := oldest; l != nil; l = l.newer {
+	for _, list := range []*list{&t.known, &t.strays} {
+		for l := range list.All() {
 			if l.flags&dirty != 0 {
 				l.flags = stored
 				key(p, l.Pair)
@@ -77,13 +77,13 @@ func (t *Table) Restore(saved []*Login) {
 	for _, l := range saved[guests:] {
 		t.makeRoom(l.Pair)
 		t.add(l)
-		t.known.linkNewest(l)
+		t.known.Add(l)
 	}
 	saved = saved[:guests]
 	slices.SortStableFunc(saved, func(a, b *Login) int { return cmp.Compare(a.At, b.At) })
 	for _, l := range saved[max(0, len(saved)-t.limits.Total):] {
 		t.guests[l.Pair] = l
 		t.guest[l.From]++
-		t.strays.linkNewest(l)
+		t.strays.Add(l)
 	}
 }

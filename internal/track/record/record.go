@@ -46,6 +46,12 @@ const packSize = 256 << 10
 // Begin begins the key of a record.
 func (p *Pack) Begin(kind byte) { p.Writer = append(p.Writer[:0], kind) }
 
+// BeginNumber begins the key of a record whose key is a number: 8 bytes big-endian after its kind.
+func (p *Pack) BeginNumber(kind byte, n uint64) {
+	p.Begin(kind)
+	p.Writer = binary.BigEndian.AppendUint64(p.Writer, n)
+}
+
 // Value ends the key and begins the value, in a form of that version.
 func (p *Pack) Value(version byte) {
 	p.keyLen = len(p.Writer)
@@ -107,6 +113,15 @@ type Reader struct {
 
 // Fail notes that the value cannot be read.
 func (r *Reader) Fail() { r.Err, r.Rest = ErrState, nil }
+
+// Number returns the number of a key that BeginNumber began. rest is the key without its kind.
+func (r *Reader) Number(rest []byte) uint64 {
+	if len(rest) != 8 {
+		r.Fail()
+		return 0
+	}
+	return binary.BigEndian.Uint64(rest)
+}
 
 // Take returns the next n bytes.
 func (r *Reader) Take(n int) []byte {

@@ -45,6 +45,13 @@ func TestRecords(t *testing.T) {
 			}
 		}
 	}
+	p.BeginNumber('z', 1<<40+7)
+	p.Remove()
+	for key, want := range map[string]uint64{string(p.Records[4].Key[1:]): 1<<40 + 7, "1234567": 0, "123456789": 0} {
+		if r := (record.Reader{}); r.Number([]byte(key)) != want || (r.Err == nil) != (want != 0) {
+			t.Errorf("the key %q is not read as the number %d: %v", key, want, r.Err)
+		}
+	}
 	for _, f := range []float32{-1, float32(math.Inf(1)), float32(math.NaN())} {
 		var w record.Writer
 		w.Float(f)
