@@ -12,16 +12,18 @@ import (
 // A hook is a chain of iptables that packets meet, and ours.
 type hook struct{ chain, ours string }
 
-// hooks are those of the table filter, by way; translators are those of the table nat.
+// hooks are those of the table filter, by way; translators are those of the table nat; helpers are those of the table raw.
 var (
 	hooks       = [...]hook{policy.In: {"INPUT", "MEF-IN"}, policy.Out: {"OUTPUT", "MEF-OUT"}, policy.Forward: {"FORWARD", "MEF-FWD"}}
 	translators = [...]hook{policy.In: {"PREROUTING", "MEF-PRE"}, policy.Out: {"POSTROUTING", "MEF-POST"}}
+	helpers     = [...]hook{policy.In: {"PREROUTING", "MEF-HELP-IN"}, policy.Out: {"OUTPUT", "MEF-HELP-OUT"}}
 )
 
 // The tables that have chains of ours.
 const (
 	filter = iota
 	nat
+	raw
 )
 
 // A netTable is one of these tables.
@@ -30,7 +32,7 @@ type netTable struct {
 	hooks []hook
 }
 
-var tables = [...]netTable{filter: {"filter", hooks[:]}, nat: {"nat", translators[:]}}
+var tables = [...]netTable{filter: {"filter", hooks[:]}, nat: {"nat", translators[:]}, raw: {"raw", helpers[:]}}
 
 // rejectChain is where packets are rejected.
 const rejectChain = "MEF-REJECT"
@@ -60,7 +62,7 @@ func (w *writer) add(name string, lines ...string) {
 type way struct {
 	dir       policy.Dir
 	top       string // name of the first chain
-	nat       bool   // it is one of the table nat
+	table     int    // filter, nat or raw
 	def       policy.Action
 	mss       bool // the maximum segment size follows the MTU
 	rules     []*policy.Rule
@@ -70,13 +72,14 @@ type way struct {
 // maxPlaces is how many chains of a way there may be for interfaces.
 const maxPlaces = 100
 
-// newTranslations returns the way of the nat statements.
-func newTranslations(p *policy.Policy, d policy.Dir) (*way, error) {
-	wy, err := newWay(d, policy.Accept, p.Translations(d))
-	if err == nil {
-		wy.top, wy.nat = translators[d].ours, true
+// early adds a way of the table nat or raw, whose chains come before or beside translations.
+func (w *writer) early(table int, d policy.Dir, rules []*policy.Rule) error {
+	wy, err := newWay(d, policy.Accept, rules)
+	if err != nil || len(wy.at(place{}, w.family)) == 0 {
+		return err
 	}
-	return wy, err
+	wy.top, wy.table = tables[table].hooks[d].ours, table
+	return w.way(wy)
 }
 
 func newWay(d policy.Dir, def policy.Action, rules []*policy.Rule) (*way, error) {
@@ -176,7 +179,7 @@ func (wy *way) places() []place {
 
 // branch writes the chain of a place, of some lines and rules, and beside it one for translated packets if that makes a difference.
 func (w *writer) branch(wy *way, pl place, name string, lines []string, all []*policy.Rule) error {
-	if !wy.nat && slices.ContainsFunc(all, func(r *policy.Rule) bool { return r.Dst.Given || r.Dport.Given }) {
+	if wy.table == filter && slices.ContainsFunc(all, func(r *policy.Rule) bool { return r.Dst.Given || r.Dport.Given }) {
 		translated := pl
 		translated.nat = true
 		if err := w.fill(wy, translated, name+"-NAT", nil, all); err != nil {
@@ -195,7 +198,7 @@ func (w *writer) fill(wy *way, pl place, name string, lines []string, all []*pol
 			return err
 		}
 		for _, m := range matches {
-			lines = append(lines, join(m, note(r), w.verdict(r)))
+			lines = append(lines, join(m, note(r), w.verdict(wy, r)))
 		}
 	}
 	w.add(name, append(lines, w.target(wy.def))...)
@@ -206,8 +209,10 @@ func (w *writer) fill(wy *way, pl place, name string, lines []string, all []*pol
 func note(r *policy.Rule) string { return "-m comment --comment=" + quoted(r.Remark()) }
 
 // verdict returns what a rule does with its packets.
-func (w *writer) verdict(r *policy.Rule) string {
+func (w *writer) verdict(wy *way, r *policy.Rule) string {
 	switch {
+	case wy.table == raw:
+		return "-j CT --helper " + r.Helper
 	case r.NAT != nil:
 		return translation(r.NAT)
 	case r.Limit != (policy.Rate{}):

@@ -14,8 +14,9 @@
 //	-A MEF-IN -j DROP
 //
 // Chains are entered by -g, goto, so that RETURN leaves all of ours at once. What iptables cannot say in one rule becomes several,
-// such as one for each address of a list. The nat statements are chains of ours in the table nat, MEF-PRE and MEF-POST. A rule that logs has a chain of its own, so that its limit of log lines never limits its
-// verdict.
+// such as one for each address of a list. The nat statements are chains of ours in the table nat, MEF-PRE and MEF-POST, and connection
+// tracking helpers are chosen in chains of the table raw, MEF-HELP-IN and MEF-HELP-OUT. A rule that logs has a chain of its own, so that
+// its limit of log lines never limits its verdict.
 //
 // Named sets become sets of ipset, "mef-NAME-4a". The last letter is their generation: a policy is loaded with sets of a letter that
 // nothing refers to, and those of the former one go when it has gone. So rules and what they look into change at the same moment,
@@ -103,16 +104,17 @@ func compile(p *policy.Policy, f policy.Family, s *ipsets) (all [len(tables)][]c
 		w.add(rejectChain, rejects(f)...)
 	}
 	all[filter], w.chains = w.chains, nil
-	for _, d := range []policy.Dir{policy.In, policy.Out} {
-		wy, err := newTranslations(p, d)
-		if err == nil && len(wy.at(place{}, f)) > 0 {
-			err = w.way(wy)
+	for table, of := range [...]func(policy.Dir) []*policy.Rule{nat: p.Translations, raw: p.Helpers} {
+		if of == nil {
+			continue
 		}
-		if err != nil {
-			return all, err
+		for _, d := range []policy.Dir{policy.In, policy.Out} {
+			if err := w.early(table, d, of(d)); err != nil {
+				return all, err
+			}
 		}
+		all[table], w.chains = w.chains, nil
 	}
-	all[nat] = w.chains
 	return all, nil
 }
 

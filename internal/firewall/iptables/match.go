@@ -26,7 +26,7 @@ func (w *writer) matches(wy *way, pl place, r *policy.Rule) ([]string, error) {
 		links("-i", pl.in, wy.ins, &r.In), links("-o", pl.out, wy.outs, &r.Out),
 		w.src(r), dst,
 		protoMatches(r.Protos.Of(w.family)), typeMatches(r), w.sport(r), w.dport(pl, r),
-		{stateMatch(r.States)},
+		ownerMatches(r.Owners), {stateMatch(r.States)},
 	}
 	all := []string{""}
 	for _, part := range parts {
@@ -250,6 +250,19 @@ func originalPorts(ranges []policy.PortRange) []string {
 
 // portText returns "22" or "8000:8010".
 func portText(r policy.PortRange) string { return strings.Replace(r.String(), "-", ":", 1) }
+
+// ownerMatches returns a match for each user or group.
+func ownerMatches(o policy.Owners) []string {
+	if len(o.IDs) == 0 {
+		return []string{""}
+	}
+	flag := map[bool]string{false: "--uid-owner", true: "--gid-owner"}[o.Groups]
+	matches := make([]string, len(o.IDs))
+	for i, id := range o.IDs {
+		matches[i] = fmt.Sprintf("-m owner %s %d", flag, id)
+	}
+	return matches
+}
 
 func stateMatch(s policy.States) string {
 	if s == policy.AnyState {

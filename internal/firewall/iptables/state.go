@@ -39,7 +39,8 @@ func (s State) String() string {
 	for _, family := range [...]struct {
 		name string
 		table
-	}{{"iptables", s.v4[filter]}, {"ip6tables", s.v6[filter]}, {"iptables -t nat", s.v4[nat]}, {"ip6tables -t nat", s.v6[nat]}} {
+	}{{"iptables", s.v4[filter]}, {"ip6tables", s.v6[filter]}, {"iptables -t nat", s.v4[nat]}, {"ip6tables -t nat", s.v6[nat]},
+		{"iptables -t raw", s.v4[raw]}, {"ip6tables -t raw", s.v6[raw]}} {
 		if family.empty() {
 			continue
 		}
@@ -81,7 +82,9 @@ func (s State) destroy(letter byte, same bool) string {
 // A family is what the tables of iptables, or of ip6tables, have of ours.
 type family [len(tables)]table
 
-func (f *family) empty() bool { return f[filter].empty() && f[nat].empty() }
+func (f *family) empty() bool {
+	return !slices.ContainsFunc(f[:], func(t table) bool { return !t.empty() })
+}
 
 // chains returns the chains by table.
 func (f *family) chains() (all [len(tables)][]chain) {

@@ -11,7 +11,8 @@
 //		tcp dport 22 accept comment "mef.rules:7 ssh"
 //	}
 //
-// The nat statements are two more base chains, prerouting and postrouting.
+// The nat statements are two more base chains, prerouting and postrouting. Connection tracking helpers are chosen in chains of their own,
+// helpers_in and helpers_out, before any translation.
 //
 // A rule that logs goes to a chain of its own, so that its limit of log lines never limits its verdict. Interfaces are matched by
 // name: one that is not there yet is no error, and one that comes back is the same.
@@ -36,7 +37,7 @@ const clearing = "table " + Table + "\ndelete table " + Table + "\n"
 // Script returns the script that makes the policy hold in place of what the table held before. The error reports which statement nft
 // cannot do.
 func Script(p *policy.Policy) (string, error) {
-	w := &writer{logOf: map[*policy.Rule]string{}, limitOf: map[*policy.Rule]string{}, lists: map[string]string{}}
+	w := &writer{logOf: map[*policy.Rule]string{}, limitOf: map[*policy.Rule]string{}, declared: map[string]bool{}, lists: map[string]string{}}
 	for i := range p.Sets {
 		s := &p.Sets[i]
 		if s.IPSet != "" {
@@ -51,6 +52,8 @@ func Script(p *policy.Policy) (string, error) {
 	}
 	w.translations(policy.In, "type nat hook prerouting priority dstnat - 5; policy accept;", p.Translations(policy.In))
 	w.translations(policy.Out, "type nat hook postrouting priority srcnat - 5; policy accept;", p.Translations(policy.Out))
+	w.helpers("helpers_in", "prerouting", policy.In, p.Helpers(policy.In))
+	w.helpers("helpers_out", "output", policy.Out, p.Helpers(policy.Out))
 	if w.rejects {
 		w.chain("rejected", []string{"meta l4proto tcp reject with tcp reset", "reject"})
 	}
@@ -62,12 +65,13 @@ func Script(p *policy.Policy) (string, error) {
 
 // A writer gathers the objects of the table.
 type writer struct {
-	b       strings.Builder
-	rejects bool
-	logs    []chain
-	logOf   map[*policy.Rule]string // the chain of a rule that logs, which may stand at several places
-	limitOf map[*policy.Rule]string // the chain of a rule that limits, likewise
-	lists   map[string]string       // names of sets, by the list of ports that they hold
+	b        strings.Builder
+	rejects  bool
+	logs     []chain
+	logOf    map[*policy.Rule]string // the chain of a rule that logs, which may stand at several places
+	limitOf  map[*policy.Rule]string // the chain of a rule that limits, likewise
+	declared map[string]bool         // helpers
+	lists    map[string]string       // names of sets, by the list of ports that they hold
 }
 
 type chain struct {
@@ -188,6 +192,23 @@ func (w *writer) translations(d policy.Dir, base string, all []*policy.Rule) {
 	w.chain(map[policy.Dir]string{policy.In: "prerouting", policy.Out: "postrouting"}[d], lines)
 }
 
+// helpers writes the chain that gives helpers to connections at a hook, and the helpers.
+func (w *writer) helpers(name, hook string, d policy.Dir, all []*policy.Rule) {
+	if len(all) == 0 {
+		return
+	}
+	lines := []string{fmt.Sprintf("type filter hook %s priority mangle; policy accept;", hook), linkMatch(d, policy.Loopback) + " accept"}
+	for _, r := range all {
+		helper := r.Helper + "_" + r.Protos.String()
+		if !w.declared[helper] {
+			w.declared[helper] = true
+			fmt.Fprintf(&w.b, "\tct helper %s {\n\t\ttype \"%s\" protocol %s;\n\t}\n", helper, r.Helper, r.Protos)
+		}
+		lines = append(lines, w.rule(place{}, r, `ct helper set "`+helper+`"`)...)
+	}
+	w.chain(name, lines)
+}
+
 // byLoopback parts rules by whether they fit packets over loopback, others, or both.
 func byLoopback(d policy.Dir, all []*policy.Rule) (inner, outer []*policy.Rule) {
 	for _, r := range all {
@@ -209,16 +230,22 @@ func byLoopback(d policy.Dir, all []*policy.Rule) (inner, outer []*policy.Rule) 
 func (w *writer) rules(pl place, all []*policy.Rule, def policy.Action) []string {
 	var lines []string
 	for _, r := range all {
-		if r.Sport.Given && len(r.Sport.In) == 0 || r.Dport.Given && len(r.Dport.In) == 0 {
-			continue // no packet fits an empty set
-		}
-		for _, f := range split(r) {
-			lines = append(lines, w.lines(pl, r, f)...)
-		}
+		lines = append(lines, w.rule(pl, r, w.verdict(r))...)
 	}
 	if def == policy.Reject {
 		w.rejects = true
 		lines = append(lines, "goto rejected")
+	}
+	return lines
+}
+
+// rule returns the lines of a rule at a place, that end with a verdict.
+func (w *writer) rule(pl place, r *policy.Rule, verdict string) (lines []string) {
+	if r.Sport.Given && len(r.Sport.In) == 0 || r.Dport.Given && len(r.Dport.In) == 0 {
+		return nil // no packet fits an empty set
+	}
+	for _, f := range split(r) {
+		lines = append(lines, w.lines(pl, r, f, verdict)...)
 	}
 	return lines
 }
@@ -232,7 +259,7 @@ func split(r *policy.Rule) []policy.Family {
 }
 
 // lines returns a rule for one family, or for both: a line for each match of interfaces.
-func (w *writer) lines(pl place, r *policy.Rule, f policy.Family) (lines []string) {
+func (w *writer) lines(pl place, r *policy.Rule, f policy.Family, verdict string) (lines []string) {
 	ins, outs := []string{""}, []string{""}
 	if !pl.loopback && r.Dir != policy.Out {
 		ins = linkMatches(policy.In, &r.In)
@@ -240,7 +267,7 @@ func (w *writer) lines(pl place, r *policy.Rule, f policy.Family) (lines []strin
 	if !pl.loopback && r.Dir != policy.In {
 		outs = linkMatches(policy.Out, &r.Out)
 	}
-	rest := w.line(pl, r, f)
+	rest := w.line(pl, r, f, verdict)
 	for _, in := range ins {
 		for _, out := range outs {
 			words := slices.DeleteFunc([]string{in, out, rest}, func(s string) bool { return s == "" })
@@ -251,7 +278,7 @@ func (w *writer) lines(pl place, r *policy.Rule, f policy.Family) (lines []strin
 }
 
 // line returns a rule for one family, or for both, without interfaces.
-func (w *writer) line(pl place, r *policy.Rule, f policy.Family) string {
+func (w *writer) line(pl place, r *policy.Rule, f policy.Family, verdict string) string {
 	var words []string
 	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
 	ip := map[policy.Family]string{policy.V4: "ip", policy.V6: "ip6"}[f]
@@ -270,7 +297,10 @@ func (w *writer) line(pl place, r *policy.Rule, f policy.Family) string {
 	if r.States != policy.AnyState {
 		add("ct state %s", r.States)
 	}
-	add("%s", w.verdict(r))
+	if ids := r.Owners.IDs; len(ids) > 0 {
+		add("%s %s", map[bool]string{false: "meta skuid", true: "meta skgid"}[r.Owners.Groups], braces(numbers(ids)))
+	}
+	add("%s", verdict)
 	add(`comment "%s"`, r.Remark())
 	return strings.Join(words, " ")
 }
@@ -317,7 +347,7 @@ func protoName(p policy.Proto) string {
 	return fmt.Sprint(uint8(p))
 }
 
-func numbers(list []uint8) []string {
+func numbers[T uint8 | uint32](list []T) []string {
 	words := make([]string, len(list))
 	for i, n := range list {
 		words[i] = fmt.Sprint(n)

@@ -14,7 +14,7 @@ import (
 // defaults are the values that a field has where it is left out.
 var defaults = map[string]string{
 	"family": "any", "log": "none", "ratelimit": "any", "iif": "any", "oif": "any", "src": "any", "dst": "any", "sport": "any",
-	"dport": "any", "proto": "all", "icmp-type": "any", "ct": "any", "limit": "any", "comment": "", "type": "addr",
+	"dport": "any", "proto": "all", "icmp-type": "any", "ct": "any", "owner": "any", "limit": "any", "helper": "none", "comment": "", "type": "addr",
 }
 
 // String returns the statement in its canonical form: keys in their order, without those that have their default value.
@@ -111,6 +111,9 @@ func (s *Source) Freeze(facts Facts) []byte {
 			for i, f := range st.Fields {
 				if f.Key == "sport" || f.Key == "dport" {
 					st.Fields[i].Value = portNumbers(f.Value)
+				}
+				if o, err := owners(&f); f.Key == "owner" && err == nil {
+					st.Fields[i].Value = o.Words()
 				}
 				if (f.Key == "iif" || f.Key == "oif") && f.Value == "auto" {
 					st.Fields[i].Value = cmp.Or(strings.Join(facts.Auto, ","), "any")

@@ -85,8 +85,17 @@ func (l Links) Empty() bool { return len(l.in) == 0 }
 // Equal reports whether the sets are the same.
 func (l Links) Equal(o Links) bool { return slices.Equal(l.in, o.in) }
 
+// all reports whether every interface is in the set.
+func (l Links) all() bool { return len(l.in) == 1 && l.in[0].endless && l.in[0].first == "" }
+
 // Meet returns the interfaces that are in both sets.
 func (l Links) Meet(o Links) (both Links) {
+	if l.all() {
+		return o
+	}
+	if o.all() {
+		return l
+	}
 	for i, j := 0, 0; i < len(l.in) && j < len(o.in); {
 		a, b := l.in[i], o.in[j]
 		first := max(a.first, b.first)
@@ -107,6 +116,9 @@ func (l Links) Meet(o Links) (both Links) {
 }
 
 func (l Links) meets(o Links) bool {
+	if l.all() || o.all() {
+		return !l.Empty() && !o.Empty()
+	}
 	for i, j := 0, 0; i < len(l.in) && j < len(o.in); {
 		switch {
 		case l.in[i].before(o.in[j].first):
@@ -137,7 +149,12 @@ func (l Links) Others() (others Links) {
 }
 
 // Minus returns the interfaces that are not in o.
-func (l Links) Minus(o Links) Links { return l.Meet(o.Others()) }
+func (l Links) Minus(o Links) Links {
+	if o.all() {
+		return Links{}
+	}
+	return l.Meet(o.Others())
+}
 
 // Names returns the names and patterns that make up the set, or those that it has not if not is true. It is false if there is no
 // such list, as for a pattern with an exception.

@@ -20,6 +20,7 @@ type Packet struct {
 	Sport    uint16 // 0 for protocols without ports
 	Dport    uint16
 	State    States // one of them
+	Owner    Owner  // of a packet from this host
 }
 
 // String returns the packet as people speak of it: "new tcp from 192.0.2.7 port 40000 to 192.0.2.1 port 22, in by eth0".
@@ -44,6 +45,9 @@ func (p Packet) String() string {
 	if p.Out != "" {
 		s += ", out by " + p.Out
 	}
+	if p.Owner.Process {
+		s += ", sent by " + p.Owner.String()
+	}
 	return s
 }
 
@@ -67,6 +71,9 @@ func (v Verdict) String() string {
 		if v.Rule.Limit != (Rate{}) {
 			s += fmt.Sprintf(", up to %s from each source", v.Rule.Limit)
 		}
+		if v.Rule.Helper != "" {
+			s += ", with helper " + v.Rule.Helper
+		}
 		return s
 	case v.Policy != nil:
 		return fmt.Sprintf("%s by policy %s:%d", v.Action, v.Policy.At.File, v.Policy.At.Line)
@@ -82,12 +89,12 @@ func (r *Rule) translates() string {
 	return fmt.Sprintf("%s by %s:%d", r.NAT, r.At.File, r.At.Line)
 }
 
-// limit returns how much is accepted from each source.
-func (v Verdict) limit() Rate {
+// besides returns what the rule does beside its action: how much it accepts from each source, and its helper.
+func (v Verdict) besides() (limit Rate, helper string) {
 	if v.Rule == nil {
-		return Rate{}
+		return Rate{}, ""
 	}
-	return v.Rule.Limit
+	return v.Rule.Limit, v.Rule.Helper
 }
 
 // Decide returns what becomes of a packet.
@@ -116,7 +123,7 @@ func (r *Rule) Fits(p Packet) bool {
 		(r.Dir == Out || r.In.Fits(p.In)) &&
 		(r.Dir == In || r.Out.Fits(p.Out)) &&
 		r.Src.fits(p.Src) && r.Dst.fits(p.Dst) &&
-		r.Sport.fits(p.Sport) && r.Dport.fits(p.Dport)
+		r.Sport.fits(p.Sport) && r.Dport.fits(p.Dport) && r.Owners.fits(p.Owner)
 }
 
 func (a Addrs) fits(addr netip.Addr) bool { return !a.Given || a.In.Contains(addr) }
@@ -363,6 +370,9 @@ func (s *space) sample(d Dir, f Family) Packet {
 	if p.Proto.HasPorts() {
 		p.Sport, p.Dport = samplePort(s.sport, 40000), samplePort(s.dport, 80)
 	}
+	if d == Out {
+		p.Owner = sampleOwner(s.users, s.groups)
+	}
 	return p
 }
 
@@ -427,6 +437,12 @@ func (s *space) differs(whole *space) string {
 	}
 	if !slices.Equal(s.dport, whole.dport) {
 		add("dport=%s", portWords(s.dport))
+	}
+	if !s.users.Equal(whole.users) {
+		add("owner=%s", s.users.Words())
+	}
+	if !s.groups.Equal(whole.groups) {
+		add("owner=group:%s", s.groups.Words())
 	}
 	return strings.Join(words, " ")
 }

@@ -257,6 +257,8 @@ type Rule struct {
 	Sport   Ports
 	Dport   Ports // likewise
 	States  States
+	Owners  Owners // of packets from this host
+	Helper  string // connection tracking helper of the connections that are accepted; empty: none
 	Comment string
 	NAT     *Translation // of a nat statement, which has no Action; nil: a rule
 }

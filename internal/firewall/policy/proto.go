@@ -238,3 +238,64 @@ func noType(f *Field, offset int, word string, p Proto) *conf.Error {
 	}
 	return err
 }
+
+// helpers are the connection tracking helpers that rules can name, with the protocols and families of the connections that they read.
+var helpers = map[string]struct {
+	protos Protos
+	family Family
+}{
+	"amanda": {Protos{UDP}, Any}, "ftp": {Protos{TCP}, Any}, "irc": {Protos{TCP}, V4}, "netbios-ns": {Protos{UDP}, V4}, "pptp": {Protos{TCP}, V4},
+	"sane": {Protos{TCP}, Any}, "sip": {Protos{TCP, UDP}, Any}, "snmp": {Protos{UDP}, V4}, "tftp": {Protos{UDP}, Any},
+}
+
+// IsHelper reports whether a rule can name the connection tracking helper, for connections of a protocol.
+func IsHelper(name string, p Proto) bool { return slices.Contains(helpers[name].protos, p) }
+
+// helper reads the name of a connection tracking helper.
+func helper(f *Field) (string, *conf.Error) {
+	if f.Value == "none" {
+		return "", nil
+	}
+	var known []string
+	for name := range helpers {
+		known = append(known, name)
+	}
+	slices.Sort(known)
+	_, err := choice(f, known)
+	return f.Value, err
+}
+
+// helped finds fields that do not go together with helper=.
+func (r *reader) helped(at func(string) conf.Pos, c *clause) {
+	h, known := helpers[c.Helper]
+	if !known {
+		return // reported
+	}
+	switch {
+	case c.Action != Accept:
+		r.fail(at("helper"), fmt.Sprintf("helper with action=%s: it follows connections that are accepted", c.Action), "write action=accept, or remove helper")
+	case len(c.Protos) != 1 || !slices.Contains(h.protos, c.Protos[0]):
+		r.fail(at("helper"), fmt.Sprintf("helper=%s is not for proto=%s", c.Helper, c.Protos), "write proto="+Protos(h.protos[:1]).String())
+	case !c.dport.given:
+		r.fail(at("helper"), "helper without dport: it would read every connection", "write the port of the service, such as dport=21 for ftp")
+	case c.Family&h.family == 0:
+		r.fail(at("helper"), fmt.Sprintf("helper=%s is not in family=%s", c.Helper, c.Family), "write family=any, or remove helper")
+	}
+	c.Family &= h.family
+}
+
+// Helpers returns the rules that give a connection tracking helper to connections that arrive (In) or begin on this host (Out). The kernel
+// chooses a helper with the first packet, before it is known by which interface it leaves and whether rules accept it.
+func (p *Policy) Helpers(d Dir) []*Rule {
+	var all []*Rule
+	for i := range p.Rules {
+		if r := p.Rules[i]; r.Helper != "" && (r.Dir == Out) == (d == Out) {
+			if d == In {
+				r.Dir, r.Out = In, Interfaces{}
+			}
+			r.States, r.Owners = AnyState, Owners{}
+			all = append(all, &r)
+		}
+	}
+	return all
+}

@@ -254,11 +254,11 @@ func (r *reader) text(at conf.Pos, path string, text []byte) {
 // be there.
 var kinds = map[string]struct{ keys, needed []string }{
 	"policy": {[]string{"dir", "action", "mss"}, []string{"dir", "action"}},
-	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "limit", "comment"},
+	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "owner", "ct", "limit", "helper", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"nat": {[]string{"dir", "family", "action", "to", "proto", "iif", "oif", "src", "dst", "dport", "comment"}, []string{"dir", "action"}},
 	"set": {[]string{"name", "family", "type", "elements", "file", "source"}, []string{"name"}},
-	"expect": {[]string{"dir", "family", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "ct", "action", "comment"},
+	"expect": {[]string{"dir", "family", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "owner", "ct", "action", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"include": {[]string{"include"}, []string{"include"}},
 }
@@ -313,9 +313,9 @@ var tried = map[string]string{
 	"nat": "write " + sourceNAT + ", or " + destinationNAT, "masquerade": "write " + sourceNAT, "snat": "write " + sourceNAT + ", or action=snat to=ADDRESS",
 	"dnat": "write " + destinationNAT, "redirect": "write nat dir=in proto=tcp dport=80 action=redirect to=:8080", "forward": "write " + destinationNAT,
 	"to": "write " + destinationNAT + "; a rule leads packets nowhere else", "to-destination": "write to=ADDRESS:PORT", "to-source": "write to=ADDRESS", "to-ports": "write to=:PORT",
-	"helper": "mef.rules has no connection tracking helpers; write a separate table for nft, and ct=related here",
-	"type":   "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
-	"uid": noOwner, "owner": noOwner, "user": noOwner, "gid": noOwner,
+	"type": "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
+	"uid": "write owner=USER", "user": "write owner=USER", "skuid": "write owner=USER", "gid": "write owner=group:GROUP", "group": "write owner=group:GROUP", "skgid": "write owner=group:GROUP",
+	"owner": "only rules and expectations have it, for dir=out", "helper": "write it in the rule that accepts the connections",
 	"zone": "write iif= or oif= with the interfaces of the zone, or set name=NAME type=interface elements=... and iif=@NAME", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
 	"interface": "write iif= for where packets come in, oif= for where they go out", "saddr": "write src=", "daddr": "write dst=", "source": "write src=",
 	"destination": "write dst=", "state": "write ct=", "jump": "write action=", "verdict": "write action=", "protocol": "write proto=",
@@ -324,7 +324,6 @@ var tried = map[string]string{
 const (
 	sourceNAT      = "nat dir=out oif=INTERFACE action=masquerade"
 	destinationNAT = "nat dir=in proto=tcp dport=80 action=dnat to=ADDRESS:PORT"
-	noOwner        = "mef.rules cannot match the user that sends a packet; write a separate table for nft with meta skuid"
 )
 
 // keys checks which keys a statement has.
@@ -683,6 +682,10 @@ func (c *clause) take(f *Field) (err *conf.Error) {
 		c.named = append(c.named, references(f, PortSet)...)
 	case "ct":
 		c.States, err = states(f)
+	case "owner":
+		c.Owners, err = owners(f)
+	case "helper":
+		c.Helper, err = helper(f)
 	case "comment":
 		c.Comment = f.Value
 	}
@@ -721,6 +724,12 @@ func (r *reader) consistent(st *Statement, c *clause) {
 	}
 	if c.Limit != (Rate{}) && c.Dir == Out {
 		r.fail(at("limit"), "limit counts by source, which is this host for dir=out", "write it in a rule with dir=in or dir=fwd")
+	}
+	if len(c.Owners.IDs) > 0 && c.Dir != Out {
+		r.fail(at("owner"), fmt.Sprintf("owner with dir=%s: only packets from this host have an owner here", c.Dir), "write it in a rule with dir=out, or remove it")
+	}
+	if c.Helper != "" {
+		r.helped(at, c)
 	}
 	if c.Dir == In && (c.oif.auto || !c.oif.Any()) {
 		msg, hint := "packets to this host do not leave by an interface", "write iif, or dir=fwd"

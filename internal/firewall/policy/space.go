@@ -18,6 +18,8 @@ type space struct {
 	sport, dport []PortRange // of packets without ports any value will do
 	in, out      Links
 	states       States
+	users        Links // numbers in words, "" for packets that no process sends
+	groups       Links // likewise
 }
 
 // octets is a set of numbers below 256: of protocols, or of types of messages.
@@ -172,6 +174,7 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 		proto: r.Protos.set(f), types: octetsOf(r.Types), src: r.Src.of(f), dst: r.Dst.of(f), sport: r.Sport.set(), dport: r.Dport.set(),
 		in: r.In.set(), out: r.Out.set(), states: r.States,
 	}
+	s.users, s.groups = r.Owners.sets()
 	// Packets to this host leave by no interface, and packets from it arrive by none.
 	if r.Dir == In {
 		s.out = LinksOf("")
@@ -184,7 +187,7 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 
 func (s *space) empty() bool {
 	return s.proto.empty() || s.types.empty() || s.src.Len() == 0 || s.dst.Len() == 0 || len(s.sport) == 0 || len(s.dport) == 0 ||
-		s.in.Empty() || s.out.Empty() || s.states == 0
+		s.in.Empty() || s.out.Empty() || s.states == 0 || s.users.Empty() || s.groups.Empty()
 }
 
 // meets reports whether any packet is in both. It costs next to nothing where none is.
@@ -192,7 +195,7 @@ func (s *space) meets(o *space) bool {
 	if s.states&o.states == 0 || s.proto.meet(o.proto).empty() || s.types.meet(o.types).empty() || !portsMeet(s.dport, o.dport) || !portsMeet(s.sport, o.sport) {
 		return false
 	}
-	return s.src.Meets(o.src) && s.dst.Meets(o.dst) && s.in.meets(o.in) && s.out.meets(o.out)
+	return s.src.Meets(o.src) && s.dst.Meets(o.dst) && s.in.meets(o.in) && s.out.meets(o.out) && s.users.meets(o.users) && s.groups.meets(o.groups)
 }
 
 // meet returns the packets that are in both; ok is false if there are none.
@@ -204,7 +207,7 @@ func (s *space) meet(o *space) (both space, ok bool) {
 		states: s.states & o.states, proto: s.proto.meet(o.proto), types: s.types.meet(o.types),
 		sport: meetPorts(s.sport, o.sport), dport: meetPorts(s.dport, o.dport),
 		src: s.src.Intersect(o.src), dst: s.dst.Intersect(o.dst),
-		in: s.in.Meet(o.in), out: s.out.Meet(o.out),
+		in: s.in.Meet(o.in), out: s.out.Meet(o.out), users: s.users.Meet(o.users), groups: s.groups.Meet(o.groups),
 	}, true
 }
 
@@ -218,6 +221,8 @@ var cuts = [...]func(part, left, both *space){
 	func(part, left, both *space) { part.sport, left.sport = minusPorts(left.sport, both.sport), both.sport },
 	func(part, left, both *space) { part.in, left.in = left.in.Minus(both.in), both.in },
 	func(part, left, both *space) { part.out, left.out = left.out.Minus(both.out), both.out },
+	func(part, left, both *space) { part.users, left.users = left.users.Minus(both.users), both.users },
+	func(part, left, both *space) { part.groups, left.groups = left.groups.Minus(both.groups), both.groups },
 	func(part, left, both *space) { part.src, left.src = left.src.Subtract(both.src), both.src },
 	func(part, left, both *space) { part.dst, left.dst = left.dst.Subtract(both.dst), both.dst },
 }

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -383,4 +384,138 @@ func rate(f *Field) (Rate, *conf.Error) {
 		return Rate{n, per}, nil
 	}
 	return Rate{}, wrong(f.At, 0, f.Value, rateSyntax)
+}
+
+// An Owner is the process that sends a packet. The zero value is none: a packet that the kernel sends by itself.
+type Owner struct {
+	Process     bool
+	User, Group uint32
+}
+
+// String returns "user 33, group 33".
+func (o Owner) String() string { return fmt.Sprintf("user %d, group %d", o.User, o.Group) }
+
+// Owners is what a rule says of the process that sends a packet. The zero value fits any packet, also one that no process sends.
+type Owners struct {
+	Groups bool     // IDs are those of groups, otherwise of users
+	IDs    []uint32 // sorted
+}
+
+// groupMark stands before the name of a group.
+const groupMark = "group:"
+
+// Words returns the owners as a value of owner=, "any" for the zero value.
+func (o Owners) Words() string {
+	if len(o.IDs) == 0 {
+		return "any"
+	}
+	words := make([]string, len(o.IDs))
+	for i, id := range o.IDs {
+		if words[i] = strconv.FormatUint(uint64(id), 10); o.Groups {
+			words[i] = groupMark + words[i]
+		}
+	}
+	return strings.Join(words, ",")
+}
+
+func (o Owners) fits(p Owner) bool {
+	id := p.User
+	if o.Groups {
+		id = p.Group
+	}
+	return len(o.IDs) == 0 || p.Process && slices.Contains(o.IDs, id)
+}
+
+// sets returns the users and groups that fit, as sets of numbers in words; "" stands for packets that no process sends.
+func (o Owners) sets() (users, groups Links) {
+	users, groups = AllLinks(), AllLinks()
+	if len(o.IDs) == 0 {
+		return users, groups
+	}
+	words := make([]string, len(o.IDs))
+	for i, id := range o.IDs {
+		words[i] = strconv.FormatUint(uint64(id), 10)
+	}
+	if o.Groups {
+		return users, LinksOf(words...)
+	}
+	return LinksOf(words...), groups
+}
+
+// sampleOwner returns the owner of a packet by the sets of users and groups that it may have: none, if that is possible.
+func sampleOwner(users, groups Links) (o Owner) {
+	if users.Has("") && groups.Has("") {
+		return Owner{}
+	}
+	id := func(of Links) uint32 {
+		names := []string{"0", "1", "2", "33", "1000"}
+		for _, s := range of.in {
+			names = append(names, s.first)
+		}
+		for n := range 1000 {
+			names = append(names, strconv.Itoa(n))
+		}
+		for _, name := range names {
+			if n, err := strconv.ParseUint(name, 10, 32); err == nil && of.Has(name) {
+				return uint32(n)
+			}
+		}
+		return 0
+	}
+	return Owner{true, id(users), id(groups)}
+}
+
+const ownerSyntax = "any, or users by name or number such as www-data,1000, or groups such as group:mail"
+
+// owners reads a list of users or of groups.
+func owners(f *Field) (o Owners, err *conf.Error) {
+	if f.Value == "any" {
+		return o, nil
+	}
+	for offset, word := range items(f.Value) {
+		at := f.At
+		at.Col += offset
+		name, isGroup := strings.CutPrefix(word, groupMark)
+		if strings.HasPrefix(name, "!") || name == "" {
+			return o, wrong(at, 0, word, ownerSyntax)
+		}
+		if len(o.IDs) > 0 && isGroup != o.Groups {
+			return o, &conf.Error{Pos: at, Msg: "users and groups in one rule", Hint: "write a rule for the users, and one for the groups"}
+		}
+		o.Groups = isGroup
+		id, ok := ownerID(name, isGroup)
+		if !ok {
+			kind := map[bool]string{false: "user", true: "group"}[isGroup]
+			return o, &conf.Error{Pos: at, Msg: fmt.Sprintf("there is no %s %s", kind, diag.Quote(name)), Hint: "create it, or write its number"}
+		}
+		o.IDs = append(o.IDs, id)
+	}
+	slices.Sort(o.IDs)
+	o.IDs = slices.Compact(o.IDs)
+	return o, nil
+}
+
+// noID is the number that no user and no group has.
+const noID = 1<<32 - 1
+
+// ownerID returns the number of a user or group, by name or number.
+func ownerID(name string, isGroup bool) (uint32, bool) {
+	text := name
+	if strings.Trim(name, "0123456789") != "" {
+		if isGroup {
+			g, err := user.LookupGroup(name)
+			if err != nil {
+				return 0, false
+			}
+			text = g.Gid
+		} else {
+			u, err := user.Lookup(name)
+			if err != nil {
+				return 0, false
+			}
+			text = u.Uid
+		}
+	}
+	id, err := strconv.ParseUint(text, 10, 32)
+	return uint32(id), err == nil && id != noID
 }

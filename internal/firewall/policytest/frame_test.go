@@ -25,6 +25,7 @@ type frame struct {
 	sport, dport uint16
 	tag          uint16 // by which it is known again: the identification of IPv4, in the flow label of IPv6
 	payload      []byte // what follows the IP header
+	owner        int    // which of the owners sends it, if the host does
 }
 
 // Flags of TCP.

@@ -169,6 +169,7 @@ func (d *documentedHost) send(t *testing.T, e *policy.Expectation, c policy.Case
 		}
 	}
 	d.route(t, pkt)
+	f.owner = slices.IndexFunc(owners, func(o policy.Owner) bool { return o.User == pkt.Owner.User })
 	if pkt.Dir == policy.Out {
 		d.sends(t, "", f)
 	} else {

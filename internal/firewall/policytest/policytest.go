@@ -110,6 +110,9 @@ func ruleFor(r *rand.Rand, dir policy.Dir, sets bool) string {
 	if dir != policy.In && chance(r, 3) {
 		add("oif", interfaces(r, sets))
 	}
+	if dir == policy.Out && chance(r, 4) {
+		add("owner", pick(r, []string{"0", "33", "0,33", "34", "group:8", "group:0,group:9"}))
+	}
 	if chance(r, 2) {
 		add("ct", list(r, states, 3))
 	}

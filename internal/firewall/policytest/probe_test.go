@@ -327,6 +327,8 @@ func (s source) way(p *probe) {
 	p.arrives = s.IntN(3) > 0
 	switch {
 	case !p.arrives:
+		p.owner = s.IntN(len(owners))
+		p.policy.Owner = owners[p.owner]
 		p.policy.Dir, p.policy.Out = policy.Out, linkTo(p.dst) // also if it is translated: the hook sees the first route
 		if !isOwn(p.dst) && s.IntN(2) == 0 {
 			p.link = pick(s.Rand, links[:3])

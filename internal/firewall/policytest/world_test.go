@@ -33,7 +33,7 @@ type host struct {
 	ns    *netnstest.NS
 	taps  map[string]*os.File // by name of the interface
 	loop  int                 // socket for packets that arrive by loopback
-	raw   map[string]int      // sockets for packets of the host's, by family and the interface that they are bound to
+	raw   map[string]int      // sockets for packets of the host's, by owner, family and the interface that they are bound to
 	index map[uint32]string   // names of interfaces
 	nft   *nftables.Conn
 }
@@ -259,16 +259,19 @@ func (h *host) open(t *testing.T, names []string) {
 	}
 	h.loop = socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	for _, link := range names {
-		h.raw["4"+link] = socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
-		h.raw["6"+link] = socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW)
-		if link == "" {
-			continue
-		}
-		for _, fd := range []int{h.raw["4"+link], h.raw["6"+link]} {
-			if err := unix.BindToDevice(fd, link); err != nil {
-				t.Fatalf("bind to %s: %v", link, err)
+		for i, o := range owners {
+			become(t, o)
+			for family, domain := range map[string]int{"4": unix.AF_INET, "6": unix.AF_INET6} {
+				fd := socket(domain, unix.SOCK_RAW, unix.IPPROTO_RAW)
+				if h.raw[rawKey(i, family, link)] = fd; link == "" {
+					continue
+				}
+				if err := unix.BindToDevice(fd, link); err != nil {
+					t.Fatalf("bind to %s: %v", link, err)
+				}
 			}
 		}
+		become(t, owners[0])
 	}
 	links, err := net.Interfaces()
 	if err != nil {
@@ -282,6 +285,22 @@ func (h *host) open(t *testing.T, names []string) {
 	}
 	t.Cleanup(func() { h.nft.CloseLasting() })
 }
+
+// owners are those of the processes that send packets of the host.
+var owners = []policy.Owner{{Process: true}, {Process: true, User: 33, Group: 8}, {Process: true, User: 8, Group: 8}}
+
+// become makes the thread open sockets as an owner.
+func become(t *testing.T, o policy.Owner) {
+	t.Helper()
+	_ = unix.Setfsuid(int(o.User)) // which report nothing
+	_ = unix.Setfsgid(int(o.Group))
+	if uid, _ := unix.SetfsuidRetUid(-1); uid != int(o.User) {
+		netnstest.Missing(t, fmt.Sprintf("the namespace has no user %d", o.User))
+	}
+}
+
+// rawKey names the socket of an owner for packets of a family by an interface.
+func rawKey(owner int, family, link string) string { return fmt.Sprint(owner, family, link) }
 
 // awaken waits until packets to addresses of the host arrive by an interface, which takes a moment from when it is up and has them. The world must
 // translate nothing, and take note.
@@ -332,9 +351,9 @@ func (h *host) sends(t *testing.T, link string, f frame) {
 	t.Helper()
 	var err error
 	if f.dst.Is4() {
-		err = unix.Sendto(h.raw["4"+link], f.bytes(), 0, &unix.SockaddrInet4{Addr: f.dst.As4()})
+		err = unix.Sendto(h.raw[rawKey(f.owner, "4", link)], f.bytes(), 0, &unix.SockaddrInet4{Addr: f.dst.As4()})
 	} else {
-		err = unix.Sendto(h.raw["6"+link], f.bytes(), 0, &unix.SockaddrInet6{Addr: f.dst.As16()})
+		err = unix.Sendto(h.raw[rawKey(f.owner, "6", link)], f.bytes(), 0, &unix.SockaddrInet6{Addr: f.dst.As16()})
 	}
 	if err != nil && err != unix.EPERM { // which says that it was dropped
 		t.Fatalf("send %v from %s to %s: %v", f.proto, f.src, f.dst, err)
