@@ -249,6 +249,17 @@ func (p Ports) Without(q Ports) (left Ports, ok bool) {
 	return canonical(ranges), true
 }
 
+// With returns the ports that are in p or in q. Both must be lists: without one, a side would be every port.
+func (p Ports) With(q Ports) Ports {
+	switch {
+	case q == "":
+		return p
+	case p == "":
+		return q
+	}
+	return canonical(append(p.Ranges(), q.Ranges()...))
+}
+
 // Overlaps reports whether p and q have a port in common.
 func (p Ports) Overlaps(q Ports) bool {
 	left, ok := p.Without(q)

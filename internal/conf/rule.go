@@ -50,6 +50,9 @@ type Rule struct {
 	// any; "all" if not known.
 	ServicePorts ban.Ports
 
+	// PortsAuto and ServiceAuto report that Ports and ServicePorts also have those at which the service listens; see event.Rule.Listening.
+	PortsAuto, ServiceAuto bool
+
 	Action     Action
 	Escalation Escalation
 
@@ -64,6 +67,21 @@ func ShippedFile(name string) string { return shippedDir + name }
 
 // BuiltIn reports whether the rule comes with the program and no file of the operator changes it.
 func (r *Rule) BuiltIn() bool { return strings.HasPrefix(r.Pos.File, shippedDir) }
+
+// PortsText returns the ports of the rule's bans as a rule file has them: "auto,25,465", "auto", "22" or "all".
+func (r *Rule) PortsText() string {
+	switch {
+	case r.PortsAuto && r.Ports == "":
+		return autoPorts
+	case r.PortsAuto:
+		return autoPorts + "," + string(r.Ports)
+	case r.Ports == "":
+		return "all"
+	}
+	return string(r.Ports)
+}
+
+const autoPorts = "auto"
 
 // An Escalation reports when a source that keeps coming back is banned permanently.
 type Escalation struct {

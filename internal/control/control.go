@@ -133,6 +133,8 @@ type Rule struct {
 	BanTime  string `json:"bantime"`
 	Ports    string `json:"ports"` // "all" or a list
 
+	PortsReason string `json:"ports_reason,omitempty"` // where the service listens, of a rule with ports=auto
+
 	Thresholds int `json:"thresholds,omitempty"` // of a rule about many requests, which has neither MaxRetry nor FindTime
 
 	Failures uint64 `json:"failures"`

@@ -42,9 +42,14 @@ const (
 	lastDynamicUID  = 65519
 )
 
+// systemAccount reports whether an account is not that of an ordinary user.
+func systemAccount(uid uint32) bool {
+	return uid <= lastSystemUID || uid >= firstDynamicUID && uid <= lastDynamicUID
+}
+
 // Accept returns why a file of an owner is not read, nil if it is. own is the account of the caller, whose files it believes.
 func (w Want) Accept(path string, uid uint32, mode fs.FileMode, own uint32) error {
-	system := uid <= lastSystemUID || uid >= firstDynamicUID && uid <= lastDynamicUID || uid == own
+	system := systemAccount(uid) || uid == own
 	refused := errors.New("no rule reads it")
 	for _, o := range w.Owners {
 		switch ok, err := filepath.Match(o.Glob, path); {

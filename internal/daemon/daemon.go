@@ -233,6 +233,7 @@ func (b *built) decide(ctx context.Context, g *errgroup.Group) {
 	state, c := b.state, b.configurator
 	b.sources.Choose(ctx, state)
 	g.Go(func() error { return b.Pipeline.Run(ctx, state) })
+	g.Go(func() error { return b.sources.FollowPorts(ctx) })
 	g.Go(func() error { return c.run(ctx, b.config.Calls()) })
 }
 

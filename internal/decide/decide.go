@@ -306,8 +306,12 @@ func (q *question) ports(a *answer, facts *exempt.Facts) (ports ban.Ports) {
 	if a.session {
 		ports = a.leaveOpen(ports, open)
 	}
-	if a.web = facts.Web(a.ban.Prefix); a.web != "" && !a.portless && ports.Overlaps(exempt.WebPorts) {
-		return a.leaveOpen(ports, exempt.WebPorts)
+	open = exempt.WebPorts
+	if q.t.Rule.ServicePorts != "" && q.t.Rule.ServicePorts.Overlaps(open) {
+		open = open.With(q.t.Rule.Listens) // a web server's other ports
+	}
+	if a.web = facts.Web(a.ban.Prefix); a.web != "" && !a.portless && ports.Overlaps(open) {
+		return a.leaveOpen(ports, open)
 	}
 	a.web = ""
 	return ports

@@ -538,6 +538,14 @@ func TestWebPortsStayOpen(t *testing.T) {
 			if d := w.guess(5, "sshd", tt.addr); d.Verdict != decide.Refused || !strings.Contains(d.Reason, "web ports stay open to "+tt.addr) {
 				t.Errorf("verdict %q (%s), want refused", d.Verdict, d.Reason)
 			}
+			// Nor are the other ports at which the web server listens.
+			cfg.Rules[1].ServicePorts, cfg.Rules[1].PortsAuto = "80,443", true
+			cfg.Rules[1] = cfg.Rules[1].Listening("80,8443")
+			w.tracker.Configure(cfg)
+			w.wait(8 * time.Hour)
+			if d := w.guess(5, "sshd", tt.addr); d.Verdict != decide.Refused || !strings.Contains(d.Reason, "web ports stay open to "+tt.addr) {
+				t.Errorf("verdict %q (%s), want refused", d.Verdict, d.Reason)
+			}
 		})
 	}
 }

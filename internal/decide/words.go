@@ -144,7 +144,16 @@ func (q *question) portsWords(a *answer) string {
 	if a.web != "" {
 		web = "not the web ports, because it is " + a.web
 	}
-	return join(shared, session, web)
+	return join(shared, session, web, q.listensWords(a))
+}
+
+// listensWords reports which ports of the ban the rule does not name.
+func (q *question) listensWords(a *answer) string {
+	at := q.t.Rule.Listens
+	if at == "" || a.ban.Ports == "" || !a.ban.Ports.Covers(at) {
+		return ""
+	}
+	return fmt.Sprintf("port %s too, because %s listens there", at, q.t.Rule.Service)
 }
 
 // untilWords reports why the ban lasts as long as it does.

@@ -10,7 +10,9 @@ package engine
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
+	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/decide"
 	"mef/internal/event"
@@ -71,8 +73,9 @@ type Engine struct {
 	facts   exempt.Facts
 	blocked prefixset.Set
 	rules   map[string]*rule
-	views   map[string]*view // by Batch.Source
-	shared  *filter.Views    // which makes them
+	listens map[string]ban.Ports // where the services of rules listen, by the name of the rule in its file
+	views   map[string]*view     // by Batch.Source
+	shared  *filter.Views        // which makes them
 	tracker *track.Tracker
 	newest  newest
 	spared  map[string]uint64
@@ -101,10 +104,9 @@ type view struct {
 
 // New returns an Engine that has counted nothing.
 func New(cfg Config, facts exempt.Facts) *Engine {
-	cfg.Track.OnLink = facts.OnLink
-	e := &Engine{cfg: cfg, facts: facts, views: make(map[string]*view), tracker: track.New(cfg.Track), spared: make(map[string]uint64),
-		scans: portscan.New(cfg.Scan)}
+	e := &Engine{cfg: cfg, facts: facts, views: make(map[string]*view), spared: make(map[string]uint64), scans: portscan.New(cfg.Scan)}
 	e.setRules()
+	e.tracker = track.New(e.tracked())
 	e.shared = cfg.Rules.Views()
 	e.web = newWeb(cfg.Rules, nil)
 	e.web.setFacts(&e.facts)
@@ -113,10 +115,10 @@ func New(cfg Config, facts exempt.Facts) *Engine {
 
 // Configure replaces the configuration; Config.Track.Seed stays as it was. What was counted stays, but for rules that are gone.
 func (e *Engine) Configure(cfg Config) {
-	cfg.Track.OnLink, cfg.Track.Accounts = e.facts.OnLink, e.cfg.Track.Accounts
+	cfg.Track.Accounts = e.cfg.Track.Accounts
 	e.cfg = cfg
 	e.setRules()
-	e.tracker.Configure(cfg.Track)
+	e.tracker.Configure(e.tracked())
 	e.scans.Configure(cfg.Scan)
 	e.shared = cfg.Rules.Views()
 	e.web = newWeb(cfg.Rules, &e.web)
@@ -133,11 +135,42 @@ func (e *Engine) setRules() {
 	before := e.rules
 	e.rules = make(map[string]*rule, len(e.cfg.Track.Rules))
 	for _, r := range e.cfg.Track.Rules {
-		e.rules[r.Name] = &rule{Rule: r}
+		file, _, _ := strings.Cut(r.Name, "/") // engine=webscan: rule/threshold
+		e.rules[r.Name] = &rule{Rule: r.Listening(e.listens[file])}
 		if old, ok := before[r.Name]; ok {
 			e.rules[r.Name].counts, e.rules[r.Name].recent = old.counts, old.recent
 		}
 	}
+}
+
+// tracked returns the configuration of the tracker, with the ports of rules as they are now.
+func (e *Engine) tracked() track.Config {
+	cfg := e.cfg.Track
+	cfg.OnLink = e.facts.OnLink
+	cfg.Rules = slices.Clone(cfg.Rules)
+	for i := range cfg.Rules {
+		cfg.Rules[i] = e.rules[cfg.Rules[i].Name].Rule
+	}
+	return cfg
+}
+
+// SetListening replaces the TCP ports at which the services of rules listen, by the names of the rules in their files. They count for rules
+// with ports=auto, and for bans from now on.
+func (e *Engine) SetListening(ports map[string]ban.Ports) {
+	e.listens = ports
+	e.setRules()
+	e.tracker.Configure(e.tracked())
+}
+
+// Ports returns the ports of the bans of the rule of that name; of one with engine=webscan, those of its thresholds.
+func (e *Engine) Ports(name string) ban.Ports {
+	if r, ok := e.rules[name]; ok {
+		return r.Ports
+	}
+	for r := range e.thresholds(name) {
+		return r.Ports
+	}
+	return ""
 }
 
 // SetObserve has decisions be reported and not carried out, or ends that.

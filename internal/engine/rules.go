@@ -19,7 +19,8 @@ func counted(from []conf.Rule) []event.Rule {
 		}
 		one := event.Rule{
 			Name: r.Name, Service: r.Service, MaxRetry: r.MaxRetry, FindTime: r.FindTime, BanTime: r.BanTime, Points: r.Weight,
-			Ports: r.Ports, ServicePorts: cmp.Or(r.ServicePorts, r.Ports), Detect: r.Action == conf.ActionDetect,
+			Ports: r.Ports, ServicePorts: cmp.Or(r.ServicePorts, r.Ports), PortsAuto: r.PortsAuto,
+			ServiceAuto: r.ServiceAuto || r.ServicePorts == "" && r.PortsAuto, Detect: r.Action == conf.ActionDetect,
 			NamesUnknown: slices.ContainsFunc(r.Fail, func(p conf.Pattern) bool { return strings.Contains(p.Text, "(?P<unknownuser>") }),
 			NoLogins:     len(r.OK) == 0,
 		}

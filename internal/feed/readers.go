@@ -47,6 +47,45 @@ func Look(ctx context.Context, log *slog.Logger) *Host {
 	return h
 }
 
+// Ports are where the services of rules listen.
+type Ports = coverage.Ports
+
+// Listener is a socket that waits for connections.
+type Listener = host.Listener
+
+// RestorePorts returns the Ports of an earlier run from their text.
+func RestorePorts(text string) *Ports { return coverage.RestorePorts(text) }
+
+// LookAtPorts has ports take over what listens now. It reports whether those of a rule are others than before.
+func LookAtPorts(p *Ports, rules []conf.Rule, services coverage.Services, listeners []Listener, now time.Time) (changed bool) {
+	return p.Look(rules, services, listeners, host.UserID, now)
+}
+
+// Listeners are what waits for connections. They belong to one goroutine.
+type Listeners struct {
+	look func(context.Context) *Host // nil: this host
+	last uint64                      // of host.ListenStamp
+}
+
+// ListenersOf returns the Listeners that look finds; nil is for this host.
+func ListenersOf(look func(context.Context) *Host) Listeners { return Listeners{look: look} }
+
+// Changed returns what listens now, if that has changed since the last call.
+func (l *Listeners) Changed() (now []Listener, changed bool, err error) {
+	if l.look != nil {
+		return l.look(context.Background()).Listeners, true, nil
+	}
+	stamp, err := host.ListenStamp()
+	if err != nil || stamp == l.last {
+		return nil, false, err
+	}
+	if now, err = host.Listeners(); err != nil {
+		return nil, false, err
+	}
+	l.last = stamp
+	return now, true, nil
+}
+
 // Files returns the files that a glob names.
 func Files(glob string) []string {
 	found, _ := filepath.Glob(glob)
@@ -146,12 +185,14 @@ func (r Readers) List(cfg *conf.Config, services coverage.Services, h *Host, hou
 }
 
 // Describe adds to a status each rule with what it reads, and which services of a host no rule covers.
-func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage.Services, h *Host, counts func(rule string) event.RuleCounts) {
+func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage.Services, h *Host, counts func(rule string) event.RuleCounts,
+	ports func(rule *conf.Rule) (ports, reason string)) {
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		reader, c := r[name], counts(name)
+		on, why := ports(reader.Rule)
 		row := control.Rule{Name: name, Service: reader.Rule.Service, Enabled: true, Action: reader.Rule.Action.String(),
 			Live: reader.Live(), Reason: reader.Reason(), MaxRetry: reader.Rule.MaxRetry, FindTime: duration.Format(reader.Rule.FindTime),
-			BanTime: duration.Format(reader.Rule.BanTime), Ports: control.ShowPorts(reader.Rule.Ports),
+			BanTime: duration.Format(reader.Rule.BanTime), Ports: on, PortsReason: why,
 			Failures: c.Failures, Forgiven: c.Forgiven, Probes: c.Probes, Logins: c.Logins, Bans: c.Bans}
 		if web := reader.Rule.Web; web != nil {
 			row.MaxRetry, row.FindTime, row.Thresholds = 0, "", len(web.Thresholds)

@@ -4,6 +4,8 @@ package host
 
 import (
 	"cmp"
+	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -58,6 +60,17 @@ func Listeners() ([]Listener, error) {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
 	})
 	return slices.Compact(found), nil
+}
+
+// ListenStamp returns a number that changes when other TCP sockets listen in the caller's network namespace. It costs much less than
+// Listeners.
+func ListenStamp() (stamp uint64, err error) {
+	err = sockets(unix.IPPROTO_TCP, sockdiag.Listen, 0, func(s sockdiag.Socket) {
+		h := fnv.New64a()
+		fmt.Fprint(h, s.Local, s.UID, s.Inode)
+		stamp += h.Sum64() // in any order
+	})
+	return stamp, err
 }
 
 // cgroupRoots are where the unified hierarchy of control groups is mounted.

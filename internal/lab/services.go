@@ -196,6 +196,15 @@ func (w *World) StartOwnSSH(ctx context.Context, as Account, port int) (*Process
 	return p, p.ready(ctx, func() error { return listening(port) })
 }
 
+// StartSSHOn starts another OpenSSH server of the system, after StartSSH, at another port, as the unit ssh@PORT.service.
+func (w *World) StartSSHOn(ctx context.Context, port int) (*Process, error) {
+	p, err := w.Start(Command{Path: "/usr/sbin/sshd", Args: []string{"-D", "-p", strconv.Itoa(port)}, Unit: fmt.Sprintf("system.slice/ssh@%d.service", port)})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, func() error { return listening(port) })
+}
+
 func newHostKey() (string, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/enforce"
@@ -75,6 +76,7 @@ func New(opt Options) (*Pipeline, *State) {
 	s := &State{
 		Config:    opt.Config,
 		Rules:     opt.Rules,
+		Ports:     feed.RestorePorts(""),
 		Positions: make(map[string]string),
 		p:         p,
 		onLogin:   opt.OnLogin,
@@ -124,6 +126,7 @@ type State struct {
 	Config    *conf.Config
 	Rules     *engine.Rules // of Config
 	Readers   feed.Readers
+	Ports     *feed.Ports       // where the services of the rules listen
 	Positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
 	Observing time.Time         // since when bans are logged and not applied; zero: they are applied
 
@@ -154,10 +157,11 @@ func (s *State) accept(source string, ev *engine.Event) bool {
 }
 
 // configure replaces the configuration. What was counted, and what was read, stays.
-func (s *State) configure(cfg *conf.Config, rules *engine.Rules, readers feed.Readers) {
+func (s *State) configure(cfg *conf.Config, rules *engine.Rules, readers feed.Readers, h *feed.Host) {
 	s.Config, s.Rules, s.Readers = cfg, rules, readers
 	s.saveOrigins()
 	s.Engine.Configure(s.settings())
+	s.Listen(h.Listeners, time.Now())
 	s.SetFacts(func(f *engine.Facts) { f.Proxies = cfg.ProxyAddrs() })
 	s.applyMode()
 	s.OpenEventLog()
@@ -169,7 +173,30 @@ func (s *State) choose(h *feed.Host) {
 	s.Readers = feed.Read(s.Config, s.Rules, h, nil, now)
 	s.Readers.Moved(s.origins, now)
 	s.Readers.Log(s.p.Log)
+	s.Listen(h.Listeners, now)
 	s.saveOrigins()
+}
+
+// Listen takes over what listens on a host, for the bans from now on.
+func (s *State) Listen(listeners []feed.Listener, now time.Time) {
+	changed := feed.LookAtPorts(s.Ports, s.Config.Rules, s.Rules, listeners, now)
+	if text, due := s.Ports.Save(changed, now); due {
+		s.p.SaveNotes(map[string]string{notePorts: text})
+	}
+	if !changed {
+		return
+	}
+	before := make(map[string]ban.Ports)
+	for _, r := range s.Config.Rules {
+		before[r.Name] = s.Engine.Ports(r.Name)
+	}
+	s.Engine.SetListening(s.Ports.All())
+	for i := range s.Config.Rules {
+		r := &s.Config.Rules[i]
+		if now := s.Engine.Ports(r.Name); now != before[r.Name] {
+			s.p.Log.Info("bans follow the service", "rule", r.Name, "ports", control.ShowPorts(now), "reason", s.Ports.Reason(r))
+		}
+	}
 }
 
 // SetFacts changes who must stay reachable, and returns it as it is then.

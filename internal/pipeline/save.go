@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"mef/internal/feed"
 	"time"
 
 	"mef/internal/ban"
@@ -74,6 +75,7 @@ func (s *State) Forget(keys ...ban.Key) {
 
 // Names of notes in mef.db.
 const (
+	notePorts     = "ports"    // where the services of rules listen: text of feed.Ports
 	noteOrigins   = "origins"  // where each rule reads: a map as of feed.Readers.Origins
 	noteObserving = "watching" // since when bans are logged and not applied: a time.Time
 )
@@ -82,6 +84,8 @@ const (
 func (s *State) loadNotes(notes map[string]string) {
 	_ = json.Unmarshal([]byte(notes[noteOrigins]), &s.origins)     // without one, rules begin where sources do
 	_ = json.Unmarshal([]byte(notes[noteObserving]), &s.Observing) // without one, bans were applied
+	s.Ports = feed.RestorePorts(notes[notePorts])
+	s.Engine.SetListening(s.Ports.All())
 }
 
 // saveNote saves a value as a note, or with nil none.

@@ -10,6 +10,7 @@ import (
 	"mef/internal/engine"
 	"mef/internal/feed"
 	"mef/internal/owner"
+	"mef/internal/sleep"
 )
 
 // A Look finds out what there is on a host that rules can read.
@@ -22,14 +23,16 @@ type Sources struct {
 	look      Look
 	current   atomic.Pointer[feed.Sources] // replaced on the engine's goroutine, together with its readers
 	followers feed.Followers
+	listeners feed.Listeners
 }
 
 // NewSources returns Sources of which none is chosen yet; look is nil for this host.
 func (p *Pipeline) NewSources(look Look) *Sources {
+	listeners := feed.ListenersOf(look)
 	if look == nil {
 		look = func(ctx context.Context) *feed.Host { return feed.Look(ctx, p.Log) }
 	}
-	return &Sources{p: p, look: look}
+	return &Sources{p: p, look: look, listeners: listeners}
 }
 
 // Choose chooses what the rules of a state read. It is for the time before Run.
@@ -58,7 +61,7 @@ func (f *Sources) Configure(ctx context.Context, cfg *conf.Config, rules *engine
 		if err := s.drain(ctx); err != nil {
 			return err
 		}
-		s.configure(cfg, rules, readers)
+		s.configure(cfg, rules, readers, h)
 		f.current.Store(feed.New(s.feedConfig(), readers, before))
 		return nil
 	})
@@ -78,12 +81,35 @@ func (f *Sources) Prove(ctx context.Context) (describe func(*control.Status, *St
 	}
 	sources.Prove(ctx)
 	return func(s *control.Status, state *State) {
-		state.Readers = feed.Read(state.Config, state.Rules, h, state.Readers, time.Now())
-		state.Readers.Describe(s, state.Config, state.Rules, h, state.Engine.Rule)
+		now := time.Now()
+		state.Readers = feed.Read(state.Config, state.Rules, h, state.Readers, now)
+		state.Listen(h.Listeners, now)
+		state.Readers.Describe(s, state.Config, state.Rules, h, state.Engine.Rule, state.portsOf)
 		var missing []string
 		s.Sources, missing = f.current.Load().Status(state.Readers, state.Engine.Source)
 		s.Missing = append(s.Missing, missing...)
 	}, nil
+}
+
+// portsOf returns the ports of a rule's bans, and why they are these; "" if the rule's file names them.
+func (s *State) portsOf(r *conf.Rule) (ports, reason string) {
+	return control.ShowPorts(s.Engine.Ports(r.Name)), s.Ports.Reason(r)
+}
+
+// portsEvery is how often it is looked whether services listen at other ports.
+const portsEvery = 30 * time.Second
+
+// FollowPorts follows at which ports services listen until ctx is done, for rules with ports=auto.
+func (f *Sources) FollowPorts(ctx context.Context) error {
+	for sleep.For(ctx, portsEvery); ctx.Err() == nil; sleep.For(ctx, portsEvery) {
+		found, changed, err := f.listeners.Changed()
+		if err != nil {
+			f.p.Log.Debug("cannot list listening services", "err", err) // the ports known stay
+		} else if changed {
+			_ = owner.Do(ctx, f.p.Engine, func(s *State) { s.Listen(found, time.Now()) }) // ctx is done otherwise
+		}
+	}
+	return nil
 }
 
 // Services returns the services of this host with the rules that cover them.
@@ -91,6 +117,7 @@ func (f *Sources) Services(ctx context.Context) ([]control.ListeningService, err
 	h := f.look(ctx)
 	return owner.Query(ctx, f.p.Engine, func(s *State) []control.ListeningService {
 		now := time.Now()
+		s.Listen(h.Listeners, now)
 		return s.Readers.List(s.Config, s.Rules, h, func(rule string) engine.LastHour { return s.Engine.LastHour(rule, now) })
 	})
 }

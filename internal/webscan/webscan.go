@@ -95,7 +95,8 @@ func Rules(rule *conf.Rule) []event.Rule {
 	for i := range rule.Web.Thresholds {
 		t := &rule.Web.Thresholds[i]
 		r := event.Rule{Name: EventRule(rule, t), Service: rule.Service, MaxRetry: 1, FindTime: max(t.Window, time.Minute), BanTime: t.BanTime,
-			Points: rule.Weight, Ports: rule.Ports, ServicePorts: rule.ServicePorts, Detect: t.Action == conf.ActionDetect}
+			Points: rule.Weight, Ports: rule.Ports, ServicePorts: rule.ServicePorts, PortsAuto: rule.PortsAuto,
+			ServiceAuto: rule.ServiceAuto || rule.ServicePorts == "" && rule.PortsAuto, Detect: t.Action == conf.ActionDetect}
 		if r.BanTime == 0 {
 			r.BanTime = rule.BanTime
 		}

@@ -88,10 +88,10 @@ var Keys = ini.Table[draft]{
 		Doc: "points of a failure in the score across services; 0: score_failure of mef.conf"},
 	{Name: "transport", Value: "tcp", Form: ini.Choice(func(d *draft, i int) { d.UDP = i == 1 }, "tcp", "udp"),
 		Doc: "udp if the source address can be forged: bans are then short and cover new connections only"},
-	{Name: "ports", Value: "all", Form: ini.BanPorts(func(d *draft) *ban.Ports { return &d.Ports }),
-		Doc: "ports that its bans cover"},
-	{Name: "service_ports", Form: ini.BanPorts(func(d *draft) *ban.Ports { return &d.ServicePorts }),
-		Doc: "ports of the service, for bans of addresses that many users share; if missing, those of ports="},
+	{Name: "ports", Value: "all", Form: autoPorts(func(d *draft) (*ban.Ports, *bool) { return &d.Ports, &d.PortsAuto }),
+		Doc: "ports that its bans cover. With auto, also the TCP ports at which the service listens: auto,25,465 are these two and those, and auto alone is those, or service_ports= while nothing is known to listen"},
+	{Name: "service_ports", Form: autoPorts(func(d *draft) (*ban.Ports, *bool) { return &d.ServicePorts, &d.ServiceAuto }),
+		Doc: "ports of the service, for bans of addresses that many users share; auto is as in ports=; if missing, the ports of ports="},
 	{Name: "action", Value: "ban", Form: ini.Choice(func(d *draft, i int) { d.Action = conf.Action(i) }, "ban", "detect"),
 		Doc: "detect reports and counts, and never bans"},
 	{Name: "escalation_enabled", Value: "false", Form: ini.Bool(func(d *draft) *bool { return &d.Escalation.Enabled }),
@@ -133,6 +133,37 @@ func globs(field func(*draft) *[]string) ini.Form[draft] {
 func isGlob(s string) bool {
 	_, err := filepath.Match(s, "")
 	return err == nil && filepath.IsAbs(s) && len(s) <= ini.MaxPath
+}
+
+// autoPorts is a list of ports that may begin with the word auto.
+func autoPorts(field func(*draft) (*ban.Ports, *bool)) ini.Form[draft] {
+	f := ini.BanPorts(func(d *draft) *ban.Ports {
+		ports, _ := field(d)
+		return ports
+	})
+	list := f.Set
+	f.Syntax = `"all", or "auto", ports and ranges from 1 to 65535 such as 22,8000-8010 or auto,22`
+	f.Set = func(d *draft, s ini.Setting) *ini.Fault {
+		ports, auto := field(d)
+		first, rest, more := strings.Cut(s.Value, ",")
+		if *auto = strings.TrimSpace(first) == "auto"; !*auto {
+			return list(d, s)
+		}
+		if !more {
+			*ports = ""
+			return nil
+		}
+		s.Value = rest
+		fault := list(d, s)
+		if fault == nil && *ports == "" {
+			return ini.Wrong(len(first)+1, rest, f.Syntax)
+		}
+		if fault != nil {
+			fault.Offset += len(first) + 1
+		}
+		return fault
+	}
+	return f
 }
 
 // isProgram reports whether s selects programs: a name, the beginning of one and "*", or all.

@@ -104,7 +104,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	console.Table(w, rows)
 
 	fmt.Fprintln(w)
-	rows = [][]string{{"RULE", "LIVE", "LIMIT", "BAN", "PORTS", "FAILURES", "PROBES", "LOGINS", "BANS", "WHY THIS SOURCE"}}
+	rows = [][]string{{"RULE", "LIVE", "LIMIT", "BAN", "PORTS", "FAILURES", "PROBES", "LOGINS", "BANS", "WHY"}}
 	var off []string
 	for _, r := range s.Rules {
 		live := r.Live
@@ -123,8 +123,12 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 		if r.Thresholds > 0 {
 			limit = fmt.Sprintf("%d thresholds", r.Thresholds)
 		}
+		reason := r.Reason
+		if r.PortsReason != "" {
+			reason += "; ports: " + r.PortsReason
+		}
 		rows = append(rows, []string{r.Name, live, limit, ban, r.Ports,
-			showFailures(r), count(r.Probes), count(r.Logins), count(r.Bans), r.Reason})
+			showFailures(r), count(r.Probes), count(r.Logins), count(r.Bans), reason})
 	}
 	console.Table(w, rows)
 	if len(off) > 0 {

@@ -49,7 +49,7 @@ func newRulesList(g *cli.Global) *cobra.Command {
 			rules := make([]listedRule, 0, len(cfg.Rules))
 			for _, r := range cfg.Rules {
 				rules = append(rules, listedRule{r.Name, r.Enabled, r.Service, r.Source.String(), append([]string{}, r.Programs...), r.Action.String(),
-					control.ShowPorts(r.Ports), origin(&r)})
+					r.PortsText(), origin(&r)})
 			}
 			return g.Print(cmd, rules, func(w io.Writer) {
 				rows := [][]string{{"RULE", "STATE", "SERVICE", "SOURCE", "ACTION", "PORTS", "ORIGIN"}}

@@ -47,6 +47,7 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 	if listeners, err := host.Listeners(); err == nil {
 		all = append(all, exposure.UncoveredSSH(listeners, cfg.Rules)...)
 		all = append(all, uncovered(listeners, cfg.Rules)...)
+		all = append(all, elsewhere(listeners, cfg.Rules, now)...)
 	}
 	all = append(all, exposure.Blind(ctx, func(rule string) bool {
 		return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool { return r.Name == rule && r.Enabled })
@@ -63,6 +64,27 @@ func uncovered(listeners []host.Listener, rules []conf.Rule) (all []string) {
 	}
 	for _, service := range coverage.Uncovered(rules, set, listeners) {
 		all = append(all, fmt.Sprintf("no rule covers %s: failed logins there lead to no ban", service))
+	}
+	return all
+}
+
+// elsewhere names the ports that bans cover besides those of their rule, because the service listens there. Without root, only units are known.
+func elsewhere(listeners []host.Listener, rules []conf.Rule, now time.Time) (all []string) {
+	set, errs := filter.Compile(rules)
+	if len(errs) > 0 {
+		return nil
+	}
+	var ports coverage.Ports
+	ports.Look(rules, set, listeners, host.UserID, now)
+	found := ports.All()
+	for i := range rules {
+		r := &rules[i]
+		if !r.PortsAuto {
+			continue
+		}
+		if more, _ := found[r.Name].Without(cmp.Or(r.Ports, r.ServicePorts)); found[r.Name] != "" && more != "" {
+			all = append(all, fmt.Sprintf("rule %s: its bans also cover port %s, because %s", r.Name, more, ports.Reason(r)))
+		}
 	}
 	return all
 }

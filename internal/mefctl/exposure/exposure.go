@@ -86,7 +86,7 @@ func UncoveredSSH(listeners []host.Listener, rules []conf.Rule) (all []string) {
 			continue
 		}
 		covered := slices.ContainsFunc(rules, func(r conf.Rule) bool {
-			return r.Enabled && len(r.Programs) > 0 && set.Covers(r.Name, "sshd") && (r.Ports == "" || onPort(&r, l.Port))
+			return r.Enabled && len(r.Programs) > 0 && set.Covers(r.Name, "sshd") && (r.Ports == "" || r.PortsAuto || onPort(&r, l.Port))
 		})
 		text := fmt.Sprintf("sshd listens on port %d, which no rule covers; add the port to ports= of the rule sshd", l.Port)
 		if !covered && !slices.Contains(all, text) {
