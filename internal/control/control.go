@@ -249,6 +249,9 @@ type Ban struct {
 	Set      string     `json:"set,omitempty"`     // in answers to why: that set's name
 }
 
+// MaxNote is how long a note in a request may be, in bytes.
+const MaxNote = 1000
+
 // A BanRequest asks for a manual ban.
 type BanRequest struct {
 	Prefix string        `json:"prefix"`

@@ -8,7 +8,6 @@ import (
 	"mef/internal/ban"
 	"mef/internal/confirm"
 	"mef/internal/control"
-	"mef/internal/lists"
 	"mef/internal/owner"
 	"mef/internal/pipeline"
 )
@@ -24,14 +23,6 @@ func (c *configurator) resumeWindow(s *pipeline.State, now time.Time) {
 	s.SetLapsed(c.window.Window().HasLapsed())
 }
 
-// whyObserve returns why bans are not applied.
-func (p *parts) whyObserve() string {
-	if p.window.Window().HasLapsed() {
-		return "the trial was not confirmed in time, so bans are not applied; run mefctl confirm first"
-	}
-	return "mode=observe applies no bans; set mode=enforce in " + p.path
-}
-
 // Arm opens the confirmation window, or prolongs it.
 func (d *daemon) Arm(ctx context.Context, req control.ArmRequest) (control.Armed, error) {
 	if req.For == 0 {
@@ -40,8 +31,8 @@ func (d *daemon) Arm(ctx context.Context, req control.ArmRequest) (control.Armed
 	if req.For < confirm.Min || req.For > confirm.Max {
 		return control.Armed{}, control.Refuse("for_ns %d: the time to confirm is from a second to a day", req.For)
 	}
-	if len(req.From) > lists.MaxNote {
-		return control.Armed{}, control.Refuse("from is longer than %d bytes", lists.MaxNote)
+	if len(req.From) > control.MaxNote {
+		return control.Armed{}, control.Refuse("from is longer than %d bytes", control.MaxNote)
 	}
 	return owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (control.Armed, error) { return c.arm(ctx, req) })
 }

@@ -110,6 +110,7 @@ type parts struct {
 // A daemon answers requests. It is a control.Service.
 type daemon struct {
 	*parts
+	*pipeline.Requests
 	config   owner.Of[*configurator]
 	version  string
 	since    time.Time
@@ -159,6 +160,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	c := newConfigurator(shared, cfg, lists.New(m.names), opt)
 	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }, names: c.lists.Warnings}}
+	b.Requests = p.Requests(b.listsForRequests())
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
 		return nil, err
 	}

@@ -137,11 +137,7 @@ func (c *configurator) liftWithin(ctx context.Context, allow lists.Allow) error 
 		return err
 	}
 	c.unblock(keys)
-	for _, b := range shown {
-		rec := unbanRecord(b, time.Now())
-		rec.Reason = "now an entry of the allow list"
-		c.Records.Add(rec)
-	}
+	c.ReportLifted(lift.Bans, shown, control.Record{Reason: "now an entry of the allow list"})
 	return nil
 }
 
@@ -154,21 +150,29 @@ func (c *configurator) liftEarlier(ctx context.Context) error {
 	return nil
 }
 
-// liftFor lifts bans for an operator. If that fails, it is tried again.
-func (c *configurator) liftFor(ctx context.Context, grace time.Duration, keys []ban.Key) error {
+// liftFor lifts bans for an operator, unless the blacklist asks for them, and returns how many these were. If that fails, it is tried again.
+func (c *configurator) liftFor(ctx context.Context, grace time.Duration, keys []ban.Key) (listed int, err error) {
 	for _, k := range keys {
+		if c.applied.IsBlocked(k) {
+			listed++
+			continue
+		}
 		c.owed[k] = max(grace, c.owed[k])
 	}
 	if err := c.fulfil(ctx, liftAsked); err != nil {
-		return fmt.Errorf("%w; mefdaemon tries again until they are lifted", err)
+		return listed, fmt.Errorf("%w; mefdaemon tries again until they are lifted", err)
 	}
-	return nil
+	return listed, nil
 }
 
 // liftOwed lifts what operators want lifted.
 func (c *configurator) liftOwed(ctx context.Context) error {
 	by := make(map[time.Duration][]ban.Key)
 	for k, grace := range c.owed {
+		if c.applied.IsBlocked(k) { // by now
+			delete(c.owed, k)
+			continue
+		}
 		by[grace] = append(by[grace], k)
 	}
 	for grace, keys := range by {
@@ -246,8 +250,18 @@ func (c *configurator) listedRecords(_ context.Context, keys []ban.Key) map[ban.
 	return c.applied.Records(c.lists, keys)
 }
 
-// askListed is listedRecords for others.
-func (d *daemon) askListed(ctx context.Context, keys []ban.Key) map[ban.Key]ban.Ban {
-	records, _ := owner.Query(ctx, d.config, func(c *configurator) map[ban.Key]ban.Ban { return c.listedRecords(ctx, keys) })
-	return records
+// listsForRequests answers about the lists on other goroutines.
+func (d *daemon) listsForRequests() pipeline.Lists {
+	return pipeline.Lists{
+		Records: func(ctx context.Context, keys []ban.Key) map[ban.Key]ban.Ban {
+			records, _ := owner.Query(ctx, d.config, func(c *configurator) map[ban.Key]ban.Ban { return c.listedRecords(ctx, keys) })
+			return records
+		},
+		Places: func(ctx context.Context, keys []ban.Key) (map[ban.Key]string, error) {
+			return owner.Query(ctx, d.config, func(c *configurator) map[ban.Key]string { return c.applied.Places(c.lists, keys) })
+		},
+		Lift: func(ctx context.Context, grace time.Duration, keys []ban.Key) (int, error) {
+			return owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (int, error) { return c.liftFor(ctx, grace, keys) })
+		},
+	}
 }

@@ -32,6 +32,23 @@ func (h *house) failWhile(what string, act func()) {
 // What the kernel refuses at the moment at which it is due comes to hold once the kernel works again, and status says until then that
 // it does not.
 func TestWhatFailedIsDoneLater(t *testing.T) {
+	t.Run("a ban lifted by hand that the blacklist asks for by then", func(t *testing.T) {
+		h := settle(t, "", nil)
+		h.ban("192.0.2.7")
+		h.filter.FailWrites(errKernel)
+		if _, err := h.Unban(t.Context(), control.UnbanRequest{Prefix: "192.0.2.7"}); !errors.Is(err, errKernel) {
+			t.Errorf("lifting while the kernel fails: %v", err)
+		}
+		h.write("deny/a.conf", "192.0.2.7\n")
+		if _, err := h.Reload(t.Context(), "alice"); err != nil {
+			t.Error(err)
+		}
+		h.filter.FailWrites(nil)
+		h.await("all that failed is done", func() bool { return h.due.Text() == "" })
+		if got := h.banned(); got != "192.0.2.7" {
+			t.Errorf("listed, and banned are %q", got)
+		}
+	})
 	t.Run("the bans of a lapsed window", func(t *testing.T) {
 		h := settle(t, "", nil)
 		h.runFor(2 * confirm.Late)

@@ -89,7 +89,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	if err != nil {
 		return control.Why{}, err
 	}
-	why := control.Why{Addr: addr.String(), Bans: d.Reasons.Show(ctx, held, d.askListed)}
+	why := control.Why{Addr: addr.String(), Bans: d.Show(ctx, held)}
 	for i, b := range held.Bans {
 		why.Bans[i].Set = d.Enforcer.SetOf(b.Key)
 	}

@@ -45,8 +45,6 @@ func (a added) over(now time.Time) bool { return a.Until != nil && !a.Until.Afte
 
 const (
 	maxAdded = 10_000 // entries added by command
-	// MaxNote is how long a note may be, in bytes.
-	MaxNote = 1000
 )
 
 // Update brings the allow list up to now: it removes entries whose time is over, and has new DNS names looked up. It returns the removed
@@ -190,8 +188,8 @@ func spell(req control.AllowRequest) (string, error) {
 		return "", refuse("%q is not an entry; write an address, network, range or host name", req.Entry)
 	case req.For != 0 && req.For < time.Second:
 		return "", refuse("an entry lasts at least a second, not %v", req.For)
-	case len(req.Note) > MaxNote:
-		return "", refuse("the note is longer than %d bytes", MaxNote)
+	case len(req.Note) > control.MaxNote:
+		return "", refuse("the note is longer than %d bytes", control.MaxNote)
 	}
 	prefixes, ok := list[0].Prefixes()
 	if !ok {

@@ -16,9 +16,9 @@ import (
 	"mef/internal/store"
 )
 
-// Ban decides and makes bans that an operator wants, of which all have the same Force. It returns those in force now, each with its end in
+// ban decides and makes bans that an operator wants, of which all have the same Force. It returns those in force now, each with its end in
 // the kernel, and those that were refused.
-func (p *Pipeline) Ban(ctx context.Context, wishes ...engine.Request) (made []ban.Ban, refused []control.Refusal, err error) {
+func (p *Pipeline) ban(ctx context.Context, wishes ...engine.Request) (made []ban.Ban, refused []control.Refusal, err error) {
 	type decision struct {
 		bans    []ban.Ban
 		refused []control.Refusal
@@ -109,17 +109,17 @@ func keysOf(bans []enforce.Held) []ban.Key {
 	return keys
 }
 
-// An Index finds bans by their addresses.
-type Index struct {
-	Keys    []ban.Key // of all bans
+// An index finds bans by their addresses.
+type index struct {
+	keys    []ban.Key // of all bans
 	at      map[netip.Prefix][]ban.Key
 	lengths map[int]bool // of IPv6 networks, for bans that cover an address
 }
 
-// NewIndex returns an index of the bans that the kernel holds.
-func NewIndex(bans []enforce.Held) *Index {
-	x := &Index{Keys: keysOf(bans), at: make(map[netip.Prefix][]ban.Key, len(bans)), lengths: make(map[int]bool)}
-	for _, k := range x.Keys {
+// newIndex returns an index of the bans that the kernel holds.
+func newIndex(bans []enforce.Held) *index {
+	x := &index{keys: keysOf(bans), at: make(map[netip.Prefix][]ban.Key, len(bans)), lengths: make(map[int]bool)}
+	for _, k := range x.keys {
 		x.at[k.Prefix] = append(x.at[k.Prefix], k)
 		if k.Prefix.Addr().Is6() {
 			x.lengths[k.Prefix.Bits()] = true
@@ -128,8 +128,8 @@ func NewIndex(bans []enforce.Held) *Index {
 	return x
 }
 
-// At returns the bans of a prefix, and those that cover it if it is one IPv6 address.
-func (x *Index) At(p netip.Prefix) []ban.Key {
+// find returns the bans of a prefix, and those that cover it if it is one IPv6 address.
+func (x *index) find(p netip.Prefix) []ban.Key {
 	found := slices.Clip(x.at[p]) // what is appended belongs to the caller
 	if !p.IsSingleIP() || !p.Addr().Is6() {
 		return found

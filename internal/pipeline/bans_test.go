@@ -20,9 +20,9 @@ func TestIndex(t *testing.T) {
 	for _, k := range []ban.Key{v4, ssh, wide, v6, v6wide} {
 		held = append(held, enforce.Held{Key: k})
 	}
-	x := NewIndex(held)
-	if len(x.Keys) != len(held) {
-		t.Errorf("%d keys, want %d", len(x.Keys), len(held))
+	x := newIndex(held)
+	if len(x.keys) != len(held) {
+		t.Errorf("%d keys, want %d", len(x.keys), len(held))
 	}
 	for prefix, want := range map[string][]ban.Key{
 		"192.0.2.7/32":       {v4, ssh},
@@ -33,10 +33,10 @@ func TestIndex(t *testing.T) {
 		"2001:db8::/64":      {v6},
 		"2001:db9::1/128":    nil,
 	} {
-		got := x.At(netip.MustParsePrefix(prefix))
+		got := x.find(netip.MustParsePrefix(prefix))
 		slices.SortFunc(got, func(a, b ban.Key) int { return a.Prefix.Bits() - b.Prefix.Bits() })
 		if !slices.Equal(got, want) {
-			t.Errorf("At(%s) = %v, want %v", prefix, got, want)
+			t.Errorf("find(%s) = %v, want %v", prefix, got, want)
 		}
 	}
 }

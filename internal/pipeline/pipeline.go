@@ -40,7 +40,7 @@ type Pipeline struct {
 	Log      *slog.Logger
 
 	batches   chan *engine.Batch
-	observe   atomic.Bool // as State.observe
+	observe   atomic.Pointer[string] // why bans are logged and not applied; nil: they are applied
 	evictions *evictions
 	claims    chan engine.Claim // to be looked up
 }
@@ -96,7 +96,15 @@ func (p *Pipeline) EnforceOptions(allow prefixset.Set) enforce.Options {
 }
 
 // Observing reports whether bans are logged and not applied.
-func (p *Pipeline) Observing() bool { return p.observe.Load() }
+func (p *Pipeline) Observing() bool { return p.observe.Load() != nil }
+
+// WhyObserve returns why bans are logged and not applied, and what to do; "" if they are applied.
+func (p *Pipeline) WhyObserve() string {
+	if why := p.observe.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
 
 // Mode returns "observe" or "enforce".
 func (p *Pipeline) Mode() string { return modeName(p.Observing()) }
@@ -215,9 +223,15 @@ func (s *State) SetLapsed(lapsed bool) {
 
 // applyMode switches the engine between enforce and observe.
 func (s *State) applyMode() {
-	observe := s.Config.Observe || s.lapsed
-	s.p.observe.Store(observe)
-	s.Engine.SetObserve(observe)
+	var why *string
+	switch {
+	case s.lapsed:
+		why = new("the trial was not confirmed in time, so bans are not applied; run mefctl confirm first")
+	case s.Config.Observe:
+		why = new("mode=observe applies no bans; set mode=enforce in " + s.Config.Path)
+	}
+	s.p.observe.Store(why)
+	s.Engine.SetObserve(why != nil)
 }
 
 // OpenEventLog has the event log written that the configuration asks for.

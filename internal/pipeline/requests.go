@@ -1,0 +1,243 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/enforce"
+	"mef/internal/engine"
+)
+
+// unbanGrace is how long an address stays unbanned after an operator lifted its ban, so that lines already written, or a
+// client that goes on with an old password, do not bring it back at once.
+const unbanGrace = 10 * time.Minute
+
+// batchStep is how many addresses of a batch are decided, or given to the kernel, at a time: between two steps the engine reads lines,
+// and one transaction stays small.
+const batchStep = 1000
+
+// Requests answers operators' requests about bans. It may be used by any goroutine.
+type Requests struct {
+	p     *Pipeline
+	lists Lists
+}
+
+// Lists is what requests need of the owner of the operator's lists.
+type Lists struct {
+	// Records returns the records of those of keys that are in force because the blacklist asks for them.
+	Records Lookup
+	// Places returns those of keys that the blacklist asks for, each with the place of its entry: lifted, they would come back.
+	Places func(ctx context.Context, keys []ban.Key) (map[ban.Key]string, error)
+	// Lift lifts bans, unless the blacklist asks for them, and returns how many these were. What fails is tried again. grace is as in
+	// enforce.Enforcer.Unban.
+	Lift func(ctx context.Context, grace time.Duration, keys []ban.Key) (listed int, err error)
+}
+
+// Requests returns what answers requests about the bans of the pipeline.
+func (p *Pipeline) Requests(l Lists) *Requests { return &Requests{p, l} }
+
+// Bans returns the bans in force, as the kernel holds them.
+func (r *Requests) Bans(ctx context.Context) ([]control.Ban, error) {
+	state, err := r.p.Enforcer.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.Show(ctx, state), nil
+}
+
+// Show returns bans that the kernel holds, each with its record.
+func (r *Requests) Show(ctx context.Context, state enforce.State) []control.Ban {
+	return r.p.Reasons.Show(ctx, state, r.lists.Records)
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := conf.ParsePrefix(s)
+	if err != nil {
+		return p, control.Refuse("%q is neither an address nor a network", s)
+	}
+	return p, nil
+}
+
+// Ban puts a manual ban in force.
+func (r *Requests) Ban(ctx context.Context, req control.BanRequest) (control.Ban, error) {
+	prefix, err := parsePrefix(req.Prefix)
+	if err != nil {
+		return control.Ban{}, err
+	}
+	wish, err := r.wish(control.Batch{For: req.For, Ports: req.Ports, Note: req.Note, Force: req.Force, Caller: req.Caller, Author: req.Author})
+	if err != nil {
+		return control.Ban{}, err
+	}
+	wish.Prefix = prefix
+	made, refused, err := r.p.ban(ctx, wish)
+	switch {
+	case err != nil:
+		return control.Ban{}, err
+	case len(refused) > 0:
+		return control.Ban{}, control.Refuse("%s", refused[0].Reason)
+	}
+	r.p.Flush(ctx)
+	shown := control.ShowBan(made[0])
+	shown.Kernel = true
+	return shown, nil
+}
+
+// BanAll puts manual bans in force, those that are not refused.
+func (r *Requests) BanAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
+	wish, err := r.wish(req)
+	if err != nil {
+		return done, err
+	}
+	var wishes []engine.Request
+	for _, entry := range req.Entries {
+		prefix, err := parsePrefix(entry)
+		if err != nil {
+			done.Refuse(entry, err)
+			continue
+		}
+		wish.Prefix = prefix
+		wishes = append(wishes, wish)
+	}
+	for step := range slices.Chunk(wishes, batchStep) {
+		var made []ban.Ban
+		var refused []control.Refusal
+		if made, refused, err = r.p.ban(ctx, step...); err != nil {
+			break
+		}
+		done.Done += len(made)
+		done.Refused = append(done.Refused, refused...)
+	}
+	r.p.Flush(ctx)
+	return done, err
+}
+
+// wish returns what the bans of a batch have in common, or why none can be made now.
+func (r *Requests) wish(req control.Batch) (engine.Request, error) {
+	ports, err := ban.ParsePorts(req.Ports)
+	why := r.p.WhyObserve()
+	switch {
+	case err != nil:
+		return engine.Request{}, control.Refuse("%v", err)
+	case req.For < 0:
+		return engine.Request{}, control.Refuse("for_ns %d is negative", req.For)
+	case len(req.Note) > control.MaxNote:
+		return engine.Request{}, control.Refuse("the note is longer than %d bytes", control.MaxNote)
+	case why != "":
+		return engine.Request{}, control.Refuse("%s", why)
+	}
+	return engine.Request{For: req.For, Ports: ports, Note: req.Note, Author: req.Author, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}, nil
+}
+
+// Unban lifts bans and returns once the kernel showed that they are gone.
+func (r *Requests) Unban(ctx context.Context, req control.UnbanRequest) ([]control.Ban, error) {
+	prefix, err := parsePrefix(req.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	state, err := r.p.Enforcer.HeldAt(ctx, prefix, req.Covering)
+	if err != nil {
+		return nil, err
+	}
+	found := keysOf(state.Bans)
+	listed, err := r.lists.Places(ctx, found)
+	if err != nil {
+		return nil, err
+	}
+	state.Bans = slices.DeleteFunc(state.Bans, func(b enforce.Held) bool { return listed[b.Key] != "" })
+	switch {
+	case len(found) == 0:
+		return nil, control.Refuse("%s is not banned; mefctl why %s shows what is known", ban.Key{Prefix: prefix}, prefix.Addr())
+	case len(state.Bans) == 0:
+		return nil, control.Refuse("%s is listed in %s: remove it there, or run mefctl allow add", found[0], listed[found[0]])
+	}
+	shown := r.Show(ctx, state)
+	if _, err := r.lift(ctx, unbanGrace, keysOf(state.Bans)); err != nil {
+		return nil, err
+	}
+	r.p.ReportLifted(state.Bans, shown, control.Record{Author: req.Author})
+	return shown, nil
+}
+
+// lift lifts bans and waits until that is saved.
+func (r *Requests) lift(ctx context.Context, grace time.Duration, keys []ban.Key) (listed int, err error) {
+	if listed, err = r.lists.Lift(ctx, grace, keys); err == nil {
+		r.p.Flush(ctx)
+	}
+	return listed, err
+}
+
+// ReportLifted reports that bans were lifted, each by the prefix by which its beginning was reported. shown are the answers about them;
+// rec has the author and the reason.
+func (p *Pipeline) ReportLifted(bans []enforce.Held, shown []control.Ban, rec control.Record) {
+	rec.Time, rec.Event = time.Now(), "unban"
+	for i, b := range shown {
+		rec.Rule, rec.Prefix, rec.Ports, rec.Class = b.Rule, bans[i].Prefix.String(), b.Ports, b.Class
+		p.Records.Add(rec)
+	}
+}
+
+// UnbanAll lifts the bans of many addresses and returns once the kernel showed that they have ended.
+func (r *Requests) UnbanAll(ctx context.Context, req control.Batch) (done control.Done, err error) {
+	state, err := r.p.Enforcer.Held(ctx)
+	if err != nil {
+		return done, err
+	}
+	held := newIndex(state.Bans)
+	listed, err := r.lists.Places(ctx, held.keys)
+	if err != nil {
+		return done, err
+	}
+	var keys []ban.Key
+	for _, entry := range req.Entries {
+		prefix, err := parsePrefix(entry)
+		if err != nil {
+			done.Refuse(entry, err)
+			continue
+		}
+		found := held.find(prefix)
+		n := len(keys)
+		for _, key := range found {
+			if listed[key] == "" {
+				keys = append(keys, key)
+			}
+		}
+		switch {
+		case len(found) == 0:
+			done.Refuse(entry, control.Refuse("not banned"))
+		case len(keys) == n:
+			done.Refuse(entry, control.Refuse("listed in %s: remove it there, or run mefctl allow add", listed[found[0]]))
+		}
+	}
+	slices.SortFunc(keys, ban.Key.Compare)
+	keys = slices.Compact(keys)
+	if len(keys) == 0 {
+		return done, nil
+	}
+	if _, err := r.lift(ctx, unbanGrace, keys); err != nil {
+		return done, err
+	}
+	done.Done = len(keys)
+	r.p.Records.Add(control.Record{Time: time.Now(), Event: "unban", Author: req.Author, Reason: fmt.Sprintf("%d bans are lifted", len(keys))})
+	return done, nil
+}
+
+// ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
+func (r *Requests) ClearBans(ctx context.Context, author string) (control.Cleared, error) {
+	state, err := r.p.Enforcer.Held(ctx)
+	if err != nil {
+		return control.Cleared{}, err
+	}
+	listed, err := r.lift(ctx, 0, keysOf(state.Bans))
+	if err != nil {
+		return control.Cleared{}, err
+	}
+	cleared := control.Cleared{Lifted: len(state.Bans) - listed, Listed: listed}
+	r.p.Records.Add(control.Record{Time: time.Now(), Event: "unban", Author: author, Reason: fmt.Sprintf("all %d bans are lifted", cleared.Lifted)})
+	return cleared, nil
+}
