@@ -57,9 +57,11 @@ type Key struct {
 
 // String returns the key as the operator sees it: "192.0.2.7", "2001:db8::/64", "192.0.2.7 ports 25,465".
 func (k Key) String() string {
-	s := k.Prefix.String()
+	var s string
 	if k.Prefix.IsSingleIP() {
 		s = k.Prefix.Addr().String()
+	} else {
+		s = k.Prefix.String()
 	}
 	if k.Ports != "" {
 		s += " ports " + string(k.Ports)

@@ -149,7 +149,8 @@ func decide(q question, facts *exempt.Facts, never string) Decision {
 	}
 	tally := *q.t // texts are written from this copy, so that the caller's need not be on the heap
 	q.t = &tally
-	return Decision{verdict, q.write(&a), q.reason(&a)}
+	b := q.write(&a)
+	return Decision{verdict, b, q.reason(&a, b.Reason)}
 }
 
 // answer works out what the ban would be.
@@ -177,15 +178,15 @@ func (q *question) write(a *answer) ban.Ban {
 	return b
 }
 
-// reason returns what is reported of the decision as a whole.
-func (q *question) reason(a *answer) string {
+// reason returns what is reported of the decision as a whole: the reason for the ban, or why there is none.
+func (q *question) reason(a *answer, ofBan string) string {
 	switch {
 	case a.never != "":
 		return join(q.reached(), fmt.Sprintf("%s is never banned: %s", q.t.Event.Addr, a.never))
 	case a.portless:
 		return join(q.reached(), q.portsWords(a))
 	}
-	return join(q.reached(), q.throughWords(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
+	return ofBan
 }
 
 // appendID appends the name of a ban to buf: it is called after the line that decided it, so that the same line read twice is

@@ -86,7 +86,7 @@ func (w *world) tell(ev event.Event) decide.Decision {
 }
 
 func (w *world) decide(ev *event.Event) decide.Decision {
-	w.tally = w.tracker.Observe(ev)
+	w.tally = *w.tracker.Observe(ev)
 	d := decide.Decide(&w.tally, w.cfg, &w.facts, w.now)
 	switch d.Verdict {
 	case decide.Ban:

@@ -78,31 +78,32 @@ func (q *question) scoreReached() string {
 		score += q.t.ScoreUnverified
 		word = "score with unverified points"
 	}
-	s := fmt.Sprintf("%s %d (limit %d)", word, event.Points(score), q.t.ScoreLimit)
+	var room [256]byte
+	s := fmt.Appendf(room[:0], "%s %d (limit %d)", word, event.Points(score), q.t.ScoreLimit)
 	for i, p := range q.t.Parts {
 		if i == 0 {
-			s += ": attempts at "
+			s = append(s, ": attempts at "...)
 		} else {
-			s += ", "
+			s = append(s, ", "...)
 		}
-		s += p.Rule + " " + strconv.Itoa(p.Attempts)
+		s = strconv.AppendInt(append(append(s, p.Rule...), ' '), int64(p.Attempts), 10)
 	}
 	if n := q.t.Name; n.Text != "" {
-		s += fmt.Sprintf("; user %q: %s", q.t.Event.User, n.Text)
+		s = fmt.Appendf(s, "; user %q: %s", q.t.Event.User, n.Text)
 		if n.Networks > 0 {
-			s += fmt.Sprintf(", tried by %d other networks", n.Networks)
+			s = fmt.Appendf(s, ", tried by %d other networks", n.Networks)
 		}
 	}
 	if q.t.Surge.Aimed() {
-		s += "; " + q.surge()
+		s = append(append(s, "; "...), q.surge()...)
 	}
 	if q.t.Spread {
-		s += "; many users tried once or twice each, and nobody has logged in from here"
+		s = append(s, "; many users tried once or twice each, and nobody has logged in from here"...)
 	}
 	if q.t.Days > 0 {
-		s += fmt.Sprintf("; failures on %d days, and nobody has logged in from here", q.t.Days)
+		s = fmt.Appendf(s, "; failures on %d days, and nobody has logged in from here", q.t.Days)
 	}
-	return s
+	return string(s)
 }
 
 // widthWords reports why another width was banned than the source's.
@@ -184,7 +185,8 @@ func arithmetic(base, length time.Duration, factor int, capped bool) string {
 }
 
 func join(parts ...string) string {
-	var given []string
+	var room [5]string
+	given := room[:0]
 	for _, p := range parts {
 		if p != "" {
 			given = append(given, p)

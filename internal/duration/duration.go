@@ -61,20 +61,21 @@ func Span(d time.Duration) string {
 	if d < time.Second {
 		return "under 1s"
 	}
-	units := []struct {
+	units := [...]struct {
 		name string
 		d    time.Duration
 	}{{"d", Day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
-	var s string
+	var room [24]byte
+	s := room[:0]
 	for i, u := range units {
 		if d < u.d {
 			continue
 		}
-		s = fmt.Sprintf("%d%s", d/u.d, u.name)
+		s = append(strconv.AppendInt(s, int64(d/u.d), 10), u.name...)
 		if i+1 < len(units) && d%u.d >= units[i+1].d {
-			s += fmt.Sprintf("%d%s", d%u.d/units[i+1].d, units[i+1].name)
+			s = append(strconv.AppendInt(s, int64(d%u.d/units[i+1].d), 10), units[i+1].name...)
 		}
 		break
 	}
-	return s
+	return string(s)
 }

@@ -85,7 +85,6 @@ type Engine struct {
 	// What the line at hand is, kept here so that it costs no allocation.
 	match filter.Match
 	ev    event.Event
-	tally event.Tally
 }
 
 // A rule is one of Config.Track.Rules with what status shows of it.

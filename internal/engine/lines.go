@@ -88,8 +88,7 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 	if e.cfg.WhatIf && ev.Addr.IsValid() && e.tracker.Blocked(ev.Addr, r.ServicePorts, ev.Time) {
 		return yield(Outcome{Kind: Blocked, Time: ev.Time, Event: ev})
 	}
-	e.tally = e.tracker.Observe(ev)
-	tally := &e.tally
+	tally := e.tracker.Observe(ev)
 	r.count(ev, tally)
 	r.recent.count(ev, tally.Source, tally.New)
 	if tally.Alarm != "" && !yield(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}) {

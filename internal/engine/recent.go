@@ -20,15 +20,21 @@ type LastHour = event.LastHour
 // A recent counts what happened at a rule within the last hour, in slots of some minutes, and what is usual in an hour.
 type recent struct {
 	slots   [hourSlots]struct{ failures, logins uint64 }
-	newest  int64                  // number of the newest slot since 1970
-	sources map[netip.Prefix]int64 // that failed, each with the slot of its latest failure
-	more    bool                   // there were more than fit
-	looked  int64                  // the newest slot when forget last looked: until there is another, it would find nothing
+	newest  int64               // number of the newest slot since 1970
+	sources map[sourceKey]int64 // that failed, each with the slot of its latest failure
+	more    bool                // there were more than fit
+	looked  int64               // the newest slot when forget last looked: until there is another, it would find nothing
 
 	hour     int64 // since 1970: the one whose failures are counted
 	failures uint64
 	usual    float64
 	hours    int // whole ones that usual is made of
+}
+
+// A sourceKey is a source, in a form that maps find fast.
+type sourceKey struct {
+	addr [16]byte
+	bits uint8
 }
 
 // advance makes room for what happens at a time. It returns the number of its slot; false if it is too long ago.
@@ -76,15 +82,19 @@ func (c *recent) count(ev *event.Event, source netip.Prefix, attempts int) {
 		return
 	}
 	if c.sources == nil {
-		c.sources = make(map[netip.Prefix]int64)
+		c.sources = make(map[sourceKey]int64)
 	}
-	if _, known := c.sources[source]; !known && len(c.sources) >= maxRecent {
+	key := sourceKey{source.Addr().As16(), uint8(source.Bits())}
+	latest, known := c.sources[key]
+	if !known && len(c.sources) >= maxRecent {
 		c.forget()
 		if c.more = len(c.sources) >= maxRecent; c.more {
 			return
 		}
 	}
-	c.sources[source] = slot
+	if !known || latest != slot {
+		c.sources[key] = slot
+	}
 }
 
 // forget drops the sources whose last failure is an hour ago.

@@ -2,7 +2,6 @@ package track
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"mef/internal/ban"
@@ -150,8 +149,7 @@ func (t *Tracker) eachSource(p netip.Prefix, f func(i uint32)) {
 // that one's.
 func (t *Tracker) Blocked(addr netip.Addr, ports ban.Ports, at time.Time) bool {
 	now := max(t.now, at.UnixNano())
-	t.inForce = t.holds.Covering(t.inForce[:0], addr, now)
-	return slices.ContainsFunc(t.inForce, func(b ban.Active) bool { return b.Ports.Covers(ports) })
+	return t.holds.Keeps(addr, ports, false, now)
 }
 
 // Crowds returns the IPv4 networks in which least or more addresses are banned on all ports, for a time, and which are not

@@ -50,7 +50,7 @@ func TestSetBack(t *testing.T) {
 	var tally event.Tally
 	for _, minute := range []int{0, 1, 2, 3, 12} {
 		at := now.Add(time.Duration(minute) * time.Minute).Sub(start)
-		tally = tr.Observe(line{kind: "fail", user: fmt.Sprint(minute), at: at.Seconds()}.event("sshd", "192.0.2.3"))
+		tally = *tr.Observe(line{kind: "fail", user: fmt.Sprint(minute), at: at.Seconds()}.event("sshd", "192.0.2.3"))
 	}
 	if tally.Attempts != 3 {
 		t.Errorf("%v attempts count, want 3", tally.Attempts)

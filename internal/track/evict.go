@@ -72,7 +72,10 @@ func (t *Tracker) insert(k netkey.Key, now int64) uint32 {
 	i := t.sources.Get()
 	s := t.sources.At(i)
 	s.key, s.seen, s.blockedUntil = k, now, t.holds.Blocked(k, now)
-	t.index[k] = i
+	if t.logins.Guests(k) > 0 {
+		s.flags |= host
+	}
+	t.index.Put(t.indexHash(k), i)
 	t.linkNetwork(i)
 	if !k.Is4() && k.Bits > parentBits {
 		t.children[k.Widen(parentBits)]++
@@ -184,7 +187,7 @@ func (t *Tracker) remove(i uint32) {
 	if s.flags&stored != 0 {
 		t.gone = append(t.gone, s.key)
 	}
-	delete(t.index, s.key)
+	t.index.Remove(t.indexHash(s.key), i)
 	t.unlink(i)
 	t.unlinkNetwork(i)
 	left := s.flags & listed

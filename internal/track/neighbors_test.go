@@ -76,7 +76,7 @@ func TestNetworksKeepTheirSources(t *testing.T) {
 	chained := 0
 	for _, i := range tr.networks.chains {
 		for ; i != 0; i = tr.sources.At(i).sibling {
-			if s := tr.sources.At(i); tr.index[s.key] != i {
+			if s := tr.sources.At(i); tr.lookup(s.key) != i {
 				t.Fatalf("%s is in a chain and not in the table", s.key.Prefix())
 			}
 			chained++

@@ -1,6 +1,7 @@
 package track
 
 import (
+	"hash/maphash"
 	"math"
 	"net/netip"
 
@@ -35,6 +36,8 @@ type source struct {
 	probes     float32 // the part of score that probes have added
 	unverified float32 // points whose source may be forged
 	users      [4]contribution
+
+	knownAt uint32 // generation of the logins when known was counted
 }
 
 const (
@@ -44,6 +47,7 @@ const (
 	several             // more than one address of it has tried
 	suspect             // it has failed, and nobody has logged in from it since
 	spread              // it has tried more users than an address has where nobody has logged in
+	host                // users who failed there may be guests; otherwise there are none
 
 	lasting = several | suspect | spread // what is stored
 )
@@ -72,6 +76,10 @@ func (t *Tracker) decay(s *source, now int64) {
 	if now <= s.seen {
 		return
 	}
+	if s.score == 0 && s.absent == 0 && s.probes == 0 && s.unverified == 0 && s.users == ([len(s.users)]contribution{}) {
+		s.seen = now
+		return
+	}
 	age := float64(now - s.seen)
 	life := float64(t.cfg.Score.HalfLife)
 	f := float32(math.Exp2(-age / life))
@@ -81,11 +89,21 @@ func (t *Tracker) decay(s *source, now int64) {
 	for i := range s.users {
 		s.users[i].points *= f
 	}
+	s.seen = now
+	if s.unverified == 0 && s.probes == 0 {
+		return
+	}
 	f = float32(math.Exp2(-age / min(life, shortLife)))
 	s.unverified *= f
 	s.probes *= f
 	s.score += s.probes
-	s.seen = now
+}
+
+// countKnown counts the users who have logged in from a source. Their number changes with the logins only.
+func (t *Tracker) countKnown(s *source) {
+	if at := t.logins.Generation(); s.knownAt != at {
+		s.knownAt, s.known = at, uint8(min(t.logins.Within(s.key), math.MaxUint8))
+	}
 }
 
 // scoreLimit returns how many points ban a source: more where users log in, for their typing errors add up.
@@ -258,14 +276,21 @@ func (t *Tracker) key(addr netip.Addr) netkey.Key {
 // Source returns what addr counts as: itself, or its IPv6 network.
 func (t *Tracker) Source(addr netip.Addr) netip.Prefix { return t.key(addr).Prefix() }
 
+// lookup returns the number of the entry of a key, 0 if there is none.
+func (t *Tracker) lookup(k netkey.Key) uint32 {
+	return t.index.Find(t.indexHash(k), func(i uint32) bool { return t.sources.At(i).key == k })
+}
+
+func (t *Tracker) indexHash(k netkey.Key) uint32 { return uint32(maphash.Bytes(t.indexing, k.Addr[:])) }
+
 // find returns the index of the entry that counts for addr, and its key. The index is 0 if there is none yet.
 func (t *Tracker) find(addr netip.Addr) (uint32, netkey.Key) {
 	k := t.key(addr)
-	if i := t.index[k]; i != 0 || k.Is4() {
+	if i := t.lookup(k); i != 0 || k.Is4() {
 		return i, k
 	}
 	if k.Bits > parentBits && t.children[k.Widen(parentBits)] >= maxChildren && !t.alone(addr) {
 		k = k.Widen(parentBits)
 	}
-	return t.index[k], k
+	return t.lookup(k), k
 }

@@ -82,6 +82,7 @@ func (u *unknownUsers) has(rule uint16, name, session uint32, now int64) bool {
 // A subject is the user that an event is about.
 type subject struct {
 	user     uint32 // hash of service and account; 0: none
+	raw      uint32 // hash of the user as the line has it; 0: none
 	standing standing
 	name     *dictionary.Entry // its entry in the dictionary
 	login    *logins.Login     // what is forgiven to it at this address
@@ -105,75 +106,103 @@ func (t *Tracker) serviceHash(service string) uint32 { return t.hash(service) * 
 
 // network returns the bit of the network that an address is in: unrelated ones differ in their first 16 bits, of IPv6 in 32.
 func (t *Tracker) network(addr netip.Addr) uint64 {
-	bits := 32
-	if addr.Is4() {
-		bits = 16
-	}
-	k := netkey.Of(addr, bits)
+	// FNV-1a of the network's netkey.Key. A zero byte is a multiplication.
+	const prime, zeros2, zeros10, zeros12 = 1099511628211, 956575116354345, 1775861927039214153, 17673114087473428657
 	h := t.seed ^ 14695981039346656037
-	for _, b := range k.Addr {
-		h = (h ^ uint64(b)) * 1099511628211
+	if addr.Is4() {
+		a := addr.As4()
+		h *= zeros10
+		for _, b := range [4]byte{0xff, 0xff, a[0], a[1]} {
+			h = (h ^ uint64(b)) * prime
+		}
+		h *= zeros2
+	} else {
+		a := addr.As16()
+		for _, b := range a[:4] {
+			h = (h ^ uint64(b)) * prime
+		}
+		h *= zeros12
 	}
 	return 1 << (h >> 58)
 }
 
-// judge returns the user of a failure and what is known of it. s has not counted the failure yet.
-func (t *Tracker) judge(s *source, ev *event.Event, r uint16, now int64) (of subject) {
+// judge finds out which user a failure is about and what is known of it. s has not counted the failure yet.
+func (t *Tracker) judge(of *subject, s *source, ev *event.Event, r uint16, now int64) {
+	rule := &t.rules[r]
 	account := dictionary.AccountName(ev.User)
 	if account == "" {
 		if ev.UnknownUser && t.cfg.Score.Hot > 0 && ev.Verified {
 			of.standing = hot // no person has the empty name
 		}
-		return of
+		of.raw = t.hash(ev.User)
+		return
 	}
-	of.user = t.userHash(ev.Service, account)
+	h, service := t.hash(account), rule.service
+	if of.raw = h; account != ev.User {
+		of.raw = t.hash(ev.User)
+	}
+	if ev.Service != rule.rule.Service {
+		service = t.serviceHash(ev.Service)
+	}
+	of.user = max(1, service^h)
 	if !ev.Verified {
-		return of
+		return
 	}
-	of.pair = logins.Pair{From: netkey.Exact(ev.Addr), Service: ev.Service, User: account}
-	if l := t.logins.Get(of.pair); l != nil {
-		of.standing, of.login, of.name = known, l, t.names.Get(account)
-		return of
+	of.pair = logins.Pair{From: s.key, Service: ev.Service, User: account}
+	if s.known > 0 || s.key.Bits != 128 { // otherwise nobody has logged in from the address
+		of.pair.From = netkey.Exact(ev.Addr)
+		if l := t.logins.Get(of.pair); l != nil {
+			of.standing, of.login, of.name = known, l, t.names.Get(account)
+			return
+		}
 	}
-	if t.rules[r].rule.Detect {
-		return of
+	if rule.rule.Detect {
+		return
 	}
 	network := t.network(ev.Addr)
-	of.again = s.known == 0 && t.hasTried(s, ev.Service, account)
+	before := t.names.Get(account)
+	of.again = s.known == 0 && t.hasTried(s, of, before)
 	newSource := s.known == 0 && !of.again
-	unknown := ev.UnknownUser && !t.rules[r].inDoubt(now)
+	unknown := ev.UnknownUser && !rule.inDoubt(now)
 	of.exists = ev.ExistingUser
-	of.name = t.names.Try(account, network, unknown, newSource, now)
-	of.standing = t.standingOf(of.name, unknown, of.exists || t.rules[r].rule.NamesUnknown, network)
+	of.name = t.names.Try(account, before, network, unknown, newSource, now)
+	of.standing = t.standingOf(of.name, unknown, of.exists || rule.rule.NamesUnknown, network)
 	of.mailbox = strings.IndexByte(ev.User, '@') > 0
-	of.new = of.mailbox && of.standing == ordinary && now-t.rules[r].since < learnFor
+	of.new = of.mailbox && of.standing == ordinary && now-rule.since < learnFor
 	if near := t.names.NearTo(of.name); of.standing == familiar && of.name.Success == 0 && near != "" {
 		of.user, of.pair.User = t.userHash(ev.Service, near), near
+		of.pair.From = netkey.Exact(ev.Addr)
 		if l := t.logins.Get(of.pair); l != nil {
 			of.standing, of.login = known, l
-			return of
+			return
 		}
 	}
 	of.pair.From = s.key // or hopping through a network would be forgiven once for each address
-	of.login = t.logins.Guest(of.pair)
-	return of
+	of.login = t.guest(s, of.pair)
+}
+
+// guest returns a guest of a source, nil if there is none.
+func (t *Tracker) guest(s *source, of logins.Pair) *logins.Login {
+	if s.flags&host == 0 {
+		return nil
+	}
+	return t.logins.Guest(of)
 }
 
 // hasTried reports whether a source has tried a user before, or one that the name may be a typing error of. A device that goes on for days
 // is one source.
-func (t *Tracker) hasTried(s *source, service, account string) bool {
-	tried := func(account string) bool {
-		return t.tried(s, t.userHash(service, account)) || t.logins.Guest(logins.Pair{From: s.key, Service: service, User: account}) != nil
-	}
-	if tried(account) {
+func (t *Tracker) hasTried(s *source, of *subject, name *dictionary.Entry) bool {
+	pair := logins.Pair{From: s.key, Service: of.pair.Service, User: of.pair.User}
+	if t.tried(s, of.user) || t.guest(s, pair) != nil {
 		return true
 	}
-	n := t.names.Get(account)
-	if n == nil {
+	if name == nil {
 		return false
 	}
-	near := t.names.NearTo(n)
-	return near != "" && tried(near)
+	if pair.User = t.names.NearTo(name); pair.User == "" {
+		return false
+	}
+	return t.tried(s, t.userHash(pair.Service, pair.User)) || t.guest(s, pair) != nil
 }
 
 // standingOf returns the standing of a name that was tried from a network. unknown: the service reports that there is no such user; existing: it
@@ -181,13 +210,13 @@ func (t *Tracker) hasTried(s *source, service, account string) bool {
 func (t *Tracker) standingOf(n *dictionary.Entry, unknown, existingUser bool, network uint64) standing {
 	d := &t.names
 	others := n.Others(network)
-	canLogIn, exists := d.Account(n.Text)
+	canLogIn, exists := n.CanLogIn, n.Exists
 	switch {
 	case n.Success > 0 && others >= attackedNetworks:
 		return attacked
 	case n.Success > 0:
 		return familiar
-	case d.Canary(n.Text) && !exists:
+	case n.Canary && !exists:
 		return canary
 	case !unknown && (canLogIn || !exists && existingUser):
 		if others >= contestedNetworks {
@@ -197,11 +226,11 @@ func (t *Tracker) standingOf(n *dictionary.Entry, unknown, existingUser bool, ne
 	case !exists && d.NearTo(n) != "":
 		return familiar
 	case !unknown || exists:
-		if others >= contestedNetworks || d.Starter(n.Text) && !exists {
+		if others >= contestedNetworks || n.Starter && !exists {
 			return contested
 		}
 		return ordinary
-	case t.cfg.Score.Hot > 0 && (d.Starter(n.Text) || others >= dictionary.HotNetworks):
+	case t.cfg.Score.Hot > 0 && (n.Starter || others >= dictionary.HotNetworks):
 		return hot
 	}
 	return absent
@@ -298,6 +327,7 @@ func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool
 			return false
 		}
 		of.login = t.logins.AddGuest(of.pair)
+		s.flags |= host
 		of.login.Counted = now
 		if room == 1 {
 			of.login.Spent, of.login.At = float32(burst), now // it has to show its pace first

@@ -357,10 +357,11 @@ func (t *Tracker) restoreSource(saved *savedSource) {
 	t.now = max(t.now, saved.seen)
 	i := t.insert(saved.key, saved.seen)
 	s := t.sources.At(i)
-	s.flags = stored
+	s.flags |= stored
 	s.score, s.absent, s.probes, s.unverified, s.users = saved.score, saved.absent, saved.probes, saved.unverified, saved.users
 	s.days, s.tries, s.lastDay = saved.days, saved.tries, saved.lastDay
-	s.address, s.known = saved.address, uint8(min(t.logins.Within(s.key), 255))
+	s.address = saved.address
+	t.countKnown(s)
 	s.flags |= saved.flags
 	for _, a := range saved.attempts {
 		a.next = s.attempts

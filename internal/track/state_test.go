@@ -159,7 +159,7 @@ func TestEveryPieceSurvives(t *testing.T) {
 	const home, stranger = "198.51.100.7", "192.0.2.7"
 	seconds := func(days float64) float64 { return days * 86400 }
 	observe := func(tr *Tracker, kind string, at float64, addr, user string) event.Tally {
-		return tr.Observe(line{at, kind, user, "", 0}.event("sshd", addr))
+		return *tr.Observe(line{at, kind, user, "", 0}.event("sshd", addr))
 	}
 	many := func(tr *Tracker, n int, addr, user string) {
 		for i := range n {

@@ -23,6 +23,8 @@ package track
 
 import (
 	"cmp"
+	"hash/maphash"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -87,7 +89,8 @@ type Tracker struct {
 
 	sources  bounded.Slab[source]
 	attempts bounded.Slab[attempt]
-	index    map[netkey.Key]uint32
+	index    bounded.Index      // of sources
+	indexing maphash.Seed       // of its hashes: attackers choose addresses
 	children map[netkey.Key]int // sources by the /48 around them
 	lists    [lists]list
 	sweepPos uint32 // where sweep is
@@ -117,7 +120,8 @@ type Tracker struct {
 
 	evicted, evictedHot uint64
 
-	// What a Tally's slices point to.
+	// What Observe returns, and what its slices point to.
+	out     event.Tally
 	parts   []event.Part
 	wide    []ban.Wider
 	except  []netip.Addr
@@ -147,7 +151,7 @@ type learned struct {
 // New returns an empty tracker.
 func New(cfg Config) *Tracker {
 	t := &Tracker{
-		index:    map[netkey.Key]uint32{},
+		indexing: maphash.MakeSeed(),
 		children: map[netkey.Key]int{},
 		logins:   logins.New(),
 		names:    dictionary.New(),
@@ -227,10 +231,11 @@ func (t *Tracker) SetAccounts(accounts map[string]bool) {
 
 // Observe counts an event and returns the tally of its source. It allocates nothing for a source that is in the table, unless a limit is
 // reached.
-func (t *Tracker) Observe(ev *event.Event) event.Tally {
+func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 	r, ok := t.ruleIndex[ev.Rule]
 	if !ok || !ev.Addr.IsValid() || ev.Kind != event.Success && t.lifts.Covers(ev.Addr, ev.Time.UnixNano()) {
-		return event.Tally{}
+		t.out = event.Tally{}
+		return &t.out
 	}
 	now := t.advance(ev.Time)
 	if rule := &t.rules[r]; rule.since == 0 {
@@ -247,19 +252,20 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	if i == 0 {
 		i = t.insert(k, now)
 	}
-	for t.attempts.Len() >= perSource*t.cfg.MaxSources && t.index[k] == i {
+	s := t.sources.At(i)
+	for t.attempts.Len() >= perSource*t.cfg.MaxSources && s.key == k {
 		t.evict()
 	}
-	if t.index[k] != i {
+	if s.key != k {
 		i = t.insert(k, now) // it was itself dropped
+		s = t.sources.At(i)
 	}
-	s := t.sources.At(i)
-	s.known = uint8(min(t.logins.Within(k), 255))
+	t.countKnown(s)
 	t.settle(s, now)
 	var rep report
 	var c counted
 	if ev.Kind == event.Failure {
-		rep, c = t.fail(s, r, ev, now)
+		c = t.fail(&rep, s, r, ev, now)
 	} else if !t.rules[r].rule.Detect {
 		t.probe(s, count(ev), ev.Verified)
 		s.evidence = t.evidence.Add(s.evidence, ev.Line)
@@ -273,7 +279,7 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 	tally.Added, tally.New, tally.Forgiven = c.added, c.fresh, c.excused-c.recounted
 	if ev.Kind == event.Failure {
 		tally.Known = rep.standing == known
-		tighten(&tally, rep.surge)
+		tighten(tally, rep.surge)
 		if rep.overdue {
 			tally.Days = int(s.days)
 		}
@@ -283,7 +289,7 @@ func (t *Tracker) Observe(ev *event.Event) event.Tally {
 		}
 	}
 	if tally.ScoreReached() || tally.RuleReached() || tally.UserReached() {
-		t.detail(&tally, s, &rep.subject, now)
+		t.detail(tally, s, &rep.subject, now)
 	}
 	return tally
 }
@@ -317,7 +323,8 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k netkey.Key, now int64) (a
 		t.logins.RemoveGuest(guest)
 	}
 	if s != nil {
-		s.known, s.days, s.tries = uint8(min(t.logins.Within(k), 255)), 0, 0
+		t.countKnown(s)
+		s.days, s.tries = 0, 0
 		s.flags &^= suspect | spread
 		if r := t.ruleIndex[ev.Rule]; t.unknown.has(r, t.hash(ev.User), t.hash(ev.Session), now) {
 			t.doubt(r, now)
@@ -334,28 +341,29 @@ func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 // counted are earlier ones that had been.
 type counted struct{ fresh, added, excused, recounted int }
 
-// fail counts a failure.
-func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report, counted) {
-	rep := report{
-		subject: t.judge(s, ev, r, now), rule: r, session: t.hash(ev.Session), form: formBit(ev.Form), n: count(ev),
-		once: ev.Echo && !ev.Each, verified: ev.Verified, raw: t.hash(ev.User),
-	}
+// fail counts a failure and fills in its report.
+func (t *Tracker) fail(rep *report, s *source, r uint16, ev *event.Event, now int64) counted {
+	rep.rule, rep.session, rep.form, rep.n = r, t.hash(ev.Session), formBit(ev.Form), count(ev)
+	rep.once, rep.verified = ev.Echo && !ev.Each, ev.Verified
+	t.judge(&rep.subject, s, ev, r, now)
 	if rep.once {
 		rep.n = 1
 	}
-	n := rep.n - t.claim(s, &rep, now)
+	n := rep.n - t.claim(s, rep, now)
 	if ev.UnknownUser && ev.Verified {
 		t.unknown.note(r, rep.raw, rep.session, now)
 	}
 	if n <= 0 {
-		return rep, counted{}
+		return counted{}
 	}
 	if t.answers(ev, r, now) {
-		t.count(s, &rep, n, answered, now)
-		return rep, counted{fresh: n}
+		t.count(s, rep, n, answered, now)
+		return counted{fresh: n}
 	}
-	t.watch(s, &rep, now)
-	s.noteAddress(t.addressHash(ev.Addr))
+	t.watch(s, rep, now)
+	if s.address == 0 || s.key.Bits != 128 {
+		s.noteAddress(t.addressHash(ev.Addr))
+	}
 	s.evidence = t.evidence.Add(s.evidence, ev.Line)
 	if rep.name != nil {
 		rep.name.Tries += uint32(n)
@@ -365,14 +373,14 @@ func (t *Tracker) fail(s *source, r uint16, ev *event.Event, now int64) (report,
 		c.excused++
 	}
 	if c.excused > 0 {
-		t.count(s, &rep, c.excused, excused, now)
+		t.count(s, rep, c.excused, excused, now)
 	}
 	if c.added = n - c.excused; c.added > 0 {
-		t.count(s, &rep, c.added, 0, now)
-		c.recounted = t.recount(s, &rep, now)
+		t.count(s, rep, c.added, 0, now)
+		c.recounted = t.recount(s, rep, now)
 		c.added += c.recounted
 	}
-	return rep, c
+	return c
 }
 
 // answers reports whether a ban in force has answered an attempt: its line was under way when the ban began, or is read late.
@@ -381,10 +389,7 @@ func (t *Tracker) answers(ev *event.Event, r uint16, now int64) bool {
 		return false
 	}
 	rule := t.rules[r].rule
-	t.inForce = t.holds.Covering(t.inForce[:0], ev.Addr, now)
-	return slices.ContainsFunc(t.inForce, func(b ban.Active) bool {
-		return b.Class == ban.Verified && b.Ports.Covers(cmp.Or(rule.Ports, rule.ServicePorts))
-	})
+	return t.holds.Keeps(ev.Addr, cmp.Or(rule.Ports, rule.ServicePorts), true, now)
 }
 
 // watch finds out whether a failure is part of something larger: of an attack by many sources, or of one that has lasted for days. A
@@ -425,15 +430,21 @@ func (t *Tracker) addressHash(addr netip.Addr) uint32 {
 }
 
 // tally sums up source i, just settled; i is 0 if there is nothing to sum up.
-func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k netkey.Key, now int64) event.Tally {
-	rule := t.rules[r].rule
-	out := event.Tally{
-		Event: ev, Rule: rule, Source: k.Prefix(), Limit: rule.MaxRetry, ScoreLimit: t.cfg.Score.Ban,
-		KnownUsers: t.logins.Within(k),
+func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k netkey.Key, now int64) *event.Tally {
+	rule, out := t.rules[r].rule, &t.out
+	*out = event.Tally{Event: ev, Rule: rule, Source: k.Prefix(), Limit: rule.MaxRetry, ScoreLimit: t.cfg.Score.Ban}
+	var s *source
+	if i != 0 {
+		s = t.sources.At(i)
+	}
+	if s != nil && s.known < math.MaxUint8 && s.knownAt == t.logins.Generation() {
+		out.KnownUsers = int(s.known)
+	} else {
+		out.KnownUsers = t.logins.Within(k)
 	}
 	out.Shared = t.cfg.Known.SharedMin > 0 && out.KnownUsers >= t.cfg.Known.SharedMin
-	if i != 0 {
-		s, sum := t.sources.At(i), &t.sums.byRule[r]
+	if s != nil {
+		sum := &t.sums.byRule[r]
 		out.Limit, out.ScoreLimit = t.limit(s, r), t.scoreLimit(s)
 		out.Attempts, out.Unverified, out.First = sum.verified, sum.unverified, record.Moment(sum.first)
 		out.Score, out.ScoreUnverified = float64(s.score), float64(s.unverified)
@@ -465,7 +476,7 @@ func (t *Tracker) detail(out *event.Tally, s *source, of *subject, now int64) {
 	}
 	t.except = t.logins.AppendAddrs(t.except[:0], widest)
 	out.Parts, out.Wider, out.InForce, out.History, out.Evidence, out.KnownAddrs = t.parts, t.wide, t.inForce, t.pasts, t.lines, t.except
-	out.Name = of.note(t.network(addr), of.name != nil && t.names.Starter(of.name.Text))
+	out.Name = of.note(t.network(addr), of.name != nil && of.name.Starter)
 	if out.Name.Text == "" && of.login != nil && of.login.Last == 0 && len(out.Parts) == 0 {
 		out.Name.Text = "tried for days at the pace of a forgotten device, and nobody has logged in from here"
 	}

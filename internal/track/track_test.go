@@ -110,7 +110,7 @@ func TestWhatCounts(t *testing.T) {
 			tr := New(testConfig())
 			var tally event.Tally
 			for _, l := range tt.lines {
-				tally = tr.Observe(l.event("sshd", "192.0.2.7"))
+				tally = *tr.Observe(l.event("sshd", "192.0.2.7"))
 			}
 			if got := tally.Attempts; got != tt.attempts {
 				t.Errorf("%d attempts, want %d", got, tt.attempts)
@@ -279,9 +279,9 @@ func TestMillionSources(t *testing.T) {
 		tr.Observe(ev)
 	}
 	st := tr.Stats()
-	if st.Sources > defaultSources || st.Attempts > perSource*defaultSources || len(tr.index) != st.Sources ||
+	if st.Sources > defaultSources || st.Attempts > perSource*defaultSources || tr.index.Len() != st.Sources ||
 		len(tr.children) > st.Sources || len(tr.gone) != 0 || tr.evidence.Len() > bounded.MaxLines {
-		t.Errorf("stats %+v, %d indexed, %d children, %d gone", st, len(tr.index), len(tr.children), len(tr.gone))
+		t.Errorf("stats %+v, %d indexed, %d children, %d gone", st, tr.index.Len(), len(tr.children), len(tr.gone))
 	}
 }
 

@@ -162,9 +162,8 @@ type report struct {
 	n        int
 	once     bool // an echo: it counts only if nothing else of its session does
 	verified bool
-	raw      uint32 // hash of the user as the line has it; 0: none
-	days     int    // on which the source has failed, if this is the first failure of one
-	overdue  bool   // these are too many
+	days     int  // on which the source has failed, if this is the first failure of one
+	overdue  bool // these are too many
 	surge    event.Surge
 }
 

@@ -46,6 +46,9 @@ const maxTarget = 4096
 // Read reads a line: a record of a file, or the message of a journal entry. It reports false if it is no request, or does not say whose.
 // It allocates nothing once it has seen a few lines.
 func (p *Reader) Read(line []byte, r *Request) bool {
+	if bytes.IndexByte(line, '"') < 0 {
+		return false // all formats have one
+	}
 	line, ok := p.carrier.Cut(line)
 	if !ok || len(line) == 0 {
 		return false

@@ -185,7 +185,12 @@ func (p *replayOutput) ban(config string, b ban.Ban) error {
 	if !p.bans && !p.json {
 		return nil
 	}
-	r := replayed{Time: b.Start, Prefix: ban.Key{Prefix: b.Prefix}.String(), Ports: control.ShowPorts(b.Ports), Rule: b.Rule, Reason: b.Reason,
+	prefix := ban.Key{Prefix: b.Prefix}.String()
+	if !p.json {
+		_, err := fmt.Fprintf(p.out, "%s %s by %s: %s\n", b.Start.Format(time.DateTime), prefix, b.Rule, b.Reason)
+		return err
+	}
+	r := replayed{Time: b.Start, Prefix: prefix, Ports: control.ShowPorts(b.Ports), Rule: b.Rule, Reason: b.Reason,
 		Evidence: b.Evidence}
 	if !p.bans {
 		r.Config = config
@@ -193,11 +198,7 @@ func (p *replayOutput) ban(config string, b ban.Ban) error {
 	if !b.Permanent() {
 		r.Until = &b.Until
 	}
-	if p.json {
-		return console.Encoder(p.out).Encode(r)
-	}
-	_, err := fmt.Fprintf(p.out, "%s %s by %s: %s\n", r.Time.Format("2006-01-02 15:04:05"), r.Prefix, r.Rule, r.Reason)
-	return err
+	return console.Encoder(p.out).Encode(r)
 }
 
 // event prints an event, in JSON as mefctl events does.

@@ -205,6 +205,22 @@ func (h *Active) Covering(buf []ban.Active, addr netip.Addr, now int64) []ban.Ac
 	return buf
 }
 
+// Keeps reports whether a ban in force, of verified ones only if so asked, keeps addr from ports.
+func (h *Active) Keeps(addr netip.Addr, ports ban.Ports, verified bool, now int64) bool {
+	own := netkey.Exact(addr)
+	for _, bits := range h.lengths.Of(own) {
+		for i := h.first[own.Widen(int(bits))]; i != 0; {
+			b := h.bans.At(i)
+			of := &h.kinds[b.kind]
+			if b.until > now && (!verified || of.class == ban.Verified) && of.ports.Covers(ports) && (len(h.except) == 0 || !slices.Contains(h.except[i], addr)) {
+				return true
+			}
+			i = b.next
+		}
+	}
+	return false
+}
+
 // Blocked returns until when a verified ban of all ports on the whole of k is in force, 0 if there is none.
 func (h *Active) Blocked(k netkey.Key, now int64) (until int64) {
 	for _, bits := range h.lengths.Of(k) {

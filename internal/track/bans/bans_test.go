@@ -71,6 +71,15 @@ func TestActiveIsAList(t *testing.T) {
 				if !maps.Equal(got, want) {
 					t.Fatalf("step %d: bans on %s: %v, want %v", step, addr, got, want)
 				}
+				for _, verified := range []bool{false, true} {
+					kept := false
+					for k := range want {
+						kept = kept || k.Ports.Covers("22") && (!verified || k.Class == ban.Verified)
+					}
+					if h.Keeps(addr, "22", verified, now.UnixNano()) != kept {
+						t.Fatalf("step %d: %s is kept from port 22: %v, want %v", step, addr, !kept, kept)
+					}
+				}
 			}
 		}
 	}

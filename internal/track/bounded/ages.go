@@ -47,6 +47,14 @@ func (l *Ages[T, P]) Remove(e *T) {
 	l.n--
 }
 
+// Renew makes one that is in the list the newest.
+func (l *Ages[T, P]) Renew(e *T) {
+	if l.newest != e {
+		l.Remove(e)
+		l.Add(e)
+	}
+}
+
 // Oldest returns the oldest, nil if the list is empty.
 func (l *Ages[T, P]) Oldest() *T { return l.oldest }
 

@@ -2,6 +2,7 @@ package bounded_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -82,5 +83,39 @@ func TestAges(t *testing.T) {
 		if oldest := l.Oldest(); !slices.Equal(got, tt.want) || l.Len() != len(got) || (oldest == nil) != (len(got) == 0) || oldest != nil && oldest.n != got[0] {
 			t.Errorf("step %d: %v of %d, the oldest %v, want %v", step, got, l.Len(), oldest, tt.want)
 		}
+	}
+}
+
+// An index answers as a map does, whatever is put in and removed, also where keys share a hash.
+func TestIndex(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var x bounded.Index
+	keys, want, next := map[uint32]int{}, map[int]uint32{}, uint32(0)
+	hash := func(key int) uint32 { return uint32(key/3) * 0x9e3779b1 }
+	check := func(key int) {
+		if got := x.Find(hash(key), func(n uint32) bool { return keys[n] == key }); got != want[key] {
+			t.Fatalf("%d has number %d, want %d", key, got, want[key])
+		}
+	}
+	check(1)
+	for range 50_000 {
+		key := r.IntN(2000)
+		switch number, ok := want[key]; {
+		case ok && r.IntN(2) == 0:
+			x.Remove(hash(key), number)
+			delete(want, key)
+		case !ok && r.IntN(3) > 0:
+			next++
+			keys[next] = key
+			x.Put(hash(key), next)
+			want[key] = next
+		}
+		check(r.IntN(2000))
+	}
+	for key := range 2000 {
+		check(key)
+	}
+	if x.Len() != len(want) {
+		t.Errorf("%d numbers, want %d", x.Len(), len(want))
 	}
 }

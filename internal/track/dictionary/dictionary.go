@@ -32,6 +32,7 @@ type Dictionary struct {
 	protected  []protected // those that can log in, for NearTo
 	generation uint32      // of protected
 	stale      bool        // protected has to be made anew
+	configured uint32      // how often the facts have been set
 
 	dirty []*Entry
 	gone  []string // stored names that were removed
@@ -71,6 +72,8 @@ type Entry struct {
 
 	near       string // a user's name that is within two edits
 	generation uint32 // of near
+	configured uint32 // of Facts
+	Facts
 
 	bounded.Age[Entry]
 	list *list
@@ -81,9 +84,20 @@ const (
 	stored             // part of an earlier Changes, so its removal must be reported
 )
 
+// Facts are what is known of a name beforehand.
+type Facts struct {
+	Exists, CanLogIn bool // on this host
+	Canary           bool // the operator has named it as one that nobody uses
+	Starter          bool // attacks on any server try it
+}
+
 type list = bounded.Ages[Entry, *Entry]
 
 func (e *Entry) move(to *list) {
+	if e.list == to {
+		to.Renew(e)
+		return
+	}
 	e.list.Remove(e)
 	e.enter(to)
 }
@@ -110,6 +124,7 @@ func (d *Dictionary) Configure(accounts map[string]bool, canaries []string, with
 		}
 	}
 	d.stale = true
+	d.configured++
 }
 
 // AccountName returns what users are compared by: their name without the domain, in lower case. EXAMPLE\alice, alice@example.net and
@@ -134,16 +149,9 @@ func (d *Dictionary) Account(text string) (canLogIn, exists bool) {
 	return canLogIn, exists
 }
 
-// Canary reports whether the operator has named a name as one that nobody uses.
-func (d *Dictionary) Canary(text string) bool { return d.canaries[text] }
-
-// Starter reports whether attacks on any server try a name.
-func (d *Dictionary) Starter(text string) bool { return d.starter[text] }
-
-// Try notes that a network tried a name, and returns its entry. network is a bit that stands for the network; newSource: by a source that
-// had not tried it.
-func (d *Dictionary) Try(text string, network uint64, absent, newSource bool, now int64) *Entry {
-	e := d.index[text]
+// Try notes that a network tried a name, and returns its entry, with its facts. e is the entry before, nil if there is none. network is a bit
+// that stands for the network; newSource: by a source that had not tried it.
+func (d *Dictionary) Try(text string, e *Entry, network uint64, absent, newSource bool, now int64) *Entry {
 	if e == nil {
 		if d.tried.Len() >= maxTried {
 			d.remove(d.tried.Oldest())
@@ -151,6 +159,11 @@ func (d *Dictionary) Try(text string, network uint64, absent, newSource bool, no
 		e = &Entry{Text: strings.Clone(text), first: now}
 		d.index[e.Text] = e
 		e.enter(&d.tried)
+	}
+	if e.configured != d.configured {
+		e.configured = d.configured
+		e.Facts = Facts{Canary: d.canaries[text], Starter: d.starter[text]}
+		e.CanLogIn, e.Exists = d.Account(text)
 	}
 	e.roll(now)
 	e.networks[0] |= network

@@ -15,11 +15,11 @@ func TestNamesAreBounded(t *testing.T) {
 	d.Configure(nil, nil, false)
 	now := int64(1)
 	for _, n := range []uint64{1, 2, 4} {
-		d.Try("shared", n, true, true, now)
+		d.Try("shared", d.Get("shared"), n, true, true, now)
 	}
 	for i := range 1_000_000 {
 		now++
-		d.Try(fmt.Sprintf("random-name-%07d", i), 1<<(i%64), true, true, now)
+		d.Try(fmt.Sprintf("random-name-%07d", i), d.Get(fmt.Sprintf("random-name-%07d", i)), 1<<(i%64), true, true, now)
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -33,7 +33,7 @@ func TestNamesAreBounded(t *testing.T) {
 		t.Errorf("the dictionary takes %d KB, want 8192 at most", used>>10)
 	}
 	for i := range 1_000_000 { // each by two networks
-		d.Try(fmt.Sprintf("other-name-%07d", i/2), 1<<(i%2), true, true, now)
+		d.Try(fmt.Sprintf("other-name-%07d", i/2), d.Get(fmt.Sprintf("other-name-%07d", i/2)), 1<<(i%2), true, true, now)
 	}
 	if len(d.index) > maxTried+maxDemanded || len(d.dirty) > 1_000_000 {
 		t.Errorf("%d names are kept, %d to be saved", len(d.index), len(d.dirty))

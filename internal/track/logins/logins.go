@@ -64,6 +64,7 @@ type Table struct {
 	pairs  map[Pair]*Login
 	users  map[string][]*Login // a user's logins, of all services
 	within map[netkey.Key]int  // users in a source, and in each network around it that is banned or suspected as a whole
+	counts uint32              // how often within has changed, from 1
 	known  list
 
 	guests map[Pair]*Login
@@ -76,7 +77,7 @@ type Table struct {
 
 // New returns an empty table.
 func New() Table {
-	return Table{pairs: map[Pair]*Login{}, users: map[string][]*Login{}, within: map[netkey.Key]int{}, guests: map[Pair]*Login{}, guest: map[netkey.Key]int{}}
+	return Table{counts: 1, pairs: map[Pair]*Login{}, users: map[string][]*Login{}, within: map[netkey.Key]int{}, guests: map[Pair]*Login{}, guest: map[netkey.Key]int{}}
 }
 
 // Configure sets the limits.
@@ -93,6 +94,9 @@ func (t *Table) Guests(from netkey.Key) int { return t.guest[from] }
 
 // Len returns how many logins there are, guests excepted.
 func (t *Table) Len() int { return len(t.pairs) }
+
+// Generation returns a number that changes whenever Within would return another one for some source; it is never 0.
+func (t *Table) Generation() uint32 { return t.counts }
 
 // Within returns how many users have logged in from a source, or from the network around it.
 func (t *Table) Within(k netkey.Key) int { return t.within[k] }
@@ -183,6 +187,7 @@ func (t *Table) countIn(l *Login, k netkey.Key, n int) {
 			return
 		}
 	}
+	t.counts = max(1, t.counts+1)
 	if t.within[k] += n; t.within[k] <= 0 {
 		delete(t.within, k)
 	}

@@ -3,6 +3,7 @@
 package netkey
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 )
@@ -38,7 +39,12 @@ func Of(addr netip.Addr, bits int) Key {
 func OfPrefix(p netip.Prefix) Key { return Of(p.Addr(), p.Bits()) }
 
 // Exact returns the key of the one address.
-func Exact(addr netip.Addr) Key { return Of(addr, addr.BitLen()) }
+func Exact(addr netip.Addr) Key {
+	if !addr.IsValid() {
+		return Key{}
+	}
+	return Key{Addr: addr.As16(), Bits: 128}
+}
 
 // Prefix returns what the key was made of.
 func (k Key) Prefix() netip.Prefix {
@@ -51,7 +57,7 @@ func (k Key) Prefix() netip.Prefix {
 
 // Is4 reports whether the prefix is one of IPv4.
 func (k Key) Is4() bool {
-	return k.Addr[10] == 0xff && k.Addr[11] == 0xff && [10]byte(k.Addr[:10]) == [10]byte{}
+	return binary.BigEndian.Uint64(k.Addr[:]) == 0 && binary.BigEndian.Uint32(k.Addr[8:]) == 0xffff
 }
 
 // In reports whether k is inside a network, or is it.
@@ -60,11 +66,13 @@ func (k Key) In(net Key) bool { return k.Bits >= net.Bits && k.Widen(int(net.Bit
 // Widen returns the network of so many bits around k, counted as in a Key.
 func (k Key) Widen(bits int) Key {
 	k.Bits = uint8(bits)
-	if bits == 8*len(k.Addr) {
-		return k
+	high, low := k.Addr[:8], k.Addr[8:]
+	if bits <= 64 {
+		binary.BigEndian.PutUint64(high, binary.BigEndian.Uint64(high)&^(^uint64(0)>>bits))
+		clear(low)
+	} else {
+		binary.BigEndian.PutUint64(low, binary.BigEndian.Uint64(low)&^(^uint64(0)>>(bits-64)))
 	}
-	k.Addr[bits/8] &= ^byte(0xff >> (bits % 8))
-	clear(k.Addr[bits/8+1:])
 	return k
 }
 
