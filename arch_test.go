@@ -1,12 +1,14 @@
 package mef_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -209,6 +211,31 @@ func TestSizes(t *testing.T) {
 		if w, most := way(path), max(longestWay, larger.way[path]); len(w) > most {
 			t.Errorf("%s is %d imports above the lowest word, at most %d: %s", path, len(w), most, strings.Join(w, " -> "))
 		}
+	}
+}
+
+// mostWiring is how many lines the daemon may have: it connects packages, and what it would compute belongs into one of these.
+const mostWiring = 1350
+
+// TestDaemonOnlyWires checks that the daemon does not grow again.
+func TestDaemonOnlyWires(t *testing.T) {
+	files, err := filepath.Glob("internal/daemon/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += bytes.Count(text, []byte("\n"))
+	}
+	if lines == 0 || lines > mostWiring {
+		t.Errorf("internal/daemon has %d lines without its tests, at most %d: give what it computes to the package whose state that is", lines, mostWiring)
 	}
 }
 

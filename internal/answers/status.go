@@ -31,6 +31,16 @@ func Alarms(e *engine.Engine) []control.Alarm {
 	return shown
 }
 
+// Names returns entries of the dictionary of user names; see engine.Engine.Names.
+func Names(e *engine.Engine, prefix string, limit int, now time.Time) []control.Name {
+	names := e.Names(prefix, limit, now)
+	shown := make([]control.Name, len(names))
+	for i, n := range names {
+		shown[i] = control.Name{Name: n.Name, Origin: n.Origin, Hot: n.Hot, Protected: n.Protected, Tries: n.Tries, Networks: n.Networks, First: n.First, Last: n.Last}
+	}
+	return shown
+}
+
 // shownThreats is how many alarms and attacks status names.
 const shownThreats = 3
 

@@ -13,43 +13,84 @@ import (
 	"mef/internal/pipeline"
 )
 
+// Events about entries of the allow list.
+const (
+	allowed    = "allow"
+	disallowed = "allow-end"
+)
+
 // Allow adds an entry to the allow list. It returns once the kernel lets its addresses through and their bans are lifted; a DNS
 // name has none yet then.
 func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
-	now := time.Now()
+	return d.changeEntry(ctx, req, allowed, (*lists.Lists).Add)
+}
+
+// Disallow deletes an entry that was added by command.
+func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
+	return d.changeEntry(ctx, req, disallowed, (*lists.Lists).Delete)
+}
+
+// AllowAll adds many entries to the allow list.
+func (d *daemon) AllowAll(ctx context.Context, req control.Batch) (control.Done, error) {
+	return d.changeEntries(ctx, req, allowed, (*lists.Lists).Add)
+}
+
+// DisallowAll deletes many entries that were added by command.
+func (d *daemon) DisallowAll(ctx context.Context, req control.Batch) (control.Done, error) {
+	return d.changeEntries(ctx, req, disallowed, (*lists.Lists).Delete)
+}
+
+// A change adds an entry to the allow list or deletes one. It returns the notes to be saved.
+type change func(*lists.Lists, control.AllowRequest) (control.Entry, map[string]string, error)
+
+// changeEntry makes one change of the allow list and applies it.
+func (d *daemon) changeEntry(ctx context.Context, req control.AllowRequest, event string, do change) (control.Entry, error) {
 	entry, err := owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (control.Entry, error) {
-		entry, notes, err := c.lists.Add(req, now)
+		entry, notes, err := do(c.lists, req)
 		if err != nil {
 			return entry, err
 		}
 		c.SaveNotes(notes)
 		err = c.fulfil(ctx, applyLists)
-		return c.lists.Entry(entry.Entry), err
+		if added, there := c.lists.Entry(entry.Entry); there {
+			entry = added // a DNS name is looked up now
+		}
+		return entry, err
 	})
 	if err != nil {
 		return control.Entry{}, err
 	}
 	d.Flush(ctx)
-	d.Records.Add(control.Record{Time: now, Event: "allow", Prefix: entry.Entry, Until: entry.Until, Author: entry.Author, Note: entry.Note})
+	rec := control.Record{Time: time.Now(), Event: event, Prefix: entry.Entry, Author: req.Author, Note: req.Note}
+	if event == allowed {
+		rec.Until = entry.Until
+	}
+	d.Records.Add(rec)
 	return entry, nil
 }
 
-// Disallow deletes an entry that was added by command.
-func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
-	entry, err := owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (control.Entry, error) {
-		entry, notes, err := c.lists.Delete(req)
-		if err != nil {
-			return entry, err
+// changeEntries makes one change of the allow list for each entry, and applies them together.
+func (d *daemon) changeEntries(ctx context.Context, req control.Batch, event string, do change) (control.Done, error) {
+	done, err := owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (done control.Done, err error) {
+		notes := make(map[string]string)
+		for _, entry := range req.Entries {
+			_, more, err := do(c.lists, control.AllowRequest{Entry: entry, For: req.For, Author: req.Author, Note: req.Note, Force: req.Force})
+			if err != nil {
+				done.Refuse(entry, err)
+				continue
+			}
+			maps.Copy(notes, more)
+			done.Done++
 		}
 		c.SaveNotes(notes)
-		return entry, c.fulfil(ctx, applyLists)
+		return done, c.fulfil(ctx, applyLists)
 	})
 	if err != nil {
-		return control.Entry{}, err
+		return done, err
 	}
 	d.Flush(ctx)
-	d.Records.Add(control.Record{Time: time.Now(), Event: "allow-end", Prefix: entry.Entry, Author: req.Author})
-	return entry, nil
+	d.Records.Add(control.Record{Time: time.Now(), Event: event, Author: req.Author, Note: req.Note, Reason: fmt.Sprintf("%d entries", done.Done)})
+	return done, nil
 }
 
 // Lists returns the lists: both, or the one of that name.
@@ -73,42 +114,4 @@ func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) 
 		c.lists.ShowBlock(&out, &facts)
 		return out, nil
 	})
-}
-
-// AllowAll adds many entries to the allow list.
-func (d *daemon) AllowAll(ctx context.Context, req control.Batch) (control.Done, error) {
-	now := time.Now()
-	return d.changeAllowed(ctx, req, "allow", func(l *lists.Lists, one control.AllowRequest) (control.Entry, map[string]string, error) {
-		return l.Add(one, now)
-	})
-}
-
-// DisallowAll removes many entries that were added by command.
-func (d *daemon) DisallowAll(ctx context.Context, req control.Batch) (control.Done, error) {
-	return d.changeAllowed(ctx, req, "allow-end", (*lists.Lists).Delete)
-}
-
-// changeAllowed makes one change of the allow list for each entry, and applies them together.
-func (d *daemon) changeAllowed(ctx context.Context, req control.Batch, event string,
-	change func(*lists.Lists, control.AllowRequest) (control.Entry, map[string]string, error)) (control.Done, error) {
-	done, err := owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (done control.Done, err error) {
-		notes := make(map[string]string)
-		for _, entry := range req.Entries {
-			_, more, err := change(c.lists, control.AllowRequest{Entry: entry, For: req.For, Author: req.Author, Note: req.Note, Force: req.Force})
-			if err != nil {
-				done.Refuse(entry, err)
-				continue
-			}
-			maps.Copy(notes, more)
-			done.Done++
-		}
-		c.SaveNotes(notes)
-		return done, c.fulfil(ctx, applyLists)
-	})
-	if err != nil {
-		return done, err
-	}
-	d.Flush(ctx)
-	d.Records.Add(control.Record{Time: time.Now(), Event: event, Author: req.Author, Note: req.Note, Reason: fmt.Sprintf("%d entries", done.Done)})
-	return done, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"mef/internal/ban"
 	"mef/internal/confirm"
 	"mef/internal/control"
 	"mef/internal/owner"
@@ -96,15 +95,8 @@ func (c *configurator) liftLapsed(ctx context.Context) error {
 		return nil
 	}
 	now := time.Now()
-	bans, err := c.Since(ctx, w.Since, c.listedRecords)
+	bans, keys, err := c.LiftSince(ctx, w.Since, c.listedRecords)
 	if err != nil {
-		return err
-	}
-	keys := make([]ban.Key, len(bans))
-	for i, b := range bans {
-		keys[i] = b.Key
-	}
-	if err := c.Lift(ctx, 0, keys); err != nil {
 		return err
 	}
 	c.unblock(keys)

@@ -83,7 +83,7 @@ func (c *configurator) applyLists(ctx context.Context) error {
 	now := time.Now()
 	ended, namesLeftOut, notes := c.lists.Update(now)
 	for _, e := range ended {
-		c.Records.Add(control.Record{Time: now, Event: "allow-end", Prefix: e.Entry, Author: e.Author, Note: e.Note, Reason: "it has expired"})
+		c.Records.Add(control.Record{Time: now, Event: disallowed, Prefix: e.Entry, Author: e.Author, Note: e.Note, Reason: "it has expired"})
 	}
 	c.SaveNotes(notes)
 	allow, mistakes := c.lists.Allow(), c.lists.Mistakes()

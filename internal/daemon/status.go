@@ -28,17 +28,19 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		return s, err
 	}
 	detectors := d.detectorStatus()
-	began := s // which nothing changes if the caller gives up
+	began, now := s, time.Now() // which nothing changes if the caller gives up
 	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status {
 		s := began
 		sources(&s, state)
-		s = d.describe(s, state)
+		d.listed.Load().Warn(&s, d.names(now))
+		answers.Engine(&s, state.Engine, now)
+		s.WatchingSince, s.Store.Path = control.Moment(state.Observing), pipeline.StorePath(state.Config)
 		detectors(&s, state)
 		return s
 	}); err != nil {
 		return s, err
 	}
-	saved, now := d.Saver.Status(), time.Now()
+	saved := d.Saver.Status()
 	s.Store.Size, s.Store.Pending, s.Store.Problem, s.Store.LastSaved = saved.Size, saved.Pending, saved.Problem, control.Moment(saved.LastCommit)
 	showSelfTest(&s, d.kernel.LastSelfTest(), now)
 	answers.Judge(&s, d.Observing() && !d.window.Window().HasLapsed(), d.firewall(), d.Records.Problems())
@@ -70,16 +72,6 @@ func showSelfTest(s *control.Status, t *kernel.SelfTest, now time.Time) {
 	}
 }
 
-// describe returns a status with what the engine's goroutine knows.
-func (d *daemon) describe(s control.Status, state *pipeline.State) control.Status {
-	now := time.Now()
-	d.listed.Load().Warn(&s, d.names(now))
-	answers.Engine(&s, state.Engine, now)
-	s.WatchingSince = control.Moment(state.Observing)
-	s.Store.Path = pipeline.StorePath(state.Config)
-	return s
-}
-
 // shownNeighbors is how many others of its network why names.
 const shownNeighbors = 10
 
@@ -109,12 +101,7 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 
 // Names answers mefctl names.
 func (d *daemon) Names(ctx context.Context, prefix string, limit int) ([]control.Name, error) {
-	names, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) []engine.Name { return s.Engine.Names(prefix, limit, time.Now()) })
-	shown := make([]control.Name, len(names))
-	for i, n := range names {
-		shown[i] = control.Name{Name: n.Name, Origin: n.Origin, Hot: n.Hot, Protected: n.Protected, Tries: n.Tries, Networks: n.Networks, First: n.First, Last: n.Last}
-	}
-	return shown, err
+	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.Name { return answers.Names(s.Engine, prefix, limit, time.Now()) })
 }
 
 // Alarms answers mefctl alarms.

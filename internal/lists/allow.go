@@ -139,7 +139,7 @@ func (l *Lists) noteNames(notes map[string]string) {
 }
 
 // Add adds an entry by command, in the place of one with the same text. The caller applies the list, and saves the notes.
-func (l *Lists) Add(req control.AllowRequest, now time.Time) (entry control.Entry, notes map[string]string, err error) {
+func (l *Lists) Add(req control.AllowRequest) (entry control.Entry, notes map[string]string, err error) {
 	text, err := spell(req)
 	if err != nil {
 		return control.Entry{}, nil, err
@@ -147,9 +147,9 @@ func (l *Lists) Add(req control.AllowRequest, now time.Time) (entry control.Entr
 	if _, again := l.added[text]; !again && len(l.added) >= maxAdded {
 		return control.Entry{}, nil, refuse("there are already %d added entries; delete some, or use a file in %s", maxAdded, l.allow.path)
 	}
-	a := added{Author: req.Author, Note: req.Note, Since: now}
+	a := added{Author: req.Author, Note: req.Note, Since: time.Now()}
 	if req.For > 0 {
-		until := now.Add(req.For)
+		until := a.Since.Add(req.For)
 		a.Until = &until
 	}
 	saved, err := json.Marshal(a)
@@ -175,8 +175,11 @@ func (l *Lists) Delete(req control.AllowRequest) (entry control.Entry, notes map
 	return l.showAdded(text, a), map[string]string{noteAllow + text: ""}, nil
 }
 
-// Entry returns how an entry that was added by command is shown now.
-func (l *Lists) Entry(text string) control.Entry { return l.showAdded(text, l.added[text]) }
+// Entry returns how an entry that was added by command is shown now, if it is still there.
+func (l *Lists) Entry(text string) (entry control.Entry, there bool) {
+	a, there := l.added[text]
+	return l.showAdded(text, a), there
+}
 
 // spell returns the entry of a request in its one spelling.
 func spell(req control.AllowRequest) (string, error) {

@@ -68,24 +68,25 @@ func (p *Pipeline) Lift(ctx context.Context, grace time.Duration, keys []ban.Key
 	return cmp.Or(p.Lifted(ctx, time.Now(), keys), err)
 }
 
-// Since returns the bans in force that began at a time or later, and those without a record: the daemon may have been killed before it
+// LiftSince ends the bans in force that began at a time or later, and those without a record: the daemon may have been killed before it
 // saved one.
-func (p *Pipeline) Since(ctx context.Context, t time.Time, listed Lookup) (bans []ban.Ban, err error) {
+func (p *Pipeline) LiftSince(ctx context.Context, t time.Time, listed Lookup) (bans []ban.Ban, keys []ban.Key, err error) {
 	state, err := p.Enforcer.Held(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	known := p.Reasons.Look(ctx, state.Bans, listed)
 	for _, held := range state.Bans {
 		b, ok := known[held.Key]
 		switch {
-		case ok && !b.Start.Before(t):
-			bans = append(bans, b)
 		case !ok:
-			bans = append(bans, ban.Ban{Key: held.Key, Rule: ban.Unknown})
+			b = ban.Ban{Key: held.Key, Rule: ban.Unknown}
+		case b.Start.Before(t):
+			continue
 		}
+		bans, keys = append(bans, b), append(keys, held.Key)
 	}
-	return bans, nil
+	return bans, keys, p.Lift(ctx, 0, keys)
 }
 
 // Clear lifts every ban and deletes its record. It is for the time after Run.
