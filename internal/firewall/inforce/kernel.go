@@ -33,9 +33,6 @@ func Ready() error {
 // query asks for objects of the family of our table.
 func query(typ int, a nfnl.Attrs) nfnl.Query { return nfnl.Tables(typ, unix.NFPROTO_INET, a) }
 
-// dumps are the kinds of object that a table consists of, but for the elements of its sets.
-var dumps = []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET}
-
 // fingerprintTries is how often the table is read again because something changed meanwhile, each time after a longer pause.
 const (
 	fingerprintTries = 12
@@ -77,35 +74,44 @@ func fingerprint(elements bool) (all, frame string, err error) {
 	return "", "", fmt.Errorf("read table %s: %w", Table, nfnl.ErrChanging)
 }
 
-// digestTable writes what the kernel reports about our table, and returns the names of its sets that no packets fill, nil if there is no table. whole is
-// false if it changed meanwhile.
+// digestTable writes what the kernel reports about our table, and returns the names of its sets that no packets fill, nil if there is no table.
+// whole is false if it changed meanwhile.
 func digestTable(c *nfnl.Conn, h hash.Hash) (sets []string, whole bool, err error) {
-	for _, typ := range dumps {
-		whole, err := dump(c, query(typ, tableName()), func(b []byte) {
-			if nfnl.Text(nfnl.Find(b, unix.NFTA_TABLE_NAME)) != ourName { // in every message, the first attribute names the table
-				return
-			}
-			if sets == nil {
-				sets = []string{}
-			}
-			if typ != unix.NFT_MSG_GETSET {
-				h.Write(b)
-				return
-			}
-			name, flags := nfnl.Find(b, unix.NFTA_SET_NAME), nfnl.Find(b, unix.NFTA_SET_FLAGS)
-			if len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_SET_EVAL != 0 {
-				h.Write(name) // packets fill it
-				return
-			}
+	var chains []string
+	whole, err = dump(c, query(unix.NFT_MSG_GETCHAIN, tableName()), func(b []byte) {
+		if isOurs(b) {
+			h.Write(b)
+			chains = append(chains, nfnl.Text(nfnl.Find(b, unix.NFTA_CHAIN_NAME)))
+		}
+	})
+	// The kernel begins each read of a dump with the first rule: a dump of all rules takes four times as long for twice as many.
+	for i := 0; i < len(chains) && whole && err == nil; i++ {
+		of := tableName()
+		of.Text(unix.NFTA_RULE_CHAIN, chains[i])
+		whole, err = dump(c, query(unix.NFT_MSG_GETRULE, of), func(b []byte) { h.Write(b) })
+	}
+	if err != nil || !whole {
+		return nil, whole, err
+	}
+	if len(chains) > 0 {
+		sets = []string{}
+	}
+	whole, err = dump(c, query(unix.NFT_MSG_GETSET, tableName()), func(b []byte) {
+		name, flags := nfnl.Find(b, unix.NFTA_SET_NAME), nfnl.Find(b, unix.NFTA_SET_FLAGS)
+		switch {
+		case !isOurs(b):
+		case len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_SET_EVAL != 0: // packets fill it
+			h.Write(name)
+		default:
 			h.Write(b)
 			sets = append(sets, nfnl.Text(name))
-		})
-		if err != nil || !whole {
-			return sets, whole, err
 		}
-	}
-	return sets, true, nil
+	})
+	return sets, whole, err
 }
+
+// isOurs reports whether an object is of our table: in every message, the first attribute names the table.
+func isOurs(b []byte) bool { return nfnl.Text(nfnl.Find(b, unix.NFTA_TABLE_NAME)) == ourName }
 
 // digestElements writes the elements of sets.
 func digestElements(c *nfnl.Conn, h hash.Hash, sets []string) (whole bool, err error) {

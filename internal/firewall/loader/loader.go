@@ -193,7 +193,12 @@ func Show(c *Candidate, as string) (string, error) {
 // put loads a policy by a backend and notes that it is in force. What another backend held goes afterwards, so that there is no
 // moment without rules.
 func (l *Loader) put(ctx context.Context, b backend, src *policy.Source, facts policy.Facts, in loaded) error {
-	if err := b.load(ctx, src.Policy(facts)); err != nil {
+	return l.putFrozen(ctx, b, src.Policy(facts), src.Freeze(facts), in)
+}
+
+// putFrozen is put for a policy with its text that needs nothing else.
+func (l *Loader) putFrozen(ctx context.Context, b backend, p *policy.Policy, text []byte, in loaded) error {
+	if err := b.load(ctx, p); err != nil {
 		return err
 	}
 	if before, ok := l.noted(); ok && before.Backend != b.String() {
@@ -214,7 +219,7 @@ func (l *Loader) put(ctx context.Context, b backend, src *policy.Source, facts p
 		return fmt.Errorf("read the rules back: %w", err)
 	}
 	in.Loaded, in.Backend, in.Held, in.Boot = time.Now(), b.String(), held, inforce.Boot()
-	if err := errors.Join(writeNote(l.state.path(loadedRules), src.Freeze(facts), 0o600), writeNote(l.state.path(loadedFile), in, 0o644)); err != nil {
+	if err := errors.Join(writeNote(l.state.path(loadedRules), text, 0o600), writeNote(l.state.path(loadedFile), in, 0o644)); err != nil {
 		return unkept{err}
 	}
 	return nil

@@ -79,6 +79,25 @@ type chain struct {
 	lines []string
 }
 
+// blockSize is how many rules a chain has at most. The kernel lists a chain from its beginning for each part of an answer, so that the time
+// to read a chain back grows with the square of its length.
+const blockSize = 1000
+
+// long writes a chain of rules behind some first lines. If they are many, they stand in further chains, to which it jumps one after the
+// other. All rules must end with a verdict or a goto to a chain that decides about all packets: what came to the end of one would come back.
+func (w *writer) long(name string, first, rules []string) {
+	if len(rules) > blockSize {
+		var jumps []string
+		for block := range slices.Chunk(rules, blockSize) {
+			jumps = append(jumps, fmt.Sprintf("jump %s_%d", name, len(jumps)+1))
+			w.chain(fmt.Sprintf("%s_%d", name, len(jumps)), block)
+		}
+		rules = jumps
+	}
+	w.chain(name, slices.Concat(first, rules))
+}
+
+// chain writes a chain.
 func (w *writer) chain(name string, lines []string) {
 	fmt.Fprintf(&w.b, "\tchain %s {\n", name)
 	for _, line := range lines {
@@ -176,10 +195,10 @@ func (w *writer) branch(hook string, pl place, lines []string, all []*policy.Rul
 	if slices.ContainsFunc(all, func(r *policy.Rule) bool { return r.Dst.Given || r.Dport.Given }) {
 		pl.nat = true
 		lines = append(lines, "ct status dnat ct direction original goto "+hook+pl.suffix())
-		w.chain(hook+pl.suffix(), w.rules(pl, all, def))
+		w.long(hook+pl.suffix(), nil, w.rules(pl, all, def))
 		pl.nat = false
 	}
-	w.chain(hook+pl.suffix(), append(lines, w.rules(pl, all, def)...))
+	w.long(hook+pl.suffix(), lines, w.rules(pl, all, def))
 }
 
 // translations writes the chain of the nat statements of a way. It comes before those of others, so that their order does not depend on

@@ -109,13 +109,14 @@ func (s *Source) Freeze(facts Facts) []byte {
 		case "rule", "nat":
 			st.Fields = slices.Clone(st.Fields)
 			for i, f := range st.Fields {
-				if f.Key == "sport" || f.Key == "dport" {
+				switch {
+				case f.Key == "sport" || f.Key == "dport":
 					st.Fields[i].Value = portNumbers(f.Value)
-				}
-				if o, err := owners(&f); f.Key == "owner" && err == nil {
-					st.Fields[i].Value = o.Words()
-				}
-				if (f.Key == "iif" || f.Key == "oif") && f.Value == "auto" {
+				case f.Key == "owner":
+					if o, err := owners(&f); err == nil {
+						st.Fields[i].Value = o.Words()
+					}
+				case (f.Key == "iif" || f.Key == "oif") && f.Value == "auto":
 					st.Fields[i].Value = cmp.Or(strings.Join(facts.Auto, ","), "any")
 				}
 			}

@@ -42,7 +42,7 @@ func (s *Statement) field(key string) *Field {
 
 // scan cuts the text of a file into statements, lines without one included. It knows no key.
 func scan(file string, text []byte, longest int) ([]Statement, conf.Errors) {
-	var all []Statement
+	all := make([]Statement, 0, min(bytes.Count(text, []byte("\n"))+1, maxStatements))
 	var errs conf.Errors
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // byte order mark of Windows editors
 	number := 0
@@ -71,6 +71,9 @@ func tooMany(at conf.Pos) *conf.Error {
 	return &conf.Error{Pos: at, Msg: "too many mistakes, the rest of the file is not read", Hint: "fix those before it first"}
 }
 
+// usualFields is how many fields a statement may have before more room is made.
+const usualFields = 8
+
 // scanLine cuts one line.
 func scanLine(at conf.Pos, line string) (Statement, *conf.Error) {
 	if i := strings.IndexFunc(line, forbidden); i >= 0 {
@@ -78,6 +81,9 @@ func scanLine(at conf.Pos, line string) (Statement, *conf.Error) {
 		return Statement{}, &conf.Error{Pos: at, Msg: fmt.Sprintf("byte %#x is not text", line[i]), Hint: "save the file as UTF-8"}
 	}
 	st := Statement{At: at}
+	if line != "" && line[0] != '#' {
+		st.Fields = make([]Field, 0, usualFields)
+	}
 	for i := 0; ; {
 		for i < len(line) && blank(line[i]) {
 			i++

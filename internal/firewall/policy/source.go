@@ -230,6 +230,8 @@ func (r *reader) text(at conf.Pos, path string, text []byte) {
 	defer func() { r.stack = r.stack[:len(r.stack)-1] }()
 	all, errs := scan(path, text, r.longest)
 	r.errs = append(r.errs, errs...)
+	r.src.Statements = slices.Grow(r.src.Statements, len(all))
+	r.src.rules = slices.Grow(r.src.rules, len(all))
 	for i := range all {
 		if len(r.src.Statements) >= maxStatements {
 			r.fail(all[i].At, fmt.Sprintf("more than %d statements", maxStatements), "put addresses and ports in sets")
@@ -917,7 +919,7 @@ type Facts struct {
 
 // Policy resolves names, interfaces and sets.
 func (s *Source) Policy(facts Facts) *Policy {
-	p := &Policy{Defaults: s.defaults}
+	p := &Policy{Defaults: s.defaults, Rules: make([]Rule, 0, len(s.rules))}
 	sets := map[string]*Set{}
 	for name := range s.sets {
 		s.resolve(name, facts, sets)

@@ -81,6 +81,27 @@ func TestOneVerdict(t *testing.T) {
 	}
 }
 
+// TestLongPolicies is TestOneVerdict for policies with so many rules that the script for nft has several chains for them.
+func TestLongPolicies(t *testing.T) {
+	netnstest.Need(t)
+	h, all := ready(t)
+	for i := range 6 {
+		d := newTrial(h, all, backends["nft"], 3, uint64(i))
+		var text strings.Builder
+		for line := range strings.Lines(d.text) {
+			way := policy.Dirs[i%len(policy.Dirs)]
+			if strings.HasPrefix(line, "rule ") && strings.Contains(d.text, "policy dir="+way.String()) {
+				for n := range 300 { // which fit no packet
+					fmt.Fprintf(&text, "rule dir=%s action=accept proto=tcp src=10.0.%d.0/24 dport=%d\n", way, n%250, 1+n)
+				}
+			}
+			text.WriteString(line)
+		}
+		d.text = text.String()
+		d.run(t, i)
+	}
+}
+
 // FuzzOneVerdict goes on with TestOneVerdict for as long as one likes: the input is the seed of a policy and of the packets to it.
 // As root: go test -tags integration -run '^$' -fuzz OneVerdict -fuzztime 1h ./internal/firewall/policytest
 func FuzzOneVerdict(f *testing.F) {
