@@ -15,7 +15,7 @@ import (
 // A Backend is what an Enforcer needs of a packet filter. Package nftset is the netlink one.
 //
 // It knows nothing of what should hold beyond its own tables, chains and rules: it makes changes, and it says what it finds.
-// Held, Watch, Names and SetOf may be called from any goroutine, the other methods are called from one.
+// Held, Watch, Lists, Listed, Names and SetOf may be called from any goroutine, the other methods are called from one.
 type Backend interface {
 	// Apply makes the changes hold in one transaction. Where the kernel refuses single bans, the others hold all the same and
 	// the refused ones are returned. An error means that nothing is known to have changed.
@@ -36,6 +36,24 @@ type Backend interface {
 	// Watch calls changed whenever somebody else may have changed what is ours, until ctx is done; and once as soon as it would
 	// notice, unless it knows that nobody has changed anything since the first Check. It blocks; changed must not.
 	Watch(ctx context.Context, changed func(Notice)) error
+
+	// SetList returns the steps that make a list hold in the place of the one of that name; a list without entries is removed. A step takes
+	// some milliseconds at most for any length of the list, so that bans can be written in between; done reports that it was the last. An
+	// address that the list had before and has afterwards is listed all the time; the others change at one of the steps. After an error the
+	// former list holds, perhaps with some of the new entries, and SetList is to be called again. Setting a list that holds already costs
+	// nothing. No more than one list is set at a time: a second call gives up what the first one began. A step is called like Apply.
+	//
+	// Lists hold beside bans, in any order with them: after the allow and grace sets, before Changes.Except. They outlive the daemon, and
+	// Rebuild keeps those that hold.
+	SetList(l List) (step func(context.Context) (done bool, err error))
+
+	// KeepLists removes the lists that have none of the names, and what an unfinished SetList left behind. It is called like Apply.
+	KeepLists(ctx context.Context, names []string) error
+
+	// Lists returns the lists that hold, in the order of their names, without reading their entries. Listed returns the names of those that have an
+	// address, in order. Both may be called from any goroutine.
+	Lists(ctx context.Context) ([]HeldList, error)
+	Listed(ctx context.Context, addr netip.Addr) ([]string, error)
 
 	// Configure changes what it does beside bans, from the next Rebuild on.
 	Configure(Settings) error
@@ -80,6 +98,28 @@ type ScanStatus struct {
 
 // Names are what people call a packet filter, "nftables", and what is ours in it, "table inet mefdaemon".
 type Names struct{ Filter, Table string }
+
+// A List is a long list of addresses whose packets are dropped: one value from its file to the kernel, which nobody changes.
+type List struct {
+	Name  string            // lower-case letters, digits, dots and hyphens, at most MaxListName
+	Addrs *prefixset.Packed // without addresses that must never be dropped
+	Ports ban.Ports         // of this host; empty: all
+
+	// Both drops every packet from and to the addresses. Otherwise only those that open a connection to this host or through it are dropped, TCP
+	// segments with SYN and without ACK and UDP packets to ports of services, so that this host can reach the addresses: lists have
+	// addresses of large providers now and then.
+	Both bool
+}
+
+// MaxListName is how long the name of a list may be, in bytes.
+const MaxListName = 40
+
+// A HeldList is a list that the kernel holds.
+type HeldList struct {
+	Name    string
+	Packets uint64 // dropped since the kernel first had a list of that name
+	Entries int    // as the kernel counts them, which may leave out a network that ends with the last address of its family; -1 if it does not
+}
 
 // Changes is what one transaction does.
 type Changes struct {
@@ -159,6 +199,9 @@ type Check struct {
 
 	// Bans is how many bans the kernel holds, expired ones that it has not yet cleared included; -1 if it does not say.
 	Bans int
+
+	// Lists names the lists of which entries are missing, or may be: another program changed them. They are to be set again.
+	Lists []string
 }
 
 // A Notice says that somebody else changed something of ours.

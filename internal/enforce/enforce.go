@@ -133,6 +133,7 @@ type Enforcer struct {
 	ended   []ban.Key         // not yet passed to OnEnded
 	full    bool              // and why
 	swept   time.Time         // when sets were last given up to make room for others
+	lists   listWork
 
 	unextended error // why bans that hold could not be extended; they are extended later
 }
@@ -246,10 +247,18 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 	defer repairTimer.Stop()
 	var deadline time.Time // of the repair; zero if there is nothing to repair
 	var by string
+	always := make(chan struct{})
+	close(always)
 	for {
+		var listStep <-chan struct{} // ready if there is something to do; select takes requests in between
+		if e.lists.listsDue() {
+			listStep = always
+		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-listStep:
+			e.listStep(ctx)
 		case r := <-e.requests:
 			e.serve(ctx, r)
 		case n := <-notices:

@@ -373,6 +373,7 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 		// A shallow look found nothing wrong. That is no proof.
 	case err == nil:
 		e.retry, e.report.Problem = 0, ""
+		e.setListsAgain(nil)
 	case ctx.Err() == nil:
 		e.tryAgain(err)
 	}
@@ -398,6 +399,11 @@ func (e *Enforcer) repairDamage(ctx context.Context, by string, deep bool) error
 		return err
 	}
 	e.model.prune(began)
+	if len(check.Lists) > 0 {
+		if err := e.repairLists(check.Lists, by, began); err != nil {
+			return err
+		}
+	}
 	if len(check.Damaged) == 0 && !deep && (check.Bans < 0 || check.Bans >= e.model.bans.len()) {
 		return nil
 	}
@@ -435,11 +441,15 @@ func (e *Enforcer) repairDamage(ctx context.Context, by string, deep bool) error
 		return err
 	}
 	failures, err := write(ctx, c)
+	if len(check.Damaged) > 0 {
+		e.setAllLists() // some may have gone with the table
+	}
 	if err != nil && len(check.Damaged) == 0 {
 		// What the elements belong in may have gone since it was looked at.
 		if again, lookErr := e.backend.Check(ctx); lookErr == nil && len(again.Damaged) > 0 {
 			damaged, c = again.Damaged, e.model.all(now)
 			failures, err = e.backend.Rebuild(ctx, c)
+			e.setAllLists()
 		}
 	}
 	e.handle(ctx, failures)
@@ -471,7 +481,9 @@ func (e *Enforcer) rebuild(ctx context.Context) ([]Failure, error) {
 	now := time.Now()
 	e.model.prune(now)
 	e.model.adopt(state, now)
-	return e.backend.Rebuild(ctx, e.model.all(now))
+	failures, err := e.backend.Rebuild(ctx, e.model.all(now))
+	e.setAllLists()
+	return failures, err
 }
 
 // mayRepair counts repairs by object and returns an error if this one is to wait. Making the kernel ready at the start is none, and one

@@ -5,6 +5,7 @@ package enforcetest
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -32,6 +33,8 @@ type Fake struct {
 	dumps             int
 	late              bool
 	unseen            []ban.Key
+	lists             map[string]enforce.List
+	lost              []string // lists that LoseList lost
 }
 
 // Lose loses everything, as if by nft flush ruleset.
@@ -43,7 +46,7 @@ func (f *Fake) Lose(by string) {
 }
 
 func (f *Fake) lose() {
-	f.built, f.allow, f.grace, f.except, f.bans = false, prefixset.Set{}, nil, nil, nil
+	f.built, f.allow, f.grace, f.except, f.bans, f.lists = false, prefixset.Set{}, nil, nil, nil, nil
 }
 
 // Break loses what bans belong in, as if a set were deleted, and leaves the elements of others. Nobody is told.
@@ -75,6 +78,73 @@ func (f *Fake) LoseBan(k ban.Key, by string) {
 	if by != "" {
 		f.notify(by)
 	}
+}
+
+// LoseList loses the entries of a list.
+func (f *Fake) LoseList(name, by string) {
+	f.mu.Lock()
+	f.lists[name] = enforce.List{Name: name}
+	f.lost = append(f.lost, name)
+	f.mu.Unlock()
+	f.notify(by)
+}
+
+// SetList implements enforce.Backend. It takes two steps.
+func (f *Fake) SetList(l enforce.List) func(context.Context) (bool, error) {
+	begun := false
+	return func(context.Context) (done bool, err error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if err := cmp.Or(f.err, f.writeErr); err != nil {
+			return false, err
+		}
+		switch {
+		case !f.built:
+			return false, errNoTable
+		case !begun:
+			begun = true
+			return false, nil
+		case l.Addrs.Len() == 0:
+			delete(f.lists, l.Name)
+		default:
+			if f.lists == nil {
+				f.lists = map[string]enforce.List{}
+			}
+			f.lists[l.Name] = l
+		}
+		f.writes++
+		return true, nil
+	}
+}
+
+// KeepLists implements enforce.Backend.
+func (f *Fake) KeepLists(_ context.Context, names []string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.lists, func(name string, _ enforce.List) bool { return !slices.Contains(names, name) })
+	return cmp.Or(f.err, f.writeErr)
+}
+
+// Lists implements enforce.Backend.
+func (f *Fake) Lists(context.Context) (all []enforce.HeldList, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(f.lists)) {
+		all = append(all, enforce.HeldList{Name: name, Entries: f.lists[name].Addrs.Len()})
+	}
+	return all, f.err
+}
+
+// Listed implements enforce.Backend.
+func (f *Fake) Listed(_ context.Context, addr netip.Addr) (names []string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(f.lists)) {
+		if f.lists[name].Addrs.Contains(addr) {
+			names = append(names, name)
+		}
+	}
+	return names, f.err
 }
 
 func (f *Fake) notify(by string) {
@@ -221,6 +291,7 @@ func (f *Fake) Check(context.Context) (enforce.Check, error) {
 	if !f.built {
 		c.Damaged = []string{"table"}
 	}
+	c.Lists, f.lost = f.lost, nil
 	if f.late {
 		f.late = false
 		f.lose()

@@ -164,6 +164,8 @@ func Promises(t *testing.T, open func(testing.TB) enforce.Backend) {
 	}
 	t.Run("random changes agree with a plain model", func(t *testing.T) { random(t, open(t)) })
 	t.Run("the same again begins anew", func(t *testing.T) { again(t, open(t)) })
+	t.Run("lists hold as they were last set", func(t *testing.T) { lists(t, open(t)) })
+	t.Run("lists outlive the daemon", func(t *testing.T) { listsOutlive(t, open(t)) })
 	t.Run("the kernel ends bans", func(t *testing.T) { expiry(t, open(t)) })
 }
 

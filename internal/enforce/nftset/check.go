@@ -32,7 +32,7 @@ func (c *conn) readAll() (t table, err error) {
 }
 
 // compare returns the objects that are missing, different, or not ours.
-func (t table) compare(kinds []setKind, s tableSpec) (damaged []string, err error) {
+func (t table) compare(kinds []setKind, lists map[string]*heldList, s tableSpec) (damaged []string, err error) {
 	wantSets := map[string]set{}
 	for _, want := range s.sets() {
 		wantSets[want.name] = want
@@ -40,17 +40,24 @@ func (t table) compare(kinds []setKind, s tableSpec) (damaged []string, err erro
 	for _, c := range kinds {
 		wantSets[c.set()] = s.set(c)
 	}
+	for _, l := range lists {
+		for _, want := range l.sets() {
+			wantSets[want.name] = want
+		}
+	}
 	for name, want := range wantSets {
 		if got, ok := t.sets[name]; !ok || got.set != want {
 			damaged = append(damaged, "set "+name)
 		}
 	}
 	for name, got := range t.sets {
-		if _, ok := wantSets[name]; !ok && !got.anonymous {
+		_, wanted := wantSets[name]
+		_, _, filling := parseListSet(name) // a generation that is not in force yet, or never came into force
+		if !wanted && !filling && !got.anonymous {
 			damaged = append(damaged, "set "+name)
 		}
 	}
-	wantRules, err := s.fingerprints(kinds)
+	wantRules, err := s.fingerprints(kinds, lists)
 	if err != nil {
 		return nil, err
 	}
@@ -81,10 +88,10 @@ func (c foundChain) equal(want chain) bool {
 	return *c.hook == *want.hook && c.policy == policyAccept
 }
 
-// chainPrints are the fingerprints of a chain's rules: some in a fixed order, then those of the kinds in any order.
+// chainPrints are the fingerprints of a chain's rules: some in a fixed order, then those of the kinds and lists in any order.
 type chainPrints struct{ fixed, kinds []uint64 }
 
-func (s tableSpec) fingerprints(kinds []setKind) (map[string]chainPrints, error) {
+func (s tableSpec) fingerprints(kinds []setKind, lists map[string]*heldList) (map[string]chainPrints, error) {
 	out := map[string]chainPrints{}
 	for _, r := range s.fixedRules() {
 		fingerprint, err := r.fingerprint()
@@ -95,16 +102,21 @@ func (s tableSpec) fingerprints(kinds []setKind) (map[string]chainPrints, error)
 		of.fixed = append(of.fixed, fingerprint)
 		out[r.chain] = of
 	}
+	var rules []rule
 	for _, c := range kinds {
-		for _, r := range s.rules(c) {
-			fingerprint, err := r.fingerprint()
-			if err != nil {
-				return nil, err
-			}
-			of := out[r.chain]
-			of.kinds = append(of.kinds, fingerprint)
-			out[r.chain] = of
+		rules = append(rules, s.rules(c)...)
+	}
+	for _, l := range lists {
+		rules = append(rules, s.listRules(l.listSets)...)
+	}
+	for _, r := range rules {
+		fingerprint, err := r.fingerprint()
+		if err != nil {
+			return nil, err
 		}
+		of := out[r.chain]
+		of.kinds = append(of.kinds, fingerprint)
+		out[r.chain] = of
 	}
 	return out, nil
 }

@@ -114,7 +114,7 @@ func (s tableSpec) allParts() []part {
 	}
 	drops := part{wanted: func(s tableSpec) bool { return s.log.Enabled }, rules: tableSpec.logRules,
 		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
-	return []part{entries, bans, drops, scanPart(), floodPart(s)}
+	return []part{entries, bans, listPart(), drops, scanPart(), floodPart(s)}
 }
 
 // parts returns the parts of this table.
@@ -217,9 +217,10 @@ func (s tableSpec) exemptRules() (rules []rule) {
 			if d.incoming {
 				rules = append(rules, newRule(chain).dhcpReply(v6).verdict(expr.VerdictAccept))
 			}
-			// An address that is excepted from a ban of its network may be banned itself, so bans of single addresses come first.
+			// An address that is excepted from a ban of its network may be banned itself, or listed, so that comes first.
+			rules = append(rules, newRule(chain).with(&expr.Verdict{Kind: expr.VerdictJump, Chain: d.exactChain(v6)}))
+			rules = append(rules, listGates(d, v6)...)
 			rules = append(rules,
-				newRule(chain).with(&expr.Verdict{Kind: expr.VerdictJump, Chain: d.exactChain(v6)}),
 				newRule(chain).inSet(d, v6, addrBits(v6), "except"+familyName(v6)).verdict(expr.VerdictAccept))
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -43,6 +44,8 @@ type Backend struct {
 	lacks    atomic.Pointer[lacks]
 	kinds    []setKind // those that have sets and rules, base kinds first; nil before the kernel was read
 	checked  bool
+	lists    map[string]*heldList // that have sets and rules; nil before the kernel was read
+	loading  *listLoad            // the SetList that has begun; nil if none has
 
 	// known is the generation of nf_tables up to which the caller has seen all changes, 0 if that is not certain: it is set by the
 	// first Check and cleared by every call but Rebuild. Watch compares with it.
@@ -51,6 +54,8 @@ type Backend struct {
 	mu       sync.Mutex
 	listener *netlink.Conn // of Watch, nil while it does not run
 	changed  func(enforce.Notice)
+	touched  map[string]bool // lists that others have changed, as notifications tell
+	missed   bool            // notifications were lost
 }
 
 // Features are the results of a probe of the kernel.
@@ -332,10 +337,14 @@ func (t *tx) addKind(s tableSpec, c setKind) error {
 func (b *Backend) Rebuild(ctx context.Context, c enforce.Changes) ([]enforce.Failure, error) {
 	defer b.pauseListener(len(c.Bans))()
 	first, rest := c, enforce.Changes{}
-	for {
-		err := b.rebuild(first)
+	for keepLists := true; ; {
+		err := b.rebuild(first, keepLists)
 		if err == nil {
 			break
+		}
+		if keepLists && (!divisible(err) || len(first.Bans) == 0) {
+			keepLists = false // something else in the table may prevent it
+			continue
 		}
 		if !divisible(err) || len(first.Bans) == 0 {
 			return nil, fmt.Errorf("build table inet %s: %w", tableName, err)
@@ -352,7 +361,7 @@ func (b *Backend) Rebuild(ctx context.Context, c enforce.Changes) ([]enforce.Fai
 }
 
 // rebuild replaces the table in one transaction.
-func (b *Backend) rebuild(c enforce.Changes) error {
+func (b *Backend) rebuild(c enforce.Changes, keepLists bool) error {
 	needed := map[setKind]bool{}
 	for _, change := range c.Bans {
 		needed[kindOf(change.Key)] = true
@@ -362,8 +371,10 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 		return errTooManyKinds
 	}
 	var t tx
-	t.removeTable(tableName)
-	t.addTable(tableName)
+	lists, err := b.clearTable(&t, keepLists)
+	if err != nil {
+		return err
+	}
 	spec := b.tableSpec()
 	for _, c := range spec.counts() {
 		t.addCounter(tableName, c.name, c.comment)
@@ -384,9 +395,12 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 			return err
 		}
 	}
+	if err := t.addListRules(spec, lists); err != nil {
+		return err
+	}
 	before := b.kinds
 	b.kinds = kinds
-	err := b.addChanges(&t, c)
+	err = b.addChanges(&t, c)
 	if err == nil {
 		err = b.conn.commit(&t)
 	}
@@ -394,10 +408,58 @@ func (b *Backend) rebuild(c enforce.Changes) error {
 		b.kinds = before
 		return err
 	}
+	b.lists, b.loading = lists, nil
 	if known := b.known.Load(); known != 0 {
 		b.known.Store(known + 1)
 	}
 	return nil
+}
+
+// clearTable appends what removes the table, or all of it but the sets and counters of lists that are whole, which it returns: very
+// long lists take seconds to write.
+func (b *Backend) clearTable(t *tx, keepLists bool) (kept map[string]*heldList, err error) {
+	kept = map[string]*heldList{}
+	found, err := b.conn.readAll()
+	if err != nil {
+		return nil, err
+	}
+	known := b.lists
+	if known == nil {
+		known = listsOf(found.sets)
+	}
+	for name, l := range known {
+		whole := found.table && keepLists
+		for _, want := range l.sets() {
+			got, ok := found.sets[want.name]
+			whole = whole && ok && got.set == want
+		}
+		if _, counts := found.counts[listCounter(name)]; whole && counts {
+			kept[name] = l
+		}
+	}
+	if len(kept) == 0 {
+		t.removeTable(tableName)
+		t.addTable(tableName)
+		return kept, nil
+	}
+	t.Add(unix.NFT_MSG_DELRULE, 0, named(tableName))
+	for name, s := range found.sets {
+		l, _, ok := parseListSet(name)
+		if held := kept[l.name]; !s.anonymous && (!ok || held == nil || held.listSets != l) {
+			t.deleteSets([]set{s.set})
+		}
+	}
+	for name := range found.counts {
+		if list, ok := strings.CutPrefix(name, listCounter("")); !ok || kept[list] == nil {
+			t.removeCounter(tableName, name)
+		}
+	}
+	for name := range found.chains {
+		a := named(tableName)
+		a.Text(unix.NFTA_CHAIN_NAME, name)
+		t.Add(unix.NFT_MSG_DELCHAIN, 0, a)
+	}
+	return kept, nil
 }
 
 // readKinds reads which kinds have sets in the kernel, unless that is known.
@@ -409,7 +471,7 @@ func (b *Backend) readKinds() error {
 	if err != nil {
 		return fmt.Errorf("read table inet %s: %w", tableName, err)
 	}
-	b.kinds = kindsOf(sets)
+	b.kinds, b.lists = kindsOf(sets), listsOf(sets)
 	return nil
 }
 
@@ -442,10 +504,10 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 		return enforce.Check{Damaged: []string{"table"}}, nil
 	}
 	if b.kinds == nil {
-		b.kinds = kindsOf(found.sets)
+		b.kinds, b.lists = kindsOf(found.sets), listsOf(found.sets)
 	}
-	damaged, err := found.compare(b.kinds, b.tableSpec())
-	return enforce.Check{Damaged: damaged, Bans: found.bans()}, err
+	damaged, err := found.compare(b.kinds, b.lists, b.tableSpec())
+	return enforce.Check{Damaged: damaged, Bans: found.bans(), Lists: b.damagedLists(found.sets)}, err
 }
 
 // Held implements enforce.Backend. It reads over connections of its own, so that a long list delays neither bans nor the

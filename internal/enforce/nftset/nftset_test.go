@@ -14,6 +14,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/enforce"
+	"mef/internal/enforce/enforcetest"
 	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
 	"mef/internal/prefixset"
@@ -112,6 +113,12 @@ func listing(t *testing.T, settings enforce.Settings) string {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, l := range []enforce.List{
+		{Name: "drop.v4", Addrs: enforcetest.Packed("203.0.113.77 198.51.100.0/25 2001:db8:bad::/48")},
+		{Name: "mail", Addrs: enforcetest.Packed("203.0.113.78 2001:db8:bad:1::1"), Both: true, Ports: "25,465-587"},
+	} {
+		setList(t, b, l)
 	}
 	got := passing.ReplaceAllString(ns.Run(t, "", "nft", "list", "table", "inet", "mefdaemon"), "packets N bytes N")
 	check, err := b.Check(t.Context())

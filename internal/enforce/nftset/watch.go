@@ -64,6 +64,7 @@ func (b *Backend) receive(nl *netlink.Conn, changed func(enforce.Notice)) error 
 	for {
 		msgs, err := nl.Receive()
 		if errors.Is(err, unix.ENOBUFS) {
+			b.missNotices()
 			changed(enforce.Notice{}) // notifications were lost, perhaps about our table
 			continue
 		}
@@ -74,14 +75,47 @@ func (b *Backend) receive(nl *netlink.Conn, changed func(enforce.Notice)) error 
 			if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
 				continue
 			}
-			if m.Header.Type&0xff != unix.NFT_MSG_NEWGEN {
-				ours = ours || aboutUs(m)
+			if typ := m.Header.Type & 0xff; typ != unix.NFT_MSG_NEWGEN {
+				if aboutUs(m) {
+					ours = true
+					b.touch(typ, m)
+				}
 			} else if ours {
 				changed(enforce.Notice{By: author(nfnl.Payload(m))})
 				ours = false
 			}
 		}
 	}
+}
+
+// touch notes which list another program changed.
+func (b *Backend) touch(typ netlink.HeaderType, m netlink.Message) {
+	if typ != unix.NFT_MSG_NEWSETELEM && typ != unix.NFT_MSG_DELSETELEM {
+		return
+	}
+	if l, _, ok := parseListSet(nfnl.Text(nfnl.Find(nfnl.Payload(m), unix.NFTA_SET_ELEM_LIST_SET))); ok {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.touched == nil {
+			b.touched = map[string]bool{}
+		}
+		b.touched[l.name] = true
+	}
+}
+
+func (b *Backend) missNotices() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.missed = true
+}
+
+// takeTouched returns the lists that others changed since it was last called; all means that there may be more.
+func (b *Backend) takeTouched() (lists map[string]bool, all bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	lists, all = b.touched, b.missed
+	b.touched, b.missed = nil, false
+	return lists, all
 }
 
 // aboutUs reports whether a message names our table, as attribute 1 does in all of them.
@@ -147,6 +181,7 @@ func (b *Backend) pauseListener(elements int) (resume func()) {
 		}
 		// The position is read after joining, so no change is missed.
 		if after, ok := b.position(); !known || !ok || after != before {
+			b.missed = true
 			b.changed(enforce.Notice{})
 		}
 	}

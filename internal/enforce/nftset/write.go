@@ -13,6 +13,28 @@ import (
 	"mef/internal/prefixset"
 )
 
+// A conn reads and writes tables of the inet family.
+type conn struct{ *nfnl.Conn }
+
+// dial opens a connection in a network namespace, 0 for the caller's.
+func dial(netns int) (*conn, error) {
+	c, err := nfnl.Dial(netns)
+	return &conn{c}, err
+}
+
+// A tx is a transaction.
+type tx struct{ nfnl.Tx }
+
+func (c *conn) commit(t *tx) error { return c.Commit(&t.Tx) }
+
+func (c *conn) get(typ int, a nfnl.Attrs) ([]byte, error) {
+	return c.Get(nfnl.Tables(typ, unix.NFPROTO_INET, a))
+}
+
+func (c *conn) dump(typ int, a nfnl.Attrs, restart func(), fn func([]byte)) error {
+	return c.Dump(nfnl.Tables(typ, unix.NFPROTO_INET, a), restart, func(_ byte, attrs []byte) { fn(attrs) })
+}
+
 // maxElements is the maximum number of elements in one message: with more, its length would overflow 16 bits and the kernel would
 // silently lose some.
 const maxElements = 1000
@@ -147,6 +169,28 @@ func (t *tx) addChain(table string, c chain) {
 		a.Text(unix.NFTA_CHAIN_TYPE, "filter")
 	}
 	t.Add(unix.NFT_MSG_NEWCHAIN, netlink.Create, a)
+}
+
+// flushChain deletes the rules of a chain.
+func (t *tx) flushChain(name string) {
+	a := named(tableName)
+	a.Text(unix.NFTA_RULE_CHAIN, name)
+	t.Add(unix.NFT_MSG_DELRULE, 0, a)
+}
+
+func (t *tx) deleteSets(sets []set) {
+	for _, s := range sets {
+		a := named(tableName)
+		a.Text(unix.NFTA_SET_NAME, s.name)
+		t.Add(unix.NFT_MSG_DELSET, 0, a)
+	}
+}
+
+func (t *tx) removeCounter(table, name string) {
+	a := named(table)
+	a.Text(unix.NFTA_OBJ_NAME, name)
+	a.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	t.Add(unix.NFT_MSG_DELOBJ, 0, a)
 }
 
 // addRule appends a rule to its chain.
