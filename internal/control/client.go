@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"mef/internal/sleep"
 )
 
 // stopTimeout is how long a daemon may take to end.
@@ -82,10 +84,8 @@ func (c *Client) Stop(ctx context.Context) error {
 		var conn net.Conn
 		if conn, err = new(net.Dialer).DialContext(ctx, "unix", c.path); err == nil {
 			conn.Close()
-			select {
-			case <-ctx.Done():
+			if !sleep.For(ctx, 10*time.Millisecond) {
 				return fmt.Errorf("mefdaemon does not stop within %v", stopTimeout)
-			case <-time.After(10 * time.Millisecond):
 			}
 		}
 	}

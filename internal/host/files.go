@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -90,34 +89,4 @@ func userID(path, name string) (uid uint32, ok bool) {
 		}
 	})
 	return uid, ok
-}
-
-// banTools are other programs that ban addresses, by the names of their processes, which the kernel cuts after 15 bytes.
-var banTools = map[string]string{
-	"fail2ban-server": "fail2ban",
-	"crowdsec":        "crowdsec",
-	"crowdsec-firewa": "crowdsec-firewall-bouncer",
-	"sshguard":        "sshguard",
-	"sshg-parser":     "sshguard",
-	"sshg-blocker":    "sshguard",
-	"lfd":             "lfd (CSF)",
-	"denyhosts":       "denyhosts",
-	"reaction":        "reaction",
-}
-
-// BanTools returns the names of other running programs that ban addresses, in order.
-func BanTools() []string { return banToolsIn("/proc") }
-
-func banToolsIn(proc string) (found []string) {
-	paths, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "comm"))
-	for _, path := range paths {
-		lines(path, func(comm string) {
-			// lfd adds what it is doing to its name.
-			if name, ok := banTools[strings.TrimSuffix(strings.Fields(comm + " -")[0], ":")]; ok {
-				found = append(found, name)
-			}
-		})
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
 }

@@ -66,19 +66,6 @@ func TestUserID(t *testing.T) {
 	}
 }
 
-func TestBanTools(t *testing.T) {
-	proc := t.TempDir()
-	for pid, comm := range map[string]string{"1": "systemd", "20": "fail2ban-server", "21": "fail2ban-server", "300": "lfd - sleeping",
-		"4": "crowdsec-firewa", "self": "sshguard"} {
-		os.Mkdir(filepath.Join(proc, pid), 0o755)
-		os.WriteFile(filepath.Join(proc, pid, "comm"), []byte(comm+"\n"), 0o644)
-	}
-	want := []string{"crowdsec-firewall-bouncer", "fail2ban", "lfd (CSF)"}
-	if got := banToolsIn(proc); !slices.Equal(got, want) {
-		t.Errorf("banTools = %v, want %v", got, want)
-	}
-}
-
 func TestUsualAddresses(t *testing.T) {
 	for s, want := range map[string]bool{"192.0.2.1": true, "2001:db8::1": true, "10.0.0.1": true, "fd00::1": true,
 		"127.0.0.1": false, "::1": false, "fe80::1": false, "169.254.1.1": false, "224.0.0.1": false, "0.0.0.0": false, "::": false} {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"mef/internal/sleep"
 )
 
 const (
@@ -35,10 +37,9 @@ func (w *world) passes(ctx context.Context, at site, r route) error {
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil || time.Now().After(end) {
+		if time.Now().After(end) || !sleep.For(ctx, pause) { // an error may come at once
 			return fmt.Errorf("%s did not get through: %w", r.describe(at), err)
 		}
-		time.Sleep(pause) // an error may come at once
 	}
 }
 

@@ -18,10 +18,10 @@ import (
 	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
-	"mef/internal/host"
 	"mef/internal/mefctl/cli"
 	"mef/internal/mefctl/exposure"
 	"mef/internal/offline"
+	"mef/internal/sleep"
 )
 
 const (
@@ -112,7 +112,7 @@ type report struct {
 
 // survey looks around on this host.
 func survey(cfg *conf.Config) (*report, error) {
-	r := &report{Tools: append([]string{}, host.BanTools()...)} // programs that read JSON want a list, if an empty one
+	r := &report{Tools: append([]string{}, exposure.BanTools()...)} // programs that read JSON want a list, if an empty one
 	if from, ok := exposure.Caller(os.Getenv("SSH_CONNECTION")); ok {
 		r.From = &from
 		r.Allowed = slices.ContainsFunc(cfg.Whitelist, func(e conf.Entry) bool {
@@ -210,10 +210,8 @@ func answering(ctx context.Context, client *control.Client) (control.Status, err
 		if err == nil || !errors.Is(err, control.ErrNotRunning) {
 			return s, err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, 100*time.Millisecond) {
 			return s, fmt.Errorf("%w; see journalctl -u mefdaemon", err)
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

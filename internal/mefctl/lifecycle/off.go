@@ -16,6 +16,7 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce/kernel"
 	"mef/internal/mefctl/cli"
+	"mef/internal/sleep"
 )
 
 func newOff(g *cli.Global) *cobra.Command {
@@ -86,14 +87,10 @@ func (m *manager) stopAnyway(ctx context.Context, reason error) error {
 func staysGone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, control.MendTime)
 	defer cancel()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(50 * time.Millisecond):
-		}
+	for sleep.For(ctx, 50*time.Millisecond) {
 		if back, err := kernel.Present(); back || err != nil {
 			return cmp.Or(err, errors.New("a mefdaemon still runs and has restored its table; stop it, for example with pkill mefdaemon, and run mefctl off again"))
 		}
 	}
+	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"mef/internal/control"
 	"mef/internal/mefctl/cli"
 	"mef/internal/selftest"
+	"mef/internal/sleep"
 )
 
 func newSelftest(g *cli.Global) *cobra.Command {
@@ -78,10 +79,8 @@ func settled(ctx context.Context, client *control.Client) (control.Status, error
 		if err != nil || s.Kernel.Matches || s.Mode == "observe" || time.Now().After(end) {
 			return s, err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, control.MendTime/10) {
 			return s, ctx.Err()
-		case <-time.After(control.MendTime / 10):
 		}
 	}
 }

@@ -34,6 +34,7 @@ import (
 
 	"mef/internal/event"
 	"mef/internal/prefixset"
+	"mef/internal/sleep"
 )
 
 // MaxLine is the length in bytes of the longest message that is handed over whole; what is longer is cut off there.
@@ -128,12 +129,7 @@ func (l *Listener) Run(ctx context.Context) error {
 			l.log.Warn("syslog socket", "socket", l.name, "err", err)
 		}
 		l.setStatus(err)
-		timer := time.NewTimer(again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
+		sleep.For(ctx, again)
 	}
 	return nil
 }
