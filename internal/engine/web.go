@@ -90,7 +90,7 @@ func (e *Engine) request(v *webView, b *event.Batch, line *event.Line, now time.
 		has, ok := rule.scanner.Read(line.Text, r)
 		if !has {
 			if !read {
-				read, readable = true, v.reader.Read(line.Text, &usual)
+				read, readable = true, v.reader.Read(line.Text, line.Offset, &usual)
 			}
 			r, ok = &usual, readable
 		}

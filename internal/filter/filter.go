@@ -156,4 +156,6 @@ func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 
 // Inherit takes over what old knows of sessions, so that lines whose earlier lines old has seen are understood. Rules are told
 // apart by name. The old view must not be used afterwards.
-func (v *View) Inherit(old *View) { v.sessions, v.number = old.sessions, old.number }
+func (v *View) Inherit(old *View) {
+	v.sessions, v.number, v.carrier = old.sessions, old.number, old.carrier
+}

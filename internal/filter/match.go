@@ -92,7 +92,7 @@ func (v *View) Match(line *event.Line, m *Match) bool {
 		text := line.Text
 		if isObject(text) {
 			var ok bool
-			if text, ok = v.carrier.Cut(text); !ok {
+			if text, ok = v.carrier.Cut(text, line.Offset); !ok {
 				return false
 			}
 		}

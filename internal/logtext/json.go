@@ -2,7 +2,6 @@
 package logtext
 
 import (
-	"bytes"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -308,31 +307,4 @@ func codeUnit(s []byte) (unit rune, ok bool) {
 		unit = unit<<4 | rune(digit)
 	}
 	return unit, true
-}
-
-// A Carrier takes lines out of {"log":"...\n","stream":"stdout","time":"..."}, as Docker's json-file driver writes them. The zero value
-// is ready. It belongs to one goroutine.
-type Carrier struct{ reader *Reader }
-
-// Cut returns the line that is carried; a line without carrier is returned as it is. It reports false if the line begins like the
-// carrier and is not that. The text is valid until the next call.
-func (c *Carrier) Cut(line []byte) (text []byte, ok bool) {
-	if !bytes.HasPrefix(line, []byte(`{"log":"`)) {
-		return line, true
-	}
-	if c.reader == nil {
-		c.reader = new(Reader)
-		for _, name := range [...]string{"log", "stream", "time"} {
-			c.reader.Want([]string{name})
-		}
-	}
-	if !c.reader.Read(bytes.TrimRight(line, "\r\n ")) {
-		return nil, false
-	}
-	for _, value := range c.reader.Values {
-		if value.Kind != String {
-			return nil, false
-		}
-	}
-	return bytes.TrimSuffix(c.reader.Values[0].Text, []byte("\n")), true
 }

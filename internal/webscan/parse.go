@@ -43,13 +43,14 @@ type Reader struct {
 // maxTarget is how much of a target counts, in bytes.
 const maxTarget = 4096
 
-// Read reads a line: a record of a file, or the message of a journal entry. It reports false if it is no request, or does not say whose.
+// Read reads a line: a record of a file, or the message of a journal entry. end is the place behind it, as for logtext.Carrier. Read reports
+// false if the line is no request, or does not name the client.
 // It allocates nothing once it has seen a few lines.
-func (p *Reader) Read(line []byte, r *Request) bool {
+func (p *Reader) Read(line []byte, end uint64, r *Request) bool {
 	if bytes.IndexByte(line, '"') < 0 {
 		return false // all formats have one
 	}
-	line, ok := p.carrier.Cut(line)
+	line, ok := p.carrier.Cut(line, end)
 	if !ok || len(line) == 0 {
 		return false
 	}

@@ -12,7 +12,7 @@ import (
 // show returns what a line says: address, method, target, status, agent, and who forwarded it.
 func show(p *webscan.Reader, line string) string {
 	var r webscan.Request
-	if !p.Read([]byte(line), &r) {
+	if !p.Read([]byte(line), 0, &r) {
 		return "nothing"
 	}
 	s := fmt.Sprintf("%s %s %s %d %s", r.Addr, r.Method, r.Target, r.Status, r.Agent)
@@ -135,7 +135,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line []byte) {
 		var p webscan.Reader
 		var r webscan.Request
-		if !p.Read(line, &r) {
+		if !p.Read(line, 0, &r) {
 			return
 		}
 		if !r.Addr.IsValid() || r.Addr.IsUnspecified() || r.Addr.Is4In6() || r.Status < 100 || r.Status > 599 || len(r.Target) > 4096 || len(r.Agent) > 4096 {

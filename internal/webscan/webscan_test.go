@@ -238,7 +238,7 @@ func TestNothingIsAllocated(t *testing.T) {
 	var r webscan.Request
 	all := func() {
 		for _, line := range lines {
-			if !p.Read(line, &r) {
+			if !p.Read(line, 0, &r) {
 				t.Fatalf("%s says nothing", line)
 			}
 			v.s.Crawler(&r)
@@ -299,7 +299,7 @@ func BenchmarkLine(b *testing.B) {
 	line := []byte(`192.0.2.7 - - ` + date + ` "GET /a?b=c HTTP/1.1" 200 12 "-" "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"`)
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Read(line, &r)
+		p.Read(line, 0, &r)
 		v.s.Count(v.source, &r, webscan.Ordinary, line, noon, func(webscan.Episode) {})
 	}
 }
@@ -310,6 +310,6 @@ func BenchmarkOtherLine(b *testing.B) {
 	line := []byte(`Jan  2 03:04:05 host sshd[4711]: Failed password for invalid user admin from 192.0.2.7 port 4711 ssh2`)
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Read(line, &r)
+		p.Read(line, 0, &r)
 	}
 }

@@ -62,7 +62,7 @@ var (
 // name it.
 func Read(raw string, client netip.Addr) (l Line, ok bool) {
 	var carrier logtext.Carrier
-	carried, ok := carrier.Cut([]byte(strings.TrimRight(raw, "\r\n")))
+	carried, ok := carrier.Cut([]byte(strings.TrimRight(raw, "\r\n")), 0)
 	if !ok {
 		return l, false
 	}
