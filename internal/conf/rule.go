@@ -20,6 +20,8 @@ type Rule struct {
 	Units    []string // system units whose journal entries count, * allowed; empty: any system unit of that program's name
 	UIDs     []string // users besides root whose journal entries count: names or numbers
 	Files    []string // globs
+	// Docker's containers whose output is read: by name, or by image without registry and tag; * allowed.
+	Containers, Images []string
 
 	// What lines mean. A pattern is matched against the message: the record without date, host and program name.
 	Fail    []Pattern // credentials were refused: each line is one attempt (or the number in its group "count")

@@ -37,6 +37,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/host"
+	"mef/internal/host/docker"
 )
 
 // A Host is what is known about logs and services of this host.
@@ -48,6 +49,9 @@ type Host struct {
 	Logged    []string                   // system units that the journal has entries of
 	Program   func(name string) bool     // whether a program is installed
 	Listeners []host.Listener            // what waits for connections
+
+	Containers      []docker.Container // of Docker
+	ContainersError error              // why they are not known
 }
 
 // Services knows which services the rules are about. filter.Set does.
@@ -68,8 +72,14 @@ type Reader struct {
 	Own    []string
 	Logged string
 
+	// Containers are Docker's containers whose output it reads; the files of that are in Globs and Own.
+	Containers []docker.Container
+
 	// Streams are syslog sockets and the standard input, as far as they had a record of the rule.
 	Streams []string
+
+	unread   []docker.Container // whose output is in no file
+	disguise *disguise          // the latest; nil: none
 
 	trusted bool // a syslog daemon's files are read: without journald, or by source=file
 	doubted bool // logins in them are not trusted
@@ -106,6 +116,7 @@ func newReader(rule *conf.Rule, services Services, h *Host) *Reader {
 			r.Own = append(r.Own, slices.DeleteFunc(h.Files(glob), func(path string) bool { return !r.ReadsFile(path) })...)
 		}
 	}
+	r.addContainers(h)
 	if r.Journal {
 		i := slices.IndexFunc(h.Logged, func(unit string) bool { return services.Serves(rule.Name, unit) })
 		if i >= 0 {
@@ -139,7 +150,7 @@ func (r *Reader) ReadsFile(path string) bool {
 	if !r.files() || !r.trusted && r.shared(path) {
 		return false
 	}
-	return slices.ContainsFunc(r.Rule.Files, func(glob string) bool {
+	return r.container(path) != nil || slices.ContainsFunc(r.Rule.Files, func(glob string) bool {
 		ok, err := filepath.Match(glob, path)
 		return err == nil && ok
 	})
@@ -205,10 +216,13 @@ func (r *Reader) Reason() string {
 	case !r.Journal && len(r.Own) == 0:
 		reasons = append(reasons, "journald does not run, and there is no "+strings.Join(r.Rule.Files, ", no "))
 	}
-	if len(r.Own) > 0 && r.Journal {
-		reasons = append(reasons, "the service itself writes "+r.Own[0])
-	} else if len(r.Own) > 0 {
-		reasons = append(reasons, fmt.Sprintf("journald does not run, and %s exists", r.Own[0]))
+	if i := slices.IndexFunc(r.Own, func(path string) bool { return r.container(path) == nil }); i >= 0 && r.Journal {
+		reasons = append(reasons, "the service itself writes "+r.Own[i])
+	} else if i >= 0 {
+		reasons = append(reasons, fmt.Sprintf("journald does not run, and %s exists", r.Own[i]))
+	}
+	if len(r.Containers) > 0 {
+		reasons = append(reasons, described(r.Containers))
 	}
 	if len(r.Streams) > 0 {
 		reasons = append(reasons, r.Streams[0]+" has lines of "+r.Rule.Service)
@@ -278,6 +292,9 @@ func uids(rule *conf.Rule, userID func(name string) (uint32, bool)) (all []uint3
 
 // covers reports whether a rule is about what listens.
 func covers(services Services, rule *conf.Rule, l host.Listener) bool {
+	if l.Container != nil {
+		return selects(rule, l.Container)
+	}
 	return services.Serves(rule.Name, serviceOf(l)) || len(rule.Programs) > 0 && l.Program != "" && l.Program != "systemd" && services.Covers(rule.Name, l.Program)
 }
 
@@ -335,7 +352,7 @@ func Uncovered(rules []conf.Rule, services Services, listeners []host.Listener) 
 
 // serves reports whether a listener of which nothing but the port is known has a port of the rule's service.
 func serves(r *conf.Rule, l host.Listener) bool {
-	if !r.Enabled || l.Unit != "" || l.Program != "" {
+	if !r.Enabled || l.Container != nil || l.Unit != "" || l.Program != "" {
 		return false
 	}
 	for _, p := range append(r.ServicePorts.Ranges(), r.Ports.Ranges()...) {
@@ -349,6 +366,8 @@ func serves(r *conf.Rule, l host.Listener) bool {
 // show names what listens.
 func show(l host.Listener) string {
 	switch {
+	case l.Container != nil:
+		return "container " + l.Container.Name
 	case l.Unit != "":
 		return serviceOf(l)
 	case l.Program != "":

@@ -30,7 +30,7 @@ type record struct {
 
 // Accept reports whether an event counts: it does not if another source of the rule has reported the same record before, in the same
 // words. Each record answers for one of another source, so that the same words once more are another event. Nor does what happened
-// before the rule was read here rather than elsewhere, nor a login that a syslog daemon's file reports where journald runs: anybody could
+// before the rule was read here rather than elsewhere, nor what a container logs of a client whose address it does not see, nor a login that a syslog daemon's file reports where journald runs: anybody could
 // have written it. inJournal reports whether source is the journal.
 //
 // An event also shows that the service is there, and where it logs.
@@ -45,7 +45,7 @@ func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
 	} else if !inJournal && !slices.Contains(r.Own, source) && len(r.Own) < keptRecords {
 		r.Own = append(r.Own, source)
 	}
-	if ev.Time.Before(r.begins) {
+	if ev.Time.Before(r.begins) || r.disguised(source, ev) {
 		return false
 	}
 	if ev.Kind == event.Success && r.doubted && !inJournal && r.shared(source) {
@@ -56,7 +56,7 @@ func (r *Reader) Accept(source string, inJournal bool, ev *event.Event) bool {
 
 // Inherit takes over what old, a reader of a rule of the same name, knows of records. now is when r begins to read.
 func (r *Reader) Inherit(old *Reader, now time.Time) {
-	r.recent, r.begins, r.Streams = old.recent, old.begins, old.Streams
+	r.recent, r.begins, r.Streams, r.disguise = old.recent, old.begins, old.Streams, old.disguise
 	r.Off = r.Off && len(r.Streams) == 0
 	r.Moved(old.Journal, now)
 	if r.Journal && old.Journal && r.Logged == "" {

@@ -215,6 +215,7 @@ func (b *built) serve(ctx context.Context) error {
 	g.Go(func() error { return b.watchHost(ctx) })
 	g.Go(func() error { return b.watchSessions(ctx, b.guard) })
 	g.Go(func() error { return b.watchAccounts(ctx) })
+	g.Go(func() error { return b.watchContainers(ctx) })
 	g.Go(func() error { return b.kernel.RunSelfTests(ctx, b.selfTest, b.selfTestFailed) })
 	g.Go(func() error { return b.Memory.Run(ctx, func() bool { return b.Saver.Status().Pending > 0 }) })
 	g.Go(func() error { return control.Serve(ctx, listener, b.daemon) })
@@ -260,6 +261,18 @@ func (d *daemon) watchAccounts(ctx context.Context) error {
 	return hostwatch.WatchAccounts(ctx, func() {
 		if err := owner.Act(ctx, d.config, recompile); err != nil && ctx.Err() == nil {
 			d.Log.Error("accounts have changed but cannot be read; the previous ones stay in use", "err", err)
+		}
+	})
+}
+
+// watchContainers follows containers of Docker that appear, are renamed or removed.
+func (d *daemon) watchContainers(ctx context.Context) error {
+	return hostwatch.WatchContainers(ctx, func() {
+		err := owner.Act(ctx, d.config, func(ctx context.Context, c *configurator) error {
+			return c.sources.ReadContainers(ctx)
+		})
+		if err != nil && ctx.Err() == nil {
+			d.Log.Error("Docker's containers have changed but cannot be followed; the previous ones stay in use", "err", err)
 		}
 	})
 }

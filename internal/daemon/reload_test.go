@@ -43,6 +43,7 @@ type house struct {
 	filter *enforcetest.Fake
 	dns    string // a name server; there is none unless a test starts it
 	end    func() // ends the daemon, which start starts again
+	docker string // Docker's directory; there is none unless a test makes it
 
 	maxBans int
 }
@@ -110,13 +111,23 @@ func (h *house) build() *built {
 			opt.MaxBans = h.maxBans
 			return kernel.Over(h.filter, quiet(), opt), nil
 		},
-		look:  func(context.Context) *feed.Host { return withoutJournald },
+		look:  func(context.Context) *feed.Host { return h.look() },
 		names: lists.Options{Servers: []string{h.dns}, Timeout: 10 * time.Second},
 	})
 	if err != nil {
 		h.Fatal(err)
 	}
 	return b
+}
+
+// look returns the host as it is now.
+func (h *house) look() *feed.Host {
+	if h.docker == "" {
+		return withoutJournald
+	}
+	now, docker := *withoutJournald, feed.LookAtContainers(h.docker)
+	now.Containers, now.ContainersError, now.Listeners = docker.Containers, docker.ContainersError, docker.Listeners
+	return &now
 }
 
 // start runs the daemon until the test ends.

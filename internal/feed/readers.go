@@ -29,7 +29,8 @@ type Host = coverage.Host
 
 // Look returns what is known of logs and services of this host now. It does not wait for long: journalctl has a few seconds.
 func Look(ctx context.Context, log *slog.Logger) *Host {
-	h := &Host{Journald: host.JournaldRuns(), Files: Files, Units: host.Units(), Program: host.ProgramInstalled}
+	h := LookAtContainers()
+	h.Journald, h.Files, h.Units, h.Program = host.JournaldRuns(), Files, host.Units(), host.ProgramInstalled
 	syslog := host.ReadSyslogFiles()
 	for _, path := range syslog.Unreadable {
 		log.Warn("cannot read which files the syslog daemon writes", "path", path)
@@ -45,6 +46,12 @@ func Look(ctx context.Context, log *slog.Logger) *Host {
 		}
 	}
 	return h
+}
+
+// LookAtContainers returns a Host of which only Docker's containers and their ports are known. roots are as for host.Containers.
+func LookAtContainers(roots ...string) *Host {
+	containers, err := host.Containers(roots...)
+	return &Host{Containers: containers, ContainersError: err, Listeners: host.Published(containers)}
 }
 
 // Ports are where the services of rules listen.
@@ -98,12 +105,17 @@ type Readers map[string]*coverage.Reader
 // Read returns the readers of a configuration's rules on a host, which begin now. What those before know of records stays.
 func Read(cfg *conf.Config, services coverage.Services, h *Host, before Readers, now time.Time) Readers {
 	readers := Readers(coverage.Read(cfg.Rules, services, h))
-	for name, r := range readers {
+	readers.Inherit(before, now)
+	return readers
+}
+
+// Inherit takes over what readers of the same rules know of records. now is when r begin to read.
+func (r Readers) Inherit(before Readers, now time.Time) {
+	for name, reader := range r {
 		if old := before[name]; old != nil {
-			r.Inherit(old, now)
+			reader.Inherit(old, now)
 		}
 	}
-	return readers
 }
 
 // Origins returns by rule whether it reads the journal, rather than files.
@@ -124,6 +136,16 @@ func (r Readers) Moved(before map[string]bool, now time.Time) {
 	}
 }
 
+// SameContainers reports whether the rules read the same containers on a host.
+func (r Readers) SameContainers(h *Host) bool {
+	for _, reader := range r {
+		if !reader.SameContainers(h) {
+			return false
+		}
+	}
+	return true
+}
+
 func (r Readers) want() coverage.Want { return coverage.Wanted(r, host.UserID) }
 
 // Log logs what each rule reads.
@@ -140,8 +162,14 @@ func (r Readers) Log(log *slog.Logger) {
 // Accept reports whether an event of a source counts: no other source of its rule has reported the same. Events of rules that read
 // nothing count.
 func (r Readers) Accept(source string, ev *event.Event) bool {
-	reader, ok := r[ev.Rule]
-	return !ok || reader.Accept(source, source == journal.Source, ev)
+	reader := r.of(ev.Rule)
+	return reader == nil || reader.Accept(source, source == journal.Source, ev)
+}
+
+// of returns the reader of a rule as events name it: a rule about web requests has a threshold behind its name (webscan.EventRule).
+func (r Readers) of(rule string) *coverage.Reader {
+	name, _, _ := strings.Cut(rule, "/")
+	return r[name]
 }
 
 // Reads reports whether a rule reads the lines of a source.
@@ -198,9 +226,13 @@ func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage
 			row.MaxRetry, row.FindTime, row.Thresholds = 0, "", len(web.Thresholds)
 		}
 		s.Rules = append(s.Rules, row)
+		s.Warnings = append(s.Warnings, reader.Warnings()...)
 		if path := reader.Forgeable(); path != "" {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon writes: every local user can have any address banned with logger(1); logins in it make no user known", name, path))
 		}
+	}
+	if err := h.ContainersError; err != nil {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("no rule reads Docker's containers: %v; to allow it, see read-logs.conf in the documentation of mef", err))
 	}
 	s.Warnings = append(s.Warnings, coverage.Silent(r, services, h.Listeners)...)
 	s.Uncovered = coverage.Uncovered(cfg.Rules, services, h.Listeners)

@@ -1,9 +1,11 @@
 package filter_test
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +21,7 @@ func TestServicesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const begin, end = "| rule | service |", "\n\n"
+	const begin, end = "| service | rule |", "\n\n"
 	head, rest, ok := strings.Cut(string(text), begin)
 	if !ok {
 		t.Fatalf("%s has no table of rules", file)
@@ -39,7 +41,10 @@ func TestServicesAreDocumented(t *testing.T) {
 
 func serviceTable(rules []conf.Rule) string {
 	var b strings.Builder
-	b.WriteString("| rule | service | journal entries of | files | action |\n|---|---|---|---|---|\n")
+	b.WriteString("| service | rule | journal entries of | files | images of Docker | action |\n|---|---|---|---|---|---|\n")
+	slices.SortFunc(rules, func(a, b conf.Rule) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Name, b.Name))
+	})
 	for _, r := range rules {
 		journal := strings.Join(r.Programs, ", ")
 		if r.Source == conf.SourceFile {
@@ -49,7 +54,7 @@ func serviceTable(rules []conf.Rule) string {
 		if r.Source != conf.SourceJournal && len(r.Files) > 0 {
 			files = "`" + strings.Join(r.Files, "` `") + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.Name, r.Service, strings.ReplaceAll(journal, "*", `\*`), files, r.Action)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.Service, r.Name, strings.ReplaceAll(journal, "*", `\*`), files, strings.Join(r.Images, ", "), r.Action)
 	}
 	return b.String()
 }

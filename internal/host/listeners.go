@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mef/internal/host/docker"
 	"mef/internal/netlink/sockdiag"
 )
 
@@ -32,6 +33,9 @@ type Listener struct {
 
 	// Program is the name of the process that has it open, "" unless we may look: that needs root.
 	Program string
+
+	// Container is the one of Docker whose published port it is; nil if it is none, or if we may not look.
+	Container *docker.Container
 }
 
 // Local reports whether only this host can reach the listener.
@@ -56,10 +60,45 @@ func Listeners() ([]Listener, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(found, func(a, b Listener) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
-	})
-	return slices.Compact(found), nil
+	slices.SortFunc(found, compareListeners)
+	found = slices.Compact(found)
+	containers, _ := docker.Containers() // without them, it is docker.service that listens
+	return addPublished(found, Published(containers)), nil
+}
+
+// Containers is docker.Containers.
+func Containers(roots ...string) ([]docker.Container, error) { return docker.Containers(roots...) }
+
+// Published returns the ports at which others reach containers of Docker. Nothing need listen there: the kernel translates the address.
+func Published(containers []docker.Container) (all []Listener) {
+	for i := range containers {
+		for _, port := range containers[i].Ports {
+			all = append(all, Listener{Protocol: port.Protocol, Addr: netip.IPv6Unspecified(), Port: port.Number, Unit: "docker.service", Container: &containers[i]})
+		}
+	}
+	return all
+}
+
+// addPublished adds published ports to what listens. Where Docker's userland proxy listens, it stands for the container.
+func addPublished(found, published []Listener) []Listener {
+	for _, p := range published {
+		proxied := false
+		for i := range found {
+			l := &found[i]
+			if l.Protocol == p.Protocol && l.Port == p.Port && (l.Program == "docker-proxy" || l.Unit == p.Unit) {
+				l.Container, proxied = p.Container, true
+			}
+		}
+		if !proxied {
+			found = append(found, p)
+		}
+	}
+	slices.SortStableFunc(found, compareListeners)
+	return found
+}
+
+func compareListeners(a, b Listener) int {
+	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
 }
 
 // ListenStamp returns a number that changes when other TCP sockets listen in the caller's network namespace. It costs much less than

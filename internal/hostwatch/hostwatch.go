@@ -4,6 +4,7 @@ import (
 	"context"
 	"mef/internal/exempt"
 	"mef/internal/host"
+	"mef/internal/host/docker"
 	"os"
 	"time"
 )
@@ -47,6 +48,27 @@ const lookAtAccounts = time.Minute
 // WatchAccounts calls changed when /etc/passwd has changed. It blocks until ctx is done and then returns nil.
 func WatchAccounts(ctx context.Context, changed func()) error {
 	return whenChanged(ctx, "/etc/passwd", lookAtAccounts, changed)
+}
+
+// lookAtContainers is how often it is checked whether Docker's containers have changed.
+const lookAtContainers = 5 * time.Second
+
+// WatchContainers calls changed when Docker's containers have changed. It blocks until ctx is done and then returns nil.
+func WatchContainers(ctx context.Context, changed func()) error {
+	tick := time.NewTicker(lookAtContainers)
+	defer tick.Stop()
+	before := docker.State()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if now := docker.State(); now != before {
+			before = now
+			changed()
+		}
+	}
 }
 
 // whenChanged calls changed when a file was replaced or written to. It looks every so often, until ctx is done.

@@ -183,6 +183,24 @@ func (s *State) choose(h *feed.Host) {
 	s.Readers.Log(s.p.Log)
 	s.Listen(h.Listeners, now)
 	s.saveOrigins()
+	s.forgetContainers(h)
+}
+
+// forgetContainers forgets what was read of containers that were removed.
+func (s *State) forgetContainers(h *feed.Host) {
+	for source := range s.Positions {
+		if h.Gone(source) {
+			s.forgetSource(source)
+		}
+	}
+}
+
+// forgetSource forgets a source that is gone.
+func (s *State) forgetSource(source string) {
+	s.Engine.Forget(source)
+	delete(s.Positions, source)
+	s.unsaved.read[source] = "" // in the store, too
+	s.changed(saveLater)
 }
 
 // Listen takes over what listens on a host, for the bans from now on.
@@ -299,10 +317,7 @@ func (s *State) Lines(ctx context.Context, b *engine.Batch) error {
 		}
 	}
 	if b.Gone {
-		s.Engine.Forget(b.Source)
-		delete(s.Positions, b.Source)
-		s.unsaved.read[b.Source] = "" // in the store, too
-		s.changed(saveLater)
+		s.forgetSource(b.Source)
 	}
 	if b.Resume != "" {
 		s.unsaved.read[b.Source] = b.Resume

@@ -51,17 +51,16 @@ func (f *Sources) End() { f.followers.Wait() }
 // over still in the engine's queue; its successor begins behind the last of them. Those that need not change go on.
 func (f *Sources) Configure(ctx context.Context, cfg *conf.Config, rules *engine.Rules) error {
 	h := f.look(ctx)
-	readers, err := owner.Query(ctx, f.p.Engine, func(s *State) feed.Readers { return feed.Read(cfg, rules, h, s.Readers, time.Now()) })
-	if err != nil {
-		return err
-	}
+	readers := feed.Read(cfg, rules, h, nil, time.Now())
 	before := f.current.Load()
 	f.followers.Stop(before, readers, feed.StreamsFromConf(cfg))
-	err = owner.Act(ctx, f.p.Engine, func(ctx context.Context, s *State) error {
+	err := owner.Act(ctx, f.p.Engine, func(ctx context.Context, s *State) error {
 		if err := s.drain(ctx); err != nil {
 			return err
 		}
+		readers.Inherit(s.Readers, time.Now()) // what they know of the lines up to here
 		s.configure(cfg, rules, readers, h)
+		s.forgetContainers(h)
 		f.current.Store(feed.New(s.feedConfig(), readers, before))
 		return nil
 	})
@@ -69,6 +68,26 @@ func (f *Sources) Configure(ctx context.Context, cfg *conf.Config, rules *engine
 		f.Follow(ctx)
 	}
 	return err
+}
+
+// ReadContainers puts the configuration in force again if its rules read other containers of Docker now. roots are where Docker keeps its
+// data, if not at the usual places.
+func (f *Sources) ReadContainers(ctx context.Context, roots ...string) error {
+	h := feed.LookAtContainers(roots...)
+	if h.ContainersError != nil {
+		return nil // a status reports it
+	}
+	var cfg *conf.Config
+	var rules *engine.Rules
+	err := owner.Do(ctx, f.p.Engine, func(s *State) {
+		if !s.Readers.SameContainers(h) {
+			cfg, rules = s.Config, s.Rules
+		}
+	})
+	if err != nil || cfg == nil {
+		return err
+	}
+	return f.Configure(ctx, cfg, rules)
 }
 
 // Prove has an entry go through the journal, so that a status shows what is so now. It returns what adds to a status what the rules read

@@ -45,6 +45,10 @@ var Keys = ini.Table[draft]{
 		Doc: "users besides root whose journal entries count"},
 	{Name: "files", Adds: true, Form: globs(func(d *draft) *[]string { return &d.Files }),
 		Doc: "log files to follow, with the wildcards * ? [ ] of the shell; may be repeated"},
+	{Name: "containers", Form: ini.List("names of containers such as vaultwarden or shop-web-*, with commas", isContainer, func(d *draft) *[]string { return &d.Containers }),
+		Doc: "containers of Docker whose output is read, by name; * stands for any text. The container needs the log driver json-file, Docker's default"},
+	{Name: "images", Form: ini.List("names of images such as grafana/grafana, without tag, with commas", isImage, func(d *draft) *[]string { return &d.Images }),
+		Doc: "containers of Docker whose output is read, by their image, without tag and without the host name of a registry: vaultwarden/server; * stands for any text"},
 
 	{Name: "format", Value: "text", Form: ini.Choice(func(d *draft, i int) { d.setJSON(i == 1) }, "text", "json"),
 		Doc: "format of a line; json: one JSON object per line, whose values the keys from addr to probewhen name"},
@@ -169,6 +173,16 @@ func autoPorts(field func(*draft) (*ban.Ports, *bool)) ini.Form[draft] {
 // isProgram reports whether s selects programs: a name, the beginning of one and "*", or all.
 func isProgram(s string) bool {
 	return len(s) <= 128 && !strings.ContainsAny(strings.TrimSuffix(s, "*"), "* \t")
+}
+
+// isContainer reports whether s selects containers by name.
+func isContainer(s string) bool {
+	return len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool { return !ini.IsNameRune(r) && r != '*' })
+}
+
+// isImage reports whether s selects containers by image. A tag would select nothing.
+func isImage(s string) bool {
+	return len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool { return !ini.IsNameRune(r) && r != '*' && r != '/' })
 }
 
 // isUnit reports whether s selects units.

@@ -114,7 +114,7 @@ func TestRuleErrors(t *testing.T) {
 		"program":             {fail + "programs=shop,*shop", `3:15: programs: wrong value "*shop"; write names of programs such as sshd, postfix/* or *, with commas`},
 		"relative file":       {fail + "files=/var/log/a.log,b.log", `3:22: files: wrong value "b.log"; write absolute paths, with commas, in which * ? and [ ] are wildcards`},
 		"bad glob":            {fail + "files=/var/log/[a.log", `3:7: files: wrong value "/var/log/[a.log"; write absolute paths, with commas, in which * ? and [ ] are wildcards`},
-		"file without files":  {fail + "source=file", `3:8: source=file without files; add files=`},
+		"file without files":  {fail + "source=file", `3:8: source=file without files; add files=, containers= or images=`},
 		"no pattern":          {"okregex=^yes <HOST>$", `1:1: rule "shop" has no pattern, and no built-in rule has that name; add failregex= or proberegex=`},
 		"empty pattern":       {"failregex=", `1:1: rule "shop" has no pattern, and no built-in rule has that name; add failregex= or proberegex=`},
 		"no address":          {"failregex=^no (?P<adr>.*)$", `2:11: failregex: no address in "^no (?P<adr>.*)$"; write <HOST> or (?P<ip>...) where the address is`},

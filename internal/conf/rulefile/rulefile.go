@@ -206,7 +206,7 @@ func clone(r conf.Rule) conf.Rule {
 	for _, list := range []*[]conf.Pattern{&r.Fail, &r.Attempt, &r.Echo, &r.Probe, &r.OK, &r.Orphan, &r.Peer, &r.Ignore} {
 		*list = slices.Clone(*list)
 	}
-	for _, list := range []*[]string{&r.Programs, &r.Units, &r.UIDs, &r.Files} {
+	for _, list := range []*[]string{&r.Programs, &r.Units, &r.UIDs, &r.Files, &r.Containers, &r.Images} {
 		*list = slices.Clone(*list)
 	}
 	r.JSON = cloneJSON(r.JSON)
@@ -245,8 +245,8 @@ func (f *ruleFile) checkRule() {
 		}
 		f.errs = append(f.errs, &diag.Error{Pos: r.Pos, Msg: fmt.Sprintf("rule %q has no pattern, and no built-in rule has that name", r.Name), Hint: hint})
 	}
-	if s, ok := f.set["source"]; ok && r.Source == conf.SourceFile && len(r.Files) == 0 {
-		f.errs = append(f.errs, &diag.Error{Pos: s.Pos, Msg: "source=file without files", Hint: "add files="})
+	if s, ok := f.set["source"]; ok && r.Source == conf.SourceFile && len(r.Files)+len(r.Containers)+len(r.Images) == 0 {
+		f.errs = append(f.errs, &diag.Error{Pos: s.Pos, Msg: "source=file without files", Hint: "add files=, containers= or images="})
 	}
 }
 

@@ -76,7 +76,7 @@ func TestWebscanMistakes(t *testing.T) {
 		"can be steered":     {"[detection]\nfailregex=(?P<uri>\\S+) (?P<status>\\d+) <HOST>\n" + oneThreshold, `shop.conf:4:11: failregex refused: it can match in the middle of a message, so a client can send text that looks like a complete message; the usual formats of access logs are read instead`},
 		"very many sources":  {"[webscan]\nmax_active_ips=100000\n" + oneThreshold, `shop.conf:4:1: max_active_ips: 65536 is used: more sources are not followed`},
 		"very many agents":   {oneThreshold + "rule_1_ua_count_min=2000", `shop.conf:4:1: rule_1: more than 1024 are not distinguished: 1024 is used`},
-		"source without any": {"source=file\n" + oneThreshold, `shop.conf:3:8: source=file without files; add files=`},
+		"source without any": {"source=file\n" + oneThreshold, `shop.conf:3:8: source=file without files; add files=, containers= or images=`},
 	} {
 		if _, said := parseWeb(tt.text, nil); said != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", name, said, tt.want)

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ type listedRule struct {
 func newRulesList(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the detection rules, built in and your own",
+		Short: "List the detection rules by service, built in and your own",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loaded(g)
@@ -51,6 +52,9 @@ func newRulesList(g *cli.Global) *cobra.Command {
 				rules = append(rules, listedRule{r.Name, r.Enabled, r.Service, r.Source.String(), append([]string{}, r.Programs...), r.Action.String(),
 					r.PortsText(), origin(&r)})
 			}
+			slices.SortStableFunc(rules, func(a, b listedRule) int {
+				return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Name, b.Name))
+			})
 			return g.Print(cmd, rules, func(w io.Writer) {
 				rows := [][]string{{"RULE", "STATE", "SERVICE", "SOURCE", "ACTION", "PORTS", "ORIGIN"}}
 				for _, r := range rules {
