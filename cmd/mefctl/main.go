@@ -27,6 +27,7 @@ import (
 	"mef/internal/mefctl/cli"
 	"mef/internal/mefctl/config"
 	"mef/internal/mefctl/lifecycle"
+	"mef/internal/mefctl/reputation"
 	"mef/internal/selftest"
 )
 
@@ -61,7 +62,7 @@ func newRoot(version string) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.Config, "config", conf.DefaultPath, "configuration `file` of the daemon to control")
 	flags.BoolVar(&g.JSON, "json", false, "print JSON for programs")
-	for _, commands := range []func(*cli.Global) []*cobra.Command{ask.Commands, lifecycle.Commands, config.Commands, check.Commands} {
+	for _, commands := range []func(*cli.Global) []*cobra.Command{ask.Commands, reputation.Commands, lifecycle.Commands, config.Commands, check.Commands} {
 		root.AddCommand(commands(g)...)
 	}
 	root.AddCommand(newRules(g), newVersion(g, version))

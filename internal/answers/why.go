@@ -29,7 +29,7 @@ func Why(why *control.Why, e engine.Explanation, allowed string, grace time.Dura
 	for _, n := range e.Neighbors {
 		why.Prefix = append(why.Prefix, control.Neighbor{Prefix: ban.Key{Prefix: n.Prefix}.String(), Score: float64(n.Score), Banned: n.Banned})
 	}
-	why.Requests, why.Scans = e.Requests, e.Scans
+	why.Requests, why.Scans, why.Listings = e.Requests, e.Scans, e.Listings
 	why.Banned = len(why.Bans) > 0 && !e.Through && grace == 0
 	why.Verdict = verdict(why, grace, len(e.Pardons) > 0)
 }

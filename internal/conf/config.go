@@ -3,6 +3,7 @@ package conf
 import (
 	"cmp"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"mef/internal/ban"
@@ -58,6 +59,7 @@ type Config struct {
 	Known Known
 	Scan  Scan
 	Flood Flood
+	RBL   RBL
 	Log   DropLog
 
 	Firewall Firewall
@@ -188,6 +190,52 @@ const (
 	FloodThrottle FloodMode = iota // what is beyond the limit is dropped
 	FloodDrop                      // nothing new of the source reaches guarded ports for a while
 	FloodDetect                    // it is reported
+)
+
+// RBL holds the rbl_* keys.
+type RBL struct {
+	Enabled bool
+	Servers []string  // rbl_servers: host:port; empty: those of this host
+	Zones   []RBLZone // lists that are asked, ordered by name; none unless Enabled
+}
+
+// An RBLZone is a DNS block list that is asked about sources.
+type RBLZone struct {
+	Name    string   // K of rbl_K_*
+	Zone    string   // rbl_K_zone: its DNS zone, without a dot at the end
+	Match   []string // rbl_K_answer_match: answers that mean listed
+	Codes   []RBLCode
+	Enabled bool
+
+	Action  RBLAction // rbl_K_action, of answers that are not in Codes
+	Weight  int       // rbl_K_weight: points
+	Ports   ban.Ports // rbl_K_ports, of a ban
+	BanTime time.Duration
+
+	Timeout                   time.Duration // of a query
+	Positive, Negative, Error time.Duration // how long an answer counts
+	Canary                    []netip.Addr  // addresses that the list must contain; empty: the test entries of RFC 5782
+	Rate, InFlight            int           // queries a second, and at a time
+}
+
+// Rule returns the name of the rule whose events are listings by the zone.
+func (z *RBLZone) Rule() string { return "dnsbl/" + z.Name }
+
+// An RBLCode is what some answers of a list lead to.
+type RBLCode struct {
+	Match  string // as an answer of RBLZone.Match
+	Action RBLAction
+	Weight int // of RBLScore
+}
+
+// An RBLAction is what a listing leads to.
+type RBLAction uint8
+
+// The actions.
+const (
+	RBLScore  RBLAction = iota // it adds points to the score of the address
+	RBLBan                     // the address is banned
+	RBLDetect                  // it is reported
 )
 
 // DropLog holds the firewall_log_* keys.

@@ -95,3 +95,14 @@ func (c *Client) batch(ctx context.Context, method, path string, req Batch) (v D
 	}
 	return v, c.do(ctx, method, path, req, &v)
 }
+
+// Cleared reports how many bans were lifted at once, and how many stay because a blacklist file asks for them.
+type Cleared struct {
+	Lifted int `json:"lifted"`
+	Listed int `json:"listed"`
+}
+
+// ClearBans lifts every ban that no blacklist file asks for.
+func (c *Client) ClearBans(ctx context.Context) (v Cleared, err error) {
+	return v, c.do(ctx, http.MethodPost, "/v1/bans/clear", nil, &v)
+}

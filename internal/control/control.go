@@ -13,6 +13,7 @@
 //	POST   /v1/bans/clear          Cleared
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/services            []ListeningService
+//	GET    /v1/dnsbl?addr=ADDR     []DNSBLAnswer: what block lists report of an address
 //	GET    /v1/names               Names; prefix=TEXT and limit=N narrow them
 //	GET    /v1/alarms              Alarms
 //	POST   /v1/alarms/ack          AckRequest -> Acked
@@ -59,6 +60,7 @@ type Service interface {
 	ListService
 	BatchService
 	NameService
+	ReputationService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -101,6 +103,7 @@ type Status struct {
 
 	Scans  Scans  `json:"scans"`
 	Floods Floods `json:"floods"`
+	DNSBL  DNSBL  `json:"dnsbl,omitzero"`
 
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
 	// WatchingSince is since when bans are logged and not applied: by mode=observe, or because nobody confirmed. nil: they are applied.
@@ -288,6 +291,7 @@ type Why struct {
 	Prefix     []Neighbor `json:"prefix,omitempty"`   // who else of its prefix is known
 	Requests   []string   `json:"requests,omitempty"` // what is counted of its web requests, a sentence each
 	Scans      []string   `json:"scans,omitempty"`    // to how many closed ports it came, a sentence each
+	Listings   []string   `json:"listings,omitempty"` // what block lists report of it, a sentence each
 	Foreign    []string   `json:"foreign,omitempty"`  // rules and policies of other nftables tables that may drop it
 }
 
@@ -312,7 +316,7 @@ const Caught = "caught-up"
 // A Record is one entry of the event stream and of the event log.
 type Record struct {
 	Time time.Time `json:"time"`
-	// Event is failure, success, probe, ban, would-ban, unban, refused, error, repair, source, reload, list, allow, allow-end,
+	// Event is failure, success, probe, listed, ban, would-ban, unban, refused, error, repair, source, reload, list, allow, allow-end,
 	// armed, confirmed, lapsed, login-alarm, alarms-acknowledged, attack or attack-over.
 	Event   string     `json:"event"`
 	Rule    string     `json:"rule,omitempty"`

@@ -130,6 +130,10 @@ func (f *fake) Disallow(_ context.Context, req control.AllowRequest) (control.En
 	return control.Entry{}, &control.Error{Message: req.Entry + " is not an entry"}
 }
 
+func (f *fake) CheckDNSBL(_ context.Context, addr netip.Addr) ([]control.DNSBLAnswer, error) {
+	return []control.DNSBLAnswer{{List: "x", Zone: "bl.example", Listed: addr == netip.MustParseAddr("192.0.2.7")}}, nil
+}
+
 func (f *fake) Stop(string) {
 	if f.stop != nil {
 		f.stop()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"mef/internal/answers"
@@ -27,7 +28,30 @@ type statusPart func(*control.Status, *pipeline.State)
 
 // detectors returns the detectors.
 func (d *daemon) detectors() []detector {
-	return []detector{d.scans()}
+	return []detector{d.scans(), d.blockLists()}
+}
+
+// blockLists reports which sources are on block lists.
+func (d *daemon) blockLists() detector {
+	return detector{
+		run: func(ctx context.Context) error {
+			return d.DNSBL.Run(ctx, func(ctx context.Context, ev *engine.Event) error {
+				return owner.Act(ctx, d.Engine, func(ctx context.Context, s *pipeline.State) error { return s.Event(ctx, ev) })
+			})
+		},
+		status: func() statusPart {
+			lists := d.DNSBL.Status(time.Now())
+			return func(s *control.Status, _ *pipeline.State) { answers.BlockLists(s, lists) }
+		},
+	}
+}
+
+// CheckDNSBL answers mefctl dnsbl check.
+func (d *daemon) CheckDNSBL(ctx context.Context, addr netip.Addr) ([]control.DNSBLAnswer, error) {
+	if len(d.DNSBL.Status(time.Now()).Lists) == 0 {
+		return nil, control.Refuse("no block list is asked; set rbl_enabled=true in %s and run mefctl reload", d.path)
+	}
+	return d.DNSBL.Check(ctx, addr), nil
 }
 
 // scans detects port scans and floods: packets that the packet filter reports.

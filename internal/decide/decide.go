@@ -93,7 +93,7 @@ func causes(out []cause, t *event.Tally, times conf.BanTimes) []cause {
 	case t.UserReached():
 		out = append(out, cause{user: true, class: ban.Verified})
 	}
-	if score && event.Points(t.Score) >= t.ScoreLimit {
+	if score && event.Points(t.Verified()) >= t.ScoreLimit {
 		out = append(out, cause{score: true, class: ban.Verified})
 		if t.Rule.Ports != "" || firstLength(t, times, true) > firstLength(t, times, false) {
 			slices.Reverse(out)
@@ -249,8 +249,8 @@ func (q *question) width(a *answer, facts *exempt.Facts) netip.Prefix {
 	if a.whole = q.t.Several && !slices.Contains(q.t.KnownAddrs, addr); a.whole {
 		chosen = source
 	}
-	if q.cause.class == ban.Unverified || slices.Contains(q.t.KnownAddrs, addr) {
-		return chosen // a forger could choose the neighbors too
+	if q.cause.class == ban.Unverified || q.t.Event.Kind == event.Listed || slices.Contains(q.t.KnownAddrs, addr) {
+		return chosen // a forger could choose the neighbors too, and a list has only this address
 	}
 	for _, w := range q.t.Wider {
 		if w.Reached() && q.bystander(facts, w.Prefix) == "" {

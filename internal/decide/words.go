@@ -73,9 +73,9 @@ func (q *question) surge() string {
 
 // scoreReached returns "score 104 (limit 100): attempts at dovecot 4, sshd 4, vsftpd 3".
 func (q *question) scoreReached() string {
-	score, word := q.t.Score, "score"
+	score, word := q.t.Verified(), "score"
 	if q.cause.class == ban.Unverified {
-		score += q.t.ScoreUnverified
+		score = q.t.Score + q.t.Listed + q.t.ScoreUnverified
 		word = "score with unverified points"
 	}
 	var room [256]byte
@@ -88,6 +88,7 @@ func (q *question) scoreReached() string {
 		}
 		s = strconv.AppendInt(append(append(s, p.Rule...), ' '), int64(p.Attempts), 10)
 	}
+	s = append(s, q.listed()...)
 	if n := q.t.Name; n.Text != "" {
 		s = fmt.Appendf(s, "; user %q: %s", q.t.Event.User, n.Text)
 		if n.Networks > 0 {
@@ -104,6 +105,19 @@ func (q *question) scoreReached() string {
 		s = fmt.Appendf(s, "; failures on %d days, and nobody has logged in from here", q.t.Days)
 	}
 	return string(s)
+}
+
+// listed returns what block lists add to the score: `; 40 points for zen.example (127.0.0.2: "see https://...")`.
+func (q *question) listed() (s string) {
+	if q.t.Listed == 0 {
+		return ""
+	}
+	for _, l := range q.t.Event.OnLists() {
+		if l.Points > 0 {
+			s += fmt.Sprintf("; %d points for a listing by %s", l.Points, l)
+		}
+	}
+	return s
 }
 
 // widthWords reports why another width was banned than the source's.

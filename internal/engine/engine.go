@@ -30,6 +30,7 @@ type Config struct {
 	Scan   conf.Scan     // how packets to closed ports become events
 	Flood  conf.Flood    // and those of sources that exceed limits
 	Track  track.Config  // how events are counted; its rules need not be in Rules
+	RBL    conf.RBL      // which block lists may be asked about sources, and what a listing leads to
 	Decide decide.Config // what limits that are reached lead to
 
 	// WhatIf leaves out events that a ban would have kept from the host. A daemon counts them: they did reach it.
@@ -51,10 +52,12 @@ func FromConf(cfg *conf.Config, rules *filter.Set) Config {
 		all = append(all, webscan.Rules(r)...)
 	}
 	all = append(all, portscan.Rule(cfg.Scan), ruleOfFloods(cfg.Flood))
+	all = append(all, rulesOfLists(cfg.RBL)...)
 	return Config{
 		Rules: rules,
 		Scan:  cfg.Scan,
 		Flood: cfg.Flood,
+		RBL:   cfg.RBL,
 		Track: track.Config{Rules: all, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
 			LoginAlarms: cfg.LoginAlarms},
@@ -81,6 +84,7 @@ type Engine struct {
 	spared  map[string]uint64
 	web     web
 	scans   *portscan.Scanner
+	listed  listings
 
 	// What the line at hand is, kept here so that it costs no allocation.
 	match filter.Match
@@ -119,6 +123,7 @@ func (e *Engine) Configure(cfg Config) {
 	e.setRules()
 	e.tracker.Configure(e.tracked())
 	e.scans.Configure(cfg.Scan)
+	e.listed.configure(e.rules)
 	e.shared = cfg.Rules.Views()
 	e.web = newWeb(cfg.Rules, &e.web)
 	for source, old := range e.views {

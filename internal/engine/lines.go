@@ -23,6 +23,7 @@ const (
 	Blocked                      // a ban would have kept Event from the host, and it does not count (Config.WhatIf)
 	Alarm                        // Event is a login that may be a break-in: see Reason
 	Verify                       // Claim is to be found out, and the answer given to Answered; there is no Event
+	Ask                          // block lists may be asked about the address of Event; what they answer is an event.Listed
 )
 
 // An Outcome is one thing that follows from a line or an event. It may be kept, but for Event.
@@ -88,19 +89,22 @@ func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func
 	if e.cfg.WhatIf && ev.Addr.IsValid() && e.tracker.Blocked(ev.Addr, r.ServicePorts, ev.Time) {
 		return yield(Outcome{Kind: Blocked, Time: ev.Time, Event: ev})
 	}
+	e.listed.addTo(ev)
 	tally := e.tracker.Observe(ev)
 	r.count(ev, tally)
 	r.recent.count(ev, tally.Source, tally.New)
 	if tally.Alarm != "" && !yield(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}) {
 		return false
 	}
-	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Attempts: tally.New, Score: tally.Score}
+	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Attempts: tally.New, Score: tally.Score + tally.Listed}
 	if e.blocked.Contains(ev.Addr) {
 		return yield(counted)
 	}
+	ask := e.mayAsk(ev, tally)
 	d := decide.Decide(tally, e.cfg.Decide, &e.facts, ev.Time)
 	kind := e.act(r, ev, &d, now)
-	return yield(counted) && (kind == 0 || yield(Outcome{Kind: kind, Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason}))
+	return yield(counted) && (kind == 0 || yield(Outcome{Kind: kind, Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason})) &&
+		(!ask || kind == Banned || yield(Outcome{Kind: Ask, Time: ev.Time, Event: ev}))
 }
 
 // act takes note of a decision. It returns what follows from it, 0 if nothing is to be done.
@@ -155,6 +159,8 @@ func (r *rule) count(ev *event.Event, tally *event.Tally) {
 		r.counts.Forgiven = uint64(max(0, int64(r.counts.Forgiven)+int64(tally.Forgiven)))
 	case event.Probe:
 		r.counts.Probes++
+	case event.Listed:
+		r.counts.Failures++
 	case event.Success:
 		r.counts.Logins++
 	}

@@ -49,13 +49,14 @@ type Explanation struct {
 	SSH       ban.Ports // the ports that stay open to it for an administrator's live session; empty if there is none
 	Requests  []string  // what rules about many requests count for it, a line for each threshold
 	Scans     []string  // to how many closed ports it came
+	Listings  []string  // what block lists report of it
 }
 
 // Explain returns what is known of an address, with at most so many neighbors of its network.
 func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanation {
-	reachable := e.facts.Reachable()
-	return Explanation{e.tracker.Explain(addr, now), e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
-		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now), e.explainScans(addr, now)}
+	reachable, account := e.facts.Reachable(), e.tracker.Explain(addr, now)
+	return Explanation{account, e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
+		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now), e.explainScans(addr, now), e.listed.explain(addr, now, len(account.Known) > 0)}
 }
 
 // Names returns the dictionary of user names; see track.Tracker.Names.

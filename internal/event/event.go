@@ -19,9 +19,10 @@ const (
 	Failure Kind = iota + 1 // credentials were tried and refused
 	Success                 // a login that succeeded
 	Probe                   // the service was touched without trying credentials
+	Listed                  // a DNS block list has the address
 )
 
-// String returns the kind as it stands in JSON: "failure", "success" or "probe".
+// String returns the kind as it stands in JSON: "failure", "success", "probe" or "listed".
 func (k Kind) String() string {
 	switch k {
 	case Failure:
@@ -30,6 +31,8 @@ func (k Kind) String() string {
 		return "success"
 	case Probe:
 		return "probe"
+	case Listed:
+		return "listed"
 	}
 	return "kind " + strconv.Itoa(int(k))
 }
@@ -83,6 +86,38 @@ type Event struct {
 	Line string
 
 	Episode *Episode // nil: the line alone makes the event
+
+	Listings *[]Listing // what block lists report of Addr, never changed; of a Listed event, the first is what it is about
+}
+
+// OnLists returns what block lists report of the event's address, nil if nothing.
+func (ev *Event) OnLists() []Listing {
+	if ev.Listings == nil {
+		return nil
+	}
+	return *ev.Listings
+}
+
+// A Listing is what one DNS block list reports of an address.
+type Listing struct {
+	Rule   string    // name of the rule of the list
+	Zone   string    // DNS zone of the list
+	Codes  string    // its answers: "127.0.0.2" or "127.0.0.2, 127.0.0.4"
+	Reason string    // what the list states as its reason, raw, at most MaxReason bytes; empty if it states none
+	Points int       // what the listing adds to the score of the address as long as it counts
+	Ban    bool      // it bans by itself
+	Until  time.Time // when it no longer counts
+}
+
+// MaxReason is how much of the reason for a listing is kept, in bytes.
+const MaxReason = 200
+
+// String returns the listing for people: `zen.example (127.0.0.2: "see https://...")`.
+func (l Listing) String() string {
+	if l.Reason == "" {
+		return l.Zone + " (" + l.Codes + ")"
+	}
+	return l.Zone + " (" + l.Codes + ": " + strconv.Quote(l.Reason) + ")"
 }
 
 // An Episode is what many lines of a source amount to, of which the event's is the last.

@@ -35,6 +35,7 @@ type Tally struct {
 	Absent          float64 // the part of Score that names which do not exist have added
 	ScoreUnverified float64 // points of events whose source may be forged, kept apart
 	ScoreLimit      int     // points that make a ban
+	Listed          float64 // points that block lists add to Score now; 0 where users log in
 
 	Known      bool // Event's user has logged in from here before
 	KnownUsers int  // how many users have logged in from Source
@@ -71,7 +72,16 @@ func (t *Tally) UserReached() bool {
 
 // ScoreReached reports whether the points, forgeable ones included, reach the limit.
 func (t *Tally) ScoreReached() bool {
-	return t.ScoreLimit > 0 && Points(t.Score+t.ScoreUnverified) >= t.ScoreLimit
+	return t.ScoreLimit > 0 && Points(t.Score+t.Listed+t.ScoreUnverified) >= t.ScoreLimit
+}
+
+// Verified returns the points that count towards a verified ban. What block lists report of an address counts only if the event shows that
+// the address is the source's own.
+func (t *Tally) Verified() float64 {
+	if t.Event.Verified {
+		return t.Score + t.Listed
+	}
+	return t.Score
 }
 
 // Points rounds a score to the whole points that people see and that limits are compared with.

@@ -62,11 +62,11 @@ func (l *Log) Add(rec control.Record) {
 	}
 }
 
-// Decided reports whether a record of this kind reports what was decided or done. Single attempts do not: what keeps them for ever, an
+// Decided reports whether a record of this kind reports what was decided or done. Single attempts and listings do not: what keeps them for ever, an
 // attacker could fill.
 func Decided(event string) bool {
 	switch event {
-	case "failure", "probe", "success":
+	case "failure", "probe", "success", "listed":
 		return false
 	}
 	return true

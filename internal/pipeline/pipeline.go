@@ -20,6 +20,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/dnsbl"
 	"mef/internal/enforce"
 	"mef/internal/engine"
 	"mef/internal/eventlog"
@@ -37,6 +38,7 @@ type Pipeline struct {
 	Records  *eventlog.Log
 	Reasons  *Reasons
 	Memory   *Memory
+	DNSBL    *dnsbl.Checker
 	Log      *slog.Logger
 
 	batches   chan *engine.Batch
@@ -66,6 +68,7 @@ func New(opt Options) (*Pipeline, *State) {
 		Engine:    owner.New[*State](),
 		Records:   eventlog.New(opt.Log),
 		Memory:    newMemory(),
+		DNSBL:     dnsbl.New(opt.Config.RBL, opt.Log),
 		Log:       opt.Log,
 		batches:   make(chan *engine.Batch, queuedBatches),
 		evictions: newEvictions(),
@@ -171,6 +174,7 @@ func (s *State) configure(cfg *conf.Config, rules *engine.Rules, readers feed.Re
 	s.Engine.Configure(s.settings())
 	s.Listen(h.Listeners, time.Now())
 	s.SetFacts(func(f *engine.Facts) { f.Proxies = cfg.ProxyAddrs() })
+	s.p.DNSBL.Configure(cfg.RBL)
 	s.applyMode()
 	s.OpenEventLog()
 }
@@ -383,6 +387,8 @@ func (s *State) carryOut(ctx context.Context, o engine.Outcome) error {
 		case p.claims <- o.Claim:
 		default:
 		}
+	case engine.Ask:
+		p.DNSBL.Ask(o.Event.Addr, o.Event.Verified)
 	case engine.ClockSetBack:
 		p.Log.Warn("the clock was set back: events with later times now count as of the present time", "to", o.Time)
 	}

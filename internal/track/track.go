@@ -252,6 +252,9 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 	if i == 0 {
 		i = t.insert(k, now)
 	}
+	if ev.Kind == event.Listed {
+		return t.listed(ev, r, i, k, now)
+	}
 	s := t.sources.At(i)
 	for t.attempts.Len() >= perSource*t.cfg.MaxSources && s.key == k {
 		t.evict()
@@ -290,6 +293,28 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 	}
 	if tally.ScoreReached() || tally.RuleReached() || tally.UserReached() {
 		t.detail(tally, s, &rep.subject, now)
+	}
+	return tally
+}
+
+// listed returns the tally of a source that a block list has. Nothing is counted: what lists report of an address comes with each of its
+// events, as long as it is true. A list alone says nothing against a place where users log in.
+func (t *Tracker) listed(ev *event.Event, r uint16, i uint32, k netkey.Key, now int64) *event.Tally {
+	s := t.sources.At(i)
+	t.countKnown(s)
+	t.settle(s, now)
+	tally := t.tally(ev, r, i, k, now)
+	tally.New = 1
+	if tally.KnownUsers > 0 {
+		return tally
+	}
+	if bans := len(ev.OnLists()) > 0 && ev.OnLists()[0].Ban; bans && ev.Verified {
+		tally.Added, tally.Attempts = 1, 1
+	} else if bans {
+		tally.Added, tally.Unverified = 1, 1
+	}
+	if tally.ScoreReached() || tally.RuleReached() {
+		t.detail(tally, s, new(subject), now)
 	}
 	return tally
 }
@@ -443,6 +468,11 @@ func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k netkey.Key, now i
 		out.KnownUsers = t.logins.Within(k)
 	}
 	out.Shared = t.cfg.Known.SharedMin > 0 && out.KnownUsers >= t.cfg.Known.SharedMin
+	if out.KnownUsers == 0 {
+		for _, l := range ev.OnLists() {
+			out.Listed += float64(l.Points)
+		}
+	}
 	if s != nil {
 		sum := &t.sums.byRule[r]
 		out.Limit, out.ScoreLimit = t.limit(s, r), t.scoreLimit(s)

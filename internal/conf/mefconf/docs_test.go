@@ -14,6 +14,7 @@ import (
 
 const (
 	configurationMD = "../../../docs/configuration.md"
+	reputationMD    = "../../../docs/reputation.md"
 	confMan         = "../../../man/mef.conf.5"
 	rulesMan        = "../../../man/mefdaemon.rules.5"
 	listsMan        = "../../../man/mefdaemon.lists.5"
@@ -35,7 +36,7 @@ func rows[T any](t ini.Table[T]) []row {
 }
 
 // unbuilt are the keys of stages to come, by the beginning of their names.
-var unbuilt = map[string]string{"rbl_": noticeDNSBL, "community_": noticeCommunity, "blacklist_fastpath": noticeFastPath}
+var unbuilt = map[string]string{"community_": noticeCommunity, "blacklist_fastpath": noticeFastPath}
 
 // without returns why a key is without effect, or "".
 func (r row) without() string {
@@ -160,9 +161,13 @@ func TestDocs(t *testing.T) {
 
 // Every example in the documentation is a valid file.
 func TestDocExamples(t *testing.T) {
-	text, err := os.ReadFile(configurationMD)
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, page := range []string{configurationMD, reputationMD} {
+		more, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, more...)
 	}
 	examples := regexp.MustCompile("(?s)```(ini|text)\n(.*?)```").FindAllStringSubmatch(string(text), -1)
 	for _, page := range []struct{ file, kind string }{{confMan, "ini"}, {rulesMan, "ini"}, {listsMan, "text"}} {

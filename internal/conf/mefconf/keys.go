@@ -21,7 +21,6 @@ const (
 	noticeNFLOG     = "accepted without effect, the kernel itself examines packets and reports them by NFLOG"
 	noticeMetrics   = "accepted without effect, mefctl status shows the numbers"
 	noticeShortScan = "accepted without effect, the source of a scan can be forged, so its bans last 10m at most"
-	noticeDNSBL     = "DNSBL look-ups are not built yet: ignored"
 	noticeCommunity = "community reports and protection are not built yet: ignored"
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
 	noticeIPTables  = "for the firewall policy only, bans are enforced by nftables"
@@ -233,20 +232,31 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ddos_bantime", Value: "1h", Form: orPermanent(ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Flood.BanTime })),
 		Doc: "length of that ban, 10m at most", Notice: noticePermanent, When: ini.Is("permanent")},
 
-	{Name: "rbl_enabled", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
-		Doc: "query DNS block lists about sources", Notice: noticeDNSBL, When: ini.Is("true")},
-	{Name: "rbl_K_enabled", Form: ini.Bool(ini.Nowhere[conf.Config, bool]), Doc: "query the list K; if none is enabled, blocklist is queried"},
-	{Name: "rbl_K_zone", Form: ini.List("the name of a DNS zone", conf.IsHostName, ini.Nowhere[conf.Config, []string]), Doc: "DNS zone of the list; that of blocklist is bl.blocklist.de"},
-	{Name: "rbl_K_answer_match", Form: ini.List("answers such as 127.0.0.2 or 127.0.0.*", isAnswer, ini.Nowhere[conf.Config, []string]),
-		Doc: "answers that mean listed", Notice: noticeAnswers, When: hasOtherAnswers},
-	{Name: "rbl_K_ports", Form: ini.Ports(ini.Nowhere[conf.Config, ban.Ports]), Doc: "ports of a ban for a listing"},
-	{Name: "rbl_K_bantime", Form: ini.Duration(time.Second, duration.Year, ini.Nowhere[conf.Config, time.Duration]), Doc: "length of a ban for a listing"},
-	{Name: "rbl_K_timeout", Form: ini.Duration(time.Second, time.Minute, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait for an answer"},
-	{Name: "rbl_K_positive_ttl", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long a listing is cached"},
-	{Name: "rbl_K_negative_ttl", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long the answer not listed is cached"},
-	{Name: "rbl_K_error_ttl", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait after an error before the next query"},
-	{Name: "rbl_K_canary", Form: ini.List("addresses", isPrefix, ini.Nowhere[conf.Config, []string]), Doc: "address that the list must contain; if not, its answers are ignored"},
-	{Name: "rbl_K_action", Form: ini.Choice(ini.Dropped[conf.Config], "ban", "detect"), Doc: "what a listing leads to"},
+	{Name: "rbl_enabled", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.RBL.Enabled }),
+		Doc: "query DNS block lists about sources of failed logins and of probes; each query tells the list and the name server who comes here"},
+	{Name: "rbl_servers", Form: servers(func(c *conf.Config) *[]string { return &c.RBL.Servers }),
+		Doc: "name servers that are asked, in order; if empty, those in /etc/resolv.conf"},
+	{Name: "rbl_K_enabled", Form: ofZone(ini.Bool[conf.Config], func(z *conf.RBLZone) *bool { return &z.Enabled }),
+		Doc: "query the list K; if none is enabled, blocklist is queried"},
+	{Name: "rbl_K_zone", Form: ofZone(zoneName, func(z *conf.RBLZone) *string { return &z.Zone }),
+		Doc: "DNS zone of the list; known for blocklist (bl.blocklist.de), dronebl, spamcop and spamhaus (zen.spamhaus.org)"},
+	{Name: "rbl_K_answer_match", Form: ofZone(answerList, func(z *conf.RBLZone) *[]string { return &z.Match }),
+		Doc: "answers that mean listed, 127.0.0.* unless the list is one of those", Notice: noticeAnswers, When: hasOtherAnswers},
+	{Name: "rbl_K_action", Form: ofZone(rblAction, func(z *conf.RBLZone) *conf.RBLAction { return &z.Action }),
+		Doc: "what a listing leads to, unless rbl_K_codes has its answer. score (the default): points as long as it counts; those of several lists add up; ban: a ban; detect: it is only reported. A listing never bans an address from which users log in"},
+	{Name: "rbl_K_weight", Form: ofZone(numbers(0, maxWeight), func(z *conf.RBLZone) *int { return &z.Weight }), Doc: "points of a listing; 40 unless set"},
+	{Name: "rbl_K_codes", Form: ofZone(answerCodes, func(z *conf.RBLZone) *[]conf.RBLCode { return &z.Codes }),
+		Doc: "what single answers lead to; the first that fits counts, of several answers the one that does most"},
+	{Name: "rbl_K_ports", Form: ofZone(ini.BanPorts[conf.Config], func(z *conf.RBLZone) *ban.Ports { return &z.Ports }), Doc: "ports of a ban for a listing; all unless set"},
+	{Name: "rbl_K_bantime", Form: ofZone(durations(time.Second, duration.Year), func(z *conf.RBLZone) *time.Duration { return &z.BanTime }), Doc: "length of the first ban for a listing; 1h unless set"},
+	{Name: "rbl_K_timeout", Form: ofZone(durations(100*time.Millisecond, time.Minute), func(z *conf.RBLZone) *time.Duration { return &z.Timeout }), Doc: "how long to wait for an answer; 2s unless set"},
+	{Name: "rbl_K_positive_ttl", Form: ofZone(durations(time.Second, 30*duration.Day), func(z *conf.RBLZone) *time.Duration { return &z.Positive }), Doc: "how long a listing counts before the list is asked again; 1h unless set"},
+	{Name: "rbl_K_negative_ttl", Form: ofZone(durations(time.Second, 30*duration.Day), func(z *conf.RBLZone) *time.Duration { return &z.Negative }), Doc: "how long an address that is not listed is not asked about again; 15m unless set"},
+	{Name: "rbl_K_error_ttl", Form: ofZone(durations(time.Second, 30*duration.Day), func(z *conf.RBLZone) *time.Duration { return &z.Error }), Doc: "how long to wait after an error before the next query; 30s unless set, and more after several errors"},
+	{Name: "rbl_K_canary", Form: ofZone(addresses, func(z *conf.RBLZone) *[]netip.Addr { return &z.Canary }),
+		Doc: "addresses that the list must contain, otherwise its answers are ignored; unless set, 127.0.0.2 for IPv4 and ::ffff:127.0.0.2 for IPv6 (RFC 5782)"},
+	{Name: "rbl_K_rate", Form: ofZone(numbers(1, 1000), func(z *conf.RBLZone) *int { return &z.Rate }), Doc: "queries a second at most; 20 unless set"},
+	{Name: "rbl_K_inflight", Form: ofZone(numbers(1, 100), func(z *conf.RBLZone) *int { return &z.InFlight }), Doc: "queries at the same time at most; 8 unless set"},
 
 	{Name: "community_report", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
 		Doc: "report bans to a community server", Notice: noticeCommunity, When: ini.Is("true")},
@@ -426,19 +436,4 @@ func isPrefix(s string) bool {
 // isInterface reports whether s can be the name of a network interface: at most 15 bytes (IFNAMSIZ).
 func isInterface(s string) bool {
 	return s != "" && len(s) <= 15 && !strings.ContainsAny(s, " \t/")
-}
-
-// isAnswer reports whether s is an IPv4 address with any of its ends replaced by "*".
-func isAnswer(s string) bool {
-	return strings.Trim(s, "0123456789.*") == ""
-}
-
-// hasOtherAnswers reports whether the value has answers that never mean "listed".
-func hasOtherAnswers(value string) bool {
-	for _, answer := range ini.Items(value) {
-		if !strings.HasPrefix(answer, "127.") || strings.HasPrefix(answer, "127.255.255.") {
-			return true
-		}
-	}
-	return false
 }

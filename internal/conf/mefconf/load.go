@@ -115,6 +115,7 @@ func (r *reader) global(sc ini.File) {
 	r.replaceEventLog()
 	r.checkBanTimes()
 	r.checkSyslog()
+	r.checkRBL()
 	r.origins()
 }
 

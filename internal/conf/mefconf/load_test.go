@@ -247,7 +247,7 @@ func TestMEF10HasEveryKey(t *testing.T) {
 	ours := []string{"mode", "control_socket", "ipv6_prefix", "protect_groups", "proxies", "score_failure", "score_probe", "score_unverified",
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
-		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_K_canary", "rbl_K_action", "community_server", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin"}
+		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight", "community_server", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin"}
 	settings := ini.Scan("mef.conf", text, "global").Settings
 	for _, k := range keys {
 		theirs := slices.ContainsFunc(settings, func(s ini.Setting) bool { return k.Name == s.Key || k.Is(s.Key) })
@@ -341,7 +341,14 @@ func TestConfigErrors(t *testing.T) {
 		"section of rule files":  {"[rule]\nmaxretry=3", `:2:1: unknown section "rule"; there is [global]`},
 		"terminal escapes":       {"mode=\x1b[2J", `:2:6: byte 0x1b is not text; save the file as UTF-8`},
 		"long word":              {strings.Repeat("k", 100) + "=1", `:2:1: unknown key "` + strings.Repeat("k", 80) + `…"`},
-		"answer of a block list": {"rbl_x_answer_match=yes", `:2:20: rbl_x_answer_match: wrong value "yes"; write answers such as 127.0.0.2 or 127.0.0.*`},
+		"answer of a block list": {"rbl_x_answer_match=yes", `:2:20: rbl_x_answer_match: wrong value "yes"; write answers such as 127.0.0.2, 127.0.0.4-7 or 127.0.0.*`},
+		"range in an answer":     {"rbl_x_answer_match=127.0.2-3.1", `:2:20: rbl_x_answer_match: wrong value "127.0.2-3.1"; write answers such as 127.0.0.2, 127.0.0.4-7 or 127.0.0.*`},
+		"code without action":    {"rbl_x_codes=127.0.0.2=60,127.0.0.3", `:2:26: rbl_x_codes: wrong value "127.0.0.3"; write answers with points or an action, such as 127.0.0.2=60, 127.0.0.4-7=ban, 127.0.0.10=detect`},
+		"action of a code":       {"rbl_x_codes=127.0.0.2=drop", `:2:13: rbl_x_codes: wrong value "127.0.0.2=drop"; write answers with points or an action, such as 127.0.0.2=60, 127.0.0.4-7=ban, 127.0.0.10=detect`},
+		"list without a zone":    {"rbl_enabled=true\nrbl_x_enabled=true", `:3:1: rbl_x_enabled: no DNS zone is known for "x"; add rbl_x_zone=ZONE, or use a list whose zone is known: blocklist, dronebl, spamcop, spamhaus`},
+		"zone":                   {"rbl_x_zone=127.0.0.1", `:2:12: rbl_x_zone: wrong value "127.0.0.1"; write the name of a DNS zone`},
+		"name server":            {"rbl_servers=127.0.0.1,dns.example", `:2:23: rbl_servers: wrong value "dns.example"; write addresses of name servers such as 127.0.0.1 or [2001:db8::53]:5353, with commas`},
+		"action":                 {"rbl_x_action=block", `:2:14: rbl_x_action: wrong value "block"; write score or ban or detect`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, got := load(t, map[string]string{"mef.conf": "[global]\n" + tt.text + "\n"})
@@ -435,7 +442,7 @@ func TestNotices(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
 		"nothing":            {"mode=observe", ""},
 		"placement, once":    {"firewall_table=mef\nmode=observe\nfirewall_hook=input", "mef.conf:5:1: firewall_table, firewall_hook: accepted and ignored, the table is always inet mefdaemon"},
-		"not built, enabled": {"rbl_enabled=true\nrbl_x_zone=bl.example.org", "mef.conf:5:1: rbl_enabled: DNSBL look-ups are not built yet: ignored"},
+		"bans that are none": {"rbl_enabled=true\nrbl_blocklist_bantime=1h\nrbl_blocklist_ports=22", "mef.conf:7:1: rbl_blocklist_ports: a listing adds points to the score; ports and bantime have an effect with rbl_blocklist_action=ban"},
 		"not built, off":     {"rbl_enabled=false\nps_enabled=false\nddos_enabled=false\ncommunity_report=false", ""},
 		"clamped":            {"ddos_bantime=permanent", "mef.conf:5:1: ddos_bantime: the source of a flood can be forged, so its bans are never permanent"},
 		"wildcard answers":   {"rbl_x_answer_match=127.0.0.2,*", "mef.conf:5:1: rbl_x_answer_match: answers outside 127.0.0.0/8 and in 127.255.255.0/24 are errors of the list, never listings"},

@@ -84,6 +84,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	if s.Floods.On && s.Floods.Off == "" {
 		fmt.Fprintf(w, "Floods:    %d times a source exceeded the limits of a port since start, %d bans\n", s.Floods.Found, s.Floods.Bans)
 	}
+	for _, l := range s.DNSBL.Lists {
+		fmt.Fprintf(w, "DNSBL:     %s\n", l)
+	}
 	for _, a := range s.Attacks {
 		fmt.Fprintf(w, "Attack:    %s\n", a)
 	}

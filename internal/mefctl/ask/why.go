@@ -65,6 +65,9 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 	for _, line := range why.Scans {
 		fmt.Fprintf(w, "  port scans: %s\n", line)
 	}
+	for _, line := range why.Listings {
+		fmt.Fprintf(w, "  block list: %s\n", line)
+	}
 	for _, line := range why.Requests {
 		fmt.Fprintf(w, "  web requests: %s\n", line)
 	}

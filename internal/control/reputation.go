@@ -1,0 +1,94 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// A DNSBL is what DNS block lists are asked about sources.
+type DNSBL struct {
+	Lists []DNSBLList `json:"lists,omitempty"` // none: rbl_enabled=false
+}
+
+// A DNSBLList is one list.
+type DNSBLList struct {
+	Name    string        `json:"name"` // K of rbl_K_*
+	Zone    string        `json:"zone"`
+	Usable  bool          `json:"usable"`            // through one of the name servers
+	Problem string        `json:"problem,omitempty"` // why it is not, and what to do
+	Servers []DNSBLServer `json:"servers,omitempty"` // that were tested
+	Queries uint64        `json:"queries"`           // since the start, like all counts
+	Listed  uint64        `json:"listed"`            // addresses that were found
+	Failed  uint64        `json:"failed"`            // queries without a usable answer
+	LeftOut uint64        `json:"left_out"`          // addresses that were not asked about: there were too many, or no name server could be used
+	Waiting int           `json:"waiting"`           // addresses that are to be asked about
+	Cached  int           `json:"cached"`            // addresses whose answers are kept
+}
+
+// String returns how the list is used: "bl.example.org, 12 queries since start, 3 addresses listed".
+func (l DNSBLList) String() string {
+	text := fmt.Sprintf("%s, %d queries since start, %d addresses listed", l.Zone, l.Queries, l.Listed)
+	if !l.Usable {
+		text = l.Zone + ", not used"
+	}
+	if l.Failed > 0 {
+		text += fmt.Sprintf(", %d without an answer", l.Failed)
+	}
+	if l.LeftOut > 0 {
+		text += fmt.Sprintf(", %d not asked about", l.LeftOut)
+	}
+	if l.Waiting > 0 {
+		text += fmt.Sprintf(", %d waiting", l.Waiting)
+	}
+	return text
+}
+
+// A DNSBLServer is a name server through which a list is asked.
+type DNSBLServer struct {
+	Server string     `json:"server"` // host:port
+	Usable bool       `json:"usable"`
+	IPv6   bool       `json:"ipv6"` // the list has IPv6 addresses
+	Tested *time.Time `json:"tested,omitempty"`
+	Cause  string     `json:"cause,omitempty"` // why it cannot be used
+	Retry  *time.Time `json:"retry,omitempty"` // when it is tested again
+}
+
+// A DNSBLAnswer is what one list reports of an address.
+type DNSBLAnswer struct {
+	List    string `json:"list"`
+	Zone    string `json:"zone"`
+	Server  string `json:"server,omitempty"`
+	Listed  bool   `json:"listed"`
+	Codes   string `json:"codes,omitempty"`  // "127.0.0.2" or several
+	Reason  string `json:"reason,omitempty"` // the list's own
+	Action  string `json:"action,omitempty"` // what the listing leads to: "ban", "40 points" or "reported only"
+	Problem string `json:"problem,omitempty"`
+}
+
+// A ReputationService answers about what others know of addresses, and what is reported to them.
+type ReputationService interface {
+	// CheckDNSBL asks all lists about an address now.
+	CheckDNSBL(ctx context.Context, addr netip.Addr) ([]DNSBLAnswer, error)
+}
+
+// handleReputation adds the routes of block lists.
+func handleReputation(mux *http.ServeMux, s ReputationService) {
+	mux.HandleFunc("GET /v1/dnsbl", func(w http.ResponseWriter, r *http.Request) {
+		addr, err := netip.ParseAddr(r.URL.Query().Get("addr"))
+		if err != nil {
+			answer(w, nil, &Error{"dnsbl needs addr=ADDRESS, such as 192.0.2.7 or 2001:db8::7"})
+			return
+		}
+		v, err := s.CheckDNSBL(r.Context(), addr.Unmap().WithZone(""))
+		answer(w, v, err)
+	})
+}
+
+// CheckDNSBL asks what block lists report of an address.
+func (c *Client) CheckDNSBL(ctx context.Context, addr netip.Addr) (v []DNSBLAnswer, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/dnsbl?addr="+url.QueryEscape(addr.String()), nil, &v)
+}

@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/event"
+	"mef/internal/prefixset"
+)
+
+// serviceOfLists is the service of what block lists report.
+const serviceOfLists = "dnsbl"
+
+// rulesOfLists returns a rule for each list that is asked. Its ports and ban time are those of listings that ban.
+func rulesOfLists(cfg conf.RBL) (all []event.Rule) {
+	for _, z := range cfg.Zones {
+		all = append(all, event.Rule{Name: z.Rule(), Service: serviceOfLists, MaxRetry: 1, FindTime: z.Positive, BanTime: z.BanTime, Ports: z.Ports, NoLogins: true})
+	}
+	return all
+}
+
+// mayAsk reports whether block lists may be asked about the source of an event. They are not asked about addresses that are never banned, nor
+// about those where users log in: a query tells others who comes here. A forged address would be asked about in vain.
+func (e *Engine) mayAsk(ev *event.Event, tally *event.Tally) bool {
+	if len(e.cfg.RBL.Zones) == 0 || !ev.Verified || ev.Unreachable() || tally.Rule == nil || tally.KnownUsers > 0 ||
+		ev.Kind != event.Failure && ev.Kind != event.Probe {
+		return false
+	}
+	p := netip.PrefixFrom(ev.Addr, ev.Addr.BitLen())
+	return e.facts.Inside(p) == "" && !notPublic.Contains(ev.Addr)
+}
+
+// notPublic are networks of which no block list knows anything: private ones, those of carriers, for benchmarks and reserved ones.
+var notPublic = prefixset.New(
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"))
+
+// maxListings is how many addresses the engine keeps that block lists have; the oldest goes first.
+const maxListings = 16_384
+
+// listings are what block lists report of addresses. The zero value is empty.
+type listings struct {
+	by   map[netip.Addr]*[]event.Listing
+	ring []netip.Addr // in the order in which they came, oldest at next once full
+	next int
+}
+
+// addTo adds to an event what block lists report of its address. What an event.Listed reports is kept for those that follow.
+func (l *listings) addTo(ev *event.Event) {
+	if ev.Kind == event.Listed {
+		l.put(ev)
+	} else if len(l.by) > 0 {
+		ev.Listings = l.at(ev.Addr, ev.Time)
+	}
+}
+
+// at returns the listings of an address that count at a time.
+func (l *listings) at(addr netip.Addr, at time.Time) *[]event.Listing {
+	all := l.by[addr]
+	over := func(one event.Listing) bool { return !at.Before(one.Until) }
+	if all != nil && slices.ContainsFunc(*all, over) {
+		all = without(all, over)
+		l.by[addr] = all
+	}
+	return all
+}
+
+// without returns the listings that do not fit. An event may have all still.
+func without(all *[]event.Listing, fit func(event.Listing) bool) *[]event.Listing {
+	rest := slices.DeleteFunc(slices.Clone(*all), fit)
+	return &rest
+}
+
+// put keeps a listing, in place of an earlier one by the same zone.
+func (l *listings) put(ev *event.Event) {
+	if len(ev.OnLists()) == 0 {
+		return
+	}
+	if l.by == nil {
+		l.by = make(map[netip.Addr]*[]event.Listing)
+	}
+	all := ev.OnLists()[:1:1]
+	if before := l.at(ev.Addr, ev.Time); before != nil {
+		all = append(all, *without(before, func(old event.Listing) bool { return old.Zone == all[0].Zone })...)
+	}
+	if _, known := l.by[ev.Addr]; !known {
+		if len(l.ring) < maxListings {
+			l.ring = append(l.ring, ev.Addr)
+		} else {
+			delete(l.by, l.ring[l.next])
+			l.ring[l.next] = ev.Addr
+			l.next = (l.next + 1) % maxListings
+		}
+	}
+	l.by[ev.Addr], ev.Listings = &all, &all
+}
+
+// configure forgets the listings of lists that are no longer asked.
+func (l *listings) configure(rules map[string]*rule) {
+	for addr, all := range l.by {
+		l.by[addr] = without(all, func(one event.Listing) bool { return rules[one.Rule] == nil })
+	}
+}
+
+// explain returns what block lists report of an address, a line for each. known: users log in from there.
+func (l *listings) explain(addr netip.Addr, now time.Time, known bool) (lines []string) {
+	all := l.by[addr]
+	if all == nil {
+		return nil
+	}
+	for _, one := range *all {
+		does := fmt.Sprintf("%d more points", one.Points)
+		switch {
+		case !now.Before(one.Until):
+			continue
+		case known:
+			does = "which does not count, because users log in from here,"
+		case one.Ban:
+			does = "a reason for a ban"
+		case one.Points == 0:
+			does = "which is only reported"
+		}
+		lines = append(lines, fmt.Sprintf("listed by %s, %s until %s", one, does, one.Until.Local().Format(time.DateTime)))
+	}
+	return lines
+}

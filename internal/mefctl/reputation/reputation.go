@@ -1,0 +1,114 @@
+// Package reputation has the commands of mefctl about what others know of addresses: DNS block lists.
+package reputation
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/mefctl/cli"
+)
+
+// Commands returns the commands of this package.
+func Commands(g *cli.Global) []*cobra.Command { return []*cobra.Command{newDNSBL(g)} }
+
+func newDNSBL(g *cli.Global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dnsbl",
+		Short: "Ask DNS block lists about an address, or show how they are used",
+		Args:  console.NoArgs,
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "check ADDR",
+		Short: "Ask all lists that are enabled about an address now",
+		Long: "check has the daemon ask all lists that are enabled about an address, whatever it knows already. Nothing follows from the answers.\n" +
+			"The lists and the name servers learn the address. 127.0.0.2 is the test entry of most lists.",
+		Args: console.OneArg("an address, such as 192.0.2.7"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := netip.ParseAddr(args[0])
+			if err != nil {
+				return console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+			}
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			answers, err := client.CheckDNSBL(cmd.Context(), addr)
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, answers, func(w io.Writer) { showAnswers(w, answers) })
+		},
+	}, &cobra.Command{
+		Use:   "status",
+		Short: "Show which lists are used through which name servers",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, s.DNSBL, func(w io.Writer) { showDNSBL(w, s.DNSBL, time.Now()) })
+		},
+	})
+	return cmd
+}
+
+func showAnswers(w io.Writer, answers []control.DNSBLAnswer) {
+	rows := [][]string{{"LIST", "ZONE", "ANSWER", "LEADS TO", "REASON"}}
+	for _, a := range answers {
+		answer, reason := "not listed", ""
+		switch {
+		case a.Problem != "":
+			answer, reason = "unknown", a.Problem
+		case a.Listed:
+			answer = "listed: " + a.Codes
+			if a.Reason != "" {
+				reason = strconv.Quote(a.Reason)
+			}
+		}
+		rows = append(rows, []string{a.List, a.Zone, answer, a.Action, reason})
+	}
+	console.Table(w, rows)
+}
+
+func showDNSBL(w io.Writer, s control.DNSBL, now time.Time) {
+	if len(s.Lists) == 0 {
+		fmt.Fprintln(w, "No block list is asked (rbl_enabled=false).")
+		return
+	}
+	rows := [][]string{{"LIST", "ZONE", "NAME SERVER", "STATE", "IPV6", "TESTED"}}
+	for _, l := range s.Lists {
+		if len(l.Servers) == 0 {
+			rows = append(rows, []string{l.Name, l.Zone, "-", "not tested yet", "-", "-"})
+		}
+		for _, server := range l.Servers {
+			state, ipv6 := "in use", "no"
+			if !server.Usable {
+				state, ipv6 = "not tested yet", "-"
+			}
+			if server.Cause != "" {
+				state = "suspended, tested again " + cli.Moment(*server.Retry) + ": " + server.Cause
+			}
+			if server.IPv6 {
+				ipv6 = "yes"
+			}
+			rows = append(rows, []string{l.Name, l.Zone, server.Server, state, ipv6, cli.Ago(server.Tested, now)})
+		}
+	}
+	console.Table(w, rows)
+	fmt.Fprintln(w)
+	for _, l := range s.Lists {
+		fmt.Fprintf(w, "%s: %s\n", l.Name, l)
+	}
+}
