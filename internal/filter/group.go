@@ -194,30 +194,11 @@ func newJoined(list []*candidate) *joined {
 	j.machine = program.NewMachine()
 	j.loc = make([]int, program.LocLen())
 	for i, c := range list {
-		j.patterns = append(j.patterns, c.locate(program.GroupNames(i)))
+		group := func(name string) int { return program.Group(i, name) }
+		j.patterns = append(j.patterns, located{pattern: c.pattern, ignore: c.ignore, ip: group("ip"), host: group("host"), user: group("user"),
+			unknown: group("unknownuser"), count: group("count"), session: group("session")})
 	}
 	return j
-}
-
-func (c *candidate) locate(names []string) located {
-	l := located{pattern: c.pattern, ignore: c.ignore}
-	for i, name := range names {
-		switch name {
-		case "ip":
-			l.ip = i
-		case "host":
-			l.host = i
-		case "user":
-			l.user = i
-		case "unknownuser":
-			l.unknown = i
-		case "count":
-			l.count = i
-		case "session":
-			l.session = i
-		}
-	}
-	return l
 }
 
 // match returns the pattern that decides and where its groups are, until the next match. It reports false if none matches, or if the
@@ -245,12 +226,4 @@ func (g *ignorer) match(message []byte) bool {
 	}
 	_, ok := g.machine.Match(message, nil)
 	return ok
-}
-
-// groupAt returns what the n-th group of a match holds; nil if it took no part or n is 0.
-func groupAt(message []byte, loc []int, n int) []byte {
-	if n == 0 || loc[2*n] < 0 {
-		return nil
-	}
-	return message[loc[2*n]:loc[2*n+1]]
 }

@@ -6,6 +6,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/filter/tdfa"
 	"mef/internal/logtext"
 )
 
@@ -156,18 +157,18 @@ func (v *View) matchIn(g *group, h *header, line *event.Line, m *Match) bool {
 func (v *View) read(p *located, loc []int, message []byte, from peerText, h *header, line *event.Line, m *Match) (ok bool) {
 	r := p.rule
 	*m = Match{Rule: r.Rule, Count: m.Count, Form: p.form}
-	if m.User = groupAt(message, loc, p.user); p.user == 0 {
+	if m.User = tdfa.Group(message, loc, p.user); p.user == 0 {
 		m.User = from.user
 	}
-	m.UnknownUser = len(groupAt(message, loc, p.unknown)) > 0
+	m.UnknownUser = len(tdfa.Group(message, loc, p.unknown)) > 0
 	m.ExistingUser = p.unknown > 0 && !m.UnknownUser
-	m.Host = groupAt(message, loc, p.host)
-	m.Count = min(m.Count*parseCount(groupAt(message, loc, p.count)), maxCount)
-	m.Session = groupAt(message, loc, p.session)
+	m.Host = tdfa.Group(message, loc, p.host)
+	m.Count = min(m.Count*parseCount(tdfa.Group(message, loc, p.count)), maxCount)
+	m.Session = tdfa.Group(message, loc, p.session)
 	if !r.namesSessions {
 		m.setProcess(h.pid, line.Entry)
 	}
-	if text := groupAt(message, loc, p.ip); len(text) > 0 {
+	if text := tdfa.Group(message, loc, p.ip); len(text) > 0 {
 		if m.Addr, ok = logtext.Addr(text); !ok {
 			return false
 		}

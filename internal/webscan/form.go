@@ -31,22 +31,8 @@ func newForm(patterns []conf.Pattern) *form {
 	}
 	f := &form{machine: program.NewMachine(), loc: make([]int, program.LocLen())}
 	for i := range patterns {
-		var g formGroups
-		for n, name := range program.GroupNames(i) {
-			switch name {
-			case "ip":
-				g.ip = n
-			case "method":
-				g.method = n
-			case "uri":
-				g.uri = n
-			case "status":
-				g.status = n
-			case "ua":
-				g.ua = n
-			}
-		}
-		f.groups = append(f.groups, g)
+		group := func(name string) int { return program.Group(i, name) }
+		f.groups = append(f.groups, formGroups{ip: group("ip"), method: group("method"), uri: group("uri"), status: group("status"), ua: group("ua")})
 	}
 	return f
 }
@@ -56,12 +42,7 @@ func (f *form) read(line []byte, r *Request) bool {
 	if !ok {
 		return false
 	}
-	group := func(n int) []byte {
-		if n == 0 || f.loc[2*n] < 0 {
-			return nil
-		}
-		return line[f.loc[2*n]:f.loc[2*n+1]]
-	}
+	group := func(n int) []byte { return tdfa.Group(line, f.loc, n) }
 	g := &f.groups[i]
 	*r = Request{Method: group(g.method), Target: group(g.uri), Agent: group(g.ua)}
 	r.Target = r.Target[:min(len(r.Target), maxTarget)]

@@ -287,16 +287,27 @@ func TestNoPatterns(t *testing.T) {
 	}
 }
 
-func TestGroupNames(t *testing.T) {
-	p := mustCompile(t, `(?P<user>a)(b)(?<host>c)`, `x`)
-	if got, want := p.GroupNames(0), []string{"", "user", "", "host"}; !slices.Equal(got, want) {
-		t.Errorf("GroupNames(0) = %q, want %q", got, want)
+func TestGroups(t *testing.T) {
+	p := mustCompile(t, `(?P<user>a)(b)(?<host>c)|(?<other>d)`, `x`)
+	loc := make([]int, p.LocLen())
+	text := []byte("abc")
+	if pattern, ok := p.NewMachine().Match(text, loc); !ok || pattern != 0 {
+		t.Fatalf("%q: pattern %d, %v", text, pattern, ok)
 	}
-	if got, want := p.GroupNames(1), []string{""}; !slices.Equal(got, want) {
-		t.Errorf("GroupNames(1) = %q, want %q", got, want)
+	for name, want := range map[string]struct {
+		number int
+		text   string
+	}{"user": {1, "a"}, "host": {3, "c"}, "other": {4, ""}, "none": {0, ""}} {
+		n := p.Group(0, name)
+		if got := Group(text, loc, n); n != want.number || string(got) != want.text || (got == nil) != (want.text == "") {
+			t.Errorf("group %s has number %d and holds %q, want %+v", name, n, got, want)
+		}
 	}
-	if p.Len() != 2 || p.LocLen() != 8 {
-		t.Errorf("Len, LocLen = %d, %d, want 2, 8", p.Len(), p.LocLen())
+	if n := p.Group(1, "user"); n != 0 {
+		t.Errorf("a pattern without groups has one of number %d", n)
+	}
+	if p.Len() != 2 || p.LocLen() != 10 {
+		t.Errorf("Len, LocLen = %d, %d, want 2, 10", p.Len(), p.LocLen())
 	}
 }
 

@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"sync"
 )
 
@@ -110,9 +111,18 @@ func (p *Program) Len() int { return len(p.patterns) }
 // LocLen returns the length that Match's loc must have to hold any pattern's groups: two for each group.
 func (p *Program) LocLen() int { return p.slots }
 
-// GroupNames returns the names of a pattern's groups, by group number; the whole match (group 0) and unnamed
-// groups have the name "". The caller must not change it.
-func (p *Program) GroupNames(pattern int) []string { return p.patterns[pattern].names }
+// Group returns the number of the group of that name in a pattern, 0 if there is none.
+func (p *Program) Group(pattern int, name string) int {
+	return max(0, slices.Index(p.patterns[pattern].names, name))
+}
+
+// Group returns what the n-th group of a match of text holds; nil if it took no part or n is 0. loc is as Machine.Match filled it in.
+func Group(text []byte, loc []int, n int) []byte {
+	if n == 0 || loc[2*n] < 0 {
+		return nil
+	}
+	return text[loc[2*n]:loc[2*n+1]]
+}
 
 // add parses expr and appends its nodes.
 func (p *Program) add(expr string, sets *setTable) error {
