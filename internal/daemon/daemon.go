@@ -66,15 +66,10 @@ func thisMachine(ctx context.Context, log *slog.Logger) (m machine, err error) {
 	m.host, err = hostwatch.Read(ctx)
 	m.filter = func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
 		facts := s.Engine.Facts()
-		return kernel.New(log, settingsOf(s.Config), p.EnforceOptions(facts.Reachable()))
+		return kernel.New(log, kernel.SettingsFromConf(s.Config), p.EnforceOptions(facts.Reachable()))
 	}
 	m.names = lists.Options{Log: log}
 	return m, err
-}
-
-// settingsOf returns what the packet filter does beside bans.
-func settingsOf(cfg *conf.Config) kernel.Settings {
-	return kernel.Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood}
 }
 
 // Run is the daemon: it protects the host until ctx is done, and leaves the bans in force when it ends, unless the

@@ -8,6 +8,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/enforce/kernel"
 	"mef/internal/engine"
 	"mef/internal/hostwatch"
 	"mef/internal/owner"
@@ -85,7 +86,7 @@ func (c *configurator) swap(ctx context.Context, next *setup) error {
 	if err := c.sources.Configure(ctx, next.cfg, next.rules); err != nil {
 		return err
 	}
-	if settings := settingsOf(next.cfg); !reflect.DeepEqual(settings, settingsOf(c.cfg)) {
+	if settings := kernel.SettingsFromConf(next.cfg); !reflect.DeepEqual(settings, kernel.SettingsFromConf(c.cfg)) {
 		if err := c.kernel.Configure(ctx, settings); err != nil {
 			c.Log.Error("change what the packet filter logs and reports", "err", err)
 		}

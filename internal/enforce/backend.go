@@ -72,6 +72,8 @@ type Settings struct {
 	Scan conf.Scan    // which packets to closed ports it reports; none unless enabled
 	// Flood is what a source may do at a port; anything unless enabled. What exceeds it is reported.
 	Flood conf.Flood
+	// Proxies and CDNs have many clients behind each address. Flood does not limit the former, and the latter not at exempt.WebPorts.
+	Proxies, CDNs prefixset.Set
 }
 
 // A Detection is what becomes of the packets that a packet filter is to report.

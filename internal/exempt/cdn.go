@@ -23,6 +23,14 @@ var cdnText string
 // CDNs returns the content delivery networks that are built in.
 func CDNs() []CDN { return parseCDNs(cdnText) }
 
+// CDNNetworks returns the networks of all of them.
+func CDNNetworks() (all prefixset.Set) {
+	for _, c := range CDNs() {
+		all = all.Union(c.Networks)
+	}
+	return all
+}
+
 // parseCDNs reads the format of cdn.txt; a test sees to it that there is nothing else in that file.
 func parseCDNs(text string) (all []CDN) {
 	var networks []netip.Prefix

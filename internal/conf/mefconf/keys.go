@@ -25,7 +25,7 @@ const (
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
 	noticeIPTables  = "for the firewall policy only, bans are enforced by nftables"
 	noticeDebugLog  = "accepted and ignored, the daemon logs to standard error and so to the journal"
-	noticePermanent = "the source of a flood can be forged, so its bans are never permanent"
+	noticeForged    = "the source of a scan or flood can be forged, so nothing is dropped for longer than 10m"
 	noticeAnswers   = "answers outside 127.0.0.0/8 and in 127.255.255.0/24 are errors of the list, never listings"
 )
 
@@ -151,8 +151,8 @@ var keys = ini.Table[conf.Config]{
 		Doc: "a source whose packets come to more ports than this, at which nothing listens, within ps_interval is banned"},
 	{Name: "ps_interval", Value: "300", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Scan.Interval }),
 		Doc: "time in which the ports of a source are counted"},
-	{Name: "ps_bantime", Value: "3600", Form: ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Scan.BanTime }),
-		Doc: "length of a ban for a scan; 10m at most, because its source can be forged"},
+	{Name: "ps_bantime", Value: "10m", Form: forgedTime(func(c *conf.Config) *time.Duration { return &c.Scan.BanTime }),
+		Doc: "length of a ban for a scan, 10m at most", Notice: noticeForged, When: longerThanForged},
 	{Name: "ps_interface", Value: "auto", Form: ini.List("auto, or names of interfaces, with commas", isInterface, func(c *conf.Config) *[]string { return &c.Scan.On }),
 		Doc: "interfaces on which scans count; auto: all"},
 	{Name: "ps_interface_exclude", Value: "lo", Form: ini.List("names of interfaces, with commas", isInterface, func(c *conf.Config) *[]string { return &c.Scan.NotOn }),
@@ -221,7 +221,8 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ddos_port_N_connlimit", Form: portLimit(func(l *conf.FloodLimits) *int { return &l.Conns }), Doc: "ddos_connlimit for port N"},
 	{Name: "ddos_stage1_mode", Value: "throttle", Form: ini.Choice(func(c *conf.Config, i int) { c.Flood.Mode = conf.FloodMode(i) }, "throttle", "drop", "detect"),
 		Doc: "what happens beyond a limit. throttle: what exceeds it is dropped; drop: all new connections of the source to guarded ports are dropped; detect: it is only reported"},
-	{Name: "ddos_stage1_timeout", Value: "10m", Form: ini.Duration(time.Second, duration.Day, func(c *conf.Config) *time.Duration { return &c.Flood.Stage1 }), Doc: "how long ddos_stage1_mode=drop drops the new connections of a source"},
+	{Name: "ddos_stage1_timeout", Value: "10m", Form: forgedTime(func(c *conf.Config) *time.Duration { return &c.Flood.Stage1 }),
+		Doc: "how long ddos_stage1_mode=drop drops the new connections of a source, 10m at most", Notice: noticeForged, When: longerThanForged},
 	{Name: "ddos_poll_interval", Value: "5s", Form: ini.Duration(time.Second, duration.Day, ini.Nowhere[conf.Config, time.Duration]),
 		Doc: "how often the kernel was asked", Notice: noticeNFLOG},
 	{Name: "ddos_signal_details_enabled", Value: "true", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
@@ -229,8 +230,8 @@ var keys = ini.Table[conf.Config]{
 	{Name: "ddos_escalation_enabled", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Flood.Escalate }), Doc: "ban a source that exceeds limits repeatedly"},
 	{Name: "ddos_escalation_window", Value: "10m", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Flood.Window }), Doc: "time in which exceeded limits count"},
 	{Name: "ddos_escalation_hits", Value: "3", Form: ini.Number(1, 1000, func(c *conf.Config) *int { return &c.Flood.Hits }), Doc: "number of exceeded limits that lead to a ban"},
-	{Name: "ddos_bantime", Value: "1h", Form: orPermanent(ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Flood.BanTime })),
-		Doc: "length of that ban, 10m at most", Notice: noticePermanent, When: ini.Is("permanent")},
+	{Name: "ddos_bantime", Value: "10m", Form: orPermanent(forgedTime(func(c *conf.Config) *time.Duration { return &c.Flood.BanTime })),
+		Doc: "length of that ban, 10m at most", Notice: noticeForged, When: longerThanForged},
 
 	{Name: "rbl_enabled", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.RBL.Enabled }),
 		Doc: "query DNS block lists about sources of failed logins and of probes; each query tells the list and the name server who comes here"},
@@ -371,6 +372,29 @@ func excludedPorts(field func(*conf.Config) *ban.Ports) ini.Form[conf.Config] {
 		}
 		return f.Set(c, s)
 	}}
+}
+
+// longestForged is how long a source that can be forged is dropped at most.
+const longestForged = 10 * time.Minute
+
+// forgedTime is how long a source that can be forged is dropped; what is longer than longestForged is that.
+func forgedTime(field func(*conf.Config) *time.Duration) ini.Form[conf.Config] {
+	f := ini.Duration(time.Second, duration.Year, field)
+	any := f.Set
+	f.Set = func(c *conf.Config, s ini.Setting) *ini.Fault {
+		fault := any(c, s)
+		if fault == nil {
+			*field(c) = min(*field(c), longestForged)
+		}
+		return fault
+	}
+	return f
+}
+
+// longerThanForged reports whether a value is longer than longestForged.
+func longerThanForged(value string) bool {
+	d, err := duration.Parse(value)
+	return value == "permanent" || err == nil && d > longestForged
 }
 
 // orPermanent adds the word "permanent" to f, which changes nothing.

@@ -10,9 +10,11 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
+	"mef/internal/exempt"
 )
 
 // A backend is a kind of packet filter.
@@ -64,6 +66,11 @@ type Kernel struct {
 
 // Settings are what the packet filter does beside bans.
 type Settings = enforce.Settings
+
+// SettingsFromConf returns those of mef.conf.
+func SettingsFromConf(cfg *conf.Config) Settings {
+	return Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood, Proxies: cfg.ProxyAddrs(), CDNs: exempt.CDNNetworks()}
+}
 
 // New returns a Kernel over the packet filter of this host.
 func New(log *slog.Logger, settings Settings, opt enforce.Options) (*Kernel, error) {

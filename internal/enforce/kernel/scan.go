@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +49,7 @@ type scans struct {
 	flood   bool
 	problem string // why no packets are received; empty if they are
 	lost    uint64 // reports that were lost on the way
-	served  map[string]time.Time
+	served  map[servedPort]time.Time
 	before  sample
 	latest  sample
 }
@@ -59,7 +61,7 @@ type sample struct {
 }
 
 func newScans(log *slog.Logger) scans {
-	return scans{log: log, changed: make(chan struct{}, 1), receiving: new(atomic.Bool), served: make(map[string]time.Time)}
+	return scans{log: log, changed: make(chan struct{}, 1), receiving: new(atomic.Bool), served: make(map[servedPort]time.Time)}
 }
 
 // want changes what is detected.
@@ -89,9 +91,31 @@ func (s *scans) fail(problem string) {
 	}
 }
 
-// servedKey names a port: "tcp/22".
-func servedKey(protocol event.Protocol, port uint16) string {
-	return fmt.Sprintf("%s/%d", protocol, port)
+// A servedPort is a port of a service.
+type servedPort struct {
+	protocol event.Protocol
+	port     uint16
+}
+
+// MarshalText returns the port as "tcp/22".
+func (p servedPort) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%s/%d", p.protocol, p.port), nil
+}
+
+// UnmarshalText reads what MarshalText returns.
+func (p *servedPort) UnmarshalText(text []byte) error {
+	name, number, _ := strings.Cut(string(text), "/")
+	port, err := strconv.ParseUint(number, 10, 16)
+	p.port = uint16(port)
+	switch {
+	case name == event.TCP.String():
+		p.protocol = event.TCP
+	case name == event.UDP.String():
+		p.protocol = event.UDP
+	case err == nil:
+		err = fmt.Errorf("unknown protocol %q", name)
+	}
+	return err
 }
 
 // listen notes at which ports sockets wait for strangers.
@@ -122,7 +146,7 @@ func (s *scans) listen(now time.Time) error {
 // serve notes that a service has a port. UDP sockets above are those of clients, each with a port of its own.
 func (s *scans) serve(protocol event.Protocol, port uint16, now time.Time) {
 	const clients = 32768
-	key := servedKey(protocol, port)
+	key := servedPort{protocol, port}
 	if _, known := s.served[key]; (known || len(s.served) < maxServed) && (protocol == event.TCP || port < clients) {
 		s.served[key] = now
 	}
@@ -130,7 +154,7 @@ func (s *scans) serve(protocol event.Protocol, port uint16, now time.Time) {
 
 // RestoreServed takes over what Packets saved. It is for the time before Packets.
 func (k *Kernel) RestoreServed(text string) {
-	var served map[string]time.Time
+	var served map[servedPort]time.Time
 	if json.Unmarshal([]byte(text), &served) != nil || len(served) > maxServed {
 		return // nothing was saved
 	}
@@ -158,7 +182,7 @@ func (s *scans) closed(packets []event.Packet) []event.Packet {
 	defer s.mu.Unlock()
 	var left []event.Packet
 	for i := range packets {
-		_, served := s.served[servedKey(packets[i].Protocol, packets[i].Port)]
+		_, served := s.served[servedPort{packets[i].Protocol, packets[i].Port}]
 		if packets[i].Mark != event.ClosedPort || s.scan.Enabled && !served {
 			left = append(left, packets[i])
 		}

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -68,7 +69,7 @@ func TestPortsOfServices(t *testing.T) {
 	k.scans.serve(event.UDP, 53, now)
 	k.scans.serve(event.UDP, 40000, now) // of a client
 	saved := k.scans.save()
-	for _, text := range []string{saved, "", "{", `{"tcp/1":"x"}`} {
+	for _, text := range []string{saved, "", "{", `{"tcp/1":"x"}`, `{"icmp/1":"2026-01-02T03:04:05Z"}`, `{"tcp/65536":"2026-01-02T03:04:05Z"}`} {
 		again := Over(new(detecting), slog.New(slog.DiscardHandler), enforce.Options{})
 		again.scans.want(Settings{Scan: conf.Scan{Enabled: true}})
 		again.RestoreServed(text)
@@ -80,7 +81,7 @@ func TestPortsOfServices(t *testing.T) {
 			{Mark: event.ClosedPort, Protocol: event.UDP, Port: 40000},
 			{Mark: event.FloodSYN, Protocol: event.TCP, Port: 25, From: netip.MustParseAddr("192.0.2.7")},
 		}) {
-			left = append(left, p.Mark+" "+servedKey(p.Protocol, p.Port))
+			left = append(left, fmt.Sprintf("%s %s/%d", p.Mark, p.Protocol, p.Port))
 		}
 		want := []string{"mef:scan udp/25", "mef:scan udp/40000", "mef:syn tcp/25"}
 		if text != saved {

@@ -14,7 +14,9 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/exempt"
 	"mef/internal/netlink/nflog"
+	"mef/internal/prefixset"
 )
 
 // The flood guard limits what one source may do at one TCP port: packets a second that open a connection, new connections a second,
@@ -127,6 +129,13 @@ func (s tableSpec) floodRules() []rule {
 		rules = append(rules,
 			accept(in.inSet(directions[0], v6, addrBits(v6), "allow"+f)),
 			accept(in.inSet(directions[0], v6, graceBits(v6), "grace"+f)))
+		if own := familyRanges(s.proxies, v6); len(own) > 0 {
+			rules = append(rules, accept(in.fromRanges(v6, own)))
+		}
+		if cdns := familyRanges(s.cdns, v6); len(cdns) > 0 {
+			web := in.protocol(unix.IPPROTO_TCP).port(directions[0], exempt.WebPorts.Ranges())
+			rules = append(rules, accept(web.fromRanges(v6, cdns)))
+		}
 	}
 	rules = append(rules, in.byFamily("guard4", "guard6"))
 	for _, v6 := range []bool{false, true} {
@@ -180,6 +189,27 @@ func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
 			over.verdict(end))
 	}
 	return rules
+}
+
+// familyRanges returns the ranges of a set that are of a family.
+func familyRanges(set prefixset.Set, v6 bool) []prefixset.Range {
+	return slices.DeleteFunc(slices.Clone(set.Ranges()), func(r prefixset.Range) bool { return r.First.Is6() != v6 })
+}
+
+// fromRanges matches packets whose source is in one of some ascending ranges of addresses.
+func (r rule) fromRanges(v6 bool, ranges []prefixset.Range) rule {
+	s := anonSet{keyType: typeIPAddr, keyLen: 4, interval: true}
+	offset := uint32(12)
+	if v6 {
+		s.keyType, s.keyLen, offset = typeIP6Addr, 16, 8
+	}
+	for _, a := range ranges {
+		s.elements = append(s.elements, anonElement{key: a.First.AsSlice()})
+		if next := a.Last.Next(); next.IsValid() {
+			s.elements = append(s.elements, anonElement{key: next.AsSlice(), end: true})
+		}
+	}
+	return r.network(v6).load(expr.PayloadBaseNetworkHeader, offset, s.keyLen).inAnon(s)
 }
 
 // newConnection matches packets that begin a connection according to connection tracking.

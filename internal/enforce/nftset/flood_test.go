@@ -24,10 +24,15 @@ type guarded struct {
 
 func guard(t *testing.T, flood conf.Flood) guarded {
 	t.Helper()
+	return guardWith(t, enforce.Settings{Flood: flood})
+}
+
+func guardWith(t *testing.T, settings enforce.Settings) guarded {
+	t.Helper()
 	g := guarded{server: netnstest.New(t), peer: netnstest.New(t)}
 	netnstest.Join(t, g.server, g.peer, "192.0.2.1/24 2001:db8:1::1/64", "192.0.2.7/24 192.0.2.8/24 192.0.2.9/24 2001:db8:1::7/64")
-	flood.Enabled = true
-	b := openWith(t, g.server, enforce.Settings{Flood: flood})
+	settings.Flood.Enabled = true
+	b := openWith(t, g.server, settings)
 	if !b.Features().Flood {
 		netnstest.Missing(t, "modules for the flood guard")
 	}
@@ -117,6 +122,29 @@ func TestFloodGuard(t *testing.T) {
 				t.Errorf("told are %q, want one message an episode", told)
 			}
 		})
+	}
+}
+
+// Proxies have many clients behind each address, and so do content delivery networks at web ports. The guard limits neither.
+func TestFloodGuardSparesSharedAddresses(t *testing.T) {
+	for _, mode := range []conf.FloodMode{conf.FloodThrottle, conf.FloodDrop} {
+		limits := conf.FloodLimits{SYNRate: 1000, SYNBurst: 1000, NewRate: 1000, NewBurst: 1000, Conns: 3}
+		g := guardWith(t, enforce.Settings{
+			Flood:   conf.Flood{Ports: "80,25", FloodLimits: limits, Mode: mode, Stage1: time.Minute},
+			Proxies: prefixset.New(netip.MustParsePrefix("192.0.2.7/32")),
+			CDNs:    prefixset.New(netip.MustParsePrefix("192.0.2.8/32"), netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("2001:db8:5::/64")),
+		})
+		g.open(t, "192.0.2.7", "192.0.2.1:80", 8)
+		g.open(t, "192.0.2.7", "192.0.2.1:25", 8)
+		g.open(t, "192.0.2.8", "192.0.2.1:80", 8)
+		g.open(t, "2001:db8:1::7", "[2001:db8:1::1]:80", 8)
+		for from, to := range map[string]string{"192.0.2.8": "192.0.2.1:25", "2001:db8:1::7": "[2001:db8:1::1]:25"} {
+			g.open(t, from, to, 3)
+			if n := g.try(t, from, to, 2); n != 0 {
+				t.Errorf("%s, of a content delivery network, has %d further connections at port 25", from, n)
+			}
+		}
+		g.open(t, "2001:db8:1::7", "[2001:db8:1::1]:80", 8) // whatever it did at another port
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/netlink/nfnl"
+	"mef/internal/prefixset"
 )
 
 // tableName is the name of our table, of family inet.
@@ -86,6 +87,8 @@ type tableSpec struct {
 	scan     conf.Scan    // packets to closed ports that are reported
 	udpEnd   uint16       // packets to this and higher UDP ports are not reported
 	flood    conf.Flood   // limits of a source at a port
+
+	proxies, cdns prefixset.Set // whom these do not limit, see enforce.Settings
 }
 
 // A counter counts packets for the operator.
@@ -260,39 +263,56 @@ func (s tableSpec) rules(c setKind) []rule {
 
 // unverifiedRules drop only packets that open a connection to this host, so that answers to its own connections always pass: a
 // forged source must not cut it off from another host.
-func (s tableSpec) unverifiedRules(c setKind) []rule {
+//
+// UDP packets do not show whether they open a connection. Without a list of ports, and in wide ranges of one ("all except 22"), those from
+// a port of clients to a privileged port do: answers come from a service's port, or to the port of a client or of a program that takes any
+// port (a resolver, telephony, VPN). At the ports of a service, all do, except from ports whose answers come there.
+func (s tableSpec) unverifiedRules(c setKind) (rules []rule) {
 	in := directions[0]
 	begin := newRule(in.chainOf(c))
-	end := func(r rule) rule { return s.drop(r.inSet(in, c.v6, c.bits, c.set()), c.trust) }
+	end := func(r rule) { rules = append(rules, s.drop(r.inSet(in, c.v6, c.bits, c.set()), c.trust)) }
 	tcp, udp := begin.protocol(unix.IPPROTO_TCP).opensTCP(), begin.protocol(unix.IPPROTO_UDP)
 	if c.ports == "" {
-		return []rule{end(tcp), end(udp.notAnswers().belowLocalPorts())}
+		end(tcp)
+		end(udp.fromClient().below(privileged))
+		return rules
 	}
-	rules := []rule{end(tcp.port(in, c.ports.Ranges()))}
-	if served := servicePorts(c.ports); len(served) > 0 {
-		if slices.ContainsFunc(served, func(r ban.PortRange) bool { return r.Last > r.First }) {
-			udp = udp.notAnswers() // a range has more ports than those of services
+	end(tcp.port(in, c.ports.Ranges()))
+	served, wide := servicePorts(c.ports)
+	if len(served) > 0 {
+		r := udp
+		if len(wide) > 0 || slices.ContainsFunc(answeringPorts, func(p uint16) bool { return within(served, p) }) {
+			r = udp.fromAnswering(true)
 		}
-		rules = append(rules, end(udp.port(in, served)))
+		end(r.port(in, served))
+	}
+	if len(wide) > 0 {
+		end(udp.fromClient().port(in, wide))
 	}
 	return rules
 }
 
-// localPorts is the first port that the system gives to its own clients.
-const localPorts = 32768
+// privileged is the first port that programs without privileges can have.
+const privileged = 1024
 
-// servicePorts returns the ports of a list at which a UDP packet opens a connection to this host: those below localPorts, and each
-// higher port that is not part of a range. A range of higher ports ("all except 22") would match answers to the host's own clients.
-func servicePorts(ports ban.Ports) (served []ban.PortRange) {
+// maxService is how many ports in a row a service may have.
+const maxService = 64
+
+// servicePorts splits a list into the ports of services and the privileged ones in wide ranges.
+func servicePorts(ports ban.Ports) (served, wide []ban.PortRange) {
 	for _, r := range ports.Ranges() {
-		if r.Last > r.First {
-			r.Last = min(r.Last, localPorts-1)
-		}
-		if r.First <= r.Last {
+		switch {
+		case r.Last-r.First < maxService:
 			served = append(served, r)
+		case r.First < privileged:
+			wide = append(wide, ban.PortRange{First: r.First, Last: min(r.Last, privileged-1)})
 		}
 	}
-	return served
+	return served, wide
+}
+
+func within(ranges []ban.PortRange, port uint16) bool {
+	return slices.ContainsFunc(ranges, func(r ban.PortRange) bool { return r.First <= port && port <= r.Last })
 }
 
 // A direction tells which end of a packet is the peer.
@@ -437,18 +457,21 @@ func (r rule) opensTCP() rule {
 		equals(syn)
 }
 
-// belowLocalPorts matches UDP packets to ports below localPorts, which services use.
-func (r rule) belowLocalPorts() rule {
-	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
-		with(&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binary.BigEndian.AppendUint16(nil, localPorts)})
+// fromClient matches UDP packets that do not come from a privileged port.
+func (r rule) fromClient() rule {
+	return r.load(expr.PayloadBaseTransportHeader, 0, 2).
+		with(&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binary.BigEndian.AppendUint16(nil, privileged)})
 }
 
-// answeringPorts are the ports of UDP services whose answers may come to ports below localPorts: resolvers on this host (Unbound, PowerDNS
+// below matches packets to ports below one.
+func (r rule) below(port uint16) rule {
+	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
+		with(&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)})
+}
+
+// answeringPorts are the ports of UDP services whose answers may come to ports of services: resolvers on this host (Unbound, PowerDNS
 // and dnsmasq choose ports from 1024 on) get answers from port 53, and NTP, IKE and OpenVPN use the same port at both ends.
 var answeringPorts = []uint16{53, 123, 500, 1194, 4500}
-
-// notAnswers matches UDP packets that do not come from answeringPorts.
-func (r rule) notAnswers() rule { return r.fromAnswering(true) }
 
 // fromAnswering matches UDP packets from answeringPorts, or with not all others.
 func (r rule) fromAnswering(not bool) rule {

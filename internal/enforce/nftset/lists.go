@@ -140,7 +140,7 @@ func listGates(d direction, v6 bool) []rule {
 	return []rule{
 		jump(r, listBothChain(v6)),
 		jump(r.protocol(unix.IPPROTO_TCP).opensTCP(), listChain(v6)),
-		jump(r.protocol(unix.IPPROTO_UDP).notAnswers().belowLocalPorts(), listChain(v6)),
+		jump(r.protocol(unix.IPPROTO_UDP).fromAnswering(true).below(localPorts), listChain(v6)),
 	}
 }
 

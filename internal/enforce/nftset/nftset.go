@@ -139,7 +139,8 @@ func (b *Backend) Close() error {
 
 // tableSpec returns the layout of the table with the current settings.
 func (b *Backend) tableSpec() tableSpec {
-	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, udpEnd: b.udpEnd, flood: b.settings.Flood}
+	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, udpEnd: b.udpEnd, flood: b.settings.Flood,
+		proxies: b.settings.Proxies, cdns: b.settings.CDNs}
 	s.flood.Enabled = s.flood.Enabled && b.features.Flood
 	s.log.Enabled = s.log.Enabled && b.features.Log
 	s.scan.Enabled = s.scan.Enabled && b.features.Scan

@@ -112,7 +112,7 @@ func (s tableSpec) scanRules() []rule {
 		accept(tcp.tcpFlags(tcpACK, tcpACK))) // nearly all packets, at no cost
 	if s.scan.UDP {
 		// A late answer to a closed client socket would count against a DNS, NTP or QUIC server.
-		rules = append(rules, accept(udp.from(s.udpEnd)), accept(udp.fromAnswering(false)))
+		rules = append(rules, accept(udp.toPort(s.udpEnd)), accept(udp.fromAnswering(false)))
 	}
 	rules = append(rules,
 		in.hasSocket().with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "scan_open"}),
@@ -200,11 +200,14 @@ func (r rule) tcpFlags(mask, set byte) rule {
 		equals(set)
 }
 
-// from matches packets to a port or a higher one.
-func (r rule) from(port uint16) rule {
+// toPort matches packets to a port or a higher one.
+func (r rule) toPort(port uint16) rule {
 	return r.load(expr.PayloadBaseTransportHeader, 2, 2).
 		with(&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)})
 }
+
+// localPorts is the first port that the system gives to its own clients.
+const localPorts = 32768
 
 // firstLocalPort returns the first port that the system gives to its own clients, at most localPorts. text is ip_local_port_range, see ip(7).
 func firstLocalPort(text string) uint16 {

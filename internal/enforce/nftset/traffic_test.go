@@ -48,7 +48,9 @@ func newWorld(t *testing.T, allow ...string) world {
 	w.server.Echo(t, "udp6", "[2001:db8:1::1]:53")
 	w.container.Echo(t, "tcp", ":80")
 	w.attacker.Echo(t, "tcp", ":443")
-	w.attacker.Echo(t, "udp4", "192.0.2.7:53")
+	for _, port := range []string{"53", "443", "514", "5060", "40000"} {
+		w.attacker.Echo(t, "udp4", "192.0.2.7:"+port)
+	}
 	w.attacker.Echo(t, "udp6", "[2001:db8:a::7]:53")
 	var set []netip.Prefix
 	for _, p := range allow {
@@ -210,6 +212,10 @@ func TestAnswersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
 			w.container.Reaches(t, "udp", "", "192.0.2.7:53")
 			w.resolves(t, "192.0.2.1:2000", "192.0.2.7:53")
 			w.resolves(t, "[2001:db8:1::1]:2000", "[2001:db8:a::7]:53")
+			w.resolves(t, "192.0.2.1:5060", "192.0.2.7:5060")   // telephony: the same port at both ends,
+			w.resolves(t, "192.0.2.1:12000", "192.0.2.7:40000") // and any for voices
+			w.resolves(t, "192.0.2.1:514", "192.0.2.7:514")
+			w.resolves(t, "192.0.2.1:25000", "192.0.2.7:443") // a client, with another ip_local_port_range
 			hears(t, ours, peer)
 			hears(t, peer, ours)
 			w.attacker.Blocked(t, "tcp", "192.0.2.7", "192.0.2.1:25")

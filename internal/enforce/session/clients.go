@@ -23,11 +23,11 @@ const (
 	maxAsked = 8
 )
 
-// eachClient calls fn for the source of each established TCP connection in the conntrack table, in the caller's network namespace, that came
-// from one of the prefixes; it may call it for others too, and more than once. Only there are connections that this host forwards, such
-// as those to published ports of containers. Without connection tracking there are none. The error wraps os.ErrDeadlineExceeded if the
-// table could not be read in time.
-func eachClient(prefixes []netip.Prefix, fn func(netip.Addr)) error {
+// eachPeer calls fn for each peer in the conntrack table, in the caller's network namespace, that has opened an established TCP connection
+// from one of the prefixes, or exchanges UDP packets with this host or through it; it may call it for others too, and more than once. Only
+// there are connections that this host forwards, such as those to published ports of containers, and UDP traffic of sockets that are not
+// connected. Without connection tracking there are none. The error wraps os.ErrDeadlineExceeded if the table could not be read in time.
+func eachPeer(prefixes []netip.Prefix, fn func(netip.Addr)) error {
 	if len(prefixes) == 0 || !tracks() {
 		return nil
 	}
@@ -39,9 +39,9 @@ func eachClient(prefixes []netip.Prefix, fn func(netip.Addr)) error {
 	if err := c.SetDeadline(time.Now().Add(trackedPatience)); err != nil {
 		return err
 	}
-	for _, q := range clientQueries(prefixes) {
+	for _, q := range peerQueries(prefixes) {
 		_, err := c.DumpOnce(q, func(_ byte, entry []byte) {
-			if addr, ok := client(entry); ok {
+			for _, addr := range entryPeers(entry) {
 				fn(addr)
 			}
 		})
@@ -55,36 +55,42 @@ func eachClient(prefixes []netip.Prefix, fn func(netip.Addr)) error {
 	return nil
 }
 
-// clientQueries returns the queries that find the connections from some prefixes. The kernel chooses those of single IPv4 addresses; it
-// cannot choose those of a network, and of IPv6 addresses it chooses all but the wanted one (seen with Linux 6.18).
-func clientQueries(prefixes []netip.Prefix) (queries []nfnl.Query) {
+// peerQueries returns the queries that find the entries of some prefixes. The kernel chooses TCP connections from single IPv4 addresses; it
+// cannot choose those of a network, and of IPv6 addresses it chooses all but the wanted one (seen with Linux 6.18). Of UDP, either end may
+// have begun, so all entries are read.
+func peerQueries(prefixes []netip.Prefix) (queries []nfnl.Query) {
 	var single []netip.Addr // IPv4 only
-	var all4, all6 bool
+	var any4, all4, any6 bool
 	for _, p := range prefixes {
 		switch {
 		case p.Addr().Is6():
-			all6 = true
+			any6 = true
 		case p.IsSingleIP() && len(single) < maxAsked:
-			single = append(single, p.Addr())
+			single, any4 = append(single, p.Addr()), true
 		default:
-			all4 = true
+			all4, any4 = true, true
 		}
 	}
 	if all4 {
 		single = []netip.Addr{{}}
 	}
 	for _, addr := range single {
-		queries = append(queries, nfnl.Query{Type: ctGet, Family: unix.AF_INET, Attrs: clientFilter(addr)})
+		queries = append(queries, nfnl.Query{Type: ctGet, Family: unix.AF_INET, Attrs: assured(unix.IPPROTO_TCP, addr)})
 	}
-	if all6 {
-		queries = append(queries, nfnl.Query{Type: ctGet, Family: unix.AF_INET6, Attrs: clientFilter(netip.Addr{})})
+	if any4 {
+		queries = append(queries, nfnl.Query{Type: ctGet, Family: unix.AF_INET, Attrs: assured(unix.IPPROTO_UDP, netip.Addr{})})
+	}
+	if any6 {
+		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			queries = append(queries, nfnl.Query{Type: ctGet, Family: unix.AF_INET6, Attrs: assured(protocol, netip.Addr{})})
+		}
 	}
 	return queries
 }
 
-// clientFilter returns the attributes by which the kernel chooses assured TCP connections from an IPv4 address, or from any address of the
+// assured returns the attributes by which the kernel chooses assured entries of a protocol from an IPv4 address, or from any address of the
 // family if it is the zero Addr. Kernels before 5.15 return those that are not assured as well.
-func clientFilter(from netip.Addr) (a nfnl.Attrs) {
+func assured(protocol byte, from netip.Addr) (a nfnl.Attrs) {
 	flags := uint32(filterProtocol)
 	tuple := a.Begin(ctaTupleOrig)
 	if from.IsValid() {
@@ -94,7 +100,7 @@ func clientFilter(from netip.Addr) (a nfnl.Attrs) {
 		a.End(ip)
 	}
 	proto := a.Begin(ctaTupleProto)
-	a.Bytes(ctaProtoNum, []byte{unix.IPPROTO_TCP})
+	a.Bytes(ctaProtoNum, []byte{protocol})
 	a.End(proto)
 	a.End(tuple)
 	filter := a.Begin(ctaFilter)
@@ -105,16 +111,26 @@ func clientFilter(from netip.Addr) (a nfnl.Attrs) {
 	return a
 }
 
-// client returns the source of an entry, if it is a TCP connection that both ends confirmed and that is established. The kernel does not
-// report the state of one that it forwards by a flowtable: that is established.
-func client(entry []byte) (addr netip.Addr, ok bool) {
+// entryPeers returns the peers of an entry that an unverified ban must spare. A TCP connection counts if both ends confirmed it and it is
+// established, for the one that opened it: the ban does not drop the packets of the other. The kernel does not report the state of one that
+// it forwards by a flowtable: that is established. UDP counts for both ends once packets went both ways for some seconds.
+func entryPeers(entry []byte) (peers []netip.Addr) {
+	if nfnl.Uint32(nfnl.Find(entry, ctaStatus))&statusAssured == 0 {
+		return nil
+	}
 	orig := nfnl.Find(entry, ctaTupleOrig)
 	protocol := nfnl.Find(nfnl.Find(orig, ctaTupleProto), ctaProtoNum)
-	if len(protocol) != 1 || protocol[0] != unix.IPPROTO_TCP {
-		return addr, false
+	switch {
+	case len(protocol) != 1:
+		return nil
+	case protocol[0] == unix.IPPROTO_UDP:
+		return []netip.Addr{parseTuple(orig).src, parseTuple(nfnl.Find(entry, ctaTupleReply)).src}
+	case protocol[0] != unix.IPPROTO_TCP:
+		return nil
 	}
-	status := nfnl.Uint32(nfnl.Find(entry, ctaStatus))
 	state := nfnl.Find(nfnl.Find(nfnl.Find(entry, ctaProtoInfo), ctaProtoInfoTCP), ctaProtoInfoTCPState)
-	established := len(state) == 1 && state[0] == tcpEstablished || status&statusOffload != 0
-	return parseTuple(orig).src, established && status&statusAssured != 0
+	if len(state) == 1 && state[0] == tcpEstablished || nfnl.Uint32(nfnl.Find(entry, ctaStatus))&statusOffload != 0 {
+		return []netip.Addr{parseTuple(orig).src}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ package session
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,7 @@ import (
 	"mef/internal/netlink/nfnl"
 )
 
-func TestOnlyEstablishedConnectionsHaveClients(t *testing.T) {
+func TestOnlyEstablishedConnectionsHavePeers(t *testing.T) {
 	const seenReply, synSent, timeWait = 1 << 1, 1, 7
 	for name, tt := range map[string]struct {
 		protocol byte
@@ -24,8 +25,10 @@ func TestOnlyEstablishedConnectionsHaveClients(t *testing.T) {
 		"never answered":                     {unix.IPPROTO_TCP, 0, tcpEstablished, false},
 		"opened":                             {unix.IPPROTO_TCP, 0, synSent, false},
 		"ended":                              {unix.IPPROTO_TCP, seenReply | statusAssured, timeWait, false},
-		"UDP":                                {unix.IPPROTO_UDP, seenReply | statusAssured, 0, false},
-		"UDP that is forwarded by flowtable": {unix.IPPROTO_UDP, seenReply | statusAssured | statusOffload, 0, false},
+		"UDP":                                {unix.IPPROTO_UDP, seenReply | statusAssured, 0, true},
+		"UDP, one exchange":                  {unix.IPPROTO_UDP, seenReply, 0, false},
+		"UDP that is forwarded by flowtable": {unix.IPPROTO_UDP, seenReply | statusAssured | statusOffload, 0, true},
+		"ICMP":                               {unix.IPPROTO_ICMP, seenReply | statusAssured, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			from := netip.MustParseAddr("192.0.2.7")
@@ -46,8 +49,8 @@ func TestOnlyEstablishedConnectionsHaveClients(t *testing.T) {
 				a.End(tcp)
 				a.End(info)
 			}
-			if got, ok := client(a); ok != tt.want || ok && got != from {
-				t.Errorf("client = %v, %v, want %v", got, ok, tt.want)
+			if got := entryPeers(a); slices.Contains(got, from) != tt.want {
+				t.Errorf("peers %v, want %s: %v", got, from, tt.want)
 			}
 		})
 	}

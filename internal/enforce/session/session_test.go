@@ -373,3 +373,47 @@ func TestForgedSegmentIsNoConnection(t *testing.T) {
 		}
 	}
 }
+
+// Packets that went both ways for some seconds make a UDP peer, whichever end began and whether or not a socket is connected. A forged
+// packet, or a single answered one, does not.
+func TestUDPPeersAreConnected(t *testing.T) {
+	w := newWorld(t)
+	w.server.Run(t, "", "nft", "add chain ip nat track { type filter hook input priority 1; }; add rule ip nat track ct state established accept")
+	w.server.Echo(t, "udp4", "192.0.2.1:5060")
+	w.peer.Echo(t, "udp4", "192.0.2.8:5060")
+	came, err := w.peer.Dial("udp", "192.0.2.7", "192.0.2.1:5060", netnstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer came.Close()
+	went := netnstest.In(t, w.server, func() (net.PacketConn, error) { return net.ListenPacket("udp4", "192.0.2.1:5070") })
+	defer went.Close()
+	both := []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")}
+	exchange := func() error {
+		if err := netnstest.Say(came, netnstest.Patience); err != nil {
+			return err
+		}
+		if _, err := went.WriteTo([]byte("word"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.8:5060"))); err != nil {
+			return err
+		}
+		_, _, err := went.ReadFrom(make([]byte, 100))
+		return err
+	}
+	if err := netnstest.Poll(exchange); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.connected(both...); err != nil || got != "" {
+		t.Errorf("after one exchange, connected are %q, %v, want none", got, err)
+	}
+	if err := netnstest.Poll(func() error {
+		if err := exchange(); err != nil {
+			return err
+		}
+		if got, err := w.connected(both...); err != nil || got != "192.0.2.7 192.0.2.8" {
+			return fmt.Errorf("connected are %q, %v", got, err)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}

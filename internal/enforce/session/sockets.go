@@ -46,8 +46,9 @@ func destroySockets(p peers) (n int, err error) {
 }
 
 // Connected returns the addresses in the prefixes that have an established TCP connection with this host or through it, such as to a
-// published port of a container, in the caller's network namespace, in any order. Connections through the host are known where it tracks
-// connections. The error wraps os.ErrDeadlineExceeded if there are too many to be read in a second.
+// published port of a container, or exchange UDP packets with either, in the caller's network namespace, in any order. Connections through
+// the host, and UDP but for connected sockets, are known where it tracks connections. The error wraps os.ErrDeadlineExceeded if there are
+// too many to be read in a second.
 func Connected(prefixes []netip.Prefix) (addrs []netip.Addr, err error) {
 	c, err := sockdiag.Dial()
 	if err != nil {
@@ -62,6 +63,9 @@ func Connected(prefixes []netip.Prefix) (addrs []netip.Addr, err error) {
 			addrs = append(addrs, a)
 		}
 	}
-	err = c.Each(unix.IPPROTO_TCP, sockdiag.Established, sockdiag.RemoteIn(prefixes), func(s sockdiag.Socket) { add(s.Remote.Addr()) })
-	return addrs, errors.Join(err, eachClient(prefixes, add))
+	var errs []error
+	for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		errs = append(errs, c.Each(protocol, sockdiag.Established, sockdiag.RemoteIn(prefixes), func(s sockdiag.Socket) { add(s.Remote.Addr()) }))
+	}
+	return addrs, errors.Join(append(errs, eachPeer(prefixes, add))...)
 }
