@@ -209,6 +209,9 @@ type Check struct {
 // A Notice says that somebody else changed something of ours.
 type Notice struct {
 	By string // the process: its name and number, as in "nft[4711]"; empty if unknown
+
+	// Shallow means that no elements but bans can have changed, so that they need reading only if Check finds damage, or too few.
+	Shallow bool
 }
 
 // State is what the kernel holds.

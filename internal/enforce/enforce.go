@@ -11,6 +11,7 @@
 package enforce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -224,13 +225,21 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// watch hands over notices; while one waits, the next adds nothing to it.
-func (e *Enforcer) watch(ctx context.Context, notices chan<- Notice) {
+// watch hands over notices; while one waits, the next is merged with it.
+func (e *Enforcer) watch(ctx context.Context, notices chan Notice) {
 	for ctx.Err() == nil {
 		err := e.backend.Watch(ctx, func(n Notice) {
-			select {
-			case notices <- n:
-			default:
+			for {
+				select {
+				case notices <- n:
+					return
+				default:
+				}
+				select {
+				case waiting := <-notices:
+					n = Notice{By: cmp.Or(n.By, waiting.By), Shallow: waiting.Shallow && n.Shallow}
+				default:
+				}
 			}
 		})
 		if err != nil && ctx.Err() == nil {
@@ -249,6 +258,7 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 	var by string
 	always := make(chan struct{})
 	close(always)
+	shallow := true
 	for {
 		var listStep <-chan struct{} // ready if there is something to do; select takes requests in between
 		if e.lists.listsDue() {
@@ -264,8 +274,9 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 		case n := <-notices:
 			now := time.Now()
 			if deadline.IsZero() {
-				deadline, by = now.Add(repairWithin), ""
+				deadline, by, shallow = now.Add(repairWithin), "", true
 			}
+			shallow = shallow && n.Shallow
 			if n.By != "" {
 				by = n.By
 			}
@@ -273,7 +284,7 @@ func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
 		case <-repairTimer.C:
 			if !deadline.IsZero() {
 				deadline = time.Time{}
-				e.reconcile(ctx, by, true)
+				e.reconcile(ctx, by, !shallow)
 			}
 		case <-check.C:
 			e.reconcile(ctx, "", e.retry > 0)

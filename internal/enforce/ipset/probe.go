@@ -1,0 +1,171 @@
+package ipset
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"mef/internal/enforce"
+)
+
+// Names of the things that a probe makes for a moment. No packet meets them.
+const (
+	probeSet   = newPrefix + "probe"
+	probeChain = "mefd-probe"
+)
+
+// lacks are what this host lacks, in a sentence each; empty: nothing.
+type lacks struct{ ipv6, log, scan, flood string }
+
+func (l lacks) all() (all []string) {
+	for _, text := range []string{l.ipv6, l.log, l.scan, l.flood} {
+		if text != "" {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// probe tries the types of sets and the rules that are needed.
+func (b *Backend) probe(settings enforce.Settings) (found lacks, err error) {
+	for _, v6 := range []bool{false, true} {
+		for _, s := range []set{{typ: hashIP, v6: v6, timeout: true, counters: true}, {typ: hashNet, v6: v6, timeout: true, counters: true}, {typ: bitmapPort}} {
+			s.name = probeSet
+			if err := b.trySet(s); err != nil {
+				return found, fmt.Errorf("probe sets: %w", err)
+			}
+		}
+	}
+	if !b.tables.v6 {
+		found.ipv6 = "bans of IPv6 addresses are not enforced: " + b.tables.lacks6
+	}
+	for _, v6 := range b.tables.families() {
+		if err := b.tryRules(v6, "-m set --match-set "+probeSet+familyName(v6)+" src -p tcp -m tcp --tcp-flags SYN,ACK SYN -j DROP",
+			"-p udp -m multiport ! --sports "+answeringPorts+" -m comment --comment "+marker+"0 -j DROP"); err != nil {
+			return found, fmt.Errorf("%s cannot look up sets; load the modules xt_set, xt_multiport, xt_comment and xt_tcpudp: %w", b.tables.program(v6), err)
+		}
+		if settings.Log.Enabled {
+			if err := b.tryRules(v6, "-m limit --limit 1/sec --limit-burst 5 -j LOG --log-prefix x"); err != nil {
+				found.log = "packets that bans drop are not logged: load the modules xt_LOG, nf_log_syslog and xt_limit: " + err.Error()
+			}
+		}
+	}
+	if settings.Scan.Enabled {
+		found.scan = "this packet filter does not report packets to closed ports; use firewall_backend=nftables for that"
+	}
+	if settings.Flood.Enabled {
+		found.flood = "this packet filter has no flood guard; use firewall_backend=nftables for that"
+	}
+	return found, nil
+}
+
+func (b *Backend) trySet(s set) error {
+	if err := b.conn.destroy(s.name); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if err := b.conn.create(s, 0, maxSetSize); err != nil {
+		return err
+	}
+	return b.conn.destroy(s.name)
+}
+
+// tryRules tries rules in a chain that no packet enters.
+func (b *Backend) tryRules(v6 bool, rules ...string) error {
+	s := set{name: probeSet + familyName(v6), typ: hashIP, v6: v6}
+	if err := b.conn.create(s, 0, maxSetSize); err != nil && !errors.Is(err, errBusy) {
+		if found, listErr := b.conn.headers(); listErr != nil || found[s.name].name == "" {
+			return err
+		}
+	}
+	defer b.conn.destroy(s.name)
+	var text strings.Builder
+	fmt.Fprintf(&text, "*raw\n:%s - [0:0]\n", probeChain)
+	for _, r := range rules {
+		fmt.Fprintf(&text, "-A %s %s\n", probeChain, r)
+	}
+	fmt.Fprintf(&text, "COMMIT\n*raw\n-F %[1]s\n-X %[1]s\nCOMMIT\n", probeChain)
+	return b.tables.restore(v6, text.String())
+}
+
+// Detection implements enforce.Backend.
+func (b *Backend) Detection() (enforce.Detection, error) {
+	b.write.Lock()
+	defer b.write.Unlock()
+	return enforce.Detection{Off: b.lacks.scan, FloodOff: b.lacks.flood}, nil
+}
+
+// eraseRules removes our rules.
+func eraseRules(x *xtables) (err error) {
+	for _, v6 := range x.families() {
+		found, saveErr := x.save(v6)
+		if saveErr != nil {
+			err = errors.Join(err, saveErr)
+			continue
+		}
+		if text := erase(found); text != "" {
+			err = errors.Join(err, x.restore(v6, text))
+		}
+	}
+	return err
+}
+
+// everyXtables returns the forms of iptables that work here.
+func everyXtables() (all []*xtables) {
+	for _, name := range forms() {
+		if x := (&xtables{name: name}); x.try() == nil {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+// Delete removes all rules and sets of ours, and with them all bans, in the network namespace of the caller, and reports whether there
+// were any. It needs no daemon; a running one would restore them.
+func Delete() (deleted bool, err error) {
+	c, err := dialSets(0)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	sets, err := ourSets(c)
+	if err != nil || len(sets) == 0 {
+		return false, err
+	}
+	for _, x := range everyXtables() {
+		err = errors.Join(err, eraseRules(x))
+	}
+	for _, name := range sets {
+		err = errors.Join(err, c.destroy(name))
+	}
+	return true, err
+}
+
+// Present reports whether there are sets of ours in the network namespace of the caller.
+func Present() (bool, error) {
+	c, err := dialSets(0)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	sets, err := ourSets(c)
+	return len(sets) > 0, err
+}
+
+// ourSets returns the names of our sets.
+func ourSets(c *conn) (names []string, err error) {
+	found, err := c.headers()
+	for name := range found {
+		if strings.HasPrefix(name, prefix) || strings.HasPrefix(name, newPrefix) {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
