@@ -49,6 +49,7 @@ type Backend struct {
 	maxElem   uint32 // elements of a set of bans
 	lacks     lacks
 	seen      view
+	written   map[bool]map[string]*foundTable // of IPv6, and IPv4: what was last written
 	verified  verified
 	refreshAt time.Time // when bans that last longer than the kernel can hold an element are written again
 
@@ -92,7 +93,7 @@ func newIn(netns int, log *slog.Logger, settings enforce.Settings, forms []strin
 		return nil, err
 	}
 	b := &Backend{conn: c, tables: tables, log: log, reader: reader, longest: longest, maxElem: maxSetSize,
-		long: map[ban.Key]time.Time{}, ports: map[string]ban.Ports{}}
+		written: map[bool]map[string]*foundTable{}, long: map[ban.Key]time.Time{}, ports: map[string]ban.Ports{}}
 	if err := b.Configure(settings); err != nil {
 		b.Close()
 		return nil, err
@@ -342,6 +343,7 @@ func (b *Backend) changeBans(bans []enforce.Change, refused map[kind]error, setO
 		}
 	}
 	for k, at := range add {
+		b.seen.bans += len(at) // more, if some were there; then the next poll finds fewer, and the enforcer counts
 		refusals, err := b.addAll(setOf(k), elements(at))
 		if err != nil {
 			return nil, err
@@ -393,14 +395,23 @@ func divisible(err error) bool {
 
 // writeRules replaces the rules of a family.
 func (b *Backend) writeRules(v6 bool) error {
-	found, err := b.tables.save(v6)
-	if err == nil {
-		err = b.tables.restore(v6, restore(b.layout.tables(v6), found))
-	}
+	now, err := b.tables.seen(b.conn)
 	if err != nil {
+		return fmt.Errorf("read rules: %w", err)
+	}
+	found := b.written[v6] // others have changed nothing since then
+	if found == nil || now != b.seen.rules {
+		if found, err = b.tables.save(v6); err != nil {
+			return err
+		}
+	}
+	delete(b.written, v6)
+	b.verified = verified{}
+	tables := b.layout.tables(v6)
+	if err := b.tables.restore(v6, restore(tables, found)); err != nil {
 		return err
 	}
-	b.verified = verified{}
+	b.written[v6] = asFound(tables)
 	b.seen.rules, err = b.tables.seen(b.conn)
 	return err
 }
@@ -440,6 +451,7 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	if err := b.exchangeAll(fresh, found); err != nil {
 		return nil, err
 	}
+	clear(b.written)
 	for _, v6 := range b.tables.families() {
 		if err := b.writeRules(v6); err != nil {
 			return nil, err

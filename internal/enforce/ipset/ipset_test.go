@@ -4,34 +4,65 @@ package ipset_test
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
+	"time"
 
-	"mef/internal/conf"
 	"mef/internal/enforce"
-	"mef/internal/enforce/enforcetest"
 	"mef/internal/enforce/ipset"
 	"mef/internal/netnstest"
+	"mef/internal/netnstest/bantest"
 )
 
 func TestMain(m *testing.M) { netnstest.Main(m) }
 
-// drops are the settings for logging of the default configuration.
-var drops = conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "warn", Rate: 1, Burst: 5}
+// The forms of iptables.
+const (
+	legacy = "iptables-legacy"
+	overNF = "iptables-nft"
+)
 
-func open(t testing.TB, ns *netnstest.NS, form string) *ipset.Backend {
-	t.Helper()
-	b, err := ipset.Form(form, ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)), enforce.Settings{Log: drops})
-	if err != nil {
-		t.Fatal(err)
+// both returns a command of iptables for each family.
+func both(form, args string) (commands []bantest.Command) {
+	for _, program := range []string{form, strings.Replace(form, "iptables", "ip6tables", 1)} {
+		commands = append(commands, bantest.Command{Args: append([]string{program, "-w"}, strings.Fields(args)...)})
 	}
-	t.Cleanup(func() { b.Close() })
-	return b
+	return commands
 }
 
-func TestKernelKeepsThePromises(t *testing.T) {
-	for _, form := range []string{"iptables-legacy", "iptables-nft"} {
-		t.Run(form, func(t *testing.T) {
-			enforcetest.Promises(t, func(t testing.TB) enforce.Backend { return open(t, netnstest.New(t), form) })
-		})
+func command(line string) bantest.Command { return bantest.Command{Args: strings.Fields(line)} }
+
+// filter is what is tested like every packet filter.
+func filter(form string) bantest.Filter {
+	f := bantest.Filter{
+		Open: func(ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (bantest.Backend, error) {
+			return ipset.Form(form, ns.Fd(), log, settings)
+		},
+		Watched: func(testing.TB, *netnstest.NS) error { return nil }, // it compares with what there was at the start
+		Undo: map[string][]bantest.Command{
+			"iptables -t raw -F":        append(both(form, "-t raw -F"), both(form, "-t mangle -F")...),
+			"ipset flush":               {command("ipset flush")},
+			"a rule before ours":        append(both(form, "-t raw -I PREROUTING -j ACCEPT"), both(form, "-t raw -I OUTPUT -j ACCEPT")...),
+			"ipset del":                 {command("ipset del mefd_ban4 192.0.2.7"), command("ipset del mefd_ban6net 2001:db8:a::/64")},
+			"a rule in a chain of ours": append(both(form, "-t raw -I mefd-ban -j RETURN"), both(form, "-t raw -F mefd-reply")...),
+		},
+		Alter: []bantest.Command{command(form + " -w -t raw -N mefd-other"), command(form + " -w -t raw -A mefd-ban -p tcp"),
+			command("ipset create mefd_strange hash:ip"), command(form + " -w -t mangle -A FORWARD -j mefd-reply")},
+		Foreign: append(both(form, "-t raw -A PREROUTING -p tcp --dport 81 -j ACCEPT"),
+			command("ipset create foreign hash:ip"), command("ipset add foreign 198.51.100.7"), command(form+" -w -A INPUT -m set --match-set foreign src -j DROP")),
+		Show:   append(append(both(form, "-t raw -S"), both(form, "-t mangle -S")...), append(both(form, "-S"), command("ipset list"))...),
+		Delete: ipset.Delete,
+		Late:   time.Second, // the kernel counts whole seconds
+	}
+	if form == overNF {
+		f.Slow = true // and done over the other form
+		f.Undo["nft flush ruleset"] = []bantest.Command{command("nft flush ruleset")}
+	}
+	return f
+}
+
+func TestPacketFilter(t *testing.T) {
+	for _, form := range []string{legacy, overNF} {
+		t.Run(form, func(t *testing.T) { filter(form).Run(t) })
 	}
 }

@@ -3,6 +3,7 @@ package ipset
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -111,10 +112,16 @@ func eraseRules(x *xtables) (err error) {
 	return err
 }
 
-// everyXtables returns the forms of iptables that work here.
+// everyXtables returns the forms of iptables in which there may be rules of ours. Asking legacy iptables would make its tables.
 func everyXtables() (all []*xtables) {
+	names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	noLegacy := err == nil && !strings.Contains(string(names), "raw")
 	for _, name := range forms() {
-		if x := (&xtables{name: name}); x.try() == nil {
+		x := &xtables{name: name}
+		if version, err := x.run("", name, "--version"); err != nil || noLegacy && !strings.Contains(version, "nf_tables") {
+			continue
+		}
+		if x.try() == nil {
 			all = append(all, x)
 		}
 	}

@@ -19,7 +19,6 @@ const (
 	dropBan      = "mefd-drop"
 	dropSusp     = "mefd-drop-susp"
 	dropReply    = "mefd-drop-reply"
-	scanChain    = "mefd-scan"
 	chainsPrefix = "mefd-"
 )
 
@@ -36,10 +35,8 @@ type table struct {
 
 // A layout determines the rules: the kinds of bans there are, and the operator's settings.
 type layout struct {
-	kinds  []kind
-	log    conf.DropLog
-	scan   conf.Scan
-	udpEnd uint16
+	kinds []kind
+	log   conf.DropLog
 }
 
 // tables returns what belongs in the tables of a family.
@@ -54,11 +51,6 @@ func (l layout) tables(v6 bool) []table {
 	}
 	mangle := table{name: "mangle", chains: []string{replyChain, dropReply}, jumps: []rule{{"FORWARD", "", replyChain}}}
 	mangle.rules = l.replyRules(v6)
-	if l.scan.Enabled {
-		mangle.chains = append(mangle.chains, scanChain)
-		mangle.jumps = append(mangle.jumps, rule{"INPUT", "", scanChain})
-		mangle.rules = append(mangle.rules, l.scanRules(v6)...)
-	}
 	return []table{raw, mangle}
 }
 
@@ -325,6 +317,22 @@ type foundTable struct {
 	jumps  []string            // to chains of ours from others, as -D takes them
 	first  map[string]string   // the fingerprint of the first rule of each other chain
 	chains map[string][]string // the fingerprints of the rules of each chain of ours; "" for one that has none
+}
+
+// asFound returns what is found after tables were written.
+func asFound(tables []table) map[string]*foundTable {
+	found := map[string]*foundTable{}
+	for _, t := range tables {
+		f := &foundTable{chains: map[string][]string{}}
+		for _, chain := range t.chains {
+			f.chains[chain] = nil
+		}
+		for _, jump := range t.jumps {
+			f.jumps = append(f.jumps, jump.String())
+		}
+		found[t.name] = f
+	}
+	return found
 }
 
 // parseSave reads what iptables-save writes: the tables by name.

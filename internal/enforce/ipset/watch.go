@@ -28,7 +28,7 @@ type view struct {
 func fixedCounts(found map[string]header) map[string]int {
 	counts := map[string]int{}
 	for name, h := range found {
-		if _, _, isBans := parseKind(name); strings.HasPrefix(name, prefix) && !isBans && !strings.HasPrefix(name, scanPrefix) {
+		if _, _, isBans := parseKind(name); strings.HasPrefix(name, prefix) && !isBans {
 			counts[name] = h.elements
 		}
 	}

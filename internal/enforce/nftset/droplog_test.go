@@ -175,7 +175,7 @@ func TestLogSettingsChangeWithoutAGap(t *testing.T) {
 	w := newWorld(t)
 	knocker := w.knock(t, "192.0.2.7", "192.0.2.1:53")
 	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8:7::/64", 0))
-	last := knocker.silent(t)
+	last := knocker.Silent(t)
 	packets := uint64(0)
 	for i := range 10 {
 		drops := conf.DropLog{Enabled: i%2 == 0, Prefix: fmt.Sprintf("mef%d_", i), Level: "info", Rate: 1, Burst: 1}
@@ -195,7 +195,7 @@ func TestLogSettingsChangeWithoutAGap(t *testing.T) {
 		}
 		packets = s.Bans[0].Packets
 	}
-	if again := knocker.silent(t); again != last || packets == 0 {
+	if again := knocker.Silent(t); again != last || packets == 0 {
 		t.Errorf("answered at %v, first silent at %v; %d packets were dropped", again, last, packets)
 	}
 	if s := w.e.Status(); s.Repairs != 0 || s.Problem != "" {

@@ -7,12 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,7 +18,6 @@ import (
 	"mef/internal/ban"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
-	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
 	"mef/internal/prefixset"
 )
@@ -339,72 +336,6 @@ func objectsOf(t *testing.T, ns *netnstest.NS) (deletions []string) {
 	return deletions
 }
 
-// TestBannedPeersAreBackOutWithinASecond has banned addresses send all the time while others remove the table, as firewalls do
-// that replace the whole ruleset.
-func TestBannedPeersAreBackOutWithinASecond(t *testing.T) {
-	const restart = "flush ruleset\ntable inet filter {\n\tchain input { type filter hook input priority filter; }\n}\n"
-	for name, others := range map[string]struct {
-		args  []string
-		stdin string
-	}{
-		"nft flush ruleset":                       {[]string{"flush", "ruleset"}, ""},
-		"systemctl restart nftables":              {[]string{"-f", "-"}, restart},
-		"nft delete table":                        {[]string{"delete", "table", "inet", "mefdaemon"}, ""},
-		"nft flush table":                         {[]string{"flush", "table", "inet", "mefdaemon"}, ""},
-		"nft flush set":                           {[]string{"flush set inet mefdaemon ban4_32; flush set inet mefdaemon ban6_64"}, ""},
-		"nft insert rule that accepts everything": {[]string{"insert rule inet mefdaemon ban accept; insert rule inet mefdaemon reply_out accept"}, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			knocks := []*knocker{w.knock(t, "192.0.2.7", "192.0.2.1:53"), w.knock(t, "2001:db8:a::7", "[2001:db8:1::1]:53")}
-			enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8:a::/64", 0))
-			if err := netnstest.Poll(func() error { return listening(w.server, t) }); err != nil {
-				t.Fatal(err)
-			}
-			undo := func() { w.server.Run(t, others.stdin, "nft", others.args...) }
-			err := w.backOut(t, knocks, undo)
-			for again := 1; again < chances && err != nil; again++ {
-				t.Log(err)
-				if err := w.e.Repair(t.Context()); err != nil { // so that repairs do not slow down
-					t.Fatal(err)
-				}
-				err = w.backOut(t, knocks, undo)
-			}
-			if err != nil {
-				t.Error(err)
-			}
-			if name == "systemctl restart nftables" && !strings.Contains(w.server.Run(t, "", "nft", "list", "tables"), "table inet filter\n") {
-				t.Error("the others' table is gone")
-			}
-			w.attacker.Reaches(t, "udp", "192.0.2.8", "192.0.2.1:53")
-		})
-	}
-}
-
-// backOut removes the rules that keep knockers out. It returns nil if they were answered after that, but not for long.
-func (w world) backOut(t *testing.T, knocks []*knocker, undo func()) error {
-	t.Helper()
-	repairs, began := w.e.Status().Repairs, time.Now()
-	undo()
-	if err := netnstest.Poll(func() error {
-		if s := w.e.Status(); s.Repairs == repairs {
-			return fmt.Errorf("status: %+v", s)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	var errs []error
-	for _, k := range knocks {
-		gap := k.silent(t).Sub(began)
-		t.Logf("%s was answered until %v after nft began", k.from, gap)
-		if gap < 0 || gap > mendedWithin {
-			errs = append(errs, fmt.Errorf("%s was answered until %v after nft began, want for a while, but not for more than %v", k.from, gap, mendedWithin))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // Lost connections are opened again: bans hold, new bans are applied, and changes by others are notified.
 func TestVanishedConnectionsAreOpenedAgain(t *testing.T) {
 	ns := netnstest.New(t)
@@ -441,195 +372,4 @@ func TestVanishedConnectionsAreOpenedAgain(t *testing.T) {
 	}
 	ns.Run(t, "", "nft", "flush", "ruleset")
 	holds("after a flush", "192.0.2.7")
-}
-
-// A knocker sends a datagram every millisecond and notes when the last answer came.
-type knocker struct {
-	from string
-	last atomic.Int64 // Unix time in ns; 0: none
-}
-
-// knock begins to knock, and returns once there was an answer.
-func (w world) knock(t *testing.T, from, to string) *knocker {
-	t.Helper()
-	conn, err := w.attacker.Dial("udp", from, to, netnstest.Patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &knocker{from: from}
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() { stop(); conn.Close(); wg.Wait() })
-	wg.Go(func() {
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		for ctx.Err() == nil {
-			<-tick.C
-			conn.Write([]byte("knock"))
-		}
-	})
-	wg.Go(func() {
-		buf := make([]byte, 100)
-		for {
-			if _, err := conn.Read(buf); err != nil {
-				return
-			}
-			k.last.Store(time.Now().UnixNano())
-		}
-	})
-	if err := netnstest.Poll(func() error {
-		if k.last.Load() == 0 {
-			return fmt.Errorf("no answer to %s", from)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// silent waits until no answer has come for a while, and returns the time of the last one.
-func (k *knocker) silent(t *testing.T) time.Time {
-	t.Helper()
-	if err := netnstest.Poll(func() error {
-		if quiet := time.Since(time.Unix(0, k.last.Load())); quiet < netnstest.Silence {
-			return fmt.Errorf("%s was answered %v ago", k.from, quiet)
-		}
-		return nil
-	}); err != nil {
-		t.Error(err)
-	}
-	return time.Unix(0, k.last.Load())
-}
-
-// TestARestartLeavesNoGap sends a packet every millisecond from a banned address while daemons come and go, over a table that
-// fits and over one of another shape.
-func TestARestartLeavesNoGap(t *testing.T) {
-	server, attacker := netnstest.New(t), netnstest.New(t)
-	netnstest.Join(t, server, attacker, "192.0.2.1/24", "192.0.2.7/24 192.0.2.8/24")
-	server.Echo(t, "udp4", "192.0.2.1:53")
-	log := drops
-	generation := func(change string) {
-		b, err := nftset.NewIn(server.Fd(), slog.New(slog.DiscardHandler), enforce.Settings{Log: log})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		e := enforce.New(b, enforce.Options{})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- e.Run(ctx) }()
-		enforcetest.Bans(t, e, enforcetest.For("192.0.2.8 ports 99", 0)) // something to do
-		if got := enforcetest.Lists(t, e); !strings.Contains(got, "192.0.2.7 for 1h0m0s") && change != "" {
-			t.Errorf("the new daemon does not hold the old ban:\n%s", got)
-		}
-		if change == "" {
-			enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour))
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		if change != "" {
-			server.Run(t, "", "nft", change)
-		}
-	}
-	generation("")
-	conn, err := attacker.Dial("udp", "192.0.2.7", "192.0.2.1:53", netnstest.Patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	var sent, answered atomic.Int64
-	go func() {
-		for {
-			if _, err := conn.Write([]byte("hello")); err != nil {
-				return
-			}
-			sent.Add(1)
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	go func() {
-		buf := make([]byte, 100)
-		for {
-			if _, err := conn.Read(buf); err != nil {
-				return
-			}
-			answered.Add(1)
-		}
-	}()
-	for range 5 {
-		generation("list tables") // the table fits
-		generation("add chain inet mefdaemon other")
-		generation("add rule inet mefdaemon ban4 counter")
-		generation("add set inet mefdaemon strange { type ipv4_addr; }")
-		log.Enabled = !log.Enabled // the configuration was changed
-	}
-	attacker.Reaches(t, "udp", "192.0.2.8", "192.0.2.1:53") // the service answers others
-	t.Logf("%d packets sent", sent.Load())
-	if n := answered.Load(); n > 0 {
-		t.Errorf("%d of %d packets of a banned address were answered", n, sent.Load())
-	}
-}
-
-func TestDeleteNeedsNoDaemon(t *testing.T) {
-	ns := netnstest.New(t)
-	ns.Run(t, foreign, "nft", "-f", "-")
-	before := foreignTables(t, ns)
-	bans := enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("192.0.2.7"), Timeout: enforce.Permanent}}}
-	if _, err := open(t, ns).Rebuild(t.Context(), bans); err != nil {
-		t.Fatal(err)
-	}
-	var deleted []bool
-	ns.Do(func() {
-		for range 2 {
-			d, err := nftset.Delete()
-			if err != nil {
-				t.Error(err)
-			}
-			deleted = append(deleted, d)
-		}
-	})
-	if len(deleted) != 2 || !deleted[0] || deleted[1] {
-		t.Errorf("Delete twice = %v, want true, then false", deleted)
-	}
-	if after := foreignTables(t, ns); after != before {
-		t.Errorf("foreign tables were\n%s\nand are\n%s", before, after)
-	}
-}
-
-// TestBulkLoadIsComplete restores many bans while another program changes its own tables.
-func TestBulkLoadIsComplete(t *testing.T) {
-	ns := netnstest.New(t)
-	e := enforcetest.Start(t, open(t, ns), enforce.Options{})
-	var bans []ban.Ban
-	for i := range 20_000 {
-		bans = append(bans, enforcetest.For(fmt.Sprintf("10.%d.%d.%d", i/40_000, i/200%200, i%200), time.Hour))
-	}
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-				ns.Run(t, "", "nft", fmt.Sprintf("add table ip t%d; delete table ip t%d", i, i))
-			}
-		}
-	}()
-	for chunk := bans; len(chunk) > 0; chunk = chunk[4000:] {
-		enforcetest.Bans(t, e, chunk[:4000]...)
-	}
-	close(stop)
-	<-done
-	s, err := e.Held(t.Context())
-	if err != nil || len(s.Bans) != len(bans) {
-		t.Errorf("%d bans are held (%v), want %d", len(s.Bans), err, len(bans))
-	}
-	if s := e.Status(); s.Repairs != 0 || s.Problem != "" {
-		t.Errorf("status %+v, want no repair", s)
-	}
 }

@@ -1,6 +1,6 @@
-//go:build integration
+//go:build linux
 
-package nftset_test
+package bantest
 
 import (
 	"fmt"
@@ -18,7 +18,6 @@ import (
 	"mef/internal/ban"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
-	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
 	"mef/internal/prefixset"
 )
@@ -30,24 +29,11 @@ type prober struct {
 	conn net.Conn
 }
 
-// TestRandomBansAgreeWithAModel makes random bans, extensions, widenings, unbans and allow lists over nested prefixes of both
+// RandomBansAgreeWithAModel makes random bans, extensions, widenings, unbans and allow lists over nested prefixes of both
 // families, classes and ports, lets bans end meanwhile, and after each step tests with real packets which addresses can connect.
-func TestRandomBansAgreeWithAModel(t *testing.T) {
-	for name, pretend := range map[string]func(*nftset.Backend){
-		"this kernel":   func(*nftset.Backend) {},
-		"an old kernel": func(b *nftset.Backend) { b.Pretend(nftset.Features{}) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server, peer := netnstest.New(t), netnstest.New(t)
-			b := open(t, server)
-			pretend(b)
-			agree(t, b, server, peer)
-		})
-	}
-}
-
-func agree(t *testing.T, b *nftset.Backend, server, peer *netnstest.NS) {
+func (f Filter) RandomBansAgreeWithAModel(t *testing.T) {
+	server, peer := netnstest.New(t), netnstest.New(t)
+	b := f.open(t, server)
 	netnstest.Join(t, server, peer, "192.0.2.1/16 2001:db8::1/32",
 		"192.0.2.7/16 192.0.2.8/16 192.0.2.201/16 192.0.3.7/16 192.0.9.9/16 2001:db8:a::7/32 2001:db8:a::8/32 2001:db8:a:1::7/32 2001:db8:b::7/32")
 	allowed := prefixset.New(netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"))
@@ -65,7 +51,7 @@ func agree(t *testing.T, b *nftset.Backend, server, peer *netnstest.NS) {
 	}
 	control := newProber(t, peer, "192.0.9.9", 53) // never banned
 	r := rand.New(rand.NewPCG(3, 4))
-	m := model{bans: map[ban.Key]end{}, allowed: allowed}
+	m := model{bans: map[ban.Key]end{}, allowed: allowed, late: f.Late}
 	did := map[string]int{}
 	for step := range 250 {
 		what, k := m.step(t, e, r, probers)
@@ -101,6 +87,7 @@ func agree(t *testing.T, b *nftset.Backend, server, peer *netnstest.NS) {
 type model struct {
 	bans    map[ban.Key]end
 	allowed prefixset.Set
+	late    time.Duration // see Filter
 }
 
 // An end is the end of a ban: the requested time, or later by the time it took to write the ban, because the time left is rounded up
@@ -139,7 +126,7 @@ func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []
 		b := ban.Ban{Key: k, Rule: "test", Until: began.Add(time.Second + time.Duration(r.IntN(1_000))*time.Millisecond)}
 		enforcetest.Bans(t, e, b)
 		if b.Until.After(m.bans[k].asked) { // otherwise it already ends later
-			m.bans[k] = end{b.Until, b.Until.Add(time.Since(began))}
+			m.bans[k] = end{b.Until, b.Until.Add(time.Since(began) + m.late)}
 		}
 	}
 	return what, k

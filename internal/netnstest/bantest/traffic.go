@@ -1,6 +1,6 @@
-//go:build integration
+//go:build linux
 
-package nftset_test
+package bantest
 
 import (
 	"net"
@@ -9,57 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
-	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
-	"mef/internal/prefixset"
 )
-
-// A world is a server with a ban daemon's table, an attacker with many addresses, and a container behind the server.
-//
-//	attacker 192.0.2.7-9, 2001:db8:a::7-8, 2001:db8:b::7   2001:db8:1::7 ── 2001:db8:1::1, 192.0.2.1 server ── container 172.17.0.2
-//
-// On the server, ports 22 and 25 answer over TCP and 53 over UDP; port 8080 leads to the container's port 80.
-type world struct {
-	server, attacker, container *netnstest.NS
-	b                           *nftset.Backend
-	e                           *enforce.Enforcer
-}
-
-func newWorld(t *testing.T, allow ...string) world {
-	t.Helper()
-	w := world{server: netnstest.New(t), attacker: netnstest.New(t), container: netnstest.New(t)}
-	netnstest.Join(t, w.server, w.attacker, "192.0.2.1/24 2001:db8:1::1/64",
-		"192.0.2.7/24 192.0.2.8/24 192.0.2.9/24 2001:db8:1::7/64 2001:db8:a::7/64 2001:db8:a::8/64 2001:db8:b::7/64")
-	netnstest.Join(t, w.server, w.container, "172.17.0.1/16", "172.17.0.2/16")
-	w.server.Route(t, "2001:db8:a::/47", "2001:db8:1::7")
-	w.container.Route(t, "0.0.0.0/0", "172.17.0.1")
-	w.server.Sysctl(t, "net.ipv4.ip_forward", "1")
-	w.server.Run(t, `
-		table ip nat {
-			chain pre { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 172.17.0.2:80; tcp dport 8081 dnat to 172.17.0.2:81; udp dport 8081 dnat to 172.17.0.2:81; }
-			chain post { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 masquerade; }
-		}`, "nft", "-f", "-")
-	for _, port := range []string{":22", ":25"} {
-		w.server.Echo(t, "tcp", port)
-	}
-	w.server.Echo(t, "udp4", "192.0.2.1:53")
-	w.server.Echo(t, "udp6", "[2001:db8:1::1]:53")
-	w.container.Echo(t, "tcp", ":80")
-	w.attacker.Echo(t, "tcp", ":443")
-	for _, port := range []string{"53", "443", "514", "5060", "40000"} {
-		w.attacker.Echo(t, "udp4", "192.0.2.7:"+port)
-	}
-	w.attacker.Echo(t, "udp6", "[2001:db8:a::7]:53")
-	var set []netip.Prefix
-	for _, p := range allow {
-		set = append(set, netip.MustParsePrefix(p))
-	}
-	w.b = open(t, w.server)
-	w.e = enforcetest.Start(t, w.b, enforce.Options{Allow: prefixset.New(set...)})
-	return w
-}
 
 // The connections that tests try: from an address of the attacker to a service.
 const (
@@ -78,7 +30,7 @@ func try(t *testing.T, ns *netnstest.NS, connections []string, check func(testin
 	}
 }
 
-func TestWhatABanDrops(t *testing.T) {
+func (f Filter) whatABanDrops(t *testing.T) {
 	for name, tt := range map[string]struct {
 		allow, grace  string
 		bans          []string
@@ -157,23 +109,23 @@ func TestWhatABanDrops(t *testing.T) {
 			if tt.allow != "" {
 				allow = append(allow, tt.allow)
 			}
-			w := newWorld(t, allow...)
-			try(t, w.attacker, append(tt.blocked, tt.open...), w.attacker.Reaches)
+			w := f.NewWorld(t, allow...)
+			try(t, w.Attacker, append(tt.blocked, tt.open...), w.Attacker.Reaches)
 			for _, key := range tt.bans {
 				b := enforcetest.For(key, time.Hour)
 				for _, a := range tt.except {
 					b.Except = append(b.Except, netip.MustParseAddr(a))
 				}
-				enforcetest.Bans(t, w.e, b)
+				enforcetest.Bans(t, w.E, b)
 			}
 			if tt.grace != "" {
-				if err := w.e.Grace(t.Context(), time.Hour, netip.MustParseAddr(tt.grace)); err != nil {
+				if err := w.E.Grace(t.Context(), time.Hour, netip.MustParseAddr(tt.grace)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			try(t, w.attacker, tt.blocked, w.attacker.Blocked)
-			try(t, w.attacker, tt.open, w.attacker.Reaches)
-			s, err := w.e.Held(t.Context())
+			try(t, w.Attacker, tt.blocked, w.Attacker.Blocked)
+			try(t, w.Attacker, tt.open, w.Attacker.Reaches)
+			s, err := w.E.Held(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,57 +134,57 @@ func TestWhatABanDrops(t *testing.T) {
 					t.Errorf("ban %v shows no dropped packets", h.Key)
 				}
 			}
-			if err := w.e.Flush(t.Context()); err != nil {
+			if err := w.E.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			try(t, w.attacker, tt.blocked, w.attacker.Reaches)
+			try(t, w.Attacker, tt.blocked, w.Attacker.Reaches)
 		})
 	}
 }
 
 // A forged packet can have any address banned. So answers of a banned host to our own requests must arrive, whatever ports the ban covers,
 // and its open connections must stay open.
-func TestAnswersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
+func (f Filter) answersToOurOwnConnectionsPassUnverifiedBans(t *testing.T) {
 	for name, bans := range map[string][]string{
 		"all ports":   {"192.0.2.7 unverified", "2001:db8:a::/64 unverified"},
 		"all but one": {"192.0.2.7 ports 1-21,23-65535 unverified", "2001:db8:a::/64 ports 1-21,23-65535 unverified"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			peer, ours := w.session(t, w.server, "tcp4", "192.0.2.1:2222", "192.0.2.7", "192.0.2.1:2222")
+			w := f.NewWorld(t)
+			peer, ours := w.Session(t, w.Server, "tcp4", "192.0.2.1:2222", "192.0.2.7", "192.0.2.1:2222")
 			for _, key := range bans {
-				enforcetest.Bans(t, w.e, enforcetest.For(key, time.Hour))
+				enforcetest.Bans(t, w.E, enforcetest.For(key, time.Hour))
 			}
-			w.server.Reaches(t, "tcp", "", "192.0.2.7:443")
-			w.server.Reaches(t, "udp", "", "192.0.2.7:53")
-			w.server.Reaches(t, "tcp", "", "[2001:db8:a::7]:443")
-			w.server.Reaches(t, "udp", "", "[2001:db8:a::7]:53")
-			w.container.Reaches(t, "tcp", "", "192.0.2.7:443")
-			w.container.Reaches(t, "udp", "", "192.0.2.7:53")
+			w.Server.Reaches(t, "tcp", "", "192.0.2.7:443")
+			w.Server.Reaches(t, "udp", "", "192.0.2.7:53")
+			w.Server.Reaches(t, "tcp", "", "[2001:db8:a::7]:443")
+			w.Server.Reaches(t, "udp", "", "[2001:db8:a::7]:53")
+			w.Container.Reaches(t, "tcp", "", "192.0.2.7:443")
+			w.Container.Reaches(t, "udp", "", "192.0.2.7:53")
 			w.resolves(t, "192.0.2.1:2000", "192.0.2.7:53")
 			w.resolves(t, "[2001:db8:1::1]:2000", "[2001:db8:a::7]:53")
 			w.resolves(t, "192.0.2.1:5060", "192.0.2.7:5060")   // telephony: the same port at both ends,
 			w.resolves(t, "192.0.2.1:12000", "192.0.2.7:40000") // and any for voices
 			w.resolves(t, "192.0.2.1:514", "192.0.2.7:514")
 			w.resolves(t, "192.0.2.1:25000", "192.0.2.7:443") // a client, with another ip_local_port_range
-			hears(t, ours, peer)
-			hears(t, peer, ours)
-			w.attacker.Blocked(t, "tcp", "192.0.2.7", "192.0.2.1:25")
-			w.attacker.Blocked(t, "udp", "192.0.2.7", "192.0.2.1:53")
-			w.attacker.Blocked(t, "tcp", "2001:db8:a::7", "[2001:db8:1::1]:25")
-			w.attacker.Blocked(t, "udp", "2001:db8:a::8", "[2001:db8:1::1]:53")
+			Hears(t, ours, peer)
+			Hears(t, peer, ours)
+			w.Attacker.Blocked(t, "tcp", "192.0.2.7", "192.0.2.1:25")
+			w.Attacker.Blocked(t, "udp", "192.0.2.7", "192.0.2.1:53")
+			w.Attacker.Blocked(t, "tcp", "2001:db8:a::7", "[2001:db8:1::1]:25")
+			w.Attacker.Blocked(t, "udp", "2001:db8:a::8", "[2001:db8:1::1]:53")
 		})
 	}
 }
 
 // resolves fails the test unless an answer reaches the server at a port that a resolver may have chosen.
-func (w world) resolves(t *testing.T, from, to string) {
+func (w World) resolves(t *testing.T, from, to string) {
 	t.Helper()
 	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))}
 	var conn net.Conn
 	var err error
-	w.server.Do(func() { conn, err = d.Dial("udp", to) })
+	w.Server.Do(func() { conn, err = d.Dial("udp", to) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,8 +194,8 @@ func (w world) resolves(t *testing.T, from, to string) {
 	}
 }
 
-// hears fails the test unless a message of one end arrives at the other.
-func hears(t *testing.T, listener, speaker net.Conn) {
+// Hears fails the test unless a message of one end arrives at the other.
+func Hears(t *testing.T, listener, speaker net.Conn) {
 	t.Helper()
 	if _, err := speaker.Write([]byte("word")); err != nil {
 		t.Fatal(err)
@@ -254,40 +206,40 @@ func hears(t *testing.T, listener, speaker net.Conn) {
 	}
 }
 
-func (w world) replies(t *testing.T) uint64 {
+func (w World) replies(t *testing.T) uint64 {
 	t.Helper()
-	s, err := w.e.Held(t.Context())
+	s, err := w.E.Held(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s.Replies
 }
 
-func TestABanOfOurOwnNetworkLeavesNeighbourDiscovery(t *testing.T) {
-	w := newWorld(t) // not even our own address is allowed
-	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/64", 0), enforcetest.For("2001:db8:1::/48", 0))
+func (f Filter) aBanOfOurOwnNetworkLeavesNeighbourDiscovery(t *testing.T) {
+	w := f.NewWorld(t) // not even our own address is allowed
+	enforcetest.Bans(t, w.E, enforcetest.For("2001:db8:1::/64", 0), enforcetest.For("2001:db8:1::/48", 0))
 	for range 2 {
-		w.server.Run(t, "", "ip", "-6", "neigh", "flush", "all")
-		w.attacker.Run(t, "", "ip", "-6", "neigh", "flush", "all")
-		w.attacker.Reaches(t, "tcp", "2001:db8:a::7", "[2001:db8:1::1]:22") // by way of neighbours in the banned network
-		w.server.Reaches(t, "tcp", "", "[2001:db8:a::7]:443")
+		w.Server.Run(t, "", "ip", "-6", "neigh", "flush", "all")
+		w.Attacker.Run(t, "", "ip", "-6", "neigh", "flush", "all")
+		w.Attacker.Reaches(t, "tcp", "2001:db8:a::7", "[2001:db8:1::1]:22") // by way of neighbours in the banned network
+		w.Server.Reaches(t, "tcp", "", "[2001:db8:a::7]:443")
 	}
 }
 
 // Packets of a host to itself never leave it, and no ban applies to them.
-func TestLoopbackIsNeverTouched(t *testing.T) {
-	w := newWorld(t) // not even our own addresses are allowed
-	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/48", 0), enforcetest.For("192.0.2.0/24", 0), enforcetest.For("192.0.2.1", 0))
-	try(t, w.server, []string{" " + ssh4, " " + ssh6, " " + dns4, " " + dns6, " tcp 127.0.0.1:22", " tcp [::1]:22"}, w.server.Reaches)
-	try(t, w.attacker, []string{"192.0.2.8 " + ssh4, "2001:db8:1::7 " + ssh6}, w.attacker.Blocked)
+func (f Filter) loopbackIsNeverTouched(t *testing.T) {
+	w := f.NewWorld(t) // not even our own addresses are allowed
+	enforcetest.Bans(t, w.E, enforcetest.For("2001:db8:1::/48", 0), enforcetest.For("192.0.2.0/24", 0), enforcetest.For("192.0.2.1", 0))
+	try(t, w.Server, []string{" " + ssh4, " " + ssh6, " " + dns4, " " + dns6, " tcp 127.0.0.1:22", " tcp [::1]:22"}, w.Server.Reaches)
+	try(t, w.Attacker, []string{"192.0.2.8 " + ssh4, "2001:db8:1::7 " + ssh6}, w.Attacker.Blocked)
 }
 
-func TestLinkLocalIsNeverTouched(t *testing.T) {
-	w := newWorld(t)
-	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/64", 0), enforcetest.For("192.0.2.0/24", 0))
-	for _, line := range strings.Fields(w.server.Run(t, "", "ip", "-6", "-o", "addr", "show", "dev", "veth0", "scope", "link")) {
+func (f Filter) linkLocalIsNeverTouched(t *testing.T) {
+	w := f.NewWorld(t)
+	enforcetest.Bans(t, w.E, enforcetest.For("2001:db8:1::/64", 0), enforcetest.For("192.0.2.0/24", 0))
+	for _, line := range strings.Fields(w.Server.Run(t, "", "ip", "-6", "-o", "addr", "show", "dev", "veth0", "scope", "link")) {
 		if addr, _, ok := strings.Cut(line, "/"); ok {
-			if err := netnstest.Poll(func() error { return w.attacker.Ping(addr+"%veth0", netnstest.Silence) }); err != nil {
+			if err := netnstest.Poll(func() error { return w.Attacker.Ping(addr+"%veth0", netnstest.Silence) }); err != nil {
 				t.Errorf("ping %s: %v", addr, err)
 			}
 			return

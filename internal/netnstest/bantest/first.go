@@ -1,6 +1,6 @@
-//go:build integration
+//go:build linux
 
-package nftset_test
+package bantest
 
 import (
 	"errors"
@@ -20,9 +20,9 @@ import (
 )
 
 // A host would lose its address if the answers of a DHCP server in a banned network did not pass. Its other packets are dropped.
-func TestDHCPRepliesPass(t *testing.T) {
-	w := newWorld(t)
-	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.0/24", time.Hour), enforcetest.For("2001:db8:1::/64", time.Hour))
+func (f Filter) dhcpRepliesPass(t *testing.T) {
+	w := f.NewWorld(t)
+	enforcetest.Bans(t, w.E, enforcetest.For("192.0.2.0/24", time.Hour), enforcetest.For("2001:db8:1::/64", time.Hour))
 	for way, passes := range map[[2]string]bool{
 		{"192.0.2.7:67", "192.0.2.1:68"}:               true,
 		{"192.0.2.7:67", "192.0.2.1:69"}:               false,
@@ -40,16 +40,16 @@ func TestDHCPRepliesPass(t *testing.T) {
 }
 
 // arrives sends datagrams from the attacker to the server, and reports whether one arrives.
-func (w world) arrives(t *testing.T, from, to netip.AddrPort, expected bool) bool {
+func (w World) arrives(t *testing.T, from, to netip.AddrPort, expected bool) bool {
 	t.Helper()
 	var there, here *net.UDPConn
 	var err error
-	w.server.Do(func() { there, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(to)) })
+	w.Server.Do(func() { there, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(to)) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer there.Close()
-	w.attacker.Do(func() { here, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to)) })
+	w.Attacker.Do(func() { here, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,9 +67,9 @@ func (w world) arrives(t *testing.T, from, to netip.AddrPort, expected bool) boo
 
 // Neighbour discovery of the link passes. It has hop limit 255, which no host beyond the link can send. Other messages from or to
 // a banned neighbour are dropped.
-func TestOnlyNeighbourDiscoveryOfTheLinkPasses(t *testing.T) {
-	w := newWorld(t)
-	enforcetest.Bans(t, w.e, enforcetest.For("2001:db8:1::/64", time.Hour))
+func (f Filter) onlyNeighbourDiscoveryOfTheLinkPasses(t *testing.T) {
+	w := f.NewWorld(t)
+	enforcetest.Bans(t, w.E, enforcetest.For("2001:db8:1::/64", time.Hour))
 	const link = 255
 	var incoming, outgoing []string
 	for _, way := range []struct {
@@ -77,12 +77,12 @@ func TestOnlyNeighbourDiscoveryOfTheLinkPasses(t *testing.T) {
 		from, to string
 		got      *[]string
 	}{
-		{w.attacker, "2001:db8:1::7", "2001:db8:1::1", &incoming},
-		{w.server, "2001:db8:1::1", "2001:db8:1::7", &outgoing},
+		{w.Attacker, "2001:db8:1::7", "2001:db8:1::1", &incoming},
+		{w.Server, "2001:db8:1::1", "2001:db8:1::7", &outgoing},
 	} {
-		there := w.attacker
-		if way.ns == w.attacker {
-			there = w.server
+		there := w.Attacker
+		if way.ns == w.Attacker {
+			there = w.Server
 		}
 		conn := icmp6(t, there, "::")
 		for typ := byte(128); typ <= 137; typ++ {
@@ -91,8 +91,8 @@ func TestOnlyNeighbourDiscoveryOfTheLinkPasses(t *testing.T) {
 			}
 		}
 		// These are not banned, and one of them comes last.
-		sendICMP6(t, w.attacker, "2001:db8:a::7", "2001:db8:1::1", 200, 200)
-		sendICMP6(t, w.server, "2001:db8:1::1", "2001:db8:a::7", 200, 200)
+		sendICMP6(t, w.Attacker, "2001:db8:a::7", "2001:db8:1::1", 200, 200)
+		sendICMP6(t, w.Server, "2001:db8:1::1", "2001:db8:a::7", 200, 200)
 		*way.got = received(t, conn)
 	}
 	want := []string{"133 of 255", "134 of 255", "135 of 255", "136 of 255"}

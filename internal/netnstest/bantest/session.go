@@ -1,6 +1,6 @@
-//go:build integration
+//go:build linux
 
-package nftset_test
+package bantest
 
 import (
 	"context"
@@ -18,9 +18,9 @@ import (
 	"mef/internal/netnstest"
 )
 
-// TestLiveSessionsAreCutBothWays has both ends of a session send without waiting for each other: neither may receive anything that the
+// liveSessionsAreCutBothWays has both ends of a session send without waiting for each other: neither may receive anything that the
 // other sends once the peer is banned.
-func TestLiveSessionsAreCutBothWays(t *testing.T) {
+func (f Filter) liveSessionsAreCutBothWays(t *testing.T) {
 	const container = "container"
 	for name, c := range map[string]struct{ at, network, listen, from, to, key string }{
 		"TCP":                  {"", "tcp4", "192.0.2.1:2222", "192.0.2.7", "192.0.2.1:2222", "192.0.2.7"},
@@ -35,15 +35,15 @@ func TestLiveSessionsAreCutBothWays(t *testing.T) {
 		"UDP to the container": {container, "udp4", "172.17.0.2:81", "192.0.2.7", "192.0.2.1:8081", "192.0.2.7"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			ns := w.server
+			w := f.NewWorld(t)
+			ns := w.Server
 			if c.at == container {
-				ns = w.container
+				ns = w.Container
 			}
-			peer, ours := w.session(t, ns, c.network, c.listen, c.from, c.to)
+			peer, ours := w.Session(t, ns, c.network, c.listen, c.from, c.to)
 			heardByPeer, heardByUs := talk(t, peer, ours), talk(t, ours, peer)
 			asked := time.Now()
-			enforcetest.Bans(t, w.e, enforcetest.For(c.key, time.Hour))
+			enforcetest.Bans(t, w.E, enforcetest.For(c.key, time.Hour))
 			held := time.Now()
 			for who, last := range map[string]<-chan time.Time{"the peer": heardByPeer, "our end": heardByUs} {
 				said := <-last
@@ -59,15 +59,15 @@ func TestLiveSessionsAreCutBothWays(t *testing.T) {
 	}
 }
 
-// session opens a session from the attacker's address from to the address to, which leads to a listener of ns.
-func (w world) session(t *testing.T, ns *netnstest.NS, network, listen, from, to string) (peer, ours net.Conn) {
+// Session opens a session from the attacker's address from to the address to, which leads to a listener of ns.
+func (w World) Session(t *testing.T, ns *netnstest.NS, network, listen, from, to string) (peer, ours net.Conn) {
 	t.Helper()
 	accept := acceptStream
 	if strings.HasPrefix(network, "udp") {
 		accept = acceptPackets
 	}
 	accepted := accept(t, ns, network, listen)
-	peer, err := w.attacker.Dial(network, from, to, netnstest.Patience)
+	peer, err := w.Attacker.Dial(network, from, to, netnstest.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,21 +184,21 @@ func talk(t *testing.T, listener, speaker net.Conn) <-chan time.Time {
 }
 
 // A banned packet is dropped before connection tracking, so that a flood of them does not fill its table.
-func TestABannedSourceCostsNoConntrackEntry(t *testing.T) {
-	w := newWorld(t) // whose server translates addresses, and so tracks connections
-	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8:a::/64", time.Hour),
+func (f Filter) aBannedSourceCostsNoConntrackEntry(t *testing.T) {
+	w := f.NewWorld(t) // whose server translates addresses, and so tracks connections
+	enforcetest.Bans(t, w.E, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8:a::/64", time.Hour),
 		enforcetest.For("192.0.2.9 unverified", time.Hour))
-	w.server.Run(t, "table ip6 track { chain in { type filter hook input priority 0; ct state established accept; }\n}", "nft", "-f", "-")
+	w.Server.Run(t, "table ip6 track { chain in { type filter hook input priority 0; ct state established accept; }\n}", "nft", "-f", "-")
 	for _, c := range []string{"192.0.2.7 " + ssh4, "192.0.2.7 " + dns4, "192.0.2.7 " + published, "2001:db8:a::7 " + ssh6, "192.0.2.9 " + ssh4} {
-		try(t, w.attacker, []string{c}, w.attacker.Blocked)
+		try(t, w.Attacker, []string{c}, w.Attacker.Blocked)
 	}
-	try(t, w.attacker, []string{"192.0.2.8 " + ssh4, "2001:db8:b::7 " + ssh6}, w.attacker.Reaches)
+	try(t, w.Attacker, []string{"192.0.2.8 " + ssh4, "2001:db8:b::7 " + ssh6}, w.Attacker.Reaches)
 	for addr, want := range map[string]bool{"192.0.2.7": false, "2001:db8:a::7": false, "192.0.2.9": false, "192.0.2.8": true, "2001:db8:b::7": true} {
 		family := "ipv4"
 		if strings.Contains(addr, ":") {
 			family = "ipv6"
 		}
-		got := strings.Contains(w.server.Run(t, "", "conntrack", "-L", "-f", family), fmt.Sprintf("src=%s ", addr))
+		got := strings.Contains(w.Server.Run(t, "", "conntrack", "-L", "-f", family), fmt.Sprintf("src=%s ", addr))
 		if got != want {
 			t.Errorf("an entry of %s: %v, want %v", addr, got, want)
 		}

@@ -1,0 +1,74 @@
+//go:build integration
+
+package nftset_test
+
+import (
+	"log/slog"
+	"testing"
+
+	"mef/internal/enforce"
+	"mef/internal/enforce/nftset"
+	"mef/internal/netnstest"
+	"mef/internal/netnstest/bantest"
+)
+
+// nft is a command of nft.
+func nft(args ...string) bantest.Command {
+	return bantest.Command{Args: append([]string{"nft"}, args...)}
+}
+
+// filter is what is tested like every packet filter.
+func filter() bantest.Filter {
+	return bantest.Filter{
+		Open: func(ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (bantest.Backend, error) {
+			return nftset.NewIn(ns.Fd(), log, settings)
+		},
+		Watched: func(t testing.TB, ns *netnstest.NS) error { return listening(ns, t) },
+		Undo: map[string][]bantest.Command{
+			"nft flush ruleset": {nft("flush", "ruleset")},
+			"systemctl restart nftables": {{Stdin: "flush ruleset\ntable inet filter {\n\tchain input { type filter hook input priority filter; }\n}\n",
+				Args: []string{"nft", "-f", "-"}}},
+			"nft delete table": {nft("delete", "table", "inet", "mefdaemon")},
+			"nft flush table":  {nft("flush", "table", "inet", "mefdaemon")},
+			"nft flush set":    {nft("flush set inet mefdaemon ban4_32; flush set inet mefdaemon ban6_64")},
+			"nft insert rule that accepts everything": {
+				nft("insert rule inet mefdaemon ban accept; insert rule inet mefdaemon reply_out accept")},
+		},
+		Alter: []bantest.Command{nft("add chain inet mefdaemon other"), nft("add rule inet mefdaemon ban4 counter"),
+			nft("add set inet mefdaemon strange { type ipv4_addr; }")},
+		Foreign: []bantest.Command{{Stdin: foreign, Args: []string{"nft", "-f", "-"}}},
+		Show:    []bantest.Command{nft("-a", "list", "table", "inet", "filter"), nft("-a", "list", "table", "ip", "mefdaemon"), nft("-a", "list", "table", "ip", "nat")},
+		Delete:  nftset.Delete,
+	}
+}
+
+func TestPacketFilter(t *testing.T) { filter().Run(t) }
+
+// TestOldKernelAgreesWithAModel makes the random bans on a kernel that cannot change the timeout of an element.
+func TestOldKernelAgreesWithAModel(t *testing.T) {
+	f := filter()
+	f.Open = func(ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (bantest.Backend, error) {
+		b, err := nftset.NewIn(ns.Fd(), log, settings)
+		if err == nil {
+			b.Pretend(nftset.Features{})
+		}
+		return b, err
+	}
+	f.RandomBansAgreeWithAModel(t)
+}
+
+// A world is bantest's, with what nftables alone can do.
+type world struct {
+	server, attacker, container *netnstest.NS
+	b                           *nftset.Backend
+	e                           *enforce.Enforcer
+	bantest.World
+}
+
+func newWorld(t *testing.T, allow ...string) world {
+	t.Helper()
+	w := filter().NewWorld(t, allow...)
+	return world{w.Server, w.Attacker, w.Container, w.B.(*nftset.Backend), w.E, w}
+}
+
+func (w world) knock(t *testing.T, from, to string) *bantest.Knocker { return w.Knock(t, from, to) }
