@@ -49,6 +49,8 @@ type Backend struct {
 	maxElem   uint32 // elements of a set of bans
 	lacks     lacks
 	seen      view
+	lists     map[string]*heldList            // by name
+	loading   *listLoad                       // the SetList that is under way
 	written   map[bool]map[string]*foundTable // of IPv6, and IPv4: what was last written
 	verified  verified
 	refreshAt time.Time // when bans that last longer than the kernel can hold an element are written again
@@ -154,6 +156,16 @@ func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure
 	}
 	kinds, refused := b.room(c.Bans)
 	fresh := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return slices.Contains(b.layout.kinds, k) })
+	before := b.layout.kinds
+	b.layout.kinds = kinds
+	failed, err := b.apply(c, fresh, refused)
+	if err != nil {
+		b.layout.kinds = before
+	}
+	return failed, err
+}
+
+func (b *Backend) apply(c enforce.Changes, fresh []kind, refused map[kind]error) ([]enforce.Failure, error) {
 	if err := b.addKinds(fresh); err != nil {
 		return nil, err
 	}
@@ -175,7 +187,6 @@ func (b *Backend) Apply(_ context.Context, c enforce.Changes) ([]enforce.Failure
 		return nil, err
 	}
 	if len(fresh) > 0 {
-		b.layout.kinds = kinds
 		for _, v6 := range b.tables.families() {
 			if slices.ContainsFunc(fresh, func(k kind) bool { return k.v6 == v6 }) {
 				if err := b.writeRules(v6); err != nil {
@@ -217,26 +228,17 @@ func (b *Backend) room(bans []enforce.Change) (kinds []kind, refused map[kind]er
 	return withBase(kinds), refused
 }
 
-// addKinds makes the sets of kinds.
+// addKinds makes the sets of kinds, which are in the layout.
 func (b *Backend) addKinds(kinds []kind) error {
 	if len(kinds) == 0 {
 		return nil
 	}
+	if err := b.ensurePorts(); err != nil {
+		return err
+	}
 	found, err := b.conn.headers()
 	if err != nil {
 		return err
-	}
-	for name, ports := range portSets(kinds) {
-		if _, there := found[name]; there {
-			continue
-		}
-		if err := b.conn.create(portsSet(ports), 0, maxSetSize); err != nil {
-			return err
-		}
-		if err := b.conn.add(portsSet(ports), portElements(ports)); err != nil {
-			return err
-		}
-		b.learn(name, ports)
 	}
 	for _, k := range kinds {
 		if _, there := found[k.name()]; there {
@@ -249,28 +251,42 @@ func (b *Backend) addKinds(kinds []kind) error {
 	return nil
 }
 
-// replace gives a set other elements at one moment.
-func (b *Backend) replace(s set, es []element) error {
-	fresh := s
-	fresh.name = newName(s.name)
-	if err := b.conn.destroy(fresh.name); err != nil && !errors.Is(err, unix.ENOENT) {
+// ensurePorts makes the sets of lists of ports that the layout needs.
+func (b *Backend) ensurePorts() error {
+	sets := b.layout.portSets()
+	if len(sets) == 0 {
+		return nil
+	}
+	found, err := b.conn.headers()
+	if err != nil {
 		return err
 	}
-	if err := b.conn.create(fresh, len(es), maxSetSize); err != nil {
+	for name, ports := range sets {
+		if _, there := found[name]; there {
+			continue
+		}
+		if err := b.conn.create(portsSet(ports), 0, maxSetSize); err != nil {
+			return err
+		}
+		if err := b.conn.add(portsSet(ports), portElements(ports)); err != nil {
+			return err
+		}
+		b.learn(name, ports)
+	}
+	return nil
+}
+
+// replace gives a set other elements at one moment.
+func (b *Backend) replace(s set, es []element) error {
+	fresh := newOf(s)
+	if err := b.create(fresh, len(es)); err != nil {
 		return err
 	}
 	if err := b.conn.add(fresh, es); err != nil {
 		return err
 	}
-	b.exchange.Lock()
-	defer b.exchange.Unlock()
-	if err := b.conn.swap(fresh.name, s.name); err != nil {
-		return err
-	}
-	return b.conn.destroy(fresh.name)
+	return b.exchangeSets(fresh.name, s.name)
 }
-
-func newName(name string) string { return newPrefix + strings.TrimPrefix(name, prefix) }
 
 // setElements adds, renews and removes elements of the set of each family.
 func (b *Backend) setElements(setOf func(v6 bool) set, changes []enforce.Element) error {
@@ -434,6 +450,10 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.readKinds(); err != nil {
+		return nil, err
+	}
+	b.loading = nil // it begins again
 	for name := range found {
 		if strings.HasPrefix(name, newPrefix) { // left over from a killed daemon
 			if err := b.conn.destroy(name); err != nil {
@@ -441,6 +461,11 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 			}
 		}
 	}
+	whole := maps.Clone(b.lists)
+	maps.DeleteFunc(whole, func(_ string, l *heldList) bool {
+		return slices.ContainsFunc(l.sets(), func(s set) bool { return found[s.name].set != s })
+	})
+	b.setLists(whole)
 	b.layout.kinds = baseKinds()
 	kinds, refused := b.room(c.Bans)
 	b.layout.kinds = kinds
@@ -455,6 +480,11 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	for _, v6 := range b.tables.families() {
 		if err := b.writeRules(v6); err != nil {
 			return nil, err
+		}
+	}
+	for _, l := range b.layout.lists {
+		for _, s := range l.sets() {
+			fresh[s.name] = s
 		}
 	}
 	for name, h := range found {
@@ -477,13 +507,11 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 		sizes[kindOf(c.Bans[i].Key).name()]++
 	}
 	add := func(s set) error {
-		renamed := s
-		renamed.name = newName(s.name)
+		renamed := newOf(s)
 		fresh[s.name] = renamed
 		return b.conn.create(renamed, sizes[s.name], b.maxElem)
 	}
-	newOf := func(s set) set { return fresh[s.name] }
-	for name, ports := range portSets(b.layout.kinds) {
+	for name, ports := range b.layout.portSets() {
 		s := portsSet(ports)
 		if err := errors.Join(add(s), b.conn.add(newOf(s), portElements(ports))); err != nil {
 			return nil, nil, err

@@ -54,9 +54,11 @@ const (
 
 	attrBytes   = 24
 	attrPackets = 25
+	attrComment = 26
 
 	flagListHeader   = 1 << 2
 	flagWithCounters = 1 << 3
+	flagWithComment  = 1 << 4
 
 	errBusy  = syscall.Errno(4100) // IPSET_ERR_BUSY: a set is in use
 	errExist = syscall.Errno(4103) // IPSET_ERR_EXIST: an element is there, or is not
@@ -138,6 +140,7 @@ type set struct {
 	v6       bool
 	timeout  bool
 	counters bool
+	comments bool
 }
 
 const (
@@ -181,8 +184,15 @@ func (c *conn) create(s set, n int, limit uint32) error {
 	if s.timeout {
 		a.Uint32(attrTimeout|inOrder, 0) // elements without a timeout of their own have none
 	}
+	flags := uint32(0)
 	if s.counters {
-		a.Uint32(attrCADT|inOrder, flagWithCounters)
+		flags |= flagWithCounters
+	}
+	if s.comments {
+		flags |= flagWithComment
+	}
+	if flags != 0 {
+		a.Uint32(attrCADT|inOrder, flags)
 	}
 	a.End(at)
 	if err := explain(c.Do(query(cmdCreate, s.family(), a))); err != nil {
@@ -248,6 +258,7 @@ type element struct {
 	timeout uint32 // seconds; 0: none
 
 	packets, bytes uint64
+	comment        string
 }
 
 func (s set) encode(a *nfnl.Attrs, e element, add bool) {
@@ -276,6 +287,9 @@ func (s set) encode(a *nfnl.Attrs, e element, add bool) {
 		// The kernel may give an element the place of one that has ended, with what that had counted.
 		a.Uint64(attrBytes|inOrder, e.bytes)
 		a.Uint64(attrPackets|inOrder, e.packets)
+	}
+	if add && s.comments {
+		a.Text(attrComment, e.comment)
 	}
 	a.End(at)
 }
@@ -357,6 +371,7 @@ func parseHeader(b []byte) header {
 					h.timeout = true
 				case attrCADT:
 					h.counters = nfnl.Uint32(v)&flagWithCounters != 0
+					h.comments = nfnl.Uint32(v)&flagWithComment != 0
 				case attrElements:
 					h.elements = int(nfnl.Uint32(v))
 				case attrReferences:
@@ -410,6 +425,8 @@ func (s set) parse(b []byte) (e element, ok bool) {
 			e.bytes = nfnl.Uint64(v)
 		case attrPackets:
 			e.packets = nfnl.Uint64(v)
+		case attrComment:
+			e.comment = nfnl.Text(v)
 		}
 	}
 	if s.typ == bitmapPort {

@@ -63,8 +63,21 @@ func (b *Backend) readKinds() error {
 	if err != nil {
 		return err
 	}
-	b.layout.kinds, _, err = b.kindsOf(b.conn, found)
-	return err
+	kinds, _, err := b.kindsOf(b.conn, found)
+	if err != nil {
+		return err
+	}
+	lists, _, err := b.conn.listsOf(found)
+	if err != nil {
+		return err
+	}
+	byName := map[string]*heldList{}
+	for _, l := range lists {
+		byName[l.name] = l
+	}
+	b.setLists(byName)
+	b.layout.kinds = kinds
+	return nil
 }
 
 // verified is when all rules were last read and found to be right, and how they looked.
@@ -90,7 +103,7 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 	if err := b.readKinds(); err != nil {
 		return enforce.Check{}, err
 	}
-	check := enforce.Check{Damaged: b.damagedSets(found), Bans: bans(found)}
+	check := enforce.Check{Damaged: b.damagedSets(found), Bans: bans(found), Lists: b.damagedLists(found)}
 	rules, err := b.damagedRules()
 	if err != nil {
 		return enforce.Check{}, err
@@ -114,7 +127,12 @@ func (b *Backend) damagedSets(found map[string]header) (damaged []string) {
 	for _, k := range b.layout.kinds {
 		wanted[k.name()] = k.set()
 	}
-	ports := portSets(b.layout.kinds)
+	for _, l := range b.layout.lists {
+		for _, s := range l.sets() {
+			wanted[s.name] = s
+		}
+	}
+	ports := b.layout.portSets()
 	for name, p := range ports {
 		wanted[name] = portsSet(p)
 	}
@@ -131,7 +149,7 @@ func (b *Backend) damagedSets(found map[string]header) (damaged []string) {
 		}
 	}
 	for name, h := range found {
-		ours := strings.HasPrefix(name, prefix) || strings.HasPrefix(name, newPrefix)
+		ours := strings.HasPrefix(name, prefix) || strings.HasPrefix(name, newPrefix) && b.loading == nil
 		if _, ok := wanted[name]; !ok && ours && h.references == 0 {
 			damaged = append(damaged, "set "+name)
 		}

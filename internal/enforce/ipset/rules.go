@@ -36,6 +36,7 @@ type table struct {
 // A layout determines the rules: the kinds of bans there are, and the operator's settings.
 type layout struct {
 	kinds []kind
+	lists []listForm
 	log   conf.DropLog
 }
 
@@ -43,14 +44,17 @@ type layout struct {
 func (l layout) tables(v6 bool) []table {
 	raw := table{name: "raw", chains: []string{banChain, replyChain, dropReply},
 		jumps: []rule{{"PREROUTING", "", banChain}, {"OUTPUT", "", replyChain}}}
-	raw.rules = l.banRules(v6)
-	raw.rules = append(raw.rules, l.replyRules(v6)...)
+	listChains, listRules := l.listRules(v6)
+	replyChains, listReplies := l.listReplies(v6)
+	raw.chains = slices.Concat(raw.chains, listChains, replyChains)
+	raw.rules = slices.Concat(l.banRules(v6), l.replyRules(v6), listRules, listReplies)
 	if l.log.Enabled {
 		raw.chains = append(raw.chains, dropBan, dropSusp)
 		raw.rules = append(raw.rules, l.logRules()...)
 	}
 	mangle := table{name: "mangle", chains: []string{replyChain, dropReply}, jumps: []rule{{"FORWARD", "", replyChain}}}
-	mangle.rules = l.replyRules(v6)
+	mangle.chains = append(mangle.chains, replyChains...)
+	mangle.rules = append(l.replyRules(v6), listReplies...)
 	return []table{raw, mangle}
 }
 
@@ -69,6 +73,7 @@ func (l layout) banRules(v6 bool) []rule {
 	rules = append(rules, accept(fmt.Sprintf("-p udp -m udp --sport %d --dport %d", server, client)))
 	for _, nets := range []bool{false, true} {
 		if nets {
+			rules = append(rules, listGates()...)
 			// An address that is excepted from a ban of its network may be banned itself, so bans of single addresses come first.
 			rules = append(rules, accept(inSet(exceptSet(v6), "src")))
 		}
@@ -100,23 +105,23 @@ func (l layout) replyRules(v6 bool) []rule {
 	}
 	for _, nets := range []bool{false, true} {
 		if nets {
-			rules = append(rules, accept(inSet(exceptSet(v6), "dst")))
+			rules = append(rules, rule{replyChain, "", listReplyChain}, accept(inSet(exceptSet(v6), "dst")))
 		}
 		for _, k := range l.of(v6, nets) {
 			if k.trust == ban.Verified {
-				rules = append(rules, rule{replyChain, k.ofPorts("src") + inSet(k.set(), "dst"), dropReply})
+				rules = append(rules, rule{replyChain, ofPorts(k.ports, "src") + inSet(k.set(), "dst"), dropReply})
 			}
 		}
 	}
 	return append(rules, rule{dropReply, inSet(repliesSet(v6), "dst"), ""}, rule{dropReply, "", "DROP"})
 }
 
-// ofPorts matches TCP and UDP packets whose port at this host is one of the kind's.
-func (k kind) ofPorts(end string) string {
-	if k.ports == "" {
+// ofPorts matches TCP and UDP packets whose port at this host is one of a list, if it is not empty.
+func ofPorts(ports ban.Ports, end string) string {
+	if ports == "" {
 		return ""
 	}
-	return inSet(portsSet(k.ports), end) + " "
+	return inSet(portsSet(ports), end) + " "
 }
 
 // localPorts is the first port that the system gives to its own clients.
@@ -137,11 +142,11 @@ func (k kind) matches() []string {
 	banned := inSet(k.set(), "src")
 	switch {
 	case k.trust == ban.Verified:
-		return []string{k.ofPorts("dst") + banned}
+		return []string{ofPorts(k.ports, "dst") + banned}
 	case k.ports == "":
 		return []string{opens + banned, fmt.Sprintf("%s-m udp --dport 0:%d %s", notAnswers, localPorts-1, banned)}
 	}
-	matches := []string{opens + k.ofPorts("dst") + banned}
+	matches := []string{opens + ofPorts(k.ports, "dst") + banned}
 	if served, ranges := servicePorts(k.ports); served != "" {
 		udp := "-p udp "
 		if ranges {
@@ -172,10 +177,15 @@ func servicePorts(ports ban.Ports) (served ban.Ports, ranges bool) {
 	return served, ranges
 }
 
-// portSets returns the sets of lists of ports that the rules of the kinds use, by name.
-func portSets(kinds []kind) map[string]ban.Ports {
+// portSets returns the sets of lists of ports that the rules use, by name.
+func (l layout) portSets() map[string]ban.Ports {
 	sets := map[string]ban.Ports{}
-	for _, k := range kinds {
+	for _, list := range l.lists {
+		if list.ports != "" {
+			sets[portsSet(list.ports).name] = list.ports
+		}
+	}
+	for _, k := range l.kinds {
 		if k.ports == "" {
 			continue
 		}

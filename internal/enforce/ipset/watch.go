@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// pollEvery is how often Watch looks for changes by others.
+	// pollEvery is how often Watch looks for changes by others. The kernel counts the elements of sets one by one, which takes milliseconds
+	// where there are very many: the time between two looks is pollShare times as long as one at least.
 	pollEvery = 500 * time.Millisecond
+	pollShare = 50
 	// readEvery is how often everything is compared although nothing seems to have changed: of a set whose elements were replaced by as
 	// many others there is no sign.
 	readEvery = 10 * time.Minute
@@ -44,8 +46,8 @@ func (b *Backend) noteFixed() error {
 
 // Watch implements enforce.Backend.
 func (b *Backend) Watch(ctx context.Context, changed func(enforce.Notice)) error {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
+	next := time.NewTimer(pollEvery)
+	defer next.Stop()
 	read := time.NewTicker(readEvery)
 	defer read.Stop()
 	for {
@@ -54,10 +56,12 @@ func (b *Backend) Watch(ctx context.Context, changed func(enforce.Notice)) error
 			return nil
 		case <-read.C:
 			changed(enforce.Notice{})
-		case <-tick.C:
+		case <-next.C:
+			began := time.Now()
 			if notice, ok := b.poll(); ok {
 				changed(notice)
 			}
+			next.Reset(max(pollEvery, pollShare*time.Since(began)))
 		}
 	}
 }

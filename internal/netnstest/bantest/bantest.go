@@ -85,6 +85,8 @@ func (f Filter) Run(t *testing.T) {
 		"a restart leaves no gap":                             f.aRestartLeavesNoGap,
 		"delete needs no daemon":                              f.deleteNeedsNoDaemon,
 		"a bulk load is complete":                             f.bulkLoadIsComplete,
+		"no gap while a list is replaced":                     f.noGapWhileAListIsReplaced,
+		"lists drop what opens connections":                   f.listsDropWhatOpensConnections,
 		"sets are bounded, and those of ended bans make room": f.setsAreBounded,
 	} {
 		t.Run(name, test)
