@@ -124,57 +124,78 @@ func ofPorts(ports ban.Ports, end string) string {
 	return inSet(portsSet(ports), end) + " "
 }
 
-// localPorts is the first port that the system gives to its own clients.
-const localPorts = 32768
+const (
+	// privileged is the first port that programs without privileges can have, localPorts the first that the system gives to its clients.
+	privileged = 1024
+	localPorts = 32768
+	// maxService is how many ports in a row a service may have.
+	maxService = 64
+)
 
-// answeringPorts are the ports of UDP services whose answers may come to ports below localPorts: resolvers on this host choose ports from
-// 1024 on, and NTP, IKE and OpenVPN use the same port at both ends.
+// answeringPorts are the ports of UDP services whose answers may come to ports of services: resolvers on this host get answers from port
+// 53, and NTP, IKE and OpenVPN use the same port at both ends.
 const answeringPorts = "53,123,500,1194,4500"
 
-const notAnswers = "-p udp -m multiport ! --sports " + answeringPorts + " "
+const (
+	notAnswers = "-p udp -m multiport ! --sports " + answeringPorts + " "
+	fromClient = "-p udp -m udp --sport 1024:65535 "
+)
 
 // opens matches TCP segments that open a connection.
 const opens = "-p tcp -m tcp --tcp-flags SYN,ACK SYN "
 
 // matches returns what the rules of the kind match, one for each rule. Those of unverified bans match only packets that open a
 // connection to this host, so that answers to its own connections always pass.
+//
+// UDP packets do not show whether they open a connection. Without a list of ports, and in wide ranges of one ("all except 22"), those from
+// a port of clients to a privileged port do; at the ports of a service, all do, except from ports whose answers come there.
 func (k kind) matches() []string {
 	banned := inSet(k.set(), "src")
 	switch {
 	case k.trust == ban.Verified:
 		return []string{ofPorts(k.ports, "dst") + banned}
 	case k.ports == "":
-		return []string{opens + banned, fmt.Sprintf("%s-m udp --dport 0:%d %s", notAnswers, localPorts-1, banned)}
+		return []string{opens + banned, fmt.Sprintf("%s--dport 0:%d %s", fromClient, privileged-1, banned)}
 	}
 	matches := []string{opens + ofPorts(k.ports, "dst") + banned}
-	if served, ranges := servicePorts(k.ports); served != "" {
+	served, wide := servicePorts(k.ports)
+	if served != "" {
 		udp := "-p udp "
-		if ranges {
-			udp = notAnswers // a range has more ports than those of services
+		if wide != "" || answersAt(served) {
+			udp = notAnswers
 		}
-		matches = append(matches, udp+inSet(portsSet(served), "dst")+" "+banned)
+		matches = append(matches, udp+ofPorts(served, "dst")+banned)
+	}
+	if wide != "" {
+		matches = append(matches, fromClient+ofPorts(wide, "dst")+banned)
 	}
 	return matches
 }
 
-// servicePorts returns the ports of a list at which a UDP packet opens a connection to this host: those below localPorts, and each
-// higher port that is not part of a range. A range of higher ports ("all except 22") would match answers to the host's own clients.
-func servicePorts(ports ban.Ports) (served ban.Ports, ranges bool) {
-	var text []string
+// servicePorts splits a list into the ports of services and the privileged ones in wide ranges.
+func servicePorts(ports ban.Ports) (served, wide ban.Ports) {
+	var narrow, broad []string
 	for _, r := range ports.Ranges() {
-		if r.Last > r.First {
-			r.Last = min(r.Last, localPorts-1)
-		}
-		if r.First <= r.Last {
-			text = append(text, fmt.Sprintf("%d-%d", r.First, r.Last))
-			ranges = ranges || r.Last > r.First
+		switch {
+		case r.Last-r.First < maxService:
+			narrow = append(narrow, fmt.Sprintf("%d-%d", r.First, r.Last))
+		case r.First < privileged:
+			broad = append(broad, fmt.Sprintf("%d-%d", r.First, min(r.Last, privileged-1)))
 		}
 	}
-	if text == nil {
-		return "", false
+	served, _ = ban.ParsePorts(strings.Join(narrow, ","))
+	wide, _ = ban.ParsePorts(strings.Join(broad, ","))
+	return served, wide
+}
+
+// answersAt reports whether answers may come to one of the ports.
+func answersAt(ports ban.Ports) bool {
+	for port := range strings.SplitSeq(answeringPorts, ",") {
+		if ports.Covers(ban.Ports(port)) {
+			return true
+		}
 	}
-	served, _ = ban.ParsePorts(strings.Join(text, ","))
-	return served, ranges
+	return false
 }
 
 // portSets returns the sets of lists of ports that the rules use, by name.
@@ -190,8 +211,13 @@ func (l layout) portSets() map[string]ban.Ports {
 			continue
 		}
 		sets[portsSet(k.ports).name] = k.ports
-		if served, _ := servicePorts(k.ports); k.trust == ban.Unverified && served != "" {
-			sets[portsSet(served).name] = served
+		if k.trust == ban.Unverified {
+			served, wide := servicePorts(k.ports)
+			for _, ports := range []ban.Ports{served, wide} {
+				if ports != "" {
+					sets[portsSet(ports).name] = ports
+				}
+			}
 		}
 	}
 	return sets
