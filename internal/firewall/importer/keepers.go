@@ -11,6 +11,7 @@ var keepers = []struct {
 	program string
 	chains  []string // patterns of names
 	tables  []string // likewise, of nftables
+	drops   bool     // its chains drop packets and accept none
 	but     string   // a chain that is the operator's nevertheless
 }{
 	{program: "Docker", chains: []string{"DOCKER*"}, tables: []string{"docker-bridges"}, but: "DOCKER-USER"},
@@ -22,9 +23,9 @@ var keepers = []struct {
 	{program: "Calico", chains: []string{"cali-*"}, tables: []string{"calico"}},
 	{program: "Flannel", chains: []string{"FLANNEL-*"}, tables: []string{"flannel-*"}},
 	{program: "Tailscale", chains: []string{"ts-input", "ts-forward"}},
-	{program: "fail2ban", chains: []string{"f2b-*", "fail2ban-*"}, tables: []string{"f2b-table"}},
-	{program: "sshguard", chains: []string{"sshguard"}, tables: []string{"sshguard"}},
-	{program: "CrowdSec", chains: []string{"CROWDSEC*"}, tables: []string{"crowdsec*"}},
+	{program: "fail2ban", drops: true, chains: []string{"f2b-*", "fail2ban-*"}, tables: []string{"f2b-table"}},
+	{program: "sshguard", drops: true, chains: []string{"sshguard"}, tables: []string{"sshguard"}},
+	{program: "CrowdSec", drops: true, chains: []string{"CROWDSEC*"}, tables: []string{"crowdsec*"}},
 	{program: "mefdaemon", tables: []string{"mefdaemon"}},
 	{program: mef, chains: []string{"MEF-*"}, tables: []string{"mef"}},
 }
@@ -40,6 +41,16 @@ func KeeperOfChain(name string) string {
 		}
 	}
 	return ""
+}
+
+// onlyDrops reports whether the program that keeps a chain accepts no packet in it.
+func onlyDrops(name string) bool {
+	for _, k := range keepers {
+		if name != k.but && fitsOne(name, k.chains) {
+			return k.drops
+		}
+	}
+	return false
 }
 
 // KeeperOfTable returns the program that keeps a table of nftables, "" if none does.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"mef/internal/firewall/policy"
 	"mef/internal/prefixset"
@@ -19,12 +20,17 @@ type Match struct {
 	Sport, Dport policy.Ports
 	In, Out      policy.Links // the interface without a name is none: that of packets to and from this host
 	States       policy.States
+	Flags        policy.TCPFlags // of TCP: Syn, NotSyn or both
+	Users        []uint32        // of the process that sends the packet; nil: any, or none
+	Groups       []uint32        // likewise
 }
 
 // All returns the match of every packet.
 func All() Match {
-	return Match{Family: policy.Any, In: policy.AllLinks(), Out: policy.AllLinks(), States: policy.AnyState}
+	return Match{Family: policy.Any, In: policy.AllLinks(), Out: policy.AllLinks(), States: policy.AnyState, Flags: anyFlags}
 }
+
+const anyFlags = policy.Syn | policy.NotSyn
 
 func unique[T cmp.Ordered](list []T) []T {
 	list = slices.Clone(list)
@@ -55,7 +61,8 @@ func (m Match) Meet(o Match) (both Match, ok bool) {
 		Src: meetAddrs(m.Src, o.Src), Dst: meetAddrs(m.Dst, o.Dst),
 		Sport: meetPorts(m.Sport, o.Sport), Dport: meetPorts(m.Dport, o.Dport),
 		In: m.In.Meet(o.In), Out: m.Out.Meet(o.Out),
-		States: m.States & o.States,
+		States: m.States & o.States, Flags: m.Flags & o.Flags,
+		Users: meetLists(m.Users, o.Users), Groups: meetLists(m.Groups, o.Groups),
 	}
 	for _, a := range []policy.Addrs{both.Src, both.Dst} {
 		if a.In.Len() > 0 {
@@ -66,7 +73,7 @@ func (m Match) Meet(o Match) (both Match, ok bool) {
 }
 
 func (m *Match) empty() bool {
-	return m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.Types != nil && len(m.Types) == 0 || m.In.Empty() || m.Out.Empty() ||
+	return m.Flags == 0 || m.Users != nil && len(m.Users) == 0 || m.Groups != nil && len(m.Groups) == 0 || m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.Types != nil && len(m.Types) == 0 || m.In.Empty() || m.Out.Empty() ||
 		emptyAddrs(m.Src) || emptyAddrs(m.Dst) || emptyPorts(m.Sport) || emptyPorts(m.Dport)
 }
 
@@ -152,12 +159,16 @@ func otherPorts(ranges []policy.PortRange) policy.Ports {
 
 // covers reports whether every packet that fits o fits m. It may say no where it could say yes.
 func (m *Match) covers(o *Match) bool {
-	return o.Family&^m.Family == 0 && o.States&^m.States == 0 &&
-		(m.Protos == nil || o.Protos != nil && len(meetLists(o.Protos, m.Protos)) == len(o.Protos)) &&
-		(m.Types == nil || o.Types != nil && len(meetLists(o.Types, m.Types)) == len(o.Types)) &&
+	return o.Family&^m.Family == 0 && o.States&^m.States == 0 && o.Flags&^m.Flags == 0 &&
+		coversList(m.Protos, o.Protos) && coversList(m.Types, o.Types) &&
+		coversList(m.Users, o.Users) && coversList(m.Groups, o.Groups) &&
 		coversPorts(m.Dport, o.Dport) && coversPorts(m.Sport, o.Sport) &&
 		o.In.Minus(m.In).Empty() && o.Out.Minus(m.Out).Empty() &&
 		coversAddrs(m.Src, o.Src) && coversAddrs(m.Dst, o.Dst)
+}
+
+func coversList[L ~[]E, E comparable](a, b L) bool {
+	return a == nil || b != nil && len(meetLists(b, a)) == len(b)
 }
 
 func coversPorts(a, b policy.Ports) bool {
@@ -190,8 +201,10 @@ func (m Match) complement() (others Match, ok bool) {
 	ok = true
 	ask(m.Family != all.Family, func() { others.Family = all.Family &^ m.Family })
 	ask(m.States != all.States, func() { others.States = all.States &^ m.States })
+	ask(m.Flags != all.Flags, func() { others.Flags = all.Flags &^ m.Flags })
 	ask(m.Protos != nil, func() { ok = false }) // too many to name
 	ask(m.Types != nil, func() { ok = false })
+	ask(m.Users != nil || m.Groups != nil, func() { ok = false }) // packets that no process sends are not among the others
 	ask(m.Src.Given, func() { others.Src, ok = otherAddrs(m.Src) })
 	ask(m.Dst.Given, func() { others.Dst, ok = otherAddrs(m.Dst) })
 	ask(m.Sport.Given, func() { others.Sport = otherPorts(m.Sport.In) })
@@ -202,6 +215,65 @@ func (m Match) complement() (others Match, ok bool) {
 		return Match{}, true
 	}
 	return others, ok && asked == 1
+}
+
+// Flags of TCP segments, as in the header.
+const (
+	flagFIN = 1 << iota
+	flagSYN
+	flagRST
+	flagPSH
+	flagACK
+	flagURG
+	allFlags = 1<<iota - 1
+)
+
+// flagBits are the flags by name.
+var flagBits = map[string]uint8{"fin": flagFIN, "syn": flagSYN, "rst": flagRST, "psh": flagPSH, "ack": flagACK, "urg": flagURG, "all": allFlags, "none": 0}
+
+// FlagBits returns the sum of flags of TCP by their names.
+func FlagBits(names []string) (bits uint8, ok bool) {
+	for _, name := range names {
+		one, known := flagBits[strings.ToLower(name)]
+		if !known {
+			return 0, false
+		}
+		bits |= one
+	}
+	return bits, true
+}
+
+// inConnections are the flags of segments that connection tracking takes for valid, whatever PSH is. It takes all others for invalid.
+var inConnections = []uint8{flagSYN, flagSYN | flagURG, flagSYN | flagACK, flagRST, flagRST | flagACK, flagFIN | flagACK, flagFIN | flagACK | flagURG, flagACK, flagACK | flagURG}
+
+// FlagsOf returns the match of TCP segments of whose flags those in a mask are as given, or are not if not. If wider, more segments match, of
+// which connection tracking takes all for invalid; ok is false if there is no such match.
+func FlagsOf(mask, flags uint8, not bool) (m Match, wider, ok bool) {
+	m = All()
+	syn, others, valid, all := false, false, false, anyFlags
+	for f := uint8(0); f <= allFlags; f++ {
+		opens := f&(flagFIN|flagSYN|flagRST|flagACK) == flagSYN
+		switch fits := (f&mask == flags) != not; {
+		case fits && opens:
+			syn = true
+		case fits:
+			others = true
+		case opens:
+			all &^= policy.Syn
+		default:
+			all &^= policy.NotSyn
+		}
+		valid = valid || (f&mask == flags) != not && slices.Contains(inConnections, f&^flagPSH)
+	}
+	switch {
+	case !valid && others:
+		m.Flags, m.States = policy.NotSyn, policy.Invalid
+		return m, true, true
+	case syn == (all&policy.Syn != 0) && others == (all&policy.NotSyn != 0):
+		m.Flags = all
+		return m, false, true
+	}
+	return m, false, false
 }
 
 // otherAddrs returns the addresses of the same family that are not in a; ok is false if they are not known.

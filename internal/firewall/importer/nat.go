@@ -177,6 +177,12 @@ type reading struct {
 // read reads a rule.
 func (v *view) read(r *Rule) reading {
 	out := reading{any: r.Any, not: r.Not, why: r.Beyond}
+	if r.Led && v.of == nil {
+		if len(v.unclear) == 0 {
+			return reading{}
+		}
+		out.why = "it matches translated packets, and those of a rule that cannot be evaluated, " + v.unclear[0].rule.where()
+	}
 	if v.of != nil {
 		drops := r.Do == Decide && r.Action != policy.Accept
 		out.any = v.narrow(r, r.Any, true, &out)

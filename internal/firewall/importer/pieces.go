@@ -14,6 +14,12 @@ func (e *entry) pieces(d policy.Dir) []piece {
 	if e.kind != verdict {
 		return []piece{whole}
 	}
+	switch owned := e.Users != nil || e.Groups != nil; {
+	case owned && d != policy.Out:
+		whole.odd = "mef.rules matches the owners of packets from this host only"
+	case e.Users != nil && e.Groups != nil:
+		whole.odd = "mef.rules matches users or groups in a rule, not both"
+	}
 	list := []piece{whole}
 	for _, cut := range []func(piece) []piece{
 		piece.byProto,
@@ -51,11 +57,16 @@ func (p piece) byProto() (list []piece) {
 		if p.Sport.Given || p.Dport.Given {
 			p.odd = "mef.rules has ports only of protocols that are named"
 		}
+		if p.Flags != anyFlags {
+			p.odd = "mef.rules has flags of proto=tcp only"
+		}
 		return []piece{p}
 	}
 	for _, number := range p.Protos {
 		one := p
-		one.Protos = policy.Protos{number}
+		if one.Protos = (policy.Protos{number}); number != policy.TCP {
+			one.Flags = anyFlags
+		}
 		switch own := number.Families(); {
 		case !number.Named():
 			one.odd = fmt.Sprintf("mef.rules has no protocol %d", number)

@@ -89,16 +89,23 @@ type Rule struct {
 	Action  policy.Action
 	Target  *Chain
 	Log     *Log
+	Limit   policy.Rate // of what it accepts, of all sources together or of each; the rest goes on to the next rule
 
 	// Beyond reports why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot match meta
 	// mark". Empty: it can.
 	Beyond string
+
+	// Wider says that Any has more packets than fit, which connection tracking takes for invalid.
+	Wider bool
 
 	// To is where a rule of NAT leads the packets that fit, nil for all other rules.
 	To *Destination
 
 	// Source is what a rule of NAT makes of the source, nil for all other rules.
 	Source *Source
+
+	// Led says that the rule fits only packets of connections whose destination is translated.
+	Led bool
 
 	// OriginalDst and OriginalDport say that the rule asks for the destination that the sender used.
 	OriginalDst, OriginalDport bool
@@ -128,6 +135,19 @@ func (r *Rule) line() string {
 func (r *Rule) Cannot(format string, args ...any) {
 	if r.Beyond == "" {
 		r.Beyond = fmt.Sprintf(format, args...)
+	}
+}
+
+// Widen leaves a rule as it is that drops more packets than it should, which are of no connection, and notes it. Others that are wider cannot be
+// carried over. It is called when all of the rule was read.
+func (r *Rule) Widen(rs *Ruleset) {
+	const note = "mef.rules matches no single flags of TCP: where a rule drops segments that no connection has, all invalid TCP segments are dropped"
+	switch {
+	case !r.Wider:
+	case r.Do != Decide || r.Action == policy.Accept:
+		r.Cannot("mef.rules cannot match such flags of TCP")
+	case !slices.Contains(rs.Notes, note):
+		rs.Notes = append(rs.Notes, note)
 	}
 }
 

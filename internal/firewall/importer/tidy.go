@@ -29,6 +29,10 @@ func (e *entry) fold(following []entry) {
 		if _, touches := e.Meet(f.Match); !touches {
 			continue
 		}
+		if f.limit != (policy.Rate{}) {
+			e.why = "mef.rules logs in the rule that decides, and this one limits what it accepts"
+			return
+		}
 		if f.log != nil {
 			e.why = "mef.rules logs a packet once, and a later rule logs these again"
 			return
@@ -135,8 +139,8 @@ func sayings(all []entry, numbers map[string]int) []int {
 		if e.log != nil {
 			log = *e.log
 		}
-		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
-			e.log != nil, log, e.Protos, e.Types, e.Sport, e.Dport, e.In, e.Out, e.States, e.Protos == nil)
+		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
+			e.log != nil, log, e.Protos, e.Types, e.Sport, e.Dport, e.In, e.Out, e.States, e.Flags, e.Protos == nil, e.Users, e.Groups, e.limit)
 		switch {
 		case e.Src.Given || e.Dst.Given: // of one family alone
 			say += fmt.Sprintf(" %v %d", e.Family, i)
@@ -248,6 +252,29 @@ func (p *piece) mayGo() bool {
 	return p.kind == leaves && p.sure
 }
 
+// limited makes pieces odd that limit what they accept while later ones accept the rest: what is over a limit of mef.rules is dropped.
+func limited(all []piece, d policy.Dir, pol policy.Action) {
+	for i := range all {
+		p := &all[i]
+		if !p.written() || p.limit == (policy.Rate{}) {
+			continue
+		}
+		rest := pol
+		for _, o := range all[i+1:] {
+			if _, touches := o.Match.Meet(p.Match); !touches || !o.written() {
+				continue
+			}
+			if rest = o.action; rest == policy.Accept || o.covers(&p.Match) {
+				break
+			}
+			rest = pol
+		}
+		if d == policy.Out || rest == policy.Accept {
+			p.odd = "mef.rules drops what is over a limit, and here later rules may accept it"
+		}
+	}
+}
+
 // maxCompared bounds how many pairs of pieces are compared. What is not looked at any more stays.
 const maxCompared = 20_000_000
 
@@ -282,7 +309,7 @@ func (p *pruner) decided(c *piece, after []piece) bool {
 		if _, touches := f.Match.Meet(c.Match); !touches {
 			continue
 		}
-		if f.action != c.action || f.log != nil && c.written() {
+		if f.action != c.action || f.limit != (policy.Rate{}) || f.log != nil && c.written() {
 			return false
 		}
 		if f.covers(&c.Match) {

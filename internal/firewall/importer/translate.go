@@ -100,6 +100,7 @@ func (t *translator) way(d policy.Dir) {
 	for i := range rest {
 		pieces = append(pieces, rest[i].pieces(d)...)
 	}
+	limited(pieces, d, pol)
 	pieces = prune(pieces, pol)
 	t.w.policy(d, pol, from)
 	places := placesToReport(pieces)
@@ -153,6 +154,9 @@ func (t *translator) rule(d policy.Dir, p *piece) {
 	}
 	if p.open {
 		t.note("nothing filters %s at a hook that filters the other family: the policy accepts all of it too", familyNames[p.Family])
+	}
+	if p.limit != (policy.Rate{}) {
+		t.note("limit= counts each source by itself, and begins with as many packets as it has a number; limits of other programs may count all sources together")
 	}
 	t.w.rule(d, p)
 }

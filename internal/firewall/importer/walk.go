@@ -22,6 +22,7 @@ type entry struct {
 	effect string  // and what that does, if it is not the usual
 	answer string
 	open   bool // no base chain sees these packets
+	limit  policy.Rate
 }
 
 type kind uint8
@@ -125,7 +126,7 @@ func (w *walker) concerns(t *translation) bool {
 		}
 		seen[c] = true
 		return slices.ContainsFunc(c.Rules, func(r *Rule) bool {
-			return concerned(r.Target) || slices.ContainsFunc(slices.Concat(r.Any, r.Not), func(m Match) bool {
+			return r.Led || concerned(r.Target) || slices.ContainsFunc(slices.Concat(r.Any, r.Not), func(m Match) bool {
 				if !r.addressed(&m) {
 					return false
 				}
@@ -215,6 +216,13 @@ func (w *walker) through(f *frame, base int, m Match) {
 func (w *walker) run(f *frame, m Match) {
 	for i := f.next; i < len(f.chain.Rules) && w.err == nil; i++ {
 		r := f.chain.Rules[i]
+		for i+1 < len(f.chain.Rules) {
+			both, ok := r.with(f.chain.Rules[i+1])
+			if !ok {
+				break
+			}
+			r, i = both, i+1
+		}
 		if w.steps += 1 + len(r.Any); w.steps > maxSteps {
 			w.err = errTooMany
 			return
@@ -225,7 +233,7 @@ func (w *walker) run(f *frame, m Match) {
 			continue
 		}
 		after := &frame{f.chain, i + 1, f.caller, f.path, f.base}
-		if why := cannot(r, f, as.why); why != "" {
+		if why := cannot(r, f, w.bases[f.base+1:], as.why); why != "" {
 			w.leave(r, here, why, as.unclear, f)
 			if as.unclear && w.warily(r, here, after) {
 				continue
@@ -251,6 +259,28 @@ func (w *walker) run(f *frame, m Match) {
 			w.do(r, h, after)
 		}
 	}
+}
+
+// with returns two jumps that follow each other to the same chain, for packets of other interfaces, as one: zones have such.
+func (r *Rule) with(o *Rule) (both *Rule, ok bool) {
+	if r.Target == nil || r.Do != Jump && r.Do != Goto || r.Do != o.Do || r.Target != o.Target || len(r.Any) != 1 || len(o.Any) != 1 || len(r.Not)+len(o.Not) > 0 ||
+		r.Beyond+o.Beyond != "" || r.Log != nil || o.Log != nil || r.Lost+o.Lost != "" || r.Led || o.Led {
+		return nil, false
+	}
+	one := *r
+	one.Any = slices.Clone(r.Any)
+	m, other := &one.Any[0], &o.Any[0]
+	in, out := m.In, m.Out
+	if in.Equal(other.In) {
+		m.Out = out.Others().Meet(other.Out.Others()).Others()
+	} else if out.Equal(other.Out) {
+		m.In = in.Others().Meet(other.In.Others()).Others()
+	}
+	union := *m
+	union.In, union.Out = in, out
+	rest := *other
+	rest.In, rest.Out = in, out
+	return &one, (in.Equal(other.In) || out.Equal(other.Out)) && union.covers(&rest) && rest.covers(&union)
 }
 
 // warily leads packets to where a rule may lead them that is left out because of a translation. It reports whether that is all there is
@@ -331,7 +361,7 @@ func (w *walker) decide(r *Rule, m Match, base int) {
 		return
 	}
 	if r.Action != policy.Accept || !slices.ContainsFunc(w.bases[base+1:], func(c *Chain) bool { return c.Family&m.Family != 0 }) {
-		w.add(entry{Match: m, kind: verdict, action: r.Action, log: r.Log, from: []*Rule{r}, spare: w.repeat > 0, answer: r.Answer})
+		w.add(entry{Match: m, kind: verdict, action: r.Action, log: r.Log, from: []*Rule{r}, spare: w.repeat > 0, answer: r.Answer, limit: r.Limit})
 		return
 	}
 	if r.Log != nil {
@@ -352,11 +382,13 @@ const allEffect = "it drops all packets that are translated there"
 // waryEffect is what a jump or a return does that is left out because of a translation.
 const waryEffect = "what may be dropped because of it is dropped, and the rules behind it decide about the rest"
 
-// cannot returns why a rule cannot be carried over, "" if it can.
-func cannot(r *Rule, f *frame, why string) string {
+// cannot returns why a rule cannot be carried over, "" if it can. Later are the base chains behind that of the frame.
+func cannot(r *Rule, f *frame, later []*Chain, why string) string {
 	switch {
 	case why != "":
 		return why
+	case r.Limit != (policy.Rate{}) && slices.ContainsFunc(later, func(c *Chain) bool { return c.Family&f.path[0].Family != 0 }):
+		return "mef.rules limits what the last base chain accepts"
 	case r.Do == Unknown || (r.Do == Jump || r.Do == Goto) && r.Target == nil:
 		return "its effect is not known"
 	case r.Do != Jump && r.Do != Goto:
@@ -380,6 +412,10 @@ func (w *walker) leave(r *Rule, here []Match, why string, unclear bool, f *frame
 		e.action, e.sure = w.bases[f.base].Policy, true
 	case r.Do == Nothing:
 		e.kind = loses
+	case r.Target != nil && onlyDrops(r.Target.Name):
+		e.effect = sameVerdicts // the chain stays in force
+	case r.Target != nil && KeeperOfChain(r.Target.Name) != "":
+		e.action, e.sure = policy.Accept, true // at most: what it drops, it drops as long as its program runs
 	}
 	if e.sure && e.action == policy.Accept && f.base+1 < len(w.bases) {
 		e.sure = false // unless a later base chain decides otherwise

@@ -126,9 +126,9 @@ func (w *writer) text(d policy.Dir, p *piece) string {
 			rate = fmt.Sprintf("%d/%.1s", r.N, r.Per)
 		}
 	}
-	return statement("rule", "dir", d.String(), "family", family, "action", p.action.String(), "log", log, "ratelimit", rate, "proto", p.Protos.String(), "icmp-type", typesText(p.Protos, p.Types),
+	return statement("rule", "dir", d.String(), "family", family, "action", p.action.String(), "log", log, "ratelimit", rate, "proto", p.Protos.String(), "icmp-type", typesText(p.Protos, p.Types), "tcp-flags", (p.Flags % anyFlags).String(),
 		"iif", iif, "oif", oif, "src", w.addrs(p.Src), "dst", w.addrs(p.Dst), "sport", w.ports(p.Sport), "dport", w.ports(p.Dport),
-		"ct", p.States.String(), "comment", clean(p.comment(), maxText))
+		"owner", ownersText(p.Users, p.Groups), "ct", p.States.String(), "limit", p.limit.String(), "comment", clean(p.comment(), maxText))
 }
 
 func typesText(protos policy.Protos, types policy.ICMPTypes) string {
@@ -136,6 +136,13 @@ func typesText(protos policy.Protos, types policy.ICMPTypes) string {
 		return ""
 	}
 	return types.Words(protos[0])
+}
+
+func ownersText(users, groups []uint32) string {
+	if users != nil {
+		return policy.Owners{IDs: users}.Words()
+	}
+	return policy.Owners{Groups: true, IDs: groups}.Words()
 }
 
 func linksText(l policy.Links) string {

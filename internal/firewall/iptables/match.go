@@ -25,7 +25,7 @@ func (w *writer) matches(wy *way, pl place, r *policy.Rule) ([]string, error) {
 	parts := [][]string{
 		links("-i", pl.in, wy.ins, &r.In), links("-o", pl.out, wy.outs, &r.Out),
 		w.src(r), dst,
-		protoMatches(r.Protos.Of(w.family)), typeMatches(r), w.sport(r), w.dport(pl, r),
+		protoMatches(r.Protos.Of(w.family)), typeMatches(r), {flagMatch(r.Flags)}, w.sport(r), w.dport(pl, r),
 		ownerMatches(r.Owners), {stateMatch(r.States)},
 	}
 	all := []string{""}
@@ -186,6 +186,11 @@ func typeMatches(r *policy.Rule) []string {
 		matches[i] = fmt.Sprintf("%s %d", match, t)
 	}
 	return matches
+}
+
+func flagMatch(f policy.TCPFlags) string {
+	const syn = "--tcp-flags FIN,SYN,RST,ACK SYN"
+	return map[policy.TCPFlags]string{policy.Syn: "-m tcp " + syn, policy.NotSyn: "-m tcp ! " + syn}[f]
 }
 
 func (w *writer) sport(r *policy.Rule) []string {

@@ -103,7 +103,7 @@ func (p *place) lockout(pol, before *policy.Policy) (lines []string) {
 			Sport: c.Remote.Port(), Dport: c.addressed.Port(), State: policy.Established}
 		out := policy.Packet{Dir: policy.Out, Out: link, Proto: in.Proto, Src: c.Local.Addr(), Dst: in.Src, Sport: c.Local.Port(), Dport: in.Sport, State: policy.Established}
 		next := in
-		next.State = policy.New
+		next.State, next.Syn = policy.New, true
 		if away := p.ledAway(c, next, pol, before); away != "" {
 			lines = append(lines, fmt.Sprintf("a new SSH login from %s to port %d %s", c.Remote.Addr(), c.addressed.Port(), away))
 			continue
@@ -232,7 +232,7 @@ func (p *place) service(l host.Listener) (q policy.Question, ok bool) {
 // reaches asks whether anybody can begin to speak to a port.
 func reaches(proto policy.Proto, port uint16, lost string) policy.Question {
 	return policy.Question{
-		Rule:    policy.Rule{Dir: policy.In, Family: policy.Any, Protos: policy.Protos{proto}, States: policy.New, Dport: onePort(port)},
+		Rule:    policy.Rule{Dir: policy.In, Family: policy.Any, Protos: policy.Protos{proto}, States: policy.New, Flags: policy.Syn, Dport: onePort(port)},
 		Lost:    lost,
 		Remedy:  fmt.Sprintf("rule dir=in action=accept proto=%s dport=%d if it should be reachable", proto, port),
 		AnyPart: true,
@@ -258,7 +258,7 @@ func containers(l host.Link) []policy.Question {
 	bridge := policy.Interfaces{Names: []string{l.Name}}
 	return []policy.Question{
 		{
-			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Protos: policy.Protos{policy.TCP}, States: policy.New, In: bridge, Src: inside},
+			Rule:    policy.Rule{Dir: policy.Forward, Family: policy.Any, Protos: policy.Protos{policy.TCP}, States: policy.New, Flags: policy.Syn, In: bridge, Src: inside},
 			Lost:    fmt.Sprintf("containers or virtual machines behind %s cannot connect to any address", l.Name),
 			Remedy:  fmt.Sprintf("rule dir=fwd action=accept proto=all iif=%s", l.Name),
 			AnyPart: true,

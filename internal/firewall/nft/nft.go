@@ -332,7 +332,7 @@ func (w *writer) transport(pl place, r *policy.Rule, f policy.Family) []string {
 	if len(protos) == 1 && (protos[0] == policy.TCP || protos[0] == policy.UDP) {
 		header = protos[0].String()
 	}
-	inHeader := header != "th" && (r.Sport.Given || r.Dport.Given && !pl.nat) || len(r.Types) > 0
+	inHeader := r.Flags != 0 || header != "th" && (r.Sport.Given || r.Dport.Given && !pl.nat) || len(r.Types) > 0
 	if len(protos) > 0 && !inHeader {
 		names := make([]string, len(protos))
 		for i, p := range protos {
@@ -342,6 +342,9 @@ func (w *writer) transport(pl place, r *policy.Rule, f policy.Family) []string {
 	}
 	if len(r.Types) > 0 {
 		words = append(words, protoName(protos[0])+" type "+braces(numbers(r.Types)))
+	}
+	if r.Flags != 0 {
+		words = append(words, "tcp flags & (fin | syn | rst | ack) "+map[policy.TCPFlags]string{policy.Syn: "==", policy.NotSyn: "!="}[r.Flags]+" syn")
 	}
 	if r.Sport.Given {
 		words = append(words, header+" sport "+portSet(r.Sport))

@@ -176,7 +176,7 @@ func differing(old, now []modelRule) []modelRule {
 // words reports what a rule fits and does, and nothing else.
 func (r *Rule) words() string {
 	return fmt.Sprint(r.Action, r.Family, r.Protos, r.Types, r.In, r.Out, r.Src.Given, r.Src.In.Ranges(), r.Dst.Given, r.Dst.In.Ranges(),
-		r.Sport.Given, r.Sport.In, r.Dport.Given, r.Dport.In, r.States, r.Owners, r.Helper, r.Limit, r.NAT)
+		r.Sport.Given, r.Sport.In, r.Dport.Given, r.Dport.In, r.States, r.Flags, r.Owners, r.Helper, r.Limit, r.NAT)
 }
 
 // wholeOf returns all packets of a way and a family, those over loopback included, which no rule names that speaks of any

@@ -14,7 +14,7 @@ import (
 // defaults are the values that a field has where it is left out.
 var defaults = map[string]string{
 	"family": "any", "log": "none", "ratelimit": "any", "iif": "any", "oif": "any", "src": "any", "dst": "any", "sport": "any",
-	"dport": "any", "proto": "all", "icmp-type": "any", "ct": "any", "owner": "any", "limit": "any", "helper": "none", "comment": "", "type": "addr",
+	"dport": "any", "proto": "all", "icmp-type": "any", "tcp-flags": "any", "ct": "any", "owner": "any", "limit": "any", "helper": "none", "comment": "", "type": "addr",
 }
 
 // String returns the statement in its canonical form: keys in their order, without those that have their default value.
@@ -42,6 +42,9 @@ func (s *Statement) String() string {
 func isDefault(kind string, f *Field) bool {
 	if kind == "expect" && f.Key == "ct" {
 		return f.Value == "new"
+	}
+	if kind == "expect" && f.Key == "tcp-flags" {
+		return false // the default depends on ct
 	}
 	value, ok := defaults[f.Key]
 	return ok && f.Value == value && (f.Key != "type" || kind == "set") && (f.Key != "proto" || kind == "nat")

@@ -19,6 +19,7 @@ type Packet struct {
 	Src, Dst netip.Addr
 	Sport    uint16 // 0 for protocols without ports
 	Dport    uint16
+	Syn      bool   // of TCP: the segment opens a connection
 	State    States // one of them
 	Owner    Owner  // of a packet from this host
 }
@@ -31,6 +32,8 @@ func (p Packet) String() string {
 		name += " " + typeName(p.Proto, p.Type)
 	case name[0] <= '9':
 		name = "protocol " + name
+	case p.Proto == TCP && p.State == New && !p.Syn:
+		name += " (not SYN)"
 	}
 	end := func(a netip.Addr, port uint16) string {
 		if port == 0 {
@@ -119,7 +122,7 @@ func (p *Policy) otherwise(d Dir) Verdict {
 func (r *Rule) Fits(p Packet) bool {
 	return r.Family&familyOf(p.Src) != 0 &&
 		r.Protos.fits(p.Proto, familyOf(p.Src)) && (len(r.Types) == 0 || slices.Contains(r.Types, p.Type)) &&
-		r.States&p.State != 0 &&
+		r.States&p.State != 0 && (r.Flags == 0 || (r.Flags == Syn) == p.Syn) &&
 		(r.Dir == Out || r.In.Fits(p.In)) &&
 		(r.Dir == In || r.Out.Fits(p.Out)) &&
 		r.Src.fits(p.Src) && r.Dst.fits(p.Dst) &&
@@ -370,6 +373,7 @@ func (s *space) sample(d Dir, f Family) Packet {
 	if p.Proto.HasPorts() {
 		p.Sport, p.Dport = samplePort(s.sport, 40000), samplePort(s.dport, 80)
 	}
+	p.Syn = p.Proto == TCP && s.flags&Syn != 0 && (p.State == New || s.flags == Syn)
 	if d == Out {
 		p.Owner = sampleOwner(s.users, s.groups)
 	}
@@ -419,6 +423,9 @@ func (s *space) differs(whole *space) string {
 	if s.types != whole.types {
 		p := Proto(s.proto.first())
 		add("%s", s.types.words("icmp-type", func(n uint8) string { return typeName(p, n) }))
+	}
+	if s.flags != whole.flags {
+		add("tcp-flags=%s", s.flags)
 	}
 	if !s.in.Equal(whole.in) {
 		add("iif=%s", s.in.Words())

@@ -184,6 +184,28 @@ func (a Addrs) Families() Family {
 	return f
 }
 
+// TCPFlags is what a rule says of the flags of TCP segments. The zero value fits any.
+type TCPFlags uint8
+
+// The flags of TCP that rules can match.
+const (
+	Syn    TCPFlags = 1 << iota // SYN without FIN, RST and ACK: the segment opens a connection
+	NotSyn                      // all others
+)
+
+var flagNames = []string{"any", "syn", "!syn"}
+
+// String returns "any", "syn" or "!syn".
+func (f TCPFlags) String() string { return flagNames[f%3] }
+
+// bits returns the segments that fit, as a set.
+func (f TCPFlags) bits() TCPFlags {
+	if f == 0 {
+		return Syn | NotSyn
+	}
+	return f
+}
+
 // A PortRange is a range of ports, both ends included.
 type PortRange struct{ First, Last uint16 }
 
@@ -257,8 +279,9 @@ type Rule struct {
 	Sport   Ports
 	Dport   Ports // likewise
 	States  States
-	Owners  Owners // of packets from this host
-	Helper  string // connection tracking helper of the connections that are accepted; empty: none
+	Flags   TCPFlags // only if Protos is TCP alone
+	Owners  Owners   // of packets from this host
+	Helper  string   // connection tracking helper of the connections that are accepted; empty: none
 	Comment string
 	NAT     *Translation // of a nat statement, which has no Action; nil: a rule
 }

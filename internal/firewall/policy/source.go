@@ -123,9 +123,7 @@ func (s *Source) Describe(name string, words []string) (func(Facts) *Rule, error
 	known := slices.DeleteFunc(slices.Clone(kinds["expect"].keys), func(key string) bool { return key == "action" || key == "comment" })
 	var c clause
 	if r.keys(&st, known, []string{"dir", "proto"}) {
-		if c = r.clause(&st); st.field("ct") == nil {
-			c.States = New
-		}
+		c = r.expected(&st)
 		r.expectation(&c)
 	}
 	for i := range r.errs {
@@ -256,11 +254,11 @@ func (r *reader) text(at conf.Pos, path string, text []byte) {
 // be there.
 var kinds = map[string]struct{ keys, needed []string }{
 	"policy": {[]string{"dir", "action", "mss"}, []string{"dir", "action"}},
-	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "owner", "ct", "limit", "helper", "comment"},
+	"rule": {[]string{"dir", "family", "action", "log", "ratelimit", "proto", "icmp-type", "tcp-flags", "iif", "oif", "src", "dst", "sport", "dport", "owner", "ct", "limit", "helper", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"nat": {[]string{"dir", "family", "action", "to", "proto", "iif", "oif", "src", "dst", "dport", "comment"}, []string{"dir", "action"}},
 	"set": {[]string{"name", "family", "type", "elements", "file", "source"}, []string{"name"}},
-	"expect": {[]string{"dir", "family", "proto", "icmp-type", "iif", "oif", "src", "dst", "sport", "dport", "owner", "ct", "action", "comment"},
+	"expect": {[]string{"dir", "family", "proto", "icmp-type", "tcp-flags", "iif", "oif", "src", "dst", "sport", "dport", "owner", "ct", "action", "comment"},
 		[]string{"dir", "action", "proto"}},
 	"include": {[]string{"include"}, []string{"include"}},
 }
@@ -297,11 +295,7 @@ func (r *reader) statement(st *Statement) {
 	case "nat":
 		r.src.nats = append(r.src.nats, r.clause(st))
 	case "expect":
-		c := r.clause(st)
-		if st.field("ct") == nil {
-			c.States = New
-		}
-		r.src.expects = append(r.src.expects, c)
+		r.src.expects = append(r.src.expects, r.expected(st))
 	}
 	r.src.Statements = append(r.src.Statements, *st)
 }
@@ -636,6 +630,18 @@ func (r *reader) clause(st *Statement) clause {
 	return c
 }
 
+// expected reads an expectation: unless it names states, it is about packets that open a connection, which of TCP are those with SYN.
+func (r *reader) expected(st *Statement) clause {
+	c := r.clause(st)
+	if st.field("ct") == nil {
+		c.States = New
+	}
+	if c.States == New && st.field("tcp-flags") == nil {
+		c.Flags = Syn
+	}
+	return c
+}
+
 // take reads one field.
 func (c *clause) take(f *Field) (err *conf.Error) {
 	var i int
@@ -684,6 +690,9 @@ func (c *clause) take(f *Field) (err *conf.Error) {
 		c.named = append(c.named, references(f, PortSet)...)
 	case "ct":
 		c.States, err = states(f)
+	case "tcp-flags":
+		i, err = choice(f, flagNames)
+		c.Flags = TCPFlags(i)
 	case "owner":
 		c.Owners, err = owners(f)
 	case "helper":
@@ -710,6 +719,9 @@ func (r *reader) consistent(st *Statement, c *clause) {
 	c.Family &= c.Protos.Families()
 	if f := st.field("icmp-type"); f != nil {
 		r.types(f, c)
+	}
+	if c.Flags != 0 && (len(c.Protos) != 1 || c.Protos[0] != TCP) {
+		r.fail(at("tcp-flags"), fmt.Sprintf("proto=%s has no flags of TCP", c.Protos), "write proto=tcp")
 	}
 	if (c.sport.given || c.dport.given) && !c.Protos.HavePorts() {
 		key := "dport"

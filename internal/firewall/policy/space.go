@@ -18,8 +18,9 @@ type space struct {
 	sport, dport []PortRange // of packets without ports any value will do
 	in, out      Links
 	states       States
-	users        Links // numbers in words, "" for packets that no process sends
-	groups       Links // likewise
+	flags        TCPFlags // Syn, NotSyn or both; of packets without them any value will do
+	users        Links    // numbers in words, "" for packets that no process sends
+	groups       Links    // likewise
 }
 
 // octets is a set of numbers below 256: of protocols, or of types of messages.
@@ -172,7 +173,7 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 	}
 	s = space{
 		proto: r.Protos.set(f), types: octetsOf(r.Types), src: r.Src.of(f), dst: r.Dst.of(f), sport: r.Sport.set(), dport: r.Dport.set(),
-		in: r.In.set(), out: r.Out.set(), states: r.States,
+		in: r.In.set(), out: r.Out.set(), states: r.States, flags: r.Flags.bits(),
 	}
 	s.users, s.groups = r.Owners.sets()
 	// Packets to this host leave by no interface, and packets from it arrive by none.
@@ -187,12 +188,12 @@ func (r *Rule) space(f Family) (s space, ok bool) {
 
 func (s *space) empty() bool {
 	return s.proto.empty() || s.types.empty() || s.src.Len() == 0 || s.dst.Len() == 0 || len(s.sport) == 0 || len(s.dport) == 0 ||
-		s.in.Empty() || s.out.Empty() || s.states == 0 || s.users.Empty() || s.groups.Empty()
+		s.in.Empty() || s.out.Empty() || s.states == 0 || s.flags == 0 || s.users.Empty() || s.groups.Empty()
 }
 
 // meets reports whether any packet is in both. It costs next to nothing where none is.
 func (s *space) meets(o *space) bool {
-	if s.states&o.states == 0 || s.proto.meet(o.proto).empty() || s.types.meet(o.types).empty() || !portsMeet(s.dport, o.dport) || !portsMeet(s.sport, o.sport) {
+	if s.states&o.states == 0 || s.flags&o.flags == 0 || s.proto.meet(o.proto).empty() || s.types.meet(o.types).empty() || !portsMeet(s.dport, o.dport) || !portsMeet(s.sport, o.sport) {
 		return false
 	}
 	return s.src.Meets(o.src) && s.dst.Meets(o.dst) && s.in.meets(o.in) && s.out.meets(o.out) && s.users.meets(o.users) && s.groups.meets(o.groups)
@@ -204,7 +205,7 @@ func (s *space) meet(o *space) (both space, ok bool) {
 		return both, false
 	}
 	return space{
-		states: s.states & o.states, proto: s.proto.meet(o.proto), types: s.types.meet(o.types),
+		states: s.states & o.states, flags: s.flags & o.flags, proto: s.proto.meet(o.proto), types: s.types.meet(o.types),
 		sport: meetPorts(s.sport, o.sport), dport: meetPorts(s.dport, o.dport),
 		src: s.src.Intersect(o.src), dst: s.dst.Intersect(o.dst),
 		in: s.in.Meet(o.in), out: s.out.Meet(o.out), users: s.users.Meet(o.users), groups: s.groups.Meet(o.groups),
@@ -215,6 +216,7 @@ func (s *space) meet(o *space) (both space, ok bool) {
 // left then has only values of it that both has.
 var cuts = [...]func(part, left, both *space){
 	func(part, left, both *space) { part.states, left.states = left.states&^both.states, both.states },
+	func(part, left, both *space) { part.flags, left.flags = left.flags&^both.flags, both.flags },
 	func(part, left, both *space) { part.proto, left.proto = left.proto.minus(both.proto), both.proto },
 	func(part, left, both *space) { part.types, left.types = left.types.minus(both.types), both.types },
 	func(part, left, both *space) { part.dport, left.dport = minusPorts(left.dport, both.dport), both.dport },

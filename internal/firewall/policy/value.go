@@ -483,7 +483,7 @@ func owners(f *Field) (o Owners, err *conf.Error) {
 			return o, &conf.Error{Pos: at, Msg: "users and groups in one rule", Hint: "write a rule for the users, and one for the groups"}
 		}
 		o.Groups = isGroup
-		id, ok := ownerID(name, isGroup)
+		id, ok := OwnerID(name, isGroup)
 		if !ok {
 			kind := map[bool]string{false: "user", true: "group"}[isGroup]
 			return o, &conf.Error{Pos: at, Msg: fmt.Sprintf("there is no %s %s", kind, diag.Quote(name)), Hint: "create it, or write its number"}
@@ -498,8 +498,8 @@ func owners(f *Field) (o Owners, err *conf.Error) {
 // noID is the number that no user and no group has.
 const noID = 1<<32 - 1
 
-// ownerID returns the number of a user or group, by name or number.
-func ownerID(name string, isGroup bool) (uint32, bool) {
+// OwnerID returns the number of a user or group, by name or number.
+func OwnerID(name string, isGroup bool) (uint32, bool) {
 	text := name
 	if strings.Trim(name, "0123456789") != "" {
 		if isGroup {

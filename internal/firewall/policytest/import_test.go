@@ -42,52 +42,91 @@ func sameImports(t *testing.T, seed uint64, nat func(*rand.Rand) string, replace
 	whole := 0
 	for i := range number(t, "MEF_IMPORTS", 60) {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
-		script, _ := importertest.NFT(r)
-		translations := ""
+		im := &imports{h: h, name: fmt.Sprint(i), beside: nat != nil, replaced: replaced}
+		im.script, _ = importertest.NFT(r)
 		if nat != nil {
-			translations = nat(r)
+			im.translations = nat(r)
 		}
-		h.ns.Run(t, script+translations, "nft", "-f", "-")
-		d := &trial{h: h, load: backends["nft"]}
-		for tag := range probes {
-			if pr := (source{r, all}).probe(uint16(tag + 1)); nat == nil || pr.policy.State == policy.New && pr.policy.In != policy.Loopback { // nothing is forwarded from loopback
-				d.probes = append(d.probes, pr)
-			}
-		}
-		before := d.outcomes(t)
-		res := importer.Translate(imported(t, h), "a test")
-		for _, table := range foreignTables(script) {
-			h.ns.Run(t, "delete table "+table+"\n", "nft", "-f", "-")
-		}
-		if replaced {
-			h.ns.Run(t, "delete table inet nat\n", "nft", "-f", "-")
-		}
-		d.load(t, h.ns, d.policy(t, res.Text))
-		after := d.outcomes(t)
-		h.ns.Run(t, "delete table "+nft.Table+"\nadd table inet nat\ndelete table inet nat\n", "nft", "-f", "-")
-		left := slices.DeleteFunc(slices.Clone(res.Left), func(l importer.Left) bool {
-			return !l.Matters() || !replaced && strings.Contains(l.Effect, "--nat FILE") // which stays
-		})
-		if len(left) == 0 {
+		im.probes = probesOf(source{r, all}, nat != nil)
+		if len(im.run(t)) == 0 {
 			whole++
-		}
-		for n, pr := range d.probes {
-			if pr.policy.State == policy.Related && pr.policy.Dir != policy.Forward {
-				continue // an error about a connection has its translation, which nobody can tell by its addresses
-			}
-			was, is := before[pr.tag].passed, after[pr.tag].passed
-			if replaced && len(left) == 0 && !slices.Equal(before[pr.tag].met, after[pr.tag].met) {
-				t.Fatalf("ruleset %d: %s %s: went to %+v, with the policy to %+v (packet %d)\n%s%s\nbecame\n%s", i, pr.policy.Dir, pr.policy, before[pr.tag].met, after[pr.tag].met, n, script, translations, res.Text)
-			}
-			if is && !was && nat == nil || was != is && len(left) == 0 {
-				t.Fatalf("ruleset %d: %s %s: passed the ruleset: %t, the policy: %t (packet %d); left out: %v\n%s%s\nbecame\n%s", i, pr.policy.Dir, pr.policy, was, is, n, left, script, translations, res.Text)
-			}
 		}
 	}
 	if whole == 0 {
 		t.Error("no ruleset was carried over whole")
 	}
 	t.Logf("%d rulesets were carried over whole", whole)
+}
+
+// probesOf returns packets; if some are translated only such as begin a connection, and not over loopback, from which nothing is forwarded.
+func probesOf(s source, translated bool) (all []probe) {
+	for tag := range probes {
+		if pr := s.probe(uint16(tag + 1)); !translated || pr.policy.State == policy.New && pr.policy.In != policy.Loopback {
+			all = append(all, pr)
+		}
+	}
+	return all
+}
+
+// imports is the comparison of a ruleset with what it is imported as.
+type imports struct {
+	h            *host
+	name         string
+	script       string // for nft
+	translations string // another one, which makes table inet nat
+	iptables     bool   // the script is for iptables-restore instead
+	beside       bool   // there are translations
+	replaced     bool   // the policy translates, and the translations are removed
+	drops        bool   // rules that drop may be left out, which lets packets pass
+	probes       []probe
+}
+
+// run sends packets to both, and returns the lines that were left out and matter.
+func (im *imports) run(t *testing.T) []importer.Left {
+	t.Helper()
+	h := im.h
+	d := &trial{h: h, load: backends["nft"], probes: im.probes}
+	var rs *importer.Ruleset
+	tables := foreignTables(im.script)
+	if im.iptables {
+		rs, tables = iptablesRuleset(t, h, im.script), iptablesTables(im.script)
+	} else {
+		h.ns.Run(t, im.script+im.translations, "nft", "-f", "-")
+		rs = imported(t, h)
+	}
+	before := d.outcomes(t)
+	res := importer.Translate(rs, "a test")
+	if im.beside && im.replaced {
+		tables = append(tables, "inet nat")
+	}
+	var remove strings.Builder
+	for _, table := range tables {
+		remove.WriteString("delete table " + table + "\n")
+	}
+	h.ns.Run(t, remove.String(), "nft", "-f", "-")
+	pol := d.policy(t, res.Text)
+	d.load(t, h.ns, pol)
+	after := d.outcomes(t)
+	h.ns.Run(t, "delete table "+nft.Table+"\nadd table inet nat\ndelete table inet nat\n", "nft", "-f", "-")
+	left := slices.DeleteFunc(slices.Clone(res.Left), func(l importer.Left) bool {
+		return !l.Matters() || !im.replaced && strings.Contains(l.Effect, "--nat FILE") // which stays
+	})
+	for n, pr := range d.probes {
+		if pr.policy.State == policy.Related && pr.policy.Dir != policy.Forward {
+			continue // an error about a connection has its translation, which nobody can tell by its addresses
+		}
+		if by := pol.Decide(pr.policy).Rule; by != nil && by.Limit != (policy.Rate{}) {
+			continue // how many pass depends on how fast they come
+		}
+		was, is := before[pr.tag].passed, after[pr.tag].passed
+		if im.replaced && len(left) == 0 && !slices.Equal(before[pr.tag].met, after[pr.tag].met) {
+			t.Fatalf("ruleset %s: %s %s: went to %+v, with the policy to %+v (packet %d)\n%s%s\nbecame\n%s", im.name, pr.policy.Dir, pr.policy, before[pr.tag].met, after[pr.tag].met, n, im.script, im.translations, res.Text)
+		}
+		if is && !was && !im.beside && !im.drops || was != is && len(left) == 0 {
+			t.Fatalf("ruleset %s: %s %s: passed the ruleset: %t, the policy: %t (packet %d); left out: %v\n%s%s\nbecame\n%s", im.name, pr.policy.Dir, pr.policy, was, is, n, left, im.script, im.translations, res.Text)
+		}
+	}
+	return left
 }
 
 // outcomes sends the packets and returns what becomes of each.
@@ -118,13 +157,19 @@ func imported(t *testing.T, h *host) *importer.Ruleset {
 	for _, c := range rs.NAT {
 		c.Foreign = c.Foreign || strings.HasPrefix(c.Place, "table inet world")
 	}
+	rs.Own = ownPrefixes()
+	return rs
+}
+
+// ownPrefixes returns the addresses of the host.
+func ownPrefixes() (own []netip.Prefix) {
 	for _, link := range interfaces {
 		for addr := range strings.FieldsSeq(link.addrs) {
 			a := netip.MustParsePrefix(addr).Addr()
-			rs.Own = append(rs.Own, netip.PrefixFrom(a, a.BitLen()))
+			own = append(own, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
-	return rs
+	return own
 }
 
 // foreignTables returns the tables that a script makes.

@@ -96,6 +96,9 @@ func ruleFor(r *rand.Rand, dir policy.Dir, sets bool) string {
 	if of := types[proto]; of != nil && chance(r, 2) {
 		add("icmp-type", list(r, of, 3))
 	}
+	if proto == "tcp" && chance(r, 4) {
+		add("tcp-flags", pick(r, []string{"syn", "!syn"}))
+	}
 	if slices.Contains([]string{"tcp", "udp", "tcp,udp", "udp,sctp"}, proto) {
 		if chance(r, 4) {
 			add("sport", portList(r, sets))
@@ -193,6 +196,7 @@ func Packet(r *rand.Rand) policy.Packet {
 	case policy.ICMP6:
 		p.Type = pick(r, []uint8{1, 128, 129, 135})
 	}
+	p.Syn = p.Proto == policy.TCP && chance(r, 2)
 	if p.Proto == policy.TCP || p.Proto == policy.UDP {
 		p.Sport, p.Dport = pick(r, numbers), pick(r, numbers)
 	}

@@ -178,7 +178,7 @@ func (s source) fresh(p *probe) {
 	p.policy.State = policy.New
 	switch p.proto {
 	case tcp:
-		p.frame = p.tcpSegment(syn)
+		p.frame = p.tcpSegment([]byte{syn, syn, syn, ack}[s.IntN(4)]) // the last as if its connection were older than the host
 	case udp, gre, esp:
 		p.frame = live(p.frame, false)
 	default:
@@ -214,6 +214,7 @@ func (s source) told(p *probe) {
 	if p.proto == icmp || p.proto == icmp6 {
 		p.policy.Type = p.payload[0]
 	}
+	p.policy.Syn = p.proto == tcp && p.payload[13]&(fin|syn|rst|ack) == syn
 }
 
 // known reports whether a packet may belong to a flow.

@@ -23,7 +23,8 @@ type Fate struct {
 // it would not go its way, nothing is sure: packets to another host do not come in.
 func Follow(rs *importer.Ruleset, p policy.Packet) Fate {
 	f := follower{p: p, asked: p, sure: true}
-	if to := f.translated(rs); to != nil && p.Dir != policy.Out && to.Here != (p.Dir == policy.In) {
+	to := f.translated(rs)
+	if f.led = to != nil; f.led && p.Dir != policy.Out && to.Here != (p.Dir == policy.In) {
 		f.sure = false
 	}
 	if !f.sure {
@@ -56,6 +57,7 @@ type follower struct {
 	p      policy.Packet // as the filter sees it
 	asked  policy.Packet // as the sender sent it
 	logged bool
+	led    bool // its destination is translated
 	sure   bool
 	depth  int
 }
@@ -131,13 +133,13 @@ func (f *follower) run(c *importer.Chain) (action policy.Action, decided bool) {
 		if r.OriginalDst {
 			f.p.Dst, f.p.Dport = f.asked.Dst, f.asked.Dport
 		}
-		fits := slices.ContainsFunc(r.Any, f.fits) && !slices.ContainsFunc(r.Not, f.fits)
+		fits := (!r.Led || f.led) && slices.ContainsFunc(r.Any, f.fits) && !slices.ContainsFunc(r.Not, f.fits)
 		f.p = seen
 		if !fits {
 			continue
 		}
 		leads := r.Do == importer.Jump || r.Do == importer.Goto
-		if r.Beyond != "" || r.Do == importer.Unknown || leads && (r.Target == nil || importer.KeeperOfChain(r.Target.Name) != "") {
+		if r.Beyond != "" || r.Limit != (policy.Rate{}) || r.Wider || r.Do == importer.Unknown || leads && (r.Target == nil || importer.KeeperOfChain(r.Target.Name) != "") {
 			f.sure = r.Do == importer.Nothing
 			continue
 		}
@@ -161,7 +163,8 @@ func (f *follower) run(c *importer.Chain) (action policy.Action, decided bool) {
 func (f *follower) fits(m importer.Match) bool {
 	p := f.p
 	hasPorts := p.Proto.HasPorts()
-	return m.Family&familyOf(p.Src) != 0 && m.States&p.State != 0 &&
+	return m.Family&familyOf(p.Src) != 0 && m.States&p.State != 0 && (p.Proto != policy.TCP || p.Syn && m.Flags&policy.Syn != 0 || !p.Syn && m.Flags&policy.NotSyn != 0) &&
+		(m.Users == nil || p.Owner.Process && slices.Contains(m.Users, p.Owner.User)) && (m.Groups == nil || p.Owner.Process && slices.Contains(m.Groups, p.Owner.Group)) &&
 		(m.Protos == nil || slices.Contains(m.Protos, p.Proto)) && (m.Types == nil || slices.Contains(m.Types, p.Type)) &&
 		fitsAddr(m.Src, p.Src) && fitsAddr(m.Dst, p.Dst) &&
 		fitsPort(m.Sport, p.Sport, hasPorts) && fitsPort(m.Dport, p.Dport, hasPorts) &&

@@ -105,7 +105,7 @@ func (p *parser) option(word string) {
 // module reads the name of a match. Those that have no options that must be understood are known here.
 func (p *parser) module(name string) {
 	switch name {
-	case "tcp", "udp", "sctp", "multiport", "conntrack", "state", "comment", "limit", "iprange", "icmp", "icmp6", "standard", "set":
+	case "tcp", "udp", "sctp", "multiport", "conntrack", "state", "comment", "limit", "iprange", "icmp", "icmp6", "standard", "set", "owner", "hashlimit":
 	default:
 		p.out.Cannot("mef.rules has no match %q", name)
 	}
@@ -124,6 +124,12 @@ func (p *parser) extension(word string) {
 		p.ports(p.next(), func(m *importer.Match, ports policy.Ports) { m.Sport = ports })
 	case "--ports":
 		p.ports(p.next(), func(m *importer.Match, ports policy.Ports) { m.Sport = ports }, func(m *importer.Match, ports policy.Ports) { m.Dport = ports })
+	case "--ctstatus":
+		if status := p.next(); p.not || !strings.EqualFold(status, "DNAT") {
+			p.out.Cannot("mef.rules cannot match %s %s", word, status)
+		} else {
+			p.out.Led = true
+		}
 	case "--ctstate", "--state":
 		p.states(p.next())
 	case "--ctdir", "--ctorigdst", "--ctorigdstport":
@@ -138,8 +144,23 @@ func (p *parser) extension(word string) {
 		p.out.Comment = p.next()
 	case "--limit":
 		p.limit = p.next()
-	case "--limit-burst":
+	case "--hashlimit-upto", "--hashlimit":
+		if p.limit = p.next(); p.not {
+			p.out.Cannot("mef.rules cannot match %s", word)
+		}
+	case "--hashlimit-mode":
+		if mode := p.next(); mode != "srcip" {
+			p.out.Cannot("mef.rules limits each source, not each %s", mode)
+		}
+	case "--limit-burst", "--hashlimit-burst", "--hashlimit-name", "--hashlimit-htable-size", "--hashlimit-htable-max", "--hashlimit-htable-expire",
+		"--hashlimit-htable-gcinterval", "--hashlimit-srcmask":
 		p.next()
+	case "--tcp-flags":
+		p.flags(p.next(), p.next())
+	case "--syn":
+		p.flags("FIN,SYN,RST,ACK", "SYN")
+	case "--uid-owner", "--gid-owner":
+		p.owner(word == "--gid-owner", p.next())
 	case "--match-set":
 		p.ipset(p.values())
 	case "--to-destination", "--to":
@@ -185,6 +206,47 @@ func (p *parser) icmpType(option, word string) {
 		p.require(m)
 	}
 }
+
+// flags reads which flags of TCP segments are looked at, and which of them are set.
+func (p *parser) flags(mask, set string) {
+	bits, ok1 := importer.FlagBits(strings.Split(mask, ","))
+	on, ok2 := importer.FlagBits(strings.Split(set, ","))
+	m, wider, ok := importer.FlagsOf(bits, on, p.not)
+	if !ok || !ok1 || !ok2 {
+		p.out.Cannot("mef.rules cannot match --tcp-flags %s %s", mask, set)
+		return
+	}
+	p.out.Wider = p.out.Wider || wider
+	p.out.Require(m)
+}
+
+// owner reads a user or a group, or a range of them.
+func (p *parser) owner(isGroup bool, text string) {
+	first, last, isRange := strings.Cut(text, "-")
+	if !isRange {
+		last = first
+	}
+	a, ok1 := policy.OwnerID(first, isGroup)
+	b, ok2 := policy.OwnerID(last, isGroup)
+	if p.not || !ok1 || !ok2 || b < a || b-a > maxOwners {
+		p.out.Cannot("mef.rules cannot match such owners")
+		return
+	}
+	var ids []uint32
+	for id := a; id <= b; id++ {
+		ids = append(ids, id)
+	}
+	m := importer.All()
+	if isGroup {
+		m.Groups = ids
+	} else {
+		m.Users = ids
+	}
+	p.require(m)
+}
+
+// maxOwners is how many users one match may have.
+const maxOwners = 100
 
 // ipset reports what can be done about a set of ipset.
 func (p *parser) ipset(words []string) {
@@ -366,6 +428,10 @@ var stateNames = []string{"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED
 
 // states reads states of connection tracking.
 func (p *parser) states(text string) {
+	if strings.EqualFold(text, "DNAT") && !p.not {
+		p.out.Led = true
+		return
+	}
 	m := importer.All()
 	m.States = 0
 	for word := range strings.SplitSeq(text, ",") {
@@ -486,6 +552,7 @@ const maxRate = 10_000
 
 // finish looks at the rule as a whole.
 func (p *parser) finish() {
+	p.out.Widen(p.rs)
 	if p.out.Do == importer.Decide && p.out.Action == policy.Reject {
 		p.answer()
 	}
@@ -495,8 +562,8 @@ func (p *parser) finish() {
 	if p.limit == "" {
 		return
 	}
-	if p.out.Do != importer.Nothing {
-		p.out.Cannot("mef.rules limits log lines only, not verdicts")
+	if p.out.Do != importer.Nothing && (p.out.Do != importer.Decide || p.out.Action != policy.Accept || p.out.To != nil || p.out.Source != nil) {
+		p.out.Cannot("mef.rules limits log lines, and what is accepted")
 		return
 	}
 	number, unit, _ := strings.Cut(p.limit, "/")
@@ -506,6 +573,10 @@ func (p *parser) finish() {
 	}
 	i := slices.IndexFunc(units, func(name string) bool { return strings.HasPrefix(name, strings.ToLower(unit)) })
 	switch {
+	case p.out.Do == importer.Decide && (err != nil || n < 1 || n > maxRate || i < 0):
+		p.out.Cannot("mef.rules has no such limit")
+	case p.out.Do == importer.Decide:
+		p.out.Limit = policy.Rate{N: n, Per: units[i]}
 	case p.out.Log == nil:
 	case err != nil || n < 1 || n > maxRate || i < 0:
 		p.out.Log, p.out.Lost = nil, "log line limited to "+p.limit

@@ -3,6 +3,7 @@ package nftlist
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"mef/internal/firewall/importer"
@@ -18,9 +19,6 @@ type field struct {
 
 	// read returns the matches of values; set is the name of the set that they make up, if they do. It reports why it cannot.
 	read reading
-
-	// wider is read for a field that cannot be carried over: the matches of more packets.
-	wider reading
 }
 
 type reading func(values []any, set string) ([]importer.Match, string)
@@ -32,15 +30,23 @@ func unreadable(implied importer.Match, what string) field {
 // match reads a comparison.
 func (p *parser) match(value any) {
 	op, _ := get(value, "op").(string)
+	right := get(value, "right")
+	if get(value, "left", "ct", "key") == "status" && right == "dnat" && (op == "in" || op == "==") {
+		p.out.Led = true
+		return
+	}
+	if terms, ok := get(value, "left", "&").([]any); ok && len(terms) > 1 && get(terms[0], "payload", "protocol") == "tcp" && get(terms[0], "payload", "field") == "flags" {
+		p.tcpFlags(op, terms[1], right)
+		return
+	}
+	if get(value, "left", "payload", "protocol") == "tcp" && get(value, "left", "payload", "field") == "flags" && (op == "in" || op == "!") {
+		p.tcpFlags(map[string]string{"in": "!=", "!": "=="}[op], right, 0.0) // any of them is set, or none
+		return
+	}
 	f := p.field(get(value, "left"))
 	p.out.Require(f.implied)
-	right := get(value, "right")
 	if f.why != "" {
 		p.out.Cannot("%s", f.why)
-		if values, why := p.elements(right); f.wider != nil && why == "" && op == "==" {
-			matches, _ := f.wider(values, "")
-			p.out.Require(matches...)
-		}
 		return
 	}
 	if flags := get(right, "|"); flags != nil {
@@ -57,6 +63,9 @@ func (p *parser) match(value any) {
 			why = "mef.rules has no such comparison"
 		}
 	}
+	if key := get(value, "left", "meta", "key"); (key == "skuid" || key == "skgid") && op != "==" {
+		why = "mef.rules cannot exclude owners" // packets that no process sends do not match
+	}
 	if !slices.Contains([]string{"==", "!=", "in", "!"}, op) {
 		why = "mef.rules has no comparison by " + op
 	}
@@ -69,6 +78,40 @@ func (p *parser) match(value any) {
 		set = ""
 	}
 	p.compare(f, values, set, op == "!=" || op == "!")
+}
+
+// tcpFlags reads a comparison of the flags of TCP that are in a mask.
+func (p *parser) tcpFlags(op string, mask, flags any) {
+	p.out.Require(ofProtos(policy.TCP))
+	bits, ok1 := flagBits(mask)
+	on, ok2 := flagBits(flags)
+	m, wider, ok := importer.FlagsOf(bits, on, op == "!=")
+	if !ok || !ok1 || !ok2 || op != "==" && op != "!=" {
+		p.out.Cannot("mef.rules cannot match such flags of TCP")
+		return
+	}
+	p.out.Wider = p.out.Wider || wider
+	p.out.Require(m)
+}
+
+// flagBits reads flags of TCP: a name, a list or a sum of names, or a number.
+func flagBits(v any) (uint8, bool) {
+	if n, ok := v.(float64); ok {
+		return uint8(n), n >= 0 && n < 64
+	}
+	if sum := get(v, "|"); sum != nil {
+		v = sum
+	}
+	var names []string
+	for _, one := range list(v) {
+		name, ok := one.(string)
+		if !ok {
+			bits, ok := flagBits(one) // nested sums
+			return bits, ok && len(list(v)) == 1
+		}
+		names = append(names, name)
+	}
+	return importer.FlagBits(names)
 }
 
 // compare narrows the rule to packets whose field is among values, or is not.
@@ -185,10 +228,8 @@ func payload(protocol, name string) field {
 	case protocol == "ip" && name == "protocol":
 		return protoField(implied)
 	case protocol == "ip6" && name == "nexthdr":
-		// The header that follows the first need not be the last. What is TCP right away is TCP nevertheless.
-		f := unreadable(implied, "ip6 nexthdr")
-		f.wider = protoField(implied).read
-		return f
+		// Packets with extension headers have another one there. Hardly any do, and a rule for one family alone means the protocol.
+		return protoField(implied)
 	case name == "type" && (protocol == "icmp" || protocol == "icmpv6"):
 		return typeField(implied)
 	case (name == "sport" || name == "dport") && slices.Contains([]string{"tcp", "udp", "th", "sctp", "dccp", "udplite"}, protocol):
@@ -207,6 +248,8 @@ func meta(name string) field {
 		return protoField(importer.All())
 	case "nfproto", "protocol":
 		return familyField()
+	case "skuid", "skgid":
+		return ownerField(name == "skgid")
 	}
 	return unreadable(importer.All(), "meta "+name)
 }
@@ -353,6 +396,32 @@ func linkField(of func(*importer.Match) *policy.Links) field {
 			names = append(names, name)
 		}
 		return []importer.Match{with(func(m *importer.Match) { *of(m) = policy.LinksOf(names...) })}, ""
+	}}
+}
+
+// ownerField reads users or groups of the processes that send packets.
+func ownerField(isGroup bool) field {
+	return field{implied: importer.All(), read: func(values []any, _ string) ([]importer.Match, string) {
+		ids := []uint32{}
+		for _, v := range values {
+			name, isName := value(v).(string)
+			if n, isNumber := value(v).(float64); isNumber {
+				name, isName = strconv.FormatFloat(n, 'f', 0, 64), true
+			}
+			id, ok := policy.OwnerID(name, isGroup)
+			if !isName || !ok {
+				return nil, "mef.rules has no such owners"
+			}
+			ids = append(ids, id)
+		}
+		slices.Sort(ids)
+		return []importer.Match{with(func(m *importer.Match) {
+			if isGroup {
+				m.Groups = ids
+			} else {
+				m.Users = ids
+			}
+		})}, ""
 	}}
 }
 

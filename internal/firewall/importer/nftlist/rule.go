@@ -43,6 +43,10 @@ func (p *parser) parse() []*importer.Rule {
 			p.statement(name, value)
 		}
 	}
+	p.out.Widen(p.rs)
+	if p.out.Limit != (policy.Rate{}) && (p.out.To != nil || p.out.Source != nil) {
+		p.out.Cannot("mef.rules limits log lines, and what is accepted")
+	}
 	if p.now && p.out.OriginalDst {
 		p.out.Cannot("it matches the destination both before and after NAT")
 	}
@@ -156,9 +160,12 @@ func (p *parser) verdict(r *importer.Rule, name string, value any) {
 	default:
 		r.Do = importer.Unknown
 	}
-	if p.limit != nil && p.out.Log == nil {
-		p.out.Cannot("mef.rules limits log lines only, not verdicts")
-	} else if p.limit != nil {
+	switch l := p.limit; {
+	case l != nil && p.out.Log == nil && name == "accept" && l.N >= 1 && l.N <= maxRate && slices.Contains(units, l.Per):
+		r.Limit = *l
+	case l != nil && p.out.Log == nil:
+		p.out.Cannot("mef.rules limits log lines, and what is accepted")
+	case l != nil:
 		p.out.Cannot("mef.rules limits log lines only, and here the verdict is limited too")
 	}
 }
