@@ -82,7 +82,7 @@ func TestUsualImages(t *testing.T) {
 	for image, want := range map[string]string{
 		"vaultwarden/server:latest": "vaultwarden", "ghcr.io/dani-garcia/vaultwarden": "vaultwarden", "authelia/authelia:4.39": "authelia authelia-json",
 		"ghcr.io/goauthentik/server:2025.8": "authentik", "traefik:v3.5": "traefik-clf", "caddy:2": "caddy webscan", "codeberg.org/forgejo/forgejo:12": "gitea",
-		"grafana/grafana-oss": "grafana", "ghcr.io/immich-app/immich-server:release": "immich", "lscr.io/linuxserver/jellyfin": "jellyfin",
+		"grafana/grafana-oss": "grafana grafana-json", "ghcr.io/immich-app/immich-server:release": "immich", "lscr.io/linuxserver/jellyfin": "jellyfin",
 		"ghcr.io/home-assistant/home-assistant:stable": "home-assistant", "ghcr.io/mailcow/postfix:1.80": "postfix", "ghcr.io/mailcow/dovecot:2.33": "dovecot",
 		"ghcr.io/docker-mailserver/docker-mailserver:15": "dovecot postfix rspamd", "quay.io/keycloak/keycloak:26.3": "keycloak keycloak-json",
 		"louislam/uptime-kuma:2": "uptime-kuma", "ghcr.io/paperless-ngx/paperless-ngx": "paperless-ngx", "docker.io/library/redis:8": "redis",

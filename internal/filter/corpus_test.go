@@ -97,7 +97,7 @@ var excused = map[string]string{
 	"f2b:freeswitch:4":             "a challenge is no failure",
 	"f2b:mongodb-auth:9":           "clients write whole lines into the text log of old versions",
 	"f2b:mongodb-auth:14":          "clients write whole lines into the text log of old versions",
-	"f2b:pam-generic:21":           "a name with a blank can go on with an address of its own",
+	"f2b:pam-generic:21":           "no rule is about a program of that name",
 	"f2b:pam-generic:23":           "a name with a blank can go on with an address of its own",
 	"f2b:sogo-auth:33":             "the first address of X-Forwarded-For is the client's word",
 	"hub:apache-guacamole-logs:2":  "the first address of X-Forwarded-For is the client's word",
