@@ -21,6 +21,7 @@ import (
 	"mef/internal/portscan"
 	"mef/internal/prefixset"
 	"mef/internal/track"
+	"mef/internal/track/bounded"
 	"mef/internal/webscan"
 )
 
@@ -76,9 +77,10 @@ type Engine struct {
 	facts   exempt.Facts
 	blocked prefixset.Set
 	rules   map[string]*rule
-	listens map[string]ban.Ports // where the services of rules listen, by the name of the rule in its file
-	views   map[string]*view     // by Batch.Source
-	shared  *filter.Views        // which makes them
+	ruleBy  bounded.ByName[*rule] // the same
+	listens map[string]ban.Ports  // where the services of rules listen, by the name of the rule in its file
+	views   map[string]*view      // by Batch.Source
+	shared  *filter.Views         // which makes them
 	tracker *track.Tracker
 	newest  newest
 	spared  map[string]uint64
@@ -86,9 +88,10 @@ type Engine struct {
 	scans   *portscan.Scanner
 	listed  listings
 
-	// What the line at hand is, kept here so that it costs no allocation.
+	// The line at hand and what follows from it, kept here so that they cost no allocation.
 	match filter.Match
 	ev    event.Event
+	out   Outcome
 }
 
 // A rule is one of Config.Track.Rules with what status shows of it.
@@ -145,6 +148,7 @@ func (e *Engine) setRules() {
 			e.rules[r.Name].counts, e.rules[r.Name].recent = old.counts, old.recent
 		}
 	}
+	e.ruleBy.Set(e.rules)
 }
 
 // tracked returns the configuration of the tracker, with the ports of rules as they are now.

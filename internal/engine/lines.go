@@ -26,11 +26,11 @@ const (
 	Ask                          // block lists may be asked about the address of Event; what they answer is an event.Listed
 )
 
-// An Outcome is one thing that follows from a line or an event. It may be kept, but for Event.
+// An Outcome is one thing that follows from a line or an event. It is valid until the next one; a copy may be kept, but for Event.
 type Outcome struct {
 	Kind     Kind
 	Time     time.Time
-	Event    *event.Event // that it follows from; valid until the next line's; copy it to keep it
+	Event    *event.Event // that it follows from; valid until the next line's; copy it to keep it. That of Blocked lacks the texts of its line
 	Attempts int          // that Event added: what other lines have reported of them is not among them
 	Score    float64      // points of the event's source, all services together
 	Ban      ban.Ban
@@ -40,10 +40,10 @@ type Outcome struct {
 
 // Lines returns what follows from the lines of a batch, in order, as they are matched. now is the time by the host's clock; zero
 // means that each line's own time is all there is to go by, as in a replay. The receiver must not call the engine meanwhile, and goes
-// on owning the batch. A line that no rule recognises has no outcome and costs no allocation. If the receiver breaks off, the rest
+// on owning the batch. A line that no rule recognizes has no outcome and costs no allocation. If the receiver breaks off, the rest
 // of the lines is not looked at.
-func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[Outcome] {
-	return func(yield func(Outcome) bool) {
+func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[*Outcome] {
+	return func(yield func(*Outcome) bool) {
 		v := e.view(b.Source)
 		v.counts.Lines += uint64(len(b.Lines))
 		v.counts.Lost += uint64(b.Lost)
@@ -51,8 +51,7 @@ func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[Outcome] {
 			line := &b.Lines[i]
 			if v.Match(line, &e.match) {
 				v.counts.Matched++
-				e.ev = e.match.Event(b, line)
-				if !e.event(b.Source, &e.ev, now, yield) {
+				if !e.matched(b, line, now, yield) {
 					return
 				}
 			}
@@ -64,47 +63,87 @@ func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[Outcome] {
 }
 
 // Event returns what follows from an event that is no line: that of a scan, say. now is as in Lines.
-func (e *Engine) Event(ev *event.Event, now time.Time) iter.Seq[Outcome] {
-	return func(yield func(Outcome) bool) { e.event("", ev, now, yield) }
+func (e *Engine) Event(ev *event.Event, now time.Time) iter.Seq[*Outcome] {
+	return func(yield func(*Outcome) bool) { e.event("", ev, now, yield) }
+}
+
+// matched counts the match of a line and yields what follows. It returns false once yield does.
+func (e *Engine) matched(b *event.Batch, line *event.Line, now time.Time, yield func(*Outcome) bool) bool {
+	ev := &e.ev
+	e.match.Event(ev, b, line)
+	if e.cfg.Accept != nil {
+		e.match.Texts(ev, line)
+	}
+	r, more := e.admit(b.Source, ev, now, yield)
+	if r == nil {
+		return more
+	}
+	if e.cfg.Accept == nil {
+		e.match.Texts(ev, line) // not before: copies of what a ban keeps away are of no use
+	}
+	return e.count(r, ev, now, yield)
 }
 
 // event counts an event and yields what follows. It returns false once yield does.
-func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func(Outcome) bool) bool {
-	r, ok := e.rules[ev.Rule]
+func (e *Engine) event(source string, ev *event.Event, now time.Time, yield func(*Outcome) bool) bool {
+	r, more := e.admit(source, ev, now, yield)
+	return more && (r == nil || e.count(r, ev, now, yield))
+}
+
+// emit yields an outcome.
+func (e *Engine) emit(o Outcome, yield func(*Outcome) bool) bool {
+	e.out = o
+	return yield(&e.out)
+}
+
+// admit returns the rule at which an event counts, nil if it does not count, and yields why. It returns false once yield does.
+func (e *Engine) admit(source string, ev *event.Event, now time.Time, yield func(*Outcome) bool) (r *rule, more bool) {
+	r, ok := e.ruleBy.Get(ev.Rule)
 	if !ok || e.cfg.Accept != nil && !e.cfg.Accept(source, ev) {
-		return true
+		return nil, true
 	}
 	if now.IsZero() {
 		now = ev.Time
 	}
 	if e.newest.setBack(ev.Time, now) {
 		e.tracker.SetBack(now)
-		if !yield(Outcome{Kind: ClockSetBack, Time: now, Event: ev}) {
-			return false
+		if !e.emit(Outcome{Kind: ClockSetBack, Time: now, Event: ev}, yield) {
+			return nil, false
 		}
 	}
 	if e.newest.stale(ev, now, r.FindTime) {
-		return true
+		return nil, true
 	}
 	if e.cfg.WhatIf && ev.Addr.IsValid() && e.tracker.Blocked(ev.Addr, r.ServicePorts, ev.Time) {
-		return yield(Outcome{Kind: Blocked, Time: ev.Time, Event: ev})
+		return nil, e.emit(Outcome{Kind: Blocked, Time: ev.Time, Event: ev}, yield)
 	}
+	return r, true
+}
+
+// count counts an event at a rule and yields what follows. It returns false once yield does.
+func (e *Engine) count(r *rule, ev *event.Event, now time.Time, yield func(*Outcome) bool) bool {
 	e.listed.addTo(ev)
 	tally := e.tracker.Observe(ev)
 	r.count(ev, tally)
 	r.recent.count(ev, tally.Source, tally.New)
-	if tally.Alarm != "" && !yield(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}) {
+	if tally.Alarm != "" && !e.emit(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}, yield) {
 		return false
 	}
 	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Attempts: tally.New, Score: tally.Score + tally.Listed}
 	if e.blocked.Contains(ev.Addr) {
-		return yield(counted)
+		return e.emit(counted, yield)
 	}
-	ask := e.mayAsk(ev, tally)
-	d := decide.Decide(tally, e.cfg.Decide, &e.facts, ev.Time)
-	kind := e.act(r, ev, &d, now)
-	return yield(counted) && (kind == 0 || yield(Outcome{Kind: kind, Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason})) &&
-		(!ask || kind == Banned || yield(Outcome{Kind: Ask, Time: ev.Time, Event: ev}))
+	ask, kind := e.mayAsk(ev, tally), Kind(0)
+	var d decide.Decision
+	if tally.Reached() {
+		if now.IsZero() {
+			now = ev.Time
+		}
+		d = decide.Decide(tally, e.cfg.Decide, &e.facts, ev.Time)
+		kind = e.act(r, ev, &d, now)
+	}
+	return e.emit(counted, yield) && (kind == 0 || e.emit(Outcome{Kind: kind, Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason}, yield)) &&
+		(!ask || kind == Banned || e.emit(Outcome{Kind: Ask, Time: ev.Time, Event: ev}, yield))
 }
 
 // act takes note of a decision. It returns what follows from it, 0 if nothing is to be done.
@@ -166,20 +205,19 @@ func (r *rule) count(ev *event.Event, tally *event.Tally) {
 	}
 }
 
-// newest is the time of the latest event.
-type newest struct{ time.Time }
+// newest is the time of the latest event by the clock of the host, in nanoseconds.
+type newest int64
 
 // maxSkew is by how much the clock must have been set back for the tracker to follow it. Until then its time stands still.
-const maxSkew = time.Minute
+const maxSkew = int64(time.Minute)
 
 // setBack reports whether the clock was set back: an event comes from before another, whose time is yet to come. It follows the
 // clock then.
 func (n *newest) setBack(at, now time.Time) bool {
-	latest := n.Round(0) // what is compared is the time of day
-	if latest.Sub(now.Round(0)) <= maxSkew || latest.Sub(at.Round(0)) <= maxSkew {
+	if int64(*n)-now.UnixNano() <= maxSkew || int64(*n)-at.UnixNano() <= maxSkew {
 		return false
 	}
-	n.Time = now
+	*n = newest(now.UnixNano())
 	return true
 }
 
@@ -187,9 +225,10 @@ func (n *newest) setBack(at, now time.Time) bool {
 // first time, older than the rule's findtime. The tracker's time never goes back, so it would count as of now. A clock that was set
 // back makes nothing stale.
 func (n *newest) stale(ev *event.Event, now time.Time, findTime time.Duration) bool {
-	if ev.Time.After(n.Time) {
-		n.Time = ev.Time
+	at := ev.Time.UnixNano()
+	if at > int64(*n) {
+		*n = newest(at)
 		return false
 	}
-	return ev.Kind != event.Success && n.Sub(ev.Time) > findTime && now.Sub(ev.Time) > findTime
+	return ev.Kind != event.Success && int64(*n)-at > int64(findTime) && now.UnixNano()-at > int64(findTime)
 }

@@ -14,8 +14,8 @@ type Packet = event.Packet
 
 // Packets returns what follows from packets that the packet filter reports. now is as in Lines. Packets of addresses that are never
 // banned, or that lists ban, do not count.
-func (e *Engine) Packets(packets []Packet, now time.Time) iter.Seq[Outcome] {
-	return func(yield func(Outcome) bool) {
+func (e *Engine) Packets(packets []Packet, now time.Time) iter.Seq[*Outcome] {
+	return func(yield func(*Outcome) bool) {
 		for i := range packets {
 			p := &packets[i]
 			if e.facts.Never(p.From) != "" || e.blocked.Contains(p.From) {

@@ -78,7 +78,7 @@ func (w *web) view(reads func(*conf.Rule) bool) *webView {
 }
 
 // request counts a line that may be a request, and yields what follows. It returns false once yield does.
-func (e *Engine) request(v *webView, b *event.Batch, line *event.Line, now time.Time, yield func(Outcome) bool) bool {
+func (e *Engine) request(v *webView, b *event.Batch, line *event.Line, now time.Time, yield func(*Outcome) bool) bool {
 	var usual, own webscan.Request
 	read, readable := false, false
 	for i := range v.rules {
@@ -94,15 +94,15 @@ func (e *Engine) request(v *webView, b *event.Batch, line *event.Line, now time.
 			}
 			r, ok = &usual, readable
 		}
-		if ok && !e.count(rule, r, b, line, now, yield) {
+		if ok && !e.countRequest(rule, r, b, line, now, yield) {
 			return false
 		}
 	}
 	return true
 }
 
-// count counts a request by one rule.
-func (e *Engine) count(rule *webRule, r *webscan.Request, b *event.Batch, line *event.Line, now time.Time, yield func(Outcome) bool) bool {
+// countRequest counts a request by one rule.
+func (e *Engine) countRequest(rule *webRule, r *webscan.Request, b *event.Batch, line *event.Line, now time.Time, yield func(*Outcome) bool) bool {
 	client, through := r.Addr, netip.Addr{}
 	if e.web.proxies.Contains(client) {
 		addr, ok := r.Client(e.web.proxies.Contains)
@@ -118,7 +118,7 @@ func (e *Engine) count(rule *webRule, r *webscan.Request, b *event.Batch, line *
 	if c := rule.scanner.Crawler(r); c != nil {
 		var ask bool
 		if standing, ask = e.web.crawlers.standing(client, c, line.Time); ask &&
-			!yield(Outcome{Kind: Verify, Time: line.Time, Claim: Claim{Addr: client, Crawler: c}}) {
+			!e.emit(Outcome{Kind: Verify, Time: line.Time, Claim: Claim{Addr: client, Crawler: c}}, yield) {
 			return false
 		}
 	}

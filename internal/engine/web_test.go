@@ -61,10 +61,10 @@ func (s *site) log(line string) {
 		switch o.Kind {
 		case engine.Banned:
 			s.bans = append(s.bans, o.Ban.Rule+" "+o.Ban.Key.String())
-			s.outcomes = append(s.outcomes, o)
+			s.outcomes = append(s.outcomes, *o)
 		case engine.WouldBan:
 			s.detected = append(s.detected, o.Ban.Rule+" "+o.Ban.Key.String())
-			s.outcomes = append(s.outcomes, o)
+			s.outcomes = append(s.outcomes, *o)
 		case engine.Verify:
 			s.asked = append(s.asked, o.Claim)
 		}

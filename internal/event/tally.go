@@ -84,6 +84,9 @@ func (t *Tally) Verified() float64 {
 	return t.Score
 }
 
+// Reached reports whether any limit is reached.
+func (t *Tally) Reached() bool { return t.ScoreReached() || t.RuleReached() || t.UserReached() }
+
 // Points rounds a score to the whole points that people see and that limits are compared with.
 func Points(score float64) int { return int(math.Round(score)) }
 

@@ -43,17 +43,13 @@ type Match struct {
 	pid [10]byte // room for Session
 }
 
-// Event returns the match as an event that may be kept: it holds copies. Its texts mostly share one, that of the line, so
-// whoever keeps a user's name for long makes his own.
-func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
-	text := string(line.Text[:min(len(line.Text), event.MaxEvidence)])
-	return event.Event{
+// Event makes ev the match, without its texts.
+func (m *Match) Event(ev *event.Event, batch *event.Batch, line *event.Line) {
+	*ev = event.Event{
 		Time:    line.Time,
 		Rule:    m.Rule.Name,
 		Service: m.Rule.Service,
 		Addr:    m.Addr,
-		Host:    cutOut(text, line.Text, m.Host),
-		User:    cutOut(text, line.Text, m.User[:min(len(m.User), maxUser)]),
 		Kind:    m.Kind,
 
 		UnknownUser:  m.UnknownUser,
@@ -63,11 +59,18 @@ func (m *Match) Event(batch *event.Batch, line *event.Line) event.Event {
 		Form:     m.Form,
 		Echo:     m.Echo,
 		Each:     m.Each,
-		Session:  cutOut(text, line.Text, m.Session),
 		Verified: !m.Rule.UDP && !batch.Unverified,
 		Position: event.Position{Stream: batch.Stream, Offset: line.Offset},
-		Line:     text,
 	}
+}
+
+// Texts adds the texts to an event: copies, so that it may be kept. They mostly share one, that of the line; to keep a user's name for long,
+// clone it.
+func (m *Match) Texts(ev *event.Event, line *event.Line) {
+	ev.Line = string(line.Text[:min(len(line.Text), event.MaxEvidence)])
+	ev.Host = cutOut(ev.Line, line.Text, m.Host)
+	ev.User = cutOut(ev.Line, line.Text, m.User[:min(len(m.User), maxUser)])
+	ev.Session = cutOut(ev.Line, line.Text, m.Session)
 }
 
 // cutOut returns part as a string: where it is a slice of line, and text is a copy of line's beginning, out of text.

@@ -227,7 +227,9 @@ func TestEventHoldsCopies(t *testing.T) {
 	if !v.Match(l, &m) {
 		t.Fatal("no match")
 	}
-	got := m.Event(&event.Batch{Stream: "s"}, l)
+	var got event.Event
+	m.Event(&got, &event.Batch{Stream: "s"}, l)
+	m.Texts(&got, l)
 	clear(text)
 	want := event.Event{
 		Time: time.Unix(5, 0), Rule: "sshd", Service: "sshd", Addr: netip.MustParseAddr("203.0.113.7"), User: user[:64],
@@ -330,7 +332,7 @@ func FuzzMatch(f *testing.F) {
 			case !strings.Contains(string(text), string(m.Host)):
 				t.Errorf("host %q is not in the line", m.Host)
 			}
-			m.Event(&event.Batch{}, l)
+			m.Texts(new(event.Event), l)
 		}
 	})
 }

@@ -79,7 +79,7 @@ func (r *Replay) add(line event.Line) (full bool) {
 func (r *Replay) flush() error {
 	defer func() { r.batch.Lines = r.batch.Lines[:0] }()
 	for o := range r.engine.Lines(&r.batch, time.Time{}) {
-		r.outcome.add(&o)
+		r.outcome.add(o)
 		if o.Kind == engine.Counted && r.onEvent != nil {
 			if err := r.onEvent(o.Event, o.Score); err != nil {
 				return err

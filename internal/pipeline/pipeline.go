@@ -360,7 +360,7 @@ func (s *State) Packets(ctx context.Context, packets []engine.Packet) error {
 }
 
 // carryOut does what an outcome asks for. The error is that of ctx, or of an enforcer that has ended.
-func (s *State) carryOut(ctx context.Context, o engine.Outcome) error {
+func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 	p := s.p
 	switch o.Kind {
 	case engine.Counted:

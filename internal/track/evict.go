@@ -75,7 +75,7 @@ func (t *Tracker) insert(k netkey.Key, now int64) uint32 {
 	if t.logins.Guests(k) > 0 {
 		s.flags |= host
 	}
-	t.index.Put(t.indexHash(k), i)
+	t.index.Put(k.Hash(t.indexing), i)
 	t.linkNetwork(i)
 	if !k.Is4() && k.Bits > parentBits {
 		t.children[k.Widen(parentBits)]++
@@ -187,7 +187,7 @@ func (t *Tracker) remove(i uint32) {
 	if s.flags&stored != 0 {
 		t.gone = append(t.gone, s.key)
 	}
-	t.index.Remove(t.indexHash(s.key), i)
+	t.index.Remove(s.key.Hash(t.indexing), i)
 	t.unlink(i)
 	t.unlinkNetwork(i)
 	left := s.flags & listed

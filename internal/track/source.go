@@ -1,7 +1,6 @@
 package track
 
 import (
-	"hash/maphash"
 	"math"
 	"net/netip"
 
@@ -278,10 +277,8 @@ func (t *Tracker) Source(addr netip.Addr) netip.Prefix { return t.key(addr).Pref
 
 // lookup returns the number of the entry of a key, 0 if there is none.
 func (t *Tracker) lookup(k netkey.Key) uint32 {
-	return t.index.Find(t.indexHash(k), func(i uint32) bool { return t.sources.At(i).key == k })
+	return t.index.Find(k.Hash(t.indexing), func(i uint32) bool { return t.sources.At(i).key == k })
 }
-
-func (t *Tracker) indexHash(k netkey.Key) uint32 { return uint32(maphash.Bytes(t.indexing, k.Addr[:])) }
 
 // find returns the index of the entry that counts for addr, and its key. The index is 0 if there is none yet.
 func (t *Tracker) find(addr netip.Addr) (uint32, netkey.Key) {

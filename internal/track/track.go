@@ -85,7 +85,8 @@ type Tracker struct {
 	cfg       Config
 	rules     []rule
 	ruleIndex map[string]uint16
-	now       int64 // the latest time seen: time never goes back
+	ruleBy    bounded.ByName[uint16] // the same
+	now       int64                  // the latest time seen: time never goes back
 
 	sources  bounded.Slab[source]
 	attempts bounded.Slab[attempt]
@@ -183,6 +184,7 @@ func (t *Tracker) Configure(cfg Config) {
 		t.rules[i] = rule{rule: r, service: t.serviceHash(r.Service), points: float32(cmp.Or(r.Points, cfg.Score.Failure))}
 		t.ruleIndex[r.Name] = uint16(i)
 	}
+	t.ruleBy.Set(t.ruleIndex)
 	t.renumber(old)
 }
 
@@ -232,7 +234,7 @@ func (t *Tracker) SetAccounts(accounts map[string]bool) {
 // Observe counts an event and returns the tally of its source. It allocates nothing for a source that is in the table, unless a limit is
 // reached.
 func (t *Tracker) Observe(ev *event.Event) *event.Tally {
-	r, ok := t.ruleIndex[ev.Rule]
+	r, ok := t.ruleBy.Get(ev.Rule)
 	if !ok || !ev.Addr.IsValid() || ev.Kind != event.Success && t.lifts.Covers(ev.Addr, ev.Time.UnixNano()) {
 		t.out = event.Tally{}
 		return &t.out
@@ -291,7 +293,7 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 			tally.UserAttempts, tally.UserFirst = t.attemptsOf(s, r, rep.user, now)
 		}
 	}
-	if tally.ScoreReached() || tally.RuleReached() || tally.UserReached() {
+	if tally.Reached() {
 		t.detail(tally, s, &rep.subject, now)
 	}
 	return tally
@@ -313,7 +315,7 @@ func (t *Tracker) listed(ev *event.Event, r uint16, i uint32, k netkey.Key, now 
 	} else if bans {
 		tally.Added, tally.Unverified = 1, 1
 	}
-	if tally.ScoreReached() || tally.RuleReached() {
+	if tally.Reached() {
 		t.detail(tally, s, new(subject), now)
 	}
 	return tally

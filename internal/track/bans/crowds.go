@@ -28,13 +28,13 @@ func (h *Active) Crowds(now int64, least, limit int) []Crowd {
 	bucket := func(k netkey.Key) *uint16 {
 		return &counts[(uint(k.Addr[12])<<16|uint(k.Addr[13])<<8|uint(k.Addr[14]))*2654435761>>8%(1<<14)]
 	}
-	for k, first := range h.first {
+	for k, first := range h.all() {
 		if _, ok := h.crowdEnd(k, first, now); ok {
 			*bucket(k) = min(*bucket(k), 1<<16-2) + 1
 		}
 	}
 	ends := map[netip.Prefix][]int64{}
-	for k, first := range h.first {
+	for k, first := range h.all() {
 		if until, ok := h.crowdEnd(k, first, now); ok && int(*bucket(k)) >= least {
 			wide := netip.PrefixFrom(k.Prefix().Addr(), crowdBits).Masked()
 			ends[wide] = append(ends[wide], until)

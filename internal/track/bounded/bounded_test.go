@@ -119,3 +119,27 @@ func TestIndex(t *testing.T) {
 		t.Errorf("%d numbers, want %d", x.Len(), len(want))
 	}
 }
+
+// ByName answers as its map does, also where names share a hash, and after they are replaced.
+func TestByName(t *testing.T) {
+	var b bounded.ByName[int]
+	for round := range 2 {
+		all := map[string]int{"": -1, "a": -2}
+		for i := range 300 {
+			all[fmt.Sprint("rule", i)] = i + round
+		}
+		b.Set(all)
+		for i := range 900 {
+			name := fmt.Sprint("rule", i*7%400)
+			want, ok := all[name]
+			if got, found := b.Get(name); got != want || found != ok {
+				t.Fatalf("%q is %d, %v; want %d, %v", name, got, found, want, ok)
+			}
+		}
+		for _, name := range []string{"", "a", "b"} {
+			if got, _ := b.Get(name); got != all[name] {
+				t.Errorf("%q is %d", name, got)
+			}
+		}
+	}
+}

@@ -3,7 +3,7 @@ package bounded
 // An Index finds numbers, such as those of a Slab, by the hash of a key that is kept with what has the number. It takes 8 bytes a slot.
 // Where strangers choose the keys, the hash must depend on a secret. The zero value is empty.
 type Index struct {
-	slots []indexSlot // a power of two of them, at most three quarters in use
+	slots []indexSlot // a power of two of them, at most four fifths in use
 	used  int
 }
 
@@ -26,7 +26,7 @@ func (x *Index) Find(hash uint32, is func(number uint32) bool) uint32 {
 
 // Put enters a number, not 0, whose key is not in the index.
 func (x *Index) Put(hash, number uint32) {
-	if x.used >= len(x.slots)/4*3 {
+	if x.used >= len(x.slots)*4/5 {
 		old := x.slots
 		x.slots = make([]indexSlot, max(64, 2*len(old)))
 		for _, s := range old {

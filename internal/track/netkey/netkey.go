@@ -4,6 +4,7 @@ package netkey
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 )
@@ -93,6 +94,9 @@ func (k Key) Around() Key {
 	}
 	return k
 }
+
+// Hash returns a hash of the key's address that nobody can foretell without the seed.
+func (k Key) Hash(seed maphash.Seed) uint32 { return uint32(maphash.Bytes(seed, k.Addr[:])) }
 
 // AppendTo appends the key to b, in Size bytes.
 func (k Key) AppendTo(b []byte) []byte { return append(append(b, k.Bits), k.Addr[:]...) }
