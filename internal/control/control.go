@@ -198,9 +198,10 @@ type ListeningService struct {
 	Name     string   `json:"name"` // of its unit or program
 	Protocol string   `json:"protocol"`
 	Ports    []uint16 `json:"ports"`
-	Local    bool     `json:"local,omitempty"` // only this host can reach it
-	Rules    []string `json:"rules"`           // empty: no rule covers it
-	Help     string   `json:"help,omitempty"`  // the command that helps then
+	Local    bool     `json:"local,omitempty"`      // only this host can reach it
+	Rules    []string `json:"rules"`                // empty: no rule covers it
+	Help     string   `json:"help,omitempty"`       // the command that helps then
+	Open     []uint16 `json:"open_ports,omitempty"` // of Ports, those that the bans of its rules do not cover
 
 	Failures uint64   `json:"failures"`
 	Logins   uint64   `json:"logins"`

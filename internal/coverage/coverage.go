@@ -49,6 +49,7 @@ type Host struct {
 	Logged    []string                   // system units that the journal has entries of
 	Program   func(name string) bool     // whether a program is installed
 	Listeners []host.Listener            // what waits for connections
+	Forwards  []host.Forward             // ports that the kernel leads elsewhere
 
 	Containers      []docker.Container // of Docker
 	ContainersError error              // why they are not known
@@ -352,7 +353,7 @@ func Uncovered(rules []conf.Rule, services Services, listeners []host.Listener) 
 
 // serves reports whether a listener of which nothing but the port is known has a port of the rule's service.
 func serves(r *conf.Rule, l host.Listener) bool {
-	if !r.Enabled || l.Container != nil || l.Unit != "" || l.Program != "" {
+	if !r.Enabled || l.Container != nil || l.To.IsValid() || l.Unit != "" || l.Program != "" {
 		return false
 	}
 	for _, p := range append(r.ServicePorts.Ranges(), r.Ports.Ranges()...) {
@@ -368,6 +369,8 @@ func show(l host.Listener) string {
 	switch {
 	case l.Container != nil:
 		return "container " + l.Container.Name
+	case l.To.IsValid():
+		return "forwarded to " + l.To.Addr().String()
 	case l.Unit != "":
 		return serviceOf(l)
 	case l.Program != "":

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/conf/rulefile"
 	"mef/internal/coverage"
@@ -238,16 +239,28 @@ func TestListeners(t *testing.T) {
 		t.Errorf("uncovered: %q, want %q", got, want)
 	}
 	var listed []string
-	for _, s := range coverage.List(rules, set, listeners) {
+	listeners = host.Forwarded(listeners, []host.Forward{
+		{Protocol: "tcp", Port: 22, To: netip.MustParseAddrPort("172.17.0.2:22")}, // something listens there
+		{Protocol: "tcp", Port: 8081, To: netip.MustParseAddrPort("172.17.0.2:80")},
+		{Protocol: "tcp", Port: 8003, To: netip.MustParseAddrPort("172.17.0.2:80")},
+		{Protocol: "tcp", Port: 443, To: netip.MustParseAddrPort("172.17.0.3:443")},
+	})
+	bans := func(rule string) ban.Ports { return map[string]ban.Ports{"dovecot": "143,995"}[rule] }
+	for _, s := range coverage.List(rules, set, listeners, bans) {
 		listed = append(listed, fmt.Sprintf("%s %s %d local=%v %s", s.Name, s.Protocol, s.Ports, s.Local, s.Rules))
+		if s.Open != nil {
+			listed[len(listed)-1] += fmt.Sprint(" open ", s.Open)
+		}
 	}
 	want = []string{
-		"dovecot.service tcp [143 993] local=false [dovecot]",
+		"dovecot.service tcp [143 993] local=false [dovecot] open [993]",
 		"no-such-server.service tcp [8000 8001] local=false []",
 		"no-such-server.service udp [8002] local=false []",
 		"session-3.scope tcp [2222] local=false []",
 		"ssh.service tcp [22] local=false [sshd]",
 		"an unknown service tcp [21] local=false [ftpd proftpd pure-ftpd sftpgo vsftpd]",
+		"forwarded to 172.17.0.2 tcp [8081 8003] local=false []",
+		"forwarded to 172.17.0.3 tcp [443] local=false []",
 		"local.service tcp [8003] local=true []",
 		"postfix@-.service tcp [25] local=true [postfix]",
 	}

@@ -3,10 +3,15 @@ package coverage
 import (
 	"cmp"
 	"slices"
+	"strconv"
 
+	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/host"
 )
+
+// BanPorts is ban.Ports.
+type BanPorts = ban.Ports
 
 // A Service is what waits for strangers at some ports.
 type Service struct {
@@ -16,11 +21,13 @@ type Service struct {
 	Ports    []uint16
 	Local    bool     // only this host can reach it
 	Rules    []string // that are enabled and cover it
+	Open     []uint16 // of Ports, those that the bans of none of Rules cover; none if there is no rule
 }
 
 // List returns the services among listeners, with the rules that cover each: those that others can reach first, by name and protocol. A
-// rule covers a service if it reads what it logs; where nothing is known of it but the port, if it bans on that port.
-func List(rules []conf.Rule, services Services, listeners []host.Listener) (all []Service) {
+// rule covers a service if it reads what it logs; where nothing is known of it but the port, if it bans on that port. bans returns the ports of
+// the bans of a rule.
+func List(rules []conf.Rule, services Services, listeners []host.Listener, bans func(rule string) ban.Ports) (all []Service) {
 	for _, l := range listeners {
 		s := Service{Name: show(l), Unknown: l.Unit == "" && l.Program == "", Protocol: l.Protocol, Local: l.Local()}
 		for i := range rules {
@@ -35,8 +42,13 @@ func List(rules []conf.Rule, services Services, listeners []host.Listener) (all 
 		if i < 0 {
 			i, all = len(all), append(all, s)
 		}
-		if !slices.Contains(all[i].Ports, l.Port) {
-			all[i].Ports = append(all[i].Ports, l.Port)
+		if slices.Contains(all[i].Ports, l.Port) {
+			continue
+		}
+		all[i].Ports = append(all[i].Ports, l.Port)
+		covered := func(rule string) bool { return bans(rule).Covers(ban.Ports(strconv.Itoa(int(l.Port)))) }
+		if len(s.Rules) > 0 && !s.Local && !slices.ContainsFunc(s.Rules, covered) {
+			all[i].Open = append(all[i].Open, l.Port)
 		}
 	}
 	// A service that others can reach at a port is not shown again for its local addresses.

@@ -40,6 +40,9 @@ func Look(ctx context.Context, log *slog.Logger) *Host {
 	if h.Listeners, err = host.Listeners(); err != nil {
 		log.Debug("cannot list listening services", "err", err)
 	}
+	if h.Forwards, err = host.Forwards(); err != nil {
+		log.Debug("cannot list forwarded ports", "err", err)
+	}
 	if h.Journald {
 		if h.Logged, err = journal.Units(ctx, journal.Options{}); err != nil && !errors.Is(err, journal.ErrNoJournal) {
 			log.Warn("look for services in the journal", "err", err)
@@ -185,11 +188,13 @@ func (r Readers) Reads(rule *conf.Rule, source string) bool {
 	return r[rule.Name].ReadsFile(source)
 }
 
-// List returns the services of a host, with what happened at the rules that cover each.
-func (r Readers) List(cfg *conf.Config, services coverage.Services, h *Host, hour func(rule string) event.LastHour) []control.ListeningService {
+// List returns the services of a host, with what happened at the rules that cover each. hour and bans return that and the ports of the bans
+// of a rule.
+func (r Readers) List(cfg *conf.Config, services coverage.Services, h *Host, hour func(rule string) event.LastHour,
+	bans func(rule string) coverage.BanPorts) []control.ListeningService {
 	all := []control.ListeningService{}
-	for _, s := range coverage.List(cfg.Rules, services, h.Listeners) {
-		row := control.ListeningService{Name: s.Name, Protocol: s.Protocol, Ports: s.Ports, Local: s.Local, Rules: []string{}}
+	for _, s := range coverage.List(cfg.Rules, services, host.Forwarded(h.Listeners, h.Forwards), bans) {
+		row := control.ListeningService{Name: s.Name, Protocol: s.Protocol, Ports: s.Ports, Local: s.Local, Rules: []string{}, Open: s.Open}
 		usual, hours := 0.0, 0
 		for _, rule := range s.Rules {
 			last := hour(rule)
@@ -203,7 +208,7 @@ func (r Readers) List(cfg *conf.Config, services coverage.Services, h *Host, hou
 		}
 		if len(s.Rules) == 0 && !s.Local && s.Protocol == "tcp" {
 			row.Help = "mefctl rules suggest"
-			if !s.Unknown {
+			if !s.Unknown && !strings.Contains(s.Name, " ") { // a unit or a program
 				row.Help += " --program " + strings.TrimSuffix(s.Name, ".service")
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -169,4 +170,11 @@ func (f *Facts) normalize() {
 func unique[T comparable](list []T, compare func(a, b T) int) []T {
 	slices.SortFunc(list, compare)
 	return slices.Compact(list)
+}
+
+// Terminal reports whether f is a terminal, at which somebody may answer a question. Other character devices, such as /dev/null,
+// are not.
+func Terminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }

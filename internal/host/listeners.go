@@ -34,6 +34,9 @@ type Listener struct {
 	// Program is the name of the process that has it open, "" unless we may look: that needs root.
 	Program string
 
+	// To is where the kernel forwards connections by a rule of DNAT; nothing need listen then. The zero AddrPort if it does not.
+	To netip.AddrPort
+
 	// Container is the one of Docker whose published port it is; nil if it is none, or if we may not look.
 	Container *docker.Container
 }
@@ -74,6 +77,17 @@ func Published(containers []docker.Container) (all []Listener) {
 	for i := range containers {
 		for _, port := range containers[i].Ports {
 			all = append(all, Listener{Protocol: port.Protocol, Addr: netip.IPv6Unspecified(), Port: port.Number, Unit: "docker.service", Container: &containers[i]})
+		}
+	}
+	return all
+}
+
+// Forwarded returns what waits for connections, with the ports that this host forwards and at which nothing else waits.
+func Forwarded(listeners []Listener, forwards []Forward) []Listener {
+	all := slices.Clone(listeners)
+	for _, f := range forwards {
+		if !slices.ContainsFunc(listeners, func(l Listener) bool { return l.Protocol == f.Protocol && l.Port == f.Port && !l.Local() }) {
+			all = append(all, Listener{Protocol: f.Protocol, Addr: netip.IPv6Unspecified(), Port: f.Port, To: f.To})
 		}
 	}
 	return all

@@ -137,6 +137,6 @@ func (f *Sources) Services(ctx context.Context) ([]control.ListeningService, err
 	return owner.Query(ctx, f.p.Engine, func(s *State) []control.ListeningService {
 		now := time.Now()
 		s.Listen(h.Listeners, now)
-		return s.Readers.List(s.Config, s.Rules, h, func(rule string) engine.LastHour { return s.Engine.LastHour(rule, now) })
+		return s.Readers.List(s.Config, s.Rules, h, func(rule string) engine.LastHour { return s.Engine.LastHour(rule, now) }, s.Engine.Ports)
 	})
 }

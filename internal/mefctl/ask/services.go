@@ -19,7 +19,7 @@ func newServices(g *cli.Global) *cobra.Command {
 		Short: "Show what listens on this host, and which rules cover it",
 		Long: "services shows each service that listens, its ports, whether others can reach it, the rules that cover it, and the failures and\n" +
 			"logins that these rules counted within the last hour, with the number of sources that failed. USUAL is the average of failures in\n" +
-			"an hour since the daemon started.",
+			"an hour since the daemon started. Published ports of containers and other ports that nf_tables forwards (DNAT) are listed too.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
@@ -48,6 +48,9 @@ func showServices(w io.Writer, services []control.ListeningService) {
 		}
 		if rules == "" {
 			rules = "none"
+		}
+		if len(s.Open) > 0 {
+			rules += "; bans leave port " + showPorts(s.Open) + " open, see ports="
 		}
 		if s.Help != "" {
 			rules += "; " + s.Help
