@@ -85,16 +85,6 @@ func Floods(s *control.Status, k enforce.ScanStatus, found event.RuleCounts) {
 	}
 }
 
-// BlockLists fills in what DNS block lists are asked, and which of them cannot be used.
-func BlockLists(s *control.Status, lists control.DNSBL) {
-	s.DNSBL = lists
-	for _, l := range lists.Lists {
-		if l.Problem != "" {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("block list %s (%s) is not used: %s", l.Name, l.Zone, l.Problem))
-		}
-	}
-}
-
 // Scans fills in which port scans were found, and why some may not have been.
 func Scans(s *control.Status, k enforce.ScanStatus, found engine.ScanStats) {
 	s.Scans = control.Scans{On: k.On, Active: k.On && k.Receiving, Off: k.Off, Found: found.Scans, Sources: found.Sources}

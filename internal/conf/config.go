@@ -62,6 +62,8 @@ type Config struct {
 	RBL   RBL
 	Log   DropLog
 
+	Report Report
+
 	Firewall Firewall
 
 	Whitelist []Entry // entries of whitelist/*.conf
@@ -191,6 +193,19 @@ const (
 	FloodDrop                      // nothing new of the source reaches guarded ports for a while
 	FloodDetect                    // it is reported
 )
+
+// Report holds the report_* keys.
+type Report struct {
+	AbuseIPDB   Collector // report_abuseipdb
+	BlocklistDE Collector // report_blocklist_de
+}
+
+// A Collector is who is sent reports about bans.
+type Collector struct {
+	Enabled bool
+	KeyFile string
+	Server  string // report_blocklist_de_server: how this host is registered there
+}
 
 // RBL holds the rbl_* keys.
 type RBL struct {

@@ -14,6 +14,7 @@
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/services            []ListeningService
 //	GET    /v1/dnsbl?addr=ADDR     []DNSBLAnswer: what block lists report of an address
+//	POST   /v1/reports/test        []ReportTest: whether reports could be sent
 //	GET    /v1/names               Names; prefix=TEXT and limit=N narrow them
 //	GET    /v1/alarms              Alarms
 //	POST   /v1/alarms/ack          AckRequest -> Acked
@@ -104,6 +105,8 @@ type Status struct {
 	Scans  Scans  `json:"scans"`
 	Floods Floods `json:"floods"`
 	DNSBL  DNSBL  `json:"dnsbl,omitzero"`
+
+	Reports []Reports `json:"reports,omitempty"` // empty: none are sent
 
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
 	// WatchingSince is since when bans are logged and not applied: by mode=observe, or because nobody confirmed. nil: they are applied.

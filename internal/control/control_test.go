@@ -134,6 +134,10 @@ func (f *fake) CheckDNSBL(_ context.Context, addr netip.Addr) ([]control.DNSBLAn
 	return []control.DNSBLAnswer{{List: "x", Zone: "bl.example", Listed: addr == netip.MustParseAddr("192.0.2.7")}}, nil
 }
 
+func (f *fake) TestReports(context.Context) ([]control.ReportTest, error) {
+	return []control.ReportTest{{To: "abuseipdb", OK: true}}, nil
+}
+
 func (f *fake) Stop(string) {
 	if f.stop != nil {
 		f.stop()
@@ -173,6 +177,12 @@ func TestRequestsCrossTheSocket(t *testing.T) {
 	}
 	if names, err := c.Names(ctx, "a&b", 3); err != nil || len(names) != 1 || names[0].Name != "a&b" || names[0].Tries != 3 {
 		t.Errorf("Names = %+v, %v", names, err)
+	}
+	if answers, err := c.CheckDNSBL(ctx, netip.MustParseAddr("::ffff:192.0.2.7")); err != nil || len(answers) != 1 || !answers[0].Listed {
+		t.Errorf("CheckDNSBL = %+v, %v", answers, err)
+	}
+	if tests, err := c.TestReports(ctx); err != nil || len(tests) != 1 || !tests[0].OK {
+		t.Errorf("TestReports = %+v, %v", tests, err)
 	}
 	if services, err := c.Services(ctx); err != nil || len(services) != 1 || len(services[0].Ports) != 2 {
 		t.Errorf("Services = %+v, %v", services, err)

@@ -69,13 +69,53 @@ type DNSBLAnswer struct {
 	Problem string `json:"problem,omitempty"`
 }
 
+// Reports are what was reported to one collector of reports, since the start.
+type Reports struct {
+	To       string     `json:"to"`       // "abuseipdb" or "blocklist.de"
+	Sent     uint64     `json:"sent"`     // accepted
+	Refused  uint64     `json:"refused"`  // not accepted, and not sent again
+	Repeated uint64     `json:"repeated"` // not sent, because the address had been reported just before
+	LeftOut  uint64     `json:"left_out"` // not sent, because there were too many or they had waited for too long
+	Waiting  int        `json:"waiting"`
+	Last     *time.Time `json:"last,omitempty"`    // that was accepted
+	Quota    *int       `json:"quota,omitempty"`   // reports that are left of it
+	Until    *time.Time `json:"until,omitempty"`   // nothing is sent before
+	Problem  string     `json:"problem,omitempty"` // why reports fail
+}
+
+// String returns what was reported in a sentence: "abuseipdb, 12 reports sent since start, 3 waiting".
+func (r Reports) String() string {
+	text := fmt.Sprintf("%s, %d reports sent since start", r.To, r.Sent)
+	for _, part := range []struct {
+		n    uint64
+		what string
+	}{{uint64(r.Waiting), "waiting"}, {r.Refused, "refused"}, {r.Repeated, "of the same address left out"}, {r.LeftOut, "left out"}} {
+		if part.n > 0 {
+			text += fmt.Sprintf(", %d %s", part.n, part.what)
+		}
+	}
+	if r.Quota != nil {
+		text += fmt.Sprintf(", %d left of the quota", *r.Quota)
+	}
+	return text
+}
+
+// A ReportTest is whether one collector of reports can be reached and accepts the key.
+type ReportTest struct {
+	To     string `json:"to"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
 // A ReputationService answers about what others know of addresses, and what is reported to them.
 type ReputationService interface {
 	// CheckDNSBL asks all lists about an address now.
 	CheckDNSBL(ctx context.Context, addr netip.Addr) ([]DNSBLAnswer, error)
+	// TestReports tries whether reports could be sent. None is.
+	TestReports(ctx context.Context) ([]ReportTest, error)
 }
 
-// handleReputation adds the routes of block lists.
+// handleReputation adds the routes of block lists and reports.
 func handleReputation(mux *http.ServeMux, s ReputationService) {
 	mux.HandleFunc("GET /v1/dnsbl", func(w http.ResponseWriter, r *http.Request) {
 		addr, err := netip.ParseAddr(r.URL.Query().Get("addr"))
@@ -86,9 +126,18 @@ func handleReputation(mux *http.ServeMux, s ReputationService) {
 		v, err := s.CheckDNSBL(r.Context(), addr.Unmap().WithZone(""))
 		answer(w, v, err)
 	})
+	mux.HandleFunc("POST /v1/reports/test", func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.TestReports(r.Context())
+		answer(w, v, err)
+	})
 }
 
 // CheckDNSBL asks what block lists report of an address.
 func (c *Client) CheckDNSBL(ctx context.Context, addr netip.Addr) (v []DNSBLAnswer, err error) {
 	return v, c.do(ctx, http.MethodGet, "/v1/dnsbl?addr="+url.QueryEscape(addr.String()), nil, &v)
+}
+
+// TestReports tries whether reports could be sent.
+func (c *Client) TestReports(ctx context.Context) (v []ReportTest, err error) {
+	return v, c.do(ctx, http.MethodPost, "/v1/reports/test", struct{}{}, &v)
 }

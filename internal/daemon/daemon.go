@@ -105,6 +105,7 @@ type parts struct {
 // A daemon answers requests. It is a control.Service.
 type daemon struct {
 	*parts
+	control.ReputationService
 	*pipeline.Requests
 	config   owner.Of[*configurator]
 	version  string
@@ -153,7 +154,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), relist: make(chan struct{}, 1)}
 	shared.due = duty.New(shared.reportDuty)
 	c := newConfigurator(shared, cfg, lists.New(m.names), opt)
-	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, config: owner.New[*configurator](), version: opt.Version,
+	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }, names: c.lists.Warnings}}
 	b.Requests = p.Requests(b.listsForRequests())
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {

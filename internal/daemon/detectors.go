@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"net/netip"
 	"time"
 
 	"mef/internal/answers"
@@ -28,30 +27,28 @@ type statusPart func(*control.Status, *pipeline.State)
 
 // detectors returns the detectors.
 func (d *daemon) detectors() []detector {
-	return []detector{d.scans(), d.blockLists()}
+	return []detector{d.scans(), d.reputation()}
 }
 
-// blockLists reports which sources are on block lists.
-func (d *daemon) blockLists() detector {
+// reputation detects sources that block lists have, and reports bans to others.
+func (d *daemon) reputation() detector {
+	const note = "reported" // to whom which addresses have been reported lately
+	count := func(ctx context.Context, ev *engine.Event) error {
+		return owner.Act(ctx, d.Engine, func(ctx context.Context, s *pipeline.State) error { return s.Event(ctx, ev) })
+	}
+	save := func(ctx context.Context, text string) {
+		d.SaveNotes(map[string]string{note: text})
+		d.Flush(ctx)
+	}
 	return detector{
-		run: func(ctx context.Context) error {
-			return d.DNSBL.Run(ctx, func(ctx context.Context, ev *engine.Event) error {
-				return owner.Act(ctx, d.Engine, func(ctx context.Context, s *pipeline.State) error { return s.Event(ctx, ev) })
-			})
-		},
+		run: func(ctx context.Context) error { return d.Reputation.Run(ctx, count, save) },
 		status: func() statusPart {
-			lists := d.DNSBL.Status(time.Now())
-			return func(s *control.Status, _ *pipeline.State) { answers.BlockLists(s, lists) }
+			add := d.Reputation.Status(time.Now())
+			return func(s *control.Status, _ *pipeline.State) { add(s) }
 		},
+		note:    note,
+		restore: d.Reputation.Reports.Restore,
 	}
-}
-
-// CheckDNSBL answers mefctl dnsbl check.
-func (d *daemon) CheckDNSBL(ctx context.Context, addr netip.Addr) ([]control.DNSBLAnswer, error) {
-	if len(d.DNSBL.Status(time.Now()).Lists) == 0 {
-		return nil, control.Refuse("no block list is asked; set rbl_enabled=true in %s and run mefctl reload", d.path)
-	}
-	return d.DNSBL.Check(ctx, addr), nil
 }
 
 // scans detects port scans and floods: packets that the packet filter reports.

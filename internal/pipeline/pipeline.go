@@ -20,26 +20,26 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
-	"mef/internal/dnsbl"
 	"mef/internal/enforce"
 	"mef/internal/engine"
 	"mef/internal/eventlog"
 	"mef/internal/feed"
 	"mef/internal/owner"
 	"mef/internal/prefixset"
+	"mef/internal/reputation"
 	"mef/internal/store"
 )
 
 // A Pipeline is what others may use of the engine at work. It lacks its Enforcer until that is set, and its Saver until Open.
 type Pipeline struct {
-	Engine   owner.Of[*State]
-	Enforcer *enforce.Enforcer
-	Saver    *store.Saver
-	Records  *eventlog.Log
-	Reasons  *Reasons
-	Memory   *Memory
-	DNSBL    *dnsbl.Checker
-	Log      *slog.Logger
+	Engine     owner.Of[*State]
+	Enforcer   *enforce.Enforcer
+	Saver      *store.Saver
+	Records    *eventlog.Log
+	Reasons    *Reasons
+	Memory     *Memory
+	Reputation *reputation.Reputation
+	Log        *slog.Logger
 
 	batches   chan *engine.Batch
 	observe   atomic.Pointer[string] // why bans are logged and not applied; nil: they are applied
@@ -65,14 +65,14 @@ const queuedBatches = 16
 // New returns a Pipeline and its state. Until Run takes the state, the caller has it.
 func New(opt Options) (*Pipeline, *State) {
 	p := &Pipeline{
-		Engine:    owner.New[*State](),
-		Records:   eventlog.New(opt.Log),
-		Memory:    newMemory(),
-		DNSBL:     dnsbl.New(opt.Config.RBL, opt.Log),
-		Log:       opt.Log,
-		batches:   make(chan *engine.Batch, queuedBatches),
-		evictions: newEvictions(),
-		claims:    make(chan engine.Claim, maxClaims),
+		Engine:     owner.New[*State](),
+		Records:    eventlog.New(opt.Log),
+		Memory:     newMemory(),
+		Reputation: reputation.New(opt.Config, opt.Log),
+		Log:        opt.Log,
+		batches:    make(chan *engine.Batch, queuedBatches),
+		evictions:  newEvictions(),
+		claims:     make(chan engine.Claim, maxClaims),
 	}
 	p.Records.Attach("log", eventlog.NewSummary(opt.Log), eventlog.Summarized)
 	p.Reasons = newReasons(p.Records, opt.Log)
@@ -89,6 +89,7 @@ func New(opt Options) (*Pipeline, *State) {
 	settings.Track.Seed = rand.Uint64()
 	s.Engine = engine.New(settings, opt.Facts)
 	s.Engine.SetAccounts(opt.Accounts)
+	s.attachReports()
 	s.applyMode()
 	return p, s
 }
@@ -141,13 +142,14 @@ type State struct {
 	Positions map[string]string // the last Batch.Resume by Batch.Source, of this run or an earlier one
 	Observing time.Time         // since when bans are logged and not applied; zero: they are applied
 
-	p       *Pipeline
-	onLogin func(*engine.Event)
-	origins map[string]bool // of Readers, as they are saved; nil: none are
-	attacks attacks
-	lapsed  bool   // an armed start was not confirmed
-	logPath string // of the event log; empty: there is none
-	unsaved unsaved
+	p         *Pipeline
+	onLogin   func(*engine.Event)
+	origins   map[string]bool // of Readers, as they are saved; nil: none are
+	attacks   attacks
+	lapsed    bool   // an armed start was not confirmed
+	logPath   string // of the event log; empty: there is none
+	reporting bool   // bans are reported to others
+	unsaved   unsaved
 }
 
 // settings returns the configuration of the engine.
@@ -174,7 +176,8 @@ func (s *State) configure(cfg *conf.Config, rules *engine.Rules, readers feed.Re
 	s.Engine.Configure(s.settings())
 	s.Listen(h.Listeners, time.Now())
 	s.SetFacts(func(f *engine.Facts) { f.Proxies = cfg.ProxyAddrs() })
-	s.p.DNSBL.Configure(cfg.RBL)
+	s.p.Reputation.Configure(cfg)
+	s.attachReports()
 	s.applyMode()
 	s.OpenEventLog()
 }
@@ -254,6 +257,18 @@ func (s *State) applyMode() {
 	}
 	s.p.observe.Store(why)
 	s.Engine.SetObserve(why != nil)
+}
+
+// attachReports has bans reported to others, if the configuration asks for it.
+func (s *State) attachReports() {
+	reports := s.p.Reputation.Reports
+	if on := reports.On(); on == s.reporting {
+		return
+	} else if s.reporting = on; !on {
+		s.p.Records.Attach("reports", nil, nil)
+		return
+	}
+	s.p.Records.Attach("reports", reports, func(event string) bool { return event == "ban" })
 }
 
 // OpenEventLog has the event log written that the configuration asks for.
@@ -388,7 +403,7 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 		default:
 		}
 	case engine.Ask:
-		p.DNSBL.Ask(o.Event.Addr, o.Event.Verified)
+		p.Reputation.Lists.Ask(o.Event.Addr, o.Event.Verified)
 	case engine.ClockSetBack:
 		p.Log.Warn("the clock was set back: events with later times now count as of the present time", "to", o.Time)
 	}

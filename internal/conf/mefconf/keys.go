@@ -259,6 +259,17 @@ var keys = ini.Table[conf.Config]{
 	{Name: "rbl_K_rate", Form: ofZone(numbers(1, 1000), func(z *conf.RBLZone) *int { return &z.Rate }), Doc: "queries a second at most; 20 unless set"},
 	{Name: "rbl_K_inflight", Form: ofZone(numbers(1, 100), func(z *conf.RBLZone) *int { return &z.InFlight }), Doc: "queries at the same time at most; 8 unless set"},
 
+	{Name: "report_abuseipdb", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Report.AbuseIPDB.Enabled }),
+		Doc: "report verified bans to AbuseIPDB: the address, the time, the kind of service and log lines without names"},
+	{Name: "report_abuseipdb_key_file", Value: "/etc/mef/abuseipdb.key", Form: ini.Path(ini.MaxPath, func(c *conf.Config) *string { return &c.Report.AbuseIPDB.KeyFile }),
+		Doc: "file with the API key, which other users must not be able to read: owner root, group mef, mode 640"},
+	{Name: "report_blocklist_de", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Report.BlocklistDE.Enabled }),
+		Doc: "report verified bans to blocklist.de"},
+	{Name: "report_blocklist_de_server", Form: mailAddress(func(c *conf.Config) *string { return &c.Report.BlocklistDE.Server }),
+		Doc: "mail address under which this host is registered there"},
+	{Name: "report_blocklist_de_key_file", Value: "/etc/mef/blocklist_de.key", Form: ini.Path(ini.MaxPath, func(c *conf.Config) *string { return &c.Report.BlocklistDE.KeyFile }),
+		Doc: "file with the API key, as report_abuseipdb_key_file"},
+
 	{Name: "community_report", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
 		Doc: "report bans to a community server", Notice: noticeCommunity, When: ini.Is("true")},
 	{Name: "community_cloud_protection", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),

@@ -116,6 +116,7 @@ func (r *reader) global(sc ini.File) {
 	r.checkBanTimes()
 	r.checkSyslog()
 	r.checkRBL()
+	r.checkReport()
 	r.origins()
 }
 

@@ -247,7 +247,8 @@ func TestMEF10HasEveryKey(t *testing.T) {
 	ours := []string{"mode", "control_socket", "ipv6_prefix", "protect_groups", "proxies", "score_failure", "score_probe", "score_unverified",
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
-		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight", "community_server", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin"}
+		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight",
+		"report_abuseipdb", "report_abuseipdb_key_file", "report_blocklist_de", "report_blocklist_de_server", "report_blocklist_de_key_file", "community_server", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin"}
 	settings := ini.Scan("mef.conf", text, "global").Settings
 	for _, k := range keys {
 		theirs := slices.ContainsFunc(settings, func(s ini.Setting) bool { return k.Name == s.Key || k.Is(s.Key) })
@@ -347,6 +348,8 @@ func TestConfigErrors(t *testing.T) {
 		"action of a code":       {"rbl_x_codes=127.0.0.2=drop", `:2:13: rbl_x_codes: wrong value "127.0.0.2=drop"; write answers with points or an action, such as 127.0.0.2=60, 127.0.0.4-7=ban, 127.0.0.10=detect`},
 		"list without a zone":    {"rbl_enabled=true\nrbl_x_enabled=true", `:3:1: rbl_x_enabled: no DNS zone is known for "x"; add rbl_x_zone=ZONE, or use a list whose zone is known: blocklist, dronebl, spamcop, spamhaus`},
 		"zone":                   {"rbl_x_zone=127.0.0.1", `:2:12: rbl_x_zone: wrong value "127.0.0.1"; write the name of a DNS zone`},
+		"mail address":           {"report_blocklist_de_server=mef@localhost", `:2:28: report_blocklist_de_server: wrong value "mef@localhost"; write a mail address such as mef@example.org`},
+		"server not registered":  {"report_blocklist_de=true", `:2:1: report_blocklist_de: it is not known how this host is registered there; add report_blocklist_de_server=ADDRESS, the mail address of this server in your account`},
 		"name server":            {"rbl_servers=127.0.0.1,dns.example", `:2:23: rbl_servers: wrong value "dns.example"; write addresses of name servers such as 127.0.0.1 or [2001:db8::53]:5353, with commas`},
 		"action":                 {"rbl_x_action=block", `:2:14: rbl_x_action: wrong value "block"; write score or ban or detect`},
 	} {

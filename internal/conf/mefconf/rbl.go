@@ -209,3 +209,24 @@ func hasOtherAnswers(value string) bool {
 	}
 	return false
 }
+
+// mailAddress is a mail address, or nothing.
+func mailAddress(field func(*conf.Config) *string) ini.Form[conf.Config] {
+	const syntax = "a mail address such as mef@example.org"
+	return ini.Form[conf.Config]{Syntax: syntax, Empty: true, Set: func(c *conf.Config, s ini.Setting) *ini.Fault {
+		user, domain, _ := strings.Cut(s.Value, "@")
+		if s.Value != "" && (user == "" || strings.ContainsAny(user, " <>") || !conf.IsHostName(domain)) {
+			return ini.Wrong(0, s.Value, syntax)
+		}
+		*field(c) = s.Value
+		return nil
+	}}
+}
+
+// checkReport finds collectors that cannot be sent reports.
+func (r *reader) checkReport() {
+	if s := r.set["report_blocklist_de"]; r.cfg.Report.BlocklistDE.Enabled && r.cfg.Report.BlocklistDE.Server == "" {
+		r.errs = append(r.errs, &diag.Error{Pos: s.KeyPos, Msg: "report_blocklist_de: it is not known how this host is registered there",
+			Hint: "add report_blocklist_de_server=ADDRESS, the mail address of this server in your account"})
+	}
+}

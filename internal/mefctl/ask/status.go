@@ -87,6 +87,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	for _, l := range s.DNSBL.Lists {
 		fmt.Fprintf(w, "DNSBL:     %s\n", l)
 	}
+	for _, r := range s.Reports {
+		fmt.Fprintf(w, "Reports:   %s\n", r)
+	}
 	for _, a := range s.Attacks {
 		fmt.Fprintf(w, "Attack:    %s\n", a)
 	}

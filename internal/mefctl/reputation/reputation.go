@@ -1,10 +1,11 @@
-// Package reputation has the commands of mefctl about what others know of addresses: DNS block lists.
+// Package reputation has the commands of mefctl about what others know of addresses and are told of them: DNS block lists and reports.
 package reputation
 
 import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 )
 
 // Commands returns the commands of this package.
-func Commands(g *cli.Global) []*cobra.Command { return []*cobra.Command{newDNSBL(g)} }
+func Commands(g *cli.Global) []*cobra.Command { return []*cobra.Command{newDNSBL(g), newReports(g)} }
 
 func newDNSBL(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
@@ -110,5 +111,79 @@ func showDNSBL(w io.Writer, s control.DNSBL, now time.Time) {
 	fmt.Fprintln(w)
 	for _, l := range s.Lists {
 		fmt.Fprintf(w, "%s: %s\n", l.Name, l)
+	}
+}
+
+func newReports(g *cli.Global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reports",
+		Short: "Show what was reported to AbuseIPDB and blocklist.de, or test whether it can be",
+		Args:  console.NoArgs,
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "status",
+		Short: "Show how many bans were reported, and what is wrong",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, s.Reports, func(w io.Writer) { showReports(w, s.Reports, time.Now()) })
+		},
+	}, &cobra.Command{
+		Use:   "test",
+		Short: "Test whether the key is accepted, without reporting anything",
+		Long: "test has the daemon ask AbuseIPDB about 127.0.0.1, which shows whether the key is accepted, and blocklist.de for its page.\n" +
+			"Nothing is reported. The exit status is 1 if one of them fails.",
+		Args: console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			results, err := client.TestReports(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := g.Print(cmd, results, func(w io.Writer) { showTests(w, results) }); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(results, func(r control.ReportTest) bool { return !r.OK }) {
+				return &console.Exit{Code: 1}
+			}
+			return nil
+		},
+	})
+	return cmd
+}
+
+func showReports(w io.Writer, all []control.Reports, now time.Time) {
+	if len(all) == 0 {
+		fmt.Fprintln(w, "No reports are sent (report_abuseipdb=false, report_blocklist_de=false).")
+		return
+	}
+	for _, r := range all {
+		fmt.Fprintf(w, "%s; the last %s\n", r, cli.Ago(r.Last, now))
+		switch {
+		case r.Problem != "":
+			fmt.Fprintf(w, "  problem: %s\n", r.Problem)
+		case r.Until != nil:
+			fmt.Fprintf(w, "  nothing is sent until %s, as it asked\n", cli.Moment(*r.Until))
+		}
+	}
+}
+
+func showTests(w io.Writer, results []control.ReportTest) {
+	for _, r := range results {
+		state := "works"
+		if !r.OK {
+			state = "FAILS"
+		}
+		fmt.Fprintf(w, "%s %s: %s\n", r.To, state, r.Detail)
 	}
 }
