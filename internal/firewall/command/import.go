@@ -10,24 +10,62 @@ import (
 
 	"mef/internal/console"
 	"mef/internal/firewall/importer"
+	"mef/internal/firewall/importer/iptsave"
 	"mef/internal/firewall/policy"
 )
 
 func (o *Options) imports() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "import nft|iptables [FILE]",
+		Use:   "import nft|iptables|FILE...",
 		Short: "Translate the rules of nftables or iptables into a policy",
 		Long: "import prints a policy with the same verdicts as the rules of another program, and on standard error a list of the lines that could\n" +
 			"not be imported, which are also comments at their places. Except for that list, the verdict is the same for every packet.\n" +
 			"Exit status 1 if there is such a line: look at its place before you load the policy.\n" +
 			"Rules that programs such as Docker and fail2ban maintain are not imported and stay in force. Rules of NAT become nat statements\n" +
-			"where there is one for them; --nat FILE saves all of them as they are, for nft or iptables-restore.",
-		Example: "  mef import nft > mef.rules\n  mef check mef.rules\n  mef apply mef.rules",
-		Args:    console.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+			"where there is one for them; --nat FILE saves all of them as they are, for nft or iptables-restore.\n" +
+			"A FILE alone shows itself what it is; ufw has its administrator's rules in two, which become as many lines.",
+		Example: "  mef import /etc/ufw/user.rules /etc/ufw/user6.rules > mef.rules\n  mef import nft > mef.rules\n  mef check mef.rules\n  mef apply mef.rules",
+		Args:    atMostTwo,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return o.importFiles(cmd, args)
+		},
 	}
 	cmd.AddCommand(o.importNFT(), o.importIPTables(), o.listFile())
 	return cmd
+}
+
+// atMostTwo refuses more than two files.
+func atMostTwo(cmd *cobra.Command, args []string) error {
+	if len(args) > 2 {
+		return console.Usage("%s takes two files at most, one for each family; %q is one too many", cmd.CommandPath(), args[2])
+	}
+	return nil
+}
+
+// importFiles imports files of iptables-save, or one for nft, whichever they are.
+func (o *Options) importFiles(cmd *cobra.Command, args []string) error {
+	files, err := inputs(cmd, args)
+	if err != nil {
+		return err
+	}
+	if !iptsave.Is(files[0].Text) {
+		if len(files) > 1 {
+			return console.Usage("%s: nft takes one file", cmd.CommandPath())
+		}
+		result, err := ImportNFT(cmd.Context(), &files[0], o.self("import", listFileName), o.name()+" import")
+		if err != nil {
+			return err
+		}
+		return o.imported(cmd, result, "")
+	}
+	result, err := ImportIPTables(cmd.Context(), files, 0, o.name()+" import")
+	if err != nil {
+		return err
+	}
+	return o.imported(cmd, result, "")
 }
 
 func (o *Options) importNFT() *cobra.Command {
@@ -70,12 +108,7 @@ func (o *Options) importIPTables() *cobra.Command {
 		Short: "The rules of iptables and ip6tables",
 		Long: "iptables reads the rules in force, or those of files that iptables-save and ip6tables-save have written, one for each family.\n" +
 			"An address family without a file is not filtered: the policy accepts it.",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 2 {
-				return console.Usage("%s takes two files at most, one for each family; %q is one too many", cmd.CommandPath(), args[2])
-			}
-			return nil
-		},
+		Args: atMostTwo,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, known := map[string]policy.Family{"": 0, "ip": policy.V4, "ip6": policy.V6}[family]
 			if !known || f != 0 && len(args) != 1 {

@@ -21,13 +21,37 @@ type Match struct {
 	In, Out      policy.Links // the interface without a name is none: that of packets to and from this host
 	States       policy.States
 	Flags        policy.TCPFlags // of TCP: Syn, NotSyn or both
+	Kinds        AddrKinds       // of the destination
 	Users        []uint32        // of the process that sends the packet; nil: any, or none
 	Groups       []uint32        // likewise
 }
 
 // All returns the match of every packet.
 func All() Match {
-	return Match{Family: policy.Any, In: policy.AllLinks(), Out: policy.AllLinks(), States: policy.AnyState, Flags: anyFlags}
+	return Match{Family: policy.Any, In: policy.AllLinks(), Out: policy.AllLinks(), States: policy.AnyState, Flags: anyFlags, Kinds: anyKind}
+}
+
+// AddrKinds is a set of kinds of addresses, as the routing table of the host has them.
+type AddrKinds uint8
+
+// The kinds.
+const (
+	Local     AddrKinds = 1 << iota // of this host
+	Broadcast                       // of all hosts of a network; IPv6 has none
+	Multicast
+	Remote  // all others
+	anyKind = 1<<iota - 1
+)
+
+// Kind returns the kind that iptables and nft have a name for.
+func Kind(name string) (k AddrKinds, ok bool) {
+	k, ok = map[string]AddrKinds{"local": Local, "broadcast": Broadcast, "multicast": Multicast}[strings.ToLower(name)]
+	return k, ok
+}
+
+// kindsOf returns the kinds of destinations that packets of a way have.
+func kindsOf(d policy.Dir) AddrKinds {
+	return map[policy.Dir]AddrKinds{policy.In: Local | Broadcast | Multicast, policy.Forward: Multicast | Remote, policy.Out: anyKind}[d]
 }
 
 const anyFlags = policy.Syn | policy.NotSyn
@@ -61,7 +85,7 @@ func (m Match) Meet(o Match) (both Match, ok bool) {
 		Src: meetAddrs(m.Src, o.Src), Dst: meetAddrs(m.Dst, o.Dst),
 		Sport: meetPorts(m.Sport, o.Sport), Dport: meetPorts(m.Dport, o.Dport),
 		In: m.In.Meet(o.In), Out: m.Out.Meet(o.Out),
-		States: m.States & o.States, Flags: m.Flags & o.Flags,
+		States: m.States & o.States, Flags: m.Flags & o.Flags, Kinds: m.Kinds & o.Kinds,
 		Users: meetLists(m.Users, o.Users), Groups: meetLists(m.Groups, o.Groups),
 	}
 	for _, a := range []policy.Addrs{both.Src, both.Dst} {
@@ -73,7 +97,7 @@ func (m Match) Meet(o Match) (both Match, ok bool) {
 }
 
 func (m *Match) empty() bool {
-	return m.Flags == 0 || m.Users != nil && len(m.Users) == 0 || m.Groups != nil && len(m.Groups) == 0 || m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.Types != nil && len(m.Types) == 0 || m.In.Empty() || m.Out.Empty() ||
+	return m.Flags == 0 || m.Kinds == 0 || m.Users != nil && len(m.Users) == 0 || m.Groups != nil && len(m.Groups) == 0 || m.Family == 0 || m.States == 0 || m.Protos != nil && len(m.Protos) == 0 || m.Types != nil && len(m.Types) == 0 || m.In.Empty() || m.Out.Empty() ||
 		emptyAddrs(m.Src) || emptyAddrs(m.Dst) || emptyPorts(m.Sport) || emptyPorts(m.Dport)
 }
 
@@ -159,7 +183,7 @@ func otherPorts(ranges []policy.PortRange) policy.Ports {
 
 // covers reports whether every packet that fits o fits m. It may say no where it could say yes.
 func (m *Match) covers(o *Match) bool {
-	return o.Family&^m.Family == 0 && o.States&^m.States == 0 && o.Flags&^m.Flags == 0 &&
+	return o.Family&^m.Family == 0 && o.States&^m.States == 0 && o.Flags&^m.Flags == 0 && o.Kinds&^m.Kinds == 0 &&
 		coversList(m.Protos, o.Protos) && coversList(m.Types, o.Types) &&
 		coversList(m.Users, o.Users) && coversList(m.Groups, o.Groups) &&
 		coversPorts(m.Dport, o.Dport) && coversPorts(m.Sport, o.Sport) &&
@@ -202,6 +226,7 @@ func (m Match) complement() (others Match, ok bool) {
 	ask(m.Family != all.Family, func() { others.Family = all.Family &^ m.Family })
 	ask(m.States != all.States, func() { others.States = all.States &^ m.States })
 	ask(m.Flags != all.Flags, func() { others.Flags = all.Flags &^ m.Flags })
+	ask(m.Kinds != all.Kinds, func() { others.Kinds = all.Kinds &^ m.Kinds })
 	ask(m.Protos != nil, func() { ok = false }) // too many to name
 	ask(m.Types != nil, func() { ok = false })
 	ask(m.Users != nil || m.Groups != nil, func() { ok = false }) // packets that no process sends are not among the others

@@ -2,10 +2,12 @@ package importer
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"mef/internal/firewall/policy"
+	"mef/internal/prefixset"
 )
 
 // pieces cuts an entry into what rules of mef.rules can say, and what none can.
@@ -23,6 +25,7 @@ func (e *entry) pieces(d policy.Dir) []piece {
 	list := []piece{whole}
 	for _, cut := range []func(piece) []piece{
 		piece.byProto,
+		func(p piece) []piece { return p.byKind(d) },
 		func(p piece) []piece { return p.withoutPort0(func(m *Match) *policy.Ports { return &m.Sport }) },
 		func(p piece) []piece { return p.withoutPort0(func(m *Match) *policy.Ports { return &m.Dport }) },
 		func(p piece) []piece { return p.byLink(d, policy.Out, func(m *Match) *policy.Links { return &m.In }) },
@@ -85,6 +88,30 @@ func (p piece) byProto() (list []piece) {
 		list = append(list, one)
 	}
 	return list
+}
+
+// multicast is the addresses of groups, by family.
+var multicast = map[policy.Family]netip.Prefix{policy.V4: netip.MustParsePrefix("224.0.0.0/4"), policy.V6: netip.MustParsePrefix("ff00::/8")}
+
+// byKind writes kinds of destinations as addresses, as far as these are the same on every host.
+func (p piece) byKind(d policy.Dir) (list []piece) {
+	switch kinds := p.Kinds & kindsOf(d); {
+	case kinds == kindsOf(d) || p.Family == policy.V6 && kinds == kindsOf(d)&^Broadcast:
+		return []piece{p}
+	case kinds == Multicast:
+		for _, f := range []policy.Family{policy.V4, policy.V6} {
+			one := p
+			m := All()
+			m.Family, m.Dst = f, policy.Addrs{Given: true, In: prefixset.New(multicast[f])}
+			var ok bool
+			if one.Match, ok = p.Match.Meet(m); ok {
+				list = append(list, one)
+			}
+		}
+		return list
+	}
+	p.odd = "mef.rules matches addresses, and which are local or broadcast addresses depends on the host"
+	return []piece{p}
 }
 
 // withoutPort0 parts port 0 from the others.

@@ -90,6 +90,7 @@ type Rule struct {
 	Target  *Chain
 	Log     *Log
 	Limit   policy.Rate // of what it accepts, of all sources together or of each; the rest goes on to the next rule
+	Drops   bool        // what is over Limit is dropped, as by mef.rules
 
 	// Beyond reports why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot match meta
 	// mark". Empty: it can.

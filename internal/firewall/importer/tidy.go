@@ -139,8 +139,8 @@ func sayings(all []entry, numbers map[string]int) []int {
 		if e.log != nil {
 			log = *e.log
 		}
-		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
-			e.log != nil, log, e.Protos, e.Types, e.Sport, e.Dport, e.In, e.Out, e.States, e.Flags, e.Protos == nil, e.Users, e.Groups, e.limit)
+		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
+			e.log != nil, log, e.Protos, e.Types, e.Sport, e.Dport, e.In, e.Out, e.States, e.Flags, e.Kinds, e.Protos == nil, e.Users, e.Groups, e.limit)
 		switch {
 		case e.Src.Given || e.Dst.Given: // of one family alone
 			say += fmt.Sprintf(" %v %d", e.Family, i)
@@ -244,6 +244,33 @@ func prune(all []piece, pol policy.Action) []piece {
 	return kept
 }
 
+// joinProtos makes one of rules that follow each other and differ in the protocol alone, such as tcp and udp: no packet fits two of them.
+func joinProtos(all []piece) (joined []piece) {
+	for _, p := range all {
+		if n := len(joined); n > 0 && joined[n-1].differsByProto(&p) {
+			last := &joined[n-1]
+			last.Protos = ProtosOf(slices.Concat(last.Protos, p.Protos)...)
+			e := *last.entry
+			e.from = slices.Concat(e.from, p.from)
+			last.entry = &e
+			continue
+		}
+		joined = append(joined, p)
+	}
+	return joined
+}
+
+// differsByProto reports whether two rules are the same but for the protocol, in both cases one that has ports.
+func (p *piece) differsByProto(o *piece) bool {
+	if !p.written() || !o.written() || p.log != nil || o.log != nil || p.action != o.action || p.limit != o.limit || p.answer != o.answer || p.comment() != o.comment() ||
+		!p.Protos.HavePorts() || !o.Protos.HavePorts() || p.Flags != anyFlags || o.Flags != anyFlags || slices.ContainsFunc(o.Protos, func(n policy.Proto) bool { return slices.Contains(p.Protos, n) }) {
+		return false
+	}
+	same := o.Match
+	same.Protos = p.Protos
+	return p.covers(&same) && same.covers(&p.Match)
+}
+
 // mayGo reports whether the piece is not missed where what follows does the same.
 func (p *piece) mayGo() bool {
 	if p.kind == verdict {
@@ -256,12 +283,12 @@ func (p *piece) mayGo() bool {
 func limited(all []piece, d policy.Dir, pol policy.Action) {
 	for i := range all {
 		p := &all[i]
-		if !p.written() || p.limit == (policy.Rate{}) {
+		if !p.written() || p.limit == (policy.Rate{}) || p.from[0].Drops {
 			continue
 		}
 		rest := pol
 		for _, o := range all[i+1:] {
-			if _, touches := o.Match.Meet(p.Match); !touches || !o.written() {
+			if _, touches := o.Match.Meet(p.Match); !touches || !o.written() || slices.Equal(o.from, p.from) { // a packet passes a rule once
 				continue
 			}
 			if rest = o.action; rest == policy.Accept || o.covers(&p.Match) {

@@ -101,7 +101,7 @@ func (t *translator) way(d policy.Dir) {
 		pieces = append(pieces, rest[i].pieces(d)...)
 	}
 	limited(pieces, d, pol)
-	pieces = prune(pieces, pol)
+	pieces = joinProtos(prune(pieces, pol))
 	t.w.policy(d, pol, from)
 	places := placesToReport(pieces)
 	for i := range pieces {
@@ -192,6 +192,7 @@ func (t *translator) leave(d policy.Dir, p *piece, all []piece) {
 // everyone returns all packets of a way.
 func everyone(d policy.Dir) Match {
 	m := All()
+	m.Kinds = kindsOf(d)
 	switch d {
 	case policy.In:
 		m.Out = policy.LinksOf("")

@@ -234,6 +234,10 @@ func (w *walker) run(f *frame, m Match) {
 		}
 		after := &frame{f.chain, i + 1, f.caller, f.path, f.base}
 		if why := cannot(r, f, w.bases[f.base+1:], as.why); why != "" {
+			if r.Do == Return && !slices.ContainsFunc(f.chain.Rules[i+1:], func(o *Rule) bool { return o.Do != Nothing }) {
+				w.aside(&Rule{Place: r.Place, Within: r.Within, Text: r.Text, Lost: "return before log lines alone: " + why}, here[0])
+				continue
+			}
 			w.leave(r, here, why, as.unclear, f)
 			if as.unclear && w.warily(r, here, after) {
 				continue
@@ -261,26 +265,25 @@ func (w *walker) run(f *frame, m Match) {
 	}
 }
 
-// with returns two jumps that follow each other to the same chain, for packets of other interfaces, as one: zones have such.
+// with returns two rules that follow each other and do the same to packets of other interfaces, or to other kinds of destinations, as one: zones
+// have such, and ufw.
 func (r *Rule) with(o *Rule) (both *Rule, ok bool) {
-	if r.Target == nil || r.Do != Jump && r.Do != Goto || r.Do != o.Do || r.Target != o.Target || len(r.Any) != 1 || len(o.Any) != 1 || len(r.Not)+len(o.Not) > 0 ||
-		r.Beyond+o.Beyond != "" || r.Log != nil || o.Log != nil || r.Lost+o.Lost != "" || r.Led || o.Led {
+	if r.Do != o.Do || r.Target != o.Target || r.Action != o.Action || r.Answer != o.Answer || len(r.Any) != 1 || len(o.Any) != 1 || len(r.Not)+len(o.Not) > 0 ||
+		r.Beyond+o.Beyond != "" || r.Log != nil || o.Log != nil || r.Lost+o.Lost != "" || r.Led || o.Led || r.Limit != (policy.Rate{}) || o.Limit != (policy.Rate{}) {
 		return nil, false
 	}
-	one := *r
-	one.Any = slices.Clone(r.Any)
-	m, other := &one.Any[0], &o.Any[0]
-	in, out := m.In, m.Out
-	if in.Equal(other.In) {
-		m.Out = out.Others().Meet(other.Out.Others()).Others()
-	} else if out.Equal(other.Out) {
-		m.In = in.Others().Meet(other.In.Others()).Others()
+	m, other := r.Any[0], o.Any[0]
+	in, out, kinds := !m.In.Equal(other.In), !m.Out.Equal(other.Out), m.Kinds != other.Kinds
+	if r.Do != Jump && r.Do != Goto && (in || out || !kinds) || in && out || in && kinds || out && kinds {
+		return nil, false
 	}
-	union := *m
-	union.In, union.Out = in, out
-	rest := *other
-	rest.In, rest.Out = in, out
-	return &one, (in.Equal(other.In) || out.Equal(other.Out)) && union.covers(&rest) && rest.covers(&union)
+	m.In = m.In.Others().Meet(other.In.Others()).Others()
+	m.Out = m.Out.Others().Meet(other.Out.Others()).Others()
+	m.Kinds |= other.Kinds
+	other.In, other.Out, other.Kinds = m.In, m.Out, m.Kinds
+	one := *r
+	one.Any = []Match{m}
+	return &one, m.covers(&other) && other.covers(&m)
 }
 
 // warily leads packets to where a rule may lead them that is left out because of a translation. It reports whether that is all there is

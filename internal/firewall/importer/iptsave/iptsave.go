@@ -36,6 +36,7 @@ type reader struct {
 	other  others
 	nat    []string // lines of the table nat, but for those that other programs put there themselves
 	at     conf.Pos
+	remark string // of ufw, for the rules that follow
 }
 
 // others is what a table that is not carried over does.
@@ -63,6 +64,7 @@ func Parse(source string, files ...File) (*importer.Ruleset, error) {
 			errs = append(errs, err)
 		}
 	}
+	r.ufwOther()
 	slices.SortStableFunc(r.rs.Bases, func(a, b *importer.Chain) int { return cmp.Compare(a.Family, b.Family) })
 	return r.rs, errs.Err()
 }
@@ -84,6 +86,7 @@ func (r *reader) file(f File) *conf.Error {
 			if by := writtenBy(text); by != 0 && f.Family == 0 {
 				r.family = by // one file may have been appended to the other
 			}
+			r.remark = ufwComment(text)
 			continue
 		}
 		if err := r.line(text); err != nil {
@@ -100,12 +103,27 @@ func (r *reader) file(f File) *conf.Error {
 	return nil
 }
 
+// Is reports whether a text is one that this package reads: its first line that is no comment begins a table, or is one of iptables -S.
+func Is(text []byte) bool {
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			return line[0] == '*' || strings.HasPrefix(line, "-P ") || strings.HasPrefix(line, "-N ")
+		}
+	}
+	return false
+}
+
 // Family returns the family that a text is about, as far as it reports it: by who wrote it, or by addresses and ICMP in it. 0: it does
 // not.
 func Family(text []byte) policy.Family {
 	for line := range strings.Lines(string(text)) {
 		if f := writtenBy(line); f != 0 {
 			return f
+		}
+		if strings.HasPrefix(line, ":"+ufwPrefix(policy.V6)) {
+			return policy.V6
+		} else if strings.HasPrefix(line, ":"+ufwPrefix(policy.V4)) {
+			return policy.V4
 		}
 		words := strings.Fields(line)
 		for i := range max(0, len(words)-1) {
@@ -210,6 +228,9 @@ func (r *reader) line(text string) error {
 	}
 	if r.table != "filter" && r.table != "nat" {
 		return nil
+	}
+	if strings.HasPrefix(c.Name, ufwPrefix(r.family)) && slices.Contains(words, "recent") {
+		return nil // the rule behind it, which leads to limit-accept, has the limit
 	}
 	at, words := len(c.Rules), words[2:]
 	if strings.HasPrefix(text, "-I") || strings.HasPrefix(text, "--insert") {
@@ -325,6 +346,7 @@ func (r *reader) commit() {
 	where := fmt.Sprintf("%s, table %s", program(r.family), r.table)
 	switch {
 	case r.table == "filter":
+		r.ufw()
 	case r.table == "nat" && r.other.rules > 0 && (r.other.dnat || !r.other.drops):
 		r.keepNAT()
 	case r.other.drops:

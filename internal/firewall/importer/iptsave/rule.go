@@ -30,7 +30,7 @@ type parser struct {
 
 // parse returns the rule, none if it does nothing. The text is that of the line.
 func (p *parser) parse(text string) []*importer.Rule {
-	p.out = importer.Rule{Place: p.at.String(), Text: text, Any: []importer.Match{importer.All()}}
+	p.out = importer.Rule{Place: p.at.String(), Text: text, Comment: p.remark, Any: []importer.Match{importer.All()}}
 	for len(p.words) > 0 {
 		word := p.next()
 		if word == "!" {
@@ -105,7 +105,7 @@ func (p *parser) option(word string) {
 // module reads the name of a match. Those that have no options that must be understood are known here.
 func (p *parser) module(name string) {
 	switch name {
-	case "tcp", "udp", "sctp", "multiport", "conntrack", "state", "comment", "limit", "iprange", "icmp", "icmp6", "standard", "set", "owner", "hashlimit":
+	case "tcp", "udp", "sctp", "multiport", "conntrack", "state", "comment", "limit", "iprange", "icmp", "icmp6", "standard", "set", "owner", "hashlimit", "addrtype":
 	default:
 		p.out.Cannot("mef.rules has no match %q", name)
 	}
@@ -141,7 +141,7 @@ func (p *parser) extension(word string) {
 	case "--icmp-type", "--icmpv6-type":
 		p.icmpType(word, p.next())
 	case "--comment":
-		p.out.Comment = p.next()
+		p.out.Comment = ufwName(p.next())
 	case "--limit":
 		p.limit = p.next()
 	case "--hashlimit-upto", "--hashlimit":
@@ -155,6 +155,8 @@ func (p *parser) extension(word string) {
 	case "--limit-burst", "--hashlimit-burst", "--hashlimit-name", "--hashlimit-htable-size", "--hashlimit-htable-max", "--hashlimit-htable-expire",
 		"--hashlimit-htable-gcinterval", "--hashlimit-srcmask":
 		p.next()
+	case "--dst-type":
+		p.kind(p.next())
 	case "--tcp-flags":
 		p.flags(p.next(), p.next())
 	case "--syn":
@@ -205,6 +207,21 @@ func (p *parser) icmpType(option, word string) {
 		m.Types = importer.TypesOf(t)
 		p.require(m)
 	}
+}
+
+// kind reads kinds of destinations.
+func (p *parser) kind(text string) {
+	m := importer.All()
+	m.Kinds = 0
+	for name := range strings.SplitSeq(text, ",") {
+		k, ok := importer.Kind(name)
+		if !ok {
+			p.out.Cannot("mef.rules cannot match --dst-type %s", name)
+			return
+		}
+		m.Kinds |= k
+	}
+	p.require(m)
 }
 
 // flags reads which flags of TCP segments are looked at, and which of them are set.
@@ -482,6 +499,8 @@ var besides = []string{"MARK", "CONNMARK", "NFLOG", "ULOG", "TCPMSS", "SET", "AU
 // jump reads a target.
 func (p *parser) jump(isGoto bool) {
 	switch p.target {
+	case ufwPrefix(p.family) + "limit-accept":
+		p.out.Do, p.out.Action, p.out.Limit, p.out.Drops = importer.Decide, policy.Accept, ufwLimit, true
 	case "ACCEPT":
 		p.out.Do, p.out.Action = importer.Decide, policy.Accept
 	case "DROP":

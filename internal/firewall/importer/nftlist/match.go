@@ -181,6 +181,9 @@ func (p *parser) field(left any) field {
 		dir, _ := get(left, "ct", "dir").(string)
 		return p.ct(name, dir)
 	}
+	if flags := list(get(left, "fib", "flags")); get(left, "fib", "result") == "type" && len(flags) == 1 && flags[0] == "daddr" {
+		return kindField()
+	}
 	if terms, ok := get(left, "&").([]any); ok && len(terms) > 0 {
 		inner := p.field(terms[0])
 		return unreadable(inner.implied, "bits of a field")
@@ -397,6 +400,29 @@ func linkField(of func(*importer.Match) *policy.Links) field {
 		}
 		return []importer.Match{with(func(m *importer.Match) { *of(m) = policy.LinksOf(names...) })}, ""
 	}}
+}
+
+// kindField reads kinds of destinations.
+func kindField() field {
+	return field{implied: importer.All(), read: func(values []any, _ string) ([]importer.Match, string) {
+		return []importer.Match{with(func(m *importer.Match) {
+			m.Kinds = 0
+			for _, v := range values {
+				name, _ := value(v).(string)
+				k, _ := importer.Kind(name)
+				m.Kinds |= k
+			}
+		})}, kindError(values)
+	}}
+}
+
+func kindError(values []any) string {
+	for _, v := range values {
+		if name, _ := value(v).(string); name != "local" && name != "broadcast" && name != "multicast" {
+			return "mef.rules has no such kind of addresses"
+		}
+	}
+	return ""
 }
 
 // ownerField reads users or groups of the processes that send packets.
