@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"mef/internal/console"
 	"mef/internal/filter"
+	"mef/internal/host/docker"
 	"mef/internal/mefctl/cli"
 	"mef/internal/mefctl/learn"
 	"mef/internal/offline"
@@ -46,9 +49,32 @@ type proposal struct {
 	Lines []matched `json:"lines"`          // the sample lines, as the rule reads them
 }
 
+// A source is what a rule reads besides the journal.
+type source struct {
+	files     []string
+	container string // of Docker
+}
+
+// flags adds the flags that name it.
+func (s *source) flags(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&s.files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
+	flags.StringVar(&s.container, "container", "", "the service runs in this `container` of Docker")
+}
+
+// keys returns the lines of a rule file that name it.
+func (s *source) keys() (keys []string) {
+	for _, f := range s.files {
+		keys = append(keys, "files="+f)
+	}
+	if s.container != "" {
+		keys = append(keys, "containers="+s.container)
+	}
+	return keys
+}
+
 func newRulesNew(g *cli.Global) *cobra.Command {
 	var file, ip string
-	var files []string
+	var from source
 	var write bool
 	cmd := &cobra.Command{
 		Use:   "new NAME",
@@ -79,20 +105,20 @@ func newRulesNew(g *cli.Global) *cobra.Command {
 					return fmt.Errorf("line %d does not contain %s: %s", i+1, ip, strconv.Quote(raw))
 				case !ok:
 					return fmt.Errorf("line %d contains no address: %s", i+1, strconv.Quote(raw))
-				case line.Program == "" && len(files) == 0:
-					return fmt.Errorf("line %d contains no program, so the rule has to read a file; name it with --files: %s", i+1, strconv.Quote(raw))
+				case line.Program == "" && len(from.keys()) == 0:
+					return fmt.Errorf("line %d contains no program, so the rule has to read a file; name it with --files, or --container: %s", i+1, strconv.Quote(raw))
 				case line.Several:
 					return fmt.Errorf("line %d contains several addresses; name that of the client with --ip: %s", i+1, strconv.Quote(raw))
 				}
 				groups.Add(raw, line)
 			}
-			return propose(g, cmd, args[0], groups.Sorted(), files, write)
+			return propose(g, cmd, args[0], groups.Sorted(), from, write)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&file, "file", "", "read the sample lines from this `file`; without it, from standard input")
 	flags.StringVar(&ip, "ip", "", "the client's `address`, if lines contain several")
-	flags.StringArrayVar(&files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
+	from.flags(flags)
 	flags.BoolVar(&write, "write", false, "write the rule into the rules directory")
 	return cmd
 }
@@ -123,8 +149,8 @@ func sampleLines(cmd *cobra.Command, file string) ([]string, error) {
 }
 
 // propose makes a rule of groups, tries it on their lines, and prints or writes it.
-func propose(g *cli.Global, cmd *cobra.Command, name string, groups []*learn.Group, files []string, write bool) error {
-	text, err := learn.Rule(name, groups, files)
+func propose(g *cli.Global, cmd *cobra.Command, name string, groups []*learn.Group, from source, write bool) error {
+	text, err := learn.Rule(name, groups, from.keys())
 	if err != nil {
 		return err
 	}
@@ -191,17 +217,19 @@ func tried(name, text string, lines []string) (all []matched, err error) {
 
 func newRulesSuggest(g *cli.Global) *cobra.Command {
 	var program, name string
-	var files []string
+	var from source
 	var write bool
 	cmd := &cobra.Command{
 		Use:   "suggest [FILE]",
 		Short: "Find refused logins in the logs that match no rule, and propose a rule",
-		Long: "suggest searches the newest part of the journal and of the log files in /var/log, or only FILE or -. It shows lines that contain\n" +
-			"an address, look like refused logins and match no rule; similar lines together. With --program it makes a rule from all\n" +
-			"lines of that program, or with FILE and --name from all lines of that file which name no program, tests it, and prints it, or\n" +
-			"with --write writes it into the rules directory.",
-		Example: "  mefctl rules suggest\n  mefctl rules suggest --program shopd --write\n  mefctl rules suggest /var/log/shop/access.log --name shop --write",
-		Args:    console.OneFile,
+		Long: "suggest searches the newest part of the journal, of the log files in /var/log and of the output of Docker's containers, or only\n" +
+			"FILE or -. It shows lines that contain an address, look like refused logins and match no rule; similar lines together. With\n" +
+			"--program it makes a rule from all lines of that program, with --container from all lines of that container, or with FILE and\n" +
+			"--name from all lines of that file which name no program; it tests the rule, and prints it, or with --write writes it into the\n" +
+			"rules directory.",
+		Example: "  mefctl rules suggest\n  mefctl rules suggest --program shopd --write\n  mefctl rules suggest --container shop --write\n" +
+			"  mefctl rules suggest /var/log/shop/access.log --name shop --write",
+		Args: console.OneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			matcher, err := newMatcher(g, "", "")
 			if err != nil {
@@ -212,55 +240,52 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 				groups.File = path
 				return unread(r, matcher, &groups)
 			}
-			if len(args) == 1 {
-				file, err := cli.Input(cmd, args)
-				if err != nil {
-					return err
-				}
-				defer file.Close()
-				in, err := offline.Decompress(file)
-				if err != nil {
-					return err
-				}
-				if err := look(args[0], in); err != nil {
-					return err
-				}
-			} else if err := lookAround(cmd.Context(), look); err != nil {
+			switch {
+			case len(args) == 1 && from.container != "":
+				return console.Usage("name a file or --container, not both")
+			case len(args) == 1:
+				err = lookInto(cmd, args, look)
+			case from.container != "":
+				err = lookAtContainers(from.container, look)
+			default:
+				err = lookAround(cmd.Context(), look)
+			}
+			if err != nil {
 				return err
 			}
 			all := groups.Sorted()
-			if program != "" || name != "" {
-				of := program
-				if program == "" {
-					if len(args) == 0 {
-						return console.Usage("name the program with --program, or a log file whose lines name no program")
-					}
-					if of = args[0]; len(files) == 0 && filepath.IsAbs(of) {
-						files = []string{of}
-					}
-				}
-				all = slices.DeleteFunc(all, func(x *learn.Group) bool { return x.Program != program })
-				if len(all) == 0 {
-					return fmt.Errorf("no line of %s looks like a refused login that matches no rule", strconv.Quote(of))
-				}
-				if program == "" && len(files) == 0 {
-					return console.Usage("name the log file that the rule is to read with --files")
-				}
-				if name == "" {
-					name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(program))
-				}
-				if !ruleName.MatchString(name) {
-					return console.Usage("%q is not a name for a rule; choose one with --name", name)
-				}
-				return propose(g, cmd, name, all, files, write)
+			if program == "" && name == "" && from.container == "" {
+				return g.Print(cmd, all, func(w io.Writer) { showGroups(w, all) })
 			}
-			return g.Print(cmd, all, func(w io.Writer) { showGroups(w, all) })
+			of := cmp.Or(program, from.container)
+			if of == "" {
+				if len(args) == 0 {
+					return console.Usage("name the program with --program, or a log file whose lines name no program")
+				}
+				if of = args[0]; len(from.files) == 0 && filepath.IsAbs(of) {
+					from.files = []string{of}
+				}
+			}
+			all = slices.DeleteFunc(all, func(x *learn.Group) bool { return x.Program != program })
+			if len(all) == 0 {
+				return fmt.Errorf("no line of %s looks like a refused login that matches no rule", strconv.Quote(of))
+			}
+			if program == "" && len(from.keys()) == 0 {
+				return console.Usage("name the log file that the rule is to read with --files")
+			}
+			if name == "" {
+				name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(of))
+			}
+			if !ruleName.MatchString(name) {
+				return console.Usage("%q is not a name for a rule; choose one with --name", name)
+			}
+			return propose(g, cmd, name, all, from, write)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&program, "program", "", "make a rule for this program")
-	flags.StringVar(&name, "name", "", "`name` of the rule; if missing, that of the program")
-	flags.StringArrayVar(&files, "files", nil, "a log file that the service writes itself, or a `pattern` of several; may be repeated")
+	flags.StringVar(&name, "name", "", "`name` of the rule; if missing, that of the program or container")
+	from.flags(flags)
 	flags.BoolVar(&write, "write", false, "write the rule into the rules directory")
 	return cmd
 }
@@ -288,8 +313,8 @@ func showGroups(w io.Writer, all []*learn.Group) {
 	if more := len(all) - shownGroups; more > 0 {
 		fmt.Fprintf(w, "%d more kinds of lines; --json prints all.\n", more)
 	}
-	fmt.Fprintln(w, "\nmefctl rules suggest --program PROGRAM makes a rule from the lines of a program; mefctl rules suggest FILE --name NAME makes one from\n"+
-		"the lines of a file that name no program.")
+	fmt.Fprintln(w, "\nmefctl rules suggest --program PROGRAM makes a rule from the lines of a program, --container NAME from those of a container;\n"+
+		"mefctl rules suggest FILE --name NAME makes one from the lines of a file that name no program.")
 }
 
 // unread adds the lines of r that look like refused logins and that no rule reads.
@@ -310,6 +335,9 @@ func unread(r io.Reader, matcher *offline.Matcher, groups *learn.Groups) error {
 				}
 				raw := string(lines[n-1])
 				if line, ok := learn.Read(raw, netip.Addr{}); ok && line.Refused && !line.Addr.IsLoopback() {
+					if strings.HasPrefix(groups.File, inContainer) {
+						line.Program = "" // the container identifies the service
+					}
 					groups.Add(raw, line)
 				}
 				return nil
@@ -327,7 +355,45 @@ func unread(r io.Reader, matcher *offline.Matcher, groups *learn.Groups) error {
 	}
 }
 
-// lookAround looks at the newest part of the journal and of each log file below /var/log. A file that cannot be read is left out.
+// lookInto looks at a file, compressed or not, or at standard input.
+func lookInto(cmd *cobra.Command, args []string, look func(path string, r io.Reader) error) error {
+	file, err := cli.Input(cmd, args)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	in, err := offline.Decompress(file)
+	if err != nil {
+		return err
+	}
+	return look(args[0], in)
+}
+
+// inContainer begins the name under which the output of a container is shown.
+const inContainer = "container "
+
+// lookAtContainers looks at the newest part of the output of a container, or of all if name is empty. roots are as for docker.Containers.
+func lookAtContainers(name string, look func(path string, r io.Reader) error, roots ...string) error {
+	containers, err := docker.Containers(roots...)
+	if name == "" {
+		err = nil // those that cannot be read are left out
+	}
+	found := false
+	for _, c := range containers {
+		if c.Log == "" || name != "" && c.Name != name {
+			continue
+		}
+		found = true
+		err = errors.Join(err, lookAt(c.Log, func(_ string, r io.Reader) error { return look(inContainer+c.Name, r) }))
+	}
+	if name != "" && !found && err == nil {
+		err = fmt.Errorf("no container %s whose output is in a file", strconv.Quote(name))
+	}
+	return err
+}
+
+// lookAround looks at the newest part of the journal, of each log file below /var/log, and of the output of containers. A file that cannot be
+// read is left out.
 func lookAround(ctx context.Context, look func(path string, r io.Reader) error) error {
 	if run.Installed("journalctl") {
 		out, err := run.Output(ctx, maxJournal, "journalctl", "--no-pager", "--quiet", "--output=short", "--lines=200000")
@@ -345,7 +411,7 @@ func lookAround(ctx context.Context, look func(path string, r io.Reader) error) 
 			}
 		}
 	}
-	return nil
+	return lookAtContainers("", look)
 }
 
 // lookAt looks at the end of one log file. Archives and files that are no text are left out.

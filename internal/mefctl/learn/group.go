@@ -158,9 +158,9 @@ func (g *Group) without(i int) string {
 	return g.File + "\x00" + l.shape()
 }
 
-// Rule returns the text of a rule file called name that reads the groups: refused logins count, successful ones make known. files are the
-// log files to read where the journal has no entries of the service, none if the journal is enough. The error names a shape for which no safe pattern is found.
-func Rule(name string, groups []*Group, files []string) (string, error) {
+// Rule returns the text of a rule file called name that reads the groups: refused logins count, successful ones make known. where has the keys
+// for what it reads besides the journal: "files=/var/log/shop.log", "containers=shop". The error names a shape for which no safe pattern is found.
+func Rule(name string, groups []*Group, where []string) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[rule]\nname=%s\nservice=%s\n", name, name)
 	var programs []string
@@ -174,8 +174,8 @@ func Rule(name string, groups []*Group, files []string) (string, error) {
 	} else {
 		b.WriteString("source=file\n") // only a file has lines without a program
 	}
-	for _, f := range files {
-		fmt.Fprintf(&b, "files=%s\n", f)
+	for _, key := range where {
+		b.WriteString(key + "\n")
 	}
 	if err := writePaths(&b, groups); err != nil {
 		return "", err

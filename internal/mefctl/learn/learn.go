@@ -55,7 +55,7 @@ var (
 	beforeUser = regexp.MustCompile(`(?i)^(user|username|login|logname|account|usr|user_?name|for|principal)$`)
 	notUser    = regexp.MustCompile(`(?i)^(user|username|login|account|for|from|name|invalid|illegal|unknown|failed|failure|attempt|by|on|in|at|is|was|not|the|a|an|and|with|has|to|of|host|ip|rhost|incorrect|denied|refused|error)$`)
 	refusing   = regexp.MustCompile(`(?i)\b(fail(ed|ure|s)?|invalid|denied|refused|incorrect|wrong|unknown|bad|reject(ed)?|unauthori[sz]ed|not allowed|mismatch|illegal|no such user|forbidden)\b`)
-	admitting  = regexp.MustCompile(`(?i)\b(accepted|success(ful|fully)?|succeeded|logged in|session opened)\b`)
+	admitting  = regexp.MustCompile(`(?i)\b(accepted|success(ful|fully)?|succeeded|ok|granted|passed|authenticated|(logged|signed) (in|on)|session opened)\b`)
 )
 
 // Read cuts a line. client is the address that the rule is to ban, the first one of the line if it is not valid. ok is false if the line does not
@@ -93,8 +93,10 @@ func cut(message []byte, client netip.Addr) Line {
 			l.pieces = append(l.pieces, wrapped(token, user)...)
 			expectUser = false
 			continue
-		case p.kind == quoted:
+		case p.kind == quoted && !refusing.MatchString(token) && !admitting.MatchString(token): // those are what the line is about
 			l.pieces = append(l.pieces, wrapped(token, quoted)...)
+		case p.kind == quoted:
+			l.pieces = append(l.pieces, piece{pieceText, token})
 		default:
 			l.pieces = append(l.pieces, piece{p.kind, token})
 		}
@@ -166,11 +168,15 @@ func (l *Line) shape() string {
 	return b.String()
 }
 
-// A form is how freely a pattern is written: what a user name and an identifier may be.
-type form struct{ user, ident string }
+// A form is how freely a pattern is written: what a user name, an identifier and a hexadecimal number may be.
+type form struct{ user, ident, hex string }
 
 // forms are tried in this order: the freest with which the linter agrees is taken.
-var forms = []form{{".*", `[\w.:@+-]+`}, {`\S+`, `[\w.:@+-]+`}, {".*", `\w+`}, {`\S+`, `\w+`}}
+var forms = []form{{".*", anyIdent, anyIdent}, {`\S+`, anyIdent, anyIdent}, {".*", `\w+`, `\w+`}, {`\S+`, `\w+`, `\w+`}, {".*", anyIdent, `[0-9A-Fa-f-]+`}, {`\S+`, anyIdent, `[0-9A-Fa-f-]+`}}
+
+const anyIdent = `[\w.:@+-]+`
+
+var hexNumber = regexp.MustCompile(`^[0-9A-Fa-f-]*[0-9][0-9A-Fa-f-]*$`)
 
 // pattern returns the regular expression of the line's shape.
 func (l *Line) pattern(f form) string {
@@ -191,7 +197,11 @@ func (l *Line) pattern(f form) string {
 		case number:
 			b.WriteString(`\d+`)
 		case ident:
-			b.WriteString(f.ident)
+			if hexNumber.MatchString(p.text) {
+				b.WriteString(f.hex)
+			} else {
+				b.WriteString(f.ident)
+			}
 		case address:
 			b.WriteString(`[0-9a-fA-F.:]+`)
 		case quoted:

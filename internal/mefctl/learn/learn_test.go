@@ -26,7 +26,11 @@ func ruleOfFile(t *testing.T, files []string, lines ...string) string {
 		}
 		groups.Add(raw, l)
 	}
-	text, err := learn.Rule("shop", groups.Sorted(), files)
+	var where []string
+	for _, f := range files {
+		where = append(where, "files="+f)
+	}
+	text, err := learn.Rule("shop", groups.Sorted(), where)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +54,14 @@ func TestPatternsOfLines(t *testing.T) {
 			`failregex=^session [\w.:@+-]+: wrong password, client <HOST>$`},
 		"success": {[]string{`shopd[1]: accepted password for alice from 192.0.2.7`},
 			`okregex=^accepted password for (?P<user>.*) from <HOST>$`},
+		"success in short": {[]string{`shopd[1]: login ok user=alice ip=192.0.2.7`},
+			`okregex=^login ok user=(?P<user>.*) ip=<HOST>$`},
+		"a reason in quotes": {[]string{`shopd[1]: login failed user=bob ip=192.0.2.7 reason="bad password"`, `shopd[1]: login failed user=eve ip=192.0.2.8 reason="no such user"`},
+			"failregex=^login failed user=(?P<user>.*) ip=<HOST> reason=\"bad password\"$\nfailregex=^login failed user=(?P<user>.*) ip=<HOST> reason=\"no such user\"$"},
+		"what it is about in quotes": {[]string{`shopd[1]: level=warn msg="login failed" agent="browser 7" user=bob ip=192.0.2.7`},
+			`failregex=^level=warn msg="login failed" agent="[^"]*" user=(?P<user>.*) ip=<HOST>$`},
+		"a hexadecimal number behind": {[]string{`shopd[1]: invalid credentials for bob; client=192.0.2.7; session=af31`},
+			`failregex=^invalid credentials for (?P<user>.*); client=<HOST>; session=[0-9A-Fa-f-]+$`},
 		"one shape": {[]string{`shopd[1]: denied bob (192.0.2.7)`, `shopd[1]: denied eve (192.0.2.8)`, `shopd[1]: denied joe (192.0.2.9)`},
 			`failregex=^denied [\w.:@+-]+ \(<HOST>\)$`},
 		"two shapes": {[]string{`shopd[1]: bad password from 192.0.2.7`, `shopd[1]: bad token from 192.0.2.7`},
@@ -175,7 +187,7 @@ func TestObjectsThatMakeNoRule(t *testing.T) {
 			l, _ := learn.Read(raw, netip.Addr{})
 			groups.Add(raw, l)
 		}
-		if rule, err := learn.Rule("shop", groups.Sorted(), []string{"/var/log/shop.log"}); err == nil {
+		if rule, err := learn.Rule("shop", groups.Sorted(), []string{"files=/var/log/shop.log"}); err == nil {
 			t.Errorf("%q became the rule\n%s", lines, rule)
 		}
 	}
