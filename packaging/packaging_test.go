@@ -102,7 +102,7 @@ func TestInstallPutsEverythingInItsPlace(t *testing.T) {
 		"/usr/local/share/zsh/site-functions/_mefctl", "/usr/local/share/fish/vendor_completions.d/mefctl.fish",
 		"/usr/local/share/bash-completion/completions/mef", "/usr/local/share/zsh/site-functions/_mef",
 		"/usr/local/share/fish/vendor_completions.d/mef.fish",
-		"/usr/local/share/mef/uninstall", "/usr/local/share/doc/mef/read-logs.conf", "/usr/local/share/doc/mef/examples/mef.rules", "/etc/mef/mef.rules", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
+		"/usr/local/share/mef/uninstall", "/usr/local/share/doc/mef/read-logs.conf", "/usr/local/share/doc/mef/legacy-iptables.conf", "/usr/local/share/doc/mef/examples/mef.rules", "/etc/mef/mef.rules", "/etc/mef/mef.conf", "/etc/mef/rules.d/sshd.conf", "/etc/mef/whitelist/example.conf",
 		"/etc/mef/blacklist/example.conf", "/etc/logrotate.d/mef",
 	} {
 		if !slices.Contains(have, want) {

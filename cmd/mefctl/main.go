@@ -21,6 +21,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
+	"mef/internal/enforce/kernel"
 	"mef/internal/firewall/command"
 	"mef/internal/mefctl/ask"
 	"mef/internal/mefctl/check"
@@ -35,7 +36,7 @@ import (
 var version = "unknown"
 
 func main() {
-	if handled, exit := selftest.Child(os.Args[1:]); handled {
+	if handled, exit := selftest.Child(os.Args[1:], kernel.Open); handled {
 		os.Exit(exit)
 	}
 	debug.SetGCPercent(200) // a command ends soon, and replay makes much garbage beside little that stays

@@ -14,11 +14,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"mef/internal/console/consoletest"
+	"mef/internal/enforce/kernel"
 	"mef/internal/selftest"
 )
 
 func TestMain(m *testing.M) {
-	if handled, exit := selftest.Child(os.Args[1:]); handled {
+	if handled, exit := selftest.Child(os.Args[1:], kernel.Open); handled {
 		os.Exit(exit)
 	}
 	testscript.Main(m, map[string]func(){"mefctl": main})

@@ -17,6 +17,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/conf/mefconf"
 	"mef/internal/daemon"
+	"mef/internal/enforce/kernel"
 	"mef/internal/filter"
 	"mef/internal/firewall/inforce"
 	"mef/internal/printable"
@@ -28,7 +29,7 @@ import (
 var version = "unknown"
 
 func main() {
-	if handled, exit := selftest.Child(os.Args[1:]); handled {
+	if handled, exit := selftest.Child(os.Args[1:], kernel.Open); handled {
 		os.Exit(exit)
 	}
 	stderr := printable.Text(os.Stderr)
@@ -88,7 +89,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		log.Warn("service manager", "err", err)
 	}
-	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, SelfTest: selfTest, Firewall: inforce.Check}
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
 	if given.level != "" {
 		opt.Level = nil
 	}
@@ -98,16 +99,18 @@ func run(args []string, stdout, stderr io.Writer) error {
 	return daemon.Run(ctx, cfg, opt)
 }
 
-// selfTest returns why bans cannot be tried here, or what is wrong with them.
-func selfTest(ctx context.Context) (impossible, problem string) {
-	result, err := selftest.Spawn(ctx)
-	switch {
-	case err != nil:
-		return "", err.Error()
-	case result.Impossible != "":
-		return result.Impossible, ""
-	case !result.OK:
-		return "", result.Problem()
+// selfTest returns a function that returns why bans cannot be tried here, or what is wrong with them.
+func selfTest(backend conf.Backend) func(context.Context) (impossible, problem string) {
+	return func(ctx context.Context) (impossible, problem string) {
+		result, err := selftest.Spawn(ctx, backend)
+		switch {
+		case err != nil:
+			return "", err.Error()
+		case result.Impossible != "":
+			return result.Impossible, ""
+		case !result.OK:
+			return "", result.Problem()
+		}
+		return "", ""
 	}
-	return "", ""
 }

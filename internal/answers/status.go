@@ -18,6 +18,7 @@ import (
 func Kernel(s *control.Status, r enforce.Report, ever uint64) {
 	s.Kernel = control.Kernel{Backend: r.Filter, Table: r.Table, Present: r.Present, Elements: r.Bans.Total, Matches: r.Matches,
 		Repairs: r.Repairs, Evicted: r.Evicted, Problems: r.Problems}
+	s.Warnings = append(s.Warnings, r.Lacks...)
 	s.Bans = control.Tally{Total: r.Bans.Total, IPv4: r.Bans.IPv4, IPv6: r.Bans.IPv6, Unverified: r.Bans.Unverified, Permanent: r.Bans.Permanent, Ever: ever}
 }
 

@@ -262,7 +262,7 @@ type DropLog struct {
 	Burst   int
 }
 
-// A Backend is how the static policy gets into the kernel.
+// A Backend is the packet filter that enforces bans and holds the static policy.
 type Backend uint8
 
 // The backends. Automatic is nftables where it can be had.

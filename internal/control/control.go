@@ -166,6 +166,7 @@ const MendTime = time.Second
 // Kernel is what was read back from the packet filter.
 type Kernel struct {
 	Backend  string   `json:"backend"`
+	Reason   string   `json:"reason,omitempty"` // why this one was chosen
 	Table    string   `json:"table"`
 	Present  bool     `json:"present"`
 	Elements int      `json:"elements"` // bans that the kernel holds

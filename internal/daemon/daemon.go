@@ -66,7 +66,7 @@ func thisMachine(ctx context.Context, log *slog.Logger) (m machine, err error) {
 	m.host, err = hostwatch.Read(ctx)
 	m.filter = func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
 		facts := s.Engine.Facts()
-		return kernel.New(log, kernel.SettingsFromConf(s.Config), p.EnforceOptions(facts.Reachable()))
+		return kernel.New(log, s.Config.Firewall.Backend, kernel.SettingsFromConf(s.Config), p.EnforceOptions(facts.Reachable()))
 	}
 	m.names = lists.Options{Log: log}
 	return m, err
@@ -212,6 +212,7 @@ func (b *built) serve(ctx context.Context) error {
 	g.Go(func() error { return b.watchSessions(ctx, b.guard) })
 	g.Go(func() error { return b.watchAccounts(ctx) })
 	g.Go(func() error { return b.watchContainers(ctx) })
+	g.Go(func() error { return b.kernel.RemoveOthers(ctx) })
 	g.Go(func() error { return b.kernel.RunSelfTests(ctx, b.selfTest, b.selfTestFailed) })
 	g.Go(func() error { return b.Memory.Run(ctx, func() bool { return b.Saver.Status().Pending > 0 }) })
 	g.Go(func() error { return control.Serve(ctx, listener, b.daemon) })

@@ -23,6 +23,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		return s, err
 	}
 	answers.Kernel(&s, r, d.Reasons.Total())
+	s.Kernel.Reason = d.kernel.Reason()
 	sources, err := d.sources.Prove(ctx)
 	if err != nil {
 		return s, err

@@ -12,7 +12,7 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A Backend is what an Enforcer needs of a packet filter. Package nftset is the netlink one.
+// A Backend is what an Enforcer needs of a packet filter. Package nftset is the one for nftables, ipset the one for iptables.
 //
 // It knows nothing of what should hold beyond its own tables, chains and rules: it makes changes, and it says what it finds.
 // Held, Watch, Lists, Listed, Names and SetOf may be called from any goroutine, the other methods are called from one.
@@ -99,7 +99,11 @@ type ScanStatus struct {
 }
 
 // Names are what people call a packet filter, "nftables", and what is ours in it, "table inet mefdaemon".
-type Names struct{ Filter, Table string }
+type Names struct {
+	Filter, Table string
+	Uncounted     bool     // bans do not count packets
+	Lacks         []string // what it cannot do on this host, and why, each in a sentence
+}
 
 // A List is a long list of addresses whose packets are dropped: one value from its file to the kernel, which nobody changes.
 type List struct {

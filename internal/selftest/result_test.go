@@ -26,8 +26,8 @@ func TestResultInALine(t *testing.T) {
 }
 
 func TestChildLeavesOtherCommandLinesAlone(t *testing.T) {
-	for _, args := range [][]string{nil, {"selftest"}, {"status"}, {"selftest-child", "now"}, {"--config", "selftest-child"}} {
-		if handled, _ := selftest.Child(args); handled {
+	for _, args := range [][]string{nil, {"selftest"}, {"status"}, {"selftest-child", "now"}, {"selftest-child=ipfw"}, {"--config", "selftest-child"}} {
+		if handled, _ := selftest.Child(args, nil); handled {
 			t.Errorf("Child(%q) took it for its own", args)
 		}
 	}

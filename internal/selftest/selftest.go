@@ -1,7 +1,7 @@
 // Package selftest proves, on this machine and with real packets, that a ban blocks.
 //
 // It builds a small world of two network namespaces, a server and its peer, joined by a virtual cable, and lets the code that
-// guards this host (an enforce.Enforcer over an nftset.Backend) ban addresses of the peer there. A kind of ban is proven if
+// guards this host (an enforce.Enforcer over its packet filter) ban addresses of the peer there. A kind of ban is proven if
 // what it covers gets through before, vanishes and is counted while the ban holds, and gets through again once it is lifted,
 // while everything else gets through all the time.
 //
@@ -24,7 +24,6 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/enforce"
-	"mef/internal/enforce/nftset"
 )
 
 // A Result is what a self-test found.
@@ -63,36 +62,38 @@ func (r Result) Problem() string {
 	return strings.Join(wrong, "; ")
 }
 
+// An Open opens the packet filter of a network namespace, as the daemon does: kernel.Open.
+type Open func(netns int, want conf.Backend, log *slog.Logger, settings enforce.Settings) (enforce.Backend, error)
+
 // Run makes the test in namespaces of its own; it needs CAP_SYS_ADMIN and CAP_NET_ADMIN over the present one. A ctx that ends
 // early makes steps fail.
-func Run(ctx context.Context) Result {
-	return test(ctx, func(b enforce.Backend) enforce.Backend { return b })
+func Run(ctx context.Context, open Open, want conf.Backend) Result {
+	return test(ctx, open, want, func(b enforce.Backend) enforce.Backend { return b })
 }
 
 // test is Run with what wrap makes of the backend.
-func test(ctx context.Context, wrap func(enforce.Backend) enforce.Backend) Result {
+func test(ctx context.Context, open Open, want conf.Backend, wrap func(enforce.Backend) enforce.Backend) Result {
 	began := time.Now()
-	r := try(ctx, wrap)
+	r := try(ctx, open, want, wrap)
 	r.OK = r.Impossible == "" && r.Problem() == ""
 	r.Took = time.Since(began)
 	return r
 }
 
-func try(ctx context.Context, wrap func(enforce.Backend) enforce.Backend) Result {
+func try(ctx context.Context, open Open, want conf.Backend, wrap func(enforce.Backend) enforce.Backend) Result {
 	w, err := newWorld(ctx)
 	if err != nil {
 		return Result{Impossible: err.Error()}
 	}
 	defer w.close()
-	b, err := nftset.NewIn(w.server.fd(), slog.New(slog.DiscardHandler), enforce.Settings{Log: drops})
+	b, err := open(w.server.fd(), want, slog.New(slog.DiscardHandler), enforce.Settings{Log: drops})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return Result{Impossible: err.Error()}
 	case err != nil:
 		return Result{Steps: []Step{step(tableStep, "", err)}}
 	}
-	defer b.Close()
-	return Result{Steps: prove(ctx, w, wrap(b), b.Features().Counters)}
+	return Result{Steps: prove(ctx, w, wrap(b), !b.Names().Uncounted)}
 }
 
 // drops are logged as in the default table, so that the same rules are tried. The kernel writes nothing of other namespaces

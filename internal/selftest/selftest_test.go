@@ -19,7 +19,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"mef/internal/conf"
 	"mef/internal/enforce"
+	"mef/internal/enforce/kernel"
 	"mef/internal/netnstest"
 	"mef/internal/prefixset"
 	"mef/internal/selftest"
@@ -29,7 +31,7 @@ import (
 const spawnArg = "spawn-a-selftest"
 
 func TestMain(m *testing.M) {
-	if handled, exit := selftest.Child(os.Args[1:]); handled {
+	if handled, exit := selftest.Child(os.Args[1:], kernel.Open); handled {
 		os.Exit(exit)
 	}
 	if len(os.Args) == 2 && os.Args[1] == spawnArg {
@@ -39,7 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 func spawn() int {
-	r, err := selftest.Spawn(context.Background())
+	r, err := selftest.Spawn(context.Background(), conf.Automatic)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -73,15 +75,19 @@ func passed(t *testing.T, r selftest.Result) {
 }
 
 func TestSpawn(t *testing.T) {
-	netnstest.Need(t)
-	before := surroundings(t)
-	r, err := selftest.Spawn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	passed(t, r)
-	if after := surroundings(t); after != before {
-		t.Errorf("afterwards:\n%s\nbefore:\n%s", after, before)
+	for _, backend := range []conf.Backend{conf.Automatic, conf.IPTables} {
+		t.Run(backend.String(), func(t *testing.T) {
+			netnstest.Need(t)
+			before := surroundings(t)
+			r, err := selftest.Spawn(t.Context(), backend)
+			if err != nil {
+				t.Fatal(err)
+			}
+			passed(t, r)
+			if after := surroundings(t); after != before {
+				t.Errorf("afterwards:\n%s\nbefore:\n%s", after, before)
+			}
+		})
 	}
 }
 
@@ -118,7 +124,7 @@ func TestSpawnBesideALiveTable(t *testing.T) {
 	host.Run(t, "", "nft", "add table inet mefdaemon; add chain inet mefdaemon mine; add table ip other")
 	before := host.Run(t, "", "nft", "list ruleset")
 	host.Do(func() {
-		r, err := selftest.Spawn(t.Context())
+		r, err := selftest.Spawn(t.Context(), conf.Automatic)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +295,7 @@ func TestABrokenBackendIsNoticed(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := selftest.Test(t.Context(), func(b enforce.Backend) enforce.Backend {
+			r := selftest.Test(t.Context(), kernel.Open, conf.Automatic, func(b enforce.Backend) enforce.Backend {
 				broken := &broken{Backend: b}
 				tt.sabotage(broken)
 				return broken

@@ -23,7 +23,6 @@ const (
 	noticeShortScan = "accepted without effect, the source of a scan can be forged, so its bans last 10m at most"
 	noticeCommunity = "community reports and protection are not built yet: ignored"
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
-	noticeIPTables  = "for the firewall policy only, bans are enforced by nftables"
 	noticeDebugLog  = "accepted and ignored, the daemon logs to standard error and so to the journal"
 	noticeForged    = "the source of a scan or flood can be forged, so nothing is dropped for longer than 10m"
 	noticeAnswers   = "answers outside 127.0.0.0/8 and in 127.255.255.0/24 are errors of the list, never listings"
@@ -189,7 +188,7 @@ var keys = ini.Table[conf.Config]{
 	{Name: "rules_on_stop", Value: "clear", Form: ini.Choice(func(c *conf.Config, i int) { c.Firewall.KeepOnStop = i == 1 }, "clear", "keep"),
 		Doc: "whether systemctl stop mef removes the firewall policy from the kernel (clear) or not (keep)"},
 	{Name: "firewall_backend", Value: "auto", Form: ini.Choice(func(c *conf.Config, i int) { c.Firewall.Backend = conf.Backend(i) }, "auto", "nftables", "iptables"),
-		Doc: "how mef loads the firewall policy: auto uses nftables if nft is installed", Notice: noticeIPTables, When: ini.Is("iptables")},
+		Doc: "what enforces bans and holds the firewall policy: auto uses nftables where the kernel and, for the policy, nft are there; it needs a restart"},
 	{Name: "firewall_family", Value: "inet", Form: ini.Text(64, ini.Nowhere[conf.Config, string]), Doc: "placement", Notice: noticePlacement},
 	{Name: "firewall_table", Value: "mef", Form: ini.Text(64, ini.Nowhere[conf.Config, string]), Doc: "placement", Notice: noticePlacement},
 	{Name: "firewall_chain", Value: "mef", Form: ini.Text(64, ini.Nowhere[conf.Config, string]), Doc: "placement", Notice: noticePlacement},

@@ -12,7 +12,7 @@ import (
 	"mef/internal/duration"
 )
 
-const noticeBackend = "accepted and ignored, all bans are in nftables"
+const noticeBackend = "accepted and ignored, firewall_backend in mef.conf decides"
 
 // A draft is a rule while its file is read.
 type draft struct {

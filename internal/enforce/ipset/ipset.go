@@ -47,7 +47,6 @@ type Backend struct {
 	conn      *conn
 	layout    layout // without kinds as long as those in the kernel are not known
 	maxElem   uint32 // elements of a set of bans
-	lacks     lacks
 	seen      view
 	lists     map[string]*heldList            // by name
 	loading   *listLoad                       // the SetList that is under way
@@ -59,6 +58,7 @@ type Backend struct {
 	reader *conn
 
 	mu    sync.Mutex
+	lacks lacks
 	long  map[ban.Key]time.Time // ends of the bans that last longer than the kernel can hold an element
 	ports map[string]ban.Ports  // lists of ports by the names of their sets
 }
@@ -130,7 +130,9 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	if err != nil {
 		return err
 	}
+	b.mu.Lock()
 	b.lacks = found
+	b.mu.Unlock()
 	b.layout.log = settings.Log
 	b.layout.log.Enabled = settings.Log.Enabled && found.log == ""
 	for _, lack := range found.all() {
@@ -141,7 +143,9 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 
 // Names implements enforce.Backend.
 func (b *Backend) Names() enforce.Names {
-	return enforce.Names{Filter: "iptables", Table: "chains mefd-* and sets mefd_*"}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return enforce.Names{Filter: "iptables", Table: "ipset mefd_*", Lacks: b.lacks.enforcing()}
 }
 
 // SetOf implements enforce.Backend: the name that ipset list takes.

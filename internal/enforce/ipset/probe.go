@@ -20,8 +20,14 @@ const (
 // lacks are what this host lacks, in a sentence each; empty: nothing.
 type lacks struct{ ipv6, log, scan, flood string }
 
-func (l lacks) all() (all []string) {
-	for _, text := range []string{l.ipv6, l.log, l.scan, l.flood} {
+func (l lacks) all() []string { return append(l.enforcing(), l.detecting()...) }
+
+func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log) }
+
+func (l lacks) detecting() []string { return nonEmpty(l.scan, l.flood) }
+
+func nonEmpty(texts ...string) (all []string) {
+	for _, text := range texts {
 		if text != "" {
 			all = append(all, text)
 		}
@@ -92,8 +98,8 @@ func (b *Backend) tryRules(v6 bool, rules ...string) error {
 
 // Detection implements enforce.Backend.
 func (b *Backend) Detection() (enforce.Detection, error) {
-	b.write.Lock()
-	defer b.write.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return enforce.Detection{Off: b.lacks.scan, FloodOff: b.lacks.flood}, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -48,7 +49,11 @@ func findXtables(netns int, forms []string) (*xtables, error) {
 		}
 		return x, nil
 	}
-	return nil, fmt.Errorf("iptables cannot be used: %w", errors.Join(errs...))
+	err := fmt.Errorf("iptables cannot be used: %w", errors.Join(errs...))
+	if strings.Contains(err.Error(), "ermission denied") || strings.Contains(err.Error(), "not permitted") {
+		err = fmt.Errorf("%w (%w: it needs CAP_NET_ADMIN, and legacy iptables CAP_NET_RAW and /run/xtables.lock beside: see legacy-iptables.conf)", err, fs.ErrPermission)
+	}
+	return nil, err
 }
 
 // try reads the tables.

@@ -6,44 +6,74 @@ import (
 	"strings"
 	"testing"
 
+	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/enforce/enforcetest"
 )
 
-// The first packet filter that this host has is chosen, with the reason; if there is none, the error says what each lacks.
+// The first packet filter that this host has is chosen, or the one that is asked for, with the reason; if there is none, the error says what
+// each lacks.
 func TestChoose(t *testing.T) {
-	fake := new(enforcetest.Fake)
-	of := func(name string, err error) backend {
-		return backend{name: name, open: func(*slog.Logger, enforce.Settings) (enforce.Backend, error) {
-			if err != nil {
-				return nil, err
-			}
-			return fake, nil
-		}}
-	}
 	noModule, notRoot := errors.New("module nf_tables is missing"), errors.New("CAP_NET_ADMIN is missing")
 	for name, tt := range map[string]struct {
-		from   []backend
+		want   conf.Backend
+		looked []found
+		chosen string
 		reason string
 		lacks  string
 	}{
-		"the best":        {[]backend{of("a", nil), of("b", notRoot)}, "a is available", ""},
-		"the second best": {[]backend{of("a", noModule), of("b", nil)}, "b is available; a is not: module nf_tables is missing", ""},
-		"the only one":    {[]backend{of("a", notRoot)}, "", "CAP_NET_ADMIN is missing"},
-		"none":            {[]backend{of("a", noModule), of("b", notRoot)}, "", "a is not: module nf_tables is missing\nb is not: CAP_NET_ADMIN is missing"},
+		"the best":        {conf.Automatic, []found{{"nftables", nil}}, "nftables", "nftables is available", ""},
+		"the second best": {conf.Automatic, []found{{"nftables", noModule}, {"iptables", nil}}, "iptables", "iptables is available; nftables is not: module nf_tables is missing", ""},
+		"none": {conf.Automatic, []found{{"nftables", noModule}, {"iptables", notRoot}}, "", "",
+			"nftables is not: module nf_tables is missing\niptables is not: CAP_NET_ADMIN is missing"},
+		"asked for":             {conf.IPTables, []found{{"iptables", nil}}, "iptables", "firewall_backend=iptables", ""},
+		"asked for and missing": {conf.NFTables, []found{{"nftables", noModule}}, "", "", "firewall_backend=nftables: module nf_tables is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			filter, reason, err := choose(tt.from, slog.New(slog.DiscardHandler), enforce.Settings{})
+			chosen, reason, err := choose(tt.want, tt.looked)
 			if tt.lacks != "" {
 				if err == nil || err.Error() != tt.lacks {
 					t.Errorf("error %v, want %q", err, tt.lacks)
 				}
 				return
 			}
-			if err != nil || filter != fake || reason != tt.reason {
-				t.Errorf("chosen %v because %q, %v; want because %q", filter, reason, err, tt.reason)
+			if err != nil || chosen != tt.chosen || reason != tt.reason {
+				t.Errorf("chosen %q because %q, %v; want %q because %q", chosen, reason, err, tt.chosen, tt.reason)
 			}
 		})
+	}
+}
+
+// Only what is wanted is opened, and nothing after the first that opens.
+func TestOpen(t *testing.T) {
+	var tried []string
+	of := func(name string, err error) backend {
+		return backend{name: name, open: func(int, *slog.Logger, enforce.Settings) (enforce.Backend, error) {
+			tried = append(tried, name)
+			if err != nil {
+				return nil, err
+			}
+			return new(enforcetest.Fake), nil
+		}}
+	}
+	missing := errors.New("missing")
+	for name, tt := range map[string]struct {
+		want  conf.Backend
+		kinds []backend
+		tried string
+	}{
+		"the best":        {conf.Automatic, []backend{of("nftables", nil), of("iptables", nil)}, "nftables"},
+		"the second best": {conf.Automatic, []backend{of("nftables", missing), of("iptables", nil)}, "nftables iptables"},
+		"asked for":       {conf.IPTables, []backend{of("nftables", nil), of("iptables", nil)}, "iptables"},
+	} {
+		tried = nil
+		filter, _, err := openOf(tt.kinds, 0, tt.want, slog.New(slog.DiscardHandler), enforce.Settings{})
+		if filter == nil || err != nil || strings.Join(tried, " ") != tt.tried {
+			t.Errorf("%s: tried %q (%v), want %q", name, tried, err, tt.tried)
+		}
+	}
+	if _, _, err := openOf([]backend{of("nftables", missing)}, 0, conf.Automatic, slog.New(slog.DiscardHandler), enforce.Settings{}); err == nil {
+		t.Error("a packet filter that is missing was opened")
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package kernel is the one door to the packet filter of this host: it chooses the backend, keeps bans in force with it, ends the
-// sessions of banned peers, and tests now and then that bans block. A second backend is one more line of backends; nothing else knows
-// which it is.
+// sessions of banned peers, and tests now and then that bans block. The list backends names all kinds of packet filters; nothing else
+// depends on which it is.
 package kernel
 
 import (
@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"mef/internal/conf"
 	"mef/internal/enforce"
+	"mef/internal/enforce/ipset"
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
 	"mef/internal/exempt"
@@ -20,39 +23,78 @@ import (
 // A backend is a kind of packet filter.
 type backend struct {
 	name string
-	// open returns the packet filter of this host, or an error that names what is missing.
-	open func(*slog.Logger, enforce.Settings) (enforce.Backend, error)
+	ours string // what is ours in it
+	// open returns the packet filter of a network namespace, 0 for this one, or an error that names what is missing.
+	open func(netns int, log *slog.Logger, s enforce.Settings) (enforce.Backend, error)
 	// remove removes all that is ours, and present looks whether there is anything. Neither needs a daemon.
 	remove, present func() (bool, error)
 }
 
-// backends returns the kinds there are, the best first.
+// backends returns the kinds there are, the best first. Their names are values of firewall_backend.
 func backends() []backend {
 	return []backend{{
-		name:    "nftables",
-		open:    func(log *slog.Logger, s enforce.Settings) (enforce.Backend, error) { return nftset.New(log, s) },
+		name: conf.NFTables.String(),
+		open: func(netns int, log *slog.Logger, s enforce.Settings) (enforce.Backend, error) {
+			return nftset.NewIn(netns, log, s)
+		},
 		remove:  nftset.Delete,
 		present: nftset.Present,
+	}, {
+		name: conf.IPTables.String(),
+		open: func(netns int, log *slog.Logger, s enforce.Settings) (enforce.Backend, error) {
+			return ipset.NewIn(netns, log, s)
+		},
+		remove:  ipset.Delete,
+		present: ipset.Present,
 	}}
 }
 
-// choose opens the first of the backends that this host has, and returns why it was chosen. The error says what each of them lacks.
-func choose(from []backend, log *slog.Logger, settings enforce.Settings) (chosen enforce.Backend, reason string, err error) {
-	var lacks []error
-	for _, b := range from {
-		filter, err := b.open(log, settings)
-		if err == nil && len(lacks) == 0 {
-			return filter, b.name + " is available", nil
+// A found is what came of looking for a kind of packet filter.
+type found struct {
+	name  string
+	lacks error // nil: it is there
+}
+
+// choose returns which of the packet filters to use, those looked for in the order of preference, and why. The error says what each lacks.
+func choose(want conf.Backend, looked []found) (name, reason string, err error) {
+	var lacks []string
+	for _, f := range looked {
+		switch {
+		case f.lacks != nil && want != conf.Automatic:
+			return "", "", fmt.Errorf("firewall_backend=%s: %w", want, f.lacks)
+		case f.lacks != nil:
+			lacks = append(lacks, fmt.Sprintf("%s is not: %v", f.name, f.lacks))
+		case want != conf.Automatic:
+			return f.name, fmt.Sprintf("firewall_backend=%s", want), nil
+		case lacks == nil:
+			return f.name, f.name + " is available", nil
+		default:
+			return f.name, fmt.Sprintf("%s is available; %s", f.name, strings.Join(lacks, "; ")), nil
 		}
-		if err == nil {
-			return filter, fmt.Sprintf("%s is available; %v", b.name, errors.Join(lacks...)), nil
+	}
+	return "", "", errors.New(strings.Join(lacks, "\n"))
+}
+
+// Open opens the packet filter of a network namespace, 0 for this one: the wanted one, or the best that there is.
+func Open(netns int, want conf.Backend, log *slog.Logger, settings Settings) (enforce.Backend, error) {
+	filter, _, err := openOf(backends(), netns, want, log, settings)
+	return filter, err
+}
+
+// openOf also returns why a packet filter was chosen.
+func openOf(kinds []backend, netns int, want conf.Backend, log *slog.Logger, settings Settings) (filter enforce.Backend, reason string, err error) {
+	var looked []found
+	for _, b := range kinds {
+		if want != conf.Automatic && b.name != want.String() {
+			continue
 		}
-		lacks = append(lacks, fmt.Errorf("%s is not: %w", b.name, err))
+		filter, err = b.open(netns, log, settings)
+		if looked = append(looked, found{b.name, err}); err == nil {
+			break
+		}
 	}
-	if len(lacks) == 1 {
-		return nil, "", errors.Unwrap(lacks[0])
-	}
-	return nil, "", errors.Join(lacks...)
+	_, reason, err = choose(want, looked)
+	return filter, reason, err
 }
 
 // A Kernel is an Enforcer over the packet filter of this host.
@@ -62,6 +104,9 @@ type Kernel struct {
 	sessions *session.Ender
 	tested   atomic.Pointer[SelfTest]
 	scans    scans
+	log      *slog.Logger
+	reason   string    // why this packet filter was chosen
+	others   []backend // those that were not
 }
 
 // Settings are what the packet filter does beside bans.
@@ -73,13 +118,14 @@ func SettingsFromConf(cfg *conf.Config) Settings {
 }
 
 // New returns a Kernel over the packet filter of this host.
-func New(log *slog.Logger, settings Settings, opt enforce.Options) (*Kernel, error) {
-	filter, reason, err := choose(backends(), log, settings)
+func New(log *slog.Logger, want conf.Backend, settings Settings, opt enforce.Options) (*Kernel, error) {
+	filter, reason, err := openOf(backends(), 0, want, log, settings)
 	if err != nil {
 		return nil, err
 	}
 	log.Info("packet filter", "backend", filter.Names().Filter, "reason", reason)
 	k := Over(filter, log, opt)
+	k.reason, k.others = reason, slices.DeleteFunc(backends(), func(b backend) bool { return b.name == filter.Names().Filter })
 	k.scans.want(settings)
 	return k, nil
 }
@@ -88,7 +134,29 @@ func New(log *slog.Logger, settings Settings, opt enforce.Options) (*Kernel, err
 func Over(filter enforce.Backend, log *slog.Logger, opt enforce.Options) *Kernel {
 	sessions := session.New(log)
 	opt.OnVerified, opt.OnLifted, opt.Connected, opt.Log = sessions.Add, sessions.Forget, session.Connected, log
-	return &Kernel{Enforcer: enforce.New(filter, opt), filter: filter, sessions: sessions, scans: newScans(log)}
+	return &Kernel{Enforcer: enforce.New(filter, opt), filter: filter, sessions: sessions, scans: newScans(log), log: log}
+}
+
+// Reason returns why this packet filter was chosen.
+func (k *Kernel) Reason() string { return k.reason }
+
+// RemoveOthers removes what is ours from the packet filters that were not chosen, once the chosen one holds all bans: an earlier run may have
+// used another one.
+func (k *Kernel) RemoveOthers(ctx context.Context) error {
+	if len(k.others) == 0 || k.Ready(ctx) != nil {
+		return nil
+	}
+	for _, b := range k.others {
+		present, err := b.present()
+		if err == nil && present {
+			_, err = b.remove()
+			k.log.Info("removed bans from the packet filter that was used before", "backend", b.name)
+		}
+		if err != nil {
+			k.log.Warn("look for bans in another packet filter", "backend", b.name, "err", err)
+		}
+	}
+	return nil
 }
 
 // EndSessions ends the sessions of peers that are banned, until ctx is done.
@@ -101,17 +169,23 @@ func (k *Kernel) Configure(ctx context.Context, settings Settings) error {
 	return err
 }
 
-// Delete removes all that is ours from every packet filter of this host. It reports whether there was anything.
-func Delete() (bool, error) { return each(func(b backend) (bool, error) { return b.remove() }) }
+// Delete removes all that is ours from every packet filter of this host, and returns the names of what it removed: "table inet mefdaemon".
+func Delete() (removed []string, err error) {
+	for _, b := range backends() {
+		found, removeErr := b.remove()
+		if found {
+			removed = append(removed, b.ours)
+		}
+		err = errors.Join(err, removeErr)
+	}
+	return removed, err
+}
 
 // Present reports whether anything of ours is in a packet filter of this host.
-func Present() (bool, error) { return each(func(b backend) (bool, error) { return b.present() }) }
-
-// each asks every backend, and reports whether any answered yes.
-func each(ask func(backend) (bool, error)) (any bool, err error) {
+func Present() (any bool, err error) {
 	for _, b := range backends() {
-		yes, askErr := ask(b)
-		any, err = any || yes, errors.Join(err, askErr)
+		found, presentErr := b.present()
+		any, err = any || found, errors.Join(err, presentErr)
 	}
 	return any, err
 }

@@ -149,7 +149,7 @@ func (b *Backend) tableSpec() tableSpec {
 
 // Names implements enforce.Backend.
 func (b *Backend) Names() enforce.Names {
-	return enforce.Names{Filter: "nftables", Table: "table inet " + tableName}
+	return enforce.Names{Filter: "nftables", Table: "table inet " + tableName, Uncounted: !b.features.Counters}
 }
 
 // Features returns what the probe found.
@@ -166,7 +166,7 @@ func Delete() (deleted bool, err error) {
 	var t tx
 	t.Add(unix.NFT_MSG_DELTABLE, 0, named(tableName))
 	switch err := c.commit(&t); {
-	case errors.Is(err, unix.ENOENT):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, errors.ErrUnsupported), errors.Is(err, unix.EINVAL): // the latter two without nf_tables
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("delete table inet %s: %w", tableName, err)
@@ -182,6 +182,9 @@ func Present() (bool, error) {
 	}
 	defer c.Close()
 	present, err := c.readTable()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported) { // this kernel lacks nf_tables
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("read table inet %s: %w", tableName, err)
 	}

@@ -84,6 +84,9 @@ func Kernel(k control.Kernel) string {
 	if k.Repairs > 0 {
 		text += fmt.Sprintf("; repaired %d times", k.Repairs)
 	}
+	if k.Reason != "" && k.Backend != "nftables" {
+		text += "; used because " + k.Reason
+	}
 	return text
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ func newOff(g *cli.Global) *cobra.Command {
 		Use:   "off",
 		Short: "Stop the daemon and remove its table from the kernel",
 		Long: "off lifts every ban at once: use it when you are locked out. It also works when no daemon runs. It changes nothing but\n" +
-			"table inet mefdaemon.",
+			"table inet mefdaemon, and the sets mefd_* and the rules of iptables that use them.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			result := struct {
@@ -44,9 +45,11 @@ func newOff(g *cli.Global) *cobra.Command {
 					console.Complain(cmd.ErrOrStderr(), "mefctl", fmt.Errorf("bans will be restored when mefdaemon is started: %w", err))
 				}
 			}
-			if result.Deleted, err = kernel.Delete(); err != nil {
+			removed, err := kernel.Delete()
+			if err != nil {
 				return err
 			}
+			result.Deleted = len(removed) > 0
 			if result.Deleted && !result.Stopped {
 				if err := staysGone(cmd.Context()); err != nil {
 					return err
@@ -59,7 +62,7 @@ func newOff(g *cli.Global) *cobra.Command {
 					fmt.Fprintln(w, "mefdaemon was not running.")
 				}
 				if result.Deleted {
-					fmt.Fprintln(w, "table inet mefdaemon is removed: all bans are lifted. To be protected again, run mefctl start; these bans stay lifted, but blacklists apply again.")
+					fmt.Fprintln(w, strings.Join(removed, ", ")+" is removed: all bans are lifted. To be protected again, run mefctl start; these bans stay lifted, but blacklists apply again.")
 				} else {
 					fmt.Fprintln(w, "There was no table inet mefdaemon.")
 				}

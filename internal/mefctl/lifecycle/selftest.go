@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/mefctl/cli"
@@ -26,7 +27,11 @@ func newSelftest(g *cli.Global) *cobra.Command {
 			"The exit status is 1 if anything failed.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			packets, err := selftest.Spawn(cmd.Context())
+			backend := conf.Automatic
+			if cfg, _ := g.Settings(); cfg != nil {
+				backend = cfg.Firewall.Backend
+			}
+			packets, err := selftest.Spawn(cmd.Context(), backend)
 			if err != nil {
 				return err
 			}
