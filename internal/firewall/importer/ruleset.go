@@ -33,6 +33,8 @@ type Ruleset struct {
 	// NAT are base chains that translate destinations: of prerouting those with Dir In, of output those with Dir Out.
 	NAT []*Chain
 
+	Helpers []*Rule // of other hooks, that give connections a helper, and decide nothing
+
 	Sources []*Chain // base chains that translate sources, at postrouting, with Dir Out
 
 	Own []netip.Prefix // addresses of this host, as far as they are known
@@ -95,6 +97,9 @@ type Rule struct {
 	// Beyond reports why the rule cannot be carried over, though Any are all packets that may fit: "mef.rules cannot match meta
 	// mark". Empty: it can.
 	Beyond string
+
+	// Helper is the connection tracking helper that the rule gives to connections, empty for none.
+	Helper string
 
 	// Wider says that Any has more packets than fit, which connection tracking takes for invalid.
 	Wider bool

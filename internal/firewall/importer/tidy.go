@@ -17,13 +17,34 @@ func foldLogs(all []entry) []entry {
 	return slices.DeleteFunc(all, func(e entry) bool { return e.kind == logs })
 }
 
+// foldHelpers gives helpers to the rules that accept nothing but connections that get them. The kernel chooses a helper with the first packet, so
+// the order of these rules and others does not matter.
+func foldHelpers(all []entry) []entry {
+	for i := range all {
+		e := &all[i]
+		if e.kind != helps {
+			continue
+		}
+		e.kind, e.why = loses, "helper "+e.helper+" for connections that no rule accepts by protocol and port"
+		for j := range all {
+			f := &all[j]
+			opening := f.Match
+			opening.States &= policy.New
+			if f.kind == verdict && f.action == policy.Accept && len(f.Protos) == 1 && f.Dport.Given && policy.IsHelper(e.helper, f.Protos[0]) && e.covers(&opening) {
+				f.helper, e.kind = e.helper, helps
+			}
+		}
+	}
+	return slices.DeleteFunc(all, func(e entry) bool { return e.kind == helps || e.kind == loses && e.helper != "" && e.spare })
+}
+
 // fold finds the verdict on what an entry logs among those that follow.
 func (e *entry) fold(following []entry) {
 	e.kind, e.why = loses, "mef.rules logs in the rule that decides, and several rules decide about these packets"
 	var verdicts []*entry
 	for i := range following {
 		f := &following[i]
-		if f.kind == leaves || f.kind == loses {
+		if f.kind != verdict {
 			continue
 		}
 		if _, touches := e.Meet(f.Match); !touches {
@@ -139,8 +160,8 @@ func sayings(all []entry, numbers map[string]int) []int {
 		if e.log != nil {
 			log = *e.log
 		}
-		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
-			e.log != nil, log, e.Protos, e.Types, e.Sport, e.Dport, e.In, e.Out, e.States, e.Flags, e.Kinds, e.Protos == nil, e.Users, e.Groups, e.limit)
+		say := fmt.Sprintf("%v %v %v %v %q %q %q %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v", e.kind, e.action, e.sure, e.policy, e.why, e.answer, e.comment(),
+			e.log != nil, log, e.Protos, e.Types, e.Sport, e.Dport, e.In, e.Out, e.States, e.Flags, e.Kinds, e.Protos == nil, e.Users, e.Groups, e.limit, e.helper)
 		switch {
 		case e.Src.Given || e.Dst.Given: // of one family alone
 			say += fmt.Sprintf(" %v %d", e.Family, i)
@@ -262,7 +283,7 @@ func joinProtos(all []piece) (joined []piece) {
 
 // differsByProto reports whether two rules are the same but for the protocol, in both cases one that has ports.
 func (p *piece) differsByProto(o *piece) bool {
-	if !p.written() || !o.written() || p.log != nil || o.log != nil || p.action != o.action || p.limit != o.limit || p.answer != o.answer || p.comment() != o.comment() ||
+	if !p.written() || !o.written() || p.log != nil || o.log != nil || p.action != o.action || p.limit != o.limit || p.helper != o.helper || p.answer != o.answer || p.comment() != o.comment() ||
 		!p.Protos.HavePorts() || !o.Protos.HavePorts() || p.Flags != anyFlags || o.Flags != anyFlags || slices.ContainsFunc(o.Protos, func(n policy.Proto) bool { return slices.Contains(p.Protos, n) }) {
 		return false
 	}

@@ -189,6 +189,18 @@ func (t *translator) leave(d policy.Dir, p *piece, all []piece) {
 	}
 }
 
+// helpers returns what rules of other hooks give helpers to.
+func (t *translator) helpers(d policy.Dir) (all []entry) {
+	for _, r := range t.rs.Helpers {
+		for _, m := range each(everyone(d), r.Any) {
+			if r.Beyond == "" && len(r.Not) == 0 {
+				all = append(all, entry{Match: m, kind: helps, helper: r.Helper, from: []*Rule{r}, spare: true})
+			}
+		}
+	}
+	return all
+}
+
 // everyone returns all packets of a way.
 func everyone(d policy.Dir) Match {
 	m := All()
@@ -208,7 +220,7 @@ func (t *translator) follow(d policy.Dir, bases []*Chain) (all []entry, n int) {
 	for n = len(bases); ; n-- {
 		all, err := walk(d, bases[:n], t.rs.translations(d))
 		if err == nil {
-			return mergeFamilies(foldLogs(all)), n
+			return mergeFamilies(foldHelpers(append(t.helpers(d), foldLogs(all)...))), n
 		}
 		t.left = append(t.left, Left{Place: bases[n-1].Place, Reason: "its rules, with those of the chains before it, have " + err.Error()})
 	}

@@ -23,6 +23,7 @@ type entry struct {
 	answer string
 	open   bool // no base chain sees these packets
 	limit  policy.Rate
+	helper string
 }
 
 type kind uint8
@@ -32,6 +33,7 @@ const (
 	logs         // and does nothing else
 	leaves       // nothing: it is left out
 	loses        // something that has no bearing on verdicts
+	helps        // gives connections a helper, and does nothing else
 )
 
 // A walker follows packets of one way through base chains and gathers what becomes of them.
@@ -336,6 +338,9 @@ func each(m Match, others []Match) (both []Match) {
 func (w *walker) aside(r *Rule, m Match) {
 	if r.Lost != "" {
 		w.add(entry{Match: m, kind: loses, from: []*Rule{r}, why: "mef.rules has no " + r.Lost, spare: w.repeat > 0})
+	}
+	if r.Helper != "" {
+		w.add(entry{Match: m, kind: helps, helper: r.Helper, from: []*Rule{r}, spare: w.repeat > 0})
 	}
 	if r.Log != nil && r.Do != Decide {
 		w.add(entry{Match: m, kind: logs, log: r.Log, from: []*Rule{r}, spare: w.repeat > 0})

@@ -128,7 +128,7 @@ func (w *writer) text(d policy.Dir, p *piece) string {
 	}
 	return statement("rule", "dir", d.String(), "family", family, "action", p.action.String(), "log", log, "ratelimit", rate, "proto", p.Protos.String(), "icmp-type", typesText(p.Protos, p.Types), "tcp-flags", (p.Flags % anyFlags).String(),
 		"iif", iif, "oif", oif, "src", w.addrs(p.Src), "dst", w.addrs(p.Dst), "sport", w.ports(p.Sport), "dport", w.ports(p.Dport),
-		"owner", ownersText(p.Users, p.Groups), "ct", p.States.String(), "limit", p.limit.String(), "comment", clean(p.comment(), maxText))
+		"owner", ownersText(p.Users, p.Groups), "ct", p.States.String(), "limit", p.limit.String(), "helper", p.helper, "comment", clean(p.comment(), maxText))
 }
 
 func typesText(protos policy.Protos, types policy.ICMPTypes) string {

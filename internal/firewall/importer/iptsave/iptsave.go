@@ -226,6 +226,9 @@ func (r *reader) line(text string) error {
 			r.nat = append(r.nat, text)
 		}
 	}
+	if r.table == "raw" {
+		r.raw(c, words[2:], text)
+	}
 	if r.table != "filter" && r.table != "nat" {
 		return nil
 	}
@@ -244,6 +247,20 @@ func (r *reader) line(text string) error {
 	p := parser{reader: r, words: words}
 	c.Rules = slices.Insert(c.Rules, at, p.parse(text)...)
 	return nil
+}
+
+// raw reads a rule of the table raw that gives connections a helper.
+func (r *reader) raw(c *importer.Chain, words []string, text string) {
+	_, before := translating[c.Name]
+	if p := (parser{reader: r, words: words}); before && slices.Contains(words, "--helper") {
+		one := p.parse(text)[0]
+		m := importer.All()
+		m.Family = r.family
+		if one.Require(m); one.Helper != "" {
+			r.rs.Helpers = append(r.rs.Helpers, one)
+			r.other.rules-- // which is imported
+		}
+	}
 }
 
 // command carries out a line that is no rule: of iptables -S, which lists policies and chains as commands, or of files that empty chains

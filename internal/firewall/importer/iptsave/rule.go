@@ -177,6 +177,12 @@ func (p *parser) extension(word string) {
 		} else if p.out.Source != nil {
 			p.out.Cannot("nat does not translate the port of the sender")
 		}
+	case "--helper":
+		if name := p.next(); p.target == "CT" && len(p.proto) == 1 && policy.IsHelper(name, p.proto[0]) {
+			p.out.Helper, p.out.Lost = name, ""
+		} else if p.target == "" {
+			p.out.Cannot("mef.rules cannot match %s", word)
+		}
 	case "--reject-with":
 		p.out.Answer = p.next()
 	case "--log-prefix":

@@ -29,6 +29,16 @@ type object struct {
 	Rule  *rule  `json:"rule"`
 	Set   *set   `json:"set"`
 	Map   *set   `json:"map"`
+
+	Helper *helper `json:"ct helper"`
+}
+
+type helper struct {
+	Family   string `json:"family"`
+	Table    string `json:"table"`
+	Name     string `json:"name"`
+	Type     string `json:"type"`
+	Protocol string `json:"protocol"`
 }
 
 type table struct {
@@ -83,6 +93,7 @@ type reader struct {
 	all      []chain
 	rules    map[key][]rule
 	sets     map[key]*set
+	helpers  map[key]string    // that mef.rules has too
 	changing map[key]bool      // sets whose elements come and go
 	lines    map[string]string // the text of rules, by table and handle
 	asleep   map[string]bool   // tables of which the text says that they are dormant
@@ -96,7 +107,7 @@ func Parse(l Listing, source string) (*importer.Ruleset, error) {
 	if err := json.Unmarshal(l.JSON, &top); err != nil {
 		return nil, fmt.Errorf("read the JSON of nft: %w", err)
 	}
-	r := &reader{rs: &importer.Ruleset{Source: source}, chains: map[key]*importer.Chain{}, rules: map[key][]rule{}, sets: map[key]*set{},
+	r := &reader{rs: &importer.Ruleset{Source: source}, chains: map[key]*importer.Chain{}, rules: map[key][]rule{}, sets: map[key]*set{}, helpers: map[key]string{},
 		changing: map[key]bool{}, lines: map[string]string{}, asleep: map[string]bool{}}
 	r.text(string(l.Text))
 	for _, o := range top.Objects {
@@ -146,6 +157,11 @@ func (r *reader) object(o object) {
 		}
 	case o.Set != nil:
 		r.set(o.Set)
+	case o.Helper != nil:
+		h := o.Helper
+		if p, ok := importer.Protocol(h.Protocol); ok && policy.IsHelper(h.Type, p) {
+			r.helpers[key{h.Family, h.Table, h.Name}] = h.Type
+		}
 	case o.Map != nil:
 		r.set(o.Map)
 	}
@@ -322,9 +338,18 @@ func (r *reader) read(at key, base bool) (all []*importer.Rule) {
 func (r *reader) elsewhere(c chain) {
 	at := key{c.Family, c.Table, c.Name}
 	all := r.rules[at]
+	helping := 0
+	for _, one := range r.read(at, true) {
+		if _, before := translating[c.Hook]; before && one.Helper != "" {
+			m := ofFamily(families[c.Family])
+			one.Require(m)
+			r.rs.Helpers = append(r.rs.Helpers, one)
+			helping++
+		}
+	}
 	what := fmt.Sprintf("%s of type %s at hook %s", r.chains[at].Place, c.Type, c.Hook)
 	switch {
-	case len(all) == 0 && c.Policy != "drop":
+	case len(all) == helping && c.Policy != "drop":
 	case c.Type == "nat" && c.Hook != "input": // those are read elsewhere
 	case c.Policy == "drop" || slices.ContainsFunc(all, drops):
 		r.rs.Left = append(r.rs.Left, importer.Left{Place: r.chains[at].Place, Line: fmt.Sprintf("%s at hook %s of %s, policy %s", count(len(all)), c.Hook, c.Family, c.Policy),

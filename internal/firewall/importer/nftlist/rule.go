@@ -123,6 +123,11 @@ func (p *parser) statement(name string, value any) {
 		if p.out.To != nil {
 			p.out.Do = importer.Decide
 		}
+	case "ct helper":
+		object, _ := value.(string)
+		if p.out.Helper = p.helpers[key{p.rule.Family, p.rule.Table, object}]; p.out.Helper == "" {
+			p.lose("conntrack helper " + object)
+		}
 	default:
 		if what := besides[name]; what != "" {
 			p.lose(what)
@@ -135,7 +140,7 @@ func (p *parser) statement(name string, value any) {
 
 // besides are statements that decide nothing.
 var besides = map[string]string{
-	"mangle": "marks and other changes of packets", "flow": "flow tables", "notrack": "notrack", "dup": "copies of packets", "ct helper": "conntrack helpers",
+	"mangle": "marks and other changes of packets", "flow": "flow tables", "notrack": "notrack", "dup": "copies of packets",
 	"ct timeout": "conntrack timeouts", "ct expectation": "conntrack expectations", "secmark": "security marks",
 }
 
