@@ -63,7 +63,7 @@ func (q *question) limit() string {
 func (q *question) surge() string {
 	switch s := q.t.Surge; {
 	case s.User:
-		return fmt.Sprintf("%d sources are trying user %q", s.Sources, q.t.Event.User)
+		return strconv.Itoa(s.Sources) + " sources are trying user " + strconv.Quote(q.t.Event.User)
 	case s.Net.IsValid():
 		return fmt.Sprintf("%d sources of %s are trying", s.Sources, s.Net)
 	default:
@@ -79,20 +79,23 @@ func (q *question) scoreReached() string {
 		word = "score with unverified points"
 	}
 	var room [256]byte
-	s := fmt.Appendf(room[:0], "%s %d (limit %d)", word, event.Points(score), q.t.ScoreLimit)
+	number := func(s []byte, n int) []byte { return strconv.AppendInt(s, int64(n), 10) }
+	s := number(append(append(room[:0], word...), ' '), event.Points(score))
+	s = append(number(append(s, " (limit "...), q.t.ScoreLimit), ')')
 	for i, p := range q.t.Parts {
 		if i == 0 {
 			s = append(s, ": attempts at "...)
 		} else {
 			s = append(s, ", "...)
 		}
-		s = strconv.AppendInt(append(append(s, p.Rule...), ' '), int64(p.Attempts), 10)
+		s = number(append(append(s, p.Rule...), ' '), p.Attempts)
 	}
 	s = append(s, q.listed()...)
 	if n := q.t.Name; n.Text != "" {
-		s = fmt.Appendf(s, "; user %q: %s", q.t.Event.User, n.Text)
+		s = strconv.AppendQuote(append(s, "; user "...), q.t.Event.User)
+		s = append(append(s, ": "...), n.Text...)
 		if n.Networks > 0 {
-			s = fmt.Appendf(s, ", tried by %d other networks", n.Networks)
+			s = append(number(append(s, ", tried by "...), n.Networks), " other networks"...)
 		}
 	}
 	if q.t.Surge.Aimed() {
@@ -173,29 +176,29 @@ func (q *question) listensWords(a *answer) string {
 
 // untilWords reports why the ban lasts as long as it does.
 func (q *question) untilWords(a *answer) string {
-	length := duration.Span(a.ban.Until.Sub(a.ban.Start))
+	length := func() string { return duration.Span(a.ban.Until.Sub(a.ban.Start)) }
 	switch {
 	case q.cause.class == ban.Unverified:
-		return "the source may be forged: new connections only, for " + length
+		return "the source may be forged: new connections only, for " + length()
 	case q.t.Shared:
-		return "a shared address: for " + length
+		return "a shared address: for " + length()
 	case a.ban.Permanent():
 		e := q.t.Rule.Escalation
 		return fmt.Sprintf("%s ban in %s (limit %d): permanent", ordinal(1+q.repeats(e.Window)), duration.Span(e.Window), e.Threshold)
 	}
-	return fmt.Sprintf("%s ban in %s: %s", ordinal(a.ban.Count), duration.Span(q.cfg.Times.History),
-		arithmetic(firstLength(q.t, q.cfg.Times, q.cause.score), a.length, a.factor, a.capped))
+	return ordinal(a.ban.Count) + " ban in " + duration.Span(q.cfg.Times.History) + ": " +
+		arithmetic(firstLength(q.t, q.cfg.Times, q.cause.score), a.length, a.factor, a.capped)
 }
 
 // arithmetic reports how base became length: "10m × 16 = 2h40m".
 func arithmetic(base, length time.Duration, factor int, capped bool) string {
 	switch {
 	case capped:
-		return fmt.Sprintf("%s × %d, at most %s", duration.Span(base), factor, duration.Span(length))
+		return duration.Span(base) + " × " + strconv.Itoa(factor) + ", at most " + duration.Span(length)
 	case factor == 1:
 		return duration.Span(length)
 	}
-	return fmt.Sprintf("%s × %d = %s", duration.Span(base), factor, duration.Span(length))
+	return duration.Span(base) + " × " + strconv.Itoa(factor) + " = " + duration.Span(length)
 }
 
 func join(parts ...string) string {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -31,6 +32,7 @@ type webRule struct {
 type webView struct {
 	reader webscan.Reader
 	rules  []webRule
+	usual  bool // no rule has a format of its own
 }
 
 // newWeb returns the rules of a set. What before has counted for a rule that has not changed stays.
@@ -65,10 +67,11 @@ func (w *web) setFacts(facts *exempt.Facts) {
 }
 
 func (w *web) view(reads func(*conf.Rule) bool) *webView {
-	var v webView
+	v := webView{usual: true}
 	for _, r := range w.rules {
 		if reads(r.Rule) {
 			v.rules = append(v.rules, r)
+			v.usual = v.usual && !r.scanner.HasFormat()
 		}
 	}
 	if len(v.rules) == 0 {
@@ -79,6 +82,9 @@ func (w *web) view(reads func(*conf.Rule) bool) *webView {
 
 // request counts a line that may be a request, and yields what follows. It returns false once yield does.
 func (e *Engine) request(v *webView, b *event.Batch, line *event.Line, now time.Time, yield func(*Outcome) bool) bool {
+	if v.usual && bytes.IndexByte(line.Text, '"') < 0 {
+		return true // no usual format is without
+	}
 	var usual, own webscan.Request
 	read, readable := false, false
 	for i := range v.rules {

@@ -49,7 +49,7 @@ func (m *meter) Read(p []byte) (int, error) {
 
 // Decompress returns a reader of what r holds, decompressed if it begins as gzip, zstd or xz do.
 func Decompress(r io.Reader) (io.Reader, error) {
-	b := bufio.NewReaderSize(r, 256<<10)
+	b := bufio.NewReaderSize(r, 64<<10) // less than a reader of it reads at once: plain text is not copied
 	head, err := b.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("read: %w", err)

@@ -43,7 +43,7 @@ func Play(logs []Input, notice func(string), replays ...*Replay) error {
 		}
 		return nil
 	}
-	add := func(line event.Line) (full bool) {
+	add := func(line *event.Line) (full bool) {
 		for _, r := range replays {
 			full = r.add(line)
 		}
@@ -51,7 +51,7 @@ func Play(logs []Input, notice func(string), replays ...*Replay) error {
 	}
 	if len(logs) > 1 {
 		return merge(logs, notice, func(line event.Line) error {
-			add(line)
+			add(&line)
 			return flush() // the text holds until the next line of its log
 		})
 	}
@@ -62,7 +62,7 @@ func Play(logs []Input, notice func(string), replays ...*Replay) error {
 		}
 		return nil
 	}
-	err := logs[0].lines(notice, count, func(line event.Line) bool { return !add(line) || count() == nil })
+	err := logs[0].lines(notice, count, func(line *event.Line) bool { return !add(line) || count() == nil })
 	if failed == nil {
 		failed = flush()
 	}
@@ -79,7 +79,8 @@ func merge(logs []Input, notice func(string), do func(event.Line) error) error {
 	offset := uint64(0)
 	for i := range logs {
 		next, stop := iter.Pull(func(yield func(event.Line) bool) {
-			if err := logs[i].lines(notice, func() error { return nil }, yield); err != nil {
+			each := func(line *event.Line) bool { return yield(*line) }
+			if err := logs[i].lines(notice, func() error { return nil }, each); err != nil {
 				incomplete = errors.Join(incomplete, err)
 			}
 		})
@@ -151,7 +152,7 @@ const maxNotices = 5
 
 // lines yields the lines of a log with their times until yield returns false. The text of a line is valid until the next call of flush,
 // which comes now and then.
-func (in *Input) lines(notice func(string), flush func() error, yield func(event.Line) bool) error {
+func (in *Input) lines(notice func(string), flush func() error, yield func(*event.Line) bool) error {
 	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
 	dates := logtime.Reader{Near: in.Near.Add(24*time.Hour - halfYear), Loc: time.Local}
 	noticed, yearless := 0, false
@@ -161,7 +162,7 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(event
 			notice(fmt.Sprintf("%s:%d: %s", in.Name, line, fmt.Sprintf(format, args...)))
 		}
 	}
-	one := func(line event.Line, at time.Time) error {
+	one := func(line *event.Line, at time.Time) error {
 		line.Time = at
 		if !yield(line) {
 			return errStopped
@@ -183,11 +184,11 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(event
 			remark(held.Offset, "the date %s does not fit the lines around it: the line counts as of the one before", heldAt.Format(time.DateTime))
 		}
 		heldAt = time.Time{}
-		return one(held, at)
+		return one(&held, at)
 	}
 	err := lines(in.Reader, flush, func(line *event.Line) error {
 		if ticked && dates.Same(line.Text) {
-			return one(*line, c.now)
+			return one(line, c.now)
 		}
 		at, ok := dates.Parse(line.Text)
 		if !ok {
@@ -197,7 +198,7 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(event
 			if err := release(heldAt); err != nil {
 				return err
 			}
-			return one(*line, c.now)
+			return one(line, c.now)
 		}
 		if !yearless && line.Text[0] >= 'A' && line.Text[0] <= 'Z' && logtime.Yearless(line.Text) {
 			yearless = true
@@ -210,7 +211,7 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(event
 			heldAt, held = at, event.Line{Text: bytes.Clone(line.Text), Offset: line.Offset}
 			return nil
 		}
-		return one(*line, c.tick(at))
+		return one(line, c.tick(at))
 	})
 	broken := err != nil && err != errStopped
 	if err == nil || broken {

@@ -70,8 +70,8 @@ func NewReplay(cfg *conf.Config, opt Options) (*Replay, error) {
 const maxBatch = 256
 
 // add takes a line, whose text must hold until the next flush. It reports whether that should come now.
-func (r *Replay) add(line event.Line) (full bool) {
-	r.batch.Lines = append(r.batch.Lines, line)
+func (r *Replay) add(line *event.Line) (full bool) {
+	r.batch.Lines = append(r.batch.Lines, *line)
 	return len(r.batch.Lines) >= maxBatch
 }
 

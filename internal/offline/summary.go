@@ -6,6 +6,7 @@ import (
 
 	"mef/internal/engine"
 	"mef/internal/event"
+	"mef/internal/track/bounded"
 )
 
 // A ReplaySummary reports what a configuration would have done to a log.
@@ -43,7 +44,8 @@ const (
 // A tally adds up what a replay comes to.
 type tally struct {
 	sum   ReplaySummary
-	rules map[string]*RuleSummary // becomes sum.Rules
+	rules map[string]*RuleSummary      // becomes sum.Rules
+	by    bounded.ByName[*RuleSummary] // the same
 	seen  map[netip.Prefix]uint8
 }
 
@@ -53,7 +55,9 @@ const (
 )
 
 func newTally() *tally {
-	return &tally{rules: map[string]*RuleSummary{}, seen: map[netip.Prefix]uint8{}}
+	t := &tally{rules: map[string]*RuleSummary{}, seen: map[netip.Prefix]uint8{}}
+	t.by.Set(t.rules)
+	return t
 }
 
 func (t *tally) summary() ReplaySummary {
@@ -123,8 +127,8 @@ func (t *tally) mark(p netip.Prefix, what uint8) (before uint8) {
 }
 
 func (t *tally) rule(name string) *RuleSummary {
-	r := t.rules[name]
-	if r == nil {
+	r, ok := t.by.Get(name)
+	if !ok {
 		r = new(RuleSummary)
 		t.rules[name] = r
 	}

@@ -56,6 +56,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 	text := append(w.rest, p...)
 	w.buf = w.buf[:0]
 	for len(text) > 0 {
+		if n := plainLen(text); n > 0 {
+			w.buf, text = append(w.buf, text[:n]...), text[n:]
+			continue
+		}
 		r, n := utf8.DecodeRune(text)
 		if r == utf8.RuneError && n == 1 && !utf8.FullRune(text) {
 			break
@@ -97,13 +101,16 @@ func (w *Writer) put(r rune, n int, first byte, raw []byte) {
 }
 
 // plain reports whether p is printable ASCII and line ends, as nearly everything is.
-func plain(p []byte) bool {
-	for _, b := range p {
+func plain(p []byte) bool { return plainLen(p) == len(p) }
+
+// plainLen returns how many bytes p begins with that are printable ASCII or line ends.
+func plainLen(p []byte) int {
+	for i, b := range p {
 		if (b < ' ' || b > '~') && b != '\n' && b != '\t' {
-			return false
+			return i
 		}
 	}
-	return true
+	return len(p)
 }
 
 func escapeText(dst []byte, r rune) []byte {

@@ -54,6 +54,9 @@ func (f *form) read(line []byte, r *Request) bool {
 	return ok
 }
 
+// HasFormat reports whether the rule has patterns of its own.
+func (s *Scanner) HasFormat() bool { return s.form != nil }
+
 // Read reads a line by the rule's own patterns. ok is false if it has patterns and none matches; own is false if it has none, so that a
 // Reader is to read the line.
 func (s *Scanner) Read(line []byte, r *Request) (own, ok bool) {

@@ -47,9 +47,6 @@ const maxTarget = 4096
 // false if the line is no request, or does not name the client.
 // It allocates nothing once it has seen a few lines.
 func (p *Reader) Read(line []byte, end uint64, r *Request) bool {
-	if bytes.IndexByte(line, '"') < 0 {
-		return false // all formats have one
-	}
 	line, ok := p.carrier.Cut(line, end)
 	if !ok || len(line) == 0 {
 		return false

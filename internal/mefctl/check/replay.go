@@ -187,7 +187,7 @@ func (p *replayOutput) ban(config string, b ban.Ban) error {
 	}
 	prefix := ban.Key{Prefix: b.Prefix}.String()
 	if !p.json {
-		_, err := fmt.Fprintf(p.out, "%s %s by %s: %s\n", b.Start.Format(time.DateTime), prefix, b.Rule, b.Reason)
+		_, err := p.out.WriteString(b.Start.Format(time.DateTime) + " " + prefix + " by " + b.Rule + ": " + b.Reason + "\n")
 		return err
 	}
 	r := replayed{Time: b.Start, Prefix: prefix, Ports: control.ShowPorts(b.Ports), Rule: b.Rule, Reason: b.Reason,
