@@ -83,7 +83,13 @@ func (c *configurator) run(ctx context.Context, calls <-chan owner.Call[*configu
 // pipeline.Saved.Count.
 func (b *built) restore(now time.Time) {
 	c, s := b.configurator, b.state
-	before := b.forgetOff(b.saved.Bans)
+	off, err := confirm.Off(b.stateIn)
+	if err != nil {
+		b.Log.Warn("cannot read whether mefctl off was run; saved bans are restored", "err", err)
+	}
+	if c.off = !off.IsZero(); c.off {
+		b.saved.SwitchedOff(s, off)
+	}
 	c.loadNotes(s, b.saved.Notes, b.guard)
 	b.restoreDetectors(b.saved.Notes)
 	c.resumeWindow(s, now)
@@ -92,32 +98,11 @@ func (b *built) restore(now time.Time) {
 		return // what the kernel holds ends by itself, or is lifted if a window has lapsed
 	}
 	listed := c.applied.Blocked
-	b.restored, c.gone = c.restoreLists(s, before, now)
+	b.restored, c.gone = c.restoreLists(s, b.saved.Bans, now)
 	if !slices.Equal(listed, c.applied.Blocked) {
 		c.saveBlocked()
 	}
 	c.Enforcer.Restore(b.restored)
-}
-
-// forgetOff returns the bans of an earlier run without those from before an operator ran mefctl off: they are lifted, and stay so.
-func (b *built) forgetOff(bans []ban.Ban) []ban.Ban {
-	at, err := confirm.Off(b.stateIn)
-	if err != nil {
-		b.Log.Warn("cannot read whether mefctl off was run; saved bans are restored", "err", err)
-	}
-	if at.IsZero() {
-		return bans
-	}
-	b.configurator.off = true
-	bans = slices.DeleteFunc(bans, func(old ban.Ban) bool {
-		if old.Rule == ban.ByList || old.Start.After(at) {
-			return false
-		}
-		b.forgiven = append(b.forgiven, old.Key)
-		return true
-	})
-	b.state.Forget(b.forgiven...)
-	return bans
 }
 
 // clearOff forgets that mefctl off was run, once the bans that it lifted are forgotten on disk.

@@ -46,7 +46,7 @@ type Options struct {
 	Firewall func(*conf.Config) []string
 }
 
-// A Manager is what a daemon reports to a service manager; package sdnotify has it.
+// A Manager is what a daemon reports to a service manager: the one of package sdnotify, which may be nil.
 type Manager interface {
 	Ready(status string) error
 	Reloading() error
@@ -124,7 +124,6 @@ type built struct {
 	guard        *hostwatch.Guard
 	saved        *pipeline.Saved
 	restored     []ban.Ban // of an earlier run
-	forgiven     []ban.Key // bans of an earlier run that mefctl off lifted
 }
 
 // build builds everything and restores what must hold again first, without starting a goroutine.
@@ -132,12 +131,6 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	rules, err := compile(cfg)
 	if err != nil {
 		return nil, err
-	}
-	if opt.Manager == nil {
-		opt.Manager = unmanaged{}
-	}
-	if opt.Firewall == nil {
-		opt.Firewall = func(*conf.Config) []string { return nil }
 	}
 	guard := hostwatch.NewGuard()
 	facts := engine.FactsFromConf(cfg)
@@ -164,15 +157,6 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	return b, nil
 }
 
-// unmanaged stands for no service manager.
-type unmanaged struct{}
-
-func (unmanaged) Ready(string) error { return nil }
-func (unmanaged) Reloading() error   { return nil }
-func (unmanaged) Stopping() error    { return nil }
-func (unmanaged) Watch(context.Context, func(context.Context) (string, error), func(error)) {
-}
-
 // run runs the enforcer, the saver, and serve, until ctx is done or Stop is called.
 func (b *built) run(ctx context.Context, serve func(context.Context) error) error {
 	ctx, b.stop = context.WithCancel(ctx)
@@ -182,8 +166,8 @@ func (b *built) run(ctx context.Context, serve func(context.Context) error) erro
 	// last of the state.
 	after, release := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return b.Enforcer.Run(after) })
-	b.saved.Count(b.state, b.restored, b.forgiven)
-	b.saved, b.restored, b.forgiven = nil, nil, nil
+	b.saved.Count(b.state, b.restored)
+	b.saved, b.restored = nil, nil
 	g.Go(func() error { return b.Saver.Run(after) })
 	g.Go(func() error {
 		defer release()

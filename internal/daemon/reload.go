@@ -14,29 +14,21 @@ import (
 	"mef/internal/owner"
 )
 
-// A setup is a configuration checked whole and compiled: nothing in it can fail any more.
-type setup struct {
-	cfg   *conf.Config
-	rules *engine.Rules
-}
-
 // compile makes a set of the rules. The error is conf.Errors.
 func compile(cfg *conf.Config) (*engine.Rules, error) {
 	return engine.Compile(cfg.Rules, hostwatch.UserID)
 }
 
-// prepare reads the configuration again. Its error has the text that mefctl config check prints.
-func (c *configurator) prepare() (*setup, error) {
+// prepare reads the configuration again and compiles it: nothing in it can fail any more. Its error has the text that mefctl config check
+// prints.
+func (c *configurator) prepare() (*conf.Config, *engine.Rules, error) {
 	cfg, err := c.load()
 	if err != nil {
-		return nil, err
-	}
-	rules, err := compile(cfg)
-	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cfg.KeepPaths(c.cfg)
-	return &setup{cfg, rules}, nil
+	rules, err := compile(cfg)
+	return cfg, rules, err
 }
 
 // Reload reads the configuration again and puts it in force, if it has no mistakes.
@@ -48,22 +40,22 @@ func (d *daemon) Reload(ctx context.Context, author string) (control.Reloaded, e
 func (c *configurator) reload(ctx context.Context, author string) (control.Reloaded, error) {
 	c.notified(c.manager.Reloading())
 	defer func() { c.notified(c.manager.Ready(c.inBrief())) }()
-	next, err := c.prepare()
+	next, rules, err := c.prepare()
 	if err != nil {
 		c.Log.Error("the configuration was not reloaded; the current one stays in force", "by", author, "err", err)
 		c.Records.Add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
 		return control.Reloaded{}, control.Refuse("%v", err)
 	}
-	if err := c.swap(ctx, next); err != nil {
+	if err := c.swap(ctx, next, rules); err != nil {
 		return control.Reloaded{}, err
 	}
-	r := control.Reloaded{Config: next.cfg.Path, Mode: c.Mode(), Mistakes: c.lists.Mistakes()}
-	for _, rule := range next.cfg.Rules {
+	r := control.Reloaded{Config: next.Path, Mode: c.Mode(), Mistakes: c.lists.Mistakes()}
+	for _, rule := range next.Rules {
 		if rule.Enabled {
 			r.Rules++
 		}
 	}
-	for _, n := range next.cfg.Notices {
+	for _, n := range next.Notices {
 		r.Notices = append(r.Notices, fmt.Sprintf("%s: %s", n.Pos, n.Text))
 		c.Log.Warn("configuration", "note", r.Notices[len(r.Notices)-1])
 	}
@@ -78,22 +70,22 @@ func recompile(ctx context.Context, c *configurator) error {
 	if err != nil {
 		return err
 	}
-	return c.swap(ctx, &setup{c.cfg, rules})
+	return c.swap(ctx, c.cfg, rules)
 }
 
-// swap puts a setup in force between two batches.
-func (c *configurator) swap(ctx context.Context, next *setup) error {
-	if err := c.sources.Configure(ctx, next.cfg, next.rules); err != nil {
+// swap puts a configuration and its rules in force between two batches.
+func (c *configurator) swap(ctx context.Context, next *conf.Config, rules *engine.Rules) error {
+	if err := c.sources.Configure(ctx, next, rules); err != nil {
 		return err
 	}
-	if settings := kernel.SettingsFromConf(next.cfg); !reflect.DeepEqual(settings, kernel.SettingsFromConf(c.cfg)) {
+	if settings := kernel.SettingsFromConf(next); !reflect.DeepEqual(settings, kernel.SettingsFromConf(c.cfg)) {
 		if err := c.kernel.Configure(ctx, settings); err != nil {
 			c.Log.Error("change what the packet filter logs and reports", "err", err)
 		}
 	}
-	c.cfg = next.cfg
+	c.cfg = next
 	if c.level != nil {
-		c.level.Set(next.cfg.LogLevel)
+		c.level.Set(next.LogLevel)
 	}
 	c.rereadLists(ctx)
 	return nil

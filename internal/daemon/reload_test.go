@@ -27,6 +27,7 @@ import (
 	"mef/internal/lists"
 	"mef/internal/owner"
 	"mef/internal/pipeline"
+	"mef/internal/sdnotify"
 )
 
 // patience is how long a test waits for what should happen.
@@ -104,7 +105,7 @@ func (h *house) build() *built {
 	if err != nil {
 		h.Fatal(err)
 	}
-	b, err := build(cfg, Options{Log: quiet(), Load: load}, machine{
+	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Firewall: func(*conf.Config) []string { return nil }}, machine{
 		filter: func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
 			facts := s.Engine.Facts()
 			opt := p.EnforceOptions(facts.Reachable())

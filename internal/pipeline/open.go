@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
@@ -22,6 +23,8 @@ type Saved struct {
 	Bans  []ban.Ban // in force then, and not over now
 	Notes map[string]string
 	store *store.Store
+
+	lifted []ban.Key // between the runs
 }
 
 // Open opens the place where the state is saved, restores the read positions, and returns the rest. It is for the time before Run.
@@ -44,9 +47,22 @@ func (p *Pipeline) Open(s *State, version string, now time.Time) (*Saved, error)
 	return &Saved{Bans: state.Bans, Notes: state.Notes, store: st}, nil
 }
 
-// Count restores what was counted: with the bans that are in force again, and those that were lifted between the runs. It is for the time
-// before Run, and before the saver runs; the enforcer may run already.
-func (v *Saved) Count(s *State, bans []ban.Ban, lifted []ban.Key) {
+// SwitchedOff removes the bans from before an operator switched the daemon off, but for those that the blacklist asks for: they are
+// lifted, and stay so.
+func (v *Saved) SwitchedOff(s *State, at time.Time) {
+	v.Bans = slices.DeleteFunc(v.Bans, func(b ban.Ban) bool {
+		if b.Rule == ban.ByList || b.Start.After(at) {
+			return false
+		}
+		v.lifted = append(v.lifted, b.Key)
+		return true
+	})
+	s.Forget(v.lifted...)
+}
+
+// Count restores what was counted, with the bans that are in force again. It is for the time before Run, and before the saver runs; the
+// enforcer may run already.
+func (v *Saved) Count(s *State, bans []ban.Ban) {
 	if err := s.Engine.Import(v.store.Records()); err != nil {
 		s.p.Log.Warn("some saved counters could not be read", "err", err)
 	}
@@ -54,6 +70,6 @@ func (v *Saved) Count(s *State, bans []ban.Ban, lifted []ban.Key) {
 		s.p.Log.Warn("some of the saved state could not be read", "records", n)
 	}
 	s.Engine.Restore(bans...)
-	s.Engine.Lifted(time.Now(), lifted...)
+	s.Engine.Lifted(time.Now(), v.lifted...)
 	s.p.Memory.Changed(len(bans))
 }
