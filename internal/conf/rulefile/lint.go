@@ -63,6 +63,8 @@ func steerable(expression string) flaw {
 		return flawless // no address, nobody to be banned for it
 	case around.repeated:
 		return repeated
+	case re.Op == syntax.OpAlternate && slices.ContainsFunc(re.Sub, isUnbound):
+		return unbound
 	}
 	before, after := flatten(around.before), flatten(around.after)
 	if len(before) == 0 || before[0].Op != syntax.OpBeginText {
@@ -85,6 +87,12 @@ func steerable(expression string) flaw {
 		return freeEnd
 	}
 	return flawless
+}
+
+// isUnbound reports whether re can match in the middle of a text.
+func isUnbound(re *syntax.Regexp) bool {
+	list := flatten([]*syntax.Regexp{re})
+	return len(list) == 0 || list[0].Op != syntax.OpBeginText
 }
 
 // forges returns how free text can make a refused login match the expression, which is of successful ones, or flawless. That the address

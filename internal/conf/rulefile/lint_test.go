@@ -69,6 +69,7 @@ func TestLinter(t *testing.T) {
 		{`^(?:error: )?Failed password for .* from <HOST> port \d+ ssh2$`, sshd, flawless},
 		{`(?:^Failed password for .* from <HOST> port \d+ ssh2$|^nothing$)`, sshd, flawless},
 
+		{`^Failed password for .* from <HOST> port \d+ ssh2$|nothing`, sshd, unbound},
 		{`Failed password .* from (?P<ip>\S+)`, sshd, unbound},
 		{`Failed password for .* from <HOST> port \d+ ssh2$`, sshd, unbound},
 		{`.*Failed password for .* from <HOST>`, sshd, unbound},
