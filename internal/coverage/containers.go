@@ -87,7 +87,7 @@ type disguise struct {
 }
 
 // disguised reports whether the client of an event is hidden: a container logs an address of a network that it is connected to. That is
-// Docker's userland proxy, which has the gateway's address, or a reverse proxy in another container. A ban of it would meet everybody.
+// Docker's userland proxy, which has the gateway's address, or a reverse proxy in another container. A ban of it would affect all clients.
 func (r *Reader) disguised(source string, ev *event.Event) bool {
 	c := r.container(source)
 	if c == nil || !ev.Addr.IsValid() || !slices.ContainsFunc(c.Networks, func(p netip.Prefix) bool { return p.Contains(ev.Addr) }) {

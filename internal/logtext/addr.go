@@ -6,7 +6,7 @@ import (
 )
 
 // Addr reads an address as logs write it, without allocating: IPv4, also with leading zeros, which log writers mean as
-// decimal; IPv6, whose zone it drops and whose IPv4-mapped form it unmaps. An unspecified address is nobody's.
+// decimal; IPv6, whose zone it drops and whose IPv4-mapped form it unmaps. An unspecified address is not read.
 func Addr(s []byte) (netip.Addr, bool) {
 	if zone := bytes.IndexByte(s, '%'); zone >= 0 {
 		s = s[:zone]

@@ -1,4 +1,4 @@
-// Package logtext reads pieces that lines of many logs have in common: addresses, JSON objects, and what Docker puts around a line.
+// Package logtext reads pieces that lines of many logs have in common: addresses, JSON objects, and the records in which Docker's json-file driver writes lines.
 package logtext
 
 import (
@@ -20,7 +20,7 @@ type Reader struct {
 
 	root node
 
-	text    []byte // what is left to read
+	text    []byte // the rest to read
 	decoded []byte // room for strings with escapes
 	round   uint32
 }
@@ -32,13 +32,13 @@ type node struct {
 	seen    uint32 // the round in which it was last met
 }
 
-// A Value is what stands at a path. Its text is that of a string without quotes and escapes, or that of a number or word.
+// A Value is the value at a path. Its text is that of a string without quotes and escapes, or that of a number or word.
 type Value struct {
 	Kind Kind
 	Text []byte
 }
 
-// A Kind is what a value is.
+// A Kind is the kind of a value.
 type Kind uint8
 
 // The kinds of value.
@@ -100,7 +100,7 @@ func (r *Reader) next(c byte) bool {
 	return true
 }
 
-// value reads a value. n is the node that it stands at; nil if nobody wants it or anything in it.
+// value reads a value. n is the node that it stands at; nil if neither it nor a value in it is wanted.
 func (r *Reader) value(n *node, depth int) bool {
 	s := r.blanks()
 	if len(s) == 0 || depth > maxNesting {

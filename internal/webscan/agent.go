@@ -6,7 +6,7 @@ import (
 	"mef/internal/event"
 )
 
-// A Crawler is a search engine whose crawlers can be verified: its operator says that their addresses have names in Domains, which have
+// A Crawler is a search engine whose crawlers can be verified: its operator documents that their addresses have names in Domains, which have
 // these addresses.
 type Crawler struct {
 	Name    string
@@ -14,7 +14,7 @@ type Crawler struct {
 	Domains []string
 }
 
-// crawlers are search engines, by what their operators publish about verifying them. An engine that publishes lists of addresses only is
+// crawlers are the search engines whose operators document how to verify them. An engine that publishes lists of addresses only is
 // not here.
 var crawlers = []Crawler{
 	{"Google", []string{"Googlebot", "AdsBot-Google", "Mediapartners-Google", "Google-InspectionTool"}, []string{"googlebot.com", "google.com"}},
@@ -27,18 +27,18 @@ var crawlers = []Crawler{
 	{"Petal", []string{"PetalBot"}, []string{"petalsearch.com", "aspiegel.com"}},
 }
 
-// A Standing says whether a source is the crawler that its agent says it is.
+// A Standing reports whether a source is the crawler that its agent names.
 type Standing uint8
 
 // The standings of a source.
 const (
-	Ordinary Standing = iota // it says no such thing, or it cannot be found out
+	Ordinary Standing = iota // the agent names no crawler, or its address cannot be verified
 	Pending                  // it is not known yet
 	Verified                 // it is
 	False                    // it is not
 )
 
-// An agent is what is known of a text of the header User-Agent.
+// An agent describes a text of the header User-Agent.
 type agent struct {
 	full    uint64 // hash of the text; 0: the slot is free
 	hash    uint32
@@ -52,7 +52,7 @@ func (a *agent) matches(threshold int) bool { return a.globs>>threshold&1 != 0 }
 // agentSlots is how many agents are remembered; the next in the same slot takes its place.
 const agentSlots = 256
 
-// agent returns what is known of an agent. It stays valid until the next call.
+// agent describes the text of a header. The result is valid until the next call.
 func (s *Scanner) agent(text []byte) *agent {
 	full := event.Hash(text) | 1
 	a := &s.agents[(full>>32)%agentSlots]

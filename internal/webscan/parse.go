@@ -12,8 +12,8 @@ type Request struct {
 	Addr      netip.Addr // the peer of the connection
 	Forwarded []byte     // addresses that proxies wrote into the request, the nearest last; empty if the log does not have them
 
-	Method []byte // empty if what was sent is no request of HTTP
-	Target []byte // path and query; all that was sent if it is no request
+	Method []byte // empty if the client sent something other than a request of HTTP
+	Target []byte // path and query; all that the client sent if it is not a request
 	Status int
 	Agent  []byte
 }
@@ -34,7 +34,7 @@ func (r *Request) Path() []byte {
 // The client writes the request, the agent, the referer, the user's name and, where the log has it, the name of the host, which
 // stands in front of the address. Servers escape quotation marks and control characters in all of them, and no server writes blanks
 // into the name of a host. So the address is the first word, or the second if the first is no address, and nothing behind it is
-// looked at for one. A line of which both may be the address, or that has another address in front of its date, says nothing.
+// looked at for one. A line in which both words may be the address, or that has another address in front of its date, is not a request.
 type Reader struct {
 	carrier logtext.Carrier
 	json    *jsonForm // made when a line needs it
@@ -87,7 +87,7 @@ func readCommon(line []byte, r *Request) bool {
 	return true
 }
 
-// maxFront bounds what is looked through for the date: host, address and user.
+// maxFront is how many bytes are searched for the date: host, address and user.
 const maxFront = 1024
 
 // cutDate cuts a line at its date: the first that is whole.
@@ -122,7 +122,7 @@ func isDate(s []byte) bool {
 	return true
 }
 
-// findAddr finds the address in what stands in front of the date.
+// findAddr finds the address in the text in front of the date.
 func findAddr(front []byte, r *Request) bool {
 	first, rest := cutWord(front)
 	second, behind := cutWord(rest)
@@ -206,8 +206,8 @@ func readStatus(s []byte, r *Request) (rest []byte, ok bool) {
 	return s[4:], true
 }
 
-// readTail reads what stands behind the status: the number of bytes, then in quotation marks the referer, the agent and what the operator
-// has added, of which a list of addresses is where the request came through.
+// readTail reads the text behind the status: the number of bytes, then in quotation marks the referer, the agent and the operator's own
+// fields. One of these that is a list of addresses names the proxies of the request.
 func readTail(s []byte, r *Request) {
 	for n := 1; ; n++ {
 		i := bytes.IndexByte(s, '"')
@@ -241,7 +241,7 @@ func isAddrList(s []byte) bool {
 	return false
 }
 
-// Client returns the nearest address of Forwarded that is no proxy: what the last proxy that is trusted wrote. It reports false if there
+// Client returns the last address of Forwarded that is not a proxy: the one that the last trusted proxy wrote. It reports false if there
 // is none.
 func (r *Request) Client(proxy func(netip.Addr) bool) (netip.Addr, bool) {
 	for s := r.Forwarded; len(s) > 0; {

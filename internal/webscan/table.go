@@ -7,12 +7,12 @@ import (
 	"mef/internal/event"
 )
 
-// maxRing bounds the times that a ring keeps. A threshold that asks for more keeps every second, third, ... request, so that it
+// maxRing bounds the times that a ring keeps. A threshold that requires more keeps every second, third, ... request, so that it
 // is reached by at most that many requests late.
 const maxRing = 256
 
 // A ring keeps when the last requests came, in a part of a source's words: the place of the oldest, how many came since the last that was
-// kept, and the times. The zero ring asks for nothing.
+// kept, and the times. The zero ring keeps nothing.
 type ring struct {
 	at, n int // first word, times kept
 	every int // each how manieth request is kept
@@ -27,7 +27,7 @@ func newRing(n, at int) (ring, int) {
 	return r, at + 2 + r.n
 }
 
-// add keeps a request, and reports whether there are as many within the window as the threshold asks for.
+// add keeps a request, and reports whether there are as many within the window as the threshold requires.
 func (r ring) add(words []uint32, now, window uint32) bool {
 	if r.n == 0 {
 		return true
@@ -41,7 +41,7 @@ func (r ring) add(words []uint32, now, window uint32) bool {
 	return r.full(words, now, window)
 }
 
-// full reports whether there are as many as the threshold asks for: the oldest of them is within the window.
+// full reports whether there are as many as the threshold requires: the oldest of them is within the window.
 func (r ring) full(words []uint32, now, window uint32) bool {
 	if r.n == 0 {
 		return true
@@ -69,7 +69,7 @@ func (r ring) clear(words []uint32) {
 	}
 }
 
-// A set keeps the hashes that were seen last, each with the time: pairs in a part of a source's words. The zero set asks for nothing.
+// A set keeps the hashes that were seen last, each with the time: pairs in a part of a source's words. The zero set keeps nothing.
 type set struct{ at, n int }
 
 func newSet(n, at int) (set, int) {

@@ -1,8 +1,8 @@
-// Package webscan finds sources that look for holes in web sites by what they ask for, in access logs.
+// Package webscan finds sources that search web sites for holes, by their requests in access logs.
 //
-// No line of such a log is an attack by itself: a visitor may follow an old link, and a browser asks for an icon that is not there.
-// But nobody who means well asks for /.env, /wp-login.php and /vendor/phpunit within a minute, and gets nothing each time. A Reader
-// makes a Request of a line, a Scanner counts the requests of each source by the thresholds of a rule, and says when one is reached.
+// No line of such a log is an attack by itself: a visitor may follow an old link, and a browser requests an icon that does not exist.
+// But no visitor requests /.env, /wp-login.php and /vendor/phpunit within a minute, and is refused each time. A Reader makes a
+// Request of a line; a Scanner counts the requests of each source by the thresholds of a rule, and reports when one is reached.
 //
 // # Windows
 //
@@ -12,15 +12,15 @@
 //
 // # When there is no room
 //
-// MaxSources are followed. For a new one, of a few sources that are looked at the one goes that is idle, else the one that is farthest
-// from every threshold, else the one that was seen longest ago. Somebody who comes from very many addresses with a request each
+// MaxSources are followed. To make room for a new one, a few sources are compared, and one is dropped: one that is idle, otherwise the
+// one that is farthest from every threshold, otherwise the one that was seen longest ago. Somebody who comes from very many addresses with a request each
 // pushes out others that have done as little, and not a scanner.
 //
 // # Who is left out
 //
-// Crawlers of search engines ask for whatever pages link to. One counts for nothing once its name was verified; see Crawler.
+// Crawlers of search engines request every page that others link to. The requests of a verified crawler do not count; see Crawler.
 //
-// The package does no I/O. A Scanner belongs to one goroutine, and goes by the times that it is given.
+// The package does no I/O. A Scanner belongs to one goroutine, and uses only the times that it is given.
 package webscan
 
 import (
@@ -63,7 +63,7 @@ type threshold struct {
 // An Episode is a threshold that a source has reached.
 type Episode struct {
 	Rule     string // RULE/NAME
-	Text     string // what was counted, in words
+	Text     string // a description of what was counted
 	Evidence []string
 }
 
@@ -111,14 +111,14 @@ func Rules(rule *conf.Rule) []event.Rule {
 	return all
 }
 
-// Crawler returns the search engine whose crawler a request says it is from; nil if it says no such thing.
+// Crawler returns the search engine whose crawler the agent of a request names; nil if it names none.
 func (s *Scanner) Crawler(r *Request) *Crawler { return s.agent(r.Agent).crawler }
 
 // Count counts a request of a source, and calls reached for each threshold that it reaches. line is the record as evidence. An Episode
 // whose threshold has been reached begins anew.
 //
-// A request of a verified crawler is not to be counted. pending says that the request may be from one, which is not known yet: what it
-// reaches is held back, and reached by a later request. false says that it is from none although it says so.
+// A request of a Verified crawler does not count. Pending means that it is not known yet whether the request is from the crawler that it
+// names: a threshold that it reaches is held back, and reached by a later request. False means that it is from another source.
 func (s *Scanner) Count(source netip.Prefix, r *Request, is Standing, line []byte, at time.Time, reached func(Episode)) {
 	if is == Verified {
 		return
@@ -165,7 +165,7 @@ func (s *Scanner) Count(source netip.Prefix, r *Request, is Standing, line []byt
 	}
 }
 
-// allows reports whether the operator said that requests for a path do not count.
+// allows reports whether the rule's whitelist has the path of a request.
 func (s *Scanner) allows(r *Request) bool {
 	if s.allowed.machine == nil && len(s.rule.Web.AllowExtensions) == 0 {
 		return false
@@ -174,7 +174,7 @@ func (s *Scanner) allows(r *Request) bool {
 	return s.allowed.match(s.path) || hasExtension(s.path, s.rule.Web.AllowExtensions)
 }
 
-// text says what is counted for a threshold, and what it asks for if asked is set.
+// text describes what is counted for a threshold, and what the threshold requires if asked is set.
 func (t *threshold) text(words []uint32, now uint32, asked bool) string {
 	var parts []string
 	add := func(n, of int, one, many string) {
@@ -202,7 +202,7 @@ func (t *threshold) text(words []uint32, now uint32, asked bool) string {
 	return text
 }
 
-// Explain says what is counted for a source at a time, a line for each threshold that anything counts for.
+// Explain describes what is counted for a source at a time: a line for each threshold with a count.
 func (s *Scanner) Explain(source netip.Prefix, at time.Time) (lines []string) {
 	e, ok := s.table.find(source)
 	if !ok {
@@ -225,7 +225,7 @@ func (s *Scanner) danger(words []uint32, now uint32) (most int) {
 	return most
 }
 
-// danger is the share of what the threshold asks for that holds, of what holds least.
+// danger is the smallest share of a condition of the threshold that is met, from 0 to 1.
 func (t *threshold) danger(words []uint32, now uint32) int {
 	least := 255
 	for _, c := range []struct{ n, of int }{

@@ -35,7 +35,7 @@ type Group struct {
 	File string `json:"file,omitempty"`
 
 	line  Line
-	texts []string // of Examples: what a pattern is matched against
+	texts []string // of Examples: the texts that a pattern is matched against
 	addrs map[netip.Addr]struct{}
 }
 
@@ -80,7 +80,7 @@ func (g *Groups) Add(raw string, l Line) {
 	}
 }
 
-// Sorted returns the groups, those with most lines first. Shapes that differ in one word only, which is not the same in each, are one.
+// Sorted returns the groups, those with most lines first. Shapes that differ only in one word, which has several values, are one group.
 func (g *Groups) Sorted() []*Group {
 	all := make([]*Group, 0, len(g.byShape))
 	for _, group := range g.byShape {
@@ -104,7 +104,7 @@ func (g *Groups) Sorted() []*Group {
 // minVariants is how many words must have been seen at one place for the place to vary.
 const minVariants = 3
 
-// merge joins groups that differ in one word only, if that word takes several values: a name that nothing announces as one.
+// merge joins groups that differ in one word only, if that word takes several values: a name that no word in front of it announces.
 func merge(all []*Group) []*Group {
 	type place struct {
 		key string
@@ -158,7 +158,7 @@ func (g *Group) without(i int) string {
 	return g.File + "\x00" + l.shape()
 }
 
-// Rule returns the text of a rule file called name that reads the groups: refused logins count, successful ones make known. where has the keys
+// Rule returns the text of a rule file called name that reads the groups: failregex for refused logins, okregex for successful ones. where has the keys
 // for what it reads besides the journal: "files=/var/log/shop.log", "containers=shop". The error names a shape for which no safe pattern is found.
 func Rule(name string, groups []*Group, where []string) (string, error) {
 	var b strings.Builder
@@ -199,7 +199,7 @@ func Rule(name string, groups []*Group, where []string) (string, error) {
 	return b.String(), nil
 }
 
-// writePaths writes where objects have their values. The error reports groups of which no one rule can be made.
+// writePaths writes the paths of the values of objects. The error names groups that do not fit into one rule.
 func writePaths(b *strings.Builder, groups []*Group) error {
 	var addr, user, message string
 	objects := 0
@@ -290,7 +290,7 @@ func (g *Group) check(head, fail, ok, value string) (string, error) {
 	case rule.JSON != nil && len(rule.JSON.Fail) > 0, kept == strings.Count(text, "\n")-strings.Count(head, "\n"):
 		return line, nil
 	case len(notices) > 0:
-		return "", errors.New(notices[0].Text) // why it was refused; what follows from that comes behind
+		return "", errors.New(notices[0].Text) // why it was refused; consequences are in later notices
 	}
 	return "", errors.New("the pattern is not used")
 }

@@ -19,7 +19,7 @@ const (
 	maxValues = 256
 )
 
-// A value is one string, number or word of an object, and where it stands.
+// A value is one string, number or word of an object, with its path.
 type value struct {
 	path   string // as a rule writes it
 	key    string // the last member of the path
@@ -27,13 +27,13 @@ type value struct {
 	quoted bool   // it is a string
 }
 
-// An object is what a rule reads of a line that is a JSON object.
+// An object describes the values that a rule reads in a line that is a JSON object.
 type object struct {
 	addr, user, message string // paths; empty if there is none
-	condition           string // what holds of such lines, as when= writes it; empty if the pattern decides
+	condition           string // that is true for such lines, in the form of when=; empty if the pattern decides
 }
 
-// Keys, by what their values mean. The address is that of the first key that the line has.
+// Keys, by the meaning of their values. The address is that of the first key that the line has.
 var (
 	addrKeys  = words("remote_ip remoteip client_ip clientip remote_addr remoteaddr remote_address remoteaddress ip_address ipaddress client_addr clientaddr client_address clienthost source_ip src_ip srcip src ip peer peer_ip remote client rhost address addr host remote_host")
 	ourKeys   = regexp.MustCompile(`(?i)^(x[-_]?)?(forwarded|real)|server|local|listen|upstream|dest|dst|bind`)
@@ -161,7 +161,7 @@ func find(values []value, keys []string, fits func(value) bool) (value, bool) {
 	return value{}, false
 }
 
-// shape returns what lines of one kind have in common: where they name what, and what holds of them.
+// shape returns what lines of one kind have in common: the paths of their values, and the condition.
 func (o *object) shape() string {
 	return "{" + o.addr + "\x00" + o.user + "\x00" + o.message + "\x00" + o.condition + "}"
 }

@@ -1,10 +1,10 @@
 // Package learn makes detection rules from sample lines.
 //
-// A message is cut into pieces: the client's address, the user name, numbers, identifiers, text in quotes, and words. What varies from
+// A message is cut into pieces: the client's address, the user name, numbers, identifiers, text in quotes, and words. A piece that varies from
 // line to line becomes a class of characters, and the words stay as they are: the shape of the message. Lines of one shape become one
-// pattern, anchored at both ends. Of a line that is a JSON object the paths of the address and the user name are found, and a condition: the
-// value that says that the login was refused; or the text that says so is cut into pieces. The package proposes; the linter of package conf and the sample lines themselves decide whether a
-// proposal is a rule.
+// pattern, anchored at both ends. In a line that is a JSON object, the paths of the address and the user name are found, and a condition: the
+// value that reports a refused login; if a text reports it, that text is cut into pieces. The linter of package rulefile and the sample lines
+// decide whether a proposal becomes a rule.
 package learn
 
 import (
@@ -16,7 +16,7 @@ import (
 	"mef/internal/logtext"
 )
 
-// A kind reports what a piece of a message is.
+// A kind is the kind of a piece of a message.
 type kind uint8
 
 const (
@@ -39,8 +39,8 @@ type Line struct {
 	Program string // empty: the line names none
 	Addr    netip.Addr
 	User    string
-	Refused bool // its words speak of a refused login
-	Login   bool // its words speak of a successful login
+	Refused bool // its words report a refused login
+	Login   bool // its words report a successful login
 	Several bool // it names other addresses, too, and Addr is the first one
 	pieces  []piece
 	text    string  // that pattern is matched against
@@ -93,7 +93,7 @@ func cut(message []byte, client netip.Addr) Line {
 			l.pieces = append(l.pieces, wrapped(token, user)...)
 			expectUser = false
 			continue
-		case p.kind == quoted && !refusing.MatchString(token) && !admitting.MatchString(token): // those are what the line is about
+		case p.kind == quoted && !refusing.MatchString(token) && !admitting.MatchString(token): // these report whether the login was refused
 			l.pieces = append(l.pieces, wrapped(token, quoted)...)
 		case p.kind == quoted:
 			l.pieces = append(l.pieces, piece{pieceText, token})
@@ -109,7 +109,7 @@ func cut(message []byte, client netip.Addr) Line {
 	return l
 }
 
-// A class is what a token is by itself.
+// A class describes a token by itself.
 type class struct {
 	kind   kind
 	addr   netip.Addr
@@ -151,7 +151,7 @@ func wrapped(token string, k kind) []piece {
 	return []piece{{k, ""}}
 }
 
-// shape returns what lines of one shape have in common, as text.
+// shape returns the text that lines of one shape have in common.
 func (l *Line) shape() string {
 	var b strings.Builder
 	b.WriteString(l.Program)
