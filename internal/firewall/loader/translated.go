@@ -33,7 +33,7 @@ func (p *place) isOwn(a netip.Addr) bool {
 func (p *place) ledAway(s *session, login policy.Packet, pol, before *policy.Policy) string {
 	by := pol.Translation(policy.In, login)
 	switch {
-	case by != nil && by.NAT.Action == policy.DNAT && !p.isOwn(by.NAT.Addr), by != nil && !slices.Contains(p.sshPorts, cmp.Or(by.NAT.Port, login.Dport)):
+	case by != nil && !p.leadsToSSH(by, login.Dport):
 		return fmt.Sprintf("would be led away from the SSH server: %s by %s:%d", by.NAT, by.At.File, by.At.Line)
 	case by == nil && s.translated() && before != nil:
 		if was := before.Translation(policy.In, login); was != nil {
@@ -50,7 +50,64 @@ func (p *place) hidden(pol *policy.Policy) (lines []string) {
 			lines = append(lines, fmt.Sprintf("%s: %s", r.At, what))
 		}
 	})
+	if len(lines) > 0 {
+		return lines
+	}
+	return p.sshHidden(pol)
+}
+
+// sshHidden returns the SSH ports to which no login comes any more because nat statements lead all of them elsewhere, each perhaps those of one
+// interface or network.
+func (p *place) sshHidden(pol *policy.Policy) (lines []string) {
+	if len(pol.Translations(policy.In)) == 0 {
+		return nil
+	}
+	plain := *pol
+	plain.NAT = nil
+	before, now := policy.NewModel(&plain), policy.NewModel(pol)
+	for _, port := range p.sshPorts {
+		had, by := false, (*policy.Rule)(nil)
+		reached := slices.ContainsFunc(p.logins(port), func(login policy.Rule) bool {
+			cases, err := before.Ask(&login)
+			had = had || err != nil || slices.ContainsFunc(cases, func(c policy.Case) bool { return c.Action == policy.Accept })
+			if cases, err = now.Ask(&login); err != nil {
+				return true // not known
+			}
+			return slices.ContainsFunc(cases, func(c policy.Case) bool {
+				if c.NAT != nil && by == nil {
+					by = c.NAT
+				}
+				return c.Action == policy.Accept && (c.NAT == nil || p.leadsToSSH(c.NAT, port))
+			})
+		})
+		if had && !reached && by != nil {
+			lines = append(lines, fmt.Sprintf("%s: no login reaches the SSH server on port %d any more: with this translation (%s), all are led elsewhere; "+
+				"write iif=, dst= or src= with the packets to translate, or another dport", by.At, port, by.NAT))
+		}
+	}
 	return lines
+}
+
+// logins returns descriptions of the logins to a port, for each address of this host that others can reach.
+func (p *place) logins(port uint16) (all []policy.Rule) {
+	for _, l := range p.links {
+		for _, n := range l.Nets {
+			a := n.Addr()
+			if a.IsLoopback() {
+				continue
+			}
+			r := reaches(policy.TCP, port, "").Rule
+			r.In = policy.Interfaces{Names: []string{l.Name}}
+			r.Dst = policy.Addrs{Given: true, In: prefixset.New(netip.PrefixFrom(a, a.BitLen()))}
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// leadsToSSH reports whether a nat statement leads logins to a port to the SSH server of this host.
+func (p *place) leadsToSSH(by *policy.Rule, port uint16) bool {
+	return (by.NAT.Action != policy.DNAT || p.isOwn(by.NAT.Addr)) && slices.Contains(p.sshPorts, cmp.Or(by.NAT.Port, port))
 }
 
 // translations warns of nat statements that hide services from some, or do nothing on this host.
