@@ -2,10 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"crypto/sha256"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,35 +46,6 @@ func TestMemoryIsGivenBackAfterAStart(t *testing.T) {
 			t.Errorf("%v; in an hour without a burst memory was given back %d times, want once", err, given)
 		}
 	})
-}
-
-// What the start used of the program does not stay resident, and the program works on.
-func TestProgramIsUnmapped(t *testing.T) {
-	resident := func() int {
-		status, err := os.ReadFile("/proc/self/status")
-		if err != nil {
-			t.Skip(err)
-		}
-		_, rest, _ := strings.Cut(string(status), "\nRssFile:")
-		kb, err := strconv.Atoi(strings.Fields(rest + " -")[0])
-		if err != nil {
-			t.Skip("this kernel does not report how much of files is resident")
-		}
-		return kb
-	}
-	const populateRead = 22 // MADV_POPULATE_READ
-	adviseProgram(populateRead)
-	before := resident()
-	if before < 5000 {
-		t.Skip("this kernel does not map the program at once")
-	}
-	giveBack()
-	if after := resident(); after > before/2 {
-		t.Errorf("%d KB of the program are resident, %d before", after, before)
-	}
-	if sum := sha256.Sum256([]byte("mef")); sum == sha256.Sum256(nil) {
-		t.Error("the program works no more")
-	}
 }
 
 func TestStateIsSavedSoonerForTalliesThanForPositions(t *testing.T) {
