@@ -180,7 +180,9 @@ func (b *Backend) damagedRules() (damaged []string, err error) {
 	if rules == b.verified.rules && (b.tables.nft || time.Since(b.verified.at) < readRulesEvery) {
 		return nil, nil
 	}
-	b.seen.rules = rules
+	if b.seen.rules == "" {
+		b.seen.rules = rules
+	}
 	for _, v6 := range b.tables.families() {
 		found, err := b.tables.save(v6)
 		if err != nil {

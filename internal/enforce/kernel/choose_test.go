@@ -80,7 +80,7 @@ func TestOpen(t *testing.T) {
 // Every kind of packet filter can be removed and looked for without a daemon.
 func TestBackendsAreWhole(t *testing.T) {
 	for _, b := range backends() {
-		if b.open == nil || b.remove == nil || b.present == nil || strings.TrimSpace(b.name) == "" {
+		if b.open == nil || b.remove == nil || b.present == nil || strings.TrimSpace(b.name) == "" || b.ours == "" {
 			t.Errorf("backend %q is not whole", b.name)
 		}
 	}

@@ -33,14 +33,14 @@ type backend struct {
 // backends returns the kinds there are, the best first. Their names are values of firewall_backend.
 func backends() []backend {
 	return []backend{{
-		name: conf.NFTables.String(),
+		name: conf.NFTables.String(), ours: "table inet mefdaemon",
 		open: func(netns int, log *slog.Logger, s enforce.Settings) (enforce.Backend, error) {
 			return nftset.NewIn(netns, log, s)
 		},
 		remove:  nftset.Delete,
 		present: nftset.Present,
 	}, {
-		name: conf.IPTables.String(),
+		name: conf.IPTables.String(), ours: "ipset mefd_*",
 		open: func(netns int, log *slog.Logger, s enforce.Settings) (enforce.Backend, error) {
 			return ipset.NewIn(netns, log, s)
 		},
