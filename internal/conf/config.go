@@ -66,6 +66,8 @@ type Config struct {
 
 	Firewall Firewall
 
+	Feeds []Feed // ordered by name, built-in ones included
+
 	Whitelist []Entry // entries of whitelist/*.conf
 	Blacklist []Entry // entries of blacklist/*.conf
 	// ListErrors are lines of those files that are no entries, and files that cannot be read. They are left out, the rest holds.

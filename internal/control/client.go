@@ -127,6 +127,11 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if method != http.MethodGet {
 		limit = c.changeTime
 	}
+	return c.within(ctx, limit, method, path, in, out)
+}
+
+// within sends a request that must be answered within a time.
+func (c *Client) within(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("mefdaemon does not answer within %v; see journalctl -u mefdaemon; mefctl off works without it", limit))
 	defer cancel()
 	err := c.exchange(ctx, method, path, in, out)

@@ -23,6 +23,8 @@
 //	POST   /v1/arm      ArmRequest   Armed: unless confirmed in time, bans are lifted, and further ones logged, not applied
 //	POST   /v1/confirm             {}: the operator can log in
 //	GET    /v1/lists?list=NAME     Lists: the whitelist or blacklist, or without a name both
+//	GET    /v1/feeds               []Feed: the lists of addresses that others publish
+//	POST   /v1/feeds    FeedRequest []Feed    enables, disables or updates one
 //	POST   /v1/allow    AllowRequest Entry    returns once the kernel lets its addresses through
 //	DELETE /v1/allow    AllowRequest Entry
 //	POST   /v1/allow/batch Batch     Done

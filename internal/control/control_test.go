@@ -130,6 +130,12 @@ func (f *fake) Disallow(_ context.Context, req control.AllowRequest) (control.En
 	return control.Entry{}, &control.Error{Message: req.Entry + " is not an entry"}
 }
 
+func (f *fake) Feeds(context.Context) ([]control.Feed, error) {
+	return []control.Feed{{Name: "drop", URL: "https://example.org/"}}, nil
+}
+func (f *fake) ChangeFeed(_ context.Context, req control.FeedRequest) ([]control.Feed, error) {
+	return []control.Feed{{Name: req.Name, By: req.Author, Action: req.Do}}, nil
+}
 func (f *fake) CheckDNSBL(_ context.Context, addr netip.Addr) ([]control.DNSBLAnswer, error) {
 	return []control.DNSBLAnswer{{List: "x", Zone: "bl.example", Listed: addr == netip.MustParseAddr("192.0.2.7")}}, nil
 }

@@ -13,6 +13,7 @@ import (
 type Lists struct {
 	Files   []ListFile `json:"files"`
 	Entries []Entry    `json:"entries"`
+	Feeds   []Feed     `json:"feeds,omitempty"` // that are enabled; not with the name of a list
 }
 
 // A ListFile is a file of a list's directory as it was last read.
@@ -50,6 +51,45 @@ type Resolved struct {
 	Error string     `json:"error,omitempty"`
 }
 
+// A Feed is a list of addresses that others publish.
+type Feed struct {
+	Name      string     `json:"name"`
+	About     string     `json:"about,omitempty"` // of a built-in one
+	URL       string     `json:"url"`
+	Enabled   bool       `json:"enabled"`
+	By        string     `json:"by,omitempty"` // who enabled or disabled it by command; absent: the configuration
+	Action    string     `json:"action"`       // "drop", "detect" or "score"
+	Direction string     `json:"direction"`    // "in" or "both"
+	Ports     string     `json:"ports"`        // "all" or a list
+	InForce   bool       `json:"in_force"`     // the kernel drops packets of its addresses
+	Packets   uint64     `json:"packets"`      // dropped
+	Fetched   *time.Time `json:"fetched,omitempty"`
+	Tried     *time.Time `json:"tried,omitempty"`
+	Next      *time.Time `json:"next,omitempty"`
+	Entries   int        `json:"entries"`
+	Wrong     int        `json:"wrong,omitempty"` // lines that are no entries
+	Size      int64      `json:"size"`            // bytes
+	Special   float64    `json:"special"`         // addresses left out because no host elsewhere has them
+	Spared    float64    `json:"spared"`          // addresses left out because this host needs them, or they are allowed, or many clients share them
+	Admins    float64    `json:"admins"`          // addresses left out because administrators log in from them
+	Error     string     `json:"error,omitempty"` // why the last attempt to fetch it failed; the copy before stays in force
+}
+
+// What a FeedRequest does.
+const (
+	EnableFeed  = "enable"
+	DisableFeed = "disable"
+	UpdateFeed  = "update"
+)
+
+// A FeedRequest enables, disables or updates a feed.
+type FeedRequest struct {
+	Name   string `json:"name"` // empty: update all that are enabled
+	Do     string `json:"do"`
+	Force  bool   `json:"force,omitempty"` // update: accept one that has grown or shrunk very much
+	Author string `json:"-"`               // filled in by the server, from the socket
+}
+
 // An AllowRequest adds an entry to the allow list, or takes it back.
 type AllowRequest struct {
 	Entry  string        `json:"entry"`
@@ -67,6 +107,9 @@ type ListService interface {
 	Allow(ctx context.Context, req AllowRequest) (Entry, error)
 	// Disallow takes back an entry that Allow added.
 	Disallow(ctx context.Context, req AllowRequest) (Entry, error)
+	// Feeds returns all feeds. ChangeFeed does what is asked, and returns them afterwards: once a feed is fetched and in force.
+	Feeds(ctx context.Context) ([]Feed, error)
+	ChangeFeed(ctx context.Context, req FeedRequest) ([]Feed, error)
 }
 
 // handleLists adds the routes about lists.
@@ -82,8 +125,27 @@ func handleLists(mux *http.ServeMux, s ListService, l limits) {
 			answer(w, nil, err)
 			return
 		}
-		stream(w, `{"files":`+string(files)+`,"entries":[`, v.Entries, "]}")
+		feeds, err := printable.Marshal(append([]Feed{}, v.Feeds...))
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		stream(w, `{"files":`+string(files)+`,"feeds":`+string(feeds)+`,"entries":[`, v.Entries, "]}")
 	}))
+	mux.HandleFunc("GET /v1/feeds", func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.Feeds(r.Context())
+		answer(w, v, err)
+	})
+	mux.HandleFunc("POST /v1/feeds", func(w http.ResponseWriter, r *http.Request) {
+		var req FeedRequest
+		if err := decode(w, r, &req); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		req.Author = author(r)
+		v, err := s.ChangeFeed(r.Context(), req)
+		answer(w, v, err)
+	})
 	for method, serve := range map[string]func(context.Context, AllowRequest) (Entry, error){
 		"POST": s.Allow, "DELETE": s.Disallow,
 	} {
@@ -114,3 +176,16 @@ func (c *Client) Allow(ctx context.Context, req AllowRequest) (v Entry, err erro
 func (c *Client) Disallow(ctx context.Context, req AllowRequest) (v Entry, err error) {
 	return v, c.do(ctx, http.MethodDelete, "/v1/allow", req, &v)
 }
+
+// Feeds asks for all feeds.
+func (c *Client) Feeds(ctx context.Context) (v []Feed, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/feeds", nil, &v)
+}
+
+// ChangeFeed asks to enable, disable or update a feed, and returns all feeds afterwards.
+func (c *Client) ChangeFeed(ctx context.Context, req FeedRequest) (v []Feed, err error) {
+	return v, c.within(ctx, feedTime, http.MethodPost, "/v1/feeds", req, &v)
+}
+
+// feedTime is how long a change of feeds may take: a slow server is given minutes.
+const feedTime = 30 * time.Minute

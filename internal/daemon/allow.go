@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"mef/internal/control"
-	"mef/internal/engine"
 	"mef/internal/lists"
 	"mef/internal/owner"
-	"mef/internal/pipeline"
 )
 
 // Events about entries of the allow list.
@@ -107,11 +105,14 @@ func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) 
 		if only == lists.AllowList {
 			return out, nil
 		}
-		facts, err := owner.Query(ctx, c.Engine, func(s *pipeline.State) engine.Facts { return s.Engine.Facts() })
+		facts, err := c.facts(ctx)
 		if err != nil {
 			return out, err
 		}
 		c.lists.ShowBlock(&out, &facts)
-		return out, nil
+		if only == "" {
+			out.Feeds, err = c.feeds.Enabled(ctx)
+		}
+		return out, err
 	})
 }

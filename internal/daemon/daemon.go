@@ -8,6 +8,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -98,6 +99,7 @@ type parts struct {
 	due    *duty.List                   // the configurator's; others call Text only
 	listed atomic.Pointer[lists.Report] // replaced by the configurator
 
+	feeds   *lists.Feeds
 	sources *pipeline.Sources // the configurator's; others call Prove only
 	relist  chan struct{}     // holds one message: lists may have to be applied anew
 }
@@ -107,6 +109,7 @@ type daemon struct {
 	*parts
 	control.ReputationService
 	*pipeline.Requests
+	lists.FeedService
 	config   owner.Of[*configurator]
 	version  string
 	since    time.Time
@@ -146,8 +149,12 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, sources: p.NewSources(m.look),
 		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), relist: make(chan struct{}, 1)}
 	shared.due = duty.New(shared.reportDuty)
+	m.names.StateDir, m.names.Version = cfg.Paths.StateDir, opt.Version
 	c := newConfigurator(shared, cfg, lists.New(m.names), opt)
-	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, config: owner.New[*configurator](), version: opt.Version,
+	shared.feeds = c.lists.Feeds()
+	shared.feeds.On(lists.FeedHost{Enforcer: k.Enforcer, Observing: p.Observing, Facts: shared.facts, Record: p.Records.Add, Changed: p.Memory.Changed,
+		Save: func(ctx context.Context, notes map[string]string) { p.SaveNotes(notes); p.Flush(ctx) }})
+	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, FeedService: shared.feeds.Service(), config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }, names: c.lists.Warnings}}
 	b.Requests = p.Requests(b.listsForRequests())
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
@@ -205,7 +212,7 @@ func (b *built) serve(ctx context.Context) error {
 	if b.configurator.cfg.ClearOnStop { // its goroutine has ended
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		if err := b.Clear(ctx); err != nil {
+		if err := errors.Join(b.Clear(ctx), b.Enforcer.SetLists(ctx, nil)); err != nil {
 			b.Log.Error("clear_bans_on_stop", "err", err)
 		}
 	}

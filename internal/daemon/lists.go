@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -17,6 +18,10 @@ import (
 	"mef/internal/pipeline"
 )
 
+func (p *parts) facts(ctx context.Context) (engine.Facts, error) {
+	return owner.Query(ctx, p.Engine, func(s *pipeline.State) engine.Facts { return s.Engine.Facts() })
+}
+
 // publish replaces the report that others see.
 func (c *configurator) publish() {
 	r := c.report
@@ -30,6 +35,7 @@ const noteListed = "listed"
 func (c *configurator) loadNotes(s *pipeline.State, notes map[string]string, guard *hostwatch.Guard) {
 	c.lists.Load(notes)
 	c.lists.Read(c.cfg.Paths)
+	c.feeds.Configure(c.cfg.Feeds)
 	allow := c.lists.Allow()
 	c.report.Allowed, c.applied.Allowed = allow.Items, allow
 	c.publish()
@@ -106,7 +112,7 @@ func (c *configurator) applyLists(ctx context.Context) error {
 		return err
 	}
 	c.applied.Allowed = allow
-	return c.applyBlock(ctx, c.lists.Block(&facts), now)
+	return errors.Join(c.applyBlock(ctx, c.lists.Block(&facts), now), c.feeds.Apply(ctx))
 }
 
 // liftWithin lifts the bans whose addresses an allow list has in whole, and the one that is applied had not. Wider ones stay: the kernel lets the allowed addresses
@@ -207,7 +213,7 @@ func (c *configurator) applyBlock(ctx context.Context, block lists.Block, now ti
 	if err := owner.Do(ctx, c.Engine, func(s *pipeline.State) { s.Engine.SetBlocked(next) }); err != nil {
 		return err
 	}
-	c.logNotable(block)
+	block.LogNotable(c.Log, &c.logged.notable)
 	for some := range slices.Chunk(began, listedAtOnce) {
 		if err := c.Enforcer.Ban(ctx, lists.BlockBans(some, now)...); err != nil {
 			return err
@@ -231,18 +237,6 @@ func (c *configurator) applyBlock(ctx context.Context, block lists.Block, now ti
 	c.Log.Info("the blacklist has changed", "banned", len(began), "lifted", len(gone), "in force", len(next))
 	c.Records.Add(control.Record{Time: now, Event: "list", Rule: ban.ByList, Reason: text})
 	return nil
-}
-
-// logNotable logs the first few entries of the blacklist that ban nobody, when they change.
-func (c *configurator) logNotable(block lists.Block) {
-	text := strings.Join(block.Notable, "\n")
-	if text == c.logged.notable {
-		return
-	}
-	c.logged.notable = text
-	for _, entry := range block.Notable {
-		c.Log.Warn("blacklist entry has no effect", "entry", entry, "ignored in total", block.LeftOut, "suspended in total", block.Held)
-	}
 }
 
 // listedRecords returns what is known of bans by the blacklist.

@@ -87,6 +87,7 @@ func (c *configurator) swap(ctx context.Context, next *conf.Config, rules *engin
 	if c.level != nil {
 		c.level.Set(next.LogLevel)
 	}
+	c.feeds.Configure(next.Feeds)
 	c.rereadLists(ctx)
 	return nil
 }

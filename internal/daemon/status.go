@@ -30,6 +30,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	detectors := d.detectorStatus()
 	began, now := s, time.Now() // which nothing changes if the caller gives up
+	began.Warnings = append(began.Warnings, d.feeds.Problems()...)
 	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status {
 		s := began
 		sources(&s, state)
@@ -97,7 +98,9 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	}
 	answers.Why(&why, known, d.listed.Load().Explain(addr, known.Never), grace, now)
 	why.Foreign = answers.Foreign(ctx, addr)
-	return why, nil
+	entries, err := d.feeds.Why(ctx, addr)
+	why.Listings = append(why.Listings, entries...)
+	return why, err
 }
 
 // Names answers mefctl names.

@@ -3,8 +3,10 @@ package lists
 import (
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"mef/internal/ban"
 	"mef/internal/conf"
@@ -47,6 +49,18 @@ func (l *Lists) Block(facts *exempt.Facts) Block {
 	slices.SortFunc(out.Prefixes, compare)
 	out.Prefixes = slices.Compact(out.Prefixes)
 	return out
+}
+
+// LogNotable logs the first few entries that ban nobody, unless they are those of last time.
+func (b *Block) LogNotable(log *slog.Logger, last *string) {
+	text := strings.Join(b.Notable, "\n")
+	if text == *last {
+		return
+	}
+	*last = text
+	for _, entry := range b.Notable {
+		log.Warn("blacklist entry has no effect", "entry", entry, "ignored in total", b.LeftOut, "suspended in total", b.Held)
+	}
 }
 
 // neverBlocked returns the addresses that no blacklist bans.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/lists/feeds"
 	"mef/internal/lists/names"
 	"mef/internal/prefixset"
 )
@@ -32,6 +34,7 @@ type Lists struct {
 	saved        map[string]string
 	expiry       *time.Timer // runs until the next of added ends
 	watch        *watch
+	feeds        *Feeds
 }
 
 // A directory has the files of one list.
@@ -49,6 +52,9 @@ type Options struct {
 	Servers []string      // name servers, host:port; none: those in /etc/resolv.conf
 	Timeout time.Duration // of one question to one of them; 0: 2 s
 	Log     *slog.Logger  // nil discards
+
+	StateDir string // has the copies of feeds, in a directory of their own
+	Version  string // of the program
 }
 
 // New returns Lists without entries.
@@ -58,14 +64,19 @@ func New(opt Options) *Lists {
 	}
 	expiry := time.NewTimer(time.Hour)
 	expiry.Stop()
-	return &Lists{added: make(map[string]added), names: names.New(names.Options{Servers: opt.Servers, Timeout: opt.Timeout, Log: opt.Log}), saved: make(map[string]string), expiry: expiry, watch: newWatch(opt.Log)}
+	return &Lists{added: make(map[string]added), names: names.New(names.Options{Servers: opt.Servers, Timeout: opt.Timeout, Log: opt.Log}), saved: make(map[string]string), expiry: expiry, watch: newWatch(opt.Log),
+		feeds: newFeeds(feeds.Options{Dir: filepath.Join(opt.StateDir, "feeds"), Version: opt.Version, Log: opt.Log})}
 }
 
-// Run watches the directories and resolves names until ctx is done.
+// Feeds returns the lists that others publish.
+func (l *Lists) Feeds() *Feeds { return l.feeds }
+
+// Run watches the directories, resolves names and fetches feeds until ctx is done.
 func (l *Lists) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.watch.run(ctx) })
 	g.Go(func() error { return l.names.Run(ctx) })
+	g.Go(func() error { return l.feeds.Run(ctx) })
 	return g.Wait()
 }
 
@@ -151,6 +162,7 @@ const (
 
 // Load takes over what an earlier run saved: notes of Allow, Add and Delete. Others are passed over.
 func (l *Lists) Load(notes map[string]string) {
+	l.feeds.load(notes)
 	known := make(map[string]names.Answer)
 	for note, text := range notes {
 		if entry, ok := strings.CutPrefix(note, noteAllow); ok {

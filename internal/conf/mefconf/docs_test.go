@@ -15,6 +15,7 @@ import (
 const (
 	configurationMD = "../../../docs/configuration.md"
 	reputationMD    = "../../../docs/reputation.md"
+	feedsMD         = "../../../docs/feeds.md"
 	confMan         = "../../../man/mef.conf.5"
 	rulesMan        = "../../../man/mefdaemon.rules.5"
 	listsMan        = "../../../man/mefdaemon.lists.5"
@@ -137,6 +138,8 @@ func TestDocs(t *testing.T) {
 	}{
 		{configurationMD, "keys in force", markdown, inForce()},
 		{configurationMD, "keys not in force", markdown, notInForce()},
+		{feedsMD, "keys of feeds", markdown, rows(feedKeys)},
+		{confMan, "keys of feeds", roff, rows(feedKeys)},
 		{configurationMD, "keys of rules", markdown, ofRules()},
 		{confMan, "keys in force", roff, inForce()},
 		{confMan, "keys not in force", roff, notInForce()},
@@ -162,7 +165,7 @@ func TestDocs(t *testing.T) {
 // Every example in the documentation is a valid file.
 func TestDocExamples(t *testing.T) {
 	var text []byte
-	for _, page := range []string{configurationMD, reputationMD} {
+	for _, page := range []string{configurationMD, reputationMD, feedsMD} {
 		more, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -187,6 +190,8 @@ func TestDocExamples(t *testing.T) {
 		switch {
 		case e[1] == "text":
 			files["whitelist/a.conf"] = e[2]
+		case strings.HasPrefix(e[2], "[feed "):
+			files["mef.conf"] = dirs + e[2]
 		case strings.Contains(e[2], "[global]"):
 			files["mef.conf"] = strings.Replace(e[2], "[global]\n", dirs, 1)
 		case strings.Contains(e[2], "failregex"):

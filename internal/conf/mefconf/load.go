@@ -99,18 +99,19 @@ type reader struct {
 func (r *reader) global(sc ini.File) {
 	r.errs = append(r.errs, sc.Errs...)
 	for _, h := range sc.Headers {
-		if kind, _, _ := strings.Cut(h.Name, " "); kind == "feed" || kind == "notify" {
-			r.notice(h.Pos, fmt.Sprintf("[%s]: feeds and notifications are not built yet: ignored", h.Name))
-		} else if h.Name != "global" {
+		if kind, _, _ := strings.Cut(h.Name, " "); kind == "notify" {
+			r.notice(h.Pos, fmt.Sprintf("[%s]: notifications are not built yet: ignored", h.Name))
+		} else if h.Name != "global" && kind != "feed" {
 			r.errs = append(r.errs, ini.UnknownSection(h, []string{"global"}))
 		}
 	}
-	settings := slices.DeleteFunc(sc.Settings, func(s ini.Setting) bool { return s.Section != "global" })
+	settings := slices.DeleteFunc(slices.Clone(sc.Settings), func(s ini.Setting) bool { return s.Section != "global" })
 	keys.SetDefaults(r.cfg)
 	d := keys.Decode(r.cfg, settings)
 	r.set = d.Set
 	r.errs = append(r.errs, d.Errs...)
 	r.cfg.Notices = append(r.cfg.Notices, d.Notices...)
+	r.feeds(sc)
 	r.replaceStateDir()
 	r.replaceEventLog()
 	r.checkBanTimes()

@@ -339,6 +339,13 @@ func TestConfigErrors(t *testing.T) {
 		"semicolon":              {"; mode=observe", `:2:1: ";" does not begin a comment here; begin comments with #`},
 		"section without end":    {"[global", `:2:1: section "[global" does not end with ]; write [section] on a line of its own`},
 		"section twice":          {"[global]", `:2:1: section "[global]" occurs twice; first at mef.conf:1:1`},
+		"feed without a url":     {"[feed own]\nrefresh=1h", `:2:1: [feed own]: no url; add url=https://HOST/PATH`},
+		"feed, misspelt":         {"[feed spamhaus-dorp]", `:2:1: [feed spamhaus-dorp]: no url; add url=https://HOST/PATH, or use a built-in feed: did you mean "spamhaus-drop"?`},
+		"name of a feed":         {"[feed My_List]\nurl=https://example.org/", `:2:1: feed "My_List": wrong name; write [feed NAME], a name of lower-case letters, digits and - up to 32 characters`},
+		"feed over http":         {"[feed own]\nurl=http://example.org/x", `:3:5: url: "http://example.org/x" can be changed on its way; write https://HOST/PATH or file:///PATH`},
+		"feed of nowhere":        {"[feed own]\nurl=https:///x", `:3:5: url: wrong value "https:///x"; write https://HOST/PATH or file:///PATH`},
+		"key of a feed":          {"[feed own]\nurl=https://example.org/\nformt=csv", `:4:1: unknown key "formt"; did you mean "format"?`},
+		"share of a feed":        {"[feed own]\nurl=https://example.org/\nmax_share=0", `:4:11: max_share: wrong value "0"; write a number from 1 to 100`},
 		"section of rule files":  {"[rule]\nmaxretry=3", `:2:1: unknown section "rule"; there is [global]`},
 		"terminal escapes":       {"mode=\x1b[2J", `:2:6: byte 0x1b is not text; save the file as UTF-8`},
 		"long word":              {strings.Repeat("k", 100) + "=1", `:2:1: unknown key "` + strings.Repeat("k", 80) + `…"`},
@@ -449,7 +456,7 @@ func TestNotices(t *testing.T) {
 		"not built, off":     {"rbl_enabled=false\nps_enabled=false\nddos_enabled=false\ncommunity_report=false", ""},
 		"clamped":            {"ddos_bantime=permanent", "mef.conf:5:1: ddos_bantime: the source of a scan or flood can be forged, so nothing is dropped for longer than 10m"},
 		"wildcard answers":   {"rbl_x_answer_match=127.0.0.2,*", "mef.conf:5:1: rbl_x_answer_match: answers outside 127.0.0.0/8 and in 127.255.255.0/24 are errors of the list, never listings"},
-		"sections to come":   {"[feed drop]\nurl=https://example.org/", "mef.conf:5:1: [feed drop]: feeds and notifications are not built yet: ignored"},
+		"sections to come":   {"[notify mail]\nurl=https://example.org/", "mef.conf:5:1: [notify mail]: notifications are not built yet: ignored"},
 		"state below /etc":   {"cache_dir=/etc/mef/cache", `mef.conf:5:1: cache_dir: the daemon cannot write "/etc/mef/cache", its state is in /var/lib/mef`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -611,5 +618,28 @@ func TestReloadOff(t *testing.T) {
 		if err != nil || cfg.WhitelistReload != want || cfg.BlacklistReload != want {
 			t.Errorf("%s: %v, %v, %v; want %v", value, cfg.WhitelistReload, cfg.BlacklistReload, err, want)
 		}
+	}
+}
+
+// A section of a feed is complete by itself, or changes a built-in one; without a section these are there, and off.
+func TestFeeds(t *testing.T) {
+	cfg, said := load(t, map[string]string{"mef.conf": dirs + "[feed own]\nurl=file:///srv/own.csv\nformat=csv\ncolumn=3\nports=25,22\nmax_size=2\n" +
+		"[feed tor-exits]\ndirection=both\n[feed cins]\nenabled=false\n"})
+	if cfg == nil || said != "" {
+		t.Fatal(said)
+	}
+	byName := make(map[string]conf.Feed)
+	for _, f := range cfg.Feeds {
+		byName[f.Name] = f
+	}
+	if own := byName["own"]; !own.Enabled || own.URL != "file:///srv/own.csv" || own.Format != conf.FeedCSV || own.Column != 3 || own.Ports != "22,25" ||
+		own.Both || own.MaxSize != 2 || own.MaxShare != 20 || own.Refresh != 6*time.Hour {
+		t.Errorf("own: %+v", own)
+	}
+	if tor := byName["tor-exits"]; !tor.Enabled || !tor.Both || !strings.HasPrefix(tor.URL, "https://") || tor.Refresh != time.Hour {
+		t.Errorf("tor-exits: %+v", tor)
+	}
+	if drop := byName["spamhaus-drop"]; drop.Enabled || drop.Format != conf.FeedJSON || drop.Member != "cidr" || byName["cins"].Enabled {
+		t.Errorf("spamhaus-drop: %+v", drop)
 	}
 }

@@ -21,7 +21,7 @@ func newLists(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "lists [whitelist|blacklist|recidive]",
 		Short: "Show the files and entries of whitelist and blacklist, and the errors in them",
-		Long: "lists shows every file of the lists with its size, age and last error, and every entry with its source. recidive shows the\n" +
+		Long: "lists shows every feed and file of the lists with its size, age and last error, and every entry with its source. recidive shows the\n" +
 			"bans in force of sources that were banned before.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || len(args) == 1 && !slices.Contains(listNames, args[0]) {
@@ -52,9 +52,14 @@ func newLists(g *cli.Global) *cobra.Command {
 }
 
 func showLists(w io.Writer, lists control.Lists, now time.Time) {
-	if len(lists.Files)+len(lists.Entries) == 0 {
-		fmt.Fprintln(w, "There are no list files, and no entries were added by command.")
+	feeds := slices.DeleteFunc(slices.Clone(lists.Feeds), func(f control.Feed) bool { return !f.Enabled })
+	if len(lists.Files)+len(lists.Entries)+len(feeds) == 0 {
+		fmt.Fprintln(w, "There are no list files, no entries were added by command, and no feed is enabled.")
 		return
+	}
+	if len(feeds) > 0 {
+		cli.ShowFeeds(w, feeds, now)
+		fmt.Fprintln(w)
 	}
 	rows := [][]string{{"FILE", "LIST", "ENTRIES", "BYTES", "CHANGED", "LAST ERROR"}}
 	for _, f := range lists.Files {
@@ -68,5 +73,7 @@ func showLists(w io.Writer, lists control.Lists, now time.Time) {
 		console.Table(w, rows)
 		fmt.Fprintln(w)
 	}
-	console.Table(w, entryRows(lists.Entries, now))
+	if len(lists.Files)+len(lists.Entries) > 0 {
+		console.Table(w, entryRows(lists.Entries, now))
+	}
 }

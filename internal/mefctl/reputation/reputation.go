@@ -1,4 +1,4 @@
-// Package reputation has the commands of mefctl about what others know of addresses and are told of them: DNS block lists and reports.
+// Package reputation has the commands of mefctl about what others know of addresses and are told of them: DNS block lists, reports and feeds.
 package reputation
 
 import (
@@ -17,7 +17,9 @@ import (
 )
 
 // Commands returns the commands of this package.
-func Commands(g *cli.Global) []*cobra.Command { return []*cobra.Command{newDNSBL(g), newReports(g)} }
+func Commands(g *cli.Global) []*cobra.Command {
+	return []*cobra.Command{newDNSBL(g), newReports(g), newFeeds(g)}
+}
 
 func newDNSBL(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{

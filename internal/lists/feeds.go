@@ -1,0 +1,333 @@
+package lists
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mef/internal/conf"
+	"mef/internal/conf/diag"
+	"mef/internal/control"
+	"mef/internal/enforce"
+	"mef/internal/exempt"
+	"mef/internal/lists/feeds"
+)
+
+// Feeds are the lists that others publish: package feeds fetches them, and this decides which are on and what of them may be dropped. All
+// methods may be called from any goroutine.
+type Feeds struct {
+	keeper *feeds.Keeper
+	host   FeedHost
+
+	applying sync.Mutex // held while the kernel is given lists, so that an older state never replaces a newer one
+
+	mu         sync.Mutex
+	configured []conf.Feed
+	switched   map[string]switched // by command, which overrides the configuration
+	spared     map[string]spared
+}
+
+// A FeedHost is what Feeds need of a running daemon. The zero value is none: nothing is dropped.
+type FeedHost struct {
+	Enforcer  *enforce.Enforcer
+	Facts     func(context.Context) (exempt.Facts, error)
+	Observing func() bool
+	Save      func(ctx context.Context, notes map[string]string) // returns once they are saved
+	Record    func(control.Record)
+	Changed   func(entries int) // tells how many were replaced, for memory to be given back
+}
+
+// A switched is a feed that an operator has enabled or disabled by command. The saved state keeps it.
+type switched struct {
+	Enabled bool      `json:"enabled"`
+	Author  string    `json:"author,omitempty"`
+	Since   time.Time `json:"since"`
+}
+
+// spared is what of a feed must stay reachable.
+type spared struct {
+	needed float64 // addresses of this host, what it needs, the allow list, proxies and content delivery networks
+	admins float64 // addresses from which administrators log in
+}
+
+func newFeeds(opt feeds.Options) *Feeds {
+	return &Feeds{keeper: feeds.New(opt), switched: make(map[string]switched), spared: make(map[string]spared)}
+}
+
+// noteFeed begins the name of a note in the saved state; the name of a feed follows. Its text is a switched.
+const noteFeed = "feed "
+
+// load takes over what an earlier run saved.
+func (f *Feeds) load(notes map[string]string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for note, text := range notes {
+		var s switched
+		if name, ok := strings.CutPrefix(note, noteFeed); ok && json.Unmarshal([]byte(text), &s) == nil {
+			f.switched[name] = s
+		}
+	}
+}
+
+// On sets the daemon whose kernel drops what is in feeds. It is called before Run.
+func (f *Feeds) On(host FeedHost) { f.host = host }
+
+// Run fetches feeds, and gives the kernel what has changed, until ctx is done.
+func (f *Feeds) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.keeper.Run(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-f.keeper.Changed():
+				_ = f.Apply(ctx) // the enforcer logs it, shows it and tries again
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// Apply gives the kernel the lists as they are, and returns once it holds them. In observe mode it holds none.
+func (f *Feeds) Apply(ctx context.Context) error {
+	if f.host.Enforcer == nil {
+		return nil
+	}
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	var drops []enforce.List
+	if !f.host.Observing() {
+		facts, err := f.host.Facts(ctx)
+		if err != nil {
+			return err
+		}
+		drops = f.drops(&facts)
+	}
+	entries := 0
+	for _, l := range drops {
+		entries += l.Addrs.Len()
+	}
+	err := f.host.Enforcer.SetLists(ctx, drops)
+	f.host.Changed(entries)
+	return err
+}
+
+// Problems returns what an operator should know: feeds that are refused or cannot be fetched.
+func (f *Feeds) Problems() []string { return f.keeper.Problems() }
+
+// Configure replaces the feeds of the configuration. Good copies on disk count at once.
+func (f *Feeds) Configure(all []conf.Feed) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.configured = all
+	f.configure()
+}
+
+func (f *Feeds) configure() {
+	all := slices.Clone(f.configured)
+	for i := range all {
+		if s, ok := f.switched[all[i].Name]; ok {
+			all[i].Enabled = s.Enabled
+		}
+	}
+	f.keeper.Configure(all)
+}
+
+// A FeedService answers requests about feeds.
+type FeedService struct{ feeds *Feeds }
+
+// Service returns the service of feeds.
+func (f *Feeds) Service() FeedService { return FeedService{f} }
+
+// Feeds answers mefctl feeds list.
+func (s FeedService) Feeds(ctx context.Context) ([]control.Feed, error) { return s.feeds.Show(ctx) }
+
+// ChangeFeed answers mefctl feeds enable, disable and update. A feed that cannot be fetched is enabled all the same, and tried again.
+func (s FeedService) ChangeFeed(ctx context.Context, req control.FeedRequest) (all []control.Feed, err error) {
+	f := s.feeds
+	switch req.Do {
+	case control.EnableFeed, control.DisableFeed:
+		notes, err := f.setEnabled(req, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		f.host.Save(ctx, notes)
+		f.host.Record(control.Record{Time: time.Now(), Event: "feed", Rule: req.Name, Author: req.Author, Reason: req.Do + "d"})
+	case control.UpdateFeed:
+	default:
+		return nil, refuse("%s is nothing that can be done with a feed; write %s, %s or %s", diag.Quote(req.Do), control.EnableFeed, control.DisableFeed, control.UpdateFeed)
+	}
+	if req.Do != control.DisableFeed {
+		err = f.update(ctx, req.Name, req.Force)
+	}
+	if err := errors.Join(err, f.Apply(ctx)); err != nil {
+		return nil, err
+	}
+	return f.Show(ctx)
+}
+
+// setEnabled enables or disables a feed, and returns the notes to be saved.
+func (f *Feeds) setEnabled(req control.FeedRequest, now time.Time) (notes map[string]string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.known(req.Name); err != nil {
+		return nil, err
+	}
+	s := switched{Enabled: req.Do == control.EnableFeed, Author: req.Author, Since: now}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	f.switched[req.Name] = s
+	f.configure()
+	return map[string]string{noteFeed + req.Name: string(text)}, nil
+}
+
+// known returns why there is no feed of a name.
+func (f *Feeds) known(name string) error {
+	var names []string
+	for _, c := range f.configured {
+		if c.Name == name {
+			return nil
+		}
+		names = append(names, c.Name)
+	}
+	hint := diag.DidYouMean(name, names)
+	if hint == "" {
+		hint = "mefctl feeds list shows them"
+	}
+	return refuse("there is no feed %s; %s", diag.Quote(name), hint)
+}
+
+// update fetches a feed now, or if name is empty all that are enabled. The error names those that were not updated, and why.
+func (f *Feeds) update(ctx context.Context, name string, force bool) error {
+	var names, failed []string
+	if name != "" {
+		f.mu.Lock()
+		err := f.known(name)
+		f.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		names = append(names, name)
+	}
+	for _, s := range f.keeper.States() {
+		if name == "" && s.Enabled {
+			names = append(names, s.Name)
+		}
+	}
+	for _, name := range names {
+		if err := f.keeper.Update(ctx, name, force); err != nil {
+			failed = append(failed, fmt.Sprintf("feed %s: %v", name, err))
+		}
+	}
+	if len(failed) > 0 {
+		return refuse("%s", strings.Join(failed, "\n"))
+	}
+	return nil
+}
+
+// drops returns the lists of addresses whose packets are dropped, for a host of which facts are known. What must stay reachable is subtracted,
+// and so are addresses from which administrators log in; proxies and content delivery networks have many clients behind each address.
+func (f *Feeds) drops(facts *exempt.Facts) (all []enforce.List) {
+	needed := neverBlocked(facts)
+	for _, c := range facts.CDNs {
+		needed = needed.Union(c.Networks)
+	}
+	admins := facts.Sessions.Union(facts.Admins)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.spared)
+	for _, one := range f.keeper.Enabled() {
+		if one.Action != conf.FeedDrop {
+			continue
+		}
+		without := one.List.Subtract(needed)
+		rest := without.Subtract(admins)
+		count := func(v6 bool) float64 { return one.List.Addresses(v6) - without.Addresses(v6) }
+		held := func(v6 bool) float64 { return without.Addresses(v6) - rest.Addresses(v6) }
+		f.spared[one.Name] = spared{count(false) + count(true), held(false) + held(true)}
+		if rest.Len() > 0 {
+			all = append(all, enforce.List{Name: one.Name, Addrs: rest, Ports: one.Ports, Both: one.Both})
+		}
+	}
+	return all
+}
+
+// Show describes all feeds.
+func (f *Feeds) Show(ctx context.Context) ([]control.Feed, error) {
+	held, err := f.host.Enforcer.Lists(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := []control.Feed{} // programs that read JSON want a list, if an empty one
+	for _, s := range f.keeper.States() {
+		shown := control.Feed{Name: s.Name, About: s.About, URL: s.URL, Enabled: s.Enabled, Action: s.Action.String(), Direction: "in", Ports: control.ShowPorts(s.Ports),
+			Fetched: moment(s.Fetched), Tried: moment(s.Tried), Next: moment(s.Next), Entries: s.Entries, Wrong: s.Wrong, Size: s.Size, Error: s.Err,
+			Special: s.Subtracted, Spared: f.spared[s.Name].needed, Admins: f.spared[s.Name].admins}
+		if s.Both {
+			shown.Direction = "both"
+		}
+		if by := f.switched[s.Name]; !by.Since.IsZero() {
+			shown.By = by.Author
+		}
+		for _, h := range held {
+			if h.Name == s.Name {
+				shown.InForce, shown.Packets = true, h.Packets
+			}
+		}
+		all = append(all, shown)
+	}
+	return all, nil
+}
+
+// Enabled describes the feeds that are enabled.
+func (f *Feeds) Enabled(ctx context.Context) ([]control.Feed, error) {
+	all, err := f.Show(ctx)
+	return slices.DeleteFunc(all, func(f control.Feed) bool { return !f.Enabled }), err
+}
+
+// Why returns the entries of feeds that have an address, a sentence for each.
+func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (all []string, err error) {
+	held, err := f.host.Enforcer.Listed(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range f.keeper.Find(addr) {
+		text := "feed " + m.Name
+		if m.Line > 0 {
+			text += fmt.Sprintf(", line %d: %s", m.Line, diag.Quote(m.Text))
+		}
+		text += fmt.Sprintf(" (%s, of %s)", m.URL, m.Fetched.Local().Format(time.DateTime))
+		switch ports := "all ports"; {
+		case m.Action == conf.FeedScore:
+			text += ": points are added to its score when it fails"
+		case m.Action == conf.FeedDetect:
+			text += ": it is reported when it fails"
+		case !slices.Contains(held, m.Name):
+			text += ": not dropped, because it must stay reachable or bans are not applied"
+		default:
+			if m.Ports != "" {
+				ports = "ports " + string(m.Ports)
+			}
+			if m.Both {
+				text += fmt.Sprintf(": all its packets are dropped, %s", ports)
+			} else {
+				text += fmt.Sprintf(": its packets that open a connection are dropped, %s", ports)
+			}
+		}
+		all = append(all, text)
+	}
+	return all, nil
+}
