@@ -16,7 +16,7 @@ export PREFIX DESTDIR
 .PHONY: build demo test check unit race integration fuzz bench accept install uninstall dist clean
 
 build:
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl ./cmd/mef
+	go build -trimpath -tags nethttpomithttp2 -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl ./cmd/mef
 
 demo: build
 	@scripts/deps demo

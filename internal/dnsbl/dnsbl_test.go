@@ -475,3 +475,38 @@ func TestRate(t *testing.T) {
 		t.Errorf("100 queries took %v at 50 a second", took)
 	}
 }
+
+// BenchmarkAsk is what asking costs the engine: of addresses whose answers are known, and with an answer of a server on loopback for each.
+func BenchmarkAsk(b *testing.B) {
+	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18 + byte(i>>16&1), byte(i >> 8), byte(i)}) }
+	l, z := serve(b), zoneConf()
+	z.Rate, z.InFlight = 1_000_000, 32
+	c, _ := start(b, z, l.addr)
+	wait(b, c, "tested", isTested)
+	b.Run("answered", func(b *testing.B) {
+		before := int(c.Status(time.Now()).Lists[0].Queries)
+		for i := range b.N {
+			for len(c.all()[0].queue) >= maxQueue {
+				runtime.Gosched()
+			}
+			c.Ask(addr(i), true)
+		}
+		for c.all()[0].underWay() > 0 {
+			runtime.Gosched()
+		}
+		b.ReportMetric(float64(int(c.Status(time.Now()).Lists[0].Queries)-before)/b.Elapsed().Seconds(), "queries/s")
+	})
+	b.Run("known", func(b *testing.B) {
+		b.ReportAllocs()
+		known := addr(1 << 30)
+		c.all()[0].mu.Lock()
+		c.all()[0].cache.put(known, answer{until: time.Now().Add(time.Hour)})
+		c.all()[0].mu.Unlock()
+		for range b.N {
+			c.Ask(known, true)
+		}
+	})
+}
+
+// underWay returns how many queries wait or are under way.
+func (z *zone) underWay() int { return len(z.queue) + len(z.slots) }

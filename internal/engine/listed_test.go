@@ -231,3 +231,38 @@ func TestListingsAreBounded(t *testing.T) {
 		t.Errorf("a listing of a list that is not asked any more: %q", x.Listings)
 	}
 }
+
+// BenchmarkBlockLists is what asking block lists adds to an event that counts, and to a line that matches nothing.
+func BenchmarkBlockLists(b *testing.B) {
+	for name, on := range map[string]bool{"off": false, "on": true} {
+		l := newListening(b, exempt.Facts{CDNs: exempt.CDNs()})
+		if !on {
+			l.e.Configure(func() engine.Config {
+				c := engine.FromConf(&conf.Config{}, must(b))
+				c.Track.Rules = append(c.Track.Rules, event.Rule{Name: "smtp", Service: "smtp", MaxRetry: 5, FindTime: findTime, Ports: "25,587"})
+				return c
+			}())
+		}
+		addrs := make([]netip.Addr, 10_000)
+		for i := range addrs {
+			addrs[i] = netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
+		}
+		b.Run("event/"+name, func(b *testing.B) {
+			b.ReportAllocs()
+			ev := event.Event{Rule: "smtp", Service: "smtp", Kind: event.Probe, Count: 1, Verified: true}
+			for i := range b.N {
+				ev.Time, ev.Addr = noon.Add(time.Duration(i)*time.Microsecond), addrs[i%len(addrs)]
+				for range l.e.Event(&ev, ev.Time) {
+				}
+			}
+		})
+		b.Run("line/"+name, func(b *testing.B) {
+			b.ReportAllocs()
+			batch := event.Batch{Source: "/var/log/x", Stream: "x", Lines: []event.Line{{Time: noon, Text: []byte("Jan  2 12:00:00 host sshd[77]: Connection closed by 203.0.113.7 port 50000")}}}
+			for range b.N {
+				for range l.e.Lines(&batch, noon) {
+				}
+			}
+		})
+	}
+}
