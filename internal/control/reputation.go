@@ -32,8 +32,11 @@ type DNSBLList struct {
 // String returns how the list is used: "bl.example.org, 12 queries since start, 3 addresses listed".
 func (l DNSBLList) String() string {
 	text := fmt.Sprintf("%s, %d queries since start, %d addresses listed", l.Zone, l.Queries, l.Listed)
-	if !l.Usable {
+	switch {
+	case l.Problem != "":
 		text = l.Zone + ", not used"
+	case !l.Usable:
+		text = l.Zone + ", not tested yet"
 	}
 	if l.Failed > 0 {
 		text += fmt.Sprintf(", %d without an answer", l.Failed)

@@ -478,7 +478,9 @@ func TestRate(t *testing.T) {
 
 // BenchmarkAsk is what asking costs the engine: of addresses whose answers are known, and with an answer of a server on loopback for each.
 func BenchmarkAsk(b *testing.B) {
-	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18 + byte(i>>16&1), byte(i >> 8), byte(i)}) }
+	addr := func(i int) netip.Addr {
+		return netip.AddrFrom4([4]byte{198, 18 + byte(i>>16&1), byte(i >> 8), byte(i)})
+	}
 	l, z := serve(b), zoneConf()
 	z.Rate, z.InFlight = 1_000_000, 32
 	c, _ := start(b, z, l.addr)
