@@ -140,8 +140,8 @@ func (t *table) settle(succeeded bool) {
 }
 
 // An index finds the number of an entry by the hash of its key: a hash table with linear probing. A slot has the upper bits of the
-// hash, which also say where it belongs, and the number; 0 is an empty one. That is 8 bytes an entry in slots that are at most three
-// quarters full.
+// hash, which also say where it belongs, and the number; 0 is an empty one. That is 8 bytes an entry in slots that are at most four
+// fifths full.
 type index struct {
 	seed  maphash.Seed
 	slots []uint64 // a power of two
@@ -174,7 +174,7 @@ func (x *index) find(hash uint64, right func(number uint64) bool) (uint64, bool)
 }
 
 func (x *index) add(p place) {
-	if x.used >= len(x.slots)*3/4 {
+	if x.used >= len(x.slots)*4/5 {
 		old := x.slots
 		x.slots = make([]uint64, 2*len(old))
 		for _, slot := range old {

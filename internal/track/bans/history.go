@@ -2,10 +2,12 @@ package bans
 
 import (
 	"cmp"
+	"hash/maphash"
 	"math"
 	"slices"
 
 	"mef/internal/ban"
+	"mef/internal/track/bounded"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
 )
@@ -45,8 +47,9 @@ const chunk = 512
 type History struct {
 	chunks [][]past
 	size   int
-	next   uint64                // number of the latest, from 1
-	latest map[netkey.Key]uint32 // number of a key's latest, its lower bits
+	next   uint64        // number of the latest, from 1
+	latest bounded.Index // the place in the ring of each key's latest, from 1
+	seed   maphash.Seed  // of its hashes
 
 	rules   []string // names of rules, which are few
 	numbers map[string]uint16
@@ -57,12 +60,15 @@ type History struct {
 
 // NewHistory returns an empty history of so many bans at most.
 func NewHistory(size int) History {
-	return History{size: size, latest: map[netkey.Key]uint32{}, rules: []string{""}, numbers: map[string]uint16{"": 0}}
+	return History{size: size, seed: maphash.MakeSeed(), rules: []string{""}, numbers: map[string]uint16{"": 0}}
 }
+
+// place returns which place of the ring is that of ban number n, from 1.
+func (h *History) place(n uint64) uint32 { return uint32((n-1)%uint64(h.size)) + 1 }
 
 // slot returns where ban number n is or will be, and makes room for it.
 func (h *History) slot(n uint64) *past {
-	i := int((n - 1) % uint64(h.size))
+	i := int(h.place(n) - 1)
 	for i/chunk >= len(h.chunks) {
 		h.chunks = append(h.chunks, make([]past, chunk))
 	}
@@ -79,11 +85,11 @@ func (h *History) at(n uint64) *past {
 
 // latestOf returns the number of the latest ban of a key, 0 if there is none.
 func (h *History) latestOf(k netkey.Key) uint64 {
-	low, ok := h.latest[k]
-	if !ok {
+	i := h.latest.Find(k.Hash(h.seed), func(i uint32) bool { return h.chunks[(i-1)/chunk][(i-1)%chunk].key == k })
+	if i == 0 {
 		return 0
 	}
-	return h.next - uint64(uint32(h.next)-low) // which is less than 1<<32 before the latest of all
+	return h.next - uint64((int(h.place(h.next))-int(i)+h.size)%h.size)
 }
 
 // rule returns the number of a rule's name, that of the empty one if there are too many.
@@ -109,8 +115,8 @@ func (h *History) add(p past) {
 	h.next++
 	slot := h.slot(h.next)
 	if lost := h.next - uint64(h.size); h.next > uint64(h.size) {
-		if low, ok := h.latest[slot.key]; ok && low == uint32(lost) {
-			delete(h.latest, slot.key)
+		if h.latestOf(slot.key) == h.next { // at whose place it is
+			h.latest.Remove(slot.key.Hash(h.seed), h.place(lost))
 		}
 		if slot.flags&stored != 0 {
 			h.gone = append(h.gone, lost)
@@ -124,10 +130,12 @@ func (h *History) add(p past) {
 // link makes ban number n the latest of its key.
 func (h *History) link(n uint64, p *past) {
 	p.back = 0
+	hash := p.key.Hash(h.seed)
 	if before := h.latestOf(p.key); before != 0 {
 		p.back = uint32(n - before)
+		h.latest.Remove(hash, h.place(before))
 	}
-	h.latest[p.key] = uint32(n)
+	h.latest.Put(hash, h.place(n))
 }
 
 // touch marks ban number n as changed.
