@@ -14,6 +14,11 @@ import (
 // that is none of them is an error; the other entries are returned. Of a file in another format altogether, which may
 // be large, the first errors and how many more there are must do.
 func ParseList(file string, text []byte) ([]Entry, Errors) {
+	return ParseLongList(file, text, len(text), nil)
+}
+
+// ParseLongList is ParseList for a file that may be very long: entries after the first keep are passed to rest instead of being returned.
+func ParseLongList(file string, text []byte, keep int, rest func(Entry)) ([]Entry, Errors) {
 	var entries []Entry
 	var errs Errors
 	line, more := 0, 0
@@ -27,6 +32,8 @@ func ParseList(file string, text []byte) ([]Entry, Errors) {
 		}
 		at := Pos{File: file, Line: line, Col: 1 + strings.Index(s, word)}
 		switch _, err := parseEntry(word); {
+		case err == nil && len(entries) >= keep:
+			rest(Entry{at, word, strings.TrimSpace(note)})
 		case err == nil:
 			entries = append(entries, Entry{at, word, strings.TrimSpace(note)})
 		case len(errs) < maxErrors:

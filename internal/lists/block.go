@@ -15,15 +15,17 @@ import (
 	"mef/internal/prefixset"
 )
 
-// MaxBlocked bounds the networks of all blacklist files together; entries beyond it are left out.
-const MaxBlocked = 100_000
+// MaxBanned bounds the networks of all blacklist files that are bans of their own, each with a record; the others are one list in the
+// kernel, which takes a small part of the memory.
+const MaxBanned = 10_000
 
 // A Block is what the blacklist comes to: networks that are banned without end, on all ports.
 type Block struct {
-	Prefixes []netip.Prefix // ascending, each once
-	LeftOut  int            // entries that ban nobody, because something is wrong with them or there are too many
-	Held     int            // entries that ban nobody, because an administrator is or was logged in from there
-	Notable  []string       // what was left out and held back, with the reasons; the first few
+	Prefixes []netip.Prefix    // ascending, each once
+	Rest     *prefixset.Packed // networks beyond MaxBanned
+	LeftOut  int               // entries that ban nobody, because something is wrong with them or there are too many
+	Held     int               // entries that ban nobody, because an administrator is or was logged in from there
+	Notable  []string          // what was left out and held back, with the reasons; the first few
 }
 
 // notable is how many of Block.Notable there are at most.
@@ -34,6 +36,7 @@ const notable = 10
 func (l *Lists) Block(facts *exempt.Facts) Block {
 	var out Block
 	never := neverBlocked(facts)
+	var rest prefixset.Packer
 	l.block.judge(facts, never, func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool) {
 		switch {
 		case held:
@@ -44,10 +47,23 @@ func (l *Lists) Block(facts *exempt.Facts) Block {
 		if why != "" && len(out.Notable) < notable {
 			out.Notable = append(out.Notable, fmt.Sprintf("%s: %s: %s", e.Pos, e.Text, why))
 		}
+		if len(out.Prefixes)+len(prefixes) > MaxBanned {
+			for _, p := range prefixes {
+				rest.Add(p)
+			}
+			return
+		}
 		out.Prefixes = append(out.Prefixes, prefixes...)
 	})
 	slices.SortFunc(out.Prefixes, compare)
 	out.Prefixes = slices.Compact(out.Prefixes)
+	all := []*prefixset.Packed{rest.Pack()}
+	for _, f := range l.block.files {
+		all = append(all, f.rest)
+		out.LeftOut += f.useless
+	}
+	out.Rest = prefixset.Join(all...).Subtract(never).Subtract(facts.Sessions.Union(facts.Admins))
+	l.feeds.setBlacklist(out.Rest, l.block.files)
 	return out
 }
 
@@ -71,7 +87,6 @@ func neverBlocked(facts *exempt.Facts) prefixset.Set {
 // judge calls do for every entry of the files, in order, with the networks that it bans. If it bans none, why reports it; held reports
 // that this is for an administrator's sake.
 func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool)) {
-	room := MaxBlocked
 	d.entries(func(_ *listFile, e *conf.Entry) bool {
 		prefixes, ok := e.Prefixes()
 		why, held := "", false
@@ -93,13 +108,9 @@ func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *c
 		if len(prefixes) > 1 || never.Overlaps(prefixes[0]) {
 			prefixes = prefixset.New(prefixes...).Subtract(never).Prefixes()
 		}
-		switch {
-		case len(prefixes) == 0:
+		if len(prefixes) == 0 {
 			why = "never banned: it is on the allow list, this host needs it, or it is not a public address"
-		case room <= 0:
-			prefixes, why = nil, "ignored: the entries before it already have 100,000 networks"
 		}
-		room -= len(prefixes)
 		do(e, prefixes, why, false)
 		return true
 	})

@@ -19,6 +19,7 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/exempt"
 	"mef/internal/lists/feeds"
+	"mef/internal/prefixset"
 )
 
 // Feeds are the lists that others publish: package feeds fetches them, and this decides which are on and what of them may be dropped. All
@@ -33,6 +34,8 @@ type Feeds struct {
 	configured []conf.Feed
 	switched   map[string]switched // by command, which overrides the configuration
 	spared     map[string]spared
+	blacklist  *prefixset.Packed // what of the blacklist is not a ban of its own
+	files      []listFile        // of the blacklist
 }
 
 // A FeedHost is what Feeds need of a running daemon. The zero value is none: nothing is dropped.
@@ -60,6 +63,13 @@ type spared struct {
 
 func newFeeds(opt feeds.Options) *Feeds {
 	return &Feeds{keeper: feeds.New(opt), switched: make(map[string]switched), spared: make(map[string]spared)}
+}
+
+// setBlacklist sets what of the operator's blacklist is dropped like a feed, in both directions.
+func (f *Feeds) setBlacklist(rest *prefixset.Packed, files []listFile) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blacklist, f.files = rest, slices.Clone(files)
 }
 
 // noteFeed begins the name of a note in the saved state; the name of a feed follows. Its text is a switched.
@@ -247,6 +257,9 @@ func (f *Feeds) drops(facts *exempt.Facts) (all []enforce.List) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.spared)
+	if f.blacklist.Len() > 0 {
+		all = append(all, enforce.List{Name: BlockList, Addrs: f.blacklist, Both: true})
+	}
 	for _, one := range f.keeper.Enabled() {
 		if one.Action != conf.FeedDrop {
 			continue
@@ -304,6 +317,9 @@ func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (all []string, err err
 	if err != nil {
 		return nil, err
 	}
+	if slices.Contains(held, BlockList) {
+		all = append(all, "the blacklist"+f.inBlacklist(addr)+": all its packets are dropped")
+	}
 	for _, m := range f.keeper.Find(addr) {
 		text := "feed " + m.Name
 		if m.Line > 0 {
@@ -330,4 +346,17 @@ func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (all []string, err err
 		all = append(all, text)
 	}
 	return all, nil
+}
+
+// inBlacklist returns the place of the entry of a blacklist file that has an address: ", FILE:LINE:COL".
+func (f *Feeds) inBlacklist(addr netip.Addr) string {
+	f.mu.Lock()
+	files := f.files
+	f.mu.Unlock()
+	for _, file := range files {
+		if at, found := file.lineOf(addr); found {
+			return ", " + at.String()
+		}
+	}
+	return ""
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -114,12 +115,12 @@ func (l *Lists) EntryEnds() <-chan time.Time { return l.expiry.C }
 
 // Read reads the files that have changed since they were last read.
 func (l *Lists) Read(paths conf.Paths) {
-	l.allow.read(paths.WhitelistDir)
-	l.block.read(paths.BlacklistDir)
+	l.allow.read(paths.WhitelistDir, math.MaxInt)
+	l.block.read(paths.BlacklistDir, maxKept)
 }
 
-func (d *directory) read(path string) {
-	files, err := readDir(path, d.files)
+func (d *directory) read(path string, keep int) {
+	files, err := readDir(path, d.files, keep)
 	d.path, d.files, d.err = path, files, ""
 	if err != nil {
 		d.err = err.Error()
@@ -194,7 +195,7 @@ func (d *directory) show(out *control.Lists, list string, finish func(*conf.Entr
 	}
 	for i := range d.files {
 		f := &d.files[i]
-		shown := control.ListFile{List: list, Path: f.Path, Size: f.Size, Modified: f.Modified, Entries: len(f.Entries)}
+		shown := control.ListFile{List: list, Path: f.Path, Size: f.Size, Modified: f.Modified, Entries: len(f.Entries) + f.more}
 		for _, err := range f.Errors {
 			shown.Errors = append(shown.Errors, err.Error())
 		}

@@ -57,28 +57,54 @@ func TestBlockLeavesProtectedAddressesOut(t *testing.T) {
 
 // What a blacklist asks for in vain is left out, and the reason shown with every entry.
 func TestEntriesInVain(t *testing.T) {
-	var text strings.Builder
-	text.WriteString("bad.example\n10.0.0.0/8\n192.0.2.1\n")
-	for i := range MaxBlocked {
-		fmt.Fprintln(&text, netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}))
-	}
-	text.WriteString("203.0.113.7\nworse.example\n")
-	l, _ := blacklist(t, text.String())
+	l, _ := blacklist(t, "bad.example\n10.0.0.0/8\n192.0.2.1\n203.0.113.7\nworse.example\n")
 	facts := exempt.Facts{Allowed: prefixset.New(prefixes("192.0.2.0/24")...)}
 	block := l.Block(&facts)
-	if len(block.Prefixes) != MaxBlocked || block.LeftOut != 5 || len(block.Notable) != 5 {
-		t.Errorf("%d networks, %d entries left out, %q; want %d and 5", len(block.Prefixes), block.LeftOut, block.Notable, MaxBlocked)
+	if len(block.Prefixes) != 1 || block.LeftOut != 4 || len(block.Notable) != 4 {
+		t.Errorf("%d networks, %d entries left out, %q; want 1 and 4", len(block.Prefixes), block.LeftOut, block.Notable)
 	}
 	var out control.Lists
 	l.ShowBlock(&out, &facts)
-	last := len(out.Entries) - 1
-	for i, want := range map[int]string{
-		0: "names have no effect in a blacklist", 1: "wider than /16", 2: "never banned: it is on the allow list, this host needs it",
-		3: "", last - 2: "", last - 1: "ignored: the entries before it already have 100,000 networks", last: "names have no effect in a blacklist",
-	} {
+	for i, want := range []string{"names have no effect in a blacklist", "wider than /16", "never banned: it is on the allow list, this host needs it", "",
+		"names have no effect in a blacklist"} {
 		if got := out.Entries[i].Error; !strings.HasPrefix(got, want) || (got == "") != (want == "") {
 			t.Errorf("entry %s: %q, want %q", out.Entries[i].Entry, got, want)
 		}
+	}
+}
+
+// The first networks of a long blacklist are bans of their own, the others are one list; nothing is left out because there is too much.
+func TestLongBlacklist(t *testing.T) {
+	const n = 150_000
+	var text strings.Builder
+	for i := range n {
+		fmt.Fprintln(&text, netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	text.WriteString("203.0.113.0/28 # the last\nworse.example\n10.0.0.0/8\n")
+	l, path := blacklist(t, text.String())
+	facts := exempt.Facts{Allowed: prefixset.New(prefixes("203.0.113.5/32")...), Admins: prefixset.New(prefixes("203.0.113.6/32")...)}
+	block := l.Block(&facts)
+	if len(block.Prefixes) != MaxBanned || block.LeftOut != 2 {
+		t.Errorf("%d networks, %d entries left out; want %d and 2", len(block.Prefixes), block.LeftOut, MaxBanned)
+	}
+	if hosts, _ := block.Rest.Counts(false); hosts < n-MaxBanned {
+		t.Errorf("%d addresses in the list, want %d", hosts, n-MaxBanned)
+	}
+	for addr, want := range map[string]bool{"100.0.0.1": false, "100.2.73.239": true, "203.0.113.1": true, "203.0.113.5": false, "203.0.113.6": false, "10.0.0.1": false} {
+		if block.Rest.Contains(netip.MustParseAddr(addr)) != want {
+			t.Errorf("%s is in the list: %v", addr, !want)
+		}
+	}
+	if drops := l.feeds.drops(&facts); len(drops) != 1 || drops[0].Name != BlockList || !drops[0].Both || !drops[0].Addrs.Equal(block.Rest) {
+		t.Errorf("lists for the kernel: %+v", drops)
+	}
+	if at, want := l.feeds.inBlacklist(netip.MustParseAddr("203.0.113.1")), fmt.Sprintf(", %s:%d:1", path, n+1); at != want {
+		t.Errorf("place %q, want %q", at, want)
+	}
+	var out control.Lists
+	l.ShowBlock(&out, &facts)
+	if len(out.Files) != 1 || out.Files[0].Entries != n+3 || len(out.Entries) != maxKept {
+		t.Errorf("%+v, %d entries shown", out.Files, len(out.Entries))
 	}
 }
 

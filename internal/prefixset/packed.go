@@ -195,6 +195,20 @@ func (h half[A]) subtract(cuts []span[A]) (rest half[A], changed bool) {
 	return normalized(hosts, nets), true
 }
 
+// Join returns the addresses of all sets: one of them, if the others are empty.
+func Join(all ...*Packed) *Packed {
+	all = slices.DeleteFunc(all, func(p *Packed) bool { return p.Len() == 0 })
+	if len(all) <= 1 {
+		return append(all, nil)[0]
+	}
+	var sum Packed
+	for _, p := range all {
+		sum.v4.hosts, sum.v4.nets = append(sum.v4.hosts, p.v4.hosts...), append(sum.v4.nets, p.v4.nets...)
+		sum.v6.hosts, sum.v6.nets = append(sum.v6.hosts, p.v6.hosts...), append(sum.v6.nets, p.v6.nets...)
+	}
+	return &Packed{normalized(sum.v4.hosts, sum.v4.nets), normalized(sum.v6.hosts, sum.v6.nets)}
+}
+
 // A Packer collects the entries of a Packed. The zero value is empty.
 type Packer struct{ p Packed }
 

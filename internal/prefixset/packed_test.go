@@ -74,6 +74,10 @@ func TestPackedAgreesWithSet(t *testing.T) {
 				t.Fatalf("%v contains %s: %v", a, addr, packed.Contains(addr))
 			}
 		}
+		if got, want := set(prefixset.Join(nil, packed, pack(b))), plain.Union(cut); !got.Equal(want) {
+			t.Fatalf("%v and %v: %v, want %v", a, b, got.Ranges(), want.Ranges())
+		}
+		canonical(t, prefixset.Join(packed, pack(b), packed))
 		canonical(t, packed)
 		canonical(t, rest)
 		applied(t, packed, pack(b))
