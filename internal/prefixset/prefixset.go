@@ -23,8 +23,13 @@ func RangeOf(p netip.Prefix) Range {
 
 // Prefix returns the range as one prefix; ok is false if it takes several.
 func (r Range) Prefix() (p netip.Prefix, ok bool) {
-	prefixes := appendPrefixes(nil, r)
-	return prefixes[0], len(prefixes) == 1
+	first, end := r.First.As16(), r.Last.As16()
+	same := 0 // bits at the beginning that all addresses have
+	for same < 128 && first[same/8]>>(7-same%8) == end[same/8]>>(7-same%8) {
+		same++
+	}
+	p = netip.PrefixFrom(r.First, same-128+r.First.BitLen())
+	return p, p.Masked().Addr() == r.First && last(p) == r.Last
 }
 
 // A Set is an immutable set of addresses. The zero value is empty.
@@ -210,6 +215,9 @@ func appendPrefixes(out []netip.Prefix, r Range) []netip.Prefix {
 func last(p netip.Prefix) netip.Addr {
 	if !p.IsValid() {
 		return netip.Addr{}
+	}
+	if p.IsSingleIP() {
+		return p.Addr()
 	}
 	b := p.Addr().As16() // of IPv4, its mapped form
 	for host := p.Addr().BitLen() - p.Bits(); host > 0; host-- {

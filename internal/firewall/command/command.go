@@ -291,10 +291,14 @@ func (o *Options) plan() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return console.Print(cmd, o.JSON, planOf(p), func(w io.Writer) {
+			diff, err := p.Diff()
+			if err != nil {
+				return err
+			}
+			return console.Print(cmd, o.JSON, planOf(p, diff), func(w io.Writer) {
 				showPlan(w, p)
-				if p.Script != "" {
-					fmt.Fprintf(w, "\n%s", p.Script)
+				if diff != "" {
+					fmt.Fprintf(w, "\n%s", diff)
 				}
 			})
 		},
@@ -320,8 +324,8 @@ type changeJSON struct {
 	Case string `json:"example"`
 }
 
-func planOf(p *loader.Plan) planJSON {
-	out := planJSON{Partly: p.Partly, Added: p.Added, Removed: p.Removed, Diff: p.Script, Kernel: p.Kernel}
+func planOf(p *loader.Plan, diff string) planJSON {
+	out := planJSON{Partly: p.Partly, Added: p.Added, Removed: p.Removed, Diff: diff, Kernel: p.Kernel}
 	for _, c := range p.Verdicts {
 		out.Changes = append(out.Changes, changeJSON{c.Dir.String(), c.Family.String(), c.What, c.Before(), c.After(), c.Sample.String()})
 	}

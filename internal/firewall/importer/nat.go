@@ -36,7 +36,7 @@ func (rs *Ruleset) translations(d policy.Dir) (all []translation) {
 	for _, c := range rs.NAT {
 		if (c.Dir == policy.Out) == (d == policy.Out) {
 			m := everyone(d)
-			m.Family, m.States = c.Family, policy.New|policy.Established|policy.Related
+			m.Family, m.States, m.Kinds = c.Family, policy.New|policy.Established|policy.Related, anyKind // it is not decided yet where they go
 			g.chain(c, m, true, nil)
 		}
 	}
@@ -99,6 +99,9 @@ func (g *gatherer) chain(c *Chain, m Match, sure bool, path []*Chain) {
 	for _, r := range c.Rules {
 		known := sure && r.Beyond == "" && len(r.Not) == 0
 		for _, h := range each(m, r.Any) {
+			if h.Kinds != anyKind { // the filter sees another destination
+				h.Kinds, known = anyKind, false
+			}
 			switch {
 			case r.To != nil || r.Source != nil:
 				exact := known && !slices.ContainsFunc(g.doubt, func(d Match) bool { _, touches := d.Meet(h); return touches })
@@ -131,7 +134,8 @@ type view struct {
 // translate reports how a rule of the filter asks about packets that are translated: m without what is certain of their new
 // destination. fits is false if they do not fit; clear is false if some may and others not.
 func (t *translation) translate(r *Rule, m Match) (rest Match, fits, clear bool) {
-	clear = true
+	clear = m.Kinds == anyKind
+	m.Kinds = anyKind
 	if m.Dst.Given && !r.OriginalDst {
 		both := m.Dst.In.Intersect(t.to.Addrs)
 		switch {
@@ -163,7 +167,7 @@ func (d *Destination) unknown() bool { return !d.Here && d.Addrs.Len() == 0 }
 
 // addressed reports whether a rule asks for a destination as it is after translation.
 func (r *Rule) addressed(m *Match) bool {
-	return m.Dst.Given && !r.OriginalDst || m.Dport.Given && !r.OriginalDport
+	return m.Kinds != anyKind || m.Dst.Given && !r.OriginalDst || m.Dport.Given && !r.OriginalDport
 }
 
 // A reading is a rule of the filter as it is read for some packets.

@@ -28,7 +28,7 @@ func (t *translator) nat() {
 		for _, c := range hook.bases {
 			if c.Dir == hook.dir {
 				m := everyone(hook.dir)
-				m.Family = c.Family
+				m.Family, m.Kinds = c.Family, anyKind
 				g.chain(c, m, true, nil)
 			}
 		}
@@ -110,6 +110,8 @@ func (t *translation) statement(w *writer, d policy.Dir) (text, why string) {
 		return "", "it is not certain which packets it translates: an earlier rule, or what it excludes, may take some of them"
 	case m.Sport.Given:
 		return "", "nat cannot match the port of the sender"
+	case m.Users != nil || m.Groups != nil || m.Flags != anyFlags:
+		return "", "nat cannot match flags of TCP and the owner of packets"
 	case m.Types != nil:
 		return "", "nat cannot match types of ICMP messages"
 	case m.States&policy.New == 0:

@@ -21,9 +21,12 @@ type Plan struct {
 	Partly   bool            // there are too many different changes to list
 	Added    []string        // statements that are added
 	Removed  []string        // statements that are removed
-	Script   string          // the same as the backend sees it: a unified diff, empty if nothing changes
 	Kernel   string          // how the kernel's rules differ from what was loaded, if somebody changed them: a unified diff
 	First    bool            // nothing is in force yet
+
+	backend backend
+	before  *policy.Policy // in force; nil if nothing is
+	script  string         // of the planned policy
 }
 
 // Plan compares a policy with what is in force. Self is the command line by which this program runs List.
@@ -36,7 +39,7 @@ func (l *Loader) Plan(ctx context.Context, c *Candidate, self ...string) (*Plan,
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{First: now == nil}
+	p := &Plan{First: now == nil, backend: b}
 	before := &policy.Policy{}
 	var oldText string
 	if now != nil {
@@ -48,21 +51,26 @@ func (l *Loader) Plan(ctx context.Context, c *Candidate, self ...string) (*Plan,
 	if p.Partly = errors.Is(err, policy.ErrTooMany); err != nil && !p.Partly {
 		return nil, err
 	}
-	old := ""
-	if now != nil {
-		if old, err = b.script(before); err != nil {
-			return nil, err
-		}
-	}
-	script, err := b.script(c.Policy)
-	if err != nil {
+	if p.script, err = b.script(c.Policy); err != nil {
 		return nil, err
 	}
-	p.Script = unified("in force", withoutPlaces(old), "planned", withoutPlaces(script))
 	if now != nil {
+		p.before = before
 		p.Kernel, err = l.drift(ctx, in, self)
 	}
 	return p, err
+}
+
+// Diff returns the change as the backend sees it: a unified diff, empty if nothing changes.
+func (p *Plan) Diff() (string, error) {
+	old := ""
+	if p.before != nil {
+		var err error
+		if old, err = p.backend.script(p.before); err != nil {
+			return "", err
+		}
+	}
+	return unified("in force", withoutPlaces(old), "planned", withoutPlaces(p.script)), nil
 }
 
 // drift reports how what the kernel holds differs from what was loaded: that is loaded once more, in a network namespace that nobody
@@ -168,15 +176,14 @@ func statements(frozen string) []string {
 // compareLines returns the lines that only one of two texts has.
 func compareLines(before, after string) (added, removed []string) {
 	old, now := statements(before), statements(after)
-	for _, line := range now {
-		if line != "" && !slices.Contains(old, line) {
-			added = append(added, line)
-		}
+	return missing(now, old), missing(old, now)
+}
+
+// missing returns the lines that another text does not have.
+func missing(lines, other []string) (list []string) {
+	has := map[string]bool{"": true}
+	for _, line := range other {
+		has[line] = true
 	}
-	for _, line := range old {
-		if line != "" && !slices.Contains(now, line) {
-			removed = append(removed, line)
-		}
-	}
-	return added, removed
+	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return has[line] })
 }

@@ -143,17 +143,18 @@ func (c *Change) differs() bool {
 
 // differing returns the rules that only one of two lists has, or that stand in another order there.
 func differing(old, now []modelRule) []modelRule {
-	words := func(r *modelRule) string { return r.rule.words() }
 	places := map[string][]int{}
 	for i := range old {
-		places[words(&old[i])] = append(places[words(&old[i])], i)
+		words := old[i].rule.words()
+		places[words] = append(places[words], i)
 	}
 	// What both have, in order: each rule of the new list takes the first one left of its kind behind the last one taken.
 	taken := make([]bool, len(old))
 	var out []modelRule
 	last := -1
 	for i := range now {
-		left := places[words(&now[i])]
+		words := now[i].rule.words()
+		left := places[words]
 		for len(left) > 0 && left[0] <= last {
 			left = left[1:]
 		}
@@ -163,7 +164,7 @@ func differing(old, now []modelRule) []modelRule {
 		}
 		last = left[0]
 		taken[last] = true
-		places[words(&now[i])] = left[1:]
+		places[words] = left[1:]
 	}
 	for i := range old {
 		if !taken[i] {

@@ -251,7 +251,7 @@ func (r *reader) translations() {
 			if r.namesHosts(&mr.rule.Src) || r.namesHosts(&mr.rule.Dst) || p.guesses(mr.rule) {
 				continue // it is not known yet whom it fits
 			}
-			if before := taken(m.nat[d], i); before != nil && (mr.some[0] || mr.some[1]) {
+			if before := taken(m.nat[d], i, upTo(i)); before != nil && (mr.some[0] || mr.some[1]) {
 				r.fail(mr.rule.At, NeverTranslates+": all its packets match "+places(before)+" before it", "remove it, or move it up")
 			}
 			if d == Out {

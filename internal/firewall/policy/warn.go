@@ -143,8 +143,10 @@ func (m *Model) silent() []Warning {
 	var all []Warning
 	compared := 0
 	for d := range Dirs {
+		earlier := byPort{ports: map[uint16][]int{}}
 		for i := range m.rules[d] {
 			mr := &m.rules[d][i]
+			candidates := earlier.next(i, mr.rule)
 			if m.policy.guesses(mr.rule) {
 				continue
 			}
@@ -152,11 +154,11 @@ func (m *Model) silent() []Warning {
 				all = append(all, Warning{mr.rule.At, "no packet matches this rule: one of its sets is empty, or has no addresses of its family", ""})
 				continue
 			}
-			if compared += i; compared > maxCompared {
+			if compared += len(candidates); compared > maxCompared {
 				all = append(all, Warning{mr.rule.At, "the policy has too many rules: those from here on are not checked for rules that never decide", ""})
 				return all
 			}
-			if before := taken(m.rules[d], i); before != nil {
+			if before := taken(m.rules[d], i, candidates); before != nil {
 				all = append(all, Warning{mr.rule.At, "this rule never decides: all its packets match " + places(before) + " before it", "remove it, or move it up"})
 			}
 		}
@@ -169,15 +171,43 @@ func (p *Policy) guesses(r *Rule) bool {
 	return slices.ContainsFunc(p.Sets, func(s Set) bool { return s.IPSet != "" && (s.Name == r.Src.Set || s.Name == r.Dst.Set) })
 }
 
-// taken returns the fewest rules that leave nothing to rule number i of a list, nil if something is left.
-func taken(rules []modelRule, i int) []*Rule {
-	before, all := take(rules, i, nil)
+// byPort finds the rules that may fit packets of a rule: those of the same port, if it has one alone, and those of several or of none.
+type byPort struct {
+	ports map[uint16][]int
+	wide  []int
+}
+
+// next returns the numbers of such rules before rule number i, ascending, and takes it in.
+func (b *byPort) next(i int, r *Rule) (candidates []int) {
+	if in := r.Dport.In; len(in) != 1 || in[0].First != in[0].Last {
+		b.wide = append(b.wide, i)
+		return upTo(i)
+	}
+	port := r.Dport.In[0].First
+	candidates = slices.Concat(b.wide, b.ports[port])
+	slices.Sort(candidates)
+	b.ports[port] = append(b.ports[port], i)
+	return candidates
+}
+
+// upTo returns the numbers below n.
+func upTo(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+// taken returns the fewest of some earlier rules that leave nothing to rule number i of a list, nil if something is left.
+func taken(rules []modelRule, i int, earlier []int) []*Rule {
+	before, all := take(rules, i, earlier)
 	if !all {
 		return nil
 	}
 	for _, j := range slices.Clone(before) {
 		others := slices.DeleteFunc(slices.Clone(before), func(k int) bool { return k == j })
-		if _, all := take(rules, i, others); all && len(others) > 0 {
+		if _, all := take(rules, i, others); all {
 			before = others
 		}
 	}
@@ -188,17 +218,19 @@ func taken(rules []modelRule, i int) []*Rule {
 	return list
 }
 
-// take returns which earlier rules, or which of those given, take packets from rule number i of a list, and whether they take all.
-func take(rules []modelRule, i int, only []int) (by []int, all bool) {
+// take returns which of some earlier rules take packets from rule number i of a list, and whether they take all.
+func take(rules []modelRule, i int, among []int) (by []int, all bool) {
 	for f := range families {
 		if !rules[i].some[f] {
 			continue
 		}
 		left := []space{rules[i].parts[f]}
-		for j := 0; j < i && len(left) > 0; j++ {
+		for _, j := range among {
+			if len(left) == 0 {
+				break
+			}
 			earlier := &rules[j]
-			if only != nil && !slices.Contains(only, j) || !earlier.some[f] ||
-				!slices.ContainsFunc(left, func(s space) bool { return s.meets(&earlier.parts[f]) }) {
+			if !earlier.some[f] || !slices.ContainsFunc(left, func(s space) bool { return s.meets(&earlier.parts[f]) }) {
 				continue
 			}
 			if left = without(left, &earlier.parts[f]); len(left) > fewParts {
