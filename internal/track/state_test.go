@@ -110,6 +110,40 @@ func TestStateForgets(t *testing.T) {
 	}
 }
 
+// Attempts that a ban answers are not worth saving their source again, and what follows the ban is counted the same after a restart.
+func TestAnsweredAttemptsAreNotSaved(t *testing.T) {
+	const addr = "203.0.113.7"
+	tr, disk := New(testConfig()), map[string][]byte{}
+	try := func(tr *Tracker, at float64) *event.Tally {
+		return tr.Observe(line{at, "fail", "root", "", 0}.event("sshd", addr))
+	}
+	for i := range 3 {
+		try(tr, float64(i))
+	}
+	tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix(addr + "/32")}, Rule: "sshd", ID: "x", Start: start.Add(3 * time.Second), Until: start.Add(time.Minute)})
+	apply(disk, tr.Changes())
+	for i := range 30 {
+		if tally := try(tr, 10+float64(i)); tally.New != 1 || tally.Added != 0 {
+			t.Fatalf("attempt %d in the ban: %d new, %d count", i, tally.New, tally.Added)
+		}
+	}
+	for _, r := range tr.Changes() {
+		if r.Key[0] == kindSource {
+			t.Error("the source is saved again")
+		}
+	}
+	restored := New(testConfig())
+	if err := restored.Import(entries(disk)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		want, got := *try(tr, 400+float64(i)), *try(restored, 400+float64(i))
+		if got.Attempts != want.Attempts || got.Attempts != i+1 || event.Points(got.Score) != event.Points(want.Score) {
+			t.Errorf("after the ban %d attempts, %v points; without a restart %d, %v", got.Attempts, got.Score, want.Attempts, want.Score)
+		}
+	}
+}
+
 // A damaged store costs what is damaged, and nothing else.
 func TestDamagedState(t *testing.T) {
 	disk := map[string][]byte{}

@@ -279,7 +279,9 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 		t.settle(s, now)
 	}
 	t.place(i, now)
-	t.touch(i)
+	if !c.answered || s.flags&stored == 0 {
+		t.touch(i)
+	}
 	tally := t.tally(ev, r, i, k, now)
 	tally.Added, tally.New, tally.Forgiven = c.added, c.fresh, c.excused-c.recounted
 	if ev.Kind == event.Failure {
@@ -366,7 +368,13 @@ func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 
 // counted is how many attempts a line has reported first, how many count because of it, how many were forgiven, and how many of the
 // counted are earlier ones that had been.
-type counted struct{ fresh, added, excused, recounted int }
+type counted struct {
+	fresh, added, excused, recounted int
+
+	// A ban has answered all of them. Where a ban keeps nobody out, or the source is a botnet that goes on for days, these are most
+	// of all lines: that the source is seen again is not worth saving it.
+	answered bool
+}
 
 // fail counts a failure and fills in its report.
 func (t *Tracker) fail(rep *report, s *source, r uint16, ev *event.Event, now int64) counted {
@@ -385,7 +393,7 @@ func (t *Tracker) fail(rep *report, s *source, r uint16, ev *event.Event, now in
 	}
 	if t.answers(ev, r, now) {
 		t.count(s, rep, n, answered, now)
-		return counted{fresh: n}
+		return counted{fresh: n, answered: n == rep.n}
 	}
 	t.watch(s, rep, now)
 	if s.address == 0 || s.key.Bits != 128 {
