@@ -20,6 +20,7 @@ func TestOverIPTables(t *testing.T) {
 	s := begin(t, config, nil)
 	t.Cleanup(func() {
 		s.w.Mefctl(context.WithoutCancel(s.ctx), "off")
+		s.nft("flush ruleset") // iptables leaves its tables
 	})
 	s.fail(ssh, "root", repeat(from, 5)...)
 	s.banned(from)
