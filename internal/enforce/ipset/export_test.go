@@ -2,6 +2,7 @@ package ipset
 
 import (
 	"log/slog"
+	"time"
 
 	"mef/internal/enforce"
 )
@@ -10,3 +11,9 @@ import (
 func Form(name string, netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
 	return newIn(netns, log, settings, []string{name})
 }
+
+// SetLongest makes the kernel hold elements no longer than that.
+func (b *Backend) SetLongest(d time.Duration) { b.longest = uint64(d / time.Second) }
+
+// SetMaxElem bounds the sets of bans from the next Rebuild on.
+func (b *Backend) SetMaxElem(n uint32) { b.maxElem = n }

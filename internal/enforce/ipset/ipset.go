@@ -174,7 +174,7 @@ func (b *Backend) apply(c enforce.Changes, fresh []kind, refused map[kind]error)
 		return nil, err
 	}
 	if c.Allow != nil {
-		for _, v6 := range b.tables.families() {
+		for _, v6 := range []bool{false, true} {
 			if err := b.replace(allowSet(v6), allowElements(*c.Allow, v6)); err != nil {
 				return nil, err
 			}
@@ -219,9 +219,10 @@ func (b *Backend) room(bans []enforce.Change) (kinds []kind, refused map[kind]er
 	for i := range bans {
 		k := kindOf(bans[i].Key)
 		switch {
-		case bans[i].Remove || known[k] || refused[k] != nil:
+		case bans[i].Remove || refused[k] != nil:
 		case k.v6 && !b.tables.v6:
 			refused[k] = fmt.Errorf("bans of IPv6 addresses are not enforced: %s", b.tables.lacks6)
+		case known[k]:
 		case len(kinds) == maxKinds:
 			refused[k] = errTooManyKinds
 		default:
@@ -296,9 +297,6 @@ func (b *Backend) replace(s set, es []element) error {
 func (b *Backend) setElements(setOf func(v6 bool) set, changes []enforce.Element) error {
 	for _, change := range changes {
 		v6 := change.Prefix.Addr().Is6()
-		if v6 && !b.tables.v6 {
-			continue
-		}
 		e := element{prefix: change.Prefix}
 		if change.Remove {
 			if err := b.conn.remove(setOf(v6), []element{e}); err != nil {
@@ -489,6 +487,9 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	for _, l := range b.layout.lists {
 		for _, s := range l.sets() {
 			fresh[s.name] = s
+		}
+		if err := b.nameList(l, false); err != nil {
+			return nil, err
 		}
 	}
 	for name, h := range found {

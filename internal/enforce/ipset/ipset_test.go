@@ -66,3 +66,15 @@ func TestPacketFilter(t *testing.T) {
 		t.Run(form, func(t *testing.T) { filter(form).Run(t) })
 	}
 }
+
+func BenchmarkStorm(b *testing.B) {
+	for _, form := range []string{legacy, overNF} {
+		b.Run(form, filter(form).Storm)
+	}
+}
+
+func BenchmarkRestore(b *testing.B) {
+	for _, form := range []string{legacy, overNF} {
+		b.Run(form, filter(form).Restore)
+	}
+}

@@ -353,19 +353,12 @@ func (b *Backend) switchList(form listForm, addrs *prefixset.Packed) error {
 				}
 			}
 		}
-		if before == nil || before.listForm != form {
-			s, es := form.counter(v6), everything(v6)
-			s.counters = before == nil // those of a list that changes go on
-			for i := range es {
-				es[i].comment = form.comment()
-			}
-			if err := b.conn.add(s, es); err != nil {
-				return err
-			}
-		}
 		if err := b.exchangeSets(newOf(form.entries(v6)).name, form.entries(v6).name); err != nil {
 			return err
 		}
+	}
+	if err := b.nameList(form, before == nil); err != nil {
+		return err
 	}
 	lists := maps.Clone(b.lists)
 	if lists == nil {
@@ -377,6 +370,21 @@ func (b *Backend) switchList(form listForm, addrs *prefixset.Packed) error {
 		return err
 	}
 	return b.countList(now)
+}
+
+// nameList fills the sets that tell what a list is and count what it drops, which begins anew with fresh.
+func (b *Backend) nameList(form listForm, fresh bool) error {
+	for _, v6 := range []bool{false, true} {
+		s, es := form.counter(v6), everything(v6)
+		s.counters = fresh
+		for i := range es {
+			es[i].comment = form.comment()
+		}
+		if err := b.conn.add(s, es); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // exchangeSets gives a set the elements of another one, which is destroyed.

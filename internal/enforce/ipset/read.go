@@ -142,9 +142,9 @@ func (b *Backend) damagedSets(found map[string]header) (damaged []string) {
 			damaged = append(damaged, "set "+name)
 		}
 	}
-	for _, v6 := range []bool{false, true} {
-		name := repliesSet(v6).name
-		if got := found[name]; got.name == name && got.elements >= 0 && got.elements != len(everything(v6)) {
+	for name, want := range wanted {
+		// These have all addresses.
+		if got := found[name]; want.counters && !want.timeout && got.set == want && got.elements >= 0 && got.elements != len(everything(false)) {
 			damaged = append(damaged, "set "+name)
 		}
 	}

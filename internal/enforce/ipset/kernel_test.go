@@ -1,0 +1,317 @@
+//go:build integration
+
+package ipset_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/enforce/enforcetest"
+	"mef/internal/enforce/ipset"
+	"mef/internal/netnstest"
+	"mef/internal/prefixset"
+)
+
+var drops = conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "warn", Rate: 1, Burst: 5}
+
+func open(t testing.TB, ns *netnstest.NS, form string, log conf.DropLog) *ipset.Backend {
+	t.Helper()
+	b, err := ipset.Form(form, ns.Fd(), slog.New(slog.NewTextHandler(t.Output(), nil)), enforce.Settings{Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// inForce returns what of ours is in the kernel, without counters and times.
+func inForce(t *testing.T, ns *netnstest.NS, form string) string {
+	t.Helper()
+	var out strings.Builder
+	for _, c := range append(both(form, "-t raw -S"), both(form, "-t mangle -S")...) {
+		out.WriteString(ns.Run(t, "", c.Args[0], c.Args[1:]...))
+	}
+	for line := range strings.Lines(ns.Run(t, "", "ipset", "save", "-sorted")) {
+		var kept []string
+		words := strings.Fields(line)
+		for i := 0; i < len(words); i++ {
+			switch words[i] {
+			case "timeout", "packets", "bytes", "initval", "hashsize":
+				i++
+			default:
+				kept = append(kept, words[i])
+			}
+		}
+		fmt.Fprintln(&out, strings.Join(kept, " "))
+	}
+	return out.String()
+}
+
+// TestEachRuleAndSetIsRestored deletes every fourth rule, and flushes every set, one after the other.
+func TestEachRuleAndSetIsRestored(t *testing.T) {
+	ns := netnstest.New(t)
+	repaired := make(chan enforce.Repair, 10)
+	e := enforcetest.Start(t, open(t, ns, legacy, drops), enforce.Options{OnRepair: func(r enforce.Repair) { repaired <- r },
+		Allow: prefixset.New(netip.MustParsePrefix("198.51.100.0/24"))})
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8::/64", 0), enforcetest.For("192.0.2.8 ports 22,8000-8010", 0),
+		enforcetest.For("192.0.2.9 unverified", time.Hour))
+	if err := e.SetLists(t.Context(), []enforce.List{{Name: "mail", Addrs: enforcetest.Packed("203.0.113.0/24 2001:db8:bad::/48"), Ports: "25", Both: true}}); err != nil {
+		t.Fatal(err)
+	}
+	want := inForce(t, ns, legacy)
+	var damages []string
+	for _, program := range []string{"iptables-legacy", "ip6tables-legacy"} {
+		for _, table := range []string{"raw", "mangle"} {
+			number := map[string]int{} // of rules by chain
+			for line := range strings.Lines(ns.Run(t, "", program, "-w", "-t", table, "-S")) {
+				if words := strings.Fields(line); words[0] == "-A" {
+					number[words[1]]++
+					damages = append(damages, fmt.Sprintf("%s -w -t %s -D %s %d", program, table, words[1], number[words[1]]))
+				}
+			}
+		}
+	}
+	for _, name := range strings.Fields(ns.Run(t, "", "ipset", "list", "-n")) {
+		if !strings.Contains(ns.Run(t, "", "ipset", "list", name), "Number of entries: 0") {
+			damages = append(damages, "ipset flush "+name)
+		}
+	}
+	if len(damages) < 60 {
+		t.Errorf("only %d rules and sets", len(damages))
+	}
+	for i, damage := range damages {
+		if i%4 != 0 && !strings.HasPrefix(damage, "ipset") {
+			continue // it takes half a second each
+		}
+		words := strings.Fields(damage)
+		ns.Run(t, "", words[0], words[1:]...)
+		select {
+		case r := <-repaired:
+			if r.Err != nil {
+				t.Errorf("%s: repair %+v", damage, r)
+			}
+		case <-time.After(netnstest.Patience):
+			t.Fatalf("%s: nothing was repaired", damage)
+		}
+		if got := inForce(t, ns, legacy); got != want {
+			t.Fatalf("%s: after the repair\n%s\nwant\n%s", damage, got, want)
+		}
+		if err := e.Repair(t.Context()); err != nil { // as an operator does, so that repairs do not slow down
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLongBans makes a ban that lasts longer than the kernel can hold an element, which is some seconds here.
+func TestLongBans(t *testing.T) {
+	ns := netnstest.New(t)
+	b := open(t, ns, legacy, drops)
+	b.SetLongest(2 * time.Second)
+	long, longer := enforcetest.Key("192.0.2.7"), enforcetest.Key("2001:db8::/64")
+	began := time.Now()
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{Bans: []enforce.Change{
+		{Key: long, Timeout: enforce.Timeout(6 * time.Second)}, {Key: longer, Timeout: enforce.Timeout(time.Hour)}}}); err != nil {
+		t.Fatal(err)
+	}
+	held := func() (bans int) {
+		t.Helper()
+		if _, err := b.Check(t.Context()); err != nil { // as the enforcer does now and then
+			t.Fatal(err)
+		}
+		s, err := b.Held(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range s.Bans {
+			want := began.Add(time.Hour)
+			if h.Key == long {
+				want = began.Add(6 * time.Second)
+			}
+			if h.Until.Sub(want).Abs() > 1500*time.Millisecond {
+				t.Errorf("%v is held until %v, want %v", h.Key, h.Until, want)
+			}
+		}
+		return len(s.Bans)
+	}
+	for time.Since(began) < 5*time.Second {
+		if n := held(); n != 2 && time.Since(began) < 5*time.Second {
+			t.Fatalf("%d bans are held after %v, want 2", n, time.Since(began))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := netnstest.Poll(func() error {
+		if n := held(); n != 1 {
+			return fmt.Errorf("%d bans are held", n)
+		}
+		return nil
+	}); err != nil || time.Since(began) > 10*time.Second {
+		t.Errorf("%v after %v, want one ban after six seconds", err, time.Since(began))
+	}
+	if left := ns.Run(t, "", "ipset", "list", "mefd_ban6net"); !strings.Contains(left, "timeout 2 ") && !strings.Contains(left, "timeout 1 ") {
+		t.Errorf("the kernel holds\n%s", left)
+	}
+}
+
+func TestAFullSetDelaysNoOtherBan(t *testing.T) {
+	b := open(t, netnstest.New(t), legacy, drops)
+	b.SetMaxElem(3)
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{}); err != nil {
+		t.Fatal(err)
+	}
+	var bans []enforce.Change
+	for i := range 10 {
+		bans = append(bans,
+			enforce.Change{Key: enforcetest.Key(fmt.Sprintf("192.0.2.%d", i)), Timeout: enforce.Permanent},
+			enforce.Change{Key: enforcetest.Key(fmt.Sprintf("192.0.2.%d ports 22", i)), Timeout: enforce.Permanent})
+	}
+	failed, err := b.Apply(t.Context(), enforce.Changes{Bans: bans})
+	if err != nil || len(failed) == 0 {
+		t.Fatalf("%d bans failed (%v), want some", len(failed), err)
+	}
+	for _, f := range failed {
+		if !errors.Is(f.Err, syscall.ENFILE) {
+			t.Errorf("ban %v failed: %v; want ENFILE", f.Key, f.Err)
+		}
+	}
+	if s, err := b.Held(t.Context()); err != nil || len(s.Bans) != len(bans)-len(failed) || len(s.Bans) < 6 {
+		t.Errorf("%d bans are held (%v), want all but the %d that failed", len(s.Bans), err, len(failed))
+	}
+}
+
+// TestEveryLogSettingIsTaken loads the extreme settings that the configuration accepts.
+func TestEveryLogSettingIsTaken(t *testing.T) {
+	for _, form := range []string{legacy, overNF} {
+		for _, log := range []conf.DropLog{
+			{Enabled: true, Prefix: strings.Repeat("x", 64), Level: "emerg", Rate: 1000, Burst: 10_000},
+			{Enabled: true, Prefix: `a "#" ; \b -j z`, Level: "debug", Rate: 1, Burst: 1},
+			{Enabled: true, Prefix: "", Level: "err", Rate: 1, Burst: 5},
+			{},
+		} {
+			ns := netnstest.New(t)
+			b := open(t, ns, form, log)
+			for range 2 { // the second time over what is there
+				if _, err := b.Rebuild(t.Context(), enforce.Changes{}); err != nil {
+					t.Errorf("%+v: %v", log, err)
+				}
+			}
+			if check, err := b.Check(t.Context()); err != nil || len(check.Damaged) > 0 {
+				t.Errorf("%+v: after Rebuild %+v, %v", log, check, err)
+			}
+			if second, err := open(t, ns, form, log).Check(t.Context()); err != nil || len(second.Damaged) > 0 {
+				t.Errorf("%+v: a newcomer finds %+v, %v", log, second, err)
+			}
+			if got := strings.Contains(ns.Run(t, "", form, "-w", "-t", "raw", "-S"), "-j LOG"); got != log.Enabled {
+				t.Errorf("%+v: logs: %v", log, got)
+			}
+			if lacks := b.Names().Lacks; len(lacks) > 0 {
+				t.Errorf("%+v: lacks %q", log, lacks)
+			}
+		}
+	}
+}
+
+// TestRestOfWhatIsMissing has programs that fail, in the place of those of iptables.
+func TestRestOfWhatIsMissing(t *testing.T) {
+	none := func(t *testing.T, programs ...string) {
+		t.Helper()
+		for _, p := range programs {
+			hide(t, p)
+		}
+	}
+	t.Run("ip6tables", func(t *testing.T) {
+		none(t, "ip6tables-legacy")
+		b := open(t, netnstest.New(t), legacy, drops)
+		if lacks := b.Names().Lacks; len(lacks) != 1 || !strings.Contains(lacks[0], "bans of IPv6 addresses are not enforced: ") {
+			t.Errorf("it lacks %q", lacks)
+		}
+		e := enforcetest.Start(t, b, enforce.Options{})
+		results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8::1", 0))
+		if err != nil || results[0].Err != nil || results[1].Err == nil {
+			t.Errorf("results %+v, %v; want the ban of the IPv4 address alone", results, err)
+		}
+		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n" {
+			t.Errorf("bans %q", got)
+		}
+	})
+	t.Run("iptables", func(t *testing.T) {
+		none(t, "iptables-legacy")
+		_, err := ipset.Form(legacy, netnstest.New(t).Fd(), slog.New(slog.DiscardHandler), enforce.Settings{})
+		if err == nil || !strings.Contains(err.Error(), "iptables cannot be used: ") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+// hide has a program fail, in the mount namespace of the test. Programs may be links to one another.
+func hide(t *testing.T, program string) {
+	t.Helper()
+	const dir = "/usr/sbin"
+	here, real := t.TempDir(), t.TempDir()
+	if err := syscall.Mount(dir, real, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(real, syscall.MNT_DETACH) })
+	entries, err := os.ReadDir(real)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != program {
+			err = errors.Join(err, os.Symlink(real+"/"+e.Name(), here+"/"+e.Name()))
+		}
+	}
+	stub := "#!/bin/sh\necho this kernel has no " + program + " >&2\nexit 3\n"
+	if err := errors.Join(err, os.WriteFile(here+"/"+program, []byte(stub), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(here, dir, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+// TestALockHolderDelaysNoBan holds the lock of xtables while bans are made that need no new rule.
+func TestALockHolderDelaysNoBan(t *testing.T) {
+	e := enforcetest.Start(t, open(t, netnstest.New(t), legacy, drops), enforce.Options{})
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.1", 0))
+	lock, err := os.OpenFile("/run/xtables.lock", os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8::/64", time.Hour))
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("bans took %v", took)
+	}
+	release := time.AfterFunc(time.Second, func() { syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) })
+	defer release.Stop()
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7 ports 22", 0)) // needs a rule
+}
+
+// TestElementsReplacedByOthers swaps one banned address for another, which leaves no trace but the elements.
+func TestElementsReplacedByOthers(t *testing.T) {
+	ns := netnstest.New(t)
+	e := enforcetest.Start(t, open(t, ns, legacy, drops), enforce.Options{})
+	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", 0))
+	ns.Run(t, "del mefd_ban4 192.0.2.7\nadd mefd_ban4 192.0.2.8\n", "ipset", "restore")
+	if err := e.Repair(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := enforcetest.Lists(t, e); got != "192.0.2.7\n192.0.2.8, unknown origin\n" {
+		t.Errorf("bans %q", got)
+	}
+}
