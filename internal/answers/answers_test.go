@@ -144,6 +144,7 @@ func TestVerdict(t *testing.T) {
 		"allowed, banned": {why: banned, known: engine.Explanation{Through: true}, allowed: "it is this host's own", want: "not banned: it is this host's own"},
 		"lifted":          {why: banned, grace: 90 * time.Second, want: "not banned: its ban was lifted by an operator; it is not banned again for 1m30s"},
 		"counted":         {known: counted, want: "not banned: 3 of 5 attempts at sshd, and 30 of 100 points"},
+		"listed":          {known: engine.Explanation{Account: track.Account{Score: 12, ScoreLimit: 100}, Listed: 40}, want: "not banned: 52 of 100 points"},
 		"score only":      {known: engine.Explanation{Account: track.Account{Score: 12, ScoreLimit: 100}}, want: "not banned: 12 of 100 points"},
 		"forgiven":        {known: forgiven, want: "not banned: its failures are forgiven, and nothing else counts against it"},
 	} {

@@ -20,6 +20,7 @@ import (
 func Why(why *control.Why, e engine.Explanation, allowed string, grace time.Duration, now time.Time) {
 	why.Allowed = allowed
 	explain(why, e.Account, now)
+	why.Score += float64(e.Listed)
 	if e.Web != "" {
 		why.Arithmetic = append(why.Arithmetic, fmt.Sprintf("it is %s: bans by rules do not cover its web ports (%s)", e.Web, engine.WebPorts))
 	}

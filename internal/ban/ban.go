@@ -96,6 +96,8 @@ type Ban struct {
 	Count   int    // how many bans the source had within the history, this one included
 	Reason  string // the arithmetic, in a sentence
 
+	Listed bool // without what block lists report of the source there would be no ban; not saved
+
 	Evidence []string // at most MaxEvidence raw lines, oldest first; quoted whenever shown
 	Author   string   // who asked for a manual ban
 	Note     string   // what the author wrote beside it

@@ -340,6 +340,7 @@ type Record struct {
 	Reason  string     `json:"reason,omitempty"`
 	// Latency is the time from the deciding line's stamp to the kernel's word that the ban holds, in nanoseconds.
 	Latency  time.Duration `json:"latency_ns,omitempty"`
+	Listed   bool          `json:"listed,omitempty"` // without what block lists report of the source there would be no ban
 	Evidence []string      `json:"evidence,omitempty"`
 	Author   string        `json:"author,omitempty"`
 	Note     string        `json:"note,omitempty"`

@@ -34,7 +34,7 @@ func ShowBan(b ban.Ban) Ban {
 func BanRecord(event string, b ban.Ban) Record {
 	return Record{Time: b.Start, Event: event, Rule: b.Rule, Service: b.Service, Prefix: b.Key.Prefix.String(),
 		Ports: ShowPorts(b.Ports), Class: b.Class.String(), Until: Moment(b.Until), Reason: b.Reason,
-		Evidence: b.Evidence, Author: b.Author, Note: b.Note}
+		Listed: b.Listed, Evidence: b.Evidence, Author: b.Author, Note: b.Note}
 }
 
 // Refuse returns an Error.

@@ -175,6 +175,7 @@ func (q *question) write(a *answer) ban.Ban {
 	b.ID = string(appendID(nil, &b, q.t.Event))
 	b.Reason = join(q.reached(), q.throughWords(), q.widthWords(a), q.portsWords(a), q.untilWords(a))
 	b.Evidence = q.evidence()
+	b.Listed = q.t.Event.Kind == event.Listed || q.cause.score && event.Points(q.t.Score) < q.t.ScoreLimit && q.t.Listed > 0
 	return b
 }
 

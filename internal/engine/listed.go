@@ -106,11 +106,11 @@ func (l *listings) configure(rules map[string]*rule) {
 	}
 }
 
-// explain returns what block lists report of an address, a line for each. known: users log in from there.
-func (l *listings) explain(addr netip.Addr, now time.Time, known bool) (lines []string) {
+// explain returns what block lists report of an address, a line for each, and the points that this adds. known: users log in from there.
+func (l *listings) explain(addr netip.Addr, now time.Time, known bool) (lines []string, points int) {
 	all := l.by[addr]
 	if all == nil {
-		return nil
+		return nil, 0
 	}
 	for _, one := range *all {
 		does := fmt.Sprintf("%d more points", one.Points)
@@ -124,7 +124,10 @@ func (l *listings) explain(addr netip.Addr, now time.Time, known bool) (lines []
 		case one.Points == 0:
 			does = "which is only reported"
 		}
+		if !known {
+			points += one.Points
+		}
 		lines = append(lines, fmt.Sprintf("listed by %s, %s until %s", one, does, one.Until.Local().Format(time.DateTime)))
 	}
-	return lines
+	return lines, points
 }

@@ -86,7 +86,7 @@ func TestListingsAddUp(t *testing.T) {
 		t.Fatal("not banned at 110 points")
 	}
 	b := l.bans[0]
-	if b.Rule != ban.ByScore || b.Class != ban.Verified || b.Ports != "" || b.Key.String() != addr {
+	if b.Rule != ban.ByScore || !b.Listed || b.Class != ban.Verified || b.Ports != "" || b.Key.String() != addr {
 		t.Errorf("ban %+v", b)
 	}
 	const want = `score 110 (limit 100): attempts at smtp 1; 40 points for a listing by strict.example (127.0.0.2: "see \x1b https://x"); 60 points for a listing by own.example (127.0.0.2: "see \x1b https://x"); first ban in 30d: 1d`
@@ -116,9 +116,17 @@ func TestListedSourceFails(t *testing.T) {
 	l := newListening(t, exempt.Facts{})
 	l.listed("own", "198.51.100.7", 95, false, true)
 	l.try(event.Failure, "198.51.100.7", "a", true)
-	if len(l.bans) != 1 || l.bans[0].Rule != ban.ByScore {
+	if len(l.bans) != 1 || l.bans[0].Rule != ban.ByScore || !l.bans[0].Listed {
 		t.Errorf("bans %+v", l.bans)
 	}
+	l.listed("own", "198.51.100.6", 10, false, true)
+	for i := range 5 {
+		l.try(event.Failure, "198.51.100.6", fmt.Sprint(i), true)
+	}
+	if b := l.bans[1]; b.Rule != "smtp" || b.Listed {
+		t.Errorf("five failures make a ban without any list: %+v", b)
+	}
+	l.bans = l.bans[:1]
 	l.listed("strict", "198.51.100.8", 0, true, true)
 	if len(l.bans) != 2 {
 		t.Fatal("a list with action ban bans nobody")

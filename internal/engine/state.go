@@ -50,13 +50,15 @@ type Explanation struct {
 	Requests  []string  // what rules about many requests count for it, a line for each threshold
 	Scans     []string  // to how many closed ports it came
 	Listings  []string  // what block lists report of it
+	Listed    int       // points that this adds to the score
 }
 
 // Explain returns what is known of an address, with at most so many neighbors of its network.
 func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanation {
 	reachable, account := e.facts.Reachable(), e.tracker.Explain(addr, now)
+	listings, points := e.listed.explain(addr, now, len(account.Known) > 0)
 	return Explanation{account, e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
-		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now), e.explainScans(addr, now), e.listed.explain(addr, now, len(account.Known) > 0)}
+		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now), e.explainScans(addr, now), listings, points}
 }
 
 // Names returns the dictionary of user names; see track.Tracker.Names.

@@ -1,7 +1,7 @@
 // Package report sends bans to those who collect reports about attackers: AbuseIPDB and blocklist.de.
 //
-// Only verified bans by detection rules are reported, of single public addresses: neither an operator's ban, nor a list's, nor one of a source that
-// can be forged. A report has the address, the time, the kind of the service and some log lines, in which every word is replaced that is not one of
+// Only verified bans by detection rules are reported, of single public addresses: neither an operator's ban, nor one to which lists have led, nor
+// one of a source that can be forged. A report has the address, the time, the kind of the service and some log lines, in which every word is replaced that is not one of
 // a list of words: no user name, host name or address of this host leaves it.
 //
 // An address is reported once in fifteen minutes to each collector, also over restarts. A collector that asks to wait is not sent anything meanwhile.
@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -150,9 +149,9 @@ func (r *Reporter) Write(recs []control.Record) error {
 
 // attackOf returns what is to be reported of a ban, nil if it is nobody else's business.
 func attackOf(rec *control.Record) *attack {
-	byRule := rec.Rule == ban.ByScore || !ban.Reserved(rec.Rule) && !strings.HasPrefix(rec.Rule, "dnsbl/")
+	byRule := rec.Rule == ban.ByScore || !ban.Reserved(rec.Rule)
 	p, err := netip.ParsePrefix(rec.Prefix)
-	if rec.Event != "ban" || rec.Class != ban.Verified.String() || !byRule || rec.Service == "dnsbl" || err != nil || !p.IsSingleIP() {
+	if rec.Event != "ban" || rec.Class != ban.Verified.String() || !byRule || rec.Listed || err != nil || !p.IsSingleIP() {
 		return nil
 	}
 	addr := p.Addr().Unmap()
