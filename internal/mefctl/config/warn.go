@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"mef/internal/exempt"
 	"mef/internal/filter"
 	"mef/internal/host"
+	"mef/internal/host/docker"
 	"mef/internal/mefctl/exposure"
 )
 
@@ -48,6 +50,9 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 		all = append(all, exposure.UncoveredSSH(listeners, cfg.Rules)...)
 		all = append(all, uncovered(listeners, cfg.Rules)...)
 		all = append(all, elsewhere(listeners, cfg.Rules, now)...)
+	}
+	if containers, err := docker.Containers(); err == nil {
+		all = append(all, unreadContainers(cfg.Rules, containers)...)
 	}
 	all = append(all, exposure.Blind(ctx, func(rule string) bool {
 		return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool { return r.Name == rule && r.Enabled })
@@ -85,6 +90,20 @@ func elsewhere(listeners []host.Listener, rules []conf.Rule, now time.Time) (all
 		if more, _ := found[r.Name].Without(cmp.Or(r.Ports, r.ServicePorts)); found[r.Name] != "" && more != "" {
 			all = append(all, fmt.Sprintf("rule %s: its bans also cover port %s, because %s", r.Name, more, ports.Reason(r)))
 		}
+	}
+	return all
+}
+
+// unreadContainers names the containers of rules whose output no rule can read.
+func unreadContainers(rules []conf.Rule, containers []docker.Container) (all []string) {
+	set, errs := filter.Compile(rules)
+	if len(errs) > 0 {
+		return nil
+	}
+	nothing := func(string) bool { return false }
+	readers := coverage.Read(rules, set, &coverage.Host{Containers: containers, Shared: nothing, Program: nothing, Files: func(string) []string { return nil }})
+	for _, name := range slices.Sorted(maps.Keys(readers)) {
+		all = append(all, readers[name].Warnings()...)
 	}
 	return all
 }

@@ -12,6 +12,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/host/docker"
 	"mef/internal/mefctl/cli/clitest"
 )
 
@@ -71,5 +72,14 @@ func TestWarningsOfADaemon(t *testing.T) {
 				t.Errorf("warnings %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// A container whose log driver writes no file is named with the rule that is to read it.
+func TestUnreadContainers(t *testing.T) {
+	rule := conf.Rule{Name: "shop", Service: "shop", Enabled: true, Images: []string{"x/shop"}}
+	got := unreadContainers([]conf.Rule{rule}, []docker.Container{{Name: "a", Image: "x/shop", Driver: "local"}, {Name: "b", Image: "x/shop:1", Driver: "json-file"}, {Name: "c", Image: "y", Driver: "local"}})
+	if want := []string{`rule shop does not read container "a": its log driver is "local", not json-file`}; !slices.Equal(got, want) {
+		t.Errorf("warnings %q, want %q", got, want)
 	}
 }
