@@ -80,6 +80,14 @@ func (r *Reader) container(source string) *docker.Container {
 	return nil
 }
 
+// Container returns the name of the container whose output a source is, "" if it is another source.
+func (r *Reader) Container(source string) string {
+	if c := r.container(source); c != nil {
+		return c.Name
+	}
+	return ""
+}
+
 // A disguise is an address of Docker's networks that a container logged as that of a client.
 type disguise struct {
 	container string
@@ -97,11 +105,16 @@ func (r *Reader) disguised(source string, ev *event.Event) bool {
 	return true
 }
 
-// SameContainers reports whether the rule reads the same containers on a host.
-func (r *Reader) SameContainers(h *Host) bool {
-	now := &Reader{Rule: r.Rule}
-	now.addContainers(h)
-	return fmt.Sprint(now.Containers, now.unread) == fmt.Sprint(r.Containers, r.unread)
+// Selected returns a text that changes when the containers that rules name on a host are others.
+func Selected(rules []conf.Rule, h *Host) string {
+	var b strings.Builder
+	for i := range rules {
+		r := &Reader{Rule: &rules[i]}
+		if r.addContainers(h); r.Rule.Enabled && len(r.Containers)+len(r.unread) > 0 {
+			fmt.Fprintln(&b, r.Rule.Name, r.Containers, r.unread)
+		}
+	}
+	return b.String()
 }
 
 // Warnings reports what keeps the rule from acting on what containers log.

@@ -77,6 +77,7 @@ func TestContainers(t *testing.T) {
 	for range 3 {
 		fail(again, "192.0.2.9")
 	}
+	rule() // a status looks at the containers too, and follows none
 	changed()
 	h.await("the new container is followed from its first line", func() bool { return ports("192.0.2.9") == "443,8080-8081;" })
 	err := owner.Do(t.Context(), h.Engine, func(s *pipeline.State) {

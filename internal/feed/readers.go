@@ -139,15 +139,8 @@ func (r Readers) Moved(before map[string]bool, now time.Time) {
 	}
 }
 
-// SameContainers reports whether the rules read the same containers on a host.
-func (r Readers) SameContainers(h *Host) bool {
-	for _, reader := range r {
-		if !reader.SameContainers(h) {
-			return false
-		}
-	}
-	return true
-}
+// Selected is coverage.Selected.
+func Selected(rules []conf.Rule, h *Host) string { return coverage.Selected(rules, h) }
 
 func (r Readers) want() coverage.Want { return coverage.Wanted(r, host.UserID) }
 

@@ -263,8 +263,19 @@ func (s *Sources) Status(r Readers, counts func(source string) event.SourceCount
 	for i := range out {
 		c := counts(out[i].Name)
 		out[i].Lines, out[i].Matched, out[i].Lost = c.Lines, c.Matched, c.Lost
+		out[i].Name = r.nameOf(out[i].Name)
 	}
 	return out, missing
+}
+
+// nameOf returns the name under which a status shows a source: that of the container whose output it is.
+func (r Readers) nameOf(source string) string {
+	for _, reader := range r {
+		if name := reader.Container(source); name != "" {
+			return "container " + name
+		}
+	}
+	return source
 }
 
 // streamStatus is Status for streams.

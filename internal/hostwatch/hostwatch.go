@@ -53,11 +53,12 @@ func WatchAccounts(ctx context.Context, changed func()) error {
 // lookAtContainers is how often it is checked whether Docker's containers have changed.
 const lookAtContainers = 5 * time.Second
 
-// WatchContainers calls changed when Docker's containers have changed. It blocks until ctx is done and then returns nil.
+// WatchContainers calls changed when Docker's containers have changed, and once at the beginning if there are any: they may have changed since
+// the caller looked. It blocks until ctx is done and then returns nil.
 func WatchContainers(ctx context.Context, changed func()) error {
 	tick := time.NewTicker(lookAtContainers)
 	defer tick.Stop()
-	before := docker.State()
+	before := ""
 	for {
 		select {
 		case <-ctx.Done():

@@ -24,6 +24,8 @@ type Sources struct {
 	current   atomic.Pointer[feed.Sources] // replaced on the engine's goroutine, together with its readers
 	followers feed.Followers
 	listeners feed.Listeners
+
+	containers string // whose output is followed: feed.Selected
 }
 
 // NewSources returns Sources of which none is chosen yet; look is nil for this host.
@@ -37,7 +39,9 @@ func (p *Pipeline) NewSources(look Look) *Sources {
 
 // Choose chooses what the rules of a state read. It is for the time before Run.
 func (f *Sources) Choose(ctx context.Context, s *State) {
-	s.choose(f.look(ctx))
+	h := f.look(ctx)
+	s.choose(h)
+	f.containers = feed.Selected(s.Config.Rules, h)
 	f.current.Store(feed.New(s.feedConfig(), s.Readers, nil))
 }
 
@@ -65,6 +69,7 @@ func (f *Sources) Configure(ctx context.Context, cfg *conf.Config, rules *engine
 		return nil
 	})
 	if err == nil {
+		f.containers = feed.Selected(cfg.Rules, h)
 		f.Follow(ctx)
 	}
 	return err
@@ -79,12 +84,8 @@ func (f *Sources) ReadContainers(ctx context.Context, roots ...string) error {
 	}
 	var cfg *conf.Config
 	var rules *engine.Rules
-	err := owner.Do(ctx, f.p.Engine, func(s *State) {
-		if !s.Readers.SameContainers(h) {
-			cfg, rules = s.Config, s.Rules
-		}
-	})
-	if err != nil || cfg == nil {
+	err := owner.Do(ctx, f.p.Engine, func(s *State) { cfg, rules = s.Config, s.Rules })
+	if err != nil || feed.Selected(cfg.Rules, h) == f.containers {
 		return err
 	}
 	return f.Configure(ctx, cfg, rules)

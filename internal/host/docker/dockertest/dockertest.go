@@ -23,9 +23,12 @@ type Docker struct {
 }
 
 // New returns a Docker without containers.
-func New(t testing.TB) *Docker {
-	d := &Docker{t: t, Root: t.TempDir()}
-	d.check(os.Mkdir(filepath.Join(d.Root, "containers"), 0o710))
+func New(t testing.TB) *Docker { return In(t, t.TempDir()) }
+
+// In returns a Docker without containers in a directory.
+func In(t testing.TB, root string) *Docker {
+	d := &Docker{t: t, Root: root}
+	d.check(os.MkdirAll(filepath.Join(d.Root, "containers"), 0o710))
 	return d
 }
 
