@@ -404,6 +404,26 @@ func TestScanSettings(t *testing.T) {
 	if status := s.status(); !slices.ContainsFunc(status.Warnings, func(w string) bool { return strings.Contains(w, `ps_interface: there is no interface "eth7"`) }) {
 		t.Errorf("the warnings are %q, want one about eth7", status.Warnings)
 	}
+	link := func(args ...string) {
+		t.Helper()
+		err := s.w.Server.Do(func() error { return exec.Command("ip", append([]string{"link"}, args...)...).Run() })
+		if err != nil {
+			t.Fatalf("ip link %q: %v", args, err)
+		}
+	}
+	warned := func(want bool) func() error {
+		return func() error {
+			warnings := s.status().Warnings
+			if slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, `there is no interface "eth7"`) }) != want {
+				return fmt.Errorf("the warnings are %q", warnings)
+			}
+			return nil
+		}
+	}
+	link("add", "eth7", "type", "veth", "peer", "name", "eth8")
+	s.until("the warning to go with the interface there", warned(false))
+	link("delete", "eth7")
+	s.until("the warning to come back without the interface", warned(true))
 	knock("203.0.113.61", 1001, 1002, 1003, 1004)
 	knock("203.0.113.62", 1, 2)
 	knock("203.0.113.63", 1, 2, 3)

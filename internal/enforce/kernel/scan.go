@@ -33,6 +33,8 @@ const (
 	listenEvery = time.Hour
 	servedFor   = 7 * 24 * time.Hour
 	maxServed   = 4096
+	// manyReports is how many packets a second are collected by the kernel before it sends them.
+	manyReports = 80
 	// receiveAgain is how long to wait after the kernel's reports could not be received.
 	receiveAgain = 10 * time.Second
 )
@@ -259,6 +261,7 @@ func (k *Kernel) receiveFrom(ctx context.Context, deliver func(context.Context, 
 	s.receiving.Store(true)
 	defer s.receiving.Store(false)
 	var packets []event.Packet
+	var rate rate
 	for {
 		var lost bool
 		if packets, lost, err = conn.Receive(packets[:0]); err != nil {
@@ -269,13 +272,39 @@ func (k *Kernel) receiveFrom(ctx context.Context, deliver func(context.Context, 
 			s.lost++
 			s.mu.Unlock()
 		}
-		k.sample(time.Now())
+		now := time.Now()
+		k.sample(now)
+		if on, changed := rate.collect(now, len(packets)); changed {
+			if err := conn.Collect(on); err != nil {
+				return fmt.Errorf("receive packets: %w", err)
+			}
+		}
 		if left := s.closed(packets); len(left) > 0 {
 			if err := deliver(ctx, left); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// A rate is how many packets came since a time, in seconds of at least one packet each. The zero value has begun with the first.
+type rate struct {
+	since      time.Time
+	n          int
+	collecting bool // they are many, so that the kernel collects them
+}
+
+// collect counts packets. It reports whether the kernel is to collect them, and whether that is a change.
+func (r *rate) collect(now time.Time, packets int) (on, changed bool) {
+	r.n += packets
+	passed := now.Sub(r.since)
+	if passed < time.Second {
+		return r.collecting, false
+	}
+	on = float64(r.n) > manyReports*passed.Seconds() && !r.since.IsZero()
+	changed = on != r.collecting
+	*r = rate{now, 0, on}
+	return on, changed
 }
 
 // sample reads how many packets were not reported, unless that was done less than sampleEvery ago.

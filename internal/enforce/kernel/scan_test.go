@@ -92,3 +92,26 @@ func TestPortsOfServices(t *testing.T) {
 		}
 	}
 }
+
+// In a flood the kernel collects packets, and afterwards it sends each at once again.
+func TestManyPacketsAreCollected(t *testing.T) {
+	var r rate
+	now := time.Unix(1_700_000_000, 0)
+	var changes []string
+	come := func(seconds, perSecond int) {
+		for range seconds * perSecond {
+			now = now.Add(time.Second / time.Duration(perSecond))
+			if on, changed := r.collect(now, 1); changed {
+				changes = append(changes, fmt.Sprint(on, " at ", now.Unix()-1_700_000_000))
+			}
+		}
+	}
+	come(10, 20)
+	come(10, 500)
+	come(10, 20)
+	now = now.Add(time.Hour)
+	come(1, 20)
+	if want := []string{"true at 11", "false at 21"}; !slices.Equal(changes, want) {
+		t.Errorf("collecting changed %q, want %q", changes, want)
+	}
+}

@@ -45,8 +45,17 @@ const (
 // receiveBuffer holds some seconds of messages at the pace at which rules log at most.
 const receiveBuffer = 4 << 20
 
+// How many packets the kernel collects before it sends them, and for how long, in 10 ms, after Collect.
+const (
+	collectMost = 64
+	collectFor  = 5
+)
+
 // A Conn receives the packets of a group. It is for one goroutine; Close may be called from another, and ends Receive.
-type Conn struct{ nl *netlink.Conn }
+type Conn struct {
+	nl    *netlink.Conn
+	group uint16
+}
 
 // Dial begins to receive the packets of a group, in the network namespace of a file descriptor, 0 for the caller's. The error says what is
 // missing.
@@ -59,7 +68,7 @@ func Dial(netns int, group uint16) (*Conn, error) {
 		nl.Close()
 		return nil, explain(fmt.Errorf("receive NFLOG group %d: %w", group, err))
 	}
-	return &Conn{nl}, nil
+	return &Conn{nl, group}, nil
 }
 
 func bind(nl *netlink.Conn, group uint16) error {
@@ -75,11 +84,27 @@ func bind(nl *netlink.Conn, group uint16) error {
 	// Each message at once. The kernel collects them for a second otherwise, in which a scan is over.
 	a.Uint32(cfgThreshold, 1)
 	a.Uint32(cfgTimeout, 0)
+	_, err := nl.Execute(configure(group, a, netlink.Request|netlink.Acknowledge))
+	return err
+}
+
+func configure(group uint16, a nfnl.Attrs, flags netlink.HeaderFlags) netlink.Message {
 	header := append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, byte(group>>8), byte(group))
-	_, err := nl.Execute(netlink.Message{
-		Header: netlink.Header{Type: msgConfig, Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append(header, a...),
-	})
+	return netlink.Message{Header: netlink.Header{Type: msgConfig, Flags: flags}, Data: append(header, a...)}
+}
+
+// Collect makes the kernel send many packets together, at most 50 ms late, which costs much less where many come. Without on, it sends each
+// at once, as after Dial.
+func (c *Conn) Collect(on bool) error {
+	var a nfnl.Attrs
+	if on {
+		a.Uint32(cfgThreshold, collectMost)
+		a.Uint32(cfgTimeout, collectFor)
+	} else {
+		a.Uint32(cfgThreshold, 1)
+		a.Uint32(cfgTimeout, 0)
+	}
+	_, err := c.nl.Send(configure(c.group, a, netlink.Request)) // without an answer: see bind
 	return err
 }
 
