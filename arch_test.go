@@ -148,8 +148,8 @@ func refuse(from, imp string) string {
 			return "the engine is filter, webscan, portscan, track and decide as one value, without I/O"
 		}
 		return ""
-	case imp == "mef/internal/filter/tdfa":
-		return "" // a matcher, no stage
+	case imp == "mef/internal/filter/tdfa", imp == "mef/internal/track/bounded":
+		return "" // a matcher, and containers: no stages
 	case slices.Contains(stages, from) && to != "run" && to != "logtime" && to != "netlink" && to != "inotify":
 		return "a stage takes and returns words; only programs see several stages"
 	}

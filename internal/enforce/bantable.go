@@ -1,16 +1,20 @@
 package enforce
 
 import (
+	"hash/maphash"
 	"iter"
 	"net/netip"
 
 	"mef/internal/ban"
+	"mef/internal/track/bounded"
 )
 
-// A banTable holds an entry for each ban in force, of which there may be very many: in 40 bytes each, without a pointer that the
+// A banTable holds an entry for each ban in force, of which there may be very many: in 42 bytes each, without a pointer that the
 // garbage collector would follow.
 type banTable struct {
-	entries map[row]entry
+	index   bounded.Index // of slots
+	slots   bounded.Slab[slot]
+	seed    maphash.Seed   // of the index
 	kinds   map[kind]int   // how many bans there are of each
 	forever int            // how many are permanent
 	counted map[row]counts // of bans that have dropped something
@@ -24,6 +28,34 @@ type row struct {
 	ports uint32
 	bits  uint8
 	class ban.Class
+}
+
+// A slot has a ban, in 32 bytes.
+type slot struct {
+	until int64
+	addr  [16]byte
+	ports uint32
+	bits  uint8
+	class ban.Class
+	flags uint8
+}
+
+const (
+	used = 1 << iota
+	unknown
+	firm
+	fresh
+)
+
+func (s *slot) row() row { return row{s.addr, s.ports, s.bits, s.class} }
+
+func (s *slot) entry() entry {
+	return entry{s.until, s.flags&unknown != 0, s.flags&firm != 0, s.flags&fresh != 0}
+}
+
+func (s *slot) set(r row, e entry) {
+	flags := uint8(used + unknown*boolInt(e.unknown) + firm*boolInt(e.firm) + fresh*boolInt(e.fresh))
+	*s = slot{e.until, r.addr, r.ports, r.bits, r.class, flags}
 }
 
 // A kind is what all bans have in common that are found by masking an address in the same way.
@@ -52,8 +84,8 @@ type traffic struct{ packets, bytes uint64 }
 
 const mappedBits = 96
 
-func newBanTable(n int) banTable {
-	return banTable{entries: make(map[row]entry, n), kinds: map[kind]int{}, counted: map[row]counts{}, ports: []ban.Ports{""}, numbers: map[ban.Ports]uint32{"": 0}}
+func newBanTable() banTable {
+	return banTable{seed: maphash.MakeSeed(), kinds: map[kind]int{}, counted: map[row]counts{}, ports: []ban.Ports{""}, numbers: map[ban.Ports]uint32{"": 0}}
 }
 
 // find returns the row of a key; ok is false if no ban has its ports.
@@ -75,14 +107,22 @@ func (l *banTable) key(r row) ban.Key {
 	return ban.Key{Prefix: netip.PrefixFrom(addr, bits), Ports: l.ports[r.ports], Class: r.class}
 }
 
-func (l *banTable) len() int { return len(l.entries) }
+func (l *banTable) len() int { return l.index.Len() }
+
+func (l *banTable) hash(r row) uint32 { return uint32(maphash.Bytes(l.seed, r.addr[:])) }
+
+// slot returns the number of a row's slot, 0 if it is not in the table.
+func (l *banTable) slot(r row) uint32 {
+	return l.index.Find(l.hash(r), func(i uint32) bool { return l.slots.At(i).row() == r })
+}
 
 func (l *banTable) get(k ban.Key) (e entry, ok bool) {
-	r, ok := l.find(k)
-	if ok {
-		e, ok = l.entries[r]
+	if r, known := l.find(k); known {
+		if i := l.slot(r); i != 0 {
+			return l.slots.At(i).entry(), true
+		}
 	}
-	return e, ok
+	return e, false
 }
 
 // put enters a ban. Port lists are few: there is a set in the kernel for each.
@@ -93,35 +133,36 @@ func (l *banTable) put(k ban.Key, e entry) {
 		l.ports = append(l.ports, k.Ports)
 		l.numbers[k.Ports] = r.ports
 	}
-	old, had := l.entries[r]
-	if l.entries[r] = e; !had {
+	i := l.slot(r)
+	if i == 0 {
+		i = l.slots.Get()
+		l.index.Put(l.hash(r), i)
 		l.kinds[r.kind()]++
 	}
-	l.forever += boolInt(e.until == forever) - boolInt(had && old.until == forever)
+	s := l.slots.At(i)
+	l.forever += boolInt(e.until == forever) - boolInt(s.until == forever)
+	s.set(r, e)
 }
 
 // begin returns a ban, and whether it was begun or extended since the last call: however often that was, it is written once.
-func (l *banTable) begin(k ban.Key) (e entry, fresh bool) {
-	r, ok := l.find(k)
-	if !ok {
-		return e, false
+func (l *banTable) begin(k ban.Key) (e entry, begun bool) {
+	e, _ = l.get(k)
+	if e.fresh {
+		e.fresh, begun = false, true
+		l.put(k, e)
 	}
-	e = l.entries[r]
-	if fresh = e.fresh; fresh {
-		e.fresh = false
-		l.entries[r] = e
-	}
-	return e, fresh
+	return e, begun
 }
 
 func (l *banTable) remove(k ban.Key) {
 	if r, ok := l.find(k); ok {
-		if old, had := l.entries[r]; had {
-			delete(l.entries, r)
+		if i := l.slot(r); i != 0 {
+			l.forever -= boolInt(l.slots.At(i).until == forever)
+			l.index.Remove(l.hash(r), i)
+			l.slots.Put(i)
 			if l.kinds[r.kind()]--; l.kinds[r.kind()] == 0 {
 				delete(l.kinds, r.kind())
 			}
-			l.forever -= boolInt(old.until == forever)
 		}
 		delete(l.counted, r)
 	}
@@ -141,7 +182,7 @@ func (l *banTable) over(a netip.Addr) iter.Seq2[ban.Key, entry] {
 				bits -= mappedBits
 			}
 			r := row{netip.PrefixFrom(a, bits).Masked().Addr().As16(), kind.ports, kind.bits, kind.class}
-			if e, ok := l.entries[r]; ok && !yield(l.key(r), e) {
+			if i := l.slot(r); i != 0 && !yield(l.key(r), l.slots.At(i).entry()) {
 				return
 			}
 		}
@@ -151,8 +192,8 @@ func (l *banTable) over(a netip.Addr) iter.Seq2[ban.Key, entry] {
 // all returns the bans in any order. They may be removed meanwhile.
 func (l *banTable) all() iter.Seq2[ban.Key, entry] {
 	return func(yield func(ban.Key, entry) bool) {
-		for r, e := range l.entries {
-			if !yield(l.key(r), e) {
+		for i := uint32(1); i <= l.slots.Last(); i++ {
+			if s := l.slots.At(i); s.flags&used != 0 && !yield(l.key(s.row()), s.entry()) {
 				return
 			}
 		}
@@ -161,8 +202,8 @@ func (l *banTable) all() iter.Seq2[ban.Key, entry] {
 
 func (l *banTable) keys() iter.Seq[ban.Key] {
 	return func(yield func(ban.Key) bool) {
-		for r := range l.entries {
-			if !yield(l.key(r)) {
+		for k := range l.all() {
+			if !yield(k) {
 				return
 			}
 		}

@@ -33,7 +33,7 @@ const slack = int64(2 * time.Second)
 const maxUnverified = 10 * time.Minute
 
 func newModel(allow prefixset.Set) *model {
-	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newBanTable(0), exceptions: newExceptions()}
+	return &model{allow: allow, grace: map[netip.Prefix]time.Time{}, bans: newBanTable(), exceptions: newExceptions()}
 }
 
 // untilOf treats times after 2262, which do not fit int64 nanoseconds, as permanent.
@@ -52,13 +52,6 @@ func (e entry) time() time.Time {
 }
 
 func (e entry) timeout(now time.Time) Timeout { return TimeoutUntil(e.time(), now) }
-
-// expect makes room for n bans, if there are none yet.
-func (m *model) expect(n int) {
-	if m.bans.len() == 0 {
-		m.bans = newBanTable(n)
-	}
-}
 
 // add puts a ban into the model, or extends it. The result lacks only At.
 func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
@@ -100,9 +93,9 @@ func (m *model) keys() []ban.Key { return slices.Collect(m.bans.keys()) }
 
 // prune forgets what is over.
 func (m *model) prune(now time.Time) {
-	for r, e := range m.bans.entries {
+	for k, e := range m.bans.all() {
 		if e.until <= now.UnixNano() {
-			m.remove(m.bans.key(r))
+			m.remove(k)
 		}
 	}
 	maps.DeleteFunc(m.grace, func(_ netip.Prefix, until time.Time) bool { return !until.After(now) })
