@@ -12,7 +12,7 @@ import (
 // room for more bans. It is a quarter of the network; while there is room, no IPv4 network is banned for what addresses did.
 const CrowdedAt = 64
 
-// Crowd makes the ban of a crowded network until a time. ok is false if somebody in it must stay reachable.
+// Crowd makes the ban of a crowded network until a time. ok is false if an address in it must stay reachable.
 func Crowd(w ban.Wider, until time.Time, facts exempt.Facts, now time.Time) (b ban.Ban, ok bool) {
 	if !w.Reached() || facts.Inside(w.Prefix) != "" || w.Known > 0 {
 		return ban.Ban{}, false

@@ -121,7 +121,7 @@ type answer struct {
 	ban   ban.Ban
 	never string // why the address is never banned
 
-	alone string    // what else is in the source's network, so that the address alone is banned
+	alone string    // what else is in the source's network, so that only the address is banned
 	whole bool      // the source's network is banned, for more than one address of it
 	wide  ban.Wider // the network banned in place of the source's
 

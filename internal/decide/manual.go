@@ -21,7 +21,7 @@ type Request struct {
 	Note   string
 	Caller netip.Addr // from where the operator is logged in; the zero Addr if that is not known
 	Known  int        // known logins inside Prefix
-	Force  bool       // ban also what is very wide, or contains an address that somebody needs: see unforced
+	Force  bool       // ban also what is very wide, or contains an address that must stay reachable: see unforced
 }
 
 // longestManual is how long an operator's ban lasts at most, unless it has no end: times in nanoseconds end in 2262.

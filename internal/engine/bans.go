@@ -7,24 +7,24 @@ import (
 	"mef/internal/decide"
 )
 
-// Manual makes the ban that an operator asks for; r.Known is filled in. Nothing is counted before Banned is called. The error says why
+// Manual makes the ban that an operator asks for; r.Known is filled in. Nothing is counted before Banned is called. The error reports why
 // the ban must not be.
 func (e *Engine) Manual(r decide.Request, now time.Time) (ban.Ban, error) {
 	r.Known = e.tracker.KnownWithin(r.Prefix)
 	return decide.Manual(r, e.facts, now)
 }
 
-// Banned takes note of an operator's ban that is in force.
+// Banned records an operator's ban that is in force.
 func (e *Engine) Banned(b ban.Ban) { e.tracker.Banned(b) }
 
-// Restore takes note of bans in force that nothing counted here has led to: those of an earlier run, and those of lists.
+// Restore records bans in force that no event here has led to: those of an earlier run, and those of lists.
 func (e *Engine) Restore(bans ...ban.Ban) {
 	for _, b := range bans {
 		e.tracker.Restore(b)
 	}
 }
 
-// Lifted takes note of bans that an operator lifted: what led to them is forgiven.
+// Lifted records bans that an operator lifted: what led to them is forgiven.
 func (e *Engine) Lifted(now time.Time, keys ...ban.Key) {
 	for _, k := range keys {
 		e.tracker.Unbanned(k, now)
@@ -34,7 +34,7 @@ func (e *Engine) Lifted(now time.Time, keys ...ban.Key) {
 // maxCrowds bounds how many networks are banned whole at a time.
 const maxCrowds = 100
 
-// Evicted takes note of bans that ended early, for want of room or because the kernel refused them. If full, it returns bans of the
+// Evicted records bans that ended early, for want of room or because the kernel refused them. If full, it returns bans of the
 // most crowded networks, which make the bans inside them needless: they are to be put in force and saved.
 func (e *Engine) Evicted(now time.Time, full bool, keys ...ban.Key) (bans []ban.Ban) {
 	for _, k := range keys {

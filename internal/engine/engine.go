@@ -1,8 +1,8 @@
 // Package engine is filter, webscan, portscan, track and decide as one value: lines, packets or events go in, outcomes come out.
 //
-// An Engine does no I/O, starts no goroutine and asks no clock: it is given the time, as it is given everything else. mefdaemon puts
-// a kernel, a disk and a control socket around it; mefctl replay puts nothing around it. So both decide the same by construction, and
-// whatever is no log line (the answer of a block list, a ban on another host) comes in as an event, by the same door.
+// An Engine does no I/O, starts no goroutine and reads no clock: its caller passes the time. mefdaemon connects it to a kernel, a disk and a
+// control socket; mefctl replay to none of them. So both decide the same by construction, and everything else than a log line (the answer of
+// a block list, a ban on another host) comes in as an event.
 //
 // An Engine belongs to one goroutine.
 package engine
@@ -37,7 +37,7 @@ type Config struct {
 	// WhatIf leaves out events that a ban would have kept from the host. A daemon counts them: they did reach it.
 	WhatIf bool
 
-	// Reads reports whether a rule reads the lines of a source (Batch.Source). It is asked once for each source and rule. nil: every
+	// Reads reports whether a rule reads the lines of a source (Batch.Source). The engine calls it once for each source and rule. nil: every
 	// rule reads every source.
 	Reads func(rule *conf.Rule, source string) bool
 
@@ -119,7 +119,7 @@ func New(cfg Config, facts exempt.Facts) *Engine {
 	return e
 }
 
-// Configure replaces the configuration; Config.Track.Seed stays as it was. What was counted stays, but for rules that are gone.
+// Configure replaces the configuration; Config.Track.Seed stays as it was. Counts stay, except those of rules that the configuration no longer has.
 func (e *Engine) Configure(cfg Config) {
 	cfg.Track.Accounts = e.cfg.Track.Accounts
 	e.cfg = cfg
@@ -137,7 +137,7 @@ func (e *Engine) Configure(cfg Config) {
 	}
 }
 
-// setRules makes the rules those of the configuration, each with what was counted for one of its name.
+// setRules replaces the rules by those of the configuration, each with the counts of the rule of its name before.
 func (e *Engine) setRules() {
 	before := e.rules
 	e.rules = make(map[string]*rule, len(e.cfg.Track.Rules))
@@ -181,13 +181,13 @@ func (e *Engine) Ports(name string) ban.Ports {
 	return ""
 }
 
-// SetObserve has decisions be reported and not carried out, or ends that.
+// SetObserve makes decisions be reported and not applied, or ends that.
 func (e *Engine) SetObserve(observe bool) { e.cfg.Decide.Observe = observe }
 
-// Facts returns who must stay reachable. What it shares with the engine must not be changed.
+// Facts returns which addresses must stay reachable. What it shares with the engine must not be changed.
 func (e *Engine) Facts() exempt.Facts { return e.facts }
 
-// SetFacts replaces who must stay reachable. Bans in force stay as they are.
+// SetFacts replaces the addresses that must stay reachable. Bans in force stay as they are.
 func (e *Engine) SetFacts(facts exempt.Facts) {
 	e.facts = facts
 	e.web.setFacts(&facts)
@@ -222,10 +222,10 @@ func (e *Engine) view(source string) *view {
 	return v
 }
 
-// Forget drops what is kept for a source that is gone: its view, with the sessions that its lines belong to, and its counts.
+// Forget drops what is kept for a source that has ended: its view, with the sessions that its lines belong to, and its counts.
 func (e *Engine) Forget(source string) { delete(e.views, source) }
 
-// Sources returns the names of the sources that anything is kept for, sorted.
+// Sources returns the names of the sources with views, sorted.
 func (e *Engine) Sources() []string {
 	names := make([]string, 0, len(e.views))
 	for name := range e.views {

@@ -19,7 +19,7 @@ func ruleOfFloods(cfg conf.Flood) event.Rule {
 // Floods returns how often sources exceeded limits.
 func (e *Engine) Floods() event.RuleCounts { return e.Rule(floodRule) }
 
-// floodText says what a source has exceeded; "" if a packet was not reported for that.
+// floodText returns which limit a source has exceeded; "" if the packet was not reported for a limit.
 func floodText(cfg conf.Flood, p *Packet) string {
 	limits := cfg.Of[p.Port].Or(cfg.FloodLimits)
 	switch p.Mark {

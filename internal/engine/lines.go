@@ -16,13 +16,13 @@ type Kind uint8
 // The kinds of outcome.
 const (
 	Counted      Kind = iota + 1 // Event was counted; Score is what its source has come to
-	Banned                       // Ban is to be put in force, and saved together with the position behind its line
-	WouldBan                     // Ban would be, but for mode=observe or a rule that only reports
+	Banned                       // Ban must be applied, and saved together with the position behind its line
+	WouldBan                     // the same, but mode is observe or the rule only reports: Ban is logged, not applied
 	Refused                      // Event reached a limit, and its address must not be banned: see Reason
-	ClockSetBack                 // the clock was set back, to Time
+	ClockSetBack                 // the clock was set back to Time
 	Blocked                      // a ban would have kept Event from the host, and it does not count (Config.WhatIf)
 	Alarm                        // Event is a login that may be a break-in: see Reason
-	Verify                       // Claim is to be found out, and the answer given to Answered; there is no Event
+	Verify                       // Claim must be verified, and the answer passed to Answered; there is no Event
 	Ask                          // block lists may be asked about the address of Event; what they answer is an event.Listed
 )
 
@@ -39,9 +39,8 @@ type Outcome struct {
 }
 
 // Lines returns what follows from the lines of a batch, in order, as they are matched. now is the time by the host's clock; zero
-// means that each line's own time is all there is to go by, as in a replay. The receiver must not call the engine meanwhile, and goes
-// on owning the batch. A line that no rule recognizes has no outcome and costs no allocation. If the receiver breaks off, the rest
-// of the lines is not looked at.
+// means that only the times of the lines count, as in a replay. The receiver must not call the engine meanwhile, and still owns the batch. A line that no rule recognizes has no outcome and costs no allocation. If the receiver breaks off, the rest
+// of the lines is not read.
 func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[*Outcome] {
 	return func(yield func(*Outcome) bool) {
 		v := e.view(b.Source)
@@ -62,7 +61,7 @@ func (e *Engine) Lines(b *event.Batch, now time.Time) iter.Seq[*Outcome] {
 	}
 }
 
-// Event returns what follows from an event that is no line: that of a scan, say. now is as in Lines.
+// Event returns what follows from an event that is not from a line, such as that of a scan. now is as in Lines.
 func (e *Engine) Event(ev *event.Event, now time.Time) iter.Seq[*Outcome] {
 	return func(yield func(*Outcome) bool) { e.event("", ev, now, yield) }
 }
@@ -146,7 +145,7 @@ func (e *Engine) count(r *rule, ev *event.Event, now time.Time, yield func(*Outc
 		(!ask || kind == Banned || e.emit(Outcome{Kind: Ask, Time: ev.Time, Event: ev}, yield))
 }
 
-// act takes note of a decision. It returns what follows from it, 0 if nothing is to be done.
+// act records a decision. It returns what follows from it, 0 if nothing does.
 func (e *Engine) act(r *rule, ev *event.Event, d *decide.Decision, now time.Time) Kind {
 	switch d.Verdict {
 	case decide.Ban:
@@ -154,7 +153,7 @@ func (e *Engine) act(r *rule, ev *event.Event, d *decide.Decision, now time.Time
 		r.counts.Bans++
 		e.tracker.Banned(d.Ban)
 		if !d.Ban.Permanent() && d.Ban.Until.Before(now) {
-			return 0 // of old lines, read late: it counts as a repeat, and is over
+			return 0 // of old lines that were read late: it counts as a repeat, and is over
 		}
 		return Banned
 	case decide.Observe, decide.Detect:
@@ -171,10 +170,10 @@ func (e *Engine) act(r *rule, ev *event.Event, d *decide.Decision, now time.Time
 	return 0
 }
 
-// liveSession is the reason that counts for bans which an administrator's live session keeps away or narrows.
+// liveSession is the reason counted for bans that an administrator's live session prevents or narrows.
 const liveSession = "an administrator's SSH session"
 
-// throughProxy is the reason that counts for sources whose requests come through a proxy.
+// throughProxy is the reason counted for sources whose requests come through a proxy.
 const throughProxy = "requests through a proxy, which a ban of the client's packets does not stop"
 
 // spare counts why an address was not banned, or not on every port.
@@ -208,11 +207,11 @@ func (r *rule) count(ev *event.Event, tally *event.Tally) {
 // newest is the time of the latest event by the clock of the host, in nanoseconds.
 type newest int64
 
-// maxSkew is by how much the clock must have been set back for the tracker to follow it. Until then its time stands still.
+// maxSkew is how far the clock must have been set back for the tracker to follow it. Below that, the time of the tracker does not move.
 const maxSkew = int64(time.Minute)
 
-// setBack reports whether the clock was set back: an event comes from before another, whose time is yet to come. It follows the
-// clock then.
+// setBack reports whether the clock was set back: an event is earlier than another, whose time is still in the future. n then
+// follows the clock.
 func (n *newest) setBack(at, now time.Time) bool {
 	if int64(*n)-now.UnixNano() <= maxSkew || int64(*n)-at.UnixNano() <= maxSkew {
 		return false
@@ -221,7 +220,7 @@ func (n *newest) setBack(at, now time.Time) bool {
 	return true
 }
 
-// stale reports whether a failure is too old to mean anything beside what has been seen since: a line of a log that is read for the
+// stale reports whether a failure is too old to count beside later events: a line of a log that is read for the
 // first time, older than the rule's findtime. The tracker's time never goes back, so it would count as of now. A clock that was set
 // back makes nothing stale.
 func (n *newest) stale(ev *event.Event, now time.Time, findTime time.Duration) bool {

@@ -23,7 +23,7 @@ func rulesOfLists(cfg conf.RBL) (all []event.Rule) {
 }
 
 // mayAsk reports whether block lists may be asked about the source of an event. They are not asked about addresses that are never banned, nor
-// about those where users log in: a query tells others who comes here. A forged address would be asked about in vain.
+// about those where users log in: a query reveals which addresses connect to this host. Queries about forged addresses would be useless.
 func (e *Engine) mayAsk(ev *event.Event, tally *event.Tally) bool {
 	if len(e.cfg.RBL.Zones) == 0 || !ev.Verified || ev.Unreachable() || tally.Rule == nil || tally.KnownUsers > 0 ||
 		ev.Kind != event.Failure && ev.Kind != event.Probe {

@@ -55,7 +55,7 @@ func newWeb(set *filter.Set, before *web) web {
 	return w
 }
 
-// setFacts takes note of who has many clients behind an address.
+// setFacts sets which addresses have many clients behind them.
 func (w *web) setFacts(facts *exempt.Facts) {
 	if len(w.rules) == 0 {
 		return
@@ -196,13 +196,13 @@ type Claim struct {
 	*webscan.Crawler
 }
 
-// Answered takes note of whether a Claim is true. An err means that it could not be found out; it is asked again later.
+// Answered records whether a Claim is true. An err means that it could not be verified; Verify is emitted again later.
 func (e *Engine) Answered(c Claim, is bool, err error, now time.Time) {
 	e.web.crawlers.answered(c, is, err, now)
 }
 
-// crawlers are addresses whose requests claim to come from search engines. Verified ones have a room of their own, so that nobody
-// pushes them out by claiming to be one.
+// crawlers are addresses whose requests claim to come from search engines. Verified ones have a table of their own, so that
+// false claims do not evict them.
 type crawlers struct {
 	verified, others claims
 }

@@ -10,19 +10,19 @@ import (
 	"mef/internal/track/dictionary"
 )
 
-// What the stages of an engine are asked and answer, so that a program needs no stage beside it.
+// Types of the stages in arguments and results of an Engine, so that a program need not import the stages.
 type (
 	// Rules are detection rules compiled; see filter.Set.
 	Rules = filter.Set
-	// Request is an operator's wish for a ban.
+	// Request is a ban that an operator asks for.
 	Request = decide.Request
-	// Account is what is counted for an address.
+	// Account has the counts of an address.
 	Account = track.Account
 	// Event is what a line, or anything else, reports of an address.
 	Event = event.Event
 	// Batch is lines of a source.
 	Batch = event.Batch
-	// Facts are who must stay reachable.
+	// Facts are the addresses that must stay reachable.
 	Facts = exempt.Facts
 	// Attack is a distributed attack under way.
 	Attack = track.Attack

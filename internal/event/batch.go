@@ -57,7 +57,7 @@ type Line struct {
 // An Entry holds the fields of a journal entry that journald wrote itself or that select a rule (systemd.journal-fields(7)).
 // Fields that begin with an underscore there cannot be forged by the process that logs.
 type Entry struct {
-	Identifier []byte // SYSLOG_IDENTIFIER: the sender's own word, it selects and proves nothing
+	Identifier []byte // SYSLOG_IDENTIFIER: the sender chooses it; it selects rules and proves nothing
 	Unit       []byte // _SYSTEMD_UNIT, empty if absent
 	Container  []byte // CONTAINER_NAME, empty if absent
 	UID        uint32 // _UID; NoUID if absent

@@ -1,7 +1,7 @@
-// Package event has the words of the first half of the data flow: what sources hand over (Batch, Line) and what a filter
-// makes of it (Event).
+// Package event has the types of the first half of the data flow: what sources send (Batch, Line) and what a filter makes of it
+// (Event).
 //
-// A log line becomes an event when a rule recognises it: somebody at an address failed to log in, logged in, or probed. An
+// A log line becomes an event when a rule recognizes it: a client at an address failed to log in, logged in, or probed. An
 // event holds only copies, so it may be kept.
 package event
 
@@ -50,7 +50,7 @@ type Event struct {
 	Service string    // the rule's service: "sshd"
 
 	// Addr is the peer: never IPv4-mapped, without zone. It is invalid where the log names the peer by Host only; such an
-	// event is shown and counts for nobody.
+	// event is shown and does not count.
 	Addr netip.Addr
 	Host string
 

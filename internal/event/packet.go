@@ -18,7 +18,7 @@ const (
 type Packet struct {
 	Mark     string // what for
 	Time     time.Time
-	From, To netip.Addr // never IPv4-mapped; anybody can forge From
+	From, To netip.Addr // never IPv4-mapped; From can be forged
 	Protocol Protocol
 	Port     uint16 // of To
 	Flags    byte   // of TCP: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32

@@ -11,7 +11,7 @@ import (
 // A Tally is what the events of one source amount to as of the latest of them. The tracker makes it; whether it becomes a
 // ban is decided elsewhere.
 //
-// The zero Tally (Rule is nil) is that of an event that counts for nobody: no address, or an unknown rule. A Tally and what
+// The zero Tally (Rule is nil) is that of an event that does not count: no address, or an unknown rule. A Tally and what
 // its slices hold are valid until the tracker's next call.
 type Tally struct {
 	Event  *Event

@@ -10,7 +10,7 @@ import (
 )
 
 // compilePattern checks a pattern's syntax and groups, unless it is one of ours: those are checked by tests, and parsed when the first
-// line comes that they may match. If addressed, something else says where the address is.
+// line comes that they may match. If addressed, the address is not in the pattern.
 func compilePattern(c conf.Pattern, v verdict, addressed bool) (pattern, *conf.Error) {
 	p := pattern{text: c.Text, whole: c.WholeLine(), verdict: v}
 	if c.Shipped {
@@ -57,7 +57,7 @@ func isAnchored(re *syntax.Regexp) bool {
 	return first.Op == syntax.OpBeginText
 }
 
-// uids turns user names and numbers into numbers. Root is always believed and needs no entry.
+// uids turns user names and numbers into numbers. Root is always trusted and needs no entry.
 func uids(names []string, lookup func(string) (uint32, bool)) []uint32 {
 	var list []uint32
 	for _, name := range names {

@@ -1,5 +1,5 @@
 // Package filter turns log lines into events: it finds the program that wrote a line, the rules that know the program, and
-// among their patterns the one that recognises the message.
+// among their patterns the one that recognizes the message.
 //
 // # From rules to a view
 //
@@ -13,11 +13,11 @@
 // successes, each in the order of the file. Successes are last, so that a line that can be read as hostile is never a login.
 // Ignore patterns are looked at only when another pattern of the rule matched; they win over all of them.
 //
-// # Who may be believed
+// # Trusted writers
 //
-// Whoever can write a line can have an address banned, so it matters who wrote it. In a file nobody says; the header is read
-// strictly (see parseHeader), so that at least no message poses as another program's. In the journal journald itself says
-// who wrote an entry, and a rule believes only its own daemon (see rule.trusts).
+// A program that can write a line can make mef ban an address, so the writer matters. A file does not record it; the header is read strictly
+// (see parseHeader), so that at least no message poses as another program's. In the journal, journald records the writer of an entry, and a
+// rule trusts only its own daemon (see rule.trusts).
 package filter
 
 import (
@@ -59,7 +59,7 @@ type rule struct {
 	namesSessions bool // has patterns with a group "session", so that the process ID is no session
 }
 
-// A verdict is what a pattern says about its line.
+// A verdict is what a line means that a pattern matches.
 type verdict uint8
 
 const (
@@ -89,7 +89,7 @@ type options struct {
 	lookupUser func(name string) (uid uint32, ok bool)
 }
 
-// WithUsers says how the user names of uids= become numbers. Without it, only numbers and "root" are known. A name that is
+// WithUsers sets how the user names of uids= become numbers. Without it, only numbers and "root" are known. A name that is
 // not known is left out: where the account does not exist, no process runs under it.
 func WithUsers(lookup func(name string) (uid uint32, ok bool)) Option {
 	return func(o *options) { o.lookupUser = lookup }
@@ -154,8 +154,7 @@ func compileRule(c *conf.Rule, o options) (*rule, conf.Errors) {
 	return r, errs
 }
 
-// Inherit takes over what old knows of sessions, so that lines whose earlier lines old has seen are understood. Rules are told
-// apart by name. The old view must not be used afterwards.
+// Inherit takes over the sessions of old, so that lines are understood whose earlier lines old has read. Rules are identified by name. The old view must not be used afterwards.
 func (v *View) Inherit(old *View) {
 	v.sessions, v.number, v.carrier = old.sessions, old.number, old.carrier
 }

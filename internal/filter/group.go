@@ -98,7 +98,7 @@ func newTexts(rules []*rule, include func(*pattern) bool) *texts {
 	return t
 }
 
-// masks tell by the first and the last byte of a message that no pattern matches it: each bit is a pattern. They are for programs that no
+// masks show by the first and the last byte of a message that no pattern matches it: each bit is a pattern. They are for programs that no
 // rule names, whose messages meet the few rules that name no program: mostly for nothing.
 type masks struct{ first, last [256]uint16 }
 
@@ -201,8 +201,8 @@ func newJoined(list []*candidate) *joined {
 	return j
 }
 
-// match returns the pattern that decides and where its groups are, until the next match. It reports false if none matches, or if the
-// ignore patterns of its rule take the message back.
+// match returns the pattern that decides and where its groups are, until the next match. It reports false if none matches, or if an
+// ignore pattern of its rule matches too.
 func (t *texts) match(message []byte) (p *located, loc []int, ok bool) {
 	if t == nil || t.masks.exclude(message) {
 		return nil, nil, false

@@ -20,8 +20,8 @@ type header struct {
 
 	line []byte // all of it
 
-	// front is how much of the line stands ahead of the program's name, if that is a date, the name of a host and nothing
-	// else; it is 0 otherwise.
+	// front is how much of the line stands ahead of the program's name, if that is only a date and the name of a host; it is
+	// 0 otherwise.
 	front int
 }
 
@@ -33,7 +33,7 @@ const maxHosts = 1
 //
 // The header is read strictly from the left, so that a message never poses as one: the first word that can be a program's
 // name is the program, whatever follows. A line without date needs "program[pid]:" to have a header at all. Where the
-// program cannot be told, the message is all that follows the date.
+// program is unknown, the message is all that follows the date.
 func parseHeader(line []byte) header {
 	s := skipBlanks(trimEnd(line))
 	if rest, version, ok := logtime.CutPriority(s); ok {
@@ -233,7 +233,7 @@ func parseRFC5424(s []byte) (h header, ok bool) {
 	if isNumber(field[3]) {
 		h.pid = field[3]
 	}
-	h.message = skipBlanks(bytes.TrimPrefix(s, []byte("\xef\xbb\xbf"))) // the BOM says that MSG is UTF-8
+	h.message = skipBlanks(bytes.TrimPrefix(s, []byte("\xef\xbb\xbf"))) // the BOM marks MSG as UTF-8
 	return h, true
 }
 
@@ -274,7 +274,7 @@ func isSeverity(word []byte) bool {
 }
 
 // cutInner takes a second header off a message: that of a container's own log within the host's. The program must be the same or
-// missing, so that no text poses as another program's message.
+// missing, so that no text poses as the message of another program.
 func cutInner(h *header) header {
 	_, rest, ok := logtime.Cut(h.message)
 	if !ok {
@@ -380,11 +380,11 @@ func isNumber(s []byte) bool {
 	return len(s) > 0
 }
 
-// maxRepeats bounds what "message repeated N times" is believed.
+// maxRepeats bounds the N of "message repeated N times".
 const maxRepeats = 10000
 
 // unwrap takes off what syslog daemons put around a message: "message repeated 5 times: [ ...]" of rsyslog, whose number it
-// returns (else 1), "[ID 800047 auth.info] " of Solaris, and the "kernel:[  970.699396]: " that a console leaves.
+// returns (otherwise 1), "[ID 800047 auth.info] " of Solaris, and the "kernel:[  970.699396]: " that a console leaves.
 func unwrap(s []byte) (message []byte, count int) {
 	count = 1
 	if len(s) == 0 || s[0] != '[' && s[0] != 'k' && s[0] != 'm' {

@@ -6,7 +6,7 @@ import (
 	"mef/internal/logtext"
 )
 
-// Lines that are JSON objects (format=json); see logtext.Reader. A line that is no such object says nothing.
+// Lines that are JSON objects (format=json); see logtext.Reader. Other lines match nothing.
 
 // A jsonPlace is where a rule's conditions and patterns find their values.
 type jsonPlace struct {
@@ -130,7 +130,7 @@ func (v *View) matchJSON(g *group, h *header, line *event.Line, m *Match) bool {
 	return false
 }
 
-// A peerText is what a JSON object says of the peer besides the text that patterns match.
+// A peerText is what a JSON object has of the peer besides the text that patterns match.
 type peerText struct{ addr, user []byte }
 
 func (p *jsonPlace) from(values []logtext.Value) (from peerText) {

@@ -20,7 +20,7 @@ type View struct {
 	carrier  logtext.Carrier
 }
 
-const maxCount = 1000 // attempts that one line may tell of
+const maxCount = 1000 // attempts that one line may report
 
 // A Match is what a view read out of a line. Its slices point into the line or the view, and are valid until the next Match.
 type Match struct {
@@ -75,7 +75,7 @@ func (m *Match) Texts(ev *event.Event, line *event.Line) {
 
 // cutOut returns part as a string: where it is a slice of line, and text is a copy of line's beginning, out of text.
 func cutOut(text string, line, part []byte) string {
-	// If they share an array, their capacities tell how far into line part begins. If they do not, the place is a guess, and
+	// If they share an array, their capacities show how far into line part begins. If they do not, the place is a guess, and
 	// what counts is whether the same bytes stand there.
 	at := cap(line) - cap(part)
 	if at >= 0 && at+len(part) <= len(text) && text[at:at+len(part)] == string(part) {
@@ -84,7 +84,7 @@ func cutOut(text string, line, part []byte) string {
 	return string(part)
 }
 
-// Match reads a line. It reports false if no rule recognises it, or if it says nothing by itself; m is then undefined.
+// Match reads a line. It reports false if no rule recognizes it, or if it reports nothing by itself; m is then undefined.
 // Match allocates nothing once the view has seen a few lines of the kind.
 func (v *View) Match(line *event.Line, m *Match) bool {
 	var h header
@@ -186,7 +186,7 @@ func (v *View) read(p *located, loc []int, message []byte, from peerText, h *hea
 	return v.judge(r, p.verdict, line, m)
 }
 
-// A last is what the line before said, for syslog daemons that write "last message repeated 4 times".
+// A last is what the line before reported, for syslog daemons that write "last message repeated 4 times".
 type last struct {
 	set      bool
 	kind     event.Kind
@@ -224,7 +224,7 @@ func (l *last) repeat(m *Match, n int) bool {
 	return true
 }
 
-// judge makes the verdict of a pattern the kind of an event, with what the session's earlier lines told.
+// judge turns the verdict of a pattern into the kind of an event, given what the earlier lines of the session reported.
 func (v *View) judge(r *rule, verdict verdict, line *event.Line, m *Match) bool {
 	m.Kind = event.Failure
 	m.Each = verdict == attempt
@@ -273,7 +273,7 @@ func parseCount(digits []byte) int {
 	return max(n, 1)
 }
 
-// groupOfProgram returns the rules that know the program of a file's line. A line that names no program may be of any: the
+// groupOfProgram returns the rules that name the program of a file's line. A line that names no program may be of any: the
 // rules of a view are those that read the file.
 func (v *family) groupOfProgram(program []byte) *group {
 	at := v.recent(program)
@@ -312,7 +312,7 @@ func (v *family) recent(program []byte) **programOf {
 	return &v.lately[h*spread>>(32-latelyBits)]
 }
 
-// groupOfEntry returns the rules that know the program of a journal entry and believe its sender.
+// groupOfEntry returns the rules that name the program of a journal entry and trust its sender.
 func (v *family) groupOfEntry(e *event.Entry) *group {
 	if len(e.Identifier) == 0 {
 		return nil

@@ -18,19 +18,19 @@ func (s *Set) Web() (rules []*conf.Rule) {
 	return rules
 }
 
-// Covers reports whether the rule of that name is about a program. It answers where a service logs, not what a line says.
+// Covers reports whether the rule of that name is about a program. It is about where a service logs, not about the content of lines.
 func (s *Set) Covers(rule, program string) bool {
 	r := s.rule(rule)
 	return r != nil && r.covers([]byte(program))
 }
 
-// Believes reports whether the rule of that name is about the entry's program and believes the entry.
+// Believes reports whether the rule of that name is about the entry's program and trusts its sender.
 func (s *Set) Believes(rule string, e *event.Entry) bool {
 	r := s.rule(rule)
 	return r != nil && r.covers(e.Identifier) && r.trusts(e)
 }
 
-// Believer returns Believes for one rule, which has to be found once only.
+// Believer returns Believes for one rule, which is then looked up only once.
 func (s *Set) Believer(rule string) func(*event.Entry) bool {
 	r := s.rule(rule)
 	return func(e *event.Entry) bool { return r != nil && r.covers(e.Identifier) && r.trusts(e) }

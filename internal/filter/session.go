@@ -8,11 +8,11 @@ import (
 	"mef/internal/event"
 )
 
-// A daemon may say in one line that it refused somebody and in another who that was. The lines of a session share a process
-// ID or the daemon's own session name, and sessions remembers what is needed to put the two together.
+// A daemon may report in one line that it refused a client, and in another which client that was. The lines of a session share a process ID
+// or the session name of the daemon, and sessions keeps what is needed to combine the two.
 //
-// Only lines that a rule's anchored patterns recognised get here, so that no text of a peer leads from one session to
-// another. What is remembered is short-lived, because process IDs come back.
+// Only lines that anchored patterns of a rule recognized get here, so that no text of a peer leads from one session to another. Entries are
+// short-lived, because process IDs are reused.
 type sessions struct {
 	seed  maphash.Seed
 	index []slot    // where in ring sessions are, by their keys; see find
@@ -50,7 +50,7 @@ type session struct {
 	addr netip.Addr // invalid if no line named it
 
 	pending bool // an orphan line waits for an address: count, user and unknown are its own
-	unknown bool // the orphan line said that the user does not exist
+	unknown bool // the orphan line reported that the user does not exist
 	userLen uint8
 	count   int32
 	user    [maxUser]byte
@@ -62,7 +62,7 @@ func newSessions() *sessions {
 }
 
 // slot returns where in index the session of a key is, or where it is to be put. A key's place is given by its low bits, or is the next
-// one that was free: a map does the same and costs more than all else that a line of a session needs.
+// one that was free: a map does the same and costs more than everything else that a line of a session needs.
 func (t *sessions) slot(key uint64) uint64 {
 	if t.index == nil {
 		t.index = make([]slot, 2*maxSessions)
@@ -145,7 +145,7 @@ func (s *session) orphan(m *Match) bool {
 }
 
 // line notes what a line of the session reports and makes it the failure that an orphan line left open. It reports whether
-// the line says anything.
+// the line counts.
 func (s *session) line(v verdict, m *Match) bool {
 	if !m.Addr.IsValid() {
 		return v != peer

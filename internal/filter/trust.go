@@ -32,16 +32,16 @@ func derived(program []byte, name string) bool {
 	return len(rest) == 0 || rest[0] == '-' || rest[0] == '/'
 }
 
-// trusts reports whether the rule believes a journal entry of one of its programs.
+// trusts reports whether the rule trusts a journal entry of one of its programs.
 //
-// A local user can send journald any text under any identifier, from a program of any name. What he cannot choose is the
+// A local user can send journald any text under any identifier, from a program of any name. The user cannot choose the
 // user ID and the unit, which journald takes from the kernel:
 //
 //   - The process must run as root or as an account of the daemon (uids=).
 //   - It must belong to a unit of the rule. Programs that PAM moves into the session of the user they serve, as sshd is,
-//     are also believed in a session-N.scope, but there only as root: an sshd that a user starts for himself runs in his
-//     session, with his user ID. Where there is no unit, as without systemd, the user ID has to do.
-//   - Entries from containers are not believed: their root is not ours.
+//     are also trusted in a session-N.scope, but there only as root: an sshd that a user starts runs in the session
+//     and with the user ID of that user. Where there is no unit, as without systemd, only the user ID is checked.
+//   - Entries from containers are not trusted: their root is not that of the host.
 func (r *rule) trusts(e *event.Entry) bool {
 	if len(e.Container) > 0 || e.UID != 0 && !slices.Contains(r.uids, e.UID) {
 		return false

@@ -29,7 +29,7 @@ type family struct {
 
 const latelyBits = 6
 
-// A programOf is a program that has written lines, and the rules that know it; no group if none does.
+// A programOf is a program that has written lines, and the rules that name it; no group if none does.
 type programOf struct {
 	name  string
 	group *group
@@ -38,7 +38,7 @@ type programOf struct {
 
 const (
 	maxPrograms = 1024 // program names remembered
-	maxProgram  = 128  // bytes of a program name; no rule knows a longer one
+	maxProgram  = 128  // bytes of a program name; no rule names a longer one
 )
 
 // Views returns matchers for one goroutine.

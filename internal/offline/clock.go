@@ -2,8 +2,8 @@ package offline
 
 import "time"
 
-// A clock makes times that never go back of the dates of a log. A date may be wrong: of a machine whose clock was not set yet, or of
-// a line that somebody else wrote. A date that is far from those before it counts only if the next one confirms it. If the
+// A clock turns the dates of a log into times that never go back. A date may be wrong: that of a machine whose clock was not set yet, or
+// of a line that another program wrote. A date that is far from those before it counts only if the next one confirms it. If the
 // dates really go back, the clock goes on at their pace from where it was.
 type clock struct {
 	now    time.Time

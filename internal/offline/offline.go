@@ -1,6 +1,6 @@
-// Package offline wires the stages that need no kernel and no daemon: the very same rules and filters over lines of a file.
+// Package offline connects the stages that need neither kernel nor daemon: the same rules and filters, over the lines of files.
 //
-// It serves mefctl match, config check and everything else an operator wants to know before anything is banned.
+// It serves mefctl match, replay, config check and other commands that show what would be banned.
 package offline
 
 import (

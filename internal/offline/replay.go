@@ -94,12 +94,12 @@ func (r *Replay) flush() error {
 	return nil
 }
 
-// Summary returns what the replay has come to so far.
+// Summary returns the outcomes of the replay so far.
 func (r *Replay) Summary() ReplaySummary { return r.outcome.summary() }
 
-// OnBan has emit called for every ban that the lines would have made. An error of it ends the replay.
+// OnBan makes the replay call emit for every ban that the lines would have made. An error of it ends the replay.
 func (r *Replay) OnBan(emit func(ban.Ban) error) { r.emit = emit }
 
-// OnEvent has emit called for every line that a rule recognizes and that no ban would have kept away, with the score that its source has come
-// to, before the ban that it makes. An error of it ends the replay.
+// OnEvent makes the replay call emit for every line that a rule recognizes and that no ban would have kept away, with the score of its source,
+// before the ban that it makes. An error of it ends the replay.
 func (r *Replay) OnEvent(emit func(ev *Event, score float64) error) { r.onEvent = emit }

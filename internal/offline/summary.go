@@ -21,7 +21,7 @@ type ReplaySummary struct {
 	Bans   int `json:"bans"`
 	Banned int `json:"banned"` // distinct addresses and networks
 
-	// Honest are banned addresses from which somebody logged in, before or after; LoginsLost are logins during such a ban.
+	// Honest are banned addresses from which a user logged in, before or after; LoginsLost are logins during such a ban.
 	Honest     int      `json:"honest"`
 	Addresses  []string `json:"addresses"` // the first of them
 	LoginsLost int      `json:"logins_lost"`
@@ -41,7 +41,7 @@ const (
 	maxHonest = 20        // addresses named
 )
 
-// A tally adds up what a replay comes to.
+// A tally adds up the outcomes of a replay.
 type tally struct {
 	sum   ReplaySummary
 	rules map[string]*RuleSummary      // becomes sum.Rules
@@ -109,7 +109,7 @@ func (t *tally) event(ev *event.Event, attempts int, blocked bool) {
 	}
 }
 
-// mark notes what became of an address and returns what was noted before.
+// mark records what happened to an address and returns what was recorded before.
 func (t *tally) mark(p netip.Prefix, what uint8) (before uint8) {
 	before, known := t.seen[p]
 	if !known && len(t.seen) >= maxSeen {

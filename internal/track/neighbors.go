@@ -40,7 +40,7 @@ func (t *Tracker) Neighbors(addr netip.Addr, at time.Time, limit int) (out []Nei
 	return out[:min(len(out), limit)]
 }
 
-// A network of an attacker gives itself away by its addresses: each of them tries a little, and nobody logs in from there. The
+// A network of an attacker shows by its addresses: each of them tries a little, and no user logs in from there. The
 // sources of an IPv4 /24 or an IPv6 /48 are in one chain, so that those under suspicion can be counted.
 type networks struct {
 	chains [1 << 16]uint32 // first source of each chain, by hash of the network

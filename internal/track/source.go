@@ -68,7 +68,7 @@ func (t *Tracker) touch(i uint32) {
 	s.flags |= dirty | listed
 }
 
-// shortLife is the half-life of points that say little: of probes, and of what may be forged.
+// shortLife is the half-life of weak evidence: probes, and what may be forged.
 const shortLife = 3600e9
 
 func (t *Tracker) decay(s *source, now int64) {
@@ -255,7 +255,7 @@ func (t *Tracker) keepAfterBan(s *source) {
 	}
 }
 
-// embedsIPv4 holds the prefixes in which every address stands for an IPv4 address of somebody else: 64:ff9b::/96 of RFC 6052
+// embedsIPv4 holds the prefixes in which every address stands for the IPv4 address of another host: 64:ff9b::/96 of RFC 6052
 // and 64:ff9b:1::/48 of RFC 8215. A network has more of them by configuration.
 var embedsIPv4 = prefixset.New(netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"))
 

@@ -60,7 +60,7 @@ type Config struct {
 	// OnLink holds the IPv6 networks of this host's own links: each address there is a source.
 	OnLink prefixset.Set
 
-	// Seed makes the hashes of user names secret, so that nobody can choose a name with the hash of another. It is part of the
+	// Seed makes the hashes of user names secret, so that attackers cannot choose a name with the hash of another. It is part of the
 	// state: Import replaces it.
 	Seed uint64
 
@@ -165,7 +165,7 @@ func New(cfg Config) *Tracker {
 	return t
 }
 
-// Configure replaces the configuration, Seed and MaxHistory excepted. Attempts at rules that are gone are forgotten.
+// Configure replaces the configuration, Seed and MaxHistory excepted. Attempts at rules that no longer exist are forgotten.
 func (t *Tracker) Configure(cfg Config) {
 	cfg.MaxSources = cmp.Or(cfg.MaxSources, defaultSources)
 	cfg.MaxHistory = t.history.Size()
@@ -219,7 +219,7 @@ func (t *Tracker) renumber(old []rule) {
 // SetOnLink replaces the networks of this host's own links. What was counted before stays where it was counted.
 func (t *Tracker) SetOnLink(set prefixset.Set) { t.cfg.OnLink = set }
 
-// advance takes note of the time and returns it as nanoseconds; earlier times than one seen before become that one.
+// advance sets the time and returns it as nanoseconds; it never goes back.
 func (t *Tracker) advance(at time.Time) int64 {
 	t.now = max(t.now, at.UnixNano())
 	return t.now
@@ -302,7 +302,7 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 }
 
 // listed returns the tally of a source that a block list has. Nothing is counted: what lists report of an address comes with each of its
-// events, as long as it is true. A list alone says nothing against a place where users log in.
+// events, as long as it is true. A list alone does not count against a place where users log in.
 func (t *Tracker) listed(ev *event.Event, r uint16, i uint32, k netkey.Key, now int64) *event.Tally {
 	s := t.sources.At(i)
 	t.countKnown(s)
@@ -371,8 +371,8 @@ func count(ev *event.Event) int { return min(max(1, ev.Count), maxCount) }
 type counted struct {
 	fresh, added, excused, recounted int
 
-	// A ban has answered all of them. Where a ban keeps nobody out, or the source is a botnet that goes on for days, these are most
-	// of all lines: that the source is seen again is not worth saving it.
+	// A ban has answered all of them. In the log of a botnet that goes on after its ban these are most lines, and nothing that a later
+	// decision needs has changed, so that the source need not be saved.
 	answered bool
 }
 
@@ -546,7 +546,7 @@ func sortParts(parts []event.Part) {
 	slices.SortFunc(parts, func(a, b event.Part) int { return cmp.Compare(a.Rule, b.Rule) })
 }
 
-// hash returns 32 bits that nobody can foretell without the seed (FNV-1a begun from it), 0 only for the empty string.
+// hash returns 32 bits that cannot be predicted without the seed (FNV-1a begun from it), 0 only for the empty string.
 func (t *Tracker) hash(s string) uint32 { return hash(t.seed, s) }
 
 func hash[T string | []byte](seed uint64, s T) uint32 {

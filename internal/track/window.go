@@ -160,7 +160,7 @@ type report struct {
 	session  uint32
 	form     uint16 // bit of the event's form
 	n        int
-	once     bool // an echo: it counts only if nothing else of its session does
+	once     bool // an echo: it counts only if no other line of its session does
 	verified bool
 	days     int  // on which the source has failed, if this is the first failure of one
 	overdue  bool // these are too many

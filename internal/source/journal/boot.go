@@ -12,7 +12,7 @@ import (
 // present returns the arguments without which a journalctl that follows might wait forever. It shows entries of the present boot
 // only, whose ID it asks the kernel for. But in a container journald may have been given another one (systemd-nspawn mounts it
 // over the kernel's), which a service in a sandbox, with a /proc of its own, does not see. So if the journal has nothing of the
-// boot that the kernel tells, it is the newest entry's that goes on.
+// boot that the kernel reports, it is the newest entry's that goes on.
 func (f *Follower) present(ctx context.Context) ([]string, error) {
 	if cursor, err := last(ctx, f.cfg.Options, "--boot"); err == nil && cursor != nil {
 		return nil, nil

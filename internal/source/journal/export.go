@@ -15,13 +15,13 @@ import (
 // outputFields are the fields that journalctl is asked for. It adds those that begin with two underscores.
 const outputFields = "MESSAGE,MESSAGE_ID,N_DROPPED,SYSLOG_IDENTIFIER,CONTAINER_NAME,_TRANSPORT,_SYSTEMD_UNIT,_SYSTEMD_CGROUP,_UID,_PID"
 
-// messageDropped is the MESSAGE_ID with which journald tells that a service logged too much (SD_MESSAGE_JOURNAL_DROPPED).
+// messageDropped is the MESSAGE_ID with which journald reports that a service logged too much (SD_MESSAGE_JOURNAL_DROPPED).
 const messageDropped = "a596d6fe7bfa4994828e72309e95d61e"
 
 // maxEntry is the size of the largest entry that is handed over, in bytes of export format.
 const maxEntry = 1 << 20
 
-// errMalformed says that what was read is not the export format.
+// errMalformed reports that what was read is not the export format.
 var errMalformed = errors.New("journalctl does not write the export format")
 
 // An entry is what was read of one journal entry. Its slices point into the data that was parsed.
@@ -37,7 +37,7 @@ type entry struct {
 	realtime  int64 // when journald received it, in microseconds since 1970
 }
 
-// A place is what a cursor says of where an entry stands.
+// A place is the position of an entry, as its cursor has it.
 type place struct {
 	stream []byte // sequence number ID
 	seq    uint64 // sequence number
@@ -54,7 +54,7 @@ func parsePlace(cursor []byte) (place, bool) {
 	return place{stream, seq, same}, ok && ok2 && ok3 && ok4 && plain && bytes.HasPrefix(same, []byte("b="))
 }
 
-// sameEntry says whether two cursors are those of one entry. journald moves entries from /run to /var when it may write there,
+// sameEntry reports whether two cursors are those of one entry. journald moves entries from /run to /var when it may write there,
 // where they get other sequence numbers.
 func sameEntry(cursor []byte, other string) bool {
 	a, ok := parsePlace(cursor)
@@ -77,7 +77,7 @@ func parseUint(text []byte, base uint64) (n uint64, ok bool) {
 // received returns when journald received the entry.
 func (e *entry) received() time.Time { return time.UnixMicro(e.realtime) }
 
-// suppressed returns how many entries journald says it dropped, because a service logged too much; 0 if the entry says nothing
+// suppressed returns how many entries journald reports that it dropped, because a service logged too much; 0 if the entry reports nothing
 // of the kind. Only journald's own entries have the transport "driver".
 func (e *entry) suppressed() int {
 	if string(e.transport) != "driver" || string(e.messageID) != messageDropped {
@@ -161,7 +161,7 @@ func parseField(data []byte) (name, value []byte, size int, err error) {
 // maxField is the size of the largest field there can be: journald takes no larger ones.
 const maxField = 768 << 20
 
-// isName says whether name can be a field's name.
+// isName reports whether name can be a field's name.
 func isName(name []byte) bool {
 	for _, c := range name {
 		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' {

@@ -7,14 +7,14 @@
 // Only entries of root and of given accounts are asked for, by the account that journald recorded: what other users log costs nothing
 // and delays nothing, however much it is. That the journal is read is proven, not assumed: see prover.
 //
-// journald tells readers of new entries a quarter to half a second after it wrote them, and together: that delay is its own and
-// is in every entry's way. What is deleted from the journal before it was read is lost unseen, because the sequence numbers have
+// journald wakes readers a quarter to half a second after it wrote new entries, for several at once: that delay is its own and
+// affects every entry. What is deleted from the journal before it was read is lost without notice, because the sequence numbers have
 // gaps of their own.
 //
-// An entry's fields are of two kinds. Those that begin with an underscore were written by journald from what the kernel says
-// about the sender and cannot be forged. The others are the sender's own words: in particular SYSLOG_IDENTIFIER selects and
-// proves nothing. A message may hold any bytes, line ends among them; it is still one line, so that nobody can add a line of
-// his own by logging two.
+// An entry's fields are of two kinds. Those that begin with an underscore were written by journald from what the kernel reports
+// about the sender and cannot be forged. The sender chooses the others: in particular SYSLOG_IDENTIFIER selects rules and
+// proves nothing. A message may hold any bytes, line ends among them; it is still one line, so that no client can add a second
+// line.
 package journal
 
 import (
@@ -39,10 +39,10 @@ import (
 // Source is the Batch.Source of all batches.
 const Source = "journal"
 
-// ErrNoJournal says that there is no journal to read: journalctl is not installed or finds no journal files.
+// ErrNoJournal reports that there is no journal to read: journalctl is not installed or finds no journal files.
 var ErrNoJournal = errors.New("no journal")
 
-// Options say which journal to read and how.
+// Options set which journal to read and how.
 type Options struct {
 	// Args are passed to every journalctl: "--directory=/some/where", "--namespace=name". None: this host's journal.
 	Args []string
@@ -51,7 +51,7 @@ type Options struct {
 	Program string
 }
 
-// A Config says what to follow and where to begin.
+// A Config sets what to follow and where to begin.
 type Config struct {
 	Options
 
@@ -69,16 +69,16 @@ type Config struct {
 	Log *slog.Logger // nil discards
 }
 
-// A State says whether the journal is being read.
+// A State reports whether the journal is being read.
 type State string
 
 // The states of a journal.
 const (
 	Active  State = "active"  // an entry of our own came back
-	Waiting State = "waiting" // journalctl cannot be run or ended, or nothing comes from it; Reason says why. It is tried again.
+	Waiting State = "waiting" // journalctl cannot be run or ended, or nothing comes from it; see Reason. It is tried again.
 )
 
-// A Status tells how reading goes.
+// A Status reports how reading goes.
 type Status struct {
 	State     State
 	Reason    string        // why State is Waiting
@@ -177,7 +177,7 @@ func (f *Follower) update(change func(*Status)) {
 	change(&f.status)
 }
 
-// errEnded says that journalctl ended of its own accord, which it should not.
+// errEnded reports that journalctl ended by itself, which it should not.
 var errEnded = errors.New("journalctl ended")
 
 // interrupt stops the journalctl that runs, if one does.
@@ -216,12 +216,12 @@ func (f *Follower) runOnce(ctx context.Context, args ...string) error {
 	readErr := f.read(ctx, p.Stdout)
 	if cause := context.Cause(ctx); cause != nil {
 		p.Kill()
-		p.Wait() // says that it was killed
+		p.Wait() // reports that it was killed
 		return cause
 	}
 	if readErr != io.EOF {
 		p.Kill()
-		p.Wait() // says that it was killed
+		p.Wait() // reports that it was killed
 		return readErr
 	}
 	return p.Wait()

@@ -29,10 +29,10 @@ const FreshProof = 5 * time.Second
 // proofIdentifier is the SYSLOG_IDENTIFIER of the follower's own entries.
 const proofIdentifier = "mefdaemon-proof"
 
-// A prover logs entries and knows which of them came back.
+// A prover logs entries and records which of them came back.
 type prover struct {
 	socket string
-	token  string // in the entries of this follower alone; no user can know it before it is logged
+	token  string // in the entries of this follower alone; users do not have it before it is logged
 
 	mu     sync.Mutex
 	sent   uint64        // number of the last entry
@@ -102,7 +102,7 @@ func (p *prover) read(now time.Time) {
 	p.moved = now
 }
 
-// A verdict is what a prover knows.
+// A verdict is the result of a prover.
 type verdict struct {
 	proven bool          // entries come back
 	silent bool          // for a while, nothing came at all
@@ -128,7 +128,7 @@ func (p *prover) restart(now time.Time) {
 	p.moved = now
 }
 
-// errSilent says that a journalctl was stopped because nothing came from it.
+// errSilent reports that a journalctl was stopped because nothing came from it.
 var errSilent = errors.New("entries written to the journal cannot be read back: see Storage= in journald.conf(5), and whether the daemon may read the journal (group systemd-journal)")
 
 // prove keeps proving until ctx is done, and stops a journalctl from which nothing comes.
@@ -165,7 +165,7 @@ func (f *Follower) prove(ctx context.Context) {
 }
 
 // Prove has an entry go through the journal and returns once it came back, or after two seconds. A proof of the last five seconds
-// will do. Status then says what is known.
+// will do. Status then reports what is known.
 func (f *Follower) Prove(ctx context.Context) {
 	f.proof.mu.Lock()
 	came, fresh := f.proof.came, time.Since(f.proof.back) < FreshProof && f.proof.sentAt.IsZero()
@@ -186,7 +186,7 @@ func (f *Follower) Prove(ctx context.Context) {
 	}
 }
 
-// judge adds to a status what the proof says.
+// judge adds the result of the proof to a status.
 func (v verdict) judge(s *Status) {
 	switch {
 	case s.State == Waiting:

@@ -17,7 +17,7 @@ const (
 	maxLooking = 10 * time.Second // in all
 )
 
-// Units returns the system units that the journal has entries of, sorted. journald records the unit itself: nobody can log under
+// Units returns the system units that the journal has entries of, sorted. journald records the unit itself: no process can log under
 // another's. Units of login sessions and of users' own service managers are left out. The error wraps ErrNoJournal if journalctl is
 // not installed.
 func Units(ctx context.Context, opt Options) (units []string, err error) {
@@ -45,7 +45,7 @@ func Units(ctx context.Context, opt Options) (units []string, err error) {
 func end(p *run.Process, enough bool) error {
 	if enough {
 		p.Kill()
-		p.Wait() // says that it was killed
+		p.Wait() // reports that it was killed
 		return nil
 	}
 	return p.Wait()

@@ -99,13 +99,13 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// rotatedName says whether path is named as a rotated copy of the log file of: "maillog.1", "maillog-20260101".
+// rotatedName reports whether path is named as a rotated copy of the log file of: "maillog.1", "maillog-20260101".
 func rotatedName(path, of string) bool {
 	suffix, ok := strings.CutPrefix(path, of)
 	return ok && len(suffix) > 1 && strings.ContainsRune(".-", rune(suffix[0])) && strings.Trim(suffix, "0123456789.-_") == ""
 }
 
-// compressed says whether path is named as a compressed file.
+// compressed reports whether path is named as a compressed file.
 func compressed(path string) bool {
 	switch filepath.Ext(path) {
 	case ".gz", ".bz2", ".xz", ".zst", ".lz4", ".Z", ".zip":

@@ -66,7 +66,7 @@ func (f *file) startAt(offset int64) error {
 // atLine reports whether a line begins where reading goes on.
 func (f *file) atLine() bool { return len(f.last) == 0 || f.last[len(f.last)-1] == '\n' }
 
-// errRewritten says that the file no longer has what was read of it.
+// errRewritten reports that the file no longer has what was read of it.
 var errRewritten = errors.New("file was cut or rewritten")
 
 // read reads once, at most MaxLine+1 bytes, and cuts whole lines out of them into b. It returns whether the end of the
@@ -100,7 +100,7 @@ func (f *file) read(b *event.Batch) (bytesRead int, end bool, err error) {
 }
 
 // skipHole makes reading go on behind the hole that it is in. A file has one where it was cut under a writer that goes on at its old
-// offset, and whoever may write a log can make one of any size for nothing.
+// offset, and a user who may write a log can make it any size at no cost.
 func (f *file) skipHole() {
 	data, err := unix.Seek(f.fd, f.next, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) { // nothing but the hole

@@ -18,7 +18,7 @@ import (
 const (
 	backupPoll = 30 * time.Second      // everything, in case inotify missed something
 	fallback   = time.Second           // everything, where inotify is not available
-	scanPause  = 20 * time.Millisecond // names at most, so that nobody keeps us busy by creating files
+	scanPause  = 20 * time.Millisecond // names at most, so that creating files does not keep the daemon busy
 	turn       = 4 << 20               // bytes of one file, before the others have their turn
 	linger     = time.Minute           // a rotated file is read as long as its writer wrote to it within this time
 )
@@ -64,7 +64,7 @@ func (f *Follower) stopWatching(reason error) {
 	}
 }
 
-// wait waits until there is something to do and says what.
+// wait waits until there is something to do and reports what.
 func (f *Follower) wait(ctx context.Context) news {
 	if f.again {
 		return news{names: true}
@@ -111,7 +111,7 @@ func (f *Follower) scan(ctx context.Context) {
 	for _, t := range f.tails {
 		f.look(ctx, t)
 	}
-	// Paths behind which there is nothing any more are forgotten, and so are positions in files that went while nobody followed.
+	// Paths without a file are forgotten, and so are positions in files that were removed while the daemon did not run.
 	f.tails = slices.DeleteFunc(f.tails, func(t *tail) bool {
 		if !t.gone || t.cur != nil || len(t.old) > 0 {
 			return false
@@ -127,7 +127,7 @@ func (f *Follower) scan(ctx context.Context) {
 	f.publish(unseen)
 }
 
-// forgetUnused ends the sources of saved positions whose files are gone.
+// forgetUnused ends the sources of saved positions whose files no longer exist.
 func (f *Follower) forgetUnused(ctx context.Context) {
 	for path, text := range f.resume {
 		p, err := parsePosition(text)
@@ -151,7 +151,7 @@ func (f *Follower) gone(path string, p position) bool {
 	return len(rotated) == 0
 }
 
-// publish tells Status what is followed. unseen has every glob, and why files of it cannot be seen.
+// publish updates what Status returns. unseen has every glob, and why files of it cannot be seen.
 func (f *Follower) publish(unseen map[string]error) {
 	matched := map[string]bool{}
 	for _, t := range f.tails {
@@ -186,7 +186,7 @@ func (f *Follower) addTails(glob string, paths []string, first bool) {
 	}
 }
 
-// isRotated says whether path is a rotated copy of a file that is followed.
+// isRotated reports whether path is a rotated copy of a file that is followed.
 func (f *Follower) isRotated(path string) bool {
 	return slices.ContainsFunc(f.tails, func(t *tail) bool { return rotatedName(path, t.path) })
 }

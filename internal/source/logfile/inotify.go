@@ -8,7 +8,7 @@ import (
 	"mef/internal/inotify"
 )
 
-// A news is what a watcher has to tell after a wait.
+// A news is what a watcher reports after a wait.
 type news struct {
 	names bool // names may have changed in a directory
 	all   bool // anything may have changed

@@ -33,7 +33,7 @@ import (
 // MaxLine is the length in bytes of the longest line that is handed over.
 const MaxLine = 64 << 10
 
-// A Config says which files to follow and where to begin.
+// A Config sets which files to follow and where to begin.
 type Config struct {
 	// Globs are absolute patterns as of filepath.Match. Rotated files among the matches ("maillog.1", "maillog-20260101"
 	// beside "maillog") and compressed ones are left alone.
@@ -69,16 +69,16 @@ type Recent struct {
 	Window time.Duration
 }
 
-// A State says whether a file is being read.
+// A State reports whether a file is being read.
 type State string
 
 // The states of a file.
 const (
 	Active  State = "active"
-	Waiting State = "waiting" // not there, or not readable; Reason says why. It is picked up as soon as that changes.
+	Waiting State = "waiting" // not there, or not readable; see Reason. It is picked up as soon as that changes.
 )
 
-// A Status tells about one file, or about a glob that matches none.
+// A Status describes one file, or a glob that matches none.
 type Status struct {
 	Glob   string
 	Path   string // empty: nothing matches Glob

@@ -10,10 +10,11 @@ import (
 )
 
 var (
-	// errNotRegular says that a path is not a log file.
+	// errNotRegular reports that a path is not a log file.
 	errNotRegular = errors.New("not a regular file")
 
-	// errForeignLink says that somebody else than root points to a file that is not his own. We may be able to read what he cannot.
+	// errForeignLink reports a symbolic link of a user other than root to the file of another user. The daemon may be able to read what that user
+	// cannot.
 	errForeignLink = errors.New("a symbolic link leads to a file of another user")
 )
 
@@ -107,7 +108,7 @@ func resolve(path string) (real string, owners []uint32, err error) {
 // maxResolved is how many symbolic links a path may have, as many as the kernel allows.
 const maxResolved = 40
 
-// regular returns what the kernel says of an open regular file.
+// regular returns what the kernel reports of an open regular file.
 func regular(fd int) (*unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -87,12 +87,12 @@ func parsePosition(text string) (position, error) {
 // next returns the position at the beginning of the file id that follows behind the same path.
 func (p position) next(id fileID) position { return position{id: id, gen: p.gen + 1} }
 
-// holds says whether the open file fd has the content that led to the position. At offset 0 nothing is known, and it is false.
+// holds reports whether the open file fd has the content that led to the position. At offset 0 nothing is known, and it is false.
 func (p position) holds(fd int) bool {
 	return p.offset > 0 && p.head.matches(fd, 0) && p.tail.matches(fd, p.offset-int64(p.tail.n))
 }
 
-// matches says whether the sum is that of the bytes of the open file fd from offset on.
+// matches reports whether the sum is that of the bytes of the open file fd from offset on.
 func (s sum) matches(fd int, offset int64) bool {
 	var buf [headSize]byte
 	n, err := pread(fd, buf[:s.n], offset)

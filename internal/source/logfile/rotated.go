@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// readRotated reads what was written after the position t.left while nobody followed: to the file that reading was in, which
+// readRotated reads what was written after the position t.left while the daemon did not run: to the file that reading was in, which
 // is found under another name, and to those that came after it and were rotated away as well. The file current is none
 // of them: it stands behind the path now. It returns where reading ended.
 func (f *Follower) readRotated(ctx context.Context, t *tail, current fileID) position {

@@ -266,7 +266,7 @@ func (f *Follower) restart(ctx context.Context, t *tail) error {
 	if err != nil {
 		return err
 	}
-	t.cur.catchUp, t.cur.lost = size, 0 // it may be the same log, edited: its lines are as old as they say
+	t.cur.catchUp, t.cur.lost = size, 0 // it may be the same log, edited: its lines are as old as their dates
 	if err := t.cur.seek(left.next(t.cur.id)); err != nil {
 		return err
 	}
@@ -308,7 +308,7 @@ func (f *Follower) lose(ctx context.Context, t *tail) {
 	}
 }
 
-// forget reports that a source is gone.
+// forget reports that a source has ended.
 func (f *Follower) forget(ctx context.Context, path string) {
 	b := f.pool.Get()
 	b.Source, b.Gone = path, true
@@ -351,7 +351,7 @@ func (f *Follower) readFile(ctx context.Context, t *tail, file *file, limit int6
 func (f *Follower) send(ctx context.Context, t *tail, file *file, b *event.Batch, read int) error {
 	lost := file.lost
 	if file.skipping {
-		lost = 0 // told when the line's end has come, for the position is still before the line
+		lost = 0 // reported at the end of the line, because the position is still before the line
 	}
 	if len(b.Lines) == 0 && lost == 0 {
 		b.Release()
@@ -419,8 +419,8 @@ func (f *Follower) stamp(file *file, b *event.Batch, now time.Time) {
 	b.Lines = kept
 }
 
-// announce tells where reading of the current file begins, so that a restart before its first line goes on there too. Of a
-// file that takes the place of another it tells nothing before there is a line: a position in an empty file fits any other,
+// announce sends where reading of the current file begins, so that a restart before its first line goes on there too. Of a
+// file that takes the place of another it sends nothing before there is a line: a position in an empty file fits any other,
 // and the last one in the file before leads here as well, past whatever is rotated away in between.
 func (f *Follower) announce(ctx context.Context, t *tail) {
 	f.update(t, func(*Status) { t.readTo = t.cur.pos.offset })

@@ -1,4 +1,4 @@
-// Package stdin reads lines of the standard input, for a daemon at the end of a pipe: whoever starts it says what it reads.
+// Package stdin reads lines of the standard input, for a daemon at the end of a pipe: the administrator who starts it decides what it reads.
 package stdin
 
 import (

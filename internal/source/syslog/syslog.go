@@ -1,11 +1,11 @@
 // Package syslog receives messages of syslog(3) and of log servers: on a unix socket, over UDP (RFC 5426) and TCP (RFC 6587).
 //
-// # Who is believed
+// # Trusted senders
 //
-// Whoever can send to a socket can write any message under the name of any program. Of a message on a unix socket the kernel says which
+// A process that can send to a socket can write any message under the name of any program. For a message on a unix socket, the kernel reports which
 // user sent it (unix(7), SCM_CREDENTIALS), so that it counts like a journal entry of that user. Over UDP and TCP nothing is known
 // of the sender but its address. On loopback every local user can send, so what comes from there is unverified, unless the operator
-// declares that it is to be believed. A sender elsewhere must be declared to be heard at all; over UDP, where the address of a packet
+// declares that it is trusted. The messages of a sender elsewhere are dropped unless it is declared; over UDP, where the address of a packet
 // can be forged, it stays unverified.
 //
 // # When it is too much
@@ -40,18 +40,18 @@ import (
 // MaxLine is the length in bytes of the longest message that is handed over whole; what is longer is cut off there.
 const MaxLine = 64 << 10
 
-// A Config says where to listen.
+// A Config sets where to listen.
 type Config struct {
 	Network string // "unix", "udp" or "tcp"
 	Address string // a path, or an address with port
 
-	// Senders are addresses that are believed, and heard if they are not this host.
+	// Senders are trusted addresses. Messages from other addresses than those of this host are dropped otherwise.
 	Senders prefixset.Set
 
 	Log *slog.Logger // nil discards
 }
 
-// A Status tells about a socket.
+// A Status describes a socket.
 type Status struct {
 	Active   bool
 	Reason   string    // why it does not listen
@@ -176,7 +176,7 @@ func (l *Listener) open(ctx context.Context) (*socket, error) {
 		var failed error
 		err := c.Control(func(fd uintptr) {
 			failed = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1),
-				unix.Fchmod(int(fd), 0o666)) // daemons log under their own accounts; the kernel says which
+				unix.Fchmod(int(fd), 0o666)) // daemons log under their own accounts; the kernel reports which
 		})
 		return errors.Join(err, failed)
 	}
@@ -273,7 +273,7 @@ func (l *Listener) one(ctx context.Context, message []byte, who sender) {
 	l.send(ctx, b)
 }
 
-// A sender is what is known of whoever sent a message.
+// A sender is what is known of the sender of a message.
 type sender struct {
 	uid        uint32
 	unverified bool
@@ -301,7 +301,7 @@ func (l *Listener) sender(from unix.Sockaddr, oob []byte) (sender, bool) {
 	return l.peer(addr, false)
 }
 
-// peer returns what is known of the sender at an address. dialogue says that the address cannot be forged.
+// peer returns what is known of the sender at an address. dialogue: the address cannot be forged.
 func (l *Listener) peer(addr netip.Addr, dialogue bool) (sender, bool) {
 	addr = addr.Unmap().WithZone("")
 	declared := l.cfg.Senders.Contains(addr)
@@ -460,7 +460,7 @@ func (l *Listener) conn(ctx context.Context, conn net.Conn, who sender) {
 	}
 }
 
-// cutMessage takes a message off the front of s: up to a line end, or as long as the number in front of it says. It reports false if it is
+// cutMessage takes a message off the front of s: up to a line end, or as long as the number in front of it states. It reports false if it is
 // not there whole.
 func cutMessage(s []byte) (message, rest []byte, ok bool) {
 	n, digits := 0, 0

@@ -183,7 +183,7 @@ func (h *History) Has(k netkey.Key, id uint64) (found bool) {
 	return found
 }
 
-// Lift marks the bans of k that are in force as taken back.
+// Lift marks the bans of k that are in force as lifted.
 func (h *History) Lift(k netkey.Key, now int64) {
 	h.each(k, func(n uint64, p *past) {
 		if p.until > now && !p.lifted() {

@@ -12,7 +12,7 @@ import (
 type Name struct {
 	Name      string    `json:"name"`
 	Tries     int       `json:"tries"`
-	Networks  int       `json:"networks"` // that tried it within two to four weeks; more than 30 are not told apart well
+	Networks  int       `json:"networks"` // that tried it within two to four weeks; counts above 30 are too low
 	First     time.Time `json:"first"`
 	Last      time.Time `json:"last"`
 	Hot       bool      `json:"hot"`

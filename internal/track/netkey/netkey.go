@@ -95,7 +95,7 @@ func (k Key) Around() Key {
 	return k
 }
 
-// Hash returns a hash of the key's address that nobody can foretell without the seed.
+// Hash returns a hash of the key's address that cannot be predicted without the seed.
 func (k Key) Hash(seed maphash.Seed) uint32 { return uint32(maphash.Bytes(seed, k.Addr[:])) }
 
 // AppendTo appends the key to b, in Size bytes.
