@@ -203,7 +203,7 @@ func TestTerminalIsClosed(t *testing.T) {
 
 // TestAnswersAtTheTerminal types what an operator would.
 func TestAnswersAtTheTerminal(t *testing.T) {
-	for answer, want := range map[string][]string{"y\n": {ssh, web}, "n\n": {ssh}, "\n": {ssh}} {
+	for answer, want := range map[string][]string{"y\n": {ssh, web}, "yes\n": {ssh, web}, "n\n": {ssh}, "\n": {ssh}, "maybe\n": {ssh}, "\x04": {ssh}} {
 		s := tried(t)
 		mef := s.command("apply", "--timeout", "5m")
 		cmd := exec.Command("script", "-qefc", strings.Join(mef.Args, " "), os.DevNull)

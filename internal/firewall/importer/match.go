@@ -2,7 +2,6 @@ package importer
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -140,7 +139,7 @@ func meetPorts(a, b policy.Ports) policy.Ports {
 	case !b.Given:
 		return a
 	}
-	in := meetRanges(a.In, b.In)
+	in := policy.MeetPorts(a.In, b.In)
 	switch {
 	case slices.Equal(in, a.In):
 		return a
@@ -150,35 +149,9 @@ func meetPorts(a, b policy.Ports) policy.Ports {
 	return policy.Ports{Given: true, In: in}
 }
 
-func meetRanges(a, b []policy.PortRange) []policy.PortRange {
-	var out []policy.PortRange
-	for i, j := 0, 0; i < len(a) && j < len(b); {
-		if first, last := max(a[i].First, b[j].First), min(a[i].Last, b[j].Last); first <= last {
-			out = append(out, policy.PortRange{First: first, Last: last})
-		}
-		if a[i].Last < b[j].Last {
-			i++
-		} else {
-			j++
-		}
-	}
-	return out
-}
-
 // otherPorts returns the ports that are not among sorted ranges.
 func otherPorts(ranges []policy.PortRange) policy.Ports {
-	var out []policy.PortRange
-	next := 0
-	for _, r := range ranges {
-		if int(r.First) > next {
-			out = append(out, policy.PortRange{First: uint16(next), Last: r.First - 1})
-		}
-		next = int(r.Last) + 1
-	}
-	if next <= 65535 {
-		out = append(out, policy.PortRange{First: uint16(next), Last: 65535})
-	}
-	return PortsOf(out...)
+	return PortsOf(policy.MinusPorts([]policy.PortRange{{First: 0, Last: 65535}}, ranges)...)
 }
 
 // covers reports whether every packet that fits o fits m. It may say no where it could say yes.
@@ -196,19 +169,11 @@ func coversList[L ~[]E, E comparable](a, b L) bool {
 }
 
 func coversPorts(a, b policy.Ports) bool {
-	return !a.Given || b.Given && slices.Equal(meetRanges(a.In, b.In), b.In)
+	return !a.Given || b.Given && slices.Equal(policy.MeetPorts(a.In, b.In), b.In)
 }
 
 func coversAddrs(a, b policy.Addrs) bool {
 	return !a.Given || b.Given && b.In.Subtract(a.In).Len() == 0
-}
-
-// everything returns all addresses of a family.
-func everything(f policy.Family) prefixset.Set {
-	if f == policy.V4 {
-		return prefixset.New(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
-	}
-	return prefixset.New(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 }
 
 // complement returns the packets that do not fit m, if m asks for one property alone, and one whose other values are known.
@@ -308,7 +273,7 @@ func otherAddrs(a policy.Addrs) (policy.Addrs, bool) {
 	default:
 		return policy.Addrs{}, a.In.Len() == 0
 	}
-	in := everything(a.Families()).Subtract(a.In)
+	in := policy.Everything(a.Families()).Subtract(a.In)
 	return policy.Addrs{Given: true, In: in}, Plain(in)
 }
 

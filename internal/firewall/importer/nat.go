@@ -149,7 +149,7 @@ func (t *translation) translate(r *Rule, m Match) (rest Match, fits, clear bool)
 		m.Dst = policy.Addrs{}
 	}
 	if m.Dport.Given && !r.OriginalDport && (t.to.Ports != nil || t.to.unknown()) {
-		both := meetRanges(m.Dport.In, t.to.Ports)
+		both := policy.MeetPorts(m.Dport.In, t.to.Ports)
 		switch {
 		case t.to.Ports == nil:
 			clear = false

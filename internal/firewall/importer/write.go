@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"mef/internal/firewall/policy"
-	"mef/internal/prefixset"
 )
 
 // A writer writes the text of a policy.
@@ -177,26 +176,14 @@ func (w *writer) addrs(a policy.Addrs) string {
 	if !a.Given {
 		return ""
 	}
-	return w.list(a.Set, false, addrList(a.In))
-}
-
-func addrList(s prefixset.Set) []string {
-	var list []string
-	for _, r := range s.Ranges() {
-		list = append(list, policy.RangeText(r))
-	}
-	return list
+	return w.list(a.Set, false, policy.AddrList(a.In))
 }
 
 func (w *writer) ports(p policy.Ports) string {
 	if !p.Given {
 		return ""
 	}
-	var list []string
-	for _, r := range p.In {
-		list = append(list, r.String())
-	}
-	return w.list(p.Set, true, list)
+	return w.list(p.Set, true, policy.PortList(p.In))
 }
 
 // list returns a list as it stands in a rule: as a set, if it is one or is long.

@@ -25,7 +25,6 @@ import (
 	"strings"
 
 	"mef/internal/firewall/policy"
-	"mef/internal/prefixset"
 )
 
 // Table names the table, as nft takes it.
@@ -109,11 +108,11 @@ func (w *writer) chain(name string, lines []string) {
 // set declares a named set: one for each family, or one for ports. What follows the name keeps it from being a word of nft's.
 func (w *writer) set(s *policy.Set) {
 	if s.Type == policy.PortSet {
-		w.declare(s.Name+"_p", "inet_service", portList(s.In))
+		w.declare(s.Name+"_p", "inet_service", policy.PortList(s.In))
 		return
 	}
-	w.declare(s.Name+"_4", "ipv4_addr", addrList(policy.V4.Of(s.Addrs)))
-	w.declare(s.Name+"_6", "ipv6_addr", addrList(policy.V6.Of(s.Addrs)))
+	w.declare(s.Name+"_4", "ipv4_addr", policy.AddrList(policy.V4.Of(s.Addrs)))
+	w.declare(s.Name+"_6", "ipv6_addr", policy.AddrList(policy.V6.Of(s.Addrs)))
 }
 
 func (w *writer) declare(name, typ string, elements []string) {
@@ -122,22 +121,6 @@ func (w *writer) declare(name, typ string, elements []string) {
 		fmt.Fprintf(&w.b, "\t\telements = { %s }\n", strings.Join(elements, ", "))
 	}
 	w.b.WriteString("\t}\n")
-}
-
-func addrList(s prefixset.Set) []string {
-	list := make([]string, s.Len())
-	for i, r := range s.Ranges() {
-		list[i] = policy.RangeText(r)
-	}
-	return list
-}
-
-func portList(ranges []policy.PortRange) []string {
-	list := make([]string, len(ranges))
-	for i, r := range ranges {
-		list[i] = r.String()
-	}
-	return list
 }
 
 // hooks are the hooks of netfilter, by way; their chains have the same names.
@@ -429,14 +412,14 @@ func addrSet(a policy.Addrs, f policy.Family) string {
 		}
 		return op + map[policy.Family]string{policy.V4: "@" + a.Set + "_4", policy.V6: "@" + a.Set + "_6"}[f]
 	}
-	return braces(addrList(f.Of(a.In)))
+	return braces(policy.AddrList(f.Of(a.In)))
 }
 
 func portSet(p policy.Ports) string {
 	if p.Set != "" {
 		return "@" + p.Set + "_p"
 	}
-	return braces(portList(p.In))
+	return braces(policy.PortList(p.In))
 }
 
 // originalPorts is portSet for the port before translation. Several ports, and ports of no protocol or several, are a named set there: nft
@@ -445,7 +428,7 @@ func (w *writer) originalPorts(p policy.Ports, anyHeader bool) string {
 	if p.Set != "" || len(p.In) == 1 && !anyHeader {
 		return portSet(p)
 	}
-	list := portList(p.In)
+	list := policy.PortList(p.In)
 	key := strings.Join(list, ",")
 	if w.lists[key] == "" {
 		w.lists[key] = fmt.Sprintf("ports_%d", len(w.lists)+1)

@@ -486,12 +486,15 @@ func (s octets) words(field string, name func(uint8) string) string {
 	return field + relation + some(words)
 }
 
-func addrWords(s prefixset.Set) string {
-	var list []string
-	for _, r := range s.Ranges() {
-		list = append(list, RangeText(r))
+func addrWords(s prefixset.Set) string { return some(AddrList(s)) }
+
+// AddrList returns the addresses of a set as they are written in a policy.
+func AddrList(s prefixset.Set) []string {
+	list := make([]string, s.Len())
+	for i, r := range s.Ranges() {
+		list[i] = RangeText(r)
 	}
-	return some(list)
+	return list
 }
 
 // RangeText returns a range as it is written in a policy: an address, a prefix, or a range of addresses.
@@ -505,10 +508,13 @@ func RangeText(r prefixset.Range) string {
 	return r.First.String() + "-" + r.Last.String()
 }
 
-func portWords(ranges []PortRange) string {
-	var list []string
-	for _, r := range ranges {
-		list = append(list, r.String())
+func portWords(ranges []PortRange) string { return some(PortList(ranges)) }
+
+// PortList returns ports as they are written in a policy.
+func PortList(ranges []PortRange) []string {
+	list := make([]string, len(ranges))
+	for i, r := range ranges {
+		list[i] = r.String()
 	}
-	return some(list)
+	return list
 }

@@ -82,7 +82,7 @@ func (f Family) Of(s prefixset.Set) prefixset.Set {
 	if f == Any {
 		return s
 	}
-	return s.Intersect(everything(f))
+	return s.Intersect(Everything(f))
 }
 
 // familyOf returns the family of an address.
@@ -114,6 +114,15 @@ func (s States) String() string {
 		return "any"
 	}
 	return strings.Join(s.Names(), ",")
+}
+
+// StateOf returns the state of a name.
+func StateOf(name string) (s States, ok bool) {
+	i := slices.Index(stateNames, name)
+	if i < 0 {
+		return 0, false
+	}
+	return 1 << i, true
 }
 
 // Names returns the names of the states.
@@ -252,6 +261,9 @@ func (r Rate) String() string {
 	}
 	return fmt.Sprintf("%d/%.1s", r.N, r.Per)
 }
+
+// Valid reports whether a rule can have the rate.
+func (r Rate) Valid() bool { return r.N > 0 && r.N <= maxRate && r.Seconds() > 0 }
 
 // Seconds returns how long the unit is.
 func (r Rate) Seconds() int { return map[string]int{"second": 1, "minute": 60, "hour": 3600}[r.Per] }

@@ -1000,7 +1000,7 @@ func (s *Source) resolve(name string, facts Facts, sets map[string]*Set) *Set {
 		set.Links = appendNew(set.Links, s.resolve(inner, facts, sets).Links)
 	}
 	if text.family != Any {
-		set.Addrs = set.Addrs.Intersect(everything(text.family))
+		set.Addrs = set.Addrs.Intersect(Everything(text.family))
 	}
 	sets[name] = &set
 	return &set

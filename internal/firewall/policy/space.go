@@ -101,7 +101,8 @@ func (p Ports) set() []PortRange {
 	return p.In
 }
 
-func meetPorts(a, b []PortRange) []PortRange {
+// MeetPorts returns what is in both of two sorted lists.
+func MeetPorts(a, b []PortRange) []PortRange {
 	var out []PortRange
 	for i, j := 0, 0; i < len(a) && j < len(b); {
 		if first, last := max(a[i].First, b[j].First), min(a[i].Last, b[j].Last); first <= last {
@@ -130,7 +131,8 @@ func portsMeet(a, b []PortRange) bool {
 	return false
 }
 
-func minusPorts(a, b []PortRange) []PortRange {
+// MinusPorts returns what is in a, and not in b, of two sorted lists.
+func MinusPorts(a, b []PortRange) []PortRange {
 	var out []PortRange
 	for _, r := range a {
 		first, last := int(r.First), int(r.Last)
@@ -150,8 +152,8 @@ func minusPorts(a, b []PortRange) []PortRange {
 	return out
 }
 
-// everything returns all addresses of a family.
-func everything(f Family) prefixset.Set {
+// Everything returns all addresses of a family.
+func Everything(f Family) prefixset.Set {
 	if f == V4 {
 		return prefixset.New(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
 	}
@@ -161,7 +163,7 @@ func everything(f Family) prefixset.Set {
 // of returns what of a family fits.
 func (a Addrs) of(f Family) prefixset.Set {
 	if !a.Given {
-		return everything(f)
+		return Everything(f)
 	}
 	return f.Of(a.In)
 }
@@ -206,7 +208,7 @@ func (s *space) meet(o *space) (both space, ok bool) {
 	}
 	return space{
 		states: s.states & o.states, flags: s.flags & o.flags, proto: s.proto.meet(o.proto), types: s.types.meet(o.types),
-		sport: meetPorts(s.sport, o.sport), dport: meetPorts(s.dport, o.dport),
+		sport: MeetPorts(s.sport, o.sport), dport: MeetPorts(s.dport, o.dport),
 		src: s.src.Intersect(o.src), dst: s.dst.Intersect(o.dst),
 		in: s.in.Meet(o.in), out: s.out.Meet(o.out), users: s.users.Meet(o.users), groups: s.groups.Meet(o.groups),
 	}, true
@@ -219,8 +221,8 @@ var cuts = [...]func(part, left, both *space){
 	func(part, left, both *space) { part.flags, left.flags = left.flags&^both.flags, both.flags },
 	func(part, left, both *space) { part.proto, left.proto = left.proto.minus(both.proto), both.proto },
 	func(part, left, both *space) { part.types, left.types = left.types.minus(both.types), both.types },
-	func(part, left, both *space) { part.dport, left.dport = minusPorts(left.dport, both.dport), both.dport },
-	func(part, left, both *space) { part.sport, left.sport = minusPorts(left.sport, both.sport), both.sport },
+	func(part, left, both *space) { part.dport, left.dport = MinusPorts(left.dport, both.dport), both.dport },
+	func(part, left, both *space) { part.sport, left.sport = MinusPorts(left.sport, both.sport), both.sport },
 	func(part, left, both *space) { part.in, left.in = left.in.Minus(both.in), both.in },
 	func(part, left, both *space) { part.out, left.out = left.out.Minus(both.out), both.out },
 	func(part, left, both *space) { part.users, left.users = left.users.Minus(both.users), both.users },

@@ -154,7 +154,7 @@ func (a *addrsText) resolve(sets map[string]*Set) Addrs {
 		out.In = out.In.Union(sets[name].Addrs)
 	}
 	if a.not {
-		out.In = everything(V4).Union(everything(V6)).Subtract(out.In)
+		out.In = Everything(V4).Union(Everything(V6)).Subtract(out.In)
 	}
 	return out
 }
@@ -337,15 +337,15 @@ func states(f *Field) (s States, err *conf.Error) {
 		return AnyState, nil
 	}
 	for offset, word := range items(f.Value) {
-		i := slices.Index(stateNames, word)
-		if i < 0 {
+		one, ok := StateOf(word)
+		if !ok {
 			err := wrong(f.At, offset, word, stateSyntax)
 			if hint := diag.DidYouMean(word, stateNames); hint != "" {
 				err.Hint = hint
 			}
 			return 0, err
 		}
-		s |= 1 << i
+		s |= one
 	}
 	return s, nil
 }
@@ -380,8 +380,8 @@ func rate(f *Field) (Rate, *conf.Error) {
 	}
 	number, unit, _ := strings.Cut(f.Value, "/")
 	n, err := strconv.Atoi(number)
-	if per := rateUnits[unit]; err == nil && n > 0 && n <= maxRate && per != "" {
-		return Rate{n, per}, nil
+	if r := (Rate{n, rateUnits[unit]}); err == nil && r.Valid() {
+		return r, nil
 	}
 	return Rate{}, wrong(f.At, 0, f.Value, rateSyntax)
 }

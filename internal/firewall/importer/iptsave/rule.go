@@ -447,8 +447,6 @@ func (p *parser) port(word string) (uint16, bool) {
 	return uint16(n), err == nil
 }
 
-var stateNames = []string{"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"}
-
 // states reads states of connection tracking.
 func (p *parser) states(text string) {
 	if strings.EqualFold(text, "DNAT") && !p.not {
@@ -458,12 +456,12 @@ func (p *parser) states(text string) {
 	m := importer.All()
 	m.States = 0
 	for word := range strings.SplitSeq(text, ",") {
-		i := slices.Index(stateNames, strings.ToUpper(word))
-		if i < 0 {
+		one, ok := policy.StateOf(strings.ToLower(word))
+		if !ok {
 			p.out.Cannot("mef.rules cannot match state %s", word)
 			return
 		}
-		m.States |= 1 << i
+		m.States |= one
 	}
 	p.opens = p.opens || m.States == policy.New && !p.not
 	p.require(m)
@@ -572,9 +570,6 @@ func (p *parser) destination(text string) {
 // units are those of rates, by how they may begin.
 var units = []string{"second", "minute", "hour"}
 
-// maxRate is the most that mef.rules takes for a rate.
-const maxRate = 10_000
-
 // finish looks at the rule as a whole.
 func (p *parser) finish() {
 	p.out.Widen(p.rs)
@@ -596,17 +591,20 @@ func (p *parser) finish() {
 	if unit == "" {
 		unit = units[0]
 	}
-	i := slices.IndexFunc(units, func(name string) bool { return strings.HasPrefix(name, strings.ToLower(unit)) })
+	rate := policy.Rate{N: n}
+	if i := slices.IndexFunc(units, func(name string) bool { return strings.HasPrefix(name, strings.ToLower(unit)) }); i >= 0 && err == nil {
+		rate.Per = units[i]
+	}
 	switch {
-	case p.out.Do == importer.Decide && (err != nil || n < 1 || n > maxRate || i < 0):
+	case p.out.Do == importer.Decide && !rate.Valid():
 		p.out.Cannot("mef.rules has no such limit")
 	case p.out.Do == importer.Decide:
-		p.out.Limit = policy.Rate{N: n, Per: units[i]}
+		p.out.Limit = rate
 	case p.out.Log == nil:
-	case err != nil || n < 1 || n > maxRate || i < 0:
+	case !rate.Valid():
 		p.out.Log, p.out.Lost = nil, "log line limited to "+p.limit
 	default:
-		p.out.Log.Rate = policy.Rate{N: n, Per: units[i]}
+		p.out.Log.Rate = rate
 	}
 }
 

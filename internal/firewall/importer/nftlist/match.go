@@ -533,19 +533,16 @@ func familyField() field {
 	}}
 }
 
-// stateNames are the states of connection tracking, in the order of their values.
-var stateNames = []string{"new", "established", "related", "invalid", "untracked"}
-
 func stateField() field {
 	return field{implied: importer.All(), read: func(values []any, _ string) ([]importer.Match, string) {
 		var s policy.States
 		for _, v := range values {
 			name, _ := value(v).(string)
-			i := slices.Index(stateNames, name)
-			if i < 0 {
+			one, ok := policy.StateOf(name)
+			if !ok {
 				return nil, "mef.rules has no such state"
 			}
-			s |= 1 << i
+			s |= one
 		}
 		return []importer.Match{with(func(m *importer.Match) { m.States = s })}, ""
 	}}

@@ -166,7 +166,7 @@ func (p *parser) verdict(r *importer.Rule, name string, value any) {
 		r.Do = importer.Unknown
 	}
 	switch l := p.limit; {
-	case l != nil && p.out.Log == nil && name == "accept" && l.N >= 1 && l.N <= maxRate && slices.Contains(units, l.Per):
+	case l != nil && p.out.Log == nil && name == "accept" && l.Valid():
 		r.Limit = *l
 	case l != nil && p.out.Log == nil:
 		p.out.Cannot("mef.rules limits log lines, and what is accepted")
@@ -272,9 +272,6 @@ func (p *parser) lose(what string) {
 	}
 }
 
-// units are those of rates.
-var units = []string{"second", "minute", "hour"}
-
 // limited reads a limit, which is one of log lines or of verdicts.
 func (p *parser) limited(value any) {
 	n, _ := get(value, "rate").(float64)
@@ -287,9 +284,6 @@ func (p *parser) limited(value any) {
 	}
 	p.limit = &policy.Rate{N: int(n), Per: per}
 }
-
-// maxRate is the most that mef.rules takes for a rate.
-const maxRate = 10_000
 
 // log reads a log statement.
 func (p *parser) log(value any) {
@@ -305,7 +299,7 @@ func (p *parser) log(value any) {
 	l := &importer.Log{Prefix: prefix}
 	if p.limit != nil {
 		l.Rate = *p.limit
-		if l.Rate.N < 1 || l.Rate.N > maxRate || !slices.Contains(units, l.Rate.Per) {
+		if !l.Rate.Valid() {
 			p.lose(fmt.Sprintf("log line limited to %d a %s", l.Rate.N, l.Rate.Per))
 			return
 		}
