@@ -192,7 +192,7 @@ func (z *zone) look(ctx context.Context, server string, q query) *event.Listing 
 		a.until = now.Add(z.cfg.Error)
 	case l != nil:
 		z.listings.Add(1)
-		l.Until = now.Add(z.cfg.Positive)
+		l.At, l.Until = now, now.Add(z.cfg.Positive)
 		a = answer{until: l.Until, listing: l, told: now}
 	}
 	z.mu.Lock()

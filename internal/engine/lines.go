@@ -121,7 +121,9 @@ func (e *Engine) admit(source string, ev *event.Event, now time.Time, yield func
 
 // count counts an event at a rule and yields what follows. It returns false once yield does.
 func (e *Engine) count(r *rule, ev *event.Event, now time.Time, yield func(*Outcome) bool) bool {
-	e.listed.addTo(ev)
+	if !e.addListings(ev) {
+		return true
+	}
 	tally := e.tracker.Observe(ev)
 	r.count(ev, tally)
 	r.recent.count(ev, tally.Source, tally.New)

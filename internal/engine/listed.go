@@ -49,19 +49,32 @@ type listings struct {
 	next int
 }
 
-// addTo adds to an event what block lists report of its address. What an event.Listed reports is kept for those that follow.
-func (l *listings) addTo(ev *event.Event) {
-	if ev.Kind == event.Listed {
-		l.put(ev)
-	} else if len(l.by) > 0 {
-		ev.Listings = l.at(ev.Addr, ev.Time)
+// addListings adds to an event what block lists report of its address. What an event.Listed reports is kept for those that follow. It returns
+// false if that is from before an operator lifted a ban of the address.
+func (e *Engine) addListings(ev *event.Event) bool {
+	if ev.Kind != event.Listed {
+		if len(e.listed.by) > 0 {
+			ev.Listings = e.listingsAt(ev.Addr, ev.Time)
+		}
+		return true
 	}
+	if len(ev.OnLists()) == 0 || e.tracker.Forgiven(ev.Addr, ev.OnLists()[0].At) {
+		return false
+	}
+	all := ev.OnLists()[:1:1]
+	if before := e.listingsAt(ev.Addr, ev.Time); before != nil {
+		all = append(all, *without(before, func(old event.Listing) bool { return old.Zone == all[0].Zone })...)
+	}
+	e.listed.put(ev.Addr, &all)
+	ev.Listings = &all
+	return true
 }
 
-// at returns the listings of an address that count at a time.
-func (l *listings) at(addr netip.Addr, at time.Time) *[]event.Listing {
+// listingsAt returns the listings of an address that count at a time.
+func (e *Engine) listingsAt(addr netip.Addr, at time.Time) *[]event.Listing {
+	l := &e.listed
 	all := l.by[addr]
-	over := func(one event.Listing) bool { return !at.Before(one.Until) }
+	over := func(one event.Listing) bool { return !at.Before(one.Until) || e.tracker.Forgiven(addr, one.At) }
 	if all != nil && slices.ContainsFunc(*all, over) {
 		all = without(all, over)
 		l.by[addr] = all
@@ -75,28 +88,21 @@ func without(all *[]event.Listing, fit func(event.Listing) bool) *[]event.Listin
 	return &rest
 }
 
-// put keeps a listing, in place of an earlier one by the same zone.
-func (l *listings) put(ev *event.Event) {
-	if len(ev.OnLists()) == 0 {
-		return
-	}
+// put keeps the listings of an address.
+func (l *listings) put(addr netip.Addr, all *[]event.Listing) {
 	if l.by == nil {
 		l.by = make(map[netip.Addr]*[]event.Listing)
 	}
-	all := ev.OnLists()[:1:1]
-	if before := l.at(ev.Addr, ev.Time); before != nil {
-		all = append(all, *without(before, func(old event.Listing) bool { return old.Zone == all[0].Zone })...)
-	}
-	if _, known := l.by[ev.Addr]; !known {
+	if _, known := l.by[addr]; !known {
 		if len(l.ring) < maxListings {
-			l.ring = append(l.ring, ev.Addr)
+			l.ring = append(l.ring, addr)
 		} else {
 			delete(l.by, l.ring[l.next])
-			l.ring[l.next] = ev.Addr
+			l.ring[l.next] = addr
 			l.next = (l.next + 1) % maxListings
 		}
 	}
-	l.by[ev.Addr], ev.Listings = &all, &all
+	l.by[addr] = all
 }
 
 // configure forgets the listings of lists that are no longer asked.
@@ -106,17 +112,15 @@ func (l *listings) configure(rules map[string]*rule) {
 	}
 }
 
-// explain returns what block lists report of an address, a line for each, and the points that this adds. known: users log in from there.
-func (l *listings) explain(addr netip.Addr, now time.Time, known bool) (lines []string, points int) {
-	all := l.by[addr]
+// explainListings returns what block lists report of an address, a line for each, and the points that this adds. known: users log in from there.
+func (e *Engine) explainListings(addr netip.Addr, now time.Time, known bool) (lines []string, points int) {
+	all := e.listingsAt(addr, now)
 	if all == nil {
 		return nil, 0
 	}
 	for _, one := range *all {
 		does := fmt.Sprintf("%d more points", one.Points)
 		switch {
-		case !now.Before(one.Until):
-			continue
 		case known:
 			does = "which does not count, because users log in from here,"
 		case one.Ban:

@@ -62,7 +62,7 @@ func (l *listening) try(kind event.Kind, addr, user string, verified bool) {
 
 // listed reports that a list has an address, for an hour.
 func (l *listening) listed(list, addr string, points int, bans, verified bool) {
-	one := event.Listing{Rule: "dnsbl/" + list, Zone: list + ".example", Codes: "127.0.0.2", Reason: "see \x1b https://x", Points: points, Ban: bans, Until: l.now.Add(time.Hour)}
+	one := event.Listing{Rule: "dnsbl/" + list, Zone: list + ".example", Codes: "127.0.0.2", Reason: "see \x1b https://x", Points: points, Ban: bans, At: l.now.Add(time.Second), Until: l.now.Add(time.Hour)}
 	l.event(event.Event{Rule: one.Rule, Service: "dnsbl", Addr: netip.MustParseAddr(addr), Kind: event.Listed, Verified: verified, Line: list + " lists " + addr,
 		Episode: &event.Episode{Text: "listed by " + one.String()}, Listings: &[]event.Listing{one}})
 }
@@ -143,6 +143,33 @@ func TestListedSourceFails(t *testing.T) {
 	l.listed("strict", "198.51.100.8", 0, true, true)
 	if len(l.bans) != 3 || l.bans[2].Count != 2 {
 		t.Errorf("not banned again after the end: %d", len(l.bans))
+	}
+}
+
+// When an operator lifts a ban, what lists had reported before counts no more, whoever reports it again; a later answer does.
+func TestLiftedAndListed(t *testing.T) {
+	l := newListening(t, exempt.Facts{})
+	addr := netip.MustParseAddr("198.51.100.7")
+	l.listed("own", addr.String(), 1000, false, true)
+	l.listed("strict", "198.51.100.8", 0, true, true)
+	if len(l.bans) != 2 {
+		t.Fatalf("%d bans", len(l.bans))
+	}
+	old := event.Listing{Rule: "dnsbl/strict", Zone: "strict.example", Codes: "127.0.0.2", Ban: true, At: l.now, Until: l.now.Add(time.Hour)}
+	l.now = l.now.Add(time.Minute)
+	l.e.Lifted(l.now, l.bans[0].Key, l.bans[1].Key)
+	l.try(event.Failure, addr.String(), "a", true)
+	l.event(event.Event{Rule: "dnsbl/strict", Service: "dnsbl", Addr: netip.MustParseAddr("198.51.100.8"), Kind: event.Listed, Verified: true, Listings: &[]event.Listing{old}})
+	if len(l.bans) != 2 {
+		t.Errorf("banned again for what was known before: %s", l.bans[2].Reason)
+	}
+	if x := l.e.Explain(addr, l.now, 0); len(x.Listings) != 0 || x.Listed != 0 {
+		t.Errorf("explained by %q", x.Listings)
+	}
+	l.listed("strict", "198.51.100.8", 0, true, true)
+	l.listed("own", addr.String(), 1000, false, true)
+	if len(l.bans) != 4 {
+		t.Errorf("%d bans after new answers, want 4", len(l.bans))
 	}
 }
 

@@ -106,6 +106,7 @@ type Listing struct {
 	Reason string    // what the list states as its reason, raw, at most MaxReason bytes; empty if it states none
 	Points int       // what the listing adds to the score of the address as long as it counts
 	Ban    bool      // it bans by itself
+	At     time.Time // when the list answered
 	Until  time.Time // when it no longer counts
 }
 

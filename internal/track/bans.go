@@ -152,6 +152,11 @@ func (t *Tracker) Blocked(addr netip.Addr, ports ban.Ports, at time.Time) bool {
 	return t.holds.Keeps(addr, ports, false, now)
 }
 
+// Forgiven reports whether what was known of addr at a time no longer counts, because an operator lifted a ban of it later.
+func (t *Tracker) Forgiven(addr netip.Addr, at time.Time) bool {
+	return t.lifts.Covers(addr, at.UnixNano())
+}
+
 // Crowds returns the IPv4 networks in which least or more addresses are banned on all ports, for a time, and which are not
 // themselves, the most crowded first, at most limit of them. It looks at every ban.
 func (t *Tracker) Crowds(at time.Time, least, limit int) []bans.Crowd {
