@@ -29,8 +29,8 @@ type prober struct {
 	conn net.Conn
 }
 
-// RandomBansAgreeWithAModel makes random bans, extensions, widenings, unbans and allow lists over nested prefixes of both
-// families, classes and ports, lets bans end meanwhile, and after each step tests with real packets which addresses can connect.
+// RandomBansAgreeWithAModel makes random bans, extensions, widenings, unbans, allow lists and edits of long lists over nested prefixes of
+// both families, classes and ports, lets bans end meanwhile, and after each step tests with real packets which addresses can connect.
 func (f Filter) RandomBansAgreeWithAModel(t *testing.T) {
 	server, peer := netnstest.New(t), netnstest.New(t)
 	b := f.open(t, server)
@@ -76,7 +76,7 @@ func (f Filter) RandomBansAgreeWithAModel(t *testing.T) {
 		did["end"] += m.prune()
 	}
 	t.Logf("steps: %v", did)
-	for _, what := range []string{"ban", "extend", "widen", "unban", "allow", "end"} {
+	for _, what := range []string{"ban", "extend", "widen", "unban", "allow", "list", "end"} {
 		if did[what] < 5 {
 			t.Errorf("%d steps of the kind %q, too few to show anything", did[what], what)
 		}
@@ -87,6 +87,7 @@ func (f Filter) RandomBansAgreeWithAModel(t *testing.T) {
 type model struct {
 	bans    map[ban.Key]end
 	allowed prefixset.Set
+	lists   []enforce.List
 	late    time.Duration // see Filter
 }
 
@@ -99,16 +100,21 @@ func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []
 	t.Helper()
 	k = randomKey(r, probers)
 	held := slices.SortedFunc(maps.Keys(m.bans), ban.Key.Compare)
-	what = []string{"ban", "ban", "ban", "extend", "extend", "widen", "widen", "unban", "unban", "allow"}[r.IntN(10)]
+	what = []string{"ban", "ban", "ban", "ban", "extend", "widen", "unban", "allow", "list", "list"}[r.IntN(10)]
 	if len(held) == 0 {
 		what = "ban"
-	} else if what != "ban" && what != "allow" {
+	} else if what != "ban" && what != "allow" && what != "list" {
 		k = held[r.IntN(len(held))]
 	}
 	switch what {
 	case "allow":
 		m.allowed = prefixset.New(k.Prefix)
 		if err := e.Allow(t.Context(), m.allowed); err != nil {
+			t.Fatal(err)
+		}
+	case "list":
+		m.editList(r, probers)
+		if err := e.SetLists(t.Context(), m.lists); err != nil {
 			t.Fatal(err)
 		}
 	case "unban":
@@ -132,6 +138,25 @@ func (m *model) step(t *testing.T, e *enforce.Enforcer, r *rand.Rand, probers []
 	return what, k
 }
 
+// editList makes a new list, changes one or removes one. They overlap, and several have the same addresses.
+func (m *model) editList(r *rand.Rand, probers []prober) {
+	name := []string{"one", "two", "three"}[r.IntN(3)]
+	l := enforce.List{Name: name, Both: r.IntN(3) == 0, Ports: []ban.Ports{"", "", "53", "100-200", "40000"}[r.IntN(5)]}
+	m.lists = slices.DeleteFunc(slices.Clone(m.lists), func(old enforce.List) bool { return old.Name == name })
+	var entries prefixset.Packer
+	for range r.IntN(4) {
+		entries.Add(randomKey(r, probers).Prefix)
+	}
+	if l.Addrs = entries.Pack(); l.Addrs.Len() > 0 {
+		m.lists = append(m.lists, l)
+	}
+}
+
+// listDrops reports whether a list drops datagrams of a prober.
+func listDrops(l enforce.List, p prober) bool {
+	return l.Addrs.Contains(p.from) && l.Ports.Covers(ban.Ports(fmt.Sprint(p.port))) && (l.Both || p.port < 32768)
+}
+
 // wider returns the network that a ban is widened to.
 func wider(p netip.Prefix) netip.Prefix {
 	for _, bits := range []int{64, 56, 48, 24} {
@@ -149,6 +174,9 @@ const slack = 100 * time.Millisecond
 func (m *model) passes(p prober, before, after time.Time) (sure, passes bool) {
 	if m.allowed.Contains(p.from) {
 		return true, true
+	}
+	if slices.ContainsFunc(m.lists, func(l enforce.List) bool { return listDrops(l, p) }) {
+		return true, false
 	}
 	sure, passes = true, true
 	for k, until := range m.bans {
