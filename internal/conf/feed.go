@@ -17,12 +17,16 @@ type Feed struct {
 	Member   string // of FeedJSON
 	Refresh  time.Duration
 	Action   FeedAction
+	Weight   int       // points of FeedScore
 	Both     bool      // direction=both
 	Ports    ban.Ports // of this host, of FeedDrop; empty: all
 	MaxSize  int       // megabytes, after decompression
 	MaxShare int       // percent of the public addresses of a family that it may cover
 	About    string    // what it has, of a built-in one
 }
+
+// Rule returns the name of the rule whose events are addresses of the feed that attack.
+func (f *Feed) Rule() string { return "feed/" + f.Name }
 
 // A FeedFormat is how a feed is written.
 type FeedFormat uint8

@@ -152,6 +152,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	m.names.StateDir, m.names.Version = cfg.Paths.StateDir, opt.Version
 	c := newConfigurator(shared, cfg, lists.New(m.names), opt)
 	shared.feeds = c.lists.Feeds()
+	p.Reputation.Feeds = shared.feeds.Listings
 	shared.feeds.On(lists.FeedHost{Enforcer: k.Enforcer, Observing: p.Observing, Facts: shared.facts, Record: p.Records.Add, Changed: p.Memory.Changed,
 		Save: func(ctx context.Context, notes map[string]string) { p.SaveNotes(notes); p.Flush(ctx) }})
 	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, FeedService: shared.feeds.Service(), config: owner.New[*configurator](), version: opt.Version,

@@ -32,6 +32,7 @@ type Config struct {
 	Flood  conf.Flood    // and those of sources that exceed limits
 	Track  track.Config  // how events are counted; its rules need not be in Rules
 	RBL    conf.RBL      // which block lists may be asked about sources, and what a listing leads to
+	Feeds  bool          // feeds may be asked about sources, too
 	Decide decide.Config // what limits that are reached lead to
 
 	// WhatIf leaves out events that a ban would have kept from the host. A daemon counts them: they did reach it.
@@ -53,12 +54,13 @@ func FromConf(cfg *conf.Config, rules *filter.Set) Config {
 		all = append(all, webscan.Rules(r)...)
 	}
 	all = append(all, portscan.Rule(cfg.Scan), ruleOfFloods(cfg.Flood))
-	all = append(all, rulesOfLists(cfg.RBL)...)
+	all = append(all, rulesOfLists(cfg)...)
 	return Config{
 		Rules: rules,
 		Scan:  cfg.Scan,
 		Flood: cfg.Flood,
 		RBL:   cfg.RBL,
+		Feeds: slices.ContainsFunc(cfg.Feeds, func(f conf.Feed) bool { return f.Action != conf.FeedDrop }),
 		Track: track.Config{Rules: all, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
 			LoginAlarms: cfg.LoginAlarms},

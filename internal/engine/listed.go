@@ -14,9 +14,14 @@ import (
 // serviceOfLists is the service of what block lists report.
 const serviceOfLists = "dnsbl"
 
-// rulesOfLists returns a rule for each list that is asked. Its ports and ban time are those of listings that ban.
-func rulesOfLists(cfg conf.RBL) (all []event.Rule) {
-	for _, z := range cfg.Zones {
+// rulesOfLists returns a rule for each list and feed that is asked. Its ports and ban time are those of listings that ban.
+func rulesOfLists(cfg *conf.Config) (all []event.Rule) {
+	for _, f := range cfg.Feeds {
+		if f.Action != conf.FeedDrop {
+			all = append(all, event.Rule{Name: f.Rule(), Service: "feed", MaxRetry: 1, FindTime: time.Hour, NoLogins: true})
+		}
+	}
+	for _, z := range cfg.RBL.Zones {
 		all = append(all, event.Rule{Name: z.Rule(), Service: serviceOfLists, MaxRetry: 1, FindTime: z.Positive, BanTime: z.BanTime, Ports: z.Ports, NoLogins: true})
 	}
 	return all
@@ -25,7 +30,7 @@ func rulesOfLists(cfg conf.RBL) (all []event.Rule) {
 // mayAsk reports whether block lists may be asked about the source of an event. They are not asked about addresses that are never banned, nor
 // about those where users log in: a query reveals which addresses connect to this host. Queries about forged addresses would be useless.
 func (e *Engine) mayAsk(ev *event.Event, tally *event.Tally) bool {
-	if len(e.cfg.RBL.Zones) == 0 || !ev.Verified || ev.Unreachable() || tally.Rule == nil || tally.KnownUsers > 0 ||
+	if len(e.cfg.RBL.Zones) == 0 && !e.cfg.Feeds || !ev.Verified || ev.Unreachable() || tally.Rule == nil || tally.KnownUsers > 0 ||
 		ev.Kind != event.Failure && ev.Kind != event.Probe {
 		return false
 	}

@@ -37,6 +37,7 @@ func newListening(t testing.TB, facts exempt.Facts) *listening {
 	cfg.Known = conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3}
 	cfg.RBL = conf.RBL{Enabled: true, Zones: []conf.RBLZone{{Name: "own", Zone: "bl.example"},
 		{Name: "strict", Zone: "strict.example", Ports: "25,587", BanTime: time.Hour, Action: conf.RBLBan}}}
+	cfg.Feeds = []conf.Feed{{Name: "own", Action: conf.FeedScore, Weight: 95}, {Name: "other"}}
 	c := engine.FromConf(cfg, set)
 	c.Track.Rules = append(c.Track.Rules, event.Rule{Name: "smtp", Service: "smtp", MaxRetry: 5, FindTime: findTime, Ports: "25,587"})
 	return &listening{e: engine.New(c, facts), now: noon}
@@ -299,5 +300,18 @@ func BenchmarkBlockLists(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// An entry of a feed counts like a listing.
+func TestFeedsAddUp(t *testing.T) {
+	l := newListening(t, exempt.Facts{})
+	const addr = "198.51.100.9"
+	l.try(event.Failure, addr, "a", true)
+	one := event.Listing{Rule: "feed/own", Zone: "feed own", Codes: "score", Points: 95, Until: l.now.Add(time.Hour)}
+	l.event(event.Event{Rule: one.Rule, Service: "feed", Addr: netip.MustParseAddr(addr), Kind: event.Listed, Verified: true, Line: "feed own has " + addr,
+		Episode: &event.Episode{Text: "listed by " + one.String()}, Listings: &[]event.Listing{one}})
+	if len(l.bans) != 1 || !strings.Contains(l.bans[0].Reason, "95 points for a listing by feed own (score)") {
+		t.Errorf("bans %+v", l.bans)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"mef/internal/conf/diag"
 	"mef/internal/control"
 	"mef/internal/enforce"
+	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/lists/feeds"
 	"mef/internal/prefixset"
@@ -272,6 +273,24 @@ func (f *Feeds) drops(facts *exempt.Facts) (all []enforce.List) {
 		if rest.Len() > 0 {
 			all = append(all, enforce.List{Name: one.Name, Addrs: rest, Ports: one.Ports, Both: one.Both})
 		}
+	}
+	return all
+}
+
+// feedListing is how long an address that is in a feed counts as listed before it is looked for again.
+const feedListing = time.Hour
+
+// Listings returns the feeds that have an address and drop nothing: what they add to its score.
+func (f *Feeds) Listings(addr netip.Addr) (all []event.Listing) {
+	for _, one := range f.keeper.Enabled() {
+		if one.Action == conf.FeedDrop || !one.List.Contains(addr) {
+			continue
+		}
+		l := event.Listing{Rule: one.Rule(), Zone: "feed " + one.Name, Codes: one.Action.String(), Until: time.Now().Add(feedListing)}
+		if one.Action == conf.FeedScore {
+			l.Points = one.Weight
+		}
+		all = append(all, l)
 	}
 	return all
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mef/internal/ban"
 	"mef/internal/conf"
@@ -125,5 +126,33 @@ func TestDiffAndPack(t *testing.T) {
 	}
 	for _, text := range []string{"x", "\x05abc", Pack(after) + "\xff", "\x00"} {
 		Unpack(text) // must not panic, whatever the disk has made of it
+	}
+}
+
+// A feed that drops nothing adds points to the score of its addresses, or only reports them; it is no list of the kernel.
+func TestFeedsThatScore(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "own")
+	if err := os.WriteFile(path, []byte("45.83.0.7\n2a00:1::/32\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := New(Options{StateDir: dir})
+	feed := func(name string, action conf.FeedAction) conf.Feed {
+		return conf.Feed{Name: name, Enabled: true, URL: "file://" + path, Refresh: time.Hour, MaxSize: 1, MaxShare: 20, Action: action, Weight: 70}
+	}
+	l.feeds.Configure([]conf.Feed{feed("drop", conf.FeedDrop), feed("score", conf.FeedScore), feed("watch", conf.FeedDetect)})
+	go l.feeds.keeper.Run(t.Context())
+	if err := l.feeds.update(t.Context(), "", false); err != nil {
+		t.Fatal(err)
+	}
+	got := l.feeds.Listings(netip.MustParseAddr("2a00:1::5"))
+	if len(got) != 2 || got[0].String() != "feed score (score)" || got[0].Points != 70 || got[1].String() != "feed watch (detect)" || got[1].Points != 0 {
+		t.Errorf("listings %+v", got)
+	}
+	if got := l.feeds.Listings(netip.MustParseAddr("45.83.0.8")); len(got) > 0 {
+		t.Errorf("listings of another address: %+v", got)
+	}
+	if drops := l.feeds.drops(&exempt.Facts{}); len(drops) != 1 || drops[0].Name != "drop" {
+		t.Errorf("lists for the kernel: %+v", drops)
 	}
 }

@@ -403,7 +403,7 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 		default:
 		}
 	case engine.Ask:
-		p.Reputation.Lists.Ask(o.Event.Addr, o.Event.Verified)
+		p.Reputation.Ask(o.Event.Addr, o.Event.Verified)
 	case engine.ClockSetBack:
 		p.Log.Warn("the clock was set back: events with later times now count as of the present time", "to", o.Time)
 	}

@@ -21,11 +21,26 @@ import (
 type Reputation struct {
 	Lists   *dnsbl.Checker
 	Reports *report.Reporter
+
+	// Feeds, unless nil, returns what feeds report of an address; an entry of a feed counts until it is asked again. It is set before Run.
+	Feeds func(netip.Addr) []event.Listing
+
+	sources chan source // of which feeds are to be asked
 }
+
+// A source is an address that attacks.
+type source struct {
+	addr     netip.Addr
+	verified bool
+}
+
+// maxSources is how many sources wait to be looked for in feeds. Looking takes microseconds, so more wait only where the engine is behind;
+// what does not fit is looked for at its next attempt.
+const maxSources = 1024
 
 // New returns the Reputation of a configuration. It does nothing until Run.
 func New(cfg *conf.Config, log *slog.Logger) *Reputation {
-	return &Reputation{dnsbl.New(cfg.RBL, log), report.New(cfg.Report, log)}
+	return &Reputation{Lists: dnsbl.New(cfg.RBL, log), Reports: report.New(cfg.Report, log), sources: make(chan source, maxSources)}
 }
 
 // Configure replaces the configuration.
@@ -34,10 +49,50 @@ func (r *Reputation) Configure(cfg *conf.Config) {
 	r.Reports.Configure(cfg.Report)
 }
 
+// Ask has block lists and feeds asked about a source. It never waits.
+func (r *Reputation) Ask(addr netip.Addr, verified bool) {
+	r.Lists.Ask(addr, verified)
+	select {
+	case r.sources <- source{addr, verified}:
+	default:
+	}
+}
+
+// askFeeds reports the listings of sources in feeds until ctx is done, that of an address again when it no longer counts.
+func (r *Reputation) askFeeds(ctx context.Context, found func(context.Context, *event.Event) error) error {
+	reported := make(map[netip.Addr]time.Time) // and until when that counts
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case s := <-r.sources:
+			now := time.Now()
+			if r.Feeds == nil || now.Before(reported[s.addr]) {
+				continue
+			}
+			if len(reported) >= maxReported {
+				clear(reported)
+			}
+			for _, l := range r.Feeds(s.addr) {
+				reported[s.addr] = l.Until
+				line := fmt.Sprintf("%s has %s", l.Zone, s.addr)
+				if err := found(ctx, &event.Event{Time: now, Rule: l.Rule, Service: "feed", Addr: s.addr, Kind: event.Listed, Count: 1, Verified: s.verified,
+					Line: line, Episode: &event.Episode{Text: "listed by " + l.String()}, Listings: &[]event.Listing{l}}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// maxReported bounds the sources that are known to have been reported. When there are more, all are forgotten, and some reported again.
+const maxReported = 16_384
+
 // Run works until ctx is done: found is called with the event of each listing, and save is as that of report.Reporter.
 func (r *Reputation) Run(ctx context.Context, found func(context.Context, *event.Event) error, save func(context.Context, string)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.Lists.Run(ctx, found) })
+	g.Go(func() error { return r.askFeeds(ctx, found) })
 	g.Go(func() error { return r.Reports.Run(ctx, save) })
 	return g.Wait()
 }

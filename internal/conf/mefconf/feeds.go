@@ -40,9 +40,12 @@ var feedKeys = ini.Table[conf.Feed]{
 	{Name: "member", Value: "ip", Form: ini.Name(func(f *conf.Feed) *string { return &f.Member }), Doc: "with format=json, the member with the address"},
 	{Name: "refresh", Value: "6h", Form: ini.Duration(5*time.Minute, 30*duration.Day, func(f *conf.Feed) *time.Duration { return &f.Refresh }),
 		Doc: "how often it is asked for; an unchanged feed is not downloaded again where the server supports that"},
+	{Name: "action", Value: "drop", Form: ini.Choice(func(f *conf.Feed, i int) { f.Action = conf.FeedAction(i) }, conf.FeedActions[:]...),
+		Doc: "drop: drop packets of its addresses; score: add points to the score of an address that fails to log in or probes; detect: report such an address in mefctl events, nothing more"},
+	{Name: "weight", Value: "40", Form: ini.Number(0, maxWeight, func(f *conf.Feed) *int { return &f.Weight }), Doc: "with action=score, points of an address of the feed"},
 	{Name: "direction", Value: "in", Form: ini.Choice(func(f *conf.Feed, i int) { f.Both = i == 1 }, "in", "both"),
-		Doc: "in: drop what opens a connection to this host, so that this host can connect to its addresses; both: drop every packet from and to them"},
-	{Name: "ports", Value: "all", Form: ini.BanPorts(func(f *conf.Feed) *ban.Ports { return &f.Ports }), Doc: "ports of this host that are closed to its addresses"},
+		Doc: "with action=drop, in: drop what opens a connection to this host, so that this host can connect to its addresses; both: drop every packet from and to them"},
+	{Name: "ports", Value: "all", Form: ini.BanPorts(func(f *conf.Feed) *ban.Ports { return &f.Ports }), Doc: "with action=drop, ports of this host that are closed to its addresses"},
 	{Name: "max_size", Value: "32", Form: ini.Number(1, 256, func(f *conf.Feed) *int { return &f.MaxSize }), Doc: "megabytes that it may have; a larger one is refused"},
 	{Name: "max_share", Value: "20", Form: ini.Number(1, 100, func(f *conf.Feed) *int { return &f.MaxShare }),
 		Doc: "percent of the public addresses of a family that it may cover; one that covers more is refused"},
@@ -146,6 +149,9 @@ func (r *reader) checkFeed(f *conf.Feed, set map[string]ini.Setting) {
 	}
 	unused("column", "format=csv", f.Format == conf.FeedCSV)
 	unused("member", "format=json", f.Format == conf.FeedJSON)
+	unused("weight", "action=score", f.Action == conf.FeedScore)
+	unused("direction", "action=drop", f.Action == conf.FeedDrop)
+	unused("ports", "action=drop", f.Action == conf.FeedDrop)
 }
 
 func builtInFeedNames() (names []string) {

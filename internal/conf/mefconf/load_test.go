@@ -345,6 +345,7 @@ func TestConfigErrors(t *testing.T) {
 		"feed over http":         {"[feed own]\nurl=http://example.org/x", `:3:5: url: "http://example.org/x" can be changed on its way; write https://HOST/PATH or file:///PATH`},
 		"feed of nowhere":        {"[feed own]\nurl=https:///x", `:3:5: url: wrong value "https:///x"; write https://HOST/PATH or file:///PATH`},
 		"key of a feed":          {"[feed own]\nurl=https://example.org/\nformt=csv", `:4:1: unknown key "formt"; did you mean "format"?`},
+		"action of a feed":       {"[feed own]\nurl=https://example.org/\naction=ban", `:4:8: action: wrong value "ban"; write drop or detect or score`},
 		"share of a feed":        {"[feed own]\nurl=https://example.org/\nmax_share=0", `:4:11: max_share: wrong value "0"; write a number from 1 to 100`},
 		"section of rule files":  {"[rule]\nmaxretry=3", `:2:1: unknown section "rule"; there is [global]`},
 		"terminal escapes":       {"mode=\x1b[2J", `:2:6: byte 0x1b is not text; save the file as UTF-8`},
