@@ -130,6 +130,9 @@ func (f *fetcher) download(ctx context.Context, from string, known validators, m
 	watch := time.AfterFunc(f.stall, func() { stop(fmt.Errorf("the server sent nothing for %v", f.stall)) })
 	defer watch.Stop()
 	size, err := io.Copy(w, io.LimitReader(&progress{resp.Body, watch, f.stall}, maxSize+1))
+	if err == nil {
+		err = context.Cause(ctx) // a server whose client gives up may end its answer as if it were whole
+	}
 	switch {
 	case err != nil:
 		return fetched{}, fmt.Errorf("after %d bytes: %w", size, cause(ctx, err))
