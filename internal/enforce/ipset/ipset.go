@@ -48,9 +48,10 @@ type Backend struct {
 	layout    layout // without kinds as long as those in the kernel are not known
 	maxElem   uint32 // elements of a set of bans
 	seen      view
-	lists     map[string]*heldList            // by name
-	loading   *listLoad                       // the SetList that is under way
-	written   map[bool]map[string]*foundTable // of IPv6, and IPv4: what was last written
+	lists     map[string]*heldList // by name
+	loading   *listLoad            // the SetList that is under way
+	written   map[bool]written     // of IPv6, and IPv4
+	allowed   map[bool]int         // elements of the allow sets; nil as long as that is not known
 	verified  verified
 	refreshAt time.Time // when bans that last longer than the kernel can hold an element are written again
 
@@ -95,7 +96,7 @@ func newIn(netns int, log *slog.Logger, settings enforce.Settings, forms []strin
 		return nil, err
 	}
 	b := &Backend{conn: c, tables: tables, log: log, reader: reader, longest: longest, maxElem: maxSetSize,
-		written: map[bool]map[string]*foundTable{}, long: map[ban.Key]time.Time{}, ports: map[string]ban.Ports{}}
+		written: map[bool]written{}, long: map[ban.Key]time.Time{}, ports: map[string]ban.Ports{}}
 	if err := b.Configure(settings); err != nil {
 		b.Close()
 		return nil, err
@@ -175,8 +176,12 @@ func (b *Backend) apply(c enforce.Changes, fresh []kind, refused map[kind]error)
 	}
 	if c.Allow != nil {
 		for _, v6 := range []bool{false, true} {
-			if err := b.replace(allowSet(v6), allowElements(*c.Allow, v6)); err != nil {
+			es := allowElements(*c.Allow, v6)
+			if err := b.replace(allowSet(v6), es); err != nil {
 				return nil, err
+			}
+			if b.allowed != nil {
+				b.allowed[v6] = len(es)
 			}
 		}
 	}
@@ -411,27 +416,35 @@ func divisible(err error) bool {
 	return false
 }
 
-// writeRules replaces the rules of a family.
+// writeRules replaces the rules of a family. The next poll takes that for a change by others and has them compared: another program may
+// have changed them at the same time.
 func (b *Backend) writeRules(v6 bool) error {
 	now, err := b.tables.seen(b.conn)
 	if err != nil {
 		return fmt.Errorf("read rules: %w", err)
 	}
-	found := b.written[v6] // others have changed nothing since then
-	if found == nil || now != b.seen.rules {
+	found := b.written[v6].tables
+	if found == nil || now != b.written[v6].seen {
 		if found, err = b.tables.save(v6); err != nil {
 			return err
 		}
 	}
-	delete(b.written, v6)
+	clear(b.written)
 	b.verified = verified{}
 	tables := b.layout.tables(v6)
 	if err := b.tables.restore(v6, restore(tables, found)); err != nil {
 		return err
 	}
-	b.written[v6] = asFound(tables)
-	b.seen.rules, err = b.tables.seen(b.conn)
+	now, err = b.tables.seen(b.conn)
+	b.written[v6] = written{now, asFound(tables)}
 	return err
+}
+
+// written is what was last written of a family, and how the rules of all families looked then: as long as they look like that there is no
+// need to read them.
+type written struct {
+	seen   string
+	tables map[string]*foundTable
 }
 
 // Rebuild implements enforce.Backend. Every set is filled under another name and then takes the place of the old one.
@@ -471,6 +484,7 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	b.layout.kinds = baseKinds()
 	kinds, refused := b.room(c.Bans)
 	b.layout.kinds = kinds
+	b.allowed = map[bool]int{}
 	fresh, failed, err := b.fill(c, refused)
 	if err != nil {
 		return nil, err
@@ -536,7 +550,9 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 	for _, v6 := range []bool{false, true} {
 		err := b.conn.add(newOf(repliesSet(v6)), everything(v6))
 		if c.Allow != nil && err == nil {
-			err = b.conn.add(newOf(allowSet(v6)), allowElements(*c.Allow, v6))
+			es := allowElements(*c.Allow, v6)
+			err = b.conn.add(newOf(allowSet(v6)), es)
+			b.allowed[v6] = len(es)
 		}
 		if err != nil {
 			return nil, nil, err

@@ -142,6 +142,12 @@ func (b *Backend) damagedSets(found map[string]header) (damaged []string) {
 			damaged = append(damaged, "set "+name)
 		}
 	}
+	for _, v6 := range []bool{false, true} {
+		name := allowSet(v6).name
+		if got := found[name]; b.allowed != nil && got.name == name && got.elements >= 0 && got.elements != b.allowed[v6] {
+			damaged = append(damaged, "set "+name)
+		}
+	}
 	for name, want := range wanted {
 		// These have all addresses.
 		if got := found[name]; want.counters && !want.timeout && got.set == want && got.elements >= 0 && got.elements != len(everything(false)) {
