@@ -66,6 +66,9 @@ type Backend interface {
 	SetOf(ban.Key) string
 }
 
+// LogGroup is the NFLOG group to which packets are reported.
+const LogGroup = 4242
+
 // Settings are what a packet filter does beside bans.
 type Settings struct {
 	Log  conf.DropLog // how it logs packets that bans drop

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -136,6 +137,13 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	b.mu.Unlock()
 	b.layout.log = settings.Log
 	b.layout.log.Enabled = settings.Log.Enabled && found.log == ""
+	b.layout.scan = settings.Scan
+	b.layout.scan.Enabled = settings.Scan.Enabled && found.scan == ""
+	ports, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // if it cannot be read: the usual value
+	if _, err := fmt.Sscan(string(ports), &b.layout.udpEnd); err != nil || b.layout.udpEnd == 0 {
+		b.layout.udpEnd = localPorts
+	}
+	b.layout.udpEnd = min(b.layout.udpEnd, localPorts)
 	for _, lack := range found.all() {
 		b.log.Warn("the packet filter is limited", "reason", lack)
 	}
@@ -528,7 +536,11 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 	add := func(s set) error {
 		renamed := newOf(s)
 		fresh[s.name] = renamed
-		return b.conn.create(renamed, sizes[s.name], b.maxElem)
+		limit := b.maxElem
+		if s.lasting > 0 {
+			limit = scanSetSize
+		}
+		return b.conn.create(renamed, sizes[s.name], limit)
 	}
 	for name, ports := range b.layout.portSets() {
 		s := portsSet(ports)
@@ -537,8 +549,12 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 		}
 		b.learn(name, ports)
 	}
-	for _, s := range fixedSets() {
-		if err := add(s); err != nil {
+	for _, s := range b.layout.fixedSets() {
+		err := add(s)
+		if err == nil && s.counters {
+			err = b.conn.add(newOf(s), everything(s.v6))
+		}
+		if err != nil {
 			return nil, nil, err
 		}
 	}
@@ -548,15 +564,14 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 		}
 	}
 	for _, v6 := range []bool{false, true} {
-		err := b.conn.add(newOf(repliesSet(v6)), everything(v6))
-		if c.Allow != nil && err == nil {
-			es := allowElements(*c.Allow, v6)
-			err = b.conn.add(newOf(allowSet(v6)), es)
-			b.allowed[v6] = len(es)
+		if c.Allow == nil {
+			continue
 		}
-		if err != nil {
+		es := allowElements(*c.Allow, v6)
+		if err := b.conn.add(newOf(allowSet(v6)), es); err != nil {
 			return nil, nil, err
 		}
+		b.allowed[v6] = len(es)
 	}
 	err := b.setElements(func(v6 bool) set { return newOf(graceSet(v6)) }, c.Grace)
 	if err == nil {

@@ -49,6 +49,7 @@ const (
 
 	attrHashSize   = 18
 	attrMaxElem    = 19
+	attrNetmask    = 20
 	attrElements   = 24
 	attrReferences = 25
 
@@ -141,6 +142,8 @@ type set struct {
 	timeout  bool
 	counters bool
 	comments bool
+	netmask  uint8  // of what packets add; 0: all bits
+	lasting  uint32 // seconds until an element ends that a packet has added
 }
 
 const (
@@ -181,8 +184,11 @@ func (c *conn) create(s set, n int, limit uint32) error {
 		a.Uint32(attrHashSize|inOrder, size)
 		a.Uint32(attrMaxElem|inOrder, limit)
 	}
+	if s.netmask > 0 {
+		a.Bytes(attrNetmask, []byte{s.netmask})
+	}
 	if s.timeout {
-		a.Uint32(attrTimeout|inOrder, 0) // elements without a timeout of their own have none
+		a.Uint32(attrTimeout|inOrder, s.lasting) // of elements without a timeout of their own
 	}
 	flags := uint32(0)
 	if s.counters {
@@ -368,7 +374,11 @@ func parseHeader(b []byte) header {
 			for typ, v := range nfnl.Each(v) {
 				switch typ {
 				case attrTimeout:
-					h.timeout = true
+					h.timeout, h.lasting = true, nfnl.Uint32(v)
+				case attrNetmask:
+					if len(v) == 1 {
+						h.netmask = v[0]
+					}
 				case attrCADT:
 					h.counters = nfnl.Uint32(v)&flagWithCounters != 0
 					h.comments = nfnl.Uint32(v)&flagWithComment != 0

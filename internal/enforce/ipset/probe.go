@@ -60,7 +60,7 @@ func (b *Backend) probe(settings enforce.Settings) (found lacks, err error) {
 		}
 	}
 	if settings.Scan.Enabled {
-		found.scan = "this packet filter does not report packets to closed ports; use firewall_backend=nftables for that"
+		found.scan = b.tryScan()
 	}
 	if settings.Flood.Enabled {
 		found.flood = "this packet filter has no flood guard; use firewall_backend=nftables for that"
@@ -99,8 +99,17 @@ func (b *Backend) tryRules(v6 bool, rules ...string) error {
 // Detection implements enforce.Backend.
 func (b *Backend) Detection() (enforce.Detection, error) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	return enforce.Detection{Off: b.lacks.scan, FloodOff: b.lacks.flood}, nil
+	d := enforce.Detection{Off: b.lacks.scan, FloodOff: b.lacks.flood}
+	b.mu.Unlock()
+	if d.Off != "" {
+		return d, nil
+	}
+	b.read.Lock()
+	defer b.read.Unlock()
+	b.exchange.RLock()
+	defer b.exchange.RUnlock()
+	err := b.reader.countScans(&d)
+	return d, err
 }
 
 // eraseRules removes our rules.

@@ -121,7 +121,7 @@ func (b *Backend) Check(context.Context) (enforce.Check, error) {
 // damagedSets returns the sets that are missing, different, or should not be there.
 func (b *Backend) damagedSets(found map[string]header) (damaged []string) {
 	wanted := map[string]set{}
-	for _, s := range fixedSets() {
+	for _, s := range b.layout.fixedSets() {
 		wanted[s.name] = s
 	}
 	for _, k := range b.layout.kinds {

@@ -38,6 +38,9 @@ type layout struct {
 	kinds []kind
 	lists []listForm
 	log   conf.DropLog
+	scan  conf.Scan
+	// udpEnd is the first port that the system gives to its own clients: packets to this and higher UDP ports are no scans.
+	udpEnd uint16
 }
 
 // tables returns what belongs in the tables of a family.
@@ -55,6 +58,12 @@ func (l layout) tables(v6 bool) []table {
 	mangle := table{name: "mangle", chains: []string{replyChain, dropReply}, jumps: []rule{{"FORWARD", "", replyChain}}}
 	mangle.chains = append(mangle.chains, replyChains...)
 	mangle.rules = append(l.replyRules(v6), listReplies...)
+	if l.scan.Enabled {
+		chains, rules := l.scanRules(v6)
+		mangle.chains = append(mangle.chains, chains...)
+		mangle.rules = append(mangle.rules, rules...)
+		mangle.jumps = append(mangle.jumps, rule{"INPUT", "", scanChain})
+	}
 	return []table{raw, mangle}
 }
 
@@ -205,6 +214,9 @@ func (l layout) portSets() map[string]ban.Ports {
 		if list.ports != "" {
 			sets[portsSet(list.ports).name] = list.ports
 		}
+	}
+	if l.scan.Enabled && l.scan.Exclude != "" {
+		sets[portsSet(l.scan.Exclude).name] = l.scan.Exclude
 	}
 	for _, k := range l.kinds {
 		if k.ports == "" {

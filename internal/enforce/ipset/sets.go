@@ -120,10 +120,13 @@ const portsPrefix = prefix + "ports_"
 // portsSet is the set of a list of ports. Its name is a hash of what it holds, and rules of both families use it.
 func portsSet(p ban.Ports) set { return set{name: portsPrefix + portsHash(p), typ: bitmapPort} }
 
-// fixedSets always exist.
-func fixedSets() (sets []set) {
+// fixedSets exist whatever is banned.
+func (l layout) fixedSets() (sets []set) {
 	for _, v6 := range []bool{false, true} {
 		sets = append(sets, allowSet(v6), graceSet(v6), exceptSet(v6), repliesSet(v6))
+	}
+	if l.scan.Enabled {
+		sets = append(sets, scanSets()...)
 	}
 	return sets
 }

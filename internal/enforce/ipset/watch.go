@@ -26,11 +26,11 @@ type view struct {
 	bans  int
 }
 
-// fixedCounts returns how many elements the sets have that hold no bans.
+// fixedCounts returns how many elements the sets have that hold no bans, and that packets do not fill.
 func fixedCounts(found map[string]header) map[string]int {
 	counts := map[string]int{}
 	for name, h := range found {
-		if _, _, isBans := parseKind(name); strings.HasPrefix(name, prefix) && !isBans {
+		if _, _, isBans := parseKind(name); strings.HasPrefix(name, prefix) && !isBans && !strings.HasPrefix(name, scanPrefix) {
 			counts[name] = h.elements
 		}
 	}

@@ -17,7 +17,6 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/enforce"
-	"mef/internal/enforce/nftset"
 	"mef/internal/event"
 	"mef/internal/netlink/nflog"
 	"mef/internal/netlink/sockdiag"
@@ -250,7 +249,7 @@ func (k *Kernel) receive(ctx context.Context, deliver func(context.Context, []ev
 }
 
 func (k *Kernel) receiveFrom(ctx context.Context, deliver func(context.Context, []event.Packet) error) error {
-	conn, err := nflog.Dial(0, nftset.LogGroup)
+	conn, err := nflog.Dial(0, enforce.LogGroup)
 	if err != nil {
 		return err
 	}

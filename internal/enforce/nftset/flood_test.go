@@ -13,13 +13,14 @@ import (
 	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/netnstest"
+	"mef/internal/netnstest/bantest"
 	"mef/internal/prefixset"
 )
 
 // A guarded is a server with a flood guard, and a peer with several addresses.
 type guarded struct {
 	server, peer *netnstest.NS
-	told         *reports
+	told         *bantest.Reports
 }
 
 func guard(t *testing.T, flood conf.Flood) guarded {
@@ -40,7 +41,7 @@ func guardWith(t *testing.T, settings enforce.Settings) guarded {
 	if _, err := b.Rebuild(t.Context(), enforce.Changes{Allow: &allow}); err != nil {
 		t.Fatal(err)
 	}
-	g.told = receive(t, g.server)
+	g.told = bantest.Receive(t, g.server)
 	for _, port := range []string{":80", ":81", ":25"} {
 		g.server.Echo(t, "tcp", port)
 	}
@@ -114,9 +115,9 @@ func TestFloodGuard(t *testing.T) {
 			}
 			g.open(t, "192.0.2.9", to, 12) // from an address that is allowed
 			g.open(t, "192.0.2.8", to, 1)
-			told := g.told.all()
+			told := g.told.All()
 			if limited || tt.flood.Mode == conf.FloodDetect {
-				told = g.told.through(t, "tcp 192.0.2.7 "+tt.port)
+				told = g.told.Through(t, "tcp 192.0.2.7 "+tt.port)
 			}
 			if n := len(told); limited != (n > 0) && tt.flood.Mode != conf.FloodDetect || n > 1 {
 				t.Errorf("told are %q, want one message an episode", told)
@@ -176,7 +177,7 @@ func TestFloodGuardDropsTheSource(t *testing.T) {
 		g.peer.Reaches(t, "tcp", from, to+"81")
 	}
 	g.peer.Reaches(t, "tcp", "192.0.2.8", "192.0.2.1:80")
-	if told := g.told.all(); !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, "2001:db8:1::7 80") }) {
+	if told := g.told.All(); !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, "2001:db8:1::7 80") }) {
 		t.Errorf("told are %q, want one about IPv6", told)
 	}
 }

@@ -32,7 +32,7 @@ import (
 // A look-up evaluates the expressions of the element that it finds, so a set that is looked up has no limits: scan_cap is beside scan_src.
 
 // LogGroup is the NFLOG group to which packets are reported.
-const LogGroup = 4242
+const LogGroup = enforce.LogGroup
 
 const (
 	scanSetSize  = 65536

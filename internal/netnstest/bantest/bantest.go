@@ -87,6 +87,10 @@ func (f Filter) Run(t *testing.T) {
 		"a bulk load is complete":                             f.bulkLoadIsComplete,
 		"no gap while a list is replaced":                     f.noGapWhileAListIsReplaced,
 		"lists drop what opens connections":                   f.listsDropWhatOpensConnections,
+		"closed ports are reported":                           f.closedPortsAreReported,
+		"late answers are not reported":                       f.lateAnswersAreNotReported,
+		"clients of a service that restarts are not reported": f.serviceThatRestarts,
+		"a flood of packets to closed ports":                  f.floodOfClosedPorts,
 		"sets are bounded, and those of ended bans make room": f.setsAreBounded,
 	} {
 		t.Run(name, test)
@@ -98,7 +102,12 @@ var drops = conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "warn", Rate: 1, 
 
 func (f Filter) open(t testing.TB, ns *netnstest.NS) Backend {
 	t.Helper()
-	b, err := f.Open(ns, slog.New(slog.NewTextHandler(t.Output(), nil)), enforce.Settings{Log: drops})
+	return f.openWith(t, ns, enforce.Settings{Log: drops})
+}
+
+func (f Filter) openWith(t testing.TB, ns *netnstest.NS, settings enforce.Settings) Backend {
+	t.Helper()
+	b, err := f.Open(ns, slog.New(slog.NewTextHandler(t.Output(), nil)), settings)
 	if err != nil {
 		t.Fatal(err)
 	}
