@@ -15,7 +15,7 @@ import (
 // TestOverIPTables bans by ipset and iptables: a guesser is banned, the ban outlives the daemon, what another program removes is restored,
 // and the ban moves to nftables with the configuration.
 func TestOverIPTables(t *testing.T) {
-	const config = "[global]\nfirewall_backend=iptables\nps_enabled=false\n"
+	const config = "[global]\nfirewall_backend=iptables\n"
 	const from, neighbor = "203.0.113.160", "203.0.113.161"
 	s := begin(t, config, nil)
 	t.Cleanup(func() {
