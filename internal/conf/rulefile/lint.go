@@ -356,3 +356,20 @@ func clientsWrite(path string) *writableLog {
 	}
 	return nil
 }
+
+// writableOutputs are the same of containers, by name or image: what they print is their log.
+var writableOutputs = []writableLog{
+	{regexp.MustCompile(`(?:^|[/_.-])nginx`), "%0a in the path of a request, for nginx prints its error log too", "have nginx write its access log into a volume, and read that with files="},
+	{regexp.MustCompile(`(?:^|[/_.-])(?:vaultwarden|jellyfin|uptime-kuma|paperless|guacamole|mumble|sonarr|radarr|prowlarr|mysql|mariadb|postgres|netfilter)`), "a line end in the name of a user", "use action=detect"},
+	{regexp.MustCompile(`(?:^|[/_.-])filebrowser`), "a line end in the path of a request", "use action=detect"},
+}
+
+// clientsPrint returns what is known of a container, by its name or image, into whose output clients write whole lines, nil for all others.
+func clientsPrint(name string) *writableLog {
+	for i := range writableOutputs {
+		if writableOutputs[i].paths.MatchString(name) {
+			return &writableOutputs[i]
+		}
+	}
+	return nil
+}

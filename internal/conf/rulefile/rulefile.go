@@ -328,14 +328,24 @@ func (f *ruleFile) doubt() {
 			f.rule.notices = append(f.rule.notices, diag.Notice{Pos: p.Pos, Text: "ignoreregex: " + found.why + "; " + found.fix})
 		}
 	}
-	s, ok := f.set["files"]
-	if !ok || f.rule.Action == conf.ActionDetect {
+	if f.rule.Action == conf.ActionDetect {
 		return
 	}
-	for _, path := range f.rule.Files {
-		if log := clientsWrite(path); log != nil {
-			f.rule.notices = append(f.rule.notices, diag.Notice{Pos: s.Pos, Text: fmt.Sprintf(
-				"clients write whole lines into %s (by %s), so they can have anybody banned; %s", diag.Quote(path), log.by, log.instead)})
+	for _, from := range []struct {
+		key   string
+		list  []string
+		known func(string) *writableLog
+		what  string
+	}{{"files", f.rule.Files, clientsWrite, "into "}, {"containers", f.rule.Containers, clientsPrint, "into the output of "}, {"images", f.rule.Images, clientsPrint, "into the output of "}} {
+		s, ok := f.set[from.key]
+		if !ok {
+			continue
+		}
+		for _, name := range from.list {
+			if log := from.known(name); log != nil {
+				f.rule.notices = append(f.rule.notices, diag.Notice{Pos: s.Pos, Text: fmt.Sprintf(
+					"clients write whole lines %s%s (by %s), so they can have anybody banned; %s", from.what, diag.Quote(name), log.by, log.instead)})
+			}
 		}
 	}
 }
