@@ -40,7 +40,7 @@ func TestImportsTranslate(t *testing.T) {
 func sameImports(t *testing.T, seed uint64, nat func(*rand.Rand) string, replaced bool) {
 	h, all := ready(t)
 	whole := 0
-	for i := range number(t, "MEF_IMPORTS", 60) {
+	for i := range number(t, "MEF_IMPORTS", 80) {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		im := &imports{h: h, name: fmt.Sprint(i), beside: nat != nil, replaced: replaced}
 		im.script, _ = importertest.NFT(r)
@@ -68,6 +68,9 @@ func probesOf(s source, translated bool) (all []probe) {
 	return all
 }
 
+// nothingOfOurs removes the policy and the translations of the comparison before.
+const nothingOfOurs = "table " + nft.Table + "\ndelete table " + nft.Table + "\ntable inet nat\ndelete table inet nat\n"
+
 // imports is the comparison of a ruleset with what it is imported as.
 type imports struct {
 	h            *host
@@ -85,13 +88,14 @@ type imports struct {
 func (im *imports) run(t *testing.T) []importer.Left {
 	t.Helper()
 	h := im.h
-	d := &trial{h: h, load: backends["nft"], probes: im.probes}
+	d := &trial{h: h, probes: im.probes}
 	var rs *importer.Ruleset
 	tables := foreignTables(im.script)
 	if im.iptables {
+		h.ns.Run(t, nothingOfOurs, "nft", "-f", "-")
 		rs, tables = iptablesRuleset(t, h, im.script), iptablesTables(im.script)
 	} else {
-		h.ns.Run(t, im.script+im.translations, "nft", "-f", "-")
+		h.ns.Run(t, nothingOfOurs+im.script+im.translations, "nft", "-f", "-")
 		rs = imported(t, h)
 	}
 	before := d.outcomes(t)
@@ -103,11 +107,13 @@ func (im *imports) run(t *testing.T) []importer.Left {
 	for _, table := range tables {
 		remove.WriteString("delete table " + table + "\n")
 	}
-	h.ns.Run(t, remove.String(), "nft", "-f", "-")
 	pol := d.policy(t, res.Text)
-	d.load(t, h.ns, pol)
+	policyScript, err := nft.Script(pol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.ns.Run(t, remove.String()+policyScript, "nft", "-f", "-")
 	after := d.outcomes(t)
-	h.ns.Run(t, "delete table "+nft.Table+"\nadd table inet nat\ndelete table inet nat\n", "nft", "-f", "-")
 	left := slices.DeleteFunc(slices.Clone(res.Left), func(l importer.Left) bool {
 		return !l.Matters() || !im.replaced && strings.Contains(l.Effect, "--nat FILE") // which stays
 	})
