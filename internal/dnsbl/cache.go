@@ -12,9 +12,9 @@ const maxCached = 16_384
 
 // An answer is what is known of an address.
 type answer struct {
-	until   time.Time // when it is asked about again
-	listing *event.Listing
-	told    time.Time // when a listing that bans was last reported
+	until    time.Time // when it is asked about again
+	listing  *event.Listing
+	reported time.Time // when a listing that bans was last reported
 }
 
 // A cache has the answers of one list. The zero value is empty.

@@ -377,7 +377,7 @@ func TestCache(t *testing.T) {
 	list := c.all()[0]
 	list.mu.Lock()
 	a := list.cache.by[netip.MustParseAddr("198.51.100.7")]
-	a.told = time.Now().Add(-againAfter)
+	a.reported = time.Now().Add(-againAfter)
 	list.cache.put(netip.MustParseAddr("198.51.100.7"), a)
 	list.mu.Unlock()
 	c.Ask(netip.MustParseAddr("198.51.100.7"), true)

@@ -78,10 +78,10 @@ func (z *zone) ask(addr netip.Addr, verified bool, now time.Time) {
 	defer z.mu.Unlock()
 	q := query{addr: addr, verified: verified, at: now}
 	if a, ok := z.cache.get(addr, now); ok {
-		if a.listing == nil || !a.listing.Ban || now.Sub(a.told) < againAfter {
+		if a.listing == nil || !a.listing.Ban || now.Sub(a.reported) < againAfter {
 			return
 		}
-		a.told, q.listing = now, a.listing
+		a.reported, q.listing = now, a.listing
 		z.cache.put(addr, a)
 	} else if !z.mayUse(now) {
 		return
@@ -193,7 +193,7 @@ func (z *zone) look(ctx context.Context, server string, q query) *event.Listing 
 	case l != nil:
 		z.listings.Add(1)
 		l.At, l.Until = now, now.Add(z.cfg.Positive)
-		a = answer{until: l.Until, listing: l, told: now}
+		a = answer{until: l.Until, listing: l, reported: now}
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// known are the words of log lines that a comment keeps. Whatever else a line has may be a user, a host, a path or a secret of this host, so it is
-// replaced: nothing has to be recognised to be left out.
+// known are the words of log lines that a comment keeps. Everything else may be a user, a host, a path or a secret of this host and is replaced: a
+// name is left out without being recognised as one.
 var known = wordSet(`
 a about access account accounts after again algorithm an and anonymous as at attack attempt attempts auth authenticate authenticated authenticating
 authentication authorized bad banner banned be because bind blocked bot brute by bytes cannot challenge check client close closed command

@@ -1,6 +1,6 @@
 package report
 
-// A kind is what was attacked, in the words of those who collect reports.
+// A kind is what was attacked, in the terms of each collector.
 type kind struct {
 	name       string // for people
 	categories string // of AbuseIPDB, by number

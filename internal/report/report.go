@@ -1,4 +1,4 @@
-// Package report sends bans to those who collect reports about attackers: AbuseIPDB and blocklist.de.
+// Package report reports bans to AbuseIPDB and blocklist.de, which collect reports about attackers.
 //
 // Only verified bans by detection rules are reported, of single public addresses: neither an operator's ban, nor one to which lists have led, nor
 // one of a source that can be forged. A report has the address, the time, the kind of the service and some log lines, in which every word is replaced that is not one of
@@ -52,7 +52,7 @@ type Reporter struct {
 	reported   map[string]map[netip.Addr]int64 // by name of the collector: when an address was reported, in seconds since 1970
 }
 
-// A collector is who is reported to.
+// A collector receives reports.
 type collector struct {
 	name    string
 	url     string
@@ -147,7 +147,7 @@ func (r *Reporter) Write(recs []control.Record) error {
 	return nil
 }
 
-// attackOf returns what is to be reported of a ban, nil if it is nobody else's business.
+// attackOf returns what is to be reported of a ban, nil if it is not reported.
 func attackOf(rec *control.Record) *attack {
 	byRule := rec.Rule == ban.ByScore || !ban.Reserved(rec.Rule)
 	p, err := netip.ParsePrefix(rec.Prefix)
