@@ -32,7 +32,7 @@ func (d *daemon) detectors() []detector {
 
 // reputation detects sources that block lists have, and reports bans to others.
 func (d *daemon) reputation() detector {
-	const note = "reported" // to whom which addresses have been reported lately
+	const note = "reported" // which addresses have been reported lately, by collector
 	count := func(ctx context.Context, ev *engine.Event) error {
 		return owner.Act(ctx, d.Engine, func(ctx context.Context, s *pipeline.State) error { return s.Event(ctx, ev) })
 	}

@@ -5,8 +5,8 @@
 //
 // Nothing waits for an answer: Checker.Ask returns at once, and what is listed is reported as an event. An error is never a listing. Neither is an
 // answer outside of 127.0.0.0/8, nor one in 127.255.255.0/24, by which lists say that they do not answer. A list is used through a name server only
-// if that shows its test entries, and not everything else: lists refuse name servers that very many people share, and lists that are closed one day
-// contain every address. Until then the list is suspended there, and status shows why.
+// if that shows its test entries, and not everything else: many lists refuse public name servers, and some lists contain every address once they are
+// closed. Until then the list is suspended there, and status shows why.
 //
 // Everything is bounded: the addresses that wait and the answers that are kept for each list, and the queries a second and at a time. What does not
 // fit is left out and counted.

@@ -1,4 +1,4 @@
-// Package reputation has the commands of mefctl about what others know of addresses and are told of them: DNS block lists, reports and feeds.
+// Package reputation has the commands of mefctl about DNS block lists, reports and feeds.
 package reputation
 
 import (
