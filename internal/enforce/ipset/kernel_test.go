@@ -284,12 +284,11 @@ func hide(t *testing.T, program string) {
 func TestALockHolderDelaysNoBan(t *testing.T) {
 	e := enforcetest.Start(t, open(t, netnstest.New(t), legacy, drops), enforce.Options{})
 	enforcetest.Bans(t, e, enforcetest.For("192.0.2.1", 0))
-	lock, err := os.OpenFile("/run/xtables.lock", os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
+	lock, err := syscall.Open("/run/xtables.lock", syscall.O_CREAT|syscall.O_CLOEXEC, 0o600)
+	if err == nil {
+		err = syscall.Flock(lock, syscall.LOCK_EX)
 	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -297,8 +296,7 @@ func TestALockHolderDelaysNoBan(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("bans took %v", took)
 	}
-	release := time.AfterFunc(time.Second, func() { syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) })
-	defer release.Stop()
+	time.AfterFunc(time.Second, func() { syscall.Close(lock) })
 	enforcetest.Bans(t, e, enforcetest.For("192.0.2.7 ports 22", 0)) // needs a rule
 }
 
