@@ -143,9 +143,19 @@ func everyXtables() (all []*xtables) {
 	return all
 }
 
+// loaded reports whether the kernel has sets now: asking for them would load their module.
+func loaded() bool {
+	_, err := os.Stat("/sys/module/ip_set")
+	_, unknown := os.Stat("/sys/module")
+	return err == nil || unknown != nil
+}
+
 // Delete removes all rules and sets of ours, and with them all bans, in the network namespace of the caller, and reports whether there
 // were any. It needs no daemon; a running one would restore them.
 func Delete() (deleted bool, err error) {
+	if !loaded() {
+		return false, nil
+	}
 	c, err := dialSets(0)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return false, nil
@@ -169,6 +179,9 @@ func Delete() (deleted bool, err error) {
 
 // Present reports whether there are sets of ours in the network namespace of the caller.
 func Present() (bool, error) {
+	if !loaded() {
+		return false, nil
+	}
 	c, err := dialSets(0)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return false, nil
