@@ -213,7 +213,7 @@ func (in *instance) spoofed(w *wire, s *section) error {
 	s.set(in.product, "the same: memory before and after", "flat", "%s, %s", megabytes(memory), in.settled())
 	var full []byte
 	in.do(func() { full, err = exec.Command("nft", "list", "counter", "inet", "mefdaemon", "scan_full").Output() })
-	_, rest, _ := strings.Cut(string(full), "packets ")
+	_, rest, _ := strings.Cut(string(full), "\tpackets ") // behind the comment
 	packets, _, _ := strings.Cut(rest, " ")
 	s.set(in.product, "the same: packets that found a set full", "0", "%s", packets)
 	return err

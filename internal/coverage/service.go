@@ -13,7 +13,7 @@ import (
 // BanPorts is ban.Ports.
 type BanPorts = ban.Ports
 
-// A Service is what waits for strangers at some ports.
+// A Service is a service that listens at some ports.
 type Service struct {
 	Name     string // its unit or its program
 	Unknown  bool   // neither is known; Name is a note of that

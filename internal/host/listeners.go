@@ -20,7 +20,7 @@ import (
 	"mef/internal/netlink/sockdiag"
 )
 
-// A Listener is a socket that waits for strangers: a listening TCP socket, or a UDP socket that is bound and not connected.
+// A Listener is a socket that accepts connections from other hosts: a listening TCP socket, or a UDP socket that is bound and not connected.
 type Listener struct {
 	Protocol string // "tcp" or "udp"
 	Addr     netip.Addr
@@ -44,7 +44,7 @@ type Listener struct {
 // Local reports whether only this host can reach the listener.
 func (l Listener) Local() bool { return l.Addr.IsLoopback() }
 
-// Listeners returns what waits for strangers in the caller's network namespace, by protocol, port and address.
+// Listeners returns the listening sockets in the caller's network namespace, by protocol, port and address.
 func Listeners() ([]Listener, error) {
 	var found []Listener
 	units, programs := unitsIn(cgroupRoots), programsIn("/proc")

@@ -53,7 +53,7 @@ const (
 // of that domain, where nothing listens at any.
 var mailPorts = []uint16{25, 110, 143, 465, 587, 993, 995}
 
-// A Scanner counts. It belongs to one goroutine, and has time from packets only.
+// A Scanner counts the ports of sources. It belongs to one goroutine. Its time is that of the packets.
 type Scanner struct {
 	cfg     conf.Scan
 	sources map[netip.Prefix]*source
@@ -102,8 +102,8 @@ func New(cfg conf.Scan) *Scanner {
 // Configure replaces the limits. What was counted stays.
 func (s *Scanner) Configure(cfg conf.Scan) { s.cfg = cfg }
 
-// Count counts a packet of a source, which is its address or a network around it. It returns what the source has come to if that is a scan
-// that has not been reported yet; otherwise nil.
+// Count counts a packet of a source, which is its address or a network around it. It returns a description of the scan if the source is
+// scanning and was not reported within the last minute; otherwise nil.
 func (s *Scanner) Count(from netip.Prefix, p *event.Packet) *event.Episode {
 	src := s.count(from, p, slowPorts*s.cfg.Limit+1)
 	now := p.Time
@@ -151,8 +151,8 @@ func rate(n int, d time.Duration) string {
 }
 
 // together returns why a source is scanning together with others of its /24; "" if it is not. Ports count for the /24 only while their
-// source is not reported by itself, so that they come from more than spreadPorts addresses. Who comes to a port to which a neighbour has come
-// is not taken for one of those who scan: it may be anybody who tries once what many try, the web or mail.
+// source is not reported by itself, so that they come from more than spreadPorts addresses. A source that comes to a port to which a
+// neighbour has come is not counted among the scanning ones: it may be a client that tries once what many try, the web or mail.
 func (s *Scanner) together(from netip.Prefix, p *event.Packet) string {
 	if !from.Addr().Is4() || !from.IsSingleIP() {
 		return ""
@@ -169,7 +169,7 @@ func (s *Scanner) together(from netip.Prefix, p *event.Packet) string {
 	return fmt.Sprintf("several addresses of %s scan together: %s", around, s.text(all, n, since, p.Time, limit, s.cfg.Interval))
 }
 
-// mayReport reports whether there is room for one more scan, and takes it.
+// mayReport reports whether one more scan may be reported within the present pace, and counts it.
 func (s *Scanner) mayReport(now time.Time, together bool) bool {
 	if now.Sub(s.began) >= pace {
 		s.began, s.reported, s.spread = now, 0, 0
@@ -215,7 +215,7 @@ func (src *source) note(h hit, since int64, keep int) {
 	src.hits = append(src.hits, h)
 }
 
-// forget removes sources that have been silent for long, and others where there is no room; never the one at hand.
+// forget removes sources without packets for the time of a slow scan, and others where there is no room, but never the source but.
 func (s *Scanner) forget(now time.Time, but *source) {
 	old := now.Add(-s.cfg.Interval * slowTimes).UnixNano()
 	for _, l := range []*list.List{s.single, s.several} {
@@ -249,7 +249,7 @@ func (src *source) latest() int64 {
 	return src.hits[len(src.hits)-1].at
 }
 
-// within returns to how many ports a source came within a time before now, and since when.
+// within returns the number of ports of a source within a time before now, and the time of the first of these packets.
 func (src *source) within(now time.Time, d time.Duration) (n int, since time.Time) {
 	from := now.Add(-d).UnixNano()
 	i, _ := slices.BinarySearchFunc(src.hits, from, func(h hit, at int64) int { return cmp.Compare(h.at, at) })
@@ -306,12 +306,12 @@ type Scan struct {
 	Text string
 }
 
-// Stats are how full a Scanner is, and what it found since the start.
+// Stats show how many sources a Scanner holds, and what it found since the start.
 type Stats struct {
 	Sources, Limit int
 	Scans          uint64
-	Suppressed     uint64 // scans that nothing followed from, because there were too many
-	Evicted        uint64 // sources that were forgotten early
+	Suppressed     uint64 // scans that were not reported, because there were too many
+	Evicted        uint64 // sources that were removed early, to make room
 	Full           bool   // scans are suppressed now
 	Last           *Scan  // nil: none
 }

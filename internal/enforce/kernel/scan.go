@@ -24,11 +24,11 @@ import (
 )
 
 const (
-	// sampleEvery is how often the counters of packets that are not reported are read while packets come, and sampleOld how old a reading
-	// may be for the next to say what happens now.
+	// sampleEvery is how often the counters of packets that are not reported are read while packets come, and sampleOld the age from which a
+	// reading is too old to compute a rate from it and the next.
 	sampleEvery = 2 * time.Second
 	sampleOld   = 10 * time.Second
-	// listenEvery is how often it is looked where services listen, and servedFor how long their ports count as theirs afterwards.
+	// listenEvery is how often the listening ports are read, and servedFor how long a port counts as that of a service afterwards.
 	listenEvery = time.Hour
 	servedFor   = 7 * 24 * time.Hour
 	maxServed   = 4096
@@ -38,7 +38,7 @@ const (
 	receiveAgain = 10 * time.Second
 )
 
-// A scans is what is known of the packets that the packet filter reports. It may be used by any goroutine.
+// A scans is the state of the detection of scans and floods. It may be used by any goroutine.
 type scans struct {
 	log     *slog.Logger
 	changed chan struct{} // holds one message: scan has changed
@@ -65,7 +65,7 @@ func newScans(log *slog.Logger) scans {
 	return scans{log: log, changed: make(chan struct{}, 1), receiving: new(atomic.Bool), served: make(map[servedPort]time.Time)}
 }
 
-// want changes what is detected.
+// want applies settings.
 func (s *scans) want(settings Settings) {
 	s.mu.Lock()
 	s.scan, s.flood = settings.Scan, settings.Flood.Enabled
@@ -119,7 +119,7 @@ func (p *servedPort) UnmarshalText(text []byte) error {
 	return err
 }
 
-// listen notes at which ports sockets wait for strangers.
+// listen reads at which ports sockets listen.
 func (s *scans) listen(now time.Time) error {
 	c, err := sockdiag.Dial()
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *scans) serve(protocol event.Protocol, port uint16, now time.Time) {
 	}
 }
 
-// RestoreServed takes over what Packets saved. It is for the time before Packets.
+// RestoreServed restores what Packets saved in an earlier run. It must be called before Packets.
 func (k *Kernel) RestoreServed(text string) {
 	var served map[servedPort]time.Time
 	if json.Unmarshal([]byte(text), &served) != nil || len(served) > maxServed {
@@ -177,7 +177,7 @@ func (s *scans) save() string {
 	return string(text)
 }
 
-// closed leaves out packets to ports of services: of one that is just being restarted, its clients are not scanning.
+// closed returns the packets without those to ports of services: clients of a service that is being restarted are not scanning.
 func (s *scans) closed(packets []event.Packet) []event.Packet {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,16 +191,16 @@ func (s *scans) closed(packets []event.Packet) []event.Packet {
 	return left
 }
 
-// Packets hands over packets to ports at which nothing listens, and of sources that exceed limits, while the settings ask for them and until ctx is done. save is given what
-// RestoreServed takes after the next start. While deliver does not return, the kernel keeps some seconds of reports and loses the others,
-// which is counted.
+// Packets passes packets to closed ports, and those of sources that exceed limits, to deliver, while the settings ask for them and until ctx is
+// done. It passes the text for RestoreServed to save. While deliver does not return, the kernel keeps some seconds of reports; others are lost
+// and counted.
 func (k *Kernel) Packets(ctx context.Context, deliver func(context.Context, []event.Packet) error, save func(string)) error {
 	s := &k.scans
 	hourly := time.NewTicker(listenEvery)
 	defer hourly.Stop()
 	learn := func() {
 		if err := s.listen(time.Now()); err != nil {
-			s.log.Warn("look where services listen", "err", err)
+			s.log.Warn("read the listening ports", "err", err)
 		}
 		save(s.save())
 	}
@@ -330,7 +330,7 @@ func (s *scans) note(now time.Time, d enforce.Detection) {
 	s.before, s.latest = s.latest, sample{now, d.Unadmitted + d.Muted + d.Full + s.lost}
 }
 
-// ScanStatus is how the detection of scans fares.
+// ScanStatus is the state of the detection of scans.
 type ScanStatus = enforce.ScanStatus
 
 // ScanStatus returns it.
@@ -358,14 +358,14 @@ func (k *Kernel) ScanStatus(now time.Time) ScanStatus {
 	}
 	gap := s.latest.at.Sub(s.before.at)
 	if n := s.latest.count - s.before.count; s.latest.count > s.before.count && gap > 0 && gap < sampleOld {
-		st.Sampling = fmt.Sprintf("a flood of packets to closed ports: %.0f a second are not looked at, so scans may be missed", float64(n)/gap.Seconds())
+		st.Sampling = fmt.Sprintf("a flood of packets to closed ports: %.0f a second are not examined, so scans may be missed", float64(n)/gap.Seconds())
 	}
 	st.Warnings = append(st.Warnings, missingInterfaces("ps_interface", s.scan.On)...)
 	st.Warnings = append(st.Warnings, missingInterfaces("ps_interface_exclude", s.scan.NotOn)...)
 	return st
 }
 
-// missingInterfaces returns a sentence for each interface of a list that there is not.
+// missingInterfaces returns a warning for each interface of a list that does not exist.
 func missingInterfaces(key string, names []string) (warnings []string) {
 	for _, name := range names {
 		if name == conf.AllInterfaces {

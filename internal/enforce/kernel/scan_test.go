@@ -39,7 +39,7 @@ func TestScanStatus(t *testing.T) {
 		t.Errorf("the warnings are %q, want one about nosuch0", st.Warnings)
 	}
 	filter.detection = enforce.Detection{Unadmitted: 900, Muted: 100}
-	if st := k.ScanStatus(start.Add(4 * time.Second)); !strings.Contains(st.Sampling, "500 a second are not looked at") {
+	if st := k.ScanStatus(start.Add(4 * time.Second)); !strings.Contains(st.Sampling, "500 a second are not examined") {
 		t.Errorf("in a flood it says %q", st.Sampling)
 	}
 	if st := k.ScanStatus(start.Add(9 * time.Second)); st.Sampling != "" {

@@ -68,7 +68,7 @@ func floodPart(s tableSpec) part {
 			p.chains = append(p.chains, chain{"over_" + m.name + f, nil})
 		}
 		p.sets = append(p.sets,
-			set{name: "flood_told" + f, v6: v6, with: addressAndPort, dynamic: true, timeout: true, size: episodeSize, lasting: episodeTime},
+			set{name: "flood_reported" + f, v6: v6, with: addressAndPort, dynamic: true, timeout: true, size: episodeSize, lasting: episodeTime},
 			set{name: "flood_src" + f, v6: v6, dynamic: true, timeout: true, size: episodeSize, lasting: uint32(max(time.Second, s.flood.Stage1) / time.Second)})
 		p.chains = append(p.chains, chain{"guard" + f, nil})
 	}
@@ -184,8 +184,8 @@ func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
 			rules = append(rules, over.source(v6).adds(register1, "flood_src"+f))
 		}
 		rules = append(rules,
-			over.sourceAndPort(v6).inNamed(register1, "flood_told"+f).verdict(end),
-			over.sourceAndPort(v6).adds(register1, "flood_told"+f).report(m.mark),
+			over.sourceAndPort(v6).inNamed(register1, "flood_reported"+f).verdict(end),
+			over.sourceAndPort(v6).adds(register1, "flood_reported"+f).report(m.mark),
 			over.verdict(end))
 	}
 	return rules
