@@ -31,7 +31,7 @@ type Container struct {
 	Driver string // of logs: "json-file", "journald", "local"
 
 	Ports    []Port         // of this host that others reach it at, sorted; none if it does not run
-	Networks []netip.Prefix // of Docker that it is connected to
+	Networks []netip.Prefix // of Docker that it is connected to; all that it may be in as long as that is not known
 }
 
 // A Port is a port of this host.
@@ -192,6 +192,12 @@ func readContainer(dir string) (c Container, err error) {
 		if n != nil {
 			c.join(cmp.Or(n.Gateway, n.IPAddress), n.IPPrefixLen)
 			c.join(cmp.Or(n.IPv6Gateway, n.GlobalIPv6Address), n.GlobalIPv6PrefixLen)
+		}
+	}
+	if _, host := config.NetworkSettings.Networks["host"]; len(c.Networks) == 0 && !host {
+		// It does not run at the moment, or it is in the network of another container.
+		for _, p := range []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"} {
+			c.Networks = append(c.Networks, netip.MustParsePrefix(p))
 		}
 	}
 	slices.SortFunc(c.Networks, netip.Prefix.Compare)

@@ -40,17 +40,21 @@ func TestContainers(t *testing.T) {
 	}
 }
 
-// A running container has addresses and the ports that Docker chose, or those that were asked for; a stopped one has none.
+// A running container has addresses and the ports that Docker chose, or those that were asked for; a stopped one has none. As long as its networks
+// are not known, an address of any may be that of a proxy in front of it.
 func TestContainerForms(t *testing.T) {
+	const private = "[10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7]"
 	for name, tt := range map[string]struct{ config, hostConfig, ports, networks string }{
-		"a port that Docker chose": {`"Networks":{},"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"32768"}],"443/tcp":null,"443/udp":[{"HostIp":"::","HostPort":"443"}]}`, `"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}]}`, "[{tcp 32768} {udp 443}]", "[]"},
-		"asked for":                {`"Networks":{},"Ports":null`, `"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}`, "[{tcp 8080}]", "[]"},
-		"stopped":                  {`"Networks":{"n":{"Gateway":"","IPAddress":"","IPPrefixLen":0}},"Ports":null`, `"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}`, "[]", "[]"},
-		"for this host alone":      {`"Networks":null,"Ports":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8080"},{"HostIp":"::1","HostPort":"8080"}]}`, `"PortBindings":null`, "[]", "[]"},
+		"a port that Docker chose": {`"Networks":{},"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"32768"}],"443/tcp":null,"443/udp":[{"HostIp":"::","HostPort":"443"}]}`, `"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}]}`, "[{tcp 32768} {udp 443}]", private},
+		"asked for":                {`"Networks":{},"Ports":null`, `"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}`, "[{tcp 8080}]", private},
+		"stopped":                  {`"Networks":{"n":{"Gateway":"","IPAddress":"","IPPrefixLen":0}},"Ports":null`, `"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}`, "[]", private},
+		"for this host alone":      {`"Networks":null,"Ports":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8080"},{"HostIp":"::1","HostPort":"8080"}]}`, `"PortBindings":null`, "[]", private},
 		"two networks, IPv6": {`"Networks":{"a":{"Gateway":"172.19.0.1","IPAddress":"172.19.0.2","IPPrefixLen":16,"IPv6Gateway":"fd00::1","GlobalIPv6Address":"fd00::2","GlobalIPv6PrefixLen":64},` +
 			`"b":{"Gateway":"","IPAddress":"10.7.0.9","IPPrefixLen":24},"c":null}`, `"PortBindings":{}`, "[]", "[10.7.0.0/24 172.19.0.0/16 fd00::/64]"},
-		"of the host": {`"Networks":{"host":{"Gateway":"","IPAddress":"","IPPrefixLen":0}}`, `"NetworkMode":"host"`, "[]", "[]"},
-		"nonsense":    {`"Networks":{"n":{"Gateway":"x","IPPrefixLen":-3}},"Ports":{"x/tcp":[{"HostPort":"-1"},{"HostPort":"99999"}],"y":[{"HostPort":"80"}]}`, `"PortBindings":{}`, "[]", "[]"},
+		"of the host":            {`"Networks":{"host":{"Gateway":"","IPAddress":"","IPPrefixLen":0}}`, `"NetworkMode":"host"`, "[]", "[]"},
+		"nonsense":               {`"Networks":{"n":{"Gateway":"x","IPPrefixLen":-3}},"Ports":{"x/tcp":[{"HostPort":"-1"},{"HostPort":"99999"}],"y":[{"HostPort":"80"}]}`, `"PortBindings":{}`, "[]", private},
+		"restarting":             {`"Networks":{"n":{"Gateway":"","IPAddress":"","IPPrefixLen":0}}`, `"NetworkMode":"n"`, "[]", private},
+		"in another container's": {`"Networks":{}`, `"NetworkMode":"container:` + strings.Repeat("0a", 32) + `"`, "[]", private},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
