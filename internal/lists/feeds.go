@@ -282,11 +282,12 @@ const feedListing = time.Hour
 
 // Listings returns the feeds that have an address and drop nothing: what they add to its score.
 func (f *Feeds) Listings(addr netip.Addr) (all []event.Listing) {
+	now := time.Now()
 	for _, one := range f.keeper.Enabled() {
 		if one.Action == conf.FeedDrop || !one.List.Contains(addr) {
 			continue
 		}
-		l := event.Listing{Rule: one.Rule(), Zone: "feed " + one.Name, Codes: one.Action.String(), Until: time.Now().Add(feedListing)}
+		l := event.Listing{Rule: one.Rule(), Zone: "feed " + one.Name, Codes: one.Action.String(), At: now, Until: now.Add(feedListing)}
 		if one.Action == conf.FeedScore {
 			l.Points = one.Weight
 		}

@@ -145,7 +145,13 @@ func TestFeedsThatScore(t *testing.T) {
 	if err := l.feeds.update(t.Context(), "", false); err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	got := l.feeds.Listings(netip.MustParseAddr("2a00:1::5"))
+	for _, one := range got {
+		if one.At.Before(began) { // it would not count where an operator has ever lifted a ban
+			t.Errorf("%s is of %v", one, one.At)
+		}
+	}
 	if len(got) != 2 || got[0].String() != "feed score (score)" || got[0].Points != 70 || got[1].String() != "feed watch (detect)" || got[1].Points != 0 {
 		t.Errorf("listings %+v", got)
 	}

@@ -150,6 +150,9 @@ func (k *Keeper) load(f *feed) {
 	}
 	f.list, f.copy = parsed.List, about
 	f.next = about.At.Add(jitter(f.Refresh))
+	if about.At.After(time.Now()) {
+		f.next = time.Time{} // the clock was wrong then
+	}
 }
 
 // read parses a file.

@@ -466,6 +466,24 @@ func TestDamagedCopies(t *testing.T) {
 	}
 }
 
+// A copy from a time when the clock was years ahead is no reason not to ask for years.
+func TestCopiesOfTheFuture(t *testing.T) {
+	p := publish(t, text(lines(500)))
+	dir := t.TempDir()
+	k := keeping(t, dir, p, nil)
+	if err := now(t, k, false); err != nil {
+		t.Fatal(err)
+	}
+	f := *k.feeds["drop"]
+	f.copy.At = time.Now().AddDate(10, 0, 0)
+	if err := k.describe(&f); err != nil {
+		t.Fatal(err)
+	}
+	if k := keeping(t, dir, p, nil); !has(k, "45.0.1.1") || k.due(time.Now()) != "drop" {
+		t.Errorf("in force: %v, fetched again at %v", has(k, "45.0.1.1"), k.States()[0].Next)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"1.2.3.4\n", "1.2.3.0/24 # x", "1.2.3.4-1.2.3.9", `{"ip":"::1"}`, "a,b,c", "\ufeff<html>", "::ffff:1.2.3.4/97"} {
 		f.Add(s, uint8(0))
