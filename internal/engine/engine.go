@@ -135,6 +135,9 @@ func (e *Engine) Configure(cfg Config) {
 		v := e.newView(source)
 		v.counts = old.counts
 		v.Inherit(old.View)
+		if v.web != nil && old.web != nil {
+			v.web.reader = old.web.reader // a line may have come in part
+		}
 		e.views[source] = v
 	}
 }

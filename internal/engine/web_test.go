@@ -26,6 +26,7 @@ import (
 type site struct {
 	t        testing.TB
 	e        *engine.Engine
+	cfg      engine.Config
 	now      time.Time
 	offset   uint64
 	bans     []string // RULE ADDRESS
@@ -48,7 +49,9 @@ func newSite(t testing.TB, facts exempt.Facts) *site {
 	cfg.Ban = conf.BanTimes{First: 10 * time.Minute, Growth: 4, Cap: 7 * 24 * time.Hour, History: 30 * 24 * time.Hour}
 	cfg.Score = conf.Score{Failure: 10, Probe: 3, Unverified: 2, HalfLife: 14 * 24 * time.Hour, Ban: 100}
 	cfg.Known = conf.Known{TTL: 30 * 24 * time.Hour, PerUser: 8, Total: 20000, SharedMin: 3}
-	return &site{t: t, e: engine.New(engine.FromConf(cfg, set), facts), now: noon}
+	s := &site{t: t, cfg: engine.FromConf(cfg, set), now: noon}
+	s.e = engine.New(s.cfg, facts)
+	return s
 }
 
 // log gives the engine a line.
@@ -75,6 +78,21 @@ func (s *site) log(line string) {
 // get logs a request in format combined.
 func (s *site) get(addr, path string, status int, agent string) {
 	s.log(fmt.Sprintf(`%s - - [%s] "GET %s HTTP/1.1" %d 512 "-" "%s"`, addr, s.now.Format("02/Jan/2006:15:04:05 -0700"), path, status, agent))
+}
+
+// A client chooses what the later records of a long line begin with. A new configuration in between must not make these lines of their own.
+func TestConfigureBetweenRecordsOfALine(t *testing.T) {
+	s := newSite(t, exempt.Facts{})
+	for _, path := range strings.Fields("/.env /api/.env /backend/.env /app/.env.local") {
+		s.now = s.now.Add(2 * time.Second)
+		s.log(`{"log":"192.0.2.7 - - [a long line","stream":"stdout","time":"2026-03-01T10:00:00Z"}`)
+		s.e.Configure(s.cfg)
+		forged := fmt.Sprintf(`203.0.113.7 - - [%s] \"GET %s HTTP/1.1\" 404 512 \"-\" \"%s\"\n`, s.now.Format("02/Jan/2006:15:04:05 -0700"), path, firefox)
+		s.log(`{"log":"` + forged + `","stream":"stdout","time":"2026-03-01T10:00:00Z"}`)
+	}
+	if want := []string{"webscan/attack_paths 192.0.2.7 ports 80,443"}; !slices.Equal(s.bans, want) {
+		t.Errorf("banned: %q, want %q", s.bans, want)
+	}
 }
 
 const (
