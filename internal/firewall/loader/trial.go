@@ -28,6 +28,7 @@ const (
 	// lockTimeout is how long others may change the kernel's rules before we give up.
 	lockTimeout = time.Minute
 	pollEvery   = 50 * time.Millisecond
+	resultEvery = 5 * time.Millisecond // a small policy is loaded in a few of them
 
 	// MaxTimeout bounds a trial: what is in force for longer than a night was meant.
 	MaxTimeout = 12 * time.Hour
@@ -252,7 +253,7 @@ func (l *Loader) await(ctx context.Context) (r result, err error) {
 		if !l.state.has(trial) {
 			return r, nil
 		}
-		if !sleep.For(ctx, pollEvery) {
+		if !sleep.For(ctx, resultEvery) {
 			return r, fmt.Errorf("the process that restores the previous rules did not start: %w", ctx.Err())
 		}
 	}
