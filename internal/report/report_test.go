@@ -2,6 +2,8 @@ package report
 
 import (
 	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -375,6 +377,18 @@ func TestSlowAnswer(t *testing.T) {
 	got := d.wait(t, "given up", func(s control.Reports) bool { return s.Problem != "" })
 	if !strings.HasPrefix(got.Problem, "no answer within") || got.Waiting != 0 || got.Refused != 1 {
 		t.Errorf("a report that may have been accepted: %+v", got)
+	}
+}
+
+// A failure's text may have names that whoever is on the way has chosen, such as those of a certificate.
+func TestFailuresArePrintable(t *testing.T) {
+	s := serve(t, accept)
+	c := collectorOf(t, s, "abuseipdb")
+	c.client = &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return nil, x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"\x1b[2Jx"}, Extensions: []pkix.Extension{{Id: []int{2, 5, 29, 17}}}}, Host: "y"}
+	}}}
+	if out := c.test(c, t.Context()); out.err == nil || !strings.Contains(out.err.Error(), "valid for ?[2Jx, not y") {
+		t.Errorf("error %v", out.err)
 	}
 }
 

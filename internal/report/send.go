@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mef/internal/conf/diag"
 )
 
 const (
@@ -143,6 +145,7 @@ func (c *collector) do(ctx context.Context, method, to string, form url.Values, 
 				err = fmt.Errorf("no answer within %v", answerTime)
 			}
 		}
+		err = errors.New(diag.Printable(err.Error())) // a certificate may have any name
 		return outcome{err: err, trouble: true, again: !sent, remains: -1}
 	}
 	defer resp.Body.Close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // A Pos is a place in a configuration file.
@@ -75,6 +76,16 @@ type Notice struct {
 
 // maxQuoted bounds what a message repeats of a file.
 const maxQuoted = 80
+
+// Printable returns a text of which others may have written a part, with a question mark for each character that a terminal could obey.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
 
 // Quote returns s in quotes, cut where it is too long for a message.
 func Quote(s string) string {

@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -265,6 +270,26 @@ func TestWrongCertificate(t *testing.T) {
 	other.Configure([]conf.Feed{{Name: "drop", Enabled: true, URL: p.URL, MaxSize: 1, MaxShare: 20}})
 	if err := other.update(t.Context(), "drop", false); err == nil || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
 		t.Errorf("error %v, want one about the authority", err)
+	}
+}
+
+// Whoever is on the way can present a certificate with names that a terminal would obey.
+func TestNamesOfCertificates(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"\x1b[2Jx"}}
+	cert, err := x509.CreateCertificate(rand.Reader, about, about, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := publish(t, text(lines(500)))
+	p.TLS.Certificates = []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}
+	k := keeping(t, t.TempDir(), p, func(f *conf.Feed) { f.URL = strings.Replace(f.URL, "127.0.0.1", "localhost", 1) })
+	err = now(t, k, false)
+	if shown := k.States()[0].Err; err == nil || !strings.Contains(shown, "valid for ?[2Jx") || strings.Contains(shown+err.Error(), "\x1b") {
+		t.Errorf("error %v, shown as %q", err, shown)
 	}
 }
 

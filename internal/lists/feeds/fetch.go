@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"mef/internal/conf/diag"
 )
 
 // Timeouts of a download.
@@ -105,7 +107,7 @@ func (f *fetcher) download(ctx context.Context, from string, known validators, m
 	}
 	resp, err := f.client.Do(req)
 	if err != nil {
-		return fetched{}, cause(ctx, err)
+		return fetched{}, errors.New(diag.Printable(cause(ctx, err).Error())) // a certificate may have any name
 	}
 	defer resp.Body.Close()
 	switch {
