@@ -32,6 +32,9 @@ type prober struct {
 // RandomBansAgreeWithAModel makes random bans, extensions, widenings, unbans, allow lists and edits of long lists over nested prefixes of
 // both families, classes and ports, lets bans end meanwhile, and after each step tests with real packets which addresses can connect.
 func (f Filter) RandomBansAgreeWithAModel(t *testing.T) {
+	if f.Slow {
+		t.Skip("it would take too long")
+	}
 	server, peer := netnstest.New(t), netnstest.New(t)
 	b := f.open(t, server)
 	netnstest.Join(t, server, peer, "192.0.2.1/16 2001:db8::1/32",
