@@ -130,7 +130,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 			limit = fmt.Sprintf("%d thresholds", r.Thresholds)
 		}
 		reason := r.Reason
-		if r.PortsReason != "" {
+		if r.PortsReason != "" && r.Ports != "all" {
 			reason += "; ports: " + r.PortsReason
 		}
 		rows = append(rows, []string{r.Name, live, limit, ban, r.Ports,
