@@ -283,6 +283,18 @@ func (p *Packed) Addresses(v6 bool) float64 {
 	return sum
 }
 
+// Networks64 returns the number of networks /64 of IPv6 of which the set has addresses; one of which it has several ranges counts several times.
+func (p *Packed) Networks64() float64 {
+	if p == nil {
+		return 0
+	}
+	sum := float64(len(p.v6.hosts))
+	for _, n := range p.v6.nets {
+		sum += float64(n.last.hi-n.first.hi) + 1
+	}
+	return sum
+}
+
 // Contains reports whether addr is in the set.
 func (p *Packed) Contains(addr netip.Addr) bool {
 	if addr = addr.Unmap(); p == nil || !addr.IsValid() {

@@ -142,7 +142,7 @@ func (k *Keeper) load(f *feed) {
 	parsed, err := k.read(k.path(f.Name), f)
 	if err == nil {
 		about.Entries, about.Wrong = parsed.Entries, parsed.Wrong
-		f.subtracted, err = judge(&parsed, f, nil)
+		f.subtracted, err = judge(&parsed, f, false)
 	}
 	if err != nil {
 		f.err = fmt.Sprintf("the copy on disk: %v", err)
@@ -170,12 +170,16 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + time.Duration(rand.Int64N(int64(d/5)+1))
 }
 
-// manyEntries is how many entries a feed must have, before or now, for its growth to mean anything.
-const manyEntries = 100
+// How many entries a feed must have, before or now, and how many addresses of a family (of IPv6: /64 networks), for its growth to mean
+// anything.
+const (
+	manyEntries   = 100
+	manyAddresses = 1 << 16
+)
 
 // judge subtracts the addresses that no host elsewhere has from a parsed feed, and returns how many these were, or why the feed cannot be
-// meant. before is what it replaces; nil: nothing is compared.
-func judge(p *Parsed, f *feed, before *copyOf) (subtracted float64, err error) {
+// meant. With compare, its size is compared with that of the copy of f, which it replaces.
+func judge(p *Parsed, f *feed, compare bool) (subtracted float64, err error) {
 	all := p.List
 	p.List = all.Subtract(special)
 	for _, v6 := range []bool{false, true} {
@@ -184,14 +188,31 @@ func judge(p *Parsed, f *feed, before *copyOf) (subtracted float64, err error) {
 			return 0, fmt.Errorf("it covers %.0f percent of all public %s addresses, more than %d (max_share)", share, family(v6), f.MaxShare)
 		}
 	}
-	switch {
-	case p.List.Len() == 0:
+	if p.List.Len() == 0 {
 		return 0, errors.New("it has no public address")
-	case before == nil || before.Entries == 0 || max(before.Entries, p.Entries) < manyEntries:
-	case p.Entries > 10*before.Entries:
-		return 0, fmt.Errorf("it has grown from %d entries to %d, more than tenfold; mefctl feeds update %s --force accepts that", before.Entries, p.Entries, f.Name)
-	case 10*p.Entries < before.Entries:
-		return 0, fmt.Errorf("it has shrunk from %d entries to %d, less than a tenth; mefctl feeds update %s --force accepts that", before.Entries, p.Entries, f.Name)
+	}
+	if !compare {
+		return subtracted, nil
+	}
+	for _, size := range []struct {
+		before, now, many float64
+		of                string
+	}{
+		{float64(f.copy.Entries), float64(p.Entries), manyEntries, "entries"},
+		{f.list.Addresses(false), p.List.Addresses(false), manyAddresses, "IPv4 addresses"},
+		{f.list.Networks64(), p.List.Networks64(), manyAddresses, "IPv6 networks (/64)"},
+	} {
+		var change string
+		switch {
+		case max(size.before, size.now) < size.many:
+		case size.now > 10*size.before:
+			change = "grown from %.0f %s to %.0f, more than tenfold"
+		case 10*size.now < size.before:
+			change = "shrunk from %.0f %s to %.0f, less than a tenth"
+		}
+		if change != "" {
+			return 0, fmt.Errorf("it has "+change+"; mefctl feeds update %s --force accepts that", size.before, size.of, size.now, f.Name)
+		}
 	}
 	return subtracted, nil
 }
@@ -329,11 +350,7 @@ func (k *Keeper) renew(ctx context.Context, f *feed, force bool) (*feed, error) 
 	if err != nil {
 		return nil, err
 	}
-	before := &f.copy
-	if force || f.list == nil {
-		before = nil
-	}
-	if next.subtracted, err = judge(&parsed, f, before); err != nil {
+	if next.subtracted, err = judge(&parsed, f, !force && f.list != nil); err != nil {
 		return nil, err
 	}
 	if err := file.Sync(); err != nil {

@@ -66,6 +66,24 @@ func text(s string) http.HandlerFunc {
 	}
 }
 
+// networks is a feed of n networks of IPv4, one for each address of lines.
+func networks(n, bits int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%d.%d.0.0/%d\n", 45+i>>8, i&255, bits)
+	}
+	return b.String()
+}
+
+// networks6 is a feed of n networks of IPv6.
+func networks6(n, bits int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "2a00:%x::/%d\n", i, bits)
+	}
+	return b.String()
+}
+
 // lines is a feed of n addresses.
 func lines(n int) string {
 	var b strings.Builder
@@ -186,15 +204,19 @@ func TestWhatIsRefused(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 		}, "it is not complete after 2s"},
-		"redirect":           {func(w http.ResponseWriter, r *http.Request) { redirectOnce(w, r) }, ""},
-		"redirect to http":   {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, plain.URL, http.StatusFound) }, "which is not https"},
-		"redirects for ever": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }, "more than 5 redirects"},
-		"grown tenfold":      {text(lines(5001)), "it has grown from 500 entries to 5001, more than tenfold; mefctl feeds update drop --force accepts that"},
-		"shrunk to a tenth":  {text(lines(49)), "it has shrunk from 500 entries to 49, less than a tenth"},
-		"half the Internet":  {text(lines(500) + "128.0.0.0/2\n"), "percent of all public IPv4 addresses, more than 20 (max_share)"},
-		"much of IPv6":       {text(lines(500) + "2000::/4\n"), "percent of all public IPv6 addresses, more than 20 (max_share)"},
-		"private only":       {text(strings.Repeat("10.0.0.0/8\n", 200)), "it has no public address"},
-		"304 unasked":        {nil, "the server answers 304 Not Modified, although there is no copy here"},
+		"redirect":                {func(w http.ResponseWriter, r *http.Request) { redirectOnce(w, r) }, ""},
+		"redirect to http":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, plain.URL, http.StatusFound) }, "which is not https"},
+		"redirects for ever":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }, "more than 5 redirects"},
+		"grown tenfold":           {text(lines(5001)), "it has grown from 500 entries to 5001, more than tenfold; mefctl feeds update drop --force accepts that"},
+		"shrunk to a tenth":       {text(lines(49)), "it has shrunk from 500 entries to 49, less than a tenth"},
+		"networks for hosts":      {text(networks(500, 16)), "it has grown from 500 IPv4 addresses to 32768000, more than tenfold; mefctl feeds update drop --force accepts that"},
+		"a few large networks":    {text(lines(500) + "46.0.0.0/10\n"), "it has grown from 500 IPv4 addresses to 4194804, more than tenfold"},
+		"a small network more":    {text(lines(500) + "46.0.0.0/24\n"), ""},
+		"a large network of IPv6": {text(lines(500) + "2a00::/32\n"), "it has grown from 0 IPv6 networks (/64) to 4294967296, more than tenfold"},
+		"half the Internet":       {text(lines(500) + "128.0.0.0/2\n"), "percent of all public IPv4 addresses, more than 20 (max_share)"},
+		"much of IPv6":            {text(lines(500) + "2000::/4\n"), "percent of all public IPv6 addresses, more than 20 (max_share)"},
+		"private only":            {text(strings.Repeat("10.0.0.0/8\n", 200)), "it has no public address"},
+		"304 unasked":             {nil, "the server answers 304 Not Modified, although there is no copy here"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -239,6 +261,32 @@ func redirectOnce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	io.WriteString(w, lines(501))
+}
+
+// A feed with as many lines as before may cover ten times as many addresses, or a tenth.
+func TestCoverageIsCompared(t *testing.T) {
+	for _, tt := range []struct{ before, now, want string }{
+		{networks(200, 16), networks(200, 24), "it has shrunk from 13107200 IPv4 addresses to 51200, less than a tenth"},
+		{networks(200, 16), networks(200, 19), ""},
+		{networks(20, 32), networks(20, 16), "it has grown from 20 IPv4 addresses to 1310720, more than tenfold"},
+		{networks(20, 32), networks(20, 24), ""}, // of which there are few
+		{networks6(200, 128), networks6(200, 48), "it has grown from 200 IPv6 networks (/64) to 13107200, more than tenfold"},
+		{networks6(200, 48), networks6(200, 128), "it has shrunk from 13107200 IPv6 networks (/64) to 200, less than a tenth"},
+		{networks6(200, 128), networks6(200, 64), ""},
+	} {
+		p := publish(t, text(tt.before))
+		k := keeping(t, t.TempDir(), p, nil)
+		if err := now(t, k, false); err != nil {
+			t.Fatal(err)
+		}
+		p.set(text(tt.now))
+		if err := now(t, k, false); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("error %v, want one with %q", err, tt.want)
+		}
+		if err := now(t, k, true); err != nil {
+			t.Errorf("with force: %v", err)
+		}
+	}
 }
 
 func TestForceAcceptsGrowth(t *testing.T) {

@@ -48,7 +48,7 @@ func newFeeds(g *cli.Global) *cobra.Command {
 			return changeFeed(g, cmd, req)
 		},
 	}
-	update.Flags().BoolVar(&force, "force", false, "accept a feed that has more than ten times, or less than a tenth, of the entries it had")
+	update.Flags().BoolVar(&force, "force", false, "accept a feed that has more than ten times, or less than a tenth, of the entries or addresses it had")
 	cmd.AddCommand(update, &cobra.Command{
 		Use:   "enable NAME",
 		Short: "Use a feed from now on, and download it now",
