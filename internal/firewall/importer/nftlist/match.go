@@ -172,6 +172,7 @@ func (p *parser) field(left any) field {
 	if protocol, ok := get(left, "payload", "protocol").(string); ok {
 		name, _ := get(left, "payload", "field").(string)
 		p.now = p.now || name == "daddr" || name == "dport"
+		p.nexthdr = p.nexthdr || name == "nexthdr"
 		return payload(protocol, name)
 	}
 	if name, ok := get(left, "meta", "key").(string); ok {
@@ -231,7 +232,7 @@ func payload(protocol, name string) field {
 	case protocol == "ip" && name == "protocol":
 		return protoField(implied)
 	case protocol == "ip6" && name == "nexthdr":
-		// Packets with extension headers have another one there. Hardly any do, and a rule for one family alone means the protocol.
+		// Packets with extension headers have another one there, which a note says. A rule for one family alone means the protocol.
 		return protoField(implied)
 	case name == "type" && (protocol == "icmp" || protocol == "icmpv6"):
 		return typeField(implied)

@@ -19,6 +19,7 @@ type parser struct {
 	base    bool // the chain is a base chain
 	opens   bool // the rule asks for state new alone
 	now     bool // it asks for a destination as it is after translation
+	nexthdr bool // it asks for the first header behind that of IPv6
 	out     importer.Rule
 	limit   *policy.Rate    // that log lines behind it are under
 	end     []importer.Rule // what a verdict map makes of the rule
@@ -44,6 +45,9 @@ func (p *parser) parse() []*importer.Rule {
 		}
 	}
 	p.out.Widen(p.rs)
+	if p.nexthdr && p.out.Beyond == "" && !slices.Contains(p.rs.Notes, nexthdrNote) {
+		p.rs.Notes = append(p.rs.Notes, nexthdrNote)
+	}
 	if p.out.Limit != (policy.Rate{}) && (p.out.To != nil || p.out.Source != nil) {
 		p.out.Cannot("mef.rules limits log lines, and what is accepted")
 	}
@@ -63,6 +67,9 @@ func (p *parser) parse() []*importer.Rule {
 	}
 	return all
 }
+
+const nexthdrNote = "ip6 nexthdr compares the first header, mef.rules the protocol behind all extension headers: rules by ip6 nexthdr decide otherwise about " +
+	"IPv6 packets with extension headers, and one that accepts a protocol now accepts it behind such headers too"
 
 // asksNew reports whether a statement lets packets through that open a connection, and no others.
 func asksNew(e map[string]any) bool {
