@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"mef/internal/firewall/importer"
@@ -41,6 +42,36 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			importertest.Golden(t, dir, parse(t, l), *update)
+		})
+	}
+}
+
+// TestConditionsOfElements reads sets and maps whose elements accept no more than a number of packets: without the limit, more would pass.
+func TestConditionsOfElements(t *testing.T) {
+	const port = `{"payload": {"protocol": "tcp", "field": "dport"}}`
+	for name, tt := range map[string]struct {
+		objects, expr string
+		left          string // the reason; empty: it is imported
+	}{
+		"set with limits": {`{"set": {"family": "inet", "table": "t", "name": "s", "type": "inet_service", "stmt": [{"limit": {"rate": 1, "burst": 5, "per": "second"}}],
+			"elem": [{"elem": {"val": 22, "limit": {"rate": 1, "burst": 5, "per": "second"}}}]}},`,
+			`{"match": {"op": "==", "left": ` + port + `, "right": "@s"}}, {"accept": null}`, "mef.rules has no elements of sets with limit"},
+		"set with counters": {`{"set": {"family": "inet", "table": "t", "name": "s", "type": "inet_service", "stmt": [{"counter": null}],
+			"elem": [{"elem": {"val": 22, "comment": "x", "counter": {"packets": 0, "bytes": 0}}}]}},`,
+			`{"match": {"op": "==", "left": ` + port + `, "right": "@s"}}, {"accept": null}`, ""},
+		"set in the rule": {"", `{"match": {"op": "==", "left": ` + port + `, "right": {"set": [80, {"elem": {"val": 22, "quota": {"val": 5, "val_unit": "mbytes"}}}]}}}, {"accept": null}`,
+			"mef.rules has no elements of sets with quota"},
+		"verdict map": {"", `{"vmap": {"key": ` + port + `, "data": {"set": [[{"elem": {"val": 22, "limit": {"rate": 1, "burst": 5, "per": "second"}}}, {"accept": null}]]}}}`,
+			"mef.rules has no elements of sets with limit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			json := `{"nftables": [{"table": {"family": "inet", "name": "t", "handle": 1}}, ` + tt.objects + `
+				{"chain": {"family": "inet", "table": "t", "name": "input", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}},
+				{"rule": {"family": "inet", "table": "t", "chain": "input", "handle": 2, "expr": [` + tt.expr + `]}}]}`
+			got := importer.Translate(parse(t, nftlist.Listing{JSON: []byte(json)}), "mef import nft")
+			if imported := strings.Contains(got.Text, "\nrule "); imported != (tt.left == "") || len(got.Left) > 0 == imported || !imported && got.Left[0].Reason != tt.left {
+				t.Errorf("left %v, want %q:\n%s", got.Left, tt.left, got.Text)
+			}
 		})
 	}
 }

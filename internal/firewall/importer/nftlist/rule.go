@@ -3,6 +3,7 @@ package nftlist
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -376,8 +377,10 @@ func (p *parser) byMap(of, data any, end func(one *importer.Rule, value any)) {
 	}
 }
 
-// elements returns the elements of a set or map: one that stands in the rule, or "@name".
+// elements returns the elements of a set or map: one that stands in the rule, or "@name". Those that match only under a condition of their
+// own, such as a limit, cannot be carried over.
 func (p *parser) elements(v any) (elements []any, why string) {
+	elements = []any{v}
 	if name, ok := v.(string); ok && strings.HasPrefix(name, "@") {
 		at := key{p.rule.Family, p.rule.Table, name[1:]}
 		s := p.sets[at]
@@ -387,10 +390,20 @@ func (p *parser) elements(v any) (elements []any, why string) {
 		case p.changing[at]:
 			return nil, "the elements of set " + name + " change at run time"
 		}
-		return s.Elem, ""
+		elements = s.Elem
+	} else if s := get(v, "set"); s != nil {
+		elements = list(s)
 	}
-	if s := get(v, "set"); s != nil {
-		return list(s), ""
+	for _, e := range elements {
+		if pair, ok := e.([]any); ok && len(pair) > 0 { // of a map
+			e = pair[0]
+		}
+		about, _ := get(e, "elem").(map[string]any)
+		for _, what := range slices.Sorted(maps.Keys(about)) {
+			if !slices.Contains([]string{"val", "comment", "counter", "last"}, what) {
+				return nil, "mef.rules has no elements of sets with " + what
+			}
+		}
 	}
-	return []any{v}, ""
+	return elements, ""
 }
