@@ -235,9 +235,6 @@ func (b *Packer) AddRange(r Range) {
 	}
 }
 
-// Len returns how many entries were added.
-func (b *Packer) Len() int { return b.p.Len() }
-
 // Pack returns the set of what was added, and leaves the Packer empty.
 func (b *Packer) Pack() *Packed {
 	p := &Packed{normalized(b.p.v4.hosts, b.p.v4.nets), normalized(b.p.v6.hosts, b.p.v6.nets)}

@@ -70,13 +70,9 @@ const maxKinds = 256
 
 var errTooManyKinds = fmt.Errorf("%w are in force: there is room for %d", enforce.ErrTooManyKinds, maxKinds)
 
-// New connects to the kernel in the caller's network namespace and tries what it needs. It leaves no change behind. The zero Settings mean
-// bans without logging and detectors. The error names the program, module or capability that is missing.
-func New(log *slog.Logger, settings enforce.Settings) (*Backend, error) {
-	return NewIn(0, log, settings)
-}
-
-// NewIn is New for the network namespace of a file descriptor, which must stay open.
+// NewIn connects to the kernel in the network namespace of a file descriptor, which must stay open, or in the caller's if it is 0, and tries what
+// it needs. It leaves no change behind. The zero Settings mean bans without logging and detectors. The error names the program, module or
+// capability that is missing.
 func NewIn(netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
 	return newIn(netns, log, settings, forms())
 }

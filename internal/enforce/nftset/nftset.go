@@ -86,13 +86,9 @@ var errTooManyKinds = fmt.Errorf("%w are in force: there is room for %d", enforc
 // bulk is the number of elements from which the listener is paused for a transaction: it would cost the kernel a message for each.
 const bulk = 1000
 
-// New connects to nf_tables in the caller's network namespace and probes the features of the kernel. It leaves no change behind.
-// The zero Settings mean bans without logging and detectors. The error says which capability or module is missing.
-func New(log *slog.Logger, settings enforce.Settings) (*Backend, error) {
-	return NewIn(0, log, settings)
-}
-
-// NewIn is New for the network namespace of a file descriptor, which must stay open.
+// NewIn connects to nf_tables in the network namespace of a file descriptor, which must stay open, or in the caller's if it is 0, and probes the
+// features of the kernel. It leaves no change behind. The zero Settings mean bans without logging and detectors. The error says which
+// capability or module is missing.
 func NewIn(netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
 	c, err := dial(netns)
 	if err != nil {
