@@ -7,7 +7,7 @@ import "bytes"
 //
 // Docker cuts what a container writes into records of 16 KB, and only the record that ends a line ends with a line end
 // (daemon/logger/copier.go). A client that makes a service log a long line could otherwise choose what the next record begins with, so
-// records are joined until the line is complete. After a gap in the log, what is left of a line is dropped.
+// records are joined until the line is complete. After a gap in the log, what is left of a line is dropped. Where reading begins, see Rest.
 type Carrier struct {
 	reader  *Reader
 	streams [2]carried // stdout and stderr
@@ -28,29 +28,15 @@ const maxCarried = 64 << 10
 // the file, in bytes, or the number of the line; 0 if it is not known. Cut reports false if the line is not complete yet, or begins like the carrier and is not that. The escape
 // sequences of colours are removed from the text, which is valid until the next call.
 func (c *Carrier) Cut(line []byte, end uint64) (text []byte, ok bool) {
-	if !bytes.HasPrefix(line, []byte(`{"log":"`)) {
+	if !isRecord(line) {
 		return line, true
 	}
-	if c.reader == nil {
-		c.reader = new(Reader)
-		for _, name := range [...]string{"log", "stream", "time"} {
-			c.reader.Want([]string{name})
-		}
-	}
 	c.follow(line, end)
-	if !c.reader.Read(bytes.TrimRight(line, "\r\n ")) {
+	stream, text, whole, ok := c.read(line)
+	if !ok {
 		return nil, false
 	}
-	for _, value := range c.reader.Values {
-		if value.Kind != String {
-			return nil, false
-		}
-	}
-	s := &c.streams[0]
-	if string(c.reader.Values[1].Text) == "stderr" {
-		s = &c.streams[1]
-	}
-	text, whole := bytes.CutSuffix(c.reader.Values[0].Text, []byte("\n"))
+	s := &c.streams[stream]
 	if s.lost = s.lost || len(s.text)+len(text) > maxCarried; s.lost {
 		s.text, s.open, s.lost = nil, !whole, !whole
 		return nil, false
@@ -66,6 +52,30 @@ func (c *Carrier) Cut(line []byte, end uint64) (text []byte, ok bool) {
 	return withoutColours(bytes.TrimSuffix(text, []byte("\r"))), true
 }
 
+// read returns the stream of a record, 0 or 1, and its text without the line end; whole reports whether it ends a line. It reports false if
+// line is no record.
+func (c *Carrier) read(line []byte) (stream int, text []byte, whole, ok bool) {
+	if c.reader == nil {
+		c.reader = new(Reader)
+		for _, name := range [...]string{"log", "stream", "time"} {
+			c.reader.Want([]string{name})
+		}
+	}
+	if !c.reader.Read(bytes.TrimRight(line, "\r\n ")) {
+		return 0, nil, false, false
+	}
+	for _, value := range c.reader.Values {
+		if value.Kind != String {
+			return 0, nil, false, false
+		}
+	}
+	if string(c.reader.Values[1].Text) == "stderr" {
+		stream = 1
+	}
+	text, whole = bytes.CutSuffix(c.reader.Values[0].Text, []byte("\n"))
+	return stream, text, whole, true
+}
+
 // follow takes note of a record's place. If it begins behind the end of the last one, a record between them was too long to be read, and those
 // to come may be the rest of a line. Places that are counted in lines never look like that.
 func (c *Carrier) follow(line []byte, end uint64) {
@@ -75,6 +85,50 @@ func (c *Carrier) follow(line []byte, end uint64) {
 		}
 	}
 	c.end = end
+}
+
+// isRecord reports whether a line begins as Docker's records do.
+func isRecord(line []byte) bool { return bytes.HasPrefix(line, []byte(`{"log":"`)) }
+
+// A Rest is what is still to come of lines that began before reading did, in a log of Docker's: their ends, which a client may have chosen,
+// are no lines. The zero value holds nothing. It belongs to one goroutine and one log.
+type Rest struct {
+	carrier Carrier
+	open    [2]bool // by stream
+}
+
+// RestOf returns the rest of the lines that are not complete in before, the records in front of the place where reading begins. Before may
+// begin in the middle of a record.
+func RestOf(before []byte) (r Rest) {
+	for line := range bytes.Lines(before) {
+		if !isRecord(line) {
+			continue
+		}
+		if stream, _, whole, ok := r.carrier.read(line); ok {
+			r.open[stream] = !whole
+		}
+	}
+	return r
+}
+
+// RestOfAny returns the rest of lines of which nothing is known: the first one of each stream.
+func RestOfAny() Rest { return Rest{open: [2]bool{true, true}} }
+
+// Has reports whether a record belongs to the rest, which ends with the end of a line. Records are passed in the order of the log.
+func (r *Rest) Has(line []byte) bool {
+	if r.open == [2]bool{} {
+		return false
+	}
+	if !isRecord(line) {
+		r.open = [2]bool{}
+		return false
+	}
+	stream, _, whole, ok := r.carrier.read(line)
+	if !ok || !r.open[stream] {
+		return false
+	}
+	r.open[stream] = !whole
+	return true
 }
 
 // withoutColours removes the escape sequences by which programs choose colours on a terminal (SGR of ECMA-48), in place.

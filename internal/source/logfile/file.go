@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/event"
+	"mef/internal/logtext"
 )
 
 // A file is an open log file and how far it was read.
@@ -24,7 +25,9 @@ type file struct {
 	seen     int64 // where the file ended when it was last read
 	last     []byte
 	skipping bool
-	lost     int // lines given up since the last batch
+	lost     int          // lines given up since the last batch
+	begun    bool         // a line was handed over since the last seek
+	rest     logtext.Rest // of lines of a container that began before reading did
 
 	// catchUp is where the file ended when it was first seen: lines up to there were written before, and have the log's
 	// time. Those from before oldest are dropped.
@@ -45,6 +48,27 @@ func (f *file) seek(p position) error {
 	n, err := pread(f.fd, f.last, p.offset-int64(len(f.last)))
 	if err == nil && n < len(f.last) {
 		err = errRewritten
+	}
+	if err == nil {
+		err = f.lookBack()
+	}
+	return err
+}
+
+// maxBack is how many bytes before a position are searched for the beginning of a line of a container. Docker's records hold 16 KB, which
+// escapes make longer.
+const maxBack = 4 * MaxLine
+
+// lookBack finds out whether reading goes on in the middle of a line of a container, of which Docker may make several records.
+func (f *file) lookBack() error {
+	f.begun, f.rest = false, logtext.Rest{}
+	if !bytes.HasSuffix(f.last, []byte("\"}\n")) {
+		return nil
+	}
+	buf := make([]byte, min(f.next, maxBack))
+	n, err := pread(f.fd, buf, f.next-int64(len(buf)))
+	if err == nil {
+		f.rest = logtext.RestOf(buf[:n])
 	}
 	return err
 }
@@ -129,6 +153,9 @@ func (f *file) cut(b *event.Batch, data []byte) (lineEnd, consumed int) {
 			return 0, len(data)
 		}
 		f.skipping, done = false, i+1
+		if !f.begun {
+			f.rest = logtext.RestOfAny()
+		}
 	}
 	for {
 		// Where a file was cut under a writer that goes on at its old offset, there is a hole, which reads as NULs.
@@ -141,7 +168,8 @@ func (f *file) cut(b *event.Batch, data []byte) (lineEnd, consumed int) {
 		}
 		line := bytes.TrimSuffix(data[done:done+i], []byte{'\r'})
 		done += i + 1
-		if len(line) > 0 {
+		if len(line) > 0 && !f.rest.Has(line) {
+			f.begun = true
 			b.Lines = append(b.Lines, event.Line{Text: line, Offset: uint64(f.next) + uint64(done)})
 		}
 	}

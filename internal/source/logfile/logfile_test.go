@@ -627,6 +627,47 @@ func TestRestartInsideALongLine(t *testing.T) {
 	r.want("b")
 }
 
+// Docker makes several records of a long line. A restart between them does not take the rest of it, which a client may have chosen, for a line.
+func TestRestartInsideALineOfAContainer(t *testing.T) {
+	record := func(text, stream string) string {
+		return `{"log":"` + text + `","stream":"` + stream + `","time":"2026-03-01T10:00:00.123456789Z"}` + "\n"
+	}
+	text, escaped := strings.Repeat("x", 16<<10), strings.Repeat(`\u0001`, 16<<10) // the latter is too long to be read
+	end, line := record(`forged\n`, "stdout"), record(`b\n`, "stdout")
+	begun, other := record(text, "stdout"), record(`a\n`, "stderr")
+	for name, tt := range map[string]struct {
+		before, after string
+		want          []string
+	}{
+		"between two lines":            {line, line + other, []string{line, other}},
+		"in a line":                    {other + begun, end + line, []string{line}},
+		"in a line of three records":   {other + begun, begun + end + line, []string{line}},
+		"the other stream goes on":     {begun + other, other + end + line, []string{other, line}},
+		"behind a record too long":     {line + record(escaped, "stdout") + other, end + line, []string{line}},
+		"in front of one too long":     {line, record(escaped, "stdout") + end + line, []string{line}},
+		"a line of another kind":       {begun, "x\n" + line, []string{"x\n", line}},
+		"in a line of 17 records":      {strings.Repeat(begun, 16), begun + end + line, []string{line}},
+		"behind the end of a long one": {begun + end, line, []string{line}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "c-json.log")
+			cfg := logfile.Config{Globs: []string{path}}
+			write(t, path, "")
+			r := start(t, cfg, nil)
+			r.following(path)
+			write(t, path, tt.before)
+			r.until("what is there", func() bool { return len(r.lines)+r.lost == strings.Count(tt.before, "\n") })
+			r = start(t, cfg, r)
+			write(t, path, tt.after)
+			var want []string
+			for _, line := range tt.want {
+				want = append(want, strings.TrimSuffix(line, "\n"))
+			}
+			r.want(want...)
+		})
+	}
+}
+
 func TestFirstStart(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	stamp := func(line []byte, _ time.Time) (time.Time, bool) {
