@@ -105,7 +105,7 @@ func (r *Reader) disguised(source string, ev *event.Event) bool {
 	return true
 }
 
-// Selected returns a text that changes when the containers that rules name on a host are others.
+// Selected returns a text that changes when the containers that rules name on a host are others, or the networks of containers.
 func Selected(rules []conf.Rule, h *Host) string {
 	var b strings.Builder
 	for i := range rules {
@@ -114,7 +114,17 @@ func Selected(rules []conf.Rule, h *Host) string {
 			fmt.Fprintln(&b, r.Rule.Name, r.Containers, r.unread)
 		}
 	}
+	fmt.Fprintln(&b, h.Gateways())
 	return b.String()
+}
+
+// Gateways returns the gateways of the networks of Docker's containers, sorted, each with the length of its network.
+func (h *Host) Gateways() (all []netip.Prefix) {
+	for i := range h.Containers {
+		all = append(all, h.Containers[i].Gateways...)
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return slices.Compact(all)
 }
 
 // Warnings reports what keeps the rule from acting on what containers log.

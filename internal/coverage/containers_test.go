@@ -123,6 +123,10 @@ func TestContainersInStatus(t *testing.T) {
 	if coverage.Selected(rules, h) != coverage.Selected(rules, withContainers(h.Containers...)) || coverage.Selected(rules, h) == coverage.Selected(rules, withContainers(h.Containers[1:]...)) {
 		t.Error("Selected does not show whether the containers are the same")
 	}
+	joined := docker.Container{Name: "proxy", Gateways: []netip.Prefix{netip.MustParsePrefix("172.18.0.1/16")}}
+	if one, two := coverage.Selected(rules, withContainers(joined)), coverage.Selected(rules, withContainers(joined, joined)); one == coverage.Selected(rules, withContainers()) || one != two {
+		t.Error("Selected does not show whether the networks are the same")
+	}
 }
 
 // An address of Docker's networks is never that of a client.

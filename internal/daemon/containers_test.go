@@ -81,6 +81,9 @@ func TestContainers(t *testing.T) {
 	changed()
 	h.await("the new container is followed from its first line", func() bool { return ports("192.0.2.9") == "443,8080-8081;" })
 	err := owner.Do(t.Context(), h.Engine, func(s *pipeline.State) {
+		if docker := fmt.Sprint(s.Engine.Facts().Docker); docker != "[172.18.0.1/16]" {
+			t.Errorf("Docker's networks are %s", docker)
+		}
 		if _, ok := s.Positions[web.Path()]; ok {
 			t.Error("the position in the log of the old container is kept")
 		}

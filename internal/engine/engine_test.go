@@ -104,6 +104,21 @@ func TestObserveAndRefuse(t *testing.T) {
 	}
 }
 
+// Many clients may be behind an address of Docker's networks: it is only reported, unless another host is the network's gateway.
+func TestDockerNetworks(t *testing.T) {
+	e := newEngine(exempt.Facts{Own: prefixset.New(netip.MustParsePrefix("172.18.0.1/32")),
+		Docker: []netip.Prefix{netip.MustParsePrefix("172.18.0.1/16"), netip.MustParsePrefix("192.0.2.1/24")}})
+	for i := range 3 {
+		at := noon.Add(time.Duration(i) * time.Second)
+		proxy, neighbor := feed(e, event.Failure, "172.18.0.7", at, at), feed(e, event.Failure, "192.0.2.7", at, at)
+		if i < 2 {
+			continue
+		}
+		want(t, "a container", proxy, "counted", "refused")
+		want(t, "behind a gateway elsewhere", neighbor, "counted", "ban 192.0.2.7")
+	}
+}
+
 // A ban of old lines that are read late counts and is over: there is nothing to put in force.
 func TestBansThatAreOver(t *testing.T) {
 	e := newEngine(exempt.Facts{})

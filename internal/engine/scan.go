@@ -12,13 +12,14 @@ import (
 // Packet is one that the packet filter reports.
 type Packet = event.Packet
 
-// Packets returns what follows from packets that the packet filter reports. now is as in Lines. Packets of addresses that are never
-// banned, or that lists ban, do not count.
+// Packets returns what follows from packets that the packet filter reports. now is as in Lines. Packets of addresses that this host needs
+// or has itself, of special ones, and of those that lists ban do not count.
 func (e *Engine) Packets(packets []Packet, now time.Time) iter.Seq[*Outcome] {
 	return func(yield func(*Outcome) bool) {
 		for i := range packets {
 			p := &packets[i]
-			if e.facts.Never(p.From) != "" || e.blocked.Contains(p.From) {
+			from := netip.PrefixFrom(p.From, p.From.BitLen())
+			if e.facts.Untouchable(from) != "" || e.facts.Needed(from) != "" || e.blocked.Contains(p.From) {
 				continue
 			}
 			episode, rule := new(event.Episode), floodRule

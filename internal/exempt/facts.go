@@ -30,6 +30,10 @@ type Facts struct {
 	CDNs      []CDN         // content delivery networks: the same
 	OnLink    prefixset.Set // the networks of this host's own links
 
+	// Docker holds the gateways of Docker's networks, each with the length of its network. Where this host is the gateway, many clients may
+	// be behind an address of the network: that of a reverse proxy in a container.
+	Docker []netip.Prefix
+
 	Sessions prefixset.Set // peers of live SSH sessions of administrators
 	SSHPorts ban.Ports     // which bans of these leave open; "": 22
 	Admins   prefixset.Set // from where administrators have logged in lately
@@ -129,7 +133,17 @@ func (f *Facts) Reachable() prefixset.Set {
 // Never returns why addr is never banned, on any port; "" if it may be.
 func (f *Facts) Never(addr netip.Addr) string {
 	p := netip.PrefixFrom(addr, addr.BitLen())
-	return cmp.Or(f.Untouchable(p), f.Needed(p))
+	return cmp.Or(f.Untouchable(p), f.Needed(p), f.docker(addr))
+}
+
+// docker names the network of containers on this host that has addr, "" if none has it.
+func (f *Facts) docker(addr netip.Addr) string {
+	for _, p := range f.Docker {
+		if p.Contains(addr) && f.Own.Contains(p.Addr()) {
+			return "an address of a Docker network of this host"
+		}
+	}
+	return ""
 }
 
 // Web returns why the web ports stay open to every address of p, "" if they need not.

@@ -175,7 +175,7 @@ func (s *State) configure(cfg *conf.Config, rules *engine.Rules, readers feed.Re
 	s.saveOrigins()
 	s.Engine.Configure(s.settings())
 	s.Listen(h.Listeners, time.Now())
-	s.SetFacts(func(f *engine.Facts) { f.Proxies = cfg.ProxyAddrs() })
+	s.SetFacts(func(f *engine.Facts) { f.Proxies, f.Docker = cfg.ProxyAddrs(), h.Gateways() })
 	s.p.Reputation.Configure(cfg)
 	s.attachReports()
 	s.applyMode()
@@ -189,6 +189,7 @@ func (s *State) choose(h *feed.Host) {
 	s.Readers.Moved(s.origins, now)
 	s.Readers.Log(s.p.Log)
 	s.Listen(h.Listeners, now)
+	s.SetFacts(func(f *engine.Facts) { f.Docker = h.Gateways() })
 	s.saveOrigins()
 	s.forgetContainers(h)
 }

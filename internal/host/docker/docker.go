@@ -32,6 +32,7 @@ type Container struct {
 
 	Ports    []Port         // of this host that others reach it at, sorted; none if it does not run
 	Networks []netip.Prefix // of Docker that it is connected to; all that it may be in as long as that is not known
+	Gateways []netip.Prefix // of these networks, each with the length of the network; none as long as they are not known
 }
 
 // A Port is a port of this host.
@@ -190,8 +191,8 @@ func readContainer(dir string) (c Container, err error) {
 	}
 	for _, n := range config.NetworkSettings.Networks {
 		if n != nil {
-			c.join(cmp.Or(n.Gateway, n.IPAddress), n.IPPrefixLen)
-			c.join(cmp.Or(n.IPv6Gateway, n.GlobalIPv6Address), n.GlobalIPv6PrefixLen)
+			c.join(n.Gateway, n.IPAddress, n.IPPrefixLen)
+			c.join(n.IPv6Gateway, n.GlobalIPv6Address, n.GlobalIPv6PrefixLen)
 		}
 	}
 	if _, host := config.NetworkSettings.Networks["host"]; len(c.Networks) == 0 && !host {
@@ -201,6 +202,7 @@ func readContainer(dir string) (c Container, err error) {
 		}
 	}
 	slices.SortFunc(c.Networks, netip.Prefix.Compare)
+	slices.SortFunc(c.Gateways, netip.Prefix.Compare)
 	if !config.State.Running {
 		return c, nil
 	}
@@ -220,14 +222,18 @@ func readContainer(dir string) (c Container, err error) {
 	return c, nil
 }
 
-// join adds the network of an address.
-func (c *Container) join(addr string, bits int) {
-	a, err := netip.ParseAddr(addr)
+// join adds a network, of which the gateway or the container's own address is known.
+func (c *Container) join(gateway, own string, bits int) {
+	a, err := netip.ParseAddr(cmp.Or(gateway, own))
 	if err != nil {
 		return
 	}
-	if p, err := a.Unmap().WithZone("").Prefix(bits); err == nil && bits > 0 {
+	a = a.Unmap().WithZone("")
+	if p, err := a.Prefix(bits); err == nil && bits > 0 {
 		c.Networks = append(c.Networks, p)
+		if gateway != "" {
+			c.Gateways = append(c.Gateways, netip.PrefixFrom(a, bits))
+		}
 	}
 }
 

@@ -32,9 +32,9 @@ func TestContainers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	networks := []netip.Prefix{netip.MustParsePrefix("172.18.0.0/16")}
-	want := []Container{{Name: "other", Image: "busybox", Driver: "journald", Networks: networks},
-		{Name: "web", Image: "ghcr.io/x/y:1.2", Driver: "json-file", Log: web.Path(), Ports: []Port{{"tcp", 8080}}, Networks: networks}}
+	networks, gateways := []netip.Prefix{netip.MustParsePrefix("172.18.0.0/16")}, []netip.Prefix{netip.MustParsePrefix("172.18.0.1/16")}
+	want := []Container{{Name: "other", Image: "busybox", Driver: "journald", Networks: networks, Gateways: gateways},
+		{Name: "web", Image: "ghcr.io/x/y:1.2", Driver: "json-file", Log: web.Path(), Ports: []Port{{"tcp", 8080}}, Networks: networks, Gateways: gateways}}
 	if got, want := fmt.Sprintf("%+v", all), fmt.Sprintf("%+v", want); got != want {
 		t.Errorf("containers\n%s, want\n%s", got, want)
 	}
