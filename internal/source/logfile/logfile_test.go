@@ -668,6 +668,31 @@ func TestRestartInsideALineOfAContainer(t *testing.T) {
 	}
 }
 
+// Neither does a rotation between the records, whether the old file is kept or not.
+func TestRotationInsideALineOfAContainer(t *testing.T) {
+	const begun, end, line = `{"log":"a","stream":"stdout","time":"2026-03-01T10:00:00.1Z"}`, `{"log":"forged\n","stream":"stdout","time":"2026-03-01T10:00:00.1Z"}`,
+		`{"log":"b\n","stream":"stdout","time":"2026-03-01T10:00:00.1Z"}`
+	for name, rotate := range map[string]func(path string){
+		"kept":    func(path string) { must(t, os.Rename(path, path+".1")) },
+		"removed": func(path string) { must(t, os.Remove(path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "c-json.log")
+			cfg := logfile.Config{Globs: []string{path}}
+			write(t, path, "")
+			r := start(t, cfg, nil)
+			r.following(path)
+			write(t, path, line+"\n"+begun+"\n")
+			r.want(line, begun)
+			r.close()
+			rotate(path)
+			write(t, path, end+"\n"+line+"\n")
+			r = start(t, cfg, r)
+			r.want(line)
+		})
+	}
+}
+
 func TestFirstStart(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	stamp := func(line []byte, _ time.Time) (time.Time, bool) {

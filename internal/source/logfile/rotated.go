@@ -8,42 +8,49 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"mef/internal/logtext"
 )
 
 // readRotated reads what was written after the position t.left while the daemon did not run: to the file that reading was in, which
 // is found under another name, and to those that came after it and were rotated away as well. The file current is none
-// of them: it stands behind the path now. It returns where reading ended.
-func (f *Follower) readRotated(ctx context.Context, t *tail, current fileID) position {
+// of them: it stands behind the path now. It returns where reading ended, and what is still to come of lines that began before.
+func (f *Follower) readRotated(ctx context.Context, t *tail, current fileID) (position, logtext.Rest) {
 	left := *t.left
 	files := f.findRotated(t.path, left, current)
 	defer closeFiles(files)
 	if len(files) == 0 && left.offset > 0 {
 		f.log.Warn("log file was rotated and its old content is not found", "path", t.path)
+		return left, logtext.RestOfAny()
 	}
 	return f.readEach(ctx, t, files, left)
 }
 
 // readEach reads files that followed each other behind the path to their ends, the first one from left on. It returns where reading
-// ended.
-func (f *Follower) readEach(ctx context.Context, t *tail, files []*file, left position) position {
+// ended, and what is still to come of lines that began before.
+func (f *Follower) readEach(ctx context.Context, t *tail, files []*file, left position) (position, logtext.Rest) {
+	var rest logtext.Rest
 	for i, file := range files {
 		if i > 0 {
 			left = left.next(file.id)
 		}
-		f.readRest(ctx, t, file, left)
-		left = file.pos
+		f.readRest(ctx, t, file, left, rest)
+		left, rest = file.pos, file.rest
 	}
-	return left
+	return left, rest
 }
 
-// readRest reads a file from p to its end.
-func (f *Follower) readRest(ctx context.Context, t *tail, file *file, p position) {
+// readRest reads a file from p to its end. rest is that of the file before it, if p is its beginning.
+func (f *Follower) readRest(ctx context.Context, t *tail, file *file, p position, rest logtext.Rest) {
 	if err := file.seek(p); err != nil {
 		return
 	}
-	for rest := toItsEnd(file); rest > 0 && ctx.Err() == nil; {
-		read, err := f.readFile(ctx, t, file, rest)
-		if rest -= read; err != nil || read == 0 {
+	if p.offset == 0 {
+		file.rest = rest
+	}
+	for left := toItsEnd(file); left > 0 && ctx.Err() == nil; {
+		read, err := f.readFile(ctx, t, file, left)
+		if left -= read; err != nil || read == 0 {
 			return
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/event"
+	"mef/internal/logtext"
 )
 
 // A tail follows one path.
@@ -93,9 +94,10 @@ func (f *Follower) change(ctx context.Context, t *tail) error {
 }
 
 // readBetween reads the files that came behind the path after the current one and were rotated away before anybody looked, and keeps
-// them open with it. The file next stands behind the path now. It returns where reading ended.
-func (f *Follower) readBetween(ctx context.Context, t *tail, next fileID) position {
-	left := t.cur.pos
+// them open with it. The file next stands behind the path now. It returns where reading ended, and what is still to come of lines that
+// began before.
+func (f *Follower) readBetween(ctx context.Context, t *tail, next fileID) (position, logtext.Rest) {
+	left, rest := t.cur.pos, t.cur.rest
 	f.retire(t)
 	for i, file := range f.findRotated(t.path, left, next) {
 		if i == 0 || f.open[file.id] != nil || f.past[file.id].holds(file.fd) { // read already, as itself or as what it is a copy of
@@ -103,13 +105,13 @@ func (f *Follower) readBetween(ctx context.Context, t *tail, next fileID) positi
 			continue
 		}
 		file.oldest = f.oldest()
-		f.readRest(ctx, t, file, left.next(file.id))
+		f.readRest(ctx, t, file, left.next(file.id), rest)
 		file.moved = time.Now()
 		t.old = append(t.old, file)
 		f.hold(t, file)
-		left = file.pos
+		left, rest = file.pos, file.rest
 	}
-	return left
+	return left, rest
 }
 
 // retire makes the current file an old one.
@@ -145,10 +147,12 @@ func (f *Follower) place(ctx context.Context, t *tail, opened *file) error {
 	case t.left != nil && t.left.holds(opened.fd):
 		return opened.seek(*t.left)
 	case t.left != nil && t.cur != nil:
-		opened.pos = f.readBetween(ctx, t, opened.id).next(opened.id)
+		left, rest := f.readBetween(ctx, t, opened.id)
+		opened.pos, opened.rest = left.next(opened.id), rest
 		return nil
 	case t.left != nil:
-		opened.pos = f.readRotated(ctx, t, opened.id).next(opened.id)
+		left, rest := f.readRotated(ctx, t, opened.id)
+		opened.pos, opened.rest = left.next(opened.id), rest
 		return nil
 	case read && past.holds(opened.fd):
 		return opened.seek(past)
@@ -261,7 +265,7 @@ func (f *Follower) restart(ctx context.Context, t *tail) error {
 	if len(copies) > 0 {
 		copies[0].catchUp = 0
 	}
-	left = f.readEach(ctx, t, copies, left)
+	left, rest := f.readEach(ctx, t, copies, left)
 	_, size, err := identify(t.cur.fd)
 	if err != nil {
 		return err
@@ -270,6 +274,7 @@ func (f *Follower) restart(ctx context.Context, t *tail) error {
 	if err := t.cur.seek(left.next(t.cur.id)); err != nil {
 		return err
 	}
+	t.cur.rest = rest
 	f.announce(ctx, t)
 	return nil
 }
