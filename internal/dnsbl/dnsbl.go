@@ -30,6 +30,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/event"
+	"mef/internal/owner"
 )
 
 // A Checker asks the lists of a configuration. Any goroutine may call its methods.
@@ -117,33 +118,8 @@ func (c *Checker) Ask(addr netip.Addr, verified bool) {
 
 // Run asks the lists until ctx is done. report is called with an event for each listing, by several goroutines; it may wait.
 func (c *Checker) Run(ctx context.Context, report func(context.Context, *event.Event) error) error {
-	var running []*zone
-	var all sync.WaitGroup
-	defer all.Wait()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-c.changed:
-		}
-		zones := c.all()
-		for _, z := range running {
-			if !slices.Contains(zones, z) {
-				z.stop()
-			}
-		}
-		for _, z := range zones {
-			if !slices.Contains(running, z) {
-				begun, stop := context.WithCancel(ctx)
-				z.stop = stop
-				all.Go(func() {
-					defer stop()
-					z.run(begun, report)
-				})
-			}
-		}
-		running = zones
-	}
+	owner.Each(ctx, c.changed, c.all, func(ctx context.Context, z *zone) { z.run(ctx, report) })
+	return nil
 }
 
 // Check asks all lists about an address now, whatever is known of it.

@@ -44,7 +44,6 @@ type zone struct {
 	log     *slog.Logger
 	queue   chan query
 	slots   chan struct{} // a query at a time each
-	stop    context.CancelFunc
 
 	queries, listings, failed, left atomic.Uint64
 

@@ -23,6 +23,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/owner"
 )
 
 const (
@@ -59,7 +60,6 @@ type collector struct {
 	keyFile string
 	server  string // of blocklist.de: how this host is registered
 	client  *http.Client
-	stop    context.CancelFunc
 	send    func(*collector, context.Context, *attack) outcome
 	test    func(*collector, context.Context) outcome
 
@@ -189,33 +189,8 @@ func (r *Reporter) Restore(text string) {
 
 // Run reports until ctx is done. save keeps a text on disk for Restore; it returns once it is there, or cannot be.
 func (r *Reporter) Run(ctx context.Context, save func(ctx context.Context, text string)) error {
-	var running []*collector
-	var all sync.WaitGroup
-	defer all.Wait()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.changed:
-		}
-		now := r.all()
-		for _, c := range running {
-			if !slices.Contains(now, c) {
-				c.stop()
-			}
-		}
-		for _, c := range now {
-			if !slices.Contains(running, c) {
-				begun, stop := context.WithCancel(ctx)
-				c.stop = stop
-				all.Go(func() {
-					defer stop()
-					r.serve(begun, c, save)
-				})
-			}
-		}
-		running = now
-	}
+	owner.Each(ctx, r.changed, r.all, func(ctx context.Context, c *collector) { r.serve(ctx, c, save) })
+	return nil
 }
 
 // serve reports to one collector until ctx is done.
