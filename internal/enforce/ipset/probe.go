@@ -153,45 +153,48 @@ func loaded() bool {
 // Delete removes all rules and sets of ours, and with them all bans, in the network namespace of the caller, and reports whether there
 // were any. It needs no daemon; a running one would restore them.
 func Delete() (deleted bool, err error) {
-	if !loaded() {
-		return false, nil
-	}
-	c, err := dialSets(0)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer c.Close()
-	sets, err := ourSets(c)
-	if err != nil || len(sets) == 0 {
-		return false, err
-	}
-	for _, x := range everyXtables() {
-		err = errors.Join(err, eraseRules(x))
-	}
-	for _, name := range sets {
-		err = errors.Join(err, c.destroy(name))
-	}
-	return true, err
+	err = withSets(func(c *conn, sets []string) (err error) {
+		if deleted = len(sets) > 0; !deleted {
+			return nil
+		}
+		for _, x := range everyXtables() {
+			err = errors.Join(err, eraseRules(x))
+		}
+		for _, name := range sets {
+			err = errors.Join(err, c.destroy(name))
+		}
+		return err
+	})
+	return deleted, err
 }
 
 // Present reports whether there are sets of ours in the network namespace of the caller.
-func Present() (bool, error) {
+func Present() (present bool, err error) {
+	err = withSets(func(_ *conn, sets []string) error {
+		present = len(sets) > 0
+		return nil
+	})
+	return present, err
+}
+
+// withSets calls do with the names of our sets in the network namespace of the caller, unless the kernel has no sets at all.
+func withSets(do func(c *conn, sets []string) error) error {
 	if !loaded() {
-		return false, nil
+		return nil
 	}
 	c, err := dialSets(0)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer c.Close()
 	sets, err := ourSets(c)
-	return len(sets) > 0, err
+	if err != nil {
+		return err
+	}
+	return do(c, sets)
 }
 
 // ourSets returns the names of our sets.
