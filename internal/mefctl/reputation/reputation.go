@@ -48,9 +48,15 @@ func newDNSBL(g *cli.Global) *cobra.Command {
 			}
 			return g.Print(cmd, answers, func(w io.Writer) { showAnswers(w, answers) })
 		},
-	}, &cobra.Command{
+	}, newStatus(g, "Show which lists are used through which name servers", func(s control.Status) control.DNSBL { return s.DNSBL }, showDNSBL))
+	return cmd
+}
+
+// newStatus returns the command that shows a part of the daemon's status.
+func newStatus[T any](g *cli.Global, short string, part func(control.Status) T, show func(io.Writer, T, time.Time)) *cobra.Command {
+	return &cobra.Command{
 		Use:   "status",
-		Short: "Show which lists are used through which name servers",
+		Short: short,
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()
@@ -61,10 +67,9 @@ func newDNSBL(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return g.Print(cmd, s.DNSBL, func(w io.Writer) { showDNSBL(w, s.DNSBL, time.Now()) })
+			return g.Print(cmd, part(s), func(w io.Writer) { show(w, part(s), time.Now()) })
 		},
-	})
-	return cmd
+	}
 }
 
 func showAnswers(w io.Writer, answers []control.DNSBLAnswer) {
@@ -122,22 +127,7 @@ func newReports(g *cli.Global) *cobra.Command {
 		Short: "Show what was reported to AbuseIPDB and blocklist.de, or test whether it can be",
 		Args:  console.NoArgs,
 	}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "status",
-		Short: "Show how many bans were reported, and what is wrong",
-		Args:  console.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			s, err := client.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, s.Reports, func(w io.Writer) { showReports(w, s.Reports, time.Now()) })
-		},
-	}, &cobra.Command{
+	cmd.AddCommand(newStatus(g, "Show how many bans were reported, and what is wrong", func(s control.Status) []control.Reports { return s.Reports }, showReports), &cobra.Command{
 		Use:   "test",
 		Short: "Test whether the key is accepted, without reporting anything",
 		Long: "test has the daemon ask AbuseIPDB about 127.0.0.1, which shows whether the key is accepted, and blocklist.de for its page.\n" +
