@@ -118,7 +118,6 @@ func (r *reader) global(sc ini.File) {
 	r.checkSyslog()
 	r.checkRBL()
 	r.checkReport()
-	r.checkFlood()
 	r.origins()
 }
 
@@ -200,13 +199,6 @@ func (r *reader) checkSyslog() {
 			r.errs = append(r.errs, &diag.Error{Pos: pos, Msg: "syslog_listen: other hosts reach " + diag.Quote(word) + ", and none of them is trusted",
 				Hint: "listen on 127.0.0.1 or [::1], or name the hosts in syslog_senders"})
 		}
-	}
-}
-
-// checkFlood reports limits that the packet filter cannot enforce.
-func (r *reader) checkFlood() {
-	if r.cfg.Flood.Enabled && r.cfg.Firewall.Backend == conf.IPTables {
-		r.notice(r.set["ddos_enabled"].KeyPos, "ddos_enabled: there is no flood guard with firewall_backend=iptables")
 	}
 }
 

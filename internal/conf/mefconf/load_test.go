@@ -455,7 +455,7 @@ func TestNotices(t *testing.T) {
 		"placement, once":    {"firewall_table=mef\nmode=observe\nfirewall_hook=input", "mef.conf:5:1: firewall_table, firewall_hook: accepted and ignored, the table is always inet mefdaemon"},
 		"bans that are none": {"rbl_enabled=true\nrbl_blocklist_bantime=1h\nrbl_blocklist_ports=22", "mef.conf:7:1: rbl_blocklist_ports: a listing adds points to the score; ports and bantime have an effect with rbl_blocklist_action=ban"},
 		"not built, off":     {"rbl_enabled=false\nps_enabled=false\nddos_enabled=false\ncommunity_report=false", ""},
-		"no flood guard":     {"firewall_backend=iptables\nddos_enabled=true", "mef.conf:6:1: ddos_enabled: there is no flood guard with firewall_backend=iptables"},
+		"floods, iptables":   {"firewall_backend=iptables\nddos_enabled=true", ""},
 		"clamped":            {"ddos_bantime=permanent", "mef.conf:5:1: ddos_bantime: the source of a scan or flood can be forged, so nothing is dropped for longer than 10m"},
 		"wildcard answers":   {"rbl_x_answer_match=127.0.0.2,*", "mef.conf:5:1: rbl_x_answer_match: answers outside 127.0.0.0/8 and in 127.255.255.0/24 are errors of the list, never listings"},
 		"sections to come":   {"[notify mail]\nurl=https://example.org/", "mef.conf:5:1: [notify mail]: notifications are not built yet: ignored"},

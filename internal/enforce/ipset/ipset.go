@@ -52,7 +52,7 @@ type Backend struct {
 	lists     map[string]*heldList // by name
 	loading   *listLoad            // the SetList that is under way
 	written   map[bool]written     // of IPv6, and IPv4
-	allowed   map[bool]int         // elements of the allow sets; nil as long as that is not known
+	expected  map[string]int       // elements of the sets that only we change, by name; nil as long as that is not known
 	verified  verified
 	refreshAt time.Time // when bans that last longer than the kernel can hold an element are written again
 
@@ -135,6 +135,8 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	b.layout.log.Enabled = settings.Log.Enabled && found.log == ""
 	b.layout.scan = settings.Scan
 	b.layout.scan.Enabled = settings.Scan.Enabled && found.scan == ""
+	b.layout.flood, b.layout.proxies, b.layout.cdns = settings.Flood, settings.Proxies, settings.CDNs
+	b.layout.flood.Enabled = settings.Flood.Enabled && found.flood == ""
 	ports, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // if it cannot be read: the usual value
 	if _, err := fmt.Sscan(string(ports), &b.layout.udpEnd); err != nil || b.layout.udpEnd == 0 {
 		b.layout.udpEnd = localPorts
@@ -180,12 +182,12 @@ func (b *Backend) apply(c enforce.Changes, fresh []kind, refused map[kind]error)
 	}
 	if c.Allow != nil {
 		for _, v6 := range []bool{false, true} {
-			es := allowElements(*c.Allow, v6)
+			es := prefixElements(*c.Allow, v6)
 			if err := b.replace(allowSet(v6), es); err != nil {
 				return nil, err
 			}
-			if b.allowed != nil {
-				b.allowed[v6] = len(es)
+			if b.expected != nil {
+				b.expected[allowSet(v6).name] = len(es)
 			}
 		}
 	}
@@ -488,7 +490,7 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	b.layout.kinds = baseKinds()
 	kinds, refused := b.room(c.Bans)
 	b.layout.kinds = kinds
-	b.allowed = map[bool]int{}
+	b.expected = map[string]int{}
 	fresh, failed, err := b.fill(c, refused)
 	if err != nil {
 		return nil, err
@@ -534,7 +536,7 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 		fresh[s.name] = renamed
 		limit := b.maxElem
 		if s.lasting > 0 {
-			limit = scanSetSize
+			limit = maxFilled
 		}
 		return b.conn.create(renamed, sizes[s.name], limit)
 	}
@@ -547,12 +549,22 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 	}
 	for _, s := range b.layout.fixedSets() {
 		err := add(s)
-		if err == nil && s.counters {
+		switch {
+		case err != nil:
+		case s.counters:
 			err = b.conn.add(newOf(s), everything(s.v6))
+		case s.typ == hashNetPort:
+			err = b.conn.add(newOf(s), []element{floodSeed()})
 		}
 		if err != nil {
 			return nil, nil, err
 		}
+	}
+	for s, es := range b.layout.sharedElements() {
+		if err := b.conn.add(newOf(s), es); err != nil {
+			return nil, nil, err
+		}
+		b.expected[s.name] = len(es)
 	}
 	for _, k := range b.layout.kinds {
 		if err := add(k.set()); err != nil {
@@ -563,11 +575,11 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 		if c.Allow == nil {
 			continue
 		}
-		es := allowElements(*c.Allow, v6)
+		es := prefixElements(*c.Allow, v6)
 		if err := b.conn.add(newOf(allowSet(v6)), es); err != nil {
 			return nil, nil, err
 		}
-		b.allowed[v6] = len(es)
+		b.expected[allowSet(v6).name] = len(es)
 	}
 	err := b.setElements(func(v6 bool) set { return newOf(graceSet(v6)) }, c.Grace)
 	if err == nil {

@@ -45,6 +45,7 @@ const (
 	attrPort    = 4
 	attrPortTo  = 5
 	attrTimeout = 6
+	attrProto   = 7
 	attrCADT    = 8
 
 	attrHashSize   = 18
@@ -150,6 +151,9 @@ const (
 	hashIP     = "hash:ip"
 	hashNet    = "hash:net"
 	bitmapPort = "bitmap:port"
+
+	hashIPPort  = "hash:ip,port"
+	hashNetPort = "hash:net,port" // of TCP ports
 )
 
 func (s set) family() byte {
@@ -282,8 +286,12 @@ func (s set) encode(a *nfnl.Attrs, e element, add bool) {
 			a.Bytes(1|inOrder, addr[:])
 		}
 		a.End(ip)
-		if s.typ == hashNet {
+		if s.typ == hashNet || s.typ == hashNetPort {
 			a.Bytes(attrCIDR, []byte{byte(e.prefix.Bits())})
+		}
+		if s.typ == hashNetPort {
+			a.Bytes(attrPort|inOrder, binary.BigEndian.AppendUint16(nil, e.first))
+			a.Bytes(attrProto, []byte{unix.IPPROTO_TCP})
 		}
 	}
 	if add && s.timeout {

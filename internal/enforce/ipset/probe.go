@@ -18,11 +18,11 @@ const (
 )
 
 // lacks are what this host lacks, in a sentence each; empty: nothing.
-type lacks struct{ ipv6, log, scan, flood string }
+type lacks struct{ ipv6, log, conns, scan, flood string }
 
 func (l lacks) all() []string { return append(l.enforcing(), l.detecting()...) }
 
-func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log) }
+func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log, l.conns) }
 
 func (l lacks) detecting() []string { return nonEmpty(l.scan, l.flood) }
 
@@ -63,7 +63,9 @@ func (b *Backend) probe(settings enforce.Settings) (found lacks, err error) {
 		found.scan = b.tryScan()
 	}
 	if settings.Flood.Enabled {
-		found.flood = "this packet filter has no flood guard; use firewall_backend=nftables for that"
+		if found.flood = b.tryFlood(); found.flood == "" {
+			found.conns = uncounted(settings.Flood)
+		}
 	}
 	return found, nil
 }

@@ -142,9 +142,8 @@ func (b *Backend) damagedSets(found map[string]header) (damaged []string) {
 			damaged = append(damaged, "set "+name)
 		}
 	}
-	for _, v6 := range []bool{false, true} {
-		name := allowSet(v6).name
-		if got := found[name]; b.allowed != nil && got.name == name && got.elements >= 0 && got.elements != b.allowed[v6] {
+	for name, expected := range b.expected {
+		if got := found[name]; got.name == name && got.elements >= 0 && got.elements != expected {
 			damaged = append(damaged, "set "+name)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/exempt"
+	"mef/internal/prefixset"
 )
 
 // The chains. Those that a built-in chain jumps to are in raw, before connection tracking and address translation; raw has no chain for
@@ -22,7 +24,8 @@ const (
 	chainsPrefix = "mefd-"
 )
 
-// A rule is a rule of a chain of ours, or the jump to one of ours in a built-in chain.
+// A rule is a rule of a chain of ours, or the jump to one of ours in a built-in chain. Its target is a chain, an extension with its options,
+// or "-g CHAIN", from which a packet does not come back.
 type rule struct{ chain, match, target string }
 
 // A table is what of ours belongs in a table of iptables.
@@ -39,6 +42,9 @@ type layout struct {
 	lists []listForm
 	log   conf.DropLog
 	scan  conf.Scan
+	flood conf.Flood
+	// proxies and cdns have many clients behind each address: see enforce.Settings.
+	proxies, cdns prefixset.Set
 	// udpEnd is the first port that the system gives to its own clients: packets to this and higher UDP ports are no scans.
 	udpEnd uint16
 }
@@ -63,6 +69,12 @@ func (l layout) tables(v6 bool) []table {
 		mangle.chains = append(mangle.chains, chains...)
 		mangle.rules = append(mangle.rules, rules...)
 		mangle.jumps = append(mangle.jumps, rule{"INPUT", "", scanChain})
+	}
+	if l.flood.Enabled {
+		chains, rules := l.floodRules(v6)
+		mangle.chains = append(mangle.chains, chains...)
+		mangle.rules = append(mangle.rules, rules...)
+		mangle.jumps = append(mangle.jumps, rule{"PREROUTING", "", guardChain})
 	}
 	return []table{raw, mangle}
 }
@@ -218,6 +230,14 @@ func (l layout) portSets() map[string]ban.Ports {
 	if l.scan.Enabled && l.scan.Exclude != "" {
 		sets[portsSet(l.scan.Exclude).name] = l.scan.Exclude
 	}
+	if l.flood.Enabled {
+		sets[portsSet(exempt.WebPorts).name] = exempt.WebPorts
+		for _, g := range l.flood.Groups() {
+			if g.Ports != "" {
+				sets[portsSet(g.Ports).name] = g.Ports
+			}
+		}
+	}
 	for _, k := range l.kinds {
 		if k.ports == "" {
 			continue
@@ -305,7 +325,10 @@ func (r rule) String() string {
 			words = append(words, word)
 		}
 	}
-	if r.target != "" {
+	switch {
+	case strings.HasPrefix(r.target, "-g "):
+		words = append(words, r.target)
+	case r.target != "":
 		words = append(words, "-j", r.target)
 	}
 	return strings.Join(words, " ")

@@ -8,7 +8,6 @@ import (
 	"mef/internal/conf"
 	"mef/internal/enforce"
 	"mef/internal/event"
-	"mef/internal/netlink/nflog"
 )
 
 // The scan detector reports packets to ports without a socket, as that of nftset does and for the same reasons: in input, after address
@@ -20,15 +19,13 @@ import (
 
 const (
 	scanPrefix   = prefix + "scan_"
-	scanSetSize  = 65536
+	maxFilled    = 65536 // elements of a set that packets fill
 	scanSrcTime  = 10
 	scanPairTime = 30
 	servedTime   = 24 * 60 * 60
 )
 
 const (
-	hashIPPort = "hash:ip,port"
-
 	scanChain       = "mefd-scan"
 	scanOnChain     = "mefd-scan-on"
 	scanTCPChain    = "mefd-scan-tcp"
@@ -124,17 +121,15 @@ func (l layout) scanRules(v6 bool) (chains []string, rules []rule) {
 	add(scanClosedChain, "-m limit --limit 100/sec --limit-burst 2000", scanReportChain)
 	add(scanClosedChain, "-m set ! --match-set "+pair+" src,dst "+inSet(scanUnadmitted(v6), "src"), "")
 
-	mask, burst := 32, max(50, 2*l.scan.Limit)
-	if v6 {
-		mask = 64
-	}
-	add(scanKnownChain, fmt.Sprintf("-m hashlimit --hashlimit-above 2/sec --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-srcmask %d "+
-		"--hashlimit-htable-max %d --hashlimit-htable-expire 10000 --hashlimit-name mefd-scan%s", burst, mask, scanSetSize, familyName(v6)), "RETURN")
+	// A source enters xt_hashlimit while it is in mefd_scan_src, and stays there for ten seconds: twice as many at most as that has in ten.
+	burst := max(50, 2*l.scan.Limit)
+	add(scanKnownChain, hashlimit(fmt.Sprintf("--hashlimit-above 2/sec --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-srcmask %d "+
+		"--hashlimit-htable-max %d --hashlimit-htable-expire 10000", burst, sourceMask(v6), 2*maxFilled), "c", v6), "RETURN")
 	add(scanKnownChain, "-m limit --limit 1000/sec --limit-burst 2000", scanReportChain)
 	add(scanKnownChain, "-m set ! --match-set "+pair+" src,dst "+inSet(scanMuted(v6), "src"), "")
 
 	add(scanReportChain, "", "SET --add-set "+pair+" src,dst")
-	add(scanReportChain, "", fmt.Sprintf("NFLOG --nflog-group %d --nflog-prefix %s --nflog-size %d", enforce.LogGroup, quote(event.ClosedPort), nflog.Snaplen))
+	add(scanReportChain, "", nflogTarget(event.ClosedPort))
 	return chains, rules
 }
 

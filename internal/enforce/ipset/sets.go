@@ -128,6 +128,9 @@ func (l layout) fixedSets() (sets []set) {
 	if l.scan.Enabled {
 		sets = append(sets, scanSets()...)
 	}
+	if l.flood.Enabled {
+		sets = append(sets, l.floodSets()...)
+	}
 	return sets
 }
 
@@ -163,20 +166,6 @@ func halves(p netip.Prefix) (low, high netip.Prefix) {
 	low = netip.PrefixFrom(p.Addr(), p.Bits()+1)
 	upper := prefixset.RangeOf(low).Last.Next()
 	return low, netip.PrefixFrom(upper, p.Bits()+1)
-}
-
-// allowElements returns the elements of the allow set of a family.
-func allowElements(allow prefixset.Set, v6 bool) (es []element) {
-	for _, p := range allow.Prefixes() {
-		switch {
-		case p.Addr().Is6() != v6:
-		case p.Bits() == 0:
-			es = append(es, everything(v6)...)
-		default:
-			es = append(es, element{prefix: p})
-		}
-	}
-	return es
 }
 
 func portElements(p ban.Ports) (es []element) {

@@ -30,7 +30,7 @@ type view struct {
 func fixedCounts(found map[string]header) map[string]int {
 	counts := map[string]int{}
 	for name, h := range found {
-		if _, _, isBans := parseKind(name); strings.HasPrefix(name, prefix) && !isBans && !strings.HasPrefix(name, scanPrefix) {
+		if _, _, isBans := parseKind(name); strings.HasPrefix(name, prefix) && !isBans && h.lasting == 0 {
 			counts[name] = h.elements
 		}
 	}

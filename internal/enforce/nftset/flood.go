@@ -1,17 +1,13 @@
 package nftset
 
 import (
-	"cmp"
 	"encoding/binary"
-	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/event"
 	"mef/internal/exempt"
@@ -75,42 +71,6 @@ func floodPart(s tableSpec) part {
 	return p
 }
 
-// A floodGroup is a list of ports with the same limits.
-type floodGroup struct {
-	ports  ban.Ports // empty: all ports that no other group has
-	limits conf.FloodLimits
-}
-
-// floodGroups returns the guarded ports, those with their own limits first.
-func floodGroups(flood conf.Flood) (groups []floodGroup) {
-	by := make(map[conf.FloodLimits][]uint16)
-	for port, limits := range flood.Of {
-		limits = limits.Or(flood.FloodLimits)
-		by[limits] = append(by[limits], port)
-	}
-	for limits, ports := range by {
-		slices.Sort(ports)
-		var text string
-		for _, p := range ports {
-			text += "," + strconv.Itoa(int(p))
-		}
-		list, err := ban.ParsePorts(text[1:])
-		if err == nil {
-			groups = append(groups, floodGroup{list, limits})
-		}
-	}
-	slices.SortFunc(groups, func(a, b floodGroup) int { return cmp.Compare(a.ports, b.ports) })
-	rest := flood.Ports
-	for _, port := range slices.Sorted(maps.Keys(flood.Of)) {
-		one := ban.Ports(strconv.Itoa(int(port)))
-		var some bool
-		if rest, some = rest.Without(one); !some {
-			return groups
-		}
-	}
-	return append(groups, floodGroup{rest, flood.FloodLimits})
-}
-
 func (s tableSpec) floodRules() []rule {
 	accept := func(r rule) rule { return r.verdict(expr.VerdictAccept) }
 	in := newRule("guard")
@@ -147,13 +107,13 @@ func (s tableSpec) floodRules() []rule {
 func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
 	f := familyName(v6)
 	guard := newRule("guard" + f)
-	ports := func(r rule, g floodGroup) rule {
-		if r = r.protocol(unix.IPPROTO_TCP); g.ports != "" {
-			r = r.port(directions[0], g.ports.Ranges())
+	ports := func(r rule, g conf.FloodGroup) rule {
+		if r = r.protocol(unix.IPPROTO_TCP); g.Ports != "" {
+			r = r.port(directions[0], g.Ports.Ranges())
 		}
 		return r
 	}
-	groups := floodGroups(s.flood)
+	groups := s.flood.Groups()
 	if s.flood.Mode == conf.FloodDrop {
 		for _, g := range groups {
 			rules = append(rules, ports(guard, g).source(v6).inNamed(register1, "flood_src"+f).verdict(expr.VerdictDrop))
@@ -167,9 +127,9 @@ func (s tableSpec) floodFamilyRules(v6 bool) (rules []rule) {
 			}
 			r = r.sourceAndPort(v6)
 			if m.mark == event.FloodConns {
-				r = r.adds(register1, "flood_"+m.name+f, m.limit(g.limits))
+				r = r.adds(register1, "flood_"+m.name+f, m.limit(g.Limits))
 			} else { // otherwise a source that goes on would get its burst again every rateTime
-				r = r.updates(register1, "flood_"+m.name+f, m.limit(g.limits))
+				r = r.updates(register1, "flood_"+m.name+f, m.limit(g.Limits))
 			}
 			rules = append(rules, r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: "over_" + m.name + f}))
 		}

@@ -91,6 +91,11 @@ func (f Filter) Run(t *testing.T) {
 		"late answers are not reported":                       f.lateAnswersAreNotReported,
 		"clients of a service that restarts are not reported": f.serviceThatRestarts,
 		"a flood of packets to closed ports":                  f.floodOfClosedPorts,
+		"flood guard":                                         f.floodGuard,
+		"flood guard exempts shared addresses":                f.floodGuardExemptsSharedAddresses,
+		"flood guard remembers sources":                       f.floodGuardRemembersSources,
+		"flood guard during a forged flood":                   f.floodGuardDuringForgedFlood,
+		"flood guard drops the source":                        f.floodGuardDropsTheSource,
 		"sets are bounded, and those of ended bans make room": f.setsAreBounded,
 	} {
 		t.Run(name, test)
