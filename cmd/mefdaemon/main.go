@@ -20,6 +20,7 @@ import (
 	"mef/internal/enforce/kernel"
 	"mef/internal/filter"
 	"mef/internal/firewall/inforce"
+	"mef/internal/notify"
 	"mef/internal/printable"
 	"mef/internal/sdnotify"
 	"mef/internal/selftest"
@@ -89,7 +90,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		log.Warn("service manager", "err", err)
 	}
-	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, Notify: notify.New(cfg.Notify, log), SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
 	if given.level != "" {
 		opt.Level = nil
 	}

@@ -66,7 +66,8 @@ type Config struct {
 
 	Firewall Firewall
 
-	Feeds []Feed // ordered by name, built-in ones included
+	Feeds  []Feed   // ordered by name, built-in ones included
+	Notify []Notify // in the order of the file
 
 	Whitelist []Entry // entries of whitelist/*.conf
 	Blacklist []Entry // entries of blacklist/*.conf

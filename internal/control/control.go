@@ -14,7 +14,7 @@
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/services            []ListeningService
 //	GET    /v1/dnsbl?addr=ADDR     []DNSBLAnswer: what block lists report of an address
-//	POST   /v1/reports/test        []ReportTest: whether reports could be sent
+//	POST   /v1/reports/test        []SendTest: whether reports could be sent
 //	GET    /v1/names               Names; prefix=TEXT and limit=N narrow them
 //	GET    /v1/alarms              Alarms
 //	POST   /v1/alarms/ack          AckRequest -> Acked
@@ -64,6 +64,7 @@ type Service interface {
 	BatchService
 	NameService
 	ReputationService
+	NotifyService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -109,6 +110,7 @@ type Status struct {
 	DNSBL  DNSBL  `json:"dnsbl,omitzero"`
 
 	Reports []Reports `json:"reports,omitempty"` // empty: none are sent
+	Notify  []Notify  `json:"notify,omitempty"`  // empty: nobody is notified
 
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
 	// WatchingSince is since when bans are logged and not applied: by mode=observe, or because nobody confirmed. nil: they are applied.
@@ -324,8 +326,9 @@ const Caught = "caught-up"
 type Record struct {
 	Time time.Time `json:"time"`
 	// Event is failure, success, probe, listed, ban, would-ban, unban, refused, error, repair, source, reload, list, allow, allow-end,
-	// armed, confirmed, lapsed, login-alarm, alarms-acknowledged, attack or attack-over.
+	// armed, confirmed, lapsed, login-alarm, alarms-acknowledged, attack, attack-over or status.
 	Event   string     `json:"event"`
+	Level   string     `json:"level,omitempty"` // of a status: Green, Yellow or Red
 	Rule    string     `json:"rule,omitempty"`
 	Service string     `json:"service,omitempty"`
 	Addr    string     `json:"addr,omitempty"`

@@ -140,8 +140,12 @@ func (f *fake) CheckDNSBL(_ context.Context, addr netip.Addr) ([]control.DNSBLAn
 	return []control.DNSBLAnswer{{List: "x", Zone: "bl.example", Listed: addr == netip.MustParseAddr("192.0.2.7")}}, nil
 }
 
-func (f *fake) TestReports(context.Context) ([]control.ReportTest, error) {
-	return []control.ReportTest{{To: "abuseipdb", OK: true}}, nil
+func (f *fake) TestReports(context.Context) ([]control.SendTest, error) {
+	return []control.SendTest{{To: "abuseipdb", OK: true}}, nil
+}
+
+func (f *fake) TestNotify(_ context.Context, name string) ([]control.SendTest, error) {
+	return []control.SendTest{{To: name, OK: true}}, nil
 }
 
 func (f *fake) Stop(string) {
@@ -189,6 +193,9 @@ func TestRequestsCrossTheSocket(t *testing.T) {
 	}
 	if tests, err := c.TestReports(ctx); err != nil || len(tests) != 1 || !tests[0].OK {
 		t.Errorf("TestReports = %+v, %v", tests, err)
+	}
+	if tests, err := c.TestNotify(ctx, "a&b"); err != nil || len(tests) != 1 || tests[0].To != "a&b" {
+		t.Errorf("TestNotify = %+v, %v", tests, err)
 	}
 	if services, err := c.Services(ctx); err != nil || len(services) != 1 || len(services[0].Ports) != 2 {
 		t.Errorf("Services = %+v, %v", services, err)

@@ -103,9 +103,9 @@ func (r Reports) String() string {
 	return text
 }
 
-// A ReportTest is whether one collector of reports can be reached and accepts the key.
-type ReportTest struct {
-	To     string `json:"to"`
+// A SendTest is whether something that this host sends is accepted: reports by a collector, or a notification.
+type SendTest struct {
+	To     string `json:"to"` // "abuseipdb", "blocklist.de", or the name of a section [notify NAME]
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 }
@@ -115,7 +115,7 @@ type ReputationService interface {
 	// CheckDNSBL asks all lists about an address now.
 	CheckDNSBL(ctx context.Context, addr netip.Addr) ([]DNSBLAnswer, error)
 	// TestReports tries whether reports could be sent. None is.
-	TestReports(ctx context.Context) ([]ReportTest, error)
+	TestReports(ctx context.Context) ([]SendTest, error)
 }
 
 // handleReputation adds the routes of block lists and reports.
@@ -141,6 +141,65 @@ func (c *Client) CheckDNSBL(ctx context.Context, addr netip.Addr) (v []DNSBLAnsw
 }
 
 // TestReports tries whether reports could be sent.
-func (c *Client) TestReports(ctx context.Context) (v []ReportTest, err error) {
+func (c *Client) TestReports(ctx context.Context) (v []SendTest, err error) {
 	return v, c.do(ctx, http.MethodPost, "/v1/reports/test", struct{}{}, &v)
+}
+
+// StatusChanged is the Event of a record that the status has turned red or yellow, or is well again; its Level says which.
+const StatusChanged = "status"
+
+// Levels of a status.
+const (
+	Green  = "green"  // protected
+	Yellow = "yellow" // protected, with warnings
+	Red    = "red"    // not protected
+)
+
+// Level returns how well a host is: Green, Yellow or Red, and the first reason.
+func (s *Status) Level() (level, reason string) {
+	switch {
+	case len(s.Missing) > 0:
+		return Red, s.Missing[0]
+	case len(s.Warnings) > 0:
+		return Yellow, s.Warnings[0]
+	}
+	return Green, ""
+}
+
+// A Notify is the state of one section [notify NAME].
+type Notify struct {
+	Name    string     `json:"name"`
+	Way     string     `json:"way"`  // "web hook", "program" or "mail"
+	Sent    uint64     `json:"sent"` // messages that were accepted, since the start
+	Waiting int        `json:"waiting"`
+	Last    *time.Time `json:"last,omitempty"`    // when one was accepted
+	Problem string     `json:"problem,omitempty"` // why messages are not accepted
+}
+
+// String returns it in a sentence: "ops by web hook, 3 messages sent since start, 2 events waiting".
+func (n Notify) String() string {
+	text := fmt.Sprintf("%s by %s, %d messages sent since start", n.Name, n.Way, n.Sent)
+	if n.Waiting > 0 {
+		text += fmt.Sprintf(", %d events waiting", n.Waiting)
+	}
+	return text
+}
+
+// A NotifyService notifies administrators.
+type NotifyService interface {
+	// TestNotify sends a test message to the section of that name; to all if it is empty.
+	TestNotify(ctx context.Context, name string) ([]SendTest, error)
+}
+
+// handleNotify adds the route of notifications.
+func handleNotify(mux *http.ServeMux, s NotifyService) {
+	mux.HandleFunc("POST /v1/notify/test", func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.TestNotify(r.Context(), r.URL.Query().Get("name"))
+		answer(w, v, err)
+	})
+}
+
+// TestNotify has a test message sent to the section of that name; to all if it is empty.
+func (c *Client) TestNotify(ctx context.Context, name string) (v []SendTest, err error) {
+	return v, c.do(ctx, http.MethodPost, "/v1/notify/test?name="+url.QueryEscape(name), struct{}{}, &v)
 }

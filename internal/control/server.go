@@ -203,6 +203,7 @@ func Handler(s Service) http.Handler {
 	handleLists(mux, s, limits)
 	handleNames(mux, s, limits)
 	handleReputation(mux, s)
+	handleNotify(mux, s)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

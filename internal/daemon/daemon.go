@@ -41,6 +41,8 @@ type Options struct {
 	Load func() (*conf.Config, error)
 	// Manager is the service manager that started the daemon.
 	Manager Manager
+	// Notify notifies administrators.
+	Notify Notifier
 	// SelfTest tries on this machine whether bans block. It returns why that cannot be tried here, or what is wrong.
 	SelfTest func(context.Context) (impossible, problem string)
 	// Firewall returns what is wrong with the static policy of this host.
@@ -53,6 +55,19 @@ type Manager interface {
 	Reloading() error
 	Stopping() error
 	Watch(ctx context.Context, alive func(context.Context) (status string, err error), failed func(error))
+}
+
+// A Notifier notifies administrators of records: the one of package notify.
+type Notifier interface {
+	control.NotifyService
+	Open() error
+	Write(recs []control.Record) error
+	Close() error
+	// Wanted reports whether records of this kind (control.Record.Event) are to be written.
+	Wanted(event string) bool
+	Configure(sections []conf.Notify)
+	Run(ctx context.Context, status func(context.Context) (control.Status, error), add func(control.Record)) error
+	Status(now time.Time) (add func(*control.Status))
 }
 
 // A machine is what the daemon finds where it runs. Tests have one of their own.
@@ -90,10 +105,11 @@ func Run(ctx context.Context, cfg *conf.Config, opt Options) error {
 // parts are for every goroutine.
 type parts struct {
 	*pipeline.Pipeline
-	kernel  *kernel.Kernel
-	path    string // of mef.conf
-	stateIn string // the directory of what is saved; it stays the same
-	manager Manager
+	kernel   *kernel.Kernel
+	path     string // of mef.conf
+	stateIn  string // the directory of what is saved; it stays the same
+	manager  Manager
+	notifier Notifier
 
 	window *confirm.Keeper              // the configurator's; others call Window only
 	due    *duty.List                   // the configurator's; others call Text only
@@ -108,6 +124,7 @@ type parts struct {
 type daemon struct {
 	*parts
 	control.ReputationService
+	control.NotifyService
 	*pipeline.Requests
 	lists.FeedService
 	config   owner.Of[*configurator]
@@ -146,7 +163,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	}
 	p.Enforcer = k.Enforcer
 	now := time.Now()
-	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, sources: p.NewSources(m.look),
+	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, notifier: opt.Notify, sources: p.NewSources(m.look),
 		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), relist: make(chan struct{}, 1)}
 	shared.due = duty.New(shared.reportDuty)
 	m.names.StateDir, m.names.Version = cfg.Paths.StateDir, opt.Version
@@ -155,7 +172,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	p.Reputation.Feeds = shared.feeds.Listings
 	shared.feeds.On(lists.FeedHost{Enforcer: k.Enforcer, Observing: p.Observing, Facts: shared.facts, Record: p.Records.Add, Changed: p.Memory.Changed,
 		Save: func(ctx context.Context, notes map[string]string) { p.SaveNotes(notes); p.Flush(ctx) }})
-	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, FeedService: shared.feeds.Service(), config: owner.New[*configurator](), version: opt.Version,
+	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, NotifyService: opt.Notify, FeedService: shared.feeds.Service(), config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }, names: c.lists.Warnings}}
 	b.Requests = p.Requests(b.listsForRequests())
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
@@ -194,6 +211,7 @@ func (b *built) serve(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	b.state.OpenEventLog()
+	b.Records.Attach("notifications", b.notifier, b.notifier.Wanted)
 	g.Go(func() error { return b.notify(ctx) }) // the boot waits for the kernel to hold the bans, not for a long journal
 	b.decide(ctx, g)
 	g.Go(func() error { return b.kernel.EndSessions(ctx) })

@@ -27,7 +27,7 @@ type statusPart func(*control.Status, *pipeline.State)
 
 // detectors returns the detectors.
 func (d *daemon) detectors() []detector {
-	return []detector{d.scans(), d.reputation()}
+	return []detector{d.scans(), d.reputation(), d.notifications()}
 }
 
 // reputation detects sources that block lists have, and reports bans to others.
@@ -48,6 +48,17 @@ func (d *daemon) reputation() detector {
 		},
 		note:    note,
 		restore: d.Reputation.Reports.Restore,
+	}
+}
+
+// notifications detects that the status of the host has changed, and has administrators notified of that and of other records.
+func (d *daemon) notifications() detector {
+	return detector{
+		run: func(ctx context.Context) error { return d.notifier.Run(ctx, d.Status, d.Records.Add) },
+		status: func() statusPart {
+			add := d.notifier.Status(time.Now())
+			return func(s *control.Status, _ *pipeline.State) { add(s) }
+		},
 	}
 }
 

@@ -88,6 +88,7 @@ func (c *configurator) swap(ctx context.Context, next *conf.Config, rules *engin
 		c.level.Set(next.LogLevel)
 	}
 	c.feeds.Configure(next.Feeds)
+	c.notifier.Configure(next.Notify)
 	c.rereadLists(ctx)
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"mef/internal/feed"
 	"mef/internal/filter"
 	"mef/internal/lists"
+	"mef/internal/notify"
 	"mef/internal/owner"
 	"mef/internal/pipeline"
 	"mef/internal/sdnotify"
@@ -105,7 +106,7 @@ func (h *house) build() *built {
 	if err != nil {
 		h.Fatal(err)
 	}
-	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Firewall: func(*conf.Config) []string { return nil }}, machine{
+	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Notify: notify.New(cfg.Notify, quiet()), Firewall: func(*conf.Config) []string { return nil }}, machine{
 		filter: func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
 			facts := s.Engine.Facts()
 			opt := p.EnforceOptions(facts.Reachable())

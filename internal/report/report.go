@@ -24,6 +24,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/owner"
+	"mef/internal/webclient"
 )
 
 const (
@@ -105,7 +106,7 @@ func (r *Reporter) configure(want []*collector) {
 			want[i] = r.collectors[at]
 			continue
 		}
-		c.client, c.wake, c.remains = newClient(), make(chan struct{}, 1), -1
+		c.client, c.wake, c.remains = webclient.New(), make(chan struct{}, 1), -1
 	}
 	r.collectors = want
 	signal(r.changed)
@@ -313,14 +314,14 @@ func (c *collector) note(b *attack, out outcome, now time.Time, log *slog.Logger
 }
 
 // Test finds out whether the collectors can be reached and accept the key. Nothing is reported.
-func (r *Reporter) Test(ctx context.Context) []control.ReportTest {
+func (r *Reporter) Test(ctx context.Context) []control.SendTest {
 	all := r.all()
-	results := make([]control.ReportTest, len(all))
+	results := make([]control.SendTest, len(all))
 	var testing sync.WaitGroup
 	for i, c := range all {
 		testing.Go(func() {
 			out := c.test(c, ctx)
-			results[i] = control.ReportTest{To: c.name, OK: out.accepted}
+			results[i] = control.SendTest{To: c.name, OK: out.accepted}
 			switch {
 			case out.err != nil:
 				results[i].Detail = out.err.Error()
@@ -344,7 +345,7 @@ func (r *Reporter) Status(now time.Time) (all []control.Reports) {
 }
 
 func (c *collector) status(now time.Time) control.Reports {
-	_, keyErr := readKey(c.keyFile)
+	_, keyErr := webclient.ReadKey(c.keyFile)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := control.Reports{To: c.name, Sent: c.sent, Refused: c.refused, Repeated: c.repeated, LeftOut: c.leftOut, Waiting: len(c.queue), Last: control.Moment(c.last)}

@@ -23,6 +23,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/webclient"
 )
 
 // patience is how long a test waits for what should happen.
@@ -109,7 +110,7 @@ func open(t *testing.T, saved string, s *server, c *collector) *desk {
 	d.Restore(saved)
 	d.configure([]*collector{c})
 	c.client = s.Client()
-	c.client.CheckRedirect, c.client.Timeout = newClient().CheckRedirect, patience
+	c.client.CheckRedirect, c.client.Timeout = webclient.New().CheckRedirect, patience
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {

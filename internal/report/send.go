@@ -6,26 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"mef/internal/conf/diag"
+	"mef/internal/webclient"
 )
 
 const (
 	abuseIPDB   = "https://api.abuseipdb.com/api/v2"
 	blocklistDE = "https://www.blocklist.de/en/httpreports.html"
-
-	answerTime = 20 * time.Second
-	maxAnswer  = 64 << 10 // bytes that are read of an answer
-	maxKey     = 4 << 10
 )
 
 // An outcome is what became of a request.
@@ -36,45 +30,6 @@ type outcome struct {
 	again    bool          // the report was certainly not accepted, and may be later
 	pause    time.Duration // nothing is to be sent meanwhile
 	remains  int           // reports of the quota, -1 if unknown
-}
-
-// newClient returns a client that waits a bounded time and follows no redirect: the key is for one server.
-func newClient() *http.Client {
-	return &http.Client{
-		Timeout:       answerTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswer},
-	}
-}
-
-// readKey reads a key from a file that no other user can read.
-func readKey(path string) (string, error) {
-	info, err := os.Stat(path)
-	var at *fs.PathError
-	switch {
-	case errors.As(err, &at):
-		return "", fmt.Errorf("key file %q: %w", path, at.Err)
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("key file %q is not a regular file", path)
-	case info.Mode().Perm()&0o007 != 0:
-		return "", fmt.Errorf("every user can read key file %q; run chmod o= %q", path, path)
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return "", fmt.Errorf("mefdaemon cannot read key file %q; run chgrp mef %q and chmod 640 %q", path, path, path)
-	} else if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxKey))
-	if err != nil {
-		return "", err
-	}
-	key := strings.TrimSpace(string(text))
-	if key == "" || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("key file %q must have the key in one line, and nothing else", path)
-	}
-	return key, nil
 }
 
 // toAbuseIPDB reports an attack to AbuseIPDB.
@@ -115,7 +70,7 @@ func (c *collector) testBlocklistDE(ctx context.Context) outcome {
 // do sends a request with the key and reads the answer. check, unless nil, looks at the body of one that reports success.
 func (c *collector) do(ctx context.Context, method, to string, form url.Values, check func([]byte) error) (out outcome) {
 	out.remains = -1
-	key, err := readKey(c.keyFile)
+	key, err := webclient.ReadKey(c.keyFile)
 	if err != nil {
 		return outcome{err: err, trouble: true, again: true, pause: keyPause, remains: -1}
 	}
@@ -138,18 +93,10 @@ func (c *collector) do(ctx context.Context, method, to string, form url.Values, 
 	}
 	resp, err := c.client.Do(req)
 	if err != nil {
-		var inURL *url.Error
-		if errors.As(err, &inURL) {
-			err = inURL.Err // the URL may be long
-			if inURL.Timeout() {
-				err = fmt.Errorf("no answer within %v", answerTime)
-			}
-		}
-		err = errors.New(diag.Printable(err.Error())) // a certificate may have any name
-		return outcome{err: err, trouble: true, again: !sent, remains: -1}
+		return outcome{err: webclient.Shown(err), trouble: true, again: !sent, remains: -1}
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, webclient.MaxAnswer))
 	out = c.judge(resp, body)
 	if !out.accepted {
 		return out
@@ -169,7 +116,7 @@ func (c *collector) judge(resp *http.Response, body []byte) (out outcome) {
 	if n, err := strconv.Atoi(resp.Header.Get("X-RateLimit-Remaining")); err == nil && n >= 0 {
 		out.remains = n
 	}
-	wait := quotaPause(resp.Header, time.Now())
+	wait := webclient.Pause(resp.Header, time.Now(), defaultPause)
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
 		if out.accepted = true; out.remains == 0 {
@@ -194,23 +141,8 @@ func (c *collector) judge(resp *http.Response, body []byte) (out outcome) {
 
 const (
 	defaultPause = 15 * time.Minute // after a used up quota, if the answer does not say for how long
-	shortest     = time.Second
-	longest      = 25 * time.Hour // of pauses that others ask for
 	keyPause     = 10 * time.Minute
 )
-
-// quotaPause returns for how long an answer asks to send nothing.
-func quotaPause(h http.Header, now time.Time) time.Duration {
-	pause := defaultPause
-	if seconds, err := strconv.Atoi(h.Get("Retry-After")); err == nil {
-		pause = time.Duration(min(seconds, int(longest/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(h.Get("Retry-After")); err == nil {
-		pause = at.Sub(now)
-	} else if unix, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
-		pause = time.Unix(unix, 0).Sub(now)
-	}
-	return min(max(pause, shortest), longest)
-}
 
 // detail returns what an answer of AbuseIPDB states as its error, quoted; "" if it states none.
 func detail(body []byte) string {

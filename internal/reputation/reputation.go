@@ -125,7 +125,7 @@ func (r *Reputation) CheckDNSBL(ctx context.Context, addr netip.Addr) ([]control
 }
 
 // TestReports tries whether reports could be sent.
-func (r *Reputation) TestReports(ctx context.Context) ([]control.ReportTest, error) {
+func (r *Reputation) TestReports(ctx context.Context) ([]control.SendTest, error) {
 	results := r.Reports.Test(ctx)
 	if len(results) == 0 {
 		return nil, control.Refuse("no reports are sent; set report_abuseipdb=true or report_blocklist_de=true in mef.conf and run mefctl reload")

@@ -16,6 +16,7 @@ const (
 	configurationMD = "../../../docs/configuration.md"
 	reputationMD    = "../../../docs/reputation.md"
 	feedsMD         = "../../../docs/feeds.md"
+	notificationsMD = "../../../docs/notifications.md"
 	confMan         = "../../../man/mef.conf.5"
 	rulesMan        = "../../../man/mefdaemon.rules.5"
 	listsMan        = "../../../man/mefdaemon.lists.5"
@@ -140,6 +141,8 @@ func TestDocs(t *testing.T) {
 		{configurationMD, "keys not in force", markdown, notInForce()},
 		{feedsMD, "keys of feeds", markdown, rows(feedKeys)},
 		{confMan, "keys of feeds", roff, rows(feedKeys)},
+		{notificationsMD, "keys of notifications", markdown, rows(notifyKeys)},
+		{confMan, "keys of notifications", roff, rows(notifyKeys)},
 		{configurationMD, "keys of rules", markdown, ofRules()},
 		{confMan, "keys in force", roff, inForce()},
 		{confMan, "keys not in force", roff, notInForce()},
@@ -165,7 +168,7 @@ func TestDocs(t *testing.T) {
 // Every example in the documentation is a valid file.
 func TestDocExamples(t *testing.T) {
 	var text []byte
-	for _, page := range []string{configurationMD, reputationMD, feedsMD} {
+	for _, page := range []string{configurationMD, reputationMD, feedsMD, notificationsMD} {
 		more, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -190,7 +193,7 @@ func TestDocExamples(t *testing.T) {
 		switch {
 		case e[1] == "text":
 			files["whitelist/a.conf"] = e[2]
-		case strings.HasPrefix(e[2], "[feed "):
+		case strings.HasPrefix(e[2], "[feed "), strings.HasPrefix(e[2], "[notify "):
 			files["mef.conf"] = dirs + e[2]
 		case strings.Contains(e[2], "[global]"):
 			files["mef.conf"] = strings.Replace(e[2], "[global]\n", dirs, 1)

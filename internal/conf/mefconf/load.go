@@ -99,9 +99,7 @@ type reader struct {
 func (r *reader) global(sc ini.File) {
 	r.errs = append(r.errs, sc.Errs...)
 	for _, h := range sc.Headers {
-		if kind, _, _ := strings.Cut(h.Name, " "); kind == "notify" {
-			r.notice(h.Pos, fmt.Sprintf("[%s]: notifications are not built yet: ignored", h.Name))
-		} else if h.Name != "global" && kind != "feed" {
+		if kind, _, _ := strings.Cut(h.Name, " "); h.Name != "global" && kind != "feed" && kind != "notify" {
 			r.errs = append(r.errs, ini.UnknownSection(h, []string{"global"}))
 		}
 	}
@@ -112,6 +110,7 @@ func (r *reader) global(sc ini.File) {
 	r.errs = append(r.errs, d.Errs...)
 	r.cfg.Notices = append(r.cfg.Notices, d.Notices...)
 	r.feeds(sc)
+	r.notify(sc)
 	r.replaceStateDir()
 	r.replaceEventLog()
 	r.checkBanTimes()

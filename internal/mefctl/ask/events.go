@@ -63,6 +63,7 @@ func showRecord(w io.Writer, r control.Record) {
 		}
 	}
 	word("rule", r.Rule)
+	word("level", r.Level)
 	word("addr", r.Addr)
 	word("prefix", r.Prefix)
 	if r.Host != "" {

@@ -90,6 +90,9 @@ func showStatus(w io.Writer, s control.Status, now time.Time) {
 	for _, r := range s.Reports {
 		fmt.Fprintf(w, "Reports:   %s\n", r)
 	}
+	for _, n := range s.Notify {
+		fmt.Fprintf(w, "Notify:    %s\n", n)
+	}
 	for _, a := range s.Attacks {
 		fmt.Fprintf(w, "Attack:    %s\n", a)
 	}

@@ -1,4 +1,4 @@
-// Package reputation has the commands of mefctl about DNS block lists, reports and feeds.
+// Package reputation has the commands of mefctl about what this host exchanges with others: DNS block lists, feeds, reports and notifications.
 package reputation
 
 import (
@@ -18,7 +18,7 @@ import (
 
 // Commands returns the commands of this package.
 func Commands(g *cli.Global) []*cobra.Command {
-	return []*cobra.Command{newDNSBL(g), newReports(g), newFeeds(g)}
+	return []*cobra.Command{newDNSBL(g), newReports(g), newFeeds(g), newNotify(g)}
 }
 
 func newDNSBL(g *cli.Global) *cobra.Command {
@@ -134,24 +134,29 @@ func newReports(g *cli.Global) *cobra.Command {
 			"Nothing is reported. The exit status is 1 if one of them fails.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			results, err := client.TestReports(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if err := g.Print(cmd, results, func(w io.Writer) { showTests(w, results) }); err != nil {
-				return err
-			}
-			if slices.ContainsFunc(results, func(r control.ReportTest) bool { return !r.OK }) {
-				return &console.Exit{Code: 1}
-			}
-			return nil
+			return sendTest(g, cmd, func(c *control.Client) ([]control.SendTest, error) { return c.TestReports(cmd.Context()) })
 		},
 	})
 	return cmd
+}
+
+// sendTest has the daemon test what it sends, and shows how that went. The exit status is 1 if something was not accepted.
+func sendTest(g *cli.Global, cmd *cobra.Command, test func(*control.Client) ([]control.SendTest, error)) error {
+	client, err := g.Client()
+	if err != nil {
+		return err
+	}
+	results, err := test(client)
+	if err != nil {
+		return err
+	}
+	if err := g.Print(cmd, results, func(w io.Writer) { showTests(w, results) }); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(results, func(r control.SendTest) bool { return !r.OK }) {
+		return &console.Exit{Code: 1}
+	}
+	return nil
 }
 
 func showReports(w io.Writer, all []control.Reports, now time.Time) {
@@ -170,7 +175,7 @@ func showReports(w io.Writer, all []control.Reports, now time.Time) {
 	}
 }
 
-func showTests(w io.Writer, results []control.ReportTest) {
+func showTests(w io.Writer, results []control.SendTest) {
 	for _, r := range results {
 		state := "works"
 		if !r.OK {

@@ -30,7 +30,7 @@ func TestShow(t *testing.T) {
 	showReports(&b, []control.Reports{{To: "abuseipdb", Sent: 12, Refused: 1, Repeated: 2, LeftOut: 3, Waiting: 4, Last: &before, Quota: &quota, Problem: "the quota is used up (429)"},
 		{To: "blocklist.de", Until: &later}}, now)
 	showReports(&b, nil, now)
-	showTests(&b, []control.ReportTest{{To: "abuseipdb", OK: true, Detail: "it accepts the key"}, {To: "blocklist.de", Detail: "no answer within 20s"}})
+	showTests(&b, []control.SendTest{{To: "abuseipdb", OK: true, Detail: "it accepts the key"}, {To: "blocklist.de", Detail: "no answer within 20s"}})
 	const want = `LIST  ZONE        ANSWER             LEADS TO   REASON
 own   bl.example  listed: 127.0.0.2  40 points  "\x1b[2J"
 x     x.example   not listed
