@@ -9,7 +9,17 @@ import (
 
 // Form is NewIn with one form of iptables, such as "iptables-legacy".
 func Form(name string, netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
-	return newIn(netns, log, settings, []string{name})
+	return Lacking(nil, name, netns, log, settings)
+}
+
+// Lacking is Form on a kernel that refuses messages about sets; see nfnl.Conn.Refuse.
+func Lacking(refuse func([]byte) error, name string, netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
+	c, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	c.Refuse(refuse)
+	return newOver(c, netns, log, settings, []string{name})
 }
 
 // SetLongest makes the kernel hold elements no longer than that.

@@ -201,19 +201,17 @@ func uncounted(flood conf.Flood) string {
 // tryFlood tries what the guard needs, and returns why it cannot work.
 func (b *Backend) tryFlood() string {
 	for _, v6 := range b.tables.families() {
-		for _, s := range []set{pairSet("try", v6, seenTime)} {
-			s.name = probeSet
-			if err := b.trySet(s); err != nil {
-				return "load the modules ip_set_hash_ipport and ip_set_hash_netport: " + err.Error()
-			}
+		pair := floodSeen(v6)
+		pair.name = probeSet
+		if err := b.trySet(pair); err != nil {
+			return "load the modules ip_set_hash_ipport and ip_set_hash_netport: " + err.Error()
 		}
-		s := set{name: probeSet + familyName(v6)}
 		for _, try := range []struct{ modules, rule string }{
 			{"xt_hashlimit and xt_limit", "-p tcp " + above(1, 1, "p", v6) + " -m limit --limit 1/sec -j DROP"},
 			{"xt_conntrack and nf_conntrack", "-p tcp -m conntrack --ctstate NEW -j DROP"},
 			{"xt_connlimit", "-p tcp -m connlimit --connlimit-above 1 --connlimit-mask 32 --connlimit-saddr -j DROP"},
 			{"xt_addrtype", "-m addrtype --dst-type LOCAL -j DROP"},
-			{"xt_set", "-j SET --add-set " + s.name + " src --exist"},
+			{"xt_set", "-j SET --add-set " + probeSet + familyName(v6) + " src --exist"},
 			{"xt_NFLOG", "-j " + nflogTarget("x")},
 		} {
 			if err := b.tryRules(v6, try.rule); err != nil {

@@ -74,12 +74,17 @@ var errTooManyKinds = fmt.Errorf("%w are in force: there is room for %d", enforc
 // it needs. It leaves no change behind. The zero Settings mean bans without logging and detectors. The error names the program, module or
 // capability that is missing.
 func NewIn(netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
-	return newIn(netns, log, settings, forms())
+	c, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	return newOver(c, netns, log, settings, forms())
 }
 
-func newIn(netns int, log *slog.Logger, settings enforce.Settings, forms []string) (*Backend, error) {
-	c, err := dialSets(netns)
-	if err != nil {
+// newOver takes over the connection.
+func newOver(c *conn, netns int, log *slog.Logger, settings enforce.Settings, forms []string) (*Backend, error) {
+	if err := c.hasSets(); err != nil {
+		c.Close()
 		return nil, err
 	}
 	tables, err := findXtables(netns, forms)
@@ -101,20 +106,15 @@ func newIn(netns int, log *slog.Logger, settings enforce.Settings, forms []strin
 	return b, nil
 }
 
-// dialSets opens a connection and asks whether the kernel has sets.
-func dialSets(netns int) (*conn, error) {
-	c, err := dial(netns)
-	if err != nil {
-		return nil, err
-	}
+// hasSets returns why the kernel has no sets, nil if it has them.
+func (c *conn) hasSets() error {
 	if _, err := c.Get(query(cmdProtocol, unix.AF_INET, message(""))); err != nil {
-		c.Close()
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-			return nil, fmt.Errorf("this kernel lacks ip_set; load the modules ip_set, ip_set_hash_ip, ip_set_hash_net and xt_set: %w", errors.ErrUnsupported)
+			return fmt.Errorf("this kernel lacks ip_set; load the modules ip_set, ip_set_hash_ip, ip_set_hash_net and xt_set: %w", errors.ErrUnsupported)
 		}
-		return nil, fmt.Errorf("open ip_set: %w", explain(err))
+		return fmt.Errorf("open ip_set: %w", explain(err))
 	}
-	return c, nil
+	return nil
 }
 
 // Close closes the connections. Everything stays in force.

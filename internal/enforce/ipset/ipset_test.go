@@ -54,6 +54,9 @@ func filter(form string) bantest.Filter {
 		Delete: ipset.Delete,
 		Late:   time.Second, // the kernel counts whole seconds
 	}
+	if form == legacy {
+		f.Lacking = lacking()
+	}
 	if form == overNF {
 		f.Slow = true // and done over the other form
 		f.Undo["nft flush ruleset"] = []bantest.Command{command("nft flush ruleset")}

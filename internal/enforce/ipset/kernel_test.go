@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"mef/internal/enforce/enforcetest"
 	"mef/internal/enforce/ipset"
 	"mef/internal/netnstest"
+	"mef/internal/netnstest/bantest"
 	"mef/internal/prefixset"
 )
 
@@ -220,42 +222,9 @@ func TestEveryLogSettingIsTaken(t *testing.T) {
 	}
 }
 
-// TestRestOfWhatIsMissing has programs that fail, in the place of those of iptables.
-func TestRestOfWhatIsMissing(t *testing.T) {
-	none := func(t *testing.T, programs ...string) {
-		t.Helper()
-		for _, p := range programs {
-			hide(t, p)
-		}
-	}
-	t.Run("ip6tables", func(t *testing.T) {
-		none(t, "ip6tables-legacy")
-		b := open(t, netnstest.New(t), legacy, drops)
-		if lacks := b.Names().Lacks; len(lacks) != 1 || !strings.Contains(lacks[0], "bans of IPv6 addresses are not enforced: ") {
-			t.Errorf("it lacks %q", lacks)
-		}
-		e := enforcetest.Start(t, b, enforce.Options{})
-		results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8::1", 0))
-		if err != nil || results[0].Err != nil || results[1].Err == nil {
-			t.Errorf("results %+v, %v; want the ban of the IPv4 address alone", results, err)
-		}
-		if got := enforcetest.Lists(t, e); got != "192.0.2.7\n" {
-			t.Errorf("bans %q", got)
-		}
-	})
-	t.Run("iptables", func(t *testing.T) {
-		none(t, "iptables-legacy")
-		_, err := ipset.Form(legacy, netnstest.New(t).Fd(), slog.New(slog.DiscardHandler), enforce.Settings{})
-		if err == nil || !strings.Contains(err.Error(), "iptables cannot be used: ") {
-			t.Errorf("error %v", err)
-		}
-	})
-}
-
-// hide has a program fail, in the mount namespace of the test. Programs may be links to one another.
-func hide(t *testing.T, program string) {
+// hide removes a file from a directory, in the mount namespace of the test, or has something else in its place.
+func hide(t *testing.T, dir, name, instead string) {
 	t.Helper()
-	const dir = "/usr/sbin"
 	here, real := t.TempDir(), t.TempDir()
 	if err := syscall.Mount(dir, real, "", syscall.MS_BIND, ""); err != nil {
 		t.Fatal(err)
@@ -265,19 +234,108 @@ func hide(t *testing.T, program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	found := false
 	for _, e := range entries {
-		if e.Name() != program {
-			err = errors.Join(err, os.Symlink(real+"/"+e.Name(), here+"/"+e.Name()))
+		if e.Name() == name {
+			found = true
+			continue
 		}
+		err = errors.Join(err, os.Symlink(real+"/"+e.Name(), here+"/"+e.Name()))
 	}
-	stub := "#!/bin/sh\necho this kernel has no " + program + " >&2\nexit 3\n"
-	if err := errors.Join(err, os.WriteFile(here+"/"+program, []byte(stub), 0o755)); err != nil {
-		t.Fatal(err)
+	if instead != "" {
+		err = errors.Join(err, os.WriteFile(here+"/"+name, []byte(instead), 0o755))
+	}
+	if err != nil || !found {
+		t.Fatalf("%s/%s: found: %v, %v", dir, name, found, err)
 	}
 	if err := syscall.Mount(here, dir, "", syscall.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+type opener func(*testing.T, *netnstest.NS, *slog.Logger, enforce.Settings) (bantest.Backend, error)
+
+// opens returns the packet filter after something was hidden.
+func opens(hide func(t *testing.T)) opener {
+	return func(t *testing.T, ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (bantest.Backend, error) {
+		hide(t)
+		return ipset.Form(legacy, ns.Fd(), log, settings)
+	}
+}
+
+// withoutProgram has a program fail. Programs may be links to one another.
+func withoutProgram(program string) opener {
+	return opens(func(t *testing.T) {
+		hide(t, "/usr/sbin", program, "#!/bin/sh\necho this kernel has no "+program+" >&2\nexit 3\n")
+	})
+}
+
+// withoutExtension removes an extension of iptables, without which a rule fails as it does without the module.
+func withoutExtension(name string) opener {
+	return opens(func(t *testing.T) {
+		dirs, err := filepath.Glob("/usr/lib/*/xtables")
+		if err != nil || len(dirs) != 1 {
+			t.Fatalf("directories of extensions %q, %v", dirs, err)
+		}
+		hide(t, dirs[0], name+".so", "")
+	})
+}
+
+// withoutType has the kernel lack types of sets.
+func withoutType(types ...string) opener {
+	return func(_ *testing.T, ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (bantest.Backend, error) {
+		const unknownType, typeName = 4098, 3 // IPSET_ERR_FIND_TYPE, IPSET_ATTR_TYPENAME
+		return ipset.Lacking(bantest.Without(unknownType, typeName, types...), legacy, ns.Fd(), log, settings)
+	}
+}
+
+// lacking are the parts that may be missing.
+func lacking() map[string]bantest.Lack {
+	const scans, floods = "load the modules xt_socket, xt_limit, xt_pkttype, xt_hashlimit, xt_set and xt_NFLOG: ", "load xt_hashlimit and xt_limit: "
+	const unlogged = "packets that bans drop are not logged: load the modules xt_LOG, nf_log_syslog and xt_limit: "
+	const noIPv6 = "bans of IPv6 addresses are not enforced: "
+	return map[string]bantest.Lack{
+		"nothing":             {Open: opens(func(*testing.T) {})},
+		"xt_hashlimit":        {Open: withoutExtension("libxt_hashlimit"), Scan: scans, Flood: floods},
+		"xt_limit":            {Open: withoutExtension("libxt_limit"), Log: unlogged, Scan: scans, Flood: floods},
+		"xt_LOG":              {Open: withoutExtension("libxt_LOG"), Log: unlogged},
+		"xt_NFLOG":            {Open: withoutExtension("libxt_NFLOG"), Scan: scans, Flood: "load xt_NFLOG: "},
+		"xt_SET":              {Open: withoutExtension("libxt_SET"), Scan: scans, Flood: "load xt_set: "},
+		"xt_socket":           {Open: withoutExtension("libxt_socket"), Scan: scans},
+		"xt_pkttype":          {Open: withoutExtension("libxt_pkttype"), Scan: scans},
+		"xt_connlimit":        {Open: withoutExtension("libxt_connlimit"), Flood: "load xt_connlimit: "},
+		"xt_conntrack":        {Open: withoutExtension("libxt_conntrack"), Flood: "load xt_conntrack and nf_conntrack: "},
+		"xt_addrtype":         {Open: withoutExtension("libxt_addrtype"), Flood: "load xt_addrtype: "},
+		"xt_hl":               {Open: withoutExtension("libip6t_hl"), IPv6: noIPv6 + "ip6tables-legacy cannot look up sets; load the modules xt_hl, xt_set, "},
+		"xt_set":              {Open: withoutExtension("libxt_set"), Fails: "iptables-legacy cannot look up sets; load the modules xt_set, xt_multiport, xt_comment and xt_tcpudp: "},
+		"ip6tables":           {Open: withoutProgram("ip6tables-legacy"), IPv6: noIPv6},
+		"iptables":            {Open: withoutProgram("iptables-legacy"), Fails: "iptables cannot be used: "},
+		"ip_set_hash_ipport":  {Open: withoutType("hash:ip,port"), Scan: "load the module ip_set_hash_ipport: ", Flood: "load the modules ip_set_hash_ipport and ip_set_hash_netport: "},
+		"ip_set_hash_netport": {Open: withoutType("hash:net,port"), Flood: "load the modules ip_set_hash_ipport and ip_set_hash_netport: "},
+		"ip_set_hash_net":     {Open: withoutType("hash:net"), Fails: "this kernel lacks the type of set; load the modules ip_set_hash_ip, ip_set_hash_net and ip_set_bitmap_port"},
+		"ip_set": {Open: func(_ *testing.T, ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (bantest.Backend, error) {
+			return ipset.Lacking(func([]byte) error { return syscall.EINVAL }, legacy, ns.Fd(), log, settings)
+		}, Fails: "this kernel lacks ip_set; load the modules ip_set, ip_set_hash_ip, ip_set_hash_net and xt_set: "},
+	}
+}
+
+// Without ip6tables, a ban of an IPv6 address fails, and no other.
+func TestBansWithoutIP6Tables(t *testing.T) {
+	ns := netnstest.New(t)
+	b, err := withoutProgram("ip6tables-legacy")(t, ns, slog.New(slog.DiscardHandler), enforce.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	e := enforcetest.Start(t, b, enforce.Options{})
+	results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.7", 0), enforcetest.For("2001:db8::1", 0))
+	if err != nil || results[0].Err != nil || results[1].Err == nil {
+		t.Errorf("results %+v, %v; want the ban of the IPv4 address alone", results, err)
+	}
+	if got := enforcetest.Lists(t, e); got != "192.0.2.7\n" {
+		t.Errorf("bans %q", got)
+	}
 }
 
 // TestALockHolderDelaysNoBan holds the lock of xtables while bans are made that need no new rule.

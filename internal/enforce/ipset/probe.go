@@ -45,19 +45,21 @@ func (b *Backend) probe(settings enforce.Settings) (found lacks, err error) {
 			}
 		}
 	}
-	if !b.tables.v6 {
-		found.ipv6 = "bans of IPv6 addresses are not enforced: " + b.tables.lacks6
-	}
 	for _, v6 := range b.tables.families() {
-		if err := b.tryRules(v6, "-m set --match-set "+probeSet+familyName(v6)+" src -p tcp -m tcp --tcp-flags SYN,ACK SYN -j DROP",
-			"-p udp -m multiport ! --sports "+answeringPorts+" -m comment --comment "+marker+"0 -j DROP"); err != nil {
-			return found, fmt.Errorf("%s cannot look up sets; load the modules xt_set, xt_multiport, xt_comment and xt_tcpudp: %w", b.tables.program(v6), err)
+		if err := b.tryBans(v6); err != nil && !v6 {
+			return found, err
+		} else if err != nil {
+			b.tables.v6, b.tables.lacks6 = false, err.Error()
+			break
 		}
 		if settings.Log.Enabled {
 			if err := b.tryRules(v6, "-m limit --limit 1/sec --limit-burst 5 -j LOG --log-prefix x"); err != nil {
 				found.log = "packets that bans drop are not logged: load the modules xt_LOG, nf_log_syslog and xt_limit: " + err.Error()
 			}
 		}
+	}
+	if !b.tables.v6 {
+		found.ipv6 = "bans of IPv6 addresses are not enforced: " + b.tables.lacks6
 	}
 	if settings.Scan.Enabled {
 		found.scan = b.tryScan()
@@ -68,6 +70,19 @@ func (b *Backend) probe(settings enforce.Settings) (found lacks, err error) {
 		}
 	}
 	return found, nil
+}
+
+// tryBans tries the rules of bans.
+func (b *Backend) tryBans(v6 bool) error {
+	rules, modules := []string{"-m set --match-set " + probeSet + familyName(v6) + " src -p tcp -m tcp --tcp-flags SYN,ACK SYN -j DROP",
+		"-p udp -m multiport ! --sports " + answeringPorts + " -m comment --comment " + marker + "0 -j DROP"}, "xt_set, xt_multiport, xt_comment and xt_tcpudp"
+	if v6 {
+		rules, modules = append(rules, neighbourDiscovery(probeChain)[0].match+" -j RETURN"), "xt_hl, "+modules
+	}
+	if err := b.tryRules(v6, rules...); err != nil {
+		return fmt.Errorf("%s cannot look up sets; load the modules %s: %w", b.tables.program(v6), modules, err)
+	}
+	return nil
 }
 
 func (b *Backend) trySet(s set) error {
@@ -184,14 +199,16 @@ func withSets(do func(c *conn, sets []string) error) error {
 	if !loaded() {
 		return nil
 	}
-	c, err := dialSets(0)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
+	c, err := dial(0)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	if err := c.hasSets(); errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	} else if err != nil {
+		return err
+	}
 	sets, err := ourSets(c)
 	if err != nil {
 		return err

@@ -135,12 +135,17 @@ func (l layout) scanRules(v6 bool) (chains []string, rules []rule) {
 
 // tryScan tries what the detector needs, and returns why it cannot work.
 func (b *Backend) tryScan() string {
-	const try = "-p tcp -m socket --nowildcard -m limit --limit 1/sec -m hashlimit --hashlimit-above 2/sec --hashlimit-mode srcip --hashlimit-name mefd-probe "
+	const try = "-p tcp -m socket --nowildcard -m pkttype ! --pkt-type unicast -m limit --limit 1/sec -m hashlimit --hashlimit-above 2/sec --hashlimit-mode srcip --hashlimit-name mefd-probe "
+	pair := scanPair(false)
+	pair.name = probeSet
+	if err := b.trySet(pair); err != nil {
+		return "load the module ip_set_hash_ipport: " + err.Error()
+	}
 	for _, v6 := range b.tables.families() {
 		s := set{name: probeSet + familyName(v6)}
 		for _, target := range []string{"-j SET --add-set " + s.name + " src --exist", fmt.Sprintf("-j NFLOG --nflog-group %d --nflog-size 64", enforce.LogGroup)} {
 			if err := b.tryRules(v6, try+target); err != nil {
-				return "load the modules xt_socket, xt_limit, xt_hashlimit, xt_set and xt_NFLOG: " + err.Error()
+				return "load the modules xt_socket, xt_limit, xt_pkttype, xt_hashlimit, xt_set and xt_NFLOG: " + err.Error()
 			}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
@@ -39,7 +41,28 @@ func filter() bantest.Filter {
 		Foreign: []bantest.Command{{Stdin: foreign, Args: []string{"nft", "-f", "-"}}},
 		Show:    []bantest.Command{nft("-a", "list", "table", "inet", "filter"), nft("-a", "list", "table", "ip", "mefdaemon"), nft("-a", "list", "table", "ip", "nat")},
 		Delete:  nftset.Delete,
+		Lacking: map[string]bantest.Lack{
+			"nft_log":       {Open: without("log"), Log: lacks("nft_log, nf_log_syslog or nft_limit"), Scan: lacks("nft_log and nfnetlink_log"), Flood: lacks("nft_log and nfnetlink_log")},
+			"nft_limit":     {Open: without("limit"), Log: lacks("nft_log, nf_log_syslog or nft_limit"), Scan: lacks("nft_limit"), Flood: lacks("nft_limit")},
+			"nft_dynset":    {Open: without("dynset"), Scan: lacks("nft_dynset"), Flood: lacks("nft_dynset")},
+			"nft_socket":    {Open: without("socket"), Scan: lacks("nft_socket")},
+			"nft_connlimit": {Open: without("connlimit"), Flood: lacks("nft_connlimit")},
+			"nf_conntrack":  {Open: without("ct"), Flood: lacks("nft_ct and nf_conntrack")},
+			"nft_fib_inet":  {Open: without("fib"), Flood: lacks("nft_fib_inet")},
+			"nothing":       {Open: without()},
+		},
 	}
+}
+
+// without opens the packet filter of a kernel that lacks expressions.
+func without(expressions ...string) func(*testing.T, *netnstest.NS, *slog.Logger, enforce.Settings) (bantest.Backend, error) {
+	return func(_ *testing.T, ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (bantest.Backend, error) {
+		return nftset.Lacking(bantest.Without(unix.ENOENT, unix.NFTA_EXPR_NAME, expressions...), ns.Fd(), log, settings)
+	}
+}
+
+func lacks(modules string) string {
+	return "this kernel lacks " + modules + "; load them with modprobe, or use a kernel that has them"
 }
 
 func TestPacketFilter(t *testing.T) { filter().Run(t) }

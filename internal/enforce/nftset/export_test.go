@@ -1,7 +1,23 @@
 package nftset
 
+import (
+	"log/slog"
+
+	"mef/internal/enforce"
+)
+
 // Pretend makes the backend behave as on a kernel with other features.
 func (b *Backend) Pretend(f Features) { b.features = f }
+
+// Lacking is NewIn on a kernel that refuses messages; see nfnl.Conn.Refuse.
+func Lacking(refuse func([]byte) error, netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
+	c, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	c.Refuse(refuse)
+	return newOver(c, netns, log, settings)
+}
 
 // Narrow makes transactions of more than n bytes fail, as in a user namespace.
 func (b *Backend) Narrow(n int) {

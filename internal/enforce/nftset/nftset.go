@@ -75,8 +75,8 @@ type Features struct {
 	Scan, Flood bool
 }
 
-// lacks names the modules that the kernel lacks for the enabled detectors; empty if none.
-type lacks struct{ scan, flood string }
+// lacks are why what is enabled does not work; empty if it does.
+type lacks struct{ log, scan, flood string }
 
 // maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
 const maxKinds = 256
@@ -94,6 +94,10 @@ func NewIn(netns int, log *slog.Logger, settings enforce.Settings) (*Backend, er
 	if err != nil {
 		return nil, err
 	}
+	return newOver(c, netns, log, settings)
+}
+
+func newOver(c *conn, netns int, log *slog.Logger, settings enforce.Settings) (*Backend, error) {
 	b := &Backend{conn: c, log: log}
 	b.finder.netns, b.lister.netns = netns, netns
 	if err := b.Configure(settings); err != nil {
@@ -116,8 +120,8 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	ports, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // if it cannot be read: the usual value
 	b.udpEnd = firstLocalPort(string(ports))
 	b.lacks.Store(&lacks)
-	if settings.Log.Enabled && !found.Log {
-		b.log.Warn("this kernel cannot log dropped packets; bans work without logging", "modules", "nft_log, nf_log_syslog, nft_limit")
+	if lacks.log != "" {
+		b.log.Warn("packets that bans drop are not logged; bans work without that", "reason", lacks.log)
 	}
 	if lacks.scan != "" {
 		b.log.Warn("port scans are not detected; bans work without that", "reason", lacks.scan)
@@ -145,7 +149,11 @@ func (b *Backend) tableSpec() tableSpec {
 
 // Names implements enforce.Backend.
 func (b *Backend) Names() enforce.Names {
-	return enforce.Names{Filter: "nftables", Table: "table inet " + tableName, Uncounted: !b.features.Counters}
+	names := enforce.Names{Filter: "nftables", Table: "table inet " + tableName, Uncounted: !b.features.Counters}
+	if lacks := b.lacks.Load(); lacks.log != "" {
+		names.Lacks = []string{"packets that bans drop are not logged: " + lacks.log}
+	}
+	return names
 }
 
 // Features returns what the probe found.

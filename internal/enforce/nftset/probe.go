@@ -47,7 +47,8 @@ func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err e
 	e, ok, err := c.readElement(probeTable, counted.name, addr)
 	f.Extends = ok && e.left > 2*time.Minute
 	if err == nil && settings.Log.Enabled {
-		f.Log, err = probeLog(c, settings.Log)
+		lacking.log, err = probeLog(c, settings.Log)
+		f.Log = err == nil && lacking.log == ""
 	}
 	if err == nil && settings.Scan.Enabled {
 		lacking.scan, err = probeScan(c)
@@ -60,18 +61,23 @@ func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err e
 	return f, lacking, err
 }
 
-// probeLog tries a chain that logs. A kernel without the module reports that there is no such expression.
-func probeLog(c *conn, drops conf.DropLog) (bool, error) {
+// probeLog tries a chain that logs, and returns what the kernel lacks. Without the module it reports that there is no such expression.
+func probeLog(c *conn, drops conf.DropLog) (lacks string, err error) {
 	var t tx
 	t.addChain(probeTable, chain{name: "logged"})
-	err := t.addRule(probeTable, newRule("logged").log(drops, "PROBE "))
+	err = t.addRule(probeTable, newRule("logged").log(drops, "PROBE "))
 	if err == nil {
 		err = c.commit(&t)
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return false, nil
+		return lackingModules("nft_log, nf_log_syslog or nft_limit"), nil
 	}
-	return err == nil, err
+	return "", err
+}
+
+// lackingModules says what to do about modules that the kernel lacks.
+func lackingModules(names string) string {
+	return "this kernel lacks " + names + "; load them with modprobe, or use a kernel that has them"
 }
 
 func (t *tx) addProbe(set string, addr netip.Addr, d time.Duration) {

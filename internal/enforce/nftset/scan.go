@@ -313,7 +313,7 @@ func (c *conn) probePieces(pieces []piece) (lacks string, err error) {
 		}
 		switch {
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
-			return "this kernel lacks " + piece.module, nil
+			return lackingModules(piece.module), nil
 		case err != nil:
 			return "", err
 		}

@@ -36,6 +36,7 @@ type Conn struct {
 	room    int    // of a transaction, in bytes
 	commits uint32 // transactions that took effect, each of which is a generation of nf_tables
 	nl      *netlink.Conn
+	refuse  func(message []byte) error // see Refuse
 }
 
 // Dial opens a connection in the network namespace of a file descriptor, 0 for the caller's.
@@ -107,6 +108,17 @@ func (c *Conn) Sever() {
 	}
 }
 
+// Refuse makes requests fail for whose messages refuse returns an error, as on a kernel that lacks what they ask for. It is for tests.
+func (c *Conn) Refuse(refuse func(message []byte) error) { c.refuse = refuse }
+
+// refused returns the error of Refuse.
+func (c *Conn) refused(message []byte) error {
+	if c.refuse == nil {
+		return nil
+	}
+	return c.refuse(message)
+}
+
 // SetDeadline bounds how long reading may take. The zero time is no bound.
 func (c *Conn) SetDeadline(t time.Time) error {
 	if err := c.open(); err != nil {
@@ -168,7 +180,7 @@ func (c *Conn) Commit(t *Tx) error {
 	if len(t.Buf) == 0 {
 		return nil
 	}
-	if err := c.open(); err != nil {
+	if err := errors.Join(c.refused(t.Buf), c.open()); err != nil {
 		return err
 	}
 	// Errors always come back; one acknowledgement, of the last message, means that there were none.
@@ -224,7 +236,7 @@ func (q Query) message(flags netlink.HeaderFlags) netlink.Message {
 
 // Get asks for one object and returns its attributes, or an error that wraps ENOENT.
 func (c *Conn) Get(q Query) ([]byte, error) {
-	if err := c.open(); err != nil {
+	if err := errors.Join(c.refused(q.Attrs), c.open()); err != nil {
 		return nil, err
 	}
 	_, err := c.nl.SendMessages([]netlink.Message{q.message(0)})
@@ -247,7 +259,7 @@ func (c *Conn) Get(q Query) ([]byte, error) {
 
 // Do sends a request that is no part of a transaction, such as a deletion of a conntrack entry, and waits for the answer.
 func (c *Conn) Do(q Query) error {
-	if err := c.open(); err != nil {
+	if err := errors.Join(c.refused(q.Attrs), c.open()); err != nil {
 		return err
 	}
 	_, err := c.nl.Execute(q.message(netlink.Acknowledge))

@@ -37,6 +37,9 @@ type Filter struct {
 	// Delete removes all that is ours in the caller's namespace, and reports whether there was anything.
 	Delete func() (bool, error)
 
+	// Lacking are parts of kernels that are missing, by name.
+	Lacking map[string]Lack
+
 	// Slow says that a new list of ports takes tens of milliseconds: what needs hundreds of them is left out.
 	Slow bool
 
@@ -91,6 +94,8 @@ func (f Filter) Run(t *testing.T) {
 		"late answers are not reported":                       f.lateAnswersAreNotReported,
 		"clients of a service that restarts are not reported": f.serviceThatRestarts,
 		"a flood of packets to closed ports":                  f.floodOfClosedPorts,
+		"what the kernel lacks":                               f.lackingKernel,
+		"an interface that vanishes":                          f.vanishingInterface,
 		"flood guard":                                         f.floodGuard,
 		"flood guard exempts shared addresses":                f.floodGuardExemptsSharedAddresses,
 		"flood guard remembers sources":                       f.floodGuardRemembersSources,
