@@ -18,7 +18,7 @@ import (
 
 // What each package is in the data flow. A package that is not listed fails the test, so that nothing comes in unseen.
 var (
-	words    = []string{"event", "ban", "prefixset", "conf", "duration", "exempt", "printable", "logtext", "sleep"}
+	words    = []string{"event", "ban", "prefixset", "conf", "duration", "exempt", "printable", "logtext", "ordered", "sleep"}
 	stages   = []string{"source", "filter", "webscan", "portscan", "logtime", "track", "decide", "enforce"}
 	middle   = []string{"engine", "lists", "coverage", "feed", "pipeline", "answers", "hostwatch"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}

@@ -11,6 +11,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/event"
 	"mef/internal/host/docker"
+	"mef/internal/ordered"
 )
 
 // selects reports whether a rule names a container.
@@ -123,7 +124,7 @@ func (h *Host) Gateways() (all []netip.Prefix) {
 	for i := range h.Containers {
 		all = append(all, h.Containers[i].Gateways...)
 	}
-	slices.SortFunc(all, netip.Prefix.Compare)
+	ordered.Sort(all, netip.Prefix.Compare)
 	return slices.Compact(all)
 }
 

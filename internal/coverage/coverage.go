@@ -38,6 +38,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/host"
 	"mef/internal/host/docker"
+	"mef/internal/ordered"
 )
 
 // A Host is what is known about logs and services of this host.
@@ -273,7 +274,7 @@ func Wanted(readers map[string]*Reader, userID func(name string) (uint32, bool))
 	}
 	slices.Sort(w.Globs)
 	slices.Sort(w.UIDs)
-	slices.SortFunc(w.Owners, compareOwners)
+	ordered.Sort(w.Owners, compareOwners)
 	w.Globs, w.UIDs = slices.Compact(w.Globs), slices.Compact(w.UIDs)
 	return w
 }

@@ -13,6 +13,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/host"
+	"mef/internal/ordered"
 )
 
 const (
@@ -99,10 +100,10 @@ func (p *Ports) look(r *conf.Rule, services Services, listeners []host.Listener,
 		}
 	}
 	if len(ports) > maxPorts { // those known before stay, so that a service that opens ports all the time does not change its bans with them
-		slices.SortStableFunc(ports, func(a, b openPort) int { return compareBool(!p.knows(r.Name, a.Port), !p.knows(r.Name, b.Port)) })
+		ordered.Sort(ports, func(a, b openPort) int { return compareBool(!p.knows(r.Name, a.Port), !p.knows(r.Name, b.Port)) })
 		ports = ports[:maxPorts]
 	}
-	slices.SortFunc(ports, func(a, b openPort) int { return cmp.Compare(a.Port, b.Port) })
+	ordered.Sort(ports, func(a, b openPort) int { return cmp.Compare(a.Port, b.Port) })
 	return ports
 }
 

@@ -8,6 +8,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/host"
+	"mef/internal/ordered"
 )
 
 // BanPorts is ban.Ports.
@@ -57,7 +58,7 @@ func List(rules []conf.Rule, services Services, listeners []host.Listener, bans 
 			return !o.Local && o.Name == s.Name && o.Protocol == s.Protocol && !slices.ContainsFunc(s.Ports, func(p uint16) bool { return !slices.Contains(o.Ports, p) })
 		})
 	})
-	slices.SortFunc(all, func(a, b Service) int {
+	ordered.Sort(all, func(a, b Service) int {
 		return cmp.Or(compareBool(a.Local, b.Local), compareBool(a.Unknown, b.Unknown), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol),
 			slices.Compare(a.Ports, b.Ports))
 	})

@@ -15,6 +15,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/ordered"
 )
 
 // name returns the DNS name under which a zone has an address: its numbers, of IPv6 its hexadecimal digits, in reverse (RFC 5782).
@@ -88,7 +89,7 @@ func (z *zone) addresses(ctx context.Context, server string, addr netip.Addr) ([
 		}
 		all = append(all, code)
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
+	ordered.Sort(all, netip.Addr.Compare)
 	return slices.Compact(all), nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"mef/internal/ordered"
 )
 
 // An Account is a user of this host.
@@ -34,7 +36,7 @@ func accounts(files []string) (all []Account) {
 			f.Close()
 		}
 	}
-	slices.SortFunc(all, func(a, b Account) int { return strings.Compare(a.Name, b.Name) })
+	ordered.Sort(all, func(a, b Account) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/netlink/nfnl"
+	"mef/internal/ordered"
 )
 
 const (
@@ -54,7 +55,7 @@ func Forwards() (found []Forward, err error) {
 			}
 		}
 	})
-	slices.SortFunc(found, func(a, b Forward) int {
+	ordered.Sort(found, func(a, b Forward) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.To.Compare(b.To))
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) {

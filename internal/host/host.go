@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"mef/internal/ordered"
 	"mef/internal/sleep"
 )
 
@@ -168,7 +169,7 @@ func (f *Facts) normalize() {
 }
 
 func unique[T comparable](list []T, compare func(a, b T) int) []T {
-	slices.SortFunc(list, compare)
+	ordered.Sort(list, compare)
 	return slices.Compact(list)
 }
 

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"mef/internal/ordered"
 )
 
 // A Link is a network interface.
@@ -44,7 +45,7 @@ func Links() ([]Link, error) {
 		}
 		found = append(found, link)
 	}
-	slices.SortFunc(found, func(a, b Link) int {
+	ordered.Sort(found, func(a, b Link) int {
 		if a.Name < b.Name {
 			return -1
 		}

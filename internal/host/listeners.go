@@ -18,6 +18,7 @@ import (
 
 	"mef/internal/host/docker"
 	"mef/internal/netlink/sockdiag"
+	"mef/internal/ordered"
 )
 
 // A Listener is a socket that accepts connections from other hosts: a listening TCP socket, or a UDP socket that is bound and not connected.
@@ -63,7 +64,7 @@ func Listeners() ([]Listener, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(found, compareListeners)
+	ordered.Sort(found, compareListeners)
 	found = slices.Compact(found)
 	containers, _ := docker.Containers() // without them, it is docker.service that listens
 	return addPublished(found, Published(containers)), nil
@@ -107,7 +108,7 @@ func addPublished(found, published []Listener) []Listener {
 			found = append(found, p)
 		}
 	}
-	slices.SortStableFunc(found, compareListeners)
+	ordered.Sort(found, compareListeners)
 	return found
 }
 

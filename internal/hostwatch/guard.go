@@ -9,6 +9,7 @@ import (
 	"maps"
 	"mef/internal/ban"
 	"mef/internal/host"
+	"mef/internal/ordered"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -165,7 +166,8 @@ func (k *sessions) note(now time.Time) {
 	}
 	maps.DeleteFunc(k.recent, func(_ netip.Addr, at time.Time) bool { return now.Sub(at) > recentAge })
 	if len(k.recent) > maxRecent {
-		addrs := slices.SortedFunc(maps.Keys(k.recent), func(a, b netip.Addr) int { return k.recent[a].Compare(k.recent[b]) })
+		addrs := slices.Collect(maps.Keys(k.recent))
+		ordered.Sort(addrs, func(a, b netip.Addr) int { return k.recent[a].Compare(k.recent[b]) })
 		for _, a := range addrs[:len(addrs)-maxRecent] {
 			delete(k.recent, a)
 		}

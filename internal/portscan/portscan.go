@@ -22,6 +22,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/duration"
 	"mef/internal/event"
+	"mef/internal/ordered"
 )
 
 // RuleName is the name of the rule whose events are scans.
@@ -262,7 +263,7 @@ func (src *source) within(now time.Time, d time.Duration) (n int, since time.Tim
 // list returns the ports since a time, in order: "tcp 22, 23, udp 161".
 func (src *source) list(since time.Time) string {
 	hits := slices.DeleteFunc(slices.Clone(src.hits), func(h hit) bool { return h.at < since.UnixNano() })
-	slices.SortFunc(hits, func(a, b hit) int { return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.port, b.port)) })
+	ordered.Sort(hits, func(a, b hit) int { return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.port, b.port)) })
 	var b strings.Builder
 	for i, h := range hits {
 		if i == shownPorts {

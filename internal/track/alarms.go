@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mef/internal/event"
+	"mef/internal/ordered"
 	"mef/internal/track/logins"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
@@ -120,5 +121,5 @@ func (t *Tracker) Acknowledge(ids ...uint64) (n int) {
 }
 
 func sortAlarms(alarms []Alarm) {
-	slices.SortFunc(alarms, func(a, b Alarm) int { return cmp.Compare(a.ID, b.ID) })
+	ordered.Sort(alarms, func(a, b Alarm) int { return cmp.Compare(a.ID, b.ID) })
 }

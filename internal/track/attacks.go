@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"mef/internal/event"
+	"mef/internal/ordered"
 	"mef/internal/track/surge"
 )
 
@@ -105,7 +105,7 @@ func (t *Tracker) Attacks(at time.Time) (all []Attack) {
 		all = append(all, Attack{User: name, Sources: sources, Limit: nameLimit(sources)})
 	}
 	all = t.attackingNetworks(all, now)
-	slices.SortFunc(all, func(a, b Attack) int {
+	ordered.Sort(all, func(a, b Attack) int {
 		return cmp.Or(cmp.Compare(b.Sources, a.Sources), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.User, b.User), a.Net.Compare(b.Net))
 	})
 	return all

@@ -9,6 +9,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/event"
+	"mef/internal/ordered"
 	"mef/internal/track/dictionary"
 	"mef/internal/track/logins"
 	"mef/internal/track/netkey"
@@ -174,7 +175,7 @@ func (t *Tracker) pardons(addr, source netkey.Key, now int64) (out []Pardon) {
 			add(l, "may be a user of this host")
 		}
 	}
-	slices.SortFunc(out, func(a, b Pardon) int { return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Service, b.Service)) })
+	ordered.Sort(out, func(a, b Pardon) int { return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Service, b.Service)) })
 	return out
 }
 

@@ -3,10 +3,10 @@ package track
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"mef/internal/event"
+	"mef/internal/ordered"
 	"mef/internal/track/netkey"
 )
 
@@ -36,7 +36,7 @@ func (t *Tracker) Neighbors(addr netip.Addr, at time.Time, limit int) (out []Nei
 		banned := t.holds.Verified(s.key, now) || t.holds.Blocked(s.key, now) > now
 		out = append(out, Neighbor{s.key.Prefix(), event.Points(float64(aside.score)), banned})
 	}
-	slices.SortFunc(out, func(a, b Neighbor) int { return cmp.Or(cmp.Compare(b.Score, a.Score), a.Prefix.Compare(b.Prefix)) })
+	ordered.Sort(out, func(a, b Neighbor) int { return cmp.Or(cmp.Compare(b.Score, a.Score), a.Prefix.Compare(b.Prefix)) })
 	return out[:min(len(out), limit)]
 }
 

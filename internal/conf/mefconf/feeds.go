@@ -13,6 +13,7 @@ import (
 	"mef/internal/conf/diag"
 	"mef/internal/conf/ini"
 	"mef/internal/duration"
+	"mef/internal/ordered"
 )
 
 // builtInFeeds are the feeds that need no section: their publishers' addresses and formats, and how often these want to be asked. None is
@@ -130,7 +131,7 @@ func (r *reader) feeds(sc ini.File) {
 			r.cfg.Feeds = append(r.cfg.Feeds, f)
 		}
 	}
-	slices.SortFunc(r.cfg.Feeds, func(a, b conf.Feed) int { return strings.Compare(a.Name, b.Name) })
+	ordered.Sort(r.cfg.Feeds, func(a, b conf.Feed) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // checkFeed finds what is missing in a feed, and what has no effect.

@@ -18,6 +18,7 @@ import (
 	"mef/internal/conf/ini"
 	"mef/internal/conf/rulefile"
 	"mef/internal/duration"
+	"mef/internal/ordered"
 )
 
 // A Loader reads a configuration.
@@ -51,7 +52,7 @@ func (l Loader) Load(path string) (*conf.Config, error) {
 	r.global(ini.Scan(path, text, "global"))
 	r.rules()
 	r.lists()
-	slices.SortStableFunc(r.cfg.Notices, func(a, b diag.Notice) int { return a.Pos.Compare(b.Pos) })
+	ordered.Sort(r.cfg.Notices, func(a, b diag.Notice) int { return a.Pos.Compare(b.Pos) })
 	if err := r.errs.Err(); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/conf/diag"
 	"mef/internal/conf/ini"
+	"mef/internal/ordered"
 )
 
 // knownZones are the lists whose zone need not be written: their zones and the answers that say something about a client that logs in. They
@@ -66,7 +67,7 @@ func (r *reader) checkRBL() {
 		}
 		asked = append(asked, *z)
 	}
-	slices.SortFunc(asked, func(a, b conf.RBLZone) int { return cmp.Compare(a.Name, b.Name) })
+	ordered.Sort(asked, func(a, b conf.RBLZone) int { return cmp.Compare(a.Name, b.Name) })
 	for _, z := range asked {
 		enabled := r.set["rbl_"+z.Name+"_enabled"]
 		if z.Zone == "" {

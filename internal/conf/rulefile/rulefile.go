@@ -15,6 +15,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/conf/diag"
 	"mef/internal/conf/ini"
+	"mef/internal/ordered"
 )
 
 // Parse reads a rule file; name is its path. With a base, the text changes base: a key that it sets replaces that of base,
@@ -289,7 +290,7 @@ func (f *ruleFile) steerable() []refusal {
 			return true
 		})
 	}
-	slices.SortFunc(out, func(a, b refusal) int { return a.err.Line - b.err.Line })
+	ordered.Sort(out, func(a, b refusal) int { return a.err.Line - b.err.Line })
 	return out
 }
 

@@ -2,10 +2,10 @@ package rulefile
 
 import (
 	"io/fs"
-	"slices"
 
 	"mef/internal/conf"
 	"mef/internal/conf/diag"
+	"mef/internal/ordered"
 )
 
 // Shipped reads the compiled-in rules by themselves, ordered by name behind those that are disabled. The error is Errors.
@@ -52,7 +52,7 @@ func optionalFirst(rules, shipped []conf.Rule) {
 	for _, rule := range shipped {
 		optional[rule.Name] = !rule.Enabled
 	}
-	slices.SortStableFunc(rules, func(a, b conf.Rule) int {
+	ordered.Sort(rules, func(a, b conf.Rule) int {
 		switch {
 		case optional[a.Name] == optional[b.Name]:
 			return 0

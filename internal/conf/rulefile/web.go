@@ -13,6 +13,7 @@ import (
 	"mef/internal/conf/diag"
 	"mef/internal/conf/ini"
 	"mef/internal/duration"
+	"mef/internal/ordered"
 )
 
 // A webDraft is the part of a webscan rule beside [rule] while its file is read.
@@ -244,7 +245,7 @@ func (f *ruleFile) decodeWeb(base *conf.Web) {
 
 // checkThresholds finds what is wrong with a threshold as a whole, and fills in what it leaves out.
 func (f *ruleFile) checkThresholds(w *webDraft) {
-	slices.SortFunc(w.Thresholds, func(a, b conf.Threshold) int { return cmp.Compare(a.Number, b.Number) })
+	ordered.Sort(w.Thresholds, func(a, b conf.Threshold) int { return cmp.Compare(a.Number, b.Number) })
 	window := defaultWindow
 	if len(w.windows) > 0 {
 		window = slices.Max(w.windows)
@@ -328,7 +329,7 @@ func webOrigins(w *conf.Web) []conf.Origin {
 			}
 			all = append(all, set...)
 		}
-		slices.SortStableFunc(all[first:], func(a, b conf.Origin) int {
+		ordered.Sort(all[first:], func(a, b conf.Origin) int {
 			if part.Section != "thresholds" {
 				return 0
 			}

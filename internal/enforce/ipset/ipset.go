@@ -32,6 +32,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/enforce"
+	"mef/internal/ordered"
 )
 
 // A Backend keeps bans in the kernel. It implements enforce.Backend.
@@ -599,7 +600,8 @@ func (b *Backend) exchangeAll(fresh map[string]set, found map[string]header) err
 	first := func(name string) int {
 		return slices.IndexFunc([]string{prefix + "ban", prefix + "susp"}, func(p string) bool { return strings.HasPrefix(name, p) })
 	}
-	names := slices.SortedFunc(maps.Keys(fresh), func(a, b string) int {
+	names := slices.Collect(maps.Keys(fresh))
+	ordered.Sort(names, func(a, b string) int {
 		return cmp.Or(cmp.Compare(first(a), first(b)), cmp.Compare(a, b))
 	})
 	for _, name := range names {

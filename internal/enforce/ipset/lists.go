@@ -14,6 +14,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/enforce"
+	"mef/internal/ordered"
 	"mef/internal/prefixset"
 )
 
@@ -169,7 +170,7 @@ func (c *conn) listsOf(found map[string]header) (lists []*heldList, packets map[
 		}
 		lists = append(lists, list)
 	}
-	slices.SortFunc(lists, func(a, b *heldList) int { return strings.Compare(a.name, b.name) })
+	ordered.Sort(lists, func(a, b *heldList) int { return strings.Compare(a.name, b.name) })
 	return lists, packets, nil
 }
 

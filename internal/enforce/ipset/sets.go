@@ -11,6 +11,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/enforce"
+	"mef/internal/ordered"
 	"mef/internal/prefixset"
 )
 
@@ -48,7 +49,7 @@ func baseKinds() (kinds []kind) {
 func withBase(kinds []kind) []kind {
 	base := baseKinds()
 	others := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return slices.Contains(base, k) })
-	slices.SortFunc(others, compareKinds)
+	ordered.Sort(others, compareKinds)
 	return append(base, slices.Compact(others)...)
 }
 

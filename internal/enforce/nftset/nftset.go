@@ -30,6 +30,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/enforce"
+	"mef/internal/ordered"
 )
 
 // A Backend keeps bans in the kernel. It implements enforce.Backend.
@@ -322,7 +323,7 @@ func (b *Backend) addKinds(t *tx, bans []enforce.Change) ([]setKind, error) {
 	if len(b.kinds)+len(fresh) > maxKinds {
 		return nil, errTooManyKinds
 	}
-	slices.SortFunc(fresh, compareKinds)
+	ordered.Sort(fresh, compareKinds)
 	for _, c := range fresh {
 		if err := t.addKind(b.tableSpec(), c); err != nil {
 			return nil, err

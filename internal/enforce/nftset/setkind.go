@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"mef/internal/ban"
+	"mef/internal/ordered"
 )
 
 // A setKind is a kind of bans that share a set and its rules: those with the same trust, prefix length and ports.
@@ -108,6 +109,6 @@ func withBase(cs []setKind) []setKind {
 			extra = append(extra, c)
 		}
 	}
-	slices.SortFunc(extra, compareKinds)
+	ordered.Sort(extra, compareKinds)
 	return append(slices.Clone(baseKinds), slices.Compact(extra)...)
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"mef/internal/ordered"
 )
 
 // Bounds of the time to live, and of everything else that others decide.
@@ -214,7 +216,7 @@ func (k *Keeper) refresh(ctx context.Context, name string) {
 // merge returns the answer after a look-up that found addrs or failed.
 func (a Answer) merge(addrs []netip.Addr, err error, now time.Time) Answer {
 	if err == nil {
-		slices.SortFunc(addrs, netip.Addr.Compare)
+		ordered.Sort(addrs, netip.Addr.Compare)
 		addrs = slices.Compact(addrs)
 		more := max(0, len(addrs)-MaxAddrs)
 		return Answer{Addrs: addrs[:len(addrs)-more], At: now, More: more}

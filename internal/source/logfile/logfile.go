@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mef/internal/event"
+	"mef/internal/ordered"
 )
 
 // MaxLine is the length in bytes of the longest line that is handed over.
@@ -150,7 +151,7 @@ func (f *Follower) Status() []Status {
 		rows = append(rows, row)
 	}
 	f.mu.Unlock()
-	slices.SortFunc(rows, func(a, b Status) int {
+	ordered.Sort(rows, func(a, b Status) int {
 		return cmp.Or(strings.Compare(a.Glob, b.Glob), strings.Compare(a.Path, b.Path))
 	})
 	return rows

@@ -4,12 +4,12 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"mef/internal/logtext"
+	"mef/internal/ordered"
 )
 
 // readRotated reads what was written after the position t.left while the daemon did not run: to the file that reading was in, which
@@ -111,7 +111,7 @@ func siblings(path string, ino uint64) []sibling {
 			}
 		}
 	}
-	slices.SortStableFunc(found, func(a, b sibling) int { return a.changed.Compare(b.changed) })
+	ordered.Sort(found, func(a, b sibling) int { return a.changed.Compare(b.changed) })
 	return found
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/ordered"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
 )
@@ -48,7 +49,7 @@ func (h *Active) Crowds(now int64, least, limit int) []Crowd {
 		slices.Sort(until)
 		crowds = append(crowds, Crowd{ban.Wider{Prefix: wide, Banned: len(until), Limit: least}, record.Moment(until[len(until)/2])})
 	}
-	slices.SortFunc(crowds, func(a, b Crowd) int { return cmp.Or(cmp.Compare(b.Banned, a.Banned), a.Prefix.Compare(b.Prefix)) })
+	ordered.Sort(crowds, func(a, b Crowd) int { return cmp.Or(cmp.Compare(b.Banned, a.Banned), a.Prefix.Compare(b.Prefix)) })
 	return crowds[:min(len(crowds), limit)]
 }
 

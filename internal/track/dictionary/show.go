@@ -1,10 +1,10 @@
 package dictionary
 
 import (
-	"slices"
 	"strings"
 	"time"
 
+	"mef/internal/ordered"
 	"mef/internal/track/record"
 )
 
@@ -43,7 +43,7 @@ func (d *Dictionary) Names(prefix string, limit int, now int64) []Name {
 	for s := range d.starter {
 		add(nil, s)
 	}
-	slices.SortFunc(out, func(a, b Name) int {
+	ordered.Sort(out, func(a, b Name) int {
 		if a.Networks != b.Networks {
 			return b.Networks - a.Networks
 		} else if a.Tries != b.Tries {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/ordered"
 	"mef/internal/track/bounded"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
@@ -262,7 +263,7 @@ func (t *Table) KnownAt(from netkey.Key, now int64) []Known {
 			out = append(out, Known{l.User, l.Service, record.Moment(l.Last)})
 		}
 	}
-	slices.SortFunc(out, func(a, b Known) int {
+	ordered.Sort(out, func(a, b Known) int {
 		return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Service, b.Service))
 	})
 	return out
@@ -308,7 +309,7 @@ func (t *Table) AppendAddrs(buf []netip.Addr, k netkey.Key) []netip.Addr {
 			buf = append(buf, addr)
 		}
 	}
-	slices.SortFunc(buf, netip.Addr.Compare)
+	ordered.Sort(buf, netip.Addr.Compare)
 	buf = slices.Compact(buf)
 	return buf[:min(len(buf), ban.MaxExcept)]
 }
