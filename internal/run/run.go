@@ -119,6 +119,39 @@ func Feed(ctx context.Context, stdin []byte, limit int, name string, args ...str
 	return p.output(limit)
 }
 
+// Stream is Output for a program whose standard input is written by a function while the program reads it. If write returns an error, the
+// program is killed and Stream returns that error; if the program fails first, Stream returns the program's. A program that does not read all
+// is an error.
+func Stream(ctx context.Context, write func(io.Writer) error, limit int, name string, args ...string) ([]byte, error) {
+	path, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", path, err)
+	}
+	p, err := start(cmd, &syscall.SysProcAttr{})
+	if err != nil {
+		return nil, err
+	}
+	written := make(chan error, 1)
+	go func() {
+		err := write(stdin)
+		if err != nil {
+			p.Kill() // before it sees the end of what it reads
+		}
+		written <- errors.Join(err, stdin.Close())
+	}()
+	out, err := p.output(limit)
+	unread := <-written
+	if unread != nil && (err == nil || !errors.Is(unread, syscall.EPIPE) && !errors.Is(unread, os.ErrClosed)) {
+		return nil, unread
+	}
+	return out, err
+}
+
 // Installed reports whether a program is there to be started.
 func Installed(name string) bool {
 	_, err := find(name)

@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -62,6 +63,43 @@ func TestFeed(t *testing.T) {
 	}
 	if !run.Installed("sh") || run.Installed("no-such-program") {
 		t.Error("Installed is wrong about sh, or about no-such-program")
+	}
+}
+
+// TestStream: a program reads what is written meanwhile, and sees no end of it if the writer fails.
+func TestStream(t *testing.T) {
+	text := strings.Repeat("x", 1<<20) // more than a pipe holds
+	writes := func(failure error) func(io.Writer) error {
+		return func(w io.Writer) error {
+			_, err := io.WriteString(w, text)
+			return cmp.Or(err, failure)
+		}
+	}
+	failure := errors.New("no last line")
+	end := filepath.Join(t.TempDir(), "end")
+	for name, tt := range map[string]struct {
+		program string
+		failure error
+		want    string // of the error; empty: the program returns the text
+	}{
+		"all is read":               {program: "cat"},
+		"the writer fails":          {program: "cat; touch " + end, failure: failure, want: "no last line"},
+		"the program fails":         {program: "echo wrong >&2; exit 1", want: "wrong"},
+		"the program fails, later":  {program: "head -c 100000 >&2; exit 3", want: "exit status 3"},
+		"the program does not read": {program: "exit 0", want: "broken pipe"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := run.Stream(t.Context(), writes(tt.failure), 2<<20, script(t, tt.program))
+			if tt.want == "" && (err != nil || string(out) != text) {
+				t.Errorf("%d bytes came back, %v", len(out), err)
+			}
+			if tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) && !errors.Is(err, os.ErrClosed)) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+	if _, err := os.Stat(end); err == nil {
+		t.Error("a program saw the end of what was not written to its end")
 	}
 }
 

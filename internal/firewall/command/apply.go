@@ -64,15 +64,15 @@ func (o *Options) try(cmd *cobra.Command, l *loader.Loader, c *loader.Candidate,
 		reportOf(c).warn(out)
 		showPlan(out, plan)
 	}
-	trial, err := l.Try(ctx, c, timeout, o.self("guard")...)
-	if err != nil {
-		return err
-	}
 	if yes {
-		if _, err := l.Confirm(ctx); err != nil {
+		if _, err := l.Keep(ctx, c); err != nil {
 			return err
 		}
 		return o.ended(cmd, loader.Kept)
+	}
+	trial, err := l.Try(ctx, c, timeout, o.self("guard")...)
+	if err != nil {
+		return err
 	}
 	if !o.JSON && !trial.Until.IsZero() {
 		fmt.Fprintf(out, "Loaded. Unless confirmed, the previous rules are restored at %s. From another session: %s confirm\n", until(trial.Until), o.name())

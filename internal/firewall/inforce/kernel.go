@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"mef/internal/netlink/nfnl"
@@ -84,11 +87,8 @@ func digestTable(c *nfnl.Conn, h hash.Hash) (sets []string, whole bool, err erro
 			chains = append(chains, nfnl.Text(nfnl.Find(b, unix.NFTA_CHAIN_NAME)))
 		}
 	})
-	// The kernel begins each read of a dump with the first rule: a dump of all rules takes four times as long for twice as many.
-	for i := 0; i < len(chains) && whole && err == nil; i++ {
-		of := tableName()
-		of.Text(unix.NFTA_RULE_CHAIN, chains[i])
-		whole, err = dump(c, query(unix.NFT_MSG_GETRULE, of), func(b []byte) { h.Write(b) })
+	if whole && err == nil {
+		whole, err = digestChains(c, h, chains)
 	}
 	if err != nil || !whole {
 		return nil, whole, err
@@ -108,6 +108,44 @@ func digestTable(c *nfnl.Conn, h hash.Hash) (sets []string, whole bool, err erro
 		}
 	})
 	return sets, whole, err
+}
+
+// readers is how many connections read chains at a time: the kernel answers each on a CPU of its own.
+const readers = 2
+
+// digestChains writes the digest of the rules of each chain. The kernel begins each read of a dump with the first rule: a dump of all rules takes
+// four times as long for twice as many.
+func digestChains(c *nfnl.Conn, h hash.Hash, chains []string) (whole bool, err error) {
+	sums, parts := make([][]byte, len(chains)), make([]bool, len(chains))
+	connections := []*nfnl.Conn{c}
+	for len(connections) < min(readers, len(chains)) { // opened here: another thread may be in another namespace
+		c, err := nfnl.Dial(c.NetNS())
+		if err != nil {
+			return false, err
+		}
+		defer c.Close()
+		connections = append(connections, c)
+	}
+	var next atomic.Int64
+	var g errgroup.Group
+	for _, c := range connections {
+		g.Go(func() (err error) {
+			for n := int(next.Add(1)) - 1; n < len(chains) && err == nil; n = int(next.Add(1)) - 1 {
+				of, sum := tableName(), sha256.New()
+				of.Text(unix.NFTA_RULE_CHAIN, chains[n])
+				parts[n], err = dump(c, query(unix.NFT_MSG_GETRULE, of), func(b []byte) { sum.Write(b) })
+				sums[n] = sum.Sum(nil)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil || slices.Contains(parts, false) {
+		return false, err
+	}
+	for _, sum := range sums {
+		h.Write(sum)
+	}
+	return true, nil
 }
 
 // isOurs reports whether an object is of our table: in every message, the first attribute names the table.

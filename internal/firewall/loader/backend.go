@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 
@@ -19,8 +20,9 @@ type backend interface {
 	// String returns the name, as in firewall_backend.
 	String() string
 
-	// load makes the policy hold in place of what the backend held before, or changes nothing and returns an error.
-	load(ctx context.Context, p *policy.Policy) error
+	// load makes the policy hold in place of what the backend held before, or changes nothing and returns an error. It calls ready
+	// before anything changes, and if that returns an error, nothing does, and load returns it.
+	load(ctx context.Context, p *policy.Policy, ready func() error) error
 
 	// clear removes all that is ours.
 	clear(ctx context.Context) error
@@ -109,16 +111,26 @@ func (nftables) String() string { return conf.NFTables.String() }
 
 func (nftables) script(p *policy.Policy) (string, error) { return nft.Script(p) }
 
-func (n nftables) load(ctx context.Context, p *policy.Policy) error {
-	script, err := n.script(p)
-	if err != nil {
-		return err
+// stdin is standard input as a file that nft reads bit by bit. Of "-" it reads all before it begins.
+const stdin = "/proc/self/fd/0"
+
+func (nftables) load(ctx context.Context, p *policy.Policy, ready func() error) error {
+	var refused error
+	write := func(out io.Writer) error {
+		return nft.Write(out, p, func() error {
+			refused = ready()
+			return refused
+		})
 	}
-	if _, err := run.Feed(ctx, []byte(script), maxOutput, "nft", "-f", "-"); err != nil {
-		return fmt.Errorf("the kernel refused the rules: %w", err)
+	_, err := run.Stream(ctx, write, maxOutput, "nft", "-f", stdin)
+	if refused != nil || err == nil {
+		return refused
 	}
-	return nil
+	return fmt.Errorf("the kernel refused the rules: %w", err)
 }
+
+// always is ready for what needs no further check.
+func always() error { return nil }
 
 func (nftables) clear(context.Context) error { return inforce.DeleteTable() }
 

@@ -90,17 +90,22 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 	}
 	facts, more := l.facts(ctx, src, lookUpAtBoot)
 	*notices = append(*notices, more...)
-	pol, text := src.Policy(facts), src.Freeze(facts)
-	if len(pol.Expects) > 0 { // a model of ten thousand rules takes longer than loading them
+	pol := src.Policy(facts)
+	text := later(func() []byte { return src.Freeze(facts) })
+	met := later(func() error { // while nft reads the rules
+		if len(pol.Expects) == 0 {
+			return nil
+		}
 		if unmet := policy.NewModel(pol).Unmet(pol.Expects); len(unmet) > 0 {
 			return fmt.Errorf("%s: %s", unmet[0].Expect.At, unmet[0])
 		}
-	}
+		return nil
+	})
 	record := Record{Digest: src.Digest, Source: src.Path, Made: time.Now(), Backend: b.String()}
-	if err := asNotice(l.putFrozen(ctx, b, pol, text, loaded{Record: record, From: fromFile}), notices); err != nil {
+	if err := asNotice(l.putReady(ctx, b, pol, text, met, loaded{Record: record, From: fromFile}), notices); err != nil {
 		return err
 	}
-	if _, err := l.state.accept(text, record); err != nil {
+	if _, err := l.state.accept(text(), record); err != nil {
 		*notices = append(*notices, "these rules are in force, but cannot be saved as the last good ones: "+err.Error())
 	}
 	return nil

@@ -57,7 +57,7 @@ func (iptables) state(ctx context.Context) (s ipt.State, err error) {
 	return ipt.ReadState(texts[0], texts[1], texts[2]), nil
 }
 
-func (b iptables) load(ctx context.Context, p *policy.Policy) error {
+func (b iptables) load(ctx context.Context, p *policy.Policy, ready func() error) error {
 	now, err := b.state(ctx)
 	if err != nil {
 		return err
@@ -68,6 +68,9 @@ func (b iptables) load(ctx context.Context, p *policy.Policy) error {
 	}
 	if r.Sets != "" && !run.Installed(ipset) {
 		return fmt.Errorf("sets need %s: %w: install the package %s", ipset, run.ErrNotFound, ipset)
+	}
+	if err := ready(); err != nil {
+		return err
 	}
 	if err := b.restore(ctx, r); err != nil {
 		return fmt.Errorf("the kernel refused the rules: %w", errors.Join(err, b.revert(ctx, now)))

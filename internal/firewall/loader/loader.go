@@ -25,6 +25,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"mef/internal/conf"
@@ -193,12 +194,19 @@ func Show(c *Candidate, as string) (string, error) {
 // put loads a policy by a backend and notes that it is in force. What another backend held goes afterwards, so that there is no
 // moment without rules.
 func (l *Loader) put(ctx context.Context, b backend, src *policy.Source, facts policy.Facts, in loaded) error {
-	return l.putFrozen(ctx, b, src.Policy(facts), src.Freeze(facts), in)
+	return l.putReady(ctx, b, src.Policy(facts), later(func() []byte { return src.Freeze(facts) }), always, in)
 }
 
-// putFrozen is put for a policy with its text that needs nothing else.
-func (l *Loader) putFrozen(ctx context.Context, b backend, p *policy.Policy, text []byte, in loaded) error {
-	if err := b.load(ctx, p); err != nil {
+// later runs a function now, beside the caller, and returns what waits for its result.
+func later[T any](fn func() T) (wait func() T) {
+	result := make(chan T, 1)
+	go func() { result <- fn() }()
+	return sync.OnceValue(func() T { return <-result })
+}
+
+// putReady is put for a policy, its text that needs nothing else, and a last check, for whose end the kernel waits.
+func (l *Loader) putReady(ctx context.Context, b backend, p *policy.Policy, text func() []byte, ready func() error, in loaded) error {
+	if err := b.load(ctx, p, ready); err != nil {
 		return err
 	}
 	if before, ok := l.noted(); ok && before.Backend != b.String() {
@@ -219,7 +227,7 @@ func (l *Loader) putFrozen(ctx context.Context, b backend, p *policy.Policy, tex
 		return fmt.Errorf("read the rules back: %w", err)
 	}
 	in.Loaded, in.Backend, in.Held, in.Boot = time.Now(), b.String(), held, inforce.Boot()
-	if err := errors.Join(writeNote(l.state.path(loadedRules), text, 0o600), writeNote(l.state.path(loadedFile), in, 0o644)); err != nil {
+	if err := errors.Join(writeNote(l.state.path(loadedRules), text(), 0o600), writeNote(l.state.path(loadedFile), in, 0o644)); err != nil {
 		return unkept{err}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,24 +42,27 @@ func (l *Loader) Plan(ctx context.Context, c *Candidate, self ...string) (*Plan,
 	}
 	p := &Plan{First: now == nil, backend: b}
 	before := &policy.Policy{}
-	var oldText string
+	oldText := func() []byte { return nil }
+	drift := func() error { return nil }
 	if now != nil {
-		before = now.Policy(policy.Facts{})
-		oldText = string(now.Freeze(policy.Facts{}))
+		p.before = now.Policy(policy.Facts{})
+		before = p.before
+		oldText = later(func() []byte { return now.Freeze(policy.Facts{}) })
+		drift = later(func() (err error) {
+			p.Kernel, err = l.drift(ctx, in, self)
+			return err
+		})
 	}
-	p.Added, p.Removed = compareLines(oldText, string(c.Source.Freeze(c.Facts)))
+	script := later(func() (err error) {
+		p.script, err = b.script(c.Policy)
+		return err
+	})
 	p.Verdicts, err = policy.Compare(before, c.Policy)
-	if p.Partly = errors.Is(err, policy.ErrTooMany); err != nil && !p.Partly {
-		return nil, err
+	if p.Partly = errors.Is(err, policy.ErrTooMany); p.Partly {
+		err = nil
 	}
-	if p.script, err = b.script(c.Policy); err != nil {
-		return nil, err
-	}
-	if now != nil {
-		p.before = before
-		p.Kernel, err = l.drift(ctx, in, self)
-	}
-	return p, err
+	p.Added, p.Removed = compareLines(string(oldText()), string(c.Source.Freeze(c.Facts)))
+	return p, cmp.Or(err, script(), drift())
 }
 
 // Diff returns the change as the backend sees it: a unified diff, empty if nothing changes.
@@ -113,7 +117,7 @@ func List(ctx context.Context, name, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := b.load(ctx, src.Policy(policy.Facts{})); err != nil {
+	if err := b.load(ctx, src.Policy(policy.Facts{}), always); err != nil {
 		return "", err
 	}
 	return b.list(ctx)

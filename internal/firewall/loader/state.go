@@ -28,6 +28,7 @@ const (
 	expired   = "expired"  // a trial that was not, on its way out
 	refused   = "refused"  // the last one that was not, or was rolled back; never loaded at boot
 	swapped   = "swapped"  // what was confirmed, on its way to previous
+	staged    = "staged"   // rules that are about to be loaded and confirmed
 
 	before = "/before" // within a trial: what was in force, if nothing was ever confirmed
 )
@@ -191,20 +192,32 @@ func (s *state) accept(text []byte, r Record) (changed bool, err error) {
 	if old, was, err := s.get(confirmed); err == nil && was.Digest == r.Digest && string(old) == string(text) {
 		return false, nil
 	}
+	if err := s.stage(text, r); err != nil {
+		return false, err
+	}
+	return true, s.adopt()
+}
+
+// stage keeps rules that are to be confirmed once they are in force: what has no room on the disk is not loaded then.
+func (s *state) stage(text []byte, r Record) error {
+	if err := os.RemoveAll(s.path(staged)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.path(staged), 0o700); err != nil {
+		return err
+	}
+	return s.put(staged, text, r)
+}
+
+// adopt makes staged rules the confirmed ones.
+func (s *state) adopt() error {
 	if err := os.RemoveAll(s.path(accepted)); err != nil {
-		return false, err
+		return err
 	}
-	if err := os.Mkdir(s.path(accepted), 0o700); err != nil {
-		return false, err
+	if err := os.Rename(s.path(staged), s.path(accepted)); err != nil {
+		return err
 	}
-	// The record first: with the rules it is complete.
-	if err := writeJSON(s.path(accepted, recordFile), r); err != nil {
-		return false, err
-	}
-	if err := writeFile(s.path(accepted, rulesFile), text); err != nil {
-		return false, err
-	}
-	return true, s.confirm()
+	return s.confirm()
 }
 
 // decide ends a trial one way or the other. It reports false if somebody else has ended it.

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,5 +43,27 @@ func TestWhoseFolder(t *testing.T) {
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want %q", name, err, tt.want)
 		}
+	}
+}
+
+// TestStagedRulesAreNotConfirmed until they are adopted, whatever comes between, and what was confirmed becomes the previous.
+func TestStagedRulesAreNotConfirmed(t *testing.T) {
+	s := kept(t)
+	must(t, s.stage([]byte("old"), Record{Digest: "old"}))
+	must(t, s.adopt())
+	must(t, s.stage([]byte("half"), Record{Digest: "half"})) // its process is killed here
+	must(t, s.confirm())                                     // by the next one
+	if got := s.rulesOf(t, confirmed); got != "old" {
+		t.Errorf("confirmed: %q, want the old rules", got)
+	}
+	must(t, s.stage([]byte("new"), Record{Digest: "new"}))
+	must(t, os.RemoveAll(s.path(accepted)))
+	must(t, os.Rename(s.path(staged), s.path(accepted))) // its process is killed here
+	must(t, s.confirm())
+	if now, was := s.rulesOf(t, confirmed), s.rulesOf(t, previous); now != "new" || was != "old" {
+		t.Errorf("confirmed %q, previous %q; want new and old", now, was)
+	}
+	if s.has(staged) || s.has(accepted) {
+		t.Error("something is left on its way")
 	}
 }

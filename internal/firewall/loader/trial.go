@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/policy"
 	"mef/internal/inotify"
 	"mef/internal/run"
@@ -18,6 +19,9 @@ import (
 
 // ErrTrial means that rules are being tried already.
 var ErrTrial = errors.New("rules are on trial")
+
+// errTried reports what to do about them.
+var errTried = fmt.Errorf("%w already, by another mef apply: mef confirm keeps them, mef rollback restores the previous ones", ErrTrial)
 
 // ErrNothing means that there is nothing to confirm or to go back to.
 var ErrNothing = errors.New("nothing to do")
@@ -107,6 +111,11 @@ func (l *Loader) restore(ctx context.Context, notice string) error {
 	if l.state.has(expired + before) {
 		return l.back(ctx, expired+before, notice)
 	}
+	return l.removeRules(ctx)
+}
+
+// removeRules removes all rules of all backends from the kernel.
+func (l *Loader) removeRules(ctx context.Context) error {
 	all, err := l.holders()
 	if err != nil {
 		return err
@@ -171,10 +180,91 @@ func (l *Loader) Try(ctx context.Context, c *Candidate, timeout time.Duration, g
 	return t, nil
 }
 
+// Keep loads a policy and confirms it at once, without a trial. After an error what was in force before is in force.
+func (l *Loader) Keep(ctx context.Context, c *Candidate) (Record, error) {
+	b, _, err := choose(ctx, l.settings.Firewall.Backend)
+	if err != nil {
+		return Record{}, err
+	}
+	record := Record{Digest: c.Source.Digest, Source: c.Source.Path, Made: time.Now().Round(0), Backend: b.String()}
+	err = l.locked(ctx, func() error {
+		if err := l.settleLocked(ctx); err != nil {
+			return err
+		}
+		if l.state.has(trial) {
+			return errTried
+		}
+		before, err := l.lastLoaded()
+		if err != nil {
+			return err
+		}
+		text := later(func() []byte { return c.Source.Freeze(c.Facts) })
+		saved := later(func() error { return l.state.stage(text(), record) })
+		err = l.putReady(ctx, b, c.Policy, text, saved, loaded{Record: record, From: confirmed})
+		if err == nil {
+			err = errors.Join(l.state.pardon(record.Digest), l.state.adopt())
+		}
+		if u := (unkept{}); errors.As(err, &u) {
+			err = fmt.Errorf("save that these rules are in force: %w", u.error)
+		}
+		if err != nil {
+			return errors.Join(err, os.RemoveAll(l.state.path(staged)), l.undo(before))
+		}
+		return remove(l.state.path(noteFile))
+	})
+	return record, err
+}
+
+// lastLoaded is what was loaded last, as it is noted.
+type lastLoaded struct {
+	loaded
+	text []byte // nil: nothing
+}
+
+func (l *Loader) lastLoaded() (last lastLoaded, err error) {
+	in, ok := l.noted()
+	if !ok || in.Boot != inforce.Boot() {
+		return last, nil
+	}
+	last.loaded = in
+	if last.text, err = os.ReadFile(l.state.path(loadedRules)); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return last, err
+}
+
+// undo puts into force what was loaded last, after something else could not be loaded and kept; nothing, if nothing was.
+func (l *Loader) undo(last lastLoaded) error {
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
+	defer cancel()
+	if last.text == nil {
+		return l.removeRules(ctx)
+	}
+	b, ok := byName(last.Backend)
+	if !ok {
+		return nil
+	}
+	if held, err := b.held(ctx); err == nil && held == last.Held {
+		return nil // nothing else was loaded
+	}
+	src, err := policy.Thaw(l.state.path(loadedRules), last.text)
+	if err != nil {
+		return err
+	}
+	err = l.put(ctx, b, src, policy.Facts{}, last.loaded)
+	if errors.As(err, new(unkept)) {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("restore the previous rules: %w", err)
+	}
+	return nil
+}
+
 // begin makes the folder of a trial and returns the lock by which it has an owner.
 func (l *Loader) begin(text []byte, record Record, timeout time.Duration) (*os.File, error) {
 	if err := os.Mkdir(l.state.path(trial), 0o700); errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w already, by another mef apply: mef confirm keeps them, mef rollback restores the previous ones", ErrTrial)
+		return nil, errTried
 	} else if err != nil {
 		return nil, err
 	}
@@ -370,7 +460,8 @@ func (l *Loader) loadTrial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.put(ctx, b, src, policy.Facts{}, loaded{Record: record, From: trial})
+	frozen := func() []byte { return text }
+	return l.putReady(ctx, b, src.Policy(policy.Facts{}), frozen, always, loaded{Record: record, From: trial})
 }
 
 // Confirm keeps the rules that are being tried, once they are in force.

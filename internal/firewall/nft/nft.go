@@ -19,7 +19,9 @@
 package nft
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,13 +38,26 @@ const clearing = "table " + Table + "\ndelete table " + Table + "\n"
 // Script returns the script that makes the policy hold in place of what the table held before. The error reports which statement nft
 // cannot do.
 func Script(p *policy.Policy) (string, error) {
-	w := &writer{logOf: map[*policy.Rule]string{}, limitOf: map[*policy.Rule]string{}, declared: map[string]bool{}, lists: map[string]string{}}
+	var b strings.Builder
+	err := Write(&b, p, func() error { return nil })
+	return b.String(), err
+}
+
+// Write writes the script to nft(8) while it is made. Before the last line it calls ready and returns its error, if it has one: nft loads
+// nothing of a script without that line, whoever ended it.
+func Write(out io.Writer, p *policy.Policy, ready func() error) error {
+	w := &writer{b: bufio.NewWriterSize(out, 16<<10), logOf: map[*policy.Rule]string{}, limitOf: map[*policy.Rule]string{}, declared: map[string]bool{}, lists: map[string]string{}}
 	for i := range p.Sets {
-		s := &p.Sets[i]
-		if s.IPSet != "" {
-			return "", fmt.Errorf("%s: set %q is a set of ipset, which nftables cannot read; list its elements here, or use the iptables backend", s.At, s.Name)
+		if s := &p.Sets[i]; s.IPSet != "" {
+			return fmt.Errorf("%s: set %q is a set of ipset, which nftables cannot read; list its elements here, or use the iptables backend", s.At, s.Name)
 		}
-		w.set(s)
+	}
+	// In one write, which a pipe takes whole: the first two lines alone would remove the table, and what follows is nothing without its end.
+	if _, err := io.WriteString(out, clearing+"table "+Table+" {\n"); err != nil {
+		return err
+	}
+	for i := range p.Sets {
+		w.set(&p.Sets[i])
 	}
 	for _, d := range policy.Dirs {
 		if p.Defaults[d] != nil {
@@ -59,12 +74,19 @@ func Script(p *policy.Policy) (string, error) {
 	for _, c := range w.logs {
 		w.chain(c.name, c.lines)
 	}
-	return clearing + "table " + Table + " {\n" + w.b.String() + "}\n", nil
+	if err := w.b.Flush(); err != nil {
+		return err
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(out, "}\n")
+	return err
 }
 
 // A writer gathers the objects of the table.
 type writer struct {
-	b        strings.Builder
+	b        *bufio.Writer // whose error Flush returns
 	rejects  bool
 	logs     []chain
 	logOf    map[*policy.Rule]string // the chain of a rule that logs, which may stand at several places
@@ -98,9 +120,11 @@ func (w *writer) long(name string, first, rules []string) {
 
 // chain writes a chain.
 func (w *writer) chain(name string, lines []string) {
-	fmt.Fprintf(&w.b, "\tchain %s {\n", name)
+	w.b.WriteString("\tchain " + name + " {\n")
 	for _, line := range lines {
-		fmt.Fprintf(&w.b, "\t\t%s\n", line)
+		w.b.WriteString("\t\t")
+		w.b.WriteString(line)
+		w.b.WriteByte('\n')
 	}
 	w.b.WriteString("\t}\n")
 }
@@ -116,9 +140,9 @@ func (w *writer) set(s *policy.Set) {
 }
 
 func (w *writer) declare(name, typ string, elements []string) {
-	fmt.Fprintf(&w.b, "\tset %s {\n\t\ttype %s\n\t\tflags interval\n", name, typ)
+	fmt.Fprintf(w.b, "\tset %s {\n\t\ttype %s\n\t\tflags interval\n", name, typ)
 	if len(elements) > 0 {
-		fmt.Fprintf(&w.b, "\t\telements = { %s }\n", strings.Join(elements, ", "))
+		fmt.Fprintf(w.b, "\t\telements = { %s }\n", strings.Join(elements, ", "))
 	}
 	w.b.WriteString("\t}\n")
 }
@@ -204,7 +228,7 @@ func (w *writer) helpers(name, hook string, d policy.Dir, all []*policy.Rule) {
 		helper := r.Helper + "_" + r.Protos.String()
 		if !w.declared[helper] {
 			w.declared[helper] = true
-			fmt.Fprintf(&w.b, "\tct helper %s {\n\t\ttype \"%s\" protocol %s;\n\t}\n", helper, r.Helper, r.Protos)
+			fmt.Fprintf(w.b, "\tct helper %s {\n\t\ttype \"%s\" protocol %s;\n\t}\n", helper, r.Helper, r.Protos)
 		}
 		lines = append(lines, w.rule(place{}, r, `ct helper set "`+helper+`"`)...)
 	}
@@ -281,29 +305,34 @@ func (w *writer) lines(pl place, r *policy.Rule, f policy.Family, verdict string
 
 // line returns a rule for one family, or for both, without interfaces.
 func (w *writer) line(pl place, r *policy.Rule, f policy.Family, verdict string) string {
-	var words []string
-	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
-	ip := map[policy.Family]string{policy.V4: "ip", policy.V6: "ip6"}[f]
+	words := make([]string, 0, 8)
+	ip, nfproto := "ip ", "ipv4"
+	if f == policy.V6 {
+		ip, nfproto = "ip6 ", "ipv6"
+	}
 	if f != policy.Any && !r.Src.Given && (!r.Dst.Given || pl.nat) {
-		add("meta nfproto %s", map[policy.Family]string{policy.V4: "ipv4", policy.V6: "ipv6"}[f])
+		words = append(words, "meta nfproto "+nfproto)
 	}
 	if r.Src.Given {
-		add("%s saddr %s", ip, addrSet(r.Src, f))
+		words = append(words, ip+"saddr "+addrSet(r.Src, f))
 	}
 	if r.Dst.Given && pl.nat {
-		add("ct original %s daddr %s", ip, addrSet(r.Dst, f))
+		words = append(words, "ct original "+ip+"daddr "+addrSet(r.Dst, f))
 	} else if r.Dst.Given {
-		add("%s daddr %s", ip, addrSet(r.Dst, f))
+		words = append(words, ip+"daddr "+addrSet(r.Dst, f))
 	}
 	words = append(words, w.transport(pl, r, f)...)
 	if r.States != policy.AnyState {
-		add("ct state %s", r.States)
+		words = append(words, "ct state "+r.States.String())
 	}
 	if ids := r.Owners.IDs; len(ids) > 0 {
-		add("%s %s", map[bool]string{false: "meta skuid", true: "meta skgid"}[r.Owners.Groups], braces(numbers(ids)))
+		key := "meta skuid "
+		if r.Owners.Groups {
+			key = "meta skgid "
+		}
+		words = append(words, key+braces(numbers(ids)))
 	}
-	add("%s", verdict)
-	add(`comment "%s"`, r.Remark())
+	words = append(words, verdict, `comment "`+r.Remark()+`"`)
 	return strings.Join(words, " ")
 }
 
@@ -469,7 +498,7 @@ func (w *writer) limited(r *policy.Rule) string {
 	}
 	name := fmt.Sprintf("limit_%s_%d", hooks[r.Dir], len(w.limitOf)+1)
 	w.limitOf[r] = name
-	fmt.Fprintf(&w.b, "\tcounter %s {\n\t}\n", name) // one of a rule would change the rule with each packet
+	fmt.Fprintf(w.b, "\tcounter %s {\n\t}\n", name) // one of a rule would change the rule with each packet
 	var lines []string
 	for _, f := range []struct {
 		family         policy.Family
@@ -482,7 +511,7 @@ func (w *writer) limited(r *policy.Rule) string {
 			continue
 		}
 		set := fmt.Sprintf("%s_%s", name, f.name)
-		fmt.Fprintf(&w.b, "\tset %s {\n\t\ttype %s\n\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %ds\n\t}\n", set, f.typ, policy.LimitedSources, r.Limit.Seconds())
+		fmt.Fprintf(w.b, "\tset %s {\n\t\ttype %s\n\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %ds\n\t}\n", set, f.typ, policy.LimitedSources, r.Limit.Seconds())
 		lines = append(lines, fmt.Sprintf(`meta nfproto %s update @%s { %s limit rate over %d/%s burst %d packets } counter name %s drop comment "%s"`,
 			f.name, set, f.key, r.Limit.N, r.Limit.Per, r.Limit.N, name, r.Remark()))
 	}

@@ -95,10 +95,11 @@ func (c *comparison) regions() []space {
 	}
 	var regions []space
 	for _, r := range differing(c.old, c.now) {
-		if !r.some[c.f] {
+		part := r.in(c.f)
+		if part == nil {
 			continue
 		}
-		fresh := []space{r.parts[c.f]}
+		fresh := []space{*part}
 		for i := range regions {
 			fresh = without(fresh, &regions[i])
 		}
@@ -143,6 +144,12 @@ func (c *Change) differs() bool {
 
 // differing returns the rules that only one of two lists has, or that stand in another order there.
 func differing(old, now []modelRule) []modelRule {
+	for len(old) > 0 && len(now) > 0 && old[0].rule.same(now[0].rule) {
+		old, now = old[1:], now[1:]
+	}
+	for len(old) > 0 && len(now) > 0 && old[len(old)-1].rule.same(now[len(now)-1].rule) {
+		old, now = old[:len(old)-1], now[:len(now)-1]
+	}
 	places := map[string][]int{}
 	for i := range old {
 		words := old[i].rule.words()
@@ -172,6 +179,17 @@ func differing(old, now []modelRule) []modelRule {
 		}
 	}
 	return out
+}
+
+// same reports whether two rules fit and do the same.
+func (r *Rule) same(o *Rule) bool {
+	return r.Action == o.Action && r.Family == o.Family && r.States == o.States && r.Flags == o.Flags && r.Helper == o.Helper && r.Limit == o.Limit &&
+		slices.Equal(r.Protos, o.Protos) && slices.Equal(r.Types, o.Types) &&
+		r.In.Not == o.In.Not && slices.Equal(r.In.Names, o.In.Names) && r.Out.Not == o.Out.Not && slices.Equal(r.Out.Names, o.Out.Names) &&
+		r.Src.Given == o.Src.Given && r.Src.In.Equal(o.Src.In) && r.Dst.Given == o.Dst.Given && r.Dst.In.Equal(o.Dst.In) &&
+		r.Sport.Given == o.Sport.Given && slices.Equal(r.Sport.In, o.Sport.In) && r.Dport.Given == o.Dport.Given && slices.Equal(r.Dport.In, o.Dport.In) &&
+		r.Owners.Groups == o.Owners.Groups && slices.Equal(r.Owners.IDs, o.Owners.IDs) &&
+		(r.NAT == nil) == (o.NAT == nil) && (r.NAT == nil || *r.NAT == *o.NAT)
 }
 
 // words reports what a rule fits and does, and nothing else.

@@ -142,10 +142,27 @@ type Model struct {
 	nat    [len(Dirs)][]modelRule
 }
 
+// A modelRule is a rule with the packets that fit it, which are found when they are first asked for: most questions are about few rules.
 type modelRule struct {
 	rule  *Rule
-	parts [2]space // by family
-	some  [2]bool  // whether any packet of the family fits
+	asked [2]bool
+	parts [2]*space // by family
+}
+
+// in returns the packets of a family that fit, nil if there are none.
+func (mr *modelRule) in(f int) *space {
+	if !mr.asked[f] {
+		mr.asked[f] = true
+		if s, ok := mr.rule.space(families[f]); ok {
+			mr.parts[f] = &s
+		}
+	}
+	return mr.parts[f]
+}
+
+// apart reports whether a rule fits no packet of a space, as its ports show.
+func (mr *modelRule) apart(s *space) bool {
+	return mr.rule.Dport.Given && !portsMeet(s.dport, mr.rule.Dport.In)
 }
 
 var families = [2]Family{V4, V6}
@@ -155,21 +172,13 @@ func NewModel(p *Policy) *Model {
 	m := &Model{policy: p}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		m.rules[r.Dir] = append(m.rules[r.Dir], newModelRule(r))
+		m.rules[r.Dir] = append(m.rules[r.Dir], modelRule{rule: r})
 	}
 	for i := range p.NAT {
 		r := &p.NAT[i]
-		m.nat[r.Dir] = append(m.nat[r.Dir], newModelRule(r))
+		m.nat[r.Dir] = append(m.nat[r.Dir], modelRule{rule: r})
 	}
 	return m
-}
-
-func newModelRule(r *Rule) modelRule {
-	mr := modelRule{rule: r}
-	for f, family := range families {
-		mr.parts[f], mr.some[f] = r.space(family)
-	}
-	return mr
 }
 
 // ErrTooMany says that a question falls into too many cases to be answered.
@@ -187,18 +196,18 @@ func part(rules []modelRule, f int, start space, work *int, visit func(part *spa
 	left := []space{start}
 	for i := range rules {
 		mr := &rules[i]
-		if !mr.some[f] || len(left) == 0 {
+		if len(left) == 0 || mr.apart(&start) || mr.in(f) == nil {
 			continue
 		}
 		if *work += len(left); len(left) > maxParts || *work > maxWork {
 			return ErrTooMany
 		}
 		for j := range left {
-			if both, ok := left[j].meet(&mr.parts[f]); ok && !visit(&both, mr.rule) {
+			if both, ok := left[j].meet(mr.in(f)); ok && !visit(&both, mr.rule) {
 				return nil
 			}
 		}
-		left = without(left, &mr.parts[f])
+		left = without(left, mr.in(f))
 	}
 	for j := range left {
 		if !visit(&left[j], nil) {
@@ -237,10 +246,10 @@ func (m *Model) Find(about *Rule, wanted func(Action) bool) (c Case, found bool,
 func (m *Model) reach(d Dir, f int, start space, work *int, wanted func(Action) bool) (*space, *Rule, error) {
 	for i := range m.rules[d] {
 		mr := &m.rules[d][i]
-		if !mr.some[f] || !wanted(mr.rule.Action) {
+		if !wanted(mr.rule.Action) || mr.apart(&start) || mr.in(f) == nil {
 			continue
 		}
-		region, ok := start.meet(&mr.parts[f])
+		region, ok := start.meet(mr.in(f))
 		if !ok {
 			continue
 		}
@@ -269,12 +278,12 @@ func (m *Model) reach(d Dir, f int, start space, work *int, wanted func(Action) 
 // left returns what the first n rules of a way leave of some spaces. Work counts comparisons.
 func (m *Model) left(d Dir, f, n int, parts []space, work *int) ([]space, error) {
 	for i := 0; i < n && len(parts) > 0; i++ {
-		if mr := &m.rules[d][i]; mr.some[f] {
+		if mr := &m.rules[d][i]; mr.in(f) != nil {
 			if *work += len(parts); len(parts) > maxParts || *work > maxWork {
 				return nil, ErrTooMany
 			}
-			if slices.ContainsFunc(parts, func(s space) bool { return s.meets(&mr.parts[f]) }) {
-				parts = without(parts, &mr.parts[f])
+			if slices.ContainsFunc(parts, func(s space) bool { return s.meets(mr.in(f)) }) {
+				parts = without(parts, mr.in(f))
 			}
 		}
 	}

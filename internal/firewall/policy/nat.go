@@ -98,11 +98,11 @@ func (m *Model) routes(d Dir, f int, start space) []route {
 	left := []space{opening}
 	for i := range m.nat[In] {
 		mr := &m.nat[In][i]
-		if !mr.some[f] {
+		if mr.in(f) == nil {
 			continue
 		}
 		for j := range left {
-			both, ok := left[j].meet(&mr.parts[f])
+			both, ok := left[j].meet(mr.in(f))
 			switch {
 			case ok && mr.rule.NAT.Action == DNAT:
 				all = append(all, route{Forward, both.forwarded(), mr.rule})
@@ -110,7 +110,7 @@ func (m *Model) routes(d Dir, f int, start space) []route {
 				all = append(all, route{In, both, mr.rule})
 			}
 		}
-		left = without(left, &mr.parts[f])
+		left = without(left, mr.in(f))
 	}
 	if all == nil {
 		return []route{{d, start, nil}}
@@ -251,7 +251,7 @@ func (r *reader) translations() {
 			if r.namesHosts(&mr.rule.Src) || r.namesHosts(&mr.rule.Dst) || p.guesses(mr.rule) {
 				continue // it is not known yet whom it fits
 			}
-			if before := taken(m.nat[d], i, upTo(i)); before != nil && (mr.some[0] || mr.some[1]) {
+			if before := taken(m.nat[d], i, upTo(i)); before != nil && (mr.in(0) != nil || mr.in(1) != nil) {
 				r.fail(mr.rule.At, NeverTranslates+": all its packets match "+places(before)+" before it", "remove it, or move it up")
 			}
 			if d == Out {
@@ -299,10 +299,11 @@ func (m *Model) leadsTo(i int) int {
 	from := &m.nat[In][i]
 	t := from.rule.NAT
 	for f, family := range families {
-		if !from.some[f] {
+		fits := from.in(f)
+		if fits == nil {
 			continue
 		}
-		s := from.parts[f]
+		s := *fits
 		if t.Addr.IsValid() {
 			s.dst = prefixset.New(netip.PrefixFrom(t.Addr, t.Addr.BitLen()))
 		}
@@ -311,7 +312,7 @@ func (m *Model) leadsTo(i int) int {
 		}
 		for j := range m.nat[In] {
 			to := &m.nat[In][j]
-			if to.some[f] && (t.Action == Redirect || to.rule.Dst.of(family).Len() > 0 && to.rule.Dst.Given) && s.meets(&to.parts[f]) {
+			if to.in(f) != nil && (t.Action == Redirect || to.rule.Dst.of(family).Len() > 0 && to.rule.Dst.Given) && s.meets(to.in(f)) {
 				return j
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"mef/internal/conf"
@@ -220,10 +221,11 @@ type PortRange struct{ First, Last uint16 }
 
 // String returns "22" or "8000-8010".
 func (r PortRange) String() string {
+	first := strconv.Itoa(int(r.First))
 	if r.First == r.Last {
-		return fmt.Sprint(r.First)
+		return first
 	}
-	return fmt.Sprintf("%d-%d", r.First, r.Last)
+	return first + "-" + strconv.Itoa(int(r.Last))
 }
 
 // Ports is what a rule says of a port. The zero value fits any.
@@ -304,7 +306,7 @@ const maxRemark = 120
 // Remark returns what stands beside the rule in the kernel: its place in the file, and what its author says of it, without characters
 // that end a quote.
 func (r *Rule) Remark() string {
-	s := fmt.Sprintf("%s:%d", filepath.Base(r.At.File), r.At.Line)
+	s := filepath.Base(r.At.File) + ":" + strconv.Itoa(r.At.Line)
 	if r.Comment != "" {
 		s += " " + r.Comment
 	}

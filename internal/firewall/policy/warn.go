@@ -150,7 +150,7 @@ func (m *Model) silent() []Warning {
 			if m.policy.guesses(mr.rule) {
 				continue
 			}
-			if !mr.some[0] && !mr.some[1] {
+			if mr.in(0) == nil && mr.in(1) == nil {
 				all = append(all, Warning{mr.rule.At, "no packet matches this rule: one of its sets is empty, or has no addresses of its family", ""})
 				continue
 			}
@@ -221,19 +221,19 @@ func taken(rules []modelRule, i int, earlier []int) []*Rule {
 // take returns which of some earlier rules take packets from rule number i of a list, and whether they take all.
 func take(rules []modelRule, i int, among []int) (by []int, all bool) {
 	for f := range families {
-		if !rules[i].some[f] {
+		if rules[i].in(f) == nil {
 			continue
 		}
-		left := []space{rules[i].parts[f]}
+		left := []space{*rules[i].in(f)}
 		for _, j := range among {
 			if len(left) == 0 {
 				break
 			}
 			earlier := &rules[j]
-			if !earlier.some[f] || !slices.ContainsFunc(left, func(s space) bool { return s.meets(&earlier.parts[f]) }) {
+			if earlier.in(f) == nil || !slices.ContainsFunc(left, func(s space) bool { return s.meets(earlier.in(f)) }) {
 				continue
 			}
-			if left = without(left, &earlier.parts[f]); len(left) > fewParts {
+			if left = without(left, earlier.in(f)); len(left) > fewParts {
 				return nil, false // most likely not
 			}
 			if !slices.Contains(by, j) {

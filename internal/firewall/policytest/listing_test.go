@@ -4,6 +4,8 @@ package policytest_test
 
 import (
 	"math/rand/v2"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"mef/internal/firewall/nft"
@@ -34,3 +36,53 @@ func TestListingsLoadAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestUnfinishedScriptLoadsNothing has nft read scripts that end too early, as if the loader was killed: what was loaded before stays.
+func TestUnfinishedScriptLoadsNothing(t *testing.T) {
+	src, err := policy.Parse("mef.rules", []byte(policytest.Policy(rand.New(rand.NewPCG(43, 44)))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var writes []int // where each ends
+	var script strings.Builder
+	err = nft.Write(writer(func(b []byte) (int, error) {
+		script.Write(b)
+		writes = append(writes, script.Len())
+		return len(b), nil
+	}), src.Policy(policy.Facts{}), func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := netnstest.New(t)
+	ns.Run(t, "table inet mef {\nchain before {\n}\n}\n", "nft", "-f", "-")
+	text := script.String()
+	cuts := writes[:len(writes)-1]
+	for n := writes[0]; n < len(text)-2; n += max(1, len(text)/40) { // the first write is one that a pipe takes whole
+		cuts = append(cuts, n, n+strings.IndexByte(text[n:], '\n')+1)
+	}
+	for _, n := range cuts {
+		if n >= len(text) {
+			continue
+		}
+		var err error
+		ns.Do(func() {
+			cmd := exec.Command("nft", "-f", "/proc/self/fd/0")
+			cmd.Stdin = strings.NewReader(text[:n])
+			err = cmd.Run()
+		})
+		if err == nil {
+			t.Fatalf("nft takes the first %d bytes of %d", n, len(text))
+		}
+	}
+	if listed := ns.Run(t, "", "nft", "list", "ruleset"); !strings.Contains(listed, "chain before") {
+		t.Errorf("what was loaded before has gone:\n%s", listed)
+	}
+	if writes[0] > 4096 || !strings.Contains(text[:writes[0]], "table inet mef {") {
+		t.Errorf("the first write has %d bytes: %q", writes[0], text[:min(writes[0], 200)])
+	}
+}
+
+// A writer is a function that is called with each write.
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
