@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,10 +19,7 @@ func TestOverIPTables(t *testing.T) {
 	const config = "[global]\nfirewall_backend=iptables\n"
 	const from, neighbor = "203.0.113.160", "203.0.113.161"
 	s := begin(t, config, nil)
-	t.Cleanup(func() {
-		s.w.Mefctl(context.WithoutCancel(s.ctx), "off")
-		s.nft("flush ruleset") // iptables leaves its tables
-	})
+	s.leaveNothing()
 	s.fail(ssh, "root", repeat(from, 5)...)
 	s.banned(from)
 	s.silent(lab.SSHPort, from)
@@ -84,6 +82,71 @@ func TestOverIPTables(t *testing.T) {
 	s.reaches(lab.SSHPort, from)
 	if left := s.program("ipset list -n") + s.program("iptables-save") + s.program("ip6tables-save"); strings.Contains(left, "mefd") {
 		t.Errorf("mefctl off leaves\n%s", left)
+	}
+}
+
+// leaveNothing removes at the end of the test what is in sets and rules.
+func (s *scene) leaveNothing() {
+	s.Cleanup(func() {
+		s.w.Mefctl(context.WithoutCancel(s.ctx), "off")
+		s.nft("flush ruleset") // iptables leaves its tables
+	})
+}
+
+// TestScenesOverIPTables has scans, floods, a storm and restarts over iptables, as others have them over nftables.
+func TestScenesOverIPTables(t *testing.T) {
+	const config = everyFailure + "firewall_backend=iptables\nps_packet_udp=true\n" + floodLimits
+	s, d := beginFromFileWith(t, config)
+	s.leaveNothing()
+	s.watches()
+	for name, scene := range map[string]func(*scene){
+		"scans": func(s *scene) {
+			s.scans(map[string][]string{
+				"203.0.113.11":     {"-sS"},
+				"203.0.113.13":     {"-sU"},
+				"203.0.113.16":     {"-sX"},
+				"203.0.113.18":     {"-sS", "-D", "203.0.113.50,203.0.113.51,ME"},
+				"2001:db8:bad0::1": {"-sF"},
+			})
+		},
+		"forged scans": (*scene).forgedScans,
+		"floods":       (*scene).floods,
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := *s
+			in.T = t
+			scene(&in)
+		})
+	}
+
+	all := s.storm(d, number(t, "MEF_E2E_STORM", 10_000)/5)
+	const byLog, byHand, onPort, free = "203.0.113.210", "2001:db8:bad2::1", "203.0.113.212", "198.51.100.213"
+	s.failed(d, byLog)
+	s.mefctl("bans", "add", byHand, "--for", "1h")
+	s.mefctl("bans", "add", onPort, "--for", "1h", "--ports", strconv.Itoa(probePort))
+	held := s.program("ipset save")
+	for _, addr := range all {
+		if !strings.Contains(held, " "+addr.String()+" ") {
+			t.Fatalf("%s is not in the sets, of %d bytes", addr, len(held))
+		}
+	}
+	probers := s.probers(byLog, byHand, onPort, free)
+	s.gaps(probers, "before", 0)
+	s.restarts(probers, config, 2)
+	s.program("iptables -w -t raw -F")
+	s.until("repair", func() error {
+		if status, _ := s.w.Mefctl(s.ctx, "status"); !strings.Contains(status, "as it should be; repaired ") {
+			return fmt.Errorf("status\n%s", status)
+		}
+		return nil
+	})
+	s.arrivals(probers[3], 500) // what waits to be received
+	for _, p := range probers[:3] {
+		t.Logf("%d packets of %s arrived after a flush", p.arrived.Swap(0), p.from)
+	}
+	s.gaps(probers, "after a repair", 100)
+	if status := s.status(); status.Kernel.Backend != "iptables" || s.table() != "" {
+		t.Errorf("the backend is %q; table\n%s", status.Kernel.Backend, s.table())
 	}
 }
 

@@ -87,6 +87,11 @@ func from(source string) map[string]string {
 // was saved cannot be told from its successors if it is copied and cut while no daemon runs.
 func beginFromFile(t *testing.T) (*scene, *diary) {
 	t.Helper()
+	return beginFromFileWith(t, everyFailure)
+}
+
+func beginFromFileWith(t *testing.T, config string) (*scene, *diary) {
+	t.Helper()
 	d := &diary{path: authLog}
 	if missing == nil { // otherwise begin reports it
 		if err := errors.Join(d.create(), d.failed(netip.MustParseAddr(bystander))); err != nil {
@@ -94,7 +99,7 @@ func beginFromFile(t *testing.T) (*scene, *diary) {
 		}
 		t.Cleanup(d.remove)
 	}
-	return begin(t, everyFailure, fromFile()), d
+	return begin(t, config, fromFile()), d
 }
 
 // beginFromJournal begins with a diary whose lines sshd's unit writes to the journal, and a daemon that follows it alone.
@@ -616,19 +621,7 @@ func TestRestartLeavesNoGap(t *testing.T) {
 	s.banned(byLog)
 	probers := s.probers(byLog, byHand, onPort, free)
 	s.gaps(probers, "before", 0)
-
-	for range 5 {
-		s.stop(syscall.SIGTERM)
-		s.gaps(probers, "after SIGTERM", 100)
-		s.start(everyFailure)
-		s.gaps(probers, "after a restart", 100)
-	}
-	for range 5 {
-		s.stop(os.Kill)
-		s.gaps(probers, "after kill -9", 100)
-		s.start(everyFailure)
-		s.gaps(probers, "after a crash", 100)
-	}
+	s.restarts(probers, everyFailure, 5)
 	s.reloads(probers)
 	s.upgrade()
 	s.gaps(probers, "after an upgrade", 200)
@@ -646,6 +639,23 @@ func TestRestartLeavesNoGap(t *testing.T) {
 	}
 	if gap > time.Second {
 		t.Errorf("packets arrived until %v after nft flush ruleset", gap)
+	}
+}
+
+// restarts stops the daemon, kills it, and starts it again some times.
+func (s *scene) restarts(probers []*prober, config string, times int) {
+	s.Helper()
+	for range times {
+		s.stop(syscall.SIGTERM)
+		s.gaps(probers, "after SIGTERM", 100)
+		s.start(config)
+		s.gaps(probers, "after a restart", 100)
+	}
+	for range times {
+		s.stop(os.Kill)
+		s.gaps(probers, "after kill -9", 100)
+		s.start(config)
+		s.gaps(probers, "after a crash", 100)
 	}
 }
 

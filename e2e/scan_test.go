@@ -70,8 +70,7 @@ func (s *scene) nmap(from string, args ...string) {
 const closedPorts = "1,7,9,13,19,23,25,37,53,79,81,88,106,111,113,119"
 
 func TestScansOfNmapAreBanned(t *testing.T) {
-	s := watching(t, "[global]\nps_packet_udp=true\n")
-	for from, scan := range map[string][]string{
+	watching(t, "[global]\nps_packet_udp=true\n").scans(map[string][]string{
 		"203.0.113.11":     {"-sS"},
 		"203.0.113.13":     {"-sU"},
 		"203.0.113.14":     {"-sF"},
@@ -82,14 +81,20 @@ func TestScansOfNmapAreBanned(t *testing.T) {
 		"203.0.113.19":     {"-sS", "--scan-delay", "200ms"},
 		"2001:db8:bad0::1": {"-sS"},
 		"2001:db8:bad1::1": {"-sF"},
-	} {
+	})
+}
+
+// scans has nmap scan from addresses, 203.0.113.11 among them, and requires that each is banned.
+func (s *scene) scans(scans map[string][]string) {
+	s.Helper()
+	for from, scan := range scans {
 		s.nmap(from, append(scan, "-p", closedPorts)...)
 		b := s.banned(from)
 		if b.Class != "unverified" || b.Rule != "portscan" || b.Until == nil || b.Until.Sub(b.Start) > longest {
-			t.Errorf("nmap %s: the ban is %+v, want an unverified one by portscan for at most %v", scan, b, longest)
+			s.Errorf("nmap %s: the ban is %+v, want an unverified one by portscan for at most %v", scan, b, longest)
 		}
 		if !strings.Contains(b.Reason, "closed ports in ") || !strings.Contains(b.Reason, "(limit 5 in 5m)") {
-			t.Errorf("nmap %s: the reason is %q", scan, b.Reason)
+			s.Errorf("nmap %s: the reason is %q", scan, b.Reason)
 		}
 		s.silent(lab.SSHPort, from)
 	}
@@ -100,7 +105,7 @@ func TestScansOfNmapAreBanned(t *testing.T) {
 		"events":           "rule=portscan",
 	} {
 		if out := s.mefctl(strings.Fields(command)...); !strings.Contains(out, want) {
-			t.Errorf("mefctl %s prints\n%s\nwithout %q", command, out, want)
+			s.Errorf("mefctl %s prints\n%s\nwithout %q", command, out, want)
 		}
 	}
 }
@@ -178,8 +183,11 @@ func (s *scene) echo(at *lab.Namespace, addr string) net.Listener {
 }
 
 // Packets with the sources of others cut nobody off: the server connects to them, and keeps its connections.
-func TestForgedScans(t *testing.T) {
-	s := watching(t, "")
+func TestForgedScans(t *testing.T) { watching(t, "").forgedScans() }
+
+func (s *scene) forgedScans() {
+	s.Helper()
+	t := s.T
 	const api, idle, customer = "198.51.100.9", "198.51.100.10", "203.0.113.30"
 	for _, addr := range []string{api, idle, lab.Router4.String()} {
 		s.echo(s.w.Internet, net.JoinHostPort(addr, "443"))
@@ -572,8 +580,27 @@ func (s *scene) memory() (kib int) {
 
 // A source that exceeds a limit is limited, and banned if it goes on; with detect it is reported only.
 func TestFloodsAreLimited(t *testing.T) {
-	const config = "[global]\nddos_enabled=true\nddos_ports=5001-5002\nddos_connlimit=4\nddos_port_5002_connlimit=2\nddos_escalation_hits=2\n"
-	s := watching(t, config)
+	s := watching(t, "[global]\n"+floodLimits)
+	s.floods()
+	s.configure("[global]\n" + floodLimits + "ddos_stage1_mode=detect\n")
+	s.mefctl("reload")
+	for range 6 {
+		s.reaches(5002, "203.0.113.103")
+	}
+	s.configure("")
+	s.mefctl("reload")
+	if table := s.table(); strings.Contains(table, "guard") {
+		t.Errorf("with ddos_enabled=false the table has\n%s", table)
+	}
+}
+
+// floodLimits are the settings for floods.
+const floodLimits = "ddos_enabled=true\nddos_ports=5001-5002\nddos_connlimit=4\nddos_port_5002_connlimit=2\nddos_escalation_hits=2\n"
+
+// floods makes floods with floodLimits.
+func (s *scene) floods() {
+	s.Helper()
+	t := s.T
 	for _, port := range []string{":5000", ":5001", ":5002"} {
 		s.echo(s.w.Server, port)
 	}
@@ -631,15 +658,5 @@ func TestFloodsAreLimited(t *testing.T) {
 	}
 	if out := s.mefctl("status"); !strings.Contains(out, "Floods:    4 times a source exceeded the limits of a port since start, 2 bans") {
 		t.Errorf("mefctl status prints\n%s", out)
-	}
-	s.configure(config + "ddos_stage1_mode=detect\n")
-	s.mefctl("reload")
-	for range 6 {
-		s.reaches(5002, "203.0.113.103")
-	}
-	s.configure("")
-	s.mefctl("reload")
-	if table := s.table(); strings.Contains(table, "guard") {
-		t.Errorf("with ddos_enabled=false the table has\n%s", table)
 	}
 }
