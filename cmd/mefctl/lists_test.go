@@ -26,6 +26,8 @@ type listKeeper struct {
 }
 
 func (f *listKeeper) Lists(context.Context, string) (control.Lists, error) { return f.lists, nil }
+
+func (f *listKeeper) Bans(context.Context) ([]control.Ban, error) { return nil, nil }
 func (f *listKeeper) Allow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
 	f.asked = req
 	e := control.Entry{Entry: req.Entry}
@@ -137,6 +139,7 @@ func TestListCommands(t *testing.T) {
 			{List: "whitelist", Entry: "home.example", Source: control.ByCommand, Author: "alice", Since: &ago, Until: &hour,
 				Resolved: &control.Resolved{Addrs: []string{"192.0.2.9"}, At: &ago, Ends: &hour, Error: "no addresses"}},
 		},
+		Kernel: []control.KernelList{{Name: "blacklist", Networks: 300000, Packets: 41}, {Name: "drop", Networks: -1}}, More: 290000,
 	}}
 	run := keeping(t, f)
 	for name, tt := range map[string]struct {
@@ -146,12 +149,15 @@ func TestListCommands(t *testing.T) {
 	}{
 		"list": {"allow list", 0, []string{"192.0.2.7     whitelist  /etc/mef/whitelist/a.conf:1:1", `"the office"`,
 			"mefctl allow add", "alice  2h   1h", "192.0.2.9, looked up 2h ago, dropped in 1h", "no addresses"}},
-		"lists":              {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h ago   a.conf:2:1: \"x\" is not an entry", "home.example"}},
+		"lists": {"lists", 0, []string{"/etc/mef/whitelist/a.conf  whitelist  1        12     2h ago   a.conf:2:1: \"x\" is not an entry", "home.example",
+			"blacklist      300000    41\n", "drop           ?         0\n", "290000 more entries of the blacklist are not shown"}},
+		"bans":               {"bans", 0, []string{"blacklist      300000    41\n", "No address is banned."}},
+		"bans of one kind":   {"bans list --permanent", 0, []string{"There is no such ban."}},
 		"json":               {"lists whitelist --json", 0, []string{`"source":"mefctl allow add"`}},
 		"add":                {"allow add 192.0.2.7/24 --for 2h", 0, []string{"192.0.2.7/24 is never banned, until removed"}},
 		"add name":           {"allow add office.example", 0, []string{"office.example is being resolved"}},
 		"delete":             {"allow delete 192.0.2.7", 1, []string{"mefctl: 192.0.2.7 is not an entry of the allow list"}},
-		"clear":              {"bans clear --yes", 0, []string{"Lifted 3 bans.", "2 bans of blacklist files stay"}},
+		"clear":              {"bans clear --yes", 0, []string{"Lifted 3 bans.", "2 networks of lists stay banned"}},
 		"clear by mistake":   {"bans clear", 2, []string{"to do that, run mefctl bans clear --yes"}},
 		"reload a bad file":  {"reload", 1, []string{"mefctl: mef.conf:2:1: first\nmefctl: mef.conf:3:1: second\n"}},
 		"rule without lines": {"config check", 0, []string{"warning: rule vsftpd has no live source: neither journal entries nor files of vsftpd yet"}},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
@@ -15,7 +16,7 @@ import (
 	"mef/internal/host/foreign"
 )
 
-// Why completes the explanation of an address whose bans are in why: what is counted for it, what keeps it from being banned (allowed,
+// Why completes the explanation of an address whose bans and lists are in why: what is counted for it, what keeps it from being banned (allowed,
 // "" if nothing does), and what happens to its packets. grace is for how long nothing bans it, because a ban was lifted.
 func Why(why *control.Why, e engine.Explanation, allowed string, grace time.Duration, now time.Time) {
 	why.Allowed = allowed
@@ -31,7 +32,7 @@ func Why(why *control.Why, e engine.Explanation, allowed string, grace time.Dura
 		why.Prefix = append(why.Prefix, control.Neighbor{Prefix: ban.Key{Prefix: n.Prefix}.String(), Score: float64(n.Score), Banned: n.Banned})
 	}
 	why.Requests, why.Scans, why.Listings = e.Requests, e.Scans, e.Listings
-	why.Banned = len(why.Bans) > 0 && !e.Through && grace == 0
+	why.Banned = len(why.Bans)+len(why.Lists) > 0 && !e.Through && grace == 0
 	why.Verdict = verdict(why, grace, len(e.Pardons) > 0)
 }
 
@@ -115,6 +116,10 @@ func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 		return "not banned: " + why.Allowed
 	case grace > 0:
 		return fmt.Sprintf("not banned: its ban was lifted by an operator; it is not banned again for %v", grace.Round(time.Second))
+	case why.Banned && len(why.Bans) == 0 && slices.Contains(why.Lists, ban.ByList):
+		return "BANNED by " + ban.ByList
+	case why.Banned && len(why.Bans) == 0:
+		return "BANNED by feed " + why.Lists[0]
 	case why.Banned:
 		b := why.Bans[0]
 		if b.Ports != "all" {

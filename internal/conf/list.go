@@ -11,15 +11,18 @@ import (
 )
 
 // ParseList reads a whitelist or blacklist file: an address, CIDR, IP/MASK, range a-b or DNS name a line, with comments. A line
-// that is none of them is an error; the other entries are returned. Of a file in another format altogether, which may
-// be large, the first errors and how many more there are must do.
-func ParseList(file string, text []byte) ([]Entry, Errors) {
-	return ParseLongList(file, text, len(text), nil)
+// that is none of them is an error; the other entries are returned.
+func ParseList(file string, text []byte) (entries []Entry, errs Errors) {
+	errs = EachEntry(file, text, func(e Entry, _ []netip.Prefix) bool {
+		entries = append(entries, e)
+		return true
+	})
+	return entries, errs
 }
 
-// ParseLongList is ParseList for a file that may be very long: entries after the first keep are passed to rest instead of being returned.
-func ParseLongList(file string, text []byte, keep int, rest func(Entry)) ([]Entry, Errors) {
-	var entries []Entry
+// EachEntry is ParseList for a file that may be very long: it calls do for each entry, with the prefixes that make it up, none for a DNS name,
+// until do returns false. The file may be in another format altogether, so only the first errors are returned, and the number of the others.
+func EachEntry(file string, text []byte, do func(Entry, []netip.Prefix) bool) Errors {
 	var errs Errors
 	line, more := 0, 0
 	for raw := range bytes.Lines(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))) {
@@ -31,11 +34,11 @@ func ParseLongList(file string, text []byte, keep int, rest func(Entry)) ([]Entr
 			continue
 		}
 		at := Pos{File: file, Line: line, Col: 1 + strings.Index(s, word)}
-		switch _, err := parseEntry(word); {
-		case err == nil && len(entries) >= keep:
-			rest(Entry{at, word, strings.TrimSpace(note)})
+		switch prefixes, err := parseEntry(word); {
 		case err == nil:
-			entries = append(entries, Entry{at, word, strings.TrimSpace(note)})
+			if !do(Entry{at, word, strings.TrimSpace(note)}, prefixes) {
+				return errs
+			}
 		case len(errs) < maxErrors:
 			errs = append(errs, placed(err, at))
 		default:
@@ -46,7 +49,7 @@ func ParseLongList(file string, text []byte, keep int, rest func(Entry)) ([]Entr
 		errs = append(errs, &Error{Pos: Pos{File: file, Line: errs[maxErrors-1].Line + 1, Col: 0}, Msg: fmt.Sprintf("%d more lines from here on are not entries", more),
 			Hint: "write one entry per line: " + entrySyntax})
 	}
-	return entries, errs
+	return errs
 }
 
 // maxErrors bounds the errors that are returned one by one.

@@ -96,13 +96,13 @@ func (c *Client) batch(ctx context.Context, method, path string, req Batch) (v D
 	return v, c.do(ctx, method, path, req, &v)
 }
 
-// Cleared reports how many bans were lifted at once, and how many stay because a blacklist file asks for them.
+// Cleared reports how many bans were lifted at once, and how many networks stay banned because lists have them.
 type Cleared struct {
 	Lifted int `json:"lifted"`
 	Listed int `json:"listed"`
 }
 
-// ClearBans lifts every ban that no blacklist file asks for.
+// ClearBans lifts every ban. Lists stay in force.
 func (c *Client) ClearBans(ctx context.Context) (v Cleared, err error) {
 	return v, c.do(ctx, http.MethodPost, "/v1/bans/clear", nil, &v)
 }

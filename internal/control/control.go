@@ -22,7 +22,7 @@
 //	POST   /v1/reload              Reloaded: the configuration is read again, as by SIGHUP
 //	POST   /v1/arm      ArmRequest   Armed: unless confirmed in time, bans are lifted, and further ones logged, not applied
 //	POST   /v1/confirm             {}: the operator can log in
-//	GET    /v1/lists?list=NAME     Lists: the whitelist or blacklist, or without a name both
+//	GET    /v1/lists?list=NAME     Lists: the whitelist, the blacklist or those in the kernel, or without a name all
 //	GET    /v1/feeds               []Feed: the lists of addresses that others publish
 //	POST   /v1/feeds    FeedRequest []Feed    enables, disables or updates one
 //	POST   /v1/allow    AllowRequest Entry    returns once the kernel lets its addresses through
@@ -46,7 +46,7 @@ type Service interface {
 	Bans(ctx context.Context) ([]Ban, error)
 	Ban(ctx context.Context, req BanRequest) (Ban, error)
 	Unban(ctx context.Context, req UnbanRequest) ([]Ban, error)
-	// ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel has been read back.
+	// ClearBans lifts every ban, but no list, and returns once the kernel has been read back.
 	ClearBans(ctx context.Context, author string) (Cleared, error)
 	Why(ctx context.Context, addr netip.Addr) (Why, error)
 	// Services returns what waits for strangers, with the rules that cover it.
@@ -301,6 +301,7 @@ type Why struct {
 	Requests   []string   `json:"requests,omitempty"` // what is counted of its web requests, a sentence each
 	Scans      []string   `json:"scans,omitempty"`    // to how many closed ports it came, a sentence each
 	Listings   []string   `json:"listings,omitempty"` // what block lists report of it, a sentence each
+	Lists      []string   `json:"lists,omitempty"`    // by which the kernel drops its packets: "blacklist", or the name of a feed
 	Foreign    []string   `json:"foreign,omitempty"`  // rules and policies of other nftables tables that may drop it
 }
 

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -9,11 +10,23 @@ import (
 	"mef/internal/printable"
 )
 
-// Lists are the operator's: the whitelist, whose addresses are never banned, and the blacklist, whose addresses always are.
+// Lists are the whitelist, whose addresses are never banned, the blacklist, whose addresses always are, and the feeds.
 type Lists struct {
-	Files   []ListFile `json:"files"`
-	Entries []Entry    `json:"entries"`
-	Feeds   []Feed     `json:"feeds,omitempty"` // that are enabled; not with the name of a list
+	Files   []ListFile   `json:"files"`
+	Entries []Entry      `json:"entries"`
+	More    int          `json:"more,omitempty"`   // entries of the blacklist that are not shown one by one
+	Feeds   []Feed       `json:"feeds,omitempty"`  // that are enabled; not with the name of a list
+	Kernel  []KernelList `json:"kernel,omitempty"` // not with the name of the whitelist
+}
+
+// InKernel is the name that asks for Lists.Kernel only.
+const InKernel = "kernel"
+
+// A KernelList is a list whose packets the kernel drops: the blacklist, as one, or a feed.
+type KernelList struct {
+	Name     string `json:"name"`
+	Networks int    `json:"networks"` // neighbours that are joined count once; -1 if the kernel does not count
+	Packets  uint64 `json:"packets"`  // dropped
 }
 
 // A ListFile is a file of a list's directory as it was last read.
@@ -101,7 +114,7 @@ type AllowRequest struct {
 
 // A ListService answers requests about lists.
 type ListService interface {
-	// Lists returns the files and entries of the list of that name, or of both if it is empty.
+	// Lists returns the files and entries of the list of that name, or of all if it is empty.
 	Lists(ctx context.Context, only string) (Lists, error)
 	// Allow adds an entry to the allow list and returns once the kernel lets its addresses through.
 	Allow(ctx context.Context, req AllowRequest) (Entry, error)
@@ -130,7 +143,12 @@ func handleLists(mux *http.ServeMux, s ListService, l limits) {
 			answer(w, nil, err)
 			return
 		}
-		stream(w, `{"files":`+string(files)+`,"feeds":`+string(feeds)+`,"entries":[`, v.Entries, "]}")
+		kernel, err := printable.Marshal(append([]KernelList{}, v.Kernel...))
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		stream(w, fmt.Sprintf(`{"files":%s,"feeds":%s,"kernel":%s,"more":%d,"entries":[`, files, feeds, kernel, v.More), v.Entries, "]}")
 	}))
 	mux.HandleFunc("GET /v1/feeds", func(w http.ResponseWriter, r *http.Request) {
 		v, err := s.Feeds(r.Context())

@@ -11,31 +11,25 @@ import (
 	"mef/internal/owner"
 )
 
-// Events about entries of the allow list.
-const (
-	allowed    = "allow"
-	disallowed = "allow-end"
-)
-
 // Allow adds an entry to the allow list. It returns once the kernel lets its addresses through and their bans are lifted; a DNS
 // name has none yet then.
 func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
-	return d.changeEntry(ctx, req, allowed, (*lists.Lists).Add)
+	return d.changeEntry(ctx, req, lists.Allowed, (*lists.Lists).Add)
 }
 
 // Disallow deletes an entry that was added by command.
 func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
-	return d.changeEntry(ctx, req, disallowed, (*lists.Lists).Delete)
+	return d.changeEntry(ctx, req, lists.Disallowed, (*lists.Lists).Delete)
 }
 
 // AllowAll adds many entries to the allow list.
 func (d *daemon) AllowAll(ctx context.Context, req control.Batch) (control.Done, error) {
-	return d.changeEntries(ctx, req, allowed, (*lists.Lists).Add)
+	return d.changeEntries(ctx, req, lists.Allowed, (*lists.Lists).Add)
 }
 
 // DisallowAll deletes many entries that were added by command.
 func (d *daemon) DisallowAll(ctx context.Context, req control.Batch) (control.Done, error) {
-	return d.changeEntries(ctx, req, disallowed, (*lists.Lists).Delete)
+	return d.changeEntries(ctx, req, lists.Disallowed, (*lists.Lists).Delete)
 }
 
 // A change adds an entry to the allow list or deletes one. It returns the notes to be saved.
@@ -60,7 +54,7 @@ func (d *daemon) changeEntry(ctx context.Context, req control.AllowRequest, even
 	}
 	d.Flush(ctx)
 	rec := control.Record{Time: time.Now(), Event: event, Prefix: entry.Entry, Author: req.Author, Note: req.Note}
-	if event == allowed {
+	if event == lists.Allowed {
 		rec.Until = entry.Until
 	}
 	d.Records.Add(rec)
@@ -91,28 +85,13 @@ func (d *daemon) changeEntries(ctx context.Context, req control.Batch, event str
 	return done, nil
 }
 
-// Lists returns the lists: both, or the one of that name.
+// Lists returns the lists: all, or the one of that name.
 func (d *daemon) Lists(ctx context.Context, only string) (control.Lists, error) {
-	if only != "" && only != lists.AllowList && only != lists.BlockList {
-		return control.Lists{}, control.Refuse("no list %q; there are %s and %s", only, lists.AllowList, lists.BlockList)
-	}
 	return owner.Ask(ctx, d.config, func(ctx context.Context, c *configurator) (control.Lists, error) {
-		// Programs that read JSON want lists, if empty ones.
-		out := control.Lists{Files: []control.ListFile{}, Entries: []control.Entry{}}
-		if only != lists.BlockList {
-			c.lists.ShowAllow(&out)
-		}
-		if only == lists.AllowList {
-			return out, nil
-		}
 		facts, err := c.facts(ctx)
 		if err != nil {
-			return out, err
+			return control.Lists{}, err
 		}
-		c.lists.ShowBlock(&out, &facts)
-		if only == "" {
-			out.Feeds, err = c.feeds.Enabled(ctx)
-		}
-		return out, err
+		return c.lists.Show(ctx, only, &facts)
 	})
 }

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,9 +11,9 @@ import (
 
 func TestListedBansAreNotLifted(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.0.0.0/8\n198.51.100.0/24\n"})
-	h.await("the listed ban", func() bool { return h.banned() == "198.51.100.0/24" })
+	h.await("the list", func() bool { return h.listed() == "198.51.100.0/24" })
 	_, err := h.Unban(t.Context(), control.UnbanRequest{Prefix: "198.51.100.7", Covering: true})
-	want := "198.51.100.0/24 is listed in " + h.dir + "/deny/a.conf:2:1: remove it there, or run mefctl allow add"
+	want := "198.51.100.7 is listed in " + h.dir + "/deny/a.conf:2:1: remove it there, or run mefctl allow add"
 	if err == nil || err.Error() != want {
 		t.Errorf("Unban of what is listed: %v, want %q", err, want)
 	}
@@ -20,15 +22,20 @@ func TestListedBansAreNotLifted(t *testing.T) {
 	if err != nil || len(lifted) != 1 || lifted[0].Prefix != "198.51.100.7" || strings.Contains(h.banned(), "198.51.100.7") {
 		t.Errorf("lifted %v, %v; want the ban beside the list", lifted, err)
 	}
+	why, err := h.Why(t.Context(), netip.MustParseAddr("198.51.100.7"))
+	if place := "the blacklist, " + h.dir + "/deny/a.conf:2:1: 198.51.100.0/24: all its packets are dropped"; err != nil || !why.Banned ||
+		why.Verdict != "BANNED by blacklist" || !slices.Contains(why.Listings, place) {
+		t.Errorf("why says %q, %q, %v; want %q", why.Verdict, why.Listings, err, place)
+	}
 }
 
 func TestClearBans(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
-	h.await("the listed ban", func() bool { return h.banned() == "198.51.100.0/24" })
+	h.await("the list", func() bool { return h.listed() == "198.51.100.0/24" })
 	h.ban("203.0.113.7")
 	h.ban("2001:db8:7::/48")
 	c, err := h.ClearBans(t.Context(), "alice")
-	if err != nil || c.Lifted != 2 || c.Listed != 1 || h.banned() != "198.51.100.0/24" {
+	if err != nil || c.Lifted != 2 || c.Listed != 1 || h.banned() != "" || h.listed() != "198.51.100.0/24" {
 		t.Errorf("%+v, %v; %s is banned now", c, err, h.banned())
 	}
 	if c, err := h.ClearBans(t.Context(), "alice"); err != nil || c.Lifted != 0 {

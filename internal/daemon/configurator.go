@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +15,6 @@ import (
 	"mef/internal/control"
 	"mef/internal/engine"
 	"mef/internal/hostwatch"
-	"mef/internal/lists"
 	"mef/internal/owner"
 	"mef/internal/pipeline"
 )
@@ -28,19 +26,15 @@ type configurator struct {
 	*parts
 	cfg     *conf.Config // as pipeline.State has it
 	load    func() (*conf.Config, error)
-	level   *slog.LevelVar   // follows the configuration; nil: it was chosen otherwise
-	hangups <-chan os.Signal // each has the configuration read again
-	lists   *lists.Lists
-	applied lists.Applied
-	report  lists.Report                       // published in parts.listed
-	logged  struct{ mistakes, notable string } // of the lists
-	owed    map[ban.Key]time.Duration          // bans that an operator wants lifted, until the kernel showed that they are gone, and the grace asked for
-	off     bool                               // mefctl off was run since the last start
-	gone    []ban.Key                          // bans that were in force when the daemon last ran, and are not to be any more
+	level   *slog.LevelVar            // follows the configuration; nil: it was chosen otherwise
+	hangups <-chan os.Signal          // each has the configuration read again
+	owed    map[ban.Key]time.Duration // bans that an operator wants lifted, until the kernel showed that they are gone, and the grace asked for
+	off     bool                      // mefctl off was run since the last start
+	gone    []ban.Key                 // bans that were in force when the daemon last ran, and are not to be any more
 }
 
-func newConfigurator(p *parts, cfg *conf.Config, l *lists.Lists, opt Options) *configurator {
-	return &configurator{parts: p, cfg: cfg, load: opt.Load, level: opt.Level, hangups: opt.Hangups, lists: l, owed: make(map[ban.Key]time.Duration)}
+func newConfigurator(p *parts, cfg *conf.Config, opt Options) *configurator {
+	return &configurator{parts: p, cfg: cfg, load: opt.Load, level: opt.Level, hangups: opt.Hangups, owed: make(map[ban.Key]time.Duration)}
 }
 
 // run does what is asked of the configurator until ctx is done.
@@ -53,6 +47,7 @@ func (c *configurator) run(ctx context.Context, calls <-chan owner.Call[*configu
 	defer func() { _ = helpers.Wait() }() // both end with ctx, and well
 	c.clearOff(ctx)
 	c.rereadLists(ctx)
+	close(c.applied)
 	_ = c.fulfil(ctx, liftEarlier) // has been logged
 	_ = c.fulfil(ctx, liftLapsed)
 	for {
@@ -90,18 +85,14 @@ func (b *built) restore(now time.Time) {
 	if c.off = !off.IsZero(); c.off {
 		b.saved.SwitchedOff(s, off)
 	}
-	c.loadNotes(s, b.saved.Notes, b.guard)
+	allow := c.restoreLists(s, b.saved.Notes, b.guard)
 	b.restoreDetectors(b.saved.Notes)
 	c.resumeWindow(s, now)
 	if b.Observing() {
-		c.applied.Observe = true
 		return // what the kernel holds ends by itself, or is lifted if a window has lapsed
 	}
-	listed := c.applied.Blocked
-	b.restored, c.gone = c.restoreLists(s, b.saved.Bans, now)
-	if !slices.Equal(listed, c.applied.Blocked) {
-		c.saveBlocked()
-	}
+	c.gone = b.saved.Split(s, allow.Set)
+	b.restored = b.saved.Bans
 	c.Enforcer.Restore(b.restored)
 }
 
@@ -142,7 +133,7 @@ func (c *configurator) fulfil(ctx context.Context, what string) error {
 		liftEarlier: c.liftEarlier,
 		liftLapsed:  c.liftLapsed,
 		liftAsked:   c.liftOwed,
-		applyLists:  c.applyLists,
+		applyLists:  c.lists.Apply,
 	}[what])
 }
 

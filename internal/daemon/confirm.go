@@ -49,8 +49,8 @@ func (c *configurator) arm(ctx context.Context, req control.ArmRequest) (control
 	return control.Armed{Until: w.Until, From: w.From}, c.windowChanged(ctx)
 }
 
-// windowChanged has the engine follow the window. Lists whose bans a lapsed window had lifted are applied again; if that fails, it is tried
-// again later. The error is that of ctx.
+// windowChanged has the engine and the lists follow the window: a lapsed one takes the blacklist and feeds out of force. If that fails, it is
+// tried again later. The error is that of ctx.
 func (c *configurator) windowChanged(ctx context.Context) error {
 	lapsed := c.window.Window().HasLapsed()
 	if err := owner.Do(ctx, c.Engine, func(s *pipeline.State) { s.SetLapsed(lapsed) }); err != nil {
@@ -95,11 +95,10 @@ func (c *configurator) liftLapsed(ctx context.Context) error {
 		return nil
 	}
 	now := time.Now()
-	bans, keys, err := c.LiftSince(ctx, w.Since, c.listedRecords)
+	bans, err := c.LiftSince(ctx, w.Since)
 	if err != nil {
 		return err
 	}
-	c.unblock(keys)
 	if err := c.window.Lifted(); err != nil {
 		c.Log.Warn("on trial", "err", err)
 	}

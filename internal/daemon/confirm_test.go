@@ -7,13 +7,17 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"mef/internal/ban"
 	"mef/internal/confirm"
 	"mef/internal/control"
+	"mef/internal/lists"
 	"mef/internal/owner"
+	"mef/internal/prefixset"
 )
 
 func (h *house) ban(addr string) {
@@ -33,6 +37,24 @@ func (h *house) banned() string {
 	var all []string
 	for _, b := range bans {
 		all = append(all, b.Prefix)
+	}
+	return strings.Join(all, " ")
+}
+
+// listed returns the networks of the blacklist that the packet filter drops.
+func (h *house) listed() string {
+	h.Helper()
+	list := h.filter.List(lists.BlockList)
+	var ranges []prefixset.Range
+	for _, v6 := range []bool{false, true} {
+		for a := range list.Hosts(v6) {
+			ranges = append(ranges, prefixset.Range{First: a, Last: a})
+		}
+		ranges = slices.AppendSeq(ranges, list.Nets(v6))
+	}
+	var all []string
+	for _, p := range prefixset.FromRanges(ranges).Prefixes() {
+		all = append(all, ban.Key{Prefix: p}.String())
 	}
 	return strings.Join(all, " ")
 }
@@ -93,8 +115,8 @@ func TestArmedAndConfirmed(t *testing.T) {
 	}
 }
 
-// Bans that began while nobody had confirmed are lifted, those from before stay, and the blacklist comes back when somebody
-// confirms late.
+// Bans that began while nobody had confirmed are lifted, and those from before stay. The blacklist is not in force either, for the operator may
+// have listed himself; it comes back when somebody confirms late.
 func TestArmedAndForgotten(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
 	h.ban("192.0.2.1")
@@ -103,7 +125,7 @@ func TestArmedAndForgotten(t *testing.T) {
 	h.ban("192.0.2.7")
 	h.ban("2001:db8::7")
 	h.lapse()
-	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "192.0.2.1 198.51.100.0/24" })
+	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "192.0.2.1" && h.listed() == "" })
 	s := h.status()
 	if s.Protected || s.Armed == nil || !s.Armed.Lapsed || !strings.Contains(strings.Join(s.Missing, "\n"), "not confirmed within 1h") {
 		t.Errorf("status says protected %v, armed %+v, missing %q", s.Protected, s.Armed, s.Missing)
@@ -121,7 +143,7 @@ func TestArmedAndForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.ban("192.0.2.9")
-	if got := h.banned(); h.status().Mode != "enforce" || got != "192.0.2.1 192.0.2.9 198.51.100.0/24" {
+	if got := h.banned() + ", " + h.listed(); h.status().Mode != "enforce" || got != "192.0.2.1 192.0.2.9, 198.51.100.0/24" {
 		t.Errorf("confirmed late: mode %s, banned %q", h.status().Mode, got)
 	}
 }
@@ -133,11 +155,11 @@ func TestArmedRightAfterTheStart(t *testing.T) {
 	h.ban("192.0.2.1")
 	h.arm(time.Hour)
 	h.lapse()
-	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "" })
+	h.await("the trial to lapse", func() bool { return h.status().Mode == "observe" && h.banned() == "" && h.listed() == "" })
 	if err := h.Confirm(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	h.await("the blacklist to be back", func() bool { return h.banned() == "198.51.100.0/24" })
+	h.await("the blacklist to be back", func() bool { return h.listed() == "198.51.100.0/24" })
 }
 
 func TestTrialOutlivesTheDaemon(t *testing.T) {
@@ -156,11 +178,11 @@ func TestTrialOutlivesTheDaemon(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n", "state/" + windowFile: tt.file})
 			h.await("mode "+tt.mode, func() bool { return h.status().Mode == tt.mode })
-			h.await("bans of "+tt.banned, func() bool { return h.banned() == tt.banned })
+			h.await("the list "+tt.banned, func() bool { return h.listed() == tt.banned })
 			if err := h.Confirm(t.Context(), "alice"); err != nil {
 				t.Fatal(err)
 			}
-			h.await("the blacklist to be in force", func() bool { return h.banned() == "198.51.100.0/24" })
+			h.await("the blacklist to be in force", func() bool { return h.listed() == "198.51.100.0/24" })
 		})
 	}
 }
@@ -290,7 +312,7 @@ func TestOffIsForGood(t *testing.T) {
 	}
 	h.filter.Lose("mefctl")
 	h.start()
-	h.await("the list", func() bool { return h.banned() == "198.51.100.7" })
+	h.await("the list", func() bool { return h.listed() == "198.51.100.7" && h.banned() == "" })
 	h.await("off to be forgotten", func() bool {
 		at, err := confirm.Off(h.stateIn)
 		return err == nil && at.IsZero()
@@ -299,5 +321,5 @@ func TestOffIsForGood(t *testing.T) {
 	h.Flush(t.Context())
 	h.end()
 	h.start()
-	h.await("what was banned since", func() bool { return h.banned() == "192.0.2.8 198.51.100.7" })
+	h.await("what was banned since", func() bool { return h.banned() == "192.0.2.8" && h.listed() == "198.51.100.7" })
 }

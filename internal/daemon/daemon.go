@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -111,12 +110,12 @@ type parts struct {
 	manager  Manager
 	notifier Notifier
 
-	window *confirm.Keeper              // the configurator's; others call Window only
-	due    *duty.List                   // the configurator's; others call Text only
-	listed atomic.Pointer[lists.Report] // replaced by the configurator
+	window *confirm.Keeper // the configurator's; others call Window only
+	due    *duty.List      // the configurator's; others call Text only
+	lists  *lists.Lists    // the configurator's; its comment names what others may call
 
-	feeds   *lists.Feeds
 	sources *pipeline.Sources // the configurator's; others call Prove only
+	applied chan struct{}     // closed once lists were applied
 	relist  chan struct{}     // holds one message: lists may have to be applied anew
 }
 
@@ -132,8 +131,7 @@ type daemon struct {
 	since    time.Time
 	stop     context.CancelFunc
 	selfTest func(context.Context) (impossible, problem string)
-	firewall func() []string                   // what is wrong with the static policy
-	names    func(time.Time) (noAddr []string) // names of the allow list without an address
+	firewall func() []string // what is wrong with the static policy
 }
 
 // A built is a daemon before its goroutines begin, which then have its parts.
@@ -164,16 +162,15 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	p.Enforcer = k.Enforcer
 	now := time.Now()
 	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, notifier: opt.Notify, sources: p.NewSources(m.look),
-		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), relist: make(chan struct{}, 1)}
+		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), applied: make(chan struct{}), relist: make(chan struct{}, 1)}
 	shared.due = duty.New(shared.reportDuty)
 	m.names.StateDir, m.names.Version = cfg.Paths.StateDir, opt.Version
-	c := newConfigurator(shared, cfg, lists.New(m.names), opt)
-	shared.feeds = c.lists.Feeds()
-	p.Reputation.Feeds = shared.feeds.Listings
-	shared.feeds.On(lists.FeedHost{Enforcer: k.Enforcer, Observing: p.Observing, Facts: shared.facts, Record: p.Records.Add, Changed: p.Memory.Changed,
-		Save: func(ctx context.Context, notes map[string]string) { p.SaveNotes(notes); p.Flush(ctx) }})
-	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, NotifyService: opt.Notify, FeedService: shared.feeds.Service(), config: owner.New[*configurator](), version: opt.Version,
-		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }, names: c.lists.Warnings}}
+	shared.lists = lists.New(m.names)
+	shared.lists.On(shared.listHost())
+	p.Reputation.Feeds = shared.lists.Feeds().Listings
+	c := newConfigurator(shared, cfg, opt)
+	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, NotifyService: opt.Notify, FeedService: shared.lists.Feeds().Service(), config: owner.New[*configurator](), version: opt.Version,
+		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }}}
 	b.Requests = p.Requests(b.listsForRequests())
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
 		return nil, err

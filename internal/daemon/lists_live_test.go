@@ -13,9 +13,11 @@ import (
 
 	"github.com/miekg/dns"
 
+	"mef/internal/ban"
 	"mef/internal/control"
 	"mef/internal/hostwatch"
 	"mef/internal/lists/names"
+	"mef/internal/prefixset"
 )
 
 // allows reports whether the packet filter accepts an address before any ban.
@@ -30,14 +32,14 @@ func TestListFilesArePickedUp(t *testing.T) {
 	h := settle(t, "whitelist_reload=1h\nblacklist_reload=1h\n", map[string]string{
 		"deny/a.conf": "198.51.100.0/24 # known\n203.0.113.9\n",
 	})
-	h.await("bans of the start", func() bool { return h.banned() == "198.51.100.0/24 203.0.113.9" })
+	h.await("the list of the start", func() bool { return h.listed() == "198.51.100.0/24 203.0.113.9" })
 	h.ban("203.0.113.7")
 	h.ban("203.0.113.64/28")
 	began := time.Now()
 
 	h.write("allow/a.conf", "203.0.113.7\nnonsense here\n203.0.113.66\n198.51.100.128/25\n")
 	h.await("allowed, and lifted", func() bool {
-		return h.allows("203.0.113.7") && h.allows("203.0.113.66") && h.banned() == "198.51.100.0/25 203.0.113.9 203.0.113.64/28"
+		return h.allows("203.0.113.7") && h.allows("203.0.113.66") && h.listed() == "198.51.100.0/25 203.0.113.9" && h.banned() == "203.0.113.64/28"
 	})
 	t.Logf("picked up after %v", time.Since(began))
 	h.await("the bad line is told", func() bool {
@@ -45,12 +47,12 @@ func TestListFilesArePickedUp(t *testing.T) {
 	})
 	h.write("deny/a.conf", "203.0.113.10\n203.0.113.9\n")
 	h.write("deny/b.conf", "2001:db8:7::/48\n")
-	h.await("deltas of the blacklist", func() bool { return h.banned() == "203.0.113.9 203.0.113.10 203.0.113.64/28 2001:db8:7::/48" })
+	h.await("deltas of the blacklist", func() bool { return h.listed() == "203.0.113.9 203.0.113.10 2001:db8:7::/48" })
 	if err := errors.Join(os.Remove(h.dir+"/deny/b.conf"), os.Remove(h.dir+"/allow/a.conf")); err != nil {
 		t.Fatal(err)
 	}
 	h.await("files that went", func() bool {
-		return !h.allows("203.0.113.7") && h.banned() == "203.0.113.9 203.0.113.10 203.0.113.64/28"
+		return !h.allows("203.0.113.7") && h.listed() == "203.0.113.9 203.0.113.10" && h.banned() == "203.0.113.64/28"
 	})
 	lists, err := h.Lists(t.Context(), "blacklist")
 	if err != nil || len(lists.Files) != 1 || lists.Files[0].Entries != 2 || lists.Entries[1].Source != h.dir+"/deny/a.conf:2:1" {
@@ -112,20 +114,20 @@ func TestNamesAreResolved(t *testing.T) {
 func TestObserveListsBanNobody(t *testing.T) {
 	h := settle(t, "mode=observe\n", map[string]string{"deny/a.conf": "203.0.113.9\n", "allow/a.conf": "203.0.113.7\n"})
 	h.await("allowed", func() bool { return h.allows("203.0.113.7") })
-	if got := h.banned(); got != "" {
-		t.Errorf("bans %s in observe mode", got)
+	if got := h.listed(); got != "" {
+		t.Errorf("list %s in observe mode", got)
 	}
 	h.configure("")
 	if _, err := h.Reload(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	h.await("banned", func() bool { return h.banned() == "203.0.113.9" })
+	h.await("banned", func() bool { return h.listed() == "203.0.113.9" })
 	h.configure("mode=observe\n")
 	h.write("deny/a.conf", "203.0.113.10\n")
 	if _, err := h.Reload(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	h.await("lifted, and no other banned", func() bool { return h.banned() == "" })
+	h.await("lifted, and no other banned", func() bool { return h.listed() == "" })
 }
 
 // Names beyond the limit are said to be left out, each where it is listed; and hundreds of names that are not resolved are few warnings.
@@ -263,7 +265,7 @@ func TestAddedEntriesOutliveTheDaemon(t *testing.T) {
 // A list of addresses that nobody should have also names some that a host cannot do without. Those are told, and not counted as bans.
 func TestListedAddressesOfNoHost(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/bogons.conf": "127.0.0.1\n169.254.0.0/16\nfe80::/64\n255.255.255.254/31\n203.0.113.0/24\n"})
-	h.await("the others", func() bool { return h.banned() == "203.0.113.0/24 255.255.255.254" })
+	h.await("the others", func() bool { return h.listed() == "203.0.113.0/24 255.255.255.254" })
 	lists, err := h.Lists(t.Context(), "blacklist")
 	if err != nil {
 		t.Fatal(err)
@@ -278,14 +280,14 @@ func TestListedAddressesOfNoHost(t *testing.T) {
 // A blacklist entry around a proxy leaves the proxy out: many clients are behind it.
 func TestBlacklistLeavesProxiesOut(t *testing.T) {
 	h := settle(t, "proxies=192.0.2.128\n", map[string]string{"deny/a.conf": "192.0.2.128/31\n"})
-	h.await("the rest of the entry is banned", func() bool { return h.banned() == "192.0.2.129" })
+	h.await("the rest of the entry is banned", func() bool { return h.listed() == "192.0.2.129" })
 }
 
-// An entry that contains an address from which an administrator is or was logged in is held back and shown, whoever wrote it there, and
-// bans nobody until the address is no administrator's any more.
-func TestBlacklistHoldsBackAdministrators(t *testing.T) {
+// An address from which an administrator is or was logged in is left out of the entry around it, whoever wrote it there, until it is no
+// administrator's any more.
+func TestBlacklistLeavesAdministratorsOut(t *testing.T) {
 	h := settle(t, "", map[string]string{"deny/a.conf": "203.0.113.9\n"})
-	h.await("the list", func() bool { return h.banned() == "203.0.113.9" })
+	h.await("the list", func() bool { return h.listed() == "203.0.113.9" })
 	admin := netip.MustParseAddr("198.51.100.78")
 	session := func(a hostwatch.Admins) {
 		t.Helper()
@@ -295,20 +297,28 @@ func TestBlacklistHoldsBackAdministrators(t *testing.T) {
 	}
 	session(hostwatch.Admins{Live: []netip.Addr{admin}})
 	h.write("deny/a.conf", "198.51.100.0/24\n203.0.113.9\n203.0.113.10\n")
-	h.await("the rest of the list", func() bool { return h.banned() == "203.0.113.9 203.0.113.10" })
+	without := func(addr string) string {
+		var all []string
+		rest := prefixset.New(netip.MustParsePrefix("198.51.100.0/24")).Subtract(prefixset.New(netip.MustParsePrefix(addr + "/32")))
+		for _, p := range rest.Prefixes() {
+			all = append(all, ban.Key{Prefix: p}.String())
+		}
+		return strings.Join(all, " ")
+	}
+	h.await("the rest of the list", func() bool { return h.listed() == without("198.51.100.78")+" 203.0.113.9 203.0.113.10" })
 	lists, err := h.Lists(t.Context(), "blacklist")
-	if err != nil || !strings.Contains(lists.Entries[0].Error, "suspended: an administrator is logged in from 198.51.100.78") {
+	if err != nil || !strings.Contains(lists.Entries[0].Error, "left out: an administrator is logged in from 198.51.100.78") {
 		t.Errorf("lists %+v, %v", lists.Entries, err)
 	}
-	if w := strings.Join(h.status().Warnings, "\n"); !strings.Contains(w, "1 entries of blacklist files are suspended") {
+	if w := strings.Join(h.status().Warnings, "\n"); !strings.Contains(w, "1 addresses of blacklist files are left out") {
 		t.Errorf("status warns of %q", w)
 	}
 	// One who comes later, over what the list had banned, is let in.
 	late := netip.MustParseAddr("203.0.113.10")
 	session(hostwatch.Admins{Live: []netip.Addr{late}, Recent: []netip.Addr{admin}})
-	h.await("the entry of the newcomer is lifted", func() bool { return h.banned() == "203.0.113.9" })
+	h.await("the newcomer is let in", func() bool { return h.listed() == without("198.51.100.78")+" 203.0.113.9" })
 	session(hostwatch.Admins{})
-	h.await("all of the list is in force", func() bool { return h.banned() == "198.51.100.0/24 203.0.113.9 203.0.113.10" })
+	h.await("all of the list is in force", func() bool { return h.listed() == "198.51.100.0/24 203.0.113.9 203.0.113.10" })
 }
 
 // An address whose agent is that of a search engine is banned at once if its name is another, and never if it is the engine's.

@@ -87,7 +87,7 @@ func (c *configurator) swap(ctx context.Context, next *conf.Config, rules *engin
 	if c.level != nil {
 		c.level.Set(next.LogLevel)
 	}
-	c.feeds.Configure(next.Feeds)
+	c.lists.Feeds().Configure(next.Feeds)
 	c.notifier.Configure(next.Notify)
 	c.rereadLists(ctx)
 	return nil

@@ -30,11 +30,10 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	detectors := d.detectorStatus()
 	began, now := s, time.Now() // which nothing changes if the caller gives up
-	began.Warnings = append(began.Warnings, d.feeds.Problems()...)
 	if s, err = owner.Query(ctx, d.Engine, func(state *pipeline.State) control.Status {
 		s := began
 		sources(&s, state)
-		d.listed.Load().Warn(&s, d.names(now))
+		d.lists.Warn(&s, now)
 		answers.Engine(&s, state.Engine, now)
 		s.WatchingSince, s.Store.Path = control.Moment(state.Observing), pipeline.StorePath(state.Config)
 		detectors(&s, state)
@@ -96,11 +95,14 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 	if err != nil {
 		return why, err
 	}
-	answers.Why(&why, known, d.listed.Load().Explain(addr, known.Never), grace, now)
+	var entries []string
+	if why.Lists, entries, err = d.lists.Feeds().Why(ctx, addr); err != nil {
+		return why, err
+	}
+	answers.Why(&why, known, d.lists.Explain(addr, known.Never), grace, now)
 	why.Foreign = answers.Foreign(ctx, addr)
-	entries, err := d.feeds.Why(ctx, addr)
 	why.Listings = append(why.Listings, entries...)
-	return why, err
+	return why, nil
 }
 
 // Names answers mefctl names.
@@ -137,9 +139,13 @@ func (d *daemon) Stop(author string) {
 	d.stop()
 }
 
-// notify reports to the service manager when the kernel holds the bans, from then on that the engine answers, and at last that ctx
+// notify reports to the service manager when the kernel holds the bans and lists, from then on that the engine answers, and at last that ctx
 // is done. A daemon that hangs falls silent, and is started again.
 func (d *daemon) notify(ctx context.Context) error {
+	select {
+	case <-d.applied:
+	case <-ctx.Done():
+	}
 	if err := d.Enforcer.Ready(ctx); err == nil {
 		d.notified(d.manager.Ready(d.inBrief()))
 		d.manager.Watch(ctx, func(ctx context.Context) (string, error) {

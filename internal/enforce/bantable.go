@@ -72,7 +72,7 @@ func (r row) kind() kind { return kind{r.ports, r.bits, netip.AddrFrom16(r.addr)
 type entry struct {
 	until   int64 // Unix time in ns; forever if permanent
 	unknown bool
-	firm    bool // made by hand or by a list: no address in its network is excepted
+	firm    bool // made by hand: no address in its network is excepted
 	fresh   bool // begun or extended since begin was last called for it
 }
 

@@ -82,7 +82,7 @@ func TestExceptions(t *testing.T) {
 		},
 		"give way to a list": {
 			do: func(t *testing.T, e *enforce.Enforcer) {
-				enforcetest.Bans(t, e, excepting(net, time.Hour, known), by(ban.ByList, enforcetest.For("192.0.2.0/28", 0)))
+				enforcetest.Bans(t, e, excepting(net, time.Hour, known), by(ban.ByHand, enforcetest.For("192.0.2.0/28", 0)))
 			},
 		},
 		"come back with the daemon": {

@@ -75,7 +75,7 @@ func (m *model) add(b ban.Ban, now time.Time, force bool) Result {
 	if changed {
 		old.until, old.fresh = until, true
 	}
-	old.firm = old.firm || b.Rule == ban.ByHand || b.Rule == ban.ByList
+	old.firm = old.firm || b.Rule == ban.ByHand
 	m.bans.put(b.Key, old)
 	m.except(b.Key, b.Except)
 	return Result{Ban: b, Until: old.time(), Changed: changed}

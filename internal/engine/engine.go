@@ -8,7 +8,6 @@
 package engine
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -77,7 +76,7 @@ func FactsFromConf(cfg *conf.Config) exempt.Facts {
 type Engine struct {
 	cfg     Config
 	facts   exempt.Facts
-	blocked prefixset.Set
+	blocked *prefixset.Packed
 	rules   map[string]*rule
 	ruleBy  bounded.ByName[*rule] // the same
 	listens map[string]ban.Ports  // where the services of rules listen, by the name of the rule in its file
@@ -199,8 +198,8 @@ func (e *Engine) SetFacts(facts exempt.Facts) {
 	e.tracker.SetOnLink(facts.OnLink)
 }
 
-// SetBlocked replaces the networks that lists ban. Events from there count, and lead to no further ban.
-func (e *Engine) SetBlocked(networks []netip.Prefix) { e.blocked = prefixset.New(networks...) }
+// SetBlocked replaces the addresses that the blacklist bans. Events from there count, and lead to no further ban.
+func (e *Engine) SetBlocked(addrs *prefixset.Packed) { e.blocked = addrs }
 
 // SetAccounts replaces the accounts of this host; see track.Config.
 func (e *Engine) SetAccounts(accounts map[string]bool) {

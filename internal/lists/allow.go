@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -26,11 +25,6 @@ type Allow struct {
 type Item struct {
 	Text, Source string
 	Set          prefixset.Set
-}
-
-// Within reports whether every address of p is in the set.
-func Within(p netip.Prefix, set prefixset.Set) bool {
-	return set.Contains(p.Addr()) && (p.IsSingleIP() || prefixset.New(p).Subtract(set).Len() == 0)
 }
 
 // An added is an entry that somebody added by command. The saved state keeps it.
@@ -260,8 +254,8 @@ func moment(t time.Time) *time.Time {
 	return &t
 }
 
-// Warnings returns what is wrong with DNS names: those without an address, and those whose last good answer is running out.
-func (l *Lists) Warnings(now time.Time) (all []string) {
+// warnings returns what is wrong with DNS names: those without an address, and those whose last good answer is running out.
+func (l *Lists) warnings(now time.Time) (all []string) {
 	answers := l.names.Answers()
 	for _, name := range slices.Sorted(maps.Keys(answers)) {
 		a := answers[name]

@@ -1,81 +1,112 @@
 package lists
 
 import (
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
 
-// MaxBanned bounds the networks of all blacklist files that are bans of their own, each with a record; the others are one list in the
-// kernel, which takes a small part of the memory.
-const MaxBanned = 10_000
-
-// A Block is what the blacklist comes to: networks that are banned without end, on all ports.
+// A Block is what the blacklist comes to: one list, all of whose packets are dropped.
 type Block struct {
-	Prefixes []netip.Prefix    // ascending, each once
-	Rest     *prefixset.Packed // networks beyond MaxBanned
-	LeftOut  int               // entries that ban nobody, because something is wrong with them or there are too many
-	Held     int               // entries that ban nobody, because an administrator is or was logged in from there
-	Notable  []string          // what was left out and held back, with the reasons; the first few
+	Addrs   *prefixset.Packed
+	LeftOut int      // entries that drop nothing, because something is wrong with them or their addresses must stay reachable
+	Held    float64  // addresses left out because an administrator is or was logged in from there
+	Notable []string // the first of the entries left out, with the reasons
 }
 
 // notable is how many of Block.Notable there are at most.
 const notable = 10
 
-// Block returns what the blacklist comes to for a host of which facts are known. Addresses that must stay reachable, and proxies, are
-// left out of the networks around them.
-func (l *Lists) Block(facts *exempt.Facts) Block {
-	var out Block
-	never := neverBlocked(facts)
-	var rest prefixset.Packer
-	l.block.judge(facts, never, func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool) {
-		switch {
-		case held:
-			out.Held++
-		case why != "" && len(prefixes) == 0:
-			out.LeftOut++
-		}
-		if why != "" && len(out.Notable) < notable {
-			out.Notable = append(out.Notable, fmt.Sprintf("%s: %s: %s", e.Pos, e.Text, why))
-		}
-		if len(out.Prefixes)+len(prefixes) > MaxBanned {
-			for _, p := range prefixes {
-				rest.Add(p)
-			}
-			return
-		}
-		out.Prefixes = append(out.Prefixes, prefixes...)
-	})
-	slices.SortFunc(out.Prefixes, compare)
-	out.Prefixes = slices.Compact(out.Prefixes)
-	all := []*prefixset.Packed{rest.Pack()}
-	for _, f := range l.block.files {
-		all = append(all, f.rest)
-		out.LeftOut += f.useless
+// note appends an entry without effect to the first of them.
+func note(all []string, e *conf.Entry, why string) []string {
+	if len(all) < notable {
+		all = append(all, fmt.Sprintf("%s: %s: %s", e.Pos, e.Text, why))
 	}
-	out.Rest = prefixset.Join(all...).Subtract(never).Subtract(facts.Sessions.Union(facts.Admins))
-	l.feeds.setBlacklist(out.Rest, l.block.files)
+	return all
+}
+
+// useless returns why an entry of a blacklist never has an effect, "" if it may have one.
+func useless(prefixes []netip.Prefix) string {
+	switch {
+	case len(prefixes) == 0:
+		return "names have no effect in a blacklist: their owner could make them point to any address"
+	case slices.ContainsFunc(prefixes, exempt.TooWide):
+		return "wider than /16 (IPv6: /32): ignored"
+	}
+	return ""
+}
+
+// Block returns what the blacklist comes to for a host of which facts are known. Addresses that must stay reachable, proxies, and
+// addresses from which administrators log in are left out of the networks around them.
+func (l *Lists) Block(facts *exempt.Facts) (out Block) {
+	never := neverBlocked(facts)
+	sets := make([]*prefixset.Packed, len(l.block.files))
+	for i := range l.block.files {
+		f := &l.block.files[i]
+		n, some := f.inVain(never)
+		out.LeftOut += f.useless + n
+		out.Notable = slices.Concat(out.Notable, f.notable, some)
+		sets[i] = f.addrs
+	}
+	out.Notable = out.Notable[:min(len(out.Notable), notable)]
+	without := prefixset.Join(sets...).Subtract(never)
+	out.Addrs = without.Subtract(admins(facts))
+	for _, v6 := range []bool{false, true} {
+		out.Held += without.Addresses(v6) - out.Addrs.Addresses(v6)
+	}
 	return out
 }
 
-// LogNotable logs the first few entries that ban nobody, unless they are those of last time.
-func (b *Block) LogNotable(log *slog.Logger, last *string) {
+// vain are the entries of a file all of whose addresses must stay reachable.
+type vain struct {
+	never   prefixset.Set // the addresses that must
+	entries int
+	notable []string
+}
+
+// inVain returns how many entries have no address that may be dropped, and the first of them. It reads the file if it has any address that
+// must stay reachable, and only once for the same set of these.
+func (f *listFile) inVain(never prefixset.Set) (entries int, notable []string) {
+	if f.vain == nil || !f.vain.never.Equal(never) {
+		v := &vain{never: never}
+		if f.addrs.Subtract(never) != f.addrs {
+			f.each(func(e conf.Entry, prefixes []netip.Prefix) bool {
+				if why := inVain(prefixes, never); why != "" && useless(prefixes) == "" {
+					v.entries++
+					v.notable = note(v.notable, &e, why)
+				}
+				return true
+			})
+		}
+		f.vain = v
+	}
+	return f.vain.entries, f.vain.notable
+}
+
+// inVain returns why none of an entry's addresses may be dropped, "" if one may.
+func inVain(prefixes []netip.Prefix, never prefixset.Set) string {
+	if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return !never.Covers(p) }) {
+		return ""
+	}
+	return "never banned: it is on the allow list, this host needs it, or it is not a public address"
+}
+
+// logNotable logs the first few entries that drop nothing, unless they are those of last time.
+func (b *Block) logNotable(log *slog.Logger, last *string) {
 	text := strings.Join(b.Notable, "\n")
 	if text == *last {
 		return
 	}
 	*last = text
 	for _, entry := range b.Notable {
-		log.Warn("blacklist entry has no effect", "entry", entry, "ignored in total", b.LeftOut, "suspended in total", b.Held)
+		log.Warn("blacklist entry has no effect", "entry", entry, "ignored in total", b.LeftOut)
 	}
 }
 
@@ -84,133 +115,61 @@ func neverBlocked(facts *exempt.Facts) prefixset.Set {
 	return facts.Reachable().Union(facts.Proxies).Union(exempt.Special())
 }
 
-// judge calls do for every entry of the files, in order, with the networks that it bans. If it bans none, why reports it; held reports
-// that this is for an administrator's sake.
-func (d *directory) judge(facts *exempt.Facts, never prefixset.Set, do func(e *conf.Entry, prefixes []netip.Prefix, why string, held bool)) {
-	d.entries(func(_ *listFile, e *conf.Entry) bool {
-		prefixes, ok := e.Prefixes()
-		why, held := "", false
-		switch {
-		case !ok:
-			why = "names have no effect in a blacklist: their owner could make them point to any address"
-		case slices.ContainsFunc(prefixes, exempt.TooWide):
-			why = "wider than /16 (IPv6: /32): ignored"
-		default:
-			i := slices.IndexFunc(prefixes, func(p netip.Prefix) bool { return facts.HoldBack(p) != "" })
-			if held = i >= 0; held {
-				why = fmt.Sprintf("suspended: %s; to ban it nevertheless, run mefctl bans add --force", facts.HoldBack(prefixes[i]))
+// admins returns the addresses from which administrators are or were logged in.
+func admins(facts *exempt.Facts) prefixset.Set { return facts.Sessions.Union(facts.Admins) }
+
+// maxShown is how many entries of the blacklist are shown one by one.
+const maxShown = 10_000
+
+// showBlock appends the blacklist to an answer: its files, and of its entries the first maxShown, each with what is left out of it and why.
+func (l *Lists) showBlock(out *control.Lists, facts *exempt.Facts) {
+	l.block.showFiles(out, BlockList)
+	never, shown := neverBlocked(facts), 0
+	for i := range l.block.files {
+		l.block.files[i].each(func(e conf.Entry, prefixes []netip.Prefix) bool {
+			if shown == maxShown {
+				return false
 			}
-		}
-		if why != "" {
-			do(e, nil, why, held)
-			return true
-		}
-		if len(prefixes) > 1 || never.Overlaps(prefixes[0]) {
-			prefixes = prefixset.New(prefixes...).Subtract(never).Prefixes()
-		}
-		if len(prefixes) == 0 {
-			why = "never banned: it is on the allow list, this host needs it, or it is not a public address"
-		}
-		do(e, prefixes, why, false)
-		return true
-	})
-}
-
-// ShowBlock appends the blacklist to an answer, with the reason for every entry that bans nobody.
-func (l *Lists) ShowBlock(out *control.Lists, facts *exempt.Facts) {
-	begin := len(out.Entries)
-	l.block.show(out, BlockList, func(*conf.Entry, *control.Entry) {})
-	i := begin
-	l.block.judge(facts, neverBlocked(facts), func(_ *conf.Entry, _ []netip.Prefix, why string, _ bool) {
-		out.Entries[i].Error = why
-		i++
-	})
-}
-
-// listedIn begins the reason of a ban by the blacklist; the place of the entry follows.
-const listedIn = "listed in "
-
-// Records returns the bans of those keys that the blacklist asks for, with the place of the entry in the reason.
-func (l *Lists) Records(keys []ban.Key) map[ban.Key]ban.Ban {
-	records := make(map[ban.Key]ban.Ban)
-	wanted := make([]netip.Prefix, 0, len(keys))
-	for _, k := range keys {
-		if k.Ports == "" && k.Class == ban.Verified {
-			wanted = append(wanted, k.Prefix)
-		}
-	}
-	slices.SortFunc(wanted, compare)
-	l.block.entries(func(f *listFile, e *conf.Entry) bool {
-		prefixes, _ := e.Prefixes()
-		if slices.ContainsFunc(prefixes, exempt.TooWide) {
-			return true
-		}
-		for _, p := range prefixes {
-			// What is wanted in p follows the first address of p.
-			i, _ := slices.BinarySearchFunc(wanted, p, compare)
-			for ; i < len(wanted) && p.Contains(wanted[i].Addr()); i++ {
-				k := ban.Key{Prefix: wanted[i]}
-				if _, twice := records[k]; !twice && p.Bits() <= k.Prefix.Bits() {
-					records[k] = ban.Ban{Key: k, Start: f.Modified, Rule: ban.ByList, Count: 1, Note: e.Note, Reason: listedIn + e.Pos.String()}
-				}
+			shown++
+			entry := showEntry(BlockList, &e)
+			if entry.Error = useless(prefixes); entry.Error == "" {
+				entry.Error = inVain(prefixes, never)
 			}
-		}
-		return len(records) < len(wanted)
-	})
-	return records
-}
-
-// compare orders prefixes by address, the wider ones first.
-func compare(a, b netip.Prefix) int { return ban.Key{Prefix: a}.Compare(ban.Key{Prefix: b}) }
-
-// Has reports whether sorted prefixes, such as those of a Block, have p.
-func Has(sorted []netip.Prefix, p netip.Prefix) bool {
-	_, ok := slices.BinarySearchFunc(sorted, p, compare)
-	return ok
-}
-
-// Diff compares two sorted lists of prefixes: what of after is new, and what of before no longer exists.
-func Diff(before, after []netip.Prefix) (began, gone []netip.Prefix) {
-	i, j := 0, 0
-	for i < len(before) || j < len(after) {
-		switch {
-		case j == len(after) || i < len(before) && compare(before[i], after[j]) < 0:
-			gone = append(gone, before[i])
-			i++
-		case i == len(before) || compare(before[i], after[j]) > 0:
-			began = append(began, after[j])
-			j++
-		default:
-			i++
-			j++
-		}
+			if entry.Error == "" {
+				entry.Error = heldBack(prefixes, facts)
+			}
+			out.Entries = append(out.Entries, entry)
+			return true
+		})
 	}
-	return began, gone
+	for i := range l.block.files {
+		out.More += l.block.files[i].count
+	}
+	out.More = max(0, out.More-shown)
 }
 
-// Pack writes prefixes as text for the saved state, and Unpack reads it. Text that Pack did not write has no prefixes.
-func Pack(prefixes []netip.Prefix) string {
-	var buf []byte
+// heldBack returns which address of an entry is left out because of an administrator, "" if none is.
+func heldBack(prefixes []netip.Prefix, facts *exempt.Facts) string {
 	for _, p := range prefixes {
-		one, err := p.MarshalBinary()
-		if err != nil {
-			continue
+		if why := facts.HoldBack(p); why != "" {
+			return fmt.Sprintf("that address is left out: %s; to ban it nevertheless, run mefctl bans add --force", why)
 		}
-		buf = append(binary.AppendUvarint(buf, uint64(len(one))), one...)
 	}
-	return string(buf)
+	return ""
 }
 
-// Unpack reads what Pack wrote.
-func Unpack(text string) (prefixes []netip.Prefix) {
-	for buf := []byte(text); len(buf) > 0; {
-		n, used := binary.Uvarint(buf)
-		var p netip.Prefix
-		if used <= 0 || n > uint64(len(buf)-used) || p.UnmarshalBinary(buf[used:used+int(n)]) != nil {
-			return nil
-		}
-		buf = buf[used+int(n):]
-		prefixes = append(prefixes, p)
+// Listed reports whether the blacklist has an address and it is in force. It may be called from any goroutine.
+func (l *Lists) Listed(addr netip.Addr) bool { return l.feeds.blacklisted(addr) }
+
+// Place returns the place of the entry of the blacklist that has an address and is in force, "" if there is none. It may be called from
+// any goroutine; it reads the file.
+func (l *Lists) Place(addr netip.Addr) string {
+	e, found := l.feeds.inBlacklist(addr)
+	switch {
+	case found:
+		return e.Pos.String()
+	case l.feeds.blacklisted(addr):
+		return "the blacklist" // the entry is gone from the file by now
 	}
-	return prefixes
+	return ""
 }

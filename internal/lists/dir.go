@@ -11,7 +11,6 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/conf/diag"
-	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
 
@@ -23,21 +22,28 @@ type listFile struct {
 	Entries  []conf.Entry
 	Errors   diag.Errors // lines that are no entries; or why the file cannot be read, and Entries are what it last had
 
-	// Of a blacklist, entries after the first maxKept are kept as a set only: there may be a million.
-	rest    *prefixset.Packed // without networks that are too wide
-	more    int               // how many entries these are
-	useless int               // and how many of them ban nobody: names, and what is too wide
+	// Of a blacklist the set is kept, and no entry: there may be a million. Places and notes are read from the file on request.
+	addrs   *prefixset.Packed // without networks that are too wide
+	count   int               // entries
+	useless int               // entries without effect: names, and networks that are too wide
+	notable []string          // the first of these, with the reasons
+	vain    *vain
 
 	read time.Time
 }
 
-// maxKept is how many entries of a blacklist file are kept one by one, with their places and notes.
-const maxKept = 10_000
+// A format is how a directory's files are kept: entry by entry, or as a set.
+type format int
+
+const (
+	byEntry format = iota
+	asSet
+)
 
 // readDir reads the files *.conf of a directory, in order. before is what it returned last: a file that has not changed since is
 // not read again, and of one that cannot be read the entries stay. A directory that does not exist has no files. With an error
-// before is returned as it is. keep bounds the entries of a file that are kept one by one.
-func readDir(dir string, before []listFile, keep int) ([]listFile, error) {
+// before is returned as it is.
+func readDir(dir string, before []listFile, keep format) ([]listFile, error) {
 	names, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -68,7 +74,7 @@ func readDir(dir string, before []listFile, keep int) ([]listFile, error) {
 const settled = 2 * time.Second
 
 // again returns the file as it is now.
-func (f listFile) again(now time.Time, keep int) listFile {
+func (f listFile) again(now time.Time, keep format) listFile {
 	if e := conf.CheckOwner(f.Path); e != nil {
 		f.Errors, f.read = diag.Errors{e}, time.Time{}
 		return f
@@ -86,32 +92,42 @@ func (f listFile) again(now time.Time, keep int) listFile {
 		return f
 	}
 	f.Size, f.Modified, f.read = info.Size(), info.ModTime(), now
-	var rest prefixset.Packer
-	f.more, f.useless = 0, 0
-	f.Entries, f.Errors = conf.ParseLongList(f.Path, text, keep, func(e conf.Entry) {
-		prefixes, ok := e.Prefixes()
-		if f.more++; !ok || slices.ContainsFunc(prefixes, exempt.TooWide) {
+	if keep == byEntry {
+		f.Entries, f.Errors = conf.ParseList(f.Path, text)
+		f.count = len(f.Entries)
+		return f
+	}
+	var addrs prefixset.Packer
+	f.count, f.useless, f.notable, f.vain = 0, 0, nil, nil
+	f.Errors = conf.EachEntry(f.Path, text, func(e conf.Entry, prefixes []netip.Prefix) bool {
+		f.count++
+		if why := useless(prefixes); why != "" {
 			f.useless++
-			return
+			f.notable = note(f.notable, &e, why)
+			return true
 		}
 		for _, p := range prefixes {
-			rest.Add(p)
+			addrs.Add(p)
 		}
+		return true
 	})
-	f.rest = rest.Pack()
+	f.addrs = addrs.Pack()
 	return f
 }
 
-// lineOf returns the place of the first entry after the kept ones that has an address; false if none has. It reads the file.
-func (f *listFile) lineOf(addr netip.Addr) (at conf.Pos, found bool) {
-	text, err := conf.ReadFile(f.Path, conf.MaxList)
-	if err != nil {
-		return at, false
+// each reads the file and calls do for each entry until it returns false. A file that cannot be read has none.
+func (f *listFile) each(do func(conf.Entry, []netip.Prefix) bool) {
+	if text, err := conf.ReadFile(f.Path, conf.MaxList); err == nil {
+		conf.EachEntry(f.Path, text, do)
 	}
-	conf.ParseLongList(f.Path, text, 0, func(e conf.Entry) {
-		if prefixes, _ := e.Prefixes(); !found && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-			at, found = e.Pos, true
-		}
+}
+
+// find returns the first entry with effect that has an address. It reads the file.
+func (f *listFile) find(addr netip.Addr) (found conf.Entry, ok bool) {
+	f.each(func(e conf.Entry, prefixes []netip.Prefix) bool {
+		ok = useless(prefixes) == "" && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+		found = e
+		return !ok
 	})
-	return at, found
+	return found, ok
 }

@@ -33,27 +33,27 @@ func TestReadList(t *testing.T) {
 			t.Errorf("entries %q, %v; want %q", got, err, want)
 		}
 	}
-	files, err := readDir(filepath.Join(dir, "none"), nil, 100)
+	files, err := readDir(filepath.Join(dir, "none"), nil, byEntry)
 	check(files, err)
 
 	write("b.conf", "192.0.2.8\nnonsense line\n192.0.2.9\n")
 	write("a.conf", "192.0.2.7 # the office\n")
 	write("a.conf~", "192.0.2.66\n")
 	write(".a.conf", "192.0.2.66\n")
-	files, err = readDir(dir, nil, 100)
+	files, err = readDir(dir, nil, byEntry)
 	check(files, err, "192.0.2.7", "192.0.2.8", "192.0.2.9")
 	if len(files) != 2 || len(files[1].Errors) != 1 || !strings.HasPrefix(files[1].Errors[0].Error(), dir+"/b.conf:2:1: ") {
 		t.Errorf("errors %v, want one of line 2", files[1].Errors)
 	}
 
 	write("b.conf", "192.0.2.5\n") // at once, so that the clock may not have moved
-	files, err = readDir(dir, files, 100)
+	files, err = readDir(dir, files, byEntry)
 	check(files, err, "192.0.2.7", "192.0.2.5")
 
 	if err := errors.Join(os.Remove(dir+"/b.conf"), os.Mkdir(dir+"/b.conf", 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	files, err = readDir(dir, files, 100)
+	files, err = readDir(dir, files, byEntry)
 	check(files, err, "192.0.2.7", "192.0.2.5") // what cannot be read keeps what it had
 	if len(files[1].Errors) != 1 || files[1].Errors[0].Msg != "not a regular file" {
 		t.Errorf("errors %v", files[1].Errors)
@@ -62,7 +62,7 @@ func TestReadList(t *testing.T) {
 	if err := os.Remove(dir + "/b.conf"); err != nil {
 		t.Fatal(err)
 	}
-	files, err = readDir(dir, files, 100)
+	files, err = readDir(dir, files, byEntry)
 	check(files, err, "192.0.2.7")
 }
 
@@ -75,14 +75,14 @@ func TestReadListTakesOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	files, err := readDir(dir, nil, 100)
+	files, err := readDir(dir, nil, byEntry)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(os.WriteFile(path, []byte("192.0.2.9\n"), 0o600), os.Chtimes(path, old, old)); err != nil {
 		t.Fatal(err)
 	}
-	if files, err = readDir(dir, files, 100); err != nil || texts(files)[0] != "192.0.2.8" {
+	if files, err = readDir(dir, files, byEntry); err != nil || texts(files)[0] != "192.0.2.8" {
 		t.Errorf("entries %q, %v; want those of the first reading", texts(files), err)
 	}
 }
@@ -94,7 +94,7 @@ func TestListFileKeepsEntriesWhenOthersCanWriteIt(t *testing.T) {
 	if err := os.WriteFile(path, []byte("192.0.2.1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before, err := readDir(dir, nil, 100)
+	before, err := readDir(dir, nil, byEntry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,14 +104,14 @@ func TestListFileKeepsEntriesWhenOthersCanWriteIt(t *testing.T) {
 	if err := os.WriteFile(path, []byte("0.0.0.0/0\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	after, err := readDir(dir, before, 100)
+	after, err := readDir(dir, before, byEntry)
 	if err != nil || len(after) != 1 || len(after[0].Entries) != 1 || after[0].Entries[0].Text != "192.0.2.1" || len(after[0].Errors) != 1 {
 		t.Errorf("read %+v, %v; want the entry of before and a mistake", after, err)
 	}
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if after, err := readDir(dir, before, 100); err == nil || len(after) != 1 {
+	if after, err := readDir(dir, before, byEntry); err == nil || len(after) != 1 {
 		t.Errorf("directory that everyone can write: %+v, %v", after, err)
 	}
 }

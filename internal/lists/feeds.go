@@ -27,7 +27,7 @@ import (
 // methods may be called from any goroutine.
 type Feeds struct {
 	keeper *feeds.Keeper
-	host   FeedHost
+	host   Host
 
 	applying sync.Mutex // held while the kernel is given lists, so that an older state never replaces a newer one
 
@@ -35,18 +35,8 @@ type Feeds struct {
 	configured []conf.Feed
 	switched   map[string]switched // by command, which overrides the configuration
 	spared     map[string]spared
-	blacklist  *prefixset.Packed // what of the blacklist is not a ban of its own
+	blacklist  *prefixset.Packed // what of it is in force
 	files      []listFile        // of the blacklist
-}
-
-// A FeedHost is what Feeds need of a running daemon. The zero value is none: nothing is dropped.
-type FeedHost struct {
-	Enforcer  *enforce.Enforcer
-	Facts     func(context.Context) (exempt.Facts, error)
-	Observing func() bool
-	Save      func(ctx context.Context, notes map[string]string) // returns once they are saved
-	Record    func(control.Record)
-	Changed   func(entries int) // tells how many were replaced, for memory to be given back
 }
 
 // A switched is a feed that an operator has enabled or disabled by command. The saved state keeps it.
@@ -66,11 +56,18 @@ func newFeeds(opt feeds.Options) *Feeds {
 	return &Feeds{keeper: feeds.New(opt), switched: make(map[string]switched), spared: make(map[string]spared)}
 }
 
-// setBlacklist sets what of the operator's blacklist is dropped like a feed, in both directions.
-func (f *Feeds) setBlacklist(rest *prefixset.Packed, files []listFile) {
+// setBlacklist sets the operator's blacklist, which is dropped like a feed, in both directions.
+func (f *Feeds) setBlacklist(addrs *prefixset.Packed, files []listFile) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.blacklist, f.files = rest, slices.Clone(files)
+	f.blacklist, f.files = addrs, slices.Clone(files)
+}
+
+// blacklisted reports whether the blacklist has an address.
+func (f *Feeds) blacklisted(addr netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blacklist.Contains(addr)
 }
 
 // noteFeed begins the name of a note in the saved state; the name of a feed follows. Its text is a switched.
@@ -87,9 +84,6 @@ func (f *Feeds) load(notes map[string]string) {
 		}
 	}
 }
-
-// On sets the daemon whose kernel drops what is in feeds. It is called before Run.
-func (f *Feeds) On(host FeedHost) { f.host = host }
 
 // Run fetches feeds, and gives the kernel what has changed, until ctx is done.
 func (f *Feeds) Run(ctx context.Context) error {
@@ -132,9 +126,6 @@ func (f *Feeds) Apply(ctx context.Context) error {
 	return err
 }
 
-// Problems returns what an operator should know: feeds that are refused or cannot be fetched.
-func (f *Feeds) Problems() []string { return f.keeper.Problems() }
-
 // Configure replaces the feeds of the configuration. Good copies on disk count at once.
 func (f *Feeds) Configure(all []conf.Feed) {
 	f.mu.Lock()
@@ -171,7 +162,8 @@ func (s FeedService) ChangeFeed(ctx context.Context, req control.FeedRequest) (a
 		if err != nil {
 			return nil, err
 		}
-		f.host.Save(ctx, notes)
+		f.host.Save(notes)
+		f.host.Flush(ctx)
 		f.host.Record(control.Record{Time: time.Now(), Event: "feed", Rule: req.Name, Author: req.Author, Reason: req.Do + "d"})
 	case control.UpdateFeed:
 	default:
@@ -331,14 +323,22 @@ func (f *Feeds) Enabled(ctx context.Context) ([]control.Feed, error) {
 	return slices.DeleteFunc(all, func(f control.Feed) bool { return !f.Enabled }), err
 }
 
-// Why returns the entries of feeds that have an address, a sentence for each.
-func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (all []string, err error) {
-	held, err := f.host.Enforcer.Listed(ctx, addr)
+// Why returns the names of the lists by which the kernel drops packets of an address, and the entries that have it in these and in feeds that
+// drop nothing, a sentence for each.
+func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (held, all []string, err error) {
+	held, err = f.host.Enforcer.Listed(ctx, addr)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if slices.Contains(held, BlockList) {
-		all = append(all, "the blacklist"+f.inBlacklist(addr)+": all its packets are dropped")
+		text := "the blacklist"
+		if e, found := f.inBlacklist(addr); found {
+			text += fmt.Sprintf(", %s: %s", e.Pos, e.Text)
+			if e.Note != "" {
+				text += fmt.Sprintf(" (%s)", diag.Quote(e.Note))
+			}
+		}
+		all = append(all, text+": all its packets are dropped")
 	}
 	for _, m := range f.keeper.Find(addr) {
 		text := "feed " + m.Name
@@ -365,18 +365,33 @@ func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (all []string, err err
 		}
 		all = append(all, text)
 	}
-	return all, nil
+	return held, all, nil
 }
 
-// inBlacklist returns the place of the entry of a blacklist file that has an address: ", FILE:LINE:COL".
-func (f *Feeds) inBlacklist(addr netip.Addr) string {
+// inBlacklist returns the entry of a blacklist file that has an address.
+func (f *Feeds) inBlacklist(addr netip.Addr) (e conf.Entry, found bool) {
 	f.mu.Lock()
 	files := f.files
+	if !f.blacklist.Contains(addr) {
+		files = nil
+	}
 	f.mu.Unlock()
 	for _, file := range files {
-		if at, found := file.lineOf(addr); found {
-			return ", " + at.String()
+		if file.addrs.Contains(addr) {
+			if e, found = file.find(addr); found {
+				return e, true
+			}
 		}
 	}
-	return ""
+	return e, false
+}
+
+// held returns the lists that the kernel holds.
+func (f *Feeds) held(ctx context.Context) ([]control.KernelList, error) {
+	held, err := f.host.Enforcer.Lists(ctx)
+	all := make([]control.KernelList, len(held))
+	for i, h := range held {
+		all[i] = control.KernelList{Name: h.Name, Networks: h.Entries, Packets: h.Packets}
+	}
+	return all, err
 }

@@ -1,8 +1,8 @@
-// Package lists holds the operator's lists: who is never banned, by files of the whitelist directory and by command, and who always
-// is, by files of the blacklist directory.
+// Package lists holds the lists of addresses: those that are never banned, by files of the whitelist directory and by command, those that
+// always are, by files of the blacklist directory, and those that others publish.
 //
 // The files are read once and again when they change. DNS names of the allow list are kept resolved by package names. Their result is
-// one Allow and one Block: one list is one object, however many entries it has, and is compared with the previous one when it is applied.
+// one Allow and one Block. A Block, like a feed, is one object from its files to the kernel, however many entries it has.
 package lists
 
 import (
@@ -11,24 +11,27 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/exempt"
 	"mef/internal/lists/feeds"
 	"mef/internal/lists/names"
 	"mef/internal/prefixset"
 )
 
-// Lists are the operator's lists. They belong to one goroutine; Run and Warnings may be called from any.
+// Lists are the lists of a host. They belong to one goroutine; Run, Verify, Feeds, Warn, Explain, Listed and Place may be called from any.
 type Lists struct {
+	host         Host
+	log          *slog.Logger
 	allow, block directory
 	added        map[string]added // allow entries of commands, by text
 	names        *names.Keeper    // DNS names of the allow list
@@ -36,6 +39,11 @@ type Lists struct {
 	expiry       *time.Timer // runs until the next of added ends
 	watch        *watch
 	feeds        *Feeds
+
+	allowed prefixset.Set     // what was applied last: the bans inside it are lifted
+	blocked *prefixset.Packed // in force
+	report  atomic.Pointer[report]
+	logged  struct{ mistakes, notable string }
 }
 
 // A directory has the files of one list.
@@ -65,7 +73,7 @@ func New(opt Options) *Lists {
 	}
 	expiry := time.NewTimer(time.Hour)
 	expiry.Stop()
-	return &Lists{added: make(map[string]added), names: names.New(names.Options{Servers: opt.Servers, Timeout: opt.Timeout, Log: opt.Log}), saved: make(map[string]string), expiry: expiry, watch: newWatch(opt.Log),
+	return &Lists{log: opt.Log, added: make(map[string]added), names: names.New(names.Options{Servers: opt.Servers, Timeout: opt.Timeout, Log: opt.Log}), saved: make(map[string]string), expiry: expiry, watch: newWatch(opt.Log),
 		feeds: newFeeds(feeds.Options{Dir: filepath.Join(opt.StateDir, "feeds"), Version: opt.Version, Log: opt.Log})}
 }
 
@@ -115,11 +123,11 @@ func (l *Lists) EntryEnds() <-chan time.Time { return l.expiry.C }
 
 // Read reads the files that have changed since they were last read.
 func (l *Lists) Read(paths conf.Paths) {
-	l.allow.read(paths.WhitelistDir, math.MaxInt)
-	l.block.read(paths.BlacklistDir, maxKept)
+	l.allow.read(paths.WhitelistDir, byEntry)
+	l.block.read(paths.BlacklistDir, asSet)
 }
 
-func (d *directory) read(path string, keep int) {
+func (d *directory) read(path string, keep format) {
 	files, err := readDir(path, d.files, keep)
 	d.path, d.files, d.err = path, files, ""
 	if err != nil {
@@ -161,8 +169,8 @@ const (
 	noteName  = "name "  // and a DNS name: a names.Answer
 )
 
-// Load takes over what an earlier run saved: notes of Allow, Add and Delete. Others are passed over.
-func (l *Lists) Load(notes map[string]string) {
+// load takes over what an earlier run saved: notes of Allow, Add and Delete. Others are passed over.
+func (l *Lists) load(notes map[string]string) {
 	l.feeds.load(notes)
 	known := make(map[string]names.Answer)
 	for note, text := range notes {
@@ -182,39 +190,73 @@ func (l *Lists) Load(notes map[string]string) {
 	l.names.Know(known)
 }
 
+// Events about entries of the allow list.
+const (
+	Allowed    = "allow"
+	Disallowed = "allow-end"
+)
+
 // Names of the lists in answers.
 const (
 	AllowList = "whitelist"
 	BlockList = "blacklist"
 )
 
-// show appends the files of a list and their entries to an answer.
-func (d *directory) show(out *control.Lists, list string, finish func(*conf.Entry, *control.Entry)) {
+// Show returns the lists: all, or the one of that name.
+func (l *Lists) Show(ctx context.Context, only string, facts *exempt.Facts) (control.Lists, error) {
+	// Programs that read JSON want lists, if empty ones.
+	out := control.Lists{Files: []control.ListFile{}, Entries: []control.Entry{}}
+	switch only {
+	case "", AllowList, BlockList, control.InKernel:
+	default:
+		return out, refuse("no list %q; there are %s and %s", only, AllowList, BlockList)
+	}
+	if only == "" || only == AllowList {
+		l.showAllow(&out)
+	}
+	if only == "" || only == BlockList {
+		l.showBlock(&out, facts)
+	}
+	var err error
+	if only == "" {
+		out.Feeds, err = l.feeds.Enabled(ctx)
+	}
+	if err == nil && only != AllowList {
+		out.Kernel, err = l.feeds.held(ctx)
+	}
+	return out, err
+}
+
+// showFiles appends the files of a list to an answer.
+func (d *directory) showFiles(out *control.Lists, list string) {
 	if d.err != "" {
 		out.Files = append(out.Files, control.ListFile{List: list, Path: d.path, Errors: []string{d.err}})
 	}
 	for i := range d.files {
 		f := &d.files[i]
-		shown := control.ListFile{List: list, Path: f.Path, Size: f.Size, Modified: f.Modified, Entries: len(f.Entries) + f.more}
+		shown := control.ListFile{List: list, Path: f.Path, Size: f.Size, Modified: f.Modified, Entries: f.count}
 		for _, err := range f.Errors {
 			shown.Errors = append(shown.Errors, err.Error())
 		}
 		out.Files = append(out.Files, shown)
-		for j := range f.Entries {
-			e := control.Entry{List: list, Entry: f.Entries[j].Text, Source: f.Entries[j].Pos.String(), Note: f.Entries[j].Note}
-			finish(&f.Entries[j], &e)
-			out.Entries = append(out.Entries, e)
-		}
 	}
 }
 
-// ShowAllow appends the allow list to an answer.
-func (l *Lists) ShowAllow(out *control.Lists) {
+func showEntry(list string, e *conf.Entry) control.Entry {
+	return control.Entry{List: list, Entry: e.Text, Source: e.Pos.String(), Note: e.Note}
+}
+
+// showAllow appends the allow list to an answer.
+func (l *Lists) showAllow(out *control.Lists) {
+	l.allow.showFiles(out, AllowList)
 	answers := l.names.Answers()
-	l.allow.show(out, AllowList, func(e *conf.Entry, shown *control.Entry) {
+	l.allow.entries(func(_ *listFile, e *conf.Entry) bool {
+		shown := showEntry(AllowList, e)
 		if _, ok := e.Prefixes(); !ok {
 			shown.Resolved = showName(answers, foldName(e.Text))
 		}
+		out.Entries = append(out.Entries, shown)
+		return true
 	})
 	for _, text := range slices.Sorted(maps.Keys(l.added)) {
 		out.Entries = append(out.Entries, l.showAdded(text, l.added[text]))

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/exempt"
@@ -37,44 +36,73 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 	return all
 }
 
+// in returns the networks of a set, as text.
+func in(p *prefixset.Packed) string {
+	var ranges []prefixset.Range
+	for _, v6 := range []bool{false, true} {
+		for a := range p.Hosts(v6) {
+			ranges = append(ranges, prefixset.Range{First: a, Last: a})
+		}
+		ranges = slices.AppendSeq(ranges, p.Nets(v6))
+	}
+	return fmt.Sprint(prefixset.FromRanges(ranges).Prefixes())
+}
+
 func TestBlockLeavesProtectedAddressesOut(t *testing.T) {
 	l, path := blacklist(t, "bad.example\n2001:db8:7::1\n198.51.100.0/30 # asked three times\n192.0.2.1\n0.0.0.0/0\n198.51.100.2/31\n")
 	facts := exempt.Facts{Allowed: prefixset.New(prefixes("198.51.100.1/32")...), Own: prefixset.New(prefixes("192.0.2.0/24")...)}
 	block := l.Block(&facts)
-	if want := prefixes("198.51.100.0/32", "198.51.100.2/31", "2001:db8:7::1/128"); !slices.Equal(block.Prefixes, want) || block.LeftOut != 3 {
-		t.Errorf("%v, %d left out; want %v and 3", block.Prefixes, block.LeftOut, want)
+	if got := in(block.Addrs); got != "[198.51.100.0/32 198.51.100.2/31 2001:db8:7::1/128]" || block.LeftOut != 3 {
+		t.Errorf("%s, %d left out; want 3", got, block.LeftOut)
 	}
-	keys := []ban.Key{{Prefix: block.Prefixes[0]}, {Prefix: block.Prefixes[1]}, {Prefix: block.Prefixes[2]}, {Prefix: netip.MustParsePrefix("203.0.113.1/32")}}
-	records := l.Records(keys)
-	for i, place := range []string{":3:1", ":3:1", ":2:1"} {
-		if b := records[keys[i]]; b.Reason != "listed in "+path+place || b.Rule != ban.ByList || !b.Permanent() {
-			t.Errorf("the record of %s is %+v, want one of %s", keys[i], b, place)
+	l.feeds.setBlacklist(block.Addrs, l.block.files)
+	for addr, want := range map[string]string{"198.51.100.0": path + ":3:1", "198.51.100.3": path + ":3:1", "2001:db8:7::1": path + ":2:1",
+		"198.51.100.1": "", "192.0.2.1": "", "203.0.113.1": ""} {
+		if got := l.Place(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("the place of %s is %q, want %q", addr, got, want)
 		}
 	}
-	if len(records) != 3 || records[keys[0]].Note != "asked three times" {
-		t.Errorf("records %+v", records)
+	if err := os.WriteFile(path, []byte("203.0.113.0/24\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Place(netip.MustParseAddr("198.51.100.0")); got != "the blacklist" {
+		t.Errorf("the entry is gone from the file and in force, its place is %q", got)
 	}
 }
 
-// What a blacklist asks for in vain is left out, and the reason shown with every entry.
+// An address from which an administrator logs in is left out of the entries around it, and counted.
+func TestBlockLeavesAdministratorsOut(t *testing.T) {
+	l, _ := blacklist(t, "198.51.100.0/31\n2001:db8::/127\n")
+	facts := exempt.Facts{Sessions: prefixset.New(prefixes("198.51.100.1/32")...), Admins: prefixset.New(prefixes("2001:db8::1/128", "203.0.113.1/32")...)}
+	if block := l.Block(&facts); in(block.Addrs) != "[198.51.100.0/32 2001:db8::/128]" || block.Held != 2 || block.LeftOut != 0 {
+		t.Errorf("%s, %v addresses held, %d entries left out", in(block.Addrs), block.Held, block.LeftOut)
+	}
+}
+
+// What a blacklist asks for in vain is left out, and the reason shown with every entry. Entries count again once nothing protects them.
 func TestEntriesInVain(t *testing.T) {
 	l, _ := blacklist(t, "bad.example\n10.0.0.0/8\n192.0.2.1\n203.0.113.7\nworse.example\n")
 	facts := exempt.Facts{Allowed: prefixset.New(prefixes("192.0.2.0/24")...)}
-	block := l.Block(&facts)
-	if len(block.Prefixes) != 1 || block.LeftOut != 4 || len(block.Notable) != 4 {
-		t.Errorf("%d networks, %d entries left out, %q; want 1 and 4", len(block.Prefixes), block.LeftOut, block.Notable)
+	for range 2 {
+		block := l.Block(&facts)
+		if block.Addrs.Len() != 1 || block.LeftOut != 4 || len(block.Notable) != 4 {
+			t.Errorf("%d networks, %d entries left out, %q; want 1 and 4", block.Addrs.Len(), block.LeftOut, block.Notable)
+		}
 	}
 	var out control.Lists
-	l.ShowBlock(&out, &facts)
+	l.showBlock(&out, &facts)
 	for i, want := range []string{"names have no effect in a blacklist", "wider than /16", "never banned: it is on the allow list, this host needs it", "",
 		"names have no effect in a blacklist"} {
 		if got := out.Entries[i].Error; !strings.HasPrefix(got, want) || (got == "") != (want == "") {
 			t.Errorf("entry %s: %q, want %q", out.Entries[i].Entry, got, want)
 		}
 	}
+	if block := l.Block(&exempt.Facts{}); block.Addrs.Len() != 2 || block.LeftOut != 3 {
+		t.Errorf("not allowed any more: %d networks, %d entries left out", block.Addrs.Len(), block.LeftOut)
+	}
 }
 
-// The first networks of a long blacklist are bans of their own, the others are one list; nothing is left out because there is too much.
+// A long blacklist is one list, and nothing is left out because there is too much. Its first entries are shown one by one.
 func TestLongBlacklist(t *testing.T) {
 	const n = 150_000
 	var text strings.Builder
@@ -85,47 +113,25 @@ func TestLongBlacklist(t *testing.T) {
 	l, path := blacklist(t, text.String())
 	facts := exempt.Facts{Allowed: prefixset.New(prefixes("203.0.113.5/32")...), Admins: prefixset.New(prefixes("203.0.113.6/32")...)}
 	block := l.Block(&facts)
-	if len(block.Prefixes) != MaxBanned || block.LeftOut != 2 {
-		t.Errorf("%d networks, %d entries left out; want %d and 2", len(block.Prefixes), block.LeftOut, MaxBanned)
+	if hosts, _ := block.Addrs.Counts(false); hosts < n || block.LeftOut != 2 {
+		t.Errorf("%d addresses, %d entries left out; want %d and 2", hosts, block.LeftOut, n)
 	}
-	if hosts, _ := block.Rest.Counts(false); hosts < n-MaxBanned {
-		t.Errorf("%d addresses in the list, want %d", hosts, n-MaxBanned)
-	}
-	for addr, want := range map[string]bool{"100.0.0.1": false, "100.2.73.239": true, "203.0.113.1": true, "203.0.113.5": false, "203.0.113.6": false, "10.0.0.1": false} {
-		if block.Rest.Contains(netip.MustParseAddr(addr)) != want {
+	for addr, want := range map[string]bool{"100.0.0.1": true, "100.2.73.239": true, "203.0.113.1": true, "203.0.113.5": false, "203.0.113.6": false, "10.0.0.1": false} {
+		if block.Addrs.Contains(netip.MustParseAddr(addr)) != want {
 			t.Errorf("%s is in the list: %v", addr, !want)
 		}
 	}
-	if drops := l.feeds.drops(&facts); len(drops) != 1 || drops[0].Name != BlockList || !drops[0].Both || !drops[0].Addrs.Equal(block.Rest) {
+	l.feeds.setBlacklist(block.Addrs, l.block.files)
+	if drops := l.feeds.drops(&facts); len(drops) != 1 || drops[0].Name != BlockList || !drops[0].Both || !drops[0].Addrs.Equal(block.Addrs) {
 		t.Errorf("lists for the kernel: %+v", drops)
 	}
-	if at, want := l.feeds.inBlacklist(netip.MustParseAddr("203.0.113.1")), fmt.Sprintf(", %s:%d:1", path, n+1); at != want {
+	if at, want := l.Place(netip.MustParseAddr("203.0.113.1")), fmt.Sprintf("%s:%d:1", path, n+1); at != want {
 		t.Errorf("place %q, want %q", at, want)
 	}
 	var out control.Lists
-	l.ShowBlock(&out, &facts)
-	if len(out.Files) != 1 || out.Files[0].Entries != n+3 || len(out.Entries) != maxKept {
-		t.Errorf("%+v, %d entries shown", out.Files, len(out.Entries))
-	}
-}
-
-func TestDiffAndPack(t *testing.T) {
-	before := prefixes("192.0.2.1/32", "192.0.2.4/30", "2001:db8::/64")
-	after := prefixes("192.0.2.0/32", "192.0.2.4/30", "192.0.2.4/31", "2001:db8::/64")
-	began, gone := Diff(before, after)
-	if !slices.Equal(began, prefixes("192.0.2.0/32", "192.0.2.4/31")) || !slices.Equal(gone, prefixes("192.0.2.1/32")) {
-		t.Errorf("began %v, gone %v", began, gone)
-	}
-	for _, p := range after {
-		if !Has(after, p) || Has(before, p) != slices.Contains(before, p) {
-			t.Errorf("Has is wrong about %s", p)
-		}
-	}
-	if got := Unpack(Pack(after)); !slices.Equal(got, after) {
-		t.Errorf("packed and unpacked: %v, want %v", got, after)
-	}
-	for _, text := range []string{"x", "\x05abc", Pack(after) + "\xff", "\x00"} {
-		Unpack(text) // must not panic, whatever the disk has made of it
+	l.showBlock(&out, &facts)
+	if len(out.Files) != 1 || out.Files[0].Entries != n+3 || len(out.Entries) != maxShown || out.More != n+3-maxShown {
+		t.Errorf("%+v, %d entries shown, %d more", out.Files, len(out.Entries), out.More)
 	}
 }
 

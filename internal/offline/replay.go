@@ -61,7 +61,7 @@ func NewReplay(cfg *conf.Config, opt Options) (*Replay, error) {
 	settings.Decide.Observe = false
 	settings.WhatIf = opt.WhatIf
 	e := engine.New(settings, facts)
-	e.SetBlocked(all.Block(&facts).Prefixes)
+	e.SetBlocked(all.Block(&facts).Addrs)
 	e.SetAccounts(opt.Accounts)
 	return &Replay{engine: e, batch: event.Batch{Stream: "replay"}, outcome: newTally()}, nil
 }

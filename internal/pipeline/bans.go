@@ -13,6 +13,7 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/engine"
 	"mef/internal/owner"
+	"mef/internal/prefixset"
 	"mef/internal/store"
 )
 
@@ -70,12 +71,13 @@ func (p *Pipeline) Lift(ctx context.Context, grace time.Duration, keys []ban.Key
 
 // LiftSince ends the bans in force that began at a time or later, and those without a record: the daemon may have been killed before it
 // saved one.
-func (p *Pipeline) LiftSince(ctx context.Context, t time.Time, listed Lookup) (bans []ban.Ban, keys []ban.Key, err error) {
+func (p *Pipeline) LiftSince(ctx context.Context, t time.Time) (bans []ban.Ban, err error) {
 	state, err := p.Enforcer.Held(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	known := p.Reasons.Look(ctx, state.Bans, listed)
+	known := p.Reasons.Look(ctx, state.Bans)
+	var keys []ban.Key
 	for _, held := range state.Bans {
 		b, ok := known[held.Key]
 		switch {
@@ -86,7 +88,25 @@ func (p *Pipeline) LiftSince(ctx context.Context, t time.Time, listed Lookup) (b
 		}
 		bans, keys = append(bans, b), append(keys, held.Key)
 	}
-	return bans, keys, p.Lift(ctx, 0, keys)
+	return bans, p.Lift(ctx, 0, keys)
+}
+
+// LiftWithin lifts the bans all of whose addresses are in a set, and reports the reason. Wider ones stay.
+func (p *Pipeline) LiftWithin(ctx context.Context, set prefixset.Set, reason string) error {
+	lift, err := p.Enforcer.Held(ctx)
+	if err != nil {
+		return err
+	}
+	lift.Bans = slices.DeleteFunc(lift.Bans, func(b enforce.Held) bool { return !set.Covers(b.Prefix) })
+	if len(lift.Bans) == 0 {
+		return nil
+	}
+	shown := p.Reasons.Show(ctx, lift)
+	if err := p.Lift(ctx, 0, keysOf(lift.Bans)); err != nil {
+		return err
+	}
+	p.ReportLifted(lift.Bans, shown, control.Record{Reason: reason})
+	return nil
 }
 
 // Clear lifts every ban and deletes its record. It is for the time after Run.

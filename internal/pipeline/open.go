@@ -9,6 +9,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/prefixset"
 	"mef/internal/store"
 )
 
@@ -47,17 +48,29 @@ func (p *Pipeline) Open(s *State, version string, now time.Time) (*Saved, error)
 	return &Saved{Bans: state.Bans, Notes: state.Notes, store: st}, nil
 }
 
-// SwitchedOff removes the bans from before an operator switched the daemon off, but for those that the blacklist asks for: they are
-// lifted, and stay so.
+// SwitchedOff removes the bans from before an operator switched the daemon off: they are lifted, and stay so.
 func (v *Saved) SwitchedOff(s *State, at time.Time) {
 	v.Bans = slices.DeleteFunc(v.Bans, func(b ban.Ban) bool {
-		if b.Rule == ban.ByList || b.Start.After(at) {
+		if b.Start.After(at) {
 			return false
 		}
 		v.lifted = append(v.lifted, b.Key)
 		return true
 	})
 	s.Forget(v.lifted...)
+}
+
+// Split removes the bans that must not be in force again: those whose addresses are allowed now. It returns their keys.
+func (v *Saved) Split(s *State, allowed prefixset.Set) (end []ban.Key) {
+	v.Bans = slices.DeleteFunc(v.Bans, func(b ban.Ban) bool { // in place: there may be many
+		if !allowed.Covers(b.Prefix) {
+			return false
+		}
+		end = append(end, b.Key)
+		return true
+	})
+	s.Forget(end...)
+	return end
 }
 
 // Count restores what was counted, with the bans that are in force again. It is for the time before Run, and before the saver runs; the

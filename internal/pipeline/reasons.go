@@ -13,9 +13,6 @@ import (
 	"mef/internal/eventlog"
 )
 
-// A Lookup returns what is known of bans that lists ask for.
-type Lookup func(context.Context, []ban.Key) map[ban.Key]ban.Ban
-
 // Reasons holds the reason for each active ban. The enforcer knows which bans are active; Reasons adds reason and evidence: of the
 // latest bans from memory, of the others from the saved state, so that ten thousand bans do not cost ten thousand times five log
 // lines of memory. It may be used by any goroutine.
@@ -55,9 +52,6 @@ func (k *Reasons) settle(results []enforce.Result) {
 		}
 		b := r.Ban
 		b.Until = r.Until
-		if b.Rule == ban.ByList {
-			continue // there may be very many: they are reported as a whole, and their records are in the saved state
-		}
 		if !r.Changed {
 			// The kernel had the ban before us, because we were killed before we saved it: now its reason is known again.
 			if _, known := k.latest[b.Key]; !known {
@@ -111,8 +105,8 @@ func (k *Reasons) forget(keys []ban.Key) {
 }
 
 // Show returns the bans that the kernel holds, in their order, each with its record.
-func (k *Reasons) Show(ctx context.Context, state enforce.State, listed Lookup) []control.Ban {
-	known := k.Look(ctx, state.Bans, listed)
+func (k *Reasons) Show(ctx context.Context, state enforce.State) []control.Ban {
+	known := k.Look(ctx, state.Bans)
 	bans := make([]control.Ban, 0, len(state.Bans))
 	for _, held := range state.Bans {
 		b, ok := known[held.Key]
@@ -131,8 +125,8 @@ func (k *Reasons) Show(ctx context.Context, state enforce.State, listed Lookup) 
 	return bans
 }
 
-// Look finds the records of bans: of those that lists ask for, among the latest, and in the saved state.
-func (k *Reasons) Look(ctx context.Context, bans []enforce.Held, listed Lookup) map[ban.Key]ban.Ban {
+// Look finds the records of bans: among the latest, and in the saved state.
+func (k *Reasons) Look(ctx context.Context, bans []enforce.Held) map[ban.Key]ban.Ban {
 	known := make(map[ban.Key]ban.Ban, len(bans))
 	var missing []ban.Key
 	k.mu.Lock()
@@ -144,12 +138,6 @@ func (k *Reasons) Look(ctx context.Context, bans []enforce.Held, listed Lookup) 
 		}
 	}
 	k.mu.Unlock()
-	if len(missing) > 0 && listed != nil {
-		for key, b := range listed(ctx, missing) {
-			known[key] = b
-		}
-		missing = slices.DeleteFunc(missing, func(key ban.Key) bool { _, ok := known[key]; return ok })
-	}
 	if len(missing) == 0 || k.saved == nil {
 		return known
 	}

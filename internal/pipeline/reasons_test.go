@@ -18,11 +18,11 @@ func TestReasonsTellWhyAgain(t *testing.T) {
 	k := newReasons(eventlog.New(slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 	b := ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32")}, Rule: "sshd", Reason: "5 failures", Until: time.Now().Add(time.Hour)}
 	inKernel := enforce.State{Bans: []enforce.Held{{Key: b.Key, Until: b.Until}}}
-	if got := k.Show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "unknown" {
+	if got := k.Show(t.Context(), inKernel); len(got) != 1 || got[0].Rule != "unknown" {
 		t.Fatalf("a ban that only the kernel knows: %+v, want one of unknown origin", got)
 	}
 	k.settle([]enforce.Result{{Ban: b, Until: b.Until}})
-	if got := k.Show(t.Context(), inKernel, nil); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
+	if got := k.Show(t.Context(), inKernel); len(got) != 1 || got[0].Rule != "sshd" || got[0].Reason != b.Reason {
 		t.Errorf("after its line was read again: %+v, want the rule and its reason", got)
 	}
 	if n := k.Total(); n != 0 {
@@ -51,7 +51,7 @@ func TestReasonsReadOldBansBack(t *testing.T) {
 	if len(k.latest) != keptBans {
 		t.Errorf("%d bans in memory, want %d", len(k.latest), keptBans)
 	}
-	for _, b := range k.Show(t.Context(), inKernel, nil) {
+	for _, b := range k.Show(t.Context(), inKernel) {
 		if b.Rule != "sshd" {
 			t.Errorf("%s: rule %q, want sshd", b.Prefix, b.Rule)
 		}
@@ -69,7 +69,7 @@ func TestReasonsKeepBansUntilTheyAreSaved(t *testing.T) {
 		inKernel.Bans = append(inKernel.Bans, enforce.Held{Key: b.Key})
 	}
 	inKernel.Bans = inKernel.Bans[len(inKernel.Bans)-manyBans:]
-	for _, b := range k.Show(t.Context(), inKernel, nil) {
+	for _, b := range k.Show(t.Context(), inKernel) {
 		if b.Rule != "sshd" {
 			t.Fatalf("%s: rule %q, want sshd", b.Prefix, b.Rule)
 		}

@@ -105,7 +105,7 @@ func replayed(t *testing.T, cfg *conf.Config) (*Pipeline, *State) {
 	l := lists.New(lists.Options{})
 	l.Read(cfg.Paths)
 	facts := state.SetFacts(func(f *engine.Facts) { f.Allowed = l.Allow().Set })
-	state.Engine.SetBlocked(l.Block(&facts).Prefixes)
+	state.Engine.SetBlocked(l.Block(&facts).Addrs)
 	return p, state
 }
 

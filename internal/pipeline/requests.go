@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -28,15 +29,13 @@ type Requests struct {
 	lists Lists
 }
 
-// Lists is what requests need of the owner of the operator's lists.
+// Lists is what requests need of the lists.
 type Lists struct {
-	// Records returns the records of those of keys that are in force because the blacklist asks for them.
-	Records Lookup
-	// Places returns those of keys that the blacklist asks for, each with the place of its entry: lifted, they would come back.
-	Places func(ctx context.Context, keys []ban.Key) (map[ban.Key]string, error)
-	// Lift lifts bans, unless the blacklist asks for them, and returns how many these were. What fails is tried again. grace is as in
-	// enforce.Enforcer.Unban.
-	Lift func(ctx context.Context, grace time.Duration, keys []ban.Key) (listed int, err error)
+	// Listed reports whether the blacklist has an address, and Place returns the place of its entry, "" if there is none.
+	Listed func(netip.Addr) bool
+	Place  func(netip.Addr) string
+	// Lift lifts bans. What fails is tried again. grace is as in enforce.Enforcer.Unban.
+	Lift func(ctx context.Context, grace time.Duration, keys []ban.Key) error
 }
 
 // Requests returns what answers requests about the bans of the pipeline.
@@ -53,7 +52,7 @@ func (r *Requests) Bans(ctx context.Context) ([]control.Ban, error) {
 
 // Show returns bans that the kernel holds, each with its record.
 func (r *Requests) Show(ctx context.Context, state enforce.State) []control.Ban {
-	return r.p.Reasons.Show(ctx, state, r.lists.Records)
+	return r.p.Reasons.Show(ctx, state)
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {
@@ -144,32 +143,35 @@ func (r *Requests) Unban(ctx context.Context, req control.UnbanRequest) ([]contr
 	if err != nil {
 		return nil, err
 	}
-	found := keysOf(state.Bans)
-	listed, err := r.lists.Places(ctx, found)
-	if err != nil {
-		return nil, err
-	}
-	state.Bans = slices.DeleteFunc(state.Bans, func(b enforce.Held) bool { return listed[b.Key] != "" })
-	switch {
-	case len(found) == 0:
+	if len(state.Bans) == 0 {
+		if place := r.lists.Place(prefix.Addr()); place != "" {
+			return nil, control.Refuse("%s is listed in %s: remove it there, or run mefctl allow add", ban.Key{Prefix: prefix}, place)
+		}
 		return nil, control.Refuse("%s is not banned; mefctl why %s shows what is known", ban.Key{Prefix: prefix}, prefix.Addr())
-	case len(state.Bans) == 0:
-		return nil, control.Refuse("%s is listed in %s: remove it there, or run mefctl allow add", found[0], listed[found[0]])
 	}
 	shown := r.Show(ctx, state)
-	if _, err := r.lift(ctx, unbanGrace, keysOf(state.Bans)); err != nil {
+	if err := r.lift(ctx, unbanGrace, keysOf(state.Bans)); err != nil {
 		return nil, err
 	}
 	r.p.ReportLifted(state.Bans, shown, control.Record{Author: req.Author})
 	return shown, nil
 }
 
-// lift lifts bans and waits until that is saved.
-func (r *Requests) lift(ctx context.Context, grace time.Duration, keys []ban.Key) (listed int, err error) {
-	if listed, err = r.lists.Lift(ctx, grace, keys); err == nil {
+// lift lifts bans and waits until that is saved. What the blacklist has gets no grace, for that would let it through ahead of the list.
+func (r *Requests) lift(ctx context.Context, grace time.Duration, keys []ban.Key) error {
+	var plain, listed []ban.Key
+	for _, k := range keys {
+		if r.lists.Listed(k.Prefix.Addr()) {
+			listed = append(listed, k)
+		} else {
+			plain = append(plain, k)
+		}
+	}
+	err := errors.Join(r.lists.Lift(ctx, grace, plain), r.lists.Lift(ctx, 0, listed))
+	if err == nil {
 		r.p.Flush(ctx)
 	}
-	return listed, err
+	return err
 }
 
 // ReportLifted reports that bans were lifted, each by the prefix by which its beginning was reported. shown are the answers about them;
@@ -189,10 +191,6 @@ func (r *Requests) UnbanAll(ctx context.Context, req control.Batch) (done contro
 		return done, err
 	}
 	held := newIndex(state.Bans)
-	listed, err := r.lists.Places(ctx, held.keys)
-	if err != nil {
-		return done, err
-	}
 	var keys []ban.Key
 	for _, entry := range req.Entries {
 		prefix, err := parsePrefix(entry)
@@ -201,17 +199,13 @@ func (r *Requests) UnbanAll(ctx context.Context, req control.Batch) (done contro
 			continue
 		}
 		found := held.find(prefix)
-		n := len(keys)
-		for _, key := range found {
-			if listed[key] == "" {
-				keys = append(keys, key)
-			}
-		}
+		keys = append(keys, found...)
 		switch {
-		case len(found) == 0:
+		case len(found) > 0:
+		case r.lists.Listed(prefix.Addr()):
+			done.Refuse(entry, control.Refuse("on the blacklist: remove it there, or run mefctl allow add"))
+		default:
 			done.Refuse(entry, control.Refuse("not banned"))
-		case len(keys) == n:
-			done.Refuse(entry, control.Refuse("listed in %s: remove it there, or run mefctl allow add", listed[found[0]]))
 		}
 	}
 	slices.SortFunc(keys, ban.Key.Compare)
@@ -219,7 +213,7 @@ func (r *Requests) UnbanAll(ctx context.Context, req control.Batch) (done contro
 	if len(keys) == 0 {
 		return done, nil
 	}
-	if _, err := r.lift(ctx, unbanGrace, keys); err != nil {
+	if err := r.lift(ctx, unbanGrace, keys); err != nil {
 		return done, err
 	}
 	done.Done = len(keys)
@@ -227,17 +221,20 @@ func (r *Requests) UnbanAll(ctx context.Context, req control.Batch) (done contro
 	return done, nil
 }
 
-// ClearBans lifts every ban that no blacklist file asks for, and returns once the kernel showed that they are gone.
-func (r *Requests) ClearBans(ctx context.Context, author string) (control.Cleared, error) {
+// ClearBans lifts every ban, and returns once the kernel showed that they are gone. Lists stay in force.
+func (r *Requests) ClearBans(ctx context.Context, author string) (cleared control.Cleared, err error) {
 	state, err := r.p.Enforcer.Held(ctx)
 	if err != nil {
-		return control.Cleared{}, err
+		return cleared, err
 	}
-	listed, err := r.lift(ctx, 0, keysOf(state.Bans))
-	if err != nil {
-		return control.Cleared{}, err
+	if err := r.lift(ctx, 0, keysOf(state.Bans)); err != nil {
+		return cleared, err
 	}
-	cleared := control.Cleared{Lifted: len(state.Bans) - listed, Listed: listed}
+	cleared.Lifted = len(state.Bans)
 	r.p.Records.Add(control.Record{Time: time.Now(), Event: "unban", Author: author, Reason: fmt.Sprintf("all %d bans are lifted", cleared.Lifted)})
-	return cleared, nil
+	held, err := r.p.Enforcer.Lists(ctx)
+	for _, l := range held {
+		cleared.Listed += max(0, l.Entries)
+	}
+	return cleared, err
 }

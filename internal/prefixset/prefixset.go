@@ -97,6 +97,11 @@ func (s Set) Overlaps(p netip.Prefix) bool {
 	return i < len(s.ranges) && s.ranges[i].First.Compare(r.Last) <= 0
 }
 
+// Covers reports whether the set has every address of p.
+func (s Set) Covers(p netip.Prefix) bool {
+	return s.Contains(p.Addr()) && (p.IsSingleIP() || New(p).Subtract(s).Len() == 0)
+}
+
 // search returns the index of the first range that does not end before addr.
 func (s Set) search(addr netip.Addr) int {
 	i, _ := slices.BinarySearchFunc(s.ranges, addr, func(r Range, a netip.Addr) int { return r.Last.Compare(a) })

@@ -135,6 +135,13 @@ func (f *Fake) Lists(context.Context) (all []enforce.HeldList, err error) {
 	return all, f.err
 }
 
+// List returns the addresses of a list, nil if there is none of that name.
+func (f *Fake) List(name string) *prefixset.Packed {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lists[name].Addrs
+}
+
 // Listed implements enforce.Backend.
 func (f *Fake) Listed(_ context.Context, addr netip.Addr) (names []string, err error) {
 	f.mu.Lock()

@@ -37,7 +37,7 @@ func newBansList(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the bans in force, with the packets each has dropped",
-		Long:  "list shows the bans in the kernel, with the daemon's reasons. PACKETS counts both directions.",
+		Long:  "list shows the bans in the kernel, with the daemon's reasons, and how many networks lists ban. PACKETS counts both directions.",
 		Args:  console.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listBans(g, cmd, only) },
 	}
@@ -67,7 +67,14 @@ func listBans(g *cli.Global, cmd *cobra.Command, only listOptions) error {
 		return err
 	}
 	bans = slices.DeleteFunc(bans, only.leavesOut)
+	var lists control.Lists
+	if only == (listOptions{}) {
+		if lists, err = client.Lists(cmd.Context(), control.InKernel); err != nil {
+			return err
+		}
+	}
 	return g.Print(cmd, bans, func(w io.Writer) {
+		showKernel(w, lists.Kernel)
 		switch {
 		case only.addresses:
 			for _, b := range bans {

@@ -14,7 +14,7 @@ func newBansClear(g *cli.Global) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "clear --yes",
-		Short: "Lift every ban except those of blacklist files",
+		Short: "Lift every ban; the blacklist and feeds stay in force",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
@@ -31,7 +31,7 @@ func newBansClear(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, c, func(w io.Writer) {
 				fmt.Fprintf(w, "Lifted %d bans.\n", c.Lifted)
 				if c.Listed > 0 {
-					fmt.Fprintf(w, "%d bans of blacklist files stay; mefctl lists blacklist shows them.\n", c.Listed)
+					fmt.Fprintf(w, "%d networks of lists stay banned; mefctl lists shows them.\n", c.Listed)
 				}
 			})
 		},

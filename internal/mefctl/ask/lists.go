@@ -20,9 +20,9 @@ var listNames = []string{"whitelist", "blacklist", "recidive"}
 func newLists(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "lists [whitelist|blacklist|recidive]",
-		Short: "Show the files and entries of whitelist and blacklist, and the errors in them",
-		Long: "lists shows every feed and file of the lists with its size, age and last error, and every entry with its source. recidive shows the\n" +
-			"bans in force of sources that were banned before.",
+		Short: "Show the feeds, and the files and entries of whitelist and blacklist",
+		Long: "lists shows every feed and file of the lists with its size, age and last error, the lists in the kernel with the packets they\n" +
+			"dropped, and the entries with their source. recidive shows the bans in force of sources that were banned before.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || len(args) == 1 && !slices.Contains(listNames, args[0]) {
 				return console.Usage("mefctl lists takes whitelist, blacklist or recidive, or nothing for the first two")
@@ -61,6 +61,7 @@ func showLists(w io.Writer, lists control.Lists, now time.Time) {
 		cli.ShowFeeds(w, feeds, now)
 		fmt.Fprintln(w)
 	}
+	showKernel(w, lists.Kernel)
 	rows := [][]string{{"FILE", "LIST", "ENTRIES", "BYTES", "CHANGED", "LAST ERROR"}}
 	for _, f := range lists.Files {
 		last := "-"
@@ -76,4 +77,24 @@ func showLists(w io.Writer, lists control.Lists, now time.Time) {
 	if len(lists.Files)+len(lists.Entries) > 0 {
 		console.Table(w, entryRows(lists.Entries, now))
 	}
+	if lists.More > 0 {
+		fmt.Fprintf(w, "%d more entries of the blacklist are not shown; mefctl why ADDR shows the entry that has an address.\n", lists.More)
+	}
+}
+
+// showKernel prints the lists whose packets the kernel drops.
+func showKernel(w io.Writer, all []control.KernelList) {
+	if len(all) == 0 {
+		return
+	}
+	rows := [][]string{{"IN THE KERNEL", "NETWORKS", "PACKETS DROPPED"}}
+	for _, l := range all {
+		networks := "?"
+		if l.Networks >= 0 {
+			networks = strconv.Itoa(l.Networks)
+		}
+		rows = append(rows, []string{l.Name, networks, strconv.FormatUint(l.Packets, 10)})
+	}
+	console.Table(w, rows)
+	fmt.Fprintln(w)
 }

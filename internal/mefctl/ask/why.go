@@ -94,10 +94,13 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 	}
 }
 
-// wayOut reports how a ban is lifted. Those of blacklist files alone are the files' to lift.
+// wayOut reports how an address gets through again.
 func wayOut(why control.Why) string {
-	if slices.ContainsFunc(why.Bans, func(b control.Ban) bool { return b.Rule != ban.ByList }) {
+	switch {
+	case len(why.Bans) > 0:
 		return fmt.Sprintf("mefctl bans delete %s lifts the ban.", why.Addr)
+	case !slices.Contains(why.Lists, ban.ByList):
+		return fmt.Sprintf("mefctl allow add %s lets the address through.", why.Addr)
 	}
 	return fmt.Sprintf("Remove the entry from the blacklist, or allow the address with mefctl allow add %s.", why.Addr)
 }

@@ -56,19 +56,21 @@ mefctl bans delete 2001:db8:bad::7 lifts the ban.
 	}
 }
 
-// What a blacklist file asks for, mefctl bans delete does not lift.
+// A list is not lifted by mefctl bans delete.
 func TestWayOut(t *testing.T) {
-	listed, made := control.Ban{Rule: "blacklist"}, control.Ban{Rule: "sshd"}
+	made := []control.Ban{{Rule: "sshd"}}
 	for name, tt := range map[string]struct {
-		bans []control.Ban
-		want string
+		bans  []control.Ban
+		lists []string
+		want  string
 	}{
-		"listed":          {[]control.Ban{listed}, "Remove the entry from the blacklist, or allow the address with mefctl allow add 192.0.2.7."},
-		"made":            {[]control.Ban{made}, "mefctl bans delete 192.0.2.7 lifts the ban."},
-		"listed and made": {[]control.Ban{listed, made}, "mefctl bans delete 192.0.2.7 lifts the ban."},
+		"listed":          {nil, []string{"blacklist", "drop"}, "Remove the entry from the blacklist, or allow the address with mefctl allow add 192.0.2.7."},
+		"in a feed":       {nil, []string{"drop"}, "mefctl allow add 192.0.2.7 lets the address through."},
+		"made":            {made, nil, "mefctl bans delete 192.0.2.7 lifts the ban."},
+		"listed and made": {made, []string{"blacklist"}, "mefctl bans delete 192.0.2.7 lifts the ban."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := wayOut(control.Why{Addr: "192.0.2.7", Bans: tt.bans}); got != tt.want {
+			if got := wayOut(control.Why{Addr: "192.0.2.7", Bans: tt.bans, Lists: tt.lists}); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
