@@ -56,7 +56,8 @@ func (s *scene) holds(n int) {
 func TestStorm(t *testing.T) {
 	s, d := beginFromFile(t)
 	s.within(2 * time.Minute)
-	s.compare(s.held(), s.storm(d, number(t, "MEF_E2E_STORM", 10_000)))
+	all := s.storm(d, number(t, "MEF_E2E_STORM", 10_000))
+	s.compare(s.held(), all)
 }
 
 // storm has n sources banned, beside those that are.
