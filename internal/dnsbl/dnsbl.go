@@ -18,17 +18,15 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/dns"
 	"mef/internal/event"
 	"mef/internal/owner"
 )
@@ -86,17 +84,11 @@ func (c *Checker) servers() ([]string, error) {
 	if len(c.found) > 0 && time.Since(c.read) < rereadServers {
 		return c.found, nil
 	}
-	host, err := dns.ClientConfigFromFile("/etc/resolv.conf")
+	found, err := dns.Servers()
 	if err != nil {
-		return nil, fmt.Errorf("name servers: %w", err)
+		return nil, fmt.Errorf("%w; set rbl_servers", err)
 	}
-	if len(host.Servers) == 0 {
-		return nil, errors.New("/etc/resolv.conf has no name server; set rbl_servers")
-	}
-	c.found, c.read = nil, time.Now()
-	for _, s := range host.Servers {
-		c.found = append(c.found, net.JoinHostPort(s, host.Port))
-	}
+	c.found, c.read = found, time.Now()
 	return c.found, nil
 }
 

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/miekg/dns"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"mef/internal/conf"
+	"mef/internal/dns"
 	"mef/internal/event"
 	"mef/internal/ordered"
 )
@@ -34,12 +33,9 @@ func name(addr netip.Addr, zone string) string {
 			b.Write([]byte{digits[a[i]&15], '.', digits[a[i]>>4], '.'})
 		}
 	}
-	b.WriteString(dns.Fqdn(zone))
+	b.WriteString(dns.FQDN(zone))
 	return b.String()
 }
-
-// errTimeout stands for every way of not being answered in time.
-var errTimeout = errors.New("no answer in time")
 
 // A refusal is an answer in 127.255.255.0/24: the list states why it does not answer.
 type refusal struct{ code netip.Addr }
@@ -67,18 +63,14 @@ func (f foreign) Error() string {
 // addresses asks a name server whether a zone lists an address. It returns the answers, none if the address is not listed. Whatever cannot be
 // believed is an error.
 func (z *zone) addresses(ctx context.Context, server string, addr netip.Addr) ([]netip.Addr, error) {
-	answer, err := z.exchange(ctx, server, name(addr, z.cfg.Zone), dns.TypeA)
+	answer, err := z.query(ctx, server, addr, dnsmessage.TypeA)
 	if err != nil {
 		return nil, err
 	}
 	var all []netip.Addr
-	for _, rr := range answer.Answer {
-		a, ok := rr.(*dns.A)
-		if !ok {
-			continue
-		}
-		code, ok := netip.AddrFromSlice(a.A)
-		if code = code.Unmap(); !ok || !code.Is4() {
+	for _, r := range answer {
+		code := r.Addr
+		if !code.Is4() {
 			continue
 		}
 		switch n := code.As4(); {
@@ -95,69 +87,26 @@ func (z *zone) addresses(ctx context.Context, server string, addr netip.Addr) ([
 
 // reason asks for what a zone states as its reason for listing an address; "" if it states none, or there is no answer.
 func (z *zone) reason(ctx context.Context, server string, addr netip.Addr) string {
-	answer, err := z.exchange(ctx, server, name(addr, z.cfg.Zone), dns.TypeTXT)
+	answer, err := z.query(ctx, server, addr, dnsmessage.TypeTXT)
 	if err != nil {
 		return ""
 	}
-	for _, rr := range answer.Answer {
-		if t, ok := rr.(*dns.TXT); ok {
-			text := strings.Join(t.Txt, "")
-			return text[:min(len(text), event.MaxReason)]
+	for _, r := range answer {
+		if r.Type == dnsmessage.TypeTXT {
+			return r.Text[:min(len(r.Text), event.MaxReason)]
 		}
 	}
 	return ""
 }
 
-// maxDatagram is how large an answer over UDP may be, in bytes: what passes every network unfragmented.
-const maxDatagram = 1232
-
-// exchange asks a name server a question, over TCP if the answer does not fit a datagram. Each question has a port and a number of its own,
-// so that nobody who does not see it can answer it.
-func (z *zone) exchange(ctx context.Context, server, name string, kind uint16) (*dns.Msg, error) {
+// query asks a name server for the records that a zone has of an address, none if it has none.
+func (z *zone) query(ctx context.Context, server string, addr netip.Addr, kind dnsmessage.Type) ([]dns.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, z.cfg.Timeout)
 	defer cancel()
-	q := new(dns.Msg).SetQuestion(name, kind)
-	q.SetEdns0(maxDatagram, false)
 	z.queries.Add(1)
-	for _, transport := range []string{"udp", "tcp"} {
-		answer, err := send(ctx, q, transport, server)
-		var slow net.Error
-		switch {
-		case errors.As(err, &slow) && slow.Timeout(), errors.Is(err, context.DeadlineExceeded):
-			return nil, errTimeout
-		case err != nil:
-			return nil, err
-		case !answer.Response || len(answer.Question) != 1 || answer.Question[0].Qtype != kind || !strings.EqualFold(answer.Question[0].Name, name):
-			return nil, errors.New("the answer is to another question")
-		case answer.Truncated:
-			continue
-		case answer.Rcode == dns.RcodeNameError:
-			answer.Answer = nil
-			return answer, nil
-		case answer.Rcode != dns.RcodeSuccess:
-			return nil, fmt.Errorf("the answer is %s", dns.RcodeToString[answer.Rcode])
-		}
-		return answer, nil
-	}
-	return nil, errors.New("the answer is cut short")
-}
-
-// send returns the answer to one question, unless ctx is done first.
-func send(ctx context.Context, q *dns.Msg, transport, server string) (*dns.Msg, error) {
-	var c dns.Client
-	c.Net = transport
-	conn, err := c.DialContext(ctx, server)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if end, ok := ctx.Deadline(); ok {
-		c.Timeout = time.Until(end)
-	}
-	answer, _, err := c.ExchangeWithConnContext(ctx, q, conn)
-	if ctx.Err() != nil && err != nil {
-		err = ctx.Err()
+	answer, err := dns.Ask(ctx, server, name(addr, z.cfg.Zone), kind)
+	if errors.Is(err, dns.ErrNoName) {
+		return nil, nil
 	}
 	return answer, err
 }

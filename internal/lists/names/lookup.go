@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
 
-	"github.com/miekg/dns"
+	"golang.org/x/net/dns/dnsmessage"
+
+	"mef/internal/dns"
 )
 
 // errNone means that a name has no addresses.
@@ -20,18 +21,7 @@ func (k *Keeper) servers() ([]string, error) {
 	if len(k.opt.Servers) > 0 {
 		return k.opt.Servers, nil
 	}
-	c, err := dns.ClientConfigFromFile("/etc/resolv.conf")
-	if err != nil {
-		return nil, fmt.Errorf("name servers: %w", err)
-	}
-	if len(c.Servers) == 0 {
-		return nil, errors.New("/etc/resolv.conf has no name server")
-	}
-	var servers []string
-	for _, s := range c.Servers {
-		servers = append(servers, net.JoinHostPort(s, c.Port))
-	}
-	return servers, nil
+	return dns.Servers()
 }
 
 // lookup returns the addresses of both families, and for how long they may be kept. One family that cannot be resolved makes it
@@ -43,8 +33,8 @@ func (k *Keeper) lookup(ctx context.Context, name string) ([]netip.Addr, time.Du
 	}
 	var all []netip.Addr
 	ttl := maxTTL
-	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		addrs, kept, err := k.ask(ctx, servers, dns.Fqdn(name), kind)
+	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
+		addrs, kept, err := k.ask(ctx, servers, dns.FQDN(name), kind)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -59,62 +49,44 @@ func (k *Keeper) lookup(ctx context.Context, name string) ([]netip.Addr, time.Du
 }
 
 // ask asks the servers in turn until one answers.
-func (k *Keeper) ask(ctx context.Context, servers []string, name string, kind uint16) (addrs []netip.Addr, ttl time.Duration, err error) {
+func (k *Keeper) ask(ctx context.Context, servers []string, name string, kind dnsmessage.Type) (addrs []netip.Addr, ttl time.Duration, err error) {
 	for _, server := range servers {
-		var answer *dns.Msg
-		if answer, err = k.exchange(ctx, server, name, kind); err == nil {
+		var answer []dns.Record
+		if answer, err = k.askOne(ctx, server, name, kind); err == nil {
 			return read(answer, name)
 		}
+		err = fmt.Errorf("name server %s: %w", server, err)
 	}
 	return nil, 0, err
 }
 
-// exchange asks one server, over TCP if the answer does not fit a datagram.
-func (k *Keeper) exchange(ctx context.Context, server, name string, kind uint16) (*dns.Msg, error) {
-	q := new(dns.Msg).SetQuestion(name, kind)
-	q.SetEdns0(1232, false) // what passes every network unfragmented
-	for _, transport := range []string{"udp", "tcp"} {
-		c := dns.Client{Net: transport, Timeout: k.opt.Timeout}
-		answer, _, err := c.ExchangeContext(ctx, q, server)
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("ask %s: %w", server, err)
-		case len(answer.Question) != 1 || answer.Question[0].Qtype != kind || !strings.EqualFold(answer.Question[0].Name, name):
-			return nil, fmt.Errorf("%s answered another question", server)
-		case answer.Rcode != dns.RcodeSuccess:
-			return nil, fmt.Errorf("%s answered %s", server, dns.RcodeToString[answer.Rcode])
-		case !answer.Truncated:
-			return answer, nil
-		}
-	}
-	return nil, fmt.Errorf("%s cut its answer short", server)
+func (k *Keeper) askOne(ctx context.Context, server, name string, kind dnsmessage.Type) ([]dns.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, k.opt.Timeout)
+	defer cancel()
+	return dns.Ask(ctx, server, name, kind)
 }
 
 // maxAliases is how many aliases in a row a name may lead through.
 const maxAliases = 8
 
 // read returns the addresses of name, or of what it is an alias of.
-func read(answer *dns.Msg, name string) (addrs []netip.Addr, ttl time.Duration, err error) {
+func read(answer []dns.Record, name string) (addrs []netip.Addr, ttl time.Duration, err error) {
 	ttl = maxTTL
-	shorten := func(h *dns.RR_Header) { ttl = min(ttl, time.Duration(h.Ttl)*time.Second) }
 	for range maxAliases {
 		alias := ""
-		for _, rr := range answer.Answer {
-			h := rr.Header()
-			if !strings.EqualFold(h.Name, name) {
+		for _, r := range answer {
+			if !strings.EqualFold(r.Name, name) {
 				continue
 			}
-			switch rr := rr.(type) {
-			case *dns.A:
-				addrs = appendAddr(addrs, rr.A)
-			case *dns.AAAA:
-				addrs = appendAddr(addrs, rr.AAAA)
-			case *dns.CNAME:
-				alias = rr.Target
+			switch {
+			case r.Addr.IsValid():
+				addrs = append(addrs, r.Addr)
+			case r.Type == dnsmessage.TypeCNAME:
+				alias = r.Text
 			default:
 				continue
 			}
-			shorten(h)
+			ttl = min(ttl, r.TTL)
 		}
 		if alias == "" || len(addrs) > 0 {
 			return addrs, ttl, nil
@@ -122,12 +94,4 @@ func read(answer *dns.Msg, name string) (addrs []netip.Addr, ttl time.Duration, 
 		name = alias
 	}
 	return nil, 0, errors.New("too many aliases")
-}
-
-func appendAddr(list []netip.Addr, ip net.IP) []netip.Addr {
-	a, ok := netip.AddrFromSlice(ip)
-	if !ok {
-		return list
-	}
-	return append(list, a.Unmap())
 }

@@ -144,7 +144,7 @@ func TestLookup(t *testing.T) {
 		t.Errorf("%d addresses, %v; want the 60 that come over TCP", len(addrs), err)
 	}
 	s.set(dns.RcodeServerFailure, false)
-	if _, _, err := s.keeper().lookup(t.Context(), "one.example"); err == nil || !strings.HasSuffix(err.Error(), "answered SERVFAIL") {
+	if _, _, err := s.keeper().lookup(t.Context(), "one.example"); err == nil || !strings.HasSuffix(err.Error(), "the answer is SERVFAIL") {
 		t.Errorf("err = %v, want SERVFAIL", err)
 	}
 }
