@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"mef/internal/confirm"
@@ -134,10 +135,14 @@ func Judge(s *control.Status, observing bool, firewall, eventLog []string) {
 	if observing {
 		s.Missing = append(s.Missing, "mode=observe: bans are logged, not applied; set mode=enforce in "+s.Config)
 	}
-	if !s.Kernel.Present {
+	switch problems := s.Kernel.Problems; {
+	case s.Kernel.Present:
+		s.Missing = append(s.Missing, problems...)
+	case len(problems) == 0:
 		s.Missing = append(s.Missing, s.Kernel.Table+" is not in the kernel")
+	default:
+		s.Missing = append(s.Missing, "bans are not enforced: "+strings.Join(problems, "; "))
 	}
-	s.Missing = append(s.Missing, s.Kernel.Problems...)
 	s.Missing = append(s.Missing, firewall...)
 	live := slices.ContainsFunc(s.Sources, func(src control.Source) bool { return src.State == "active" && len(src.Rules) > 0 })
 	if !live {

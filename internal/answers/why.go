@@ -36,6 +36,21 @@ func Why(why *control.Why, e engine.Explanation, allowed string, grace time.Dura
 	why.Verdict = verdict(why, grace, len(e.Pardons) > 0)
 }
 
+// inForce is the reason of a ban in an address's history whose end has not come.
+const inForce = "in force"
+
+// Unread adds to an explanation that the bans of the address cannot be read from the packet filter, which may not enforce any.
+func Unread(why *control.Why, err error) {
+	why.Verdict = fmt.Sprintf("bans cannot be enforced or read now: %v", err)
+	for i, b := range why.History {
+		if b.Reason == inForce {
+			why.History[i].Reason = "should be in force"
+			why.Verdict = fmt.Sprintf("should be banned by %s, but %s", b.Rule, why.Verdict)
+			break
+		}
+	}
+}
+
 // explain turns an account into what is shown.
 func explain(why *control.Why, a engine.Account, now time.Time) {
 	why.Score, why.Limit = float64(a.Score), a.ScoreLimit
@@ -76,7 +91,7 @@ func explain(why *control.Why, a engine.Account, now time.Time) {
 		case p.Until.IsZero():
 			reason = "without end"
 		case p.Until.After(now):
-			reason = "in force"
+			reason = inForce
 		}
 		why.History = append(why.History, control.Ban{Prefix: key.String(), Rule: p.Rule, Start: p.Start, Until: control.Moment(p.Until), Reason: reason})
 	}

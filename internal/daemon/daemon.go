@@ -72,14 +72,14 @@ type Notifier interface {
 // A machine is what the daemon finds where it runs. Tests have one of their own.
 type machine struct {
 	host   hostwatch.Host
-	filter func(*pipeline.Pipeline, *pipeline.State) (*kernel.Kernel, error)
+	filter func(*pipeline.Pipeline, *pipeline.State) *kernel.Kernel
 	look   pipeline.Look // nil: this host
 	names  lists.Options // how DNS names are looked up
 }
 
 func thisMachine(ctx context.Context, log *slog.Logger) (m machine, err error) {
 	m.host, err = hostwatch.Read(ctx)
-	m.filter = func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
+	m.filter = func(p *pipeline.Pipeline, s *pipeline.State) *kernel.Kernel {
 		facts := s.Engine.Facts()
 		return kernel.New(log, s.Config.Firewall.Backend, kernel.SettingsFromConf(s.Config), p.EnforceOptions(facts.Reachable()))
 	}
@@ -155,10 +155,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	m.host.SetFacts(&facts)
 	p, state := pipeline.New(pipeline.Options{Config: cfg, Rules: rules, Facts: facts, Accounts: m.host.AccountNames(engine.AccountName),
 		OnLogin: func(ev *engine.Event) { guard.Login(ev.Service, ev.User, ev.Addr) }, Log: opt.Log})
-	k, err := m.filter(p, state)
-	if err != nil {
-		return nil, err
-	}
+	k := m.filter(p, state)
 	p.Enforcer = k.Enforcer
 	now := time.Now()
 	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, notifier: opt.Notify, sources: p.NewSources(m.look),

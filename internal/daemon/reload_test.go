@@ -107,11 +107,11 @@ func (h *house) build() *built {
 		h.Fatal(err)
 	}
 	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Notify: notify.New(cfg.Notify, quiet()), Firewall: func(*conf.Config) []string { return nil }}, machine{
-		filter: func(p *pipeline.Pipeline, s *pipeline.State) (*kernel.Kernel, error) {
+		filter: func(p *pipeline.Pipeline, s *pipeline.State) *kernel.Kernel {
 			facts := s.Engine.Facts()
 			opt := p.EnforceOptions(facts.Reachable())
 			opt.MaxBans = h.maxBans
-			return kernel.Over(h.filter, quiet(), opt), nil
+			return kernel.Over(h.filter, quiet(), opt)
 		},
 		look:  func(context.Context) *feed.Host { return h.look() },
 		names: lists.Options{Servers: []string{h.dns}, Timeout: 10 * time.Second},

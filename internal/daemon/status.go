@@ -46,7 +46,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	showSelfTest(&s, d.kernel.LastSelfTest(), now)
 	answers.Judge(&s, d.Observing() && !d.window.Window().HasLapsed(), d.firewall(), d.Records.Problems())
 	answers.Window(&s, d.window.Window(), now)
-	if due := d.due.Text(); due != "" {
+	if due := d.due.Text(); due != "" && s.Kernel.Present { // otherwise all wait for the packet filter
 		s.Missing = append(s.Missing, "not done yet, mefdaemon retries: "+due)
 	}
 	s.Protected = len(s.Missing) == 0
@@ -78,9 +78,9 @@ const shownNeighbors = 10
 
 // Why explains an address: what the kernel does with it now, what is counted for it, and what keeps it from being banned.
 func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) {
-	held, err := d.Enforcer.HeldOver(ctx, addr)
-	if err != nil {
-		return control.Why{}, err
+	held, unread := d.Enforcer.HeldOver(ctx, addr)
+	if ctx.Err() != nil {
+		return control.Why{}, ctx.Err()
 	}
 	why := control.Why{Addr: addr.String(), Bans: d.Show(ctx, held)}
 	for i, b := range held.Bans {
@@ -96,11 +96,14 @@ func (d *daemon) Why(ctx context.Context, addr netip.Addr) (control.Why, error) 
 		return why, err
 	}
 	var entries []string
-	if why.Lists, entries, err = d.lists.Feeds().Why(ctx, addr); err != nil {
+	if why.Lists, entries, err = d.lists.Feeds().Why(ctx, addr); err != nil && unread == nil {
 		return why, err
 	}
 	answers.Why(&why, known, d.lists.Explain(addr, known.Never), grace, now)
 	why.Foreign = answers.Foreign(ctx, addr)
+	if unread != nil {
+		answers.Unread(&why, unread)
+	}
 	why.Listings = append(why.Listings, entries...)
 	return why, nil
 }

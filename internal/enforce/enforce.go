@@ -96,7 +96,7 @@ type Repair struct {
 
 // Status is the state of an Enforcer. It is kept up to date without a request to the kernel.
 type Status struct {
-	Ready      bool   // the first comparison with the kernel is done
+	Ready      bool   // the kernel has been made ready: it held everything
 	Problem    string // why the table in the kernel is not as it should be; empty if all is well
 	Bans       int    // bans that should hold
 	Unknown    int    // of these, found in the kernel without a record
@@ -127,6 +127,7 @@ type Enforcer struct {
 	model   *model
 	clock   clock
 	retry   time.Duration // when to try again, because the table in the kernel is not as it should be; 0: it does
+	broken  error         // why the kernel could not be made equal to the model when that was last tried
 	settled time.Time     // when the kernel was last compared with the model
 	report  Status
 	streaks map[string]streak // by object
@@ -204,18 +205,11 @@ func (e *Enforcer) Restore(bans []ban.Ban) {
 	e.notify(results)
 }
 
-// Run keeps the kernel equal to what should hold, until ctx is done; it then returns nil and leaves everything in force. It
-// returns an error only if the kernel cannot be made ready at the start; later trouble is logged, shown by Status, and tried
-// again.
+// Run keeps the kernel equal to what should hold, until ctx is done; it then returns nil and leaves everything in force. While the kernel
+// cannot be written, as without a capability, the bans wait, Status has the reason, and it is tried again.
 func (e *Enforcer) Run(ctx context.Context) error {
 	defer close(e.done)
-	if err := e.repairDamage(ctx, "", true); err != nil {
-		return err
-	}
-	if err := e.repairDamage(ctx, "", false); err != nil { // do the numbers agree now?
-		return err
-	}
-	e.report.Ready, e.settled = true, time.Now()
+	e.reconcile(ctx, "", true) // an error is logged, and tried again
 	e.publish()
 	notices := make(chan Notice, 1)
 	g, ctx := errgroup.WithContext(ctx)
@@ -249,7 +243,7 @@ func (e *Enforcer) watch(ctx context.Context, notices chan Notice) {
 }
 
 func (e *Enforcer) loop(ctx context.Context, notices <-chan Notice) {
-	check := time.NewTimer(checkEvery)
+	check := time.NewTimer(time.Until(e.nextCheck()))
 	defer check.Stop()
 	repairTimer := time.NewTimer(0)
 	defer repairTimer.Stop()
@@ -493,7 +487,7 @@ func (e *Enforcer) lookAgain(ctx context.Context, bans []Held, keys []ban.Key) (
 	return append(bans, more...), err
 }
 
-// Ready waits until the kernel holds what it should, and what was asked for before.
+// Ready waits until the kernel holds what it should, and what was asked for before, or was found to be unusable: see Status.
 func (e *Enforcer) Ready(ctx context.Context) error {
 	return e.do(ctx, func(context.Context) error { return nil })
 }

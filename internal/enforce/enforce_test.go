@@ -262,12 +262,35 @@ func TestCallsEndWhenRunDoes(t *testing.T) {
 	}
 }
 
-func TestStartFailsWithoutAPacketFilter(t *testing.T) {
-	fake := &enforcetest.Fake{}
-	fake.Fail(syscall.EPERM)
-	if err := enforce.New(fake, enforce.Options{}).Run(t.Context()); !errors.Is(err, syscall.EPERM) {
-		t.Errorf("Run = %v, want EPERM", err)
-	}
+// Without a packet filter bans wait. They are in force as soon as there is one, and each request has an answer meanwhile.
+func TestBansWaitForAPacketFilter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		fake := &enforcetest.Fake{}
+		fake.Fail(syscall.EPERM)
+		e := enforcetest.Start(t, fake, l.options())
+		if results, err := e.BanNow(t.Context(), false, enforcetest.For("192.0.2.7", time.Hour)); err != nil || !errors.Is(results[0].Err, syscall.EPERM) {
+			t.Errorf("BanNow = %v, %v; want EPERM", results, err)
+		}
+		if _, err := e.Held(t.Context()); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("Held: %v, want EPERM", err)
+		}
+		time.Sleep(10 * time.Minute)
+		if s := e.Status(); s.Ready || !strings.Contains(s.Problem, syscall.EPERM.Error()) || s.Bans != 1 {
+			t.Errorf("status %+v, want one ban that waits, and the reason", s)
+		}
+		if r, err := e.Report(t.Context()); err != nil || r.Present || len(r.Problems) != 1 {
+			t.Errorf("report %+v, %v; want the problem once", r, err)
+		}
+		fake.Fail(nil)
+		time.Sleep(time.Minute)
+		if s := e.Status(); !s.Ready || s.Problem != "" || s.Repairs != 0 {
+			t.Errorf("status %+v, want all well, without a repair", s)
+		}
+		if state, err := e.Held(t.Context()); err != nil || len(state.Bans) != 1 {
+			t.Errorf("the kernel holds %v (%v), want the ban", state.Bans, err)
+		}
+	})
 }
 
 func TestWhatOthersUndoIsPutBack(t *testing.T) {

@@ -96,7 +96,7 @@ func (e *Enforcer) Report(ctx context.Context) (Report, error) {
 	if err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
-	if s.Problem != "" {
+	if s.Problem != "" && (err == nil || s.Problem != err.Error()) {
 		r.Problems = append(r.Problems, s.Problem)
 	}
 	if r.Present && len(wrong) > 0 {

@@ -61,6 +61,9 @@ func (e *Enforcer) ban(ctx context.Context, batch []request) {
 	}
 	c.Except = e.model.staleExceptions(now)
 	failed, err := e.write(ctx, c)
+	if err == nil {
+		err = e.broken // a ban that was asked for before may wait in the model
+	}
 	if later := e.takeUnextended(); later != nil && err == nil {
 		e.settled = time.Now()
 		e.tryAgain(later)
@@ -120,7 +123,9 @@ func (e *Enforcer) write(ctx context.Context, c Changes) (failed map[ban.Key]err
 	}
 	failures, err := e.backend.Apply(ctx, c)
 	if err != nil {
-		e.log.Warn("a change failed; comparing everything with the kernel", "err", err)
+		if e.report.Ready {
+			e.log.Warn("a change failed; comparing everything with the kernel", "err", err)
+		}
 		if err := e.repairNow(ctx); err != nil {
 			return nil, err
 		}
@@ -367,7 +372,10 @@ func (e *Enforcer) repairNow(ctx context.Context) error {
 // reconcile repairs damage and reports whether that worked.
 func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	err := e.repairDamage(ctx, by, deep)
-	e.settled = time.Now()
+	if err == nil && !e.report.Ready {
+		err = e.makeReady(ctx)
+	}
+	e.settled, e.broken = time.Now(), err
 	switch {
 	case err == nil && !e.delayed.IsZero():
 		// A shallow look found nothing wrong. That is no proof.
@@ -380,10 +388,22 @@ func (e *Enforcer) reconcile(ctx context.Context, by string, deep bool) error {
 	return err
 }
 
+// makeReady ends the start, in which the kernel was written for the first time.
+func (e *Enforcer) makeReady(ctx context.Context) error {
+	if err := e.repairDamage(ctx, "", false); err != nil { // do the numbers agree now?
+		return err
+	}
+	e.report.Ready = true
+	if e.retry > 0 {
+		e.log.Info("the packet filter can be used now: bans are in force", "bans", e.model.bans.len())
+	}
+	return nil
+}
+
 // tryAgain has everything compared again after a while.
 func (e *Enforcer) tryAgain(err error) {
 	if e.report.Problem != err.Error() {
-		e.log.Error("the table in the kernel is not as it should be", "err", err)
+		e.log.Error("the table in the kernel is not as it should be; trying again", "err", err)
 	}
 	e.retry, e.report.Problem = min(max(2*e.retry, retryEvery), checkEvery), err.Error()
 }

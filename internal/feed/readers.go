@@ -230,7 +230,7 @@ func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage
 		}
 	}
 	if err := h.ContainersError; err != nil {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("no rule reads Docker's containers: %v; to allow it, see read-logs.conf in the documentation of mef", err))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("no rule reads Docker's containers: %v; to allow it, grant CAP_DAC_READ_SEARCH: see read-logs.conf in the documentation of mef", err))
 	}
 	s.Warnings = append(s.Warnings, coverage.Silent(r, services, h.Listeners)...)
 	s.Uncovered = coverage.Uncovered(cfg.Rules, services, h.Listeners)

@@ -251,7 +251,7 @@ func (s *Sources) Status(r Readers, counts func(source string) event.SourceCount
 			}
 			switch {
 			case st.Denied && len(src.Rules) > 0:
-				missing = append(missing, fmt.Sprintf("%s cannot be read, which rule %s needs: %s; to allow it, see read-logs.conf in the documentation of mef", src.Name, strings.Join(src.Rules, ", "), st.Reason))
+				missing = append(missing, fmt.Sprintf("%s cannot be read, which rule %s needs: %s; to allow it, grant CAP_DAC_READ_SEARCH: see read-logs.conf in the documentation of mef", src.Name, strings.Join(src.Rules, ", "), st.Reason))
 			case st.Behind > tooLate && len(src.Rules) > 0:
 				missing = append(missing, fmt.Sprintf("%s is read %v late", src.Name, st.Behind.Round(time.Second)))
 			}

@@ -27,6 +27,16 @@ type Mef struct {
 // StartMef starts mefdaemon with the text of a configuration, which may be empty, and waits until it follows the log and
 // its table is in the kernel.
 func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
+	return w.startMef(ctx, config, Command{Path: Program("mefdaemon")}, (*Mef).watches)
+}
+
+// StartMefWithout is StartMef without capabilities, such as "net_admin". It does not wait for the table.
+func (w *World) StartMefWithout(ctx context.Context, config string, capabilities ...string) (*Mef, error) {
+	drop := "-" + strings.Join(capabilities, ",-")
+	return w.startMef(ctx, config, Command{Path: "/usr/bin/setpriv", Args: []string{"--bounding-set=" + drop, "--inh-caps=" + drop, Program("mefdaemon")}}, (*Mef).follows)
+}
+
+func (w *World) startMef(ctx context.Context, config string, c Command, ready func(*Mef, context.Context) error) (*Mef, error) {
 	if err := w.Configure(config); err != nil {
 		return nil, err
 	}
@@ -36,12 +46,13 @@ func (w *World) StartMef(ctx context.Context, config string) (*Mef, error) {
 			return nil, err
 		}
 	}
-	p, err := w.Start(Command{Path: Program("mefdaemon"), Unit: "system.slice/mefdaemon.service"})
+	c.Unit = "system.slice/mefdaemon.service"
+	p, err := w.Start(c)
 	if err != nil {
 		return nil, err
 	}
 	m := &Mef{Process: p, Client: control.NewClient(mefSocket)}
-	if err := p.ready(ctx, func() error { return m.watches(ctx) }); err != nil {
+	if err := p.ready(ctx, func() error { return ready(m, ctx) }); err != nil {
 		return m, errors.Join(err, p.Stop(os.Kill)) // two daemons would restore the table in turn
 	}
 	return m, nil
@@ -58,6 +69,15 @@ func (m *Mef) watches(ctx context.Context) error {
 	}
 	if !status.Kernel.Present {
 		return fmt.Errorf("%s is not in the kernel yet", status.Kernel.Table)
+	}
+	return m.follows(ctx)
+}
+
+// follows returns nil if at least one source of the daemon is active.
+func (m *Mef) follows(ctx context.Context) error {
+	status, err := m.Status(ctx)
+	if err != nil {
+		return err
 	}
 	var waiting []string
 	for _, source := range status.Sources {

@@ -23,9 +23,9 @@ func TestChoose(t *testing.T) {
 		lacks  string
 	}{
 		"the best":        {conf.Automatic, []found{{"nftables", nil}}, "nftables", "nftables is available", ""},
-		"the second best": {conf.Automatic, []found{{"nftables", noModule}, {"iptables", nil}}, "iptables", "iptables is available; nftables is not: module nf_tables is missing", ""},
+		"the second best": {conf.Automatic, []found{{"nftables", noModule}, {"iptables", nil}}, "iptables", "iptables is available; nftables is not available: module nf_tables is missing", ""},
 		"none": {conf.Automatic, []found{{"nftables", noModule}, {"iptables", notRoot}}, "", "",
-			"nftables is not: module nf_tables is missing\niptables is not: CAP_NET_ADMIN is missing"},
+			"nftables is not available: module nf_tables is missing; iptables is not available: CAP_NET_ADMIN is missing"},
 		"asked for":             {conf.IPTables, []found{{"iptables", nil}}, "iptables", "firewall_backend=iptables", ""},
 		"asked for and missing": {conf.NFTables, []found{{"nftables", noModule}}, "", "", "firewall_backend=nftables: module nf_tables is missing"},
 	} {

@@ -7,10 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"mef/internal/conf"
 	"mef/internal/enforce"
@@ -18,6 +19,7 @@ import (
 	"mef/internal/enforce/nftset"
 	"mef/internal/enforce/session"
 	"mef/internal/exempt"
+	"mef/internal/sleep"
 )
 
 // A backend is a kind of packet filter.
@@ -63,7 +65,7 @@ func choose(want conf.Backend, looked []found) (name, reason string, err error) 
 		case f.lacks != nil && want != conf.Automatic:
 			return "", "", fmt.Errorf("firewall_backend=%s: %w", want, f.lacks)
 		case f.lacks != nil:
-			lacks = append(lacks, fmt.Sprintf("%s is not: %v", f.name, f.lacks))
+			lacks = append(lacks, fmt.Sprintf("%s is not available: %v", f.name, f.lacks))
 		case want != conf.Automatic:
 			return f.name, fmt.Sprintf("firewall_backend=%s", want), nil
 		case lacks == nil:
@@ -72,7 +74,7 @@ func choose(want conf.Backend, looked []found) (name, reason string, err error) 
 			return f.name, fmt.Sprintf("%s is available; %s", f.name, strings.Join(lacks, "; ")), nil
 		}
 	}
-	return "", "", errors.New(strings.Join(lacks, "\n"))
+	return "", "", errors.New(strings.Join(lacks, "; "))
 }
 
 // Open opens the packet filter of a network namespace, 0 for this one: the wanted one, or the best that there is.
@@ -89,8 +91,8 @@ func openOf(kinds []backend, netns int, want conf.Backend, log *slog.Logger, set
 			continue
 		}
 		filter, err = b.open(netns, log, settings)
-		if looked = append(looked, found{b.name, err}); err == nil {
-			break
+		if looked = append(looked, found{b.name, err}); err == nil || errors.Is(err, fs.ErrPermission) {
+			break // the others need the same capability
 		}
 	}
 	_, reason, err = choose(want, looked)
@@ -105,8 +107,7 @@ type Kernel struct {
 	tested   atomic.Pointer[SelfTest]
 	scans    scans
 	log      *slog.Logger
-	reason   string    // why this packet filter was chosen
-	others   []backend // those that were not
+	host     *late // the filter, if it is that of this host
 }
 
 // Settings are what the packet filter does beside bans.
@@ -117,17 +118,14 @@ func SettingsFromConf(cfg *conf.Config) Settings {
 	return Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood, Proxies: cfg.ProxyAddrs(), CDNs: exempt.CDNNetworks()}
 }
 
-// New returns a Kernel over the packet filter of this host.
-func New(log *slog.Logger, want conf.Backend, settings Settings, opt enforce.Options) (*Kernel, error) {
-	filter, reason, err := openOf(backends(), 0, want, log, settings)
-	if err != nil {
-		return nil, err
-	}
-	log.Info("packet filter", "backend", filter.Names().Filter, "reason", reason)
-	k := Over(filter, log, opt)
-	k.reason, k.others = reason, slices.DeleteFunc(backends(), func(b backend) bool { return b.name == filter.Names().Filter })
+// New returns a Kernel over the packet filter of this host. If that cannot be used, because a capability or a module is missing, bans wait
+// until it can: see Enforcer.Status.
+func New(log *slog.Logger, want conf.Backend, settings Settings, opt enforce.Options) *Kernel {
+	host := newLate(backends(), want, log, settings)
+	k := Over(host, log, opt)
+	k.host = host
 	k.scans.want(settings)
-	return k, nil
+	return k
 }
 
 // Over returns a Kernel over a packet filter. OnVerified, OnLifted, Connected and Log of opt are its own.
@@ -137,16 +135,33 @@ func Over(filter enforce.Backend, log *slog.Logger, opt enforce.Options) *Kernel
 	return &Kernel{Enforcer: enforce.New(filter, opt), filter: filter, sessions: sessions, scans: newScans(log), log: log}
 }
 
-// Reason returns why this packet filter was chosen.
-func (k *Kernel) Reason() string { return k.reason }
+// Reason returns why this packet filter was chosen, "" while none can be used.
+func (k *Kernel) Reason() string {
+	if k.host == nil {
+		return ""
+	}
+	return k.host.why()
+}
+
+// lookReady is how often RemoveOthers looks whether the bans are in force.
+const lookReady = 10 * time.Second
 
 // RemoveOthers removes what is ours from the packet filters that were not chosen, once the chosen one holds all bans: an earlier run may have
-// used another one.
+// used another one. It returns nil once ctx is done.
 func (k *Kernel) RemoveOthers(ctx context.Context) error {
-	if len(k.others) == 0 || k.Ready(ctx) != nil {
+	if k.host == nil || k.Ready(ctx) != nil {
 		return nil
 	}
-	for _, b := range k.others {
+	for !k.Status().Ready {
+		if !sleep.For(ctx, lookReady) {
+			return nil
+		}
+	}
+	chosen := k.filter.Names().Filter
+	for _, b := range backends() {
+		if b.name == chosen {
+			continue
+		}
 		present, err := b.present()
 		if err == nil && present {
 			_, err = b.remove()

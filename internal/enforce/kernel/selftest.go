@@ -71,7 +71,7 @@ func (k *Kernel) RunSelfTests(ctx context.Context, test func(context.Context) (i
 func (k *Kernel) selfTest(ctx context.Context, test func(context.Context) (impossible, problem string)) SelfTest {
 	impossible, problem := test(ctx)
 	t := SelfTest{OK: impossible == "" && problem == "", Impossible: impossible, Detail: problem}
-	if wrong := k.Fault(ctx, repairTime); wrong != "" {
+	if wrong := k.Fault(ctx, repairTime); wrong != "" && k.Status().Ready { // otherwise status shows why not
 		t = SelfTest{Detail: strings.TrimPrefix(t.Detail+"; live table: "+wrong, "; ")}
 	}
 	t.At = time.Now()
