@@ -23,7 +23,7 @@ var (
 	middle   = []string{"engine", "lists", "coverage", "feed", "pipeline", "answers", "hostwatch"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
-	shared   = []string{"atomicfile", "confirm", "console", "control", "dns", "dnsbl", "eventlog", "host", "inotify", "netlink", "notify", "owner", "report", "reputation", "run", "duty", "sdnotify", "store", "webclient"}
+	shared   = []string{"atomicfile", "cloud", "confirm", "console", "control", "dns", "dnsbl", "eventlog", "host", "inotify", "netlink", "notify", "owner", "report", "reputation", "run", "duty", "sdnotify", "store", "webclient"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
@@ -116,6 +116,29 @@ func TestFirewall(t *testing.T) {
 			if inWing && !slices.Contains(rule.imports, to) || !rule.acts && (isKernel(imp) || imp == "mef/internal/run") {
 				t.Errorf("%s imports %s", p.ImportPath, imp)
 			}
+		}
+	}
+}
+
+// TestCloud checks that the rules of reputation and what is sent are pure, and that no program but mefcloud has its broker linked into it.
+func TestCloud(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, imp := range p.Imports {
+			if slices.Contains([]string{"mef/internal/cloud/reputation", "mef/internal/cloud/wire"}, p.ImportPath) && strings.Contains(imp, ".") {
+				t.Errorf("%s imports %s, but only the standard library is for it", p.ImportPath, imp)
+			}
+			if imp == "mef/internal/cloud/server" && p.ImportPath != "mef/cmd/mefcloud" {
+				t.Errorf("%s imports %s, which is for mefcloud", p.ImportPath, imp)
+			}
+		}
+	}
+	out, err := exec.Command("go", "list", "-deps", "./cmd/mefdaemon", "./cmd/mefctl", "./cmd/mef").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for dep := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(dep, "github.com/nats-io/") {
+			t.Errorf("%s is linked into a program of the host", dep)
 		}
 	}
 }

@@ -1,0 +1,175 @@
+package wire
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// MaxFeed is how many bytes a compressed feed has at most.
+const MaxFeed = 16 << 20
+
+const (
+	maxPlainFeed = 64 << 20
+	maxEntries   = 5_000_000
+	feedTag      = "mef feed 1\n"
+)
+
+// A Feed is a list of a server, or how it has changed. The server signs it, so that it can come through anyone.
+//
+// Its binary form, compressed by gzip, is the tag, the name of the list and its length, the numbers Seq, Since and At in seconds since 1970, the four
+// sets of addresses (IPv4 added and removed, /64 networks of IPv6 added and removed), and the signature of all that. Numbers are varints; a set is
+// its size and the differences of its sorted elements.
+type Feed struct {
+	List   string
+	Seq    uint64 // of this version, never smaller than that of an older one
+	Since  uint64 // of the version to which the changes apply; 0: Add is the whole list
+	At     time.Time
+	Add    []netip.Prefix // /32 and /64
+	Remove []netip.Prefix
+}
+
+// Encode returns the signed form.
+func (f Feed) Encode(key ed25519.PrivateKey) []byte {
+	out := []byte(feedTag)
+	out = binary.AppendUvarint(out, uint64(len(f.List)))
+	out = append(out, f.List...)
+	for _, n := range []uint64{f.Seq, f.Since, uint64(f.At.Unix())} {
+		out = binary.AppendUvarint(out, n)
+	}
+	for _, set := range [][]netip.Prefix{f.Add, f.Remove} {
+		for _, v6 := range []bool{false, true} {
+			out = appendSet(out, set, v6)
+		}
+	}
+	out = append(out, ed25519.Sign(key, out)...)
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write(out) // a buffer takes everything
+	_ = z.Close()
+	return packed.Bytes()
+}
+
+func number(p netip.Prefix) uint64 {
+	if a := p.Addr(); a.Is4() {
+		b := a.As4()
+		return uint64(binary.BigEndian.Uint32(b[:]))
+	}
+	b := p.Addr().As16()
+	return binary.BigEndian.Uint64(b[:8])
+}
+
+func appendSet(out []byte, set []netip.Prefix, v6 bool) []byte {
+	var all []uint64
+	for _, p := range set {
+		if p.Addr().Is6() == v6 {
+			all = append(all, number(p))
+		}
+	}
+	slices.SortFunc(all, cmp.Compare)
+	all = slices.Compact(all)
+	out = binary.AppendUvarint(out, uint64(len(all)))
+	var last uint64
+	for _, n := range all {
+		out = binary.AppendUvarint(out, n-last)
+		last = n
+	}
+	return out
+}
+
+// DecodeFeed reads a feed and verifies its signature.
+func DecodeFeed(packed []byte, key ed25519.PublicKey) (f Feed, err error) {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return f, errors.New("the list is not compressed by gzip")
+	}
+	all, err := io.ReadAll(io.LimitReader(z, maxPlainFeed+1))
+	if err != nil || len(all) > maxPlainFeed {
+		return f, errors.New("the list is damaged or too long")
+	}
+	n := len(all) - ed25519.SignatureSize
+	if len(key) != ed25519.PublicKeySize || n < 0 || !ed25519.Verify(key, all[:n], all[n:]) {
+		return f, errors.New("the signature of the list is wrong")
+	}
+	rest, ok := bytes.CutPrefix(all[:n], []byte(feedTag))
+	if !ok {
+		return f, errors.New("the list has a form that this version of mef does not understand")
+	}
+	r := reader{rest: rest}
+	f.List = string(r.bytes(r.number(64)))
+	f.Seq, f.Since = r.number(1<<63), r.number(1<<63)
+	f.At = time.Unix(int64(r.number(1<<40)), 0)
+	f.Add = append(r.set(false), r.set(true)...)
+	f.Remove = append(r.set(false), r.set(true)...)
+	if r.err != nil || len(r.rest) > 0 {
+		return Feed{}, fmt.Errorf("the list is malformed: %w", cmp.Or(r.err, errors.New("bytes follow it")))
+	}
+	return f, nil
+}
+
+// A reader takes values from bytes, until an error.
+type reader struct {
+	rest []byte
+	err  error
+}
+
+func (r *reader) number(most uint64) uint64 {
+	v, n := binary.Uvarint(r.rest)
+	if n <= 0 || v > most {
+		r.err = errors.New("a number is missing or too large")
+		r.rest = nil
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+func (r *reader) bytes(n uint64) []byte {
+	if uint64(len(r.rest)) < n {
+		r.err = errors.New("it ends early")
+		return nil
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *reader) set(v6 bool) (all []netip.Prefix) {
+	most := uint64(1<<32 - 1)
+	if v6 {
+		most = 1<<64 - 1
+	}
+	count := r.number(maxEntries)
+	if count > uint64(len(r.rest)) { // each takes a byte at least
+		r.err = errors.New("it ends early")
+		return nil
+	}
+	all = make([]netip.Prefix, 0, count)
+	var last uint64
+	for i := range count {
+		d := r.number(most)
+		if r.err != nil || d > most-last || i > 0 && d == 0 {
+			r.err = errors.New("its addresses are not in order")
+			return nil
+		}
+		last += d
+		if v6 {
+			var b [16]byte
+			binary.BigEndian.PutUint64(b[:8], last)
+			all = append(all, netip.PrefixFrom(netip.AddrFrom16(b), 64))
+		} else {
+			var b [4]byte
+			binary.BigEndian.PutUint32(b[:], uint32(last))
+			all = append(all, netip.PrefixFrom(netip.AddrFrom4(b), 32))
+		}
+	}
+	return all
+}
