@@ -1,9 +1,9 @@
 package coverage
 
 import (
+	"bytes"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"mef/internal/event"
@@ -20,12 +20,14 @@ type recent struct {
 	next    int
 	source  string    // of the latest record
 	mixed   time.Time // when a record last came from another source than the one before; zero: never
+	line    []byte    // scratch
 }
 
 // A record is zero once it has answered for one of another source.
 type record struct {
-	at           time.Time
-	source, line string
+	at     time.Time
+	source string
+	line   []byte
 }
 
 // Accept reports whether an event counts: it does not if another source of the rule has reported the same record before, in the same
@@ -80,35 +82,38 @@ func (r *recent) repeats(source string, ev *event.Event) bool {
 		}
 		r.source = source
 	}
+	r.line = ev.AppendEvidence(r.line[:0])
 	if !r.mixed.IsZero() && ev.Time.Sub(r.mixed) <= overlap {
 		for i := range r.records {
 			old := &r.records[(r.next+i)%len(r.records)]
-			if old.source != source && old.source != "" && ev.Time.Sub(old.at) <= overlap && same(old.line, ev.Line) {
-				*old = record{}
+			if old.source != source && old.source != "" && ev.Time.Sub(old.at) <= overlap && same(old.line, r.line) {
+				*old = record{line: old.line[:0]}
 				return true
 			}
 		}
 	}
 	if len(r.records) < keptRecords {
-		r.records = append(r.records, record{ev.Time, source, ev.Line})
+		r.records = append(r.records, record{ev.Time, source, bytes.Clone(r.line)})
 		return false
 	}
-	r.records[r.next] = record{ev.Time, source, ev.Line}
+	latest := &r.records[r.next]
+	latest.at, latest.source = ev.Time, source
+	latest.line, r.line = r.line, latest.line
 	r.next = (r.next + 1) % keptRecords
 	return false
 }
 
 // same reports whether two lines are one record: the same words, of which one has a header before them. Both may have been cut to the
 // size of evidence.
-func same(a, b string) bool {
+func same(a, b []byte) bool {
 	return endsWith(a, b) || endsWith(b, a)
 }
 
 // endsWith reports whether line ends with message, as far as both were kept.
-func endsWith(line, message string) bool {
+func endsWith(line, message []byte) bool {
 	if len(line) < event.MaxEvidence {
-		return strings.HasSuffix(line, message)
+		return bytes.HasSuffix(line, message)
 	}
-	i := strings.Index(line, message[:min(len(message), 32)])
-	return i >= 0 && strings.HasPrefix(message, line[i:])
+	i := bytes.Index(line, message[:min(len(message), 32)])
+	return i >= 0 && bytes.HasPrefix(message, line[i:])
 }

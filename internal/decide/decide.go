@@ -400,7 +400,7 @@ func (q *question) evidence() []string {
 	if e := q.t.Event.Episode; e != nil && !q.cause.score {
 		lines = slices.Clone(e.Lines)
 	}
-	if line := q.t.Event.Line; line != "" && (len(lines) == 0 || lines[len(lines)-1] != line) {
+	if line := q.t.Event.Evidence(); line != "" && (len(lines) == 0 || lines[len(lines)-1] != line) {
 		lines = append(lines, line)
 	}
 	return lines[max(0, len(lines)-ban.MaxEvidence):]

@@ -90,9 +90,11 @@ type Engine struct {
 	listed  listings
 
 	// The line at hand and what follows from it, kept here so that they cost no allocation.
-	match filter.Match
-	ev    event.Event
-	out   Outcome
+	match   filter.Match
+	names   filter.Names
+	ev      event.Event
+	out     Outcome
+	counted Outcome // of kind Counted, which has no Ban and no Reason: most outcomes are of it
 }
 
 // A rule is one of Config.Track.Rules with what status shows of it.

@@ -71,14 +71,14 @@ func (e *Engine) matched(b *event.Batch, line *event.Line, now time.Time, yield 
 	ev := &e.ev
 	e.match.Event(ev, b, line)
 	if e.cfg.Accept != nil {
-		e.match.Texts(ev, line)
+		e.match.Texts(ev, &e.names)
 	}
 	r, more := e.admit(b.Source, ev, now, yield)
 	if r == nil {
 		return more
 	}
 	if e.cfg.Accept == nil {
-		e.match.Texts(ev, line) // not before: copies of what a ban keeps away are of no use
+		e.match.Texts(ev, &e.names) // not before: names in what a ban keeps away are of no use
 	}
 	return e.count(r, ev, now, yield)
 }
@@ -130,21 +130,25 @@ func (e *Engine) count(r *rule, ev *event.Event, now time.Time, yield func(*Outc
 	if tally.Alarm != "" && !e.emit(Outcome{Kind: Alarm, Time: ev.Time, Event: ev, Reason: tally.Alarm}, yield) {
 		return false
 	}
-	counted := Outcome{Kind: Counted, Time: ev.Time, Event: ev, Attempts: tally.New, Score: tally.Score + tally.Listed}
+	c := &e.counted
+	c.Kind, c.Time, c.Event, c.Attempts, c.Score = Counted, ev.Time, ev, tally.New, tally.Score+tally.Listed
 	if e.blocked.Contains(ev.Addr) {
-		return e.emit(counted, yield)
+		return yield(c)
 	}
 	ask, kind := e.mayAsk(ev, tally), Kind(0)
-	var d decide.Decision
 	if tally.Reached() {
 		if now.IsZero() {
 			now = ev.Time
 		}
-		d = decide.Decide(tally, e.cfg.Decide, &e.facts, ev.Time)
+		d := decide.Decide(tally, e.cfg.Decide, &e.facts, ev.Time)
 		kind = e.act(r, ev, &d, now)
+		if !yield(c) || kind != 0 && !e.emit(Outcome{Kind: kind, Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason}, yield) {
+			return false
+		}
+	} else if !yield(c) {
+		return false
 	}
-	return e.emit(counted, yield) && (kind == 0 || e.emit(Outcome{Kind: kind, Time: ev.Time, Event: ev, Ban: d.Ban, Reason: d.Reason}, yield)) &&
-		(!ask || kind == Banned || e.emit(Outcome{Kind: Ask, Time: ev.Time, Event: ev}, yield))
+	return !ask || kind == Banned || e.emit(Outcome{Kind: Ask, Time: ev.Time, Event: ev}, yield)
 }
 
 // act records a decision. It returns what follows from it, 0 if nothing does.

@@ -135,7 +135,7 @@ func (e *Engine) countRequest(rule *webRule, r *webscan.Request, b *event.Batch,
 		}
 		e.ev = event.Event{Time: line.Time, Rule: ep.Rule, Service: rule.Service, Addr: client, Kind: event.Failure, Count: 1,
 			Verified: !rule.UDP && !b.Unverified && !through.IsValid(), Position: event.Position{Stream: b.Stream, Offset: line.Offset},
-			Line:    string(line.Text[:min(len(line.Text), event.MaxEvidence)]),
+			From:    line,
 			Episode: &event.Episode{Text: ep.Text, Lines: ep.Evidence, Through: through}}
 		more = e.event(b.Source, &e.ev, now, yield)
 	})

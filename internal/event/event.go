@@ -82,13 +82,33 @@ type Event struct {
 
 	Position Position
 
-	// Line is the record as evidence: at most MaxEvidence bytes, raw. It is quoted whenever it is shown.
+	// Line is the record as evidence, or empty while From, whose text is valid only for a while, still has it: see Evidence.
 	Line string
+	From *Line
 
 	Episode *Episode // nil: the line alone makes the event
 
 	Listings *[]Listing // what block lists report of Addr, never changed; of a Listed event, the first is what it is about
 }
+
+// Evidence returns the record as evidence: at most MaxEvidence bytes, raw. It is quoted whenever it is shown. Few records are ever kept, so
+// they are copied only here.
+func (ev *Event) Evidence() string {
+	if ev.From != nil {
+		ev.Line, ev.From = string(ev.From.evidence()), nil
+	}
+	return ev.Line
+}
+
+// AppendEvidence appends what Evidence returns to b.
+func (ev *Event) AppendEvidence(b []byte) []byte {
+	if ev.From != nil {
+		return append(b, ev.From.evidence()...)
+	}
+	return append(b, ev.Line...)
+}
+
+func (l *Line) evidence() []byte { return l.Text[:min(len(l.Text), MaxEvidence)] }
 
 // OnLists returns what block lists report of the event's address, nil if nothing.
 func (ev *Event) OnLists() []Listing {

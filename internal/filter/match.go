@@ -43,7 +43,7 @@ type Match struct {
 	pid [10]byte // room for Session
 }
 
-// Event makes ev the match, without its texts.
+// Event makes ev the match, without the texts that Texts adds.
 func (m *Match) Event(ev *event.Event, batch *event.Batch, line *event.Line) {
 	*ev = event.Event{
 		Time:    line.Time,
@@ -61,27 +61,31 @@ func (m *Match) Event(ev *event.Event, batch *event.Batch, line *event.Line) {
 		Each:     m.Each,
 		Verified: !m.Rule.UDP && !batch.Unverified,
 		Position: event.Position{Stream: batch.Stream, Offset: line.Offset},
+		From:     line,
 	}
 }
 
-// Texts adds the texts to an event: copies, so that it may be kept. They mostly share one, that of the line; to keep a user's name for long,
-// clone it.
-func (m *Match) Texts(ev *event.Event, line *event.Line) {
-	ev.Line = string(line.Text[:min(len(line.Text), event.MaxEvidence)])
-	ev.Host = cutOut(ev.Line, line.Text, m.Host)
-	ev.User = cutOut(ev.Line, line.Text, m.User[:min(len(m.User), maxUser)])
-	ev.Session = cutOut(ev.Line, line.Text, m.Session)
+// Texts adds the names that a match has read to an event: copies, so that they may be kept.
+func (m *Match) Texts(ev *event.Event, names *Names) {
+	ev.Host = names.of(m.Host)
+	ev.User = names.of(m.User[:min(len(m.User), maxUser)])
+	ev.Session = names.of(m.Session)
 }
 
-// cutOut returns part as a string: where it is a slice of line, and text is a copy of line's beginning, out of text.
-func cutOut(text string, line, part []byte) string {
-	// If they share an array, their capacities show how far into line part begins. If they do not, the place is a guess, and
-	// what counts is whether the same bytes stand there.
-	at := cap(line) - cap(part)
-	if at >= 0 && at+len(part) <= len(text) && text[at:at+len(part)] == string(part) {
-		return text[at : at+len(part)]
+// Names has the latest copies of names, because most come again soon. The zero value is ready.
+type Names struct{ lately [256]string }
+
+// of returns name as a string.
+func (n *Names) of(name []byte) string {
+	last := len(name) - 1
+	if last < 0 || last >= maxUser {
+		return string(name)
 	}
-	return string(part)
+	at := &n.lately[(len(name)*41+int(name[0])*13+int(name[last/2])*5+int(name[max(last-1, 0)])*10+int(name[last]))%len(n.lately)]
+	if *at != string(name) {
+		*at = string(name)
+	}
+	return *at
 }
 
 // Match reads a line. It reports false if no rule recognizes it, or if it reports nothing by itself; m is then undefined.

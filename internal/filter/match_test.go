@@ -229,7 +229,8 @@ func TestEventHoldsCopies(t *testing.T) {
 	}
 	var got event.Event
 	m.Event(&got, &event.Batch{Stream: "s"}, l)
-	m.Texts(&got, l)
+	m.Texts(&got, new(filter.Names))
+	got.Evidence()
 	clear(text)
 	want := event.Event{
 		Time: time.Unix(5, 0), Rule: "sshd", Service: "sshd", Addr: netip.MustParseAddr("203.0.113.7"), User: user[:64],
@@ -312,6 +313,7 @@ func FuzzMatch(f *testing.F) {
 		}
 	}
 	v := compile(f, rules).View(all)
+	var names filter.Names
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var m filter.Match
 		for _, l := range []*event.Line{
@@ -332,7 +334,7 @@ func FuzzMatch(f *testing.F) {
 			case !strings.Contains(string(text), string(m.Host)):
 				t.Errorf("host %q is not in the line", m.Host)
 			}
-			m.Texts(new(event.Event), l)
+			m.Texts(new(event.Event), &names)
 		}
 	})
 }

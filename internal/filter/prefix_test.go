@@ -93,15 +93,25 @@ func FuzzPrefix(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) { checkPrefix(t, bytes.Split(text, []byte("\n"))) })
 }
 
-func TestCutOut(t *testing.T) {
-	line := []byte("Failed password for alice from 192.0.2.7")
-	text := string(line[:30]) // evidence is cut short
-	for name, part := range map[string][]byte{
-		"of the line": line[20:25], "of its end": line[31:], "over the cut": line[26:36], "of its front": line[:6], "empty": line[5:5],
-		"nil": nil, "of another": []byte("alice"), "of another, as long": append(make([]byte, 0, cap(line)-20), "bobby"...),
-	} {
-		if got := cutOut(text, line, part); got != string(part) {
-			t.Errorf("%s: %q, want %q", name, got, part)
+// Names returns each name as it is, also after others of the same place, and does not keep the bytes that it was given.
+func TestNames(t *testing.T) {
+	var names Names
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 5000 {
+		name := make([]byte, r.IntN(maxUser+3))
+		for i := range name {
+			name[i] = "ab1\xff"[r.IntN(4)]
 		}
+		want := string(name)
+		got := names.of(name)
+		clear(name)
+		if got != want {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+	again := []byte("root")
+	names.of(again)
+	if n := testing.AllocsPerRun(100, func() { names.of(again) }); n != 0 {
+		t.Errorf("a name that comes again costs %v allocations", n)
 	}
 }

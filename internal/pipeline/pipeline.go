@@ -397,7 +397,7 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 		s.changed(saveSoon)
 		p.Log.Warn("login alarm", "user", o.Event.User, "addr", o.Event.Addr, "service", o.Event.Service, "reason", o.Reason)
 		p.Records.Add(control.Record{Time: o.Time, Event: "login-alarm", Rule: o.Event.Rule, Service: o.Event.Service,
-			Addr: o.Event.Addr.String(), User: o.Event.User, Reason: o.Reason, Evidence: []string{o.Event.Line}})
+			Addr: o.Event.Addr.String(), User: o.Event.User, Reason: o.Reason, Evidence: []string{o.Event.Evidence()}})
 	case engine.Verify:
 		select {
 		case p.claims <- o.Claim:

@@ -91,7 +91,7 @@ func (t *Tracker) raise(ev *event.Event, reason string, lines []string) {
 	}
 	t.lastAlarm++
 	t.alarms = append(t.alarms, Alarm{ID: t.lastAlarm, Time: record.Moment(t.now), Addr: ev.Addr, User: strings.Clone(ev.User), Service: ev.Service,
-		Reason: reason, Evidence: append(slices.Clone(lines), ev.Line), flags: dirty})
+		Reason: reason, Evidence: append(slices.Clone(lines), ev.Evidence()), flags: dirty})
 	t.alarmsChanged = true
 }
 

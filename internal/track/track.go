@@ -273,7 +273,7 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 		c = t.fail(&rep, s, r, ev, now)
 	} else if !t.rules[r].rule.Detect {
 		t.probe(s, count(ev), ev.Verified)
-		s.evidence = t.evidence.Add(s.evidence, ev.Line)
+		s.evidence = t.evidence.Add(s.evidence, ev.Evidence())
 	}
 	if t.sums.stale {
 		t.settle(s, now)
@@ -399,7 +399,7 @@ func (t *Tracker) fail(rep *report, s *source, r uint16, ev *event.Event, now in
 	if s.address == 0 || s.key.Bits != 128 {
 		s.noteAddress(t.addressHash(ev.Addr))
 	}
-	s.evidence = t.evidence.Add(s.evidence, ev.Line)
+	s.evidence = t.evidence.Add(s.evidence, ev.Evidence())
 	if rep.name != nil {
 		rep.name.Tries += uint32(n)
 	}

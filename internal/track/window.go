@@ -187,6 +187,10 @@ func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
 		if now-a.at > int64(sessionIdle) {
 			break // and all that follow are older
 		}
+		if r.n == 1 && !r.once && a.rule == r.rule && a.session != r.session && a.user != r.user && a.user != 0 && r.user != 0 {
+			i = a.next // most are of another session and user: closeness would report unrelated
+			continue
+		}
 		if closeness := t.closeness(a, r, now); closeness != unrelated {
 			t.close = append(t.close, candidate{i, closeness})
 			closest = min(closest, closeness)
