@@ -47,7 +47,7 @@ func (s *State) changed(within time.Duration) {
 }
 
 // manyBans is how many bans are saved without waiting: in a storm, what waits to be saved would take much more memory than what is kept.
-const manyBans = 1000
+const manyBans = 2000
 
 // Save hands over everything that has changed, as of one moment between two batches.
 func (s *State) Save() {

@@ -127,10 +127,12 @@ func (t *Tracker) sumUp(s *source, now int64) {
 // obsolete reports whether an attempt no longer matters, given the sums of all newer ones. Forgeable attempts never push
 // out verified ones.
 func (t *Tracker) obsolete(s *source, a *attempt, now int64) bool {
-	age, window := now-a.at, int64(t.rules[a.rule].rule.FindTime)
-	switch {
-	case a.flags&answered != 0:
+	age := now - a.at
+	if a.flags&answered != 0 {
 		return age > int64(sessionIdle) || t.sums.answered >= maxAnswered
+	}
+	window := int64(t.rules[a.rule].rule.FindTime)
+	switch {
 	case a.flags&excused != 0:
 		return age > max(window, int64(sessionIdle))
 	case a.flags&unverified != 0:
