@@ -14,6 +14,7 @@ var keepers = []struct {
 	drops   bool     // its chains drop packets and accept none
 	but     string   // a chain that is the operator's nevertheless
 }{
+	{program: "Docker", drops: true, chains: []string{"DOCKER-ISOLATION-STAGE-*"}},
 	{program: "Docker", chains: []string{"DOCKER*"}, tables: []string{"docker-bridges"}, but: "DOCKER-USER"},
 	{program: "Podman", chains: []string{"NETAVARK*", "CNI-*"}, tables: []string{"netavark"}},
 	{program: "libvirt", chains: []string{"LIBVIRT_*"}, tables: []string{"libvirt_network"}},

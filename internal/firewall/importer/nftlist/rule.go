@@ -46,9 +46,7 @@ func (p *parser) parse() []*importer.Rule {
 		}
 	}
 	p.out.Widen(p.rs)
-	if p.nexthdr && p.out.Beyond == "" && !slices.Contains(p.rs.Notes, nexthdrNote) {
-		p.rs.Notes = append(p.rs.Notes, nexthdrNote)
-	}
+	p.firstHeader()
 	if p.out.Limit != (policy.Rate{}) && (p.out.To != nil || p.out.Source != nil) {
 		p.out.Cannot("mef.rules limits log lines, and what is accepted")
 	}
@@ -69,8 +67,22 @@ func (p *parser) parse() []*importer.Rule {
 	return all
 }
 
-const nexthdrNote = "ip6 nexthdr compares the first header, mef.rules the protocol behind all extension headers: rules by ip6 nexthdr decide otherwise about " +
-	"IPv6 packets with extension headers, and one that accepts a protocol now accepts it behind such headers too"
+// firstHeader reads a rule that asks for the first header behind that of IPv6, though mef.rules compares the protocol behind all extension headers.
+// A rule that would accept more by that is left out, but for ICMPv6: with ip6 nexthdr icmpv6 administrators mean all of it, and without it IPv6
+// does not work. What such a rule and one that drops match more is noted.
+func (p *parser) firstHeader() {
+	const note = "ip6 nexthdr compares the first header, mef.rules the protocol behind all extension headers: rules that drop by ip6 nexthdr drop packets " +
+		"with extension headers too, and those that accept ICMPv6 accept it behind such headers too"
+	drops := func(r *importer.Rule) bool { return r.Do == importer.Decide && r.Action != policy.Accept }
+	icmp := !slices.ContainsFunc(p.out.Any, func(m importer.Match) bool { return !slices.Equal(m.Protos, importer.ProtosOf(policy.ICMP6)) })
+	switch {
+	case !p.nexthdr || p.out.Beyond != "":
+	case !icmp && (p.end == nil && !drops(&p.out) || slices.ContainsFunc(p.end, func(r importer.Rule) bool { return !drops(&r) })):
+		p.out.Cannot("ip6 nexthdr does not match packets with extension headers, which mef.rules cannot tell apart: write proto= without ip6 nexthdr, if they may match")
+	case !slices.Contains(p.rs.Notes, note):
+		p.rs.Notes = append(p.rs.Notes, note)
+	}
+}
 
 // asksNew reports whether a statement lets packets through that open a connection, and no others.
 func asksNew(e map[string]any) bool {
