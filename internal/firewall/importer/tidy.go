@@ -205,7 +205,7 @@ func split(all []entry, everyone Match) (rest []entry, pol policy.Action, from [
 		n--
 	}
 	if n > 0 {
-		if last := &all[n-1]; last.kind == verdict && last.covers(&everyone) {
+		if last := &all[n-1]; last.kind == verdict && last.limit == (policy.Rate{}) && last.covers(&everyone) {
 			if last.log == nil {
 				n--
 			}
@@ -295,7 +295,7 @@ func (p *piece) differsByProto(o *piece) bool {
 // mayGo reports whether the piece is not missed where what follows does the same.
 func (p *piece) mayGo() bool {
 	if p.kind == verdict {
-		return p.odd != "" || p.spare && p.log == nil
+		return p.odd != "" || p.spare && p.log == nil && p.limit == (policy.Rate{})
 	}
 	return p.kind == leaves && p.sure
 }

@@ -201,3 +201,34 @@ func TestOurOwnRulesAreNoneOfTheirs(t *testing.T) {
 		t.Errorf("left out: %v, in\n%s", res.Left, res.Text)
 	}
 }
+
+// TestLimitsOpenNothing: what a limit lets through is let through with a limit, over loopback too, or not at all.
+func TestLimitsOpenNothing(t *testing.T) {
+	limited := func() *importer.Rule {
+		return &importer.Rule{Text: "limit rate 3/minute accept", Any: []importer.Match{importer.All()}, Do: importer.Decide, Limit: policy.Rate{N: 3, Per: "minute"}}
+	}
+	drop := &importer.Rule{Text: "drop", Any: []importer.Match{importer.All()}, Do: importer.Decide, Action: policy.Drop}
+	for name, c := range map[string]importer.Chain{
+		"the rest is dropped by the policy": {Policy: policy.Drop, Rules: []*importer.Rule{limited()}},
+		"the rest is dropped by a rule":     {Policy: policy.Accept, Rules: []*importer.Rule{limited(), drop}},
+	} {
+		for _, d := range policy.Dirs {
+			base := c
+			base.Name, base.Place, base.Dir, base.Family = "base", "base", d, policy.Any
+			res := importer.Translate(&importer.Ruleset{Bases: []*importer.Chain{&base}}, "a test")
+			pol := parse(t, res.Text)
+			for _, link := range []string{"eth0", policy.Loopback} {
+				p := policy.Packet{Dir: d, Proto: policy.TCP, Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("192.0.2.2"), Sport: 40000, Dport: 22, State: policy.New, Syn: true}
+				if d != policy.Out {
+					p.In = link
+				}
+				if d != policy.In {
+					p.Out = link
+				}
+				if v := pol.Decide(p); v.Action == policy.Accept && (v.Rule == nil || v.Rule.Limit == (policy.Rate{})) && (d != policy.Forward || link != policy.Loopback) {
+					t.Errorf("%s: %s: %s\n%s", name, p, v, res.Text)
+				}
+			}
+		}
+	}
+}

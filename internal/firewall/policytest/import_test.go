@@ -21,29 +21,37 @@ import (
 // the same packets to both. Nothing passes the policy that did not pass the ruleset; and where nothing is left out, what passes one
 // passes the other.
 func TestImportsPassTheSamePackets(t *testing.T) {
-	sameImports(t, 31, nil, false)
+	sameImports(t, 31, number(t, "MEF_IMPORTS", 80), nil, nil, false)
+}
+
+// TestImportsOfFlagsLimitsAndOwners does so with rules about flags of TCP, owners of packets from the host, and limits, behind which nothing is known
+// of the packets that pass but their verdict without a limit.
+func TestImportsOfFlagsLimitsAndOwners(t *testing.T) {
+	sameImports(t, 34, number(t, "MEF_IMPORTS", 120), importertest.Further, nil, false)
 }
 
 // TestImportsBehindRandomNAT does so beside random translations, with packets that begin a connection: only these have a state that does
 // not depend on what was translated before. Where a rule is about some of the destinations of a translation, it is named and left out.
 func TestImportsBehindRandomNAT(t *testing.T) {
-	sameImports(t, 32, func(r *rand.Rand) string { return importertest.NAT(r) }, false)
+	sameImports(t, 32, number(t, "MEF_IMPORTS", 80), nil, func(r *rand.Rand) string { return importertest.NAT(r) }, false)
 }
 
 // TestImportsTranslate removes the translations too, once they are imported: the policy makes the same.
 func TestImportsTranslate(t *testing.T) {
-	sameImports(t, 33, func(r *rand.Rand) string { return importertest.NAT(r, "prerouting") }, true)
+	sameImports(t, 33, number(t, "MEF_IMPORTS", 80), nil, func(r *rand.Rand) string { return importertest.NAT(r, "prerouting") }, true)
 }
 
-// sameImports compares imports with rulesets, beside translations that nat makes unless it is nil; these are in the policy alone afterwards if
-// replaced.
-func sameImports(t *testing.T, seed uint64, nat func(*rand.Rand) string, replaced bool) {
+// sameImports compares n imports with rulesets, which further changes unless it is nil, beside translations that nat makes unless it is nil; these are
+// in the policy alone afterwards if replaced.
+func sameImports(t *testing.T, seed uint64, n int, further func(*rand.Rand, string) string, nat func(*rand.Rand) string, replaced bool) {
 	h, all := ready(t)
 	whole := 0
-	for i := range number(t, "MEF_IMPORTS", 80) {
+	for i := range n {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		im := &imports{h: h, name: fmt.Sprint(i), beside: nat != nil, replaced: replaced}
-		im.script, _ = importertest.NFT(r)
+		if im.script, _ = importertest.NFT(r); further != nil {
+			im.script = further(r, im.script)
+		}
 		if nat != nil {
 			im.translations = nat(r)
 		}

@@ -319,3 +319,37 @@ func NAT(r *rand.Rand, hooks ...string) string {
 	b.WriteString("}\n")
 	return b.String()
 }
+
+// Further puts rules into the base chains of a script for nft that ask for flags of TCP, limit what they accept, or, at output, ask for the sender of
+// a packet. What mef.rules has no words for accepts: what drops and is left out would let packets pass.
+func Further(r *rand.Rand, script string) string {
+	flags := []string{"tcp flags syn / fin,syn,rst,ack ", "tcp flags != syn / fin,syn,rst,ack ", "tcp flags & (fin | syn | rst | ack) == syn tcp dport 22 "}
+	odd := []string{"tcp flags & (syn | ack) == syn ", "tcp flags & (rst | ack) == 0x0 tcp dport { 22, 80 } ", "tcp flags ! fin,syn,rst,ack,urg ", "meta skuid != 33 ", "meta skuid 0-20 "}
+	owners := []string{"meta skuid 0 ", "meta skuid 33 ", "meta skuid { 8, 33 } "}
+	others := []string{"tcp dport 22 ", "tcp dport 80 ", "udp dport 1-1023 ", "ct state new ", ""}
+	limits := []string{"", "", "limit rate 5/minute ", "limit rate 1/hour burst 1 packets ", "limit rate 20/second burst 20 packets ", "limit rate 3/minute burst 9 packets "}
+	var b strings.Builder
+	for line := range strings.Lines(script) {
+		b.WriteString(line)
+		if !strings.Contains(line, "type filter hook ") {
+			continue
+		}
+		for range r.IntN(4) {
+			switch n := r.IntN(4); {
+			case n == 0 && r.IntN(4) == 0:
+				b.WriteString("tcp flags & (fin | syn) == fin | syn drop\n") // segments of no connection
+			case n == 0:
+				b.WriteString(pick(r, flags) + pick(r, []string{"accept", "drop", "return", "reject"}) + "\n")
+			case n == 1 && strings.Contains(line, "hook output"):
+				b.WriteString(pick(r, owners) + pick(r, []string{"accept", "drop"}) + "\n")
+			case n < 3:
+				b.WriteString(pick(r, slices.Concat(flags, others)) + pick(r, limits) + "accept\n")
+			case strings.Contains(line, "hook output"):
+				b.WriteString(pick(r, odd) + "accept\n")
+			default:
+				b.WriteString(pick(r, odd[:3]) + "accept\n")
+			}
+		}
+	}
+	return b.String()
+}
