@@ -44,13 +44,16 @@ type Watcher struct {
 	buf  []byte
 }
 
+// bufSize is for 512 writes to files, or for 30 changes of the longest names.
+const bufSize = 8 << 10
+
 // New returns a Watcher whose waits, those under way included, end once ctx is done.
 func New(ctx context.Context) (*Watcher, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("inotify: %w", err)
 	}
-	w := &Watcher{file: os.NewFile(uintptr(fd), "inotify"), ctx: ctx, buf: make([]byte, 64<<10)}
+	w := &Watcher{file: os.NewFile(uintptr(fd), "inotify"), ctx: ctx, buf: make([]byte, bufSize)}
 	w.stop = context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
 	return w, nil
 }

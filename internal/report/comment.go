@@ -4,12 +4,12 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // known are the words of log lines that a comment keeps. Everything else may be a user, a host, a path or a secret of this host and is replaced: a
 // name is left out without being recognised as one.
-var known = wordSet(`
-a about access account accounts after again algorithm an and anonymous as at attack attempt attempts auth authenticate authenticated authenticating
+const known = `a about access account accounts after again algorithm an and anonymous as at attack attempt attempts auth authenticate authenticated authenticating
 authentication authorized bad banner banned be because bind blocked bot brute by bytes cannot challenge check client close closed command
 connect connected connecting connection connections correct could credentials data database deny denied did directory disabled disallowed
 disconnect disconnected disconnecting does drop dropped empty error errors exceeded exchange exist exists expired fail failed failing failure failures
@@ -22,19 +22,45 @@ rport ruser sasl scan scram secret secs security sent server service session sev
 status stopping success than the this times time timed timeout to tls too tried tries tty type uid unable unauthorized unexpected unknown unsupported
 url use used user username users using valid value version via violation warning was web while with without wrong xmlrpc yes
 sshd sshd-session dropbear dovecot imap-login pop3-login submission-login managesieve-login postfix postscreen exim exim4 sendmail courier cyrus vsftpd proftpd
-pure-ftpd ftpd ftp nginx apache apache2 httpd mysqld mariadbd postgres mongod redis named asterisk freeswitch pam_unix auth-worker
-`)
+pure-ftpd ftpd ftp nginx apache apache2 httpd mysqld mariadbd postgres mongod redis named asterisk freeswitch pam_unix auth-worker`
 
-func wordSet(text string) map[string]bool {
-	set := make(map[string]bool)
-	for word := range strings.FieldsSeq(text) {
-		set[word] = true
+// isKnown reports whether a word in lower case is one of known.
+func isKnown(word string) bool {
+	for k := range strings.FieldsSeq(known) {
+		if k == word {
+			return true
+		}
 	}
-	return set
+	return false
 }
 
-// tokens are the parts of a line that are looked at whole; what lies between is punctuation.
-var tokens = regexp.MustCompile(`[\pL\pN_.:@%+~-]+`)
+// inToken reports whether a character belongs to a part of a line that is looked at whole; what lies between is punctuation.
+func inToken(r rune) bool {
+	return unicode.IsLetter(r) || unicode.IsNumber(r) || strings.ContainsRune("_.:@%+~-", r)
+}
+
+// replaceTokens returns a line with each token replaced.
+func replaceTokens(line string, replace func(token string) string) string {
+	var b strings.Builder
+	for line != "" {
+		end := strings.IndexFunc(line, func(r rune) bool { return !inToken(r) })
+		if end < 0 {
+			end = len(line)
+		}
+		if end > 0 {
+			b.WriteString(replace(line[:end]))
+			line = line[end:]
+			continue
+		}
+		start := strings.IndexFunc(line, inToken)
+		if start < 0 {
+			start = len(line)
+		}
+		b.WriteString(line[:start])
+		line = line[start:]
+	}
+	return b.String()
+}
 
 // clock is a date or a time of day.
 var clock = regexp.MustCompile(`^(\d{4}-\d\d-\d\d)?T?(\d\d?:\d\d:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?$`)
@@ -44,11 +70,11 @@ const hidden = "*"
 
 // scrub returns a log line in which only known words, times and the address of the attacker are left.
 func scrub(line string, attacker netip.Addr) string {
-	line = tokens.ReplaceAllStringFunc(line, func(token string) string {
+	line = replaceTokens(line, func(token string) string {
 		bare := strings.TrimRight(token, ".:-")
 		tail := token[len(bare):]
 		switch {
-		case bare == "", known[strings.ToLower(bare)], clock.MatchString(bare):
+		case bare == "", isKnown(strings.ToLower(bare)), clock.MatchString(bare):
 			return token
 		case isAddr(bare, attacker):
 			return bare + tail

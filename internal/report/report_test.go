@@ -458,7 +458,7 @@ func FuzzScrub(f *testing.F) {
 	f.Add("Failed password for alice from 203.0.113.7 port 50000 ssh2", "alice")
 	f.Add("user=<bob@corp.example>, rip=203.0.113.7", "bob@corp.example")
 	f.Fuzz(func(t *testing.T, line, secret string) {
-		if len(secret) < 4 || known[strings.ToLower(secret)] || tokens.FindString(secret) != secret || strings.Trim(secret, "0123456789.:TZ+-,") == "" {
+		if len(secret) < 4 || isKnown(strings.ToLower(secret)) || strings.IndexFunc(secret, func(r rune) bool { return !inToken(r) }) >= 0 || strings.Trim(secret, "0123456789.:TZ+-,") == "" {
 			t.Skip()
 		}
 		got := scrub("user "+secret+" "+line, netip.MustParseAddr("203.0.113.7"))
@@ -470,7 +470,7 @@ func FuzzScrub(f *testing.F) {
 		}, got) {
 			t.Errorf("%q is not printable", got)
 		}
-		if words := strings.Fields(got); len(words) > 1 && strings.HasPrefix(words[1], secret) && !strings.HasPrefix(secret, hidden) && !known[strings.ToLower(strings.TrimRight(secret, ".:-"))] {
+		if words := strings.Fields(got); len(words) > 1 && strings.HasPrefix(words[1], secret) && !strings.HasPrefix(secret, hidden) && !isKnown(strings.ToLower(strings.TrimRight(secret, ".:-"))) {
 			t.Errorf("%q of %q is in %q", secret, line, got)
 		}
 	})

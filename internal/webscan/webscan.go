@@ -70,12 +70,12 @@ type Episode struct {
 // New returns a Scanner for a rule with engine=webscan.
 func New(rule *conf.Rule) *Scanner {
 	w := rule.Web
-	s := &Scanner{rule: rule, form: newForm(w.Patterns), allowed: newGlob(w.AllowURIs), allowedUA: newGlob(w.AllowAgents)}
+	s := &Scanner{rule: rule, form: newForm(w.Patterns), allowed: glob{list: w.AllowURIs}, allowedUA: glob{list: w.AllowAgents}}
 	words := 0
 	for i := range w.Thresholds {
 		t := threshold{Threshold: &w.Thresholds[i], event: EventRule(rule, &w.Thresholds[i])}
 		t.window = uint32(t.Window / time.Second)
-		t.uri, t.ua = newGlob(t.URI), newGlob(t.Agent)
+		t.uri.list, t.ua.list = t.URI, t.Agent
 		t.requests, words = newRing(t.Requests, words)
 		t.refused, words = newRing(t.Refused, words)
 		t.uris, words = newSet(t.URIs, words)
@@ -274,27 +274,27 @@ func (s *Scanner) Inherit(old *Scanner) bool {
 	return true
 }
 
-// A glob is a list of globs as one machine; the zero value matches nothing.
-type glob struct{ machine *tdfa.Machine }
-
-func newGlob(list []string) glob {
-	if len(list) == 0 {
-		return glob{}
-	}
-	patterns := make([]string, len(list))
-	for i, g := range list {
-		patterns[i] = conf.GlobPattern(g)
-	}
-	program, err := tdfa.Compile(patterns)
-	if err != nil {
-		panic(err) // text without wildcards is quoted
-	}
-	return glob{program.NewMachine()}
+// A glob is a list of globs as one machine; the zero value matches nothing. The machine is made for the first text: most hosts have no
+// access log.
+type glob struct {
+	list    []string
+	machine *tdfa.Machine
 }
 
-func (g glob) match(text []byte) bool {
-	if g.machine == nil {
+func (g *glob) match(text []byte) bool {
+	if len(g.list) == 0 {
 		return false
+	}
+	if g.machine == nil {
+		patterns := make([]string, len(g.list))
+		for i, one := range g.list {
+			patterns[i] = conf.GlobPattern(one)
+		}
+		program, err := tdfa.Compile(patterns)
+		if err != nil {
+			panic(err) // text without wildcards is quoted
+		}
+		g.machine = program.NewMachine()
 	}
 	_, ok := g.machine.Match(text, nil)
 	return ok
