@@ -81,3 +81,9 @@ func BenchmarkRestore(b *testing.B) {
 		b.Run(form, filter(form).Restore)
 	}
 }
+
+func BenchmarkPackets(b *testing.B) {
+	for _, form := range []string{legacy, overNF} {
+		b.Run(form, filter(form).Packets)
+	}
+}

@@ -59,3 +59,5 @@ func BenchmarkStorm(b *testing.B) { filter().Storm(b) }
 
 // BenchmarkRestore is a start with bans from the last run, into an empty kernel and into one that still holds them.
 func BenchmarkRestore(b *testing.B) { filter().Restore(b) }
+
+func BenchmarkPackets(b *testing.B) { filter().Packets(b) }
