@@ -12,8 +12,6 @@ import (
 	"testing"
 
 	"mef/internal/control"
-	"mef/internal/enforce"
-	"mef/internal/netlink/nflog"
 )
 
 // beginWithout begins a scene whose daemon lacks capabilities.
@@ -94,29 +92,4 @@ func TestUnreadableLog(t *testing.T) {
 	})
 	s.fail(ssh, "root", repeat("203.0.113.8", 5)...)
 	s.banned("203.0.113.8")
-}
-
-// While another program receives the daemon's NFLOG group, status says so, and bans work. Scans are detected again once it is free.
-func TestPacketLogGroupIsTaken(t *testing.T) {
-	taken, err := nflog.Dial(0, enforce.LogGroup)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	s := begin(t, "", nil)
-	s.until("status to say why scans are not detected", func() error {
-		if st := s.status(); st.Scans.Active || !strings.Contains(st.Scans.Off, "no other program may receive this group") {
-			return fmt.Errorf("scans: %+v", st.Scans)
-		}
-		return nil
-	})
-	s.fail(ssh, "root", repeat("203.0.113.9", 5)...)
-	s.banned("203.0.113.9")
-	taken.Close()
-	s.until("scans to be detected", func() error {
-		if st := s.status(); !st.Scans.Active {
-			return fmt.Errorf("scans: %+v", st.Scans)
-		}
-		return nil
-	})
 }

@@ -23,15 +23,28 @@ const (
 	maxPorts = 16
 	// saveAge is how old saved times may become.
 	saveAge = 24 * time.Hour
+	// privileged is the first port that any user may open, clientPorts the first of those that the kernel gives to clients, and udpStays how
+	// long a UDP port between them must be open to be that of a service: a resolver sends each question from another one.
+	privileged  = 1024
+	clientPorts = 32768
+	udpStays    = 20 * time.Second
 )
 
-// Ports are the TCP ports at which the services of rules with ports=auto listen, for others than this host. The zero value knows none.
+// Ports are the ports at which the services of rules with ports=auto listen, for others than this host: TCP ports, and UDP ports if the rule
+// has transport=udp. The zero value knows none.
 //
 // A port counts only if the service itself listens there: a socket of its unit, opened by root, a system account or an account that the
 // rule names, or a socket of root's in a program that the rule covers. What a local user starts, under whatever name, does not count.
 type Ports struct {
 	rules map[string][]openPort // by rule, in order of the ports
+	udp   map[udpPort]time.Time // since when UDP ports are open that may be those of clients
 	saved time.Time
+}
+
+// A udpPort is a UDP port of the service of a rule.
+type udpPort struct {
+	rule string
+	port uint16
 }
 
 // An openPort is a port at which a service listens, or did until a time.
@@ -63,13 +76,14 @@ func (p *Ports) Save(changed bool, now time.Time) (text string, due bool) {
 
 // Look takes over what listens now. It reports whether the ports of a rule are others than before. userID returns the number of an account.
 func (p *Ports) Look(rules []conf.Rule, services Services, listeners []host.Listener, userID func(name string) (uint32, bool), now time.Time) (changed bool) {
-	next := make(map[string][]openPort)
+	next, before := make(map[string][]openPort), p.udp
+	p.udp = nil
 	for i := range rules {
 		r := &rules[i]
 		if !r.Enabled || !r.PortsAuto && !r.ServiceAuto {
 			continue
 		}
-		if ports := p.look(r, services, listeners, uids(r, userID), now); len(ports) > 0 {
+		if ports := p.look(r, services, listeners, uids(r, userID), before, now); len(ports) > 0 {
 			next[r.Name] = ports
 		}
 	}
@@ -80,14 +94,42 @@ func (p *Ports) Look(rules []conf.Rule, services Services, listeners []host.List
 	return changed
 }
 
+// Waiting reports whether UDP ports are open of which only time shows whether they are those of a service.
+func (p *Ports) Waiting(now time.Time) bool {
+	for _, since := range p.udp {
+		if now.Sub(since) < udpStays {
+			return true
+		}
+	}
+	return false
+}
+
+// stays reports whether a UDP port of the service of a rule is no client's. before is since when ports are open, as of the last look.
+func (p *Ports) stays(r *conf.Rule, port uint16, before map[udpPort]time.Time, now time.Time) bool {
+	if port < privileged || p.knows(r.Name, port) {
+		return true
+	}
+	key := udpPort{r.Name, port}
+	since, open := before[key]
+	if !open {
+		since = now
+	}
+	if p.udp == nil {
+		p.udp = make(map[udpPort]time.Time)
+	}
+	p.udp[key] = since
+	return now.Sub(since) >= udpStays
+}
+
 // look returns the ports of one rule.
-func (p *Ports) look(r *conf.Rule, services Services, listeners []host.Listener, accounts []uint32, now time.Time) (ports []openPort) {
+func (p *Ports) look(r *conf.Rule, services Services, listeners []host.Listener, accounts []uint32, udp map[udpPort]time.Time, now time.Time) (ports []openPort) {
 	others := make(map[uint16]bool)
 	for _, l := range listeners {
 		switch {
-		case l.Protocol != "tcp" || l.Local():
+		case l.Local() || l.Protocol != "tcp" && (!r.UDP || l.Port >= clientPorts):
 		case !own(r, services, l, accounts):
 			others[l.Port] = true
+		case l.Protocol != "tcp" && !p.stays(r, l.Port, udp, now):
 		case !slices.ContainsFunc(ports, func(o openPort) bool { return o.Port == l.Port }):
 			ports = append(ports, openPort{l.Port, show(l), now, true})
 		}

@@ -84,6 +84,40 @@ func TestOnlyTheServiceAddsPorts(t *testing.T) {
 	}
 }
 
+// UDP ports follow the service of a rule with transport=udp, but not those from which it sends: these are open for a moment only, or above
+// all that services have.
+func TestUDPPortsFollowAService(t *testing.T) {
+	look, _ := follow(t)
+	p := new(coverage.Ports)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
+	udp := func(port uint16) host.Listener {
+		l := listener(port, 0, "asterisk.service", "asterisk")
+		l.Protocol = "udp"
+		return l
+	}
+	tcp := listener(5062, 0, "asterisk.service", "asterisk")
+	for _, step := range []struct {
+		what    string
+		after   time.Duration
+		listen  []host.Listener
+		ports   string
+		waiting bool
+	}{
+		{"it starts", 0, []host.Listener{udp(700), udp(5070), udp(9999), udp(40000), tcp}, "700,5062", true},
+		{"at once again", time.Second, []host.Listener{udp(700), udp(5070), udp(9998), udp(40000), tcp}, "700,5062", true},
+		{"later", 20 * time.Second, []host.Listener{udp(700), udp(5070), udp(9997), udp(40000), tcp}, "700,5062,5070", true},
+		{"without questions", 20 * time.Second, []host.Listener{udp(700), udp(5070), tcp}, "700,5062,5070", false},
+		{"it restarts", time.Second, nil, "700,5062,5070", false},
+		{"it is back", time.Second, []host.Listener{udp(700), udp(5070), tcp}, "700,5062,5070", false},
+	} {
+		now = now.Add(step.after)
+		look(p, now, step.listen...)
+		if got := string(p.All()["asterisk"]); got != step.ports || p.Waiting(now) != step.waiting {
+			t.Errorf("%s: ports %s, waiting %v; want %s, %v", step.what, got, p.Waiting(now), step.ports, step.waiting)
+		}
+	}
+}
+
 // Ports follow a service that moves, stay while it is restarted, and go to another service that has them.
 func TestPortsFollowAService(t *testing.T) {
 	look, rule := follow(t)

@@ -11,6 +11,7 @@ package exempt
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 
 	"mef/internal/ban"
 	"mef/internal/prefixset"
@@ -33,6 +34,8 @@ type Facts struct {
 	// Docker holds the gateways of Docker's networks, each with the length of its network. Where this host is the gateway, many clients may
 	// be behind an address of the network: that of a reverse proxy in a container.
 	Docker []netip.Prefix
+	// Containers is the same for other networks of containers: own addresses at bridges that join nothing else.
+	Containers []netip.Prefix
 
 	Sessions prefixset.Set // peers of live SSH sessions of administrators
 	SSHPorts ban.Ports     // which bans of these leave open; "": 22
@@ -133,15 +136,17 @@ func (f *Facts) Reachable() prefixset.Set {
 // Never returns why addr is never banned, on any port; "" if it may be.
 func (f *Facts) Never(addr netip.Addr) string {
 	p := netip.PrefixFrom(addr, addr.BitLen())
-	return cmp.Or(f.Untouchable(p), f.Needed(p), f.docker(addr))
+	return cmp.Or(f.Untouchable(p), f.Needed(p), f.container(addr))
 }
 
-// docker names the network of containers on this host that has addr, "" if none has it.
-func (f *Facts) docker(addr netip.Addr) string {
-	for _, p := range f.Docker {
-		if p.Contains(addr) && f.Own.Contains(p.Addr()) {
-			return "an address of a Docker network of this host"
-		}
+// container names the network of containers on this host that has addr, "" if none has it.
+func (f *Facts) container(addr netip.Addr) string {
+	has := func(p netip.Prefix) bool { return p.Contains(addr) && f.Own.Contains(p.Addr()) }
+	switch {
+	case slices.ContainsFunc(f.Docker, has):
+		return "an address of a Docker network of this host"
+	case slices.ContainsFunc(f.Containers, has):
+		return "an address of a network of containers on this host"
 	}
 	return ""
 }

@@ -80,13 +80,13 @@ type Listeners struct {
 // ListenersOf returns the Listeners that look finds; nil is for this host.
 func ListenersOf(look func(context.Context) *Host) Listeners { return Listeners{look: look} }
 
-// Changed returns what listens now, if that has changed since the last call.
-func (l *Listeners) Changed() (now []Listener, changed bool, err error) {
+// Changed returns what listens now, if that has changed since the last call, or if it is asked for again.
+func (l *Listeners) Changed(again bool) (now []Listener, changed bool, err error) {
 	if l.look != nil {
 		return l.look(context.Background()).Listeners, true, nil
 	}
 	stamp, err := host.ListenStamp()
-	if err != nil || stamp == l.last {
+	if err != nil || stamp == l.last && !again {
 		return nil, false, err
 	}
 	if now, err = host.Listeners(); err != nil {

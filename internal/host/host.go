@@ -30,6 +30,7 @@ type Facts struct {
 	Gateways    []netip.Addr   // of any routing table
 	Resolvers   []netip.Addr   // the real ones, where systemd-resolved stands before them
 	DHCPServers []netip.Addr   // that gave us leases, as far as DHCP clients keep note
+	Inside      []netip.Prefix // own addresses in networks of containers on this host, each with the length of the network
 	Accounts    []Account      // users in the host's files, ordered by name
 }
 
@@ -37,7 +38,7 @@ type Facts struct {
 func (f Facts) Equal(o Facts) bool {
 	return slices.Equal(f.Addrs, o.Addrs) && slices.Equal(f.OnLink, o.OnLink) && slices.Equal(f.Gateways, o.Gateways) &&
 		slices.Equal(f.Resolvers, o.Resolvers) && slices.Equal(f.DHCPServers, o.DHCPServers) &&
-		slices.Equal(f.Accounts, o.Accounts)
+		slices.Equal(f.Inside, o.Inside) && slices.Equal(f.Accounts, o.Accounts)
 }
 
 // dumpTries is how often addresses or routes are read again because they changed meanwhile.
@@ -65,6 +66,9 @@ func read() (f Facts, err error) {
 	}
 	if err := f.readRoutes(); err != nil {
 		return Facts{}, fmt.Errorf("read routes: %w", err)
+	}
+	if f.Inside, err = insideNets(); err != nil {
+		return Facts{}, err
 	}
 	f.Resolvers = resolvers("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 	f.DHCPServers = dhcpServers(leaseFiles)
@@ -166,6 +170,7 @@ func (f *Facts) normalize() {
 	f.Gateways = unique(f.Gateways, netip.Addr.Compare)
 	f.Resolvers = unique(f.Resolvers, netip.Addr.Compare)
 	f.DHCPServers = unique(f.DHCPServers, netip.Addr.Compare)
+	f.Inside = unique(f.Inside, netip.Prefix.Compare)
 }
 
 func unique[T comparable](list []T, compare func(a, b T) int) []T {

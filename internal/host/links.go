@@ -54,6 +54,48 @@ func Links() ([]Link, error) {
 	return found, nil
 }
 
+// insideNets returns the own private addresses in networks of containers: those of bridges that join only veth interfaces, and that no default
+// route leads out of. Docker, its swarms and internal networks, Podman and LXC have such bridges.
+func insideNets() (nets []netip.Prefix, err error) {
+	all, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	outside := map[int]bool{}
+	bridges := 0
+	for _, l := range all {
+		if l.Type() == "bridge" {
+			bridges++
+		}
+		if l.Type() != "veth" {
+			outside[l.Attrs().MasterIndex] = true
+		}
+	}
+	if bridges == 0 {
+		return nil, nil
+	}
+	defaults, err := defaultLinks()
+	if err != nil {
+		return nil, fmt.Errorf("read routes: %w", err)
+	}
+	for _, l := range all {
+		index := l.Attrs().Index
+		if l.Type() != "bridge" || outside[index] || defaults[index] {
+			continue
+		}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			return nil, fmt.Errorf("read addresses of %s: %w", l.Attrs().Name, err)
+		}
+		for _, a := range addrs {
+			if p, ok := wholePrefix(a.IPNet); ok && p.Addr().IsPrivate() {
+				nets = append(nets, p)
+			}
+		}
+	}
+	return nets, nil
+}
+
 // wholePrefix returns an address with the length of its network, whatever address it is.
 func wholePrefix(n *net.IPNet) (netip.Prefix, bool) {
 	if n == nil {

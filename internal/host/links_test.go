@@ -3,7 +3,9 @@
 package host_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"mef/internal/host"
@@ -38,5 +40,29 @@ func TestLinks(t *testing.T) {
 		if l := find(name); l.Default || l.Bridge != (name == "docker0") {
 			t.Errorf("%+v is no interface of a default route", l)
 		}
+	}
+}
+
+// The addresses of this host in networks of containers are known, whichever program made these. Bridges of a network outside are none.
+func TestNetworksOfContainers(t *testing.T) {
+	here, there := netnstest.New(t), netnstest.New(t)
+	_, port := netnstest.Join(t, there, here, "", "")
+	_, uplink := netnstest.Join(t, there, here, "", "")
+	for _, command := range []string{
+		"ip link add podman1 type bridge", "ip addr add 10.89.0.1/24 dev podman1", "ip addr add fd00:89::1/64 dev podman1", "ip link set podman1 up",
+		"ip link set " + port + " master podman1",
+		"ip link add empty type bridge", "ip addr add 172.30.0.1/16 dev empty", "ip link set empty up",
+		"ip link add public type bridge", "ip addr add 198.51.100.1/24 dev public", "ip link set public up",
+		"ip link add lan type bridge", "ip addr add 192.168.1.2/24 dev lan", "ip link set lan up",
+		"ip link set " + uplink + " master lan", "ip route add default via 192.168.1.1",
+	} {
+		args := strings.Fields(command)
+		here.Run(t, "", args[0], args[1:]...)
+	}
+	var f host.Facts
+	var err error
+	here.Do(func() { f, err = host.Read(t.Context()) })
+	if got := fmt.Sprint(f.Inside); err != nil || got != "[10.89.0.1/24 172.30.0.1/16 fd00:89::1/64]" {
+		t.Errorf("networks of containers: %s, %v", got, err)
 	}
 }

@@ -116,15 +116,20 @@ func compareListeners(a, b Listener) int {
 	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
 }
 
-// ListenStamp returns a number that changes when other TCP sockets listen in the caller's network namespace. It costs much less than
-// Listeners.
+// ListenStamp returns a number that changes when other sockets listen in the caller's network namespace. It costs much less than Listeners.
 func ListenStamp() (stamp uint64, err error) {
-	err = sockets(unix.IPPROTO_TCP, sockdiag.Listen, 0, func(s sockdiag.Socket) {
+	add := func(s sockdiag.Socket) {
 		h := fnv.New64a()
 		fmt.Fprint(h, s.Local, s.UID, s.Inode)
 		stamp += h.Sum64() // in any order
-	})
-	return stamp, err
+	}
+	const clients = 32768 // UDP sockets from this port on are those of clients
+	return stamp, cmp.Or(sockets(unix.IPPROTO_TCP, sockdiag.Listen, 0, add),
+		sockets(unix.IPPROTO_UDP, sockdiag.Close, 0, func(s sockdiag.Socket) {
+			if s.Local.Port() < clients {
+				add(s)
+			}
+		}))
 }
 
 // cgroupRoots are where the unified hierarchy of control groups is mounted.

@@ -27,6 +27,7 @@ func Watch(ctx context.Context, changed func(Host)) error {
 // SetFacts sets what must stay reachable for the host's sake.
 func (h Host) SetFacts(f *exempt.Facts) {
 	f.SetHost(h.Addrs, h.Gateways, h.Resolvers, h.DHCPServers, h.OnLink)
+	f.Containers = h.Inside
 }
 
 // AccountNames returns the accounts of the host by the name that fold makes of theirs, and whether one of that name can log in.

@@ -121,12 +121,17 @@ const portsEvery = 30 * time.Second
 
 // FollowPorts follows at which ports services listen until ctx is done, for rules with ports=auto.
 func (f *Sources) FollowPorts(ctx context.Context) error {
+	again := false
 	for sleep.For(ctx, portsEvery); ctx.Err() == nil; sleep.For(ctx, portsEvery) {
-		found, changed, err := f.listeners.Changed()
+		found, changed, err := f.listeners.Changed(again)
 		if err != nil {
 			f.p.Log.Debug("cannot list listening services", "err", err) // the ports known stay
 		} else if changed {
-			_ = owner.Do(ctx, f.p.Engine, func(s *State) { s.Listen(found, time.Now()) }) // ctx is done otherwise
+			again, _ = owner.Query(ctx, f.p.Engine, func(s *State) bool { // ctx is done otherwise
+				now := time.Now()
+				s.Listen(found, now)
+				return s.Ports.Waiting(now)
+			})
 		}
 	}
 	return nil

@@ -93,7 +93,7 @@ var Keys = ini.Table[draft]{
 	{Name: "transport", Value: "tcp", Form: ini.Choice(func(d *draft, i int) { d.UDP = i == 1 }, "tcp", "udp"),
 		Doc: "udp if the source address can be forged: bans are then short and cover new connections only"},
 	{Name: "ports", Value: "all", Form: autoPorts(func(d *draft) (*ban.Ports, *bool) { return &d.Ports, &d.PortsAuto }),
-		Doc: "ports that its bans cover. With auto, also the TCP ports at which the service listens: auto,25,465 are these two and those, and auto alone is those, or service_ports= while nothing is known to listen"},
+		Doc: "ports that its bans cover. With auto, also the ports at which the service listens, UDP ports only with transport=udp: auto,25,465 are these two and those, and auto alone is those, or service_ports= while nothing is known to listen"},
 	{Name: "service_ports", Form: autoPorts(func(d *draft) (*ban.Ports, *bool) { return &d.ServicePorts, &d.ServiceAuto }),
 		Doc: "ports of the service, for bans of addresses that many users share; auto is as in ports=; if missing, the ports of ports="},
 	{Name: "action", Value: "ban", Form: ini.Choice(func(d *draft, i int) { d.Action = conf.Action(i) }, "ban", "detect"),
