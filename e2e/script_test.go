@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"mef/internal/atomicfile"
+	"mef/internal/geodb/geodbtest"
 	"mef/internal/lab"
 )
 
@@ -26,6 +29,7 @@ import (
 //	until PATTERN PROGRAM ARGUMENTS   run it again and again until it prints what the pattern matches
 //	guess N ADDRESS                   N failed logins over ssh, one after the other
 //	daemon stop|start                 as systemd does
+//	mmdb PATH NETWORK=COUNTRY ...     there is a database of countries, or of autonomous systems with NETWORK=NUMBER
 //	group NAME                        there is a group of that name, without members, until the script ends
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -54,7 +58,7 @@ func TestScripts(t *testing.T) {
 					return nil
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"exits": exits, "until": until, "guess": s.guess, "daemon": s.daemon(config), "group": group,
+					"exits": exits, "until": until, "guess": s.guess, "daemon": s.daemon(config), "group": group, "mmdb": mmdb,
 				},
 			})
 		})
@@ -133,6 +137,23 @@ func (s *scene) daemon(config string) func(*testscript.TestScript, bool, []strin
 			ts.Fatalf("usage: daemon stop|start")
 		}
 	}
+}
+
+// mmdb writes a database.
+func mmdb(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: mmdb PATH NETWORK=COUNTRY ...")
+	}
+	var entries []geodbtest.Entry
+	for _, arg := range args[1:] {
+		network, what, _ := strings.Cut(arg, "=")
+		if n, err := strconv.ParseUint(what, 10, 32); err == nil {
+			entries = append(entries, geodbtest.AS(network, uint32(n), "Example \x1b[31mNetwork"))
+		} else {
+			entries = append(entries, geodbtest.Country(network, what))
+		}
+	}
+	ts.Check(atomicfile.Write(args[0], geodbtest.Bytes(geodbtest.Form{Type: "Test"}, slices.Values(entries)), 0o644))
 }
 
 // groupID is a number that no group of the server has.

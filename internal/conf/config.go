@@ -69,6 +69,9 @@ type Config struct {
 	Feeds  []Feed   // ordered by name, built-in ones included
 	Notify []Notify // in the order of the file
 
+	GeoDatabases []string // geo_databases: mmdb files
+	Access       []Access // ordered by name
+
 	Whitelist []Entry // entries of whitelist/*.conf
 	Blacklist []Entry // entries of blacklist/*.conf
 	// ListErrors are lines of those files that are no entries, and files that cannot be read. They are left out, the rest holds.

@@ -16,13 +16,14 @@ type Lists struct {
 	Entries []Entry      `json:"entries"`
 	More    int          `json:"more,omitempty"`   // entries of the blacklist that are not shown one by one
 	Feeds   []Feed       `json:"feeds,omitempty"`  // that are enabled; not with the name of a list
+	Access  []Access     `json:"access,omitempty"` // that are enabled; likewise
 	Kernel  []KernelList `json:"kernel,omitempty"` // not with the name of the whitelist
 }
 
 // InKernel is the name that asks for Lists.Kernel only.
 const InKernel = "kernel"
 
-// A KernelList is a list whose packets the kernel drops: the blacklist, as one, or a feed.
+// A KernelList is a list whose packets the kernel drops: the blacklist, as one, a feed, or a section about countries.
 type KernelList struct {
 	Name     string `json:"name"`
 	Networks int    `json:"networks"` // neighbours that are joined count once; -1 if the kernel does not count
@@ -88,6 +89,20 @@ type Feed struct {
 	Error     string     `json:"error,omitempty"` // why the last attempt to fetch it failed; the copy before stays in force
 }
 
+// An Access describes a section about countries and autonomous systems.
+type Access struct {
+	Name    string     `json:"name"`
+	Rule    string     `json:"rule"`           // "deny=@country:CN" or "allow_only=@country:DE,@as:64500"
+	Ports   string     `json:"ports"`          // "all" or a list
+	InForce bool       `json:"in_force"`       // the kernel drops packets of its addresses
+	Packets uint64     `json:"packets"`        // dropped
+	Entries int        `json:"entries"`        // addresses and networks to which the ports are closed; 0: not known
+	Read    *time.Time `json:"read,omitempty"` // when these were read from the databases
+	Spared  float64    `json:"spared"`         // addresses left out because this host needs them, or they are allowed, or many clients share them
+	Admins  float64    `json:"admins"`         // addresses left out because administrators log in from them
+	Error   string     `json:"error,omitempty"`
+}
+
 // What a FeedRequest does.
 const (
 	EnableFeed  = "enable"
@@ -143,12 +158,17 @@ func handleLists(mux *http.ServeMux, s ListService, l limits) {
 			answer(w, nil, err)
 			return
 		}
+		access, err := printable.Marshal(append([]Access{}, v.Access...))
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
 		kernel, err := printable.Marshal(append([]KernelList{}, v.Kernel...))
 		if err != nil {
 			answer(w, nil, err)
 			return
 		}
-		stream(w, fmt.Sprintf(`{"files":%s,"feeds":%s,"kernel":%s,"more":%d,"entries":[`, files, feeds, kernel, v.More), v.Entries, "]}")
+		stream(w, fmt.Sprintf(`{"files":%s,"feeds":%s,"access":%s,"kernel":%s,"more":%d,"entries":[`, files, feeds, access, kernel, v.More), v.Entries, "]}")
 	}))
 	mux.HandleFunc("GET /v1/feeds", func(w http.ResponseWriter, r *http.Request) {
 		v, err := s.Feeds(r.Context())

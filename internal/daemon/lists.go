@@ -37,7 +37,7 @@ func (p *parts) listHost() lists.Host {
 
 // restoreLists takes over the notes of an earlier run, and reads the files.
 func (c *configurator) restoreLists(s *pipeline.State, notes map[string]string, guard *hostwatch.Guard) lists.Allow {
-	allow := c.lists.Restore(notes, c.cfg.Paths, c.cfg.Feeds)
+	allow := c.lists.Restore(notes, c.cfg)
 	admins := guard.Load(notes[noteAdmins])
 	s.SetFacts(func(f *engine.Facts) {
 		f.Allowed = allow.Set

@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"mef/internal/enforce/kernel"
 	"mef/internal/engine"
 	"mef/internal/hostwatch"
+	"mef/internal/lists"
 	"mef/internal/owner"
 )
 
@@ -41,6 +44,9 @@ func (c *configurator) reload(ctx context.Context, author string) (control.Reloa
 	c.notified(c.manager.Reloading())
 	defer func() { c.notified(c.manager.Ready(c.inBrief())) }()
 	next, rules, err := c.prepare()
+	if err == nil {
+		err = c.lockOut(ctx, next)
+	}
 	if err != nil {
 		c.Log.Error("the configuration was not reloaded; the current one stays in force", "by", author, "err", err)
 		c.Records.Add(control.Record{Time: time.Now(), Event: "error", Reason: "reload: " + err.Error(), Author: author})
@@ -62,6 +68,19 @@ func (c *configurator) reload(ctx context.Context, author string) (control.Reloa
 	c.Log.Info("the configuration is reloaded", "by", author, "rules", r.Rules, "mode", r.Mode)
 	c.Records.Add(control.Record{Time: time.Now(), Event: "reload", Author: author, Reason: fmt.Sprintf("%d rules are enabled", r.Rules)})
 	return r, nil
+}
+
+// lockOut returns an error if a configuration would close the SSH ports to the country of an administrator who is logged in. The address stays
+// reachable as long as it is known; others in that country do not.
+func (c *configurator) lockOut(ctx context.Context, next *conf.Config) error {
+	facts, err := c.facts(ctx)
+	if err != nil {
+		return err
+	}
+	if why := lists.LockOut(next, c.cfg.Access, facts.Sessions.Subtract(facts.Reachable()), cmp.Or(facts.SSHPorts, "22")); why != "" {
+		return errors.New(why)
+	}
+	return nil
 }
 
 // recompile compiles the rules again and puts them in force.
@@ -87,7 +106,7 @@ func (c *configurator) swap(ctx context.Context, next *conf.Config, rules *engin
 	if c.level != nil {
 		c.level.Set(next.LogLevel)
 	}
-	c.lists.Feeds().Configure(next.Feeds)
+	c.lists.Feeds().Configure(next)
 	c.notifier.Configure(next.Notify)
 	c.rereadLists(ctx)
 	return nil

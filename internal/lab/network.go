@@ -31,8 +31,9 @@ var (
 	Container6 = netip.MustParseAddr("fd00:88::2")
 )
 
-// clients are the networks of clients. Each address in them can be used without being added to an interface.
-var clients = []string{"203.0.113.0/24", "198.51.100.0/24", "2001:db8:bad0::/44", "2001:db8:900d::/48"}
+// clients are the networks of clients. Each address in them can be used without being added to an interface. The last two are public ones, which
+// feeds and countries may contain.
+var clients = []string{"203.0.113.0/24", "198.51.100.0/24", "2001:db8:bad0::/44", "2001:db8:900d::/48", "45.83.0.0/24", "2a09:77::/32"}
 
 // A Namespace is a network namespace: to its neighbours, a host.
 type Namespace struct{ handle netns.NsHandle }

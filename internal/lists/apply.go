@@ -35,10 +35,10 @@ type Host struct {
 func (l *Lists) On(host Host) { l.host, l.feeds.host = host, host }
 
 // Restore takes over the notes of an earlier run and reads the files. It returns the allow list.
-func (l *Lists) Restore(notes map[string]string, paths conf.Paths, feeds []conf.Feed) Allow {
+func (l *Lists) Restore(notes map[string]string, cfg *conf.Config) Allow {
 	l.load(notes)
-	l.Read(paths)
-	l.feeds.Configure(feeds)
+	l.Read(cfg.Paths)
+	l.feeds.Configure(cfg)
 	allow := l.Allow()
 	l.allowed = allow.Set
 	l.publish(report{allowed: allow.Items})

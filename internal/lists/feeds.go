@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 // methods may be called from any goroutine.
 type Feeds struct {
 	keeper *feeds.Keeper
+	access *access // countries and autonomous systems to which ports are closed
 	host   Host
 
 	applying sync.Mutex // held while the kernel is given lists, so that an older state never replaces a newer one
@@ -53,7 +55,7 @@ type spared struct {
 }
 
 func newFeeds(opt feeds.Options) *Feeds {
-	return &Feeds{keeper: feeds.New(opt), switched: make(map[string]switched), spared: make(map[string]spared)}
+	return &Feeds{keeper: feeds.New(opt), access: newAccess(filepath.Join(filepath.Dir(opt.Dir), "access"), opt.Log), switched: make(map[string]switched), spared: make(map[string]spared)}
 }
 
 // setBlacklist sets the operator's blacklist, which is dropped like a feed, in both directions.
@@ -89,6 +91,7 @@ func (f *Feeds) load(notes map[string]string) {
 func (f *Feeds) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.keeper.Run(ctx) })
+	g.Go(func() error { return f.access.run(ctx, func() { _ = f.Apply(ctx) }) }) // the enforcer logs what fails, shows it and tries again
 	g.Go(func() error {
 		for {
 			select {
@@ -126,11 +129,15 @@ func (f *Feeds) Apply(ctx context.Context) error {
 	return err
 }
 
-// Configure replaces the feeds of the configuration. Good copies on disk count at once.
-func (f *Feeds) Configure(all []conf.Feed) {
+// problems returns what an operator should know: feeds that are refused or cannot be fetched, and databases that cannot be read.
+func (f *Feeds) problems() []string { return append(f.keeper.Problems(), f.access.problems()...) }
+
+// Configure replaces the feeds and the sections about countries of the configuration. Good copies on disk count at once.
+func (f *Feeds) Configure(cfg *conf.Config) {
+	f.access.configure(cfg)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.configured = all
+	f.configured = cfg.Feeds
 	f.configure()
 }
 
@@ -250,6 +257,15 @@ func (f *Feeds) drops(facts *exempt.Facts) (all []enforce.List) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.spared)
+	for _, s := range f.access.enabled() {
+		reachable := needed
+		if !s.closes(exempt.WebPorts) { // at other ports, proxies are hosts like any other
+			reachable = facts.Reachable().Union(exempt.Special())
+		}
+		if rest := f.without(s.listName(), s.addrs, reachable, admins); rest.Len() > 0 {
+			all = append(all, enforce.List{Name: s.listName(), Addrs: rest, Ports: s.Ports})
+		}
+	}
 	if f.blacklist.Len() > 0 {
 		all = append(all, enforce.List{Name: BlockList, Addrs: f.blacklist, Both: true})
 	}
@@ -257,16 +273,21 @@ func (f *Feeds) drops(facts *exempt.Facts) (all []enforce.List) {
 		if one.Action != conf.FeedDrop {
 			continue
 		}
-		without := one.List.Subtract(needed)
-		rest := without.Subtract(admins)
-		count := func(v6 bool) float64 { return one.List.Addresses(v6) - without.Addresses(v6) }
-		held := func(v6 bool) float64 { return without.Addresses(v6) - rest.Addresses(v6) }
-		f.spared[one.Name] = spared{count(false) + count(true), held(false) + held(true)}
-		if rest.Len() > 0 {
+		if rest := f.without(one.Name, one.List, needed, admins); rest.Len() > 0 {
 			all = append(all, enforce.List{Name: one.Name, Addrs: rest, Ports: one.Ports, Both: one.Both})
 		}
 	}
 	return all
+}
+
+// without returns a list without what must stay reachable, and counts that.
+func (f *Feeds) without(name string, list *prefixset.Packed, needed, admins prefixset.Set) *prefixset.Packed {
+	most := list.Subtract(needed)
+	rest := most.Subtract(admins)
+	count := func(v6 bool) float64 { return list.Addresses(v6) - most.Addresses(v6) }
+	held := func(v6 bool) float64 { return most.Addresses(v6) - rest.Addresses(v6) }
+	f.spared[name] = spared{count(false) + count(true), held(false) + held(true)}
+	return rest
 }
 
 // feedListing is how long an address that is in a feed counts as listed before it is looked for again.
@@ -317,6 +338,17 @@ func (f *Feeds) Show(ctx context.Context) ([]control.Feed, error) {
 	return all, nil
 }
 
+// accessShown describes the sections about countries that are enabled.
+func (f *Feeds) accessShown(ctx context.Context) ([]control.Access, error) {
+	held, err := f.host.Enforcer.Lists(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.access.show(held, f.spared), nil
+}
+
 // Enabled describes the feeds that are enabled.
 func (f *Feeds) Enabled(ctx context.Context) ([]control.Feed, error) {
 	all, err := f.Show(ctx)
@@ -340,6 +372,7 @@ func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (held, all []string, e
 		}
 		all = append(all, text+": all its packets are dropped")
 	}
+	all = append(all, f.access.why(addr, held)...)
 	for _, m := range f.keeper.Find(addr) {
 		text := "feed " + m.Name
 		if m.Line > 0 {

@@ -219,7 +219,9 @@ func (l *Lists) Show(ctx context.Context, only string, facts *exempt.Facts) (con
 	}
 	var err error
 	if only == "" {
-		out.Feeds, err = l.feeds.Enabled(ctx)
+		if out.Feeds, err = l.feeds.Enabled(ctx); err == nil {
+			out.Access, err = l.feeds.accessShown(ctx)
+		}
 	}
 	if err == nil && only != AllowList {
 		out.Kernel, err = l.feeds.held(ctx)

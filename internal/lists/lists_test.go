@@ -146,7 +146,7 @@ func TestFeedsThatScore(t *testing.T) {
 	feed := func(name string, action conf.FeedAction) conf.Feed {
 		return conf.Feed{Name: name, Enabled: true, URL: "file://" + path, Refresh: time.Hour, MaxSize: 1, MaxShare: 20, Action: action, Weight: 70}
 	}
-	l.feeds.Configure([]conf.Feed{feed("drop", conf.FeedDrop), feed("score", conf.FeedScore), feed("watch", conf.FeedDetect)})
+	l.feeds.Configure(&conf.Config{Feeds: []conf.Feed{feed("drop", conf.FeedDrop), feed("score", conf.FeedScore), feed("watch", conf.FeedDetect)}})
 	go l.feeds.keeper.Run(t.Context())
 	if err := l.feeds.update(t.Context(), "", false); err != nil {
 		t.Fatal(err)

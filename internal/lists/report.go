@@ -28,7 +28,7 @@ func (l *Lists) Explain(addr netip.Addr, never string) string {
 // Warn adds to a status what is wrong with lists. It may be called from any goroutine.
 func (l *Lists) Warn(s *control.Status, now time.Time) {
 	l.report.Load().warn(s, l.warnings(now))
-	s.Warnings = append(s.Warnings, l.feeds.keeper.Problems()...)
+	s.Warnings = append(s.Warnings, l.feeds.problems()...)
 }
 
 func (r *report) explain(addr netip.Addr, never string) string {

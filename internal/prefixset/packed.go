@@ -195,6 +195,45 @@ func (h half[A]) subtract(cuts []span[A]) (rest half[A], changed bool) {
 	return normalized(hosts, nets), true
 }
 
+// Complement returns the addresses of both families that are not in p.
+func (p *Packed) Complement() *Packed {
+	p = p.orEmpty()
+	return &Packed{p.v4.complement(), p.v6.complement()}
+}
+
+func (h half[A]) complement() (out half[A]) {
+	var first A // of the gap before what comes next
+	ended := false
+	gap := func(last A) {
+		switch c := first.compare(last); {
+		case c == 0:
+			out.hosts = append(out.hosts, first)
+		case c < 0:
+			out.nets = append(out.nets, span[A]{first, last})
+		}
+	}
+	for i, j := 0, 0; i < len(h.hosts) || j < len(h.nets); {
+		var next span[A]
+		if j == len(h.nets) || i < len(h.hosts) && h.hosts[i].compare(h.nets[j].first) < 0 {
+			next = span[A]{h.hosts[i], h.hosts[i]}
+			i++
+		} else {
+			next = h.nets[j]
+			j++
+		}
+		if !next.first.zero() {
+			gap(next.first.prev())
+		}
+		first = next.last.next()
+		ended = first.zero()
+	}
+	if !ended {
+		var zero A
+		gap(zero.prev())
+	}
+	return out
+}
+
 // Join returns the addresses of all sets: one of them, if the others are empty.
 func Join(all ...*Packed) *Packed {
 	all = slices.DeleteFunc(all, func(p *Packed) bool { return p.Len() == 0 })

@@ -55,6 +55,7 @@ func set(p *prefixset.Packed) prefixset.Set {
 // A Packed is compared with a Set of the same prefixes, for random ones.
 func TestPackedAgreesWithSet(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
+	everything := prefixset.New(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"))
 	for range 3000 {
 		a, b := few(r, 12), few(r, 12)
 		packed, plain, cut := pack(a), prefixset.New(a...), prefixset.New(b...)
@@ -77,6 +78,10 @@ func TestPackedAgreesWithSet(t *testing.T) {
 		if got, want := set(prefixset.Join(nil, packed, pack(b))), plain.Union(cut); !got.Equal(want) {
 			t.Fatalf("%v and %v: %v, want %v", a, b, got.Ranges(), want.Ranges())
 		}
+		if got, want := set(packed.Complement()), everything.Subtract(plain); !got.Equal(want) {
+			t.Fatalf("all but %v: %v, want %v", a, got.Ranges(), want.Ranges())
+		}
+		canonical(t, packed.Complement())
 		canonical(t, prefixset.Join(packed, pack(b), packed))
 		canonical(t, packed)
 		canonical(t, rest)

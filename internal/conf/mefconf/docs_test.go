@@ -17,6 +17,7 @@ const (
 	reputationMD    = "../../../docs/reputation.md"
 	feedsMD         = "../../../docs/feeds.md"
 	notificationsMD = "../../../docs/notifications.md"
+	countriesMD     = "../../../docs/countries.md"
 	confMan         = "../../../man/mef.conf.5"
 	rulesMan        = "../../../man/mefdaemon.rules.5"
 	listsMan        = "../../../man/mefdaemon.lists.5"
@@ -143,6 +144,8 @@ func TestDocs(t *testing.T) {
 		{confMan, "keys of feeds", roff, rows(feedKeys)},
 		{notificationsMD, "keys of notifications", markdown, rows(notifyKeys)},
 		{confMan, "keys of notifications", roff, rows(notifyKeys)},
+		{countriesMD, "keys of access", markdown, rows(accessKeys)},
+		{confMan, "keys of access", roff, rows(accessKeys)},
 		{configurationMD, "keys of rules", markdown, ofRules()},
 		{confMan, "keys in force", roff, inForce()},
 		{confMan, "keys not in force", roff, notInForce()},
@@ -168,7 +171,7 @@ func TestDocs(t *testing.T) {
 // Every example in the documentation is a valid file.
 func TestDocExamples(t *testing.T) {
 	var text []byte
-	for _, page := range []string{configurationMD, reputationMD, feedsMD, notificationsMD} {
+	for _, page := range []string{configurationMD, reputationMD, feedsMD, notificationsMD, countriesMD} {
 		more, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)

@@ -89,6 +89,9 @@ var keys = ini.Table[conf.Config]{
 	{Name: "proxies", Form: ini.List("addresses and prefixes such as 192.0.2.7,2001:db8::/32", isPrefix, func(c *conf.Config) *[]string { return &c.Proxies }),
 		Doc: "reverse proxies and CDNs in front of this host: ports 80 and 443 stay open to them"},
 
+	{Name: "geo_databases", Form: ini.List("absolute paths of mmdb files, with commas", isDatabase, func(c *conf.Config) *[]string { return &c.GeoDatabases }),
+		Doc: "databases of countries and autonomous systems for sections [access NAME] and for what mefctl shows, such as /var/lib/GeoIP/GeoLite2-Country.mmdb; the first one with countries and the first one with autonomous systems count"},
+
 	{Name: "score_failure", Value: "10", Form: ini.Number(0, 1000, func(c *conf.Config) *int { return &c.Score.Failure }),
 		Doc: "points of a failed login in the score across services"},
 	{Name: "score_contested", Value: "25", Form: ini.Number(0, 1000, func(c *conf.Config) *int { return &c.Score.Contested }),

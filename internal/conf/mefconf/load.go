@@ -100,7 +100,7 @@ type reader struct {
 func (r *reader) global(sc ini.File) {
 	r.errs = append(r.errs, sc.Errs...)
 	for _, h := range sc.Headers {
-		if kind, _, _ := strings.Cut(h.Name, " "); h.Name != "global" && kind != "feed" && kind != "notify" {
+		if kind, _, _ := strings.Cut(h.Name, " "); h.Name != "global" && kind != "feed" && kind != "notify" && kind != "access" {
 			r.errs = append(r.errs, ini.UnknownSection(h, []string{"global"}))
 		}
 	}
@@ -112,6 +112,7 @@ func (r *reader) global(sc ini.File) {
 	r.cfg.Notices = append(r.cfg.Notices, d.Notices...)
 	r.feeds(sc)
 	r.notify(sc)
+	r.access(sc)
 	r.replaceStateDir()
 	r.replaceEventLog()
 	r.checkBanTimes()

@@ -248,7 +248,7 @@ func TestMEF10HasEveryKey(t *testing.T) {
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
 		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight",
-		"report_abuseipdb", "report_abuseipdb_key_file", "report_blocklist_de", "report_blocklist_de_server", "report_blocklist_de_key_file", "community_server", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin"}
+		"report_abuseipdb", "report_abuseipdb_key_file", "report_blocklist_de", "report_blocklist_de_server", "report_blocklist_de_key_file", "community_server", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin", "geo_databases"}
 	settings := ini.Scan("mef.conf", text, "global").Settings
 	for _, k := range keys {
 		theirs := slices.ContainsFunc(settings, func(s ini.Setting) bool { return k.Name == s.Key || k.Is(s.Key) })
@@ -376,6 +376,14 @@ func TestConfigErrors(t *testing.T) {
 		"server not registered":         {"report_blocklist_de=true", `:2:1: report_blocklist_de: it is not known how this host is registered there; add report_blocklist_de_server=ADDRESS, the mail address of this server in your account`},
 		"name server":                   {"rbl_servers=127.0.0.1,dns.example", `:2:23: rbl_servers: wrong value "dns.example"; write addresses of name servers such as 127.0.0.1 or [2001:db8::53]:5353, with commas`},
 		"action":                        {"rbl_x_action=block", `:2:14: rbl_x_action: wrong value "block"; write score or ban or detect`},
+		"access to nothing":             {"[access ssh]\nports=22", `:2:1: [access ssh]: nothing is denied; add deny=@country:XX, or allow_only=@country:XX`},
+		"both ways":                     {"[access ssh]\ndeny=@country:CN\nallow_only=@country:DE", `:4:1: [access ssh]: deny and allow_only together; remove one: allow_only denies everything else`},
+		"the United Kingdom":            {"[access ssh]\ndeny=@country:DE,@country:UK", `:3:18: deny: "UK" is not the code of a country; write @country:GB`},
+		"a bare code":                   {"[access ssh]\nallow_only=de", `:3:12: allow_only: "de" is neither a country nor an autonomous system; write @country:DE`},
+		"a name of an AS":               {"[access ssh]\ndeny=@as:AS64500", `:3:6: deny: "AS64500" is not the number alone; write @as:64500`},
+		"no databases":                  {"[access ssh]\ndeny=@country:DE", `:2:1: [access ssh]: no database has its addresses; add geo_databases=PATH to [global], such as /usr/share/GeoIP/GeoLite2-Country.mmdb or /var/lib/GeoIP/GeoLite2-Country.mmdb`},
+		"name of an access":             {"[access My_SSH]\ndeny=@country:DE", `:2:1: access "My_SSH": wrong name; write [access NAME], a name of lower-case letters, digits and - up to 32 characters`},
+		"a relative database":           {"geo_databases=GeoLite2.mmdb", `:2:15: geo_databases: wrong value "GeoLite2.mmdb"; write absolute paths of mmdb files, with commas`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, got := load(t, map[string]string{"mef.conf": "[global]\n" + tt.text + "\n"})
@@ -638,6 +646,19 @@ func TestReloadOff(t *testing.T) {
 		if err != nil || cfg.WhitelistReload != want || cfg.BlacklistReload != want {
 			t.Errorf("%s: %v, %v, %v; want %v", value, cfg.WhitelistReload, cfg.BlacklistReload, err, want)
 		}
+	}
+}
+
+func TestAccess(t *testing.T) {
+	cfg, said := load(t, map[string]string{"mef.conf": dirs + "geo_databases=/a.mmdb, /b.mmdb\n[access web]\ndeny=@country:kp,@as:7,@country:KP\nenabled=false\n[access ssh]\nallow_only=@country:DE\nports=22,2222\n"})
+	if len(said) > 0 || !slices.Equal(cfg.GeoDatabases, []string{"/a.mmdb", "/b.mmdb"}) || len(cfg.Access) != 2 {
+		t.Fatalf("%v, %+v", said, cfg)
+	}
+	if a := cfg.Access[0]; a.Name != "ssh" || !a.Enabled || a.Text() != "allow_only=@country:DE" || a.Ports != "22,2222" {
+		t.Errorf("%+v", a)
+	}
+	if a := cfg.Access[1]; a.Name != "web" || a.Enabled || a.Text() != "deny=@as:7,@country:KP" || a.Ports != "" {
+		t.Errorf("%+v", a)
 	}
 }
 

@@ -21,6 +21,9 @@ var special = func() prefixset.Set {
 	return prefixset.New(all...)
 }()
 
+// Special returns the addresses that no host elsewhere has.
+func Special() prefixset.Set { return special }
+
 // public returns the number of addresses of a family that are not special.
 func public(v6 bool) float64 {
 	var b prefixset.Packer

@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/duration"
+	"mef/internal/geodb"
 	"mef/internal/mefctl/cli"
 	"mef/internal/mefctl/exposure"
 )
@@ -73,7 +75,13 @@ func listBans(g *cli.Global, cmd *cobra.Command, only listOptions) error {
 			return err
 		}
 	}
-	return g.Print(cmd, bans, func(w io.Writer) {
+	places := g.Places()
+	defer places.Close()
+	shown := make([]placedBan, len(bans))
+	for i, b := range bans {
+		shown[i] = placedBan{b, places.Of(b.Prefix)}
+	}
+	return g.Print(cmd, shown, func(w io.Writer) {
 		showKernel(w, lists.Kernel)
 		switch {
 		case only.addresses:
@@ -88,7 +96,7 @@ func listBans(g *cli.Global, cmd *cobra.Command, only listOptions) error {
 			fmt.Fprintln(w, "No address is banned. mefctl events --follow shows what happens.")
 			return
 		}
-		console.Table(w, banRows(bans, time.Now()))
+		console.Table(w, banRows(shown, places.Any(), time.Now()))
 		fmt.Fprintln(w, "\nmefctl why ADDR shows the reason and the log lines; mefctl bans delete ADDR lifts a ban.")
 	})
 }
@@ -215,7 +223,14 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-func banRows(bans []control.Ban, now time.Time) [][]string {
+// A placedBan is a ban with the country and the autonomous system of its first address.
+type placedBan struct {
+	control.Ban
+	geodb.Place
+}
+
+// banRows returns the table of bans; places reports whether it shows where they are.
+func banRows(bans []placedBan, places bool, now time.Time) [][]string {
 	rows := [][]string{{"PREFIX", "PORTS", "LEFT", "PACKETS", "RULE", "CLASS", "BY", "NOTE"}}
 	for _, b := range bans {
 		by, note := b.Author, ""
@@ -226,6 +241,12 @@ func banRows(bans []control.Ban, now time.Time) [][]string {
 			note = strings.TrimSpace("NOT IN THE KERNEL " + note)
 		}
 		rows = append(rows, []string{b.Prefix, b.Ports, cli.Left(b.Until, now), cli.Packets(b.Packets), b.Rule, b.Class, by, note})
+	}
+	if places {
+		rows[0] = slices.Insert(rows[0], 1, "FROM")
+		for i, b := range bans {
+			rows[i+1] = slices.Insert(rows[i+1], 1, cmp.Or(cli.PlaceText(b.Place), "-"))
+		}
 	}
 	return rows
 }

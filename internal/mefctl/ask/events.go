@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"mef/internal/console"
 	"mef/internal/control"
+	"mef/internal/geodb"
 	"mef/internal/mefctl/cli"
 )
 
@@ -28,6 +30,8 @@ func newEvents(g *cli.Global) *cobra.Command {
 			}
 			w := cmd.OutOrStdout()
 			enc := console.Encoder(w)
+			places := g.Places()
+			defer places.Close()
 			err = client.Follow(cmd.Context(), func(rec control.Record) error {
 				if !follow && rec.Event == control.Caught {
 					return errCaughtUp
@@ -35,10 +39,11 @@ func newEvents(g *cli.Global) *cobra.Command {
 				if rec.Event == control.Caught {
 					return nil
 				}
+				placed := placedRecord{rec, places.Of(cmp.Or(rec.Addr, rec.Prefix))}
 				if g.JSON {
-					return enc.Encode(rec)
+					return enc.Encode(placed)
 				}
-				showRecord(w, rec)
+				showRecord(w, placed)
 				return nil
 			})
 			if errors.Is(err, errCaughtUp) {
@@ -53,8 +58,14 @@ func newEvents(g *cli.Global) *cobra.Command {
 
 var errCaughtUp = errors.New("caught up")
 
+// A placedRecord is a record with the country and the autonomous system of its address.
+type placedRecord struct {
+	control.Record
+	geodb.Place
+}
+
 // showRecord prints a record on one line; whatever an attacker may have written is quoted.
-func showRecord(w io.Writer, r control.Record) {
+func showRecord(w io.Writer, r placedRecord) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %-9s", r.Time.Local().Format("15:04:05.000"), r.Event)
 	word := func(key, value string) {
@@ -66,6 +77,10 @@ func showRecord(w io.Writer, r control.Record) {
 	word("level", r.Level)
 	word("addr", r.Addr)
 	word("prefix", r.Prefix)
+	word("country", r.Country)
+	if r.AS != 0 {
+		word("as", strconv.FormatUint(uint64(r.AS), 10))
+	}
 	if r.Host != "" {
 		word("host", strconv.Quote(r.Host))
 	}

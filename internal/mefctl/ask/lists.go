@@ -21,8 +21,8 @@ func newLists(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "lists [whitelist|blacklist|recidive]",
 		Short: "Show the feeds, and the files and entries of whitelist and blacklist",
-		Long: "lists shows every feed and file of the lists with its size, age and last error, the lists in the kernel with the packets they\n" +
-			"dropped, and the entries with their source. recidive shows the bans in force of sources that were banned before.",
+		Long: "lists shows every feed, section about countries and file of the lists with its age and last error, the lists in the kernel with\n" +
+			"the packets they dropped, and the entries with their source. recidive shows the bans in force of sources that were banned before.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || len(args) == 1 && !slices.Contains(listNames, args[0]) {
 				return console.Usage("mefctl lists takes whitelist, blacklist or recidive, or nothing for the first two")
@@ -53,12 +53,16 @@ func newLists(g *cli.Global) *cobra.Command {
 
 func showLists(w io.Writer, lists control.Lists, now time.Time) {
 	feeds := slices.DeleteFunc(slices.Clone(lists.Feeds), func(f control.Feed) bool { return !f.Enabled })
-	if len(lists.Files)+len(lists.Entries)+len(feeds) == 0 {
+	if len(lists.Files)+len(lists.Entries)+len(feeds)+len(lists.Access) == 0 {
 		fmt.Fprintln(w, "There are no list files, no entries were added by command, and no feed is enabled.")
 		return
 	}
 	if len(feeds) > 0 {
 		cli.ShowFeeds(w, feeds, now)
+		fmt.Fprintln(w)
+	}
+	if len(lists.Access) > 0 {
+		cli.ShowAccess(w, lists.Access, now)
 		fmt.Fprintln(w)
 	}
 	showKernel(w, lists.Kernel)

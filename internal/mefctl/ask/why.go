@@ -13,6 +13,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/console"
 	"mef/internal/control"
+	"mef/internal/geodb"
 	"mef/internal/mefctl/cli"
 )
 
@@ -34,13 +35,28 @@ func newWhy(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return g.Print(cmd, why, func(w io.Writer) { showWhy(w, why, time.Now()) })
+			places := g.Places()
+			defer places.Close()
+			placed := placedWhy{why, places.Of(why.Addr)}
+			return g.Print(cmd, placed, func(w io.Writer) { showWhy(w, placed, time.Now()) })
 		},
 	}
 }
 
-func showWhy(w io.Writer, why control.Why, now time.Time) {
+// A placedWhy is an answer with the country and the autonomous system of its address.
+type placedWhy struct {
+	control.Why
+	geodb.Place
+}
+
+func showWhy(w io.Writer, why placedWhy, now time.Time) {
 	fmt.Fprintf(w, "%s: %s\n", why.Addr, why.Verdict)
+	if from := cli.PlaceText(why.Place); from != "" {
+		if why.ASName != "" {
+			from += " " + strconv.Quote(why.ASName)
+		}
+		fmt.Fprintf(w, "  from %s\n", from)
+	}
 	for _, b := range why.Bans {
 		fmt.Fprintf(w, "  banned as %s %s by %s since %s, %s; set %s, %s packets dropped\n", b.Prefix, cli.OnPorts(b.Ports), b.Rule,
 			cli.Moment(b.Start), cli.Lasts(b.Until, now), b.Set, cli.Packets(b.Packets))
@@ -90,7 +106,7 @@ func showWhy(w io.Writer, why control.Why, now time.Time) {
 		fmt.Fprintf(w, "  evidence:\n%s", cli.Quoted(why.Evidence, "    "))
 	}
 	if why.Banned {
-		fmt.Fprintln(w, wayOut(why))
+		fmt.Fprintln(w, wayOut(why.Why))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mef/internal/control"
+	"mef/internal/geodb"
 )
 
 // What an operator reads of an address about which there is everything to say.
@@ -33,6 +34,7 @@ func TestShowWhy(t *testing.T) {
 		Evidence: []string{"Failed password for root\x07 from 2001:db8:bad::7 port 4711 ssh2"},
 	}
 	const want = `2001:db8:bad::7: BANNED by sshd
+  from DE, AS64500 "Example \"Net\""
   banned as 2001:db8:bad::/64 on all ports by sshd since 2026-01-02 11:59:00, 9m left; set ban6_64, 42 packets dropped
     5 failures in 3s (limit 5 in 10m); second ban in 30d: 10m × 4 = 40m
   banned as 2001:db8::/32 on ports 25,465 by manual since 2026-01-02 11:59:00, until lifted; set ban6_32_p25.465, - packets dropped
@@ -51,7 +53,7 @@ func TestShowWhy(t *testing.T) {
 mefctl bans delete 2001:db8:bad::7 lifts the ban.
 `
 	var out strings.Builder
-	if showWhy(&out, why, now); out.String() != want {
+	if showWhy(&out, placedWhy{why, geodb.Place{Country: "DE", AS: 64500, ASName: `Example "Net"`}}, now); out.String() != want {
 		t.Errorf("mefctl why says\n%s\nwant\n%s", out.String(), want)
 	}
 }

@@ -48,6 +48,45 @@ func ShowFeeds(w io.Writer, all []control.Feed, now time.Time) {
 	}
 }
 
+// ShowAccess prints a table of sections about countries, and what is wrong or left out below it.
+func ShowAccess(w io.Writer, all []control.Access, now time.Time) {
+	rows := [][]string{{"ACCESS", "STATE", "CLOSES", "RULE", "ENTRIES", "DROPPED", "READ"}}
+	for _, a := range all {
+		state, dropped := "not in force", "-"
+		if a.InForce {
+			state, dropped = "on", strconv.FormatUint(a.Packets, 10)
+		}
+		if a.InForce && a.Error != "" {
+			state = "on, not updated"
+		}
+		ports := "all ports"
+		if a.Ports != "all" {
+			ports = "ports " + a.Ports
+		}
+		rows = append(rows, []string{a.Name, state, ports, a.Rule, strconv.Itoa(a.Entries), dropped, Ago(a.Read, now)})
+	}
+	console.Table(w, rows)
+	for _, a := range all {
+		for _, note := range leftOut(a.Spared, a.Admins) {
+			fmt.Fprintf(w, "%s: %s\n", a.Name, note)
+		}
+		if a.Error != "" {
+			fmt.Fprintf(w, "%s: last error: %s\n", a.Name, a.Error)
+		}
+	}
+}
+
+// leftOut returns what is not dropped although a list has it.
+func leftOut(spared, admins float64) (notes []string) {
+	if spared > 0 {
+		notes = append(notes, fmt.Sprintf("without %.0f addresses that this host needs, that are allowed, or that many clients share", spared))
+	}
+	if admins > 0 {
+		notes = append(notes, fmt.Sprintf("without %.0f addresses from which administrators log in", admins))
+	}
+	return notes
+}
+
 // feedNotes returns what else an operator should know about a feed.
 func feedNotes(f control.Feed) (notes []string) {
 	if !f.Enabled {
@@ -59,18 +98,10 @@ func feedNotes(f control.Feed) (notes []string) {
 	if f.Wrong > 0 {
 		notes = append(notes, fmt.Sprintf("%d lines are no entries", f.Wrong))
 	}
-	for _, left := range []struct {
-		n   float64
-		why string
-	}{
-		{f.Special, "that no public host has"},
-		{f.Spared, "that this host needs, that are allowed, or that many clients share"},
-		{f.Admins, "from which administrators log in"},
-	} {
-		if left.n > 0 {
-			notes = append(notes, fmt.Sprintf("without %.0f addresses %s", left.n, left.why))
-		}
+	if f.Special > 0 {
+		notes = append(notes, fmt.Sprintf("without %.0f addresses that no public host has", f.Special))
 	}
+	notes = append(notes, leftOut(f.Spared, f.Admins)...)
 	if f.Fetched != nil && f.Action == "drop" && !f.InForce {
 		notes = append(notes, "not in force: bans are not applied, or nothing of it is left")
 	}

@@ -140,6 +140,9 @@ func (f Filter) listsDropWhatOpensConnections(t *testing.T) {
 		{enforce.List{Addrs: enforcetest.Packed("192.0.2.7 2001:db8:a::7"), Ports: "22"}, works, blocked, works},
 		{enforce.List{Addrs: enforcetest.Packed("192.0.2.0/28 2001:db8:a::/64"), Both: true}, blocked, blocked, blocked},
 		{enforce.List{Addrs: enforcetest.Packed("192.0.2.0/28 2001:db8:a::/64"), Both: true, Ports: "22"}, works, blocked, works},
+		// All addresses but those of a country.
+		{enforce.List{Addrs: enforcetest.Packed("198.51.100.0/24 2001:db8:b::/48").Complement(), Ports: "22"}, works, blocked, works},
+		{enforce.List{Addrs: enforcetest.Packed("192.0.2.0/28 2001:db8:a::/48").Complement()}, works, works, works},
 	} {
 		tt.list.Name = "x"
 		if err := e.SetLists(t.Context(), []enforce.List{tt.list}); err != nil {
