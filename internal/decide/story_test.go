@@ -710,6 +710,92 @@ func TestUserAtASharedAddress(t *testing.T) {
 	})
 }
 
+// Whoever shares an address with many users and knows their names is found, however slowly a password is tried with each name. The users
+// are cut off for minutes at most once an hour, and typing errors and devices are no guesser.
+func TestGuesserBehindASharedAddress(t *testing.T) {
+	const office, users = "198.51.100.7", 300
+	user := func(i int) string { return fmt.Sprintf("user%03d", i%users) }
+	begin := func(t *testing.T) *world {
+		w := newWorld(t)
+		cfg := defended()
+		cfg.LoginAlarms = true
+		w.tracker = track.New(cfg)
+		for i := range users {
+			w.succeed("dovecot", office, user(i))
+		}
+		return w
+	}
+	attack := func(w *world) string {
+		for _, a := range w.tracker.Attacks(w.now) {
+			if a.Users > 0 {
+				return a.String()
+			}
+		}
+		return ""
+	}
+	for pace, wantBans := range map[time.Duration]int{time.Second: 6, time.Minute: 0, 5 * time.Minute: 0} {
+		t.Run(pace.String(), func(t *testing.T) {
+			w := begin(t)
+			end := w.now.Add(6 * time.Hour)
+			for n := 1; w.now.Before(end); n++ {
+				w.wait(pace)
+				if d := w.fail("dovecot", office, user(n*7)); d.Verdict == decide.Ban {
+					w.wantBan(d, office+" ports 25,110,143,465,587,993,995,4190", 10*time.Minute)
+					w.wait(10 * time.Minute)
+				}
+				if found := attack(w); found == "" && n > 35 {
+					t.Fatalf("%d guesses are no attack", n)
+				}
+			}
+			if len(w.made) != wantBans {
+				t.Errorf("%d bans in six hours, want %d", len(w.made), wantBans)
+			}
+			w.wait(time.Minute)
+			ev := failure("dovecot", office, user(7))
+			ev.Kind = event.Success
+			if w.tell(ev); w.tally.Alarm == "" {
+				t.Error("a login with a guessed name is no alarm")
+			}
+			if why := w.tracker.Explain(netip.MustParseAddr(office), w.now); len(why.Attacks) != 1 {
+				t.Errorf("why shows %v", why.Attacks)
+			}
+			w.wait(25 * time.Hour)
+			if found := attack(w); found != "" {
+				t.Errorf("a day later: %s", found)
+			}
+		})
+	}
+	t.Run("nobody guesses", func(t *testing.T) {
+		w := begin(t)
+		for minute := range 24 * 60 {
+			w.wait(time.Minute)
+			for device := range 3 { // three at a time of fifteen devices with old passwords
+				w.wantNone(w.fail("dovecot", office, user(minute%5*3+device)))
+			}
+			mistyped := user(20 + minute)
+			w.wantNone(w.fail("dovecot", office, mistyped))
+			w.wait(5 * time.Second)
+			if w.succeed("dovecot", office, mistyped); w.tally.Alarm != "" {
+				t.Fatalf("alarm: %s", w.tally.Alarm)
+			}
+		}
+		if found := attack(w); found != "" {
+			t.Error(found)
+		}
+	})
+	t.Run("switched off", func(t *testing.T) {
+		w := begin(t)
+		w.tracker.Configure(trackConfig())
+		for n := range users {
+			w.wait(time.Minute)
+			w.wantNone(w.fail("dovecot", office, user(n)))
+		}
+		if found := attack(w); found != "" {
+			t.Error(found)
+		}
+	})
+}
+
 func TestUnverified(t *testing.T) {
 	forge := func(w *world, addr string) decide.Decision {
 		ev := failure("dns", addr, "")

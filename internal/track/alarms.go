@@ -41,7 +41,14 @@ const (
 
 // alarm returns why a success is an alarm, "" if it is none. It is called before the success changes anything.
 func (t *Tracker) alarm(ev *event.Event, of logins.Pair, s *source, k netkey.Key, now int64) string {
-	if t.logins.Get(of) != nil || !t.cfg.LoginAlarms {
+	if !t.cfg.LoginAlarms {
+		return ""
+	}
+	if l := t.logins.Get(of); l != nil {
+		if n := t.logins.GuessedWith(l, now); n > 0 && t.cfg.Score.Sprays {
+			return fmt.Sprintf("login of %q after a failure %s ago, and %d users failed from here within a day and have not logged in since: their names are being guessed",
+				of.User, time.Duration(now-l.At).Round(time.Second), n)
+		}
 		return ""
 	}
 	var reasons []string

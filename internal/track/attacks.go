@@ -68,6 +68,7 @@ type Attack struct {
 	User    string       // the name that all of them try
 	Net     netip.Prefix // the network that all of them are of
 	Rule    string       // the rule at which all of them fail, if neither is the case
+	Users   int          // who log in from Net, one address, where an attacker guesses the names of Sources of them; otherwise 0
 	Sources int
 	Usual   int // sources that usually fail at the rule
 	Limit   int // attempts that ban an unknown source which takes part
@@ -75,6 +76,10 @@ type Attack struct {
 
 // String returns the attack and what it leads to, in a sentence.
 func (a Attack) String() string {
+	if a.Users > 0 {
+		return fmt.Sprintf("%d of the %d users who log in from %s failed there within a day and have not logged in since, so their names are being guessed: failures there are not forgiven, and the address is banned for minutes once an hour at most",
+			a.Sources, a.Users, a.Net.Addr())
+	}
 	what := fmt.Sprintf("%d sources fail at %s, where %d are usual", a.Sources, a.Rule, a.Usual)
 	switch {
 	case a.User != "":
@@ -103,6 +108,9 @@ func (t *Tracker) Attacks(at time.Time) (all []Attack) {
 	}
 	for name, sources := range t.names.Attacked(now) {
 		all = append(all, Attack{User: name, Sources: sources, Limit: nameLimit(sources)})
+	}
+	for from, n := range t.logins.Guessed(now) {
+		all = append(all, Attack{Net: from.Prefix(), Sources: n, Users: t.logins.Within(from)})
 	}
 	all = t.attackingNetworks(all, now)
 	ordered.Sort(all, func(a, b Attack) int {

@@ -81,9 +81,10 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 		Wider:   t.wider(nil, k, self, now),
 	}
 	out.Pardons = t.pardons(netkey.Exact(addr), k, now)
-	if t.logins.Within(k) == 0 {
-		out.Attacks = slices.DeleteFunc(t.Attacks(at), func(a Attack) bool { return a.Net.IsValid() && !a.Net.Contains(addr) })
-	}
+	strange := t.logins.Within(k) == 0
+	out.Attacks = slices.DeleteFunc(t.Attacks(at), func(a Attack) bool {
+		return a.Net.IsValid() && !a.Net.Contains(addr) || !strange && a.Users == 0
+	})
 	out.Shared = t.cfg.Known.SharedMin > 0 && t.logins.Within(k) >= t.cfg.Known.SharedMin
 	if i == 0 {
 		return out

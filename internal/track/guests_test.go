@@ -59,3 +59,27 @@ func TestDeviceWithAnOldPassword(t *testing.T) {
 		})
 	}
 }
+
+// That names of users are guessed behind an address is known after a restart too.
+func TestGuessedNamesSurvive(t *testing.T) {
+	cfg := testConfig()
+	cfg.Score.Sprays = true
+	tr, disk := New(cfg), map[string][]byte{}
+	for i := range 40 {
+		tr.Observe(line{0, "ok", fmt.Sprintf("user%02d", i), "", 0}.event("dovecot", "192.0.2.7"))
+	}
+	for i := range 20 {
+		tr.Observe(line{float64(60 + i), "fail", fmt.Sprintf("user%02d", i), fmt.Sprint(i), 0}.event("dovecot", "192.0.2.7"))
+	}
+	apply(disk, tr.Changes())
+	restored := New(cfg)
+	if err := restored.Import(entries(disk)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tr := range map[string]*Tracker{"before": tr, "after": restored} {
+		all := tr.Attacks(start.Add(2 * time.Minute))
+		if len(all) != 1 || all[0].Users != 40 || all[0].Sources != 20 || all[0].Net.String() != "192.0.2.7/32" {
+			t.Errorf("%s a restart: %+v", name, all)
+		}
+	}
+}

@@ -90,6 +90,7 @@ type subject struct {
 	mailbox  bool              // user@domain, which is no account of the host
 	new      bool              // a mailbox, at a service that began to be watched lately
 	exists   bool              // the service reports that it exists
+	guessed  bool              // it is known, and so many users of its address have failed that their names are being guessed
 	pair     logins.Pair
 }
 
@@ -284,6 +285,7 @@ func (t *Tracker) excuse(s *source, of *subject, now int64) bool {
 	burst, room := k.Burst, 0
 	switch of.standing {
 	case known:
+		of.guessed = t.cfg.Score.Sprays && t.logins.Fail(of.login, now) && !t.bannedLately(s, now)
 	case familiar:
 		burst, room = min(burst, guestBurst), guestRoom
 		if of.name != nil && of.name.Success > 0 {
@@ -302,7 +304,16 @@ func (t *Tracker) excuse(s *source, of *subject, now int64) bool {
 	default:
 		return false
 	}
-	return t.spend(s, of, burst, room, now)
+	return t.spend(s, of, burst, room, now) && !of.guessed
+}
+
+// throttledAgain is how long after a ban of an address the names of its users may be guessed before there is another: those users need it.
+const throttledAgain = time.Hour
+
+// bannedLately reports whether a source was banned within throttledAgain.
+func (t *Tracker) bannedLately(s *source, now int64) bool {
+	t.pasts = t.past(t.pasts[:0], s.key, now)
+	return len(t.pasts) > 0 && now-t.pasts[len(t.pasts)-1].Start.UnixNano() < int64(throttledAgain)
 }
 
 // lone reports whether a failure adds no points: it is one more of the only name that its source tries, at a device's pace. In the

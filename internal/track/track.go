@@ -412,8 +412,10 @@ func (t *Tracker) fail(rep *report, s *source, r uint16, ev *event.Event, now in
 	}
 	if c.added = n - c.excused; c.added > 0 {
 		t.count(s, rep, c.added, 0, now)
-		c.recounted = t.recount(s, rep, now)
-		c.added += c.recounted
+		if !rep.guessed {
+			c.recounted = t.recount(s, rep, now)
+			c.added += c.recounted
+		}
 	}
 	return c
 }

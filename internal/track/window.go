@@ -348,7 +348,7 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 		switch {
 		case r.overdue:
 			each = max(each, t.scoreLimit(s))
-		case n == 1 && t.lone(s, &r.subject, now):
+		case r.guessed || n == 1 && t.lone(s, &r.subject, now):
 			each = 0
 		default:
 			each *= r.days

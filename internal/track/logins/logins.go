@@ -66,6 +66,7 @@ type Table struct {
 	users  map[string][]*Login // a user's logins, of all services
 	within map[netkey.Key]int  // users in a source, and in each network around it that is banned or suspected as a whole
 	counts uint32              // how often within has changed, from 1
+	failed map[netkey.Key]*failed
 	known  list
 
 	guests map[Pair]*Login
@@ -78,7 +79,7 @@ type Table struct {
 
 // New returns an empty table.
 func New() Table {
-	return Table{counts: 1, pairs: map[Pair]*Login{}, users: map[string][]*Login{}, within: map[netkey.Key]int{}, guests: map[Pair]*Login{}, guest: map[netkey.Key]int{}}
+	return Table{counts: 1, pairs: map[Pair]*Login{}, users: map[string][]*Login{}, within: map[netkey.Key]int{}, failed: map[netkey.Key]*failed{}, guests: map[Pair]*Login{}, guest: map[netkey.Key]int{}}
 }
 
 // Configure sets the limits.
@@ -191,6 +192,7 @@ func (t *Table) countIn(l *Login, k netkey.Key, n int) {
 	t.counts = max(1, t.counts+1)
 	if t.within[k] += n; t.within[k] <= 0 {
 		delete(t.within, k)
+		delete(t.failed, k)
 	}
 }
 

@@ -78,6 +78,12 @@ func (t *Table) Restore(saved []*Login) {
 		t.makeRoom(l.Pair)
 		t.add(l)
 		t.known.Add(l)
+		if l.At > l.Last { // whether that was lately is found out when they are counted
+			if t.failed[l.From] == nil {
+				t.failed[l.From] = new(failed)
+			}
+			t.failed[l.From].users++
+		}
 	}
 	saved = saved[:guests]
 	slices.SortStableFunc(saved, func(a, b *Login) int { return cmp.Compare(a.At, b.At) })
