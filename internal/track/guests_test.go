@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"mef/internal/event"
 )
 
 // Whoever knows the names of many users guesses a few passwords of each, also with an account of his own: only one device at a place, or a
@@ -81,5 +83,42 @@ func TestGuessedNamesSurvive(t *testing.T) {
 		if len(all) != 1 || all[0].Users != 40 || all[0].Sources != 20 || all[0].Net.String() != "192.0.2.7/32" {
 			t.Errorf("%s a restart: %+v", name, all)
 		}
+	}
+}
+
+// Where lines do not name the user who failed, the first login of each user takes back the few failures before it, so that an office is not cut
+// off. An account of one's own takes back no more.
+func TestFailuresWithoutAName(t *testing.T) {
+	type step struct {
+		at   float64
+		what string // "fail", or who logs in
+	}
+	for name, tt := range map[string]struct {
+		steps []step
+		want  int // attempts that count
+	}{
+		"nobody logs in":             {[]step{{0, "fail"}, {10, "fail"}, {20, "fail"}}, 3},
+		"a user's first login":       {[]step{{0, "fail"}, {10, "fail"}, {20, "alice"}, {30, "fail"}}, 1},
+		"no more than three":         {[]step{{0, "fail"}, {1, "fail"}, {2, "fail"}, {3, "fail"}, {20, "alice"}, {30, "fail"}}, 2},
+		"two users":                  {[]step{{0, "fail"}, {1, "fail"}, {2, "alice"}, {3, "fail"}, {4, "fail"}, {5, "bob"}, {30, "fail"}}, 1},
+		"long before":                {[]step{{0, "fail"}, {10, "fail"}, {200, "alice"}, {210, "fail"}}, 3},
+		"a later login":              {[]step{{0, "alice"}, {10, "fail"}, {20, "fail"}, {30, "alice"}, {40, "fail"}}, 3},
+		"one account, over and over": {[]step{{0, "fail"}, {1, "mallory"}, {2, "fail"}, {3, "mallory"}, {4, "fail"}, {5, "mallory"}, {6, "fail"}}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := New(testConfig())
+			var got, last int
+			for i, s := range tt.steps {
+				ev := line{s.at, "fail", "", fmt.Sprint(i), 0}.event("dovecot", "192.0.2.7")
+				if s.what != "fail" {
+					ev = line{s.at, "ok", s.what, fmt.Sprint(i), 0}.event("dovecot", "192.0.2.7")
+				}
+				tally := tr.Observe(ev)
+				got, last = tally.Attempts, event.Points(tally.Score)
+			}
+			if got != tt.want || last > 10*tt.want || last < 10*tt.want-1 {
+				t.Errorf("%d attempts count, with %d points; want %d", got, last, tt.want)
+			}
+		})
 	}
 }

@@ -3,6 +3,7 @@ package track
 import (
 	"math"
 	"net/netip"
+	"time"
 
 	"mef/internal/prefixset"
 	"mef/internal/track/logins"
@@ -227,6 +228,28 @@ func (t *Tracker) forgive(s *source, user uint32, l *logins.Login) {
 	s.absent = min(s.absent, s.score)
 	s.probes = min(s.probes, s.score)
 	t.drop(s, func(a *attempt) bool { return a.user == user })
+}
+
+// Lines of some services do not name the user who failed. At the first login of a user from a source, so many of these failures within so
+// long before it were probably that user's.
+const (
+	ownFailures   = 3
+	ownFailuresIn = int64(2 * time.Minute)
+)
+
+// forgiveNameless takes back failures at a service whose lines name no user, the latest first.
+func (t *Tracker) forgiveNameless(s *source, service string, now int64) {
+	left := ownFailures
+	t.drop(s, func(a *attempt) bool {
+		if a.user != 0 || a.flags&answered != 0 || int(a.n) > left || now-a.at > ownFailuresIn || t.rules[a.rule].rule.Service != service {
+			return false
+		}
+		left -= int(a.n)
+		if a.flags&unverified == 0 {
+			s.score = max(0, s.score-float32(a.points)*float32(a.n))
+		}
+		return true
+	})
 }
 
 // clearScore forgets the verified points and those that may be forged.

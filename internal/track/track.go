@@ -344,6 +344,7 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k netkey.Key, now int64) (a
 		}
 		t.raise(ev, alarm, lines)
 	}
+	before := t.logins.Within(k)
 	l := t.logins.Succeed(of, now)
 	t.names.Succeed(account, t.cfg.Known.Total, now)
 	of.From = k
@@ -359,6 +360,9 @@ func (t *Tracker) succeed(ev *event.Event, i uint32, k netkey.Key, now int64) (a
 			t.doubt(r, now)
 		}
 		t.forgive(s, t.userHash(ev.Service, account), l)
+		if t.logins.Within(k) > before {
+			t.forgiveNameless(s, ev.Service, now)
+		}
 		t.touch(i)
 	}
 	return alarm
