@@ -218,6 +218,17 @@ type RBL struct {
 	Enabled bool
 	Servers []string  // rbl_servers: host:port; empty: those of this host
 	Zones   []RBLZone // lists that are asked, ordered by name; none unless Enabled
+
+	// ConnectionPorts are the TCP ports (rbl_connection_ports) at which the sources of new connections are asked about too; none if empty.
+	ConnectionPorts ban.Ports
+}
+
+// Peers returns ConnectionPorts if a list is asked, otherwise none.
+func (r *RBL) Peers() ban.Ports {
+	if len(r.Zones) == 0 {
+		return ""
+	}
+	return r.ConnectionPorts
 }
 
 // An RBLZone is a DNS block list that is asked about sources.

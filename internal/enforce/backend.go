@@ -69,12 +69,22 @@ type Backend interface {
 // LogGroup is the NFLOG group to which packets are reported.
 const LogGroup = 4242
 
+// A source that opens a connection to one of Settings.Peers is reported once in PeerTime seconds; at most PeerRate sources a second, after
+// the first PeerBurst.
+const (
+	PeerTime  = 15 * 60
+	PeerRate  = 20
+	PeerBurst = 100
+)
+
 // Settings are what a packet filter does beside bans.
 type Settings struct {
 	Log  conf.DropLog // how it logs packets that bans drop
 	Scan conf.Scan    // which packets to closed ports it reports; none unless enabled
 	// Flood is what a source may do at a port; anything unless enabled. What exceeds it is reported.
 	Flood conf.Flood
+	// Peers are the TCP ports of this host at which sources that open a connection are reported; empty: none.
+	Peers ban.Ports
 	// Proxies and CDNs have many clients behind each address. Flood does not limit the former, and the latter not at exempt.WebPorts.
 	Proxies, CDNs prefixset.Set
 }
@@ -83,6 +93,7 @@ type Settings struct {
 type Detection struct {
 	Off      string // why packets to closed ports are not reported although they should be; empty if they are
 	FloodOff string // why there is no flood guard although there should be one
+	PeersOff string // why sources that open a connection are not reported although they should be
 
 	// Packets that were not reported since the table was built: of unknown sources beyond a rate, and beyond the rate of reports. Full
 	// counts those that found a full set.

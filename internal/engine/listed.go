@@ -34,8 +34,22 @@ func (e *Engine) mayAsk(ev *event.Event, tally *event.Tally) bool {
 		ev.Kind != event.Failure && ev.Kind != event.Probe {
 		return false
 	}
-	p := netip.PrefixFrom(ev.Addr, ev.Addr.BitLen())
-	return e.facts.Inside(p) == "" && !notPublic.Contains(ev.Addr)
+	return e.mayBeListed(ev.Addr)
+}
+
+// mayBeListed reports whether an address may be named to block lists: it is public, and not one that is never banned.
+func (e *Engine) mayBeListed(addr netip.Addr) bool {
+	return e.facts.Inside(netip.PrefixFrom(addr, addr.BitLen())) == "" && !notPublic.Contains(addr)
+}
+
+// peer yields that block lists may be asked about the source of a packet that opens a connection. The packet can be forged, so the answer leads
+// to points and to unverified bans at most.
+func (e *Engine) peer(p *Packet, yield func(*Outcome) bool) bool {
+	if len(e.cfg.RBL.Zones) == 0 || !e.mayBeListed(p.From) || e.tracker.KnownWithin(e.tracker.Source(p.From)) > 0 {
+		return true
+	}
+	e.ev = event.Event{Time: p.Time, Addr: p.From}
+	return e.emit(Outcome{Kind: Ask, Time: p.Time, Event: &e.ev}, yield)
 }
 
 // notPublic are networks of which no block list knows anything: private ones, those of carriers, for benchmarks and reserved ones.

@@ -208,6 +208,24 @@ func TestForgedSourceOnList(t *testing.T) {
 	}
 }
 
+// Lists are asked about the sources of new connections, but for those that are never banned, and where users log in. The packet can be forged.
+func TestNewPeersAreAskedAbout(t *testing.T) {
+	l := newListening(t, exempt.Facts{Allowed: prefixset.New(netip.MustParsePrefix("192.0.2.2/32"))})
+	l.try(event.Success, "198.51.100.2", "x", true)
+	var asked []string
+	for _, addr := range []string{"192.0.2.2", "10.1.2.3", "198.51.100.2", "198.51.100.4", "2001:db8::7"} {
+		for o := range l.e.Packets([]engine.Packet{{Mark: event.NewPeer, Time: l.now, From: netip.MustParseAddr(addr), Protocol: event.TCP, Port: 22, Flags: 2}}, l.now) {
+			if o.Kind != engine.Ask || o.Event.Verified {
+				t.Errorf("%s: outcome %+v", addr, o)
+			}
+			asked = append(asked, o.Event.Addr.String())
+		}
+	}
+	if want := []string{"198.51.100.4", "2001:db8::7"}; !slices.Equal(asked, want) {
+		t.Errorf("asked about %q, want %q", asked, want)
+	}
+}
+
 // Lists are asked about strangers who fail or probe, and about nobody else.
 func TestWhoIsAskedAbout(t *testing.T) {
 	set := func(p string) prefixset.Set { return prefixset.New(netip.MustParsePrefix(p)) }

@@ -22,6 +22,12 @@ func (e *Engine) Packets(packets []Packet, now time.Time) iter.Seq[*Outcome] {
 			if e.facts.Untouchable(from) != "" || e.facts.Needed(from) != "" || e.blocked.Contains(p.From) {
 				continue
 			}
+			if p.Mark == event.NewPeer {
+				if !e.peer(p, yield) {
+					return
+				}
+				continue
+			}
 			episode, rule := new(event.Episode), floodRule
 			if p.Mark == event.ClosedPort {
 				episode, rule = e.scans.Count(e.tracker.Source(p.From), p), portscan.RuleName

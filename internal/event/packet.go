@@ -12,6 +12,7 @@ const (
 	FloodSYN   = "mef:syn"  // its source opens too many connections in a second
 	FloodNew   = "mef:new"  // the same, as connection tracking counts them
 	FloodConns = "mef:conn" // its source has too many connections
+	NewPeer    = "mef:peer" // it is the first for a while by which its source opens a connection to a watched port
 )
 
 // A Packet is one that the packet filter of this host reports.

@@ -239,6 +239,8 @@ var keys = ini.Table[conf.Config]{
 		Doc: "query DNS block lists about sources of failed logins and of probes; each query tells the list and the name server who comes here"},
 	{Name: "rbl_servers", Form: servers(func(c *conf.Config) *[]string { return &c.RBL.Servers }),
 		Doc: "name servers that are asked, in order; if empty, those in /etc/resolv.conf"},
+	{Name: "rbl_connection_ports", Form: connectionPorts(func(c *conf.Config) *ban.Ports { return &c.RBL.ConnectionPorts }),
+		Doc: "also query about sources that open a connection to these TCP ports of this host, at most 20 a second of each family; none if empty"},
 	{Name: "rbl_K_enabled", Form: ofZone(ini.Bool[conf.Config], func(z *conf.RBLZone) *bool { return &z.Enabled }),
 		Doc: "query the list K; if none is enabled, blocklist is queried"},
 	{Name: "rbl_K_zone", Form: ofZone(zoneName, func(z *conf.RBLZone) *string { return &z.Zone }),
@@ -358,6 +360,21 @@ func parseSince(value string) (time.Duration, bool) {
 		}
 	}
 	return 0, false
+}
+
+// connectionPorts is a list of ports, where "all" is every port and nothing is none.
+func connectionPorts(field func(*conf.Config) *ban.Ports) ini.Form[conf.Config] {
+	f := ini.BanPorts(field)
+	return ini.Form[conf.Config]{Syntax: f.Syntax, Empty: true, Set: func(c *conf.Config, s ini.Setting) *ini.Fault {
+		switch s.Value {
+		case "":
+			*field(c) = ""
+			return nil
+		case "all":
+			s.Value = "1-65535"
+		}
+		return f.Set(c, s)
+	}}
 }
 
 // excludedPorts is a list of ports. The word "auto" in it changes nothing. All ports is an error: it would disable detection silently.

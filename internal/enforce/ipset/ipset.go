@@ -138,6 +138,10 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	b.layout.scan.Enabled = settings.Scan.Enabled && found.scan == ""
 	b.layout.flood, b.layout.proxies, b.layout.cdns = settings.Flood, settings.Proxies, settings.CDNs
 	b.layout.flood.Enabled = settings.Flood.Enabled && found.flood == ""
+	b.layout.peers = settings.Peers
+	if found.peers != "" {
+		b.layout.peers = ""
+	}
 	ports, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // if it cannot be read: the usual value
 	if _, err := fmt.Sscan(string(ports), &b.layout.udpEnd); err != nil || b.layout.udpEnd == 0 {
 		b.layout.udpEnd = localPorts

@@ -18,13 +18,13 @@ const (
 )
 
 // lacks are what this host lacks, in a sentence each; empty: nothing.
-type lacks struct{ ipv6, log, conns, scan, flood string }
+type lacks struct{ ipv6, log, conns, scan, flood, peers string }
 
 func (l lacks) all() []string { return append(l.enforcing(), l.detecting()...) }
 
 func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log, l.conns) }
 
-func (l lacks) detecting() []string { return nonEmpty(l.scan, l.flood) }
+func (l lacks) detecting() []string { return nonEmpty(l.scan, l.flood, l.peers) }
 
 func nonEmpty(texts ...string) (all []string) {
 	for _, text := range texts {
@@ -63,6 +63,9 @@ func (b *Backend) probe(settings enforce.Settings) (found lacks, err error) {
 	}
 	if settings.Scan.Enabled {
 		found.scan = b.tryScan()
+	}
+	if settings.Peers != "" {
+		found.peers = b.tryPeers()
 	}
 	if settings.Flood.Enabled {
 		if found.flood = b.tryFlood(); found.flood == "" {
@@ -116,7 +119,7 @@ func (b *Backend) tryRules(v6 bool, rules ...string) error {
 // Detection implements enforce.Backend.
 func (b *Backend) Detection() (enforce.Detection, error) {
 	b.mu.Lock()
-	d := enforce.Detection{Off: b.lacks.scan, FloodOff: b.lacks.flood}
+	d := enforce.Detection{Off: b.lacks.scan, FloodOff: b.lacks.flood, PeersOff: b.lacks.peers}
 	b.mu.Unlock()
 	if d.Off != "" {
 		return d, nil

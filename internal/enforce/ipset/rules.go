@@ -43,6 +43,7 @@ type layout struct {
 	log   conf.DropLog
 	scan  conf.Scan
 	flood conf.Flood
+	peers ban.Ports // at which sources that open a connection are reported
 	// proxies and cdns have many clients behind each address: see enforce.Settings.
 	proxies, cdns prefixset.Set
 	// udpEnd is the first port that the system gives to its own clients: packets to this and higher UDP ports are no scans.
@@ -75,6 +76,12 @@ func (l layout) tables(v6 bool) []table {
 		mangle.chains = append(mangle.chains, chains...)
 		mangle.rules = append(mangle.rules, rules...)
 		mangle.jumps = append(mangle.jumps, rule{"PREROUTING", "", guardChain})
+	}
+	if l.peers != "" {
+		chains, rules := l.peerRules(v6)
+		mangle.chains = append(mangle.chains, chains...)
+		mangle.rules = append(mangle.rules, rules...)
+		mangle.jumps = append(mangle.jumps, rule{"INPUT", "", peersChain})
 	}
 	return []table{raw, mangle}
 }
@@ -229,6 +236,9 @@ func (l layout) portSets() map[string]ban.Ports {
 	}
 	if l.scan.Enabled && l.scan.Exclude != "" {
 		sets[portsSet(l.scan.Exclude).name] = l.scan.Exclude
+	}
+	if l.peers != "" {
+		sets[portsSet(l.peers).name] = l.peers
 	}
 	if l.flood.Enabled {
 		sets[portsSet(exempt.WebPorts).name] = exempt.WebPorts

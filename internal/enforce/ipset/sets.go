@@ -129,6 +129,9 @@ func (l layout) fixedSets() (sets []set) {
 	if l.scan.Enabled {
 		sets = append(sets, scanSets()...)
 	}
+	if l.peers != "" {
+		sets = append(sets, peersSource(false), peersSource(true))
+	}
 	if l.flood.Enabled {
 		sets = append(sets, l.floodSets()...)
 	}

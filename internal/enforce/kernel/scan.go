@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,7 @@ type scans struct {
 	mu      sync.Mutex
 	scan    conf.Scan
 	flood   bool
+	peers   bool
 	problem string // why no packets are received; empty if they are
 	lost    uint64 // reports that were lost on the way
 	served  map[servedPort]time.Time
@@ -69,6 +71,7 @@ func newScans(log *slog.Logger) scans {
 func (s *scans) want(settings Settings) {
 	s.mu.Lock()
 	s.scan, s.flood = settings.Scan, settings.Flood.Enabled
+	s.peers = settings.Peers != ""
 	s.mu.Unlock()
 	select {
 	case s.changed <- struct{}{}:
@@ -79,7 +82,7 @@ func (s *scans) want(settings Settings) {
 func (s *scans) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.scan.Enabled || s.flood
+	return s.scan.Enabled || s.flood || s.peers
 }
 
 func (s *scans) fail(problem string) {
@@ -347,6 +350,11 @@ func (k *Kernel) ScanStatus(now time.Time) ScanStatus {
 		st.GuardOff = d.FloodOff
 		if d.FloodOff == "" && s.problem != "" {
 			st.Warnings = append(st.Warnings, "sources that exceed limits are not reported: "+s.problem)
+		}
+	}
+	if s.peers {
+		if why := cmp.Or(d.PeersOff, s.problem); why != "" {
+			st.Warnings = append(st.Warnings, "block lists are not asked about new connections: "+why)
 		}
 	}
 	if !st.On {

@@ -87,6 +87,7 @@ type tableSpec struct {
 	scan     conf.Scan    // packets to closed ports that are reported
 	udpEnd   uint16       // packets to this and higher UDP ports are not reported
 	flood    conf.Flood   // limits of a source at a port
+	peers    ban.Ports    // at which sources that open a connection are reported
 
 	proxies, cdns prefixset.Set // whom these do not limit, see enforce.Settings
 }
@@ -117,7 +118,7 @@ func (s tableSpec) allParts() []part {
 	}
 	drops := part{wanted: func(s tableSpec) bool { return s.log.Enabled }, rules: tableSpec.logRules,
 		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
-	return []part{entries, bans, listPart(), drops, scanPart(), floodPart(s)}
+	return []part{entries, bans, listPart(), drops, scanPart(), floodPart(s), peersPart()}
 }
 
 // parts returns the parts of this table.

@@ -74,10 +74,13 @@ type Features struct {
 	// Scan reports whether rules can report packets to closed ports, Flood whether they can limit sources. They are probed only if
 	// enabled.
 	Scan, Flood bool
+
+	// Peers reports whether rules can report new connections. It is probed only if that is wanted.
+	Peers bool
 }
 
 // lacks are why what is enabled does not work; empty if it does.
-type lacks struct{ log, scan, flood string }
+type lacks struct{ log, scan, flood, peers string }
 
 // maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
 const maxKinds = 256
@@ -127,6 +130,9 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	if lacks.scan != "" {
 		b.log.Warn("port scans are not detected; bans work without that", "reason", lacks.scan)
 	}
+	if lacks.peers != "" {
+		b.log.Warn("new connections are not reported, so block lists are not asked about them", "reason", lacks.peers)
+	}
 	if lacks.flood != "" {
 		b.log.Warn("there is no flood guard; bans work without it", "reason", lacks.flood)
 	}
@@ -143,6 +149,9 @@ func (b *Backend) tableSpec() tableSpec {
 	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, udpEnd: b.udpEnd, flood: b.settings.Flood,
 		proxies: b.settings.Proxies, cdns: b.settings.CDNs}
 	s.flood.Enabled = s.flood.Enabled && b.features.Flood
+	if b.features.Peers {
+		s.peers = b.settings.Peers
+	}
 	s.log.Enabled = s.log.Enabled && b.features.Log
 	s.scan.Enabled = s.scan.Enabled && b.features.Scan
 	return s

@@ -58,6 +58,10 @@ func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err e
 		lacking.flood, err = probeFlood(c)
 		f.Flood = err == nil && lacking.flood == ""
 	}
+	if err == nil && settings.Peers != "" {
+		lacking.peers, err = probePeers(c)
+		f.Peers = err == nil && lacking.peers == ""
+	}
 	return f, lacking, err
 }
 

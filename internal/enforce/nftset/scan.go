@@ -169,6 +169,44 @@ func (s tableSpec) scanFamilyRules(v6 bool) []rule {
 	}
 }
 
+// The peers part reports sources that open a connection to watched ports, each once in enforce.PeerTime, so that block lists are asked about
+// them. A source can be forged: at most enforce.PeerRate a second are reported and remembered, so that forged ones cost a bounded number of
+// queries and cannot fill the sets, which each family has:
+//
+//	20/s x 900 s + 100 = 18100 < 65536
+//
+// The chain is in input, after DNAT and before the static policy, like that of scans.
+
+func peersPart() part {
+	p := part{wanted: func(s tableSpec) bool { return s.peers != "" }, rules: tableSpec.peerRules, chains: []chain{{"peers", &hook{unix.NF_INET_LOCAL_IN, scanPriority}}}}
+	for _, v6 := range []bool{false, true} {
+		f := familyName(v6)
+		p.sets = append(p.sets, set{name: "peers_src" + f, v6: v6, dynamic: true, timeout: true, size: scanSetSize, lasting: enforce.PeerTime})
+		p.chains = append(p.chains, chain{"peers" + f, nil})
+	}
+	return p
+}
+
+func (s tableSpec) peerRules() []rule {
+	accept := func(r rule) rule { return r.verdict(expr.VerdictAccept) }
+	in := newRule("peers")
+	rules := []rule{
+		accept(in.ifLoopback(expr.MetaKeyIIF)),
+		accept(in.noneOf([]byte{unix.IPPROTO_TCP})),
+		in.protocol(unix.IPPROTO_TCP).tcpFlags(tcpFIN|tcpSYN|tcpRST|tcpACK, tcpSYN).port(directions[0], s.peers.Ranges()).byFamily("peers4", "peers6"),
+	}
+	for _, v6 := range []bool{false, true} {
+		f := familyName(v6)
+		in := newRule("peers" + f)
+		rules = append(rules,
+			accept(in.inSet(directions[0], v6, addrBits(v6), "allow"+f)),
+			accept(in.source(v6).inNamed(register1, "peers_src"+f)),
+			accept(in.over(enforce.PeerRate, enforce.PeerBurst)),
+			in.source(v6).adds(register1, "peers_src"+f).report(event.NewPeer))
+	}
+	return rules
+}
+
 // ifNamed matches packets that arrive on one of the interfaces or, with not, on any other.
 func (r rule) ifNamed(names []string, not bool) rule {
 	s := anonSet{keyType: typeIfname, keyLen: unix.IFNAMSIZ}
@@ -291,6 +329,9 @@ func probeScan(c *conn) (lacks string, err error) {
 	return c.probePieces(append(reportPieces(), piece{"nft_socket", newRule("tried").protocol(unix.IPPROTO_TCP).hasSocket()}))
 }
 
+// probePeers is probeScan for the reports of new connections.
+func probePeers(c *conn) (lacks string, err error) { return c.probePieces(reportPieces()) }
+
 // probeFlood is probeScan for the flood guard.
 func probeFlood(c *conn) (lacks string, err error) {
 	return c.probePieces(append(reportPieces(),
@@ -324,7 +365,7 @@ func (c *conn) probePieces(pieces []piece) (lacks string, err error) {
 // Detection implements enforce.Backend.
 func (b *Backend) Detection() (d enforce.Detection, err error) {
 	lacks := b.lacks.Load()
-	d.Off, d.FloodOff = lacks.scan, lacks.flood
+	d.Off, d.FloodOff, d.PeersOff = lacks.scan, lacks.flood, lacks.peers
 	if d.Off != "" {
 		return d, nil
 	}

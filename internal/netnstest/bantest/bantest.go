@@ -92,6 +92,7 @@ func (f Filter) Run(t *testing.T) {
 		"lists drop what opens connections":                   f.listsDropWhatOpensConnections,
 		"closed ports are reported":                           f.closedPortsAreReported,
 		"late answers are not reported":                       f.lateAnswersAreNotReported,
+		"sources of new connections are reported":             f.newPeersAreReported,
 		"clients of a service that restarts are not reported": f.serviceThatRestarts,
 		"a flood of packets to closed ports":                  f.floodOfClosedPorts,
 		"what the kernel lacks":                               f.lackingKernel,

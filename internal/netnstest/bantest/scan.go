@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"mef/internal/conf"
 	"mef/internal/enforce"
@@ -215,6 +216,45 @@ func (f Filter) floodOfClosedPorts(t *testing.T) {
 	}
 	if n := len(r.All()); n == 0 || n > 20_000 {
 		t.Errorf("%d packets are reported", n)
+	}
+}
+
+// newPeersAreReported opens connections to watched ports and others, and floods a watched port from forged sources.
+func (f Filter) newPeersAreReported(t *testing.T) {
+	server, peer := netnstest.New(t), netnstest.New(t)
+	door, link := netnstest.Join(t, server, peer, "192.0.2.1/24 2001:db8:1::1/64", "192.0.2.7/24 192.0.2.8/24 192.0.2.9/24 2001:db8:1::7/64 2001:db8:1::8/64")
+	b := f.openWith(t, server, enforce.Settings{Peers: "22,100-200"})
+	if d, err := b.Detection(); err != nil || d.PeersOff != "" {
+		netnstest.Missing(t, fmt.Sprint(err, d.PeersOff))
+	}
+	allow := prefixset.New(netip.MustParsePrefix("192.0.2.8/32"))
+	if _, err := b.Rebuild(t.Context(), enforce.Changes{Allow: &allow}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.Check(t.Context()); err != nil || len(c.Damaged) > 0 {
+		t.Errorf("Check = %+v, %v", c, err)
+	}
+	r := Receive(t, server)
+	server.Echo(t, "tcp", ":22")
+	server.Echo(t, "udp4", "192.0.2.1:150")
+	Touch(t, peer, "tcp", "192.0.2.9", "192.0.2.1:25")  // not watched
+	Touch(t, peer, "udp", "192.0.2.9", "192.0.2.1:150") // forged too easily
+	Touch(t, peer, "tcp", "192.0.2.8", "192.0.2.1:22")  // allowed
+	Touch(t, peer, "tcp", "192.0.2.7", "192.0.2.1:22")
+	Touch(t, peer, "tcp", "192.0.2.7", "192.0.2.1:22")  // again
+	Touch(t, peer, "tcp", "192.0.2.7", "192.0.2.1:150") // again, elsewhere
+	Touch(t, peer, "tcp", "2001:db8:1::7", "[2001:db8:1::1]:22")
+	Touch(t, peer, "tcp", "2001:db8:1::8", "[2001:db8:1::1]:22") // of the same /64
+	Touch(t, peer, "tcp", "192.0.2.9", "192.0.2.1:150")
+	want := []string{"tcp 192.0.2.7 22", "tcp 2001:db8:1::7 22", "tcp 192.0.2.9 150"}
+	if got := r.Through(t, want[2]); !slices.Equal(got, want) {
+		t.Errorf("reported are %q, want %q", got, want)
+	}
+	server.Sysctl(t, "net.ipv4.conf.all.rp_filter", "0")
+	began := time.Now()
+	Flood(t, server, door, peer, link, 60_000)
+	if most := enforce.PeerBurst + int(time.Since(began).Seconds()+1)*enforce.PeerRate; len(r.All()) > most+len(want) {
+		t.Errorf("%d sources are reported of a forged flood, want %d at most", len(r.All()), most)
 	}
 }
 
