@@ -137,7 +137,7 @@ func (s *Scanner) Count(source netip.Prefix, r *Request, is Standing, line []byt
 			continue
 		}
 		if t.Narrow() {
-			if !folded && t.uri.machine != nil {
+			if !folded && len(t.uri.list) > 0 {
 				s.path, folded = fold(s.path[:0], r.Target), true
 			}
 			if !agent.matches(i) && !t.uri.match(s.path) {
@@ -167,7 +167,7 @@ func (s *Scanner) Count(source netip.Prefix, r *Request, is Standing, line []byt
 
 // allows reports whether the rule's whitelist has the path of a request.
 func (s *Scanner) allows(r *Request) bool {
-	if s.allowed.machine == nil && len(s.rule.Web.AllowExtensions) == 0 {
+	if len(s.allowed.list) == 0 && len(s.rule.Web.AllowExtensions) == 0 {
 		return false
 	}
 	s.path = fold(s.path[:0], r.Path())
