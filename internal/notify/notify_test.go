@@ -370,8 +370,8 @@ func TestWebHooks(t *testing.T) {
 				t.Errorf("%+v", g)
 			}
 		}},
-		"slack": {conf.Notify{KeyFile: key}, "/services/{key}", func(t *testing.T, g got) {
-			if g.path != "/services/s3cret" || strings.Contains(str(t, g.body, "text"), "<!") || !strings.Contains(str(t, g.body, "text"), "&lt;!channel&gt;") || g.header.Get("Authorization") != "" {
+		"slack": {conf.Notify{KeyFile: keyFile(t, "T0/B0?/s3cret")}, "/services/{key}", func(t *testing.T, g got) {
+			if g.path != "/services/T0/B0%3F/s3cret" || strings.Contains(str(t, g.body, "text"), "<!") || !strings.Contains(str(t, g.body, "text"), "&lt;!channel&gt;") || g.header.Get("Authorization") != "" {
 				t.Errorf("%+v", g)
 			}
 		}},

@@ -134,7 +134,8 @@ func request(ctx context.Context, cfg *conf.Notify, m *message) (*http.Request, 
 	to := cfg.URL
 	inURL := strings.Contains(to, "{key}")
 	if inURL {
-		to, key = strings.ReplaceAll(to, "{key}", url.PathEscape(key)), ""
+		// What Slack and Discord give out has slashes in it.
+		to, key = strings.ReplaceAll(to, "{key}", strings.ReplaceAll(url.PathEscape(key), "%2F", "/")), ""
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, nil)
 	if err != nil {
