@@ -4,6 +4,7 @@
 # make accept  the life of an installation in a booted Debian 12: install, attack, reboot, upgrade, uninstall
 # Each installs the Debian packages it needs. All need root: the tests make their own network namespaces.
 #
+# make cloud   build mefcloud, the community server, which runs on a machine of its own
 # make install, make uninstall: onto this system, below PREFIX (/usr/local), or into DESTDIR; starts nothing
 # make dist    tarballs for amd64 and arm64 in bin/dist, whose installer needs no Go
 
@@ -13,10 +14,13 @@ export CGO_ENABLED = 0
 PREFIX = /usr/local
 export PREFIX DESTDIR
 
-.PHONY: build demo test check unit race integration fuzz bench accept install uninstall dist clean
+.PHONY: build cloud demo test check unit race integration fuzz bench accept install uninstall dist clean
 
 build:
 	go build -trimpath -tags nethttpomithttp2 -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl ./cmd/mef
+
+cloud:
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefcloud
 
 demo: build
 	@scripts/deps demo
@@ -39,7 +43,7 @@ unit:
 # The packages with goroutines of their own, under the race detector. It needs cgo and gcc. (scripts/gotest is go test that names what
 # failed once more at the end.)
 race:
-	CGO_ENABLED=1 go run ./scripts/gotest -race -short -shuffle=on ./internal/confirm ./internal/control ./internal/daemon ./internal/duty ./internal/enforce ./internal/enforce/kernel ./internal/eventlog ./internal/hostwatch ./internal/inotify ./internal/lists/... ./internal/owner ./internal/pipeline ./internal/source/... ./internal/store
+	CGO_ENABLED=1 go run ./scripts/gotest -race -short -shuffle=on ./internal/cloud/server ./internal/confirm ./internal/control ./internal/daemon ./internal/duty ./internal/enforce ./internal/enforce/kernel ./internal/eventlog ./internal/hostwatch ./internal/inotify ./internal/lists/... ./internal/owner ./internal/pipeline ./internal/source/... ./internal/store
 
 # Everything. -p 1, because tests with the kernel and real daemons want the whole machine's attention.
 integration:

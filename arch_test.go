@@ -127,6 +127,9 @@ func TestCloud(t *testing.T) {
 			if slices.Contains([]string{"mef/internal/cloud/reputation", "mef/internal/cloud/wire"}, p.ImportPath) && strings.Contains(imp, ".") {
 				t.Errorf("%s imports %s, but only the standard library is for it", p.ImportPath, imp)
 			}
+			if strings.HasPrefix(imp, "github.com/nats-io/") && p.ImportPath != "mef/internal/cloud/natslog" {
+				t.Errorf("%s imports %s; package natslog is what the server uses of it", p.ImportPath, imp)
+			}
 			if imp == "mef/internal/cloud/server" && p.ImportPath != "mef/cmd/mefcloud" {
 				t.Errorf("%s imports %s, which is for mefcloud", p.ImportPath, imp)
 			}
@@ -315,7 +318,7 @@ func TestNoInit(t *testing.T) {
 
 // rawWriters are the only files that may name the standard streams: they hand them to what makes text printable, or belong to what
 // runs without an operator.
-var rawWriters = []string{"cmd/mef/main.go", "cmd/mefdaemon/main.go", "cmd/mefctl/main.go", "internal/selftest/spawn.go"}
+var rawWriters = []string{"cmd/mef/main.go", "cmd/mefdaemon/main.go", "cmd/mefctl/main.go", "cmd/mefcloud/main.go", "internal/selftest/spawn.go"}
 
 // TestOnlyPrintableTextReachesTerminals checks that nothing is written to the standard streams but through package printable: names of processes
 // and files can hold escape sequences.

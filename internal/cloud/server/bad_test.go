@@ -1,0 +1,146 @@
+package server
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"mef/internal/cloud/reputation"
+	"mef/internal/cloud/wire"
+)
+
+// withoutSockets leaves out what cannot be copied.
+type withoutSockets struct{ fs.FS }
+
+func (f withoutSockets) ReadDir(name string) (all []fs.DirEntry, err error) {
+	entries, err := fs.ReadDir(f.FS, name)
+	for _, e := range entries {
+		if e.Type()&fs.ModeSocket == 0 {
+			all = append(all, e)
+		}
+	}
+	return all, err
+}
+
+// TestBadRequests checks that each is answered by what to do, and that nothing of it is stored.
+func TestBadRequests(t *testing.T) {
+	s := start(t, t.TempDir())
+	h := join(t, s, "")
+	revoked := join(t, s, "")
+	id := wire.KeyID(revoked.key.Public().(ed25519.PublicKey))
+	if out, err := s.do(t.Context(), entry{Revoke: &id}); err != nil || out.err != nil {
+		t.Fatal(err, out.err)
+	}
+	good, _ := batch(attacker).Encode()
+	sign := func(h *host, at time.Time, seq uint64, body []byte) *http.Request {
+		req, _ := http.NewRequest("POST", "https://"+h.inv.Server+"/v1/reports", bytes.NewReader(body))
+		wire.Sign(req, h.key, at, seq, body)
+		return req
+	}
+	altered := sign(h, time.Now(), 1, good)
+	other, _ := batch(netip.MustParseAddr("203.0.113.8")).Encode()
+	altered.Body, altered.ContentLength = io.NopCloser(bytes.NewReader(other)), int64(len(other))
+	unsigned, _ := http.NewRequest("POST", "https://"+h.inv.Server+"/v1/reports", bytes.NewReader(good))
+	private, _ := batch(netip.MustParseAddr("192.168.1.1")).Encode()
+	for name, tt := range map[string]struct {
+		req    *http.Request
+		status int
+		says   string
+	}{
+		"unsigned":        {unsigned, 401, "not signed"},
+		"altered":         {altered, 401, "signature"},
+		"of a stranger":   {sign(newHost(t, h.inv), time.Now(), 1, good), 401, "mefctl cloud join"},
+		"of one revoked":  {sign(revoked, time.Now(), 1, good), 403, "revoked"},
+		"too late":        {sign(h, time.Now().Add(-time.Hour), 1, good), 401, "clock"},
+		"too early":       {sign(h, time.Now().Add(time.Hour), 1, good), 401, "clock"},
+		"private address": {sign(h, time.Now(), 1, private), 400, "not a public address"},
+		"not compressed":  {sign(h, time.Now(), 1, []byte("{}")), 400, "gzip"},
+		"too long":        {sign(h, time.Now(), 1, make([]byte, wire.MaxBody+1)), 413, "at most"},
+	} {
+		if status, text := h.do(tt.req); status != tt.status || !strings.Contains(string(text), tt.says) {
+			t.Errorf("%s: %d %s, want %d and %q", name, status, text, tt.status, tt.says)
+		}
+	}
+	if n := s.state.book.Len(); n != 0 {
+		t.Errorf("%d addresses are stored", n)
+	}
+}
+
+func TestInvitationsAreForOneHost(t *testing.T) {
+	s := start(t, t.TempDir())
+	first := join(t, s, "")
+	if status, text := first.enrol(); status != http.StatusOK {
+		t.Errorf("a host whose answer was lost cannot join: %d %s", status, text)
+	}
+	if status, text := newHost(t, first.inv).enrol(); status != http.StatusForbidden || !strings.Contains(string(text), "mefcloud invite") {
+		t.Errorf("a second host joins by the same invitation: %d %s", status, text)
+	}
+	want := []reputation.Role{reputation.Own, reputation.Member}
+	join(t, s, "")
+	for i, a := range s.agents() {
+		if a.Role != want[i] {
+			t.Errorf("host %d is %s, want %s", i, a.Role, want[i])
+		}
+	}
+}
+
+func TestClonedHostIsNoticed(t *testing.T) {
+	s := start(t, t.TempDir())
+	h := join(t, s, "")
+	h.mustReport(attacker)
+	h.mustReport(attacker)
+	h.seq-- // the same request again, whose answer was lost
+	h.mustReport(attacker)
+	clone := *h
+	clone.seq = 0
+	if status, _ := clone.report(attacker); status != http.StatusConflict {
+		t.Errorf("a clone gets %d", status)
+	}
+}
+
+func TestRevokeEndsWhatAHostDid(t *testing.T) {
+	s := start(t, t.TempDir())
+	one, two := join(t, s, reputation.Own), join(t, s, reputation.Own)
+	two.mustReport(attacker)
+	before := one.feed("own", "")
+	id := s.agents()[1].ID
+	if out, err := s.do(t.Context(), entry{Revoke: &id}); err != nil || out.err != nil {
+		t.Fatal(err, out.err)
+	}
+	if f := one.feed("own", fmt.Sprintf("?since=%d", before.Seq)); len(f.Remove) != 1 || f.Remove[0] != reputation.Key(attacker) {
+		t.Errorf("after the revocation: %+v", f)
+	}
+}
+
+func TestAppealNeedsTheAddressItself(t *testing.T) {
+	s := start(t, t.TempDir())
+	h := join(t, s, "")
+	h.mustReport(attacker)
+	if status, text := h.send("POST", "/v1/appeals", nil); status != http.StatusConflict || !strings.Contains(string(text), "127.0.0.1 is not listed") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	now := time.Now()
+	l := newLimits(func() time.Time { return now })
+	n := 0
+	for range 10 * burst {
+		if l.allow(netip.MustParseAddr("198.51.100.7")) {
+			n++
+		}
+	}
+	if n != burst || !l.allow(netip.MustParseAddr("192.0.2.1")) {
+		t.Errorf("%d requests at once are answered, want %d", n, burst)
+	}
+	if now = now.Add(time.Second); !l.allow(netip.MustParseAddr("198.51.100.9")) {
+		t.Error("a network is refused for ever")
+	}
+}

@@ -1,0 +1,424 @@
+// Package server is the community server: hosts that were invited report their bans, and fetch the list of addresses that follows from the reports.
+//
+// Everything that changes what the server knows is an entry of one log (package natslog). The state is what follows from the entries in
+// their order, so a restart restores it, and several servers of one log agree without talking to each other. A copy of the state on disk
+// shortens the restart. A request is answered once its entry is kept and has been applied.
+//
+// A data directory that was in use is never taken for a new one: if the log or the copy is missing or damaged, or the log ends before an entry
+// that was acknowledged, the server does not start, and the error names the way back.
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mef/internal/atomicfile"
+	"mef/internal/cloud/natslog"
+	"mef/internal/cloud/reputation"
+	"mef/internal/cloud/wire"
+)
+
+// Files of a data directory.
+const (
+	SocketFile = "admin.sock" // for mefcloud's other commands
+	stateFile  = "state"      // a copy of the state
+	ackedFile  = "acked"      // number of the last entry that was acknowledged, 8 bytes
+)
+
+const (
+	saveEvery  = time.Hour
+	saveAfter  = 20_000 // entries
+	appendTime = 10 * time.Second
+	tokenLife  = 24 * time.Hour
+)
+
+// Options of a Server.
+type Options struct {
+	Dir    string // of all files
+	Listen string // address of the HTTPS server
+	Name   string // HOST:PORT in invitations
+	NATS   []string
+	Log    *slog.Logger
+	Now    func() time.Time // nil: the clock
+}
+
+// A Server is a community server.
+type Server struct {
+	opt      Options
+	feedKey  ed25519.PrivateKey
+	cert     tls.Certificate
+	log      *natslog.Log
+	acked    *os.File
+	listener net.Listener
+	admin    net.Listener
+	limits   limits
+	stopped  chan struct{} // closed when Run ends
+
+	mu      sync.Mutex
+	state   *state
+	waiting map[uint64]chan<- outcome // by the number of an entry that is appended
+	early   map[uint64]outcome        // of entries that were applied before Append returned
+	appends int                       // that are in progress
+	changed chan struct{}             // closed when a list changes
+	savedAt uint64
+}
+
+// Open opens the data directory and the log, restores the state, and listens. Close must be called.
+func Open(ctx context.Context, opt Options) (_ *Server, err error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	s := &Server{opt: opt, waiting: make(map[uint64]chan<- outcome), early: make(map[uint64]outcome), changed: make(chan struct{}), stopped: make(chan struct{}), limits: newLimits(opt.Now)}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	isNew := false
+	if s.state, isNew, err = s.readState(); err != nil {
+		return nil, err
+	}
+	if err := s.readKeys(isNew); err != nil {
+		return nil, err
+	}
+	if s.log, err = natslog.Open(ctx, natslog.Options{Dir: opt.Dir, URLs: opt.NATS, New: isNew || s.restored(), First: s.state.seq + 1}); err != nil {
+		return nil, fmt.Errorf("%w; %s", err, wayBack)
+	}
+	if err := s.catchUp(ctx, isNew); err != nil {
+		return nil, err
+	}
+	if isNew { // from now on the directory is in use
+		if err := s.saveState(); err != nil {
+			return nil, err
+		}
+	}
+	if s.listener, err = net.Listen("tcp", opt.Listen); err != nil {
+		return nil, err
+	}
+	s.admin, err = listenAdmin(filepath.Join(opt.Dir, SocketFile))
+	return s, err
+}
+
+const wayBack = "if the files cannot be repaired, restore a backup into an empty directory: mefcloud restore"
+
+// readState reads the copy of the state. A directory without one is new if nothing was acknowledged by its server.
+func (s *Server) readState() (st *state, isNew bool, err error) {
+	path := filepath.Join(s.opt.Dir, stateFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if info, err := os.Stat(filepath.Join(s.opt.Dir, ackedFile)); err == nil && info.Size() > 0 {
+			return nil, false, fmt.Errorf("%s is missing, but the server was in use; %s", path, wayBack)
+		}
+		return newState(), true, nil
+	} else if err != nil {
+		return nil, false, err
+	}
+	if st, _, err = loadState(data); err != nil {
+		return nil, false, fmt.Errorf("%s: %w; %s", path, err, wayBack)
+	}
+	s.savedAt = st.seq
+	return st, false, nil
+}
+
+// restored reports whether the state comes from a backup and the log has to be made.
+func (s *Server) restored() bool {
+	_, err := os.Stat(filepath.Join(s.opt.Dir, ackedFile))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// catchUp applies what the log has since the state was saved.
+func (s *Server) catchUp(ctx context.Context, isNew bool) error {
+	first, last, err := s.log.Bounds(ctx)
+	if err != nil {
+		return err
+	}
+	s.acked, err = os.OpenFile(filepath.Join(s.opt.Dir, ackedFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	var raw [8]byte
+	n, _ := s.acked.ReadAt(raw[:], 0) // a new file has none
+	acked := binary.BigEndian.Uint64(raw[:])
+	switch known := max(s.state.seq, acked); {
+	case n != 0 && n != len(raw):
+		return fmt.Errorf("%s is damaged; %s", s.acked.Name(), wayBack)
+	case isNew && last > 0 && len(s.opt.NATS) > 0:
+		return errors.New("other servers use the log of this cluster; make a backup of one of them, and begin here with mefcloud restore --same-log")
+	case first > s.state.seq+1:
+		return fmt.Errorf("the log begins with entry %d, but entry %d is the last one in the state; %s", first, s.state.seq, wayBack)
+	case last < known:
+		return fmt.Errorf("the log ends with entry %d, but entry %d was acknowledged; %s", last, known, wayBack)
+	case last == s.state.seq:
+		return nil
+	}
+	done := errors.New("done")
+	err = s.log.Read(ctx, s.state.seq+1, func(e natslog.Entry) error {
+		if out := s.state.apply(e); out.err != nil {
+			s.opt.Log.Debug("an entry of the log has no effect", "entry", e.Seq, "err", out.err)
+		}
+		if e.Seq >= last {
+			return done
+		}
+		return nil
+	})
+	if errors.Is(err, done) {
+		return nil
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// Pin returns the hash of the key by which hosts know the server.
+func (s *Server) Pin() string {
+	pin := wire.PinOf(s.cert.Leaf)
+	return base64.RawURLEncoding.EncodeToString(pin[:])
+}
+
+// Addr returns the address of the HTTPS server.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close releases everything. It is for servers that Run was not called for as well.
+func (s *Server) Close() {
+	for _, l := range []net.Listener{s.listener, s.admin} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if s.log != nil {
+		s.log.Close()
+	}
+	if s.acked != nil {
+		s.acked.Close()
+	}
+}
+
+// Run serves until ctx is done, answers what was asked by then, and saves the state.
+func (s *Server) Run(ctx context.Context) error {
+	web := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: maxWait + 30*time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelDebug)}
+	admin := &http.Server{Handler: s.adminRoutes(), ReadHeaderTimeout: 5 * time.Second}
+	g, running := errgroup.WithContext(ctx)
+	following, stop := context.WithCancel(context.WithoutCancel(ctx)) // requests wait for their entries
+	g.Go(func() error {
+		return s.log.Read(following, s.state.seq+1, func(e natslog.Entry) error { s.applied(e); return nil })
+	})
+	g.Go(func() error {
+		return served(web.Serve(tls.NewListener(s.listener, &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.cert}})))
+	})
+	g.Go(func() error { return served(admin.Serve(s.admin)) })
+	g.Go(func() error { return s.keepTime(running) })
+	g.Go(func() error {
+		<-running.Done()
+		defer stop()
+		close(s.stopped)
+		over, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTime)
+		defer cancel()
+		return errors.Join(web.Shutdown(over), admin.Shutdown(over))
+	})
+	err := g.Wait()
+	return errors.Join(err, s.saveState())
+}
+
+func served(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// keepTime has time pass in the log, and saves the state now and then.
+func (s *Server) keepTime(ctx context.Context) error {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for last := s.opt.Now(); ; {
+		s.mu.Lock()
+		behind := s.state.book.Now() < reputation.HourOf(s.opt.Now())
+		due := s.state.seq-s.savedAt > saveAfter || s.state.seq > s.savedAt && s.opt.Now().Sub(last) > saveEvery
+		s.mu.Unlock()
+		if behind {
+			if _, err := s.do(ctx, entry{Tick: new(struct{})}); err != nil && ctx.Err() == nil {
+				s.opt.Log.Error("the log cannot be written", "err", err)
+			}
+		}
+		if due {
+			last = s.opt.Now()
+			if err := s.saveState(); err != nil {
+				s.opt.Log.Error("the state cannot be saved", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// saveState writes a copy of the state, and removes from the log what it no longer needs.
+func (s *Server) saveState() error {
+	s.mu.Lock()
+	data, err := s.state.save(nil)
+	seq := s.state.seq
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(s.opt.Dir, stateFile), data, 0o600); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	before := s.savedAt
+	s.savedAt = seq
+	s.mu.Unlock()
+	if len(s.opt.NATS) == 0 && before > 0 { // other servers of a cluster may be behind
+		ctx, cancel := context.WithTimeout(context.Background(), appendTime)
+		defer cancel()
+		return s.log.Forget(ctx, before)
+	}
+	return nil
+}
+
+// do appends an entry, and returns its outcome once it was applied.
+func (s *Server) do(ctx context.Context, e entry) (outcome, error) {
+	text, err := json.Marshal(e)
+	if err != nil {
+		return outcome{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, appendTime)
+	defer cancel()
+	s.mu.Lock()
+	s.appends++
+	s.mu.Unlock()
+	seq, err := s.log.Append(ctx, text)
+	s.mu.Lock()
+	if s.appends--; err != nil {
+		s.mu.Unlock()
+		return outcome{}, err
+	}
+	result := make(chan outcome, 1)
+	if out, ok := s.early[seq]; ok {
+		result <- out
+		delete(s.early, seq)
+	} else {
+		s.waiting[seq] = result
+	}
+	if s.appends == 0 {
+		clear(s.early)
+	}
+	s.mu.Unlock()
+	select {
+	case out := <-result:
+		return out, nil
+	case <-ctx.Done():
+		s.mu.Lock()
+		delete(s.waiting, seq)
+		s.mu.Unlock()
+		return outcome{}, ctx.Err()
+	}
+}
+
+// applied makes an entry part of the state, and hands its outcome to whoever waits for it.
+func (s *Server) applied(e natslog.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.state.lists[reputation.Public].seq + s.state.lists[reputation.OwnHosts].seq
+	out := s.state.apply(e)
+	if s.state.lists[reputation.Public].seq+s.state.lists[reputation.OwnHosts].seq != before {
+		s.wake()
+	}
+	// Once a request is answered, the entry must be there after a restart. The number is not synced: a crash of the process keeps it, and that of the
+	// machine at worst leaves an older one.
+	if _, err := s.acked.WriteAt(binary.BigEndian.AppendUint64(nil, e.Seq), 0); err != nil {
+		s.opt.Log.Error("the number of the last entry cannot be written", "err", err)
+	}
+	if waiting := s.waiting[e.Seq]; waiting != nil {
+		waiting <- out
+		delete(s.waiting, e.Seq)
+	} else if s.appends > 0 {
+		s.early[e.Seq] = out
+	}
+}
+
+// wake ends the waiting of requests for a change.
+func (s *Server) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Invite returns an invitation for one host. The first one makes it an own host, whatever the role; otherwise, a host of the operator has the role
+// Own, one that the operator trusts Anchor, and all others Member.
+func (s *Server) Invite(ctx context.Context, role reputation.Role) (wire.Invitation, reputation.Role, error) {
+	if role == "" {
+		role = reputation.Member
+		s.mu.Lock()
+		if len(s.state.agents) == 0 {
+			role = reputation.Own
+		}
+		s.mu.Unlock()
+	}
+	inv := wire.Invitation{Server: s.opt.Name, Feed: s.feedKey.Public().(ed25519.PublicKey), Token: make([]byte, 16)}
+	_, _ = rand.Read(inv.Token) // never fails
+	inv.Pin = wire.PinOf(s.cert.Leaf)
+	out, err := s.do(ctx, entry{Invite: &invite{Hash: sha256.Sum256(inv.Token), Role: role, Ends: s.opt.Now().Add(tokenLife)}})
+	return inv, role, errors.Join(err, out.err)
+}
+
+// Backup returns a copy of everything that a server needs to begin again, its keys included. It must be kept secret.
+func (s *Server) Backup() ([]byte, error) {
+	keys, err := os.ReadFile(filepath.Join(s.opt.Dir, keysFile))
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.save(map[string][]byte{keysFile: keys})
+}
+
+// Restore makes a data directory from a backup. The directory must be empty or missing. With sameLog, the server continues with the log of
+// a cluster that other servers use.
+func Restore(dir string, backup []byte, sameLog bool) error {
+	st, h, err := loadState(backup)
+	if err != nil {
+		return fmt.Errorf("the backup cannot be used: %w", err)
+	}
+	keys, ok := h.Keys[keysFile]
+	if !ok {
+		return errors.New("the backup has no keys: it is a copy of the state, not a backup")
+	}
+	if files, err := os.ReadDir(dir); err == nil && len(files) > 0 {
+		return fmt.Errorf("%s is not empty; name another directory", dir)
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if !sameLog {
+		st.seq += restoredGap
+	}
+	data, err := st.save(nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(atomicfile.Write(filepath.Join(dir, keysFile), keys, 0o600), atomicfile.Write(filepath.Join(dir, stateFile), data, 0o600))
+}
+
+// restoredGap is added to the number of the last entry of a backup: hosts may have lists of later entries, and accept no older list.
+const restoredGap = 1_000_000_000

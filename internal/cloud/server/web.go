@@ -1,0 +1,350 @@
+package server
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"mef/internal/cloud/reputation"
+	"mef/internal/cloud/wire"
+)
+
+// maxWait is how long a request for a list waits for a change.
+const maxWait = 30 * time.Second
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/enroll", s.postEnroll)
+	mux.HandleFunc("POST /v1/reports", s.postReports)
+	mux.HandleFunc("GET /v1/feed/{list}", s.getFeed)
+	mux.HandleFunc("GET /v1/ip/{ip}", s.getIP)
+	mux.HandleFunc("POST /v1/appeals", s.postAppeal)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		wire.WriteProblem(w, http.StatusNotFound, "this server has /v1/enroll, /v1/reports, /v1/feed/LIST, /v1/ip/ADDRESS and /v1/appeals")
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if !s.limits.allow(peer(r)) {
+			w.Header().Set("Retry-After", "10")
+			wire.WriteProblem(w, http.StatusTooManyRequests, "too many requests from this network; wait ten seconds")
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, wire.MaxBody)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// limits bound the requests of each network.
+type limits struct {
+	now func() time.Time
+	mu  *sync.Mutex
+	of  map[netip.Prefix]*rate.Limiter
+}
+
+const (
+	perSecond   = 20 // requests of a network
+	burst       = 100
+	maxNetworks = 20_000 // that are remembered; when there are more, all are forgotten
+)
+
+func newLimits(now func() time.Time) limits {
+	return limits{now: now, mu: new(sync.Mutex), of: make(map[netip.Prefix]*rate.Limiter)}
+}
+
+func (l limits) allow(addr netip.Addr) bool {
+	net, _ := network(addr)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit := l.of[net]
+	if limit == nil {
+		if len(l.of) >= maxNetworks {
+			clear(l.of)
+		}
+		limit = rate.NewLimiter(perSecond, burst)
+		l.of[net] = limit
+	}
+	return limit.AllowN(l.now(), 1)
+}
+
+// network returns the network of an address and the wider one that stands for its autonomous system.
+func network(addr netip.Addr) (net, system netip.Prefix) {
+	if addr.Is4() {
+		net, _ = addr.Prefix(24)
+		system, _ = addr.Prefix(16)
+		return net, system
+	}
+	net, _ = addr.Prefix(48) // zero of a zero address
+	system, _ = addr.Prefix(32)
+	return net, system
+}
+
+// peer returns the address of the client.
+func peer(r *http.Request) netip.Addr {
+	at, _ := netip.ParseAddrPort(r.RemoteAddr) // package net writes it
+	return at.Addr().Unmap().WithZone("")
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		wire.WriteProblem(w, http.StatusInternalServerError, "")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(text)
+}
+
+// body reads the body of a request, whose size is bounded by routes.
+func body(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		wire.WriteProblem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("send at most %d bytes, without long pauses", wire.MaxBody))
+		return nil, false
+	}
+	return text, true
+}
+
+// failed answers a request whose entry could not be appended, or has no effect.
+func (s *Server) failed(w http.ResponseWriter, out outcome, err error) bool {
+	switch {
+	case err != nil:
+		s.opt.Log.Error("a request was not stored", "err", err)
+		w.Header().Set("Retry-After", "30")
+		wire.WriteProblem(w, http.StatusServiceUnavailable, "the server cannot store anything now; send it again later")
+	case errors.Is(out.err, errCloned):
+		wire.WriteProblem(w, http.StatusConflict, out.err.Error())
+	case errors.Is(out.err, reputation.ErrUnlisted), errors.Is(out.err, reputation.ErrAppealed):
+		wire.WriteProblem(w, http.StatusConflict, out.err.Error())
+	case out.err != nil:
+		wire.WriteProblem(w, http.StatusForbidden, out.err.Error())
+	default:
+		return false
+	}
+	return true
+}
+
+// signed verifies the signature of a request by an agent, and answers it if it is wrong.
+func (s *Server) signed(w http.ResponseWriter, r *http.Request, body []byte) (wire.Auth, reputation.Reporter, bool) {
+	a, err := wire.ParseAuth(r.Header.Get(wire.AuthHeader))
+	if err != nil {
+		wire.WriteProblem(w, http.StatusUnauthorized, err.Error())
+		return a, reputation.Reporter{}, false
+	}
+	var key ed25519.PublicKey
+	s.mu.Lock()
+	if known := s.state.agents[a.ID]; known != nil {
+		key = known.Key
+	}
+	who, _ := s.state.book.Reporter(a.ID)
+	s.mu.Unlock()
+	switch {
+	case key == nil:
+		wire.WriteProblem(w, http.StatusUnauthorized, "this server does not know the key of the host; run mefctl cloud join with a new invitation")
+	case who.Revoked:
+		wire.WriteProblem(w, http.StatusForbidden, "the operator of the server has revoked this host")
+	default:
+		if err := a.Verify(key, s.opt.Now(), r.Method, r.URL.RequestURI(), body); err != nil {
+			wire.WriteProblem(w, http.StatusUnauthorized, err.Error())
+			return a, who, false
+		}
+		return a, who, true
+	}
+	return a, who, false
+}
+
+func (s *Server) postEnroll(w http.ResponseWriter, r *http.Request) {
+	text, ok := body(w, r)
+	if !ok {
+		return
+	}
+	var in wire.Enrolment
+	if err := wire.Strict(text, &in); err != nil {
+		wire.WriteProblem(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	token, err := base64.RawURLEncoding.DecodeString(in.Token)
+	if err != nil || len(in.Key) != ed25519.PublicKeySize {
+		wire.WriteProblem(w, http.StatusBadRequest, "the token or the key is malformed")
+		return
+	}
+	a, err := wire.ParseAuth(r.Header.Get(wire.AuthHeader))
+	if err == nil {
+		err = a.Verify(in.Key, s.opt.Now(), r.Method, r.URL.RequestURI(), text)
+	}
+	if err != nil {
+		wire.WriteProblem(w, http.StatusUnauthorized, err.Error())
+		return
+	}
+	hash := sha256.Sum256(token)
+	s.mu.Lock()
+	_, open := s.state.tokens[hash]
+	known := s.state.agents[wire.KeyID(in.Key)] != nil
+	s.mu.Unlock()
+	if !open && !known { // strangers write nothing to the log
+		wire.WriteProblem(w, http.StatusForbidden, errToken.Error())
+		return
+	}
+	net, system := network(peer(r))
+	// The network is kept as a hash: the server needs to know which hosts have the same one, not where they are.
+	where := sha256.Sum256(append(s.feedKey.Seed(), net.String()...))
+	out, err := s.do(r.Context(), entry{Enrol: &enrol{Hash: hash, Key: in.Key, System: system.String(), Net: base64.RawURLEncoding.EncodeToString(where[:9])}})
+	if s.failed(w, out, err) {
+		return
+	}
+	answer(w, http.StatusOK, wire.Enrolled{ID: wire.KeyID(in.Key), Lists: listsOf(out.role)})
+}
+
+// listsOf returns the lists that a host may fetch.
+func listsOf(role reputation.Role) []string {
+	if role == reputation.Own {
+		return []string{string(reputation.Public), string(reputation.OwnHosts)}
+	}
+	return []string{string(reputation.Public)}
+}
+
+func (s *Server) postReports(w http.ResponseWriter, r *http.Request) {
+	text, ok := body(w, r)
+	if !ok {
+		return
+	}
+	a, _, ok := s.signed(w, r, text)
+	if !ok {
+		return
+	}
+	batch, err := wire.DecodeBatch(text, s.opt.Now())
+	if err != nil {
+		wire.WriteProblem(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	out, err := s.do(r.Context(), entry{Reports: &reports{Agent: a.ID, Seq: a.Seq, Batch: batch}})
+	if s.failed(w, out, err) {
+		return
+	}
+	answer(w, http.StatusAccepted, wire.Receipt{Accepted: len(batch.Reports) + len(batch.Benign) - len(out.dropped), Dropped: out.dropped})
+}
+
+// getFeed answers with a list: the whole, or what has changed since a version. With wait, it waits for a change first.
+func (s *Server) getFeed(w http.ResponseWriter, r *http.Request) {
+	name := reputation.List(r.PathValue("list"))
+	if name != reputation.Public && name != reputation.OwnHosts {
+		wire.WriteProblem(w, http.StatusNotFound, "there are the lists public and own")
+		return
+	}
+	if name == reputation.OwnHosts {
+		if _, who, ok := s.signed(w, r, nil); !ok {
+			return
+		} else if who.Role != reputation.Own {
+			wire.WriteProblem(w, http.StatusForbidden, "the list own is for hosts of the operator")
+			return
+		}
+	}
+	q := r.URL.Query()
+	since, _ := strconv.ParseUint(q.Get("since"), 10, 64) // 0: the whole list
+	wait, _ := strconv.Atoi(q.Get("wait"))                // seconds
+	if wait = min(max(wait, 0), int(maxWait/time.Second)); since > 0 && wait > 0 {
+		s.waitForChange(r, name, since, time.Duration(wait)*time.Second)
+	}
+	s.mu.Lock()
+	f := s.state.feed(name, since, s.opt.Now())
+	s.mu.Unlock()
+	data := f.Encode(s.feedKey)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", fmt.Sprintf(`"%s-%d-%d"`, name, f.Since, f.Seq))
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(data)
+}
+
+func (s *Server) waitForChange(r *http.Request, name reputation.List, since uint64, wait time.Duration) {
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	for {
+		s.mu.Lock()
+		changed, is := s.changed, s.state.lists[name].seq > since || s.state.seq < since
+		s.mu.Unlock()
+		if is {
+			return
+		}
+		select {
+		case <-changed:
+		case <-t.C:
+			return
+		case <-s.stopped:
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// A verdict is what the server tells about an address.
+type verdict struct {
+	Listed     bool     `json:"listed"`
+	Score      int      `json:"score"`
+	Reporters  string   `json:"reporters"` // a range
+	Categories []string `json:"categories,omitempty"`
+	Until      string   `json:"until,omitempty"`
+	Contested  bool     `json:"contested,omitempty"`
+	Appeal     string   `json:"appeal,omitempty"` // how to have it removed
+}
+
+func (s *Server) getIP(w http.ResponseWriter, r *http.Request) {
+	addr, err := netip.ParseAddr(r.PathValue("ip"))
+	if err != nil || addr.Zone() != "" {
+		wire.WriteProblem(w, http.StatusBadRequest, "this is not an address; write it like 192.0.2.7 or 2001:db8::7")
+		return
+	}
+	s.mu.Lock()
+	v := s.state.book.Verdict(addr)
+	s.mu.Unlock()
+	out := verdict{Listed: v.Listed, Score: v.Score, Contested: v.Contested, Reporters: "fewer than 3"}
+	if v.Listed { // of others, the categories could show who has reported
+		for i, c := range wire.Categories {
+			if v.Categories&(1<<i) != 0 {
+				out.Categories = append(out.Categories, c)
+			}
+		}
+		out.Until = v.Until.Time().Format(time.RFC3339)
+		out.Appeal = "send POST /v1/appeals from this address"
+	} else {
+		out.Score = 0
+	}
+	switch {
+	case v.Reporters > 20:
+		out.Reporters = "more than 20"
+	case v.Reporters > 5:
+		out.Reporters = "6 to 20"
+	case v.Reporters > 2:
+		out.Reporters = "3 to 5"
+	}
+	answer(w, http.StatusOK, out)
+}
+
+// postAppeal removes the address from which the request comes.
+func (s *Server) postAppeal(w http.ResponseWriter, r *http.Request) {
+	addr := peer(r)
+	s.mu.Lock()
+	listed := s.state.book.Verdict(addr).Listed
+	s.mu.Unlock()
+	if !listed {
+		wire.WriteProblem(w, http.StatusConflict, fmt.Sprintf("%s is not listed", addr))
+		return
+	}
+	out, err := s.do(r.Context(), entry{Appeal: &addr})
+	if s.failed(w, out, err) {
+		return
+	}
+	answer(w, http.StatusOK, map[string]string{"removed": addr.String()})
+}
