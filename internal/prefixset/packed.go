@@ -195,6 +195,18 @@ func (h half[A]) subtract(cuts []span[A]) (rest half[A], changed bool) {
 	return normalized(hosts, nets), true
 }
 
+// Set returns the addresses as a Set.
+func (p *Packed) Set() Set {
+	var ranges []Range
+	for _, v6 := range []bool{false, true} {
+		for a := range p.Hosts(v6) {
+			ranges = append(ranges, Range{a, a})
+		}
+		ranges = slices.AppendSeq(ranges, p.Nets(v6))
+	}
+	return FromRanges(ranges)
+}
+
 // Complement returns the addresses of both families that are not in p.
 func (p *Packed) Complement() *Packed {
 	p = p.orEmpty()

@@ -463,7 +463,10 @@ func ask(ctx context.Context, l *loader.Loader, src *policy.Source, words []stri
 	if err != nil {
 		return nil, err
 	}
-	facts, _ := l.Facts(ctx, src)
+	facts, _, err := l.Facts(ctx, src)
+	if err != nil {
+		return nil, err
+	}
 	pol := src.Policy(facts)
 	return policy.NewModel(pol).Ask(about(facts))
 }

@@ -88,8 +88,11 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 	if when, ok := l.state.refusal(src.Digest); ok {
 		return fmt.Errorf("%s was tried on %s and not confirmed; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
 	}
-	facts, more := l.facts(ctx, src, lookUpAtBoot)
+	facts, more, err := l.facts(ctx, src, lookUpAtBoot)
 	*notices = append(*notices, more...)
+	if err != nil {
+		return err
+	}
 	pol := src.Policy(facts)
 	text := later(func() []byte { return src.Freeze(facts) })
 	met := later(func() error { // while nft reads the rules

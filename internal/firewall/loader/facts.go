@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"mef/internal/conf"
 	"mef/internal/firewall/policy"
+	"mef/internal/geodb"
 	"mef/internal/host"
 	"mef/internal/lists/names"
 )
@@ -19,8 +21,9 @@ const (
 	lookUpAtBoot = time.Second
 )
 
-// facts gathers what a policy needs to know of this host. Notices report what could not be had, and what is taken instead.
-func (l *Loader) facts(ctx context.Context, src *policy.Source, wait time.Duration) (f policy.Facts, notices []string) {
+// facts gathers what a policy needs to know of this host. Notices report what could not be had, and what is taken instead. The error reports
+// countries and autonomous systems without addresses, for which there is no substitute: what is dropped would be accepted, or the reverse.
+func (l *Loader) facts(ctx context.Context, src *policy.Source, wait time.Duration) (f policy.Facts, notices []string, err error) {
 	if src.Auto() {
 		var notice string
 		if f.Auto, notice = l.defaultLinks(); notice != "" {
@@ -32,7 +35,40 @@ func (l *Loader) facts(ctx context.Context, src *policy.Source, wait time.Durati
 		f.Hosts, more = l.resolve(ctx, hosts, wait)
 		notices = append(notices, more...)
 	}
-	return f, notices
+	if groups := src.Groups(); len(groups) > 0 {
+		err = l.groups(groups, &f)
+	}
+	return f, notices, err
+}
+
+// groups sets the addresses of countries and autonomous systems. The error is a conf.Errors.
+func (l *Loader) groups(wanted map[conf.GeoGroup]conf.Pos, f *policy.Facts) error {
+	var errs conf.Errors
+	var paths []string
+	for _, path := range l.settings.GeoDatabases {
+		if e := conf.CheckOwner(path); e != nil {
+			errs = append(errs, e)
+			continue
+		}
+		paths = append(paths, path)
+	}
+	db, err := geodb.Open(paths...)
+	if err != nil {
+		errs = append(errs, &conf.Error{Pos: conf.Pos{File: l.settings.Path}, Msg: "geo_databases: " + strings.ReplaceAll(err.Error(), "\n", "; ")})
+	}
+	defer db.Close()
+	all := slices.SortedFunc(maps.Keys(wanted), conf.GeoGroup.Compare)
+	f.Groups, err = db.Collect(all)
+	for _, g := range all {
+		if f.Groups[g].Len() == 0 {
+			hint := strings.ReplaceAll(err.Error(), "\n", "; ")
+			if len(l.settings.GeoDatabases) == 0 {
+				hint = "name a database in mef.conf: geo_databases=PATH"
+			}
+			errs = append(errs, &conf.Error{Pos: wanted[g], Msg: "the addresses of " + g.String() + " are not known", Hint: hint})
+		}
+	}
+	return errs.Err()
 }
 
 // defaultLinks returns the interfaces of the default routes: those that are there, else those that were there last.

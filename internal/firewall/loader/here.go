@@ -11,7 +11,6 @@ import (
 
 	"mef/internal/firewall/policy"
 	"mef/internal/host"
-	"mef/internal/prefixset"
 )
 
 // A place is the state of this host, as far as a policy can harm it.
@@ -254,7 +253,7 @@ func containers(l host.Link) []policy.Question {
 	if len(nets) == 0 {
 		return nil
 	}
-	inside := policy.Addrs{Given: true, In: prefixset.New(nets...)}
+	inside := policy.Within(nets...)
 	bridge := policy.Interfaces{Names: []string{l.Name}}
 	return []policy.Question{
 		{

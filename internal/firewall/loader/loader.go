@@ -122,7 +122,10 @@ func readError(err error) error {
 // Consider checks a policy that was read.
 func (l *Loader) Consider(ctx context.Context, src *policy.Source) (*Candidate, error) {
 	c := &Candidate{Source: src}
-	c.Facts, c.Notices = l.facts(ctx, src, lookUp)
+	var err error
+	if c.Facts, c.Notices, err = l.facts(ctx, src, lookUp); err != nil {
+		return nil, err
+	}
 	if when, ok := l.state.refusal(src.Digest); ok {
 		c.Notices = append(c.Notices, fmt.Sprintf("this policy was tried on %s and not confirmed: it is not loaded at boot until mef apply is run again and confirmed", when.Local().Format(time.DateTime)))
 	}
@@ -170,8 +173,8 @@ func (l *Loader) Refused(c *Candidate) bool {
 	return ok
 }
 
-// Facts returns what the policy needs to know of this host, with what could not be had.
-func (l *Loader) Facts(ctx context.Context, src *policy.Source) (policy.Facts, []string) {
+// Facts returns what the policy needs to know of this host, with what could not be had. The error reports countries without addresses.
+func (l *Loader) Facts(ctx context.Context, src *policy.Source) (policy.Facts, []string, error) {
 	return l.facts(ctx, src, lookUp)
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"mef/internal/firewall/policy"
 	"mef/internal/host"
-	"mef/internal/prefixset"
 )
 
 // A session is an SSH session, and the address and port that its client uses, which NAT may translate.
@@ -98,7 +97,7 @@ func (p *place) logins(port uint16) (all []policy.Rule) {
 			}
 			r := reaches(policy.TCP, port, "").Rule
 			r.In = policy.Interfaces{Names: []string{l.Name}}
-			r.Dst = policy.Addrs{Given: true, In: prefixset.New(netip.PrefixFrom(a, a.BitLen()))}
+			r.Dst = policy.Within(netip.PrefixFrom(a, a.BitLen()))
 			all = append(all, r)
 		}
 	}
@@ -174,12 +173,16 @@ func (p *place) hides(r *policy.Rule, l host.Listener) bool {
 	return slices.ContainsFunc(own, func(a netip.Addr) bool {
 		pkt := policy.Packet{Dir: policy.In, In: p.linkOf(a), Proto: proto, Dst: a, Dport: l.Port, State: policy.New, Sport: 40000}
 		if pkt.Src = a; r.Src.Given { // somebody whom it fits
-			ranges := r.Src.In.Ranges()
-			i := slices.IndexFunc(ranges, func(g prefixset.Range) bool { return g.First.Is4() == a.Is4() })
-			if i < 0 {
+			pkt.Src = netip.Addr{}
+			for _, g := range r.Src.In.Ranges() {
+				if g.First.Is4() == a.Is4() {
+					pkt.Src = g.First
+					break
+				}
+			}
+			if !pkt.Src.IsValid() {
 				return false
 			}
-			pkt.Src = ranges[i].First
 		}
 		return r.Fits(pkt)
 	})

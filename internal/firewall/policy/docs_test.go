@@ -2,12 +2,16 @@ package policy
 
 import (
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"mef/internal/conf"
+	"mef/internal/prefixset"
 )
 
 // manual is the page that has the language.
@@ -112,7 +116,13 @@ func tryExample(t *testing.T, path, text string) {
 		t.Errorf("%s: %v, in\n%s", path, err, text)
 		return
 	}
-	policy := src.Policy(Facts{Auto: []string{"eth0"}})
+	facts := Facts{Auto: []string{"eth0"}, Groups: map[conf.GeoGroup]*prefixset.Packed{}}
+	for g := range src.Groups() { // each has a network of its own
+		var b prefixset.Packer
+		b.Add(netip.PrefixFrom(netip.AddrFrom4([4]byte{45, 83, byte(len(facts.Groups)), 0}), 24))
+		facts.Groups[g] = b.Pack()
+	}
+	policy := src.Policy(facts)
 	m := NewModel(policy)
 	for _, f := range m.Unmet(policy.Expects) {
 		t.Errorf("%s: line %d: %s, in\n%s", path, f.Expect.At.Line, f, text)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,10 +100,15 @@ func Format(path string, text []byte) ([]byte, error) {
 }
 
 // Freeze returns the policy as a text for Thaw that needs nothing else: includes, files of sets, names of hosts and the interfaces of default
-// routes are replaced by what they stand for now. Expectations are left out, which were met when it was made.
+// routes are replaced by what they stand for now. Expectations are left out, which were met when it was made. Countries become sets.
 func (s *Source) Freeze(facts Facts) []byte {
 	sets := map[string]*Set{}
 	var out bytes.Buffer
+	for _, g := range slices.SortedFunc(maps.Keys(s.Groups()), conf.GeoGroup.Compare) {
+		name := groupSet(g)
+		st := s.frozenSet(Statement{Kind: "set", At: s.sets[name].At, Fields: []Field{{Key: "name", Value: name}}}, s.resolve(name, facts, sets))
+		fmt.Fprintf(&out, "%s%s%s:%d\n", st.String(), placeMark, legible(st.At.File), st.At.Line)
+	}
 	for _, st := range s.Statements {
 		switch st.Kind {
 		case "expect":

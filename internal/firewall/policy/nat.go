@@ -275,7 +275,7 @@ func (r *reader) namesHosts(a *Addrs) bool {
 }
 
 // anyHosts reports whether any set has names of hosts in it.
-func (r *reader) anyHosts() bool { return len(r.src.Hosts()) > 0 }
+func (r *reader) anyHosts() bool { return len(r.src.Hosts())+len(r.src.Groups()) > 0 }
 
 // ring returns the statements by which destinations come back to statement i of those that translate them, nil if they do not.
 func (m *Model) ring(i int) (ring []*Rule) {

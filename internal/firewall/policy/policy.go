@@ -182,6 +182,11 @@ type Addrs struct {
 	In    prefixset.Set // what fits, if Given; also that of the set, or all but that
 }
 
+// Within returns what fits addresses in these prefixes.
+func Within(prefixes ...netip.Prefix) Addrs {
+	return Addrs{Given: true, In: prefixset.New(prefixes...)}
+}
+
 // Families returns which families have addresses that fit.
 func (a Addrs) Families() Family {
 	if !a.Given {

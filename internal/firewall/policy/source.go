@@ -60,6 +60,7 @@ type setText struct {
 	links  interfacesText
 	names  []string // of hosts
 	named  []reference
+	group  conf.GeoGroup // the set is this country or autonomous system, if Facts has it
 }
 
 // Read reads the policy at path. The error is a conf.Errors, all mistakes of all files, or reports why path cannot be read.
@@ -106,6 +107,7 @@ func (s *Source) Expect(path string, text []byte) error {
 		}
 	}
 	for i := range s.expects {
+		s.addGroups(s.expects[i].named)
 		r.expectation(&s.expects[i])
 	}
 	return r.errs.Err()
@@ -124,6 +126,7 @@ func (s *Source) Describe(name string, words []string) (func(Facts) *Rule, error
 	var c clause
 	if r.keys(&st, known, []string{"dir", "proto"}) {
 		c = r.expected(&st)
+		s.addGroups(c.named)
 		r.expectation(&c)
 	}
 	for i := range r.errs {
@@ -432,7 +435,7 @@ func (r *reader) include(st *Statement) {
 func (r *reader) set(st *Statement) {
 	s := &setText{Set: Set{At: st.At}, family: Any}
 	nameField := st.field("name")
-	if !isSetName(nameField.Value) {
+	if _, group := groupOf(nameField.Value); !isSetName(nameField.Value) && !(group && r.frozen) {
 		r.fault(wrong(nameField.At, 0, nameField.Value, setSyntax))
 		return
 	}
@@ -809,6 +812,12 @@ func (r *reader) check() {
 	if r.src.defaults[In] == nil && good {
 		r.fail(whole, "no policy for dir=in", "write the verdict on packets that no rule matches: "+example("policy"))
 	}
+	for _, c := range slices.Concat(r.src.rules, r.src.nats, r.src.expects) {
+		r.src.addGroups(c.named)
+	}
+	for _, name := range slices.Collect(maps.Keys(r.src.sets)) {
+		r.src.addGroups(r.src.sets[name].named)
+	}
 	for i := range r.src.rules {
 		c := &r.src.rules[i]
 		if r.src.defaults[c.Dir] == nil && c.Dir != In && good {
@@ -837,6 +846,26 @@ func (r *reader) check() {
 		}
 	}
 	r.translations()
+}
+
+// addGroups adds the countries and autonomous systems that are named to the sets, unless a frozen policy has them already.
+func (s *Source) addGroups(named []reference) {
+	for _, ref := range named {
+		if g, ok := groupOf(ref.set); ok && s.sets[ref.set] == nil {
+			s.sets[ref.set] = &setText{Set: Set{At: ref.at, Name: ref.set}, family: Any, group: g}
+		}
+	}
+}
+
+// Groups returns the countries and autonomous systems whose addresses the policy needs, each with a place that names it.
+func (s *Source) Groups() map[conf.GeoGroup]conf.Pos {
+	all := map[conf.GeoGroup]conf.Pos{}
+	for _, set := range s.sets {
+		if set.group != (conf.GeoGroup{}) {
+			all[set.group] = set.At
+		}
+	}
+	return all
 }
 
 // references finds sets that are not there, or hold something else.
@@ -927,6 +956,8 @@ func (s *Source) Auto() bool {
 type Facts struct {
 	Auto  []string                // interfaces of the default routes; none: auto fits any
 	Hosts map[string][]netip.Addr // addresses of the names that sets have; those that are missing add nothing to their sets
+	// Groups are the addresses of countries and autonomous systems; without those that are missing the policy means something else.
+	Groups map[conf.GeoGroup]*prefixset.Packed
 }
 
 // Policy resolves names, interfaces and sets.
@@ -987,6 +1018,9 @@ func (s *Source) resolve(name string, facts Facts, sets map[string]*Set) *Set {
 		}
 	}
 	set.Addrs = prefixset.New(prefixes...)
+	if text.group != (conf.GeoGroup{}) {
+		set.Addrs = facts.Groups[text.group].Set()
+	}
 	set.In = slices.Clone(text.ports.ranges)
 	for _, inner := range text.addrs.sets {
 		set.Addrs = set.Addrs.Union(s.resolve(inner, facts, sets).Addrs)

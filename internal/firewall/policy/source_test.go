@@ -23,7 +23,7 @@ func TestLongLines(t *testing.T) {
 		"one word":  {header + strings.Repeat("x", 1<<20), "mef.rules:2:1: the line is longer than 65536 bytes; keep long lists in a file: set name=NAME file=PATH"},
 		"zeros":     {header + strings.Repeat("\x00", 60000) + "\n", "mef.rules:2:1: byte 0x0 is not text; save the file as UTF-8"},
 		"a word that is as long as can be": {header + "rule dir=in action=accept proto=tcp src=" + strings.Repeat("9", 60000) + "\n",
-			`mef.rules:2:41: "` + strings.Repeat("9", 80) + `…" is not an entry; write any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office, or all except those such as !@office`},
+			`mef.rules:2:41: "` + strings.Repeat("9", 80) + `…" is not an entry; write any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office and @country:DE, or all except those such as !@office`},
 	} {
 		if _, err := policy.Parse("mef.rules", []byte(tt.text)); err == nil || err.Error() != tt.want {
 			t.Errorf("%s: error %.300v, want %s", name, err, tt.want)

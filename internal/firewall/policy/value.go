@@ -49,11 +49,15 @@ func references(f *Field, kind SetType) []reference {
 		if bare, not := strings.CutPrefix(word, "!"); not {
 			word, offset = bare, offset+1
 		}
-		if name, ok := strings.CutPrefix(word, "@"); ok && isSetName(name) {
-			at := f.At
-			at.Col += offset
-			all = append(all, reference{at, name, kind})
+		name, ok := strings.CutPrefix(word, "@")
+		if g, wrong, _ := conf.ParseGeoGroup(word); wrong == "" && kind == AddrSet {
+			name = groupSet(g)
+		} else if !ok || !isSetName(name) {
+			continue
 		}
+		at := f.At
+		at.Col += offset
+		all = append(all, reference{at, name, kind})
 	}
 	return all
 }
@@ -91,7 +95,7 @@ func items(value string) iter.Seq2[int, string] {
 }
 
 const (
-	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office, or all except those such as !@office"
+	addrsSyntax = "any, or addresses, prefixes such as 192.0.2.0/24, ranges a-b, sets such as @office and @country:DE, or all except those such as !@office"
 	portsSyntax = "any, or ports and ranges from 1 to 65535 such as 22,8000-8010, services of /etc/services such as https, and sets such as @web"
 	namesSyntax = "any, auto, interfaces and patterns such as eth0,wg*, sets such as @lan, or excluded interfaces such as !eth0"
 	stateSyntax = "any, or new, established, related, invalid, untracked, separated by commas"
@@ -112,6 +116,14 @@ func addrs(f *Field) (a addrsText, err *conf.Error) {
 		}
 		at := f.At
 		at.Col += offset
+		if conf.IsGeoGroup(word) {
+			g, why, hint := conf.ParseGeoGroup(word)
+			if why != "" {
+				return a, &conf.Error{Pos: at, Msg: why, Hint: hint}
+			}
+			a.sets = append(a.sets, groupSet(g))
+			continue
+		}
 		if name, ok := strings.CutPrefix(word, "@"); ok {
 			if !isSetName(name) {
 				return a, wrong(at, 0, word, addrsSyntax)
@@ -329,6 +341,16 @@ func isWord(r rune) bool {
 func isSetName(s string) bool {
 	return s != "" && len(s) <= 20 && !strings.ContainsFunc(s, func(r rune) bool { return !isWord(r) }) &&
 		!strings.ContainsAny(s[:1], "0123456789_-")
+}
+
+// groupSet returns the name of the set that a country or an autonomous system is, which no set statement can give, and groupOf the opposite.
+func groupSet(g conf.GeoGroup) string {
+	return strings.Replace(strings.TrimPrefix(g.String(), "@"), ":", ".", 1)
+}
+
+func groupOf(name string) (g conf.GeoGroup, ok bool) {
+	g, wrong, _ := conf.ParseGeoGroup("@" + strings.Replace(name, ".", ":", 1))
+	return g, wrong == "" && groupSet(g) == name
 }
 
 // states reads a list of states.
