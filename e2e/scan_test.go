@@ -81,6 +81,9 @@ func TestScansOfNmapAreBanned(t *testing.T) {
 		"203.0.113.19":     {"-sS", "--scan-delay", "200ms"},
 		"2001:db8:bad0::1": {"-sS"},
 		"2001:db8:bad1::1": {"-sF"},
+		"2001:db8:bad2::1": {"-sN"},
+		"2001:db8:bad3::1": {"-sX"},
+		"2001:db8:bad4::1": {"-sU"},
 	})
 }
 
@@ -396,6 +399,31 @@ func TestConntrackFlushed(t *testing.T) {
 	if why, err := s.mef.Why(s.ctx, netip.MustParseAddr(api)); err != nil || why.Banned || len(why.Scans) > 0 {
 		t.Errorf("of the API host: %q, banned %v, %v, want that nothing counts", why.Scans, why.Banned, err)
 	}
+}
+
+// Segments that come late, after both ends have closed their connection, or after this host has forgotten it, are no scan: they have ACK or RST.
+func TestLateSegments(t *testing.T) {
+	s := watching(t, "")
+	const fin, rst, push, ack, syn = 1, 4, 8, 16, 2
+	wire, peers := s.wire(), []string{"203.0.113.61", "2001:db8:900d:61::1"}
+	for _, peer := range peers {
+		addr := netip.MustParseAddr(peer)
+		for port := range uint16(20) {
+			for _, flags := range []byte{fin | ack, fin | push | ack, rst, rst | ack, ack, push | ack, syn | ack} {
+				if err := wire.TCP(netip.AddrPortFrom(addr, 443), netip.AddrPortFrom(s.w.Client(peer).Server(), 40000+port), flags); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	s.nmap("198.51.100.77", "-sS", "-p", closedPorts)
+	s.banned("198.51.100.77") // so that what came before has been counted
+	for _, peer := range peers {
+		if why, err := s.mef.Why(s.ctx, netip.MustParseAddr(peer)); err != nil || why.Banned || len(why.Scans) > 0 {
+			t.Errorf("%s: %q, banned %v, %v; want that nothing counts", peer, why.Scans, why.Banned, err)
+		}
+	}
+	s.reaches(lab.SSHPort, peers...)
 }
 
 // What the configuration excludes does not count, and a reload applies it.
