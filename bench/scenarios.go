@@ -58,7 +58,7 @@ func scenarios() []scenario {
 		{"storm", "Storm", "1,000 and 10,000 addresses cross the threshold in one write, their lines in rounds; for mef also 100,000, one after the other. CPU time includes recognising the lines.", (*bench).storm},
 		{"restore", "Restart", "The daemon is stopped, its namespace thrown away, and started in a new one on the same state: until all bans are in the kernel again (fail2ban: 1,000 only).", (*bench).restore},
 		{"memory", "Memory", "Resident, of all processes, 5 s afterwards (and the most it ever was): after the first ban, and after one failure of each of 100,000 addresses. With 10,000 bans: see Storm.", (*bench).memory},
-		{"packets", "Packets", "SYN packets over a veth pair, sent by one core, which also does the work of the receiving end: 5,000,000 to closed ports from as many sources, of which one in 500 belongs to a scan, and 2,000,000 from 100,000 banned sources. The same to a host without rules, which answers them, shows the limit of the sender.", (*bench).packets},
+		{"packets", "Packets", "SYN packets over a veth pair, sent by all cores, which also do the work of the receiving end: 5,000,000 to closed ports from as many sources, of which one in 500 belongs to a scan, and 2,000,000 from 100,000 banned sources. The same to a host without rules, which answers them, and to a hardware address that nobody has, show the limit of the sender.", (*bench).packets},
 		{"idle", "At rest", "30 s without a line.", (*bench).idle},
 		{"rules", "Loading a policy", "Whole processes, seven runs each, three of 50,000 rules: median (least to greatest).", (*bench).rules},
 	}
