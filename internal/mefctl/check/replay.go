@@ -244,13 +244,10 @@ func (p *replayOutput) end(configs []string, replays []*offline.Replay, f *repla
 }
 
 func showSummaries(w io.Writer, configs []string, sums []offline.ReplaySummary, whatIf bool) {
-	header := []string{""}
+	var rows [][]string
 	if len(configs) > 1 {
-		header = append(header, configs...)
-	} else {
-		header = append(header, "")
+		rows = append(rows, append([]string{""}, configs...))
 	}
-	rows := [][]string{header}
 	add := func(what string, value func(s *offline.ReplaySummary) string) {
 		row := []string{what}
 		for i := range sums {
