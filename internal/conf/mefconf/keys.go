@@ -119,7 +119,7 @@ var keys = ini.Table[conf.Config]{
 	{Name: "score_after_ban", Value: "75", Form: ini.Number(0, 90, func(c *conf.Config) *int { return &c.Score.AfterBan }),
 		Doc: "percent of score_ban that remain after a ban by score, so that a source that returns is banned soon; 0: none"},
 	{Name: "spray_limits", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Score.Sprays }),
-		Doc: "lower the limits of unknown sources while many sources try one user name, attack from one network or fail at one service"},
+		Doc: "lower the limits of unknown sources while many sources try one user name, attack from one network or fail at one service; forgive no failure where the names of users of one address are guessed"},
 	{Name: "bantime", Value: "10m", Form: ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Ban.First }),
 		Doc: "length of the first ban by a rule without bantime"},
 	{Name: "bantime_score", Value: "1d", Form: ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Ban.Score }),
