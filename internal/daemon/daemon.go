@@ -302,9 +302,6 @@ func (d *daemon) applyAdmins(ctx context.Context, a hostwatch.Admins) error {
 	if err != nil || !changed {
 		return err
 	}
-	select {
-	case d.relist <- struct{}{}:
-	default: // one that waits stands for all
-	}
+	owner.Wake(d.relist)
 	return nil
 }

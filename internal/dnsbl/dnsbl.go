@@ -65,10 +65,7 @@ func (c *Checker) Configure(cfg conf.RBL) {
 		}
 		c.zones = append(c.zones, newZone(z, c.servers, c.log))
 	}
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
+	owner.Wake(c.changed)
 }
 
 // rereadServers is how long the name servers of this host are taken as they were read.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mef/internal/control"
+	"mef/internal/owner"
 )
 
 // A Sink is where records go. It is used by one goroutine, which may wait in it for as long as the disk or the network takes.
@@ -114,7 +115,7 @@ func (o *outlet) offer(rec control.Record) {
 	}
 	o.queue[(o.first+o.waiting)%len(o.queue)] = rec
 	o.waiting++
-	o.poke()
+	owner.Wake(o.wake)
 }
 
 // grow doubles the room for records that wait, up to sinkQueue.
@@ -125,18 +126,11 @@ func (o *outlet) grow() {
 	o.queue, o.first = wider, 0
 }
 
-func (o *outlet) poke() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-}
-
 func (o *outlet) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ending = true
-	o.poke()
+	owner.Wake(o.wake)
 }
 
 // run writes what is queued until the outlet ends.

@@ -10,6 +10,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/host"
 	"mef/internal/ordered"
+	"mef/internal/owner"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -93,12 +94,7 @@ func (g *Guard) Run(ctx context.Context, c Client) error {
 	changed := make(chan struct{}, 1)
 	var watch errgroup.Group
 	watch.Go(func() error {
-		err := host.WatchSessions(ctx, func() {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
-		})
+		err := host.WatchSessions(ctx, func() { owner.Wake(changed) })
 		if err != nil {
 			c.Log.Warn("live SSH sessions are known from the log alone", "err", err)
 		}

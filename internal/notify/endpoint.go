@@ -8,6 +8,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/owner"
 )
 
 const (
@@ -88,7 +89,7 @@ func (e *endpoint) add(kind conf.NotifyEvent, rec *control.Record) {
 		}
 		w.urgent = append(w.urgent, kept)
 	}
-	poke(e.wake)
+	owner.Wake(e.wake)
 }
 
 // run sends what is collected until ctx is done.

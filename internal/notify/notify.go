@@ -60,15 +60,7 @@ func (n *Notifier) Configure(cfg []conf.Notify) {
 		next = append(next, newEndpoint(c, n.host))
 	}
 	n.endpoints = next
-	poke(n.changed)
-}
-
-// poke sends to ch unless a message waits there.
-func poke(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
+	owner.Wake(n.changed)
 }
 
 // all returns the endpoints.

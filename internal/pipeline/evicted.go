@@ -8,6 +8,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
+	"mef/internal/owner"
 )
 
 // evictions are bans that do not hold any more although their time is not over: they gave way to others, or the kernel refused
@@ -26,10 +27,7 @@ func (n *evictions) add(keys []ban.Key, full bool) {
 	n.mu.Lock()
 	n.keys, n.full = append(n.keys, keys...), n.full || full
 	n.mu.Unlock()
-	select {
-	case n.wake <- struct{}{}:
-	default:
-	}
+	owner.Wake(n.wake)
 }
 
 func (n *evictions) take() (keys []ban.Key, full bool) {

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"time"
+
+	"mef/internal/owner"
 )
 
 // A burst of attackers leaves memory behind that Go's collector would keep for the next one: many times what the daemon needs
@@ -32,10 +34,7 @@ func (m *Memory) Changed(n int) {
 	if n <= manyChanges {
 		return
 	}
-	select {
-	case m.burst <- struct{}{}:
-	default: // one that waits stands for all
-	}
+	owner.Wake(m.burst)
 }
 
 // Run gives memory back until ctx is done. A burst is not over while it is being saved.

@@ -109,15 +109,7 @@ func (r *Reporter) configure(want []*collector) {
 		c.client, c.wake, c.remains = webclient.New(), make(chan struct{}, 1), -1
 	}
 	r.collectors = want
-	signal(r.changed)
-}
-
-// signal sends to ch unless a message waits.
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
+	owner.Wake(r.changed)
 }
 
 // all returns the collectors.
@@ -171,7 +163,7 @@ func (c *collector) add(b *attack) {
 		c.leftOut++
 	}
 	c.queue = append(c.queue, b)
-	signal(c.wake)
+	owner.Wake(c.wake)
 }
 
 // Restore takes over what an earlier run saved.

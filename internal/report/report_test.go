@@ -23,6 +23,7 @@ import (
 
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/owner"
 	"mef/internal/webclient"
 )
 
@@ -151,7 +152,7 @@ func (d *desk) now() {
 	c.mu.Lock()
 	c.until = time.Time{}
 	c.mu.Unlock()
-	signal(c.wake)
+	owner.Wake(c.wake)
 }
 
 func banned(addr string) control.Record {

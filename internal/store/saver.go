@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mef/internal/ban"
+	"mef/internal/owner"
 )
 
 // A Saver writes updates in a goroutine of its own, so that no caller waits for the disk. Updates that come while one is being
@@ -61,10 +62,7 @@ func (v *Saver) Save(u Update) {
 	v.mu.Lock()
 	v.waiting.add(&u, v.room)
 	v.mu.Unlock()
-	select {
-	case v.wake <- struct{}{}:
-	default: // one message is enough
-	}
+	owner.Wake(v.wake)
 }
 
 // Status returns how saving goes.

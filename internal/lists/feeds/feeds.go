@@ -28,6 +28,7 @@ import (
 
 	"mef/internal/atomicfile"
 	"mef/internal/conf"
+	"mef/internal/owner"
 	"mef/internal/prefixset"
 )
 
@@ -107,20 +108,13 @@ func (k *Keeper) Configure(feeds []conf.Feed) {
 		}
 		k.feeds[c.Name] = f
 	}
-	signal(k.changed)
-	signal(k.wake)
+	owner.Wake(k.changed)
+	owner.Wake(k.wake)
 }
 
 // sameText reports whether the copy of a feed means the same with another configuration.
 func (f *feed) sameText(c conf.Feed) bool {
 	return f.URL == c.URL && f.Format == c.Format && f.Column == c.Column && f.Member == c.Member && f.MaxShare == c.MaxShare && f.MaxSize == c.MaxSize
-}
-
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // path returns the file of a copy; its description is in path + ".json".
@@ -296,7 +290,7 @@ func (k *Keeper) update(ctx context.Context, name string, force bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if f = k.feeds[name]; f == nil || !f.Enabled || !f.sameText(was.Feed) {
-		signal(k.wake)
+		owner.Wake(k.wake)
 		return fmt.Errorf("feed %s: its configuration has changed meanwhile", name)
 	}
 	f.tried = now
@@ -314,7 +308,7 @@ func (k *Keeper) update(ctx context.Context, name string, force bool) error {
 	f.list, f.copy, f.subtracted = next.list, next.copy, next.subtracted
 	if isNew {
 		k.log.Info("feed updated", "feed", name, "entries", f.copy.Entries, "bytes", f.copy.Size)
-		signal(k.changed)
+		owner.Wake(k.changed)
 	}
 	return nil
 }

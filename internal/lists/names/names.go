@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/ordered"
+	"mef/internal/owner"
 )
 
 // Bounds of the time to live, and of everything else that others decide.
@@ -123,16 +124,8 @@ func (k *Keeper) Want(names []string) (leftOut int) {
 			k.answers[name] = Answer{}
 		}
 	}
-	signal(k.wake)
+	owner.Wake(k.wake)
 	return leftOut
-}
-
-// signal sends to ch unless a signal is pending; it never blocks.
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }
 
 // Run looks names up until ctx is done; it then returns nil.
@@ -210,7 +203,7 @@ func (k *Keeper) refresh(ctx context.Context, name string) {
 	}
 	k.answers[name] = after
 	k.report(name, before, after)
-	signal(k.changed)
+	owner.Wake(k.changed)
 }
 
 // merge returns the answer after a look-up that found addrs or failed.
