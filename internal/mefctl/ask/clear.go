@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mef/internal/console"
+	"mef/internal/control"
 	"mef/internal/mefctl/cli"
 )
 
@@ -20,15 +21,7 @@ func newBansClear(g *cli.Global) *cobra.Command {
 			if !yes {
 				return console.Usage("mefctl bans clear lifts every ban of rules and operators; to do that, run mefctl bans clear --yes")
 			}
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			c, err := client.ClearBans(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, c, func(w io.Writer) {
+			return cli.Ask(g, cmd, (*control.Client).ClearBans, func(w io.Writer, c control.Cleared) {
 				fmt.Fprintf(w, "Lifted %d bans.\n", c.Lifted)
 				if c.Listed > 0 {
 					fmt.Fprintf(w, "%d networks of lists stay banned; mefctl lists shows them.\n", c.Listed)

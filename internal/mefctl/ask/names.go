@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strconv"
@@ -28,15 +29,9 @@ func newNames(g *cli.Global) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			names, err := client.Names(cmd.Context(), strings.ToLower(strings.Join(args, "")), limit)
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, names, func(w io.Writer) { showNames(w, names, time.Now()) })
+			return cli.Ask(g, cmd, func(c *control.Client, ctx context.Context) ([]control.Name, error) {
+				return c.Names(ctx, strings.ToLower(strings.Join(args, "")), limit)
+			}, func(w io.Writer, names []control.Name) { showNames(w, names, time.Now()) })
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", limit, "show at most this many names; 0 shows all")
@@ -71,15 +66,7 @@ func newAlarms(g *cli.Global) *cobra.Command {
 			"had never logged in from there. mefctl alarms ack marks them as seen.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			alarms, err := client.Alarms(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, alarms, func(w io.Writer) { showAlarms(w, alarms, all) })
+			return cli.Ask(g, cmd, (*control.Client).Alarms, func(w io.Writer, alarms []control.Alarm) { showAlarms(w, alarms, all) })
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also show acknowledged alarms")
@@ -95,15 +82,9 @@ func newAlarms(g *cli.Global) *cobra.Command {
 				}
 				req.IDs = append(req.IDs, id)
 			}
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			done, err := client.Acknowledge(cmd.Context(), req)
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, done, func(w io.Writer) { fmt.Fprintf(w, "%d alarms marked as seen.\n", done.Acked) })
+			return cli.Ask(g, cmd, func(c *control.Client, ctx context.Context) (control.Acked, error) {
+				return c.Acknowledge(ctx, req)
+			}, func(w io.Writer, done control.Acked) { fmt.Fprintf(w, "%d alarms marked as seen.\n", done.Acked) })
 		},
 	})
 	return cmd

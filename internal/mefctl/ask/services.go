@@ -22,15 +22,7 @@ func newServices(g *cli.Global) *cobra.Command {
 			"an hour since the daemon started. Published ports of containers and other ports that nf_tables forwards (DNAT) are listed too.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			services, err := client.Services(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, services, func(w io.Writer) { showServices(w, services) })
+			return cli.Ask(g, cmd, (*control.Client).Services, func(w io.Writer, services []control.ListeningService) { showServices(w, services) })
 		},
 	}
 }

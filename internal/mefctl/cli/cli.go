@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"io"
 	"os"
 
@@ -36,6 +37,20 @@ func (g *Global) Settings() (*conf.Config, error) { return mefconf.Settings(g.Co
 // Print writes v as JSON if --json was given; otherwise it calls people.
 func (g *Global) Print(cmd *cobra.Command, v any, people func(io.Writer)) error {
 	return console.Print(cmd, g.JSON, v, people)
+}
+
+// Ask asks the daemon, and writes the answer as JSON if --json was given; otherwise it calls people. The method of a Client that takes no
+// argument is an ask.
+func Ask[T any](g *Global, cmd *cobra.Command, ask func(*control.Client, context.Context) (T, error), people func(io.Writer, T)) error {
+	client, err := g.Client()
+	if err != nil {
+		return err
+	}
+	answer, err := ask(client, cmd.Context())
+	if err != nil {
+		return err
+	}
+	return g.Print(cmd, answer, func(w io.Writer) { people(w, answer) })
 }
 
 // Input opens the file that the command line names, or standard input.

@@ -23,15 +23,7 @@ func newReload(g *cli.Global) *cobra.Command {
 			if serviceOf(args) == policy {
 				return reloadPolicy.run(g, cmd, policy)
 			}
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			r, err := client.Reload(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, r, func(w io.Writer) { showReloaded(w, cmd.ErrOrStderr(), r) })
+			return cli.Ask(g, cmd, (*control.Client).Reload, func(w io.Writer, r control.Reloaded) { showReloaded(w, cmd.ErrOrStderr(), r) })
 		},
 	}
 }

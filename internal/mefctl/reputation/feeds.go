@@ -24,15 +24,7 @@ func newFeeds(g *cli.Global) *cobra.Command {
 		Short: "Show all feeds: age, entries, dropped packets and the last error",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			all, err := client.Feeds(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, all, func(w io.Writer) { cli.ShowFeeds(w, all, time.Now()) })
+			return cli.Ask(g, cmd, (*control.Client).Feeds, func(w io.Writer, all []control.Feed) { cli.ShowFeeds(w, all, time.Now()) })
 		},
 	})
 	var force bool

@@ -2,6 +2,7 @@
 package reputation
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -38,15 +39,9 @@ func newDNSBL(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
 			}
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			answers, err := client.CheckDNSBL(cmd.Context(), addr)
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, answers, func(w io.Writer) { showAnswers(w, answers) })
+			return cli.Ask(g, cmd, func(c *control.Client, ctx context.Context) ([]control.DNSBLAnswer, error) {
+				return c.CheckDNSBL(ctx, addr)
+			}, func(w io.Writer, answers []control.DNSBLAnswer) { showAnswers(w, answers) })
 		},
 	}, newStatus(g, "Show which lists are used through which name servers", func(s control.Status) control.DNSBL { return s.DNSBL }, showDNSBL))
 	return cmd
