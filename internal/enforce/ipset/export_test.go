@@ -27,3 +27,13 @@ func (b *Backend) SetLongest(d time.Duration) { b.longest = uint64(d / time.Seco
 
 // SetMaxElem bounds the sets of bans from the next Rebuild on.
 func (b *Backend) SetMaxElem(n uint32) { b.maxElem = n }
+
+// Sever closes all connections of the backend without its knowledge.
+func (b *Backend) Sever() {
+	b.write.Lock()
+	defer b.write.Unlock()
+	b.read.Lock()
+	defer b.read.Unlock()
+	b.conn.Sever()
+	b.reader.Sever()
+}

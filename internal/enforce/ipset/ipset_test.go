@@ -51,6 +51,9 @@ func filter(form string) bantest.Filter {
 		Foreign: append(both(form, "-t raw -A PREROUTING -p tcp --dport 81 -j ACCEPT"),
 			command("ipset create foreign hash:ip"), command("ipset add foreign 198.51.100.7"), command(form+" -w -A INPUT -m set --match-set foreign src -j DROP")),
 		Show:   append(append(both(form, "-t raw -S"), both(form, "-t mangle -S")...), append(both(form, "-S"), command("ipset list"))...),
+		Flush:  append(append(both(form, "-t raw -F"), both(form, "-t mangle -F")...), command("ipset flush")),
+		Rules:  append(both(form, "-t raw -S"), both(form, "-t mangle -S")...),
+		Sever:  func(b bantest.Backend) { b.(*ipset.Backend).Sever() },
 		Delete: ipset.Delete,
 		Late:   time.Second, // the kernel counts whole seconds
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -187,6 +188,61 @@ func TestAFullSetDelaysNoOtherBan(t *testing.T) {
 	}
 	if s, err := b.Held(t.Context()); err != nil || len(s.Bans) != len(bans)-len(failed) || len(s.Bans) < 6 {
 		t.Errorf("%d bans are held (%v), want all but the %d that failed", len(s.Bans), err, len(failed))
+	}
+}
+
+// TestFewDropsAreLogged drops a thousand packets of each kind of ban, and reads how many came to the rules that log and drop.
+func TestFewDropsAreLogged(t *testing.T) {
+	const packets = 1000
+	for _, form := range []string{legacy, overNF} {
+		server, attacker := netnstest.New(t), netnstest.New(t)
+		netnstest.Join(t, server, attacker, "192.0.2.1/24", "192.0.2.7/24 192.0.2.8/24")
+		limit := conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "info", Rate: 2, Burst: 7}
+		b := open(t, server, form, limit)
+		began := time.Now()
+		if _, err := b.Rebuild(t.Context(), enforce.Changes{Bans: []enforce.Change{{Key: enforcetest.Key("192.0.2.7"), Timeout: enforce.Permanent},
+			{Key: enforcetest.Key("192.0.2.8 unverified"), Timeout: enforce.Permanent}}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []string{"192.0.2.7", "192.0.2.8"} {
+			conn, err := attacker.Dial("udp", from, "192.0.2.1:53", netnstest.Patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for range packets {
+				if _, err := conn.Write([]byte("hello")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := netnstest.Poll(func() error {
+			s, err := b.Held(t.Context())
+			for _, h := range s.Bans {
+				if err == nil && h.Packets != packets {
+					err = fmt.Errorf("%v has counted %d packets", h.Key, h.Packets)
+				}
+			}
+			return err
+		}); err != nil {
+			t.Error(form, err)
+		}
+		most := limit.Burst + limit.Rate*int(time.Since(began)/time.Second+1)
+		for _, chain := range []string{"mefd-drop", "mefd-drop-susp"} {
+			var counted []int
+			for line := range strings.Lines(server.Run(t, "", form, "-w", "-t", "raw", "-nvxL", chain)) {
+				if f := strings.Fields(line); len(f) > 2 && (f[2] == "LOG" || f[2] == "DROP") {
+					n, err := strconv.Atoi(f[0])
+					if err != nil {
+						t.Fatal(err)
+					}
+					counted = append(counted, n)
+				}
+			}
+			if len(counted) != 2 || counted[0] < limit.Burst || counted[0] > most || counted[1] != packets {
+				t.Errorf("%s, %s: %v packets were logged and dropped, want %d to %d, and %d", form, chain, counted, limit.Burst, most, packets)
+			}
+		}
 	}
 }
 

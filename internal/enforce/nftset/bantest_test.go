@@ -40,6 +40,9 @@ func filter() bantest.Filter {
 			nft("add set inet mefdaemon strange { type ipv4_addr; }")},
 		Foreign: []bantest.Command{{Stdin: foreign, Args: []string{"nft", "-f", "-"}}},
 		Show:    []bantest.Command{nft("-a", "list", "table", "inet", "filter"), nft("-a", "list", "table", "ip", "mefdaemon"), nft("-a", "list", "table", "ip", "nat")},
+		Flush:   []bantest.Command{nft("flush", "ruleset")},
+		Rules:   []bantest.Command{nft("list", "table", "inet", "mefdaemon")},
+		Sever:   func(b bantest.Backend) { b.(*nftset.Backend).Sever() },
 		Delete:  nftset.Delete,
 		Lacking: map[string]bantest.Lack{
 			"nft_log":       {Open: without("log"), Log: lacks("nft_log, nf_log_syslog or nft_limit"), Scan: lacks("nft_log and nfnetlink_log"), Flood: lacks("nft_log and nfnetlink_log")},
@@ -79,19 +82,3 @@ func TestOldKernelAgreesWithAModel(t *testing.T) {
 	}
 	f.RandomBansAgreeWithAModel(t)
 }
-
-// A world is bantest's, with what nftables alone can do.
-type world struct {
-	server, attacker, container *netnstest.NS
-	b                           *nftset.Backend
-	e                           *enforce.Enforcer
-	bantest.World
-}
-
-func newWorld(t *testing.T, allow ...string) world {
-	t.Helper()
-	w := filter().NewWorld(t, allow...)
-	return world{w.Server, w.Attacker, w.Container, w.B.(*nftset.Backend), w.E, w}
-}
-
-func (w world) knock(t *testing.T, from, to string) *bantest.Knocker { return w.Knock(t, from, to) }

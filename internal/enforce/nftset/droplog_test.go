@@ -4,7 +4,6 @@ package nftset_test
 
 import (
 	"encoding/binary"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -167,38 +166,5 @@ func TestEveryLogSettingIsTaken(t *testing.T) {
 			t.Errorf("%+v: the table is\n%s", log, saved)
 		}
 		b.Close()
-	}
-}
-
-// TestLogSettingsChangeWithoutAGap changes the settings while a banned address sends all the time.
-func TestLogSettingsChangeWithoutAGap(t *testing.T) {
-	w := newWorld(t)
-	knocker := w.knock(t, "192.0.2.7", "192.0.2.1:53")
-	enforcetest.Bans(t, w.e, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8:7::/64", 0))
-	last := knocker.Silent(t)
-	packets := uint64(0)
-	for i := range 10 {
-		drops := conf.DropLog{Enabled: i%2 == 0, Prefix: fmt.Sprintf("mef%d_", i), Level: "info", Rate: 1, Burst: 1}
-		if err := w.e.Renew(t.Context(), func() error { return w.b.Configure(enforce.Settings{Log: drops}) }); err != nil {
-			t.Fatal(err)
-		}
-		table := ours(t, w.server)
-		if got := strings.Contains(table, `log prefix "`+drops.Prefix+`BAN "`); got != drops.Enabled {
-			t.Errorf("with %+v the table is\n%s", drops, table)
-		}
-		if got := enforcetest.Lists(t, w.e); got != "192.0.2.7 for 1h0m0s\n2001:db8:7::/64\n" {
-			t.Errorf("with %+v the bans are\n%s", drops, got)
-		}
-		s, err := w.e.Held(t.Context(), enforcetest.Key("192.0.2.7"))
-		if err != nil || len(s.Bans) != 1 || s.Bans[0].Packets < packets {
-			t.Fatalf("bans %v (%v), want one that had counted %d packets before", s.Bans, err, packets)
-		}
-		packets = s.Bans[0].Packets
-	}
-	if again := knocker.Silent(t); again != last || packets == 0 {
-		t.Errorf("answered at %v, first silent at %v; %d packets were dropped", again, last, packets)
-	}
-	if s := w.e.Status(); s.Repairs != 0 || s.Problem != "" {
-		t.Errorf("status %+v, want no repair of what we did ourselves", s)
 	}
 }

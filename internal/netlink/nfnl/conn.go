@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -236,13 +237,11 @@ func (q Query) message(flags netlink.HeaderFlags) netlink.Message {
 
 // Get asks for one object and returns its attributes, or an error that wraps ENOENT.
 func (c *Conn) Get(q Query) ([]byte, error) {
-	if err := errors.Join(c.refused(q.Attrs), c.open()); err != nil {
+	if err := c.refused(q.Attrs); err != nil {
 		return nil, err
 	}
-	_, err := c.nl.SendMessages([]netlink.Message{q.message(0)})
-	if err != nil {
-		c.Close()
-		return nil, Explain(err)
+	if err := c.ask(q.message(0)); err != nil {
+		return nil, err
 	}
 	msgs, err := c.nl.Receive()
 	if err == nil && len(msgs) == 0 {
@@ -259,11 +258,41 @@ func (c *Conn) Get(q Query) ([]byte, error) {
 
 // Do sends a request that is no part of a transaction, such as a deletion of a conntrack entry, and waits for the answer.
 func (c *Conn) Do(q Query) error {
-	if err := errors.Join(c.refused(q.Attrs), c.open()); err != nil {
+	if err := c.refused(q.Attrs); err != nil {
 		return err
 	}
-	_, err := c.nl.Execute(q.message(netlink.Acknowledge))
+	return c.sent(func() error {
+		_, err := c.nl.Execute(q.message(netlink.Acknowledge))
+		return err
+	})
+}
+
+// sent calls send, and calls it again with a new connection if the present one was closed before the kernel got anything.
+func (c *Conn) sent(send func() error) error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	err := send()
+	var op *netlink.OpError
+	if errors.As(err, &op) && strings.HasPrefix(op.Op, "send") && errors.Is(err, unix.EBADF) {
+		c.Close()
+		if err = c.open(); err == nil {
+			err = send()
+		}
+	}
 	return err
+}
+
+// ask sends a question, and closes the connection if that fails.
+func (c *Conn) ask(m netlink.Message) error {
+	err := c.sent(func() error {
+		_, err := c.nl.SendMessages([]netlink.Message{m})
+		return err
+	})
+	if err != nil {
+		c.Close()
+	}
+	return Explain(err)
 }
 
 // ErrChanging is returned when what was to be read kept changing meanwhile.
@@ -284,12 +313,8 @@ func (c *Conn) Dump(q Query, restart func(), fn func(family byte, attrs []byte))
 
 // DumpOnce is Dump without beginning again; whole is false if something changed meanwhile.
 func (c *Conn) DumpOnce(q Query, fn func(family byte, attrs []byte)) (whole bool, err error) {
-	if err := c.open(); err != nil {
+	if err := c.ask(q.message(netlink.Dump)); err != nil {
 		return false, err
-	}
-	if _, err := c.nl.SendMessages([]netlink.Message{q.message(netlink.Dump)}); err != nil {
-		c.Close()
-		return false, Explain(err)
 	}
 	whole = true
 	for m, err := range c.nl.ReceiveIter() {

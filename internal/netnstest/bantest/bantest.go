@@ -37,6 +37,12 @@ type Filter struct {
 	// Delete removes all that is ours in the caller's namespace, and reports whether there was anything.
 	Delete func() (bool, error)
 
+	// Flush are commands by which others flush everything, and Rules print what is ours.
+	Flush, Rules []Command
+
+	// Sever closes the connections of a packet filter without its knowledge.
+	Sever func(Backend)
+
 	// Lacking are parts of kernels that are missing, by name.
 	Lacking map[string]Lack
 
@@ -95,6 +101,8 @@ func (f Filter) Run(t *testing.T) {
 		"sources of new connections are reported":             f.newPeersAreReported,
 		"clients of a service that restarts are not reported": f.serviceThatRestarts,
 		"a flood of packets to closed ports":                  f.floodOfClosedPorts,
+		"log settings change without a gap":                   f.logSettingsChangeWithoutAGap,
+		"vanished connections are opened again":               f.vanishedConnectionsAreOpenedAgain,
 		"what the kernel lacks":                               f.lackingKernel,
 		"an interface that vanishes":                          f.vanishingInterface,
 		"flood guard":                                         f.floodGuard,
