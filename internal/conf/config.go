@@ -62,7 +62,8 @@ type Config struct {
 	RBL   RBL
 	Log   DropLog
 
-	Report Report
+	Report    Report
+	Community Community
 
 	Firewall Firewall
 
@@ -204,6 +205,13 @@ const (
 type Report struct {
 	AbuseIPDB   Collector // report_abuseipdb
 	BlocklistDE Collector // report_blocklist_de
+}
+
+// Community is what a host does with the community server that it has joined.
+type Community struct {
+	Report     bool      // community_report
+	Protection bool      // community_cloud_protection
+	Ports      ban.Ports // community_cloud_ports
 }
 
 // A Collector is who is sent reports about bans.

@@ -38,6 +38,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"mef/internal/ban"
 )
 
 // A Service answers requests. The daemon is one.
@@ -65,6 +67,7 @@ type Service interface {
 	NameService
 	ReputationService
 	NotifyService
+	CloudService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -111,6 +114,7 @@ type Status struct {
 
 	Reports []Reports `json:"reports,omitempty"` // empty: none are sent
 	Notify  []Notify  `json:"notify,omitempty"`  // empty: nobody is notified
+	Cloud   Cloud     `json:"cloud"`
 
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
 	// WatchingSince is since when bans are logged and not applied: by mode=observe, or because nobody confirmed. nil: they are applied.
@@ -350,4 +354,16 @@ type Record struct {
 	Note     string        `json:"note,omitempty"`
 	Source   string        `json:"source,omitempty"`
 	Missed   int           `json:"missed,omitempty"` // records this reader lost before this one
+}
+
+// Attacker returns the address that a record of a ban is about, if others are to be told: that of a verified ban by rules, without what lists report,
+// of a single address that hosts on the Internet can have.
+func (r *Record) Attacker() (addr netip.Addr, ok bool) {
+	byRule := r.Rule == ban.ByScore || !ban.Reserved(r.Rule)
+	p, err := netip.ParsePrefix(r.Prefix)
+	if r.Event != "ban" || r.Class != ban.Verified.String() || !byRule || r.Listed || err != nil || !p.IsSingleIP() {
+		return addr, false
+	}
+	addr = p.Addr().Unmap()
+	return addr, addr.IsGlobalUnicast() && !addr.IsPrivate()
 }

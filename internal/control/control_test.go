@@ -3,6 +3,7 @@ package control_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -146,6 +147,44 @@ func (f *fake) TestReports(context.Context) ([]control.SendTest, error) {
 
 func (f *fake) TestNotify(_ context.Context, name string) ([]control.SendTest, error) {
 	return []control.SendTest{{To: name, OK: true}}, nil
+}
+
+func (f *fake) JoinCloud(_ context.Context, req control.CloudRequest) (control.Cloud, error) {
+	if req.Invitation != "mef1.good" {
+		return control.Cloud{}, control.Refuse("no invitation")
+	}
+	return control.Cloud{Server: "cloud.example:8443"}, nil
+}
+
+func (f *fake) LeaveCloud(context.Context) error {
+	return control.Refuse("this host has joined no server")
+}
+
+func (f *fake) PreviewCloud(context.Context) (json.RawMessage, error) {
+	return json.RawMessage(`{"rules":"","reports":null}`), nil
+}
+
+func (f *fake) LookupCloud(_ context.Context, addr netip.Addr) (control.CloudVerdict, error) {
+	return control.CloudVerdict{Listed: true, Until: addr.String()}, nil
+}
+
+func TestCloud(t *testing.T) {
+	c, _ := serve(t, new(fake))
+	if s, err := c.JoinCloud(t.Context(), "mef1.good"); err != nil || s.Server != "cloud.example:8443" {
+		t.Errorf("join: %+v, %v", s, err)
+	}
+	if _, err := c.JoinCloud(t.Context(), "bad"); err == nil || err.Error() != "no invitation" {
+		t.Errorf("join: %v", err)
+	}
+	if err := c.LeaveCloud(t.Context()); err == nil || err.Error() != "this host has joined no server" {
+		t.Errorf("leave: %v", err)
+	}
+	if text, err := c.PreviewCloud(t.Context()); err != nil || string(text) != `{"rules":"","reports":null}` {
+		t.Errorf("preview: %s, %v", text, err)
+	}
+	if v, err := c.LookupCloud(t.Context(), netip.MustParseAddr("::ffff:203.0.113.7")); err != nil || !v.Listed || v.Until != "203.0.113.7" {
+		t.Errorf("lookup: %+v, %v", v, err)
+	}
 }
 
 func (f *fake) Stop(string) {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -202,4 +203,103 @@ func handleNotify(mux *http.ServeMux, s NotifyService) {
 // TestNotify has a test message sent to the section of that name; to all if it is empty.
 func (c *Client) TestNotify(ctx context.Context, name string) (v []SendTest, err error) {
 	return v, c.do(ctx, http.MethodPost, "/v1/notify/test?name="+url.QueryEscape(name), struct{}{}, &v)
+}
+
+// A Cloud is the state of the membership in a community server. Counts are those since the start.
+type Cloud struct {
+	Server     string      `json:"server,omitempty"` // HOST:PORT; empty: none was joined
+	Host       string      `json:"host,omitempty"`   // how the server names this host
+	Since      *time.Time  `json:"since,omitempty"`
+	Reporting  bool        `json:"reporting"`  // community_report
+	Protecting bool        `json:"protecting"` // community_cloud_protection
+	Lists      []CloudList `json:"lists,omitempty"`
+	Sent       uint64      `json:"sent"`     // reports that the server accepted
+	Dropped    uint64      `json:"dropped"`  // reports that it did not want
+	LeftOut    uint64      `json:"left_out"` // reports that were not sent: too many waited, or for too long
+	Waiting    int         `json:"waiting"`
+	Problems   []string    `json:"problems,omitempty"`
+}
+
+// A CloudList is a list of the server.
+type CloudList struct {
+	Name    string     `json:"name"` // "public", or "own": bans of hosts of the same operator
+	Entries int        `json:"entries"`
+	Of      *time.Time `json:"of,omitempty"` // when the server signed it; nil: there is none yet
+}
+
+// A CloudVerdict is what a community server answers about an address.
+type CloudVerdict struct {
+	Listed     bool     `json:"listed"`
+	Score      int      `json:"score"`     // 0 to 100
+	Reporters  string   `json:"reporters"` // a range
+	Categories []string `json:"categories,omitempty"`
+	Until      string   `json:"until,omitempty"`
+	Contested  bool     `json:"contested,omitempty"`
+	Appeal     string   `json:"appeal,omitempty"`
+}
+
+// A CloudRequest asks to join a server.
+type CloudRequest struct {
+	Invitation string `json:"invitation"`
+}
+
+// A CloudService is the host's side of a community server. Its state is part of the status.
+type CloudService interface {
+	// JoinCloud joins the server of an invitation. One that was joined before is left.
+	JoinCloud(ctx context.Context, req CloudRequest) (Cloud, error)
+	// LeaveCloud leaves the server.
+	LeaveCloud(ctx context.Context) error
+	// PreviewCloud returns the next request to the server as it would be sent, before compression.
+	PreviewCloud(ctx context.Context) (json.RawMessage, error)
+	// LookupCloud asks the server about an address, which it learns.
+	LookupCloud(ctx context.Context, addr netip.Addr) (CloudVerdict, error)
+}
+
+// handleCloud adds the routes of the community server.
+func handleCloud(mux *http.ServeMux, s CloudService) {
+	mux.HandleFunc("POST /v1/cloud/join", func(w http.ResponseWriter, r *http.Request) {
+		var req CloudRequest
+		if err := decode(w, r, &req); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		v, err := s.JoinCloud(r.Context(), req)
+		answer(w, v, err)
+	})
+	mux.HandleFunc("POST /v1/cloud/leave", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, struct{}{}, s.LeaveCloud(r.Context()))
+	})
+	mux.HandleFunc("GET /v1/cloud/preview", func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.PreviewCloud(r.Context())
+		answer(w, v, err)
+	})
+	mux.HandleFunc("GET /v1/cloud/lookup", func(w http.ResponseWriter, r *http.Request) {
+		addr, err := netip.ParseAddr(r.URL.Query().Get("addr"))
+		if err != nil {
+			answer(w, nil, &Error{"lookup needs addr=ADDRESS, such as 192.0.2.7 or 2001:db8::7"})
+			return
+		}
+		v, err := s.LookupCloud(r.Context(), addr.Unmap().WithZone(""))
+		answer(w, v, err)
+	})
+}
+
+// JoinCloud joins the server of an invitation.
+func (c *Client) JoinCloud(ctx context.Context, invitation string) (v Cloud, err error) {
+	return v, c.do(ctx, http.MethodPost, "/v1/cloud/join", CloudRequest{invitation}, &v)
+}
+
+// LeaveCloud leaves the community server.
+func (c *Client) LeaveCloud(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/v1/cloud/leave", struct{}{}, new(struct{}))
+}
+
+// PreviewCloud returns the next request to the community server.
+func (c *Client) PreviewCloud(ctx context.Context) (v json.RawMessage, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/cloud/preview", nil, &v)
+}
+
+// LookupCloud asks the community server about an address.
+func (c *Client) LookupCloud(ctx context.Context, addr netip.Addr) (v CloudVerdict, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/cloud/lookup?addr="+url.QueryEscape(addr.String()), nil, &v)
 }

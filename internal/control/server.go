@@ -204,6 +204,7 @@ func Handler(s Service) http.Handler {
 	handleNames(mux, s, limits)
 	handleReputation(mux, s)
 	handleNotify(mux, s)
+	handleCloud(mux, s)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

@@ -123,6 +123,7 @@ type parts struct {
 type daemon struct {
 	*parts
 	control.ReputationService
+	control.CloudService
 	control.NotifyService
 	*pipeline.Requests
 	lists.FeedService
@@ -165,8 +166,10 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	shared.lists = lists.New(m.names)
 	shared.lists.On(shared.listHost())
 	p.Reputation.Feeds = shared.lists.Feeds().Listings
+	shared.lists.Feeds().Community = p.Reputation.Cloud.List
+	p.Reputation.Cloud.Changed = func(ctx context.Context) { _ = shared.lists.Feeds().Apply(ctx) } // the enforcer logs it, shows it and tries again
 	c := newConfigurator(shared, cfg, opt)
-	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, NotifyService: opt.Notify, FeedService: shared.lists.Feeds().Service(), config: owner.New[*configurator](), version: opt.Version,
+	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, CloudService: p.Reputation, NotifyService: opt.Notify, FeedService: shared.lists.Feeds().Service(), config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }}}
 	b.Requests = p.Requests(b.listsForRequests())
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {

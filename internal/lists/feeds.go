@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/conf/diag"
 	"mef/internal/control"
@@ -30,6 +31,9 @@ type Feeds struct {
 	keeper *feeds.Keeper
 	access *access // countries and autonomous systems to which ports are closed
 	host   Host
+
+	// Community, unless nil, returns the addresses in the lists of the community server, and the ports at which they are dropped. It is set before Run.
+	Community func() (*prefixset.Packed, ban.Ports)
 
 	applying sync.Mutex // held while the kernel is given lists, so that an older state never replaces a newer one
 
@@ -277,6 +281,12 @@ func (f *Feeds) drops(facts *exempt.Facts) (all []enforce.List) {
 			all = append(all, enforce.List{Name: one.Name, Addrs: rest, Ports: one.Ports, Both: one.Both})
 		}
 	}
+	if f.Community != nil {
+		list, ports := f.Community()
+		if rest := list.Subtract(needed.Union(admins)); rest.Len() > 0 {
+			all = append(all, enforce.List{Name: CommunityList, Addrs: rest, Ports: ports})
+		}
+	}
 	return all
 }
 
@@ -289,6 +299,9 @@ func (f *Feeds) without(name string, list *prefixset.Packed, needed, admins pref
 	f.spared[name] = spared{count(false) + count(true), held(false) + held(true)}
 	return rest
 }
+
+// CommunityList is the name of the list of the community server in the kernel. No feed can have it.
+const CommunityList = "community"
 
 // feedListing is how long an address that is in a feed counts as listed before it is looked for again.
 const feedListing = time.Hour
@@ -373,6 +386,9 @@ func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (held, all []string, e
 		all = append(all, text+": all its packets are dropped")
 	}
 	all = append(all, f.access.why(addr, held)...)
+	if slices.Contains(held, CommunityList) {
+		all = append(all, "a list of the community server: its packets that open a connection are dropped")
+	}
 	for _, m := range f.keeper.Find(addr) {
 		text := "feed " + m.Name
 		if m.Line > 0 {

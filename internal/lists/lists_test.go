@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/exempt"
@@ -124,6 +125,17 @@ func TestLongBlacklist(t *testing.T) {
 	l.feeds.setBlacklist(block.Addrs, l.block.files)
 	if drops := l.feeds.drops(&facts); len(drops) != 1 || drops[0].Name != BlockList || !drops[0].Both || !drops[0].Addrs.Equal(block.Addrs) {
 		t.Errorf("lists for the kernel: %+v", drops)
+	}
+	// Of the lists of the community server, too, what must stay reachable is left out.
+	var community prefixset.Packer
+	for _, p := range prefixes("203.0.113.5/32", "203.0.113.6/32", "203.0.113.7/32") {
+		community.Add(p)
+	}
+	packed := community.Pack()
+	l.feeds.Community = func() (*prefixset.Packed, ban.Ports) { return packed, "22" }
+	if drops := l.feeds.drops(&facts); len(drops) != 2 || drops[1].Name != CommunityList || drops[1].Ports != "22" || drops[1].Both ||
+		drops[1].Addrs.Len() != 1 || !drops[1].Addrs.Contains(netip.MustParseAddr("203.0.113.7")) {
+		t.Errorf("with the community server: %+v", drops)
 	}
 	if at, want := l.Place(netip.MustParseAddr("203.0.113.1")), fmt.Sprintf("%s:%d:1", path, n+1); at != want {
 		t.Errorf("place %q, want %q", at, want)

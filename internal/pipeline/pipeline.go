@@ -90,6 +90,7 @@ func New(opt Options) (*Pipeline, *State) {
 	s.Engine = engine.New(settings, opt.Facts)
 	s.Engine.SetAccounts(opt.Accounts)
 	s.attachReports()
+	s.attachCloud()
 	s.applyMode()
 	return p, s
 }
@@ -178,6 +179,7 @@ func (s *State) configure(cfg *conf.Config, rules *engine.Rules, readers feed.Re
 	s.SetFacts(func(f *engine.Facts) { f.Proxies, f.Docker = cfg.ProxyAddrs(), h.Gateways() })
 	s.p.Reputation.Configure(cfg)
 	s.attachReports()
+	s.attachCloud()
 	s.applyMode()
 	s.OpenEventLog()
 }
@@ -270,6 +272,15 @@ func (s *State) attachReports() {
 		return
 	}
 	s.p.Records.Attach("reports", reports, func(event string) bool { return event == "ban" })
+}
+
+// attachCloud has bans reported to the community server, if the configuration asks for it and a server was joined.
+func (s *State) attachCloud() {
+	if !s.Config.Community.Report {
+		s.p.Records.Attach("community server", nil, nil)
+		return
+	}
+	s.p.Records.Attach("community server", s.p.Reputation.Cloud, func(event string) bool { return event == "ban" || event == "unban" })
 }
 
 // OpenEventLog has the event log written that the configuration asks for.

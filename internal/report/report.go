@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/owner"
@@ -142,13 +141,8 @@ func (r *Reporter) Write(recs []control.Record) error {
 
 // attackOf returns what is to be reported of a ban, nil if it is not reported.
 func attackOf(rec *control.Record) *attack {
-	byRule := rec.Rule == ban.ByScore || !ban.Reserved(rec.Rule)
-	p, err := netip.ParsePrefix(rec.Prefix)
-	if rec.Event != "ban" || rec.Class != ban.Verified.String() || !byRule || rec.Listed || err != nil || !p.IsSingleIP() {
-		return nil
-	}
-	addr := p.Addr().Unmap()
-	if !addr.IsGlobalUnicast() || addr.IsPrivate() {
+	addr, ok := rec.Attacker()
+	if !ok {
 		return nil
 	}
 	return &attack{addr: addr, time: rec.Time, kind: kindOf(rec.Service), lines: rec.Evidence}

@@ -3,6 +3,7 @@ package reputation
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"mef/internal/cloud/agent"
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/dnsbl"
@@ -21,6 +23,7 @@ import (
 type Reputation struct {
 	Lists   *dnsbl.Checker
 	Reports *report.Reporter
+	Cloud   *agent.Agent
 
 	// Feeds, unless nil, returns what feeds report of an address; an entry of a feed counts until it is asked again. It is set before Run.
 	Feeds func(netip.Addr) []event.Listing
@@ -40,13 +43,14 @@ const maxSources = 1024
 
 // New returns the Reputation of a configuration. It does nothing until Run.
 func New(cfg *conf.Config, log *slog.Logger) *Reputation {
-	return &Reputation{Lists: dnsbl.New(cfg.RBL, log), Reports: report.New(cfg.Report, log), sources: make(chan source, maxSources)}
+	return &Reputation{Lists: dnsbl.New(cfg.RBL, log), Reports: report.New(cfg.Report, log), Cloud: agent.New(cfg, report.Category, log), sources: make(chan source, maxSources)}
 }
 
 // Configure replaces the configuration.
 func (r *Reputation) Configure(cfg *conf.Config) {
 	r.Lists.Configure(cfg.RBL)
 	r.Reports.Configure(cfg.Report)
+	r.Cloud.Configure(cfg)
 }
 
 // Ask has block lists and feeds asked about a source. It never waits.
@@ -94,14 +98,18 @@ func (r *Reputation) Run(ctx context.Context, found func(context.Context, *event
 	g.Go(func() error { return r.Lists.Run(ctx, found) })
 	g.Go(func() error { return r.askFeeds(ctx, found) })
 	g.Go(func() error { return r.Reports.Run(ctx, save) })
+	g.Go(func() error { return r.Cloud.Run(ctx) })
 	return g.Wait()
 }
 
 // Status returns what adds to a status what lists are asked and what was reported, and warnings about those of which nothing can be had.
 func (r *Reputation) Status(now time.Time) (add func(*control.Status)) {
-	lists, reports := r.Lists.Status(now), r.Reports.Status(now)
+	lists, reports, cloud := r.Lists.Status(now), r.Reports.Status(now), r.Cloud.Status()
 	return func(s *control.Status) {
-		s.DNSBL, s.Reports = lists, reports
+		s.DNSBL, s.Reports, s.Cloud = lists, reports, cloud
+		for _, p := range cloud.Problems {
+			s.Warnings = append(s.Warnings, "community server: "+p)
+		}
 		for _, l := range lists.Lists {
 			if l.Problem != "" {
 				s.Warnings = append(s.Warnings, fmt.Sprintf("block list %s (%s) is not used: %s", l.Name, l.Zone, l.Problem))
@@ -131,4 +139,23 @@ func (r *Reputation) TestReports(ctx context.Context) ([]control.SendTest, error
 		return nil, control.Refuse("no reports are sent; set report_abuseipdb=true or report_blocklist_de=true in mef.conf and run mefctl reload")
 	}
 	return results, nil
+}
+
+// JoinCloud joins a community server.
+func (r *Reputation) JoinCloud(ctx context.Context, req control.CloudRequest) (control.Cloud, error) {
+	if err := r.Cloud.Join(ctx, req.Invitation); err != nil {
+		return control.Cloud{}, err
+	}
+	return r.Cloud.Status(), nil
+}
+
+// LeaveCloud leaves it.
+func (r *Reputation) LeaveCloud(context.Context) error { return r.Cloud.Leave() }
+
+// PreviewCloud returns what would be sent next.
+func (r *Reputation) PreviewCloud(context.Context) (json.RawMessage, error) { return r.Cloud.Preview() }
+
+// LookupCloud asks the server about an address.
+func (r *Reputation) LookupCloud(ctx context.Context, addr netip.Addr) (control.CloudVerdict, error) {
+	return r.Cloud.Lookup(ctx, addr)
 }

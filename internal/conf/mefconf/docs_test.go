@@ -39,7 +39,7 @@ func rows[T any](t ini.Table[T]) []row {
 }
 
 // unbuilt are the keys of stages to come, by the beginning of their names.
-var unbuilt = map[string]string{"community_": noticeCommunity, "blacklist_fastpath": noticeFastPath}
+var unbuilt = map[string]string{"community_report_insecure_tls": "certificates are always checked", "blacklist_fastpath": noticeFastPath}
 
 // without returns why a key is without effect, or "".
 func (r row) without() string {

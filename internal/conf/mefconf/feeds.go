@@ -166,7 +166,7 @@ func builtInFeedNames() (names []string) {
 const maxFeedName = 32
 
 func isFeedName(s string) bool {
-	return s != "" && len(s) <= maxFeedName && s[0] != '-' && s != "blacklist" && s != "whitelist" && !strings.ContainsFunc(s, func(c rune) bool {
+	return s != "" && len(s) <= maxFeedName && s[0] != '-' && s != "blacklist" && s != "community" && s != "whitelist" && !strings.ContainsFunc(s, func(c rune) bool {
 		return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-'
 	})
 }

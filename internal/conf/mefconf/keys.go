@@ -21,7 +21,8 @@ const (
 	noticeNFLOG     = "accepted without effect, the kernel itself examines packets and reports them by NFLOG"
 	noticeMetrics   = "accepted without effect, mefctl status shows the numbers"
 	noticeShortScan = "accepted without effect, the source of a scan can be forged, so its bans last 10m at most"
-	noticeCommunity = "community reports and protection are not built yet: ignored"
+	noticeCommunity = "lists of the community server are fetched, addresses are not queried: ignored"
+	noticeJoin      = "mefctl cloud join names the server: ignored"
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
 	noticeDebugLog  = "accepted and ignored, the daemon logs to standard error and so to the journal"
 	noticeForged    = "the source of a scan or flood can be forged, so nothing is dropped for longer than 10m"
@@ -274,18 +275,18 @@ var keys = ini.Table[conf.Config]{
 	{Name: "report_blocklist_de_key_file", Value: "/etc/mef/blocklist_de.key", Form: ini.Path(ini.MaxPath, func(c *conf.Config) *string { return &c.Report.BlocklistDE.KeyFile }),
 		Doc: "file with the API key, as report_abuseipdb_key_file"},
 
-	{Name: "community_report", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
-		Doc: "report bans to a community server", Notice: noticeCommunity, When: ini.Is("true")},
-	{Name: "community_cloud_protection", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
-		Doc: "query that server about sources", Notice: noticeCommunity, When: ini.Is("true")},
-	{Name: "community_cloud_ports", Value: "all", Form: ini.Ports(ini.Nowhere[conf.Config, ban.Ports]), Doc: "ports of a ban for a listing"},
-	{Name: "community_cloud_bantime", Value: "1h", Form: ini.Duration(time.Second, duration.Year, ini.Nowhere[conf.Config, time.Duration]), Doc: "length of a ban for a listing"},
-	{Name: "community_cloud_timeout", Value: "2s", Form: ini.Duration(time.Second, time.Minute, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait for an answer"},
-	{Name: "community_cloud_positive_ttl", Value: "1h", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long a listing is cached"},
-	{Name: "community_cloud_negative_ttl", Value: "15m", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long the answer not listed is cached"},
-	{Name: "community_cloud_error_ttl", Value: "30s", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait after an error before the next query"},
-	{Name: "community_server", Form: ini.Text(255, ini.Nowhere[conf.Config, string]), Doc: "address of that server"},
-	{Name: "community_report_token", Form: ini.Text(255, ini.Nowhere[conf.Config, string]), Secret: true, Doc: "token that authenticates this host to that server"},
+	{Name: "community_report", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Report }),
+		Doc: "report verified bans to the community server that this host has joined by mefctl cloud join: the address, a category, a range of counts and the hour"},
+	{Name: "community_cloud_protection", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Protection }),
+		Doc: "drop packets that open a connection from addresses in the lists of that server"},
+	{Name: "community_cloud_ports", Value: "all", Form: ini.Ports(func(c *conf.Config) *ban.Ports { return &c.Community.Ports }), Doc: "ports at which they are dropped"},
+	{Name: "community_cloud_bantime", Value: "1h", Form: ini.Duration(time.Second, duration.Year, ini.Nowhere[conf.Config, time.Duration]), Doc: "length of a ban for a listing", Notice: noticeCommunity},
+	{Name: "community_cloud_timeout", Value: "2s", Form: ini.Duration(time.Second, time.Minute, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait for an answer", Notice: noticeCommunity},
+	{Name: "community_cloud_positive_ttl", Value: "1h", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long a listing is cached", Notice: noticeCommunity},
+	{Name: "community_cloud_negative_ttl", Value: "15m", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long the answer not listed is cached", Notice: noticeCommunity},
+	{Name: "community_cloud_error_ttl", Value: "30s", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait after an error before the next query", Notice: noticeCommunity},
+	{Name: "community_server", Form: ini.Text(255, ini.Nowhere[conf.Config, string]), Doc: "address of that server", Notice: noticeJoin},
+	{Name: "community_report_token", Form: ini.Text(255, ini.Nowhere[conf.Config, string]), Secret: true, Doc: "token that authenticates this host to that server", Notice: noticeJoin},
 	{Name: "community_report_insecure_tls", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),
 		Doc: "do not check the certificate of that server", Notice: "certificates are always checked: ignored", When: ini.Is("true")},
 }

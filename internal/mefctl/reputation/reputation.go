@@ -19,7 +19,7 @@ import (
 
 // Commands returns the commands of this package.
 func Commands(g *cli.Global) []*cobra.Command {
-	return []*cobra.Command{newDNSBL(g), newReports(g), newFeeds(g), newNotify(g)}
+	return []*cobra.Command{newDNSBL(g), newReports(g), newFeeds(g), newNotify(g), newCloud(g)}
 }
 
 func newDNSBL(g *cli.Global) *cobra.Command {

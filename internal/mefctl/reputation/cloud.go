@@ -1,0 +1,138 @@
+package reputation
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mef/internal/console"
+	"mef/internal/control"
+	"mef/internal/mefctl/cli"
+)
+
+func newCloud(g *cli.Global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cloud",
+		Short: "Join a community server, or show what is exchanged with it",
+		Args:  console.NoArgs,
+	}
+	cmd.AddCommand(newCloudJoin(g), newCloudLeave(g), newCloudPreview(g), newCloudLookup(g),
+		newStatus(g, "Show which server this host has joined, what was sent, and its lists", func(s control.Status) control.Cloud { return s.Cloud }, showCloud))
+	return cmd
+}
+
+func newCloudJoin(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "join TEXT",
+		Short: "Join the server of an invitation",
+		Long: "join makes a key for this host and enrols it at the server of an invitation, which mefcloud invite prints there. The server must have the key that\n" +
+			"the invitation names. What is then sent and used is up to community_report and community_cloud_protection of mef.conf(5).",
+		Args: console.OneArg("the text that mefcloud invite printed"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			s, err := client.JoinCloud(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, s, func(w io.Writer) { showCloud(w, s, time.Now()) })
+		},
+	}
+}
+
+func newCloudLeave(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "leave",
+		Short: "Leave the server, and drop its lists",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			if err := client.LeaveCloud(cmd.Context()); err != nil {
+				return err
+			}
+			return g.Print(cmd, struct{}{}, func(w io.Writer) { fmt.Fprintln(w, "This host has left the community server.") })
+		},
+	}
+}
+
+func newCloudPreview(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "preview",
+		Short: "Print exactly what would be sent to the server next",
+		Args:  console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			text, err := client.PreviewCloud(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, text, func(w io.Writer) { fmt.Fprintf(w, "%s\n", text) })
+		},
+	}
+}
+
+func newCloudLookup(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "lookup ADDR",
+		Short: "Ask the server about an address, which the server learns",
+		Args:  console.OneArg("an address, such as 192.0.2.7"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := netip.ParseAddr(args[0])
+			if err != nil {
+				return console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+			}
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			v, err := client.LookupCloud(cmd.Context(), addr)
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, v, func(w io.Writer) {
+				if !v.Listed {
+					fmt.Fprintf(w, "%s is not listed.\n", addr)
+					return
+				}
+				fmt.Fprintf(w, "%s is listed until %s for %s: score %d of 100, %s reporters.\n", addr, v.Until, strings.Join(v.Categories, ", "), v.Score, v.Reporters)
+			})
+		},
+	}
+}
+
+func showCloud(w io.Writer, s control.Cloud, now time.Time) {
+	if s.Server == "" {
+		fmt.Fprintln(w, "This host has joined no community server; see mefctl cloud join --help.")
+	} else {
+		fmt.Fprintf(w, "Server %s, joined %s; this host is %s there.\n", s.Server, cli.Ago(s.Since, now), s.Host)
+		if s.Reporting {
+			fmt.Fprintf(w, "Reports: %d sent since start, %d waiting, %d not wanted by the server, %d left out.\n", s.Sent, s.Waiting, s.Dropped, s.LeftOut)
+		} else {
+			fmt.Fprintln(w, "Bans are not reported; set community_report=true in mef.conf and run mefctl reload.")
+		}
+		if !s.Protecting {
+			fmt.Fprintln(w, "Lists are not used; set community_cloud_protection=true in mef.conf and run mefctl reload.")
+		}
+	}
+	for _, l := range s.Lists {
+		if s.Protecting {
+			fmt.Fprintf(w, "List %s: %d entries, signed %s.\n", l.Name, l.Entries, cli.Ago(l.Of, now))
+		}
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "  problem: %s\n", p)
+	}
+}
