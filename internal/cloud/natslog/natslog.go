@@ -138,11 +138,14 @@ func (l *Log) Bounds(ctx context.Context) (first, last uint64, err error) {
 // missing.
 func (l *Log) Read(ctx context.Context, from uint64, f func(Entry) error) error {
 	c, err := l.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from})
-	if err != nil {
-		return fmt.Errorf("log: %w", err)
+	var messages jetstream.MessagesContext
+	if err == nil {
+		messages, err = c.Messages()
 	}
-	messages, err := c.Messages()
-	if err != nil {
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return nil
+	case err != nil:
 		return fmt.Errorf("log: %w", err)
 	}
 	defer context.AfterFunc(ctx, messages.Stop)()

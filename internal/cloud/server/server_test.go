@@ -329,3 +329,11 @@ func eachBlock(dir string, f func(path string) error) error {
 	}
 	return err
 }
+
+// TestStopAtOnce checks that a server that is stopped before it follows its log ends without an error.
+func TestStopAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	for range 20 {
+		start(t, dir).stop()
+	}
+}
