@@ -138,9 +138,13 @@ func protocols(f *Field) (p Protos, err *conf.Error) {
 
 // protoHint returns what to write instead of a word that is no protocol here, "" if nothing comes near.
 func protoHint(word string) string {
-	switch word {
+	switch word = strings.ToLower(word); word {
 	case "icmpv6", "ipv6-icmp":
 		return "write proto=icmp6"
+	case "ping", "echo":
+		return "write proto=icmp icmp-type=echo-request"
+	case "both", "tcp/udp", "udp/tcp", "tcpudp":
+		return "write proto=tcp,udp"
 	case "any", "ip", "0", all:
 		return "write proto=all, and nothing beside it"
 	}
@@ -233,6 +237,8 @@ func noType(f *Field, offset int, word string, p Proto) *conf.Error {
 	other := ICMP + ICMP6 - p
 	if _, ok := typeNames(other)[word]; ok {
 		err.Hint = fmt.Sprintf("%s is a type of proto=%s; those of proto=%s are %s", word, other, p, strings.Join(known, ", "))
+	} else if word == "ping" || word == "echo" {
+		err.Hint = "write echo-request"
 	} else if hint := diag.DidYouMean(word, known); hint != "" {
 		err.Hint = hint
 	}

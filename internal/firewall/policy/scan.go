@@ -40,7 +40,7 @@ func (s *Statement) field(key string) *Field {
 	return nil
 }
 
-// scan cuts the text of a file into statements, lines without one included. It knows no key.
+// scan cuts the text of a file into statements, lines without one included.
 func scan(file string, text []byte, longest int) ([]Statement, conf.Errors) {
 	all := make([]Statement, 0, min(bytes.Count(text, []byte("\n"))+1, maxStatements))
 	var errs conf.Errors
@@ -109,6 +109,10 @@ func scanLine(at conf.Pos, line string) (Statement, *conf.Error) {
 			if st.Kind = f.Key; f.Value != "" || f.At.Line > 0 { // include=PATH has no word before it
 				st.Fields = append(st.Fields, f)
 			}
+		case f.At.Line == 0 && kinds[st.Kind].keys == nil:
+			return st, unknownStatement(st.At, st.Kind)
+		case f.At.Line == 0 && st.Kind == "include":
+			return st, &conf.Error{Pos: at, Msg: diag.Quote(f.Key) + " is not key=value", Hint: "write include=" + f.Key}
 		case f.At.Line == 0:
 			return st, &conf.Error{Pos: at, Msg: diag.Quote(f.Key) + " is not key=value", Hint: "write fields as key=value, and a comment after #"}
 		default:

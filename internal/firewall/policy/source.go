@@ -272,14 +272,7 @@ var kindNames = []string{"policy", "rule", "nat", "set", "expect", "include"}
 func (r *reader) statement(st *Statement) {
 	kind, ok := kinds[st.Kind]
 	if !ok {
-		hint := tried[strings.ToLower(st.Kind)]
-		if hint == "" {
-			hint = diag.DidYouMean(st.Kind, kindNames)
-		}
-		if hint == "" {
-			hint = "write " + strings.Join(kindNames, ", ")
-		}
-		r.fail(st.At, "unknown statement "+diag.Quote(st.Kind), hint)
+		r.fault(unknownStatement(st.At, st.Kind))
 		return
 	}
 	if !r.keys(st, kind.keys, kind.needed) {
@@ -302,28 +295,6 @@ func (r *reader) statement(st *Statement) {
 	}
 	r.src.Statements = append(r.src.Statements, *st)
 }
-
-// tried are words of other firewalls, as keys, statements and values, with what to write instead. A word that is merely similar to one
-// of ours may mean the opposite: port=22 is not sport=22.
-var tried = map[string]string{
-	"port": "write dport= for the port of a service, sport= for that of the sender", "ports": "write dport= for the ports of services, with commas between",
-	"mss": "write it at policy dir=fwd", "clamp": "write policy dir=fwd action=... mss=auto", "tcpmss": "write policy dir=fwd action=... mss=auto", "maxseg": "write policy dir=fwd action=... mss=auto",
-	"sport": "this statement cannot match the port of the sender", "rate": "write limit= to limit what is accepted from each source, ratelimit= to limit log lines",
-	"nat": "write " + sourceNAT + ", or " + destinationNAT, "masquerade": "write " + sourceNAT, "snat": "write " + sourceNAT + ", or action=snat to=ADDRESS",
-	"dnat": "write " + destinationNAT, "redirect": "write nat dir=in proto=tcp dport=80 action=redirect to=:8080", "forward": "write " + destinationNAT,
-	"to": "write " + destinationNAT + "; a rule leads packets nowhere else", "to-destination": "write to=ADDRESS:PORT", "to-source": "write to=ADDRESS", "to-ports": "write to=:PORT",
-	"type": "write icmp-type=, with proto=icmp or proto=icmp6", "icmptype": "write icmp-type=", "icmp_type": "write icmp-type=", "icmpv6-type": "write icmp-type=, with proto=icmp6",
-	"uid": "write owner=USER", "user": "write owner=USER", "skuid": "write owner=USER", "gid": "write owner=group:GROUP", "group": "write owner=group:GROUP", "skgid": "write owner=group:GROUP",
-	"owner": "only rules and expectations have it, for dir=out", "helper": "write it in the rule that accepts the connections",
-	"zone": "write iif= or oif= with the interfaces of the zone, or set name=NAME type=interface elements=... and iif=@NAME", "in": "write dir=in, or iif=INTERFACE", "out": "write dir=out, or oif=INTERFACE",
-	"interface": "write iif= for where packets come in, oif= for where they go out", "saddr": "write src=", "daddr": "write dst=", "source": "write src=",
-	"destination": "write dst=", "state": "write ct=", "jump": "write action=", "verdict": "write action=", "protocol": "write proto=",
-}
-
-const (
-	sourceNAT      = "nat dir=out oif=INTERFACE action=masquerade"
-	destinationNAT = "nat dir=in proto=tcp dport=80 action=dnat to=ADDRESS:PORT"
-)
 
 // keys checks which keys a statement has.
 func (r *reader) keys(st *Statement, known, needed []string) bool {

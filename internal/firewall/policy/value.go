@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"net"
@@ -75,7 +76,7 @@ func choice(f *Field, names []string) (int, *conf.Error) {
 	}
 	known := slices.DeleteFunc(slices.Clone(names), func(s string) bool { return s == "" })
 	err := wrong(f.At, 0, f.Value, strings.Join(known, " or "))
-	if hint := diag.DidYouMean(f.Value, known); hint != "" {
+	if hint := instead(f.Value, known); hint != "" {
 		err.Hint = hint
 	}
 	return 0, err
@@ -186,7 +187,7 @@ func ports(f *Field) (p portsText, err *conf.Error) {
 		if why != "" {
 			at := f.At
 			at.Col += offset
-			return p, &conf.Error{Pos: at, Msg: why, Hint: "write " + portsSyntax}
+			return p, &conf.Error{Pos: at, Msg: why, Hint: cmp.Or(portHint(word), "write "+portsSyntax)}
 		}
 		p.ranges = append(p.ranges, r)
 	}
@@ -362,7 +363,7 @@ func states(f *Field) (s States, err *conf.Error) {
 		one, ok := StateOf(word)
 		if !ok {
 			err := wrong(f.At, offset, word, stateSyntax)
-			if hint := diag.DidYouMean(word, stateNames); hint != "" {
+			if hint := instead(word, stateNames); hint != "" {
 				err.Hint = hint
 			}
 			return 0, err
