@@ -139,6 +139,8 @@ func Root(use, short, long, version string) *cobra.Command {
 		Args:          NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.Flags().BoolP("version", "v", false, "print the version and exit")
+	root.PersistentFlags().BoolP("help", "h", false, "describe the command and exit")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usage("%v; see %s --help", err, cmd.Root().Name()) })
 	return root
 }
@@ -147,9 +149,23 @@ func Root(use, short, long, version string) *cobra.Command {
 // help in place of a script would be installed as one.
 func AddCompletion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" {
+		switch cmd.Name() {
+		case "help":
+			cmd.Use, cmd.Short = "help [COMMAND]", "Describe a command"
+			cmd.Long = "help describes a command, as COMMAND --help does."
+		case "completion":
 			cmd.Args, cmd.RunE = NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			cmd.Use, cmd.Short = "completion SHELL", "Print a script with which a shell completes commands"
+			cmd.Long = "completion prints a script for bash, zsh or fish. To load it into the shell that is running: source <(" + root.Name() + " completion bash)"
+			for _, shell := range cmd.Commands() {
+				if shell.Name() == "powershell" {
+					cmd.RemoveCommand(shell)
+				}
+				shell.Short = "The script for " + shell.Name()
+				shell.Long = shell.Short
+			}
 		}
 	}
 }
@@ -163,6 +179,11 @@ func NoArgs(cmd *cobra.Command, args []string) error {
 		return Usage("%s takes no argument, and %q is one", cmd.CommandPath(), args[0])
 	}
 	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	for _, c := range cmd.Commands() {
+		if slices.Contains(c.SuggestFor, args[0]) {
+			return Usage("%s; did you mean %q?", text, c.Name())
+		}
+	}
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		// Two letters in the wrong order are the likeliest slip.

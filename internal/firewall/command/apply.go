@@ -22,8 +22,9 @@ func (o *Options) apply() *cobra.Command {
 	var timeout string
 	var yes, force bool
 	cmd := &cobra.Command{
-		Use:   "apply [FILE]",
-		Short: "Load a policy, and restore the previous one unless it is confirmed in time",
+		Use:        "apply [FILE]",
+		SuggestFor: []string{"try", "commit"},
+		Short:      "Load a policy, and restore the previous one unless it is confirmed in time",
 		Long: "apply shows what changes, loads the policy, and waits for confirmation: at the prompt, or by mef confirm in another session, which\n" +
 			"proves that new sessions are possible. Without it, the rules that were confirmed last are restored when the time is over, even if this\n" +
 			"session is lost: a process outside it does that, and so does a reboot. A policy that fails its expectations\n" +
@@ -185,8 +186,9 @@ func (o *Options) confirm() *cobra.Command {
 
 func (o *Options) rollback() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rollback",
-		Short: "Restore the previous rules",
+		Use:        "rollback",
+		SuggestFor: []string{"revert", "undo", "restore"},
+		Short:      "Restore the previous rules",
 		Long: "rollback removes the rules on trial and restores the previous ones. If no trial runs, it restores those that\n" +
 			"were confirmed before the current ones; run it again to undo that.",
 		Args: console.NoArgs,
@@ -232,8 +234,9 @@ func (o *Options) guard() *cobra.Command {
 func (o *Options) load() *cobra.Command {
 	var boot bool
 	cmd := &cobra.Command{
-		Use:   "load",
-		Short: "Load the policy as at boot, without questions",
+		Use:        "load",
+		SuggestFor: []string{"start", "reload", "restart"},
+		Short:      "Load the policy as at boot, without questions",
 		Long: "load is what mef.service does at boot. It needs no network and asks nothing. If the file cannot be loaded, or was not confirmed\n" +
 			"after a trial, the last good rules are loaded; if there are none, rescue rules that accept SSH. Both are logged as errors with exit status 1, unless\n" +
 			"--boot is given: the service must be active whichever rules protect this host.",
@@ -313,10 +316,11 @@ func levels(journal bool) journalLevels {
 func (o *Options) clear() *cobra.Command {
 	var onStop bool
 	cmd := &cobra.Command{
-		Use:   "clear",
-		Short: "Remove all rules of mef from the kernel",
-		Long:  "clear removes the rules that mef has loaded, and nothing else: all packets are then accepted, unless another firewall drops them.",
-		Args:  console.NoArgs,
+		Use:        "clear",
+		SuggestFor: []string{"stop", "flush", "remove", "disable", "off"},
+		Short:      "Remove all rules of mef from the kernel",
+		Long:       "clear removes the rules that mef has loaded, and nothing else: all packets are then accepted, unless another firewall drops them.",
+		Args:       console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := o.settings(cmd.ErrOrStderr())
 			if onStop && cfg.Firewall.KeepOnStop {

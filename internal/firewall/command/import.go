@@ -30,11 +30,19 @@ func (o *Options) imports() *cobra.Command {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
+			if hint := programs[args[0]]; hint != "" {
+				return console.Usage("%s takes nft, iptables or a file, not the name of another program; write %s", cmd.CommandPath(), fmt.Sprintf(hint, o.name()))
+			}
 			return o.importFiles(cmd, args)
 		},
 	}
 	cmd.AddCommand(o.importNFT(), o.importIPTables(), o.listFile())
 	return cmd
+}
+
+// programs are those whose names are tried in place of files, with the command to write.
+var programs = map[string]string{
+	"ufw": "%s import /etc/ufw/user.rules /etc/ufw/user6.rules", "firewalld": "%s import nft", "nftables": "%s import nft", "ip6tables": "%s import iptables",
 }
 
 // atMostTwo refuses more than two files.

@@ -153,7 +153,7 @@ func moved(e *conf.Error, by int) *conf.Error {
 func ReadFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err // os names the path
+		return nil, fmt.Errorf("read %s: %w", path, unwrapped(err))
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path) // a device may never end
@@ -164,6 +164,14 @@ func ReadFile(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	return ReadAll(path, f)
+}
+
+// unwrapped returns the reason alone of an error that names a file and a system call.
+func unwrapped(err error) error {
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return e.Err
+	}
+	return err
 }
 
 // ReadAll returns the text that comes from in, which is called name. It must be no larger than a policy may be.

@@ -76,7 +76,7 @@ func (r *reader) file(f File) *conf.Error {
 		r.family = Family(f.Text)
 	}
 	if r.family == 0 {
-		return &conf.Error{Pos: r.at, Msg: "it does not show whether it is for IPv4 or IPv6", Hint: "add --family ip or --family ip6"}
+		return &conf.Error{Pos: r.at, Msg: "it does not show whether it is for IPv4 or IPv6", Hint: "run mef import iptables with --family ip or --family ip6 before the file"}
 	}
 	r.table = ""
 	for line := range bytes.Lines(f.Text) {

@@ -50,7 +50,7 @@ func TestMistakes(t *testing.T) {
 		family policy.Family
 		want   string // how the error begins
 	}{
-		"no family":       {"*filter\n:INPUT DROP\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n", 0, `f: it does not show whether it is for IPv4 or IPv6; add --family ip or --family ip6`},
+		"no family":       {"*filter\n:INPUT DROP\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n", 0, `f: it does not show whether it is for IPv4 or IPv6; run mef import iptables with --family ip or --family ip6 before the file`},
 		"no table":        {"-A INPUT -j DROP\n", policy.V4, "f:1: a line outside a table"},
 		"no commit":       {"*filter\n:INPUT DROP\n", policy.V4, "f:2: table filter without COMMIT"},
 		"no commit, next": {"*filter\n*nat\n", policy.V4, "f:2: table filter without COMMIT"},
