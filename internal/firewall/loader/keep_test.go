@@ -270,3 +270,29 @@ func TestFatal(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestOutcomeOfATrialThatIsConfirmedMeanwhile asks for the outcome again and again while another process confirms.
+func TestOutcomeOfATrialThatIsConfirmedMeanwhile(t *testing.T) {
+	for i := range 50 {
+		l := &Loader{settings: &conf.Config{}, state: kept(t)}
+		s, r := l.state, Record{Digest: fmt.Sprint(i), Made: time.Now().Round(0)}
+		_, err := s.accept([]byte("old"), Record{Digest: "old"})
+		must(t, err)
+		must(t, os.Mkdir(s.path(trial), 0o700))
+		must(t, s.put(trial, []byte("new"), r))
+		guard := ok[*os.File](t)(s.lock(guardLock))
+		outcome := make(chan Outcome, 1)
+		go func() {
+			o, _ := (&Trial{Until: time.Now().Add(time.Hour), loader: l, record: r}).Outcome(t.Context())
+			outcome <- o
+		}()
+		must(t, l.locked(t.Context(), func() error {
+			_, err := s.decide(accepted)
+			return errors.Join(err, s.confirm())
+		}))
+		if o := <-outcome; o != Kept {
+			t.Fatalf("trial %d was confirmed, and its outcome is %v", i, o)
+		}
+		guard.Close()
+	}
+}

@@ -593,11 +593,13 @@ func (t *Trial) Outcome(ctx context.Context) (Outcome, error) {
 	}
 	defer changes.Close()
 	for {
+		// In this order: a trial that is neither undecided nor on its way is one that the confirmed rules show, however fast it got there.
+		undecided := s.has(trial) || s.has(accepted) || s.has(expired)
 		_, kept, err := s.get(confirmed)
 		switch {
 		case err == nil && kept.Digest == t.record.Digest && kept.Made.Equal(t.record.Made):
 			return Kept, nil
-		case !s.has(trial) && !s.has(accepted) && !s.has(expired):
+		case !undecided:
 			return TakenBack, nil // and the process that did it has restored the rules
 		}
 		guarded, err := s.guarded()
