@@ -153,6 +153,8 @@ func mmdb(ts *testscript.TestScript, neg bool, args []string) {
 			entries = append(entries, geodbtest.Country(network, what))
 		}
 	}
+	ts.Check(os.MkdirAll(filepath.Dir(args[0]), 0o755))
+	ts.Defer(func() { os.Remove(args[0]) })
 	ts.Check(atomicfile.Write(args[0], geodbtest.Bytes(geodbtest.Form{Type: "Test"}, slices.Values(entries)), 0o644))
 }
 
