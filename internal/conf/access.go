@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"mef/internal/ban"
+	"mef/internal/ordered"
 )
 
 // An Access closes ports of this host to countries and autonomous systems, or to all but these: a section [access NAME] of mef.conf.
@@ -40,7 +41,7 @@ func (a *Access) Text() string {
 
 // SetGroups sets of which countries and autonomous systems it is. It takes over the slice.
 func (a *Access) SetGroups(groups []GeoGroup, only bool) {
-	slices.SortFunc(groups, GeoGroup.Compare)
+	ordered.Sort(groups, GeoGroup.Compare)
 	a.Groups, a.Only = slices.Compact(groups), only
 }
 

@@ -3,9 +3,7 @@ package geodb
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 
 	"mef/internal/conf"
 	"mef/internal/prefixset"
@@ -39,8 +37,13 @@ func (db *DB) Collect(groups []conf.GeoGroup) (found map[conf.GeoGroup]*prefixse
 			errs = append(errs, fmt.Errorf("%s: %w", f.path, err))
 			continue
 		}
-		for _, g := range slices.SortedFunc(maps.Keys(wanted), conf.GeoGroup.Compare) {
-			if p := wanted[g].Pack(); p.Len() > 0 {
+		for _, g := range groups {
+			b := wanted[g]
+			if b == nil {
+				continue // of the other kind, or named twice
+			}
+			delete(wanted, g)
+			if p := b.Pack(); p.Len() > 0 {
 				found[g] = p
 			} else {
 				errs = append(errs, fmt.Errorf("%s: it has no network of %s", f.path, g))

@@ -219,8 +219,7 @@ func networksOf(databases []string, sections []section) (found map[conf.GeoGroup
 	for _, s := range sections {
 		groups = append(groups, s.Groups...)
 	}
-	slices.SortFunc(groups, conf.GeoGroup.Compare)
-	found, err = db.Collect(slices.Compact(groups))
+	found, err = db.Collect(groups)
 	return found, errors.Join(append(errs, err)...)
 }
 

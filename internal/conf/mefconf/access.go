@@ -10,6 +10,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/conf/diag"
 	"mef/internal/conf/ini"
+	"mef/internal/ordered"
 )
 
 // accessKeys are the keys of a section [access NAME], in the order of the documentation.
@@ -78,7 +79,7 @@ func (r *reader) access(sc ini.File) {
 	if len(r.cfg.Access) > maxAccess {
 		r.errs = append(r.errs, &diag.Error{Pos: r.cfg.Access[maxAccess].Pos, Msg: fmt.Sprintf("more than %d sections of access", maxAccess), Hint: "combine some"})
 	}
-	slices.SortFunc(r.cfg.Access, func(a, b conf.Access) int { return strings.Compare(a.Name, b.Name) })
+	ordered.Sort(r.cfg.Access, func(a, b conf.Access) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // isDatabase reports whether s can be the path of a database.
