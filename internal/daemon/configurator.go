@@ -86,12 +86,13 @@ func (b *built) restore(now time.Time) {
 		b.saved.SwitchedOff(s, off)
 	}
 	allow := c.restoreLists(s, b.saved.Notes, b.guard)
+	c.gone = formerBlacklist(b.saved)
 	b.restoreDetectors(b.saved.Notes)
 	c.resumeWindow(s, now)
 	if b.Observing() {
 		return // what the kernel holds ends by itself, or is lifted if a window has lapsed
 	}
-	c.gone = b.saved.Split(s, allow.Set)
+	c.gone = append(c.gone, b.saved.Split(s, allow.Set)...)
 	b.restored = b.saved.Bans
 	c.Enforcer.Restore(b.restored)
 }

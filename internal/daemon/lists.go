@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"maps"
+	"net/netip"
+	"slices"
 	"time"
 
 	"mef/internal/ban"
@@ -53,14 +56,48 @@ func (c *configurator) rereadLists(ctx context.Context) {
 	_ = c.fulfil(ctx, applyLists) // has been logged
 }
 
+// noteListed is the note in mef.db of an earlier version that banned the networks of the blacklist one by one, for ever: what
+// netip.Prefix.MarshalBinary returns for each, after its length.
+const noteListed = "listed"
+
+// formerBlacklist returns the bans by the blacklist that an earlier version left in the kernel. No record tells their reason, and without
+// being lifted they would never end. Those that were banned otherwise, too, are left out.
+func formerBlacklist(saved *pipeline.Saved) (keys []ban.Key) {
+	for buf := []byte(saved.Notes[noteListed]); len(buf) > 0; {
+		n, used := binary.Uvarint(buf)
+		var p netip.Prefix
+		if used <= 0 || n > uint64(len(buf)-used) || p.UnmarshalBinary(buf[used:used+int(n)]) != nil {
+			break
+		}
+		buf = buf[used+int(n):]
+		keys = append(keys, ban.Key{Prefix: p})
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	known := make(map[ban.Key]bool, len(saved.Bans))
+	for _, b := range saved.Bans {
+		known[b.Key] = true
+	}
+	return slices.DeleteFunc(keys, func(k ban.Key) bool { return known[k] })
+}
+
 // liftEarlier lifts bans that were in force when the daemon last ran, and are not to be any more.
 func (c *configurator) liftEarlier(ctx context.Context) error {
-	if err := c.Enforcer.Unban(ctx, 0, c.gone...); err != nil {
-		return err
+	for len(c.gone) > 0 {
+		some := c.gone[:min(len(c.gone), liftedAtOnce)]
+		if err := c.Enforcer.Unban(ctx, 0, some...); err != nil {
+			return err
+		}
+		c.gone = c.gone[len(some):]
 	}
 	c.gone = nil
+	c.SaveNotes(map[string]string{noteListed: ""})
 	return nil
 }
+
+// liftedAtOnce is how many bans are lifted at a time, so that new ones need not wait.
+const liftedAtOnce = 2000
 
 // liftFor lifts bans for an operator. If that fails, it is tried again.
 func (c *configurator) liftFor(ctx context.Context, grace time.Duration, keys []ban.Key) error {

@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/control"
+	"mef/internal/enforce"
 	"mef/internal/hostwatch"
 	"mef/internal/lists/names"
 	"mef/internal/prefixset"
@@ -381,4 +384,55 @@ func TestCrawlersAreLookedUp(t *testing.T) {
 			t.Errorf("status shows %+v", r)
 		}
 	}
+}
+
+// An earlier version banned each network of the blacklist for ever. What it left in the kernel is lifted, in observe mode too, and nothing else.
+func TestFormerBlacklistIsLifted(t *testing.T) {
+	for _, mode := range []string{"enforce", "observe"} {
+		t.Run(mode, func(t *testing.T) {
+			h := settle(t, "", map[string]string{"deny/a.conf": "198.51.100.0/24\n"})
+			h.ban("203.0.113.7")
+			h.ban("203.0.113.9")
+			var note []byte
+			var left enforce.Changes
+			for _, p := range []string{"198.51.100.0/24", "203.0.113.9/32", "192.0.2.0/24", "2001:db8:7::/48"} {
+				prefix := netip.MustParsePrefix(p)
+				one, _ := prefix.MarshalBinary()
+				note = append(append(note, byte(len(one))), one...)
+				left.Bans = append(left.Bans, enforce.Change{Key: ban.Key{Prefix: prefix}, Timeout: enforce.Permanent})
+			}
+			h.SaveNotes(map[string]string{noteListed: string(note)})
+			h.end()
+			left.Bans = append(left.Bans[:1], left.Bans[2:]...)
+			if _, err := h.filter.Apply(t.Context(), left); err != nil {
+				t.Fatal(err)
+			}
+			if got := h.kernelBans(); got != "192.0.2.0/24 198.51.100.0/24 2001:db8:7::/48 203.0.113.7 203.0.113.9" {
+				t.Fatalf("an earlier version has left %s", got)
+			}
+			h.configure("mode=" + mode + "\n")
+			h.start()
+			h.await("what the list banned to be lifted", func() bool { return h.kernelBans() == "203.0.113.7 203.0.113.9" })
+			h.end()
+			h.start()
+			if got := h.kernelBans(); got != "203.0.113.7 203.0.113.9" {
+				t.Errorf("after one more start: %s", got)
+			}
+		})
+	}
+}
+
+// kernelBans returns what the packet filter holds.
+func (h *house) kernelBans() string {
+	h.Helper()
+	state, err := h.filter.Held(context.Background())
+	if err != nil {
+		h.Fatal(err)
+	}
+	var all []string
+	for _, b := range state.Bans {
+		all = append(all, b.Key.String())
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
 }
