@@ -15,6 +15,7 @@ type answer struct {
 	until    time.Time // when it is asked about again
 	listing  *event.Listing
 	reported time.Time // when a listing that bans was last reported
+	verified bool      // it was reported of an address that was not forged
 }
 
 // A cache has the answers of one list. The zero value is empty.

@@ -387,6 +387,42 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// A connection, which may be forged, comes before the failures on it: these are reported at once all the same.
+func TestVerifiedAfterUnverified(t *testing.T) {
+	l, z := serve(t, "198.51.100.7"), zoneConf()
+	z.Codes = []conf.RBLCode{{Match: "127.0.0.4", Action: conf.RBLBan}}
+	c, got := start(t, z, l.addr)
+	addr := netip.MustParseAddr("198.51.100.7")
+	c.Ask(addr, false)
+	wait(t, c, "the connection is reported", func(control.DNSBLList) bool { return len(got.all()) == 1 })
+	c.Ask(addr, true)
+	wait(t, c, "the failure is reported", func(control.DNSBLList) bool { return len(got.all()) == 2 })
+	c.Ask(addr, true)
+	c.Ask(addr, false)
+	wait(t, c, "no more than that", func(s control.DNSBLList) bool { return s.Waiting == 0 })
+	if all := got.all(); len(all) != 2 || all[0].Verified || !all[1].Verified {
+		t.Errorf("%d reports: %+v", len(all), all)
+	}
+}
+
+// However many connections are forged, there is room for addresses that are not.
+func TestForgedConnectionsLeaveRoom(t *testing.T) {
+	z := newZone(zoneConf(), func() ([]string, error) { return nil, nil }, slog.New(slog.DiscardHandler))
+	now := time.Now()
+	for i := range 2 * maxQueue {
+		z.ask(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), false, now)
+	}
+	if n := len(z.queue); n != maxUnverified || z.left.Load() != 2*maxQueue-maxUnverified {
+		t.Errorf("%d forged addresses wait, and %d are left out", n, z.left.Load())
+	}
+	for i := range maxQueue - maxUnverified {
+		z.ask(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), true, now)
+	}
+	if n := len(z.queue); n != maxQueue {
+		t.Errorf("%d addresses wait, want %d", n, maxQueue)
+	}
+}
+
 // A name server that hangs delays nobody, and no more queries than allowed are at it.
 func TestHangingServer(t *testing.T) {
 	l, z := serve(t), zoneConf()

@@ -21,12 +21,14 @@ const (
 	// confirmEvery is for how long listings count after a test showed that the list does not contain everything.
 	confirmEvery = time.Minute
 
-	maxQueue   = 1024             // addresses that wait; further ones are left out
-	maxWait    = time.Minute      // an address that has waited longer is left out
-	failuresIn = 3                // queries in a row without a usable answer that suspend a name server
-	maxRetry   = 10 * time.Minute // how long a name server that does not answer is suspended at most
-	suspended  = 10 * time.Minute // how long one is at first that cannot be used for the list
-	maxSuspend = 2 * time.Hour    // and at most
+	maxQueue = 1024 // addresses that wait; further ones are left out
+	// maxUnverified is how many may wait for another one to wait whose address can be forged. There is room left for those that fail to log in.
+	maxUnverified = maxQueue / 4
+	maxWait       = time.Minute      // an address that has waited longer is left out
+	failuresIn    = 3                // queries in a row without a usable answer that suspend a name server
+	maxRetry      = 10 * time.Minute // how long a name server that does not answer is suspended at most
+	suspended     = 10 * time.Minute // how long one is at first that cannot be used for the list
+	maxSuspend    = 2 * time.Hour    // and at most
 )
 
 // A query is an address that a list is to be asked about.
@@ -77,12 +79,15 @@ func (z *zone) ask(addr netip.Addr, verified bool, now time.Time) {
 	defer z.mu.Unlock()
 	q := query{addr: addr, verified: verified, at: now}
 	if a, ok := z.cache.get(addr, now); ok {
-		if a.listing == nil || !a.listing.Ban || now.Sub(a.reported) < againAfter {
+		if a.listing == nil || !a.listing.Ban || now.Sub(a.reported) < againAfter && (a.verified || !verified) {
 			return
 		}
-		a.reported, q.listing = now, a.listing
+		a.reported, a.verified, q.listing = now, verified, a.listing
 		z.cache.put(addr, a)
 	} else if !z.mayUse(now) {
+		return
+	} else if !verified && len(z.queue) >= maxUnverified {
+		z.left.Add(1)
 		return
 	}
 	select {
@@ -95,7 +100,8 @@ func (z *zone) ask(addr netip.Addr, verified bool, now time.Time) {
 	}
 }
 
-// againAfter is how long a listing that bans is not reported again.
+// againAfter is how long a listing that bans is not reported again. The first report of an address that is not forged does not wait: the reports
+// before may have led to nothing.
 const againAfter = 30 * time.Second
 
 // mayUse reports whether there may be a name server that can be used. z.mu is held.
@@ -192,7 +198,7 @@ func (z *zone) look(ctx context.Context, server string, q query) *event.Listing 
 	case l != nil:
 		z.listings.Add(1)
 		l.At, l.Until = now, now.Add(z.cfg.Positive)
-		a = answer{until: l.Until, listing: l, reported: now}
+		a = answer{until: l.Until, listing: l, reported: now, verified: q.verified}
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
