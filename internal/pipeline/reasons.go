@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -45,9 +46,7 @@ func (k *Reasons) settle(results []enforce.Result) {
 	defer k.mu.Unlock()
 	for _, r := range results {
 		if r.Err != nil {
-			rec := control.BanRecord("error", r.Ban)
-			rec.Reason = r.Err.Error()
-			k.records.Add(rec)
+			k.records.Add(notMade(r))
 			continue
 		}
 		b := r.Ban
@@ -65,6 +64,19 @@ func (k *Reasons) settle(results []enforce.Result) {
 		rec.Latency = r.At.Sub(b.Start)
 		k.records.Add(rec)
 	}
+}
+
+// notMade returns the record of a ban that was not made: an address that must not be banned is refused, and anything else is an error.
+func notMade(r enforce.Result) control.Record {
+	rec := control.BanRecord("error", r.Ban)
+	rec.Reason = r.Err.Error()
+	if refused := new(enforce.RefusedError); errors.As(r.Err, &refused) {
+		rec.Event, rec.Until, rec.Reason = "refused", nil, refused.Reason
+		if p := r.Ban.Prefix; p.IsSingleIP() {
+			rec.Addr, rec.Prefix = p.Addr().String(), ""
+		}
+	}
+	return rec
 }
 
 // note keeps a ban among the latest: all that are not handed to the saver, for these can be read nowhere else.

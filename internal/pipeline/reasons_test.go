@@ -1,7 +1,10 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -76,5 +79,23 @@ func TestReasonsKeepBansUntilTheyAreSaved(t *testing.T) {
 	}
 	if most := keptBans + manyBans; len(k.latest) > most || len(k.order) > most {
 		t.Errorf("%d bans in memory, want %d at most", len(k.latest), most)
+	}
+}
+
+// A ban that must not be made is refused, and is no error: whoever is connected is spared an unverified ban.
+func TestRefusedBanIsNoError(t *testing.T) {
+	b := ban.Ban{Key: ban.Key{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Class: ban.Unverified}, Rule: "dnsbl/own", Until: time.Now().Add(time.Hour), Reason: "listed"}
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"refused": {&enforce.RefusedError{Key: b.Key, Reason: "it has an established connection"}, "refused 192.0.2.7 \"\" it has an established connection"},
+		"failed":  {errors.New("no such device"), "error \"\" 192.0.2.7/32 no such device"},
+	} {
+		rec := notMade(enforce.Result{Ban: b, Err: tt.err})
+		got := fmt.Sprintf("%s %s %s %s", rec.Event, cmp.Or(rec.Addr, `""`), cmp.Or(rec.Prefix, `""`), rec.Reason)
+		if got != tt.want || rec.Rule != "dnsbl/own" || rec.Class != "unverified" || (rec.Until == nil) != (name == "refused") {
+			t.Errorf("%s: %s, %+v; want %s", name, got, rec, tt.want)
+		}
 	}
 }
