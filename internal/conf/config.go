@@ -27,6 +27,9 @@ type (
 	Notice = diag.Notice
 )
 
+// Name returns the name of a file for messages; see diag.Name.
+func Name(path string) string { return diag.Name(path) }
+
 // A Config is mef.conf checked, every value in force. Load makes one.
 type Config struct {
 	Path  string // the file it was read from

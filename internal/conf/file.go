@@ -99,16 +99,65 @@ func ReadOwned(path string, limit int64) ([]byte, error) {
 	return ReadFile(path, limit)
 }
 
-// ReadFile reads a regular file of at most limit bytes.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
+// Open opens a regular file, of which no read waits. Anything else is refused: a pipe or a terminal may never end. A file of /proc that has
+// nothing to read yet ends with an error.
+func Open(path string) (io.ReadCloser, error) {
+	info, err := os.Stat(path) // because opening a device may act on it
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file") // reading a pipe would block for ever
+		return nil, errNotRegular
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular // it was replaced meanwhile
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return file{f}, nil
+}
+
+var (
+	errNotRegular = errors.New("not a regular file")
+	errWaits      = errors.New("reading this file waits for another program")
+)
+
+// A file is read without waiting: an os.File would wait until a file that can be polled has something to read.
+type file struct{ *os.File }
+
+// Read reads what is there now.
+func (f file) Read(p []byte) (n int, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	done := conn.Read(func(fd uintptr) bool {
+		for n, err = syscall.Read(int(fd), p); err == syscall.EINTR; n, err = syscall.Read(int(fd), p) {
+		}
+		return true
+	})
+	switch {
+	case done != nil:
+		return 0, done
+	case err == syscall.EAGAIN:
+		return 0, errWaits
+	case err != nil:
+		return 0, err
+	case n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// ReadFile reads a regular file of at most limit bytes; see Open.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -39,10 +39,41 @@ func Usage(format string, args ...any) error { return &Exit{2, fmt.Errorf(format
 func Run(ctx context.Context, root *cobra.Command, args []string, in io.Reader, out, errOut io.Writer) error {
 	people, complaints := printable.Text(out), printable.Text(errOut)
 	root.SetArgs(args)
-	root.SetIn(in)
+	root.SetIn(&input{ctx: ctx, Reader: in})
 	root.SetOut(people)
 	root.SetErr(complaints)
 	return errors.Join(root.ExecuteContext(ctx), people.Flush(), complaints.Flush())
+}
+
+// An input is standard input, of which no read outlasts ctx: a signal ends a command that waits for somebody to write.
+type input struct {
+	ctx context.Context
+	io.Reader
+	buf []byte // for the next read
+}
+
+// Read reads, or returns why ctx has ended.
+func (in *input) Read(p []byte) (int, error) {
+	if in.ctx.Err() != nil {
+		return 0, context.Cause(in.ctx)
+	}
+	if len(in.buf) < len(p) {
+		in.buf = make([]byte, len(p))
+	}
+	buf := in.buf[:len(p)]
+	var n int
+	var err error
+	done := make(chan struct{})
+	go func() {
+		n, err = in.Reader.Read(buf)
+		close(done)
+	}()
+	select {
+	case <-done:
+		return copy(p, buf[:n]), err
+	case <-in.ctx.Done(): // the other read ends with the program
+		return 0, context.Cause(in.ctx)
+	}
 }
 
 // Encoder returns an encoder of JSON for programs, in which everything is escaped that is not printable.
@@ -116,6 +147,9 @@ func Table(w io.Writer, rows [][]string) {
 
 // Terminal reports whether somebody sits at in, to be asked.
 func Terminal(in io.Reader) bool {
+	if of, ok := in.(*input); ok {
+		in = of.Reader
+	}
 	file, ok := in.(*os.File)
 	return ok && host.Terminal(file)
 }

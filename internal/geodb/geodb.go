@@ -17,6 +17,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -122,7 +123,7 @@ func openFile(path string) (*file, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a regular file") // opening a pipe would block
 	}
-	fd, err := os.Open(path)
+	fd, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

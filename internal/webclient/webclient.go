@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"mef/internal/conf/diag"
@@ -47,7 +48,7 @@ func ReadKey(path string) (string, error) {
 	case info.Mode().Perm()&0o007 != 0:
 		return "", fmt.Errorf("every user can read key file %q; run chmod o= %q", path, path)
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrPermission) {
 		return "", fmt.Errorf("mefdaemon cannot read key file %q; run chgrp mef %q and chmod 640 %q", path, path, path)
 	} else if err != nil {

@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // A Pos is a place in a configuration file.
@@ -19,11 +21,22 @@ type Pos struct {
 func (p Pos) String() string {
 	switch {
 	case p.Line == 0:
-		return p.File
+		return Name(p.File)
 	case p.Col == 0:
-		return fmt.Sprintf("%s:%d", p.File, p.Line)
+		return fmt.Sprintf("%s:%d", Name(p.File), p.Line)
 	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col)
+	return fmt.Sprintf("%s:%d:%d", Name(p.File), p.Line, p.Col)
+}
+
+// InLine returns the place as FILE:LINE.
+func (p Pos) InLine() string { return Pos{File: p.File, Line: p.Line}.String() }
+
+// Name returns the name of a file for messages: in quotes if a terminal would obey a part of it, or show it in two lines.
+func Name(path string) string {
+	if utf8.ValidString(path) && !strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return path
+	}
+	return strconv.Quote(path)
 }
 
 // compare orders places by file, line and column.

@@ -11,9 +11,12 @@ import (
 
 func TestPosString(t *testing.T) {
 	for want, p := range map[string]diag.Pos{
-		"a.conf":     {File: "a.conf"},
-		"a.conf:3":   {File: "a.conf", Line: 3},
-		"a.conf:3:7": {File: "a.conf", Line: 3, Col: 7},
+		`"/etc/a\nb.conf":7:2`:   {File: "/etc/a\nb.conf", Line: 7, Col: 2},
+		`"\x1b[31m\xff.rules":7`: {File: "\x1b[31m\xff.rules", Line: 7},
+		"/etc/größe 1.conf":      {File: "/etc/größe 1.conf"},
+		"a.conf":                 {File: "a.conf"},
+		"a.conf:3":               {File: "a.conf", Line: 3},
+		"a.conf:3:7":             {File: "a.conf", Line: 3, Col: 7},
 	} {
 		if got := p.String(); got != want {
 			t.Errorf("%+v is %s, want %s", p, got, want)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/duration"
 	"mef/internal/firewall/loader"
@@ -178,7 +179,7 @@ func (o *Options) confirm() *cobra.Command {
 				return err
 			}
 			return console.Print(cmd, o.JSON, r, func(w io.Writer) {
-				fmt.Fprintf(w, "Confirmed: the rules of %s are in force%s\n", r.Source, atBoot())
+				fmt.Fprintf(w, "Confirmed: the rules of %s are in force%s\n", conf.Name(r.Source), atBoot())
 			})
 		},
 	}
@@ -207,7 +208,7 @@ func (o *Options) rollback() *cobra.Command {
 					return
 				}
 				fmt.Fprintf(w, "The rules of %s, confirmed on %s, are in force again. The file itself was not changed: fix it, then run %s apply.\n",
-					r.Source, r.Made.Local().Format(time.DateTime), o.name())
+					conf.Name(r.Source), r.Made.Local().Format(time.DateTime), o.name())
 			})
 		},
 	}
@@ -438,9 +439,9 @@ func origin(s loader.Status) string {
 	case "rescue":
 		return "the rescue policy"
 	case "trial":
-		return s.Source + ", on trial"
+		return conf.Name(s.Source) + ", on trial"
 	case "previous", "confirmed":
-		return s.Source + " as it was confirmed last"
+		return conf.Name(s.Source) + " as it was confirmed last"
 	}
-	return s.Source
+	return conf.Name(s.Source)
 }

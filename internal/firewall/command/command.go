@@ -166,7 +166,7 @@ func (o *Options) check() *cobra.Command {
 			err = console.Print(cmd, o.JSON, r, func(w io.Writer) {
 				r.warn(w)
 				if r.OK {
-					fmt.Fprintf(w, "%s: %s, %s in use, %s: all met. mef plan shows what would change.\n", r.Source, count(r.Rules, "rule"), count(r.Sets, "set"), count(r.Expects, "expectation"))
+					fmt.Fprintf(w, "%s: %s, %s in use, %s: all met. mef plan shows what would change.\n", conf.Name(r.Source), count(r.Rules, "rule"), count(r.Sets, "set"), count(r.Expects, "expectation"))
 				}
 			})
 			if err == nil && !r.OK && o.JSON {

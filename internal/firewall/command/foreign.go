@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/firewall/importer"
 	"mef/internal/firewall/importer/iptsave"
@@ -36,12 +37,11 @@ type Input struct {
 func ReadInput(name string, stdin io.Reader) (Input, error) {
 	in := Input{Name: "stdin"}
 	if name != "-" {
-		f, err := os.Open(name)
+		text, err := conf.ReadFile(name, maxOutput)
 		if err != nil {
-			return in, err
+			return in, conf.FileError(name, err)
 		}
-		defer f.Close()
-		in, stdin = Input{Name: name, Path: name}, f
+		return Input{Name: conf.Name(name), Path: name, Text: text}, nil
 	}
 	var err error
 	in.Text, err = io.ReadAll(io.LimitReader(stdin, maxOutput+1))

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"mef/internal/conf"
 	"mef/internal/firewall/policy"
 	"mef/internal/host"
 	"mef/internal/run"
@@ -86,7 +87,7 @@ func (l *Loader) loadFile(ctx context.Context, b backend, notices *[]string) err
 		return errors.New(strings.Join(lines, "\n"))
 	}
 	if when, ok := l.state.refusal(src.Digest); ok {
-		return fmt.Errorf("%s was tried on %s and not confirmed; change it, or try it again with mef apply", src.Path, when.Local().Format(time.DateTime))
+		return fmt.Errorf("%s was tried on %s and not confirmed; change it, or try it again with mef apply", conf.Name(src.Path), when.Local().Format(time.DateTime))
 	}
 	facts, more, err := l.facts(ctx, src, lookUpAtBoot)
 	*notices = append(*notices, more...)

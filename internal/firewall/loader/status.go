@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"mef/internal/conf"
 	"mef/internal/firewall/inforce"
 	"mef/internal/firewall/policy"
 )
@@ -92,7 +93,7 @@ func (l *Loader) compareFile(s *Status, in loaded) {
 	src, err := l.readConfigured()
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && in.From != "":
-		s.Problems = append(s.Problems, fmt.Sprintf("%s does not exist, so a boot loads the last good rules; copy the policy there", l.RulesFile()))
+		s.Problems = append(s.Problems, fmt.Sprintf("%s does not exist, so a boot loads the last good rules; copy the policy there", conf.Name(l.RulesFile())))
 	case err != nil:
 		s.Mistakes = err.Error()
 		s.Problems = append(s.Problems, "the file cannot be loaded as it is; mef check reports all mistakes")

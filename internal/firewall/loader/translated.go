@@ -33,7 +33,7 @@ func (p *place) ledAway(s *session, login policy.Packet, pol, before *policy.Pol
 	by := pol.Translation(policy.In, login)
 	switch {
 	case by != nil && !p.leadsToSSH(by, login.Dport):
-		return fmt.Sprintf("would be led away from the SSH server: %s by %s:%d", by.NAT, by.At.File, by.At.Line)
+		return fmt.Sprintf("would be led away from the SSH server: %s by %s", by.NAT, by.At.InLine())
 	case by == nil && s.translated() && before != nil:
 		if was := before.Translation(policy.In, login); was != nil {
 			return fmt.Sprintf("would no longer be led to the SSH server: the policy in force does it (%s)", was.NAT)

@@ -70,7 +70,7 @@ func (v Verdict) String() string {
 		v.NAT = nil
 		return v.String() + ", after " + nat.translates()
 	case v.Rule != nil:
-		s := fmt.Sprintf("%s by %s:%d", v.Action, v.Rule.At.File, v.Rule.At.Line)
+		s := fmt.Sprintf("%s by %s", v.Action, v.Rule.At.InLine())
 		if v.Rule.Limit != (Rate{}) {
 			s += fmt.Sprintf(", up to %s from each source", v.Rule.Limit)
 		}
@@ -79,7 +79,7 @@ func (v Verdict) String() string {
 		}
 		return s
 	case v.Policy != nil:
-		return fmt.Sprintf("%s by policy %s:%d", v.Action, v.Policy.At.File, v.Policy.At.Line)
+		return fmt.Sprintf("%s by policy %s", v.Action, v.Policy.At.InLine())
 	}
 	return v.Action.String() + " without a policy"
 }
@@ -89,7 +89,7 @@ func (r *Rule) translates() string {
 	if r == nil {
 		return "not translated"
 	}
-	return fmt.Sprintf("%s by %s:%d", r.NAT, r.At.File, r.At.Line)
+	return fmt.Sprintf("%s by %s", r.NAT, r.At.InLine())
 }
 
 // besides returns what the rule does beside its action: how much it accepts from each source, and its helper.

@@ -151,19 +151,11 @@ func moved(e *conf.Error, by int) *conf.Error {
 
 // ReadFile returns the text of a file. It must be a regular one, and no larger than a policy may be.
 func ReadFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	text, err := conf.ReadFile(path, maxFile)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, unwrapped(err))
+		return nil, fmt.Errorf("%s: %w", conf.Name(path), unwrapped(err))
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path) // a device may never end
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return ReadAll(path, f)
+	return text, nil
 }
 
 // unwrapped returns the reason alone of an error that names a file and a system call.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"mef/internal/conf"
@@ -76,8 +78,8 @@ func TestUnreadable(t *testing.T) {
 	}
 	for name, tt := range map[string]struct{ path, want string }{
 		"absent":   {filepath.Join(dir, "absent"), "no such file"},
-		"a folder": {dir, "is not a regular file"},
-		"large":    {large, "has more than 16 MB"},
+		"a folder": {dir, "not a regular file"},
+		"large":    {large, "larger than 16 MiB"},
 		"endless":  {"/dev/zero", "not a regular file"},
 	} {
 		if _, err := policy.Read(tt.path); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), tt.path) {
@@ -92,9 +94,39 @@ func TestUnreadable(t *testing.T) {
 	if _, err := policy.ReadAll("stdin", zeros); err == nil || !strings.Contains(err.Error(), "stdin has more than 16 MB") {
 		t.Errorf("endless input: %v", err)
 	}
-	_, err = policy.Parse(filepath.Join(dir, "mef.rules"), []byte("policy dir=in action=drop\nset name=zero file=/dev/zero\n"))
-	if err == nil || !strings.Contains(err.Error(), "mef.rules:2:20: /dev/zero is not a regular file") {
-		t.Errorf("set of an endless file: %v", err)
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"set name=zero file=/dev/zero": "2:20: /dev/zero: not a regular file",
+		"set name=zero file=pipe":      "2:20: " + dir + "/pipe: not a regular file",
+		"include=pipe":                 "2:9: " + dir + "/pipe: not a regular file",
+		"include=/dev/tty":             "2:9: /dev/tty: not a regular file",
+	} {
+		_, err = policy.Parse(filepath.Join(dir, "mef.rules"), []byte("policy dir=in action=drop\n"+line+"\n"))
+		if err == nil || !strings.Contains(err.Error(), "mef.rules:"+want) {
+			t.Errorf("%s: error %v, want %s", line, err, want)
+		}
+	}
+}
+
+// TestNamesOfFilesAreQuoted has a file whose name would break a message over two lines and turn a terminal red.
+func TestNamesOfFilesAreQuoted(t *testing.T) {
+	const name, quoted = "a\nb\x1b[31m.rules", `"a\nb\x1b[31m.rules":`
+	src, err := policy.Parse(name, []byte("policy dir=in action=drop\nrule dir=in action=accept proto=tcp dport=22\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pol := src.Policy(policy.Facts{})
+	lines := []string{pol.Decide(policy.Packet{Dir: policy.In, State: policy.New, Syn: true, Proto: policy.TCP, Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("192.0.2.2"), Dport: 22}).String()}
+	for _, w := range policy.NewModel(pol).Warnings(policy.Any) {
+		lines = append(lines, w.String())
+	}
+	_, err = policy.Parse(name, []byte("nonsense\n"))
+	for _, line := range append(lines, fmt.Sprint(err)) {
+		if !strings.Contains(line, quoted) || strings.ContainsAny(line, "\n\x1b") {
+			t.Errorf("message %q, want %s in it", line, quoted)
+		}
 	}
 }
 

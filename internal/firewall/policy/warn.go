@@ -254,7 +254,7 @@ const fewParts = 256
 func places(rules []*Rule) string {
 	var list []string
 	for _, r := range rules {
-		list = append(list, fmt.Sprintf("%s:%d", r.At.File, r.At.Line))
+		list = append(list, r.At.InLine())
 	}
 	if len(list) > 3 {
 		return fmt.Sprintf("%s and %d more", strings.Join(list[:3], ", "), len(list)-3)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,12 +72,12 @@ func batch(g *cli.Global, cmd *cobra.Command, file string, req control.Batch, ad
 func entries(cmd *cobra.Command, path string, addresses bool) ([]string, error) {
 	in, name := cmd.InOrStdin(), "standard input"
 	if path != "-" {
-		f, err := os.Open(path)
+		f, err := conf.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, conf.FileError(path, err)
 		}
 		defer f.Close()
-		in, name = f, path
+		in, name = f, conf.Name(path)
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	if err != nil {

@@ -152,7 +152,7 @@ func switchRule(r *conf.Rule, dir string, on bool) (string, error) {
 		}
 		return path, writeRule(path, "[rule]\nname="+r.Name+"\n"+setting+"\n")
 	}
-	text, err := os.ReadFile(path)
+	text, err := conf.ReadFile(path, conf.MaxConfig)
 	if err != nil {
 		return "", err
 	}
