@@ -37,6 +37,8 @@ const (
 	alarmScore = 0.5
 	// alarmSources is how many sources must have tried a name within a day.
 	alarmSources = 5
+	// maxGuessed is how many alarms a day an address may raise where users log in whose names are being guessed.
+	maxGuessed = 20
 )
 
 // alarm returns why a success is an alarm, "" if it is none. It is called before the success changes anything.
@@ -45,7 +47,7 @@ func (t *Tracker) alarm(ev *event.Event, of logins.Pair, s *source, k netkey.Key
 		return ""
 	}
 	if l := t.logins.Get(of); l != nil {
-		if n := t.logins.GuessedWith(l, now); n > 0 && t.cfg.Score.Sprays {
+		if n := t.logins.GuessedWith(l, now); n > 0 && t.cfg.Score.Sprays && !t.alarmedLately(ev) {
 			return fmt.Sprintf("login of %q after a failure %s ago, and %d users failed from here within a day and have not logged in since: their names are being guessed",
 				of.User, time.Duration(now-l.At).Round(time.Second), n)
 		}
@@ -107,6 +109,22 @@ func (t *Tracker) dropAlarm(i int) {
 		t.goneAlarms = append(t.goneAlarms, t.alarms[i].ID)
 	}
 	t.alarms = slices.Delete(t.alarms, i, i+1)
+}
+
+// alarmedLately reports whether within a day there was an alarm about the login of an event, or as many as one address may raise: while the
+// names of its users are being guessed, each of them who logs in would raise more, and other alarms would be lost among these.
+func (t *Tracker) alarmedLately(ev *event.Event) bool {
+	n := 0
+	for i := range t.alarms {
+		a := &t.alarms[i]
+		if a.Addr != ev.Addr || a.Time.UnixNano() <= t.now-day {
+			continue
+		}
+		if n++; n >= maxGuessed || a.User == ev.User && a.Service == ev.Service {
+			return true
+		}
+	}
+	return false
 }
 
 // Alarms returns the alarms, oldest first. The result is the caller's.

@@ -122,3 +122,43 @@ func TestFailuresWithoutAName(t *testing.T) {
 		})
 	}
 }
+
+// Whoever guesses the names of an office's users floods nobody with alarms: each user raises one a day, and all of them a few.
+func TestGuessedNamesRaiseFewAlarms(t *testing.T) {
+	cfg := testConfig()
+	cfg.Score.Sprays, cfg.LoginAlarms = true, true
+	tr := New(cfg)
+	const users = 60
+	user := func(i int) string { return fmt.Sprintf("user%02d", i) }
+	for i := range users {
+		tr.Observe(line{0, "ok", user(i), "", 0}.event("dovecot", "192.0.2.7"))
+	}
+	at := 60.0
+	for i := range users {
+		at++
+		tr.Observe(line{at, "fail", user(i), fmt.Sprint(i), 0}.event("dovecot", "192.0.2.7"))
+	}
+	login := func(i int) bool {
+		at++
+		tr.Observe(line{at, "fail", user(i), fmt.Sprint(at), 0}.event("dovecot", "192.0.2.7"))
+		at++
+		return tr.Observe(line{at, "ok", user(i), "", 0}.event("dovecot", "192.0.2.7")).Alarm != ""
+	}
+	if !login(0) || login(0) {
+		t.Error("the same user raises no alarm, or more than one")
+	}
+	for i := range 40 {
+		login(i)
+	}
+	if n := len(tr.Alarms()); n != maxGuessed {
+		t.Errorf("%d alarms, want %d", n, maxGuessed)
+	}
+	at += 86400
+	for i := range users {
+		at++
+		tr.Observe(line{at, "fail", user(i), fmt.Sprint(at), 0}.event("dovecot", "192.0.2.7"))
+	}
+	if !login(0) {
+		t.Error("no alarm a day later")
+	}
+}
