@@ -141,7 +141,9 @@ func (n *Notifier) TestNotify(ctx context.Context, name string) ([]control.SendT
 	var testing sync.WaitGroup
 	for i, e := range all {
 		testing.Go(func() {
-			out := e.send(ctx, testMessage(n.host, time.Now()))
+			within, cancel := context.WithTimeout(ctx, sendTime)
+			defer cancel()
+			out := e.send(within, testMessage(n.host, time.Now()))
 			results[i] = control.SendTest{To: e.cfg.Name, OK: out.err == nil, Detail: "the message was accepted (" + e.way + ")"}
 			if out.err != nil {
 				results[i].Detail = out.err.Error()

@@ -449,6 +449,39 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Some servers repeat the URL of a request that they refuse. The key in it appears in no status and no log.
+func TestTheKeyIsInNoError(t *testing.T) {
+	const secret = "T0/B0%x+1"
+	key := keyFile(t, secret)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path, "raw": r.URL.EscapedPath(), "auth": r.Header.Get("Authorization")})
+	}))
+	defer s.Close()
+	for _, cfg := range []conf.Notify{{URL: s.URL + "/hook/{key}", Format: "slack"}, {URL: s.URL, Format: "json"}} {
+		cfg.KeyFile = key
+		out := webHook(cfg)(t.Context(), hostile())
+		if out.err == nil || !strings.Contains(out.err.Error(), "{key}") || strings.Contains(out.err.Error(), "B0") {
+			t.Errorf("%s: %v", cfg.URL, out.err)
+		}
+	}
+}
+
+// mefctl notify test ends although an endpoint never does.
+func TestATestEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New([]conf.Notify{{Name: "ops", Enabled: true, URL: "https://example.org/", Format: "json"}}, quiet())
+		n.endpoints[0].send = func(ctx context.Context, _ *message) outcome {
+			<-ctx.Done()
+			return outcome{err: ctx.Err()}
+		}
+		if results, err := n.TestNotify(t.Context(), ""); err != nil || len(results) != 1 || results[0].OK {
+			t.Errorf("%+v, %v", results, err)
+		}
+	})
+}
+
 func TestAServerThatNeverAnswersIsLeft(t *testing.T) {
 	end := make(chan struct{})
 	defer close(end)

@@ -108,7 +108,7 @@ func asOwn(cfg *conf.Notify, key string, m *message, r *http.Request) ([]byte, e
 func webHook(cfg conf.Notify) way {
 	client := webclient.New()
 	return func(ctx context.Context, m *message) outcome {
-		req, err := request(ctx, &cfg, m)
+		req, key, err := request(ctx, &cfg, m)
 		if err != nil {
 			return outcome{err: err}
 		}
@@ -118,40 +118,47 @@ func webHook(cfg conf.Notify) way {
 		}
 		defer resp.Body.Close()
 		answer, _ := io.ReadAll(io.LimitReader(resp.Body, webclient.MaxAnswer))
-		return judge(resp, answer)
+		return judge(resp, hide(answer, key))
 	}
 }
 
-// request returns the request that sends a message.
-func request(ctx context.Context, cfg *conf.Notify, m *message) (*http.Request, error) {
-	key := ""
+// hide returns an answer without the key: some servers repeat the URL of a request that they refuse.
+func hide(answer []byte, key string) []byte {
+	if key == "" {
+		return answer
+	}
+	return []byte(strings.NewReplacer(key, "{key}", pathOf(key), "{key}", url.PathEscape(key), "{key}", url.QueryEscape(key), "{key}",
+		strings.ReplaceAll(key, "/", `\/`), "{key}").Replace(string(answer)))
+}
+
+// pathOf returns a key as it is in the path of a URL. What Slack and Discord give out has slashes in it.
+func pathOf(key string) string { return strings.ReplaceAll(url.PathEscape(key), "%2F", "/") }
+
+// request returns the request that sends a message, and the key in it.
+func request(ctx context.Context, cfg *conf.Notify, m *message) (req *http.Request, key string, err error) {
 	if cfg.KeyFile != "" {
-		var err error
 		if key, err = webclient.ReadKey(cfg.KeyFile); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
-	to := cfg.URL
-	inURL := strings.Contains(to, "{key}")
-	if inURL {
-		// What Slack and Discord give out has slashes in it.
-		to, key = strings.ReplaceAll(to, "{key}", strings.ReplaceAll(url.PathEscape(key), "%2F", "/")), ""
+	to, beside := cfg.URL, key
+	if strings.Contains(to, "{key}") {
+		to, beside = strings.ReplaceAll(to, "{key}", pathOf(key)), ""
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, nil)
-	if err != nil {
-		return nil, webclient.Shown(err)
+	if req, err = http.NewRequestWithContext(ctx, http.MethodPost, to, nil); err != nil {
+		return nil, "", webclient.Shown(err)
 	}
 	if req.URL.Path == "" {
 		req.URL.Path = "/" // JoinPath keeps it relative otherwise
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "mef")
-	body, err := forms[cfg.Format](cfg, key, m, req)
+	body, err := forms[cfg.Format](cfg, beside, m, req)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	return req, nil
+	return req, key, nil
 }
 
 // judge returns what an answer means. Telegram and Slack state the reason of a refusal in the body.
