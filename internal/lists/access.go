@@ -40,6 +40,8 @@ type access struct {
 	files     []fileState // of databases, as they were last read
 	sections  []section   // that are enabled, ordered by name
 	problem   string      // why the databases were not read; empty: they were
+
+	configured bool // configure was called before
 }
 
 // A section is one of access with its networks.
@@ -123,7 +125,8 @@ func states(paths []string) (all []fileState) {
 func (a *access) configure(cfg *conf.Config) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before := a.sections
+	before, first := a.sections, !a.configured
+	a.configured = true
 	same := slices.Equal(a.databases, cfg.GeoDatabases)
 	a.databases, a.sections = cfg.GeoDatabases, nil
 	for _, c := range cfg.Access {
@@ -133,12 +136,14 @@ func (a *access) configure(cfg *conf.Config) {
 		s := section{Access: c}
 		if i := slices.IndexFunc(before, func(old section) bool { return old.Name == c.Name && old.Text() == c.Text() }); i >= 0 {
 			s.addrs, s.at, s.err = before[i].addrs, before[i].at, before[i].err
+		} else if first {
+			a.load(&s)
 		}
 		same = same && s.addrs != nil && s.err == ""
 		a.sections = append(a.sections, s)
 	}
 	if now := states(a.databases); len(a.sections) > 0 && (!same || !slices.EqualFunc(now, a.files, fileState.is)) {
-		a.read(now, true)
+		a.read(now, !first) // a restart accepts no wrong database either
 	}
 	a.removeCopies()
 	select {

@@ -85,6 +85,11 @@ func TestAccess(t *testing.T) {
 			t.Errorf("list %s: ports %q, both %v", list.Name, list.Ports, list.Both)
 		}
 	}
+	// At a start nothing is refused, so status shows who would be locked out.
+	if got := l.feeds.problems(); len(got) != 3 || got[1] != "[access only] (allow_only=@country:DE) would close ports 25 to 2 addresses from which administrators log in; "+
+		"they are left out for 30 days after the last login: change the section, or run mefctl allow add" {
+		t.Errorf("problems %q", got)
+	}
 	why := l.feeds.access.why(netip.MustParseAddr("5.64.9.9"), []string{"access.only"})
 	if len(why) != 3 || why[1] != "[access only] (allow_only=@country:DE): its packets that open a connection are dropped, ports 25" || !strings.Contains(why[0], "not dropped") {
 		t.Errorf("why %q", why)
@@ -168,6 +173,22 @@ func TestDatabaseReplaced(t *testing.T) {
 	if lists := again.feeds.drops(&exempt.Facts{}); closedTo(t, lists, "ssh", "5.64.0.7") || !closedTo(t, lists, "ssh", "5.0.0.7") || len(again.feeds.problems()) != 2 {
 		t.Errorf("after a restart: problems %q", again.feeds.problems())
 	}
+	// A database that shrank while the daemon was stopped does not count either, until the operator accepts it.
+	Write(t, country, Form{}, Country("5.64.0.0/20", "DE"))
+	again = New(Options{StateDir: dir})
+	again.feeds.Configure(cfg)
+	if lists := again.feeds.drops(&exempt.Facts{}); closedTo(t, lists, "ssh", "5.64.255.7") || !strings.Contains(strings.Join(again.feeds.problems(), "\n"), "less than a tenth; mefctl reload accepts that") {
+		t.Errorf("after a restart with a database that has shrunk: problems %q", again.feeds.problems())
+	}
+	if again.feeds.Configure(cfg); !closedTo(t, again.feeds.drops(&exempt.Facts{}), "ssh", "5.64.255.7") || len(again.feeds.problems()) > 0 {
+		t.Errorf("after a reload with a database that has shrunk: problems %q", again.feeds.problems())
+	}
+	Write(t, country, Form{}, Country("5.64.0.0/11", "DE"))
+	again.feeds.Configure(cfg)
+	if err := os.Remove(country); err != nil {
+		t.Fatal(err)
+	}
+
 	// A copy of something else does not count: the ports are open.
 	other := &conf.Config{GeoDatabases: cfg.GeoDatabases, Access: []conf.Access{sectionFor("ssh", true, "22", germany, china)}}
 	again = New(Options{StateDir: dir})

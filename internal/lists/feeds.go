@@ -133,8 +133,20 @@ func (f *Feeds) Apply(ctx context.Context) error {
 	return err
 }
 
-// problems returns what an operator should know: feeds that are refused or cannot be fetched, and databases that cannot be read.
-func (f *Feeds) problems() []string { return append(f.keeper.Problems(), f.access.problems()...) }
+// problems returns what an operator should know: feeds that are refused or cannot be fetched, databases that cannot be read, and sections about
+// countries that would lock out an administrator.
+func (f *Feeds) problems() []string {
+	all := append(f.keeper.Problems(), f.access.problems()...)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.access.enabled() {
+		if n := f.spared[s.listName()].admins; n > 0 {
+			all = append(all, fmt.Sprintf("%s would close %s to %.0f addresses from which administrators log in; they are left out for 30 days after the last login: "+
+				"change the section, or run mefctl allow add", s.text(), s.onPorts(), n))
+		}
+	}
+	return all
+}
 
 // Configure replaces the feeds and the sections about countries of the configuration. Good copies on disk count at once.
 func (f *Feeds) Configure(cfg *conf.Config) {
