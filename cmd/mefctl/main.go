@@ -89,7 +89,7 @@ func newRules(g *cli.Global) *cobra.Command {
 			})
 			continue
 		case "check":
-			c.Aliases = nil // MEF 1.0 said validate
+			c.Aliases = nil // in MEF 1.0: validate
 			sharedName(cmd, "validate", c, func(_ *cobra.Command, args []string) bool { return len(args) > 0 && filepath.Ext(args[0]) == ".rules" })
 		}
 		cmd.AddCommand(c)

@@ -40,7 +40,7 @@ func main() {
 	}
 }
 
-// options are what the command line says.
+// options are those of the command line.
 type options struct {
 	config, level string
 	version       bool
@@ -69,7 +69,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	cfg, err := load()
 	if err != nil {
-		return err // already says file:line:col and what to do
+		return err // has file:line:col and what to do
 	}
 	if given.level != "" {
 		if err := cfg.LogLevel.UnmarshalText([]byte(given.level)); err != nil {

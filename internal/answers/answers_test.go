@@ -114,7 +114,7 @@ func TestScans(t *testing.T) {
 		"no kernel": {enforce.ScanStatus{On: true, Off: "no NFLOG"}, engine.ScanStats{Full: true}, []string{"port scans are not detected: no NFLOG"}},
 		"sampling":  {enforce.ScanStatus{On: true, Sampling: "a flood"}, engine.ScanStats{Full: true}, []string{"a flood"}},
 		"full": {enforce.ScanStatus{On: true, Warnings: []string{"no interface"}}, engine.ScanStats{Full: true},
-			[]string{"no interface", "very many sources scan, which may be forged: further ones are not banned for some minutes"}},
+			[]string{"no interface", "too many sources scan, possibly with forged addresses: further ones are not banned for some minutes"}},
 	} {
 		var s control.Status
 		answers.Scans(&s, tt.kernel, tt.found)

@@ -71,7 +71,7 @@ func Engine(s *control.Status, e *engine.Engine, now time.Time) {
 	web := e.WebStats()
 	for _, name := range slices.Sorted(maps.Keys(web)) {
 		if n := web[name].Evicted; n > 0 {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s follows %d sources at a time, and had to drop %d since start; max_active_ips in its file raises that", name, web[name].Limit, n))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s follows %d sources at a time, and dropped %d since start; raise max_active_ips in its file", name, web[name].Limit, n))
 		}
 	}
 	st := e.Stats()
@@ -100,7 +100,7 @@ func Scans(s *control.Status, k enforce.ScanStatus, found engine.ScanStats) {
 	case k.Sampling != "":
 		s.Scans.Limited = k.Sampling
 	case found.Full:
-		s.Scans.Limited = "very many sources scan, which may be forged: further ones are not banned for some minutes"
+		s.Scans.Limited = "too many sources scan, possibly with forged addresses: further ones are not banned for some minutes"
 	}
 	if s.Scans.Limited != "" {
 		s.Warnings = append(s.Warnings, s.Scans.Limited)

@@ -80,7 +80,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 		w.WriteHeader(status)
 		v = &Error{err.Error()}
 	}
-	// The reader may have gone; then there is no one to report to.
+	// The reader may have disconnected; then nothing reads the error.
 	_ = json.NewEncoder(printable.JSON(w)).Encode(v)
 }
 
@@ -99,7 +99,7 @@ func stream[T any](w http.ResponseWriter, before string, items []T, after string
 			out.WriteByte(',')
 		}
 		if _, err := out.Write(text); err != nil {
-			return // the reader has gone
+			return // the reader has disconnected
 		}
 	}
 	out.WriteString(after + "\n")

@@ -59,7 +59,7 @@ type Service interface {
 	// Reload reads the configuration again. With mistakes in it the error is what mefctl config check prints, and the
 	// configuration before stays in force.
 	Reload(ctx context.Context, author string) (Reloaded, error)
-	// Arm begins the time in which somebody has to confirm, and Confirm ends it.
+	// Arm begins a trial, which ends unless it is confirmed in time; Confirm confirms it.
 	Arm(ctx context.Context, req ArmRequest) (Armed, error)
 	Confirm(ctx context.Context, author string) error
 	ListService
@@ -117,7 +117,7 @@ type Status struct {
 	Cloud   Cloud     `json:"cloud"`
 
 	Armed *Armed `json:"armed,omitempty"` // nil: confirmed, or never armed
-	// WatchingSince is since when bans are logged and not applied: by mode=observe, or because nobody confirmed. nil: they are applied.
+	// WatchingSince is since when bans are logged and not applied: by mode=observe, or because a trial was not confirmed. nil: they are applied.
 	WatchingSince *time.Time `json:"watching_since,omitempty"`
 }
 

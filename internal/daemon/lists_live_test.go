@@ -377,7 +377,7 @@ func TestCrawlersAreLookedUp(t *testing.T) {
 		get(fmt.Sprintf("198.51.100.%d", i))
 	}
 	h.await("what had to be dropped is reported", func() bool {
-		return strings.Contains(fmt.Sprint(h.status().Warnings), "rule webscan follows 16 sources at a time, and had to drop ")
+		return strings.Contains(fmt.Sprint(h.status().Warnings), "rule webscan follows 16 sources at a time, and dropped ")
 	})
 	for _, r := range h.status().Rules {
 		if r.Name == "webscan" && (r.Thresholds != 7 || r.MaxRetry != 0 || r.Bans != 1) {

@@ -35,7 +35,7 @@ type webView struct {
 	usual  bool // no rule has a format of its own
 }
 
-// newWeb returns the rules of a set. What before has counted for a rule that has not changed stays.
+// newWeb returns the rules of a set, with what before has counted for those that are unchanged.
 func newWeb(set *filter.Set, before *web) web {
 	w := web{crawlers: newCrawlers()}
 	if before != nil {

@@ -226,7 +226,7 @@ func (r Readers) Describe(s *control.Status, cfg *conf.Config, services coverage
 		s.Rules = append(s.Rules, row)
 		s.Warnings = append(s.Warnings, reader.Warnings()...)
 		if path := reader.Forgeable(); path != "" {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon writes: every local user can have any address banned with logger(1); logins in it make no user known", name, path))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("rule %s has source=file and reads %q, which a syslog daemon writes: every local user can have any address banned with logger(1); logins in it are not recorded as known", name, path))
 		}
 	}
 	if err := h.ContainersError; err != nil {

@@ -96,7 +96,7 @@ func (g *Guard) Run(ctx context.Context, c Client) error {
 	watch.Go(func() error {
 		err := host.WatchSessions(ctx, func() { owner.Wake(changed) })
 		if err != nil {
-			c.Log.Warn("live SSH sessions are known from the log alone", "err", err)
+			c.Log.Warn("live SSH sessions are found by the log alone", "err", err)
 		}
 		return nil
 	})

@@ -126,7 +126,7 @@ func (p *Pipeline) repaired(r enforce.Repair) {
 	reason := fmt.Sprintf("%q was changed by %q; restored in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
 	switch {
 	case r.Delayed > 0:
-		reason = fmt.Sprintf("%q is changed again and again by %q: restored in %v, or with the next ban; mefctl status", r.Damaged, r.By, r.Delayed)
+		reason = fmt.Sprintf("%q is changed repeatedly by %q; it is restored in %v or with the next ban; see mefctl status", r.Damaged, r.By, r.Delayed)
 	case r.Err != nil:
 		reason = fmt.Sprintf("%q was changed by %q and could not be restored: %v", r.Damaged, r.By, r.Err)
 	}
@@ -205,7 +205,7 @@ func (s *State) forgetContainers(h *feed.Host) {
 	}
 }
 
-// forgetSource forgets a source that is gone.
+// forgetSource removes the state of a source that no longer exists.
 func (s *State) forgetSource(source string) {
 	s.Engine.Forget(source)
 	delete(s.Positions, source)

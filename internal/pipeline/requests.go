@@ -133,7 +133,7 @@ func (r *Requests) wish(req control.Batch) (engine.Request, error) {
 	return engine.Request{For: req.For, Ports: ports, Note: req.Note, Author: req.Author, Caller: req.Caller.Unmap().WithZone(""), Force: req.Force}, nil
 }
 
-// Unban lifts bans and returns once the kernel showed that they are gone.
+// Unban lifts bans and returns once the kernel no longer has them.
 func (r *Requests) Unban(ctx context.Context, req control.UnbanRequest) ([]control.Ban, error) {
 	prefix, err := parsePrefix(req.Prefix)
 	if err != nil {
@@ -221,7 +221,7 @@ func (r *Requests) UnbanAll(ctx context.Context, req control.Batch) (done contro
 	return done, nil
 }
 
-// ClearBans lifts every ban, and returns once the kernel showed that they are gone. Lists stay in force.
+// ClearBans lifts every ban, and returns once the kernel no longer has them. Lists stay in force.
 func (r *Requests) ClearBans(ctx context.Context, author string) (cleared control.Cleared, err error) {
 	state, err := r.p.Enforcer.Held(ctx)
 	if err != nil {

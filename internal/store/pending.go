@@ -16,12 +16,12 @@ type pending struct {
 	bans      map[string][]byte // entries by key; nil: lifted
 	records   map[string]stored // by key
 	positions map[string]string
-	notes     map[string]string // empty: gone
+	notes     map[string]string // empty: removed
 
 	enc encoder
 }
 
-// A stored is a record's sealed value, or a spare one's entry; nil: it is gone.
+// A stored is a record's sealed value, or a spare one's entry; nil: it is removed.
 type stored struct {
 	value []byte
 	spare bool

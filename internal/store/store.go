@@ -47,15 +47,15 @@ const DefaultMaxSize = 64 << 20
 type Update struct {
 	Bans      []ban.Ban         // put, each in place of one with its Key
 	Lifted    []ban.Key         // bans to delete; a ban that expires need not be listed
-	Positions map[string]string // Batch.Resume by Batch.Source; empty: the source is gone
+	Positions map[string]string // Batch.Resume by Batch.Source; empty: the source no longer exists
 	Records   []Record          // the tracker's
-	Notes     map[string]string // by name; empty: the note is gone
+	Notes     map[string]string // by name; empty: the note is removed
 }
 
 // A Record is one entry of the tracker's state.
 type Record struct {
 	Key   []byte
-	Value []byte // empty: the entry is gone
+	Value []byte // empty: the entry is removed
 	Spare bool   // may be left out where room is short
 }
 

@@ -237,7 +237,7 @@ var keys = ini.Table[conf.Config]{
 		Doc: "length of that ban, 10m at most", Notice: noticeForged, When: longerThanForged},
 
 	{Name: "rbl_enabled", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.RBL.Enabled }),
-		Doc: "query DNS block lists about sources of failed logins and of probes; each query tells the list and the name server who comes here"},
+		Doc: "query DNS block lists about sources of failed logins and of probes; each query shows the address to the list and the name server"},
 	{Name: "rbl_servers", Form: servers(func(c *conf.Config) *[]string { return &c.RBL.Servers }),
 		Doc: "name servers that are asked, in order; if empty, those in /etc/resolv.conf"},
 	{Name: "rbl_connection_ports", Form: connectionPorts(func(c *conf.Config) *ban.Ports { return &c.RBL.ConnectionPorts }),

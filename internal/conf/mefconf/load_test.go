@@ -347,7 +347,7 @@ func TestConfigErrors(t *testing.T) {
 		"key of a feed":                 {"[feed own]\nurl=https://example.org/\nformt=csv", `:4:1: unknown key "formt"; did you mean "format"?`},
 		"action of a feed":              {"[feed own]\nurl=https://example.org/\naction=ban", `:4:8: action: wrong value "ban"; write drop or detect or score`},
 		"name of a notification":        {"[notify My]\nmail=root@example.org", `:2:1: notify "My": wrong name; write [notify NAME], a name of lower-case letters, digits and - up to 32 characters`},
-		"notification by nothing":       {"[notify ops]\nevents=bans", `:2:1: [notify ops]: nothing says how to notify; add url=https://HOST/PATH, command=/PATH/PROGRAM or mail=ADDRESS`},
+		"notification by nothing":       {"[notify ops]\nevents=bans", `:2:1: [notify ops]: no destination is set; add url=https://HOST/PATH, command=/PATH/PROGRAM or mail=ADDRESS`},
 		"notification in two ways":      {"[notify ops]\nurl=https://example.org/\nmail=root@example.org", `:4:1: [notify ops]: url and mail in one section; write a section for each`},
 		"format of a notification":      {"[notify ops]\nurl=https://example.org/\nformat=telegramm", `:4:8: format: wrong value "telegramm"; did you mean "telegram"?`},
 		"chat of a notification":        {"[notify ops]\nformat=telegram\nkey_file=/etc/mef/k", `:3:8: [notify ops]: format=telegram needs to; add to=, the number of the chat or the identifier of the room`},

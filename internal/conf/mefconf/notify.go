@@ -93,7 +93,7 @@ func (r *reader) checkNotify(n *conf.Notify, set map[string]ini.Setting) {
 	}
 	switch len(ways) {
 	case 0:
-		wrong(n.Pos, "nothing says how to notify", "add url=https://HOST/PATH, command=/PATH/PROGRAM or mail=ADDRESS")
+		wrong(n.Pos, "no destination is set", "add url=https://HOST/PATH, command=/PATH/PROGRAM or mail=ADDRESS")
 	case 1:
 	default:
 		wrong(set[ways[1]].KeyPos, strings.Join(ways, " and ")+" in one section", "write a section for each")

@@ -81,7 +81,7 @@ func (r *reader) checkRBL() {
 	}
 }
 
-// noticeUnused reports settings of bans for a list that bans nobody.
+// noticeUnused reports settings of bans for a list that leads to no ban.
 func (r *reader) noticeUnused(z conf.RBLZone) {
 	if z.Action == conf.RBLBan || slices.ContainsFunc(z.Codes, func(c conf.RBLCode) bool { return c.Action == conf.RBLBan }) {
 		return

@@ -33,7 +33,7 @@ func Settings(r *conf.Rule) []conf.Origin {
 	return all
 }
 
-// settingOf returns what is set of a key, else its default.
+// settingOf returns the settings of a key, otherwise its default.
 func settingOf(r *conf.Rule, k ini.Key[draft]) []conf.Origin {
 	set := slices.DeleteFunc(slices.Clone(r.Set), func(o conf.Origin) bool { return o.Key != k.Name })
 	if len(set) == 0 {

@@ -108,7 +108,7 @@ func boundaries(sets []*syntax.Inst) []rune {
 	return cuts[:end]
 }
 
-// signature says all that the patterns can know about r: a 'y' or 'n' for each set, then for the assertions.
+// signature describes all that patterns depend on of r: a 'y' or 'n' for each set, then for the assertions.
 func signature(r rune, sets []*syntax.Inst, asks syntax.EmptyOp) string {
 	sign := make([]byte, 0, len(sets)+1)
 	for _, set := range sets {

@@ -1,4 +1,4 @@
-// Package tdfa matches many regular expressions against one text in a single pass and says which one
+// Package tdfa matches many regular expressions against one text in a single pass and returns which one
 // matched and where its capture groups are.
 //
 // # The idea
@@ -8,7 +8,7 @@
 // list of threads, the most preferred first, each with its own copy of the slots. That is linear in the text
 // but slow, because every byte touches every thread.
 //
-// A DFA does the bookkeeping once: the list of threads becomes one state, and a table says which state follows
+// A DFA does the bookkeeping once: the list of threads becomes one state, and a table has the state that follows
 // on which rune. A plain DFA forgets the slots. A tagged DFA (Ville Laurikari, "NFAs with Tagged Transitions",
 // 2000) keeps them in numbered registers: a state is a list of (NFA node, register of each slot), and a
 // transition may carry a few operations, "register := position" or "register := register". States that differ
@@ -77,7 +77,7 @@ type inst struct {
 //	regexp.MustCompile("(?:pattern0)|(?:pattern1)|...").FindSubmatchIndex
 //
 // finds: the leftmost, among those the first pattern's, and of that the one that a Perl-like search prefers.
-// An error names the pattern's index and says what is wrong, quoting the place.
+// An error has the pattern's index and what is wrong, quoting the place.
 //
 // A Program in which each pattern begins with ^ or \A gives up on most texts after a few bytes. One floating
 // pattern makes it read all texts to the end, so it is better to keep these in a Program of their own.

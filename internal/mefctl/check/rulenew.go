@@ -271,7 +271,7 @@ func newRulesSuggest(g *cli.Global) *cobra.Command {
 				return fmt.Errorf("no line of %s looks like a refused login that matches no rule", strconv.Quote(of))
 			}
 			if program == "" && len(from.keys()) == 0 {
-				return console.Usage("name the log file that the rule is to read with --files")
+				return console.Usage("name the log file of the rule with --files")
 			}
 			if name == "" {
 				name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(of))

@@ -19,9 +19,9 @@ func newConfirm(g *cli.Global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "confirm",
 		Short: "Confirm that you can still log in, after mefctl enable",
-		Long: "confirm ends the trial that mefctl enable begins: mefdaemon goes on banning. Run it in a new SSH session: the\n" +
-			"session in which mefctl enable was run proves nothing. If the trial has ended and the daemon only watches,\n" +
-			"it bans again from now on.",
+		Long: "confirm ends the trial that mefctl enable begins: mefdaemon continues to ban. Run it in a new SSH session: the\n" +
+			"session in which mefctl enable was run does not show that you can log in. If the trial has ended and the daemon only logs bans,\n" +
+			"it applies them again from now on.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := g.Client()

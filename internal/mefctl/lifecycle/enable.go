@@ -40,7 +40,7 @@ func newEnable(g *cli.Global) *cobra.Command {
 		Short: "Start mefdaemon now and at boot, on trial until you confirm",
 		Long: "enable shows the address you are logged in from, other programs that ban on this host, and the services that listen and\n" +
 			"which rule covers each. Then it starts mefdaemon, now and at boot, on trial: unless you log in again and run\n" +
-			"mefctl confirm within ten minutes, it lifts its bans and then only watches and reports. A daemon that has been running\n" +
+			"mefctl confirm within ten minutes, it lifts its bans and from then on only logs bans. A daemon that has been running\n" +
 			"for a while gets no new trial.\n" +
 			"enable mef loads the firewall policy at every boot, if it has no mistakes; and now, if it was confirmed.",
 		Args:      serviceArg("enable"),
@@ -144,7 +144,7 @@ func (r *report) show(w io.Writer) {
 	fmt.Fprintln(w)
 	rows := [][]string{{"PORT", "PROGRAM", "RULES"}}
 	for _, s := range r.Services {
-		rules := cmp.Or(strings.Join(s.Rules, ","), "none: failed logins are not noticed")
+		rules := cmp.Or(strings.Join(s.Rules, ","), "none: failed logins are not detected")
 		rows = append(rows, []string{s.Protocol + "/" + strconv.Itoa(int(s.Port)), cmp.Or(s.Program, "?"), rules})
 	}
 	console.Table(w, rows)
@@ -225,7 +225,7 @@ func (r *report) showOutcome(w io.Writer) {
 		fmt.Fprintln(w, "mefdaemon runs but applies no bans, because its trial was not confirmed in time. If you can log in, run mefctl confirm.")
 	case r.Armed != nil:
 		fmt.Fprintf(w, "mefdaemon bans from now on, on trial. Open another SSH session to see that you can still log in, and run there\n"+
-			"  mefctl confirm\nbefore %s. Otherwise mefdaemon lifts its bans, and then only watches and reports.\n", r.Armed.Until.Local().Format("15:04:05"))
+			"  mefctl confirm\nbefore %s. Otherwise mefdaemon lifts its bans, and from then on only logs bans.\n", r.Armed.Until.Local().Format("15:04:05"))
 	case r.Mode == "observe":
 		fmt.Fprintln(w, "mefdaemon runs with mode=observe: bans are logged, not applied, so there is nothing to confirm.")
 	default:

@@ -43,14 +43,14 @@ func newFeeds(g *cli.Global) *cobra.Command {
 	update.Flags().BoolVar(&force, "force", false, "accept a feed that has more than ten times, or less than a tenth, of the entries or addresses it had")
 	cmd.AddCommand(update, &cobra.Command{
 		Use:   "enable NAME",
-		Short: "Use a feed from now on, and download it now",
+		Short: "Enable a feed, and download it now",
 		Args:  console.OneArg("the name of a feed, such as spamhaus-drop"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeFeed(g, cmd, control.FeedRequest{Name: args[0], Do: control.EnableFeed})
 		},
 	}, &cobra.Command{
 		Use:   "disable NAME",
-		Short: "Use a feed no longer",
+		Short: "Disable a feed",
 		Args:  console.OneArg("the name of a feed, such as spamhaus-drop"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeFeed(g, cmd, control.FeedRequest{Name: args[0], Do: control.DisableFeed})

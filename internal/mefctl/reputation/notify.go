@@ -22,8 +22,8 @@ func newNotify(g *cli.Global) *cobra.Command {
 	cmd.AddCommand(newStatus(g, "Show how many messages were sent, and what is wrong", func(s control.Status) []control.Notify { return s.Notify }, showNotify), &cobra.Command{
 		Use:   "test [NAME]",
 		Short: "Send a test message to one section [notify NAME], or to all",
-		Long: "test has the daemon send a message that says that it is a test. The exit status is 1 if one is not accepted.\n" +
-			"A section that was just written is known to the daemon after mefctl reload.",
+		Long: "test makes the daemon send a message that is marked as a test. The exit status is 1 if one is not accepted.\n" +
+			"After adding a section, run mefctl reload first.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return sendTest(g, cmd, func(c *control.Client) ([]control.SendTest, error) {

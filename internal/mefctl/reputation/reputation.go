@@ -31,8 +31,8 @@ func newDNSBL(g *cli.Global) *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check ADDR",
 		Short: "Ask all lists that are enabled about an address now",
-		Long: "check has the daemon ask all lists that are enabled about an address, whatever it knows already. Nothing follows from the answers.\n" +
-			"The lists and the name servers learn the address. 127.0.0.2 is the test entry of most lists.",
+		Long: "check has the daemon ask all lists that are enabled about an address, even if it has an answer already. The answers lead to no ban.\n" +
+			"The query shows the address to the lists and the name servers. 127.0.0.2 is the test entry of most lists.",
 		Args: console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
@@ -165,7 +165,7 @@ func showReports(w io.Writer, all []control.Reports, now time.Time) {
 		case r.Problem != "":
 			fmt.Fprintf(w, "  problem: %s\n", r.Problem)
 		case r.Until != nil:
-			fmt.Fprintf(w, "  nothing is sent until %s, as it asked\n", cli.Moment(*r.Until))
+			fmt.Fprintf(w, "  paused until %s, at the request of the service\n", cli.Moment(*r.Until))
 		}
 	}
 }

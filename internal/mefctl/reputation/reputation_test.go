@@ -46,7 +46,7 @@ No block list is asked (rbl_enabled=false).
 abuseipdb, 12 reports sent since start, 4 waiting, 1 refused, 2 of the same address left out, 3 left out, 7 left of the quota; the last 1m ago
   problem: the quota is used up (429)
 blocklist.de, 0 reports sent since start; the last never
-  nothing is sent until 2026-01-02 12:10:00, as it asked
+  paused until 2026-01-02 12:10:00, at the request of the service
 No reports are sent (report_abuseipdb=false, report_blocklist_de=false).
 abuseipdb works: it accepts the key
 blocklist.de FAILS: no answer within 20s
