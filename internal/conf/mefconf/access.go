@@ -3,7 +3,6 @@ package mefconf
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"mef/internal/ban"
@@ -49,36 +48,25 @@ const maxAccess = 16
 
 // access reads the sections about countries and autonomous systems.
 func (r *reader) access(sc ini.File) {
-	for _, h := range sc.Headers {
-		kind, name, _ := strings.Cut(h.Name, " ")
-		if kind != "access" {
-			continue
-		}
-		if !isFeedName(name) {
-			r.errs = append(r.errs, &diag.Error{Pos: h.Pos, Msg: fmt.Sprintf("access %s: wrong name", diag.Quote(name)),
-				Hint: fmt.Sprintf("write [access NAME], a name of lower-case letters, digits and - up to %d characters", maxFeedName)})
-			continue
-		}
-		a := conf.Access{Name: name, Pos: h.Pos}
+	begin := func(name string, at diag.Pos) conf.Access {
+		a := conf.Access{Name: name, Pos: at}
 		accessKeys.SetDefaults(&a)
-		d := accessKeys.Decode(&a, slices.DeleteFunc(slices.Clone(sc.Settings), func(s ini.Setting) bool { return s.Section != h.Name }))
-		r.errs = append(r.errs, d.Errs...)
+		return a
+	}
+	sections(r, sc, "access", maxAccess, accessKeys, begin, func(a conf.Access, at diag.Pos, d ini.Decoded) {
 		_, deny := d.Set["deny"]
 		_, only := d.Set["allow_only"]
 		switch {
 		case deny && only:
-			r.errs = append(r.errs, &diag.Error{Pos: d.Set["allow_only"].KeyPos, Msg: fmt.Sprintf("[access %s]: deny and allow_only together", name), Hint: "remove one: allow_only denies everything else"})
+			r.errs = append(r.errs, &diag.Error{Pos: d.Set["allow_only"].KeyPos, Msg: fmt.Sprintf("[access %s]: deny and allow_only together", a.Name), Hint: "remove one: allow_only denies everything else"})
 		case !deny && !only:
-			r.errs = append(r.errs, &diag.Error{Pos: h.Pos, Msg: fmt.Sprintf("[access %s]: nothing is denied", name), Hint: "add deny=@country:XX, or allow_only=@country:XX"})
+			r.errs = append(r.errs, &diag.Error{Pos: at, Msg: fmt.Sprintf("[access %s]: nothing is denied", a.Name), Hint: "add deny=@country:XX, or allow_only=@country:XX"})
 		case len(d.Errs) == 0 && len(r.cfg.GeoDatabases) == 0 && r.set["geo_databases"].Key == "":
-			r.errs = append(r.errs, &diag.Error{Pos: h.Pos, Msg: fmt.Sprintf("[access %s]: no database has its addresses", name),
+			r.errs = append(r.errs, &diag.Error{Pos: at, Msg: fmt.Sprintf("[access %s]: no database has its addresses", a.Name),
 				Hint: "add geo_databases=PATH to [global], such as /usr/share/GeoIP/GeoLite2-Country.mmdb or /var/lib/GeoIP/GeoLite2-Country.mmdb"})
 		}
 		r.cfg.Access = append(r.cfg.Access, a)
-	}
-	if len(r.cfg.Access) > maxAccess {
-		r.errs = append(r.errs, &diag.Error{Pos: r.cfg.Access[maxAccess].Pos, Msg: fmt.Sprintf("more than %d sections of access", maxAccess), Hint: "combine some"})
-	}
+	})
 	ordered.Sort(r.cfg.Access, func(a, b conf.Access) int { return strings.Compare(a.Name, b.Name) })
 }
 

@@ -103,27 +103,15 @@ const maxFeeds = 32
 
 // feeds reads the sections of feeds, and adds the built-in ones that have none.
 func (r *reader) feeds(sc ini.File) {
-	for _, h := range sc.Headers {
-		kind, name, _ := strings.Cut(h.Name, " ")
-		if kind != "feed" {
-			continue
-		}
-		if !isFeedName(name) {
-			r.errs = append(r.errs, &diag.Error{Pos: h.Pos, Msg: fmt.Sprintf("feed %s: wrong name", diag.Quote(name)),
-				Hint: fmt.Sprintf("write [feed NAME], a name of lower-case letters, digits and - up to %d characters", maxFeedName)})
-			continue
-		}
+	begin := func(name string, at diag.Pos) conf.Feed {
 		f := newFeed(name)
-		f.Pos = h.Pos
-		d := feedKeys.Decode(&f, slices.DeleteFunc(slices.Clone(sc.Settings), func(s ini.Setting) bool { return s.Section != h.Name }))
-		r.errs = append(r.errs, d.Errs...)
-		r.cfg.Notices = append(r.cfg.Notices, d.Notices...)
+		f.Pos = at
+		return f
+	}
+	sections(r, sc, "feed", maxFeeds, feedKeys, begin, func(f conf.Feed, _ diag.Pos, d ini.Decoded) {
 		r.checkFeed(&f, d.Set)
 		r.cfg.Feeds = append(r.cfg.Feeds, f)
-	}
-	if len(r.cfg.Feeds) > maxFeeds {
-		r.errs = append(r.errs, &diag.Error{Pos: r.cfg.Feeds[maxFeeds].Pos, Msg: fmt.Sprintf("more than %d feeds", maxFeeds), Hint: "remove some"})
-	}
+	})
 	for _, b := range builtInFeeds {
 		if !slices.ContainsFunc(r.cfg.Feeds, func(f conf.Feed) bool { return f.Name == b.name }) {
 			f := newFeed(b.name)
@@ -160,13 +148,4 @@ func builtInFeedNames() (names []string) {
 		names = append(names, b.name)
 	}
 	return names
-}
-
-// maxFeedName is how long the name of a feed may be: that of its list in the kernel is a little longer.
-const maxFeedName = 32
-
-func isFeedName(s string) bool {
-	return s != "" && len(s) <= maxFeedName && s[0] != '-' && s != "blacklist" && s != "community" && s != "whitelist" && !strings.ContainsFunc(s, func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-'
-	})
 }

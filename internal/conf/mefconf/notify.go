@@ -47,34 +47,21 @@ var notifyKeys = ini.Table[conf.Notify]{
 }
 
 const (
-	maxNotify     = 16
-	maxNotifyName = 32
-	telegramURL   = "https://api.telegram.org/bot{key}/sendMessage"
+	maxNotify   = 16
+	telegramURL = "https://api.telegram.org/bot{key}/sendMessage"
 )
 
 // notify reads the sections of notifications.
 func (r *reader) notify(sc ini.File) {
-	for _, h := range sc.Headers {
-		kind, name, _ := strings.Cut(h.Name, " ")
-		if kind != "notify" {
-			continue
-		}
-		if !isFeedName(name) {
-			r.errs = append(r.errs, &diag.Error{Pos: h.Pos, Msg: fmt.Sprintf("notify %s: wrong name", diag.Quote(name)),
-				Hint: fmt.Sprintf("write [notify NAME], a name of lower-case letters, digits and - up to %d characters", maxNotifyName)})
-			continue
-		}
-		n := conf.Notify{Name: name, Pos: h.Pos}
+	begin := func(name string, at diag.Pos) conf.Notify {
+		n := conf.Notify{Name: name, Pos: at}
 		notifyKeys.SetDefaults(&n)
-		d := notifyKeys.Decode(&n, slices.DeleteFunc(slices.Clone(sc.Settings), func(s ini.Setting) bool { return s.Section != h.Name }))
-		r.errs = append(r.errs, d.Errs...)
-		r.cfg.Notices = append(r.cfg.Notices, d.Notices...)
+		return n
+	}
+	sections(r, sc, "notify", maxNotify, notifyKeys, begin, func(n conf.Notify, _ diag.Pos, d ini.Decoded) {
 		r.checkNotify(&n, d.Set)
 		r.cfg.Notify = append(r.cfg.Notify, n)
-	}
-	if len(r.cfg.Notify) > maxNotify {
-		r.errs = append(r.errs, &diag.Error{Pos: r.cfg.Notify[maxNotify].Pos, Msg: fmt.Sprintf("more than %d sections [notify NAME]", maxNotify), Hint: "remove some"})
-	}
+	})
 }
 
 // checkNotify finds what is missing in a section, what contradicts itself, and what has no effect.
