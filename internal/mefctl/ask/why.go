@@ -3,7 +3,6 @@ package ask
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -23,9 +22,9 @@ func newWhy(g *cli.Global) *cobra.Command {
 		Short: "Explain why an address is banned, or why it is not",
 		Args:  console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			addr, err := netip.ParseAddr(args[0])
+			addr, err := cli.Addr(args[0])
 			if err != nil {
-				return console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+				return err
 			}
 			client, err := g.Client()
 			if err != nil {

@@ -5,7 +5,9 @@ package cli
 import (
 	"context"
 	"io"
+	"net/netip"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +53,15 @@ func Ask[T any](g *Global, cmd *cobra.Command, ask func(*control.Client, context
 		return err
 	}
 	return g.Print(cmd, answer, func(w io.Writer) { people(w, answer) })
+}
+
+// Addr reads an address of the command line.
+func Addr(text string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return addr, console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(text))
+	}
+	return addr, nil
 }
 
 // Input opens the file that the command line names, or standard input.

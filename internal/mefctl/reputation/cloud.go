@@ -1,10 +1,10 @@
 package reputation
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
-	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -34,15 +34,8 @@ func newCloudJoin(g *cli.Global) *cobra.Command {
 			"the invitation names. What is then sent and used is up to community_report and community_cloud_protection of mef.conf(5).",
 		Args: console.OneArg("the text that mefcloud invite printed"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			s, err := client.JoinCloud(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, s, func(w io.Writer) { showCloud(w, s, time.Now()) })
+			join := func(c *control.Client, ctx context.Context) (control.Cloud, error) { return c.JoinCloud(ctx, args[0]) }
+			return cli.Ask(g, cmd, join, func(w io.Writer, s control.Cloud) { showCloud(w, s, time.Now()) })
 		},
 	}
 }
@@ -53,14 +46,8 @@ func newCloudLeave(g *cli.Global) *cobra.Command {
 		Short: "Leave the server, and drop its lists",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			if err := client.LeaveCloud(cmd.Context()); err != nil {
-				return err
-			}
-			return g.Print(cmd, struct{}{}, func(w io.Writer) { fmt.Fprintln(w, "This host has left the community server.") })
+			leave := func(c *control.Client, ctx context.Context) (struct{}, error) { return struct{}{}, c.LeaveCloud(ctx) }
+			return cli.Ask(g, cmd, leave, func(w io.Writer, _ struct{}) { fmt.Fprintln(w, "This host has left the community server.") })
 		},
 	}
 }
@@ -71,15 +58,7 @@ func newCloudPreview(g *cli.Global) *cobra.Command {
 		Short: "Print exactly what would be sent to the server next",
 		Args:  console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.Client()
-			if err != nil {
-				return err
-			}
-			text, err := client.PreviewCloud(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, text, func(w io.Writer) { fmt.Fprintf(w, "%s\n", text) })
+			return cli.Ask(g, cmd, (*control.Client).PreviewCloud, func(w io.Writer, text json.RawMessage) { fmt.Fprintf(w, "%s\n", text) })
 		},
 	}
 }
@@ -90,19 +69,12 @@ func newCloudLookup(g *cli.Global) *cobra.Command {
 		Short: "Ask the server about an address, which the server learns",
 		Args:  console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			addr, err := netip.ParseAddr(args[0])
-			if err != nil {
-				return console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
-			}
-			client, err := g.Client()
+			addr, err := cli.Addr(args[0])
 			if err != nil {
 				return err
 			}
-			v, err := client.LookupCloud(cmd.Context(), addr)
-			if err != nil {
-				return err
-			}
-			return g.Print(cmd, v, func(w io.Writer) {
+			lookup := func(c *control.Client, ctx context.Context) (control.CloudVerdict, error) { return c.LookupCloud(ctx, addr) }
+			return cli.Ask(g, cmd, lookup, func(w io.Writer, v control.CloudVerdict) {
 				if !v.Listed {
 					fmt.Fprintf(w, "%s is not listed.\n", addr)
 					return

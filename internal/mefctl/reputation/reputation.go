@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -35,9 +34,9 @@ func newDNSBL(g *cli.Global) *cobra.Command {
 			"The query shows the address to the lists and the name servers. 127.0.0.2 is the test entry of most lists.",
 		Args: console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			addr, err := netip.ParseAddr(args[0])
+			addr, err := cli.Addr(args[0])
 			if err != nil {
-				return console.Usage("%s is not an address; write it like 192.0.2.7 or 2001:db8::7", strconv.Quote(args[0]))
+				return err
 			}
 			return cli.Ask(g, cmd, func(c *control.Client, ctx context.Context) ([]control.DNSBLAnswer, error) {
 				return c.CheckDNSBL(ctx, addr)
