@@ -134,7 +134,7 @@ func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 	case why.Banned && len(why.Bans) == 0 && slices.Contains(why.Lists, ban.ByList):
 		return "BANNED by " + ban.ByList
 	case why.Banned && len(why.Bans) == 0:
-		return "BANNED by feed " + why.Lists[0]
+		return "BANNED by " + why.Lists[0]
 	case why.Banned:
 		b := why.Bans[0]
 		if b.Ports != "all" {

@@ -305,7 +305,7 @@ type Why struct {
 	Requests   []string   `json:"requests,omitempty"` // what is counted of its web requests, a sentence each
 	Scans      []string   `json:"scans,omitempty"`    // to how many closed ports it came, a sentence each
 	Listings   []string   `json:"listings,omitempty"` // what block lists report of it, a sentence each
-	Lists      []string   `json:"lists,omitempty"`    // by which the kernel drops its packets: "blacklist", or the name of a feed
+	Lists      []string   `json:"lists,omitempty"`    // by which the kernel drops its packets: "blacklist", "feed NAME", "access NAME" or "community server"
 	Foreign    []string   `json:"foreign,omitempty"`  // rules and policies of other nftables tables that may drop it
 }
 

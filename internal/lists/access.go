@@ -353,8 +353,11 @@ func (a *access) problems() (all []string) {
 	return all
 }
 
-// listName returns the name of the list of a section in the kernel, which no feed has.
-func (s *section) listName() string { return "access." + s.Name }
+// accessPrefix begins the names of the lists of sections in the kernel. No feed has such a name.
+const accessPrefix = "access."
+
+// listName returns the name of the list of a section in the kernel.
+func (s *section) listName() string { return accessPrefix + s.Name }
 
 // closes reports whether a section closes ports, of which empty is all.
 func (s *section) closes(ports ban.Ports) bool { return s.Ports == "" || s.Ports.Overlaps(ports) }

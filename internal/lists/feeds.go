@@ -380,7 +380,7 @@ func (f *Feeds) Enabled(ctx context.Context) ([]control.Feed, error) {
 	return slices.DeleteFunc(all, func(f control.Feed) bool { return !f.Enabled }), err
 }
 
-// Why returns the names of the lists by which the kernel drops packets of an address, and the entries that have it in these and in feeds that
+// Why returns the lists by which the kernel drops packets of an address, as control.Why has them, and the entries that have it in these and in feeds that
 // drop nothing, a sentence for each.
 func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (held, all []string, err error) {
 	held, err = f.host.Enforcer.Listed(ctx, addr)
@@ -426,7 +426,24 @@ func (f *Feeds) Why(ctx context.Context, addr netip.Addr) (held, all []string, e
 		}
 		all = append(all, text)
 	}
+	for i, name := range held {
+		held[i] = kindOf(name)
+	}
 	return held, all, nil
+}
+
+// kindOf says what a list of the kernel is, given its name there.
+func kindOf(name string) string {
+	section, access := strings.CutPrefix(name, accessPrefix)
+	switch {
+	case access:
+		return "access " + section
+	case name == BlockList:
+		return name
+	case name == CommunityList:
+		return "community server"
+	}
+	return "feed " + name
 }
 
 // inBlacklist returns the entry of a blacklist file that has an address.

@@ -342,6 +342,7 @@ func TestConfigErrors(t *testing.T) {
 		"feed without a url":            {"[feed own]\nrefresh=1h", `:2:1: [feed own]: no url; add url=https://HOST/PATH`},
 		"feed, misspelt":                {"[feed spamhaus-dorp]", `:2:1: [feed spamhaus-dorp]: no url; add url=https://HOST/PATH, or use a built-in feed: did you mean "spamhaus-drop"?`},
 		"name of a feed":                {"[feed My_List]\nurl=https://example.org/", `:2:1: feed "My_List": wrong name; write [feed NAME], a name of lower-case letters, digits and - up to 32 characters`},
+		"taken name of a feed":          {"[feed community]\nurl=https://example.org/", `:2:1: feed "community": wrong name; write [feed NAME], a name of lower-case letters, digits and - up to 32 characters`},
 		"feed over http":                {"[feed own]\nurl=http://example.org/x", `:3:5: url: "http://example.org/x" can be changed on its way; write https://HOST/PATH or file:///PATH`},
 		"feed of nowhere":               {"[feed own]\nurl=https:///x", `:3:5: url: wrong value "https:///x"; write https://HOST/PATH or file:///PATH`},
 		"key of a feed":                 {"[feed own]\nurl=https://example.org/\nformt=csv", `:4:1: unknown key "formt"; did you mean "format"?`},
