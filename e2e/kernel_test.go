@@ -261,7 +261,7 @@ func TestRepairsNeverEnd(t *testing.T) {
 	s.silent(lab.SSHPort, later)
 	var named bool
 	for _, rec := range s.records() {
-		named = named || rec.Event == "repair" && strings.Contains(rec.Reason, `by "nft[`) && strings.Contains(rec.Reason, "again and again")
+		named = named || rec.Event == "repair" && strings.Contains(rec.Reason, `by "nft[`) && strings.Contains(rec.Reason, "changed repeatedly")
 	}
 	if !named {
 		t.Errorf("no record says who did it: %+v", s.records())

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -55,6 +56,9 @@ func Ask(ctx context.Context, server, name string, kind dnsmessage.Type) ([]Reco
 	var slow net.Error
 	if errors.As(err, &slow) && slow.Timeout() { // context.DeadlineExceeded is one
 		return nil, ErrTimeout
+	}
+	if code := syscall.Errno(0); errors.As(err, &code) {
+		err = code // the addresses and the system call say nothing more to a reader
 	}
 	return records, err
 }

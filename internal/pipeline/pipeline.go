@@ -123,12 +123,16 @@ func modeName(observe bool) string {
 
 // repaired is called by the enforcer when something had to be restored.
 func (p *Pipeline) repaired(r enforce.Repair) {
-	reason := fmt.Sprintf("%q was changed by %q; restored in %v", r.Damaged, r.By, r.Took.Round(time.Microsecond))
+	by := "" // unknown
+	if r.By != "" {
+		by = fmt.Sprintf(" by %q", r.By)
+	}
+	reason := fmt.Sprintf("%q was changed%s; restored in %v", r.Damaged, by, r.Took.Round(time.Microsecond))
 	switch {
 	case r.Delayed > 0:
-		reason = fmt.Sprintf("%q is changed repeatedly by %q; it is restored in %v or with the next ban; see mefctl status", r.Damaged, r.By, r.Delayed)
+		reason = fmt.Sprintf("%q is changed repeatedly%s; it is restored in %v or with the next ban; see mefctl status", r.Damaged, by, r.Delayed)
 	case r.Err != nil:
-		reason = fmt.Sprintf("%q was changed by %q and could not be restored: %v", r.Damaged, r.By, r.Err)
+		reason = fmt.Sprintf("%q was changed%s and could not be restored: %v", r.Damaged, by, r.Err)
 	}
 	p.Records.Add(control.Record{Time: r.Time, Event: "repair", Reason: reason})
 }
