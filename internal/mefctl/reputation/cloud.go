@@ -73,7 +73,9 @@ func newCloudLookup(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lookup := func(c *control.Client, ctx context.Context) (control.CloudVerdict, error) { return c.LookupCloud(ctx, addr) }
+			lookup := func(c *control.Client, ctx context.Context) (control.CloudVerdict, error) {
+				return c.LookupCloud(ctx, addr)
+			}
 			return cli.Ask(g, cmd, lookup, func(w io.Writer, v control.CloudVerdict) {
 				if !v.Listed {
 					fmt.Fprintf(w, "%s is not listed.\n", addr)
