@@ -238,7 +238,7 @@ func TestHostsShareBans(t *testing.T) {
 	first.attacked("198.51.100.9")
 	first.drops(attacker, "198.51.100.9", true)
 	second.drops(attacker, "198.51.100.9", false)
-	server = serve()
+	serve()
 	second.drops(attacker, "198.51.100.8", true)
 	second.drops(attacker, "198.51.100.9", true)
 
