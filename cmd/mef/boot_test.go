@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"mef/internal/geodb/geodbtest"
 	"mef/internal/netnstest"
 )
 
@@ -113,6 +114,44 @@ func TestNamesOfHosts(t *testing.T) {
 	zone.set("198.51.100.9")
 	s.must("apply", "--yes")
 	reachable("after the host has moved", false)
+}
+
+// TestBootWithoutCountries lets in a country: with its addresses, and at a boot without the database by the last good rules.
+func TestBootWithoutCountries(t *testing.T) {
+	s := newServer(t)
+	database := geodbtest.Write(t, s.path("country.mmdb"), geodbtest.Form{}, geodbtest.Country("192.0.2.0/24", "DE"), geodbtest.Country("2001:db8::/32", "DE"))
+	s.write("mef.conf", "[global]\nrules_file="+s.path("mef.rules")+"\ncache_dir="+s.path("state")+"\ngeo_databases="+database+"\n")
+	conf, err := os.ReadFile(s.path("mef.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const country = "rule dir=in action=accept proto=tcp dport=22 src=@country:DE\n"
+	s.write("mef.rules", policyFor(web)+country)
+	s.must("load")
+	s.open(ssh, web)
+	for name, amiss := range map[string]func() error{
+		"missing": func() error { return os.Remove(database) },
+		"damaged": func() error { return os.WriteFile(database, []byte("no database"), 0o600) },
+		"without the country": func() error {
+			geodbtest.Write(t, database, geodbtest.Form{}, geodbtest.Country("192.0.2.0/24", "FR"))
+			return nil
+		},
+		"not named": func() error {
+			return os.WriteFile(s.path("mef.conf"), conf[:strings.Index(string(conf), "geo_databases")], 0o600)
+		},
+	} {
+		s = s.reboot()
+		s.write("mef.conf", string(conf))
+		s.write("mef.rules", policyFor()+country) // which is not what was confirmed
+		if err := amiss(); err != nil {
+			t.Fatal(err)
+		}
+		out, status := s.mef("load")
+		if status != 1 || !strings.Contains(out, "the addresses of @country:DE are not known") || !strings.Contains(out, "last good rules") {
+			t.Errorf("%s: mef load: exit status %d\n%s", name, status, out)
+		}
+		s.open(ssh, web)
+	}
 }
 
 // A zone is a DNS server for home.example.net.
