@@ -182,8 +182,13 @@ func (f *file) placeWithin(n uint32, left *int) (Place, error) {
 	return p, err
 }
 
-// maxWalk bounds the values that a walk reads: five times those of the largest databases of cities.
-const maxWalk = 500_000_000
+// A walk reads at most maxWalk values, five times those of the largest databases of cities, and of a small file no more than a few for each byte:
+// where all networks have records that contain others, it would go on for minutes otherwise.
+const (
+	maxWalk  = 500_000_000
+	walkBase = 200_000
+	walkEach = 32
+)
 
 // maxCached is how many records walk keeps decoded. Many networks share one.
 const maxCached = 1 << 14
@@ -191,7 +196,7 @@ const maxCached = 1 << 14
 // walk calls do for every network of the file that has a record, in ascending order, until it returns an error. What stands for IPv4 in
 // IPv6 (::ffff:0:0/96, 2002::/16, 2001::/32) has the tree of IPv4 once more and is left out; IPv4 is yielded as such.
 func (f *file) walk(do func(netip.Prefix, Place) error) error {
-	w := walker{file: f, do: do, known: make(map[uint32]Place), left: 2*int64(f.meta.nodes) + 1024, items: maxWalk}
+	w := walker{file: f, do: do, known: make(map[uint32]Place), left: 2*int64(f.meta.nodes) + 1024, items: int(min(maxWalk, walkBase+walkEach*f.end))}
 	if f.meta.ip == 4 {
 		return w.node(0, [16]byte{10: 0xff, 11: 0xff}, 96)
 	}

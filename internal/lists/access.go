@@ -35,13 +35,14 @@ type access struct {
 	watch *watch
 	wake  chan struct{} // the databases may be others
 
-	mu        sync.Mutex
-	databases []string
-	files     []fileState // of databases, as they were last read
-	sections  []section   // that are enabled, ordered by name
-	problem   string      // why the databases were not read; empty: they were
+	reading    sync.Mutex  // held while databases are read
+	files      []fileState // of databases, as they were last read
+	configured bool        // configure was called before
 
-	configured bool // configure was called before
+	mu        sync.Mutex // databases and sections change with reading held, too
+	databases []string
+	sections  []section // that are enabled, ordered by name
+	problem   string    // why the databases were not read; empty: they were
 }
 
 // A section is one of access with its networks.
@@ -123,12 +124,12 @@ func states(paths []string) (all []fileState) {
 
 // configure replaces the sections, and reads the networks of those that are new.
 func (a *access) configure(cfg *conf.Config) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	before, first := a.sections, !a.configured
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	before, first := a.enabled(), !a.configured
 	a.configured = true
 	same := slices.Equal(a.databases, cfg.GeoDatabases)
-	a.databases, a.sections = cfg.GeoDatabases, nil
+	var next []section
 	for _, c := range cfg.Access {
 		if !c.Enabled {
 			continue
@@ -140,12 +141,15 @@ func (a *access) configure(cfg *conf.Config) {
 			a.load(&s)
 		}
 		same = same && s.addrs != nil && s.err == ""
-		a.sections = append(a.sections, s)
+		next = append(next, s)
 	}
-	if now := states(a.databases); len(a.sections) > 0 && (!same || !slices.EqualFunc(now, a.files, fileState.is)) {
-		a.read(now, !first) // a restart accepts no wrong database either
+	if now := states(cfg.GeoDatabases); len(next) > 0 && (!same || !slices.EqualFunc(now, a.files, fileState.is)) {
+		a.read(next, now, !first) // a restart accepts no wrong database either
 	}
-	a.removeCopies()
+	a.mu.Lock()
+	a.databases, a.sections = cfg.GeoDatabases, next
+	a.mu.Unlock()
+	a.removeCopies(next)
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -153,31 +157,43 @@ func (a *access) configure(cfg *conf.Config) {
 }
 
 // reread reads the databases if they are others than before, and reports whether networks have changed.
-func (a *access) reread() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := states(a.databases)
-	if len(a.sections) == 0 || slices.EqualFunc(now, a.files, fileState.is) {
+func (a *access) reread() (changed bool) {
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	next, now := a.enabled(), states(a.databases)
+	if len(next) == 0 || slices.EqualFunc(now, a.files, fileState.is) {
 		return false
 	}
-	return a.read(now, false)
+	changed = a.read(next, now, false)
+	a.mu.Lock()
+	a.sections = next
+	a.mu.Unlock()
+	return changed
 }
 
-// read reads the networks of all sections. Where that fails, those of before stay. Unless trusted, so they do where few are left of them: a
-// database that was replaced by the wrong one would close the ports to nearly everybody.
-func (a *access) read(now []fileState, trusted bool) (changed bool) {
+// read reads the networks of sections from databases. Where that fails, those of before stay. Unless trusted, so they do where few are left of
+// them: a database that was replaced by the wrong one would close the ports to nearly everybody. a.reading is held, and a.mu is not: it may
+// take a while.
+func (a *access) read(sections []section, now []fileState, trusted bool) (changed bool) {
 	a.files = now
-	found, err := networksOf(a.databases, a.sections)
+	paths := make([]string, len(now))
+	for i := range now {
+		paths[i] = now[i].path
+	}
+	found, err := networksOf(paths, sections)
 	problem := ""
 	if err != nil {
 		problem = oneLine(err)
 	}
-	if problem != a.problem && problem != "" {
+	a.mu.Lock()
+	last := a.problem
+	a.problem = problem
+	a.mu.Unlock()
+	if problem != last && problem != "" {
 		a.log.Warn("databases of countries not read as they should be; what was known stays", "err", problem)
 	}
-	a.problem = problem
-	for i := range a.sections {
-		s := &a.sections[i]
+	for i := range sections {
+		s := &sections[i]
 		addrs, err := s.of(found)
 		if err == nil && !trusted {
 			err = s.shrunk(addrs)
@@ -314,11 +330,11 @@ func (a *access) load(s *section) {
 	}
 }
 
-// removeCopies removes the copies of sections that there are no longer.
-func (a *access) removeCopies() {
+// removeCopies removes the copies of all but some sections.
+func (a *access) removeCopies(sections []section) {
 	names, _ := os.ReadDir(a.dir)
 	for _, e := range names {
-		if !slices.ContainsFunc(a.sections, func(s section) bool { return s.Name == e.Name() }) {
+		if !slices.ContainsFunc(sections, func(s section) bool { return s.Name == e.Name() }) {
 			_ = os.Remove(a.copyPath(e.Name()))
 		}
 	}
