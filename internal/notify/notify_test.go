@@ -371,7 +371,7 @@ func TestWebHooks(t *testing.T) {
 			}
 		}},
 		"slack": {conf.Notify{KeyFile: keyFile(t, "T0/B0?/s3cret")}, "/services/{key}", func(t *testing.T, g got) {
-			if g.path != "/services/T0/B0%3F/s3cret" || strings.Contains(str(t, g.body, "text"), "<!") || !strings.Contains(str(t, g.body, "text"), "&lt;!channel&gt;") || g.header.Get("Authorization") != "" {
+			if g.path != "/services/T0/B0%3F/s3cret" || strings.Contains(str(t, g.body, "text"), "<!") || !strings.Contains(str(t, g.body, "text"), "&lt;!channel&gt; @\u200broom") || g.header.Get("Authorization") != "" {
 				t.Errorf("%+v", g)
 			}
 		}},

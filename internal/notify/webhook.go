@@ -62,8 +62,9 @@ func asGotify(_ *conf.Notify, key string, m *message, r *http.Request) ([]byte, 
 }
 
 // asSlack is what Slack and those that imitate it take: three characters are escaped, so that no name becomes a link or addresses a channel.
+// Mattermost and Rocket.Chat take any "@all" for one that does, unless something is behind the "@".
 func asSlack(_ *conf.Notify, _ string, m *message, _ *http.Request) ([]byte, error) {
-	text := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(m.Title + "\n" + m.Text)
+	text := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "@", "@\u200b").Replace(m.Title + "\n" + m.Text)
 	return json.Marshal(map[string]any{"text": text, "link_names": false, "unfurl_links": false})
 }
 
