@@ -101,7 +101,7 @@ func (t *Tracker) settled(b *ban.Ban) {
 		}
 		switch {
 		case b.Class == ban.Unverified:
-			t.drop(s, func(a *attempt) bool { return a.flags&unverified != 0 && (byScore || a.rule == r) })
+			t.drop(s, func(a *attempt) bool { return a.is(unverified) && (byScore || a.rule == r) })
 			if byScore {
 				s.unverified = 0
 			}
@@ -124,8 +124,8 @@ func (t *Tracker) reset(s *source) {
 // answered keeps an attempt that has been answered with a ban for a while, and for nothing more than that further lines of its
 // session are recognized when they come: it must not count towards the next.
 func (t *Tracker) answered(a *attempt) bool {
-	a.flags |= answered
-	return t.now-a.at <= int64(sessionIdle)
+	a.stamp |= answered
+	return t.now-a.at() <= int64(sessionIdle)
 }
 
 // eachSource calls f for the source that p is or lies in, and for all sources inside p.

@@ -32,10 +32,10 @@ func (t *Tracker) SetBack(at time.Time) {
 func (t *Tracker) setBackSource(i uint32, now int64) {
 	s := t.sources.At(i)
 	s.seen = min(s.seen, now)
-	for n := s.attempts; n != 0; {
-		a := t.attempts.At(n)
-		a.at = min(a.at, now)
-		n = a.next
+	all := t.attemptsOf(s)
+	for i := range all {
+		a := &all[i]
+		a.stamp = stamp(min(a.at(), now), a.n(), a.flags())
 	}
 	s.blockedUntil = t.holds.Blocked(s.key, now)
 	t.settleIn(i, now)

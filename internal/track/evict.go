@@ -173,11 +173,7 @@ func (t *Tracker) sweep(now int64) {
 
 func (t *Tracker) remove(i uint32) {
 	s := t.sources.At(i)
-	for a := s.attempts; a != 0; {
-		next := t.attempts.At(a).next
-		t.attempts.Put(a)
-		a = next
-	}
+	t.attempts.Cut(&s.attempts, 0)
 	if k := s.key; !k.Is4() && k.Bits > parentBits {
 		parent := k.Widen(parentBits)
 		if t.children[parent]--; t.children[parent] == 0 {

@@ -119,12 +119,10 @@ func (t *Tracker) ruleCounts(s *source, now int64) []RuleCount {
 
 // worth returns what the verified attempts of s at a rule add to its score now, from the first on.
 func (t *Tracker) worth(s *source, rule uint16, first, now int64) (points float64) {
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
-		i = a.next
-		if a.rule == rule && a.flags&(unverified|excused|answered) == 0 && a.at >= first {
-			age := float64(max(0, now-a.at)) / float64(t.cfg.Score.HalfLife)
-			points += float64(a.points) * float64(a.n) * math.Exp2(-age)
+	for _, a := range slices.Backward(t.attemptsOf(s)) {
+		if a.rule == rule && a.flags() == 0 && a.at() >= first {
+			age := float64(max(0, now-a.at())) / float64(t.cfg.Score.HalfLife)
+			points += float64(a.points) * float64(a.n()) * math.Exp2(-age)
 		}
 	}
 	return points

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mef/internal/prefixset"
+	"mef/internal/track/bounded"
 	"mef/internal/track/logins"
 	"mef/internal/track/netkey"
 )
@@ -22,10 +23,11 @@ type source struct {
 	lastDay uint16 // number of the latest of these days
 	tries   uint16 // failures since its last success, at most 65,535
 
-	attempts   uint32 // newest first
-	prev, next uint32 // neighbors in the eviction list
-	sibling    uint32 // next in the chain of its network
-	address    uint32 // hash of the address that tried first; 0: none yet
+	attempts   bounded.Array // oldest first
+	prev, next uint32        // neighbors in the eviction list
+	sibling    uint32        // next in the chain of its network
+	address    uint32        // hash of the address that tried first; 0: none yet
+	knownAt    uint32        // generation of the logins when known was counted
 
 	blockedUntil int64  // until when a verified ban of all ports keeps it out, as far as known; 0: none does
 	seen         int64  // when the points were last decayed: the latest event
@@ -36,8 +38,6 @@ type source struct {
 	probes     float32 // the part of score that probes have added
 	unverified float32 // points whose source may be forged
 	users      [4]contribution
-
-	knownAt uint32 // generation of the logins when known was counted
 }
 
 const (
@@ -241,12 +241,12 @@ const (
 func (t *Tracker) forgiveNameless(s *source, service string, now int64) {
 	left := ownFailures
 	t.drop(s, func(a *attempt) bool {
-		if a.user != 0 || a.flags&answered != 0 || int(a.n) > left || now-a.at > ownFailuresIn || t.rules[a.rule].rule.Service != service {
+		if a.user != 0 || a.is(answered) || a.n() > left || now-a.at() > ownFailuresIn || t.rules[a.rule].rule.Service != service {
 			return false
 		}
-		left -= int(a.n)
-		if a.flags&unverified == 0 {
-			s.score = max(0, s.score-float32(a.points)*float32(a.n))
+		left -= a.n()
+		if !a.is(unverified) {
+			s.score = max(0, s.score-float32(a.points)*float32(a.n()))
 		}
 		return true
 	})

@@ -36,6 +36,7 @@ const (
 // Positions in logs are saved together with it, so it is all or nothing. As nothing else is counted meanwhile, it looks only
 // at what has changed, and the records share a few large buffers.
 func (t *Tracker) Changes() []Record {
+	t.tidy(tidied)
 	p := record.Pack{Records: make([]Record, 0, len(t.gone)+len(t.dirty)+len(t.rules)+64)}
 	for _, k := range t.gone {
 		sourceKey(&p, k)
@@ -156,16 +157,12 @@ func (t *Tracker) encodeSource(w record.Writer, s *source) record.Writer {
 		w.Uint(uint64(c.user))
 		w.Float(c.points)
 	}
-	t.chain = t.chain[:0]
-	for i := s.attempts; i != 0; i = t.attempts.At(i).next {
-		t.chain = append(t.chain, i)
-	}
-	w.Uint(uint64(len(t.chain)))
-	older := attempt{rule: noRule}
-	for n := len(t.chain) - 1; n >= 0; n-- {
-		a := t.attempts.At(t.chain[n])
-		w = t.encodeAttempt(w, a, &older, s.seen)
-		older = *a
+	all := t.attemptsOf(s)
+	w.Uint(uint64(len(all)))
+	older := &attempt{rule: noRule}
+	for i := range all {
+		w = t.encodeAttempt(w, &all[i], older, s.seen)
+		older = &all[i]
 	}
 	t.lines = t.lines[:0]
 	if s.blockedUntil <= t.now {
@@ -192,11 +189,11 @@ func (t *Tracker) encodeAttempt(w record.Writer, a, older *attempt, seen int64) 
 	if a.session == older.session {
 		like |= likeSession
 	}
-	w = append(w, like, a.n, a.flags)
+	w = append(w, like, byte(a.n()), a.flags())
 	w.Uint(uint64(a.forms))
 	w.Uint(uint64(a.others))
 	w.Uint(uint64(a.points))
-	w.Int(seen - a.at)
+	w.Int(seen - a.at())
 	if like&likeRule == 0 {
 		w.Text(t.rules[a.rule].rule.Name)
 	}
@@ -364,10 +361,7 @@ func (t *Tracker) restoreSource(saved *savedSource) {
 	t.countKnown(s)
 	s.flags |= saved.flags
 	for _, a := range saved.attempts {
-		a.next = s.attempts
-		n := t.attempts.Get()
-		*t.attempts.At(n) = a
-		s.attempts = n
+		t.attempts.Append(&s.attempts, a)
 	}
 	for _, line := range saved.lines {
 		s.evidence = t.evidence.Add(s.evidence, line)
@@ -402,9 +396,9 @@ func (t *Tracker) decodeSource(r *record.Reader, rest []byte) (s savedSource) {
 // decodeAttempt turns an attempt into the next younger one. Its rule is noRule if there is no such rule any more.
 func (t *Tracker) decodeAttempt(r *record.Reader, a *attempt, seen int64) {
 	like := r.Byte()
-	a.n, a.flags = max(1, r.Byte()), r.Byte()
+	n, flags := min(max(1, int(r.Byte())), mostOfAttempt), r.Byte()&flagBits
 	a.forms, a.others, a.points = uint16(r.Uint()), uint16(r.Uint()), uint16(r.Uint())
-	a.at = seen - r.Int()
+	a.stamp = stamp(seen-r.Int(), n, flags)
 	if like&likeRule == 0 {
 		i, ok := t.ruleIndex[r.Text()]
 		if a.rule = i; !ok {

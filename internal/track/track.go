@@ -89,12 +89,13 @@ type Tracker struct {
 	now       int64                  // the latest time seen: time never goes back
 
 	sources  bounded.Slab[source]
-	attempts bounded.Slab[attempt]
+	attempts bounded.Arrays[attempt]
 	index    bounded.Index      // of sources
 	indexing maphash.Seed       // of its hashes: attackers choose addresses
 	children map[netkey.Key]int // sources by the /48 around them
 	lists    [lists]list
 	sweepPos uint32 // where sweep is
+	tidyPos  uint32 // where tidy is
 	sums     sums   // what the last settle found
 	evidence bounded.Lines
 
@@ -130,7 +131,6 @@ type Tracker struct {
 	pasts   []ban.Past
 	lines   []string
 
-	chain []uint32    // scratch
 	close []candidate // scratch of claim
 }
 
@@ -292,7 +292,7 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 		}
 		if tally.Shared && rep.user != 0 && rep.verified {
 			tally.UserLimit = tally.Rule.MaxRetry + t.cfg.Known.Burst
-			tally.UserAttempts, tally.UserFirst = t.attemptsOf(s, r, rep.user, now)
+			tally.UserAttempts, tally.UserFirst = t.attemptsBy(s, r, rep.user, now)
 		}
 	}
 	if tally.Reached() {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"mef/internal/ban"
 	"mef/internal/conf"
@@ -457,5 +458,48 @@ func TestBannedSourceStaysSmall(t *testing.T) {
 	}
 	if n := tr.attempts.Len(); n > maxAnswered+1 {
 		t.Errorf("%d attempts are kept of a source that is banned, want at most %d", n, maxAnswered+1)
+	}
+}
+
+// Attempts of sources that do not come again are dropped when they are too old to matter, and no others.
+func TestAttemptsOfAnOldAttackAreDropped(t *testing.T) {
+	const sources = 2*tidied + 100
+	tr := New(testConfig())
+	for range 5 {
+		for i := range sources {
+			ev := line{0, "fail", "root", "", 0}.event("sshd", "192.0.2.7")
+			ev.Addr = address(i)
+			tr.Observe(ev)
+		}
+	}
+	for i := range sources - 1 {
+		tr.Banned(ban.Ban{Key: ban.Key{Prefix: netip.PrefixFrom(address(i), 32), Class: ban.Verified}, ID: fmt.Sprint(i), Rule: "sshd",
+			Start: start, Until: start.Add(time.Hour)})
+	}
+	tidy := func(after time.Duration) int {
+		tr.Observe(line{after.Seconds(), "ok", "a", "", 0}.event("sshd", "192.0.2.7")) // so that the time moves on
+		for range 3 {
+			tr.Changes()
+		}
+		return tr.attempts.Len()
+	}
+	if n := tidy(sessionIdle); n != 5*sources {
+		t.Errorf("%d attempts while all may matter, want %d", n, 5*sources)
+	}
+	if n := tidy(sessionIdle + time.Second); n != 5 {
+		t.Errorf("%d attempts after those that a ban answered are too old, want the 5 of the source that is not banned", n)
+	}
+	if n := tidy(10*time.Minute + time.Second); n != 0 {
+		t.Errorf("%d attempts after all are too old, want 0", n)
+	}
+}
+
+// There are very many sources and attempts: a field more or in another order can cost megabytes.
+func TestSizes(t *testing.T) {
+	if n := unsafe.Sizeof(source{}); n > 128 {
+		t.Errorf("a source takes %d bytes, want at most 128", n)
+	}
+	if n := unsafe.Sizeof(attempt{}); n > 24 {
+		t.Errorf("an attempt takes %d bytes, want at most 24", n)
 	}
 }

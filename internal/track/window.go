@@ -2,6 +2,7 @@ package track
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"mef/internal/event"
@@ -9,25 +10,41 @@ import (
 )
 
 // An attempt is one refused login, or several that one line reported. It stands in the window of its rule, or for a while only so
-// that further lines about it are recognized.
+// that further lines about it are recognized. There are very many: it takes 24 bytes.
 type attempt struct {
-	at      int64
+	stamp   int64  // its time in microseconds since 1970, its number (7 bits), and its flags (3 bits)
 	user    uint32 // hash of service and name; 0: none
 	session uint32 // hash; 0: none
-	next    uint32 // the next older one of the source
 	forms   uint16 // a bit for each form of its rule that has reported it
 	others  uint16 // the same of another rule about the same service
 	rule    uint16
 	points  uint16 // each has added to the score
-	n       uint8
-	flags   uint8
 }
 
 const (
 	unverified = 1 << iota // the source may be forged
 	excused                // forgiven to a user who belongs here; it counts nowhere
 	answered               // a ban has answered it; it counts nowhere
+
+	numberAt = 3  // where the number begins in the stamp
+	timeAt   = 10 // and the time
+	flagBits = 1<<numberAt - 1
+
+	mostOfAttempt = 1<<(timeAt-numberAt) - 1 // refused logins of one attempt: more than a line can add
 )
+
+func stamp(at int64, n int, flags uint8) int64 {
+	return at/1e3<<timeAt | int64(n)<<numberAt | int64(flags)
+}
+
+// at returns the time in nanoseconds since 1970, which is exact to the microsecond.
+func (a *attempt) at() int64 { return a.stamp >> timeAt * 1e3 }
+
+func (a *attempt) n() int { return int(a.stamp >> numberAt & mostOfAttempt) }
+
+func (a *attempt) flags() uint8 { return uint8(a.stamp & flagBits) }
+
+func (a *attempt) is(flag int64) bool { return a.stamp&flag != 0 }
 
 const (
 	sessionIdle = 5 * time.Minute  // a session token may mean another session after this
@@ -65,22 +82,22 @@ func (s *sums) clear() {
 // add adds an attempt. They come newest first.
 func (s *sums) add(a *attempt) {
 	switch {
-	case a.flags&answered != 0:
+	case a.is(answered):
 		s.answered++
 		return
-	case a.flags&excused != 0:
+	case a.is(excused):
 		return
 	}
 	of := &s.byRule[a.rule]
 	if *of == (sum{}) {
 		s.rules = append(s.rules, a.rule)
 	}
-	if a.flags&unverified != 0 {
-		of.unverified += int(a.n)
+	if a.is(unverified) {
+		of.unverified += a.n()
 	} else {
-		of.verified += int(a.n)
+		of.verified += a.n()
 	}
-	of.first = a.at
+	of.first = a.at()
 }
 
 // limit returns how many attempts at a rule ban a source. Where users log in it grows with their number: each of twenty people
@@ -98,60 +115,82 @@ func (t *Tracker) limit(s *source, rule uint16) int {
 func (t *Tracker) settle(s *source, now int64) {
 	t.decay(s, now)
 	t.sums.clear()
-	at := &s.attempts
-	for *at != 0 {
-		a := t.attempts.At(*at)
+	t.drop(s, func(a *attempt) bool {
 		if t.obsolete(s, a, now) {
-			i := *at
-			*at = a.next
-			t.attempts.Put(i)
-			continue
+			return true
 		}
 		t.sums.add(a)
-		at = &a.next
-	}
+		return false
+	})
 }
 
 // sumUp leaves in t.sums what settle would, and changes nothing else.
 func (t *Tracker) sumUp(s *source, now int64) {
 	t.sums.clear()
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
-		if !t.obsolete(s, a, now) {
-			t.sums.add(a)
+	for _, a := range slices.Backward(t.attemptsOf(s)) {
+		if !t.obsolete(s, &a, now) {
+			t.sums.add(&a)
 		}
-		i = a.next
 	}
 }
 
 // obsolete reports whether an attempt no longer matters, given the sums of all newer ones. Forgeable attempts never push
 // out verified ones.
 func (t *Tracker) obsolete(s *source, a *attempt, now int64) bool {
-	age := now - a.at
-	if a.flags&answered != 0 {
-		return age > int64(sessionIdle) || t.sums.answered >= maxAnswered
-	}
-	window := int64(t.rules[a.rule].rule.FindTime)
 	switch {
-	case a.flags&excused != 0:
-		return age > max(window, int64(sessionIdle))
-	case a.flags&unverified != 0:
-		return age > window || t.sums.byRule[a.rule].unverified >= t.limit(s, a.rule)
+	case t.tooOld(a, now-a.at()):
+		return true
+	case a.is(answered):
+		return t.sums.answered >= maxAnswered
+	case a.is(excused):
+		return false
+	case a.is(unverified):
+		return t.sums.byRule[a.rule].unverified >= t.limit(s, a.rule)
 	}
-	return age > window || t.sums.byRule[a.rule].verified >= t.limit(s, a.rule)
+	return t.sums.byRule[a.rule].verified >= t.limit(s, a.rule)
 }
 
-// drop removes the attempts that fit.
+// tooOld reports whether an attempt of that age no longer matters.
+func (t *Tracker) tooOld(a *attempt, age int64) bool {
+	if a.is(answered) {
+		return age > int64(sessionIdle)
+	}
+	window := int64(t.rules[a.rule].rule.FindTime)
+	if a.is(excused) {
+		return age > max(window, int64(sessionIdle))
+	}
+	return age > window
+}
+
+// attemptsOf returns the attempts of a source, the oldest first, until one is added or dropped.
+func (t *Tracker) attemptsOf(s *source) []attempt { return t.attempts.Of(s.attempts) }
+
+// drop removes the attempts that fit. It asks for the newest first.
 func (t *Tracker) drop(s *source, fits func(*attempt) bool) {
-	at := &s.attempts
-	for *at != 0 {
-		i := *at
-		if a := t.attempts.At(i); fits(a) {
-			*at = a.next
-			t.attempts.Put(i)
-		} else {
-			at = &a.next
+	all := t.attemptsOf(s)
+	left := len(all) // where those that stay begin
+	for i := len(all) - 1; i >= 0; i-- {
+		if fits(&all[i]) {
+			continue
 		}
+		if left--; left != i {
+			all[left] = all[i]
+		}
+	}
+	if left > 0 {
+		t.attempts.Cut(&s.attempts, copy(all, all[left:]))
+	}
+}
+
+// tidied is how many sources each save of the state tidies: it takes a fraction of a millisecond.
+const tidied = 4096
+
+// tidy drops attempts of the next sources in turn that are too old to matter. Otherwise those of an attack that is over would be kept until
+// their sources fail again.
+func (t *Tracker) tidy(sources int) {
+	for range min(sources, int(t.sources.Last())) {
+		t.tidyPos = t.tidyPos%t.sources.Last() + 1
+		t.drop(t.sources.At(t.tidyPos), func(a *attempt) bool { return t.tooOld(a, t.now-a.at()) })
 	}
 }
 
@@ -174,7 +213,7 @@ func formBit(form uint8) uint16 { return 1 << (form % 16) }
 // lookedUpAgain reports whether a service that has reported the user of an attempt as unknown reports the same attempt once more, because it
 // looks for users in several databases.
 func (t *Tracker) lookedUpAgain(a *attempt, r *report, now int64) bool {
-	same := a.rule == r.rule && a.user == r.user && a.user != 0 && a.session == r.session && now-a.at <= sameLookup
+	same := a.rule == r.rule && a.user == r.user && a.user != 0 && a.session == r.session && now-a.at() <= sameLookup
 	return same && (r.exists || t.rules[r.rule].inDoubt(now)) && t.unknown.has(r.rule, r.raw, r.session, now)
 }
 
@@ -184,27 +223,26 @@ func (t *Tracker) lookedUpAgain(a *attempt, r *report, now int64) bool {
 func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
 	t.close = t.close[:0]
 	closest := unrelated
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
-		if now-a.at > int64(sessionIdle) {
+	all := t.attemptsOf(s)
+	for i := len(all) - 1; i >= 0; i-- {
+		a := &all[i]
+		if now-a.at() > int64(sessionIdle) {
 			break // and all that follow are older
 		}
 		if r.n == 1 && !r.once && a.rule == r.rule && a.session != r.session && a.user != r.user && a.user != 0 && r.user != 0 {
-			i = a.next // most are of another session and user: closeness would report unrelated
-			continue
+			continue // most are of another session and user: closeness would report unrelated
 		}
 		if closeness := t.closeness(a, r, now); closeness != unrelated {
 			t.close = append(t.close, candidate{i, closeness})
 			closest = min(closest, closeness)
 		}
-		i = a.next
 	}
 	for ; closest <= mayBeSame; closest++ {
 		for _, c := range t.close {
 			if c.closeness != closest || claimed >= r.n {
 				continue
 			}
-			a := t.attempts.At(c.attempt)
+			a := &all[c.attempt]
 			forms := &a.forms
 			if a.rule != r.rule {
 				forms = &a.others
@@ -215,7 +253,7 @@ func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
 			}
 			if *forms&r.form == 0 || t.lookedUpAgain(a, r, now) {
 				*forms |= r.form
-				claimed += int(a.n)
+				claimed += a.n()
 				t.adopt(s, a, r, now)
 			}
 		}
@@ -225,7 +263,7 @@ func (t *Tracker) claim(s *source, r *report, now int64) (claimed int) {
 
 // A candidate is an attempt that a report may be about.
 type candidate struct {
-	attempt   uint32
+	attempt   int // its place among those of the source
 	closeness int
 }
 
@@ -238,13 +276,13 @@ const (
 )
 
 func (t *Tracker) closeness(a *attempt, r *report, now int64) int {
-	age := time.Duration(now - a.at)
+	age := time.Duration(now - a.at())
 	sameUser := a.user == r.user || a.user == 0 || r.user == 0
 	if a.rule != r.rule && !sameUser {
 		sameUser = a.user^t.rules[a.rule].service == r.user^t.rules[r.rule].service
 	}
 	switch {
-	case a.rule != r.rule && (r.once || !t.together(a.rule, r.rule)), (a.flags&unverified == 0) != r.verified:
+	case a.rule != r.rule && (r.once || !t.together(a.rule, r.rule)), a.is(unverified) == r.verified:
 		return unrelated
 	case a.session == r.session && a.session != 0 && a.rule == r.rule:
 		if age > sessionIdle {
@@ -281,7 +319,7 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 	if r.session != 0 && a.rule == r.rule {
 		a.session = r.session
 	}
-	if r.user == 0 || a.flags&answered != 0 || !r.verified {
+	if r.user == 0 || a.is(answered) || !r.verified {
 		return
 	}
 	points := t.pointsOf(s, &r.subject, r.rule)
@@ -289,11 +327,11 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 		t.correct(s, a, r, points, now)
 		return
 	}
-	if r.standing >= absent && a.flags&excused != 0 { // an earlier line did not report that
-		a.flags &^= excused
+	if r.standing >= absent && a.is(excused) { // an earlier line did not report that
+		a.stamp &^= excused
 		t.sums.stale = true
 		if r.login != nil {
-			r.login.Spent = max(0, r.login.Spent-float32(a.n))
+			r.login.Spent = max(0, r.login.Spent-float32(a.n()))
 			t.logins.Touch(r.login)
 		}
 	}
@@ -302,18 +340,18 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 		if a.user != 0 && r.standing < absent {
 			return
 		}
-		if a.flags&excused == 0 {
-			s.charge(a.user, nil, -float32(a.points)*float32(a.n), false)
+		if !a.is(excused) {
+			s.charge(a.user, nil, -float32(a.points)*float32(a.n()), false)
 			a.points = 0
 		}
 		a.user = r.user
 		if t.excuse(s, &r.subject, now) {
-			a.flags |= excused
+			a.stamp |= excused
 			t.sums.stale = true
 		}
 	}
-	if more := points - int(a.points); more > 0 && a.flags&excused == 0 && (moved || r.standing >= contested) {
-		t.chargeAll(s, r, more*int(a.n))
+	if more := points - int(a.points); more > 0 && !a.is(excused) && (moved || r.standing >= contested) {
+		t.chargeAll(s, r, more*a.n())
 		a.points = uint16(points)
 	}
 }
@@ -321,16 +359,16 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 // correct counts an attempt anew whose user the service has reported as unknown and then as existing.
 func (t *Tracker) correct(s *source, a *attempt, r *report, points int, now int64) {
 	t.doubt(r.rule, now)
-	if a.flags&excused != 0 {
+	if a.is(excused) {
 		return
 	}
 	if t.excuse(s, &r.subject, now) {
-		a.flags |= excused
+		a.stamp |= excused
 		t.sums.stale = true
 		points = 0
 	}
 	if less := int(a.points) - points; less > 0 {
-		s.charge(a.user, nil, -float32(less)*float32(a.n), true)
+		s.charge(a.user, nil, -float32(less)*float32(a.n()), true)
 		a.points = uint16(points)
 	}
 }
@@ -360,16 +398,13 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 		t.chargeAll(s, r, each+(n-1)*more)
 	}
 	t.sums.stale = t.sums.stale || flags&answered == 0
-	a := attempt{at: now, user: r.user, session: r.session, rule: r.rule, points: uint16(min(each, math.MaxUint16)), flags: flags}
+	a := attempt{user: r.user, session: r.session, rule: r.rule, points: uint16(min(each, math.MaxUint16))}
 	if !r.once {
 		a.forms = r.form
 	}
-	for left := min(n, t.limit(s, r.rule)); left > 0; left -= int(a.n) {
-		a.n = uint8(min(left, math.MaxUint8))
-		a.next = s.attempts
-		i := t.attempts.Get()
-		*t.attempts.At(i) = a
-		s.attempts = i
+	if n = min(n, t.limit(s, r.rule)); n > 0 {
+		a.stamp = stamp(now, n, flags)
+		t.attempts.Append(&s.attempts, a)
 	}
 }
 
@@ -383,15 +418,15 @@ func (t *Tracker) chargeAll(s *source, r *report, points int) {
 // recount counts failures that were forgiven to a user, because more followed faster than a device or a person makes them.
 func (t *Tracker) recount(s *source, r *report, now int64) (n int) {
 	points := int(t.rules[r.rule].points)
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
-		i = a.next
-		if a.rule == r.rule && a.user == r.user && a.flags&excused != 0 && now-a.at <= int64(t.rules[r.rule].rule.FindTime) {
-			a.flags &^= excused
+	all := t.attemptsOf(s)
+	for i := len(all) - 1; i >= 0; i-- {
+		a := &all[i]
+		if a.rule == r.rule && a.user == r.user && a.is(excused) && now-a.at() <= int64(t.rules[r.rule].rule.FindTime) {
+			a.stamp &^= excused
 			t.sums.stale = true
 			a.points = uint16(points)
-			t.chargeAll(s, r, points*int(a.n))
-			n += int(a.n)
+			t.chargeAll(s, r, points*a.n())
+			n += a.n()
 		}
 	}
 	return n
@@ -399,25 +434,21 @@ func (t *Tracker) recount(s *source, r *report, now int64) (n int) {
 
 // tried reports whether a source has tried a user lately, at whatever rule.
 func (t *Tracker) tried(s *source, user uint32) bool {
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
+	for _, a := range t.attemptsOf(s) {
 		if a.user == user {
 			return true
 		}
-		i = a.next
 	}
 	return s.credited(user)
 }
 
-// attemptsOf returns how many attempts of a user at a rule count, and when the oldest was.
-func (t *Tracker) attemptsOf(s *source, rule uint16, user uint32, now int64) (n int, first time.Time) {
+// attemptsBy returns how many attempts of a user at a rule count, and when the oldest was.
+func (t *Tracker) attemptsBy(s *source, rule uint16, user uint32, now int64) (n int, first time.Time) {
 	oldest := int64(0)
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
-		i = a.next
-		if a.rule == rule && a.user == user && a.flags == 0 && now-a.at <= int64(t.rules[rule].rule.FindTime) {
-			n += int(a.n)
-			oldest = a.at
+	for _, a := range slices.Backward(t.attemptsOf(s)) {
+		if a.rule == rule && a.user == user && a.flags() == 0 && now-a.at() <= int64(t.rules[rule].rule.FindTime) {
+			n += a.n()
+			oldest = a.at()
 		}
 	}
 	return n, record.Moment(oldest)
@@ -425,12 +456,10 @@ func (t *Tracker) attemptsOf(s *source, rule uint16, user uint32, now int64) (n 
 
 // triedAt reports whether attempts at a rule are counted.
 func (t *Tracker) triedAt(s *source, rule uint16) bool {
-	for i := s.attempts; i != 0; {
-		a := t.attempts.At(i)
+	for _, a := range t.attemptsOf(s) {
 		if a.rule == rule {
 			return true
 		}
-		i = a.next
 	}
 	return false
 }

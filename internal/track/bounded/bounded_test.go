@@ -3,6 +3,7 @@ package bounded_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -142,4 +143,73 @@ func TestByName(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Arrays keep what is appended to each until it is cut, whatever the others do.
+func TestArrays(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var s bounded.Arrays[int]
+	var all [300]bounded.Array
+	var want [len(all)][]int
+	total := 0
+	for step := range 100_000 {
+		i := r.IntN(len(all))
+		if n := len(want[i]); r.IntN(30) == 0 {
+			n = r.IntN(n + 1)
+			s.Cut(&all[i], n)
+			total -= len(want[i]) - n
+			want[i] = want[i][:n]
+		} else if n < 1000 {
+			s.Append(&all[i], step)
+			total++
+			want[i] = append(want[i], step)
+		}
+		if got := s.Of(all[i]); !slices.Equal(got, want[i]) || all[i].Len() != len(got) || s.Len() != total {
+			t.Fatalf("step %d: array %d is %v of %d, want %v; %d values in all, want %d", step, i, got, all[i].Len(), want[i], s.Len(), total)
+		}
+	}
+	for i := range all {
+		if got := s.Of(all[i]); !slices.Equal(got, want[i]) {
+			t.Errorf("array %d is %v at the end, want %v", i, got, want[i])
+		}
+	}
+}
+
+// What very many arrays took is returned when they are cut, and one that comes and goes takes memory once.
+func TestArraysReturnMemory(t *testing.T) {
+	const arrays, each = 50_000, 5
+	var s bounded.Arrays[[3]int64]
+	all := make([]bounded.Array, arrays)
+	before := heap()
+	for range each {
+		for i := range all {
+			s.Append(&all[i], [3]int64{1})
+		}
+	}
+	const values = arrays * each * 24
+	if took := heap() - before; took > values*11/10 {
+		t.Errorf("%d values of 24 bytes take %d bytes", arrays*each, took)
+	}
+	for i := range all {
+		s.Cut(&all[i], 0)
+	}
+	if left := heap() - before; left > values/20 {
+		t.Errorf("%d of %d bytes are left when all arrays are empty", left, values)
+	}
+	once := func() {
+		s.Append(&all[0], [3]int64{1})
+		s.Cut(&all[0], 0)
+	}
+	if n := testing.AllocsPerRun(100, once); n > 0 {
+		t.Errorf("%v allocations for a value that comes and goes, want 0", n)
+	}
+	runtime.KeepAlive(&s)
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
