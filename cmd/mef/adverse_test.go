@@ -136,6 +136,29 @@ func TestDiskFillsWhileRulesAreTried(t *testing.T) {
 	}
 }
 
+// TestConfirmWithAFullDisk keeps the rules of the trial, at the next boot too.
+func TestConfirmWithAFullDisk(t *testing.T) {
+	s := newServer(t)
+	s.smallDisk()
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	s.rules(ssh, web)
+	cmd := s.try("5m")
+	s.told()
+	s.fill()
+	s.must("confirm")
+	if status := wait(t, cmd); status != 0 {
+		t.Errorf("apply ended with status %d after it was confirmed", status)
+	}
+	s.must("status")
+	s = s.reboot()
+	s.write("mef.rules", "policy dir=in action=no\n")
+	if out, status := s.mef("load"); status != 1 || !strings.Contains(out, "last good rules") {
+		t.Errorf("mef load of a broken file: exit status %d\n%s", status, out)
+	}
+	s.open(ssh, web)
+}
+
 // TestRollbackWithAFullDisk goes back nevertheless, and permanently.
 func TestRollbackWithAFullDisk(t *testing.T) {
 	s := newServer(t)
@@ -376,6 +399,22 @@ func TestClearWithoutPrograms(t *testing.T) {
 	s.must("clear")
 	s.open(ssh, web)
 	s.must("clear")
+}
+
+// TestTrialEndsWithoutPrograms ends the first trial of a host from which nft and iptables are removed meanwhile.
+func TestTrialEndsWithoutPrograms(t *testing.T) {
+	s := newServer(t)
+	s.rules(ssh)
+	cmd := s.command("apply", "--timeout", "5m")
+	s.start(cmd)
+	s.begun(ssh)
+	s.told()
+	hide(t, "nft", "iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore")
+	s.must("rollback")
+	s.open(ssh, web)
+	if status := wait(t, cmd); status != 1 {
+		t.Errorf("apply ended with status %d", status)
+	}
 }
 
 // TestWatch restores the policy after each flush, and leaves alone what mef clear has removed.

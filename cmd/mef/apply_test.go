@@ -203,7 +203,7 @@ func TestTerminalIsClosed(t *testing.T) {
 
 // TestAnswersAtTheTerminal types what an operator would.
 func TestAnswersAtTheTerminal(t *testing.T) {
-	for answer, want := range map[string][]string{"y\n": {ssh, web}, "yes\n": {ssh, web}, "n\n": {ssh}, "\n": {ssh}, "maybe\n": {ssh}, "\x04": {ssh}} {
+	for answer, want := range map[string][]string{"y\n": {ssh, web}, "yes\n": {ssh, web}, "n\n": {ssh}, "\n": {ssh}, "maybe\n": {ssh}, "\x04": {ssh}, "\x03": {ssh}} {
 		s := tried(t)
 		mef := s.command("apply", "--timeout", "5m")
 		cmd := exec.Command("script", "-qefc", strings.Join(mef.Args, " "), os.DevNull)
@@ -325,7 +325,15 @@ func TestLockout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer session.Close()
+	another, err := s.peer.Dial("tcp", "", "[2001:db8::1]:"+ssh, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer another.Close()
 	for name, tt := range map[string]struct{ text, want string }{
+		"by another interface only": {policyFor() + "rule dir=in action=accept proto=tcp iif=wg0 dport=22\n", "a new SSH login from 192.0.2.7 to port 22 would be cut off: reject by policy"},
+		"by the other family only":  {policyFor() + "rule dir=in family=ip6 action=accept proto=tcp dport=22\n", "a new SSH login from 192.0.2.7 to port 22 would be cut off: reject by policy"},
+		"somebody else":             {policyFor() + "rule dir=in action=accept proto=tcp src=192.0.2.7 dport=22\n", "a new SSH login from 2001:db8::7 to port 22 would be cut off: reject by policy"},
 		"the session": {"policy dir=in action=drop\nrule dir=in action=accept proto=tcp ct=new dport=22\n",
 			"the SSH session from 192.0.2.7 to port 22 would be cut off: drop by policy"},
 		"answers to it": {policyFor(ssh) + "policy dir=out action=drop\n",

@@ -121,6 +121,33 @@ func TestFallBackToIPTables(t *testing.T) {
 	s.open(ssh, web)
 }
 
+// TestProgramIsRemovedWhileRulesAreTried restores the rules before by iptables, and what nft has loaded goes. Once nft is back, it has all.
+func TestProgramIsRemovedWhileRulesAreTried(t *testing.T) {
+	s := withIPTables(t)
+	s.backend("auto")
+	s.rules(ssh)
+	s.must("apply", "--yes")
+	s.unguarded()
+	s.rules(ssh, web)
+	cmd, _ := s.shortTrial(s.apply(), ssh, web)
+	t.Run("without nft", func(t *testing.T) {
+		hide(t, "nft")
+		if status := wait(t, cmd); status != 1 {
+			t.Errorf("apply ended with status %d", status)
+		}
+		s.open(ssh)
+		s.must("status")
+	})
+	if s.chains() == "" || s.table() != "" {
+		t.Errorf("without nft, chains of iptables:\n%s\ntable of nft:\n%s", s.chains(), s.table())
+	}
+	s.must("apply", "--yes")
+	s.open(ssh, web)
+	if s.chains() != "" || s.table() == "" {
+		t.Errorf("with nft again, chains of iptables:\n%s\ntable of nft:\n%s", s.chains(), s.table())
+	}
+}
+
 // TestNothingCanBeLoaded has a policy tried where neither it nor the one before can be had. It is not refused for that afterwards.
 func TestNothingCanBeLoaded(t *testing.T) {
 	s := withIPTables(t)

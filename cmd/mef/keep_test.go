@@ -53,18 +53,20 @@ func TestApplyIsKilledAtAnyTime(t *testing.T) {
 	}
 }
 
-// TestApplyAtOnceWithAFullDisk loads nothing that cannot be kept.
-func TestApplyAtOnceWithAFullDisk(t *testing.T) {
+// TestApplyWithAFullDisk loads nothing that cannot be kept.
+func TestApplyWithAFullDisk(t *testing.T) {
 	s := newServer(t)
 	s.smallDisk()
 	s.rules(ssh)
 	s.must("apply", "--yes")
 	s.rules(ssh, web)
 	s.fill()
-	if out, status := s.mef("apply", "--yes"); status != 1 || !strings.Contains(out, "no space left on device") {
-		t.Errorf("exit status %d\n%s", status, out)
+	for _, args := range [][]string{{"apply", "--yes"}, {"apply", "--timeout", "5m"}} {
+		if out, status := s.mef(args...); status != 1 || !strings.Contains(out, "no space left on device") {
+			t.Errorf("mef %q: exit status %d\n%s", args, status, out)
+		}
+		s.open(ssh)
 	}
-	s.open(ssh)
 	if out, _ := s.mef("status"); !strings.Contains(out, "In force: yes") {
 		t.Errorf("status:\n%s", out)
 	}
