@@ -260,6 +260,19 @@ func (m *machine) halt(ctx context.Context) error {
 	}
 }
 
+// unplug takes the machine's power away. Its disk has what was written.
+func (m *machine) unplug(ctx context.Context) error {
+	if err := unix.Kill(m.leader, unix.SIGKILL); err != nil {
+		return err
+	}
+	select {
+	case <-m.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // sh runs a shell script as root in the machine, as over ssh, and returns its output.
 func (m *machine) sh(ctx context.Context, script string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -212,6 +212,8 @@ func (s *story) stopPolicy(ctx context.Context) error {
 		{"systemctl restart nftables", true},
 		{"systemctl reload nftables", true},
 		{"systemctl stop nftables && ! systemctl is-active mef", false},
+		// Without its programs, mef still removes its table.
+		{"mefctl start mef && mv /usr/sbin/nft /root && mefctl stop mef; stopped=$?; mv /root/nft /usr/sbin && exit $stopped", false},
 		{"mefctl start mef && mefctl disable mef && ! systemctl is-enabled mef", false},
 		{"mefctl enable mef", true},
 	} {
@@ -230,6 +232,79 @@ func (s *story) stopPolicy(ctx context.Context) error {
 		}
 	}
 	return s.checks(ctx, "mefctl start")
+}
+
+// opener is a statement that opens the closed port. A trial of it shows in whether the port answers.
+const opener = "rule dir=in action=accept proto=tcp dport=" + closedPort
+
+// opens begins a trial of a policy that opens the closed port as well. The apply that it returns waits for the end.
+func (s *story) opens(ctx context.Context, timeout string) (*session, error) {
+	if err := s.checks(ctx, "echo '"+opener+"' >>/etc/mef/mef.rules"); err != nil {
+		return nil, err
+	}
+	apply, err := s.admin.types(ctx, user4, "mef apply --timeout "+timeout)
+	if err != nil {
+		return nil, err
+	}
+	return apply, s.eventually(ctx, "the policy is tried", func() error { return policed(ctx, false) })
+}
+
+// endTrials ends trials in ways in which systemd has a part, while the confirmed policy keeps the port closed: the guard and the command are
+// killed, nftables.service flushes the ruleset, and the power fails. Meanwhile status reports a policy that is missing.
+func (s *story) endTrials(ctx context.Context) error {
+	const guards = "systemctl list-units --no-legend --plain 'mef-trial-*.service' | cut -d' ' -f1"
+	for _, end := range []struct{ how, timeout, script string }{
+		{"the guard and the command are killed", "8s", "systemctl kill --signal=KILL $(" + guards + ") $(cat /proc/$(pgrep -fx 'mef apply --timeout 8s')/cgroup | grep -o 'session-.*\\.scope$')"},
+		{"reload is refused, restart ends the trial", "5m", "! systemctl reload mef && ! mefctl reload mef && systemctl restart mef && systemctl is-active mef"},
+		{"nftables.service is restarted", "5m", "systemctl start nftables"},
+	} {
+		apply, err := s.opens(ctx, end.timeout)
+		if err != nil {
+			return fmt.Errorf("%s: %w", end.how, err)
+		}
+		if err := s.checks(ctx, end.script); err != nil {
+			return err
+		}
+		if err := s.eventually(ctx, "after "+end.how, func() error { return policed(ctx, true) }); err != nil {
+			return err
+		}
+		if out, err := apply.end(ctx); err == nil {
+			return fmt.Errorf("%s: mef apply succeeded and printed\n%s", end.how, out)
+		}
+		if err := s.checks(ctx, "! mef confirm", "sed -i '/^"+opener+"$/d' /etc/mef/mef.rules && mefctl reload mef && mef status"); err != nil {
+			return fmt.Errorf("%s: %w", end.how, err)
+		}
+	}
+	err := s.checks(ctx, "systemctl stop mef-watch && nft delete table inet mef")
+	if err != nil {
+		return err
+	}
+	err = s.eventually(ctx, "status reports that the policy is missing", func() error {
+		return s.checks(ctx, "mefctl status >out; test $? = 1 && grep '^Protected: NO' out && grep 'table inet mef' out && rm out")
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.checks(ctx, "mefctl reload mef && systemctl start mef-watch"), s.powerCut(ctx))
+}
+
+// powerCut has the power fail during a trial. The machine boots with the rules that were confirmed last, and reports why.
+func (s *story) powerCut(ctx context.Context) error {
+	apply, err := s.opens(ctx, "5m")
+	if err != nil {
+		return err
+	}
+	if err := s.unplug(ctx); err != nil {
+		return err
+	}
+	apply.client.Close()
+	if err := s.boot(ctx); err != nil {
+		return err
+	}
+	return errors.Join(policed(ctx, true), s.checks(ctx,
+		"systemctl is-active mef && mef status | grep 'Notice: .*not confirmed'",
+		"journalctl -b -u mef | grep 'not confirmed'",
+		"sed -i '/^"+opener+"$/d' /etc/mef/mef.rules && mefctl reload mef && mef status"))
 }
 
 // policyHolds returns an error unless the policy is in force, unchanged.

@@ -39,6 +39,7 @@ func (s *story) run(ctx context.Context, tarball string) error {
 		{"mefctl stop: bans hold; start, restart, reload: they are known", s.services},
 		{"mef apply of the shipped policy, and the whole ssh session killed: a process outside restores the previous rules", s.tryPolicy},
 		{"confirmed from another session: mefctl starts it; stop removes its table only; nftables.service takes nothing away", s.keepPolicy},
+		{"trials end well: guard killed, services restarted, power cut; a policy that is missing is reported", s.endTrials},
 		{"kill -9, and hung: started again by systemd, bans hold", s.survive},
 		{"reboot: still banned, and the policy in force, from the last packet to the first", s.reboot},
 		{"upgrade while it runs: bans, configuration and policy are kept", s.upgrade},
