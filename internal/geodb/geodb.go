@@ -21,6 +21,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"mef/internal/conf/diag"
 )
 
 // A Place is what databases have about an address. The zero value is nothing.
@@ -41,7 +43,7 @@ func Open(paths ...string) (db *DB, err error) {
 	for _, path := range paths {
 		f, err := openFile(path)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", path, bare(err)))
+			errs = append(errs, fmt.Errorf("%s: %w", diag.Name(path), bare(err)))
 			continue
 		}
 		db.files = append(db.files, f)

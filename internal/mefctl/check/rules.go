@@ -85,7 +85,7 @@ func origin(r *conf.Rule) string {
 	if r.BuiltIn() {
 		return "built in"
 	}
-	return r.Pos.File
+	return conf.Name(r.Pos.File)
 }
 
 func newRulesSwitch(g *cli.Global, on bool) *cobra.Command {
@@ -113,7 +113,7 @@ func newRulesSwitch(g *cli.Global, on bool) *cobra.Command {
 				return err
 			}
 			return reloaded(g, cmd, map[string]any{"rule": args[0], "enabled": on, "file": path},
-				fmt.Sprintf("Rule %s is %sd in %s.", args[0], verb, path))
+				fmt.Sprintf("Rule %s is %sd in %s.", args[0], verb, conf.Name(path)))
 		},
 	}
 }
@@ -148,7 +148,7 @@ func switchRule(r *conf.Rule, dir string, on bool) (string, error) {
 	if r.BuiltIn() {
 		path = filepath.Join(dir, r.Name+".conf")
 		if _, err := os.Stat(path); err == nil {
-			return "", fmt.Errorf("%s exists and belongs to another rule; write name=%s and %s into another file", path, r.Name, setting)
+			return "", fmt.Errorf("%s exists and belongs to another rule; write name=%s and %s into another file", conf.Name(path), r.Name, setting)
 		}
 		return path, writeRule(path, "[rule]\nname="+r.Name+"\n"+setting+"\n")
 	}
@@ -163,7 +163,7 @@ func switchRule(r *conf.Rule, dir string, on bool) (string, error) {
 		at := ruleHeader.FindIndex(text)[1]
 		text = slices.Concat(text[:at], []byte("\n"+setting), text[at:])
 	default:
-		return "", fmt.Errorf("%s has no section [rule]; write %s into it", path, setting)
+		return "", fmt.Errorf("%s has no section [rule]; write %s into it", conf.Name(path), setting)
 	}
 	return path, writeRule(path, string(text))
 }
