@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -207,20 +208,41 @@ func TestAnswersAtTheTerminal(t *testing.T) {
 		s := tried(t)
 		mef := s.command("apply", "--timeout", "5m")
 		cmd := exec.Command("script", "-qefc", strings.Join(mef.Args, " "), os.DevNull)
-		var out bytes.Buffer
-		cmd.Stdout = &out
+		out, err := os.Create(s.path("out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		cmd.Stdout = out
+		printed := func() string {
+			text, err := os.ReadFile(out.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.start(cmd)
 		s.begun(ssh, web)
+		if answer == "\x03" { // Before the question it ends the command in another way.
+			if err := netnstest.Poll(func() error {
+				if !strings.Contains(printed(), "Keep these rules?") {
+					return errors.New("nothing was asked")
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if _, err := in.Write([]byte(answer)); err != nil {
 			t.Fatal(err)
 		}
 		status := wait(t, cmd)
-		t.Logf("answer %q, exit status %d:\n%s", answer, status, out.String())
-		if !strings.Contains(out.String(), "Keep these rules? [y/N]") {
+		t.Logf("answer %q, exit status %d:\n%s", answer, status, printed())
+		if !strings.Contains(printed(), "Keep these rules? [y/N]") {
 			t.Error("nothing was asked")
 		}
 		s.open(want...)
