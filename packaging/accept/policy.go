@@ -239,7 +239,7 @@ const opener = "rule dir=in action=accept proto=tcp dport=" + closedPort
 
 // opens begins a trial of a policy that opens the closed port as well. The apply that it returns waits for the end.
 func (s *story) opens(ctx context.Context, timeout string) (*session, error) {
-	if err := s.checks(ctx, "echo '"+opener+"' >>/etc/mef/mef.rules"); err != nil {
+	if err := s.checks(ctx, "sed -i '1i "+opener+"' /etc/mef/mef.rules"); err != nil {
 		return nil, err
 	}
 	apply, err := s.admin.types(ctx, user4, "mef apply --timeout "+timeout)
