@@ -324,17 +324,19 @@ func (o *Options) clear() *cobra.Command {
 		Args:       console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := o.settings(cmd.ErrOrStderr())
-			if onStop && cfg.Firewall.KeepOnStop {
-				fmt.Fprintln(cmd.OutOrStdout(), "rules_on_stop=keep: the rules stay in force")
-				return nil
-			}
+			l, unkept := loader.New(cfg)
 			if onStop {
-				if why := keeps(cmd.Context()); why != "" {
+				why, restarted := keeps(cmd.Context(), cfg.Firewall.KeepOnStop)
+				if why != "" {
 					fmt.Fprintln(cmd.OutOrStdout(), why)
+				}
+				if restarted {
+					return l.EndTrial(cmd.Context()) // otherwise it would keep the service from starting
+				}
+				if why != "" {
 					return nil
 				}
 			}
-			l, unkept := loader.New(cfg)
 			removed, notices, err := l.Clear(cmd.Context())
 			if unkept != nil {
 				notices = append([]string{unkept.Error()}, notices...)
@@ -358,23 +360,27 @@ func (o *Options) clear() *cobra.Command {
 	return cmd
 }
 
-// keeps returns why the rules stay in force although the service is stopped; empty if they are to be removed.
-func keeps(ctx context.Context) string {
+// keeps returns why the rules stay in force although the service is stopped, empty if they are to be removed; and whether it is restarted. By
+// setting they stay in any case.
+func keeps(ctx context.Context, setting bool) (why string, restarted bool) {
+	if setting {
+		why = "rules_on_stop=keep: the rules stay in force"
+	}
 	if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
-		return ""
+		return why, false
 	}
 	down, err := loader.GoingDown(ctx)
 	if down {
-		return "This host is shutting down; its rules stay in force."
+		return "This host is shutting down; its rules stay in force.", false
 	}
 	restarted, err2 := loader.Restarting(ctx)
 	switch {
 	case restarted:
-		return "The service is restarting; its rules stay in force until they are replaced."
-	case err != nil || err2 != nil:
-		return fmt.Sprintf("The rules stay in force, because systemd does not say why the service is stopped: %v. mef clear removes them.", cmp.Or(err, err2))
+		return "The service is restarting; its rules stay in force until they are replaced.", true
+	case !setting && (err != nil || err2 != nil):
+		return fmt.Sprintf("The rules stay in force, because systemd does not report why the service is stopped: %v. mef clear removes them.", cmp.Or(err, err2)), false
 	}
-	return ""
+	return why, false
 }
 
 func (o *Options) status() *cobra.Command {

@@ -539,24 +539,39 @@ func (l *Loader) mark(from, notice string) error {
 // are confirmed now.
 func (l *Loader) Rollback(ctx context.Context) (to Record, err error) {
 	err = l.locked(ctx, func() error {
-		if err := l.settleLocked(ctx); err != nil {
-			return err
+		ended, err := l.takeBack(ctx, "rolled back by hand")
+		if err == nil && !ended {
+			err = l.swap(ctx)
 		}
-		ok, err := l.state.decide(expired)
-		if err != nil {
-			return err
+		if err == nil {
+			_, to, _ = l.state.get(confirmed)
 		}
-		if ok {
-			if err := l.revert(ctx, "rolled back by hand"); err != nil {
-				return err
-			}
-		} else if err := l.swap(ctx); err != nil {
-			return err
-		}
-		_, to, _ = l.state.get(confirmed)
-		return nil
+		return err
 	})
 	return to, err
+}
+
+// EndTrial takes back the rules that are being tried, if any are: the service is restarted, and what it loads is to be in force.
+func (l *Loader) EndTrial(ctx context.Context) error {
+	err := l.locked(ctx, func() error {
+		_, err := l.takeBack(ctx, "mef.service was restarted before the trial was confirmed")
+		return err
+	})
+	if errors.Is(err, errNoLock) {
+		return nil // without a state there is no trial
+	}
+	return err
+}
+
+// takeBack takes back the rules that are being tried, and reports whether any were.
+func (l *Loader) takeBack(ctx context.Context, why string) (ended bool, err error) {
+	if err := l.settleLocked(ctx); err != nil {
+		return false, err
+	}
+	if ended, err = l.state.decide(expired); ended {
+		err = l.revert(ctx, why)
+	}
+	return ended, err
 }
 
 // swap exchanges the confirmed rules and the previous ones.
