@@ -256,7 +256,7 @@ func (s *story) endTrials(ctx context.Context) error {
 	for _, end := range []struct{ how, timeout, script string }{
 		{"the guard and the command are killed", "8s", "systemctl kill --signal=KILL $(" + guards + ") $(cat /proc/$(pgrep -fx 'mef apply --timeout 8s')/cgroup | grep -o 'session-.*\\.scope$')"},
 		{"reload is refused, restart ends the trial", "5m", "! systemctl reload mef && ! mefctl reload mef && systemctl restart mef && systemctl is-active mef"},
-		{"nftables.service is restarted", "5m", "systemctl start nftables"},
+		{"nftables.service is restarted", "5m", "systemctl restart nftables"},
 	} {
 		apply, err := s.opens(ctx, end.timeout)
 		if err != nil {
