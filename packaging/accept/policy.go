@@ -180,8 +180,9 @@ func (s *story) keepPolicy(ctx context.Context) error {
 	return errors.Join(policed(ctx, true), s.stopPolicy(ctx))
 }
 
-// others lists every table except that of mef.
-const others = `nft list tables | grep -vx 'table inet mef' | while read -r _ table; do nft -s -a list table $table; done`
+// others lists every table except that of mef. Elements of mefdaemon's sets, which come and go with packets, are left out.
+const others = `nft list tables | grep -vx 'table inet mef' | while read -r _ table; do
+	case $table in *mefdaemon) nft -t -s -a list table $table;; *) nft -s -a list table $table;; esac; done`
 
 // gapless is a script during which the policy is in force at every moment.
 const gapless = "mefctl reload mef && mefctl restart mef && for i in 1 2 3 4 5 6 7; do systemctl restart mef || exit 1; done"
