@@ -271,7 +271,7 @@ func TestForgedScansOfContainerClients(t *testing.T) {
 		s.forgeScan(wire, customer, 100)
 		s.until("the refusal of a ban of "+customer, func() error {
 			for _, rec := range s.records() {
-				if rec.Rule == "portscan" && rec.Event == "error" && strings.Contains(rec.Reason, customer+" has an established connection") {
+				if rec.Rule == "portscan" && rec.Event == "refused" && strings.Contains(rec.Reason, customer+" has an established connection") {
 					return nil
 				}
 			}
@@ -665,7 +665,7 @@ func (s *scene) floods() {
 	flood("203.0.113.101", 5002, 2)
 	s.until("the refusal of a ban", func() error {
 		for _, rec := range s.records() {
-			if rec.Rule == "flood" && rec.Event == "error" && strings.Contains(rec.Reason, "established connection") {
+			if rec.Rule == "flood" && rec.Event == "refused" && strings.Contains(rec.Reason, "established connection") {
 				return nil
 			}
 		}

@@ -84,6 +84,9 @@ func formerBlacklist(saved *pipeline.Saved) (keys []ban.Key) {
 
 // liftEarlier lifts bans that were in force when the daemon last ran, and are not to be any more.
 func (c *configurator) liftEarlier(ctx context.Context) error {
+	if len(c.gone) == 0 {
+		return nil
+	}
 	for len(c.gone) > 0 {
 		some := c.gone[:min(len(c.gone), liftedAtOnce)]
 		if err := c.Enforcer.Unban(ctx, 0, some...); err != nil {
