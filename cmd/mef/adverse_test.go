@@ -52,6 +52,53 @@ func TestClearEndsTheTrial(t *testing.T) {
 	s.open(ssh)
 }
 
+// TestRestartEndsTheTrial has systemd restart mef.service during a trial: it starts with the rules that were confirmed last.
+func TestRestartEndsTheTrial(t *testing.T) {
+	for _, setting := range []string{"", "rules_on_stop=keep\n"} {
+		t.Run(setting, func(t *testing.T) {
+			s := tried(t)
+			conf, err := os.ReadFile(s.path("mef.conf"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.write("mef.conf", string(conf)+setting)
+			cmd := s.try("5m")
+			s.told()
+			s.systemd("12 mef.service restart running")
+			s.must("clear", "--on-stop")
+			if status := wait(t, cmd); status != 1 {
+				t.Errorf("apply ended with status %d after the restart", status)
+			}
+			s.open(ssh)
+			if out := s.must("load", "--boot"); !strings.Contains(out, "and not confirmed") {
+				t.Errorf("mef load --boot:\n%s", out)
+			}
+			s.open(ssh)
+		})
+	}
+}
+
+// systemd has a systemd run, as far as mef can see, which has these jobs.
+func (s *server) systemd(jobs string) {
+	s.Helper()
+	s.write("systemctl", "#!/bin/sh\ncase $1 in\nlist-jobs) echo '"+jobs+"';;\nshow) echo running;;\nesac\n")
+	path, err := exec.LookPath("systemctl")
+	if err != nil {
+		netnstest.Missing(s.T, err.Error())
+	}
+	if err := os.Chmod(s.path("systemctl"), 0o755); err != nil {
+		s.Fatal(err)
+	}
+	bind(s.T, s.path("systemctl"), path)
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { unix.Unmount("/run", unix.MNT_DETACH) })
+	if err := os.MkdirAll("/run/systemd/system", 0o755); err != nil {
+		s.Fatal(err)
+	}
+}
+
 // smallDisk keeps the state of a host on a disk that is soon full.
 func (s *server) smallDisk() {
 	s.Helper()
