@@ -33,6 +33,7 @@ import (
 	"mef/internal/cloud/wire"
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/owner"
 	"mef/internal/prefixset"
 	"mef/internal/webclient"
 )
@@ -134,7 +135,7 @@ func (a *Agent) Configure(cfg *conf.Config) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.cfg, a.rules = cfg.Community, rules
-	signal(a.changed)
+	owner.Wake(a.changed)
 }
 
 // hash returns the hash of detection rules, which tells a server whether hosts judge alike.
@@ -150,13 +151,6 @@ func hash(rules []conf.Rule) string {
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
-}
-
-func signal(ch chan<- struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }
 
 // Open does nothing.
@@ -180,7 +174,7 @@ func (a *Agent) Write(recs []control.Record) error {
 			a.benign = append(a.benign[max(0, len(a.benign)-wire.MaxReports+1):], addr)
 		}
 	}
-	signal(a.wake)
+	owner.Wake(a.wake)
 	return nil
 }
 
@@ -599,7 +593,7 @@ func (a *Agent) replace(m *membership) error {
 	a.member, a.queue, a.benign = m, nil, nil
 	clear(a.lists)
 	clear(a.problem)
-	signal(a.changed)
+	owner.Wake(a.changed)
 	return nil
 }
 

@@ -131,11 +131,7 @@ func (r *reader) checkFeed(f *conf.Feed, set map[string]ini.Setting) {
 		}
 		r.errs = append(r.errs, &diag.Error{Pos: f.Pos, Msg: fmt.Sprintf("[feed %s]: no url", f.Name), Hint: hint})
 	}
-	unused := func(key, needs string, used bool) {
-		if s, ok := set[key]; ok && !used {
-			r.notice(s.KeyPos, fmt.Sprintf("%s has an effect with %s only", key, needs))
-		}
-	}
+	unused := r.unused(set)
 	unused("column", "format=csv", f.Format == conf.FeedCSV)
 	unused("member", "format=json", f.Format == conf.FeedJSON)
 	unused("weight", "action=score", f.Action == conf.FeedScore)

@@ -102,11 +102,7 @@ func (r *reader) checkNotify(n *conf.Notify, set map[string]ini.Setting) {
 	if n.Body != "" {
 		r.checkBody(n, set["body"])
 	}
-	unused := func(key, needs string, used bool) {
-		if s, ok := set[key]; ok && !used {
-			r.notice(s.KeyPos, fmt.Sprintf("%s has an effect with %s only", key, needs))
-		}
-	}
+	unused := r.unused(set)
 	unused("format", "url", n.URL != "")
 	unused("body", "format=own", n.Format == "own")
 	unused("to", "format=telegram or format=matrix", n.Format == "telegram" || n.Format == "matrix")

@@ -37,6 +37,15 @@ func sections[T any](r *reader, sc ini.File, kind string, most int, keys ini.Tab
 	}
 }
 
+// unused returns a function that reports a key that is set and not used, and with which other setting it would be.
+func (r *reader) unused(set map[string]ini.Setting) func(key, needs string, used bool) {
+	return func(key, needs string, used bool) {
+		if s, ok := set[key]; ok && !used {
+			r.notice(s.KeyPos, fmt.Sprintf("%s has an effect with %s only", key, needs))
+		}
+	}
+}
+
 // reservedNames are those of lists that no section describes.
 var reservedNames = []string{"blacklist", "whitelist", "community"}
 
