@@ -179,7 +179,7 @@ func TestHostsShareBans(t *testing.T) {
 	// The hosts reach the server at an address that both have a route to.
 	hub.Addr(t, "lo", "198.18.0.1/32")
 	var hosts []*host
-	for i, name := range []string{"first", "second"} {
+	for i, name := range []string{"first", "second", "third"} {
 		ns := netnstest.New(t)
 		up, down := fmt.Sprintf("198.18.%d.1", i+1), fmt.Sprintf("198.18.%d.2", i+1)
 		netnstest.Join(t, hub, ns, up+"/30", down+"/30")
@@ -190,7 +190,7 @@ func TestHostsShareBans(t *testing.T) {
 		hosts = append(hosts, begin(t, ns, name, bin, here))
 	}
 	attacker.Addr(t, "lo", "198.51.100.7/32 198.51.100.8/32 198.51.100.9/32")
-	first, second := hosts[0], hosts[1]
+	first, second, third := hosts[0], hosts[1], hosts[2]
 
 	mefcloud := filepath.Join(bin, "mefcloud")
 	log := filepath.Join(t.TempDir(), "mefcloud.log")
@@ -211,12 +211,21 @@ func TestHostsShareBans(t *testing.T) {
 		h.mefctl("cloud", "join", invitation)
 	}
 
+	for _, h := range hosts {
+		h.until("all hosts are connected", func() error {
+			if f := h.cloud().Fleet; f == nil || !f.Connected {
+				return fmt.Errorf("not connected: %+v", f)
+			}
+			return nil
+		})
+	}
 	second.drops(attacker, "198.51.100.7", false)
 	first.attacked("198.51.100.7")
-	first.drops(attacker, "198.51.100.7", true)
-	second.drops(attacker, "198.51.100.7", true)
-	if why := second.mefctl("why", "198.51.100.7"); !strings.Contains(why, "BANNED") || !strings.Contains(why, "community") {
-		t.Errorf("mefctl why on the second host does not name the list:\n%s", why)
+	for _, h := range hosts {
+		h.drops(attacker, "198.51.100.7", true)
+	}
+	if why := second.mefctl("why", "198.51.100.7"); !strings.Contains(why, "BANNED") || !strings.Contains(why, "banned it by rule test (login)") {
+		t.Errorf("mefctl why on the second host does not name the first:\n%s", why)
 	}
 	second.until("no report of another's evidence", func() error {
 		if c := second.cloud(); c.Sent != 0 {
@@ -227,6 +236,7 @@ func TestHostsShareBans(t *testing.T) {
 
 	first.mefctl("bans", "delete", "198.51.100.7")
 	second.drops(attacker, "198.51.100.7", false)
+	third.drops(attacker, "198.51.100.7", false)
 
 	// The server hangs, and is killed: each host bans alone meanwhile, and what was banned arrives afterwards.
 	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {

@@ -90,7 +90,7 @@ type Ban struct {
 	// same address holds nevertheless. At most MaxExcept; empty for a ban of one address.
 	Except []netip.Addr
 
-	Rule    string // what decided: a rule's name, ByScore, ByHand, ByCrowd or ByList
+	Rule    string // what decided: a rule's name, ByScore, ByHand, ByCrowd, ByList or ByFleet
 	Service string // service of the deciding event; empty for manual bans
 	ID      string // rule, prefix and position of the deciding line: the same line never bans twice
 	Count   int    // how many bans the source had within the history, this one included
@@ -103,12 +103,23 @@ type Ban struct {
 	Note     string   // what the author wrote beside it
 }
 
+// A Shared is a ban that another host of the same operator has made, or all its hosts together.
+type Shared struct {
+	Key
+	For    time.Duration
+	Manual bool   // an operator asked for it
+	Host   string // where it was made
+	ID     string // unique, and begins with what names that host
+	Reason string // in a sentence
+}
+
 // What stands in Ban.Rule when no detection rule decided. No rule can have these names.
 const (
 	ByScore = "score"     // the points of a source across services
 	ByHand  = "manual"    // an operator
 	ByCrowd = "crowd"     // very many banned addresses of a network, when there was no room for more
 	ByList  = "blacklist" // a file in the blacklist directory
+	ByFleet = "fleet"     // another host of the same operator
 	Unknown = "unknown"   // not known: there is no record
 )
 
@@ -117,7 +128,7 @@ const MaxExcept = 64
 
 // Reserved reports whether name stands in Ban.Rule for something else than a detection rule.
 func Reserved(name string) bool {
-	return slices.Contains([]string{ByScore, ByHand, ByCrowd, ByList, Unknown}, name)
+	return slices.Contains([]string{ByScore, ByHand, ByCrowd, ByList, ByFleet, Unknown}, name)
 }
 
 // MaxEvidence is how many lines of evidence a ban keeps.

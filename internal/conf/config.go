@@ -215,6 +215,7 @@ type Community struct {
 	Report     bool      // community_report
 	Protection bool      // community_cloud_protection
 	Ports      ban.Ports // community_cloud_ports
+	Fleet      bool      // community_fleet
 }
 
 // A Collector is who is sent reports about bans.

@@ -218,6 +218,22 @@ type Cloud struct {
 	LeftOut    uint64      `json:"left_out"` // reports that were not sent: too many waited, or for too long
 	Waiting    int         `json:"waiting"`
 	Problems   []string    `json:"problems,omitempty"`
+	Fleet      *Fleet      `json:"fleet,omitempty"` // nil: no bans are shared with other hosts of the operator
+}
+
+// A Fleet is what this host shares with the operator's other hosts. Counts of events are those since the start.
+type Fleet struct {
+	Connected bool       `json:"connected"` // events of the others come at once
+	Hosts     int        `json:"hosts"`     // that are connected to the server, this one included
+	Used      int        `json:"used"`      // bans that this host has shared in this hour
+	Quota     int        `json:"quota"`     // and may
+	Sent      uint64     `json:"sent"`      // events that the server accepted
+	Dropped   uint64     `json:"dropped"`   // events that it did not accept
+	LeftOut   uint64     `json:"left_out"`  // that were not sent: too many waited
+	Waiting   int        `json:"waiting"`
+	Received  uint64     `json:"received"`
+	Last      *time.Time `json:"last,omitempty"` // of what was received
+	LastEvent string     `json:"last_event,omitempty"`
 }
 
 // A CloudList is a list of the server.

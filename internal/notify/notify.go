@@ -113,7 +113,7 @@ func (n *Notifier) Write(recs []control.Record) error {
 
 // newBan reports whether a ban answers an attack: what an operator or a list bans is known to those who are notified.
 func newBan(rec *control.Record) bool {
-	return rec.Rule != ban.ByList && rec.Rule != ban.ByHand && rec.Rule != ban.Unknown
+	return rec.Rule != ban.ByList && rec.Rule != ban.ByHand && rec.Rule != ban.ByFleet && rec.Rule != ban.Unknown
 }
 
 // Run sends notifications until ctx is done. It asks for the status now and then, and adds a record when that has changed.

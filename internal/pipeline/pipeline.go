@@ -278,9 +278,9 @@ func (s *State) attachReports() {
 	s.p.Records.Attach("reports", reports, func(event string) bool { return event == "ban" })
 }
 
-// attachCloud has bans reported to the community server, if the configuration asks for it and a server was joined.
+// attachCloud has bans reported to the community server, or shared with the operator's other hosts, if the configuration asks for it.
 func (s *State) attachCloud() {
-	if !s.Config.Community.Report {
+	if !s.Config.Community.Report && !(s.Config.Community.Protection && s.Config.Community.Fleet) {
 		s.p.Records.Attach("community server", nil, nil)
 		return
 	}

@@ -154,6 +154,7 @@ func (r *Requests) Unban(ctx context.Context, req control.UnbanRequest) ([]contr
 		return nil, err
 	}
 	r.p.ReportLifted(state.Bans, shown, control.Record{Author: req.Author})
+	r.shareLifted(keysOf(state.Bans))
 	return shown, nil
 }
 
@@ -217,6 +218,7 @@ func (r *Requests) UnbanAll(ctx context.Context, req control.Batch) (done contro
 		return done, err
 	}
 	done.Done = len(keys)
+	r.shareLifted(keys)
 	r.p.Records.Add(control.Record{Time: time.Now(), Event: "unban", Author: req.Author, Reason: fmt.Sprintf("%d bans are lifted", len(keys))})
 	return done, nil
 }

@@ -28,6 +28,9 @@ type Reputation struct {
 	// Feeds, unless nil, returns what feeds report of an address; an entry of a feed counts until it is asked again. It is set before Run.
 	Feeds func(netip.Addr) []event.Listing
 
+	// Host is what other hosts of the operator have done here. It is set before Run.
+	Host Host
+
 	sources chan source // of which feeds are to be asked
 }
 
@@ -43,7 +46,9 @@ const maxSources = 1024
 
 // New returns the Reputation of a configuration. It does nothing until Run.
 func New(cfg *conf.Config, log *slog.Logger) *Reputation {
-	return &Reputation{Lists: dnsbl.New(cfg.RBL, log), Reports: report.New(cfg.Report, log), Cloud: agent.New(cfg, report.Category, log), sources: make(chan source, maxSources)}
+	r := &Reputation{Lists: dnsbl.New(cfg.RBL, log), Reports: report.New(cfg.Report, log), Cloud: agent.New(cfg, report.Category, log), sources: make(chan source, maxSources)}
+	r.Cloud.Fleet = r.carryOut
+	return r
 }
 
 // Configure replaces the configuration.

@@ -11,11 +11,11 @@ import (
 )
 
 // Banned notes that a ban was decided and is in force. What decided it counts no more: attempts at its rule, for a ban by
-// score everything. A repeated ID changes nothing but what is in force, and so does a ban by hand.
+// score everything. A repeated ID changes nothing but what is in force, and so does a ban by hand or by another host.
 func (t *Tracker) Banned(b ban.Ban) {
 	now := t.advance(b.Start)
 	t.holds.Add(&b, event.Hash(b.ID), t.alone(b.Prefix.Addr()), now)
-	if b.Rule == ban.ByHand {
+	if b.Rule == ban.ByHand || b.Rule == ban.ByFleet {
 		t.block(b.Key, now)
 		return
 	}

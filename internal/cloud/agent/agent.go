@@ -58,6 +58,7 @@ type membership struct {
 	Since      time.Time          `json:"since"`
 	Seq        uint64             `json:"seq"` // from which the numbers of the next batches begin
 	Waiting    []wire.Report      `json:"waiting,omitempty"`
+	Cursor     uint64             `json:"cursor,omitempty"` // the last event of the operator's other hosts
 
 	server wire.Invitation
 	client *http.Client
@@ -83,6 +84,11 @@ type Agent struct {
 	// Changed, unless nil, is called when a list has changed. It is set before Run.
 	Changed func(context.Context)
 
+	// Fleet, unless nil, carries out here what happened on another host of the operator. It is set before Run.
+	Fleet func(context.Context, wire.FleetEvent) error
+
+	retry chan struct{} // what waits for the other hosts can be sent again
+
 	mu      sync.Mutex
 	cfg     conf.Community
 	rules   string      // hash of the detection rules
@@ -92,11 +98,15 @@ type Agent struct {
 	benign  []netip.Addr
 	counts  control.Cloud // sent, dropped, left out
 	problem map[string]error
+	fleet   fleet
+
+	wasSharing bool // this host may have bans of others
 }
 
 // New returns the Agent of a host. It does nothing until Run. category returns that of a service, one of wire.Categories.
 func New(cfg *conf.Config, category func(service string) string, log *slog.Logger) *Agent {
-	a := &Agent{category: category, dir: cfg.Paths.StateDir, cfg: cfg.Community, rules: hash(cfg.Rules), log: log, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1), lists: make(map[string]list), problem: make(map[string]error)}
+	a := &Agent{category: category, dir: cfg.Paths.StateDir, cfg: cfg.Community, rules: hash(cfg.Rules), log: log, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1), lists: make(map[string]list), problem: make(map[string]error),
+		fleet: newFleet(), retry: make(chan struct{}, 1)}
 	text, err := os.ReadFile(a.path())
 	m := new(membership)
 	if err == nil {
@@ -163,6 +173,9 @@ func (a *Agent) Close() error { return nil }
 func (a *Agent) Write(recs []control.Record) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for i := range recs {
+		a.shareBan(&recs[i])
+	}
 	if a.member == nil || !a.cfg.Report {
 		return nil
 	}
@@ -225,7 +238,8 @@ func (a *Agent) List() (*prefixset.Packed, ban.Ports) {
 func (a *Agent) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		a.mu.Lock()
-		m, cfg := a.member, a.cfg
+		m, cfg, sharing := a.member, a.cfg, a.sharing()
+		a.wasSharing = a.wasSharing || sharing
 		a.mu.Unlock()
 		var working sync.WaitGroup
 		round, stop := context.WithCancel(ctx)
@@ -235,14 +249,21 @@ func (a *Agent) Run(ctx context.Context) error {
 			if cfg.Report {
 				working.Go(func() { a.report(round, m) })
 			}
+			if sharing {
+				working.Go(func() { a.tell(round, m) })
+				working.Go(func() { a.listen(round, m) })
+			}
 			for _, name := range m.Lists {
-				if cfg.Protection {
+				if cfg.Protection && name != ownList {
 					working.Go(func() { a.follow(round, m, name) })
 				}
 			}
 		}
 		if m == nil || !cfg.Protection {
 			a.forgetLists(ctx)
+		}
+		if !sharing {
+			a.leaveFleet(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -624,9 +645,17 @@ func (a *Agent) Status() control.Cloud {
 		s.Server, s.Host, s.Since = a.member.server.Server, a.member.ID, control.Moment(a.member.Since)
 		s.Reporting, s.Protecting = a.cfg.Report, a.cfg.Protection
 		for _, name := range a.member.Lists {
+			if name == ownList {
+				continue
+			}
 			l := a.lists[name]
 			s.Lists = append(s.Lists, control.CloudList{Name: name, Entries: l.addrs.Len(), Of: control.Moment(l.at)})
 		}
+	}
+	if a.sharing() {
+		f := a.fleet.state
+		f.Waiting = len(a.fleet.queue)
+		s.Fleet = &f
 	}
 	for what, err := range a.problem {
 		s.Problems = append(s.Problems, what+": "+err.Error())

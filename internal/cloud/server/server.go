@@ -70,6 +70,7 @@ type Server struct {
 	listener net.Listener
 	admin    net.Listener
 	limits   limits
+	streams  streams
 	stopped  chan struct{} // closed when Run ends
 
 	mu      sync.Mutex
@@ -79,6 +80,8 @@ type Server struct {
 	appends int                       // that are in progress
 	changed chan struct{}             // closed when a list changes
 	savedAt uint64
+
+	fleetChanged chan struct{} // closed when own hosts have something new
 }
 
 // Open opens the data directory and the log, restores the state, and listens. Close must be called.
@@ -86,7 +89,7 @@ func Open(ctx context.Context, opt Options) (_ *Server, err error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	s := &Server{opt: opt, waiting: make(map[uint64]chan<- outcome), early: make(map[uint64]outcome), changed: make(chan struct{}), stopped: make(chan struct{}), limits: newLimits(opt.Now)}
+	s := &Server{opt: opt, waiting: make(map[uint64]chan<- outcome), early: make(map[uint64]outcome), changed: make(chan struct{}), fleetChanged: make(chan struct{}), stopped: make(chan struct{}), limits: newLimits(opt.Now)}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -106,6 +109,9 @@ func Open(ctx context.Context, opt Options) (_ *Server, err error) {
 		return nil, fmt.Errorf("%w; %s", err, wayBack)
 	}
 	if err := s.catchUp(ctx, isNew); err != nil {
+		return nil, err
+	}
+	if err := s.log.Listen(s.hear); err != nil {
 		return nil, err
 	}
 	if isNew { // from now on the directory is in use
@@ -342,7 +348,11 @@ func (s *Server) applied(e natslog.Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.state.lists[reputation.Public].seq + s.state.lists[reputation.OwnHosts].seq
+	shared := s.state.fleet.last()
 	out := s.state.apply(e)
+	if s.state.fleet.last() != shared {
+		s.fleetWoken()
+	}
 	if s.state.lists[reputation.Public].seq+s.state.lists[reputation.OwnHosts].seq != before {
 		s.wake()
 	}

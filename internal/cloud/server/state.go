@@ -28,6 +28,8 @@ type entry struct {
 	Revoke  *string     `json:"revoke,omitempty"` // an agent
 	Appeal  *netip.Addr `json:"appeal,omitempty"`
 	Clear   *netip.Addr `json:"clear,omitempty"`
+	Fleet   *fleetEntry `json:"fleet,omitempty"`
+	Quota   *quota      `json:"quota,omitempty"`
 }
 
 // An invite is a token that admits one host.
@@ -67,6 +69,7 @@ type state struct {
 	agents map[string]*agent
 	tokens map[[sha256.Size]byte]invite
 	lists  map[reputation.List]*list
+	fleet  *fleet
 }
 
 // A list is one that agents fetch, and its latest changes.
@@ -120,7 +123,7 @@ func prefixes(all ...string) (out []netip.Prefix) {
 
 func newState() *state {
 	return &state{book: reputation.New(reputation.Options{Never: never()}), agents: make(map[string]*agent), tokens: make(map[[sha256.Size]byte]invite),
-		lists: map[reputation.List]*list{reputation.Public: new(list), reputation.OwnHosts: new(list)}}
+		lists: map[reputation.List]*list{reputation.Public: new(list), reputation.OwnHosts: new(list)}, fleet: newFleet()}
 }
 
 // An outcome is what became of an entry.
@@ -139,6 +142,7 @@ var (
 func (s *state) apply(e natslog.Entry) (out outcome) {
 	s.seq = e.Seq
 	s.book.Advance(reputation.HourOf(e.Time))
+	s.fleet.begin(e.Seq, e.Time)
 	var in entry
 	if err := json.Unmarshal(e.Data, &in); err != nil {
 		out.err = fmt.Errorf("entry %d of the log: %w", e.Seq, err)
@@ -158,11 +162,19 @@ func (s *state) apply(e natslog.Entry) (out outcome) {
 	case in.Reports != nil:
 		out.dropped, out.err = s.report(in.Reports, e.Time)
 	case in.Revoke != nil:
-		out.err = s.book.Revoke(*in.Revoke)
+		if out.err = s.book.Revoke(*in.Revoke); out.err == nil {
+			s.fleet.revoke(*in.Revoke)
+		}
 	case in.Appeal != nil:
 		out.err = s.book.Appeal(*in.Appeal)
 	case in.Clear != nil:
 		out.err = s.book.Clear(*in.Clear)
+	case in.Fleet != nil:
+		out.dropped, out.err = s.share(in.Fleet)
+	case in.Quota != nil:
+		out.err = s.setQuota(in.Quota)
+	case in.Tick != nil:
+		s.fleet.tick()
 	}
 	s.book.Settle()
 	for _, c := range s.book.Changes() {
@@ -256,6 +268,7 @@ type saved struct {
 	Keys    map[string][]byte `json:"keys,omitempty"` // files of the server, in backups only
 	Agents  map[string]*agent `json:"agents"`
 	Tokens  []invite          `json:"tokens"`
+	Fleet   *fleet            `json:"fleet,omitempty"`
 }
 
 const savedVersion = 1
@@ -264,7 +277,7 @@ const savedVersion = 1
 func (s *state) save(keys map[string][]byte) ([]byte, error) {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
-	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, Agents: s.agents}
+	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, Agents: s.agents, Fleet: s.fleet}
 	for _, t := range s.tokens {
 		h.Tokens = append(h.Tokens, t)
 	}
@@ -302,6 +315,12 @@ func loadState(data []byte) (*state, saved, error) {
 	s := newState()
 	if s.book, err = reputation.Load(io.MultiReader(d.Buffered(), z), reputation.Options{Never: never()}); err != nil {
 		return nil, h, err
+	}
+	if h.Fleet != nil {
+		if err := h.Fleet.load(); err != nil {
+			return nil, h, err
+		}
+		s.fleet = h.Fleet
 	}
 	s.seq = h.Seq
 	for id, a := range h.Agents {

@@ -30,8 +30,10 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/feed/{list}", s.getFeed)
 	mux.HandleFunc("GET /v1/ip/{ip}", s.getIP)
 	mux.HandleFunc("POST /v1/appeals", s.postAppeal)
+	mux.HandleFunc("POST /v1/fleet", s.postFleet)
+	mux.HandleFunc("GET /v1/fleet/stream", s.getStream)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		wire.WriteProblem(w, http.StatusNotFound, "this server has /v1/enroll, /v1/reports, /v1/feed/LIST, /v1/ip/ADDRESS and /v1/appeals")
+		wire.WriteProblem(w, http.StatusNotFound, "this server has /v1/enroll, /v1/reports, /v1/feed/LIST, /v1/ip/ADDRESS, /v1/appeals, /v1/fleet and /v1/fleet/stream")
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -280,6 +280,8 @@ var keys = ini.Table[conf.Config]{
 	{Name: "community_cloud_protection", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Protection }),
 		Doc: "drop packets that open a connection from addresses in the lists of that server"},
 	{Name: "community_cloud_ports", Value: "all", Form: ini.Ports(func(c *conf.Config) *ban.Ports { return &c.Community.Ports }), Doc: "ports at which they are dropped"},
+	{Name: "community_fleet", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Fleet }),
+		Doc: "share bans, unbans and failures at once with the operator's other hosts at that server, and take over theirs; needs community_cloud_protection"},
 	{Name: "community_cloud_bantime", Value: "1h", Form: ini.Duration(time.Second, duration.Year, ini.Nowhere[conf.Config, time.Duration]), Doc: "length of a ban for a listing", Notice: noticeCommunity},
 	{Name: "community_cloud_timeout", Value: "2s", Form: ini.Duration(time.Second, time.Minute, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait for an answer", Notice: noticeCommunity},
 	{Name: "community_cloud_positive_ttl", Value: "1h", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long a listing is cached", Notice: noticeCommunity},

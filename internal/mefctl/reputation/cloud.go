@@ -101,6 +101,9 @@ func showCloud(w io.Writer, s control.Cloud, now time.Time) {
 			fmt.Fprintln(w, "Lists are not used; set community_cloud_protection=true in mef.conf and run mefctl reload.")
 		}
 	}
+	if f := s.Fleet; f != nil {
+		showFleet(w, f, now)
+	}
 	for _, l := range s.Lists {
 		if s.Protecting {
 			fmt.Fprintf(w, "List %s: %d entries, signed %s.\n", l.Name, l.Entries, cli.Ago(l.Of, now))
@@ -108,5 +111,21 @@ func showCloud(w io.Writer, s control.Cloud, now time.Time) {
 	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "  problem: %s\n", p)
+	}
+}
+
+func showFleet(w io.Writer, f *control.Fleet, now time.Time) {
+	if f.Connected {
+		fmt.Fprintf(w, "Own hosts: %d connected; this one has shared %d of %d bans in this hour.\n", f.Hosts, f.Used, f.Quota)
+	} else {
+		fmt.Fprintln(w, "Own hosts: not connected; what they ban arrives later.")
+	}
+	last := ""
+	if f.Last != nil {
+		last = fmt.Sprintf("; the last one %s: %s", cli.Ago(f.Last, now), f.LastEvent)
+	}
+	fmt.Fprintf(w, "  %d events sent since start, %d waiting, %d received%s.\n", f.Sent, f.Waiting, f.Received, last)
+	if f.Dropped+f.LeftOut > 0 {
+		fmt.Fprintf(w, "  %d were not accepted by the server, %d left out.\n", f.Dropped, f.LeftOut)
 	}
 }

@@ -1,0 +1,505 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/cloud/wire"
+	"mef/internal/control"
+	"mef/internal/owner"
+	"mef/internal/webclient"
+)
+
+// Limits of what own hosts share.
+const (
+	maxFleetQueue = 2000             // events that wait for the server; the oldest goes first
+	maxSuspects   = 1000             // addresses that do
+	fleetGather   = time.Second      // between two requests about suspects
+	fleetWait     = 30 * time.Second // at most, before the next attempt
+	fleetPace     = 50               // events a second that are carried out at most
+	fleetSeen     = 4096             // events that are remembered, to carry out each once
+	silence       = 40 * time.Second // after which a stream is dead, or some proxy keeps it back
+	pollFor       = 10 * time.Minute // after that
+	saveCursor    = time.Minute
+)
+
+// fleet is what an Agent has of the operator's other hosts. The Agent's mutex guards it.
+type fleet struct {
+	wake     chan struct{} // something is to be sent
+	queue    []waiting
+	suspects map[netip.Addr]*wire.Suspect
+	users    []wire.Addr
+	state    control.Fleet
+}
+
+// A waiting event ends at a time; zero: it has no end.
+type waiting struct {
+	event wire.FleetEvent
+	until time.Time
+}
+
+func newFleet() fleet {
+	return fleet{wake: make(chan struct{}, 1), suspects: make(map[netip.Addr]*wire.Suspect)}
+}
+
+// ownList in the lists of a membership marks an own host.
+const ownList = "own"
+
+// own reports whether the host is one of the operator's own.
+func (m *membership) own() bool { return m != nil && slices.Contains(m.Lists, ownList) }
+
+// sharing reports whether this host shares with the operator's others. a.mu is held.
+func (a *Agent) sharing() bool { return a.member.own() && a.cfg.Protection && a.cfg.Fleet }
+
+// Sharing reports whether this host shares bans with the operator's other hosts.
+func (a *Agent) Sharing() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sharing()
+}
+
+// share queues an event for the other hosts. a.mu is held.
+func (a *Agent) share(e wire.FleetEvent, until time.Time) {
+	if !a.sharing() || !wire.Shared(e.Prefix) {
+		return
+	}
+	var id [12]byte
+	_, _ = rand.Read(id[:]) // never fails
+	e.ID = base64.RawURLEncoding.EncodeToString(id[:])
+	// What ends a ban or an entry makes needless what began it, and a longer ban a shorter one.
+	a.fleet.queue = slices.DeleteFunc(a.fleet.queue, func(w waiting) bool {
+		return w.event.Prefix == e.Prefix && (w.event.Kind == e.Kind && w.event.Ports == e.Ports && w.event.Forged == e.Forged ||
+			e.Kind == wire.FleetUnban && w.event.Kind == wire.FleetBan || e.Kind == wire.FleetDisallow && w.event.Kind == wire.FleetAllow)
+	})
+	if len(a.fleet.queue) >= maxFleetQueue {
+		a.fleet.queue = slices.Delete(a.fleet.queue, 0, 1)
+		a.fleet.state.LeftOut++
+	}
+	a.fleet.queue = append(a.fleet.queue, waiting{e, until})
+	owner.Wake(a.fleet.wake)
+}
+
+// shareBan queues the record of a ban of this host. a.mu is held. What came from others, and what only lists report, is not this host's to share.
+func (a *Agent) shareBan(rec *control.Record) {
+	p, err := netip.ParsePrefix(rec.Prefix)
+	ports, err2 := ban.ParsePorts(rec.Ports)
+	if rec.Event != "ban" || err != nil || err2 != nil || ban.Reserved(rec.Rule) && rec.Rule != ban.ByScore && rec.Rule != ban.ByHand || rec.Class != ban.Verified.String() {
+		return
+	}
+	until := time.Now().Add(30 * 24 * time.Hour)
+	if rec.Until != nil && rec.Until.Before(until) {
+		until = *rec.Until
+	}
+	a.share(wire.FleetEvent{Kind: wire.FleetBan, Prefix: p, Ports: string(ports), Rule: wire.FleetRule(rec.Rule), Category: a.category(rec.Service)}, until)
+}
+
+// Unbanned shares that an operator has lifted the bans of prefixes.
+func (a *Agent) Unbanned(prefixes ...netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range prefixes {
+		a.share(wire.FleetEvent{Kind: wire.FleetUnban, Prefix: p}, time.Time{})
+	}
+}
+
+// tell sends to the server what happens here, until ctx is done.
+func (a *Agent) tell(ctx context.Context, m *membership) {
+	var suspects time.Time // when some were sent
+	for failures := 0; ; {
+		a.mu.Lock()
+		batch, ends := a.nextFleet(time.Now(), time.Since(suspects) >= fleetGather)
+		more := len(a.fleet.suspects) > 0
+		a.mu.Unlock()
+		if len(batch.Events)+len(batch.Suspects)+len(batch.Users) == 0 {
+			var later <-chan time.Time
+			if more {
+				later = time.After(fleetGather - time.Since(suspects))
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.fleet.wake:
+			case <-later:
+			}
+			continue
+		}
+		if len(batch.Suspects) > 0 {
+			suspects = time.Now()
+		}
+		err := a.sendFleet(ctx, m, batch)
+		if ctx.Err() != nil {
+			a.putBack(batch, ends)
+			return
+		}
+		var refused *wire.Problem
+		if err != nil && !(errors.As(err, &refused) && refused.Status == http.StatusBadRequest) { // sending that again would not help
+			a.putBack(batch, ends)
+		}
+		if a.note("bans for the other hosts", err); err == nil {
+			failures = 0
+			continue
+		}
+		failures++
+		wait := time.NewTimer(min(later(failures), fleetWait/2+mathrand.N(fleetWait/2)))
+		select {
+		case <-ctx.Done():
+		case <-a.retry: // the server is there again
+		case <-wait.C:
+		}
+		wait.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// nextFleet takes out of the queues what is sent next, with the ends of its events. a.mu is held.
+func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, ends []time.Time) {
+	name, _ := os.Hostname() // a host without a name is called host
+	b.Host = wire.FleetName(name)
+	f := &a.fleet
+	for len(f.queue) > 0 && len(b.Events) < wire.MaxFleet {
+		w := f.queue[0]
+		f.queue = f.queue[1:]
+		if !w.until.IsZero() {
+			left := w.until.Sub(now)
+			if left < time.Second {
+				continue
+			}
+			w.event.Left = int64(left / time.Second)
+		}
+		b.Events, ends = append(b.Events, w.event), append(ends, w.until)
+	}
+	for len(f.users) > 0 && len(b.Events)+len(b.Users) < wire.MaxFleet {
+		b.Users, f.users = append(b.Users, f.users[0]), f.users[1:]
+	}
+	for addr, s := range f.suspects {
+		if !suspects || len(b.Events)+len(b.Users)+len(b.Suspects) >= wire.MaxFleet {
+			break
+		}
+		b.Suspects = append(b.Suspects, *s)
+		delete(f.suspects, addr)
+	}
+	return b, ends
+}
+
+// putBack queues again what could not be sent.
+func (a *Agent) putBack(b wire.FleetBatch, ends []time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.sharing() {
+		return
+	}
+	var again []waiting
+	for i, e := range b.Events {
+		again = append(again, waiting{e, ends[i]})
+	}
+	a.fleet.queue = append(again, a.fleet.queue...)
+	for _, s := range b.Suspects {
+		a.suspect(s)
+	}
+	a.fleet.users = append(b.Users, a.fleet.users...)
+}
+
+func (a *Agent) sendFleet(ctx context.Context, m *membership, b wire.FleetBatch) error {
+	body, err := b.Encode()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	m.Seq = max(m.Seq+1, uint64(time.Now().UnixMilli())) // grows over restarts without being saved
+	seq := m.Seq
+	a.mu.Unlock()
+	text, err := m.ask(ctx, http.MethodPost, "/v1/fleet", seq, body, webclient.MaxAnswer)
+	if err != nil {
+		return err
+	}
+	var r wire.FleetReceipt
+	if err := json.Unmarshal(text, &r); err != nil {
+		return errors.New("the answer of the server is malformed")
+	}
+	a.stands(r.FleetState)
+	a.mu.Lock()
+	a.fleet.state.Sent += uint64(max(0, len(b.Events)-len(r.Dropped)))
+	a.mu.Unlock()
+	var dropped error
+	if len(r.Dropped) > 0 {
+		a.mu.Lock()
+		a.fleet.state.Dropped += uint64(len(r.Dropped))
+		a.mu.Unlock()
+		dropped = fmt.Errorf("the server dropped %d: %q", len(r.Dropped), r.Dropped[0].Reason)
+	}
+	a.note("bans that other hosts do not get", dropped)
+	return nil
+}
+
+// stands keeps what the server reports of this host and of the others.
+func (a *Agent) stands(s wire.FleetState) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fleet.state.Hosts, a.fleet.state.Used, a.fleet.state.Quota = s.Hosts, s.Used, s.Quota
+}
+
+// listen carries out what happens on the other hosts, until ctx is done.
+func (a *Agent) listen(ctx context.Context, m *membership) {
+	l := &listener{a: a, m: m, seen: make(map[string]bool), tokens: fleetPace}
+	defer l.save()
+	for failures := 0; ctx.Err() == nil; {
+		began := time.Now()
+		err := l.connect(ctx, began.Before(l.poll))
+		a.connected(false)
+		if ctx.Err() != nil {
+			return
+		}
+		wait := mathrand.N(2*time.Second) + time.Second // so that hosts do not come all at once
+		switch {
+		case errors.Is(err, errSilent) && time.Now().After(l.poll): // some proxy keeps the answer until its end
+			l.poll, wait = time.Now().Add(pollFor), 0
+		case err == nil && began.Before(l.poll):
+			wait = max(0, 100*time.Millisecond-time.Since(began))
+		}
+		if a.note("bans of the other hosts", err); err == nil {
+			failures = 0
+		} else if failures++; wait > 0 {
+			wait = min(later(failures), fleetWait/2+mathrand.N(fleetWait/2))
+		}
+		if !pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+// connected notes whether events of the others come at once.
+func (a *Agent) connected(is bool) {
+	a.mu.Lock()
+	a.fleet.state.Connected = is
+	a.mu.Unlock()
+	if is {
+		owner.Wake(a.retry)
+	}
+}
+
+// A listener follows the events of the other hosts.
+type listener struct {
+	a      *Agent
+	m      *membership
+	seen   map[string]bool // IDs of events
+	order  []string        // the same, oldest first
+	poll   time.Time       // until when answers must end: a proxy keeps streams back
+	saved  time.Time
+	tokens float64 // events that may be carried out now
+	filled time.Time
+}
+
+var errSilent = errors.New("the server is silent")
+
+// connect follows one stream to its end.
+func (l *listener) connect(ctx context.Context, poll bool) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	path := "/v1/fleet/stream"
+	if poll {
+		path += fmt.Sprintf("?wait=%d", waitTime)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+l.m.server.Server+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Last-Event-ID", strconv.FormatUint(l.m.Cursor, 10))
+	wire.Sign(req, l.m.Key, time.Now(), 0, nil)
+	dead := time.AfterFunc(silence, func() { cancel(errSilent) })
+	defer dead.Stop()
+	client := &http.Client{Transport: l.m.client.Transport, CheckRedirect: l.m.client.CheckRedirect} // without a limit of time
+	resp, err := client.Do(req)
+	if err != nil {
+		return l.why(ctx, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, webclient.MaxAnswer)) // of a problem, what there is
+		return wire.ProblemOf(resp.StatusCode, text)
+	}
+	err = wire.ReadStream(resp.Body, func() { dead.Reset(silence) }, func(msg wire.Message) error {
+		dead.Stop() // this host may be busy
+		defer dead.Reset(silence)
+		return l.take(ctx, msg)
+	})
+	return l.why(ctx, err)
+}
+
+// why returns the error of a request.
+func (l *listener) why(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errSilent) {
+		return errSilent
+	}
+	if err != nil {
+		return webclient.Shown(err)
+	}
+	return nil
+}
+
+// take carries out what a message reports.
+func (l *listener) take(ctx context.Context, msg wire.Message) error {
+	if msg.Name == wire.FleetStateName {
+		var s wire.FleetState
+		if err := json.Unmarshal([]byte(msg.Data), &s); err != nil {
+			return errors.New("the state that the server sends is malformed")
+		}
+		l.a.stands(s)
+		l.a.connected(true)
+		return nil
+	}
+	if msg.Name != "" {
+		return nil // of a later version
+	}
+	var e wire.FleetEvent
+	if err := json.Unmarshal([]byte(msg.Data), &e); err != nil {
+		return errors.New("an event that the server sends is malformed")
+	}
+	if err := l.carryOut(ctx, e); err != nil {
+		return err
+	}
+	if seq, err := strconv.ParseUint(msg.ID, 10, 64); err == nil {
+		l.a.mu.Lock()
+		l.m.Cursor = seq
+		l.a.mu.Unlock()
+		if time.Since(l.saved) > saveCursor {
+			l.save()
+		}
+	}
+	return nil
+}
+
+// save keeps on disk how far this host is.
+func (l *listener) save() {
+	l.saved = time.Now()
+	l.a.mu.Lock()
+	defer l.a.mu.Unlock()
+	if l.a.member == l.m {
+		_ = l.a.save(l.m, l.a.queue) // a host that is behind what it was gets the same again
+	}
+}
+
+// carryOut carries out an event, if it is new. The error is that of ctx.
+func (l *listener) carryOut(ctx context.Context, e wire.FleetEvent) error {
+	if e.Origin == l.m.ID && e.Kind != wire.FleetRevoke || l.seen[e.ID] {
+		return nil
+	}
+	if len(l.order) >= fleetSeen {
+		delete(l.seen, l.order[0])
+		l.order = l.order[1:]
+	}
+	l.seen[e.ID] = true
+	l.order = append(l.order, e.ID)
+	if err := l.slowly(ctx); err != nil {
+		return err
+	}
+	e.Host, e.Rule = wire.FleetName(e.Host), wire.FleetRule(e.Rule)
+	if l.a.Fleet == nil {
+		return nil
+	}
+	if e.Prefix.IsValid() && !wire.Shared(e.Prefix) {
+		return nil
+	}
+	err := l.a.Fleet(ctx, e)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		l.a.log.Warn("an event of another host is not carried out", "kind", string(e.Kind), "prefix", e.Prefix, "host", e.Host, "err", err)
+	}
+	l.a.mu.Lock()
+	defer l.a.mu.Unlock()
+	s := &l.a.fleet.state
+	s.Received++
+	s.Last = control.Moment(time.Now())
+	s.LastEvent = string(e.Kind)
+	if e.Prefix.IsValid() {
+		s.LastEvent += " " + ban.Key{Prefix: e.Prefix}.String()
+	}
+	if e.Host != "" && e.Origin != "" {
+		s.LastEvent += " by " + e.Host
+	}
+	return nil
+}
+
+// slowly waits so that no more than fleetPace events a second are carried out.
+func (l *listener) slowly(ctx context.Context) error {
+	for {
+		now := time.Now()
+		if !l.filled.IsZero() {
+			l.tokens = min(fleetPace, l.tokens+fleetPace*now.Sub(l.filled).Seconds())
+		}
+		if l.filled = now; l.tokens >= 1 {
+			l.tokens--
+			return nil
+		}
+		if !pause(ctx, time.Second/fleetPace) {
+			return ctx.Err()
+		}
+	}
+}
+
+// leaveFleet undoes what other hosts did here: the host shares with them no longer.
+func (a *Agent) leaveFleet(ctx context.Context) {
+	a.mu.Lock()
+	was := a.wasSharing
+	a.wasSharing = false
+	a.fleet.queue, a.fleet.users = nil, nil
+	clear(a.fleet.suspects)
+	a.fleet.state = control.Fleet{}
+	a.mu.Unlock()
+	if was && a.Fleet != nil {
+		if err := a.Fleet(ctx, wire.FleetEvent{Kind: wire.FleetRevoke}); err != nil && ctx.Err() == nil {
+			a.log.Warn("bans of other hosts stay until their end", "err", err)
+		}
+	}
+}
+
+// Suspect notes failures of an address that led to no ban and were not forgiven.
+func (a *Agent) Suspect(addr netip.Addr, service string, failures int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sharing() && wire.Reportable(addr) && failures > 0 {
+		a.suspect(wire.Suspect{Addr: addr.Unmap(), Category: a.category(service), Count: failures})
+		owner.Wake(a.fleet.wake)
+	}
+}
+
+// suspect adds failures. a.mu is held.
+func (a *Agent) suspect(s wire.Suspect) {
+	old := a.fleet.suspects[s.Addr]
+	switch {
+	case old != nil:
+		old.Category, old.Count = s.Category, min(old.Count+s.Count, wire.MaxSuspected)
+	case len(a.fleet.suspects) < maxSuspects:
+		a.fleet.suspects[s.Addr] = &s
+	default:
+		a.fleet.state.LeftOut++
+	}
+}
+
+// User shares that users log in here from a suspect of all hosts.
+func (a *Agent) User(addr netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := wire.Addr{Addr: addr}
+	if a.sharing() && len(a.fleet.users) < maxSuspects && !slices.Contains(a.fleet.users, u) {
+		a.fleet.users = append(a.fleet.users, u)
+		owner.Wake(a.fleet.wake)
+	}
+}

@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mef/internal/cloud/reputation"
+	"mef/internal/cloud/wire"
+	"mef/internal/conf"
+	"mef/internal/control"
+	"mef/internal/report"
+)
+
+// A member is an own host that keeps what others did.
+type member struct {
+	*host
+	mu  sync.Mutex
+	got []wire.FleetEvent
+}
+
+func sharingConfig(dir string) *conf.Config {
+	cfg := config(dir)
+	cfg.Community.Report, cfg.Community.Fleet = false, true
+	return cfg
+}
+
+// startMember starts an own host in a directory.
+func startMember(t *testing.T, dir string) *member {
+	m := &member{host: &host{Agent: New(sharingConfig(dir), report.Category, slog.New(slog.DiscardHandler)), t: t}}
+	m.Fleet = func(_ context.Context, e wire.FleetEvent) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.got = append(m.got, e)
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	m.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(m.stop)
+	return m
+}
+
+func joinMember(t *testing.T, c *cloud, dir string) *member {
+	t.Helper()
+	m := startMember(t, dir)
+	if err := m.Join(t.Context(), c.invite(reputation.Own)); err != nil {
+		t.Fatal(err)
+	}
+	m.await("connected", func() bool { s := m.Status().Fleet; return s != nil && s.Connected })
+	return m
+}
+
+// events returns the events of a kind that a host got, as "prefix host rule".
+func (m *member) events(kind wire.FleetKind) (all []wire.FleetEvent) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.got {
+		if e.Kind == kind {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// gets waits until a host got exactly those events of a kind, by prefix.
+func (m *member) gets(kind wire.FleetKind, prefixes ...string) {
+	m.t.Helper()
+	m.await(fmt.Sprintf("%s of %v", kind, prefixes), func() bool {
+		var got []string
+		for _, e := range m.events(kind) {
+			got = append(got, e.Prefix.String())
+		}
+		slices.Sort(got)
+		return slices.Equal(got, prefixes)
+	})
+}
+
+// includes waits until a host got an event of a kind.
+func (m *member) includes(kind wire.FleetKind, prefix string) {
+	m.t.Helper()
+	m.await(fmt.Sprintf("%s of %s", kind, prefix), func() bool {
+		return slices.ContainsFunc(m.events(kind), func(e wire.FleetEvent) bool { return e.Prefix.String() == prefix })
+	})
+}
+
+func bannedFor(addr string, d time.Duration) control.Record {
+	r := banned(addr)
+	r.Until = control.Moment(time.Now().Add(d))
+	return r
+}
+
+// What one own host bans, the others ban; an unban too. A host that was away, and the server, catch up; nobody gets anything twice.
+func TestFleetSharesBans(t *testing.T) {
+	c := newCloud(t)
+	dir := t.TempDir()
+	one, two, three := joinMember(t, c, t.TempDir()), joinMember(t, c, t.TempDir()), joinMember(t, c, dir)
+	manual := bannedFor("203.0.113.8", time.Hour)
+	manual.Rule = "manual"
+	scan := bannedFor("203.0.113.10", time.Minute)
+	scan.Class = "unverified"
+	theirs := bannedFor("203.0.113.11", time.Hour)
+	theirs.Rule = "fleet"
+	_ = one.Write([]control.Record{bannedFor(attacker, time.Hour), manual, scan, theirs, bannedFor("192.168.1.7", time.Hour)})
+	for _, h := range []*member{two, three} {
+		h.gets(wire.FleetBan, attacker+"/32", "203.0.113.8/32")
+		e := h.events(wire.FleetBan)[0]
+		name, _ := os.Hostname()
+		if e.Host != wire.FleetName(name) || e.Origin != one.Status().Host || e.Rule != "sshd" || e.Category != "ssh" || e.Left < 3500 || e.Left > 3600 {
+			t.Errorf("the ban comes as %+v", e)
+		}
+	}
+	three.stop()
+	_ = one.Write([]control.Record{bannedFor("203.0.113.20", time.Hour), bannedFor("203.0.113.21", time.Hour)})
+	two.gets(wire.FleetBan, "203.0.113.20/32", "203.0.113.21/32", attacker+"/32", "203.0.113.8/32")
+	two.Unbanned(netip.MustParsePrefix("203.0.113.20/32"))
+	one.gets(wire.FleetUnban, "203.0.113.20/32")
+	three = startMember(t, dir)
+	three.includes(wire.FleetBan, "203.0.113.21/32")
+	three.gets(wire.FleetUnban, "203.0.113.20/32")
+
+	c.stop()
+	_ = two.Write([]control.Record{bannedFor("203.0.113.30", time.Hour)})
+	two.await("waiting", func() bool { return two.Status().Fleet.Waiting == 1 && len(two.Status().Problems) > 0 })
+	c.start()
+	three.includes(wire.FleetBan, "203.0.113.30/32")
+	for _, e := range three.events(wire.FleetBan) {
+		if e.Prefix.String() == "203.0.113.20/32" {
+			t.Error("a host that was away gets a ban that was lifted")
+		}
+	}
+	one.gets(wire.FleetBan, "203.0.113.30/32")
+	if s := one.Status(); s.Sent != 0 || s.Fleet.Used > 4 || s.Fleet.Quota != 200 || s.Fleet.Sent != 4 {
+		t.Errorf("status %+v, %+v", s, s.Fleet)
+	}
+	if err := one.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	one.await("undoing", func() bool { e := one.events(wire.FleetRevoke); return len(e) == 1 && e[0].Origin == "" })
+}
+
+// A proxy that delivers answers only once they end is no obstacle.
+func TestFleetPolls(t *testing.T) {
+	c := newCloud(t)
+	one, two := joinMember(t, c, t.TempDir()), joinMember(t, c, t.TempDir())
+	two.stop()
+	l := &listener{a: two.Agent, m: two.member, seen: make(map[string]bool), tokens: fleetPace}
+	_ = one.Write([]control.Record{bannedFor(attacker, time.Hour)})
+	for len(two.events(wire.FleetBan)) == 0 {
+		if err := l.connect(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.await("sent", func() bool { return one.Status().Fleet.Sent == 1 })
+}
+
+// Members and anchors share nothing, and get nothing.
+func TestFleetIsForOwnHosts(t *testing.T) {
+	c := newCloud(t)
+	own := joinMember(t, c, t.TempDir())
+	other := startMember(t, t.TempDir())
+	if err := other.Join(t.Context(), c.invite(reputation.Anchor)); err != nil {
+		t.Fatal(err)
+	}
+	_ = other.Write([]control.Record{bannedFor(attacker, time.Hour)})
+	if s := other.Status(); s.Fleet != nil {
+		t.Errorf("an anchor shares: %+v", s.Fleet)
+	}
+	_, err := other.member.ask(t.Context(), "GET", "/v1/fleet/stream", 0, nil, 1000)
+	if err == nil || !strings.Contains(err.Error(), "own hosts") {
+		t.Errorf("an anchor gets the stream: %v", err)
+	}
+	batch := wire.FleetBatch{Host: "web1", Events: []wire.FleetEvent{{ID: "12345678", Kind: wire.FleetBan, Prefix: netip.MustParsePrefix(attacker + "/32"), Left: 60, Category: "ssh"}}}
+	if err := other.sendFleet(t.Context(), other.member, batch); err == nil || !strings.Contains(err.Error(), "own hosts") {
+		t.Errorf("an anchor shares: %v", err)
+	}
+	if got := own.events(wire.FleetBan); len(got) != 0 {
+		t.Errorf("an own host gets %v", got)
+	}
+}

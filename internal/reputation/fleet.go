@@ -1,0 +1,62 @@
+package reputation
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"mef/internal/ban"
+	"mef/internal/cloud/wire"
+)
+
+// A Host does here what happened on another host of the operator. Errors are of this host; what must not be done here is no error.
+type Host struct {
+	// TakeOver bans what another host has banned.
+	TakeOver func(context.Context, ban.Shared) error
+	// Lift lifts all bans of a prefix.
+	Lift func(ctx context.Context, prefix netip.Prefix, reason string) error
+	// Undo lifts the bans that were taken over and whose ID begins with a text.
+	Undo func(ctx context.Context, id, reason string) error
+}
+
+// origin begins the IDs of bans that were taken over from a host.
+func origin(id string) string { return ban.ByFleet + " " + id + " " }
+
+// carryOut carries out here what happened on another host.
+func (r *Reputation) carryOut(ctx context.Context, e wire.FleetEvent) error {
+	switch e.Kind {
+	case wire.FleetBan:
+		ports, err := ban.ParsePorts(e.Ports)
+		if err != nil {
+			return err
+		}
+		b := ban.Shared{Key: ban.Key{Prefix: e.Prefix, Ports: ports}, For: min(time.Duration(e.Left)*time.Second, wire.MaxFleetLeft),
+			Manual: e.Rule == ban.ByHand, Host: e.Host, ID: origin(e.Origin) + e.ID, Reason: reason(e)}
+		if e.Forged {
+			b.Class = ban.Unverified
+		}
+		return r.Host.TakeOver(ctx, b)
+	case wire.FleetUnban:
+		return r.Host.Lift(ctx, e.Prefix, fmt.Sprintf("an operator lifted it on host %s", e.Host))
+	case wire.FleetRevoke:
+		if e.Origin == "" {
+			return r.Host.Undo(ctx, ban.ByFleet+" ", "this host no longer shares bans with others")
+		}
+		return r.Host.Undo(ctx, origin(e.Origin), fmt.Sprintf("host %s was revoked", e.Host))
+	}
+	return nil // of a later version
+}
+
+// reason returns the reason of a ban by others.
+func reason(e wire.FleetEvent) string {
+	switch {
+	case e.Origin == "":
+		return fmt.Sprintf("%d hosts of the operator together saw %d failures (%s)", e.Hosts, e.Count, e.Category)
+	case e.Rule == ban.ByHand:
+		return fmt.Sprintf("an operator banned it on host %s", e.Host)
+	case e.Rule == ban.ByScore:
+		return fmt.Sprintf("host %s banned it by its score (%s)", e.Host, e.Category)
+	}
+	return fmt.Sprintf("host %s banned it by rule %s (%s)", e.Host, e.Rule, e.Category)
+}
