@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 }
 
 func newServe(g *global) *cobra.Command {
-	var listen, name, nats string
+	var listen, name, nats, export string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -77,7 +77,7 @@ func newServe(g *global) *cobra.Command {
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(printable.Text(cmd.ErrOrStderr()), nil))
-			opt := server.Options{Dir: g.data, Listen: listen, Name: name, Log: log}
+			opt := server.Options{Dir: g.data, Listen: listen, Name: name, Export: export, Log: log}
 			if nats != "" {
 				opt.NATS = strings.Split(nats, ",")
 			}
@@ -111,6 +111,7 @@ func newServe(g *global) *cobra.Command {
 	cmd.Flags().StringVar(&listen, "listen", ":8443", "`address` to which hosts connect")
 	cmd.Flags().StringVar(&name, "name", "", "`HOST:PORT` that invitations name; the host name and the port of --listen if empty")
 	cmd.Flags().StringVar(&nats, "nats", "", "`addresses` of a NATS cluster that keeps the log, separated by commas; the server keeps it itself if empty")
+	cmd.Flags().StringVar(&export, "export", "", "`directory` of the backups that the server writes by itself; backups in --data if empty")
 	return cmd
 }
 
@@ -260,7 +261,10 @@ func newRestore(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return server.Restore(g.data, data, sameLog)
+			if err := server.Restore(g.data, data, sameLog); err != nil {
+				return fmt.Errorf("%s: %w", strconv.Quote(args[0]), err)
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&sameLog, "same-log", false, "the server continues with the log of a NATS cluster that other servers use")

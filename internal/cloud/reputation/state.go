@@ -12,6 +12,7 @@ import (
 type header struct {
 	Now, Sweep Hour
 	Reporters  []*Reporter
+	Trust      []int64 // of the reporters, in this hour
 	Records    int
 }
 
@@ -21,10 +22,15 @@ type saved struct {
 	InOwn bool
 }
 
-// Save writes what the Book holds, for Load. Changes that nobody has fetched are not part of it.
+// Save writes what the Book holds, for Load: a Book that was saved and loaded goes on like one that was not. It must be settled. Changes that nobody
+// has fetched are not part of it.
 func (b *Book) Save(w io.Writer) error {
 	enc := json.NewEncoder(w)
-	if err := enc.Encode(header{b.now, b.sweep, b.reporters, len(b.records)}); err != nil {
+	h := header{Now: b.now, Sweep: b.sweep, Reporters: b.reporters, Records: len(b.records)}
+	for _, r := range b.reporters {
+		h.Trust = append(h.Trust, r.trust)
+	}
+	if err := enc.Encode(h); err != nil {
 		return err
 	}
 	for key, rec := range b.records {
@@ -51,6 +57,11 @@ func Load(r io.Reader, opt Options) (*Book, error) {
 		b.byID[rep.ID] = len(b.reporters)
 		b.add(rep)
 	}
+	for i, t := range h.Trust { // what a reporter has earned or lost in this hour counts from the next one on
+		if i < len(b.reporters) {
+			b.reporters[i].trust = t
+		}
+	}
 	for range h.Records {
 		s := saved{record: new(record)}
 		if err := d.Decode(&s); err != nil {
@@ -68,7 +79,6 @@ func Load(r io.Reader, opt Options) (*Book, error) {
 		}
 		s.own = s.InOwn
 		b.records[s.Key] = s.record
-		b.touch(s.Key, s.record)
 	}
 	return b, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -36,9 +37,14 @@ func (s *Server) readKeys(isNew bool) error {
 	if err != nil {
 		return fmt.Errorf("%w; %s", err, wayBack)
 	}
-	if err := s.parseKeys(text); err != nil {
+	sum := sha256.Sum256(text)
+	if err = s.parseKeys(text); err == nil && s.state.keys != ([sha256.Size]byte{}) && s.state.keys != sum {
+		err = errors.New("it has other keys than those of this server, or is damaged") // a seed with another bit is a key as well
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w; %s", path, err, wayBack)
 	}
+	s.state.keys = sum
 	return nil
 }
 

@@ -19,6 +19,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -40,7 +42,7 @@ import (
 const (
 	SocketFile = "admin.sock" // for mefcloud's other commands
 	stateFile  = "state"      // a copy of the state
-	ackedFile  = "acked"      // number of the last entry that was acknowledged, 8 bytes
+	ackedFile  = "acked"      // number of the last entry that was acknowledged
 )
 
 const (
@@ -56,6 +58,7 @@ type Options struct {
 	Listen string // address of the HTTPS server
 	Name   string // HOST:PORT in invitations
 	NATS   []string
+	Export string // directory of backups that the server writes by itself; empty: one in Dir
 	Log    *slog.Logger
 	Now    func() time.Time // nil: the clock
 }
@@ -105,7 +108,7 @@ func Open(ctx context.Context, opt Options) (_ *Server, err error) {
 	if err := s.readKeys(isNew); err != nil {
 		return nil, err
 	}
-	if s.log, err = natslog.Open(ctx, natslog.Options{Dir: opt.Dir, URLs: opt.NATS, New: isNew || s.restored(), First: s.state.seq + 1}); err != nil {
+	if s.log, err = natslog.Open(ctx, natslog.Options{Dir: opt.Dir, URLs: opt.NATS, Owner: s.Pin(), New: isNew || s.restored(), First: s.state.seq + 1}); err != nil {
 		return nil, fmt.Errorf("%w; %s", err, wayBack)
 	}
 	if err := s.catchUp(ctx, isNew); err != nil {
@@ -126,7 +129,7 @@ func Open(ctx context.Context, opt Options) (_ *Server, err error) {
 	return s, err
 }
 
-const wayBack = "if the files cannot be repaired, restore a backup into an empty directory: mefcloud restore"
+const wayBack = "if the files cannot be repaired, restore the newest backup (in " + exportDir + ", or where --export says) into an empty directory: mefcloud restore"
 
 // readState reads the copy of the state. A directory without one is new if nothing was acknowledged by its server.
 func (s *Server) readState() (st *state, isNew bool, err error) {
@@ -155,31 +158,35 @@ func (s *Server) restored() bool {
 
 // catchUp applies what the log has since the state was saved.
 func (s *Server) catchUp(ctx context.Context, isNew bool) error {
+	acked, err := s.openAcked()
+	if err != nil {
+		return err
+	}
+	known := max(s.state.seq, acked)
 	first, last, err := s.log.Bounds(ctx)
-	if err != nil {
-		return err
+	for end := time.Now().Add(patience); err == nil && last < known && len(s.opt.NATS) > 0 && time.Now().Before(end); { // the leader may be one that the others have left
+		time.Sleep(time.Second)
+		first, last, err = s.log.Bounds(ctx)
 	}
-	s.acked, err = os.OpenFile(filepath.Join(s.opt.Dir, ackedFile), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	var raw [8]byte
-	n, _ := s.acked.ReadAt(raw[:], 0) // a new file has none
-	acked := binary.BigEndian.Uint64(raw[:])
-	switch known := max(s.state.seq, acked); {
-	case n != 0 && n != len(raw):
-		return fmt.Errorf("%s is damaged; %s", s.acked.Name(), wayBack)
 	case isNew && last > 0 && len(s.opt.NATS) > 0:
 		return errors.New("other servers use the log of this cluster; make a backup of one of them, and begin here with mefcloud restore --same-log")
 	case first > s.state.seq+1:
-		return fmt.Errorf("the log begins with entry %d, but entry %d is the last one in the state; %s", first, s.state.seq, wayBack)
+		return s.log.Explain(fmt.Errorf("the log begins with entry %d, but entry %d is the last one in the state; %s", first, s.state.seq, wayBack))
 	case last < known:
-		return fmt.Errorf("the log ends with entry %d, but entry %d was acknowledged; %s", last, known, wayBack)
+		return s.log.Explain(fmt.Errorf("the log ends with entry %d, but entry %d was acknowledged; %s", last, known, wayBack))
 	case last == s.state.seq:
 		return nil
 	}
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stuck := time.AfterFunc(patience, cancel)
+	defer stuck.Stop()
 	done := errors.New("done")
-	err = s.log.Read(ctx, s.state.seq+1, func(e natslog.Entry) error {
+	err = s.log.Read(reading, s.state.seq+1, func(e natslog.Entry) error {
+		stuck.Reset(patience)
 		if out := s.state.apply(e); out.err != nil {
 			s.opt.Log.Debug("an entry of the log has no effect", "entry", e.Seq, "err", out.err)
 		}
@@ -188,10 +195,58 @@ func (s *Server) catchUp(ctx context.Context, isNew bool) error {
 		}
 		return nil
 	})
-	if errors.Is(err, done) {
+	switch {
+	case errors.Is(err, done):
 		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil:
+		err = fmt.Errorf("entry %d of the log cannot be read", s.state.seq+1)
 	}
-	return errors.Join(err, ctx.Err())
+	return fmt.Errorf("%w; %s", s.log.Explain(err), wayBack)
+}
+
+// patience is how long a start waits for the next entry of the log.
+const patience = 20 * time.Second
+
+// The number of the last entry that was acknowledged, and its checksum.
+const ackedSize = 12
+
+// openAcked opens the file with the number of the last entry that was acknowledged, and returns the number. A damaged one is written anew: it only
+// shows whether the log has lost entries at its end.
+func (s *Server) openAcked() (seq uint64, err error) {
+	s.acked, err = os.OpenFile(filepath.Join(s.opt.Dir, ackedFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	var raw [ackedSize]byte
+	n, err := s.acked.ReadAt(raw[:], 0) // a new file has none
+	seq = binary.BigEndian.Uint64(raw[:])
+	switch {
+	case n == 0 && errors.Is(err, io.EOF):
+		return 0, nil
+	case n == 8 && errors.Is(err, io.EOF): // of an older mefcloud
+		return seq, nil
+	case err != nil && !errors.Is(err, io.EOF):
+		return 0, err
+	case n != ackedSize || binary.BigEndian.Uint32(raw[8:]) != crc32.ChecksumIEEE(raw[:8]):
+		s.opt.Log.Warn("a file is damaged and written anew; whether the log has lost its last entries cannot be checked", "file", s.acked.Name())
+		return 0, nil
+	}
+	return seq, nil
+}
+
+// noteAcked writes the number of the last entry that was acknowledged. It is not synced: a crash of the process keeps it, and that of the machine
+// at worst leaves an older one.
+func (s *Server) noteAcked(seq uint64) {
+	if _, err := s.acked.WriteAt(ackedNumber(seq), 0); err != nil {
+		s.opt.Log.Error("the number of the last entry cannot be written", "err", err)
+	}
+}
+
+func ackedNumber(seq uint64) []byte {
+	raw := binary.BigEndian.AppendUint64(make([]byte, 0, ackedSize), seq)
+	return binary.BigEndian.AppendUint32(raw, crc32.ChecksumIEEE(raw))
 }
 
 // Pin returns the hash of the key by which hosts know the server.
@@ -256,7 +311,11 @@ func served(err error) error {
 func (s *Server) keepTime(ctx context.Context) error {
 	t := time.NewTicker(time.Minute)
 	defer t.Stop()
+	var exported exporter
 	for last := s.opt.Now(); ; {
+		if err := s.export(&exported); err != nil {
+			s.opt.Log.Error("a backup cannot be written", "err", err)
+		}
 		s.mu.Lock()
 		behind := s.state.book.Now() < reputation.HourOf(s.opt.Now())
 		due := s.state.seq-s.savedAt > saveAfter || s.state.seq > s.savedAt && s.opt.Now().Sub(last) > saveEvery
@@ -356,11 +415,7 @@ func (s *Server) applied(e natslog.Entry) {
 	if s.state.lists[reputation.Public].seq+s.state.lists[reputation.OwnHosts].seq != before {
 		s.wake()
 	}
-	// Once a request is answered, the entry must be there after a restart. The number is not synced: a crash of the process keeps it, and that of the
-	// machine at worst leaves an older one.
-	if _, err := s.acked.WriteAt(binary.BigEndian.AppendUint64(nil, e.Seq), 0); err != nil {
-		s.opt.Log.Error("the number of the last entry cannot be written", "err", err)
-	}
+	s.noteAcked(e.Seq) // once a request is answered, the entry must be there after a restart
 	if waiting := s.waiting[e.Seq]; waiting != nil {
 		waiting <- out
 		delete(s.waiting, e.Seq)
@@ -392,43 +447,3 @@ func (s *Server) Invite(ctx context.Context, role reputation.Role) (wire.Invitat
 	out, err := s.do(ctx, entry{Invite: &invite{Hash: sha256.Sum256(inv.Token), Role: role, Ends: s.opt.Now().Add(tokenLife)}})
 	return inv, role, errors.Join(err, out.err)
 }
-
-// Backup returns a copy of everything that a server needs to begin again, its keys included. It must be kept secret.
-func (s *Server) Backup() ([]byte, error) {
-	keys, err := os.ReadFile(filepath.Join(s.opt.Dir, keysFile))
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state.save(map[string][]byte{keysFile: keys})
-}
-
-// Restore makes a data directory from a backup. The directory must be empty or missing. With sameLog, the server continues with the log of
-// a cluster that other servers use.
-func Restore(dir string, backup []byte, sameLog bool) error {
-	st, h, err := loadState(backup)
-	if err != nil {
-		return fmt.Errorf("the backup cannot be used: %w", err)
-	}
-	keys, ok := h.Keys[keysFile]
-	if !ok {
-		return errors.New("the backup has no keys: it is a copy of the state, not a backup")
-	}
-	if files, err := os.ReadDir(dir); err == nil && len(files) > 0 {
-		return fmt.Errorf("%s is not empty; name another directory", dir)
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if !sameLog {
-		st.seq += restoredGap
-	}
-	data, err := st.save(nil)
-	if err != nil {
-		return err
-	}
-	return errors.Join(atomicfile.Write(filepath.Join(dir, keysFile), keys, 0o600), atomicfile.Write(filepath.Join(dir, stateFile), data, 0o600))
-}
-
-// restoredGap is added to the number of the last entry of a backup: hosts may have lists of later entries, and accept no older list.
-const restoredGap = 1_000_000_000

@@ -70,6 +70,9 @@ type state struct {
 	tokens map[[sha256.Size]byte]invite
 	lists  map[reputation.List]*list
 	fleet  *fleet
+	// decisions counts the entries that nobody would repeat: it says when a backup is due.
+	decisions uint64
+	keys      [sha256.Size]byte // hash of the file of the keys; it does not follow from the log
 }
 
 // A list is one that agents fetch, and its latest changes.
@@ -176,6 +179,9 @@ func (s *state) apply(e natslog.Entry) (out outcome) {
 	case in.Tick != nil:
 		s.fleet.tick()
 	}
+	if in.Tick == nil && in.Reports == nil && in.Invite == nil && in.Fleet == nil {
+		s.decisions++
+	}
 	s.book.Settle()
 	for _, c := range s.book.Changes() {
 		l := s.lists[c.List]
@@ -266,6 +272,7 @@ type saved struct {
 	Version int               `json:"version"`
 	Seq     uint64            `json:"seq"`
 	Keys    map[string][]byte `json:"keys,omitempty"` // files of the server, in backups only
+	KeysSum []byte            `json:"keys_sum,omitempty"`
 	Agents  map[string]*agent `json:"agents"`
 	Tokens  []invite          `json:"tokens"`
 	Fleet   *fleet            `json:"fleet,omitempty"`
@@ -277,7 +284,7 @@ const savedVersion = 1
 func (s *state) save(keys map[string][]byte) ([]byte, error) {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
-	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, Agents: s.agents, Fleet: s.fleet}
+	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, KeysSum: s.keys[:], Agents: s.agents, Fleet: s.fleet}
 	for _, t := range s.tokens {
 		h.Tokens = append(h.Tokens, t)
 	}
@@ -323,6 +330,7 @@ func loadState(data []byte) (*state, saved, error) {
 		s.fleet = h.Fleet
 	}
 	s.seq = h.Seq
+	copy(s.keys[:], h.KeysSum)
 	for id, a := range h.Agents {
 		if a == nil || len(a.Key) != ed25519.PublicKeySize {
 			return nil, h, fmt.Errorf("agent %q has no key", id)
