@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 }
 
 func newServe(g *global) *cobra.Command {
-	var listen, name, nats, export string
+	var listen, name, nats, export, dns, zone string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -77,7 +77,10 @@ func newServe(g *global) *cobra.Command {
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(printable.Text(cmd.ErrOrStderr()), nil))
-			opt := server.Options{Dir: g.data, Listen: listen, Name: name, Export: export, Log: log}
+			opt := server.Options{Dir: g.data, Listen: listen, Name: name, DNS: dns, Zone: zone, Export: export, Log: log}
+			if (dns == "") != (zone == "") {
+				return console.Usage("--dns and --zone belong together: --dns :53 --zone bl.example.org")
+			}
 			if nats != "" {
 				opt.NATS = strings.Split(nats, ",")
 			}
@@ -97,7 +100,7 @@ func newServe(g *global) *cobra.Command {
 				return err
 			}
 			defer s.Close()
-			log.Info("mefcloud is ready", "address", s.Addr().String(), "name", opt.Name, "pin", s.Pin(), "data", g.data, "log", logKind(nats))
+			log.Info("mefcloud is ready", "address", s.Addr().String(), "name", opt.Name, "pin", s.Pin(), "data", g.data, "log", logKind(nats), "dns", s.DNS())
 			manager, err := sdnotify.New(os.Getenv)
 			if err != nil {
 				return err
@@ -110,6 +113,8 @@ func newServe(g *global) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&listen, "listen", ":8443", "`address` to which hosts connect")
 	cmd.Flags().StringVar(&name, "name", "", "`HOST:PORT` that invitations name; the host name and the port of --listen if empty")
+	cmd.Flags().StringVar(&dns, "dns", "", "`address` at which the list is served as a DNS block list; not at all if empty")
+	cmd.Flags().StringVar(&zone, "zone", "", "`name` of its DNS zone, such as bl.example.org")
 	cmd.Flags().StringVar(&nats, "nats", "", "`addresses` of a NATS cluster that keeps the log, separated by commas; the server keeps it itself if empty")
 	cmd.Flags().StringVar(&export, "export", "", "`directory` of the backups that the server writes by itself; backups in --data if empty")
 	return cmd

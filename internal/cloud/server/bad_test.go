@@ -7,11 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"mef/internal/cloud/limit"
 	"mef/internal/cloud/reputation"
 	"mef/internal/cloud/wire"
 )
@@ -128,19 +130,33 @@ func TestAppealNeedsTheAddressItself(t *testing.T) {
 	}
 }
 
+// TestLimits checks that a network that asks too often is told to wait, and others are not.
 func TestLimits(t *testing.T) {
 	now := time.Now()
-	l := newLimits(func() time.Time { return now })
-	n := 0
-	for range 10 * burst {
-		if l.allow(netip.MustParseAddr("198.51.100.7")) {
-			n++
+	s := &Server{opt: Options{Now: func() time.Time { return now }}, limits: limit.NewRate(perSecond, burst, now), state: newState()}
+	ask := func(from string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", "/v1/ip/203.0.113.7", nil)
+		r.RemoteAddr = netip.AddrPortFrom(netip.MustParseAddr(from), 1).String()
+		w := httptest.NewRecorder()
+		s.routes().ServeHTTP(w, r)
+		return w
+	}
+	answered := 0
+	for range 2 * burst {
+		if ask("198.51.100.7").Code == http.StatusOK {
+			answered++
 		}
 	}
-	if n != burst || !l.allow(netip.MustParseAddr("192.0.2.1")) {
-		t.Errorf("%d requests at once are answered, want %d", n, burst)
+	if answered != burst {
+		t.Errorf("%d requests at once are answered, want %d", answered, burst)
 	}
-	if now = now.Add(time.Second); !l.allow(netip.MustParseAddr("198.51.100.9")) {
+	if w := ask("198.51.100.9"); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+	if w := ask("192.0.2.1"); w.Code != http.StatusOK {
+		t.Errorf("another network: %d", w.Code)
+	}
+	if now = now.Add(time.Second); ask("198.51.100.9").Code != http.StatusOK {
 		t.Error("a network is refused for ever")
 	}
 }

@@ -33,9 +33,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/atomicfile"
+	"mef/internal/cloud/limit"
 	"mef/internal/cloud/natslog"
 	"mef/internal/cloud/reputation"
 	"mef/internal/cloud/wire"
+	"mef/internal/cloud/zone"
 )
 
 // Files of a data directory.
@@ -59,6 +61,8 @@ type Options struct {
 	Name   string // HOST:PORT in invitations
 	NATS   []string
 	Export string // directory of backups that the server writes by itself; empty: one in Dir
+	DNS    string // address of the DNS server; empty: none
+	Zone   string // its zone
 	Log    *slog.Logger
 	Now    func() time.Time // nil: the clock
 }
@@ -72,7 +76,9 @@ type Server struct {
 	acked    *os.File
 	listener net.Listener
 	admin    net.Listener
-	limits   limits
+	limits   *limit.Rate
+	index    *zone.Index // what is listed for all
+	dns      *zone.Zone  // nil: none
 	streams  streams
 	stopped  chan struct{} // closed when Run ends
 
@@ -92,7 +98,7 @@ func Open(ctx context.Context, opt Options) (_ *Server, err error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	s := &Server{opt: opt, waiting: make(map[uint64]chan<- outcome), early: make(map[uint64]outcome), changed: make(chan struct{}), fleetChanged: make(chan struct{}), stopped: make(chan struct{}), limits: newLimits(opt.Now)}
+	s := &Server{opt: opt, waiting: make(map[uint64]chan<- outcome), early: make(map[uint64]outcome), changed: make(chan struct{}), fleetChanged: make(chan struct{}), stopped: make(chan struct{}), limits: limit.NewRate(perSecond, burst, opt.Now()), index: zone.NewIndex()}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -122,8 +128,15 @@ func Open(ctx context.Context, opt Options) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	s.loadIndex()
 	if s.listener, err = net.Listen("tcp", opt.Listen); err != nil {
 		return nil, err
+	}
+	s.listener = limit.Listener(s.listener, maxConns, maxConnsNet)
+	if opt.DNS != "" {
+		if s.dns, err = zone.Open(zone.Options{Zone: opt.Zone, Listen: opt.DNS, Server: opt.Name, Index: s.index}); err != nil {
+			return nil, err
+		}
 	}
 	s.admin, err = listenAdmin(filepath.Join(opt.Dir, SocketFile))
 	return s, err
@@ -255,6 +268,14 @@ func (s *Server) Pin() string {
 	return base64.RawURLEncoding.EncodeToString(pin[:])
 }
 
+// DNS returns the address of the DNS server, "" if there is none.
+func (s *Server) DNS() string {
+	if s.dns == nil {
+		return ""
+	}
+	return s.dns.Addr().String()
+}
+
 // Addr returns the address of the HTTPS server.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
@@ -264,6 +285,9 @@ func (s *Server) Close() {
 		if l != nil {
 			l.Close()
 		}
+	}
+	if s.dns != nil {
+		s.dns.Close()
 	}
 	if s.log != nil {
 		s.log.Close()
@@ -288,6 +312,9 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return served(admin.Serve(s.admin)) })
 	g.Go(func() error { return s.keepTime(running) })
+	if s.dns != nil {
+		g.Go(func() error { return s.dns.Run(running) })
+	}
 	g.Go(func() error {
 		<-running.Done()
 		defer stop()
@@ -312,7 +339,7 @@ func (s *Server) keepTime(ctx context.Context) error {
 	t := time.NewTicker(time.Minute)
 	defer t.Stop()
 	var exported exporter
-	for last := s.opt.Now(); ; {
+	for last, refreshed := s.opt.Now(), s.opt.Now(); ; {
 		if err := s.export(&exported); err != nil {
 			s.opt.Log.Error("a backup cannot be written", "err", err)
 		}
@@ -324,6 +351,10 @@ func (s *Server) keepTime(ctx context.Context) error {
 			if _, err := s.do(ctx, entry{Tick: new(struct{})}); err != nil && ctx.Err() == nil {
 				s.opt.Log.Error("the log cannot be written", "err", err)
 			}
+		}
+		if s.opt.Now().Sub(refreshed) > refreshEvery {
+			refreshed = s.opt.Now()
+			s.refreshIndex()
 		}
 		if due {
 			last = s.opt.Now()
@@ -409,6 +440,7 @@ func (s *Server) applied(e natslog.Entry) {
 	before := s.state.lists[reputation.Public].seq + s.state.lists[reputation.OwnHosts].seq
 	shared := s.state.fleet.last()
 	out := s.state.apply(e)
+	s.updateIndex(out.changed)
 	if s.state.fleet.last() != shared {
 		s.fleetWoken()
 	}

@@ -40,6 +40,12 @@ func start(t *testing.T, dir string) *running {
 		t.Fatal(err)
 	}
 	s.opt.Name = s.Addr().String()
+	return run(t, s)
+}
+
+// run runs a server until the test ends.
+func run(t *testing.T, s *Server) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -134,6 +134,7 @@ type outcome struct {
 	err     error // why it has no effect
 	dropped []wire.Dropped
 	role    reputation.Role // of an agent that was enrolled
+	changed []netip.Addr    // addresses whose public listing may have changed
 }
 
 var (
@@ -164,6 +165,9 @@ func (s *state) apply(e natslog.Entry) (out outcome) {
 		out.role, out.err = s.enrol(in.Enrol, e.Time)
 	case in.Reports != nil:
 		out.dropped, out.err = s.report(in.Reports, e.Time)
+		for _, r := range in.Reports.Batch.Reports {
+			out.changed = append(out.changed, r.Addr)
+		}
 	case in.Revoke != nil:
 		if out.err = s.book.Revoke(*in.Revoke); out.err == nil {
 			s.fleet.revoke(*in.Revoke)
@@ -187,6 +191,9 @@ func (s *state) apply(e natslog.Entry) (out outcome) {
 		l := s.lists[c.List]
 		l.seq = e.Seq
 		l.changes = append(l.changes, change{e.Seq, c.Prefix, c.Removed})
+		if c.List == reputation.Public {
+			out.changed = append(out.changed, c.Prefix.Addr())
+		}
 	}
 	for _, l := range s.lists {
 		if over := len(l.changes) - maxChanges; over > 0 {

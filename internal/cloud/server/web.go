@@ -11,10 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"mef/internal/cloud/reputation"
 	"mef/internal/cloud/wire"
@@ -29,6 +26,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/reports", s.postReports)
 	mux.HandleFunc("GET /v1/feed/{list}", s.getFeed)
 	mux.HandleFunc("GET /v1/ip/{ip}", s.getIP)
+	mux.HandleFunc("GET /v1/prefix/{prefix}", s.getPrefix)
 	mux.HandleFunc("POST /v1/appeals", s.postAppeal)
 	mux.HandleFunc("POST /v1/fleet", s.postFleet)
 	mux.HandleFunc("GET /v1/fleet/stream", s.getStream)
@@ -37,7 +35,7 @@ func (s *Server) routes() http.Handler {
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if !s.limits.allow(peer(r)) {
+		if !s.limits.Allow(peer(r), s.opt.Now()) {
 			w.Header().Set("Retry-After", "10")
 			wire.WriteProblem(w, http.StatusTooManyRequests, "too many requests from this network; wait ten seconds")
 			return
@@ -47,37 +45,12 @@ func (s *Server) routes() http.Handler {
 	})
 }
 
-// limits bound the requests of each network.
-type limits struct {
-	now func() time.Time
-	mu  *sync.Mutex
-	of  map[netip.Prefix]*rate.Limiter
-}
-
 const (
 	perSecond   = 20 // requests of a network
 	burst       = 100
-	maxNetworks = 20_000 // that are remembered; when there are more, all are forgotten
+	maxConns    = 20_000
+	maxConnsNet = 6_000 // a fleet may be in one network
 )
-
-func newLimits(now func() time.Time) limits {
-	return limits{now: now, mu: new(sync.Mutex), of: make(map[netip.Prefix]*rate.Limiter)}
-}
-
-func (l limits) allow(addr netip.Addr) bool {
-	net, _ := network(addr)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limit := l.of[net]
-	if limit == nil {
-		if len(l.of) >= maxNetworks {
-			clear(l.of)
-		}
-		limit = rate.NewLimiter(perSecond, burst)
-		l.of[net] = limit
-	}
-	return limit.AllowN(l.now(), 1)
-}
 
 // network returns the network of an address and the wider one that stands for its autonomous system.
 func network(addr netip.Addr) (net, system netip.Prefix) {
@@ -313,11 +286,7 @@ func (s *Server) getIP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	out := verdict{Listed: v.Listed, Score: v.Score, Contested: v.Contested, Reporters: "fewer than 3"}
 	if v.Listed { // of others, the categories could show who has reported
-		for i, c := range wire.Categories {
-			if v.Categories&(1<<i) != 0 {
-				out.Categories = append(out.Categories, c)
-			}
-		}
+		out.Categories = categories(v.Categories)
 		out.Until = v.Until.Time().Format(time.RFC3339)
 		out.Appeal = "send POST /v1/appeals from this address"
 	} else {

@@ -330,7 +330,7 @@ func TestChangesAreSeenAtOnce(t *testing.T) {
 		})
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for i := range 50_000 {
+	for i := range 8_000 {
 		addr := netip.AddrFrom4([4]byte{10, 1, byte(rng.IntN(4)), byte(rng.IntN(256))})
 		if rng.IntN(2) == 0 {
 			b := netip.MustParseAddr("2001:db8::").As16()
