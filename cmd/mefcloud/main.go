@@ -62,7 +62,7 @@ func newRoot() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.data, "data", defaultData, "`directory` of everything that the server keeps")
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
-	root.AddCommand(newServe(g), newInvite(g), newAgents(g), newRevoke(g), newAppeals(g), newBackup(g), newRestore(g))
+	root.AddCommand(newServe(g), newInvite(g), newAgents(g), newRevoke(g), newQuota(g), newAppeals(g), newBackup(g), newRestore(g))
 	console.AddCompletion(root)
 	return root
 }
@@ -169,7 +169,7 @@ func newAgents(g *global) *cobra.Command {
 				return err
 			}
 			return console.Print(cmd, g.json, all, func(w io.Writer) {
-				rows := [][]string{{"HOST", "ROLE", "NETWORK", "TRUST", "REPORTS", "JOINED", "LAST REPORT"}}
+				rows := [][]string{{"HOST", "NAME", "ROLE", "NETWORK", "TRUST", "REPORTS", "BANS THIS HOUR", "JOINED", "LAST REPORT"}}
 				for _, a := range all {
 					role, last := string(a.Role), "never"
 					if a.Revoked {
@@ -178,7 +178,14 @@ func newAgents(g *global) *cobra.Command {
 					if !a.Last.IsZero() {
 						last = a.Last.Local().Format(time.DateTime)
 					}
-					rows = append(rows, []string{a.ID, role, a.System, fmt.Sprintf("%.2f", a.Trust), strconv.FormatUint(a.Reports, 10), a.Enrolled.Local().Format(time.DateTime), last})
+					name, bans := "-", "-"
+					if a.Quota > 0 {
+						bans = fmt.Sprintf("%d of %d", a.Shared, a.Quota)
+					}
+					if a.Name != "" {
+						name = a.Name
+					}
+					rows = append(rows, []string{a.ID, name, role, a.System, fmt.Sprintf("%.2f", a.Trust), strconv.FormatUint(a.Reports, 10), bans, a.Enrolled.Local().Format(time.DateTime), last})
 				}
 				console.Table(w, rows)
 			})
@@ -189,14 +196,32 @@ func newAgents(g *global) *cobra.Command {
 func newRevoke(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke HOST",
-		Short: "Exclude a host and remove everything that it reported",
-		Args:  console.OneArg("the name of a host as mefcloud agents shows it"),
+		Short: "Exclude a host and undo everything that it did",
+		Long: "revoke excludes a host and removes its reports. If it is an own host, its bans are lifted and its allow entries deleted on all own hosts,\n" +
+			"and bans of others that it had lifted hold again.",
+		Args: console.OneArg("a host as mefcloud agents shows it, or the name of an own host"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := g.ask(cmd.Context(), "POST", "/revoke?id="+url.QueryEscape(args[0]), nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "revoked %s\n", args[0])
 			return nil
+		},
+	}
+}
+
+func newQuota(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "quota BANS [HOST]",
+		Short: "Set how many bans an own host may share in an hour",
+		Long:  "quota sets how many bans each own host may share in an hour, 200 at first, or with HOST this one. It bounds what a compromised host can do.",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := "/quota?bans=" + url.QueryEscape(args[0])
+			if len(args) == 2 {
+				path += "&id=" + url.QueryEscape(args[1])
+			}
+			return g.ask(cmd.Context(), "POST", path, nil)
 		},
 	}
 }

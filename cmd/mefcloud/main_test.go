@@ -93,10 +93,13 @@ func TestLifeOfAServer(t *testing.T) {
 		status int
 		says   string
 	}{
-		{[]string{"revoke", "nobody"}, 1, "unknown reporter"},
+		{[]string{"revoke", "nobody"}, 1, "no host has this name"},
 		{[]string{"appeals", "--accept", "203.0.113.7"}, 1, "not listed"},
 		{[]string{"appeals", "--accept", "everything"}, 2, "not an address"},
 		{[]string{"invite", "--own", "--anchor"}, 2, "exclude each other"},
+		{[]string{"quota", "100", "nobody"}, 1, "no host has this name"},
+		{[]string{"quota", "0"}, 1, "from 1 to"},
+		{[]string{"quota", "100"}, 0, ""},
 		{[]string{"serve"}, 1, "serves this directory"},
 	} {
 		if status, _, text := run(t, dir, append(wrong.args, flagsOf(wrong.args[0])...)...); status != wrong.status || !strings.Contains(text, wrong.says) {

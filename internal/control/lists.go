@@ -54,6 +54,7 @@ type Entry struct {
 	Until    *time.Time `json:"until,omitempty"`    // absent: no end
 	Resolved *Resolved  `json:"resolved,omitempty"` // of a DNS name
 	Error    string     `json:"error,omitempty"`    // why it has no effect
+	Fleet    bool       `json:"fleet,omitempty"`    // it holds on all own hosts
 }
 
 // Resolved reports how a DNS name fares.
@@ -124,7 +125,9 @@ type AllowRequest struct {
 	For    time.Duration `json:"for_ns,omitempty"` // 0: until it is deleted
 	Note   string        `json:"note,omitempty"`
 	Force  bool          `json:"force,omitempty"`
-	Author string        `json:"-"` // filled in by the server, from the socket
+	Fleet  bool          `json:"fleet,omitempty"` // on all own hosts; needs For
+	Author string        `json:"-"`               // filled in by the server, from the socket
+	Origin string        `json:"-"`               // ID of the own host that asks; empty: this one
 }
 
 // A ListService answers requests about lists.

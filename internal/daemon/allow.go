@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
 
+	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/lists"
 	"mef/internal/owner"
@@ -14,12 +16,60 @@ import (
 // Allow adds an entry to the allow list. It returns once the kernel lets its addresses through and their bans are lifted; a DNS
 // name has none yet then.
 func (d *daemon) Allow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
-	return d.changeEntry(ctx, req, lists.Allowed, (*lists.Lists).Add)
+	if !req.Fleet {
+		return d.changeEntry(ctx, req, lists.Allowed, (*lists.Lists).Add)
+	}
+	prefix, err := conf.ParsePrefix(req.Entry)
+	if err == nil {
+		err = d.Reputation.Cloud.MayAllow(prefix, req.For)
+	}
+	if err != nil {
+		return control.Entry{}, control.Refuse("%v", err)
+	}
+	entry, err := d.changeEntry(ctx, req, lists.Allowed, (*lists.Lists).Add)
+	if err == nil {
+		d.Reputation.Cloud.Allowed(prefix, *entry.Until)
+	}
+	return entry, err
 }
 
 // Disallow deletes an entry that was added by command.
 func (d *daemon) Disallow(ctx context.Context, req control.AllowRequest) (control.Entry, error) {
-	return d.changeEntry(ctx, req, lists.Disallowed, (*lists.Lists).Delete)
+	entry, err := d.changeEntry(ctx, req, lists.Disallowed, (*lists.Lists).Delete)
+	if prefix, wrong := conf.ParsePrefix(entry.Entry); err == nil && entry.Fleet && wrong == nil {
+		d.Reputation.Cloud.Disallowed(prefix)
+	}
+	return entry, err
+}
+
+// allowShared adds an entry for another own host. One that an operator has added on this host alone stays as it is.
+func (d *daemon) allowShared(ctx context.Context, req control.AllowRequest) error {
+	_, err := d.changeEntry(ctx, req, lists.Allowed, func(l *lists.Lists, req control.AllowRequest) (control.Entry, map[string]string, error) {
+		if e, there := l.Entry(req.Entry); there && !e.Fleet {
+			return e, nil, nil
+		}
+		return l.Add(req)
+	})
+	return err
+}
+
+// disallowShared deletes an entry that holds on all own hosts.
+func (d *daemon) disallowShared(ctx context.Context, entry, author string) error {
+	shared, err := owner.Query(ctx, d.config, func(c *configurator) bool { e, there := c.lists.Entry(entry); return there && e.Fleet })
+	if err != nil || !shared {
+		return err
+	}
+	_, err = d.changeEntry(ctx, control.AllowRequest{Entry: entry, Author: author}, lists.Disallowed, (*lists.Lists).Delete)
+	return err
+}
+
+// undoShared undoes what an own host did here, or with an empty ID all others: bans by their IDs, and entries.
+func (d *daemon) undoShared(ctx context.Context, host, bans, reason string) error {
+	entries, err := owner.Query(ctx, d.config, func(c *configurator) []string { return c.lists.Shared(host) })
+	for _, entry := range entries {
+		err = errors.Join(err, d.disallowShared(ctx, entry, reason))
+	}
+	return errors.Join(err, d.LiftOrigin(ctx, bans, reason))
 }
 
 // AllowAll adds many entries to the allow list.

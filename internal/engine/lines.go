@@ -31,6 +31,7 @@ type Outcome struct {
 	Kind     Kind
 	Time     time.Time
 	Event    *event.Event // that it follows from; valid until the next line's; copy it to keep it. That of Blocked lacks the texts of its line
+	Suspect  int          // those of Event that count towards the score of all own hosts
 	Attempts int          // that Event added: what other lines have reported of them is not among them
 	Score    float64      // points of the event's source, all services together
 	Ban      ban.Ban
@@ -132,6 +133,7 @@ func (e *Engine) count(r *rule, ev *event.Event, now time.Time, yield func(*Outc
 	}
 	c := &e.counted
 	c.Kind, c.Time, c.Event, c.Attempts, c.Score = Counted, ev.Time, ev, tally.New, tally.Score+tally.Listed
+	c.Suspect = suspect(r, ev, tally)
 	if e.blocked.Contains(ev.Addr) {
 		return yield(c)
 	}
@@ -149,6 +151,15 @@ func (e *Engine) count(r *rule, ev *event.Event, now time.Time, yield func(*Outc
 		return false
 	}
 	return !ask || kind == Banned || e.emit(Outcome{Kind: Ask, Time: ev.Time, Event: ev}, yield)
+}
+
+// suspect returns how many failures of an event count against its source on other hosts: not those that can be forged or are forgiven, and none from
+// where users log in.
+func suspect(r *rule, ev *event.Event, tally *event.Tally) int {
+	if ev.Kind != event.Failure || !ev.Verified || r.Detect || tally.KnownUsers > 0 || ev.Unreachable() {
+		return 0
+	}
+	return max(0, tally.New-tally.Forgiven)
 }
 
 // act records a decision. It returns what follows from it, 0 if nothing does.

@@ -33,7 +33,11 @@ type added struct {
 	Note   string     `json:"note,omitempty"`
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until,omitempty"` // nil: until it is deleted
+	Fleet  string     `json:"fleet,omitempty"` // of an entry on all own hosts: where it was added, ID of the host, or here
 }
+
+// here is where an entry was added on this host that holds on all own hosts.
+const here = "here"
 
 func (a added) over(now time.Time) bool { return a.Until != nil && !a.Until.After(now) }
 
@@ -141,7 +145,10 @@ func (l *Lists) Add(req control.AllowRequest) (entry control.Entry, notes map[st
 	if _, again := l.added[text]; !again && len(l.added) >= maxAdded {
 		return control.Entry{}, nil, refuse("there are already %d added entries; delete some, or use a file in %s", maxAdded, l.allow.path)
 	}
-	a := added{Author: req.Author, Note: req.Note, Since: time.Now()}
+	a := added{Author: req.Author, Note: req.Note, Since: time.Now(), Fleet: req.Origin}
+	if req.Fleet {
+		a.Fleet = here
+	}
 	if req.For > 0 {
 		until := a.Since.Add(req.For)
 		a.Until = &until
@@ -167,6 +174,16 @@ func (l *Lists) Delete(req control.AllowRequest) (entry control.Entry, notes map
 	}
 	delete(l.added, text)
 	return l.showAdded(text, a), map[string]string{noteAllow + text: ""}, nil
+}
+
+// Shared returns the entries that own hosts have added here: the one of that ID, or all others.
+func (l *Lists) Shared(id string) (entries []string) {
+	for text, a := range l.added {
+		if a.Fleet != "" && a.Fleet != here && (id == "" || a.Fleet == id) {
+			entries = append(entries, text)
+		}
+	}
+	return entries
 }
 
 // Entry returns how an entry that was added by command is shown now, if it is still there.
@@ -220,7 +237,7 @@ func (l *Lists) notAdded(text string) (err error) {
 }
 
 func (l *Lists) showAdded(text string, a added) control.Entry {
-	e := control.Entry{List: AllowList, Entry: text, Source: control.ByCommand, Author: a.Author, Note: a.Note, Since: &a.Since, Until: a.Until}
+	e := control.Entry{List: AllowList, Entry: text, Source: control.ByCommand, Author: a.Author, Note: a.Note, Since: &a.Since, Until: a.Until, Fleet: a.Fleet != ""}
 	entry := conf.Entry{Text: text}
 	if _, ok := entry.Prefixes(); !ok {
 		e.Resolved = showName(l.names.Answers(), text)

@@ -93,7 +93,7 @@ func TestAlarmsAreSentAtOnceAndBansTogether(t *testing.T) {
 		for i := range 30 {
 			_ = n.Write([]control.Record{banOf(fmt.Sprintf("203.0.113.%d", i))})
 		}
-		_ = n.Write([]control.Record{rec("ban", func(r *control.Record) { r.Rule = "manual" }), rec("failure", nil),
+		_ = n.Write([]control.Record{rec("ban", func(r *control.Record) { r.Rule = "manual" }), rec("ban", func(r *control.Record) { r.Rule = "fleet" }), rec("failure", nil),
 			rec("login-alarm", func(r *control.Record) {
 				r.User, r.Addr, r.Reason = "alice\x1b[2J", "198.51.100.7", "it had failed 12 times"
 			}),

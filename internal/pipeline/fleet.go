@@ -54,6 +54,19 @@ func (r *Requests) LiftOrigin(ctx context.Context, id, reason string) error {
 	if err != nil {
 		return err
 	}
+	return r.liftTaken(ctx, state, id, reason)
+}
+
+// Withdraw does that for one prefix.
+func (r *Requests) Withdraw(ctx context.Context, prefix netip.Prefix, id, reason string) error {
+	state, err := r.p.Enforcer.HeldAt(ctx, prefix, false)
+	if err != nil {
+		return err
+	}
+	return r.liftTaken(ctx, state, id, reason)
+}
+
+func (r *Requests) liftTaken(ctx context.Context, state enforce.State, id, reason string) error {
 	known := r.p.Reasons.Look(ctx, state.Bans)
 	var theirs enforce.State
 	for _, held := range state.Bans {

@@ -397,6 +397,9 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 	case engine.Counted:
 		s.changed(saveSoon)
 		p.Records.Add(eventRecord(o.Event, o.Score))
+		if o.Suspect > 0 {
+			p.Reputation.Cloud.Suspect(o.Event.Addr, o.Event.Service, o.Suspect)
+		}
 		s.noteAttacks(o.Time)
 	case engine.Banned:
 		// Saved together with the position behind the deciding line, so that a crash before the kernel has it is made good

@@ -214,6 +214,7 @@ func TestWhatIsReported(t *testing.T) {
 		"observe mode":   {func(r *control.Record) { r.Event = "would-ban" }, false},
 		"unban":          {func(r *control.Record) { r.Event = "unban" }, false},
 		"by hand":        {func(r *control.Record) { r.Rule = "manual" }, false},
+		"by other hosts": {func(r *control.Record) { r.Rule = "fleet" }, false},
 		"by a file":      {func(r *control.Record) { r.Rule = "blacklist" }, false},
 		"crowd":          {func(r *control.Record) { r.Rule = "crowd" }, false},
 		"block list":     {func(r *control.Record) { r.Rule, r.Service, r.Listed = "dnsbl/own", "dnsbl", true }, false},

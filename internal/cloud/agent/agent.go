@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mef/internal/atomicfile"
@@ -101,12 +102,16 @@ type Agent struct {
 	fleet   fleet
 
 	wasSharing bool // this host may have bans of others
+
+	saving     sync.Mutex // of the membership; taken before mu
+	suspecting atomic.Bool
+	suspected  chan wire.Suspect
 }
 
 // New returns the Agent of a host. It does nothing until Run. category returns that of a service, one of wire.Categories.
 func New(cfg *conf.Config, category func(service string) string, log *slog.Logger) *Agent {
 	a := &Agent{category: category, dir: cfg.Paths.StateDir, cfg: cfg.Community, rules: hash(cfg.Rules), log: log, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1), lists: make(map[string]list), problem: make(map[string]error),
-		fleet: newFleet(), retry: make(chan struct{}, 1)}
+		fleet: newFleet(), retry: make(chan struct{}, 1), suspected: make(chan wire.Suspect, 256)}
 	text, err := os.ReadFile(a.path())
 	m := new(membership)
 	if err == nil {
@@ -240,6 +245,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.mu.Lock()
 		m, cfg, sharing := a.member, a.cfg, a.sharing()
 		a.wasSharing = a.wasSharing || sharing
+		a.suspecting.Store(sharing)
 		a.mu.Unlock()
 		var working sync.WaitGroup
 		round, stop := context.WithCancel(ctx)
@@ -599,6 +605,8 @@ func (a *Agent) Leave() error {
 
 // replace replaces the membership, on disk first.
 func (a *Agent) replace(m *membership) error {
+	a.saving.Lock()
+	defer a.saving.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if m == nil {

@@ -161,11 +161,13 @@ func TestNothingElseIsSent(t *testing.T) {
 	h.member = new(membership)
 	own := banned("203.0.113.20")
 	own.Rule = "manual"
+	theirs := banned("203.0.113.23")
+	theirs.Rule = "fleet"
 	listed := banned("203.0.113.21")
 	listed.Listed = true
 	forged := banned("203.0.113.22")
 	forged.Class = "unverified"
-	_ = h.Write([]control.Record{banned(attacker), banned("192.168.1.7"), own, listed, forged, {Event: "unban", Prefix: "198.51.100.7/32", Author: "alice"}})
+	_ = h.Write([]control.Record{banned(attacker), banned("192.168.1.7"), own, theirs, listed, forged, {Event: "unban", Prefix: "198.51.100.7/32", Author: "alice"}})
 	text, err := h.Preview()
 	if err != nil {
 		t.Fatal(err)

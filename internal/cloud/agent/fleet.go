@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"time"
 
+	"mef/internal/atomicfile"
 	"mef/internal/ban"
 	"mef/internal/cloud/wire"
 	"mef/internal/control"
@@ -115,6 +116,33 @@ func (a *Agent) Unbanned(prefixes ...netip.Prefix) {
 	}
 }
 
+// MayAllow returns why an allow entry cannot hold on all own hosts for a time.
+func (a *Agent) MayAllow(p netip.Prefix, d time.Duration) error {
+	switch {
+	case !a.Sharing():
+		return errors.New("this host shares nothing with others: it must have joined a server as an own host (mefcloud invite --own), with community_cloud_protection=true and community_fleet=true")
+	case d <= 0 || d > wire.MaxFleetAllow:
+		return errors.New("an entry for all own hosts has an end: add --for, at most 30d. What is allowed for good belongs into the whitelist of each host")
+	case !wire.Shared(p):
+		return fmt.Errorf("%s cannot be allowed on all own hosts: it is not a public address or network of at most /16 (IPv6: /32)", ban.Key{Prefix: p})
+	}
+	return nil
+}
+
+// Allowed shares an entry of the allow list.
+func (a *Agent) Allowed(p netip.Prefix, until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.share(wire.FleetEvent{Kind: wire.FleetAllow, Prefix: p}, until)
+}
+
+// Disallowed shares that an entry was deleted.
+func (a *Agent) Disallowed(p netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.share(wire.FleetEvent{Kind: wire.FleetDisallow, Prefix: p}, time.Time{})
+}
+
 // tell sends to the server what happens here, until ctx is done.
 func (a *Agent) tell(ctx context.Context, m *membership) {
 	var suspects time.Time // when some were sent
@@ -132,6 +160,10 @@ func (a *Agent) tell(ctx context.Context, m *membership) {
 			case <-ctx.Done():
 				return
 			case <-a.fleet.wake:
+			case s := <-a.suspected:
+				a.mu.Lock()
+				a.suspect(s)
+				a.mu.Unlock()
 			case <-later:
 			}
 			continue
@@ -387,10 +419,15 @@ func (l *listener) take(ctx context.Context, msg wire.Message) error {
 // save keeps on disk how far this host is.
 func (l *listener) save() {
 	l.saved = time.Now()
+	l.a.saving.Lock()
+	defer l.a.saving.Unlock()
 	l.a.mu.Lock()
-	defer l.a.mu.Unlock()
-	if l.a.member == l.m {
-		_ = l.a.save(l.m, l.a.queue) // a host that is behind what it was gets the same again
+	is := l.a.member == l.m
+	l.m.Waiting = l.a.queue
+	text, err := json.Marshal(l.m)
+	l.a.mu.Unlock()
+	if is && err == nil {
+		_ = atomicfile.Write(l.a.path(), text, 0o600) // a host that is behind what it was gets the same again
 	}
 }
 
@@ -470,13 +507,14 @@ func (a *Agent) leaveFleet(ctx context.Context) {
 	}
 }
 
-// Suspect notes failures of an address that led to no ban and were not forgiven.
+// Suspect notes failures of an address that led to no ban and were not forgiven. It never waits.
 func (a *Agent) Suspect(addr netip.Addr, service string, failures int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.sharing() && wire.Reportable(addr) && failures > 0 {
-		a.suspect(wire.Suspect{Addr: addr.Unmap(), Category: a.category(service), Count: failures})
-		owner.Wake(a.fleet.wake)
+	if !a.suspecting.Load() || failures <= 0 || !wire.Reportable(addr) {
+		return
+	}
+	select {
+	case a.suspected <- wire.Suspect{Addr: addr.Unmap(), Category: a.category(service), Count: failures}:
+	default: // hundreds of attempts at a time: the rules of this host find that
 	}
 }
 

@@ -191,3 +191,28 @@ func TestFleetIsForOwnHosts(t *testing.T) {
 		t.Errorf("an own host gets %v", got)
 	}
 }
+
+// An attacker that tries twice on each of fifty hosts is banned by all of them.
+func TestFleetHasOneScore(t *testing.T) {
+	c := newCloud(t)
+	var hosts []*member
+	for range 50 {
+		hosts = append(hosts, joinMember(t, c, t.TempDir()))
+	}
+	for _, h := range hosts {
+		h.Suspect(netip.MustParseAddr(attacker), "sshd", 1)
+		h.Suspect(netip.MustParseAddr(attacker), "sshd", 1)
+		h.Suspect(netip.MustParseAddr("192.168.1.7"), "sshd", 100)
+		h.Suspect(netip.MustParseAddr("203.0.113.50"), "sshd", 0)
+	}
+	for _, h := range hosts {
+		h.includes(wire.FleetBan, attacker+"/32")
+		if e := h.events(wire.FleetBan)[0]; e.Origin != "" || e.Hosts < 2 || e.Count < 10 {
+			t.Errorf("the ban comes as %+v", e)
+		}
+	}
+	hosts[7].User(netip.MustParseAddr(attacker))
+	for _, h := range hosts {
+		h.includes(wire.FleetWithdraw, attacker+"/32")
+	}
+}

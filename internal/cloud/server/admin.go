@@ -2,11 +2,13 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -31,7 +33,10 @@ func listenAdmin(path string) (net.Listener, error) {
 // An Agent is a host as mefcloud agents shows it.
 type Agent struct {
 	ID       string          `json:"id"`
+	Name     string          `json:"name,omitempty"` // of an own host
 	Role     reputation.Role `json:"role"`
+	Shared   int             `json:"shared"`          // bans of an own host in this hour
+	Quota    int             `json:"quota,omitempty"` // how many it may make
 	System   string          `json:"system"`
 	Trust    float64         `json:"trust"`
 	Reports  uint64          `json:"reports"`
@@ -67,8 +72,30 @@ func (s *Server) adminRoutes() http.Handler {
 	mux.HandleFunc("GET /agents", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.agents()) })
 	mux.HandleFunc("GET /appeals", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.appeals()) })
 	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
-		id := r.URL.Query().Get("id")
+		id, err := s.agentOf(r.URL.Query().Get("id"))
+		if err != nil {
+			wire.WriteProblem(w, http.StatusNotFound, err.Error())
+			return
+		}
 		out, err := s.do(r.Context(), entry{Revoke: &id})
+		if !s.failed(w, out, err) {
+			answer(w, http.StatusOK, struct{}{})
+		}
+	})
+	mux.HandleFunc("POST /quota", func(w http.ResponseWriter, r *http.Request) {
+		q := quota{}
+		var err error
+		if name := r.URL.Query().Get("id"); name != "" {
+			if q.Agent, err = s.agentOf(name); err != nil {
+				wire.WriteProblem(w, http.StatusNotFound, err.Error())
+				return
+			}
+		}
+		if q.Bans, err = strconv.Atoi(r.URL.Query().Get("bans")); err != nil || q.Bans < 1 || q.Bans > maxQuota {
+			wire.WriteProblem(w, http.StatusBadRequest, fmt.Sprintf("a quota is a number from 1 to %d", maxQuota))
+			return
+		}
+		out, err := s.do(r.Context(), entry{Quota: &q})
 		if !s.failed(w, out, err) {
 			answer(w, http.StatusOK, struct{}{})
 		}
@@ -95,6 +122,28 @@ func (s *Server) adminRoutes() http.Handler {
 	return mux
 }
 
+// agentOf returns the ID of a host that is named by it, or of the own host of a name.
+func (s *Server) agentOf(name string) (id string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.agents[name] != nil {
+		return name, nil
+	}
+	for of, h := range s.state.fleet.Hosts {
+		if h.Name != name {
+			continue
+		}
+		if id != "" {
+			return "", fmt.Errorf("several hosts are called %s; use the first column of mefcloud agents", name)
+		}
+		id = of
+	}
+	if id == "" {
+		err = errors.New("no host has this name; see mefcloud agents")
+	}
+	return id, err
+}
+
 func (s *Server) agents() []Agent {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +153,15 @@ func (s *Server) agents() []Agent {
 		if a == nil {
 			continue
 		}
-		all = append(all, Agent{ID: r.ID, Role: r.Role, System: r.System, Trust: r.Trust(), Reports: a.Reports, Enrolled: a.Enrolled, Last: a.Last, Revoked: r.Revoked})
+		one := Agent{ID: r.ID, Role: r.Role, System: r.System, Trust: r.Trust(), Reports: a.Reports, Enrolled: a.Enrolled, Last: a.Last, Revoked: r.Revoked}
+		if r.Role == reputation.Own {
+			st := s.state.fleet.state(r.ID, s.opt.Now())
+			one.Shared, one.Quota = st.Used, st.Quota
+			if h := s.state.fleet.Hosts[r.ID]; h != nil {
+				one.Name = h.Name
+			}
+		}
+		all = append(all, one)
 	}
 	return all
 }

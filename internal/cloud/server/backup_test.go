@@ -91,7 +91,7 @@ func TestDecisionsSurviveInBackups(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint((&Server{state: st}).agents(), st.book.Verdict(attacker)); got != want {
+	if got := fmt.Sprint((&Server{opt: s.opt, state: st}).agents(), st.book.Verdict(attacker)); got != want {
 		t.Errorf("the backup has\n%s, want\n%s", got, want)
 	}
 }

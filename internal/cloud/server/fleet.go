@@ -15,7 +15,8 @@ import (
 
 // Limits of what own hosts share.
 const (
-	fleetQuota  = 200    // bans that a host makes in an hour, unless the operator decides otherwise
+	fleetQuota  = 200 // bans that a host makes in an hour, unless the operator decides otherwise
+	maxQuota    = 100_000
 	fleetAllows = 20     // allow entries that it makes in an hour
 	fleetItems  = 50_000 // that are kept
 	fleetLifted = 25 * time.Hour
@@ -38,12 +39,13 @@ type quota struct {
 
 // A fleetHost is what is kept of an own host.
 type fleetHost struct {
-	Name   string `json:"name"`
-	Seq    uint64 `json:"seq"`             // of its last request
-	Quota  int    `json:"quota,omitempty"` // 0: as the others
-	Hour   int64  `json:"hour"`
-	Bans   int    `json:"bans"` // in that hour
-	Allows int    `json:"allows"`
+	Name     string `json:"name"`
+	Seq      uint64 `json:"seq"`             // of its last request
+	Quota    int    `json:"quota,omitempty"` // 0: as the others
+	Hour     int64  `json:"hour"`
+	Bans     int    `json:"bans"` // in that hour
+	Allows   int    `json:"allows"`
+	Suspects int    `json:"suspects"` // new ones
 }
 
 // A fleetItem is the last that happened of one thing: a ban by one host, the lifting of all bans of a prefix, an allow entry, a host that was revoked.
@@ -83,6 +85,8 @@ type fleet struct {
 	Hosts map[string]*fleetHost `json:"hosts"`
 	Items []*fleetItem          `json:"items"` // by Seq
 
+	Suspects map[netip.Prefix]*suspect `json:"suspects"`
+
 	now   time.Time
 	base  uint64 // of the numbers that the entry at hand gives
 	next  uint64
@@ -90,7 +94,7 @@ type fleet struct {
 }
 
 func newFleet() *fleet {
-	return &fleet{Quota: fleetQuota, Hosts: make(map[string]*fleetHost), byKey: make(map[fleetKey]*fleetItem)}
+	return &fleet{Quota: fleetQuota, Hosts: make(map[string]*fleetHost), byKey: make(map[fleetKey]*fleetItem), Suspects: make(map[netip.Prefix]*suspect)}
 }
 
 // load completes a fleet that was read from its saved form.
@@ -102,6 +106,14 @@ func (f *fleet) load() error {
 		f.Hosts = make(map[string]*fleetHost)
 	}
 	f.byKey = make(map[fleetKey]*fleetItem, len(f.Items))
+	if f.Suspects == nil {
+		f.Suspects = make(map[netip.Prefix]*suspect)
+	}
+	for _, s := range f.Suspects {
+		if s == nil || s.Points == nil {
+			return errors.New("a suspect of own hosts is missing")
+		}
+	}
 	for _, h := range f.Hosts {
 		if h == nil {
 			return errors.New("an own host is missing")
@@ -150,7 +162,7 @@ func (f *fleet) host(id string) *fleetHost {
 		f.Hosts[id] = h
 	}
 	if hour := f.now.Unix() / 3600; h.Hour != hour {
-		h.Hour, h.Bans, h.Allows = hour, 0, 0
+		h.Hour, h.Bans, h.Allows, h.Suspects = hour, 0, 0, 0
 	}
 	return h
 }
@@ -204,6 +216,7 @@ func (f *fleet) add(id string, e wire.FleetEvent) error {
 	case wire.FleetUnban:
 		it.Until = f.now.Add(fleetLifted)
 		f.lift(e.Prefix, id)
+		f.acquit(e.Prefix)
 	case wire.FleetDisallow:
 		if old == nil {
 			return nil
@@ -235,6 +248,7 @@ func (f *fleet) revoke(id string) {
 			gone[it.Event.Prefix] = true
 		}
 	}
+	f.unsuspect(id)
 	f.drop(func(it *fleetItem) bool { return it.Event.Origin == id })
 	f.put(&fleetItem{Until: f.now.Add(32 * 24 * time.Hour), Event: revoked})
 	for _, it := range slices.Clone(f.Items) {
@@ -248,6 +262,7 @@ func (f *fleet) revoke(id string) {
 
 // tick drops what is over, and sends long bans again.
 func (f *fleet) tick() {
+	f.passSuspects()
 	f.drop(func(it *fleetItem) bool { return !f.now.Before(it.Until) })
 	for _, it := range slices.Clone(f.Items) {
 		if it.Event.Kind == wire.FleetBan && it.Lifted == "" && f.now.Sub(it.Sent) >= renewEvery && it.Until.After(it.Sent.Add(wire.MaxFleetLeft)) {
@@ -317,6 +332,14 @@ func (s *state) share(in *fleetEntry) (dropped []wire.Dropped, err error) {
 		if err := s.fleet.add(in.Agent, e); err != nil {
 			dropped = append(dropped, wire.Dropped{Index: i, Reason: err.Error()})
 		}
+	}
+	for _, one := range in.Batch.Suspects {
+		if !s.never(one.Addr) {
+			s.fleet.suspect(in.Agent, one)
+		}
+	}
+	for _, u := range in.Batch.Users {
+		s.fleet.user(in.Agent, u.Addr)
 	}
 	return dropped, nil
 }

@@ -70,6 +70,7 @@ type state struct {
 	tokens map[[sha256.Size]byte]invite
 	lists  map[reputation.List]*list
 	fleet  *fleet
+	never  func(netip.Addr) bool
 	// decisions counts the entries that nobody would repeat: it says when a backup is due.
 	decisions uint64
 	keys      [sha256.Size]byte // hash of the file of the keys; it does not follow from the log
@@ -125,7 +126,8 @@ func prefixes(all ...string) (out []netip.Prefix) {
 }
 
 func newState() *state {
-	return &state{book: reputation.New(reputation.Options{Never: never()}), agents: make(map[string]*agent), tokens: make(map[[sha256.Size]byte]invite),
+	never := never()
+	return &state{never: never, book: reputation.New(reputation.Options{Never: never}), agents: make(map[string]*agent), tokens: make(map[[sha256.Size]byte]invite),
 		lists: map[reputation.List]*list{reputation.Public: new(list), reputation.OwnHosts: new(list)}, fleet: newFleet()}
 }
 
@@ -327,7 +329,7 @@ func loadState(data []byte) (*state, saved, error) {
 		return nil, h, fmt.Errorf("it has version %d, and this mefcloud reads version %d", h.Version, savedVersion)
 	}
 	s := newState()
-	if s.book, err = reputation.Load(io.MultiReader(d.Buffered(), z), reputation.Options{Never: never()}); err != nil {
+	if s.book, err = reputation.Load(io.MultiReader(d.Buffered(), z), reputation.Options{Never: s.never}); err != nil {
 		return nil, h, err
 	}
 	if h.Fleet != nil {

@@ -15,11 +15,12 @@ import (
 
 // Limits of what the hosts of one operator send each other.
 const (
-	MaxFleet     = 100                 // events, and addresses of suspects and of users, of one request
-	MaxFleetLeft = 24 * time.Hour      // for which a host takes over a ban; the server sends longer ones again
-	maxFleetLeft = 31 * 24 * time.Hour // of anything
-	maxName      = 64
-	MaxSuspected = 1000 // failures of one address
+	MaxFleet      = 100                 // events, and addresses of suspects and of users, of one request
+	MaxFleetLeft  = 24 * time.Hour      // for which a host takes over a ban; the server sends longer ones again
+	MaxFleetAllow = 30 * 24 * time.Hour // for which an address is allowed
+	maxFleetLeft  = 31 * 24 * time.Hour // of anything
+	maxName       = 64
+	MaxSuspected  = 1000 // failures of one address
 )
 
 // A FleetKind is what a FleetEvent is about.
@@ -33,6 +34,7 @@ const (
 	FleetDisallow FleetKind = "disallow" // and no longer
 	FleetRevoke   FleetKind = "revoke"   // by the server: what Origin did is undone
 	FleetAsk      FleetKind = "ask"      // by the server: do users log in from Prefix?
+	FleetWithdraw FleetKind = "withdraw" // by the server: users do, and the ban by all hosts together ends
 )
 
 // A FleetEvent is what happens on one host of an operator and counts on all of them.

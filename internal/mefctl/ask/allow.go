@@ -108,6 +108,9 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 			if req.For, err = banTime(lasts); err != nil {
 				return err
 			}
+			if file != "" && req.Fleet {
+				return console.Usage("--fleet is for one entry at a time")
+			}
 			if file != "" {
 				many := control.Batch{For: req.For, Note: req.Note, Force: req.Force}
 				return batch(g, cmd, file, many, false, (*control.Client).AllowAll, "Added %d entries to the allow list.")
@@ -137,6 +140,7 @@ func newAllowAdd(g *cli.Global) *cobra.Command {
 	flags.StringVar(&lasts, "for", "", "how long, such as 10m, 24h or 7d; without it, until removed")
 	flags.StringVar(&req.Note, "note", "", "the reason, shown by mefctl why and the lists")
 	flags.BoolVar(&req.Force, "force", false, "allow networks wider than /16 (IPv4) or /32 (IPv6)")
+	flags.BoolVar(&req.Fleet, "fleet", false, "on all own hosts of the community server; needs --for, at most 30d")
 	fileFlag(cmd, &file)
 	return cmd
 }
