@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -94,8 +95,15 @@ func (k *Reasons) note(b ban.Ban) {
 func (k *Reasons) trim() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if n := len(k.order) - keptBans; n > 0 {
-		k.drop(n)
+	n := len(k.order) - keptBans
+	if n <= 0 {
+		return
+	}
+	k.drop(n)
+	if n > keptBans { // a map and a slice keep the room that they once needed
+		latest := make(map[ban.Key]ban.Ban, len(k.latest))
+		maps.Copy(latest, k.latest)
+		k.latest, k.order = latest, slices.Clone(k.order)
 	}
 }
 

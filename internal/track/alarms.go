@@ -56,12 +56,12 @@ func (t *Tracker) alarm(ev *event.Event, of logins.Pair, s *source, k netkey.Key
 	var reasons []string
 	if s != nil {
 		aside := *s
-		t.decay(&aside, now)
+		f := t.fade(&aside, now)
 		user := t.userHash(of.Service, of.User)
 		others := aside.score - aside.probes
-		for _, c := range aside.users {
+		for _, c := range t.usersOf(s) {
 			if c.user == user {
-				others -= c.points
+				others -= float32(c.points * f)
 			}
 		}
 		if l := t.logins.Guest(logins.Pair{From: k, Service: of.Service, User: of.User}); l != nil {

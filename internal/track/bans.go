@@ -117,7 +117,7 @@ func (t *Tracker) settled(b *ban.Ban) {
 // reset forgets all that counts against a source.
 func (t *Tracker) reset(s *source) {
 	t.drop(s, func(a *attempt) bool { return !t.answered(a) })
-	s.clearScore()
+	t.clearScore(s)
 	s.address, s.days, s.tries, s.flags = 0, 0, 0, s.flags&^lasting
 }
 

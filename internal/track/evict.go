@@ -94,7 +94,7 @@ func (t *Tracker) insert(k netkey.Key, now int64) uint32 {
 // belongs returns the list of a source that may not have been touched for long, and reports whether nothing of it is left.
 func (t *Tracker) belongs(s *source, now int64) (level uint8, empty bool) {
 	aside := *s // what is not an event changes no sum, not even by rounding
-	t.decay(&aside, now)
+	t.fade(&aside, now)
 	t.sumUp(s, now)
 	empty = event.Points(float64(aside.score+aside.unverified)) == 0 && len(t.sums.rules) == 0
 	if s.blockedUntil > now {
@@ -174,6 +174,7 @@ func (t *Tracker) sweep(now int64) {
 func (t *Tracker) remove(i uint32) {
 	s := t.sources.At(i)
 	t.attempts.Cut(&s.attempts, 0)
+	t.users.Cut(&s.users, 0)
 	if k := s.key; !k.Is4() && k.Bits > parentBits {
 		parent := k.Widen(parentBits)
 		if t.children[parent]--; t.children[parent] == 0 {

@@ -92,7 +92,7 @@ func (t *Tracker) Explain(addr netip.Addr, at time.Time) Account {
 	s := t.sources.At(i)
 	out.Seen = record.Moment(s.seen)
 	aside := *s // looking must not change what later decisions add up
-	t.decay(&aside, now)
+	t.fade(&aside, now)
 	out.ScoreLimit = t.scoreLimit(s)
 	out.Score, out.ScoreUnverified = event.Points(float64(aside.score)), event.Points(float64(aside.unverified))
 	t.sumUp(s, now)

@@ -32,7 +32,7 @@ func (t *Tracker) Neighbors(addr netip.Addr, at time.Time, limit int) (out []Nei
 			continue
 		}
 		aside := *s // looking must not change what later decisions add up
-		t.decay(&aside, now)
+		t.fade(&aside, now)
 		banned := t.holds.Verified(s.key, now) || t.holds.Blocked(s.key, now) > now
 		out = append(out, Neighbor{s.key.Prefix(), event.Points(float64(aside.score)), banned})
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"mef/internal/event"
 	"mef/internal/prefixset"
 	"mef/internal/track/bounded"
 	"mef/internal/track/logins"
@@ -33,11 +34,11 @@ type source struct {
 	seen         int64  // when the points were last decayed: the latest event
 	evidence     uint64 // newest line in the evidence ring
 
-	score      float32 // verified points
-	absent     float32 // the part of score that names which do not exist have added
-	probes     float32 // the part of score that probes have added
-	unverified float32 // points whose source may be forged
-	users      [4]contribution
+	score      float32       // verified points
+	absent     float32       // the part of score that names which do not exist have added
+	probes     float32       // the part of score that probes have added
+	unverified float32       // points whose source may be forged
+	users      bounded.Array // in Tracker.users, at most maxUsers; those with no user are empty
 }
 
 const (
@@ -60,6 +61,18 @@ type contribution struct {
 	points float32
 }
 
+// note keeps an event's line as evidence.
+func (t *Tracker) note(s *source, ev *event.Event) {
+	t.line = ev.AppendEvidence(t.line[:0])
+	s.evidence = t.evidence.Add(s.evidence, t.line)
+}
+
+// maxUsers is how many users of a source have a contribution.
+const maxUsers = 4
+
+// usersOf returns the contributions of a source, until one is added or they are cleared.
+func (t *Tracker) usersOf(s *source) []contribution { return t.users.Of(s.users) }
+
 // touch marks a source as changed.
 func (t *Tracker) touch(i uint32) {
 	s := t.sources.At(i)
@@ -72,13 +85,22 @@ func (t *Tracker) touch(i uint32) {
 // shortLife is the half-life of weak evidence: probes, and what may be forged.
 const shortLife = 3600e9
 
+// decay brings the points of a source to now.
 func (t *Tracker) decay(s *source, now int64) {
-	if now <= s.seen {
-		return
+	f := t.fade(s, now)
+	for i := range t.usersOf(s) {
+		t.usersOf(s)[i].points *= f
 	}
-	if s.score == 0 && s.absent == 0 && s.probes == 0 && s.unverified == 0 && s.users == ([len(s.users)]contribution{}) {
+}
+
+// fade brings the points of a source, or of a copy of it, to now, and returns by what those of its users are still to be multiplied.
+func (t *Tracker) fade(s *source, now int64) float32 {
+	if now <= s.seen {
+		return 1
+	}
+	if s.score == 0 && s.absent == 0 && s.probes == 0 && s.unverified == 0 && s.users.Len() == 0 {
 		s.seen = now
-		return
+		return 1
 	}
 	age := float64(now - s.seen)
 	life := float64(t.cfg.Score.HalfLife)
@@ -86,17 +108,15 @@ func (t *Tracker) decay(s *source, now int64) {
 	s.score -= s.probes
 	s.score *= f
 	s.absent *= f
-	for i := range s.users {
-		s.users[i].points *= f
-	}
 	s.seen = now
 	if s.unverified == 0 && s.probes == 0 {
-		return
+		return f
 	}
-	f = float32(math.Exp2(-age / min(life, shortLife)))
-	s.unverified *= f
-	s.probes *= f
+	weak := float32(math.Exp2(-age / min(life, shortLife)))
+	s.unverified *= weak
+	s.probes *= weak
 	s.score += s.probes
+	return f
 }
 
 // countKnown counts the users who have logged in from a source. Their number changes with the logins only.
@@ -171,7 +191,7 @@ const deviceTries = 10
 
 // charge adds points to the verified score on account of a user: of the pair where there is one, so that its success takes back
 // exactly that.
-func (s *source) charge(user uint32, l *logins.Login, points float32, absent bool) {
+func (t *Tracker) charge(s *source, user uint32, l *logins.Login, points float32, absent bool) {
 	s.score = max(0, s.score+points)
 	if absent {
 		s.absent = max(0, s.absent+points)
@@ -180,33 +200,38 @@ func (s *source) charge(user uint32, l *logins.Login, points float32, absent boo
 		l.Points = max(0, l.Points+points)
 		return
 	}
-	s.credit(user, points)
+	t.credit(s, user, points)
 }
 
 // credit adds points to the contribution of a user, in place of the smallest one if the user has none.
-func (s *source) credit(user uint32, points float32) {
+func (t *Tracker) credit(s *source, user uint32, points float32) {
 	if user == 0 {
 		return
 	}
+	all := t.usersOf(s)
 	least := 0
-	for i := range s.users {
-		if s.users[i].user == user {
-			s.users[i].points = max(0, s.users[i].points+points)
+	for i := range all {
+		if all[i].user == user {
+			all[i].points = max(0, all[i].points+points)
 			return
 		}
-		if s.users[i].points < s.users[least].points {
+		if all[i].points < all[least].points {
 			least = i
 		}
 	}
-	if points > 0 {
-		s.users[least] = contribution{user, points}
+	switch {
+	case points <= 0:
+	case len(all) < maxUsers && (len(all) == 0 || all[least].points > 0):
+		t.users.Append(&s.users, contribution{user, points})
+	default:
+		all[least] = contribution{user, points}
 	}
 }
 
 // credited reports whether failures of a user have added points.
-func (s *source) credited(user uint32) bool {
-	for i := range s.users {
-		if s.users[i].user == user {
+func (t *Tracker) credited(s *source, user uint32) bool {
+	for _, c := range t.usersOf(s) {
+		if c.user == user {
 			return true
 		}
 	}
@@ -219,12 +244,18 @@ func (t *Tracker) forgive(s *source, user uint32, l *logins.Login) {
 		s.score = max(0, s.score-l.Points)
 		l.Points = 0
 	}
-	for i := range s.users {
-		if c := &s.users[i]; c.user == user {
+	all := t.usersOf(s)
+	for i := range all {
+		if c := &all[i]; c.user == user {
 			s.score = max(0, s.score-c.points)
 			*c = contribution{}
 		}
 	}
+	n := len(all)
+	for n > 0 && all[n-1] == (contribution{}) {
+		n--
+	}
+	t.users.Cut(&s.users, n)
 	s.absent = min(s.absent, s.score)
 	s.probes = min(s.probes, s.score)
 	t.drop(s, func(a *attempt) bool { return a.user == user })
@@ -253,8 +284,9 @@ func (t *Tracker) forgiveNameless(s *source, service string, now int64) {
 }
 
 // clearScore forgets the verified points and those that may be forged.
-func (s *source) clearScore() {
-	s.score, s.absent, s.probes, s.unverified, s.users = 0, 0, 0, 0, [len(s.users)]contribution{}
+func (t *Tracker) clearScore(s *source) {
+	s.score, s.absent, s.probes, s.unverified = 0, 0, 0, 0
+	t.users.Cut(&s.users, 0)
 }
 
 // keepAfterBan leaves of the score what a ban for it does not answer: a part of the limit, so that the source needs little more to be
@@ -262,7 +294,7 @@ func (s *source) clearScore() {
 func (t *Tracker) keepAfterBan(s *source) {
 	most := float32(t.cfg.Score.AfterBan*t.scoreLimit(s)) / 100
 	if most == 0 {
-		s.clearScore()
+		t.clearScore(s)
 		return
 	}
 	if s.score <= 0 {
@@ -273,8 +305,8 @@ func (t *Tracker) keepAfterBan(s *source) {
 	s.absent *= f
 	s.probes *= f
 	s.unverified = 0
-	for i := range s.users {
-		s.users[i].points *= f
+	for i := range t.usersOf(s) {
+		t.usersOf(s)[i].points *= f
 	}
 }
 

@@ -360,7 +360,7 @@ func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool
 	}
 	if (s.known == 0 || l.Spent > onceAfter) && now-l.Counted >= once {
 		l.Counted = now
-		s.charge(of.user, l, points, false)
+		t.charge(s, of.user, l, points, false)
 	}
 	return true
 }

@@ -148,12 +148,8 @@ func (t *Tracker) encodeSource(w record.Writer, s *source) record.Writer {
 	w = append(w, s.flags&lasting, s.days)
 	w.Uint(uint64(s.tries))
 	w.Uint(uint64(s.lastDay))
-	users := len(s.users)
-	for users > 0 && s.users[users-1] == (contribution{}) {
-		users--
-	}
-	w.Uint(uint64(users))
-	for _, c := range s.users[:users] {
+	w.Uint(uint64(s.users.Len()))
+	for _, c := range t.usersOf(s) {
 		w.Uint(uint64(c.user))
 		w.Float(c.points)
 	}
@@ -164,13 +160,14 @@ func (t *Tracker) encodeSource(w record.Writer, s *source) record.Writer {
 		w = t.encodeAttempt(w, &all[i], older, s.seen)
 		older = &all[i]
 	}
-	t.lines = t.lines[:0]
+	var lines [][]byte
 	if s.blockedUntil <= t.now {
-		t.lines = t.evidence.Chain(t.lines, s.evidence, ban.MaxEvidence)
+		lines = t.evidence.Read(s.evidence, ban.MaxEvidence)
 	}
-	w.Uint(uint64(len(t.lines)))
-	for _, line := range t.lines {
-		w.Text(line)
+	w.Uint(uint64(len(lines)))
+	for _, line := range lines {
+		w.Uint(uint64(len(line)))
+		w = append(w, line...)
 	}
 	return w
 }
@@ -229,15 +226,25 @@ func (t *Tracker) Import(entries iter.Seq2[[]byte, []byte]) error {
 type importer struct {
 	t       *Tracker
 	sources []savedSource
+	values  record.Copies // of the sources
+	one     decodedSource // the latest that was read
 	logins  []*logins.Login
 	names   []*dictionary.Entry
 	pasts   bans.Saved
 }
 
+// A savedSource is the record of a source, which has a third of the size of what it says.
 type savedSource struct {
+	seen  int64
+	value []byte
+	key   netkey.Key
+}
+
+type decodedSource struct {
 	source
+	users    [maxUsers]contribution
 	attempts []attempt
-	lines    []string
+	lines    [][]byte
 }
 
 func (im *importer) read(k, v []byte) error {
@@ -278,8 +285,13 @@ func (im *importer) enter(kind byte, rest []byte, r *record.Reader) {
 			t.rules[i].service = t.serviceHash(t.rules[i].rule.Service)
 		}
 	case kindSource:
-		if s := t.decodeSource(r, rest); r.Err == nil {
-			im.sources = append(im.sources, s)
+		value := r.Rest
+		k, ok := netkey.Parse(rest)
+		if !ok {
+			r.Fail()
+		}
+		if t.decodeSource(&im.one, r); r.Err == nil {
+			im.sources = append(im.sources, savedSource{im.one.seen, im.values.Keep(value), k})
 		}
 	case logins.Kind:
 		if l := logins.Read(r, rest); r.Err == nil {
@@ -330,8 +342,10 @@ func (im *importer) finish() {
 	slices.SortFunc(im.sources, func(a, b savedSource) int {
 		return cmp.Or(cmp.Compare(a.seen, b.seen), bytes.Compare(a.key.Addr[:], b.key.Addr[:]))
 	})
-	for i := range im.sources {
-		t.restoreSource(&im.sources[i])
+	for _, s := range im.sources {
+		t.decodeSource(&im.one, &record.Reader{Rest: s.value})
+		im.one.key = s.key
+		t.restoreSource(&im.one)
 	}
 	t.history.Restore(im.pasts)
 }
@@ -350,31 +364,31 @@ func decodeAlarm(r *record.Reader, number []byte) Alarm {
 	return a
 }
 
-func (t *Tracker) restoreSource(saved *savedSource) {
+func (t *Tracker) restoreSource(saved *decodedSource) {
 	t.now = max(t.now, saved.seen)
 	i := t.insert(saved.key, saved.seen)
 	s := t.sources.At(i)
 	s.flags |= stored
-	s.score, s.absent, s.probes, s.unverified, s.users = saved.score, saved.absent, saved.probes, saved.unverified, saved.users
+	s.score, s.absent, s.probes, s.unverified = saved.score, saved.absent, saved.probes, saved.unverified
+	users := len(saved.users)
+	for users > 0 && saved.users[users-1] == (contribution{}) {
+		users--
+	}
+	s.users = t.users.Put(saved.users[:users])
 	s.days, s.tries, s.lastDay = saved.days, saved.tries, saved.lastDay
 	s.address = saved.address
 	t.countKnown(s)
 	s.flags |= saved.flags
-	for _, a := range saved.attempts {
-		t.attempts.Append(&s.attempts, a)
-	}
+	s.attempts = t.attempts.Put(saved.attempts)
 	for _, line := range saved.lines {
 		s.evidence = t.evidence.Add(s.evidence, line)
 	}
 	t.settleIn(i, saved.seen)
 }
 
-func (t *Tracker) decodeSource(r *record.Reader, rest []byte) (s savedSource) {
-	var ok bool
-	if s.key, ok = netkey.Parse(rest); !ok {
-		r.Fail()
-		return s
-	}
+// decodeSource reads the value of a source, which must stay as it is while s is used.
+func (t *Tracker) decodeSource(s *decodedSource, r *record.Reader) {
+	*s = decodedSource{attempts: s.attempts[:0], lines: s.lines[:0]}
 	s.seen, s.score, s.absent, s.probes, s.unverified = r.Int(), r.Float(), r.Float(), r.Float(), r.Float()
 	s.address, s.flags = uint32(r.Uint()), r.Byte()&lasting
 	s.days, s.tries, s.lastDay = r.Byte(), uint16(r.Uint()), uint16(r.Uint())
@@ -388,9 +402,8 @@ func (t *Tracker) decodeSource(r *record.Reader, rest []byte) (s savedSource) {
 		}
 	}
 	for range r.Count() {
-		s.lines = append(s.lines, r.Text())
+		s.lines = append(s.lines, r.Take(r.Count()))
 	}
-	return s
 }
 
 // decodeAttempt turns an attempt into the next younger one. Its rule is noRule if there is no such rule any more.

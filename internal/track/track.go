@@ -90,6 +90,7 @@ type Tracker struct {
 
 	sources  bounded.Slab[source]
 	attempts bounded.Arrays[attempt]
+	users    bounded.Arrays[contribution]
 	index    bounded.Index      // of sources
 	indexing maphash.Seed       // of its hashes: attackers choose addresses
 	children map[netkey.Key]int // sources by the /48 around them
@@ -98,6 +99,7 @@ type Tracker struct {
 	tidyPos  uint32 // where tidy is
 	sums     sums   // what the last settle found
 	evidence bounded.Lines
+	line     []byte // what note adds to it
 
 	logins logins.Table
 	seed   uint64
@@ -273,7 +275,7 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 		c = t.fail(&rep, s, r, ev, now)
 	} else if !t.rules[r].rule.Detect {
 		t.probe(s, count(ev), ev.Verified)
-		s.evidence = t.evidence.Add(s.evidence, ev.Evidence())
+		t.note(s, ev)
 	}
 	if t.sums.stale {
 		t.settle(s, now)
@@ -403,7 +405,7 @@ func (t *Tracker) fail(rep *report, s *source, r uint16, ev *event.Event, now in
 	if s.address == 0 || s.key.Bits != 128 {
 		s.noteAddress(t.addressHash(ev.Addr))
 	}
-	s.evidence = t.evidence.Add(s.evidence, ev.Evidence())
+	t.note(s, ev)
 	if rep.name != nil {
 		rep.name.Tries += uint32(n)
 	}

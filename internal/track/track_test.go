@@ -496,8 +496,8 @@ func TestAttemptsOfAnOldAttackAreDropped(t *testing.T) {
 
 // There are very many sources and attempts: a field more or in another order can cost megabytes.
 func TestSizes(t *testing.T) {
-	if n := unsafe.Sizeof(source{}); n > 128 {
-		t.Errorf("a source takes %d bytes, want at most 128", n)
+	if n := unsafe.Sizeof(source{}); n > 104 {
+		t.Errorf("a source takes %d bytes, want at most 104", n)
 	}
 	if n := unsafe.Sizeof(attempt{}); n > 24 {
 		t.Errorf("an attempt takes %d bytes, want at most 24", n)

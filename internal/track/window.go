@@ -341,7 +341,7 @@ func (t *Tracker) adopt(s *source, a *attempt, r *report, now int64) {
 			return
 		}
 		if !a.is(excused) {
-			s.charge(a.user, nil, -float32(a.points)*float32(a.n()), false)
+			t.charge(s, a.user, nil, -float32(a.points)*float32(a.n()), false)
 			a.points = 0
 		}
 		a.user = r.user
@@ -368,7 +368,7 @@ func (t *Tracker) correct(s *source, a *attempt, r *report, points int, now int6
 		points = 0
 	}
 	if less := int(a.points) - points; less > 0 {
-		s.charge(a.user, nil, -float32(less)*float32(a.n()), true)
+		t.charge(s, a.user, nil, -float32(less)*float32(a.n()), true)
 		a.points = uint16(points)
 	}
 }
@@ -409,7 +409,7 @@ func (t *Tracker) count(s *source, r *report, n int, flags uint8, now int64) {
 }
 
 func (t *Tracker) chargeAll(s *source, r *report, points int) {
-	s.charge(r.user, r.login, float32(points), r.standing >= absent)
+	t.charge(s, r.user, r.login, float32(points), r.standing >= absent)
 	if r.login != nil {
 		t.logins.Touch(r.login)
 	}
@@ -439,7 +439,7 @@ func (t *Tracker) tried(s *source, user uint32) bool {
 			return true
 		}
 	}
-	return s.credited(user)
+	return t.credited(s, user)
 }
 
 // attemptsBy returns how many attempts of a user at a rule count, and when the oldest was.

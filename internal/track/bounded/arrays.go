@@ -1,5 +1,7 @@
 package bounded
 
+import "unsafe"
+
 // An Array is a short array of an Arrays. The zero value is an empty one.
 type Array struct {
 	where uint32 // its size class in the upper bits, and the number of its place there
@@ -18,7 +20,7 @@ type Arrays[T any] struct {
 
 const (
 	placeBits = 26
-	piece     = 512 // values that memory is taken for at a time, or a whole array
+	piece     = 4096 // bytes that are taken at a time, unless an array needs more
 )
 
 // widthOf returns how many values an array of a class has room for: 1, 2, 3, 5, 8, 12, 16, 24, 32 and so on.
@@ -145,15 +147,26 @@ func (s *Arrays[T]) Cut(a *Array, n int) {
 	}
 }
 
+// Put returns a new array of values.
+func (s *Arrays[T]) Put(values []T) (a Array) {
+	if len(values) > 0 {
+		s.n += len(values)
+		s.move(&a, values, uint32(len(values)))
+	}
+	return a
+}
+
 // move puts values at another place, with room for so many.
 func (s *Arrays[T]) move(a *Array, values []T, room uint32) {
+	var zero T
+	size := int(unsafe.Sizeof(zero))
 	k := 0
 	for uint32(widthOf(k)) < room {
 		k++
 	}
 	for len(s.classes) <= k {
 		width := widthOf(len(s.classes))
-		s.classes = append(s.classes, class[T]{width: uint32(width), each: uint32(max(1, piece/width))})
+		s.classes = append(s.classes, class[T]{width: uint32(width), each: uint32(max(1, piece/size/width))})
 	}
 	c := &s.classes[k]
 	place := c.take()

@@ -1,6 +1,7 @@
 package bounded_test
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -31,8 +32,8 @@ func TestLines(t *testing.T) {
 	var l bounded.Lines
 	var a, b uint64
 	for i := range 10 {
-		a = l.Add(a, fmt.Sprint("a", i))
-		b = l.Add(b, fmt.Sprint("b", i))
+		a = l.Add(a, fmt.Append(nil, "a", i))
+		b = l.Add(b, fmt.Append(nil, "b", i))
 	}
 	if got := l.Chain(nil, a, 3); !slices.Equal(got, []string{"a7", "a8", "a9"}) {
 		t.Errorf("%q", got)
@@ -41,10 +42,34 @@ func TestLines(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	for range bounded.MaxLines - 3 {
-		l.Add(0, "other")
+		l.Add(0, []byte("other"))
 	}
 	if got := l.Chain(nil, a, 99); !slices.Equal(got, []string{"a9"}) || l.Len() != bounded.MaxLines {
 		t.Errorf("after a flood %q, %d lines", got, l.Len())
+	}
+}
+
+// Lines of any kind are read as they were added, however much they share with the next one.
+func TestLinesDiffer(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var l bounded.Lines
+	var heads [40]uint64
+	var want [len(heads)][]string
+	for step := range 20_000 {
+		i := r.IntN(len(heads))
+		if r.IntN(50) == 0 {
+			heads[i], want[i] = 0, nil
+		}
+		var line []byte
+		for range r.IntN(4) {
+			line = append(line, bytes.Repeat([]byte{"ab"[r.IntN(2)]}, r.IntN(1+r.IntN(300)))...)
+		}
+		heads[i] = l.Add(heads[i], line)
+		want[i] = append(want[i], string(line))
+		n := 1 + r.IntN(len(want[i]))
+		if got := l.Chain(nil, heads[i], n); !slices.Equal(got, want[i][len(want[i])-n:]) {
+			t.Fatalf("step %d: %q, want %q", step, got, want[i])
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ type Slab[T any] struct {
 	used   uint32 // indexes ever handed out
 }
 
-const chunk = 512
+const chunk = 256
 
 // At returns the value of an index that Get has returned.
 func (s *Slab[T]) At(i uint32) *T { return &s.chunks[i/chunk][i%chunk] }

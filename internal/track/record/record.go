@@ -34,7 +34,7 @@ func Moment(ns int64) time.Time {
 // many records share: two allocations for thousands of them. The zero value is ready.
 type Pack struct {
 	Records []Record
-	buf     []byte // what is free of it is its capacity
+	copies  Copies
 
 	Writer     // the record in the making
 	keyLen int // bytes of it that are the key
@@ -60,22 +60,24 @@ func (p *Pack) Value(version byte) {
 
 // End ends the record. spare reports whether it may be left out.
 func (p *Pack) End(spare bool) {
-	b := p.keep()
+	b := p.copies.Keep(p.Writer)
 	p.Records = append(p.Records, Record{Key: b[:p.keyLen:p.keyLen], Value: b[p.keyLen:], Spare: spare})
 }
 
 // Remove ends a key and with it the record: the entry is gone.
-func (p *Pack) Remove() { p.Records = append(p.Records, Record{Key: p.keep()}) }
+func (p *Pack) Remove() { p.Records = append(p.Records, Record{Key: p.copies.Keep(p.Writer)}) }
 
-// keep copies what was written.
-func (p *Pack) keep() []byte {
-	n := len(p.Writer)
-	if cap(p.buf)-len(p.buf) < n {
-		p.buf = make([]byte, 0, max(packSize, n))
+// Copies keeps copies of short texts in a few large buffers. The zero value is ready.
+type Copies struct{ buf []byte }
+
+// Keep returns a copy of b.
+func (c *Copies) Keep(b []byte) []byte {
+	if cap(c.buf)-len(c.buf) < len(b) {
+		c.buf = make([]byte, 0, max(packSize, len(b)))
 	}
-	start := len(p.buf)
-	p.buf = append(p.buf, p.Writer...)
-	return p.buf[start:len(p.buf):len(p.buf)]
+	start := len(c.buf)
+	c.buf = append(c.buf, b...)
+	return c.buf[start:len(c.buf):len(c.buf)]
 }
 
 // A Writer is a key or value in the making.
