@@ -20,6 +20,7 @@ import (
 	"mef/internal/enforce/kernel"
 	"mef/internal/filter"
 	"mef/internal/firewall/inforce"
+	"mef/internal/history"
 	"mef/internal/notify"
 	"mef/internal/printable"
 	"mef/internal/sdnotify"
@@ -90,7 +91,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		log.Warn("service manager", "err", err)
 	}
-	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, Notify: notify.New(cfg.Notify, log), SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, Notify: notify.New(cfg.Notify, log), History: history.New(version), SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
 	if given.level != "" {
 		opt.Level = nil
 	}

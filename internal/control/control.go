@@ -13,6 +13,7 @@
 //	POST   /v1/bans/clear          Cleared
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/services            []ListeningService
+//	GET    /v1/picture             Picture: what top, the page and metrics show
 //	GET    /v1/dnsbl?addr=ADDR     []DNSBLAnswer: what block lists report of an address
 //	POST   /v1/reports/test        []SendTest: whether reports could be sent
 //	GET    /v1/names               Names; prefix=TEXT and limit=N narrow them
@@ -68,6 +69,7 @@ type Service interface {
 	ReputationService
 	NotifyService
 	CloudService
+	ViewService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }
@@ -332,20 +334,22 @@ type Record struct {
 	Time time.Time `json:"time"`
 	// Event is failure, success, probe, listed, ban, would-ban, unban, refused, error, repair, source, reload, list, allow, allow-end,
 	// armed, confirmed, lapsed, login-alarm, alarms-acknowledged, attack, attack-over or status.
-	Event   string     `json:"event"`
-	Level   string     `json:"level,omitempty"` // of a status: Green, Yellow or Red
-	Rule    string     `json:"rule,omitempty"`
-	Service string     `json:"service,omitempty"`
-	Addr    string     `json:"addr,omitempty"`
-	Host    string     `json:"host,omitempty"`
-	User    string     `json:"user,omitempty"`
-	Count   int        `json:"count,omitempty"`
-	Score   float64    `json:"score,omitempty"`
-	Prefix  string     `json:"prefix,omitempty"`
-	Ports   string     `json:"ports,omitempty"`
-	Class   string     `json:"class,omitempty"`
-	Until   *time.Time `json:"until,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
+	Event   string `json:"event"`
+	Level   string `json:"level,omitempty"` // of a status: Green, Yellow or Red
+	Rule    string `json:"rule,omitempty"`
+	Service string `json:"service,omitempty"`
+	Addr    string `json:"addr,omitempty"`
+	Host    string `json:"host,omitempty"`
+	User    string `json:"user,omitempty"`
+	Count   int    `json:"count,omitempty"`
+	// Attempts is how many attempts a failure, probe or success adds to the counters of its rule; lines may report the same one.
+	Attempts int        `json:"-"`
+	Score    float64    `json:"score,omitempty"`
+	Prefix   string     `json:"prefix,omitempty"`
+	Ports    string     `json:"ports,omitempty"`
+	Class    string     `json:"class,omitempty"`
+	Until    *time.Time `json:"until,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
 	// Latency is the time from the deciding line's stamp to the kernel's word that the ban holds, in nanoseconds.
 	Latency  time.Duration `json:"latency_ns,omitempty"`
 	Listed   bool          `json:"listed,omitempty"` // without what block lists report of the source there would be no ban

@@ -164,6 +164,10 @@ func (f *fake) PreviewCloud(context.Context) (json.RawMessage, error) {
 	return json.RawMessage(`{"rules":"","reports":null}`), nil
 }
 
+func (f *fake) Picture(context.Context) (control.Picture, error) {
+	return control.Picture{Level: control.Red, Attackers: []control.Attacker{{Addr: "192.0.2.7"}}}, nil
+}
+
 func (f *fake) LookupCloud(_ context.Context, addr netip.Addr) (control.CloudVerdict, error) {
 	return control.CloudVerdict{Listed: true, Until: addr.String()}, nil
 }
@@ -235,6 +239,9 @@ func TestRequestsCrossTheSocket(t *testing.T) {
 	}
 	if tests, err := c.TestNotify(ctx, "a&b"); err != nil || len(tests) != 1 || tests[0].To != "a&b" {
 		t.Errorf("TestNotify = %+v, %v", tests, err)
+	}
+	if p, err := c.Picture(ctx); err != nil || p.Level != control.Red || len(p.Attackers) != 1 {
+		t.Errorf("Picture = %+v, %v", p, err)
 	}
 	if services, err := c.Services(ctx); err != nil || len(services) != 1 || len(services[0].Ports) != 2 {
 		t.Errorf("Services = %+v, %v", services, err)

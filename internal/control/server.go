@@ -205,6 +205,7 @@ func Handler(s Service) http.Handler {
 	handleReputation(mux, s)
 	handleNotify(mux, s)
 	handleCloud(mux, s)
+	handleViews(mux, s)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

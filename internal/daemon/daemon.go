@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -42,6 +43,8 @@ type Options struct {
 	Manager Manager
 	// Notify notifies administrators.
 	Notify Notifier
+	// History counts records and makes pictures.
+	History Recorder
 	// SelfTest tries on this machine whether bans block. It returns why that cannot be tried here, or what is wrong.
 	SelfTest func(context.Context) (impossible, problem string)
 	// Firewall returns what is wrong with the static policy of this host.
@@ -67,6 +70,17 @@ type Notifier interface {
 	Configure(sections []conf.Notify)
 	Run(ctx context.Context, status func(context.Context) (control.Status, error), add func(control.Record)) error
 	Status(now time.Time) (add func(*control.Status))
+}
+
+// A Recorder counts records and makes pictures: the one of package history.
+type Recorder interface {
+	control.ViewService
+	Open() error
+	Write(recs []control.Record) error
+	Close() error
+	Wanted(event string) bool
+	Use(status func(context.Context) (control.Status, error), counters func(context.Context, []netip.Addr) (control.Counters, error))
+	Run(ctx context.Context) error
 }
 
 // A machine is what the daemon finds where it runs. Tests have one of their own.
@@ -109,6 +123,7 @@ type parts struct {
 	stateIn  string // the directory of what is saved; it stays the same
 	manager  Manager
 	notifier Notifier
+	recorder Recorder
 
 	window *confirm.Keeper // the configurator's; others call Window only
 	due    *duty.List      // the configurator's; others call Text only
@@ -125,6 +140,7 @@ type daemon struct {
 	control.ReputationService
 	control.CloudService
 	control.NotifyService
+	control.ViewService
 	*pipeline.Requests
 	lists.FeedService
 	config   owner.Of[*configurator]
@@ -159,7 +175,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	k := m.filter(p, state)
 	p.Enforcer = k.Enforcer
 	now := time.Now()
-	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, notifier: opt.Notify, sources: p.NewSources(m.look),
+	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, notifier: opt.Notify, recorder: opt.History, sources: p.NewSources(m.look),
 		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), applied: make(chan struct{}), relist: make(chan struct{}, 1)}
 	shared.due = duty.New(shared.reportDuty)
 	m.names.StateDir, m.names.Version = cfg.Paths.StateDir, opt.Version
@@ -169,12 +185,13 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	shared.lists.Feeds().Community = p.Reputation.Cloud.List
 	p.Reputation.Cloud.Changed = func(ctx context.Context) { _ = shared.lists.Feeds().Apply(ctx) } // the enforcer logs it, shows it and tries again
 	c := newConfigurator(shared, cfg, opt)
-	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, CloudService: p.Reputation, NotifyService: opt.Notify, FeedService: shared.lists.Feeds().Service(), config: owner.New[*configurator](), version: opt.Version,
+	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, CloudService: p.Reputation, NotifyService: opt.Notify, ViewService: opt.History, FeedService: shared.lists.Feeds().Service(), config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }}}
 	b.Requests = p.Requests(b.listsForRequests())
 	host := &p.Reputation.Host
 	host.LogsIn, host.Withdraw = p.LogsIn, b.Withdraw
 	host.TakeOver, host.Lift, host.Allow, host.Disallow, host.Undo = p.TakeOver, b.LiftShared, b.allowShared, b.disallowShared, b.undoShared
+	b.recorder.Use(b.Status, b.Counters)
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
 		return nil, err
 	}
@@ -242,6 +259,8 @@ func (b *built) serve(ctx context.Context) error {
 func (b *built) decide(ctx context.Context, g *errgroup.Group) {
 	state, c := b.state, b.configurator
 	b.sources.Choose(ctx, state)
+	b.Records.Attach("history", b.recorder, b.recorder.Wanted)
+	g.Go(func() error { return b.recorder.Run(ctx) })
 	g.Go(func() error { return b.Pipeline.Run(ctx, state) })
 	g.Go(func() error { return b.sources.FollowPorts(ctx) })
 	g.Go(func() error { return c.run(ctx, b.config.Calls()) })

@@ -24,6 +24,7 @@ import (
 	"mef/internal/enforce/kernel"
 	"mef/internal/feed"
 	"mef/internal/filter"
+	"mef/internal/history"
 	"mef/internal/lists"
 	"mef/internal/notify"
 	"mef/internal/owner"
@@ -106,7 +107,7 @@ func (h *house) build() *built {
 	if err != nil {
 		h.Fatal(err)
 	}
-	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Notify: notify.New(cfg.Notify, quiet()), Firewall: func(*conf.Config) []string { return nil }}, machine{
+	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Notify: notify.New(cfg.Notify, quiet()), History: history.New("test"), Firewall: func(*conf.Config) []string { return nil }}, machine{
 		filter: func(p *pipeline.Pipeline, s *pipeline.State) *kernel.Kernel {
 			facts := s.Engine.Facts()
 			opt := p.EnforceOptions(facts.Reachable())

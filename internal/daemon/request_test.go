@@ -16,10 +16,11 @@ import (
 func TestAbandonedRequests(t *testing.T) {
 	addr := netip.MustParseAddr("192.0.2.7")
 	for name, request := range map[string]func(ctx context.Context, h *house) error{
-		"status": func(ctx context.Context, h *house) error { _, err := h.Status(ctx); return err },
-		"why":    func(ctx context.Context, h *house) error { _, err := h.Why(ctx, addr); return err },
-		"reload": func(ctx context.Context, h *house) error { _, err := h.Reload(ctx, "alice"); return err },
-		"lists":  func(ctx context.Context, h *house) error { _, err := h.Lists(ctx, ""); return err },
+		"status":  func(ctx context.Context, h *house) error { _, err := h.Status(ctx); return err },
+		"picture": func(ctx context.Context, h *house) error { _, err := h.Picture(ctx); return err },
+		"why":     func(ctx context.Context, h *house) error { _, err := h.Why(ctx, addr); return err },
+		"reload":  func(ctx context.Context, h *house) error { _, err := h.Reload(ctx, "alice"); return err },
+		"lists":   func(ctx context.Context, h *house) error { _, err := h.Lists(ctx, ""); return err },
 		"allow": func(ctx context.Context, h *house) error {
 			_, err := h.Allow(ctx, control.AllowRequest{Entry: "192.0.2.9"})
 			return err

@@ -37,6 +37,14 @@ func (e *Enforcer) Overview(ctx context.Context) (t Tally, wrong []string, err e
 	return tally(state.Bans), wrong, err
 }
 
+// Tally returns how many bans should be in force now. It asks the packet filter nothing.
+func (e *Enforcer) Tally(ctx context.Context) (Tally, error) {
+	return call(ctx, e, func(context.Context) (Tally, error) {
+		e.model.prune(time.Now())
+		return e.model.tally(), nil
+	})
+}
+
 // tally counts what should hold. It takes as long as there are kinds of bans.
 func (m *model) tally() (t Tally) {
 	for kind, n := range m.bans.kinds {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"time"
 
 	"mef/internal/ban"
@@ -50,4 +51,9 @@ func (e *Engine) Evicted(now time.Time, full bool, keys ...ban.Key) (bans []ban.
 		}
 	}
 	return bans
+}
+
+// InForce returns the bans in force on an address, narrowest first.
+func (e *Engine) InForce(addr netip.Addr, now time.Time) []ban.Active {
+	return e.tracker.InForce(addr, now)
 }

@@ -396,7 +396,7 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 	switch o.Kind {
 	case engine.Counted:
 		s.changed(saveSoon)
-		p.Records.Add(eventRecord(o.Event, o.Score))
+		p.Records.Add(eventRecord(o.Event, o.Attempts, o.Score))
 		if o.Suspect > 0 {
 			p.Reputation.Cloud.Suspect(o.Event.Addr, o.Event.Service, o.Suspect)
 		}
@@ -429,9 +429,9 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 	return nil
 }
 
-func eventRecord(ev *engine.Event, score float64) control.Record {
+func eventRecord(ev *engine.Event, attempts int, score float64) control.Record {
 	rec := control.Record{Time: ev.Time, Event: ev.Kind.String(), Rule: ev.Rule, Service: ev.Service, Host: ev.Host,
-		User: ev.User, Count: ev.Count, Score: score}
+		User: ev.User, Count: ev.Count, Attempts: attempts, Score: score}
 	if ev.Addr.IsValid() {
 		rec.Addr = ev.Addr.String()
 	}

@@ -2,6 +2,9 @@ package pipeline
 
 import (
 	"context"
+	"maps"
+	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -145,4 +148,57 @@ func (f *Sources) Services(ctx context.Context) ([]control.ListeningService, err
 		s.Listen(h.Listeners, now)
 		return s.Readers.List(s.Config, s.Rules, h, func(rule string) engine.LastHour { return s.Engine.LastHour(rule, now) }, s.Engine.Ports)
 	})
+}
+
+// Counters returns what the engine and the enforcer count now, and which of some addresses are banned. Its cost hardly depends on how many
+// bans there are. The error is that of ctx, or of an enforcer that has ended.
+func (p *Pipeline) Counters(ctx context.Context, addrs []netip.Addr) (control.Counters, error) {
+	tally, err := p.Enforcer.Tally(ctx)
+	if err != nil {
+		return control.Counters{}, err
+	}
+	mode, ever := p.Mode(), p.Reasons.Total()
+	c, err := owner.Query(ctx, p.Engine, func(s *State) control.Counters { return s.counters(addrs, time.Now()) })
+	c.Mode = mode
+	c.Bans = control.Tally{Total: tally.Total, IPv4: tally.IPv4, IPv6: tally.IPv6, Unverified: tally.Unverified, Permanent: tally.Permanent, Ever: ever}
+	return c, err
+}
+
+func (s *State) counters(addrs []netip.Addr, now time.Time) control.Counters {
+	c := control.Counters{ScoreLimit: s.Config.Score.Ban, HalfLife: s.Config.Score.HalfLife, Ports: make(map[string]string)}
+	for _, a := range s.Engine.Alarms() {
+		if !a.Acked {
+			c.AlarmCount++
+		}
+	}
+	services := make(map[string]*control.ServiceCounter)
+	for _, name := range slices.Sorted(maps.Keys(s.Readers)) {
+		r, n := s.Readers[name], s.Engine.Rule(name)
+		c.Attempts, c.Probes, c.Logins = c.Attempts+n.Failures, c.Probes+n.Probes, c.Logins+n.Logins
+		c.Ports[name] = control.ShowPorts(s.Engine.Ports(name))
+		of := services[r.Rule.Service]
+		if of == nil {
+			of = &control.ServiceCounter{Name: r.Rule.Service, State: r.Live()}
+			services[of.Name] = of
+		}
+		if of.State == "off" || of.State == "none" {
+			of.State = r.Live()
+		}
+		of.Rules = append(of.Rules, name)
+		of.Failures, of.Probes, of.Logins, of.Bans = of.Failures+n.Failures, of.Probes+n.Probes, of.Logins+n.Logins, of.Bans+n.Bans
+		of.Sources = max(of.Sources, s.Engine.LastHour(name, now).Sources)
+	}
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		c.Services = append(c.Services, *services[name])
+	}
+	c.InForce = make(map[netip.Addr]time.Time)
+	for _, addr := range addrs {
+		for _, held := range s.Engine.InForce(addr, now) {
+			until, banned := c.InForce[addr]
+			if !banned || held.Until.IsZero() || !until.IsZero() && held.Until.After(until) {
+				c.InForce[addr] = held.Until
+			}
+		}
+	}
+	return c
 }

@@ -152,6 +152,11 @@ func (t *Tracker) Blocked(addr netip.Addr, ports ban.Ports, at time.Time) bool {
 	return t.holds.Keeps(addr, ports, false, now)
 }
 
+// InForce returns the bans in force on addr, narrowest first.
+func (t *Tracker) InForce(addr netip.Addr, at time.Time) []ban.Active {
+	return t.holds.Covering(nil, addr, max(t.now, at.UnixNano()))
+}
+
 // Forgiven reports whether what was known of addr at a time no longer counts, because an operator lifted a ban of it later.
 func (t *Tracker) Forgiven(addr netip.Addr, at time.Time) bool {
 	return t.lifts.Covers(addr, at.UnixNano())

@@ -1,0 +1,153 @@
+package history_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mef/internal/control"
+	"mef/internal/history"
+)
+
+// A host is what pictures are made of besides records.
+type host struct {
+	mu       sync.Mutex
+	status   control.Status
+	counters control.Counters
+	asked    int // for counters
+	looked   int // at the status
+}
+
+func (h *host) Status(context.Context) (control.Status, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.looked++
+	return h.status, nil
+}
+
+func (h *host) Counters(context.Context, []netip.Addr) (control.Counters, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked++
+	return h.counters, nil
+}
+
+func start(t *testing.T, h *host) *history.Recorder {
+	t.Helper()
+	r := history.New("test")
+	r.Use(h.Status, h.Counters)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func failure(addr string, score float64) control.Record {
+	return control.Record{Event: "failure", Addr: addr, Rule: "sshd", Service: "sshd", Attempts: 1, Score: score}
+}
+
+func picture(t *testing.T, r *history.Recorder) control.Picture {
+	t.Helper()
+	p, err := r.Picture(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestPictureIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{status: control.Status{Warnings: []string{"disk full"}}}
+		r := start(t, h)
+		for range 10 {
+			for range 5 { // viewers
+				if p := picture(t, r); p.Level != control.Yellow || p.Text != "disk full" {
+					t.Fatalf("level %s: %s", p.Level, p.Text)
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if h.asked != 10 || h.looked != 2 {
+			t.Errorf("5 viewers for 10 s: counters were asked for %d times, want 10; the status %d times, want 2", h.asked, h.looked)
+		}
+		h.mu.Lock()
+		h.status = control.Status{}
+		h.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		picture(t, r)
+		synctest.Wait()
+		time.Sleep(time.Second)
+		if p := picture(t, r); p.Level != control.Green || p.Text == "" {
+			t.Errorf("level %s (%s) after the disk has room again", p.Level, p.Text)
+		}
+	})
+}
+
+func TestSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, new(host))
+		picture(t, r)
+		write := func(recs ...control.Record) { _ = r.Write(recs) }
+		write(failure("192.0.2.1", 1), failure("192.0.2.1", 2))
+		time.Sleep(2 * time.Second)
+		write(failure("192.0.2.2", 1), control.Record{Event: "ban", Prefix: "192.0.2.2/32"})
+		time.Sleep(time.Second)
+		p := picture(t, r)
+		if n := len(p.Seconds); n != 60 || p.Seconds[57] != (control.Second{Attempts: 2}) || p.Seconds[58] != (control.Second{}) || p.Seconds[59] != (control.Second{Attempts: 1, Bans: 1}) {
+			t.Errorf("%d seconds, the last %v", n, p.Seconds[max(0, n-3):])
+		}
+		time.Sleep(time.Minute)
+		for i, s := range picture(t, r).Seconds {
+			if s != (control.Second{}) {
+				t.Errorf("second %d after a minute without attacks: %v", i, s)
+			}
+		}
+	})
+}
+
+func TestAttackers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		later := time.Now().Add(48 * time.Hour)
+		h := &host{counters: control.Counters{ScoreLimit: 30, HalfLife: time.Hour, InForce: map[netip.Addr]time.Time{
+			netip.MustParseAddr("192.0.2.1"): later, netip.MustParseAddr("2001:db8::7"): {}}}}
+		r := start(t, h)
+		_ = r.Write([]control.Record{failure("192.0.2.1", 8), failure("192.0.2.2", 4), failure("2001:db8::7", 2),
+			{Event: "ban", Prefix: "2001:db8::/64", Rule: "score"}, {Event: "success", Addr: "192.0.2.9"}})
+		for i := range 10_000 { // others, with lower scores
+			_ = r.Write([]control.Record{failure(fmt.Sprintf("203.0.%d.%d", i/250, i%250), 1)})
+		}
+		p := picture(t, r)
+		if len(p.Attackers) != control.MaxAttackers {
+			t.Fatalf("%d attackers", len(p.Attackers))
+		}
+		first, second, third := p.Attackers[0], p.Attackers[1], p.Attackers[2]
+		if first.Addr != "192.0.2.1" || first.Score != 8 || first.Limit != 30 || !first.Banned || !first.Until.Equal(later) {
+			t.Errorf("first: %+v", first)
+		}
+		if second.Addr != "192.0.2.2" || second.Banned || second.Attempts != 1 || second.Rule != "sshd" {
+			t.Errorf("second: %+v", second)
+		}
+		if third.Addr != "2001:db8::7" || !third.Banned || third.Until != nil || third.Rule != "score" {
+			t.Errorf("third: %+v", third)
+		}
+		time.Sleep(time.Hour)
+		if got := picture(t, r).Attackers[0].Score; got != 4 {
+			t.Errorf("score of 8 after its half-life: %v", got)
+		}
+		time.Sleep(24 * time.Hour)
+		if all := picture(t, r).Attackers; len(all) != 2 {
+			t.Errorf("a day later: %+v; want those that are banned", all)
+		}
+	})
+}

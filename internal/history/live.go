@@ -1,0 +1,140 @@
+package history
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"mef/internal/control"
+)
+
+const (
+	// followed is how many attackers are followed, of which those with the highest scores are shown.
+	followed = 128
+	// forgottenAfter is how long after its last attempt an attacker that is not banned is shown.
+	forgottenAfter = 24 * time.Hour
+	// shownSeconds is how many seconds a picture has.
+	shownSeconds = 60
+)
+
+// A live is what a picture shows besides counters: the last minute, and the attackers.
+type live struct {
+	seconds   [shownSeconds + 1]second // by Unix time
+	attackers map[netip.Addr]*attacker
+}
+
+type second struct {
+	at int64 // Unix time; what was counted in another one is over
+	control.Second
+}
+
+// An attacker is a source of attempts.
+type attacker struct {
+	score         float64 // as of last
+	last          time.Time
+	attempts      uint64
+	rule, service string
+	bannedBy      string // the rule of its latest ban
+}
+
+// attempt counts an attempt that the kernel let through.
+func (l *live) attempt(addr netip.Addr, rec *control.Record, now time.Time) {
+	l.second(now).Attempts += uint64(rec.Attempts)
+	a := l.attackers[addr]
+	if a == nil {
+		if len(l.attackers) == followed && !l.makeRoom(rec.Score) {
+			return
+		}
+		a = new(attacker)
+		l.attackers[addr] = a
+	}
+	a.score, a.last, a.rule, a.service = rec.Score, now, rec.Rule, rec.Service
+	a.attempts += uint64(rec.Attempts)
+}
+
+// makeRoom drops the attacker with the lowest score, unless that is above score.
+func (l *live) makeRoom(score float64) bool {
+	var least netip.Addr
+	var worth *attacker
+	for addr, a := range l.attackers {
+		if worth == nil || cmp.Or(cmp.Compare(a.score, worth.score), a.last.Compare(worth.last)) < 0 {
+			least, worth = addr, a
+		}
+	}
+	if worth.score > score {
+		return false
+	}
+	delete(l.attackers, least)
+	return true
+}
+
+// banned counts a ban.
+func (l *live) banned(p netip.Prefix, rule string, now time.Time) {
+	l.second(now).Bans++
+	if p.IsSingleIP() {
+		if a := l.attackers[p.Addr()]; a != nil {
+			a.bannedBy = rule
+		}
+		return
+	}
+	for addr, a := range l.attackers {
+		if p.Contains(addr) {
+			a.bannedBy = rule
+		}
+	}
+}
+
+func (l *live) second(now time.Time) *second {
+	s := &l.seconds[now.Unix()%int64(len(l.seconds))]
+	if s.at != now.Unix() {
+		*s = second{at: now.Unix()}
+	}
+	return s
+}
+
+// lastSeconds returns what happened in each of the seconds before now, the latest last.
+func (l *live) lastSeconds(now time.Time) []control.Second {
+	all := make([]control.Second, 0, shownSeconds)
+	for at := now.Unix() - shownSeconds; at < now.Unix(); at++ {
+		var one control.Second
+		if s := l.seconds[at%int64(len(l.seconds))]; s.at == at {
+			one = s.Second
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// addrs returns the attackers' addresses.
+func (l *live) addrs() []netip.Addr {
+	all := make([]netip.Addr, 0, len(l.attackers))
+	for addr := range l.attackers {
+		all = append(all, addr)
+	}
+	return all
+}
+
+// worst returns the attackers with the highest scores, at most control.MaxAttackers.
+func (l *live) worst(c *control.Counters, now time.Time) []control.Attacker {
+	all := make([]control.Attacker, 0, len(l.attackers))
+	for addr, a := range l.attackers {
+		until, banned := c.InForce[addr]
+		age := max(0, now.Sub(a.last))
+		if !banned && age > forgottenAfter {
+			delete(l.attackers, addr)
+			continue
+		}
+		one := control.Attacker{Addr: addr.String(), Limit: c.ScoreLimit, Banned: banned, Rule: a.rule, Service: a.service, Attempts: a.attempts, Last: a.last,
+			Score: a.score * math.Exp2(-float64(age)/float64(max(c.HalfLife, time.Second)))}
+		if banned {
+			one.Rule, one.Until = cmp.Or(a.bannedBy, a.rule), control.Moment(until)
+		}
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b control.Attacker) int {
+		return cmp.Or(cmp.Compare(b.Score, a.Score), b.Last.Compare(a.Last), cmp.Compare(a.Addr, b.Addr))
+	})
+	return slices.Clip(all[:min(len(all), control.MaxAttackers)])
+}
