@@ -62,7 +62,7 @@ func newRoot() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.data, "data", defaultData, "`directory` of everything that the server keeps")
 	flags.BoolVar(&g.json, "json", false, "print JSON for programs")
-	root.AddCommand(newServe(g), newInvite(g), newAgents(g), newRevoke(g), newQuota(g), newAppeals(g), newBackup(g), newRestore(g))
+	root.AddCommand(newServe(g), newInvite(g), newAgents(g), newRevoke(g), newQuota(g), newAppeals(g), newNever(g), newBackup(g), newRestore(g))
 	console.AddCompletion(root)
 	return root
 }

@@ -96,6 +96,9 @@ func TestLifeOfAServer(t *testing.T) {
 		{[]string{"revoke", "nobody"}, 1, "no host has this name"},
 		{[]string{"appeals", "--accept", "203.0.113.7"}, 1, "not listed"},
 		{[]string{"appeals", "--accept", "everything"}, 2, "not an address"},
+		{[]string{"never", "add", "everything"}, 1, "write it like"},
+		{[]string{"never", "remove", "192.0.2.0/24"}, 1, "not in the list"},
+		{[]string{"never", "add", "192.0.2.7", "--note", "two\nlines"}, 1, "one line"},
 		{[]string{"invite", "--own", "--anchor"}, 2, "exclude each other"},
 		{[]string{"quota", "100", "nobody"}, 1, "no host has this name"},
 		{[]string{"quota", "0"}, 1, "from 1 to"},
@@ -105,6 +108,15 @@ func TestLifeOfAServer(t *testing.T) {
 		if status, _, text := run(t, dir, append(wrong.args, flagsOf(wrong.args[0])...)...); status != wrong.status || !strings.Contains(text, wrong.says) {
 			t.Errorf("%q: %d %q, want %d and %q", wrong.args, status, text, wrong.status, wrong.says)
 		}
+	}
+	if status, text, errOut := run(t, dir, "never", "add", "192.0.2.7", "--note", "a partner"); status != 0 || text != "added 192.0.2.7/32\n" {
+		t.Errorf("never add: %d %q %q", status, text, errOut)
+	}
+	if status, text, _ := run(t, dir, "never", "list"); status != 0 || !strings.HasPrefix(text, "NETWORK") || !strings.Contains(text, "192.0.2.7/32") || !strings.Contains(text, "a partner") {
+		t.Errorf("never list: %d %q", status, text)
+	}
+	if status, text, _ := run(t, dir, "never", "remove", "192.0.2.7"); status != 0 || text != "removed 192.0.2.7/32\n" {
+		t.Errorf("never remove: %d %q", status, text)
 	}
 	backup := filepath.Join(t.TempDir(), "backup")
 	if status, _, text := run(t, dir, "backup", backup); status != 0 {

@@ -72,6 +72,7 @@ type list struct {
 	seq   uint64
 	at    time.Time
 	addrs *prefixset.Packed
+	never prefixset.Set // what the operator of the server never lists
 }
 
 // An Agent is a host's side. Any goroutine may call its methods. It is an eventlog.Sink.
@@ -186,7 +187,7 @@ func (a *Agent) Write(recs []control.Record) error {
 	}
 	for i := range recs {
 		rec := &recs[i]
-		if addr, ok := rec.Attacker(); ok && wire.Reportable(addr) {
+		if addr, ok := rec.Attacker(); ok && wire.Reportable(addr) && !a.never(netip.PrefixFrom(addr, addr.BitLen())) {
 			a.add(wire.Report{Addr: addr, Category: a.category(rec.Service), Count: wire.CountOf(max(rec.Count, len(rec.Evidence))), Hour: rec.Time.Unix() / 3600})
 		} else if addr, ok := lifted(rec); ok && a.listed(addr) {
 			a.benign = append(a.benign[max(0, len(a.benign)-wire.MaxReports+1):], addr)
@@ -213,6 +214,16 @@ func (a *Agent) add(r wire.Report) {
 		a.counts.LeftOut++
 	}
 	a.queue = append(a.queue, r)
+}
+
+// never reports whether the operator of the server never lists an address of a network. a.mu is held.
+func (a *Agent) never(p netip.Prefix) bool {
+	for _, l := range a.lists {
+		if l.never.Overlaps(p) {
+			return true
+		}
+	}
+	return false
 }
 
 // listed reports whether a list of the server has an address.
@@ -476,6 +487,7 @@ func (a *Agent) fetch(ctx context.Context, m *membership, name string) error {
 	if err != nil {
 		return err
 	}
+	next.addrs = next.addrs.Subtract(next.never)
 	same := next.addrs.Equal(have.addrs)
 	a.mu.Lock()
 	if a.member != m {
@@ -508,7 +520,7 @@ func (l list) next(f wire.Feed, name string, now time.Time) (list, error) {
 	for _, p := range f.Add {
 		add.Add(p)
 	}
-	next := list{seq: f.Seq, at: f.At, addrs: add.Pack()}
+	next := list{seq: f.Seq, at: f.At, addrs: add.Pack(), never: prefixset.New(f.Never...)}
 	if f.Since == 0 {
 		before, after := l.addrs.Len(), next.addrs.Len()
 		if l.seq != 0 && max(before, after) > surprise && (after > 2*before || 2*after < before) {

@@ -449,7 +449,10 @@ func (l *listener) carryOut(ctx context.Context, e wire.FleetEvent) error {
 	if l.a.Fleet == nil {
 		return nil
 	}
-	if e.Prefix.IsValid() && !wire.Shared(e.Prefix) {
+	l.a.mu.Lock()
+	never := e.Kind == wire.FleetBan && l.a.never(e.Prefix)
+	l.a.mu.Unlock()
+	if never || e.Prefix.IsValid() && !wire.Shared(e.Prefix) {
 		return nil
 	}
 	err := l.a.Fleet(ctx, e)

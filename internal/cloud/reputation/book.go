@@ -89,7 +89,7 @@ var (
 
 // Options are what a Book needs.
 type Options struct {
-	Never   func(netip.Addr) bool // addresses that are never listed; must not change its answers over a replay
+	Never   func(netip.Addr) bool // addresses that are never listed; the same at the same place of a replay, see Recheck
 	MaxKeys int                   // addresses that are held at most; 0 means 4,000,000
 }
 
@@ -502,6 +502,15 @@ func (b *Book) Revoke(id string) error {
 func (b *Book) never(addr netip.Addr) bool {
 	addr = addr.Unmap()
 	return !addr.IsValid() || addr.Zone() != "" || b.opt.Never != nil && b.opt.Never(addr)
+}
+
+// Recheck has the addresses of a network evaluated: what Options.Never says about them has changed.
+func (b *Book) Recheck(network netip.Prefix) {
+	for key, rec := range b.records {
+		if network.Overlaps(key) {
+			b.touch(key, rec)
+		}
+	}
 }
 
 // touch has a record evaluated by the next Settle.

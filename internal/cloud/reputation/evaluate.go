@@ -65,7 +65,9 @@ func (b *Book) evaluate(key netip.Prefix, rec *record) {
 		need *= 2
 	}
 	switch {
-	case rec.Listed && (b.never(key.Addr()) || m.mass < need/2 && b.now >= rec.ListedAt+minListed):
+	case rec.Listed && b.never(key.Addr()):
+		b.unlist(key, rec, "it is never listed")
+	case rec.Listed && m.mass < need/2 && b.now >= rec.ListedAt+minListed:
 		b.unlist(key, rec, "its reports are too old")
 	case !rec.Listed && m.lists(need) && !b.never(key.Addr()) && !b.quarantined(rec):
 		rec.Listed, rec.Ever, rec.ListedAt = true, true, b.now

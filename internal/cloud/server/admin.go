@@ -111,6 +111,7 @@ func (s *Server) adminRoutes() http.Handler {
 			answer(w, http.StatusOK, struct{}{})
 		}
 	})
+	s.neverRoutes(mux)
 	mux.HandleFunc("GET /backup", func(w http.ResponseWriter, _ *http.Request) {
 		data, err := s.Backup()
 		if err != nil {

@@ -329,12 +329,16 @@ func (s *state) share(in *fleetEntry) (dropped []wire.Dropped, err error) {
 	}
 	h.Seq, h.Name = in.Seq, in.Batch.Host
 	for i, e := range in.Batch.Events {
-		if err := s.fleet.add(in.Agent, e); err != nil {
+		err := s.neverShared(&e)
+		if err == nil {
+			err = s.fleet.add(in.Agent, e)
+		}
+		if err != nil {
 			dropped = append(dropped, wire.Dropped{Index: i, Reason: err.Error()})
 		}
 	}
 	for _, one := range in.Batch.Suspects {
-		if !s.never(one.Addr) {
+		if !s.neverListed(one.Addr) {
 			s.fleet.suspect(in.Agent, one)
 		}
 	}

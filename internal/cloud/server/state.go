@@ -17,19 +17,21 @@ import (
 	"mef/internal/cloud/reputation"
 	"mef/internal/cloud/wire"
 	"mef/internal/exempt"
+	"mef/internal/prefixset"
 )
 
 // An entry is what the log has: everything that changes a state. Exactly one pointer is set.
 type entry struct {
-	Tick    *struct{}   `json:"tick,omitempty"` // time passes
-	Invite  *invite     `json:"invite,omitempty"`
-	Enrol   *enrol      `json:"enrol,omitempty"`
-	Reports *reports    `json:"reports,omitempty"`
-	Revoke  *string     `json:"revoke,omitempty"` // an agent
-	Appeal  *netip.Addr `json:"appeal,omitempty"`
-	Clear   *netip.Addr `json:"clear,omitempty"`
-	Fleet   *fleetEntry `json:"fleet,omitempty"`
-	Quota   *quota      `json:"quota,omitempty"`
+	Tick    *struct{}    `json:"tick,omitempty"` // time passes
+	Invite  *invite      `json:"invite,omitempty"`
+	Enrol   *enrol       `json:"enrol,omitempty"`
+	Reports *reports     `json:"reports,omitempty"`
+	Revoke  *string      `json:"revoke,omitempty"` // an agent
+	Appeal  *netip.Addr  `json:"appeal,omitempty"`
+	Clear   *netip.Addr  `json:"clear,omitempty"`
+	Fleet   *fleetEntry  `json:"fleet,omitempty"`
+	Quota   *quota       `json:"quota,omitempty"`
+	Never   *neverChange `json:"never,omitempty"`
 }
 
 // An invite is a token that admits one host.
@@ -70,7 +72,10 @@ type state struct {
 	tokens map[[sha256.Size]byte]invite
 	lists  map[reputation.List]*list
 	fleet  *fleet
-	never  func(netip.Addr) bool
+	nevers []Never // by prefix
+	// neverSet has the same networks, and general what else is never listed.
+	neverSet prefixset.Set
+	general  func(netip.Addr) bool
 	// decisions counts the entries that nobody would repeat: it says when a backup is due.
 	decisions uint64
 	keys      [sha256.Size]byte // hash of the file of the keys; it does not follow from the log
@@ -120,15 +125,20 @@ var resolvers = prefixes("1.1.1.0/24", "1.0.0.0/24", "8.8.8.0/24", "8.8.4.0/24",
 
 func prefixes(all ...string) (out []netip.Prefix) {
 	for _, p := range all {
-		out = append(out, netip.MustParsePrefix(p))
+		out = append(out, widened(netip.MustParsePrefix(p)))
 	}
 	return out
 }
 
 func newState() *state {
-	never := never()
-	return &state{never: never, book: reputation.New(reputation.Options{Never: never}), agents: make(map[string]*agent), tokens: make(map[[sha256.Size]byte]invite),
-		lists: map[reputation.List]*list{reputation.Public: new(list), reputation.OwnHosts: new(list)}, fleet: newFleet()}
+	s := &state{agents: make(map[string]*agent), tokens: make(map[[sha256.Size]byte]invite),
+		lists: map[reputation.List]*list{reputation.Public: new(list), reputation.OwnHosts: new(list)}, fleet: newFleet(), general: never()}
+	s.book = reputation.New(s.options())
+	return s
+}
+
+func (s *state) options() reputation.Options {
+	return reputation.Options{Never: s.neverListed}
 }
 
 // An outcome is what became of an entry.
@@ -178,6 +188,8 @@ func (s *state) apply(e natslog.Entry) (out outcome) {
 		out.err = s.book.Appeal(*in.Appeal)
 	case in.Clear != nil:
 		out.err = s.book.Clear(*in.Clear)
+	case in.Never != nil:
+		out.err = s.changeNever(in.Never, e.Time)
 	case in.Fleet != nil:
 		out.dropped, out.err = s.share(in.Fleet)
 	case in.Quota != nil:
@@ -253,7 +265,10 @@ func (s *state) report(in *reports, now time.Time) (dropped []wire.Dropped, err 
 // feed returns a list, or how it has changed since a version that an agent has.
 func (s *state) feed(name reputation.List, since uint64, now time.Time) wire.Feed {
 	l := s.lists[name]
-	f := wire.Feed{List: string(name), Seq: s.seq, At: now}
+	f := wire.Feed{List: string(name), Seq: s.seq, At: now, Never: make([]netip.Prefix, len(s.nevers))}
+	for i, n := range s.nevers {
+		f.Never[i] = n.Prefix
+	}
 	if since < l.from || since > s.seq || since == 0 {
 		s.book.Each(name, func(p netip.Prefix, _ uint16) { f.Add = append(f.Add, p) })
 		return f
@@ -285,6 +300,7 @@ type saved struct {
 	Agents  map[string]*agent `json:"agents"`
 	Tokens  []invite          `json:"tokens"`
 	Fleet   *fleet            `json:"fleet,omitempty"`
+	Nevers  []Never           `json:"never,omitempty"`
 }
 
 const savedVersion = 1
@@ -293,7 +309,7 @@ const savedVersion = 1
 func (s *state) save(keys map[string][]byte) ([]byte, error) {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
-	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, KeysSum: s.keys[:], Agents: s.agents, Fleet: s.fleet}
+	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, KeysSum: s.keys[:], Agents: s.agents, Fleet: s.fleet, Nevers: s.nevers}
 	for _, t := range s.tokens {
 		h.Tokens = append(h.Tokens, t)
 	}
@@ -329,7 +345,9 @@ func loadState(data []byte) (*state, saved, error) {
 		return nil, h, fmt.Errorf("it has version %d, and this mefcloud reads version %d", h.Version, savedVersion)
 	}
 	s := newState()
-	if s.book, err = reputation.Load(io.MultiReader(d.Buffered(), z), reputation.Options{Never: s.never}); err != nil {
+	s.nevers = h.Nevers
+	s.setNevers()
+	if s.book, err = reputation.Load(io.MultiReader(d.Buffered(), z), s.options()); err != nil {
 		return nil, h, err
 	}
 	if h.Fleet != nil {

@@ -17,6 +17,9 @@ import (
 // MaxFeed is how many bytes a compressed feed has at most.
 const MaxFeed = 16 << 20
 
+// MaxNever is how many networks a server never lists at most.
+const MaxNever = 10_000
+
 const (
 	maxPlainFeed = 64 << 20
 	maxEntries   = 5_000_000
@@ -26,8 +29,8 @@ const (
 // A Feed is a list of a server, or how it has changed. The server signs it, so that it can come through anyone.
 //
 // Its binary form, compressed by gzip, is the tag, the name of the list and its length, the numbers Seq, Since and At in seconds since 1970, the four
-// sets of addresses (IPv4 added and removed, /64 networks of IPv6 added and removed), and the signature of all that. Numbers are varints; a set is
-// its size and the differences of its sorted elements.
+// sets of addresses (added IPv4 addresses and /64 networks of IPv6, and those removed), the networks that are never listed, and the signature of all
+// that. Numbers are varints; a set is its size and the differences of its sorted elements; a network is its bytes, after their number and its length in bits.
 type Feed struct {
 	List   string
 	Seq    uint64 // of this version, never smaller than that of an older one
@@ -35,6 +38,7 @@ type Feed struct {
 	At     time.Time
 	Add    []netip.Prefix // /32 and /64
 	Remove []netip.Prefix
+	Never  []netip.Prefix // networks that the operator of the server never lists, all of them
 }
 
 // Encode returns the signed form.
@@ -49,6 +53,11 @@ func (f Feed) Encode(key ed25519.PrivateKey) []byte {
 		for _, v6 := range []bool{false, true} {
 			out = appendSet(out, set, v6)
 		}
+	}
+	out = binary.AppendUvarint(out, uint64(len(f.Never)))
+	for _, p := range f.Never {
+		raw := p.Addr().AsSlice()
+		out = append(append(out, byte(len(raw)), byte(p.Bits())), raw...)
 	}
 	out = append(out, ed25519.Sign(key, out)...)
 	var packed bytes.Buffer
@@ -109,6 +118,9 @@ func DecodeFeed(packed []byte, key ed25519.PublicKey) (f Feed, err error) {
 	f.At = time.Unix(int64(r.number(1<<40)), 0)
 	f.Add = append(r.set(false), r.set(true)...)
 	f.Remove = append(r.set(false), r.set(true)...)
+	for range r.number(MaxNever) {
+		f.Never = append(f.Never, r.network())
+	}
 	if r.err != nil || len(r.rest) > 0 {
 		return Feed{}, fmt.Errorf("the list is malformed: %w", cmp.Or(r.err, errors.New("bytes follow it")))
 	}
@@ -140,6 +152,18 @@ func (r *reader) bytes(n uint64) []byte {
 	b := r.rest[:n]
 	r.rest = r.rest[n:]
 	return b
+}
+
+func (r *reader) network() netip.Prefix {
+	var p netip.Prefix
+	if head := r.bytes(2); head != nil && (head[0] == 4 || head[0] == 16) {
+		addr, _ := netip.AddrFromSlice(r.bytes(uint64(head[0])))
+		p = netip.PrefixFrom(addr, int(head[1]))
+	}
+	if !p.IsValid() || p != p.Masked() {
+		r.err = cmp.Or(r.err, errors.New("a network is malformed"))
+	}
+	return p
 }
 
 func (r *reader) set(v6 bool) (all []netip.Prefix) {
