@@ -73,6 +73,10 @@ type list struct {
 	at    time.Time
 	addrs *prefixset.Packed
 	never prefixset.Set // what the operator of the server never lists
+
+	changed uint64    // seq when it last changed
+	kept    time.Time // when it was written to the disk
+	keptSeq uint64    // changed, then
 }
 
 // An Agent is a host's side. Any goroutine may call its methods. It is an eventlog.Sink.
@@ -91,7 +95,11 @@ type Agent struct {
 
 	retry chan struct{} // what waits for the other hosts can be sent again
 
+	saving sync.Mutex    // held while files are written; locked before mu
+	queued chan struct{} // what waits has changed
+
 	mu      sync.Mutex
+	change  uint64 // counts changes of queue
 	cfg     conf.Community
 	rules   string      // hash of the detection rules
 	member  *membership // nil: none
@@ -104,7 +112,6 @@ type Agent struct {
 
 	wasSharing bool // this host may have bans of others
 
-	saving     sync.Mutex // of the membership; taken before mu
 	suspecting atomic.Bool
 	suspected  chan wire.Suspect
 }
@@ -112,7 +119,7 @@ type Agent struct {
 // New returns the Agent of a host. It does nothing until Run. category returns that of a service, one of wire.Categories.
 func New(cfg *conf.Config, category func(service string) string, log *slog.Logger) *Agent {
 	a := &Agent{category: category, dir: cfg.Paths.StateDir, cfg: cfg.Community, rules: hash(cfg.Rules), log: log, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1), lists: make(map[string]list), problem: make(map[string]error),
-		fleet: newFleet(), retry: make(chan struct{}, 1), suspected: make(chan wire.Suspect, 256)}
+		fleet: newFleet(), retry: make(chan struct{}, 1), queued: make(chan struct{}, 1), suspected: make(chan wire.Suspect, 256)}
 	text, err := os.ReadFile(a.path())
 	m := new(membership)
 	if err == nil {
@@ -123,6 +130,9 @@ func New(cfg *conf.Config, category func(service string) string, log *slog.Logge
 	}
 	if err == nil {
 		a.member, a.queue = m, m.Waiting
+		if a.cfg.Protection {
+			a.loadLists(time.Now())
+		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		a.problem["membership"] = fmt.Errorf("%s cannot be used: %w; run mefctl cloud join with a new invitation", a.path(), err)
 	}
@@ -214,6 +224,13 @@ func (a *Agent) add(r wire.Report) {
 		a.counts.LeftOut++
 	}
 	a.queue = append(a.queue, r)
+	a.queueChanged()
+}
+
+// queueChanged has what waits written to the disk soon. a.mu is held.
+func (a *Agent) queueChanged() {
+	a.change++
+	owner.Wake(a.queued)
 }
 
 // never reports whether the operator of the server never lists an address of a network. a.mu is held.
@@ -252,6 +269,12 @@ func (a *Agent) List() (*prefixset.Packed, ban.Ports) {
 
 // Run talks to the server until ctx is done.
 func (a *Agent) Run(ctx context.Context) error {
+	a.mu.Lock()
+	loaded := len(a.lists) > 0
+	a.mu.Unlock()
+	if loaded && a.Changed != nil {
+		a.Changed(ctx)
+	}
 	for ctx.Err() == nil {
 		a.mu.Lock()
 		m, cfg, sharing := a.member, a.cfg, a.sharing()
@@ -265,6 +288,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			working.Go(func() { <-round.Done(); unhook() })
 			if cfg.Report {
 				working.Go(func() { a.report(round, m) })
+				working.Go(func() { a.keepQueue(round, m) })
 			}
 			if sharing {
 				working.Go(func() { a.tell(round, m) })
@@ -290,16 +314,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		working.Wait()
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.member != nil {
-		return a.save(a.member, a.queue)
+	m := a.member
+	a.mu.Unlock()
+	if m != nil {
+		return a.keep(m)
 	}
 	return nil
 }
 
-// save keeps the membership on disk.
-func (a *Agent) save(m *membership, waiting []wire.Report) error {
-	m.Waiting = waiting
+// save keeps a new membership on disk.
+func (a *Agent) save(m *membership) error {
 	text, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -418,6 +442,7 @@ func (a *Agent) remove(batch wire.Batch, sent bool) {
 	defer a.mu.Unlock()
 	before := len(a.queue)
 	a.queue = slices.DeleteFunc(a.queue, func(r wire.Report) bool { return slices.Contains(batch.Reports, r) })
+	a.queueChanged()
 	a.benign = slices.DeleteFunc(a.benign, func(addr netip.Addr) bool { return slices.Contains(batch.Benign, wire.Addr{Addr: addr}) })
 	if !sent {
 		a.counts.LeftOut += uint64(before - len(a.queue))
@@ -475,7 +500,11 @@ func (a *Agent) fetch(ctx context.Context, m *membership, name string) error {
 	a.mu.Lock()
 	have := a.lists[name]
 	a.mu.Unlock()
-	data, err := m.ask(ctx, http.MethodGet, fmt.Sprintf("/v1/feed/%s?since=%d&wait=%d", name, have.seq, waitTime), 0, nil, wire.MaxFeed)
+	since := have.seq
+	if have.stale(time.Now()) {
+		since = 0
+	}
+	data, err := m.ask(ctx, http.MethodGet, fmt.Sprintf("/v1/feed/%s?since=%d&wait=%d", name, since, waitTime), 0, nil, wire.MaxFeed)
 	if err != nil {
 		return err
 	}
@@ -487,7 +516,6 @@ func (a *Agent) fetch(ctx context.Context, m *membership, name string) error {
 	if err != nil {
 		return err
 	}
-	next.addrs = next.addrs.Subtract(next.never)
 	same := next.addrs.Equal(have.addrs)
 	a.mu.Lock()
 	if a.member != m {
@@ -499,11 +527,26 @@ func (a *Agent) fetch(ctx context.Context, m *membership, name string) error {
 	if !same && a.Changed != nil {
 		a.Changed(ctx)
 	}
+	if f.Since == 0 {
+		a.keepList(m, name, data)
+	}
 	return nil
 }
 
 // next returns the list after a feed, or why that cannot be meant.
 func (l list) next(f wire.Feed, name string, now time.Time) (list, error) {
+	next, err := l.after(f, name, now)
+	if err != nil {
+		return l, err
+	}
+	next.addrs = next.addrs.Subtract(next.never)
+	if next.kept, next.keptSeq, next.changed = l.kept, l.keptSeq, l.changed; !next.addrs.Equal(l.addrs) || next.changed == 0 {
+		next.changed = next.seq
+	}
+	return next, nil
+}
+
+func (l list) after(f wire.Feed, name string, now time.Time) (list, error) {
 	switch {
 	case f.List != name:
 		return l, fmt.Errorf("the server sends the list %q in place of %q", f.List, name)
@@ -621,11 +664,14 @@ func (a *Agent) replace(m *membership) error {
 	defer a.saving.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.dropKept(); err != nil {
+		return err
+	}
 	if m == nil {
 		if err := atomicfile.Remove(a.path()); err != nil {
 			return err
 		}
-	} else if err := a.save(m, nil); err != nil {
+	} else if err := a.save(m); err != nil {
 		return err
 	}
 	if a.member != nil {

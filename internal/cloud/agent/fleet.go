@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"time"
 
-	"mef/internal/atomicfile"
 	"mef/internal/ban"
 	"mef/internal/cloud/wire"
 	"mef/internal/control"
@@ -419,16 +418,7 @@ func (l *listener) take(ctx context.Context, msg wire.Message) error {
 // save keeps on disk how far this host is.
 func (l *listener) save() {
 	l.saved = time.Now()
-	l.a.saving.Lock()
-	defer l.a.saving.Unlock()
-	l.a.mu.Lock()
-	is := l.a.member == l.m
-	l.m.Waiting = l.a.queue
-	text, err := json.Marshal(l.m)
-	l.a.mu.Unlock()
-	if is && err == nil {
-		_ = atomicfile.Write(l.a.path(), text, 0o600) // a host that is behind what it was gets the same again
-	}
+	_ = l.a.keep(l.m) // a host that is behind what it was gets the same again
 }
 
 // carryOut carries out an event, if it is new. The error is that of ctx.
