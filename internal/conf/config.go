@@ -215,8 +215,22 @@ type Community struct {
 	Report     bool      // community_report
 	Protection bool      // community_cloud_protection
 	Ports      ban.Ports // community_cloud_ports
+	Lookup     string    // community_cloud_lookup: LookupFeed, LookupPrefix or a DNS zone
+	Listing    RBLZone   // what a listing leads to that is found otherwise than in the feed
 	Fleet      bool      // community_fleet
 }
+
+// How the list of a community server is used.
+const (
+	LookupFeed   = "feed"   // the host has a copy
+	LookupPrefix = "prefix" // the server is asked for all listed addresses of a large network
+)
+
+// CommunityName is that of the list of a community server among DNS block lists.
+const CommunityName = "community"
+
+// Feed reports whether the host has a copy of the list.
+func (c *Community) Feed() bool { return c.Protection && (c.Lookup == LookupFeed || c.Lookup == "") }
 
 // A Collector is who is sent reports about bans.
 type Collector struct {
@@ -250,6 +264,7 @@ type RBLZone struct {
 	Match   []string // rbl_K_answer_match: answers that mean listed
 	Codes   []RBLCode
 	Enabled bool
+	Prefix  bool // it is no zone: the community server is asked
 
 	Action  RBLAction // rbl_K_action, of answers that are not in Codes
 	Weight  int       // rbl_K_weight: points

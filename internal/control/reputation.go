@@ -252,6 +252,7 @@ type CloudVerdict struct {
 	Until      string   `json:"until,omitempty"`
 	Contested  bool     `json:"contested,omitempty"`
 	Appeal     string   `json:"appeal,omitempty"`
+	Shown      string   `json:"shown"` // what others were shown to find that out, and who they are
 }
 
 // A CloudRequest asks to join a server.
@@ -267,7 +268,7 @@ type CloudService interface {
 	LeaveCloud(ctx context.Context) error
 	// PreviewCloud returns the next request to the server as it would be sent, before compression.
 	PreviewCloud(ctx context.Context) (json.RawMessage, error)
-	// LookupCloud asks the server about an address, which it learns.
+	// LookupCloud finds out about an address in the way that community_cloud_lookup names.
 	LookupCloud(ctx context.Context, addr netip.Addr) (CloudVerdict, error)
 }
 
@@ -315,7 +316,7 @@ func (c *Client) PreviewCloud(ctx context.Context) (v json.RawMessage, err error
 	return v, c.do(ctx, http.MethodGet, "/v1/cloud/preview", nil, &v)
 }
 
-// LookupCloud asks the community server about an address.
+// LookupCloud finds out whether a community server lists an address.
 func (c *Client) LookupCloud(ctx context.Context, addr netip.Addr) (v CloudVerdict, err error) {
 	return v, c.do(ctx, http.MethodGet, "/v1/cloud/lookup?addr="+url.QueryEscape(addr.String()), nil, &v)
 }

@@ -36,6 +36,9 @@ type Checker struct {
 	log     *slog.Logger
 	changed chan struct{} // holds one message
 
+	// Community asks the community server about an address, for the list that is no zone. It is set before Run.
+	Community func(context.Context, netip.Addr) (listed bool, err error)
+
 	mu    sync.Mutex
 	zones []*zone
 	given []string  // name servers of the configuration
@@ -63,9 +66,14 @@ func (c *Checker) Configure(cfg conf.RBL) {
 			c.zones = append(c.zones, before[i])
 			continue
 		}
-		c.zones = append(c.zones, newZone(z, c.servers, c.log))
+		c.zones = append(c.zones, newZone(z, c.servers, c.community, c.log))
 	}
 	owner.Wake(c.changed)
+}
+
+// community asks the community server.
+func (c *Checker) community(ctx context.Context, addr netip.Addr) (bool, error) {
+	return c.Community(ctx, addr)
 }
 
 // rereadServers is how long the name servers of this host are taken as they were read.
@@ -109,6 +117,16 @@ func (c *Checker) Ask(addr netip.Addr, verified bool) {
 func (c *Checker) Run(ctx context.Context, report func(context.Context, *event.Event) error) error {
 	owner.Each(ctx, c.changed, c.all, func(ctx context.Context, z *zone) { z.run(ctx, report) })
 	return nil
+}
+
+// CheckList asks the list of a name about an address now.
+func (c *Checker) CheckList(ctx context.Context, name string, addr netip.Addr) (answer control.DNSBLAnswer, ok bool) {
+	all := c.all()
+	i := slices.IndexFunc(all, func(z *zone) bool { return z.cfg.Name == name })
+	if i < 0 {
+		return answer, false
+	}
+	return all[i].check(ctx, addr), true
 }
 
 // Check asks all lists about an address now, whatever is known of it.
@@ -171,6 +189,7 @@ func (z *zone) status(now time.Time) control.DNSBLList {
 		Failed: z.failed.Load(), LeftOut: z.left.Load(), Problem: z.problem(now)}
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	out.Usable = z.cfg.Prefix
 	out.Cached = len(z.cache.by)
 	for _, server := range slices.Sorted(maps.Keys(z.states)) {
 		s := z.states[server]
@@ -186,6 +205,9 @@ func (z *zone) status(now time.Time) control.DNSBLList {
 
 // problem returns why the list cannot be used, and what to do; "" if it can, or is not tested yet.
 func (z *zone) problem(now time.Time) string {
+	if z.cfg.Prefix {
+		return "" // package agent has it
+	}
 	servers, err := z.servers()
 	if err != nil {
 		return err.Error()

@@ -407,7 +407,7 @@ func TestVerifiedAfterUnverified(t *testing.T) {
 
 // However many connections are forged, there is room for addresses that are not.
 func TestForgedConnectionsLeaveRoom(t *testing.T) {
-	z := newZone(zoneConf(), func() ([]string, error) { return nil, nil }, slog.New(slog.DiscardHandler))
+	z := newZone(zoneConf(), func() ([]string, error) { return nil, nil }, nil, slog.New(slog.DiscardHandler))
 	now := time.Now()
 	for i := range 2 * maxQueue {
 		z.ask(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), false, now)

@@ -17,7 +17,7 @@ import (
 
 const (
 	// A list is tested through a name server before its first answer counts, and then once in testEvery while it is used.
-	testEvery = time.Hour
+	testEvery = 10 * time.Minute
 	// confirmEvery is for how long listings count after a test showed that the list does not contain everything.
 	confirmEvery = time.Minute
 
@@ -41,11 +41,12 @@ type query struct {
 
 // A zone is a list that is asked.
 type zone struct {
-	cfg     conf.RBLZone
-	servers func() ([]string, error)
-	log     *slog.Logger
-	queue   chan query
-	slots   chan struct{} // a query at a time each
+	cfg       conf.RBLZone
+	servers   func() ([]string, error)
+	community func(context.Context, netip.Addr) (bool, error) // the community server, for cfg.Prefix
+	log       *slog.Logger
+	queue     chan query
+	slots     chan struct{} // a query at a time each
 
 	queries, listings, failed, left atomic.Uint64
 
@@ -68,8 +69,8 @@ type state struct {
 	failures int           // queries in a row without an answer
 }
 
-func newZone(cfg conf.RBLZone, servers func() ([]string, error), log *slog.Logger) *zone {
-	return &zone{cfg: cfg, servers: servers, log: log, queue: make(chan query, maxQueue), slots: make(chan struct{}, cfg.InFlight),
+func newZone(cfg conf.RBLZone, servers func() ([]string, error), community func(context.Context, netip.Addr) (bool, error), log *slog.Logger) *zone {
+	return &zone{cfg: cfg, servers: servers, community: community, log: log, queue: make(chan query, maxQueue), slots: make(chan struct{}, cfg.InFlight),
 		states: make(map[string]*state), confirmed: make(map[string]time.Time)}
 }
 
@@ -208,6 +209,9 @@ func (z *zone) look(ctx context.Context, server string, q query) *event.Listing 
 
 // find asks a name server about an address, and believes what it answers only if the list does not contain everything.
 func (z *zone) find(ctx context.Context, server string, addr netip.Addr) (*event.Listing, error) {
+	if z.cfg.Prefix {
+		return z.findPrefix(ctx, addr)
+	}
 	answers, err := z.addresses(ctx, server, addr)
 	if err != nil {
 		z.unanswered(server, err)
@@ -223,6 +227,17 @@ func (z *zone) find(ctx context.Context, server string, addr netip.Addr) (*event
 	}
 	l.Reason = z.reason(ctx, server, addr)
 	return l, nil
+}
+
+// findPrefix asks the community server about an address.
+func (z *zone) findPrefix(ctx context.Context, addr netip.Addr) (*event.Listing, error) {
+	ctx, cancel := context.WithTimeout(ctx, z.cfg.Timeout)
+	defer cancel()
+	z.queries.Add(1)
+	if listed, err := z.community(ctx, addr); err != nil || !listed {
+		return nil, err
+	}
+	return &event.Listing{Rule: z.cfg.Rule(), Zone: z.cfg.Zone, Codes: "listed", Ban: true}, nil
 }
 
 // A wrongList is a list that cannot be one: it lacks its test entry, or contains everything.
@@ -314,6 +329,9 @@ func (z *zone) contains(ctx context.Context, server string, all []netip.Addr, ne
 
 // server returns the first name server through which the list can be used, and tests those that are due.
 func (z *zone) server(ctx context.Context) (server string, ipv6 bool, err error) {
+	if z.cfg.Prefix {
+		return "", true, nil
+	}
 	z.testing.Lock()
 	defer z.testing.Unlock()
 	servers, err := z.servers()

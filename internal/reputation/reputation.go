@@ -48,6 +48,7 @@ const maxSources = 1024
 func New(cfg *conf.Config, log *slog.Logger) *Reputation {
 	r := &Reputation{Lists: dnsbl.New(cfg.RBL, log), Reports: report.New(cfg.Report, log), Cloud: agent.New(cfg, report.Category, log), sources: make(chan source, maxSources)}
 	r.Cloud.Fleet = r.carryOut
+	r.Lists.Community = r.Cloud.Listed
 	return r
 }
 
@@ -160,7 +161,20 @@ func (r *Reputation) LeaveCloud(context.Context) error { return r.Cloud.Leave() 
 // PreviewCloud returns what would be sent next.
 func (r *Reputation) PreviewCloud(context.Context) (json.RawMessage, error) { return r.Cloud.Preview() }
 
-// LookupCloud asks the server about an address.
-func (r *Reputation) LookupCloud(ctx context.Context, addr netip.Addr) (control.CloudVerdict, error) {
-	return r.Cloud.Lookup(ctx, addr)
+// LookupCloud finds out about an address in the way that the configuration names.
+func (r *Reputation) LookupCloud(ctx context.Context, addr netip.Addr) (v control.CloudVerdict, err error) {
+	zone, ok := r.Cloud.Zone()
+	if !ok {
+		return r.Cloud.Lookup(ctx, addr)
+	}
+	a, ok := r.Lists.CheckList(ctx, conf.CommunityName, addr)
+	switch {
+	case !ok:
+		return v, control.Refuse("the configuration has just changed; ask again")
+	case a.Problem != "":
+		return v, control.Refuse("%s", a.Problem)
+	}
+	v.Listed = a.Listed
+	v.Shown = fmt.Sprintf("name server %s and the servers of %s were shown %s", a.Server, zone, addr)
+	return v, nil
 }

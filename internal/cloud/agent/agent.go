@@ -108,7 +108,9 @@ type Agent struct {
 	benign  []netip.Addr
 	counts  control.Cloud // sent, dropped, left out
 	problem map[string]error
-	fleet   fleet
+
+	prefixes prefixes
+	fleet    fleet
 
 	wasSharing bool // this host may have bans of others
 
@@ -199,7 +201,7 @@ func (a *Agent) Write(recs []control.Record) error {
 		rec := &recs[i]
 		if addr, ok := rec.Attacker(); ok && wire.Reportable(addr) && !a.never(netip.PrefixFrom(addr, addr.BitLen())) {
 			a.add(wire.Report{Addr: addr, Category: a.category(rec.Service), Count: wire.CountOf(max(rec.Count, len(rec.Evidence))), Hour: rec.Time.Unix() / 3600})
-		} else if addr, ok := lifted(rec); ok && a.listed(addr) {
+		} else if addr, ok := lifted(rec); ok && (a.listed(addr) || rec.Rule == (&conf.RBLZone{Name: conf.CommunityName}).Rule()) {
 			a.benign = append(a.benign[max(0, len(a.benign)-wire.MaxReports+1):], addr)
 		}
 	}
@@ -295,12 +297,12 @@ func (a *Agent) Run(ctx context.Context) error {
 				working.Go(func() { a.listen(round, m) })
 			}
 			for _, name := range m.Lists {
-				if cfg.Protection && name != ownList {
+				if cfg.Feed() && name != ownList {
 					working.Go(func() { a.follow(round, m, name) })
 				}
 			}
 		}
-		if m == nil || !cfg.Protection {
+		if m == nil || !cfg.Feed() {
 			a.forgetLists(ctx)
 		}
 		if !sharing {
@@ -684,24 +686,6 @@ func (a *Agent) replace(m *membership) error {
 	return nil
 }
 
-// Lookup asks the server about an address.
-func (a *Agent) Lookup(ctx context.Context, addr netip.Addr) (v control.CloudVerdict, err error) {
-	a.mu.Lock()
-	m := a.member
-	a.mu.Unlock()
-	if m == nil {
-		return v, control.Refuse("this host has joined no server; run mefctl cloud join with an invitation")
-	}
-	text, err := m.ask(ctx, http.MethodGet, "/v1/ip/"+addr.String(), 0, nil, webclient.MaxAnswer)
-	if err != nil {
-		return v, control.Refuse("%v", err)
-	}
-	if err := json.Unmarshal(text, &v); err != nil {
-		return v, control.Refuse("the answer of the server is malformed")
-	}
-	return v, nil
-}
-
 // Status describes the membership, and what waits.
 func (a *Agent) Status() control.Cloud {
 	a.mu.Lock()
@@ -711,7 +695,7 @@ func (a *Agent) Status() control.Cloud {
 		s.Server, s.Host, s.Since = a.member.server.Server, a.member.ID, control.Moment(a.member.Since)
 		s.Reporting, s.Protecting = a.cfg.Report, a.cfg.Protection
 		for _, name := range a.member.Lists {
-			if name == ownList {
+			if name == ownList || !a.cfg.Feed() {
 				continue
 			}
 			l := a.lists[name]

@@ -21,7 +21,7 @@ const (
 	noticeNFLOG     = "accepted without effect, the kernel itself examines packets and reports them by NFLOG"
 	noticeMetrics   = "accepted without effect, mefctl status shows the numbers"
 	noticeShortScan = "accepted without effect, the source of a scan can be forged, so its bans last 10m at most"
-	noticeCommunity = "lists of the community server are fetched, addresses are not queried: ignored"
+	noticeCommunity = "with community_cloud_lookup=feed no addresses are looked up: ignored"
 	noticeJoin      = "mefctl cloud join names the server: ignored"
 	noticeFastPath  = "the fast path is not built yet, lists are enforced in the ordinary table"
 	noticeDebugLog  = "accepted and ignored, the daemon logs to standard error and so to the journal"
@@ -279,14 +279,16 @@ var keys = ini.Table[conf.Config]{
 		Doc: "report verified bans to the community server that this host has joined by mefctl cloud join: the address, a category, a range of counts and the hour"},
 	{Name: "community_cloud_protection", Value: "false", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Protection }),
 		Doc: "drop packets that open a connection from addresses in the lists of that server"},
+	{Name: "community_cloud_lookup", Value: "feed", Form: lookup(func(c *conf.Config) *string { return &c.Community.Lookup }),
+		Doc: "how that is found out. feed: this host has a copy of the lists, and shows nobody which addresses connect; prefix: the server is asked about attackers, but only for all listed addresses of their /16 (IPv6: /32); a zone: it is asked by DNS about attackers, as rbl_K_zone with rbl_K_action=ban"},
 	{Name: "community_cloud_ports", Value: "all", Form: ini.Ports(func(c *conf.Config) *ban.Ports { return &c.Community.Ports }), Doc: "ports at which they are dropped"},
 	{Name: "community_fleet", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Fleet }),
 		Doc: "share bans, unbans and failures at once with the operator's other hosts at that server, and take over theirs; needs community_cloud_protection"},
-	{Name: "community_cloud_bantime", Value: "1h", Form: ini.Duration(time.Second, duration.Year, ini.Nowhere[conf.Config, time.Duration]), Doc: "length of a ban for a listing", Notice: noticeCommunity},
-	{Name: "community_cloud_timeout", Value: "2s", Form: ini.Duration(time.Second, time.Minute, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait for an answer", Notice: noticeCommunity},
-	{Name: "community_cloud_positive_ttl", Value: "1h", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long a listing is cached", Notice: noticeCommunity},
-	{Name: "community_cloud_negative_ttl", Value: "15m", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long the answer not listed is cached", Notice: noticeCommunity},
-	{Name: "community_cloud_error_ttl", Value: "30s", Form: ini.Duration(time.Second, 30*duration.Day, ini.Nowhere[conf.Config, time.Duration]), Doc: "how long to wait after an error before the next query", Notice: noticeCommunity},
+	{Name: "community_cloud_bantime", Value: "1h", Form: ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Community.Listing.BanTime }), Doc: "length of a ban for a listing, unless community_cloud_lookup=feed"},
+	{Name: "community_cloud_timeout", Value: "2s", Form: ini.Duration(time.Second, time.Minute, func(c *conf.Config) *time.Duration { return &c.Community.Listing.Timeout }), Doc: "how long to wait for an answer, unless community_cloud_lookup=feed"},
+	{Name: "community_cloud_positive_ttl", Value: "1h", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Community.Listing.Positive }), Doc: "how long a listing is cached"},
+	{Name: "community_cloud_negative_ttl", Value: "15m", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Community.Listing.Negative }), Doc: "how long the answer not listed is cached"},
+	{Name: "community_cloud_error_ttl", Value: "30s", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Community.Listing.Error }), Doc: "how long to wait after an error before the next query"},
 	{Name: "community_server", Form: ini.Text(255, ini.Nowhere[conf.Config, string]), Doc: "address of that server", Notice: noticeJoin},
 	{Name: "community_report_token", Form: ini.Text(255, ini.Nowhere[conf.Config, string]), Secret: true, Doc: "token that authenticates this host to that server", Notice: noticeJoin},
 	{Name: "community_report_insecure_tls", Value: "false", Form: ini.Bool(ini.Nowhere[conf.Config, bool]),

@@ -118,6 +118,7 @@ func (r *reader) global(sc ini.File) {
 	r.checkBanTimes()
 	r.checkSyslog()
 	r.checkRBL()
+	r.checkCommunity()
 	r.checkReport()
 	r.origins()
 }

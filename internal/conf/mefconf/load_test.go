@@ -247,7 +247,7 @@ func TestMEF10HasEveryKey(t *testing.T) {
 	ours := []string{"mode", "control_socket", "ipv6_prefix", "protect_groups", "proxies", "score_failure", "score_probe", "score_unverified",
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
-		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_connection_ports", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight",
+		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_connection_ports", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight", "community_cloud_lookup",
 		"report_abuseipdb", "report_abuseipdb_key_file", "report_blocklist_de", "report_blocklist_de_server", "report_blocklist_de_key_file", "community_server", "community_fleet", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin", "geo_databases"}
 	settings := ini.Scan("mef.conf", text, "global").Settings
 	for _, k := range keys {
@@ -376,6 +376,8 @@ func TestConfigErrors(t *testing.T) {
 		"mail address":                  {"report_blocklist_de_server=mef@localhost", `:2:28: report_blocklist_de_server: wrong value "mef@localhost"; write a mail address such as mef@example.org`},
 		"server not registered":         {"report_blocklist_de=true", `:2:1: report_blocklist_de: it is not known how this host is registered there; add report_blocklist_de_server=ADDRESS, the mail address of this server in your account`},
 		"name server":                   {"rbl_servers=127.0.0.1,dns.example", `:2:23: rbl_servers: wrong value "dns.example"; write addresses of name servers such as 127.0.0.1 or [2001:db8::53]:5353, with commas`},
+		"community by DNS":              {"community_cloud_lookup=dns", `:2:24: community_cloud_lookup: wrong value "dns"; write feed, prefix, or the name of a DNS zone such as bl.example.org`},
+		"two lists of a name":           {"community_cloud_protection=true\ncommunity_cloud_lookup=prefix\nrbl_enabled=true\nrbl_community_enabled=true\nrbl_community_zone=bl.example", `:3:1: community_cloud_lookup: rbl_community_enabled has another list of the name community; name that one otherwise`},
 		"action":                        {"rbl_x_action=block", `:2:14: rbl_x_action: wrong value "block"; write score or ban or detect`},
 		"access to nothing":             {"[access ssh]\nports=22", `:2:1: [access ssh]: nothing is denied; add deny=@country:XX, or allow_only=@country:XX`},
 		"both ways":                     {"[access ssh]\ndeny=@country:CN\nallow_only=@country:DE", `:4:1: [access ssh]: deny and allow_only together; remove one: allow_only denies everything else`},

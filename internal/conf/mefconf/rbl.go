@@ -81,6 +81,51 @@ func (r *reader) checkRBL() {
 	}
 }
 
+// checkCommunity adds the list of the community server to those that are asked, unless this host has a copy.
+func (r *reader) checkCommunity() {
+	c := &r.cfg.Community
+	if c.Lookup == conf.LookupFeed {
+		var unused []string
+		for _, end := range []string{"bantime", "timeout", "positive_ttl", "negative_ttl", "error_ttl"} {
+			if _, ok := r.set["community_cloud_"+end]; ok {
+				unused = append(unused, "community_cloud_"+end)
+			}
+		}
+		if len(unused) > 0 && c.Protection {
+			r.notice(r.set[unused[0]].KeyPos, strings.Join(unused, ", ")+": "+noticeCommunity)
+		}
+		return
+	}
+	z := c.Listing
+	z.Name, z.Match, z.Action, z.Ports, z.Rate, z.InFlight = conf.CommunityName, []string{"127.0.0.2-99"}, conf.RBLBan, c.Ports, 20, 8
+	if z.Zone = c.Lookup; c.Lookup == conf.LookupPrefix {
+		z.Zone, z.Prefix = "community server", true
+	}
+	if !c.Protection {
+		return
+	}
+	if slices.ContainsFunc(r.cfg.RBL.Zones, func(z conf.RBLZone) bool { return z.Name == conf.CommunityName }) {
+		r.errs = append(r.errs, &diag.Error{Pos: r.set["community_cloud_lookup"].KeyPos, Msg: "community_cloud_lookup: rbl_community_enabled has another list of the name community", Hint: "name that one otherwise"})
+	}
+	r.cfg.RBL.Zones = append(r.cfg.RBL.Zones, z)
+}
+
+// lookup is how the list of a community server is used.
+func lookup(field func(*conf.Config) *string) ini.Form[conf.Config] {
+	const syntax = "feed, prefix, or the name of a DNS zone such as bl.example.org"
+	zone := zoneName(field)
+	return ini.Form[conf.Config]{Syntax: syntax, Set: func(c *conf.Config, s ini.Setting) *ini.Fault {
+		if s.Value == conf.LookupFeed || s.Value == conf.LookupPrefix {
+			*field(c) = s.Value
+			return nil
+		}
+		if !strings.Contains(s.Value, ".") || zone.Set(c, s) != nil {
+			return ini.Wrong(0, s.Value, syntax)
+		}
+		return nil
+	}}
+}
+
 // noticeUnused reports settings of bans for a list that leads to no ban.
 func (r *reader) noticeUnused(z conf.RBLZone) {
 	if z.Action == conf.RBLBan || slices.ContainsFunc(z.Codes, func(c conf.RBLCode) bool { return c.Action == conf.RBLBan }) {

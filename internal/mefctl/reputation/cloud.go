@@ -66,8 +66,10 @@ func newCloudPreview(g *cli.Global) *cobra.Command {
 func newCloudLookup(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "lookup ADDR",
-		Short: "Ask the server about an address, which the server learns",
-		Args:  console.OneArg("an address, such as 192.0.2.7"),
+		Short: "Find out whether the server lists an address, and who was shown what for that",
+		Long: "lookup finds out about an address in the way that community_cloud_lookup of mef.conf(5) names: in the copy of the list on this host, by DNS, or by asking the\n" +
+			"server for all listed addresses of its network. Without community_cloud_protection, the server is asked about the address itself.",
+		Args: console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := cli.Addr(args[0])
 			if err != nil {
@@ -77,11 +79,15 @@ func newCloudLookup(g *cli.Global) *cobra.Command {
 				return c.LookupCloud(ctx, addr)
 			}
 			return cli.Ask(g, cmd, lookup, func(w io.Writer, v control.CloudVerdict) {
-				if !v.Listed {
+				switch {
+				case !v.Listed:
 					fmt.Fprintf(w, "%s is not listed.\n", addr)
-					return
+				case v.Until == "":
+					fmt.Fprintf(w, "%s is listed.\n", addr)
+				default:
+					fmt.Fprintf(w, "%s is listed until %s for %s: score %d of 100, %s reporters.\n", addr, v.Until, strings.Join(v.Categories, ", "), v.Score, v.Reporters)
 				}
-				fmt.Fprintf(w, "%s is listed until %s for %s: score %d of 100, %s reporters.\n", addr, v.Until, strings.Join(v.Categories, ", "), v.Score, v.Reporters)
+				fmt.Fprintf(w, "To find that out, %s.\n", v.Shown)
 			})
 		},
 	}
