@@ -15,7 +15,7 @@ import (
 // A Backend is what an Enforcer needs of a packet filter. Package nftset is the one for nftables, ipset the one for iptables.
 //
 // It knows nothing of what should hold beyond its own tables, chains and rules: it makes changes, and it says what it finds.
-// Held, Watch, Lists, Listed, Names and SetOf may be called from any goroutine, the other methods are called from one.
+// Held, Watch, Lists, Listed, Drops, Names and SetOf may be called from any goroutine, the other methods are called from one.
 type Backend interface {
 	// Apply makes the changes hold in one transaction. Where the kernel refuses single bans, the others hold all the same and
 	// the refused ones are returned. An error means that nothing is known to have changed.
@@ -54,6 +54,9 @@ type Backend interface {
 	// address, in order. Both may be called from any goroutine.
 	Lists(ctx context.Context) ([]HeldList, error)
 	Listed(ctx context.Context, addr netip.Addr) ([]string, error)
+
+	// Drops returns how many packets were dropped. It reads counters, no elements of bans or lists. It may be called from any goroutine.
+	Drops(ctx context.Context) (Drops, error)
 
 	// Configure changes what it does beside bans, from the next Rebuild on.
 	Configure(Settings) error
@@ -139,6 +142,13 @@ type HeldList struct {
 	Name    string
 	Packets uint64 // dropped since the kernel first had a list of that name
 	Entries int    // as the kernel counts them, which may leave out a network that ends with the last address of its family; -1 if it does not
+}
+
+// Drops are packets that were dropped since the kernel has the table: it counts on while the daemon restarts.
+type Drops struct {
+	Verified, Unverified uint64 // from banned addresses, by the class of the ban
+	Replies              uint64 // to banned addresses
+	Lists                uint64 // of those lists that there are, both directions
 }
 
 // Changes is what one transaction does.

@@ -70,6 +70,9 @@ func (e *Enforcer) Listed(ctx context.Context, addr netip.Addr) ([]string, error
 	return e.backend.Listed(ctx, addr.Unmap().WithZone(""))
 }
 
+// Drops returns how many packets were dropped. It reads no set, and delays no bans.
+func (e *Enforcer) Drops(ctx context.Context) (Drops, error) { return e.backend.Drops(ctx) }
+
 // setAllLists has every wanted list set, which costs nothing for those that hold, and the others removed.
 func (e *Enforcer) setAllLists() {
 	l := &e.lists

@@ -35,6 +35,7 @@ type Fake struct {
 	unseen            []ban.Key
 	lists             map[string]enforce.List
 	lost              []string // lists that LoseList lost
+	drops             enforce.Drops
 }
 
 // Lose loses everything, as if by nft flush ruleset.
@@ -133,6 +134,20 @@ func (f *Fake) Lists(context.Context) (all []enforce.HeldList, err error) {
 		all = append(all, enforce.HeldList{Name: name, Entries: f.lists[name].Addrs.Len()})
 	}
 	return all, f.err
+}
+
+// Drops implements enforce.Backend. A Fake drops nothing by itself; SetDrops says what.
+func (f *Fake) Drops(context.Context) (enforce.Drops, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.drops, f.err
+}
+
+// SetDrops sets what Drops returns.
+func (f *Fake) SetDrops(d enforce.Drops) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drops = d
 }
 
 // List returns the addresses of a list, nil if there is none of that name.

@@ -503,6 +503,26 @@ func (b *Backend) Lists(context.Context) (all []enforce.HeldList, err error) {
 	return all, err
 }
 
+// Drops implements enforce.Backend.
+func (b *Backend) Drops(context.Context) (d enforce.Drops, err error) {
+	b.read.Lock()
+	defer b.read.Unlock()
+	b.exchange.RLock()
+	defer b.exchange.RUnlock()
+	for _, v6 := range []bool{false, true} {
+		for set, n := range map[set]*uint64{dropsSet(ban.Verified, v6): &d.Verified, dropsSet(ban.Unverified, v6): &d.Unverified, repliesSet(v6): &d.Replies} {
+			if err := b.reader.each(set, func(e element) { *n += e.packets }); err != nil {
+				return d, err
+			}
+		}
+	}
+	_, lists, err := b.foundLists()
+	for _, n := range lists {
+		d.Lists += n
+	}
+	return d, err
+}
+
 func (b *Backend) foundLists() ([]*heldList, map[string]uint64, error) {
 	found, err := b.reader.headers()
 	if err != nil {

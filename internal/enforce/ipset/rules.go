@@ -20,6 +20,8 @@ const (
 	replyChain   = "mefd-reply"
 	dropBan      = "mefd-drop"
 	dropSusp     = "mefd-drop-susp"
+	countBan     = "mefd-count"
+	countSusp    = "mefd-count-susp"
 	dropReply    = "mefd-drop-reply"
 	chainsPrefix = "mefd-"
 )
@@ -58,6 +60,8 @@ func (l layout) tables(v6 bool) []table {
 	replyChains, listReplies := l.listReplies(v6)
 	raw.chains = slices.Concat(raw.chains, listChains, replyChains)
 	raw.rules = slices.Concat(l.banRules(v6), l.replyRules(v6), listRules, listReplies)
+	raw.chains = append(raw.chains, countBan, countSusp)
+	raw.rules = append(raw.rules, l.countRules(v6)...)
 	if l.log.Enabled {
 		raw.chains = append(raw.chains, dropBan, dropSusp)
 		raw.rules = append(raw.rules, l.logRules()...)
@@ -107,7 +111,7 @@ func (l layout) banRules(v6 bool) []rule {
 		}
 		for _, k := range l.of(v6, nets) {
 			for _, match := range k.matches() {
-				rules = append(rules, rule{banChain, match, l.drop(k.trust)})
+				rules = append(rules, rule{banChain, match, countChain(k.trust)})
 			}
 		}
 	}
@@ -270,6 +274,23 @@ func (l layout) portSets() map[string]ban.Ports {
 func neighbourDiscovery(chain string) (rules []rule) {
 	for typ := 133; typ <= 136; typ++ {
 		rules = append(rules, rule{chain, fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d -m hl --hl-eq 255", typ), "RETURN"})
+	}
+	return rules
+}
+
+// countChain returns the chain that counts packets from banned addresses and drops them.
+func countChain(trust ban.Class) string {
+	if trust == ban.Unverified {
+		return countSusp
+	}
+	return countBan
+}
+
+// countRules returns the rules of the chains that count and drop.
+func (l layout) countRules(v6 bool) (rules []rule) {
+	for _, trust := range []ban.Class{ban.Verified, ban.Unverified} {
+		chain := countChain(trust)
+		rules = append(rules, rule{chain, inSet(dropsSet(trust, v6), "src"), ""}, rule{chain, "", l.drop(trust)})
 	}
 	return rules
 }

@@ -124,7 +124,7 @@ func portsSet(p ban.Ports) set { return set{name: portsPrefix + portsHash(p), ty
 // fixedSets exist whatever is banned.
 func (l layout) fixedSets() (sets []set) {
 	for _, v6 := range []bool{false, true} {
-		sets = append(sets, allowSet(v6), graceSet(v6), exceptSet(v6), repliesSet(v6))
+		sets = append(sets, allowSet(v6), graceSet(v6), exceptSet(v6), repliesSet(v6), dropsSet(ban.Verified, v6), dropsSet(ban.Unverified, v6))
 	}
 	if l.scan.Enabled {
 		sets = append(sets, scanSets()...)
@@ -153,6 +153,15 @@ func exceptSet(v6 bool) set {
 // anew whenever the rules are written.
 func repliesSet(v6 bool) set {
 	return set{name: prefix + "replies" + familyName(v6), typ: hashNet, v6: v6, counters: true}
+}
+
+// dropsSet is like repliesSet, for packets from addresses with bans of a class.
+func dropsSet(trust ban.Class, v6 bool) set {
+	name := "drops"
+	if trust == ban.Unverified {
+		name = "dropsusp"
+	}
+	return set{name: prefix + name + familyName(v6), typ: hashNet, v6: v6, counters: true}
 }
 
 // everything returns all addresses of a family. A set of networks cannot hold a prefix of length 0.

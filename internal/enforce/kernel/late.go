@@ -183,6 +183,15 @@ func (l *late) Detection() (enforce.Detection, error) {
 	return filter.Detection()
 }
 
+// Drops implements enforce.Backend.
+func (l *late) Drops(ctx context.Context) (enforce.Drops, error) {
+	filter, err := l.get()
+	if err != nil {
+		return enforce.Drops{}, err
+	}
+	return filter.Drops(ctx)
+}
+
 // Names implements enforce.Backend.
 func (l *late) Names() enforce.Names {
 	filter, err := l.get()

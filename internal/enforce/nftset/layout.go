@@ -21,6 +21,14 @@ const tableName = "mefdaemon"
 // repliesCounter counts packets towards banned addresses.
 const repliesCounter = "replies"
 
+// dropCounter names the counter of packets from banned addresses.
+func dropCounter(trust ban.Class) string {
+	if trust == ban.Unverified {
+		return "drops_susp"
+	}
+	return "drops_ban"
+}
+
 // A set is a named set of addresses, or of other keys that packets add.
 type set struct {
 	name     string
@@ -106,7 +114,10 @@ type part struct {
 
 // allParts returns all parts that a table can have; kinds are not among them.
 func (s tableSpec) allParts() []part {
-	entries := part{rules: tableSpec.entryRules, counts: []counter{{repliesCounter, "packets towards banned addresses, dropped"}}, chains: []chain{
+	entries := part{rules: tableSpec.entryRules, counts: []counter{
+		{repliesCounter, "packets towards banned addresses, dropped"},
+		{dropCounter(ban.Verified), "packets from banned addresses, dropped"},
+		{dropCounter(ban.Unverified), "packets from addresses with an unverified ban, dropped"}}, chains: []chain{
 		{"ban", &hook{unix.NF_INET_PRE_ROUTING, bansPriority}},
 		{"reply_out", &hook{unix.NF_INET_LOCAL_OUT, bansPriority}},
 		{"reply_fwd", &hook{unix.NF_INET_FORWARD, bansPriority}}}}
@@ -252,7 +263,7 @@ func (s tableSpec) rules(c setKind) []rule {
 		}
 		r = r.inSet(d, c.v6, c.bits, c.set())
 		if d.incoming {
-			r = s.drop(r, c.trust)
+			r = s.drop(r.counter(dropCounter(c.trust)), c.trust)
 		} else {
 			// Every look-up also counts in the element, which holds both directions; this is the share of the replies.
 			r = r.counter(repliesCounter).verdict(expr.VerdictDrop)
@@ -271,7 +282,9 @@ func (s tableSpec) rules(c setKind) []rule {
 func (s tableSpec) unverifiedRules(c setKind) (rules []rule) {
 	in := directions[0]
 	begin := newRule(in.chainOf(c))
-	end := func(r rule) { rules = append(rules, s.drop(r.inSet(in, c.v6, c.bits, c.set()), c.trust)) }
+	end := func(r rule) {
+		rules = append(rules, s.drop(r.inSet(in, c.v6, c.bits, c.set()).counter(dropCounter(c.trust)), c.trust))
+	}
 	tcp, udp := begin.protocol(unix.IPPROTO_TCP).opensTCP(), begin.protocol(unix.IPPROTO_UDP)
 	if c.ports == "" {
 		end(tcp)

@@ -479,6 +479,21 @@ func (b *Backend) removeLeftovers() error {
 	return b.conn.commit(&t)
 }
 
+// Drops implements enforce.Backend.
+func (b *Backend) Drops(context.Context) (d enforce.Drops, err error) {
+	err = b.lister.do(func(c *conn) error {
+		counts, err := c.readCounters()
+		d = enforce.Drops{Verified: counts[dropCounter(ban.Verified)], Unverified: counts[dropCounter(ban.Unverified)], Replies: counts[repliesCounter]}
+		for name, n := range counts {
+			if strings.HasPrefix(name, listCounter("")) {
+				d.Lists += n
+			}
+		}
+		return err
+	})
+	return d, err
+}
+
 // Lists implements enforce.Backend.
 func (b *Backend) Lists(context.Context) (all []enforce.HeldList, err error) {
 	err = b.lister.do(func(c *conn) error {

@@ -89,6 +89,7 @@ func (f Filter) Run(t *testing.T) {
 		"only neighbour discovery of the link passes":         f.onlyNeighbourDiscoveryOfTheLinkPasses,
 		"random bans agree with a model":                      f.RandomBansAgreeWithAModel,
 		"live sessions are cut both ways":                     f.liveSessionsAreCutBothWays,
+		"drops are counted":                                   f.dropsAreCounted,
 		"a banned source costs no conntrack entry":            f.aBannedSourceCostsNoConntrackEntry,
 		"banned peers are back out within a second":           f.bannedPeersAreBackOutWithinASecond,
 		"a restart leaves no gap":                             f.aRestartLeavesNoGap,
