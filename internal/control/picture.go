@@ -38,12 +38,23 @@ type Counters struct {
 	Logins     uint64           `json:"logins"`
 	AlarmCount int              `json:"alarm_count"` // alarms that no operator has acknowledged
 	Bans       Tally            `json:"bans"`
+	Dropped    Drops            `json:"dropped"`
 	Services   []ServiceCounter `json:"services"`
 
 	ScoreLimit int                      `json:"-"` // the score that bans
 	HalfLife   time.Duration            `json:"-"` // of scores
 	InForce    map[netip.Addr]time.Time `json:"-"` // the ends of bans of addresses that were asked about; zero: until lifted
 	Ports      map[string]string        `json:"-"` // by rule, on which its bans hold, as in Rule
+}
+
+// Drops are packets that the kernel dropped since it has our table; it counts on while the daemon restarts.
+type Drops struct {
+	Known      bool   `json:"known"`      // the counters could be read
+	Total      uint64 `json:"total"`      // the sum of the following
+	Verified   uint64 `json:"verified"`   // from banned addresses
+	Unverified uint64 `json:"unverified"` // from addresses with an unverified ban
+	Replies    uint64 `json:"replies"`    // to banned addresses
+	Lists      uint64 `json:"lists"`      // by the blacklist, feeds, and the list of a community server
 }
 
 // MaxAttackers is how many attackers a Picture has.
@@ -53,6 +64,7 @@ const MaxAttackers = 50
 type Second struct {
 	Attempts uint64 `json:"attempts"`
 	Bans     uint64 `json:"bans"`
+	Drops    uint64 `json:"drops"` // packets; 0 while nobody looked
 }
 
 // A ServiceCounter is a service that rules are about.

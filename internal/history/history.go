@@ -125,6 +125,7 @@ func (r *Recorder) Picture(ctx context.Context) (control.Picture, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.live.drop(c.Dropped, now)
 	r.picture = control.Picture{Now: now, Since: r.since, Version: r.version, Judged: r.at, Missing: r.status.Missing, Warnings: r.status.Warnings,
 		Alarms: r.status.Alarms, Attacks: r.status.Attacks, Counters: c, Seconds: r.live.lastSeconds(now), Attackers: r.live.worst(&c, now)}
 	r.picture.Level, r.picture.Text = r.status.Level()

@@ -116,6 +116,34 @@ func TestSeconds(t *testing.T) {
 	})
 }
 
+func TestDropsOfASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{counters: control.Counters{Dropped: control.Drops{Known: true, Total: 100}}}
+		r := start(t, h)
+		last := func(total uint64, known bool) uint64 {
+			h.mu.Lock()
+			h.counters.Dropped = control.Drops{Known: known, Total: total}
+			h.mu.Unlock()
+			time.Sleep(time.Second)
+			return picture(t, r).Seconds[59].Drops
+		}
+		picture(t, r)
+		for i, c := range []struct {
+			total uint64
+			known bool
+			want  uint64
+		}{{110, true, 10}, {0, false, 0}, {115, true, 5}, {7, true, 7}, {7, true, 0}} {
+			if got := last(c.total, c.known); got != c.want {
+				t.Errorf("second %d: %d drops, want %d", i, got, c.want)
+			}
+		}
+		time.Sleep(time.Minute) // nobody looks
+		if got := last(1000, true); got != 0 {
+			t.Errorf("%d drops of a minute are shown as those of a second", got)
+		}
+	})
+}
+
 func TestAttackers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		later := time.Now().Add(48 * time.Hour)

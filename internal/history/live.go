@@ -23,6 +23,8 @@ const (
 type live struct {
 	seconds   [shownSeconds + 1]second // by Unix time
 	attackers map[netip.Addr]*attacker
+	dropped   uint64    // of the kernel's counters
+	droppedAt time.Time // when they were read; zero: never
 }
 
 type second struct {
@@ -92,6 +94,25 @@ func (l *live) second(now time.Time) *second {
 		*s = second{at: now.Unix()}
 	}
 	return s
+}
+
+// drop takes note of what the kernel's counters have now. Those of the latest second or two belong to the one before now.
+func (l *live) drop(d control.Drops, now time.Time) {
+	if !d.Known {
+		return
+	}
+	if age := now.Sub(l.droppedAt); age >= 0 && age < 5*pictureEvery/2 {
+		l.second(now.Add(-time.Second)).Drops += since(l.dropped, d.Total)
+	}
+	l.dropped, l.droppedAt = d.Total, now
+}
+
+// since returns how far a counter of the kernel has moved. It begins anew if others deleted it.
+func since(before, now uint64) uint64 {
+	if now < before {
+		return now
+	}
+	return now - before
 }
 
 // lastSeconds returns what happened in each of the seconds before now, the latest last.

@@ -213,17 +213,18 @@ func (f Filter) dropsAreCounted(t *testing.T) {
 	w := f.NewWorld(t)
 	enforcetest.Bans(t, w.E, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8:a::/64", time.Hour),
 		enforcetest.For("192.0.2.8 ports 22", time.Hour), enforcetest.For("192.0.2.9 unverified", time.Hour))
-	if err := w.E.SetLists(t.Context(), []enforce.List{{Name: "x", Addrs: enforcetest.Packed("192.0.2.10")}}); err != nil {
+	if err := w.E.SetLists(t.Context(), []enforce.List{{Name: "x", Addrs: enforcetest.Packed("172.17.0.2"), Both: true}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, from := range []string{"192.0.2.7", "2001:db8:a::7", "192.0.2.8", "192.0.2.9", "192.0.2.10"} {
+	for _, from := range []string{"192.0.2.7", "2001:db8:a::7", "192.0.2.8", "192.0.2.9"} {
 		to := ssh4
 		if strings.Contains(from, ":") {
 			to = ssh6
 		}
 		try(t, w.Attacker, []string{from + " " + to}, w.Attacker.Blocked)
 	}
-	try(t, w.Server, []string{" tcp 192.0.2.7:443"}, w.Server.Blocked) // its SYN is a packet to a banned address
+	// The SYN of this host is a packet to a banned address, or to a listed one.
+	try(t, w.Server, []string{" tcp 192.0.2.7:443", " tcp 172.17.0.2:81"}, w.Server.Blocked)
 	// A segment that was sent again may arrive between two looks.
 	if err := netnstest.Poll(func() error {
 		d, err := w.E.Drops(t.Context())
