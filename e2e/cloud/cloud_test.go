@@ -85,7 +85,7 @@ func begin(t *testing.T, ns *netnstest.NS, name, bin, addr string) *host {
 	conf := fmt.Sprintf("[global]\nrules_dir=%[1]s/rules.d\ncache_dir=%[1]s/state\ncontrol_socket=%[1]s/run/socket\nwhitelist_dir=%[1]s/whitelist\nblacklist_dir=%[1]s/blacklist\n"+
 		"community_report=true\ncommunity_cloud_protection=true\n", h.dir)
 	rule := fmt.Sprintf("[rule]\nprograms=prog\nservice_ports=22\nenabled=true\nsource=file\nfiles=%s/auth.log\nfailregex=^bad login from <HOST> as alice\\.example$\nmaxretry=3\n", h.dir)
-	for path, text := range map[string]string{"mef.conf": conf, "rules.d/test.conf": rule, "auth.log": "", "state/.keep": "", "run/.keep": "", "whitelist/.keep": "", "blacklist/.keep": ""} {
+	for path, text := range map[string]string{"mef.conf": conf, "rules.d/test.conf": rule, "rules.d/slow.conf": strings.NewReplacer("programs=prog", "programs=slow", "maxretry=3", "maxretry=9").Replace(rule), "auth.log": "", "state/.keep": "", "run/.keep": "", "whitelist/.keep": "", "blacklist/.keep": ""} {
 		path = filepath.Join(h.dir, path)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
@@ -132,14 +132,17 @@ func (h *host) until(what string, check func() error) {
 }
 
 // attacked writes the log lines of an attack, of which the rule bans an address after three.
-func (h *host) attacked(from string) {
+func (h *host) attacked(from string) { h.failed("prog", from, 3) }
+
+// failed writes log lines of a program.
+func (h *host) failed(program, from string, times int) {
 	h.Helper()
 	f, err := os.OpenFile(filepath.Join(h.dir, "auth.log"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		h.Fatal(err)
 	}
-	for range 3 {
-		_, err2 := fmt.Fprintf(f, "%s host prog[1]: bad login from %s as alice.example\n", time.Now().Format("Jan _2 15:04:05"), from)
+	for range times {
+		_, err2 := fmt.Fprintf(f, "%s host %s[1]: bad login from %s as alice.example\n", time.Now().Format("Jan _2 15:04:05"), program, from)
 		err = errors.Join(err, err2)
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
@@ -173,55 +176,12 @@ func (h *host) cloud() (c control.Cloud) {
 // What attacks one host of an operator is dropped by the kernel of the others before its first packet reaches a service there. A host that was away,
 // and a server that was killed, catch up; a server that is away costs nothing; what is lifted is lifted everywhere; and nothing that is sent names
 // users, lines or the host.
-func TestHostsShareBans(t *testing.T) {
-	bin, dir := programs(t), filepath.Join(t.TempDir(), "cloud")
-	hub, attacker := netnstest.New(t), netnstest.New(t)
-	// The hosts reach the server at an address that both have a route to.
-	hub.Addr(t, "lo", "198.18.0.1/32")
-	var hosts []*host
-	for i, name := range []string{"first", "second", "third"} {
-		ns := netnstest.New(t)
-		up, down := fmt.Sprintf("198.18.%d.1", i+1), fmt.Sprintf("198.18.%d.2", i+1)
-		netnstest.Join(t, hub, ns, up+"/30", down+"/30")
-		ns.Route(t, "198.18.0.1/32", up)
-		here := fmt.Sprintf("203.0.%d.2", 113+i)
-		netnstest.Join(t, attacker, ns, fmt.Sprintf("203.0.%d.1/24", 113+i), here+"/24")
-		ns.Route(t, "198.51.100.0/24", fmt.Sprintf("203.0.%d.1", 113+i))
-		hosts = append(hosts, begin(t, ns, name, bin, here))
-	}
-	attacker.Addr(t, "lo", "198.51.100.7/32 198.51.100.8/32 198.51.100.9/32")
-	first, second, third := hosts[0], hosts[1], hosts[2]
-
-	mefcloud := filepath.Join(bin, "mefcloud")
-	log := filepath.Join(t.TempDir(), "mefcloud.log")
-	serve := func() *process {
-		return start(t, hub, log, mefcloud, "serve", "--data", dir, "--listen", "198.18.0.1:8443", "--name", "198.18.0.1:8443")
-	}
-	invite := func() (text string, err error) {
-		out, err := exec.Command(mefcloud, "--data", dir, "invite", "--own").Output()
-		return strings.TrimSpace(string(out)), err
-	}
-	server := serve()
-	for _, h := range hosts {
-		var invitation string
-		h.until("an invitation", func() (err error) {
-			invitation, err = invite()
-			return err
-		})
-		h.mefctl("cloud", "join", invitation)
-	}
-
-	for _, h := range hosts {
-		h.until("all hosts are connected", func() error {
-			if f := h.cloud().Fleet; f == nil || !f.Connected {
-				return fmt.Errorf("not connected: %+v", f)
-			}
-			return nil
-		})
-	}
+func testHostsShareBans(t *testing.T, bin string) {
+	f := newFleet(t, bin, filepath.Join(t.TempDir(), "cloud"))
+	first, second, third, attacker, serve, server, dir := f.hosts[0], f.hosts[1], f.hosts[2], f.attacker, f.serve, f.server, f.dir
 	second.drops(attacker, "198.51.100.7", false)
 	first.attacked("198.51.100.7")
-	for _, h := range hosts {
+	for _, h := range f.hosts {
 		h.drops(attacker, "198.51.100.7", true)
 	}
 	if why := second.mefctl("why", "198.51.100.7"); !strings.Contains(why, "BANNED") || !strings.Contains(why, "banned it by rule test (login)") {

@@ -33,6 +33,7 @@ type cloud struct {
 	t    *testing.T
 	dir  string
 	addr string
+	now  func() time.Time // of the server; nil: the clock
 	s    *server.Server
 	stop func()
 }
@@ -45,7 +46,7 @@ func newCloud(t *testing.T) *cloud {
 
 func (c *cloud) start() {
 	c.t.Helper()
-	s, err := server.Open(c.t.Context(), server.Options{Dir: c.dir, Listen: c.addr, Name: c.addr, Log: slog.New(slog.DiscardHandler)})
+	s, err := server.Open(c.t.Context(), server.Options{Dir: c.dir, Listen: c.addr, Name: c.addr, Now: c.now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -1,14 +1,22 @@
 package agent
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +24,7 @@ import (
 	"mef/internal/cloud/wire"
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/owner"
 	"mef/internal/report"
 )
 
@@ -214,5 +223,98 @@ func TestFleetHasOneScore(t *testing.T) {
 	hosts[7].User(netip.MustParseAddr(attacker))
 	for _, h := range hosts {
 		h.includes(wire.FleetWithdraw, attacker+"/32")
+	}
+}
+
+// A recorder keeps what a host sends, before encryption and without compression.
+type recorder struct {
+	http.RoundTripper
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	var body []byte
+	if req.Body != nil {
+		body, _ = io.ReadAll(req.Body)
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	head, _ := httputil.DumpRequestOut(req, false)
+	r.mu.Lock()
+	r.text.Write(head)
+	r.text.Write(body)
+	if z, err := gzip.NewReader(bytes.NewReader(body)); err == nil {
+		_, _ = io.Copy(&r.text, z)
+	}
+	r.mu.Unlock()
+	return r.RoundTripper.RoundTrip(req)
+}
+
+// What is sent to the server has no user names, no log text and no addresses of this host.
+func TestFleetSendsNoSecrets(t *testing.T) {
+	c := newCloud(t)
+	two := joinMember(t, c, t.TempDir())
+	one := joinMember(t, c, t.TempDir())
+	one.stop()
+	one.host = &host{Agent: one.Agent, t: t}
+	rec := &recorder{RoundTripper: one.member.client.Transport}
+	one.member.client.Transport = rec
+	cfg := sharingConfig(one.dir)
+	cfg.Community.Report = true
+	one.Configure(cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- one.Run(ctx) }()
+	_ = one.Write([]control.Record{bannedFor(attacker, time.Hour), {Event: "failure", User: "alice", Addr: attacker}})
+	one.await("sharing", func() bool { return one.Status().Fleet.Connected })
+	one.Suspect(netip.MustParseAddr("203.0.113.9"), "sshd", 1)
+	one.User(netip.MustParseAddr("203.0.113.10"))
+	one.Unbanned(netip.MustParsePrefix("203.0.113.11/32"))
+	one.Allowed(netip.MustParsePrefix("203.0.113.12/32"), time.Now().Add(time.Hour))
+	one.Disallowed(netip.MustParsePrefix("203.0.113.13/32"))
+	two.includes(wire.FleetBan, attacker+"/32")
+	sent := func() string { rec.mu.Lock(); defer rec.mu.Unlock(); return rec.text.String() }
+	for _, want := range []string{`"addr":"203.0.113.9"`, `"users":[{"addr":"203.0.113.10"}]`, "203.0.113.11/32", "203.0.113.12/32", "203.0.113.13/32", `"reports":[{"addr":"203.0.113.7"`, "/v1/fleet/stream"} {
+		one.await(want, func() bool { return strings.Contains(sent(), want) })
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	secrets := []string{"alice", "Failed", "password", "4711", "mail.example"}
+	if all, err := net.InterfaceAddrs(); err == nil {
+		for _, a := range all {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
+				secrets = append(secrets, p.Addr().String())
+			}
+		}
+	}
+	for _, secret := range secrets {
+		if strings.Contains(sent(), secret) {
+			t.Errorf("%q is sent", secret)
+		}
+	}
+}
+
+// A server whose clock is wrong costs nothing but its help: what was banned meanwhile is shared once it is right.
+func TestFleetServerWithAWrongClock(t *testing.T) {
+	var wrong atomic.Bool
+	c := &cloud{t: t, dir: filepath.Join(t.TempDir(), "cloud"), addr: "127.0.0.1:0", now: func() time.Time {
+		if wrong.Load() {
+			return time.Now().Add(-3 * time.Hour)
+		}
+		return time.Now()
+	}}
+	c.start()
+	one, two := joinMember(t, c, t.TempDir()), joinMember(t, c, t.TempDir())
+	wrong.Store(true)
+	_ = one.Write([]control.Record{bannedFor(attacker, time.Hour)})
+	one.await("told about the clock", func() bool { return strings.Contains(strings.Join(one.Status().Problems, " "), "clock") })
+	one.await("waiting", func() bool { return one.Status().Fleet.Waiting == 1 })
+	wrong.Store(false)
+	owner.Wake(one.retry)
+	two.includes(wire.FleetBan, attacker+"/32")
+	if e := two.events(wire.FleetBan)[0]; e.Left > 3600 || e.Left < 3000 {
+		t.Errorf("%d seconds are left", e.Left)
 	}
 }
