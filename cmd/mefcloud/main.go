@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 }
 
 func newServe(g *global) *cobra.Command {
-	var listen, name, nats, export, dns, zone string
+	var listen, name, nats, export, dns, zone, asn string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -77,7 +77,7 @@ func newServe(g *global) *cobra.Command {
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(printable.Text(cmd.ErrOrStderr()), nil))
-			opt := server.Options{Dir: g.data, Listen: listen, Name: name, DNS: dns, Zone: zone, Export: export, Log: log}
+			opt := server.Options{Dir: g.data, Listen: listen, Name: name, DNS: dns, Zone: zone, Export: export, ASN: asn, Log: log}
 			if (dns == "") != (zone == "") {
 				return console.Usage("--dns and --zone belong together: --dns :53 --zone bl.example.org")
 			}
@@ -116,6 +116,7 @@ func newServe(g *global) *cobra.Command {
 	cmd.Flags().StringVar(&dns, "dns", "", "`address` at which the list is served as a DNS block list; not at all if empty")
 	cmd.Flags().StringVar(&zone, "zone", "", "`name` of its DNS zone, such as bl.example.org")
 	cmd.Flags().StringVar(&nats, "nats", "", "`addresses` of a NATS cluster that keeps the log, separated by commas; the server keeps it itself if empty")
+	cmd.Flags().StringVar(&asn, "asn", "", "`file` of autonomous systems in the MaxMind DB format; networks of 16 (IPv6: 32) bits stand for them if empty")
 	cmd.Flags().StringVar(&export, "export", "", "`directory` of the backups that the server writes by itself; backups in --data if empty")
 	return cmd
 }

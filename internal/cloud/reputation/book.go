@@ -283,14 +283,35 @@ func (b *Book) Enrol(r Reporter) {
 	b.add(&r)
 }
 
+// Move changes the system of a reporter, which was not known before.
+func (b *Book) Move(id, system string) error {
+	i, r, err := b.reporter(id)
+	if err != nil {
+		return err
+	}
+	r.System = system
+	b.place(r)
+	for key, rec := range b.records {
+		if _, found := rec.find(i); found {
+			b.touch(key, rec)
+		}
+	}
+	return nil
+}
+
 func (b *Book) add(r *Reporter) {
+	b.place(r)
+	b.reporters = append(b.reporters, r)
+	b.setTrust(r)
+}
+
+// place numbers the system and the network of a reporter.
+func (b *Book) place(r *Reporter) {
 	r.system, r.net = b.name("system "+r.System), b.name("net "+r.System+" "+r.Net)
 	for len(b.systemOf) <= r.net {
 		b.systemOf = append(b.systemOf, 0)
 	}
 	b.systemOf[r.net] = r.system
-	b.reporters = append(b.reporters, r)
-	b.setTrust(r)
 }
 
 // setTrust computes the trust of a reporter for this hour.

@@ -60,6 +60,7 @@ type Options struct {
 	Listen string // address of the HTTPS server
 	Name   string // HOST:PORT in invitations
 	NATS   []string
+	ASN    string // file with the autonomous systems of networks; empty: wide networks stand for them
 	Export string // directory of backups that the server writes by itself; empty: one in Dir
 	DNS    string // address of the DNS server; empty: none
 	Zone   string // its zone
@@ -104,7 +105,7 @@ func Open(ctx context.Context, opt Options) (_ *Server, err error) {
 			s.Close()
 		}
 	}()
-	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+	if err := errors.Join(s.checkASN(), os.MkdirAll(opt.Dir, 0o700)); err != nil {
 		return nil, err
 	}
 	isNew := false

@@ -32,6 +32,7 @@ type entry struct {
 	Fleet   *fleetEntry  `json:"fleet,omitempty"`
 	Quota   *quota       `json:"quota,omitempty"`
 	Never   *neverChange `json:"never,omitempty"`
+	Move    *move        `json:"move,omitempty"`
 }
 
 // An invite is a token that admits one host.
@@ -46,6 +47,12 @@ type enrol struct {
 	Key    ed25519.PublicKey `json:"key"`
 	System string            `json:"system"`
 	Net    string            `json:"net"`
+}
+
+// A move is the autonomous system of a host, once it is known.
+type move struct {
+	Agent  string `json:"agent"`
+	System string `json:"system"`
 }
 
 type reports struct {
@@ -188,6 +195,8 @@ func (s *state) apply(e natslog.Entry) (out outcome) {
 		out.err = s.book.Appeal(*in.Appeal)
 	case in.Clear != nil:
 		out.err = s.book.Clear(*in.Clear)
+	case in.Move != nil:
+		out.err = s.book.Move(in.Move.Agent, in.Move.System)
 	case in.Never != nil:
 		out.err = s.changeNever(in.Never, e.Time)
 	case in.Fleet != nil:

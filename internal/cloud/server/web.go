@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"mef/internal/cloud/reputation"
 	"mef/internal/cloud/wire"
+	"mef/internal/geodb"
 )
 
 // maxWait is how long a request for a list waits for a change.
@@ -77,6 +79,58 @@ func network(addr netip.Addr) (net, system netip.Prefix) {
 	net, _ = addr.Prefix(48) // zero of a zero address
 	system, _ = addr.Prefix(32)
 	return net, system
+}
+
+// system returns the autonomous system of an address, or the network that stands for it where the table has none.
+func (s *Server) system(addr netip.Addr) string {
+	_, wide := network(addr)
+	if s.opt.ASN == "" {
+		return wide.String()
+	}
+	db, err := geodb.Open(s.opt.ASN) // the newest version of the file
+	defer db.Close()
+	var place geodb.Place
+	if err == nil {
+		place, err = db.Lookup(addr)
+	}
+	if err != nil {
+		s.opt.Log.Error("the table of autonomous systems cannot be used", "err", err)
+	}
+	if place.AS == 0 {
+		return wide.String()
+	}
+	return "AS" + strconv.FormatUint(uint64(place.AS), 10)
+}
+
+// checkASN returns why the table of autonomous systems cannot be used.
+func (s *Server) checkASN() error {
+	if s.opt.ASN == "" {
+		return nil
+	}
+	db, err := geodb.Open(s.opt.ASN)
+	defer db.Close()
+	if err != nil {
+		return fmt.Errorf("--asn %w; name a file in the MaxMind DB format", err)
+	}
+	for _, src := range db.Sources() {
+		if src.Networks {
+			return nil
+		}
+	}
+	return fmt.Errorf("--asn %s has no autonomous systems; name one such as GeoLite2-ASN.mmdb", strconv.Quote(s.opt.ASN))
+}
+
+// settle notes the autonomous system of a host that joined when the server had no table.
+func (s *Server) settle(r *http.Request, who reputation.Reporter) error {
+	if _, err := netip.ParsePrefix(who.System); s.opt.ASN == "" || err != nil {
+		return nil
+	}
+	name := s.system(peer(r))
+	if name == who.System || !strings.HasPrefix(name, "AS") {
+		return nil
+	}
+	_, err := s.do(r.Context(), entry{Move: &move{Agent: who.ID, System: name}})
+	return err
 }
 
 // peer returns the address of the client.
@@ -187,10 +241,10 @@ func (s *Server) postEnroll(w http.ResponseWriter, r *http.Request) {
 		wire.WriteProblem(w, http.StatusForbidden, errToken.Error())
 		return
 	}
-	net, system := network(peer(r))
+	net, _ := network(peer(r))
 	// The network is kept as a hash: the server needs to know which hosts have the same one, not where they are.
 	where := sha256.Sum256(append(s.feedKey.Seed(), net.String()...))
-	out, err := s.do(r.Context(), entry{Enrol: &enrol{Hash: hash, Key: in.Key, System: system.String(), Net: base64.RawURLEncoding.EncodeToString(where[:9])}})
+	out, err := s.do(r.Context(), entry{Enrol: &enrol{Hash: hash, Key: in.Key, System: s.system(peer(r)), Net: base64.RawURLEncoding.EncodeToString(where[:9])}})
 	if s.failed(w, out, err) {
 		return
 	}
@@ -210,13 +264,16 @@ func (s *Server) postReports(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	a, _, ok := s.signed(w, r, text)
+	a, who, ok := s.signed(w, r, text)
 	if !ok {
 		return
 	}
 	batch, err := wire.DecodeBatch(text, s.opt.Now())
 	if err != nil {
 		wire.WriteProblem(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if err := s.settle(r, who); s.failed(w, outcome{}, err) {
 		return
 	}
 	out, err := s.do(r.Context(), entry{Reports: &reports{Agent: a.ID, Seq: a.Seq, Batch: batch}})
