@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/ed25519"
 	"fmt"
 	"io"
@@ -51,20 +52,46 @@ func TestBadRequests(t *testing.T) {
 	altered.Body, altered.ContentLength = io.NopCloser(bytes.NewReader(other)), int64(len(other))
 	unsigned, _ := http.NewRequest("POST", "https://"+h.inv.Server+"/v1/reports", bytes.NewReader(good))
 	private, _ := batch(netip.MustParseAddr("192.168.1.1")).Encode()
+	packed := func(text string) []byte {
+		var out bytes.Buffer
+		z := gzip.NewWriter(&out)
+		_, _ = io.WriteString(z, text) // a buffer takes everything
+		_ = z.Close()
+		return out.Bytes()
+	}
+	report := fmt.Sprintf(`{"addr":"203.0.113.7","category":"ssh","count":"1","hour":%d}`, time.Now().Unix()/3600)
+	moved := sign(h, time.Now(), 1, good) // to another path
+	moved.URL.Path = "/v1/fleet"
+	enrolment := func(text string) *http.Request {
+		req, _ := http.NewRequest("POST", "https://"+h.inv.Server+"/v1/enroll", strings.NewReader(text))
+		wire.Sign(req, h.key, time.Now(), 0, []byte(text))
+		return req
+	}
+	unknown, _ := http.NewRequest("DELETE", "https://"+h.inv.Server+"/v1/reports", nil)
 	for name, tt := range map[string]struct {
 		req    *http.Request
 		status int
 		says   string
 	}{
-		"unsigned":        {unsigned, 401, "not signed"},
-		"altered":         {altered, 401, "signature"},
-		"of a stranger":   {sign(newHost(t, h.inv), time.Now(), 1, good), 401, "mefctl cloud join"},
-		"of one revoked":  {sign(revoked, time.Now(), 1, good), 403, "revoked"},
-		"too late":        {sign(h, time.Now().Add(-time.Hour), 1, good), 401, "clock"},
-		"too early":       {sign(h, time.Now().Add(time.Hour), 1, good), 401, "clock"},
-		"private address": {sign(h, time.Now(), 1, private), 400, "not a public address"},
-		"not compressed":  {sign(h, time.Now(), 1, []byte("{}")), 400, "gzip"},
-		"too long":        {sign(h, time.Now(), 1, make([]byte, wire.MaxBody+1)), 413, "at most"},
+		"nested":             {sign(h, time.Now(), 1, packed(`{"rules":"","reports":`+strings.Repeat("[", 50_000))), 400, "nested deeper"},
+		"repeated key":       {sign(h, time.Now(), 1, packed(`{"rules":"","rules":"","reports":[`+report+`]}`)), 400, "repeated"},
+		"unknown key":        {sign(h, time.Now(), 1, packed(`{"rules":"","user":"alice","reports":[`+report+`]}`)), 400, "unknown"},
+		"bomb":               {sign(h, time.Now(), 1, packed(strings.Repeat(" ", 10<<20))), 400, "after decompression"},
+		"cut":                {sign(h, time.Now(), 1, good[:len(good)/2]), 400, "damaged"},
+		"of last month":      {sign(h, time.Now(), 1, packed(`{"rules":"","reports":[{"addr":"203.0.113.7","category":"ssh","count":"1","hour":1}]}`)), 400, "older than a week"},
+		"replayed elsewhere": {moved, 401, "signature"},
+		"malformed token":    {enrolment(`{"token":"?","key":"aaaa"}`), 400, "malformed"},
+		"repeated token":     {enrolment(`{"token":"aaaa","token":"bbbb","key":""}`), 400, "repeated"},
+		"no such request":    {unknown, 404, "this server has"},
+		"unsigned":           {unsigned, 401, "not signed"},
+		"altered":            {altered, 401, "signature"},
+		"of a stranger":      {sign(newHost(t, h.inv), time.Now(), 1, good), 401, "mefctl cloud join"},
+		"of one revoked":     {sign(revoked, time.Now(), 1, good), 403, "revoked"},
+		"too late":           {sign(h, time.Now().Add(-time.Hour), 1, good), 401, "clock"},
+		"too early":          {sign(h, time.Now().Add(time.Hour), 1, good), 401, "clock"},
+		"private address":    {sign(h, time.Now(), 1, private), 400, "not a public address"},
+		"not compressed":     {sign(h, time.Now(), 1, []byte("{}")), 400, "gzip"},
+		"too long":           {sign(h, time.Now(), 1, make([]byte, wire.MaxBody+1)), 413, "at most"},
 	} {
 		if status, text := h.do(tt.req); status != tt.status || !strings.Contains(string(text), tt.says) {
 			t.Errorf("%s: %d %s, want %d and %q", name, status, text, tt.status, tt.says)
@@ -72,6 +99,28 @@ func TestBadRequests(t *testing.T) {
 	}
 	if n := s.state.book.Len(); n != 0 {
 		t.Errorf("%d addresses are stored", n)
+	}
+}
+
+// TestExpiredInvitation checks that the end of an invitation counts, by the time of the log, and that its answer says what to do.
+func TestExpiredInvitation(t *testing.T) {
+	s := start(t, t.TempDir())
+	inv, _, err := s.Invite(t.Context(), reputation.Member)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	for hash, in := range s.state.tokens {
+		in.Ends = time.Now().Add(-time.Minute)
+		s.state.tokens[hash] = in
+	}
+	s.mu.Unlock()
+	inv.Server = s.Addr().String()
+	if status, text := newHost(t, inv).enrol(); status != http.StatusForbidden || !strings.Contains(string(text), "mefcloud invite") {
+		t.Errorf("%d %s", status, text)
+	}
+	if all := s.agents(); len(all) != 0 {
+		t.Errorf("a host joined: %+v", all)
 	}
 }
 

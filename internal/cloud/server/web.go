@@ -88,9 +88,9 @@ func (s *Server) system(addr netip.Addr) string {
 		return wide.String()
 	}
 	db, err := geodb.Open(s.opt.ASN) // the newest version of the file
-	defer db.Close()
 	var place geodb.Place
 	if err == nil {
+		defer db.Close()
 		place, err = db.Lookup(addr)
 	}
 	if err != nil {
@@ -108,10 +108,10 @@ func (s *Server) checkASN() error {
 		return nil
 	}
 	db, err := geodb.Open(s.opt.ASN)
-	defer db.Close()
 	if err != nil {
 		return fmt.Errorf("--asn %w; name a file in the MaxMind DB format", err)
 	}
+	defer db.Close()
 	for _, src := range db.Sources() {
 		if src.Networks {
 			return nil
