@@ -589,6 +589,7 @@ type Verdict struct {
 	Score      int // 0 to 100
 	Categories uint16
 	Reporters  int
+	Since      Hour // when it was listed
 	Until      Hour // when it is unlisted at the latest unless it is reported again
 	Contested  bool
 }
@@ -599,7 +600,7 @@ func (b *Book) Verdict(addr netip.Addr) Verdict {
 	if rec == nil {
 		return Verdict{}
 	}
-	v := Verdict{Listed: rec.Listed, Reporters: len(rec.Claims), Contested: b.quarantined(rec)}
+	v := Verdict{Listed: rec.Listed, Since: rec.ListedAt, Reporters: len(rec.Claims), Contested: b.quarantined(rec)}
 	v.Score = int(math.Round(100 * (1 - math.Exp(-float64(b.weigh(rec).mass)/unit/2))))
 	for _, c := range rec.Claims {
 		v.Categories |= c.Categories

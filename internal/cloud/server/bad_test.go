@@ -174,7 +174,7 @@ func TestAppealNeedsTheAddressItself(t *testing.T) {
 	s := start(t, t.TempDir())
 	h := join(t, s, "")
 	h.mustReport(attacker)
-	if status, text := h.send("POST", "/v1/appeals", nil); status != http.StatusConflict || !strings.Contains(string(text), "127.0.0.1 is not listed") {
+	if status, text := h.send("POST", "/v1/appeals", nil); status != http.StatusConflict || !strings.Contains(string(text), "127.0.0.1: the address is not listed") {
 		t.Errorf("%d %s", status, text)
 	}
 }

@@ -79,7 +79,8 @@ type Server struct {
 	admin    net.Listener
 	limits   *limit.Rate
 	index    *zone.Index // what is listed for all
-	dns      *zone.Zone  // nil: none
+	overview overview
+	dns      *zone.Zone // nil: none
 	streams  streams
 	stopped  chan struct{} // closed when Run ends
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -79,7 +80,8 @@ type state struct {
 	tokens map[[sha256.Size]byte]invite
 	lists  map[reputation.List]*list
 	fleet  *fleet
-	nevers []Never // by prefix
+	nevers []Never          // by prefix
+	days   map[int64]uint64 // reports that had an effect, by day since 1970
 	// neverSet has the same networks, and general what else is never listed.
 	neverSet prefixset.Set
 	general  func(netip.Addr) bool
@@ -103,6 +105,8 @@ type change struct {
 
 // maxChanges are how many changes of a list are kept for agents that have an older version; others get the whole list.
 const maxChanges = 200_000
+
+const keptDays = 30 // for which reports are counted
 
 const maxTokens = 10_000 // invitations that are open at once
 
@@ -139,7 +143,7 @@ func prefixes(all ...string) (out []netip.Prefix) {
 
 func newState() *state {
 	s := &state{agents: make(map[string]*agent), tokens: make(map[[sha256.Size]byte]invite),
-		lists: map[reputation.List]*list{reputation.Public: new(list), reputation.OwnHosts: new(list)}, fleet: newFleet(), general: never()}
+		lists: map[reputation.List]*list{reputation.Public: new(list), reputation.OwnHosts: new(list)}, fleet: newFleet(), days: make(map[int64]uint64), general: never()}
 	s.book = reputation.New(s.options())
 	return s
 }
@@ -255,6 +259,8 @@ func (s *state) report(in *reports, now time.Time) (dropped []wire.Dropped, err 
 		return nil, errCloned
 	}
 	a.Seq, a.Last = in.Seq, now
+	today := now.Unix() / (24 * 3600)
+	maps.DeleteFunc(s.days, func(day int64, _ uint64) bool { return day <= today-keptDays })
 	for i, r := range in.Batch.Reports {
 		category := max(0, slices.Index(wire.Categories, r.Category))
 		if err := s.book.Report(in.Agent, r.Addr, 1<<category, reputation.Hour(r.Hour)); err != nil {
@@ -262,6 +268,7 @@ func (s *state) report(in *reports, now time.Time) (dropped []wire.Dropped, err 
 			continue
 		}
 		a.Reports++
+		s.days[today]++
 	}
 	for i, b := range in.Batch.Benign {
 		if err := s.book.Benign(in.Agent, b.Addr); err != nil {
@@ -310,6 +317,7 @@ type saved struct {
 	Tokens  []invite          `json:"tokens"`
 	Fleet   *fleet            `json:"fleet,omitempty"`
 	Nevers  []Never           `json:"never,omitempty"`
+	Days    map[int64]uint64  `json:"days,omitempty"`
 }
 
 const savedVersion = 1
@@ -318,7 +326,7 @@ const savedVersion = 1
 func (s *state) save(keys map[string][]byte) ([]byte, error) {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
-	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, KeysSum: s.keys[:], Agents: s.agents, Fleet: s.fleet, Nevers: s.nevers}
+	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, KeysSum: s.keys[:], Agents: s.agents, Fleet: s.fleet, Nevers: s.nevers, Days: s.days}
 	for _, t := range s.tokens {
 		h.Tokens = append(h.Tokens, t)
 	}
@@ -367,6 +375,7 @@ func loadState(data []byte) (*state, saved, error) {
 	}
 	s.seq = h.Seq
 	copy(s.keys[:], h.KeysSum)
+	maps.Copy(s.days, h.Days)
 	for id, a := range h.Agents {
 		if a == nil || len(a.Key) != ed25519.PublicKeySize {
 			return nil, h, fmt.Errorf("agent %q has no key", id)

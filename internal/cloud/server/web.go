@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"mef/internal/cloud/page"
 	"mef/internal/cloud/reputation"
 	"mef/internal/cloud/wire"
 	"mef/internal/geodb"
@@ -32,14 +33,35 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/appeals", s.postAppeal)
 	mux.HandleFunc("POST /v1/fleet", s.postFleet)
 	mux.HandleFunc("GET /v1/fleet/stream", s.getStream)
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /{$}", s.getOverview)
+	mux.HandleFunc("GET /ip/{ip}", s.getAddress)
+	mux.HandleFunc("POST /appeal", s.postAppealForm)
+	mux.HandleFunc("GET "+page.Style, func(w http.ResponseWriter, _ *http.Request) { page.WriteStyle(w) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if !forPrograms(r) {
+			s.message(w, http.StatusNotFound, "There is no such page", "Look up an address:")
+			return
+		}
 		wire.WriteProblem(w, http.StatusNotFound, "this server has /v1/enroll, /v1/reports, /v1/feed/LIST, /v1/ip/ADDRESS, /v1/appeals, /v1/fleet and /v1/fleet/stream")
 	})
+	origins := http.NewCrossOriginProtection() // no other site can have a browser send an appeal
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if !s.limits.Allow(s.counted(r), s.opt.Now()) {
 			w.Header().Set("Retry-After", "10")
+			if !forPrograms(r) {
+				s.message(w, http.StatusTooManyRequests, "Too many requests", "Wait ten seconds, and try again.")
+				return
+			}
 			wire.WriteProblem(w, http.StatusTooManyRequests, "too many requests from this network; wait ten seconds")
+			return
+		}
+		if err := origins.Check(r); err != nil {
+			if !forPrograms(r) {
+				s.message(w, http.StatusForbidden, "Another site has sent this request", "Open the page of your address here.")
+				return
+			}
+			wire.WriteProblem(w, http.StatusForbidden, "a page of another site has sent this request")
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, wire.MaxBody)
@@ -356,7 +378,7 @@ func (s *Server) getIP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	v := s.state.book.Verdict(addr)
 	s.mu.Unlock()
-	out := verdict{Listed: v.Listed, Score: v.Score, Contested: v.Contested, Reporters: "fewer than 3"}
+	out := verdict{Listed: v.Listed, Score: v.Score, Contested: v.Contested, Reporters: reporters(v.Reporters)}
 	if v.Listed { // of others, the categories could show who has reported
 		out.Categories = categories(v.Categories)
 		out.Until = v.Until.Time().Format(time.RFC3339)
@@ -364,28 +386,13 @@ func (s *Server) getIP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		out.Score = 0
 	}
-	switch {
-	case v.Reporters > 20:
-		out.Reporters = "more than 20"
-	case v.Reporters > 5:
-		out.Reporters = "6 to 20"
-	case v.Reporters > 2:
-		out.Reporters = "3 to 5"
-	}
 	answer(w, http.StatusOK, out)
 }
 
 // postAppeal removes the address from which the request comes.
 func (s *Server) postAppeal(w http.ResponseWriter, r *http.Request) {
 	addr := peer(r)
-	s.mu.Lock()
-	listed := s.state.book.Verdict(addr).Listed
-	s.mu.Unlock()
-	if !listed {
-		wire.WriteProblem(w, http.StatusConflict, fmt.Sprintf("%s is not listed", addr))
-		return
-	}
-	out, err := s.do(r.Context(), entry{Appeal: &addr})
+	out, err := s.appeal(r.Context(), addr)
 	if s.failed(w, out, err) {
 		return
 	}
