@@ -94,7 +94,7 @@ type Engine struct {
 	names   filter.Names
 	ev      event.Event
 	out     Outcome
-	counted Outcome // of kind Counted, which has no Ban and no Reason: most outcomes are of it
+	counted Outcome // of kind Counted or Blocked, which have no Ban and no Reason: most outcomes are of them
 }
 
 // A rule is one of Config.Track.Rules with what status shows of it.

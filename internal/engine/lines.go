@@ -115,7 +115,9 @@ func (e *Engine) admit(source string, ev *event.Event, now time.Time, yield func
 		return nil, true
 	}
 	if e.cfg.WhatIf && ev.Addr.IsValid() && e.tracker.Blocked(ev.Addr, r.ServicePorts, ev.Time) {
-		return nil, e.emit(Outcome{Kind: Blocked, Time: ev.Time, Event: ev}, yield)
+		c := &e.counted
+		c.Kind, c.Time, c.Event, c.Attempts, c.Score = Blocked, ev.Time, ev, 0, 0
+		return nil, yield(c)
 	}
 	return r, true
 }

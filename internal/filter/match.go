@@ -45,24 +45,13 @@ type Match struct {
 
 // Event makes ev the match, without the texts that Texts adds.
 func (m *Match) Event(ev *event.Event, batch *event.Batch, line *event.Line) {
-	*ev = event.Event{
-		Time:    line.Time,
-		Rule:    m.Rule.Name,
-		Service: m.Rule.Service,
-		Addr:    m.Addr,
-		Kind:    m.Kind,
-
-		UnknownUser:  m.UnknownUser,
-		ExistingUser: m.ExistingUser,
-
-		Count:    m.Count,
-		Form:     m.Form,
-		Echo:     m.Echo,
-		Each:     m.Each,
-		Verified: !m.Rule.UDP && !batch.Unverified,
-		Position: event.Position{Stream: batch.Stream, Offset: line.Offset},
-		From:     line,
-	}
+	*ev = event.Event{} // a literal with values would be made elsewhere and copied
+	ev.Time, ev.From = line.Time, line
+	ev.Position.Stream, ev.Position.Offset = batch.Stream, line.Offset
+	ev.Rule, ev.Service, ev.Verified = m.Rule.Name, m.Rule.Service, !m.Rule.UDP && !batch.Unverified
+	ev.Addr, ev.Kind, ev.Count = m.Addr, m.Kind, m.Count
+	ev.UnknownUser, ev.ExistingUser = m.UnknownUser, m.ExistingUser
+	ev.Form, ev.Echo, ev.Each = m.Form, m.Echo, m.Each
 }
 
 // Texts adds the names that a match has read to an event: copies, so that they may be kept.
@@ -163,7 +152,9 @@ func (v *View) matchIn(g *group, h *header, line *event.Line, m *Match) bool {
 // read reads a message that a pattern matches. from is what is known of the peer besides; m.Count how often the message was logged.
 func (v *View) read(p *located, loc []int, message []byte, from peerText, h *header, line *event.Line, m *Match) (ok bool) {
 	r := p.rule
-	*m = Match{Rule: r.Rule, Count: m.Count, Form: p.form}
+	count := m.Count
+	*m = Match{}
+	m.Rule, m.Count, m.Form = r.Rule, count, p.form
 	if m.User = tdfa.Group(message, loc, p.user); p.user == 0 {
 		m.User = from.user
 	}

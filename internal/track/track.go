@@ -475,7 +475,8 @@ func (t *Tracker) addressHash(addr netip.Addr) uint32 {
 // tally sums up source i, just settled; i is 0 if there is nothing to sum up.
 func (t *Tracker) tally(ev *event.Event, r uint16, i uint32, k netkey.Key, now int64) *event.Tally {
 	rule, out := t.rules[r].rule, &t.out
-	*out = event.Tally{Event: ev, Rule: rule, Source: k.Prefix(), Limit: rule.MaxRetry, ScoreLimit: t.cfg.Score.Ban}
+	*out = event.Tally{} // a literal with values would be made elsewhere and copied
+	out.Event, out.Rule, out.Source, out.Limit, out.ScoreLimit = ev, rule, k.Prefix(), rule.MaxRetry, t.cfg.Score.Ban
 	var s *source
 	if i != 0 {
 		s = t.sources.At(i)

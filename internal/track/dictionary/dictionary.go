@@ -13,6 +13,7 @@ import (
 	"math/bits"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"mef/internal/track/bounded"
 	"mef/internal/track/surge"
@@ -21,9 +22,10 @@ import (
 // A Dictionary is the table of names. Make one with New.
 type Dictionary struct {
 	index     map[string]*Entry
-	tried     list // by one network so far, the one tried first in front
-	demanded  list // by several
-	succeeded list // users of this host, by their latest success
+	lately    [256]*Entry // some of index that were found last: attackers try few names, again and again
+	tried     list        // by one network so far, the one tried first in front
+	demanded  list        // by several
+	succeeded list        // users of this host, by their latest success
 
 	accounts map[string]bool // names that exist on this host; true: they can log in
 	canaries map[string]bool
@@ -130,6 +132,9 @@ func (d *Dictionary) Configure(accounts map[string]bool, canaries []string, with
 // AccountName returns what users are compared by: their name without the domain, in lower case. EXAMPLE\alice, alice@example.net and
 // Alice are one account.
 func AccountName(user string) string {
+	if isAccount(user) {
+		return user
+	}
 	account := user[strings.LastIndexByte(user, '\\')+1:]
 	if i := strings.IndexByte(account, '@'); i > 0 {
 		account = account[:i]
@@ -137,8 +142,32 @@ func AccountName(user string) string {
 	return strings.ToLower(account)
 }
 
+// isAccount reports whether a name is one that AccountName returns as it is: most are.
+func isAccount(user string) bool {
+	for i := range len(user) {
+		if c := user[i]; c == '@' || c == '\\' || 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
 // Get returns the entry of a name, nil if there is none.
-func (d *Dictionary) Get(text string) *Entry { return d.index[text] }
+func (d *Dictionary) Get(text string) *Entry {
+	last := len(text) - 1
+	if last < 0 {
+		return nil
+	}
+	at := &d.lately[(len(text)*41+int(text[0])*13+int(text[last/2])*5+int(text[last]))%len(d.lately)]
+	if e := *at; e != nil && e.list != nil && e.Text == text {
+		return e
+	}
+	e := d.index[text]
+	if e != nil {
+		*at = e
+	}
+	return e
+}
 
 // Len returns how many names there are.
 func (d *Dictionary) Len() int { return len(d.index) }
@@ -255,6 +284,7 @@ func (d *Dictionary) remove(e *Entry) {
 		d.stale = true
 	}
 	e.list.Remove(e)
+	e.list = nil
 	delete(d.index, e.Text)
 	if e.flags&stored != 0 {
 		d.gone = append(d.gone, e.Text)
