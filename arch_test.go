@@ -23,7 +23,7 @@ var (
 	middle   = []string{"engine", "lists", "coverage", "feed", "pipeline", "answers", "hostwatch"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
 	commands = []string{"mefctl"} // the body of a cmd that is more than one file
-	shared   = []string{"atomicfile", "cloud", "confirm", "console", "control", "dns", "dnsbl", "eventlog", "geodb", "history", "host", "inotify", "netlink", "notify", "owner", "report", "reputation", "run", "duty", "sdnotify", "store", "webclient"}
+	shared   = []string{"atomicfile", "cloud", "confirm", "console", "control", "dns", "dnsbl", "eventlog", "geodb", "history", "host", "inotify", "metrics", "netlink", "notify", "owner", "report", "reputation", "run", "duty", "sdnotify", "store", "webclient"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 

@@ -224,6 +224,10 @@ func (counter) Bans(context.Context) ([]control.Ban, error) {
 	}, nil
 }
 
+func (counter) Picture(context.Context) (control.Picture, error) {
+	return control.Picture{Level: control.Green, Counters: control.Counters{Attempts: 90, Bans: control.Tally{IPv4: 3, Total: 3}}}, nil
+}
+
 func (counter) Follow(_ context.Context, emit func(control.Record) error) error {
 	return errors.Join(
 		emit(control.Record{Event: "failure", Addr: "192.0.2.8", User: "root", Count: 3}),
@@ -237,6 +241,7 @@ func TestStatsAndChoicesOfBans(t *testing.T) {
 	for args, want := range map[string][]string{
 		"stats":                 {"exim  50", "sshd  40", "manual                 1", "192.0.2.8                        3", `"root"`, `"\x1b[2J"`, "LATEST 3 RECORDS"},
 		"stats --json":          {`"rules":[{"rule":"exim","failures":50`, `"users":[{"name":"root","count":3},{"name":"\u001b[2J","count":1}]`},
+		"metrics":               {"mef_protected 1\n", "mef_attempts_total 90\n", "mef_bans{family=\"ipv4\"} 3\n"},
 		"bans list --permanent": {"192.0.2.9  22"},
 		"bans list --ips-only":  {"192.0.2.7\n192.0.2.8\n192.0.2.9\n"},
 		"lists recidive":        {"192.0.2.8  all"},

@@ -15,6 +15,7 @@ import (
 	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/mefctl/cli"
+	"mef/internal/metrics"
 )
 
 // topRows is how many rows stats prints of each table.
@@ -60,6 +61,19 @@ func newStats(g *cli.Global) *cobra.Command {
 				return err
 			}
 			return g.Print(cmd, s, s.show)
+		},
+	}
+}
+
+func newMetrics(g *cli.Global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "metrics",
+		Short: "Print the counters for Prometheus",
+		Long: "metrics prints the counters of the daemon in the text format of Prometheus, for the textfile collector of node_exporter.\n" +
+			"With --json it prints the picture that they are made of.",
+		Args: console.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cli.Ask(g, cmd, (*control.Client).Picture, func(w io.Writer, p control.Picture) { _, _ = w.Write(metrics.Text(&p)) })
 		},
 	}
 }
