@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"mef/internal/conf"
 	"mef/internal/console"
 	"mef/internal/control"
 	"mef/internal/enforce/kernel"
@@ -29,6 +28,7 @@ import (
 	"mef/internal/mefctl/config"
 	"mef/internal/mefctl/lifecycle"
 	"mef/internal/mefctl/reputation"
+	"mef/internal/mefctl/top"
 	"mef/internal/selftest"
 )
 
@@ -60,10 +60,8 @@ func newRoot(version string) *cobra.Command {
 	g := new(cli.Global)
 	root := console.Root("mefctl", "Control mefdaemon and show what it does",
 		"mefctl shows whether this host is protected and which addresses are banned and why; it bans, unbans and allows addresses.", version)
-	flags := root.PersistentFlags()
-	flags.StringVar(&g.Config, "config", conf.DefaultPath, "configuration `file` of the daemon to control")
-	flags.BoolVar(&g.JSON, "json", false, "print JSON for programs")
-	for _, commands := range []func(*cli.Global) []*cobra.Command{ask.Commands, reputation.Commands, lifecycle.Commands, config.Commands, check.Commands} {
+	g.AddFlags(root.PersistentFlags())
+	for _, commands := range []func(*cli.Global) []*cobra.Command{ask.Commands, reputation.Commands, lifecycle.Commands, config.Commands, check.Commands, top.Commands} {
 		root.AddCommand(commands(g)...)
 	}
 	root.AddCommand(newRules(g), newVersion(g, version))

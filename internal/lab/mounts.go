@@ -127,7 +127,7 @@ func copyFile(from, to string, mode fs.FileMode) error {
 	return os.WriteFile(to, data, mode)
 }
 
-// privateDev makes a /dev with the world's own /dev/log, and harmless devices of the host.
+// privateDev makes a /dev with the world's own /dev/log, its own terminals, and harmless devices of the host.
 func privateDev() error {
 	to := filepath.Join(dir, "dev")
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
@@ -138,18 +138,23 @@ func privateDev() error {
 			return err
 		}
 	}
-	if err := os.Mkdir(filepath.Join(to, "shm"), 0o777); err != nil {
-		return err
+	for _, name := range []string{"shm", "pts"} {
+		if err := os.Mkdir(filepath.Join(to, name), 0o777); err != nil {
+			return err
+		}
 	}
 	for name, target := range map[string]string{
 		"log": "/run/systemd/journal/dev-log", "fd": "/proc/self/fd",
-		"stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+		"stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
 	} {
 		if err := os.Symlink(target, filepath.Join(to, name)); err != nil {
 			return err
 		}
 	}
-	return bind(to, "/dev")
+	if err := bind(to, "/dev"); err != nil {
+		return err
+	}
+	return unix.Mount("devpts", "/dev/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=0620") // terminals of the world's own
 }
 
 // writeFiles writes files with their directories; names are absolute paths inside the world.

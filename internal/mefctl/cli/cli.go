@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"mef/internal/conf"
 	"mef/internal/conf/mefconf"
@@ -21,6 +22,12 @@ import (
 type Global struct {
 	Config string // path of mef.conf
 	JSON   bool   // print JSON for programs
+}
+
+// AddFlags adds the flags to those of the program.
+func (g *Global) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&g.Config, "config", conf.DefaultPath, "configuration `file` of the daemon to control")
+	flags.BoolVar(&g.JSON, "json", false, "print JSON for programs")
 }
 
 // Client returns a client of the daemon whose configuration --config names. A configuration with mistakes is good enough

@@ -1,4 +1,4 @@
-package ask
+package cli
 
 import (
 	"strings"
@@ -53,7 +53,7 @@ func TestShowWhy(t *testing.T) {
 mefctl bans delete 2001:db8:bad::7 lifts the ban.
 `
 	var out strings.Builder
-	if showWhy(&out, placedWhy{why, geodb.Place{Country: "DE", AS: 64500, ASName: `Example "Net"`}}, now); out.String() != want {
+	if (Why{why, geodb.Place{Country: "DE", AS: 64500, ASName: `Example "Net"`}}).Show(&out, now); out.String() != want {
 		t.Errorf("mefctl why says\n%s\nwant\n%s", out.String(), want)
 	}
 }
