@@ -56,6 +56,7 @@ func newFlags() (*flag.FlagSet, *options) {
 }
 
 func run(args []string, stdout, stderr io.Writer) error {
+	debug.SetGCPercent(50) // garbage is a larger share of memory than of time here
 	fs, given := newFlags()
 	fs.Parse(args) // exits on -h and on a wrong flag
 	if fs.NArg() > 0 {
@@ -79,8 +80,6 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	logLevel := new(slog.LevelVar)
 	logLevel.Set(cfg.LogLevel)
-	// Garbage is a larger share of memory than of time here.
-	debug.SetGCPercent(50)
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: logLevel}))
 	for _, n := range cfg.Notices {
 		log.Warn("configuration", "at", n.Pos.String(), "note", n.Text)

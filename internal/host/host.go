@@ -9,16 +9,14 @@ package host
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"mef/internal/netlink/rtnl"
 	"mef/internal/ordered"
 	"mef/internal/sleep"
 )
@@ -61,13 +59,20 @@ func Read(ctx context.Context) (Facts, error) {
 }
 
 func read() (f Facts, err error) {
-	if err := f.readAddrs(); err != nil {
-		return Facts{}, fmt.Errorf("read own addresses: %w", err)
+	c, err := rtnl.Dial(0)
+	if err != nil {
+		return Facts{}, err
 	}
-	if err := f.readRoutes(); err != nil {
-		return Facts{}, fmt.Errorf("read routes: %w", err)
+	defer c.Close()
+	addrs, err := c.Addrs()
+	if err != nil {
+		return Facts{}, err
 	}
-	if f.Inside, err = insideNets(); err != nil {
+	f.readAddrs(addrs)
+	if err := f.readRoutes(c); err != nil {
+		return Facts{}, err
+	}
+	if f.Inside, err = insideNets(c, addrs); err != nil {
 		return Facts{}, err
 	}
 	f.Resolvers = resolvers("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -77,41 +82,33 @@ func read() (f Facts, err error) {
 	return f, nil
 }
 
-func (f *Facts) readAddrs() error {
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return err
-	}
+// readAddrs takes in the addresses of the interfaces.
+func (f *Facts) readAddrs(addrs []rtnl.Addr) {
 	for _, a := range addrs {
-		p, ok := prefixOf(a.IPNet)
-		if !ok {
+		if !usual(a.Prefix.Addr()) {
 			continue
 		}
-		f.Addrs = append(f.Addrs, p.Addr())
-		if a.Peer != nil { // the network beyond a point-to-point link
-			if peer, ok := prefixOf(a.Peer); ok {
-				p = peer
-			}
+		f.Addrs = append(f.Addrs, a.Prefix.Addr())
+		network := a.Prefix
+		if a.Peer.IsValid() && usual(a.Peer.Addr()) { // the network beyond a point-to-point link
+			network = a.Peer
 		}
-		f.OnLink = append(f.OnLink, p.Masked())
+		f.OnLink = append(f.OnLink, network.Masked())
 	}
-	return nil
 }
 
 // readRoutes walks all routing tables without keeping them: a router's may have a million entries.
-func (f *Facts) readRoutes() error {
+func (f *Facts) readRoutes(c *rtnl.Conn) error {
 	gateways := map[netip.Addr]bool{}
-	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	err := netlink.RouteListFilteredIter(netlink.FAMILY_ALL, all, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-		for _, gw := range nextHops(r) {
-			if a, ok := addrOf(gw); ok {
-				gateways[a] = true
+	err := c.EachRoute(func(r *rtnl.Route) {
+		for _, hop := range r.Hops {
+			if usual(hop.Gateway) {
+				gateways[hop.Gateway] = true
 			}
 		}
-		if p, ok := connected(r); ok {
-			f.OnLink = append(f.OnLink, p)
+		if connected(r) {
+			f.OnLink = append(f.OnLink, r.To.Masked())
 		}
-		return true
 	})
 	for a := range gateways {
 		f.Gateways = append(f.Gateways, a)
@@ -119,47 +116,13 @@ func (f *Facts) readRoutes() error {
 	return err
 }
 
-func nextHops(r netlink.Route) []net.IP {
-	hops := []net.IP{r.Gw}
-	if via, ok := r.Via.(*netlink.Via); ok {
-		hops = append(hops, via.Addr)
-	}
-	for _, h := range r.MultiPath {
-		hops = append(hops, h.Gw)
-		if via, ok := h.Via.(*netlink.Via); ok {
-			hops = append(hops, via.Addr)
-		}
-	}
-	return hops
-}
-
-// connected returns the network of a route that the kernel made for an interface, or learned from a router's advertisement of
-// the link's own prefix.
-func connected(r netlink.Route) (netip.Prefix, bool) {
+// connected reports whether the kernel made a route for an interface, or learned it from a router's advertisement of the link's own prefix.
+func connected(r *rtnl.Route) bool {
 	ofLink := r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA
-	if !ofLink || r.Type != unix.RTN_UNICAST || r.Gw != nil || len(r.MultiPath) > 0 || r.Dst == nil {
-		return netip.Prefix{}, false
-	}
-	p, ok := prefixOf(r.Dst)
-	return p.Masked(), ok && p.Bits() > 0
+	return ofLink && r.Type == unix.RTN_UNICAST && len(r.Hops) == 1 && !r.Hops[0].Gateway.IsValid() && r.To.Bits() > 0 && usual(r.To.Addr())
 }
 
-func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
-	if n == nil {
-		return netip.Prefix{}, false
-	}
-	a, ok := addrOf(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a, bits), ok
-}
-
-// addrOf returns ip unless it is loopback, link-local or multicast, which are never banned anyway.
-func addrOf(ip net.IP) (netip.Addr, bool) {
-	a, ok := netip.AddrFromSlice(ip)
-	a = a.Unmap()
-	return a, ok && usual(a)
-}
-
+// usual reports whether an address is neither loopback, link-local nor multicast, which are never banned anyway.
 func usual(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast()
 }

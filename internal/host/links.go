@@ -3,13 +3,11 @@
 package host
 
 import (
-	"fmt"
-	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"mef/internal/netlink/rtnl"
 	"mef/internal/ordered"
 )
 
@@ -23,27 +21,26 @@ type Link struct {
 
 // Links returns the interfaces of the caller's network namespace, by name.
 func Links() ([]Link, error) {
-	all, err := netlink.LinkList()
+	c, err := rtnl.Dial(0)
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return nil, err
 	}
-	out, err := defaultLinks()
+	defer c.Close()
+	all, err := c.Links()
 	if err != nil {
-		return nil, fmt.Errorf("read routes: %w", err)
+		return nil, err
+	}
+	addrs, err := c.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	out, err := defaultLinks(c)
+	if err != nil {
+		return nil, err
 	}
 	var found []Link
 	for _, l := range all {
-		link := Link{Name: l.Attrs().Name, Default: out[l.Attrs().Index], Bridge: l.Type() == "bridge"}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil {
-			return nil, fmt.Errorf("read addresses of %s: %w", link.Name, err)
-		}
-		for _, a := range addrs {
-			if p, ok := wholePrefix(a.IPNet); ok {
-				link.Nets = append(link.Nets, p)
-			}
-		}
-		found = append(found, link)
+		found = append(found, Link{Name: l.Name, Default: out[l.Index], Bridge: l.Kind == "bridge", Nets: netsOf(addrs, l.Index)})
 	}
 	ordered.Sort(found, func(a, b Link) int {
 		if a.Name < b.Name {
@@ -56,39 +53,34 @@ func Links() ([]Link, error) {
 
 // insideNets returns the own private addresses in networks of containers: those of bridges that join only veth interfaces, and that no default
 // route leads out of. Docker, its swarms and internal networks, Podman and LXC have such bridges.
-func insideNets() (nets []netip.Prefix, err error) {
-	all, err := netlink.LinkList()
+func insideNets(c *rtnl.Conn, addrs []rtnl.Addr) (nets []netip.Prefix, err error) {
+	all, err := c.Links()
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return nil, err
 	}
 	outside := map[int]bool{}
 	bridges := 0
 	for _, l := range all {
-		if l.Type() == "bridge" {
+		if l.Kind == "bridge" {
 			bridges++
 		}
-		if l.Type() != "veth" {
-			outside[l.Attrs().MasterIndex] = true
+		if l.Kind != "veth" {
+			outside[l.Master] = true
 		}
 	}
 	if bridges == 0 {
 		return nil, nil
 	}
-	defaults, err := defaultLinks()
+	defaults, err := defaultLinks(c)
 	if err != nil {
-		return nil, fmt.Errorf("read routes: %w", err)
+		return nil, err
 	}
 	for _, l := range all {
-		index := l.Attrs().Index
-		if l.Type() != "bridge" || outside[index] || defaults[index] {
+		if l.Kind != "bridge" || outside[l.Index] || defaults[l.Index] {
 			continue
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil {
-			return nil, fmt.Errorf("read addresses of %s: %w", l.Attrs().Name, err)
-		}
-		for _, a := range addrs {
-			if p, ok := wholePrefix(a.IPNet); ok && p.Addr().IsPrivate() {
+		for _, p := range netsOf(addrs, l.Index) {
+			if p.Addr().IsPrivate() {
 				nets = append(nets, p)
 			}
 		}
@@ -96,36 +88,28 @@ func insideNets() (nets []netip.Prefix, err error) {
 	return nets, nil
 }
 
-// wholePrefix returns an address with the length of its network, whatever address it is.
-func wholePrefix(n *net.IPNet) (netip.Prefix, bool) {
-	if n == nil {
-		return netip.Prefix{}, false
+// netsOf returns the addresses of an interface, with the length of their networks.
+func netsOf(addrs []rtnl.Addr, link int) (nets []netip.Prefix) {
+	for _, a := range addrs {
+		if a.Link == link {
+			nets = append(nets, a.Prefix)
+		}
 	}
-	a, ok := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits), ok
+	return nets
 }
 
 // defaultLinks returns the interfaces that default routes of the main table lead out of, by their index.
-func defaultLinks() (map[int]bool, error) {
+func defaultLinks(c *rtnl.Conn) (map[int]bool, error) {
 	links := map[int]bool{}
-	main := &netlink.Route{Table: unix.RT_TABLE_MAIN}
-	err := netlink.RouteListFilteredIter(netlink.FAMILY_ALL, main, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-		if r.Dst != nil {
-			if bits, _ := r.Dst.Mask.Size(); bits > 0 {
-				return true
+	err := c.EachRoute(func(r *rtnl.Route) {
+		if r.Table != unix.RT_TABLE_MAIN || r.To.Bits() > 0 || r.Type != unix.RTN_UNICAST {
+			return
+		}
+		for _, hop := range r.Hops {
+			if hop.Link > 0 {
+				links[hop.Link] = true
 			}
 		}
-		if r.Type != unix.RTN_UNICAST {
-			return true
-		}
-		if r.LinkIndex > 0 {
-			links[r.LinkIndex] = true
-		}
-		for _, hop := range r.MultiPath {
-			links[hop.LinkIndex] = true
-		}
-		return true
 	})
 	return links, err
 }

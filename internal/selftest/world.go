@@ -6,10 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"mef/internal/netlink/rtnl"
 )
 
 // A site is a server with two peers, one of which gets banned. Each kind of ban has a site of its own in each family, so that
@@ -120,18 +121,14 @@ var (
 
 // connect lays the cable and brings both ends up; an IPv6 address of an interface that is down would have to wait.
 func (w *world) connect() error {
-	err := w.server.configure(func(h *netlink.Handle) error {
-		return h.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: cable, HardwareAddr: serverMAC},
-			PeerName:  cable, PeerHardwareAddr: peerMAC, PeerNamespace: netlink.NsFd(w.peer.handle),
-		})
+	err := w.server.configure(func(c *rtnl.Conn) error {
+		return c.AddVeth(cable, serverMAC, rtnl.End{Name: cable, MAC: peerMAC, Namespace: w.peer.fd()})
 	})
 	if err != nil {
 		return fmt.Errorf("virtual cable (veth): %w", err)
 	}
 	for _, n := range []namespace{w.server, w.peer} {
-		err := n.onCable(func(h *netlink.Handle, link netlink.Link) error { return h.LinkSetUp(link) })
-		if err != nil {
+		if err := n.onCable((*rtnl.Conn).SetUp); err != nil {
 			return fmt.Errorf("bring up the virtual cable: %w", err)
 		}
 	}
@@ -157,16 +154,22 @@ func (w *world) settle(f family) error {
 	return nil
 }
 
-// A namespace is a network namespace without a name.
-type namespace struct{ handle netns.NsHandle }
+// A namespace is a network namespace without a name: an open file.
+type namespace int
 
 // none is no namespace.
-var none = namespace{netns.None()}
+const none namespace = -1
 
 func newNamespace() (n namespace, err error) {
 	n = none
-	err = onThread(func() (err error) {
-		n.handle, err = netns.New() // takes the thread along
+	err = onThread(func() error { // which is taken along
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		fd, err := unix.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			n = namespace(fd)
+		}
 		return err
 	})
 	if err != nil {
@@ -185,18 +188,18 @@ func onThread(fn func() error) error {
 	return <-result
 }
 
-func (n namespace) fd() int { return int(n.handle) }
+func (n namespace) fd() int { return int(n) }
 
 func (n namespace) close() {
 	if n != none {
-		n.handle.Close()
+		unix.Close(n.fd())
 	}
 }
 
 // do runs fn inside the namespace. Sockets that it opens stay there.
 func (n namespace) do(fn func() error) error {
 	return onThread(func() error {
-		if err := netns.Set(n.handle); err != nil {
+		if err := unix.Setns(n.fd(), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
 		return fn()
@@ -204,44 +207,37 @@ func (n namespace) do(fn func() error) error {
 }
 
 // configure lets fn change interfaces of the namespace.
-func (n namespace) configure(fn func(*netlink.Handle) error) error {
-	h, err := netlink.NewHandleAt(n.handle, unix.NETLINK_ROUTE)
+func (n namespace) configure(fn func(*rtnl.Conn) error) error {
+	c, err := rtnl.Dial(n.fd())
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	return fn(h)
+	defer c.Close()
+	return fn(c)
 }
 
-// onCable is configure with the namespace's end of the cable.
-func (n namespace) onCable(fn func(*netlink.Handle, netlink.Link) error) error {
-	return n.configure(func(h *netlink.Handle) error {
-		link, err := h.LinkByName(cable)
+// onCable is configure with the index of the namespace's end of the cable.
+func (n namespace) onCable(fn func(c *rtnl.Conn, link int) error) error {
+	return n.configure(func(c *rtnl.Conn) error {
+		links, err := c.Links()
 		if err != nil {
 			return err
 		}
-		return fn(h, link)
+		i := slices.IndexFunc(links, func(l rtnl.Link) bool { return l.Name == cable })
+		if i < 0 {
+			return fmt.Errorf("no interface %s", cable)
+		}
+		return fn(c, links[i].Index)
 	})
 }
 
 // add gives the end of the cable an address, which can be used at once.
 func (n namespace) add(p netip.Prefix) error {
-	return n.onCable(func(h *netlink.Handle, link netlink.Link) error {
-		addr, err := netlink.ParseAddr(p.String())
-		if err != nil {
-			return err
-		}
-		addr.Flags = unix.IFA_F_NODAD // nobody else can have it, and to make sure would take a second
-		return h.AddrAdd(link, addr)
-	})
+	return n.onCable(func(c *rtnl.Conn, link int) error { return c.AddAddr(link, p) })
 }
 
 // introduce reports where a neighbour is: one that is asked too soon, before the kernel has made it listen to such questions,
 // would be asked again after a second only.
 func (n namespace) introduce(addr netip.Addr, mac net.HardwareAddr) error {
-	return n.onCable(func(h *netlink.Handle, link netlink.Link) error {
-		return h.NeighAdd(&netlink.Neigh{
-			LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac,
-		})
-	})
+	return n.onCable(func(c *rtnl.Conn, link int) error { return c.AddNeighbor(link, addr, mac) })
 }
