@@ -22,13 +22,13 @@ var (
 	stages   = []string{"source", "filter", "webscan", "portscan", "logtime", "track", "decide", "enforce"}
 	middle   = []string{"engine", "lists", "coverage", "feed", "pipeline", "answers", "hostwatch"} // between programs and stages
 	programs = []string{"daemon", "offline", "selftest", "firewall"}
-	commands = []string{"mefctl"} // the body of a cmd that is more than one file
-	shared   = []string{"atomicfile", "cloud", "confirm", "console", "control", "dns", "dnsbl", "eventlog", "geodb", "history", "host", "inotify", "metrics", "netlink", "notify", "owner", "report", "reputation", "run", "duty", "sdnotify", "store", "webclient"}
+	commands = []string{"mefctl", "page"} // the body of a cmd that is more than one file
+	shared   = []string{"atomicfile", "cloud", "confirm", "console", "control", "dns", "dnsbl", "eventlog", "geodb", "history", "host", "inotify", "metrics", "netlink", "notify", "owner", "pagechild", "report", "reputation", "run", "duty", "sdnotify", "store", "webclient"}
 	support  = []string{"netnstest", "lab", "corpus"} // tests, demo and benchmarks only
 )
 
 // kernelUsers may import packages that talk to the kernel.
-var kernelUsers = []string{"source", "enforce", "host", "inotify", "netlink", "control", "run", "sdnotify", "selftest", "firewall", "netnstest", "lab"}
+var kernelUsers = []string{"source", "enforce", "host", "inotify", "netlink", "control", "page", "run", "sdnotify", "selftest", "firewall", "netnstest", "lab"}
 
 type pkg struct {
 	ImportPath string
@@ -318,7 +318,7 @@ func TestNoInit(t *testing.T) {
 
 // rawWriters are the only files that may name the standard streams: they hand them to what makes text printable, or belong to what
 // runs without an operator.
-var rawWriters = []string{"cmd/mef/main.go", "cmd/mefdaemon/main.go", "cmd/mefctl/main.go", "cmd/mefcloud/main.go", "internal/selftest/spawn.go"}
+var rawWriters = []string{"cmd/mef/main.go", "cmd/mefdaemon/main.go", "cmd/mefctl/main.go", "cmd/mefcloud/main.go", "cmd/mefpage/main.go", "internal/selftest/spawn.go"}
 
 // TestOnlyPrintableTextReachesTerminals checks that nothing is written to the standard streams but through package printable: names of processes
 // and files can hold escape sequences.

@@ -50,11 +50,11 @@ func enter() (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir, "mef/cmd/mefdaemon", "mef/cmd/mefctl")
+	build := exec.Command("go", "build", "-o", dir, "mef/cmd/mefdaemon", "mef/cmd/mefctl", "mef/cmd/mefpage")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
-		return 0, fmt.Errorf("build mefdaemon and mefctl: %w", err)
+		return 0, fmt.Errorf("build the programs: %w", err)
 	}
 	os.Setenv(programsEnv, dir)
 	return lab.Enter()

@@ -25,7 +25,7 @@ const program = "#!/bin/sh\necho \"$@\"\n"
 func stage(t *testing.T, program string) (dir string) {
 	t.Helper()
 	bin := t.TempDir()
-	for _, name := range []string{"mef", "mefdaemon", "mefctl"} {
+	for _, name := range []string{"mef", "mefdaemon", "mefpage", "mefctl"} {
 		write(t, filepath.Join(bin, name), program)
 	}
 	dir = filepath.Join(t.TempDir(), "mef")
@@ -95,7 +95,7 @@ func TestInstallPutsEverythingInItsPlace(t *testing.T) {
 	sh(t, image, stage(t, program)+"/install")
 	have := files(t, image)
 	for _, want := range []string{
-		"/usr/local/sbin/mef", "/usr/local/sbin/mefdaemon", "/usr/local/bin/mefctl",
+		"/usr/local/sbin/mef", "/usr/local/sbin/mefdaemon", "/usr/local/sbin/mefpage", "/usr/local/bin/mefctl",
 		"/usr/local/lib/systemd/system/mef.service", "/usr/local/lib/systemd/system/mef-watch.service", "/usr/local/lib/systemd/system/mefdaemon.service",
 		"/usr/local/lib/sysusers.d/mef.conf", "/usr/local/lib/tmpfiles.d/mef.conf", "/usr/local/share/man/man8/mefdaemon.8",
 		"/usr/local/share/man/man5/mef.conf.5", "/usr/local/share/man/man5/mefdaemon.lists.5", "/usr/local/share/bash-completion/completions/mefctl",
@@ -331,7 +331,7 @@ func TestManualPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"mef.8", "mefdaemon.8", "mefctl.8", "mef.rules.5", "mef.conf.5", "mefdaemon.rules.5", "mefdaemon.lists.5"} {
+	for _, want := range []string{"mef.8", "mefdaemon.8", "mefpage.8", "mefctl.8", "mef.rules.5", "mef.conf.5", "mefdaemon.rules.5", "mefdaemon.lists.5"} {
 		if !slices.Contains(pages, filepath.Join("../man", want)) {
 			t.Errorf("there is no %s", want)
 		}
@@ -395,7 +395,7 @@ func TestUnits(t *testing.T) {
 func TestLicencesOfAllModules(t *testing.T) {
 	out := t.TempDir()
 	sh(t, "", "./licences", out)
-	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "mef/cmd/mef", "mef/cmd/mefdaemon", "mef/cmd/mefctl")
+	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "mef/cmd/mef", "mef/cmd/mefdaemon", "mef/cmd/mefctl", "mef/cmd/mefpage")
 	modules, err := list.Output()
 	if err != nil {
 		t.Fatal(err)

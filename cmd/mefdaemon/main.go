@@ -22,6 +22,7 @@ import (
 	"mef/internal/firewall/inforce"
 	"mef/internal/history"
 	"mef/internal/notify"
+	"mef/internal/pagechild"
 	"mef/internal/printable"
 	"mef/internal/sdnotify"
 	"mef/internal/selftest"
@@ -90,7 +91,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		log.Warn("service manager", "err", err)
 	}
-	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, Notify: notify.New(cfg.Notify, log), History: history.New(version), SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, Notify: notify.New(cfg.Notify, log), History: history.New(version),
+		Page: pagechild.New(log, cfg.Page, cfg.Paths.StateDir, version), SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
 	if given.level != "" {
 		opt.Level = nil
 	}

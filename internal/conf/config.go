@@ -68,6 +68,8 @@ type Config struct {
 	Report    Report
 	Community Community
 
+	Page Page
+
 	Firewall Firewall
 
 	Feeds  []Feed   // ordered by name, built-in ones included

@@ -104,3 +104,20 @@ func NotifyJSON(body string) bool {
 	body = strings.TrimSpace(body)
 	return strings.HasPrefix(body, `{"`) || body == "{}" || strings.HasPrefix(body, "[")
 }
+
+// A Page says where mefpage serves the operator's page and the metrics.
+type Page struct {
+	Address      string      // page: path of a unix socket, or address:port; empty: off
+	Groups       []PageGroup // page_groups: at a unix socket
+	PasswordFile string      // page_password_file: at an address
+	Certificate  string      // page_certificate; empty: one that the daemon makes, but at a loopback address plain HTTP
+	Key          string      // page_key
+
+	Metrics string // metrics: path of a unix socket, or loopback address:port; empty: off
+}
+
+// A PageGroup is a group of this host whose members have a role on the page.
+type PageGroup struct{ Name, Role string }
+
+// PageRoles are what somebody may do on the page, each more than the one before: look; lift bans; ban and change the allow list.
+var PageRoles = [...]string{"read", "support", "operator"}

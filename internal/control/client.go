@@ -31,15 +31,28 @@ type Client struct {
 	http http.Client
 	// queryTime and changeTime are how long an answer may take: to a question, and to a change, which has to reach the kernel first.
 	queryTime, changeTime time.Duration
+	header                http.Header // of every request
 }
 
 // NewClient returns a client of the daemon that listens at path.
 func NewClient(path string) *Client {
+	return NewClientOver(path, func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	})
+}
+
+// NewClientOver returns a client whose connections are made by a function. path is what error messages name.
+func NewClientOver(path string, dial func(context.Context) (net.Conn, error)) *Client {
 	return &Client{path: path, queryTime: 20 * time.Second, changeTime: 2 * time.Minute, http: http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}}}
+}
+
+// With returns a client that shares the connections of c and sends a header with each request.
+func (c *Client) With(header http.Header) *Client {
+	with := *c
+	with.header = header
+	return &with
 }
 
 // Status asks for the daemon's status.
@@ -164,6 +177,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	req, err := http.NewRequestWithContext(ctx, method, "http://mefdaemon"+path, &body)
 	if err != nil {
 		return nil, err
+	}
+	for name, values := range c.header {
+		req.Header[name] = values
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

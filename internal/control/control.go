@@ -285,6 +285,7 @@ type BanRequest struct {
 type UnbanRequest struct {
 	Prefix   string `json:"prefix"`
 	Covering bool   `json:"covering,omitempty"`
+	Note     string `json:"note,omitempty"` // up to MaxNote bytes
 	Author   string `json:"-"`
 }
 

@@ -25,15 +25,29 @@ import (
 // Listen opens the control socket at path, readable and writable by root and, if it exists, the group mef. A socket left
 // behind by a dead daemon is replaced; one that answers is an error.
 func Listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	l, err := ListenPrivate(path, "control_socket")
+	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := share(path); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return newListener(l), nil
+}
+
+// ListenPrivate listens at the unix socket at path, which only its owner may use until its mode is changed. A socket that nobody listens
+// on any more is replaced; one that answers is an error. key is the key of mef.conf that has the path.
+func ListenPrivate(path, key string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
 	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("control socket %s: another mefdaemon is running; stop it, or set control_socket", path)
+		return nil, fmt.Errorf("%s: another mefdaemon is running; stop it, or set %s", path, key)
 	}
-	if err := removeSocket(path); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+	if err := removeSocket(path, key); err != nil {
+		return nil, err
 	}
 	// Nobody may connect between bind and chmod, and the umask is the whole process's, other goroutines' files included: Linux gives the
 	// file the mode of the socket.
@@ -42,20 +56,15 @@ func Listen(path string) (net.Listener, error) {
 		err := c.Control(func(fd uintptr) { chmod = unix.Fchmod(int(fd), 0o600) })
 		return cmp.Or(err, chmod)
 	}}
-	listening, err := private.Listen(context.Background(), "unix", path)
+	l, err := private.Listen(context.Background(), "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+		return nil, err
 	}
-	l := listening.(*net.UnixListener)
-	if err := share(path); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	return newListener(l), nil
+	return l.(*net.UnixListener), nil
 }
 
 // removeSocket removes a socket that nobody listens on any more. What is no socket stays: the path may be mistyped.
-func removeSocket(path string) error {
+func removeSocket(path, key string) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -63,7 +72,7 @@ func removeSocket(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s exists and is not a socket; set control_socket to another path", path)
+		return fmt.Errorf("%s exists and is not a socket; set %s to another path", path, key)
 	}
 	return os.Remove(path)
 }
@@ -82,9 +91,24 @@ func share(path string) error {
 }
 
 // Serve answers requests on l until ctx is done.
-func Serve(ctx context.Context, l net.Listener, s Service) error {
+func Serve(ctx context.Context, l net.Listener, s Service) error { return serve(ctx, l, Handler(s)) }
+
+// ServeFor is Serve for clients that act for others. permit returns who sends a request, or why the daemon does not serve it.
+func ServeFor(ctx context.Context, l net.Listener, s Service, permit func(*http.Request) (author string, err error)) error {
+	h := Handler(s)
+	return serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		author, err := permit(r)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{name: author})))
+	}))
+}
+
+func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{
-		Handler:           finish(ctx, Handler(s)),
+		Handler:           finish(ctx, h),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       bodyTime,
 		IdleTimeout:       5 * time.Second,

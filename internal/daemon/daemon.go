@@ -45,6 +45,8 @@ type Options struct {
 	Notify Notifier
 	// History counts records and makes pictures.
 	History Recorder
+	// Page serves the operator's page.
+	Page Page
 	// SelfTest tries on this machine whether bans block. It returns why that cannot be tried here, or what is wrong.
 	SelfTest func(context.Context) (impossible, problem string)
 	// Firewall returns what is wrong with the static policy of this host.
@@ -81,6 +83,13 @@ type Recorder interface {
 	Wanted(event string) bool
 	Use(status func(context.Context) (control.Status, error), counters func(context.Context, []netip.Addr) (control.Counters, error))
 	Run(ctx context.Context) error
+}
+
+// A Page serves the operator's page: the one of package pagechild.
+type Page interface {
+	Configure(cfg conf.Page)
+	Run(ctx context.Context, s control.Service) error
+	Warnings() []string
 }
 
 // A machine is what the daemon finds where it runs. Tests have one of their own.
@@ -124,6 +133,7 @@ type parts struct {
 	manager  Manager
 	notifier Notifier
 	recorder Recorder
+	page     Page
 
 	window *confirm.Keeper // the configurator's; others call Window only
 	due    *duty.List      // the configurator's; others call Text only
@@ -175,7 +185,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	k := m.filter(p, state)
 	p.Enforcer = k.Enforcer
 	now := time.Now()
-	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, notifier: opt.Notify, recorder: opt.History, sources: p.NewSources(m.look),
+	shared := &parts{Pipeline: p, kernel: k, path: cfg.Path, stateIn: cfg.Paths.StateDir, manager: opt.Manager, notifier: opt.Notify, recorder: opt.History, page: opt.Page, sources: p.NewSources(m.look),
 		window: confirm.NewKeeper(filepath.Join(cfg.Paths.StateDir, windowFile), now), applied: make(chan struct{}), relist: make(chan struct{}, 1)}
 	shared.due = duty.New(shared.reportDuty)
 	m.names.StateDir, m.names.Version = cfg.Paths.StateDir, opt.Version
@@ -243,6 +253,7 @@ func (b *built) serve(ctx context.Context) error {
 	g.Go(func() error { return b.kernel.RunSelfTests(ctx, b.selfTest, b.selfTestFailed) })
 	g.Go(func() error { return b.Memory.Run(ctx, func() bool { return b.Saver.Status().Pending > 0 }) })
 	g.Go(func() error { return control.Serve(ctx, listener, b.daemon) })
+	g.Go(func() error { return b.page.Run(ctx, b.daemon) })
 	b.Log.Info("mefdaemon is ready", "mode", b.Mode(), "socket", socket)
 	err = g.Wait()
 	if b.configurator.cfg.ClearOnStop { // its goroutine has ended

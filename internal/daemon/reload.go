@@ -108,6 +108,7 @@ func (c *configurator) swap(ctx context.Context, next *conf.Config, rules *engin
 	}
 	c.lists.Feeds().Configure(next)
 	c.notifier.Configure(next.Notify)
+	c.page.Configure(next.Page)
 	c.rereadLists(ctx)
 	return nil
 }

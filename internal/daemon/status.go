@@ -45,6 +45,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s.Store.Size, s.Store.Pending, s.Store.Problem, s.Store.LastSaved = saved.Size, saved.Pending, saved.Problem, control.Moment(saved.LastCommit)
 	showSelfTest(&s, d.kernel.LastSelfTest(), now)
 	answers.Judge(&s, d.Observing() && !d.window.Window().HasLapsed(), d.firewall(), d.Records.Problems())
+	s.Warnings = append(s.Warnings, d.page.Warnings()...)
 	answers.Window(&s, d.window.Window(), now)
 	if due := d.due.Text(); due != "" && s.Kernel.Present { // otherwise all wait for the packet filter
 		s.Missing = append(s.Missing, "not done yet, mefdaemon retries: "+due)

@@ -139,6 +139,9 @@ func (r *Requests) Unban(ctx context.Context, req control.UnbanRequest) ([]contr
 	if err != nil {
 		return nil, err
 	}
+	if len(req.Note) > control.MaxNote {
+		return nil, control.Refuse("the note is longer than %d bytes", control.MaxNote)
+	}
 	state, err := r.p.Enforcer.HeldAt(ctx, prefix, req.Covering)
 	if err != nil {
 		return nil, err
@@ -153,7 +156,7 @@ func (r *Requests) Unban(ctx context.Context, req control.UnbanRequest) ([]contr
 	if err := r.lift(ctx, unbanGrace, keysOf(state.Bans)); err != nil {
 		return nil, err
 	}
-	r.p.ReportLifted(state.Bans, shown, control.Record{Author: req.Author})
+	r.p.ReportLifted(state.Bans, shown, control.Record{Author: req.Author, Note: req.Note})
 	r.shareLifted(keysOf(state.Bans))
 	return shown, nil
 }

@@ -49,6 +49,17 @@ func Start(ctx context.Context, name string, args ...string) (*Process, error) {
 	return start(exec.CommandContext(ctx, path, args...), &syscall.SysProcAttr{})
 }
 
+// Serve is Start for a program that serves us: it reads stdin, and inherits files, whose descriptors there begin at 3.
+func Serve(ctx context.Context, stdin []byte, files []*os.File, name string, args ...string) (*Process, error) {
+	path, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin, cmd.ExtraFiles = bytes.NewReader(stdin), files
+	return start(cmd, &syscall.SysProcAttr{})
+}
+
 // start starts a program in the one way in which all are started; attr adds namespaces to it.
 func start(cmd *exec.Cmd, attr *syscall.SysProcAttr) (*Process, error) {
 	p := &Process{cmd: cmd}

@@ -1,4 +1,5 @@
-// Package reputation has the commands of mefctl about what this host exchanges with others: DNS block lists, feeds, reports and notifications.
+// Package reputation has the commands of mefctl about what this host exchanges with others: DNS block lists, feeds, reports, notifications and the
+// operator's page.
 package reputation
 
 import (
@@ -18,7 +19,7 @@ import (
 
 // Commands returns the commands of this package.
 func Commands(g *cli.Global) []*cobra.Command {
-	return []*cobra.Command{newDNSBL(g), newReports(g), newFeeds(g), newNotify(g), newCloud(g)}
+	return []*cobra.Command{newDNSBL(g), newReports(g), newFeeds(g), newNotify(g), newCloud(g), newPage(g)}
 }
 
 func newDNSBL(g *cli.Global) *cobra.Command {

@@ -1,0 +1,175 @@
+package pagechild
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mef/internal/conf"
+)
+
+// The file descriptors that mefpage inherits.
+const (
+	ControlFile  = 3 // over it, mefpage connects to the daemon; see Dial
+	FirstService = 4 // the listener of the first service, the others follow
+)
+
+// Settings are what mefpage reads from its standard input. It opens no file itself.
+type Settings struct {
+	Version     string
+	Services    []Service
+	Users       []User         // who may log in with a password
+	Groups      map[int]string // roles by group ID
+	Certificate []byte         // PEM
+	Key         []byte
+}
+
+// A Service is what mefpage serves at one listener.
+type Service struct {
+	Kind    string // "page" or "metrics"
+	Address string // as in mef.conf
+	Unix    bool
+	TLS     bool
+}
+
+// A User is a line of the password file, NAME:ROLE:HASH.
+type User struct{ Name, Role, Hash string }
+
+// maxFile is how much is read of a password file, a certificate and a key, in bytes.
+const maxFile = 64 << 10
+
+// Read returns what mefpage is to serve, with what the files of the configuration have now. Without services nothing is to be served.
+func (c *Child) Read(ctx context.Context) (s Settings, err error) {
+	cfg := c.config()
+	s.Version = c.version
+	if cfg.Metrics != "" {
+		s.Services = append(s.Services, Service{Kind: "metrics", Address: cfg.Metrics, Unix: filepath.IsAbs(cfg.Metrics)})
+	}
+	if cfg.Address == "" {
+		return s, nil
+	}
+	page := Service{Kind: "page", Address: cfg.Address, Unix: filepath.IsAbs(cfg.Address)}
+	switch {
+	case page.Unix:
+		s.Groups = groups(cfg.Groups)
+		if len(s.Groups) == 0 {
+			return s, errors.New("no group of page_groups exists on this host: create it, or set page_groups")
+		}
+	default:
+		if s.Users, err = ReadUsers(cfg.PasswordFile); err != nil {
+			return s, err
+		}
+		if s.Certificate, s.Key, err = certificate(ctx, cfg, c.stateDir, c.program()); err != nil {
+			return s, err
+		}
+		page.TLS = s.Certificate != nil
+	}
+	s.Services = append(s.Services, page)
+	return s, nil
+}
+
+// groups returns roles by group ID. A group that is named twice, or under two names, has the greater role.
+func groups(named []conf.PageGroup) map[int]string {
+	roles := make(map[int]string)
+	for _, g := range named {
+		found, err := user.LookupGroup(g.Name)
+		if err != nil {
+			continue // its members cannot exist either
+		}
+		id, err := strconv.Atoi(found.Gid)
+		if err == nil && rank(g.Role) > rank(roles[id]) {
+			roles[id] = g.Role
+		}
+	}
+	return roles
+}
+
+// rank orders roles; -1 is that of no role.
+func rank(role string) int { return slices.Index(conf.PageRoles[:], role) }
+
+// Greater returns the greater of two roles, of which either may be empty.
+func Greater(a, b string) string {
+	if rank(a) > rank(b) {
+		return a
+	}
+	return b
+}
+
+// ReadUsers reads a password file. The error says what is to be done about it.
+func ReadUsers(path string) ([]User, error) {
+	text, err := readFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s does not exist; mefctl page password NAME ROLE makes it", path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%s cannot be read; run chown root:mef and chmod 640 on it", path)
+	case err != nil:
+		return nil, err
+	}
+	return ParseUsers(path, text)
+}
+
+// ErrNoUser is wrapped by the error for a password file without a user.
+var ErrNoUser = errors.New("it has no user")
+
+// ParseUsers reads the text of a password file: lines NAME:ROLE:HASH, empty ones, and comments.
+func ParseUsers(path string, text []byte) (users []User, err error) {
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		f := strings.Split(line, ":")
+		if len(f) != 3 || !ValidName(f[0]) || rank(f[1]) < 0 || !strings.HasPrefix(f[2], "$argon2id$") {
+			return nil, fmt.Errorf("%s:%d: not NAME:ROLE:HASH; mefctl page password NAME ROLE writes such lines", path, n)
+		}
+		if slices.ContainsFunc(users, func(u User) bool { return u.Name == f[0] }) {
+			return nil, fmt.Errorf("%s:%d: %q has a line already; remove one", path, n, f[0])
+		}
+		users = append(users, User{f[0], f[1], f[2]})
+	}
+	if len(users) == 0 {
+		return nil, fmt.Errorf("%s: %w; mefctl page password NAME ROLE adds one", path, ErrNoUser)
+	}
+	return users, nil
+}
+
+// ValidName reports whether a user of the page may have the name.
+func ValidName(name string) bool {
+	return name != "" && len(name) <= 32 && !strings.ContainsFunc(name, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == '_' || r == '-')
+	})
+}
+
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is no file of at most %d bytes", path, maxFile)
+	}
+	return os.ReadFile(path)
+}
+
+// digest identifies settings; two with the same are equal.
+func (s *Settings) digest() string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err.Error()
+	}
+	sum := sha256.Sum256(text)
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
