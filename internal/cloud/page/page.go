@@ -81,6 +81,21 @@ func WriteStyle(w http.ResponseWriter) {
 	_, _ = w.Write(text)
 }
 
+// Document is the OpenAPI document of the routes for programs.
+func Document() ([]byte, error) { return files.ReadFile("files/openapi.json") }
+
+// WriteDocument answers with it.
+func WriteDocument(w http.ResponseWriter) {
+	text, err := Document()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "max-age=3600")
+	_, _ = w.Write(text)
+}
+
 // Headers sets what a browser must not do with a page: run or load anything from elsewhere, or show it within another one.
 func Headers(w http.ResponseWriter) {
 	h := w.Header()

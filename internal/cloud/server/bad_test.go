@@ -82,7 +82,7 @@ func TestBadRequests(t *testing.T) {
 		"replayed elsewhere": {moved, 401, "signature"},
 		"malformed token":    {enrolment(`{"token":"?","key":"aaaa"}`), 400, "malformed"},
 		"repeated token":     {enrolment(`{"token":"aaaa","token":"bbbb","key":""}`), 400, "repeated"},
-		"no such request":    {unknown, 404, "this server has"},
+		"no such request":    {unknown, 404, "openapi.json"},
 		"unsigned":           {unsigned, 401, "not signed"},
 		"altered":            {altered, 401, "signature"},
 		"of a stranger":      {sign(newHost(t, h.inv), time.Now(), 1, good), 401, "mefctl cloud join"},

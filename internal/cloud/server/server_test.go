@@ -89,7 +89,7 @@ func newHost(t *testing.T, inv wire.Invitation) *host {
 		t.Fatal(err)
 	}
 	_, key, _ := ed25519.GenerateKey(rand.Reader)
-	return &host{t: t, key: key, inv: parsed, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: parsed.ClientTLS(), DisableKeepAlives: true}}}
+	return &host{t: t, key: key, inv: parsed, client: &http.Client{Timeout: time.Minute, Transport: documented{t, &http.Transport{TLSClientConfig: parsed.ClientTLS(), DisableKeepAlives: true}, nil}}}
 }
 
 // send sends a signed request.

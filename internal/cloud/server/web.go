@@ -23,16 +23,26 @@ import (
 // maxWait is how long a request for a list waits for a change.
 const maxWait = 30 * time.Second
 
+// api are the routes for programs. The document that page.WriteDocument answers with describes each.
+func (s *Server) api() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"POST /v1/enroll":         s.postEnroll,
+		"POST /v1/reports":        s.postReports,
+		"GET /v1/feed/{list}":     s.getFeed,
+		"GET /v1/ip/{ip}":         s.getIP,
+		"GET /v1/prefix/{prefix}": s.getPrefix,
+		"POST /v1/appeals":        s.postAppeal,
+		"POST /v1/fleet":          s.postFleet,
+		"GET /v1/fleet/stream":    s.getStream,
+		"GET /v1/openapi.json":    func(w http.ResponseWriter, _ *http.Request) { page.WriteDocument(w) },
+	}
+}
+
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/enroll", s.postEnroll)
-	mux.HandleFunc("POST /v1/reports", s.postReports)
-	mux.HandleFunc("GET /v1/feed/{list}", s.getFeed)
-	mux.HandleFunc("GET /v1/ip/{ip}", s.getIP)
-	mux.HandleFunc("GET /v1/prefix/{prefix}", s.getPrefix)
-	mux.HandleFunc("POST /v1/appeals", s.postAppeal)
-	mux.HandleFunc("POST /v1/fleet", s.postFleet)
-	mux.HandleFunc("GET /v1/fleet/stream", s.getStream)
+	for route, handler := range s.api() {
+		mux.HandleFunc(route, handler)
+	}
 	mux.HandleFunc("GET /{$}", s.getOverview)
 	mux.HandleFunc("GET /ip/{ip}", s.getAddress)
 	mux.HandleFunc("POST /appeal", s.postAppealForm)
@@ -42,7 +52,7 @@ func (s *Server) routes() http.Handler {
 			s.message(w, http.StatusNotFound, "There is no such page", "Look up an address:")
 			return
 		}
-		wire.WriteProblem(w, http.StatusNotFound, "this server has /v1/enroll, /v1/reports, /v1/feed/LIST, /v1/ip/ADDRESS, /v1/appeals, /v1/fleet and /v1/fleet/stream")
+		wire.WriteProblem(w, http.StatusNotFound, "there is no such route; /v1/openapi.json describes all")
 	})
 	origins := http.NewCrossOriginProtection() // no other site can have a browser send an appeal
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
