@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,6 +109,13 @@ func TestTop(t *testing.T) {
 	x.shows("filter: 203.0.113.32")
 	x.keys("Escape")
 
+	s.until("packets that are dropped on the screen", func() error {
+		s.silent(lab.SSHPort, "203.0.113.33")
+		if screen := x.tmux("capture-pane", "-p"); strings.Contains(screen, "Drops/s") && !regexp.MustCompile(`Drops/s .*highest 0\)`).MatchString(screen) {
+			return nil
+		}
+		return errors.New("no drops")
+	})
 	s.stop(syscall.SIGTERM)
 	x.shows("NO ANSWER from mefdaemon")
 	s.start("")

@@ -28,7 +28,7 @@ func Commands(g *cli.Global) []*cobra.Command {
 	return []*cobra.Command{{
 		Use:   "top",
 		Short: "Show attacks, attackers and services as they change",
-		Long: "top shows whether this host is protected, attempts and bans a second, the attackers with the highest scores, services and\n" +
+		Long: "top shows whether this host is protected, attempts and dropped packets a second, the attackers with the highest scores, services and\n" +
 			"alarms, renewed every second. Its keys explain, ban, unban and allow addresses; h lists them.",
 		Args: console.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

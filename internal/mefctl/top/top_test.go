@@ -43,7 +43,7 @@ func attack() control.Picture {
 			{Addr: "192.0.2.99", Score: 60, Limit: 100, Banned: true, Rule: "manual", Service: "", Attempts: 1},
 		}}
 	for i := range 60 {
-		p.Seconds = append(p.Seconds, control.Second{Attempts: uint64(i * i % 23), Bans: uint64(max(0, i-20)) % 4})
+		p.Seconds = append(p.Seconds, control.Second{Attempts: uint64(i * i % 23), Drops: uint64(max(0, i-20)) * 31})
 	}
 	return p
 }

@@ -118,11 +118,11 @@ func (m Model) head() []line {
 	}
 	lines := []line{title, m.state()}
 	width := min(60, max(0, m.width-32))
-	attempts, bans := make([]uint64, len(p.Seconds)), make([]uint64, len(p.Seconds))
+	attempts, drops := make([]uint64, len(p.Seconds)), make([]uint64, len(p.Seconds))
 	for i, s := range p.Seconds {
-		attempts[i], bans[i] = s.Attempts, s.Bans
+		attempts[i], drops[i] = s.Attempts, s.Drops
 	}
-	lines = append(lines, m.spark("Attempts/s", attempts, width), m.spark("Bans/s", bans, width))
+	lines = append(lines, m.spark("Attempts/s", attempts, width), m.spark("Drops/s", drops, width))
 
 	var notes []line
 	for _, a := range p.Alarms {
