@@ -52,7 +52,7 @@ integration:
 fuzz:
 	scripts/fuzz 2000x
 
-bench: build
+bench: build cloud
 	scripts/deps bench
 	go run ./bench
 

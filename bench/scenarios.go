@@ -60,6 +60,7 @@ func scenarios() []scenario {
 		{"memory", "Memory", "Resident, of all processes, 5 s afterwards (and the most it ever was): after the first ban, and after one failure of each of 100,000 addresses. With 10,000 bans: see Storm.", (*bench).memory},
 		{"packets", "Packets", "SYN packets over a veth pair, sent by all cores, which also do the work of the receiving end: 5,000,000 to closed ports from as many sources, of which one in 500 belongs to a scan, and 2,000,000 from 100,000 banned sources. The same to a host without rules, which answers them, and to a hardware address that nobody has, show the limit of the sender.", (*bench).packets},
 		{"idle", "At rest", "30 s without a line.", (*bench).idle},
+		{"fleet", "Own hosts", "A community server with 500 connected own hosts, which are connections only, and two hosts with a daemon: a ban by one until the last connection has it, and one write of the lines that make a ban on one host until the kernel of the other tells that the element is in the set. 150 times each.", (*bench).fleet},
 		{"rules", "Loading a policy", "Whole processes, seven runs each, three of 50,000 rules: median (least to greatest).", (*bench).rules},
 	}
 }
