@@ -314,6 +314,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		stop()
 		working.Wait()
+		if m != nil {
+			m.client.CloseIdleConnections()
+		}
 	}
 	a.mu.Lock()
 	m := a.member

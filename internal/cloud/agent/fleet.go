@@ -29,6 +29,7 @@ const (
 	maxSuspects   = 1000             // addresses that do
 	fleetGather   = time.Second      // between two requests about suspects
 	fleetWait     = 30 * time.Second // at most, before the next attempt
+	announceWait  = 5 * time.Second
 	fleetPace     = 50               // events a second that are carried out at most
 	fleetSeen     = 4096             // events that are remembered, to carry out each once
 	silence       = 40 * time.Second // after which a stream is dead, or some proxy keeps it back
@@ -47,8 +48,10 @@ type fleet struct {
 
 // A waiting event ends at a time; zero: it has no end.
 type waiting struct {
-	event wire.FleetEvent
-	until time.Time
+	event     wire.FleetEvent
+	until     time.Time
+	made      time.Time
+	announced bool
 }
 
 func newFleet() fleet {
@@ -88,7 +91,7 @@ func (a *Agent) share(e wire.FleetEvent, until time.Time) {
 		a.fleet.queue = slices.Delete(a.fleet.queue, 0, 1)
 		a.fleet.state.LeftOut++
 	}
-	a.fleet.queue = append(a.fleet.queue, waiting{e, until})
+	a.fleet.queue = append(a.fleet.queue, waiting{event: e, until: until, made: time.Now()})
 	owner.Wake(a.fleet.wake)
 }
 
@@ -142,65 +145,111 @@ func (a *Agent) Disallowed(p netip.Prefix) {
 	a.share(wire.FleetEvent{Kind: wire.FleetDisallow, Prefix: p}, time.Time{})
 }
 
-// tell sends to the server what happens here, until ctx is done.
+// A posted batch is one that was sent, and what became of it.
+type posted struct {
+	batch wire.FleetBatch
+	sent  []waiting // its events
+	err   error
+}
+
+// tell sends to the server what happens here, until ctx is done: one request after the other, so that it is kept in its order. What happens while
+// the server keeps one, which takes seconds where a disk is slow or a cluster has no leader, is announced meanwhile.
 func (a *Agent) tell(ctx context.Context, m *membership) {
-	var suspects time.Time // when some were sent
-	for failures := 0; ; {
-		a.mu.Lock()
-		batch, ends := a.nextFleet(time.Now(), time.Since(suspects) >= fleetGather)
-		more := len(a.fleet.suspects) > 0
-		a.mu.Unlock()
-		if len(batch.Events)+len(batch.Suspects)+len(batch.Users) == 0 {
-			var later <-chan time.Time
-			if more {
-				later = time.After(fleetGather - time.Since(suspects))
+	var suspects time.Time       // when some were sent
+	done := make(chan posted, 1) // of the request under way
+	var pausing <-chan time.Time // after a failure
+	busy, failures := false, 0
+	for {
+		var gathered <-chan time.Time
+		if !busy && pausing == nil {
+			a.mu.Lock()
+			batch, sent := a.nextFleet(time.Now(), time.Since(suspects) >= fleetGather)
+			if len(a.fleet.suspects) > 0 {
+				gathered = time.After(fleetGather - time.Since(suspects))
 			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-a.fleet.wake:
-			case s := <-a.suspected:
-				a.mu.Lock()
-				a.suspect(s)
-				a.mu.Unlock()
-			case <-later:
+			a.mu.Unlock()
+			if len(batch.Suspects) > 0 {
+				suspects = time.Now()
 			}
-			continue
+			if busy = len(batch.Events)+len(batch.Suspects)+len(batch.Users) > 0; busy {
+				go func() { done <- posted{batch, sent, a.sendFleet(ctx, m, batch)} }()
+			}
 		}
-		if len(batch.Suspects) > 0 {
-			suspects = time.Now()
-		}
-		err := a.sendFleet(ctx, m, batch)
-		if ctx.Err() != nil {
-			a.putBack(batch, ends)
-			return
-		}
-		var refused *wire.Problem
-		if err != nil && !(errors.As(err, &refused) && refused.Status == http.StatusBadRequest) { // sending that again would not help
-			a.putBack(batch, ends)
-		}
-		if a.note("bans for the other hosts", err); err == nil {
-			failures = 0
-			continue
-		}
-		failures++
-		wait := time.NewTimer(min(later(failures), fleetWait/2+mathrand.N(fleetWait/2)))
 		select {
 		case <-ctx.Done():
-		case <-a.retry: // the server is there again
-		case <-wait.C:
-		}
-		wait.Stop()
-		if ctx.Err() != nil {
+			if busy {
+				p := <-done
+				a.putBack(p.batch, p.sent)
+			}
 			return
+		case <-a.fleet.wake:
+			if busy {
+				a.announce(ctx, m)
+			}
+		case s := <-a.suspected:
+			a.mu.Lock()
+			a.suspect(s)
+			a.mu.Unlock()
+		case <-gathered:
+		case <-a.retry: // the server is there again
+			pausing = nil
+		case <-pausing:
+			pausing = nil
+		case p := <-done:
+			busy = false
+			var refused *wire.Problem
+			if p.err != nil && !(errors.As(p.err, &refused) && refused.Status == http.StatusBadRequest) { // sending that again would not help
+				a.putBack(p.batch, p.sent)
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			if a.note("bans for the other hosts", p.err); p.err == nil {
+				failures = 0
+				continue
+			}
+			failures++
+			pausing = time.After(min(later(failures), fleetWait/2+mathrand.N(fleetWait/2)))
 		}
 	}
 }
 
-// nextFleet takes out of the queues what is sent next, with the ends of its events. a.mu is held.
-func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, ends []time.Time) {
+// announce sends the events that wait to the connected hosts. They stay in the queue, because nothing keeps them yet.
+func (a *Agent) announce(ctx context.Context, m *membership) {
+	a.mu.Lock()
+	batch := wire.FleetBatch{Host: hostName()}
+	for i := range a.fleet.queue {
+		w := &a.fleet.queue[i]
+		if w.announced || len(batch.Events) == wire.MaxFleet {
+			continue
+		}
+		w.announced = true
+		e := w.event
+		if !w.until.IsZero() {
+			e.Left = max(1, int64(time.Until(w.until)/time.Second))
+		}
+		batch.Events = append(batch.Events, e)
+	}
+	a.mu.Unlock()
+	if len(batch.Events) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, announceWait)
+	defer cancel()
+	if body, err := batch.Encode(); err == nil {
+		_, _ = m.ask(ctx, http.MethodPost, "/v1/fleet?now=1", 0, body, webclient.MaxAnswer) // they are sent again in any case
+	}
+}
+
+// hostName returns the name of this host as others see it.
+func hostName() string {
 	name, _ := os.Hostname() // a host without a name is called host
-	b.Host = wire.FleetName(name)
+	return wire.FleetName(name)
+}
+
+// nextFleet takes out of the queues what is sent next, and returns its events as they were there, too. a.mu is held.
+func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, sent []waiting) {
+	b.Host = hostName()
 	f := &a.fleet
 	for len(f.queue) > 0 && len(b.Events) < wire.MaxFleet {
 		w := f.queue[0]
@@ -212,7 +261,8 @@ func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, ends
 			}
 			w.event.Left = int64(left / time.Second)
 		}
-		b.Events, ends = append(b.Events, w.event), append(ends, w.until)
+		w.event.Age = min(max(0, now.Sub(w.made)), wire.MaxFleetAllow).Milliseconds()
+		b.Events, sent = append(b.Events, w.event), append(sent, w)
 	}
 	for len(f.users) > 0 && len(b.Events)+len(b.Users) < wire.MaxFleet {
 		b.Users, f.users = append(b.Users, f.users[0]), f.users[1:]
@@ -224,21 +274,20 @@ func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, ends
 		b.Suspects = append(b.Suspects, *s)
 		delete(f.suspects, addr)
 	}
-	return b, ends
+	return b, sent
 }
 
 // putBack queues again what could not be sent.
-func (a *Agent) putBack(b wire.FleetBatch, ends []time.Time) {
+func (a *Agent) putBack(b wire.FleetBatch, sent []waiting) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.sharing() {
 		return
 	}
-	var again []waiting
-	for i, e := range b.Events {
-		again = append(again, waiting{e, ends[i]})
+	for i := range sent {
+		sent[i].announced = true
 	}
-	a.fleet.queue = append(again, a.fleet.queue...)
+	a.fleet.queue = append(sent, a.fleet.queue...)
 	for _, s := range b.Suspects {
 		a.suspect(s)
 	}

@@ -318,3 +318,49 @@ func TestFleetServerWithAWrongClock(t *testing.T) {
 		t.Errorf("%d seconds are left", e.Left)
 	}
 }
+
+// A slowServer does not answer requests that are to be kept until it may.
+type slowServer struct {
+	http.RoundTripper
+	begun, may chan struct{}
+}
+
+func (s *slowServer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Path == "/v1/fleet" && req.URL.RawQuery == "" {
+		select {
+		case s.begun <- struct{}{}:
+		default:
+		}
+		select {
+		case <-s.may:
+		case <-req.Context().Done():
+		}
+	}
+	return s.RoundTripper.RoundTrip(req)
+}
+
+// While the server cannot keep what a host has sent, what happens next reaches the others all the same, and once.
+func TestFleetAnnounces(t *testing.T) {
+	c := newCloud(t)
+	two, one := joinMember(t, c, t.TempDir()), joinMember(t, c, t.TempDir())
+	one.stop()
+	slow := &slowServer{one.member.client.Transport, make(chan struct{}, 1), make(chan struct{})}
+	one.member.client.Transport = slow
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- one.Run(ctx) }()
+	_ = one.Write([]control.Record{bannedFor("203.0.113.1", time.Hour)})
+	<-slow.begun
+	for i := 2; i < 5; i++ {
+		_ = one.Write([]control.Record{bannedFor(fmt.Sprintf("203.0.113.%d", i), time.Hour)})
+		two.includes(wire.FleetBan, fmt.Sprintf("203.0.113.%d/32", i))
+	}
+	close(slow.may)
+	two.gets(wire.FleetBan, "203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32", "203.0.113.4/32")
+	one.await("kept", func() bool { s := one.Status().Fleet; return s.Waiting == 0 && s.Used == 4 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	two.gets(wire.FleetBan, "203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32", "203.0.113.4/32")
+}

@@ -20,6 +20,7 @@ const (
 	fleetAllows = 20     // allow entries that it makes in an hour
 	fleetItems  = 50_000 // that are kept
 	fleetLifted = 25 * time.Hour
+	sameMoment  = 2 * time.Second // what happens within it may come in any order
 	fleetAsked  = time.Hour
 	renewEvery  = 12 * time.Hour // longer bans are sent again: see wire.MaxFleetLeft
 )
@@ -28,6 +29,7 @@ const (
 type fleetEntry struct {
 	Agent string          `json:"agent"`
 	Seq   uint64          `json:"seq"`
+	At    time.Time       `json:"at"` // when it came; it may be long before it is in the log
 	Batch wire.FleetBatch `json:"batch"`
 }
 
@@ -52,6 +54,7 @@ type fleetHost struct {
 type fleetItem struct {
 	Seq    uint64          `json:"seq"`
 	Until  time.Time       `json:"until"`
+	Made   time.Time       `json:"made"` // when it happened, about
 	Sent   time.Time       `json:"sent"`
 	Lifted string          `json:"lifted,omitempty"` // by which host, and so not in force
 	Event  wire.FleetEvent `json:"event"`
@@ -186,10 +189,12 @@ func (f *fleet) state(id string, now time.Time) wire.FleetState {
 var errFleetFull = errors.New("the server holds as many bans of own hosts as it may")
 
 // add makes an event of a host part of the fleet. The error says why it has no effect.
-func (f *fleet) add(id string, e wire.FleetEvent) error {
+func (f *fleet) add(id string, at time.Time, e wire.FleetEvent) error {
 	h := f.host(id)
 	e.Origin, e.Host = id, h.Name
-	it := &fleetItem{Until: f.now.Add(time.Duration(e.Left) * time.Second), Event: e}
+	made := at.Add(-time.Duration(e.Age) * time.Millisecond)
+	e.Age = 0
+	it := &fleetItem{Until: f.now.Add(time.Duration(e.Left) * time.Second), Made: made, Event: e}
 	old := f.byKey[keyOf(&e)]
 	switch e.Kind {
 	case wire.FleetBan, wire.FleetAllow:
@@ -207,6 +212,9 @@ func (f *fleet) add(id string, e wire.FleetEvent) error {
 		}
 		h.Bans++
 		lifted := fleetKey{kind: wire.FleetUnban, prefix: e.Prefix}
+		if u := f.byKey[lifted]; u != nil && u.Made.After(made.Add(-sameMoment)) {
+			return nil // the host was away, or the ban was announced: it was lifted before it came to the log
+		}
 		f.drop(func(it *fleetItem) bool { return keyOf(&it.Event) == lifted }) // a host that was away must not lift what came later
 	case wire.FleetAllow:
 		if h.Allows >= fleetAllows {
@@ -331,7 +339,7 @@ func (s *state) share(in *fleetEntry) (dropped []wire.Dropped, err error) {
 	for i, e := range in.Batch.Events {
 		err := s.neverShared(&e)
 		if err == nil {
-			err = s.fleet.add(in.Agent, e)
+			err = s.fleet.add(in.Agent, in.At, e)
 		}
 		if err != nil {
 			dropped = append(dropped, wire.Dropped{Index: i, Reason: err.Error()})

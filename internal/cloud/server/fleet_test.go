@@ -52,7 +52,7 @@ func (f *fleetTest) share(host string, events ...wire.FleetEvent) outcome {
 	for i := range events {
 		events[i].ID = fmt.Sprintf("%s-%08d-%d", host, f.sent[host], i)
 	}
-	return f.do(entry{Fleet: &fleetEntry{Agent: host, Seq: f.sent[host], Batch: wire.FleetBatch{Host: host, Events: events}}})
+	return f.do(entry{Fleet: &fleetEntry{Agent: host, Seq: f.sent[host], At: f.now, Batch: wire.FleetBatch{Host: host, Events: events}}})
 }
 
 func fleetBan(addr string, left time.Duration) wire.FleetEvent {
@@ -174,6 +174,21 @@ func TestFleetCatchUp(t *testing.T) {
 	}
 }
 
+// A ban from before an operator lifted it somewhere has no effect, however late it comes to the log.
+func TestFleetLiftedMeanwhile(t *testing.T) {
+	f := newFleetTest(t, "a", "b")
+	f.share("b", fleetUnban("203.0.113.1"))
+	late := fleetBan("203.0.113.1", time.Hour)
+	f.share("a", late) // it was announced just before
+	f.now = f.now.Add(time.Minute)
+	late.Age = 61_000
+	f.share("a", late)
+	at := f.gets(0, "unban 203.0.113.1 b")
+	late.Age = 50_000
+	f.share("a", late)
+	f.gets(at, "ban 203.0.113.1 a")
+}
+
 // A ban of more than a day is sent again before the hosts would end it.
 func TestFleetRenewsLongBans(t *testing.T) {
 	f := newFleetTest(t, "a")
@@ -270,7 +285,11 @@ func TestFleetAheadOfTheLog(t *testing.T) {
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
 	lines.Scan() // the state: it is connected
-	s.streams.send("x", s.streams.allow("x", 2, time.Now(), []wire.FleetEvent{fleetBan("203.0.113.1", time.Hour), fleetBan("203.0.113.2", time.Hour), fleetBan("203.0.113.3", time.Hour)}))
+	three := []wire.FleetEvent{fleetBan("203.0.113.1", time.Hour), fleetBan("203.0.113.2", time.Hour), fleetBan("203.0.113.3", time.Hour)}
+	for i := range three {
+		three[i].ID = fmt.Sprintf("1234567-%d", i)
+	}
+	s.streams.send("x", s.streams.allow("x", 2, time.Now(), three))
 	from.seq++
 	body, err := wire.FleetBatch{Host: "web1", Events: []wire.FleetEvent{{ID: "12345678", Kind: wire.FleetUnban, Prefix: netip.MustParsePrefix("203.0.113.8/32")}}}.Encode()
 	if err != nil {

@@ -19,6 +19,7 @@ const (
 	streamBatch = 200
 	streamQueue = 256 // events that wait for one connection ahead of the log; the log has those that do not fit
 	maxStreams  = 20_000
+	maxAhead    = 1000 // events of a host in an hour that are remembered
 )
 
 // streams are the connected own hosts.
@@ -32,6 +33,7 @@ type streams struct {
 type ahead struct {
 	hour int64
 	bans int
+	seen map[string]bool // the IDs of events
 }
 
 func (s *streams) add(id string) (chan wire.FleetEvent, bool) {
@@ -91,10 +93,13 @@ func (s *streams) allow(id string, quota int, now time.Time, events []wire.Fleet
 	}
 	a := s.used[id]
 	if hour := now.Unix() / 3600; a == nil || a.hour != hour {
-		a = &ahead{hour: hour}
+		a = &ahead{hour: hour, seen: make(map[string]bool)}
 		s.used[id] = a
 	}
 	for _, e := range events {
+		if a.seen[e.ID] { // it was announced
+			continue
+		}
 		if e.Kind == wire.FleetAllow || e.Kind == wire.FleetDisallow { // the log decides about their number
 			continue
 		}
@@ -103,6 +108,9 @@ func (s *streams) allow(id string, quota int, now time.Time, events []wire.Fleet
 				continue
 			}
 			a.bans++
+		}
+		if len(a.seen) < maxAhead {
+			a.seen[e.ID] = true
 		}
 		out = append(out, e)
 	}
@@ -160,7 +168,11 @@ func (s *Server) postFleet(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	out, err := s.do(r.Context(), entry{Fleet: &fleetEntry{Agent: a.ID, Seq: a.Seq, Batch: batch}})
+	if r.URL.Query().Has("now") { // the host sends it again, to be kept
+		answer(w, http.StatusAccepted, wire.FleetReceipt{FleetState: s.fleetState(a.ID)})
+		return
+	}
+	out, err := s.do(r.Context(), entry{Fleet: &fleetEntry{Agent: a.ID, Seq: a.Seq, At: now, Batch: batch}})
 	if s.failed(w, out, err) {
 		return
 	}

@@ -45,6 +45,7 @@ type FleetEvent struct {
 	Ports    string       `json:"ports,omitempty"`    // of a ban, as package ban spells them; empty: all
 	Forged   bool         `json:"forged,omitempty"`   // the source of a ban's evidence can be forged
 	Left     int64        `json:"left,omitempty"`     // seconds until it ends. A duration, because the clocks of hosts differ
+	Age      int64        `json:"age,omitempty"`      // milliseconds since it happened, in requests
 	Rule     string       `json:"rule,omitempty"`     // of a ban
 	Category string       `json:"category,omitempty"` // of a ban: one of Categories
 	Host     string       `json:"host,omitempty"`     // name of the host where it happened; set by the server
@@ -142,6 +143,8 @@ func (e *FleetEvent) check() error {
 		return errors.New("only the server names its origin")
 	case !Shared(p):
 		return fmt.Errorf("%s is no public address or network of at most /16 (IPv6: /32)", p)
+	case e.Age < 0 || e.Age > int64(maxFleetLeft/time.Millisecond):
+		return errors.New("it is older than 31 days")
 	case e.Left < 0 || e.Left > int64(maxFleetLeft/time.Second):
 		return errors.New("it lasts longer than 31 days")
 	case strings.Trim(e.Ports, "0123456789,-") != "" || len(e.Ports) > 200 || len(e.Rule) > maxName || e.Rule != FleetRule(e.Rule):
