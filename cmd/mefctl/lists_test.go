@@ -224,27 +224,29 @@ func (counter) Bans(context.Context) ([]control.Ban, error) {
 	}, nil
 }
 
-func (counter) Picture(context.Context) (control.Picture, error) {
-	return control.Picture{Level: control.Green, Counters: control.Counters{Attempts: 90, Bans: control.Tally{IPv4: 3, Total: 3}}}, nil
+func (counter) Stats(_ context.Context, window, by string, n int) (control.Stats, error) {
+	s := control.Stats{By: by, Rows: []control.StatRow{{Label: window + "-" + by, Attempts: 7, Bans: uint64(n)}}}
+	if by == "names" {
+		s.Rows = append(s.Rows, control.StatRow{Label: "\x1b[2J"})
+	}
+	return s, nil
 }
 
-func (counter) Follow(_ context.Context, emit func(control.Record) error) error {
-	return errors.Join(
-		emit(control.Record{Event: "failure", Addr: "192.0.2.8", User: "root", Count: 3}),
-		emit(control.Record{Event: "failure", Addr: "192.0.2.7", User: "\x1b[2J"}),
-		emit(control.Record{Event: "ban", Addr: "192.0.2.8"}),
-		emit(control.Record{Event: control.Caught}))
+func (counter) Picture(context.Context) (control.Picture, error) {
+	return control.Picture{Level: control.Green, Counters: control.Counters{Attempts: 90, Bans: control.Tally{IPv4: 3, Total: 3}}}, nil
 }
 
 func TestStatsAndChoicesOfBans(t *testing.T) {
 	path := clitest.Config(t, counter{}, "")
 	for args, want := range map[string][]string{
-		"stats":                 {"exim  50", "sshd  40", "manual                 1", "192.0.2.8                        3", `"root"`, `"\x1b[2J"`, "LATEST 3 RECORDS"},
-		"stats --json":          {`"rules":[{"rule":"exim","failures":50`, `"users":[{"name":"root","count":3},{"name":"\u001b[2J","count":1}]`},
-		"metrics":               {"mef_protected 1\n", "mef_attempts_total 90\n", "mef_bans{family=\"ipv4\"} 3\n"},
-		"bans list --permanent": {"192.0.2.9  22"},
-		"bans list --ips-only":  {"192.0.2.7\n192.0.2.8\n192.0.2.9\n"},
-		"lists recidive":        {"192.0.2.8  all"},
+		"stats":                               {"exim  50", "sshd  40", "day-services", "day-ports", "day-sources", "day-networks", `"day-names"`, `"\x1b[2J"`},
+		"stats names --window year --limit 3": {`"year-names"  7         3`, `"\x1b[2J"`},
+		"stats sources --json":                {`{"window":"day","tables":[{"by":"sources"`, `{"label":"day-sources","attempts":7`},
+		"stats --json":                        {`"rules":[{"rule":"exim","failures":50`, `{"label":"\u001b[2J"`},
+		"metrics":                             {"mef_protected 1\n", "mef_attempts_total 90\n", "mef_bans{family=\"ipv4\"} 3\n"},
+		"bans list --permanent":               {"192.0.2.9  22"},
+		"bans list --ips-only":                {"192.0.2.7\n192.0.2.8\n192.0.2.9\n"},
+		"lists recidive":                      {"192.0.2.8  all"},
 	} {
 		var out, errOut strings.Builder
 		status := execute(t.Context(), "test", append([]string{"--config", path}, strings.Fields(args)...), strings.NewReader(""), &out, &errOut)

@@ -91,7 +91,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		log.Warn("service manager", "err", err)
 	}
-	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, Notify: notify.New(cfg.Notify, log), History: history.New(version),
+	opt := daemon.Options{Version: version, Log: log, Level: logLevel, Load: load, Manager: manager, Notify: notify.New(cfg.Notify, log), History: history.New(version, cfg.Paths.StateDir, log),
 		Page: pagechild.New(log, cfg.Page, cfg.Paths.StateDir, version), SelfTest: selfTest(cfg.Firewall.Backend), Firewall: inforce.Check}
 	if given.level != "" {
 		opt.Level = nil

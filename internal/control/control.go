@@ -14,6 +14,9 @@
 //	GET    /v1/why?addr=ADDR       Why
 //	GET    /v1/services            []ListeningService
 //	GET    /v1/picture             Picture: what top, the page and metrics show
+//	GET    /v1/history?window=SPAN History: what was counted over an hour, day, month or year
+//	GET    /v1/stats?window=SPAN&by=TABLE&n=N  Stats: top ports, services, sources, networks or names
+//	GET    /v1/bans/past?q=TEXT&n=N []PastBan
 //	GET    /v1/dnsbl?addr=ADDR     []DNSBLAnswer: what block lists report of an address
 //	POST   /v1/reports/test        []SendTest: whether reports could be sent
 //	GET    /v1/names               Names; prefix=TEXT and limit=N narrow them
@@ -344,7 +347,9 @@ type Record struct {
 	User    string `json:"user,omitempty"`
 	Count   int    `json:"count,omitempty"`
 	// Attempts is how many attempts a failure, probe or success adds to the counters of its rule; lines may report the same one.
-	Attempts int        `json:"-"`
+	Attempts int `json:"-"`
+	// Targeted reports that User is an account of this host other than root.
+	Targeted bool       `json:"-"`
 	Score    float64    `json:"score,omitempty"`
 	Prefix   string     `json:"prefix,omitempty"`
 	Ports    string     `json:"ports,omitempty"`

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,18 @@ func (f *fake) Picture(context.Context) (control.Picture, error) {
 	return control.Picture{Level: control.Red, Attackers: []control.Attacker{{Addr: "192.0.2.7"}}}, nil
 }
 
+func (f *fake) History(_ context.Context, window string) (control.History, error) {
+	return control.History{Series: []control.Series{{Label: window}}}, nil
+}
+
+func (f *fake) Stats(_ context.Context, window, by string, n int) (control.Stats, error) {
+	return control.Stats{By: by, Rows: []control.StatRow{{Label: window, Attempts: uint64(n)}}}, nil
+}
+
+func (f *fake) PastBans(_ context.Context, query string, n int) ([]control.PastBan, error) {
+	return []control.PastBan{{Reason: query, Rule: strconv.Itoa(n)}}, nil
+}
+
 func (f *fake) LookupCloud(_ context.Context, addr netip.Addr) (control.CloudVerdict, error) {
 	return control.CloudVerdict{Listed: true, Until: addr.String()}, nil
 }
@@ -242,6 +255,15 @@ func TestRequestsCrossTheSocket(t *testing.T) {
 	}
 	if p, err := c.Picture(ctx); err != nil || p.Level != control.Red || len(p.Attackers) != 1 {
 		t.Errorf("Picture = %+v, %v", p, err)
+	}
+	if h, err := c.History(ctx, "a&b"); err != nil || len(h.Series) != 1 || h.Series[0].Label != "a&b" {
+		t.Errorf("History = %+v, %v", h, err)
+	}
+	if s, err := c.Stats(ctx, "a&b", "c&d", 5); err != nil || s.By != "c&d" || len(s.Rows) != 1 || s.Rows[0].Label != "a&b" || s.Rows[0].Attempts != 5 {
+		t.Errorf("Stats = %+v, %v", s, err)
+	}
+	if b, err := c.PastBans(ctx, "a&b", 5); err != nil || len(b) != 1 || b[0].Reason != "a&b" || b[0].Rule != "5" {
+		t.Errorf("PastBans = %+v, %v", b, err)
 	}
 	if services, err := c.Services(ctx); err != nil || len(services) != 1 || len(services[0].Ports) != 2 {
 		t.Errorf("Services = %+v, %v", services, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -95,14 +97,121 @@ type Attacker struct {
 // A ViewService answers what viewers ask for again and again.
 type ViewService interface {
 	Picture(ctx context.Context) (Picture, error)
+	// History returns what was counted over a window that ends now: "hour", "day", "month" or "year".
+	History(ctx context.Context, window string) (History, error)
+	// Stats returns the first n rows of a table over such a window, by "ports", "services", "sources", "networks" or "names"; MaxStats with n=0.
+	Stats(ctx context.Context, window, by string, n int) (Stats, error)
+	// PastBans returns the latest bans and unbans of which a field contains a text, or whose addresses contain it if it is an address; at most n.
+	PastBans(ctx context.Context, query string, n int) ([]PastBan, error)
+}
+
+// Kinds of series. What services log has got through to them: attempts, those of which that are targeted at an account of this host other than root
+// (the others are noise), and logins. Drops are packets that the kernel stopped.
+const (
+	KindAttempts = "attempts"
+	KindTargeted = "targeted"
+	KindLogins   = "logins"
+	KindBans     = "bans"
+	KindDrops    = "drops"
+)
+
+// What the labels of series are.
+const (
+	OfService = "service"
+	OfFamily  = "family" // "ipv4" or "ipv6"
+	OfCause   = "cause"  // of drops: "ban", "unverified_ban", "reply" or "list"
+)
+
+// A History is what was counted over a window. Series that are zero all the time are left out; what happened while the daemon did not run was not counted,
+// but for drops.
+type History struct {
+	Start   time.Time     `json:"start"` // of the first values
+	Step    time.Duration `json:"step_ns"`
+	Series  []Series      `json:"series"`
+	Problem string        `json:"problem,omitempty"` // why the history is not saved
+}
+
+// Series are the values of one kind and label. Each service and each family has all events of a kind, so series of different Of must not be added up.
+type Series struct {
+	Kind   string   `json:"kind"`
+	Of     string   `json:"of"`
+	Label  string   `json:"label"`
+	Values []uint64 `json:"values"`
+}
+
+// MaxStats is how many rows Stats have at most.
+const MaxStats = 100
+
+// Stats are a table over a window. It counts the labels that occur most; with very many labels some counts are too low, never too high.
+type Stats struct {
+	By      string    `json:"by"`
+	Since   time.Time `json:"since"` // the beginning of the first hour or day that is counted
+	Rows    []StatRow `json:"rows"`
+	Problem string    `json:"problem,omitempty"` // why the history is not saved
+}
+
+// A StatRow is what was counted of a label. Labels may have any bytes: attackers choose names. A long one is cut.
+type StatRow struct {
+	Label    string    `json:"label"`
+	Attempts uint64    `json:"attempts"`
+	Bans     uint64    `json:"bans"`
+	First    time.Time `json:"first"`
+	Last     time.Time `json:"last"`
+}
+
+// A PastBan is a ban or an unban that was reported.
+type PastBan struct {
+	Time    time.Time  `json:"time"`
+	Event   string     `json:"event"` // "ban" or "unban"
+	Prefix  string     `json:"prefix"`
+	Ports   string     `json:"ports,omitempty"`
+	Class   string     `json:"class,omitempty"`
+	Rule    string     `json:"rule,omitempty"`
+	Service string     `json:"service,omitempty"`
+	Until   *time.Time `json:"until,omitempty"`
+	Reason  string     `json:"reason,omitempty"` // may be cut
+	Author  string     `json:"author,omitempty"`
+	Note    string     `json:"note,omitempty"` // may be cut
 }
 
 // handleViews adds the routes of viewers.
-func handleViews(mux *http.ServeMux, s ViewService) {
+func handleViews(mux *http.ServeMux, s ViewService, l limits) {
 	mux.HandleFunc("GET /v1/picture", func(w http.ResponseWriter, r *http.Request) {
 		v, err := s.Picture(r.Context())
 		answer(w, v, err)
 	})
+	number := func(r *http.Request) int {
+		n, _ := strconv.Atoi(r.URL.Query().Get("n"))
+		return max(0, n)
+	}
+	mux.HandleFunc("GET /v1/history", l.oneBig(func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.History(r.Context(), r.URL.Query().Get("window"))
+		answer(w, v, err)
+	}))
+	mux.HandleFunc("GET /v1/stats", l.oneBig(func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.Stats(r.Context(), r.URL.Query().Get("window"), r.URL.Query().Get("by"), number(r))
+		answer(w, v, err)
+	}))
+	mux.HandleFunc("GET /v1/bans/past", l.oneBig(func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.PastBans(r.Context(), r.URL.Query().Get("q"), number(r))
+		answer(w, v, err)
+	}))
+}
+
+// History asks for the series of a window.
+func (c *Client) History(ctx context.Context, window string) (v History, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/history?"+url.Values{"window": {window}}.Encode(), nil, &v)
+}
+
+// Stats asks for a table over a window.
+func (c *Client) Stats(ctx context.Context, window, by string, n int) (v Stats, err error) {
+	query := url.Values{"window": {window}, "by": {by}, "n": {strconv.Itoa(n)}}
+	return v, c.do(ctx, http.MethodGet, "/v1/stats?"+query.Encode(), nil, &v)
+}
+
+// PastBans searches the latest bans and unbans.
+func (c *Client) PastBans(ctx context.Context, query string, n int) (v []PastBan, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/bans/past?"+url.Values{"q": {query}, "n": {strconv.Itoa(n)}}.Encode(), nil, &v)
 }
 
 // Picture asks for the picture of the last second.

@@ -229,7 +229,7 @@ func Handler(s Service) http.Handler {
 	handleReputation(mux, s)
 	handleNotify(mux, s)
 	handleCloud(mux, s)
-	handleViews(mux, s)
+	handleViews(mux, s, limits)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

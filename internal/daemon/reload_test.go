@@ -108,7 +108,7 @@ func (h *house) build() *built {
 	if err != nil {
 		h.Fatal(err)
 	}
-	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Notify: notify.New(cfg.Notify, quiet()), History: history.New("test"), Page: pagechild.New(quiet(), cfg.Page, cfg.Paths.StateDir, "test"), Firewall: func(*conf.Config) []string { return nil }}, machine{
+	b, err := build(cfg, Options{Log: quiet(), Load: load, Manager: (*sdnotify.Manager)(nil), Notify: notify.New(cfg.Notify, quiet()), History: history.New("test", cfg.Paths.StateDir, quiet()), Page: pagechild.New(quiet(), cfg.Page, cfg.Paths.StateDir, "test"), Firewall: func(*conf.Config) []string { return nil }}, machine{
 		filter: func(p *pipeline.Pipeline, s *pipeline.State) *kernel.Kernel {
 			facts := s.Engine.Facts()
 			opt := p.EnforceOptions(facts.Reachable())

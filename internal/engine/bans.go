@@ -53,6 +53,12 @@ func (e *Engine) Evicted(now time.Time, full bool, keys ...ban.Key) (bans []ban.
 	return bans
 }
 
+// Targeted reports whether a user name is that of an account on this host, other than root, which everybody tries.
+func (e *Engine) Targeted(user string) bool {
+	name := AccountName(user)
+	return name != "root" && e.tracker.IsAccount(name)
+}
+
 // InForce returns the bans in force on an address, narrowest first.
 func (e *Engine) InForce(addr netip.Addr, now time.Time) []ban.Active {
 	return e.tracker.InForce(addr, now)

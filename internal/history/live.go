@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// followed is how many attackers are followed, of which those with the highest scores are shown.
+	// followed is how many attackers are sure to be followed, of which those with the highest scores are shown.
 	followed = 128
 	// forgottenAfter is how long after its last attempt an attacker that is not banned is shown.
 	forgottenAfter = 24 * time.Hour
@@ -41,35 +41,31 @@ type attacker struct {
 	bannedBy      string // the rule of its latest ban
 }
 
-// attempt counts an attempt that the kernel let through.
-func (l *live) attempt(addr netip.Addr, rec *control.Record, now time.Time) {
-	l.second(now).Attempts += uint64(rec.Attempts)
+// attempt counts n attempts that the kernel let through.
+func (l *live) attempt(addr netip.Addr, rec *control.Record, n uint64, now time.Time) {
+	l.second(now).Attempts += n
 	a := l.attackers[addr]
 	if a == nil {
-		if len(l.attackers) == followed && !l.makeRoom(rec.Score) {
-			return
+		if len(l.attackers) == 2*followed {
+			l.halve()
 		}
 		a = new(attacker)
 		l.attackers[addr] = a
 	}
 	a.score, a.last, a.rule, a.service = rec.Score, now, rec.Rule, rec.Service
-	a.attempts += uint64(rec.Attempts)
+	a.attempts += n
 }
 
-// makeRoom drops the attacker with the lowest score, unless that is above score.
-func (l *live) makeRoom(score float64) bool {
-	var least netip.Addr
-	var worth *attacker
-	for addr, a := range l.attackers {
-		if worth == nil || cmp.Or(cmp.Compare(a.score, worth.score), a.last.Compare(worth.last)) < 0 {
-			least, worth = addr, a
-		}
+// halve drops the attackers with the lowest scores; of those with the same, the ones that came longest ago.
+func (l *live) halve() {
+	addrs := l.addrs()
+	slices.SortFunc(addrs, func(a, b netip.Addr) int {
+		x, y := l.attackers[a], l.attackers[b]
+		return cmp.Or(cmp.Compare(x.score, y.score), x.last.Compare(y.last))
+	})
+	for _, addr := range addrs[:len(addrs)/2] {
+		delete(l.attackers, addr)
 	}
-	if worth.score > score {
-		return false
-	}
-	delete(l.attackers, least)
-	return true
 }
 
 // banned counts a ban.

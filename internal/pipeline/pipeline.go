@@ -396,7 +396,9 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 	switch o.Kind {
 	case engine.Counted:
 		s.changed(saveSoon)
-		p.Records.Add(eventRecord(o.Event, o.Attempts, o.Score))
+		rec := eventRecord(o.Event, o.Attempts, o.Score)
+		rec.Targeted = s.Engine.Targeted(o.Event.User)
+		p.Records.Add(rec)
 		if o.Suspect > 0 {
 			p.Reputation.Cloud.Suspect(o.Event.Addr, o.Event.Service, o.Suspect)
 		}

@@ -233,6 +233,9 @@ func (t *Tracker) SetAccounts(accounts map[string]bool) {
 	t.names.Configure(accounts, t.cfg.Canaries, t.cfg.StarterNames)
 }
 
+// IsAccount reports whether a name is one of those of SetAccounts.
+func (t *Tracker) IsAccount(name string) bool { return t.cfg.Accounts[name] }
+
 // Observe counts an event and returns the tally of its source. It allocates nothing for a source that is in the table, unless a limit is
 // reached.
 func (t *Tracker) Observe(ev *event.Event) *event.Tally {

@@ -3,12 +3,12 @@ package ask
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,17 +18,14 @@ import (
 	"mef/internal/metrics"
 )
 
-// topRows is how many rows stats prints of each table.
+// topRows is how many rows stats prints of each table unless one is asked for.
 const topRows = 10
 
 // stats is what mefctl stats prints as JSON.
 type stats struct {
-	Rules   []ruleStats `json:"rules"`   // since the daemon started
-	Banned  []counted   `json:"banned"`  // bans in force by rule
-	Sources []counted   `json:"sources"` // of the records that the daemon keeps
-	Users   []counted   `json:"users"`   // the same
-	Ports   []counted   `json:"ports"`   // bans in force by ports
-	Records int         `json:"records"` // how many records that is
+	Window string          `json:"window"`
+	Rules  []ruleStats     `json:"rules,omitempty"` // since the daemon started
+	Tables []control.Stats `json:"tables"`
 }
 
 type ruleStats struct {
@@ -39,30 +36,40 @@ type ruleStats struct {
 	Bans     uint64 `json:"bans"`
 }
 
-type counted struct {
-	Name  string `json:"name"`
-	Count int    `json:"count"`
+// tables are the tables that there are, with what their first column has.
+var tables = []struct{ by, title string }{
+	{"services", "SERVICE"}, {"ports", "PORTS"}, {"sources", "SOURCE"}, {"networks", "NETWORK"}, {"names", "USER NAME"},
 }
 
 func newStats(g *cli.Global) *cobra.Command {
-	return &cobra.Command{
-		Use:   "stats",
-		Short: "Count attempts and bans by rule, source and user name",
-		Long: "stats shows the attempts and bans of each rule since the daemon started, the bans in force, and the sources and user\n" +
-			"names of the latest records, as mefctl events shows them.",
-		Args: console.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	window, limit := "day", 0
+	var names []string
+	for _, t := range tables {
+		names = append(names, t.by)
+	}
+	cmd := &cobra.Command{
+		Use:   "stats [" + strings.Join(names, "|") + "]",
+		Short: "Count attempts and bans by service, port, source, network and user name",
+		Long: "stats shows the attempts and bans of each rule since the daemon started, and from the kept history the services, ports, sources,\n" +
+			"networks (/24 and /48) and user names with the most attempts within the last hour, day, month or year. With a name it shows that\n" +
+			"table only. With very many sources some counts are too low, never too high.",
+		ValidArgs: names,
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := g.Client()
 			if err != nil {
 				return err
 			}
-			s, err := collect(cmd.Context(), client)
+			s, err := collect(cmd.Context(), client, window, args, limit)
 			if err != nil {
 				return err
 			}
 			return g.Print(cmd, s, s.show)
 		},
 	}
+	cmd.Flags().StringVar(&window, "window", window, "the last hour, day, month or year")
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most `N` rows of a table (default 10, or 100 with a name)")
+	return cmd
 }
 
 func newMetrics(g *cli.Global) *cobra.Command {
@@ -78,86 +85,69 @@ func newMetrics(g *cli.Global) *cobra.Command {
 	}
 }
 
-func collect(ctx context.Context, client *control.Client) (*stats, error) {
-	status, err := client.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	bans, err := client.Bans(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s := &stats{Rules: []ruleStats{}}
-	for _, r := range status.Rules {
-		if r.Failures+r.Probes+r.Logins+r.Bans > 0 {
-			s.Rules = append(s.Rules, ruleStats{r.Name, r.Failures, r.Probes, r.Logins, r.Bans})
+// collect asks for the table of a name, or without one for all and the rules.
+func collect(ctx context.Context, client *control.Client, window string, names []string, limit int) (*stats, error) {
+	s := &stats{Window: window}
+	if len(names) == 0 {
+		limit = cmp.Or(limit, topRows)
+		status, err := client.Status(ctx)
+		if err != nil {
+			return nil, err
 		}
-	}
-	slices.SortStableFunc(s.Rules, func(a, b ruleStats) int { return cmp.Compare(b.Failures+b.Probes, a.Failures+a.Probes) })
-	byRule, byPorts := make(map[string]int), make(map[string]int)
-	for _, b := range bans {
-		byRule[b.Rule]++
-		byPorts[b.Ports]++
-	}
-	sources, users := make(map[string]int), make(map[string]int)
-	err = client.Follow(ctx, func(rec control.Record) error {
-		if rec.Event == control.Caught {
-			return errCaughtUp
-		}
-		s.Records++
-		if rec.Event == "failure" || rec.Event == "probe" {
-			sources[cmp.Or(rec.Addr, strconv.Quote(rec.Host))] += max(rec.Count, 1)
-			if rec.User != "" {
-				users[rec.User] += max(rec.Count, 1)
+		for _, r := range status.Rules {
+			if r.Failures+r.Probes+r.Logins+r.Bans > 0 {
+				s.Rules = append(s.Rules, ruleStats{r.Name, r.Failures, r.Probes, r.Logins, r.Bans})
 			}
 		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errCaughtUp) {
-		return nil, err
+		slices.SortStableFunc(s.Rules, func(a, b ruleStats) int { return cmp.Compare(b.Failures+b.Probes, a.Failures+a.Probes) })
 	}
-	s.Banned, s.Ports, s.Sources, s.Users = top(byRule), top(byPorts), top(sources), top(users)
+	for _, t := range tables {
+		if len(names) > 0 && names[0] != t.by {
+			continue
+		}
+		one, err := client.Stats(ctx, window, t.by, limit)
+		if err != nil {
+			return nil, err
+		}
+		s.Tables = append(s.Tables, one)
+	}
 	return s, nil
 }
 
-// top returns the names with the highest counts.
-func top(counts map[string]int) []counted {
-	all := make([]counted, 0, len(counts))
-	for name, n := range maps.All(counts) {
-		all = append(all, counted{name, n})
-	}
-	slices.SortFunc(all, func(a, b counted) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name)) })
-	return all[:min(len(all), topRows)]
-}
-
 func (s *stats) show(w io.Writer) {
-	rows := [][]string{{"RULE", "FAILURES", "PROBES", "LOGINS", "BANS SINCE START"}}
-	for _, r := range s.Rules {
-		rows = append(rows, []string{r.Rule, count(r.Failures), count(r.Probes), count(r.Logins), count(r.Bans)})
+	if len(s.Rules) > 0 {
+		rows := [][]string{{"RULE", "FAILURES", "PROBES", "LOGINS", "BANS SINCE START"}}
+		for _, r := range s.Rules {
+			rows = append(rows, []string{r.Rule, count(r.Failures), count(r.Probes), count(r.Logins), count(r.Bans)})
+		}
+		console.Table(w, rows)
+		fmt.Fprintln(w)
 	}
-	console.Table(w, rows)
-	for _, table := range []struct {
-		title string
-		all   []counted
-		quote bool
-	}{
-		{"BANS IN FORCE BY RULE", s.Banned, false},
-		{"BANS IN FORCE BY PORTS", s.Ports, false},
-		{fmt.Sprintf("SOURCES IN THE LATEST %d RECORDS", s.Records), s.Sources, false},
-		{fmt.Sprintf("USER NAMES IN THE LATEST %d RECORDS", s.Records), s.Users, true},
-	} {
-		if len(table.all) == 0 {
+	for i, t := range s.Tables {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if len(t.Rows) == 0 {
+			fmt.Fprintf(w, "No %s since %s.\n", t.By, t.Since.Local().Format(time.DateTime))
 			continue
 		}
-		rows := [][]string{{table.title, "COUNT"}}
-		for _, c := range table.all {
-			name := c.Name
-			if table.quote {
-				name = strconv.Quote(name)
+		title := ""
+		for _, one := range tables {
+			if one.by == t.By {
+				title = one.title
 			}
-			rows = append(rows, []string{name, strconv.Itoa(c.Count)})
 		}
-		fmt.Fprintln(w)
+		rows := [][]string{{title, "ATTEMPTS", "BANS", "FIRST", "LAST"}}
+		for _, r := range t.Rows {
+			label := r.Label
+			if t.By == "names" {
+				label = strconv.Quote(label)
+			}
+			rows = append(rows, []string{label, count(r.Attempts), count(r.Bans), r.First.Local().Format(time.DateTime), r.Last.Local().Format(time.DateTime)})
+		}
 		console.Table(w, rows)
+	}
+	if len(s.Tables) > 0 && s.Tables[0].Problem != "" {
+		fmt.Fprintln(w, "\n"+s.Tables[0].Problem)
 	}
 }

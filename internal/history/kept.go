@@ -1,0 +1,259 @@
+package history
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"mef/internal/control"
+)
+
+// A kept is what is counted and saved.
+type kept struct {
+	file     *os.File // nil: it cannot be used
+	problem  string   // why not
+	services []string // those that have series
+	renamed  bool     // services are to be saved
+	ports    map[string]string
+
+	minute, before    counts // of the present minute, and what an earlier run counted in it
+	hourSum, daySum   counts
+	now, hour, day    int64 // beginnings of the present minute, hour and day
+	hourTops, dayTops tops
+
+	drops     [causes]uint64 // of the kernel's counters, when they were read last
+	banNumber int64          // of the latest ban
+}
+
+// restore takes over what the file has. What was counted before the file could be opened is added.
+func (r *Recorder) restore(now time.Time) {
+	r.turn(now)
+	if b := header.read(r.file, 1, nil); len(b) >= causes*8 {
+		for i := range r.drops {
+			r.drops[i] = binary.BigEndian.Uint64(b[i*8:])
+		}
+		if names := string(b[causes*8:]); names != "" && len(r.services) == 0 { // otherwise there are numbers already
+			r.services = strings.Split(names, "\n")
+			r.services = r.services[:min(len(r.services), maxSeries-1)]
+		}
+	}
+	r.before.decode(minutes.read(r.file, r.now, nil))
+	r.hourSum.decode(hours.read(r.file, r.hour, nil))
+	r.daySum.decode(days.read(r.file, r.day, nil))
+	r.hourTops.decode(hourly.read(r.file, r.hour, nil), -1)
+	r.dayTops.decode(daily.read(r.file, r.day, nil), -1)
+	r.banNumber = lastBan(r.file)
+}
+
+// turn begins a new minute, hour and day when it is time. What was counted is to be saved before.
+func (r *Recorder) turn(now time.Time) {
+	if m := minutes.start(now); m != r.now {
+		r.now, r.before = m, counts{}
+	}
+	if h := hours.start(now); h != r.hour {
+		r.hour, r.hourSum, r.hourTops = h, counts{}, tops{}
+	}
+	if d := days.start(now); d != r.day {
+		r.day, r.daySum, r.dayTops = d, counts{}, tops{}
+	}
+}
+
+// save writes what was counted since the last time, and begins a new minute.
+func (r *Recorder) save(now time.Time) {
+	r.hourSum.add(&r.minute)
+	r.daySum.add(&r.minute)
+	r.before.add(&r.minute)
+	r.minute = counts{}
+	if r.file != nil && r.now != 0 {
+		r.note(r.write())
+	}
+	r.turn(now)
+}
+
+func (r *Recorder) write() error {
+	head := make([]byte, 0, causes*8)
+	for _, n := range r.drops {
+		head = binary.BigEndian.AppendUint64(head, n)
+	}
+	head = append(head, strings.Join(r.services, "\n")...)
+	for _, w := range []struct {
+		ring
+		key  int64
+		data []byte
+	}{
+		{header, 1, head}, {minutes, r.now, r.before.encode()}, {hours, r.hour, r.hourSum.encode()}, {days, r.day, r.daySum.encode()},
+		{hourly, r.hour, r.hourTops.encode()}, {daily, r.day, r.dayTops.encode()},
+	} {
+		if err := w.write(r.file, w.key, w.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roll saves when a minute is over, although nobody has called save: the timer may be late.
+func (r *Recorder) roll(now time.Time) {
+	if minutes.start(now) != r.now {
+		r.save(now)
+	}
+}
+
+// count counts an event of a kind.
+func (r *Recorder) count(kind int, service string, addr netip.Addr, n uint64) {
+	if n == 0 {
+		return
+	}
+	if service != "" {
+		r.minute[ofService(r.serviceNumber(service), kind)] += n
+	}
+	family := 0
+	if addr.Is6() {
+		family = 1
+	}
+	r.minute[ofFamily(family, kind)] += n
+}
+
+// attempt counts a failure, probe or login.
+func (r *Recorder) attempt(rec *control.Record, now time.Time) {
+	addr, err := netip.ParseAddr(rec.Addr)
+	if err != nil {
+		return
+	}
+	r.roll(now)
+	if rec.Event == "success" {
+		r.count(logins, rec.Service, addr, 1)
+		return
+	}
+	n := uint64(max(rec.Attempts, 0))
+	if rec.Event == "probe" {
+		n = uint64(max(rec.Count, 1))
+	}
+	r.live.attempt(addr, rec, n, now)
+	r.count(attempts, rec.Service, addr, n)
+	if rec.Targeted {
+		r.count(targeted, rec.Service, addr, n)
+	}
+	r.countTops(addr, rec, rec.User, r.ports[rec.Rule], n, 0, now)
+}
+
+// ban counts a ban and keeps it, and keeps an unban.
+func (r *Recorder) ban(rec *control.Record, now time.Time) {
+	r.roll(now)
+	if r.file != nil {
+		r.banNumber++
+		if err := bans.write(r.file, r.banNumber, encodeBan(rec)); err != nil {
+			r.note(err)
+		}
+	}
+	p, err := netip.ParsePrefix(rec.Prefix)
+	if rec.Event != "ban" || err != nil {
+		return
+	}
+	r.live.banned(p, rec.Rule, now)
+	r.count(bansMade, rec.Service, p.Addr(), 1)
+	r.countTops(p.Addr(), rec, "", rec.Ports, 0, 1, now)
+}
+
+// countTops counts for the labels of an event.
+func (r *Recorder) countTops(addr netip.Addr, rec *control.Record, name, ports string, n, banned uint64, now time.Time) {
+	bits := 24
+	if addr.Is6() {
+		bits = 48
+	}
+	network, _ := addr.Prefix(bits)
+	source := rec.Addr
+	if rec.Event == "ban" {
+		source = rec.Prefix
+		if p, err := netip.ParsePrefix(rec.Prefix); err == nil && p.IsSingleIP() {
+			source = p.Addr().String()
+		}
+	}
+	for i, label := range [...]string{ports, rec.Service, source, network.String(), name} {
+		r.hourTops[i].add(label, n, banned, now.Unix())
+		r.dayTops[i].add(label, n, banned, now.Unix())
+	}
+}
+
+// countDrops counts by how much the kernel's counters have moved.
+func (r *Recorder) countDrops(d control.Drops) {
+	if !d.Known {
+		return
+	}
+	for i, n := range [causes]uint64{d.Verified, d.Unverified, d.Replies, d.Lists} {
+		r.minute[ofCause(i)] += since(r.drops[i], n)
+		r.drops[i] = n
+	}
+}
+
+const (
+	// maxBans is how many bans and unbans are kept.
+	maxBans = 4096
+	// foundBans is how many of them are found at once.
+	foundBans = 500
+	// maxText is how much of a reason and of a note is kept, in bytes.
+	maxText = 80
+)
+
+// encodeBan returns what is kept of a record of a ban: less than its slot has.
+func encodeBan(rec *control.Record) []byte {
+	cut := func(s string, n int) string { return strings.ToValidUTF8(s[:min(len(s), n)], "") }
+	b := control.PastBan{Time: rec.Time.UTC(), Event: rec.Event, Prefix: rec.Prefix, Ports: cut(rec.Ports, 40), Class: rec.Class, Rule: cut(rec.Rule, 40),
+		Service: cut(rec.Service, 40), Until: rec.Until, Reason: cut(rec.Reason, maxText), Author: cut(rec.Author, 40), Note: cut(rec.Note, maxText)}
+	for {
+		text, err := json.Marshal(&b)
+		if err == nil && len(text) <= banSize-slotHead {
+			return text
+		}
+		b.Reason, b.Note = cut(b.Reason, len(b.Reason)/2), cut(b.Note, len(b.Note)/2) // bytes that JSON escapes take more room
+		if b.Reason == "" && b.Note == "" {
+			b.Ports, b.Author, b.Service = "", "", ""
+		}
+	}
+}
+
+// lastBan returns the number of the latest ban in a file.
+func lastBan(f *os.File) (last int64) {
+	buf := make([]byte, banSize)
+	for n := range int64(maxBans) {
+		number, data := bans.readAt(f, bans.slot(n), buf)
+		if data != nil && number%maxBans == n {
+			last = max(last, number)
+		}
+	}
+	return last
+}
+
+// pastBans returns the latest bans of a file that match, the latest first.
+func pastBans(ctx context.Context, f *os.File, last int64, query string, n int) ([]control.PastBan, error) {
+	found := []control.PastBan{}
+	if f == nil {
+		return found, nil
+	}
+	if n <= 0 || n > foundBans {
+		n = foundBans
+	}
+	addr, err := netip.ParseAddr(query)
+	matches := func(b *control.PastBan) bool {
+		if p, bad := netip.ParsePrefix(b.Prefix); err == nil && bad == nil {
+			return p.Contains(addr)
+		}
+		for _, field := range []string{b.Prefix, b.Rule, b.Service, b.Reason, b.Author, b.Note} {
+			if strings.Contains(field, query) {
+				return true
+			}
+		}
+		return false
+	}
+	buf := make([]byte, banSize)
+	for number := last; number > max(0, last-maxBans) && len(found) < n && ctx.Err() == nil; number-- {
+		var b control.PastBan
+		if data := bans.read(f, number, buf); data != nil && json.Unmarshal(data, &b) == nil && matches(&b) {
+			found = append(found, b)
+		}
+	}
+	return found, ctx.Err()
+}
