@@ -17,7 +17,7 @@ export PREFIX DESTDIR
 .PHONY: build cloud demo test check unit race integration fuzz bench accept install uninstall dist clean
 
 build:
-	go build -trimpath -tags nethttpomithttp2 -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefdaemon ./cmd/mefctl ./cmd/mef ./cmd/mefpage
+	scripts/build '$(VERSION)' bin/
 
 cloud:
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/mefcloud
