@@ -33,7 +33,7 @@ type running struct {
 	stop func() // returns once the state is saved
 }
 
-func start(t *testing.T, dir string) *running {
+func start(t testing.TB, dir string) *running {
 	t.Helper()
 	s, err := Open(t.Context(), Options{Dir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -44,7 +44,7 @@ func start(t *testing.T, dir string) *running {
 }
 
 // run runs a server until the test ends.
-func run(t *testing.T, s *Server) *running {
+func run(t testing.TB, s *Server) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -63,14 +63,14 @@ func run(t *testing.T, s *Server) *running {
 
 // A host is one that reports to a server.
 type host struct {
-	t      *testing.T
+	t      testing.TB
 	key    ed25519.PrivateKey
 	inv    wire.Invitation
 	client *http.Client
 	seq    uint64
 }
 
-func join(t *testing.T, s *running, role reputation.Role) *host {
+func join(t testing.TB, s *running, role reputation.Role) *host {
 	t.Helper()
 	inv, _, err := s.Invite(t.Context(), role)
 	if err != nil {
@@ -83,7 +83,7 @@ func join(t *testing.T, s *running, role reputation.Role) *host {
 	return h
 }
 
-func newHost(t *testing.T, inv wire.Invitation) *host {
+func newHost(t testing.TB, inv wire.Invitation) *host {
 	parsed, err := wire.ParseInvitation(inv.String())
 	if err != nil {
 		t.Fatal(err)
