@@ -35,8 +35,12 @@ func (s *Server) Backup() ([]byte, error) {
 		return nil, err
 	}
 	s.mu.Lock()
-	data, err := s.state.save(map[string][]byte{keysFile: keys})
+	plain, err := s.state.plain(map[string][]byte{keysFile: keys})
 	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	data, err := pack(plain)
 	if err != nil {
 		return nil, err
 	}

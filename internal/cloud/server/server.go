@@ -375,9 +375,13 @@ func (s *Server) keepTime(ctx context.Context) error {
 // saveState writes a copy of the state, and removes from the log what it no longer needs.
 func (s *Server) saveState() error {
 	s.mu.Lock()
-	data, err := s.state.save(nil)
+	plain, err := s.state.plain(nil)
 	seq := s.state.seq
 	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	data, err := pack(plain)
 	if err != nil {
 		return err
 	}

@@ -320,22 +320,40 @@ type saved struct {
 	Days    map[int64]uint64  `json:"days,omitempty"`
 }
 
-const savedVersion = 1
+const savedVersion = 2
 
 // save returns the saved form: compressed, with its hash at the end.
 func (s *state) save(keys map[string][]byte) ([]byte, error) {
+	plain, err := s.plain(keys)
+	if err != nil {
+		return nil, err
+	}
+	return pack(plain)
+}
+
+// plain returns the saved form before it is compressed, which takes most of the time.
+func (s *state) plain(keys map[string][]byte) ([]byte, error) {
 	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
 	h := saved{Version: savedVersion, Seq: s.seq, Keys: keys, KeysSum: s.keys[:], Agents: s.agents, Fleet: s.fleet, Nevers: s.nevers, Days: s.days}
 	for _, t := range s.tokens {
 		h.Tokens = append(h.Tokens, t)
 	}
-	if err := json.NewEncoder(z).Encode(h); err != nil {
+	if err := json.NewEncoder(&out).Encode(h); err != nil {
 		return nil, err
 	}
-	if err := s.book.Save(z); err != nil {
+	if err := s.book.Save(&out); err != nil {
 		return nil, err
 	}
+	return out.Bytes(), nil
+}
+
+func pack(plain []byte) ([]byte, error) {
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = z.Write(plain) // a buffer takes everything
 	if err := z.Close(); err != nil {
 		return nil, err
 	}
