@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,11 +96,15 @@ func newServe(g *global) *cobra.Command {
 			if _, _, err := net.SplitHostPort(opt.Name); err != nil {
 				return console.Usage("--name %q: %v; write it like cloud.example.org:8443", opt.Name, err)
 			}
+			if os.Getenv("GOGC") == "" {
+				debug.SetGCPercent(50) // most of the memory is addresses that stay
+			}
 			s, err := server.Open(cmd.Context(), opt)
 			if err != nil {
 				return err
 			}
 			defer s.Close()
+			debug.FreeOSMemory() // of the copy of the state that was read
 			log.Info("mefcloud is ready", "address", s.Addr().String(), "name", opt.Name, "pin", s.Pin(), "data", g.data, "log", logKind(nats), "dns", s.DNS())
 			manager, err := sdnotify.New(os.Getenv)
 			if err != nil {

@@ -29,7 +29,7 @@ import (
 )
 
 // An Hour is a time in hours since 1970.
-type Hour int64
+type Hour int32
 
 // HourOf returns the hour of a time.
 func HourOf(t time.Time) Hour { return Hour(t.Unix() / 3600) }
