@@ -163,7 +163,7 @@ func (d *document) check(req *http.Request, sent []byte, status int, kind string
 
 // documented is a transport that checks all that goes through it against the document: each test of the server is one of the document.
 type documented struct {
-	t    *testing.T
+	t    testing.TB
 	next http.RoundTripper
 	used func(string) // nil: nobody wants to know
 }
