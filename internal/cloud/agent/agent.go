@@ -717,13 +717,19 @@ func (a *Agent) Status() control.Cloud {
 	return s
 }
 
-// Preview returns the body of the next request, before compression.
+// Preview returns the body of the next request, before compression; of an own host, the next one about reports and the next one for the other hosts.
 func (a *Agent) Preview() (json.RawMessage, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	batch := wire.Batch{Rules: a.rules, Reports: slices.Clone(a.queue[:min(len(a.queue), wire.MaxReports)])}
 	for _, addr := range a.benign {
 		batch.Benign = append(batch.Benign, wire.Addr{Addr: addr})
+	}
+	if a.sharing() {
+		return json.Marshal(struct {
+			Reports wire.Batch      `json:"reports"`
+			Fleet   wire.FleetBatch `json:"fleet"`
+		}{batch, a.previewFleet()})
 	}
 	return json.Marshal(batch)
 }

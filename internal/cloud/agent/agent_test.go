@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -178,6 +179,26 @@ func TestNothingElseIsSent(t *testing.T) {
 		t.Errorf("sent\n%s\nwant\n%s", text, want)
 	}
 	for _, secret := range []string{"alice", "mail.example", "4711", "Failed", "192.168", "198.51"} {
+		if bytes.Contains(text, []byte(secret)) {
+			t.Errorf("%q is sent", secret)
+		}
+	}
+}
+
+// The preview of an own host has what waits for the others.
+func TestPreviewOfAnOwnHost(t *testing.T) {
+	h := New(sharingConfig(t.TempDir()), report.Category, slog.New(slog.DiscardHandler))
+	h.member = &membership{Lists: []string{"public", "own"}}
+	_ = h.Write([]control.Record{bannedFor(attacker, time.Hour)})
+	text, err := h.Preview()
+	var got struct {
+		Reports wire.Batch
+		Fleet   wire.FleetBatch
+	}
+	if err != nil || json.Unmarshal(text, &got) != nil || len(got.Reports.Reports) != 0 || len(got.Fleet.Events) != 1 || got.Fleet.Events[0].Rule != "sshd" || got.Fleet.Host == "" {
+		t.Errorf("%s, %v", text, err)
+	}
+	for _, secret := range []string{"alice", "mail.example", "4711", "Failed"} {
 		if bytes.Contains(text, []byte(secret)) {
 			t.Errorf("%q is sent", secret)
 		}

@@ -277,6 +277,21 @@ func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, sent
 	return b, sent
 }
 
+// previewFleet returns what is sent next to the other hosts. a.mu is held.
+func (a *Agent) previewFleet() wire.FleetBatch {
+	b := wire.FleetBatch{Host: hostName()}
+	for _, w := range a.fleet.queue[:min(len(a.fleet.queue), wire.MaxFleet)] {
+		b.Events = append(b.Events, w.event)
+	}
+	for _, s := range a.fleet.suspects {
+		if len(b.Events)+len(b.Suspects) < wire.MaxFleet {
+			b.Suspects = append(b.Suspects, *s)
+		}
+	}
+	b.Users = a.fleet.users[:min(len(a.fleet.users), wire.MaxFleet-len(b.Events)-len(b.Suspects))]
+	return b
+}
+
 // putBack queues again what could not be sent.
 func (a *Agent) putBack(b wire.FleetBatch, sent []waiting) {
 	a.mu.Lock()
