@@ -107,7 +107,6 @@ type Ban struct {
 type Shared struct {
 	Key
 	For    time.Duration
-	Manual bool   // an operator asked for it
 	Host   string // where it was made
 	ID     string // unique, and begins with what names that host
 	Reason string // in a sentence

@@ -58,21 +58,19 @@ func TestTakeOver(t *testing.T) {
 	feed(e, event.Success, "192.0.2.3", now, now)
 	for name, tt := range map[string]struct {
 		prefix string
-		manual bool
 		says   string // empty: banned
 	}{
-		"attacker":              {"192.0.2.7/32", false, ""},
-		"network of attackers":  {"198.51.100.0/24", false, ""},
-		"allowed":               {"192.0.2.1/32", false, "allow"},
-		"own":                   {"192.0.2.9/32", false, "own"},
-		"network with own":      {"192.0.2.0/24", true, "own"},
-		"user":                  {"192.0.2.3/32", false, "users log in here"},
-		"user, by an operator":  {"192.0.2.3/32", true, ""},
-		"wide":                  {"198.0.0.0/8", true, "wider"},
-		"everything":            {"0.0.0.0/0", true, "never"},
-		"network with an admin": {"192.0.2.2/31", false, "users log in here"},
+		"attacker":              {"192.0.2.7/32", ""},
+		"network of attackers":  {"198.51.100.0/24", ""},
+		"allowed":               {"192.0.2.1/32", "allow"},
+		"own":                   {"192.0.2.9/32", "own"},
+		"network with own":      {"192.0.2.8/30", "own"},
+		"user":                  {"192.0.2.3/32", "users log in here"},
+		"wide":                  {"198.0.0.0/8", "wider"},
+		"everything":            {"0.0.0.0/0", "users log in here"},
+		"network with an admin": {"192.0.2.2/31", "users log in here"},
 	} {
-		o := e.TakeOver(ban.Shared{Key: ban.Key{Prefix: netip.MustParsePrefix(tt.prefix), Ports: "22"}, For: time.Hour, Manual: tt.manual, Host: "web1", ID: "fleet x 1", Reason: "host web1 banned it"}, now)
+		o := e.TakeOver(ban.Shared{Key: ban.Key{Prefix: netip.MustParsePrefix(tt.prefix), Ports: "22"}, For: time.Hour, Host: "web1", ID: "fleet x 1", Reason: "host web1 banned it"}, now)
 		if tt.says != "" {
 			if o.Kind != engine.Refused || !strings.Contains(o.Reason, tt.says) {
 				t.Errorf("%s: %+v, want %q", name, o, tt.says)

@@ -52,7 +52,7 @@ func (r *Reputation) carryOut(ctx context.Context, e wire.FleetEvent) error {
 		}
 		host := cmp.Or(e.Host, "the other hosts")
 		b := ban.Shared{Key: ban.Key{Prefix: e.Prefix, Ports: ports}, For: min(time.Duration(e.Left)*time.Second, wire.MaxFleetLeft),
-			Manual: e.Rule == ban.ByHand, Host: host, ID: origin(e.Origin) + e.ID, Reason: reason(e)}
+			Host: host, ID: origin(e.Origin) + e.ID, Reason: reason(e)}
 		if e.Forged {
 			b.Class = ban.Unverified
 		}

@@ -126,7 +126,7 @@ func (a *Agent) MayAllow(p netip.Prefix, d time.Duration) error {
 	case d <= 0 || d > wire.MaxFleetAllow:
 		return errors.New("an entry for all own hosts has an end: add --for, at most 30d. What is allowed for good belongs into the whitelist of each host")
 	case !wire.Shared(p):
-		return fmt.Errorf("%s cannot be allowed on all own hosts: it is not a public address or network of at most /16 (IPv6: /32)", ban.Key{Prefix: p})
+		return fmt.Errorf("%s cannot be allowed on all own hosts: it is not a public address or network of at most /24 (IPv6: /48)", ban.Key{Prefix: p})
 	}
 	return nil
 }

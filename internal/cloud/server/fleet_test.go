@@ -223,6 +223,8 @@ func TestBadFleetRequests(t *testing.T) {
 	for name, body := range map[string]string{
 		"private":      with("203.0.113.7/32", "192.168.1.7/32"),
 		"wide":         with("203.0.113.7/32", "203.0.0.0/8"),
+		"still wide":   with("203.0.113.7/32", "203.0.112.0/23"),
+		"wide IPv6":    with("203.0.113.7/32", "2001:db8::/47"),
 		"not masked":   with("203.0.113.7/32", "203.0.113.7/24"),
 		"everything":   with("203.0.113.7/32", "0.0.0.0/0"),
 		"no prefix":    with("203.0.113.7/32", ""),

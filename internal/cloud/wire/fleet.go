@@ -142,7 +142,7 @@ func (e *FleetEvent) check() error {
 	case e.Host != "" || e.Origin != "" || e.Hosts != 0 || e.Count != 0:
 		return errors.New("only the server names its origin")
 	case !Shared(p):
-		return fmt.Errorf("%s is no public address or network of at most /16 (IPv6: /32)", p)
+		return fmt.Errorf("%s is no public address or network of at most /24 (IPv6: /48)", p)
 	case e.Age < 0 || e.Age > int64(maxFleetLeft/time.Millisecond):
 		return errors.New("it is older than 31 days")
 	case e.Left < 0 || e.Left > int64(maxFleetLeft/time.Second):
@@ -171,7 +171,7 @@ func Shared(p netip.Prefix) bool {
 	if !p.IsValid() || p.Masked() != p || p.Addr().Is4In6() || !Reportable(p.Addr()) {
 		return false
 	}
-	return p.Bits() >= 32 || p.Addr().Is4() && p.Bits() >= 16
+	return p.Bits() >= 48 || p.Addr().Is4() && p.Bits() >= 24
 }
 
 // FleetName returns a name without the characters that no host has, and at most 64 of them; "host" if none are left.
