@@ -14,7 +14,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"mef/bench/gen"
+	"mef/internal/control"
 )
 
 // A bench is one run of the scenarios.
@@ -59,6 +62,7 @@ func scenarios() []scenario {
 		{"restore", "Restart", "The daemon is stopped, its namespace thrown away, and started in a new one on the same state: until all bans are in the kernel again (fail2ban: 1,000 only).", (*bench).restore},
 		{"memory", "Memory", "Resident, of all processes, 5 s afterwards (and the most it ever was): after the first ban, and after one failure of each of 100,000 addresses. With 10,000 bans: see Storm.", (*bench).memory},
 		{"packets", "Packets", "SYN packets over a veth pair, sent by all cores, which also do the work of the receiving end: 5,000,000 to closed ports from as many sources, of which one in 500 belongs to a scan, and 2,000,000 from 100,000 banned sources. The same to a host without rules, which answers them, and to a hardware address that nobody has, show the limit of the sender.", (*bench).packets},
+		{"viewers", "Viewers", "Five viewers ask for the picture of a host with 100,000 bans once a second for 30 s, over the control socket.", (*bench).viewers},
 		{"idle", "At rest", "30 s without a line.", (*bench).idle},
 		{"fleet", "Own hosts", "A community server with 500 connected own hosts, which are connections only, and two hosts with a daemon: a ban by one until the last connection has it, and one write of the lines that make a ban on one host until the kernel of the other tells that the element is in the set. 150 times each.", (*bench).fleet},
 		{"rules", "Loading a policy", "Whole processes, seven runs each, three of 50,000 rules: median (least to greatest).", (*bench).rules},
@@ -510,6 +514,39 @@ func (b *bench) memory(ctx context.Context, p *product, s *section) error {
 			s.set(p, what, budget, "not read within %v (%s then)", b.limit, in.settled())
 		}
 		return nil
+	})
+}
+
+// viewers measures what those cost who look at a daemon with many bans.
+func (b *bench) viewers(ctx context.Context, p *product, s *section) error {
+	if p.name != "mef" {
+		s.set(p, "CPU of the daemon, of one core", "", "shows no picture")
+		return nil
+	}
+	return b.with(ctx, p, func(in *instance) error {
+		const n, seconds, viewers = 100_000, 30, 5
+		if _, bans, _, err := in.flood(n, b.limit); err != nil || len(bans) < n {
+			return errors.Join(err, fmt.Errorf("%d of %d bans", len(bans), n))
+		}
+		s.set(p, "without viewers: CPU of the daemon, of one core", "", "%.2f %%", 100*in.quiet())
+		var group errgroup.Group
+		client := control.NewClient(filepath.Join(in.dir, "mefdaemon.sock"))
+		cpu, begun := in.cpu(), time.Now()
+		for range viewers {
+			group.Go(func() error {
+				for range seconds {
+					at := time.Now()
+					if pic, err := client.Picture(ctx); err != nil || pic.Bans.Total < n {
+						return errors.Join(err, fmt.Errorf("the picture has %d bans", pic.Bans.Total))
+					}
+					time.Sleep(time.Second - time.Since(at))
+				}
+				return nil
+			})
+		}
+		err := group.Wait()
+		s.set(p, "CPU of the daemon, of one core", "≤ 1 %", "%.2f %%", 100*(in.cpu()-cpu).Seconds()/time.Since(begun).Seconds())
+		return err
 	})
 }
 

@@ -37,12 +37,10 @@ func (e *Enforcer) Overview(ctx context.Context) (t Tally, wrong []string, err e
 	return tally(state.Bans), wrong, err
 }
 
-// Tally returns how many bans should be in force now. It asks the packet filter nothing.
+// Tally returns how many bans should be in force. It asks the packet filter nothing, and looks at no ban, so those count that have ended since the
+// last Overview.
 func (e *Enforcer) Tally(ctx context.Context) (Tally, error) {
-	return call(ctx, e, func(context.Context) (Tally, error) {
-		e.model.prune(time.Now())
-		return e.model.tally(), nil
-	})
+	return call(ctx, e, func(context.Context) (Tally, error) { return e.model.tally(), nil })
 }
 
 // tally counts what should hold. It takes as long as there are kinds of bans.
