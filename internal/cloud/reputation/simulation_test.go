@@ -16,6 +16,7 @@ type group struct {
 	nets, system int  // over how many networks and systems they are spread
 	copies       bool // for 30 days they repeat what is listed
 	sees         bool // for 30 days they report real attackers
+	unknown      bool // nobody knows the victims as benign
 	ids          []string
 	victims      []netip.Addr
 	listed       map[netip.Addr]int // hours
@@ -69,7 +70,7 @@ func simulate(seed uint64, anchors int, groups []*group) (innocents, found, heav
 	friends := make(map[netip.Addr][]string) // who knows a victim as benign
 	for _, g := range groups {
 		for _, v := range g.victims {
-			for range 5 {
+			for range 5 * b2i(!g.unknown) {
 				friends[v] = append(friends[v], ids[rng.IntN(honest)])
 			}
 		}
@@ -232,5 +233,37 @@ func TestSimulation(t *testing.T) {
 	}
 	for range seeds {
 		(<-results)()
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestPatientReporters shows the limit of the rules: ten patient reporters in ten systems that have been truly useful for 30 days can have an address
+// listed. What bounds the damage is that hosts which know the address contest that: the listing ends within days, the address is not listed
+// again, and the reporters have lost what they earned. Without a contest it would last until their reports have gone unconfirmed for a week.
+func TestPatientReporters(t *testing.T) {
+	hours := func(seed uint64, unknown bool) (mean float64, listed int) {
+		g := &group{name: "10 useful in 10 systems", size: 10, attacks: 50, nets: 10, system: 10, sees: true, unknown: unknown}
+		simulate(seed, 20, []*group{g})
+		for _, h := range g.listed {
+			mean += float64(h) / float64(len(g.listed))
+		}
+		return mean, len(g.listed)
+	}
+	for seed := range uint64(2) {
+		with, listed := hours(seed, false)
+		without, all := hours(seed, true)
+		t.Logf("seed %d: %d of 50 victims were listed for %.0f hours, and %d for %.0f without a contest", seed, listed, with, all, without)
+		if listed > 0 && with > 72 {
+			t.Errorf("seed %d: %d victims were listed for %.0f hours each", seed, listed, with)
+		}
+		if all < 40 || without < 100 || without < 5*with/2 {
+			t.Errorf("seed %d: without a contest %d victims were listed for %.0f hours: the simulation does not show what a contest is for", seed, all, without)
+		}
 	}
 }
