@@ -17,6 +17,10 @@ var version = "unknown"
 func main() {
 	debug.SetMemoryLimit(48 << 20)
 	stdout, stderr := printable.Text(os.Stdout), printable.Text(os.Stderr)
+	if err := page.Renounce(); err != nil {
+		fmt.Fprintf(stderr, "mefpage: %v\n", err)
+		os.Exit(1)
+	}
 	if len(os.Args) == 4 && os.Args[1] == "--make-certificate" { // for mefdaemon
 		if err := page.MakeCertificate(os.Args[2], os.Args[3], stdout); err != nil {
 			fmt.Fprintf(stderr, "mefpage: %v\n", err)

@@ -1,34 +1,51 @@
 package page
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// confine gives up every right that serving the page does not need, on all threads and for good: capabilities, new privileges, every file,
-// and where the kernel has it (Landlock, Linux 5.13 and later), every TCP connection of ours, and signals to others.
-func confine() error {
-	if err := all("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
-		return err
+// renounced is the argument of mefpage once it has given up its capabilities.
+const renounced = "--renounced"
+
+// Renounce gives up every capability, and that a program which is executed could have more rights: it executes the running program again
+// without them, with the same arguments and one more, and returns only in that, or with an error. capset(2) would have to be called on every
+// thread, and the sandbox of mefdaemon does not allow it.
+func Renounce() error {
+	if len(os.Args) > 1 && os.Args[len(os.Args)-1] == renounced {
+		os.Args = os.Args[:len(os.Args)-1]
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		if err := unix.Capget(&header, &caps[0]); err != nil {
+			return os.NewSyscallError("capget", err)
+		}
+		if caps[0].Permitted|caps[1].Permitted != 0 {
+			return fmt.Errorf("give up rights: capabilities %x%08x are left", caps[1].Permitted, caps[0].Permitted)
+		}
+		return nil
 	}
-	if err := all("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0); err != nil {
-		return err
+	runtime.LockOSThread() // the rights of this thread are those of what it executes
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("no_new_privs", err)
 	}
-	for capability := range uintptr(64) { // as root; others may not, and need not after no_new_privs
-		if all("bounding set", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0) != nil {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return os.NewSyscallError("clear ambient capabilities", err)
+	}
+	for capability := range uintptr(64) { // root may, and would get all of these back; others may not, and get none
+		if unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0) != nil {
 			break
 		}
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := all("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0); err != nil {
-		return err
-	}
+	return os.NewSyscallError("execve", syscall.Exec("/proc/self/exe", append(os.Args, renounced), os.Environ()))
+}
+
+// confine forbids, where the kernel has Landlock (Linux 5.13 and later), every access to files, TCP connections of ours, and signals to others.
+func confine() error {
 	// Other processes of the same user can neither read this one's memory nor trace it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
@@ -39,8 +56,8 @@ func confine() error {
 // landlock forbids everything that this kernel's Landlock can forbid.
 func landlock() error {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno == unix.ENOSYS || errno == unix.EOPNOTSUPP {
-		return nil // the kernel has none, or it is switched off
+	if errno == unix.ENOSYS || errno == unix.EOPNOTSUPP || errno == unix.EPERM {
+		return nil // the kernel has none, it is switched off, or a sandbox does not allow it
 	} else if errno != 0 {
 		return os.NewSyscallError("landlock_create_ruleset", errno)
 	}
@@ -68,14 +85,8 @@ func landlock() error {
 		return os.NewSyscallError("landlock_create_ruleset", errno)
 	}
 	defer unix.Close(int(fd))
-	return all("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0)
-}
-
-// all makes a system call on every thread of this process: the kernel keeps these rights by thread.
-func all(what string, trap, a, b, c uintptr) error {
-	_, _, errno := syscall.AllThreadsSyscall(trap, a, b, c)
-	if errno != 0 {
-		return fmt.Errorf("give up rights: %s: %w", what, errors.Join(errno))
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
+		return os.NewSyscallError("landlock_restrict_self", errno)
 	}
 	return nil
 }
