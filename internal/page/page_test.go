@@ -482,6 +482,9 @@ func TestBadInput(t *testing.T) {
 	} {
 		child.Configure(tt.cfg)
 		wait(t, name, func() bool { return strings.Contains(strings.Join(child.Warnings(), "\n"), tt.want) })
+		if found := strings.Join(pagechild.Check(tt.cfg, true), "\n"); !strings.Contains(found, tt.want) {
+			t.Errorf("%s: config check finds %q", name, found)
+		}
 	}
 	child.Configure(conf.Page{})
 	wait(t, "no warning without a page", func() bool { return len(child.Warnings()) == 0 })

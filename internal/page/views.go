@@ -32,8 +32,8 @@ const refreshTime = 5
 
 func (s *site) overview(r *http.Request, v viewer) (view, error) {
 	page := view{Page: "overview", Title: "Overview", Refresh: refreshTime}
-	status, err := v.client.Status(r.Context())
-	page.Data = status
+	picture, err := v.client.Picture(r.Context())
+	page.Data = picture
 	return page, err
 }
 
@@ -162,6 +162,7 @@ func safe(text string) string {
 func funcs(s *site) template.FuncMap {
 	return template.FuncMap{
 		"safe":   func(v any) string { return safe(fmt.Sprint(v)) },
+		"brief":  func(v any) string { return safe(clip(fmt.Sprint(v), 80)) }, // in a table
 		"quoted": func(text string) string { return strconv.Quote(clip(text, maxShown)) },
 		"isAddr": func(text string) bool { _, err := netip.ParseAddr(text); return err == nil },
 		"ago":    func(t time.Time) string { return ago(s.now().Sub(t)) },
@@ -172,8 +173,8 @@ func funcs(s *site) template.FuncMap {
 			return ago(t.Sub(s.now()))
 		},
 		"at":    func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") },
-		"count": count,
-		"list":  func(items []string) string { return safe(strings.Join(items, ", ")) },
+		"count": count, "packets": func(n *uint64) string { return count(*n) }, "minute": minute,
+		"list": func(items []string) string { return safe(strings.Join(items, ", ")) },
 	}
 }
 

@@ -31,7 +31,13 @@ func certificate(ctx context.Context, cfg conf.Page, stateDir, program string) (
 		if err := makeCertificate(ctx, program, certPath, keyPath, at.Addr(), time.Now()); err != nil {
 			return nil, nil, fmt.Errorf("make a certificate: %w; or set page_certificate and page_key", err)
 		}
-	case keyPath == "":
+	}
+	return readPair(certPath, keyPath)
+}
+
+// readPair reads a certificate and its key. mefpage checks that they belong together.
+func readPair(certPath, keyPath string) (cert, key []byte, err error) {
+	if keyPath == "" {
 		return nil, nil, errors.New("page_certificate is set, but page_key is not")
 	}
 	if cert, err = readFile(certPath); err != nil {

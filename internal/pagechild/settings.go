@@ -63,7 +63,7 @@ func (c *Child) Read(ctx context.Context) (s Settings, err error) {
 	case page.Unix:
 		s.Groups = groups(cfg.Groups)
 		if len(s.Groups) == 0 {
-			return s, errors.New("no group of page_groups exists on this host: create it, or set page_groups")
+			return s, errNoGroup
 		}
 	default:
 		if s.Users, err = ReadUsers(cfg.PasswordFile); err != nil {
@@ -77,6 +77,41 @@ func (c *Child) Read(ctx context.Context) (s Settings, err error) {
 	s.Services = append(s.Services, page)
 	return s, nil
 }
+
+// Check returns what would keep mefpage from serving as a configuration says, and what to do about it. With listen, it also tries whether the
+// addresses are free, which they are not while the daemon runs.
+func Check(cfg conf.Page, listen bool) (all []string) {
+	add := func(err error) {
+		if err != nil {
+			all = append(all, "page: "+err.Error())
+		}
+	}
+	if cfg.Address != "" && filepath.IsAbs(cfg.Address) {
+		if len(groups(cfg.Groups)) == 0 {
+			add(errNoGroup)
+		}
+	} else if cfg.Address != "" {
+		_, err := ReadUsers(cfg.PasswordFile)
+		add(err)
+		if cfg.Certificate != "" {
+			_, _, err := readPair(cfg.Certificate, cfg.Key)
+			add(err)
+		}
+	}
+	for kind, address := range map[string]string{"page": cfg.Address, "metrics": cfg.Metrics} {
+		if s := (Service{Kind: kind, Address: address}); listen && address != "" && !filepath.IsAbs(address) {
+			l, err := open(s)
+			if err != nil {
+				add(explain(s, err))
+				continue
+			}
+			l.Close()
+		}
+	}
+	return all
+}
+
+var errNoGroup = errors.New("no group of page_groups exists on this host: create it, or set page_groups")
 
 // groups returns roles by group ID. A group that is named twice, or under two names, has the greater role.
 func groups(named []conf.PageGroup) map[int]string {

@@ -58,6 +58,7 @@ func warnings(ctx context.Context, cfg *conf.Config, daemon *control.Client, now
 		return slices.ContainsFunc(cfg.Rules, func(r conf.Rule) bool { return r.Name == rule && r.Enabled })
 	})...)
 	all = append(all, fullyExempt(cfg)...)
+	all = append(all, exposure.Page(cfg, running == nil)...)
 	all = append(all, exposure.Countries(cfg)...)
 	return append(all, watching(cfg, running, now)...)
 }
