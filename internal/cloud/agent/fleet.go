@@ -485,17 +485,20 @@ func (l *listener) save() {
 	_ = l.a.keep(l.m) // a host that is behind what it was gets the same again
 }
 
-// carryOut carries out an event, if it is new. The error is that of ctx.
+// carryOut carries out an event, if it is new. An unban is carried out again: a host that has just connected may get an announced one, and then the
+// ban before it from the log. The error is that of ctx.
 func (l *listener) carryOut(ctx context.Context, e wire.FleetEvent) error {
-	if e.Origin == l.m.ID && e.Kind != wire.FleetRevoke || l.seen[e.ID] {
+	if e.Origin == l.m.ID && e.Kind != wire.FleetRevoke || l.seen[e.ID] && e.Kind != wire.FleetUnban {
 		return nil
 	}
-	if len(l.order) >= fleetSeen {
-		delete(l.seen, l.order[0])
-		l.order = l.order[1:]
+	if !l.seen[e.ID] {
+		if len(l.order) >= fleetSeen {
+			delete(l.seen, l.order[0])
+			l.order = l.order[1:]
+		}
+		l.seen[e.ID] = true
+		l.order = append(l.order, e.ID)
 	}
-	l.seen[e.ID] = true
-	l.order = append(l.order, e.ID)
 	if err := l.slowly(ctx); err != nil {
 		return err
 	}
