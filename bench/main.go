@@ -42,6 +42,8 @@ func command(args []string) error {
 		return generate(args[1:])
 	case "run":
 		return run(args[1:])
+	case "zone": // for the scenario of this name
+		return serveZone(args[1:])
 	}
 	return fmt.Errorf("unknown command %q; say gen or run", args[0])
 }

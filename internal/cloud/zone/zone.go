@@ -197,10 +197,14 @@ func (z *Zone) Run(ctx context.Context) error {
 
 // serve answers the queries of one socket.
 func (z *Zone) serve(c *net.UDPConn) error {
-	in, out := make([]byte, maxUDP+1), make([]byte, 0, maxUDP)
+	in, err := newBatch(c)
+	if err != nil {
+		return fmt.Errorf("dns: %w", err)
+	}
+	out := make([]byte, 0, maxUDP)
 	limited, failures := 0, 0
 	for {
-		n, from, err := c.ReadFromUDPAddrPort(in)
+		n, err := in.wait()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -209,22 +213,26 @@ func (z *Zone) serve(c *net.UDPConn) error {
 				return fmt.Errorf("dns: %w", err)
 			}
 			continue
-		case n > maxUDP || from.Port() == 0:
-			continue
 		}
 		failures = 0
 		now := time.Now()
-		if !z.allow(from.Addr(), now) {
-			// Every second client that was forged gets nothing, and a real one gets through.
-			q, ok := z.parse(in[:n])
-			if limited++; limited%2 == 0 || !ok {
+		for i := range n {
+			p, from := in.packet(i)
+			if len(p) > maxUDP || from.Port() == 0 || !from.Addr().IsValid() {
 				continue
 			}
-			_, _ = c.WriteToUDPAddrPort(z.truncated(out, in[:n], q), from)
-			continue
-		}
-		if reply := z.reply(out, in[:n], now); len(reply) > 0 {
-			_, _ = c.WriteToUDPAddrPort(reply, from) // a client that cannot be reached asks again
+			var reply []byte
+			if z.allow(from.Addr(), now) {
+				reply = z.reply(out, p, now)
+			} else if limited++; limited%2 == 1 {
+				// Every second client that was forged gets nothing, and a real one gets through.
+				if q, ok := z.parse(p); ok {
+					reply = z.truncated(out, p, q)
+				}
+			}
+			if len(reply) > 0 {
+				_, _ = c.WriteToUDPAddrPort(reply, from) // a client that cannot be reached asks again
+			}
 		}
 	}
 }

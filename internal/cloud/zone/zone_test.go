@@ -51,10 +51,15 @@ func aZone(t testing.TB) *Zone {
 // start serves a zone on loopback.
 func start(t testing.TB) *Zone {
 	t.Helper()
+	return serve(t, "127.0.0.1:0")
+}
+
+func serve(t testing.TB, listen string) *Zone {
+	t.Helper()
 	var z *Zone
 	for range 20 { // the port may be taken over TCP
 		var err error
-		if z, err = Open(Options{Zone: testZone, Listen: "127.0.0.1:0", Server: "cloud.example.org:8443", Index: index(listings...)}); err == nil {
+		if z, err = Open(Options{Zone: testZone, Listen: listen, Server: "cloud.example.org:8443", Index: index(listings...)}); err == nil {
 			break
 		}
 	}
@@ -184,6 +189,35 @@ func TestAnswers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestBothFamilies asks a zone that listens at all addresses, many clients at a time.
+func TestBothFamilies(t *testing.T) {
+	z := serve(t, ":0")
+	_, port, err := net.SplitHostPort(z.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := []string{"127.0.0.1"}
+	if c, err := net.ListenPacket("udp", "[::1]:0"); err == nil { // this machine has IPv6
+		c.Close()
+		hosts = append(hosts, "::1")
+	}
+	var asking sync.WaitGroup
+	for range 4 * batchSize {
+		for _, host := range hosts {
+			asking.Go(func() {
+				c := &dns.Client{Timeout: time.Minute}
+				m, _, err := c.Exchange(new(dns.Msg).SetQuestion(reversed(t, "192.0.2.7"), dns.TypeA), net.JoinHostPort(host, port))
+				if err != nil {
+					t.Error(err)
+				} else if got := shown(m); got != "127.0.0.2 127.0.0.4" {
+					t.Errorf("%s: %q", host, got)
+				}
+			})
+		}
+	}
+	asking.Wait()
 }
 
 // TestOddQueries sends what no client should.
