@@ -19,6 +19,7 @@ const renounced = "--renounced"
 func Renounce() error {
 	if len(os.Args) > 1 && os.Args[len(os.Args)-1] == renounced {
 		os.Args = os.Args[:len(os.Args)-1]
+		_ = os.WriteFile("/proc/self/comm", []byte("mefpage"), 0) // what ps shows; "exe" otherwise
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var caps [2]unix.CapUserData
 		if err := unix.Capget(&header, &caps[0]); err != nil {
