@@ -22,7 +22,11 @@ const MaxSkew = 5 * time.Minute
 // KeyID returns the name of a key.
 func KeyID(key ed25519.PublicKey) string {
 	sum := sha256.Sum256(key)
-	return base64.RawURLEncoding.EncodeToString(sum[:12])
+	id := base64.RawURLEncoding.EncodeToString(sum[:12])
+	if id[0] == '-' { // operators give names to commands, which would take it for a flag
+		id = "_" + id[1:]
+	}
+	return id
 }
 
 // An Auth is the signature of a request.

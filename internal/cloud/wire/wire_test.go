@@ -139,6 +139,17 @@ func TestSignature(t *testing.T) {
 	}
 }
 
+// TestKeyIDIsNoFlag checks that the name of a host can be an argument of a command.
+func TestKeyIDIsNoFlag(t *testing.T) {
+	for i := range 1000 {
+		key := make(ed25519.PublicKey, ed25519.PublicKeySize)
+		key[0], key[1] = byte(i), byte(i>>8)
+		if id := KeyID(key); len(id) != 16 || id[0] == '-' {
+			t.Fatalf("the name of key %d is %q", i, id)
+		}
+	}
+}
+
 func TestInvitation(t *testing.T) {
 	pub, _, _ := ed25519.GenerateKey(rand.Reader)
 	in := Invitation{Server: "cloud.example:8443", Feed: pub, Token: []byte("0123456789abcdef")}
