@@ -63,7 +63,7 @@ func enter() (code int, err error) {
 // newWorld makes the world and starts the server's daemons, which all tests use.
 func newWorld() (*lab.World, error) {
 	dir := os.Getenv(programsEnv)
-	w, err := lab.New(filepath.Join(dir, "mefdaemon"), filepath.Join(dir, "mefctl"))
+	w, err := lab.New(filepath.Join(dir, "mefdaemon"), filepath.Join(dir, "mefctl"), filepath.Join(dir, "mefpage"))
 	if err != nil {
 		return nil, err
 	}

@@ -114,6 +114,9 @@ type Page struct {
 	Key          string      // page_key
 
 	Metrics string // metrics: path of a unix socket, or loopback address:port; empty: off
+
+	BlockPort    int    // block_page: where banned clients of a web server are told that they are banned; 0: nowhere
+	BlockContact string // block_page_contact: whom they are told to ask
 }
 
 // A PageGroup is a group of this host whose members have a role on the page.

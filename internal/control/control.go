@@ -33,6 +33,9 @@
 //	DELETE /v1/allow    AllowRequest Entry
 //	POST   /v1/allow/batch Batch     Done
 //	DELETE /v1/allow/batch Batch     Done
+//	GET    /v1/blocked?addr=ADDR   Blocked: what the page for blocked customers shows
+//	POST   /v1/blocked/code CodeRequest Code
+//	POST   /v1/blocked/free FreeRequest {}: the ban of an address is lifted by a code
 //	POST   /v1/stop                {}: the daemon ends, as by SIGTERM
 //
 // A refused request is answered with a status of 400 or above and an Error.
@@ -73,6 +76,7 @@ type Service interface {
 	NotifyService
 	CloudService
 	ViewService
+	BlockedService
 	// Stop ends the daemon soon after it returned.
 	Stop(author string)
 }

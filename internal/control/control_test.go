@@ -204,6 +204,48 @@ func TestCloud(t *testing.T) {
 	}
 }
 
+func (f *fake) Blocked(_ context.Context, addr netip.Addr) (control.Blocked, error) {
+	b := control.Ban{Prefix: addr.String(), Ports: "80", Class: "verified", Start: time.Unix(1, 0)}
+	return control.Blocked{Addr: addr.String(), Reference: b.Reference()}, nil
+}
+
+func (f *fake) SupportCode(_ context.Context, req control.CodeRequest) (control.Code, error) {
+	return control.Code{Code: "CODE of " + req.Author + " for " + req.Addr.String()}, nil
+}
+
+func (f *fake) Free(_ context.Context, req control.FreeRequest) error {
+	if req.Code != "CODE" {
+		return control.Refuse("the code is wrong")
+	}
+	return nil
+}
+
+func TestBlocked(t *testing.T) {
+	c, _ := serve(t, new(fake))
+	addr := netip.MustParseAddr("192.0.2.7")
+	b, err := c.Blocked(t.Context(), netip.MustParseAddr("::ffff:192.0.2.7"))
+	if err != nil || b.Addr != "192.0.2.7" {
+		t.Errorf("blocked: %+v, %v", b, err)
+	}
+	if reference, ok := control.ReadReference(" " + strings.ToLower(b.Reference)); !ok || reference != b.Reference {
+		t.Errorf("reference %q is read as %q, %v", b.Reference, reference, ok)
+	}
+	for _, text := range []string{"", "MEF-", "MEF-ABCDEFG", "MEF-ABCDEFG1", "192.0.2.7", b.Reference + "A"} {
+		if _, ok := control.ReadReference(text); ok {
+			t.Errorf("%q is taken for a reference", text)
+		}
+	}
+	if code, err := c.SupportCode(t.Context(), control.CodeRequest{Addr: addr}); err != nil || code.Code != "CODE of root for 192.0.2.7" && os.Getuid() == 0 {
+		t.Errorf("code: %+v, %v", code, err)
+	}
+	if err := c.Free(t.Context(), control.FreeRequest{Addr: addr, Code: "CODE"}); err != nil {
+		t.Errorf("free: %v", err)
+	}
+	if err := c.Free(t.Context(), control.FreeRequest{Addr: addr, Code: "x"}); err == nil || err.Error() != "the code is wrong" {
+		t.Errorf("free: %v", err)
+	}
+}
+
 func (f *fake) Stop(string) {
 	if f.stop != nil {
 		f.stop()

@@ -230,6 +230,7 @@ func Handler(s Service) http.Handler {
 	handleNotify(mux, s)
 	handleCloud(mux, s)
 	handleViews(mux, s, limits)
+	handleBlocked(mux, s)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		s.Stop(author(r))
 		answer(w, struct{}{}, nil)

@@ -88,6 +88,9 @@ type Settings struct {
 	Flood conf.Flood
 	// Peers are the TCP ports of this host at which sources that open a connection are reported; empty: none.
 	Peers ban.Ports
+	// Page is the TCP port of this host at which banned clients of a web server, by verified bans of some ports only, are told that they are
+	// banned; 0: none.
+	Page uint16
 	// Proxies and CDNs have many clients behind each address. Flood does not limit the former, and the latter not at exempt.WebPorts.
 	Proxies, CDNs prefixset.Set
 }

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mef/internal/control"
+	"mef/internal/page/blocked"
 	"mef/internal/pagechild"
 )
 
@@ -68,6 +69,8 @@ func Run(in io.Reader, out io.Writer) error {
 			h = metricsPage(s, client)
 		case "page":
 			h = newSite(&settings, s, leaf(listeners[i].tls), client, log)
+		case "block_page":
+			h = blocked.Handler(client, settings.Contact)
 		default:
 			return fmt.Errorf("mefdaemon of another version asks for %q", s.Kind)
 		}

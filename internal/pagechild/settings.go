@@ -32,11 +32,12 @@ type Settings struct {
 	Groups      map[int]string // roles by group ID
 	Certificate []byte         // PEM
 	Key         []byte
+	Contact     string // whom blocked customers may ask
 }
 
 // A Service is what mefpage serves at one listener.
 type Service struct {
-	Kind    string // "page" or "metrics"
+	Kind    string // "page", "metrics" or "block_page"
 	Address string // as in mef.conf
 	Unix    bool
 	TLS     bool
@@ -52,6 +53,10 @@ const maxFile = 64 << 10
 func (c *Child) Read(ctx context.Context) (s Settings, err error) {
 	cfg := c.config()
 	s.Version = c.version
+	if cfg.BlockPort != 0 {
+		s.Contact = cfg.BlockContact
+		s.Services = append(s.Services, Service{Kind: "block_page", Address: ":" + strconv.Itoa(cfg.BlockPort)})
+	}
 	if cfg.Metrics != "" {
 		s.Services = append(s.Services, Service{Kind: "metrics", Address: cfg.Metrics, Unix: filepath.IsAbs(cfg.Metrics)})
 	}

@@ -2,10 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"mef/internal/ban"
@@ -27,6 +31,8 @@ const batchStep = 1000
 type Requests struct {
 	p     *Pipeline
 	lists Lists
+
+	codes codes
 }
 
 // Lists is what requests need of the lists.
@@ -39,7 +45,7 @@ type Lists struct {
 }
 
 // Requests returns what answers requests about the bans of the pipeline.
-func (p *Pipeline) Requests(l Lists) *Requests { return &Requests{p, l} }
+func (p *Pipeline) Requests(l Lists) *Requests { return &Requests{p: p, lists: l} }
 
 // Bans returns the bans in force, as the kernel holds them.
 func (r *Requests) Bans(ctx context.Context) ([]control.Ban, error) {
@@ -242,4 +248,123 @@ func (r *Requests) ClearBans(ctx context.Context, author string) (cleared contro
 		cleared.Listed += max(0, l.Entries)
 	}
 	return cleared, err
+}
+
+// A code of support lifts the ban of the address that it was made for, once, within codeTime; it is void after wrongCodes wrong ones. There
+// are at most maxCodes. They are not saved: after a restart support makes a new one.
+const (
+	codeTime   = time.Hour
+	wrongCodes = 5
+	maxCodes   = 1000
+)
+
+// codes are the codes that support has given, by address (IPv6: by /64, in which a client changes its address).
+type codes struct {
+	mu  sync.Mutex
+	all map[netip.Prefix]*code
+}
+
+type code struct {
+	text   string
+	until  time.Time
+	wrong  int
+	author string
+}
+
+// customer returns what a code is for.
+func customer(addr netip.Addr) netip.Prefix {
+	bits := 32
+	if addr.Is6() {
+		bits = 64
+	}
+	p, _ := addr.Prefix(bits)
+	return p
+}
+
+// add makes a code for an address, in place of the one before.
+func (c *codes) add(addr netip.Addr, author string, now time.Time) (control.Code, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, old := range c.all {
+		if !now.Before(old.until) {
+			delete(c.all, k)
+		}
+	}
+	if len(c.all) >= maxCodes {
+		return control.Code{}, control.Refuse("%d codes are unused; wait until the first one ends, at most %v", maxCodes, codeTime)
+	}
+	if c.all == nil {
+		c.all = make(map[netip.Prefix]*code)
+	}
+	made := &code{text: rand.Text()[:10], until: now.Add(codeTime), author: author} // 50 random bits, base32
+	c.all[customer(addr)] = made
+	return control.Code{Code: made.text, Until: made.until}, nil
+}
+
+// use reports whether a code is right, and who made it. A right one is used up.
+func (c *codes) use(addr netip.Addr, text string, now time.Time) (author string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := c.all[customer(addr)]
+	if known == nil || !now.Before(known.until) {
+		return "", false
+	}
+	right := subtle.ConstantTimeCompare([]byte(known.text), []byte(strings.ToUpper(strings.TrimSpace(text)))) == 1
+	if known.wrong++; right || known.wrong >= wrongCodes {
+		delete(c.all, customer(addr))
+	}
+	return known.author, right
+}
+
+// blocked returns the bans of an address, of which one is what the page for blocked customers is for.
+func (r *Requests) blocked(ctx context.Context, addr netip.Addr) (state enforce.State, shown []control.Ban, one control.Ban, err error) {
+	state, err = r.p.Enforcer.HeldAt(ctx, netip.PrefixFrom(addr, addr.BitLen()), true)
+	if err != nil {
+		return state, nil, one, err
+	}
+	shown = r.Show(ctx, state)
+	i := slices.IndexFunc(shown, func(b control.Ban) bool { return b.Ports != control.ShowPorts("") && b.Class == ban.Verified.String() })
+	if i < 0 {
+		return state, nil, one, control.Refuse("%s has no verified ban of some ports", addr)
+	}
+	return state, shown, shown[i], nil
+}
+
+// Blocked implements control.BlockedService.
+func (r *Requests) Blocked(ctx context.Context, addr netip.Addr) (control.Blocked, error) {
+	_, _, b, err := r.blocked(ctx, addr)
+	if err != nil {
+		return control.Blocked{}, err
+	}
+	return control.Blocked{Addr: addr.String(), Since: b.Start, Until: b.Until, Service: b.Service, Ports: b.Ports, Reference: b.Reference()}, nil
+}
+
+// SupportCode implements control.BlockedService.
+func (r *Requests) SupportCode(ctx context.Context, req control.CodeRequest) (control.Code, error) {
+	addr := req.Addr.Unmap().WithZone("")
+	if !addr.IsValid() {
+		return control.Code{}, control.Refuse("a code is for an address, such as 192.0.2.7")
+	}
+	if _, _, _, err := r.blocked(ctx, addr); err != nil {
+		return control.Code{}, err
+	}
+	return r.codes.add(addr, req.Author, time.Now())
+}
+
+// Free implements control.BlockedService.
+func (r *Requests) Free(ctx context.Context, req control.FreeRequest) error {
+	addr := req.Addr.Unmap().WithZone("")
+	author, ok := r.codes.use(addr, req.Code, time.Now())
+	if !ok {
+		return control.Refuse("the code is wrong, was used, or is too old")
+	}
+	state, shown, _, err := r.blocked(ctx, addr)
+	if err != nil {
+		return err
+	}
+	if err := r.lift(ctx, unbanGrace, keysOf(state.Bans)); err != nil {
+		return err
+	}
+	r.p.ReportLifted(state.Bans, shown, control.Record{Author: author, Reason: "the customer has a code of support"})
+	return nil
 }

@@ -129,6 +129,9 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	if err != nil {
 		return err
 	}
+	if settings.Page != 0 {
+		found.page = "banned clients are not shown a page: block_page needs nftables"
+	}
 	b.mu.Lock()
 	b.lacks = found
 	b.mu.Unlock()

@@ -18,11 +18,11 @@ const (
 )
 
 // lacks are what this host lacks, in a sentence each; empty: nothing.
-type lacks struct{ ipv6, log, conns, scan, flood, peers string }
+type lacks struct{ ipv6, log, conns, page, scan, flood, peers string }
 
 func (l lacks) all() []string { return append(l.enforcing(), l.detecting()...) }
 
-func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log, l.conns) }
+func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log, l.conns, l.page) }
 
 func (l lacks) detecting() []string { return nonEmpty(l.scan, l.flood, l.peers) }
 

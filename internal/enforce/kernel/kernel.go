@@ -115,7 +115,8 @@ type Settings = enforce.Settings
 
 // SettingsFromConf returns those of mef.conf.
 func SettingsFromConf(cfg *conf.Config) Settings {
-	return Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood, Proxies: cfg.ProxyAddrs(), CDNs: exempt.CDNNetworks(), Peers: cfg.RBL.Peers()}
+	return Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood, Proxies: cfg.ProxyAddrs(), CDNs: exempt.CDNNetworks(), Peers: cfg.RBL.Peers(),
+		Page: uint16(cfg.Page.BlockPort)}
 }
 
 // New returns a Kernel over the packet filter of this host. If that cannot be used, because a capability or a module is missing, bans wait

@@ -96,6 +96,7 @@ type tableSpec struct {
 	udpEnd   uint16       // packets to this and higher UDP ports are not reported
 	flood    conf.Flood   // limits of a source at a port
 	peers    ban.Ports    // at which sources that open a connection are reported
+	page     uint16       // where banned clients of a web server are sent; 0: nowhere
 
 	proxies, cdns prefixset.Set // whom these do not limit, see enforce.Settings
 }
@@ -129,7 +130,7 @@ func (s tableSpec) allParts() []part {
 	}
 	drops := part{wanted: func(s tableSpec) bool { return s.log.Enabled }, rules: tableSpec.logRules,
 		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
-	return []part{entries, bans, listPart(), drops, scanPart(), floodPart(s), peersPart()}
+	return []part{entries, bans, listPart(), drops, scanPart(), floodPart(s), peersPart(), pagePart()}
 }
 
 // parts returns the parts of this table.
@@ -205,13 +206,16 @@ const (
 
 // entryRules send packets to the chains of their family.
 func (s tableSpec) entryRules() []rule {
-	return []rule{
-		newRule("ban").ifLoopback(expr.MetaKeyIIF).verdict(expr.VerdictAccept),
-		newRule("ban").byFamily("ban4", "ban6"),
-		newRule("reply_out").ifLoopback(expr.MetaKeyOIF).verdict(expr.VerdictAccept),
-		newRule("reply_out").byFamily("reply4", "reply6"),
-		newRule("reply_fwd").byFamily("reply4", "reply6"),
+	in, out := newRule("ban").ifLoopback(expr.MetaKeyIIF).verdict(expr.VerdictAccept), newRule("reply_out").ifLoopback(expr.MetaKeyOIF).verdict(expr.VerdictAccept)
+	rules := []rule{in}
+	if s.page != 0 {
+		rules = append(rules, s.notToPage())
 	}
+	rules = append(rules, newRule("ban").byFamily("ban4", "ban6"), out)
+	if s.page != 0 {
+		rules = append(rules, s.fromPage("reply_out").verdict(expr.VerdictAccept))
+	}
+	return append(rules, newRule("reply_out").byFamily("reply4", "reply6"), newRule("reply_fwd").byFamily("reply4", "reply6"))
 }
 
 // exemptRules returns the rules before those of the bans: they accept packets that no ban may drop.
@@ -256,6 +260,9 @@ func (s tableSpec) rules(c setKind) []rule {
 		return s.unverifiedRules(c)
 	}
 	var rules []rule
+	if s.page != 0 && c.paged() {
+		rules = append(rules, toPage(c))
+	}
 	for _, d := range directions {
 		r := newRule(d.chainOf(c))
 		if c.ports != "" {

@@ -75,12 +75,13 @@ type Features struct {
 	// enabled.
 	Scan, Flood bool
 
-	// Peers reports whether rules can report new connections. It is probed only if that is wanted.
-	Peers bool
+	// Peers reports whether rules can report new connections, Page whether they can send connections to another port. They are probed only if
+	// that is wanted.
+	Peers, Page bool
 }
 
 // lacks are why what is enabled does not work; empty if it does.
-type lacks struct{ log, scan, flood, peers string }
+type lacks struct{ log, scan, flood, peers, page string }
 
 // maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
 const maxKinds = 256
@@ -133,6 +134,9 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	if lacks.peers != "" {
 		b.log.Warn("new connections are not reported, so block lists are not asked about them", "reason", lacks.peers)
 	}
+	if lacks.page != "" {
+		b.log.Warn("banned clients are not shown a page; bans work without it", "reason", lacks.page)
+	}
 	if lacks.flood != "" {
 		b.log.Warn("there is no flood guard; bans work without it", "reason", lacks.flood)
 	}
@@ -152,6 +156,9 @@ func (b *Backend) tableSpec() tableSpec {
 	if b.features.Peers {
 		s.peers = b.settings.Peers
 	}
+	if b.features.Page {
+		s.page = b.settings.Page
+	}
 	s.log.Enabled = s.log.Enabled && b.features.Log
 	s.scan.Enabled = s.scan.Enabled && b.features.Scan
 	return s
@@ -160,8 +167,12 @@ func (b *Backend) tableSpec() tableSpec {
 // Names implements enforce.Backend.
 func (b *Backend) Names() enforce.Names {
 	names := enforce.Names{Filter: "nftables", Table: "table inet " + tableName, Uncounted: !b.features.Counters}
-	if lacks := b.lacks.Load(); lacks.log != "" {
-		names.Lacks = []string{"packets that bans drop are not logged: " + lacks.log}
+	lacks := b.lacks.Load()
+	if lacks.log != "" {
+		names.Lacks = append(names.Lacks, "packets that bans drop are not logged: "+lacks.log)
+	}
+	if lacks.page != "" {
+		names.Lacks = append(names.Lacks, "banned clients are not shown a page: "+lacks.page)
 	}
 	return names
 }

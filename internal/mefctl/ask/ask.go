@@ -9,5 +9,5 @@ import (
 
 // Commands returns the commands of this package.
 func Commands(g *cli.Global) []*cobra.Command {
-	return []*cobra.Command{newStatus(g), newServices(g), newBans(g), newAllow(g), newLists(g), newWhy(g), newEvents(g), newNames(g), newAlarms(g), newStats(g), newMetrics(g)}
+	return []*cobra.Command{newStatus(g), newServices(g), newBans(g), newAllow(g), newLists(g), newWhy(g), newEvents(g), newNames(g), newAlarms(g), newStats(g), newMetrics(g), newSupport(g)}
 }

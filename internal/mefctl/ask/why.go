@@ -1,26 +1,33 @@
 package ask
 
 import (
+	"context"
+	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"mef/internal/conf"
 	"mef/internal/console"
+	"mef/internal/control"
 	"mef/internal/mefctl/cli"
 )
 
 func newWhy(g *cli.Global) *cobra.Command {
 	return &cobra.Command{
-		Use:   "why ADDR",
+		Use:   "why ADDR|REFERENCE",
 		Short: "Explain why an address is banned, or why it is not",
-		Args:  console.OneArg("an address, such as 192.0.2.7"),
+		Long: "why explains an address, banned or not. Instead of an address it takes the reference that a blocked customer was shown, such as\n" +
+			"MEF-ABCD2345, while the ban is in force.",
+		Args: console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			addr, err := cli.Addr(args[0])
+			client, err := g.Client()
 			if err != nil {
 				return err
 			}
-			client, err := g.Client()
+			addr, err := referred(cmd.Context(), client, args[0])
 			if err != nil {
 				return err
 			}
@@ -34,4 +41,57 @@ func newWhy(g *cli.Global) *cobra.Command {
 			return g.Print(cmd, placed, func(w io.Writer) { placed.Show(w, time.Now()) })
 		},
 	}
+}
+
+func newSupport(g *cli.Global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "support",
+		Short: "Help customers who see the page for blocked addresses",
+		Args:  console.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "code ADDR|REFERENCE",
+		Short: "Make a code with which a blocked customer can lift the ban once",
+		Long: "code prints a code for the customer at an address, or of a reference that the page shows. Typed into the page within an hour, it lifts\n" +
+			"the bans of the address, which is then not banned for ten minutes. It is void after five wrong ones, or when another is made.",
+		Args: console.OneArg("an address, such as 192.0.2.7, or a reference, such as MEF-ABCD2345"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := g.Client()
+			if err != nil {
+				return err
+			}
+			addr, err := referred(cmd.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			code, err := client.SupportCode(cmd.Context(), control.CodeRequest{Addr: addr})
+			if err != nil {
+				return err
+			}
+			return g.Print(cmd, code, func(w io.Writer) {
+				fmt.Fprintf(w, "%s lifts the ban of %s once, %s.\n", code.Code, addr, cli.Lasting(&code.Until))
+			})
+		},
+	})
+	return cmd
+}
+
+// referred returns the address that the command line names, or the first address of the ban that it names by its reference.
+func referred(ctx context.Context, client *control.Client, text string) (netip.Addr, error) {
+	reference, ok := control.ReadReference(text)
+	if !ok {
+		return cli.Addr(text)
+	}
+	bans, err := client.Bans(ctx)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for i := range bans {
+		if bans[i].Reference() == reference {
+			prefix, err := conf.ParsePrefix(bans[i].Prefix)
+			return prefix.Addr(), err
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no ban in force has the reference %s; mefctl events shows bans that have ended", reference)
 }

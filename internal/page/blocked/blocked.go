@@ -1,0 +1,117 @@
+// Package blocked is the page for customers whose address is banned on the ports of the web server: since when, until when, for which
+// service, whom to ask with which reference, and a field for a code of support, which lifts the ban.
+//
+// It shows neither names nor evidence, keeps nothing of a request, answers every path alike and one request a connection, and has no
+// script. What it knows of an address is what the daemon answers; an address that has no such ban is told so.
+package blocked
+
+import (
+	"context"
+	"errors"
+	"html/template"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"mef/internal/control"
+)
+
+// A Daemon answers about blocked customers: a control.Client.
+type Daemon interface {
+	Blocked(ctx context.Context, addr netip.Addr) (control.Blocked, error)
+	Free(ctx context.Context, req control.FreeRequest) error
+}
+
+// maxForm is how much of a request's body is read, in bytes; patience how long the daemon may take.
+const (
+	maxForm  = 1 << 10
+	patience = 10 * time.Second
+)
+
+// Handler returns the page. contact is whom to ask, empty if nobody.
+func Handler(d Daemon, contact string) http.Handler {
+	page := template.Must(template.New("blocked").Parse(text))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, stop := context.WithTimeout(r.Context(), patience)
+		defer stop()
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil {
+			http.Error(w, "no address", http.StatusBadRequest)
+			return
+		}
+		v := view{Contact: contact}
+		addr := from.Addr().Unmap().WithZone("")
+		if r.Method == http.MethodPost {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			v.Freed = d.Free(ctx, control.FreeRequest{Addr: addr, Code: r.PostFormValue("code")}) == nil
+			v.Wrong = !v.Freed
+		}
+		status := http.StatusForbidden
+		if v.Freed {
+			status = http.StatusOK
+		} else if v.Blocked, err = d.Blocked(ctx, addr); err != nil {
+			var none *control.Error
+			v.None, v.Down = errors.As(err, &none), !errors.As(err, &none)
+			status = http.StatusServiceUnavailable
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Connection", "close")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		w.WriteHeader(status)
+		_ = page.Execute(w, v) // the reader may have gone
+	})
+}
+
+// A view is what the page is made of.
+type view struct {
+	control.Blocked
+	Contact string
+
+	Freed, Wrong bool // what became of a code
+	None, Down   bool // no such ban; no answer of the daemon
+}
+
+// Time is a time for people everywhere.
+func (v view) Time(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+const text = `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>Your address is blocked</title>
+<style>
+body { font: 1rem/1.5 sans-serif; max-width: 40rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
+dt { font-weight: bold } dd { margin: 0 0 .5rem } input, button { font: inherit; padding: .3rem }
+</style>
+</head>
+<body>
+{{if .Freed}}<h1>Your address is no longer blocked</h1>
+<p>Wait a few seconds, then load the page that you wanted again.</p>
+{{else if .None}}<h1>Your address is not blocked</h1>
+<p>Load the page that you wanted again.</p>
+{{else if .Down}}<h1>Your address is blocked</h1>
+<p>Details are not available now. Try again later.</p>
+{{else}}<h1>Your address is blocked</h1>
+<p>This server does not accept connections from your address at some of its ports, because of attempts to log in or requests that looked like an attack.
+They may come from another device or person behind the same address.</p>
+<dl>
+<dt>Address</dt><dd>{{.Addr}}</dd>
+<dt>Since</dt><dd>{{.Time .Since}}</dd>
+<dt>Until</dt><dd>{{if .Until}}{{.Time .Until}}{{else}}lifted by the operator{{end}}</dd>
+{{with .Service}}<dt>Service</dt><dd>{{.}}</dd>
+{{end}}<dt>Reference</dt><dd>{{.Reference}}</dd>
+</dl>
+{{with .Contact}}<p>If you think that this is a mistake, ask {{.}} and name the reference.</p>
+{{end}}{{if .Wrong}}<p><strong>The code is wrong, was used, or is too old.</strong></p>
+{{end}}<form method="post" action="/">
+<p><label>Code from support: <input name="code" maxlength="20" autocomplete="off"></label> <button>Unblock</button></p>
+</form>
+{{end}}</body>
+</html>
+`
