@@ -82,7 +82,7 @@ func TestFileHoldsDecisionsAndSurvivesRotation(t *testing.T) {
 		l.Attach("event log", eventlog.NewFile(path), eventlog.Decided)
 		l.Add(control.Record{Time: time.Now(), Event: "failure", User: "a\nb"})
 		l.Add(control.Record{Time: time.Now(), Event: "ban", Prefix: "192.0.2.7/32"})
-		synctest.Wait()
+		settle()
 		if err := os.Rename(path, path+".1"); err != nil {
 			t.Fatal(err)
 		}
@@ -101,6 +101,12 @@ func TestFileHoldsDecisionsAndSurvivesRotation(t *testing.T) {
 	})
 }
 
+// settle waits in a bubble until sinks have what they gathered.
+func settle() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
 // A file that cannot be written is a problem until it can be, and what was lost meanwhile is counted.
 func TestFileThatCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -112,7 +118,7 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 			t.Errorf("the problems are %q", p)
 		}
 		l.Add(control.Record{Time: time.Now(), Event: "ban"})
-		synctest.Wait()
+		settle()
 		if p := l.Problems(); len(p) != 1 || !strings.HasPrefix(p[0], "event log: 1 records are lost: open ") {
 			t.Errorf("the problems are %q", p)
 		}
@@ -121,7 +127,7 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 		}
 		l.Add(control.Record{Time: time.Now(), Event: "ban"})
 		l.Add(control.Record{Time: time.Now(), Event: "unban"})
-		synctest.Wait()
+		settle()
 		if p := l.Problems(); len(p) != 1 || p[0] != "event log: 1 records were lost; writing works again" {
 			t.Errorf("the problems are %q", p)
 		}

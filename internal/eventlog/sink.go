@@ -27,6 +27,10 @@ const (
 	sinkQueue = 20_000
 	// sinkWrite is how many records a sink gets at once at most.
 	sinkWrite = 128
+	// gatherTime is how long a sink's records are gathered before it gets the first, unless there are already gathered of them: to be woken for each would
+	// cost more than most sinks need for a record.
+	gatherTime = 5 * time.Millisecond
+	gathered   = 2 * sinkWrite
 	// keptQueue is how many records an empty queue keeps room for.
 	keptQueue = 64
 	// stuckAfter is how long a sink may take over a write before that is reported.
@@ -115,7 +119,9 @@ func (o *outlet) offer(rec control.Record) {
 	}
 	o.queue[(o.first+o.waiting)%len(o.queue)] = rec
 	o.waiting++
-	owner.Wake(o.wake)
+	if o.waiting == 1 || o.waiting == gathered {
+		owner.Wake(o.wake)
+	}
 }
 
 // grow doubles the room for records that wait, up to sinkQueue.
@@ -139,6 +145,7 @@ func (o *outlet) run(s Sink) {
 	open := o.call(s.Open) == nil
 	var recs []control.Record
 	for range o.wake {
+		o.gather()
 		ending, more := false, true
 		for more {
 			recs, ending, more = o.take(recs[:0])
@@ -158,6 +165,22 @@ func (o *outlet) run(s Sink) {
 			_ = o.call(s.Close)
 			return
 		}
+	}
+}
+
+// gather waits until enough records wait, or the first has waited for long enough.
+func (o *outlet) gather() {
+	o.mu.Lock()
+	enough := o.ending || o.waiting >= gathered
+	o.mu.Unlock()
+	if enough {
+		return
+	}
+	t := time.NewTimer(gatherTime)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-o.wake: // there are enough, or the sink ends
 	}
 }
 

@@ -23,7 +23,7 @@ type kept struct {
 	minute, before    counts // of the present minute, and what an earlier run counted in it
 	hourSum, daySum   counts
 	now, hour, day    int64 // beginnings of the present minute, hour and day
-	hourTops, dayTops tops
+	hourTops, dayTops tops  // of the present hour, and of those of the present day before it
 
 	drops     [causes]uint64 // of the kernel's counters, when they were read last
 	banNumber int64          // of the latest ban
@@ -45,7 +45,9 @@ func (r *Recorder) restore(now time.Time) {
 	r.hourSum.decode(hours.read(r.file, r.hour, nil))
 	r.daySum.decode(days.read(r.file, r.day, nil))
 	r.hourTops.decode(hourly.read(r.file, r.hour, nil), -1)
-	r.dayTops.decode(daily.read(r.file, r.day, nil), -1)
+	for at := r.day; at < r.hour; at += hourly.step {
+		r.dayTops.decode(hourly.read(r.file, at, nil), -1)
+	}
 	r.banNumber = lastBan(r.file)
 }
 
@@ -55,6 +57,8 @@ func (r *Recorder) turn(now time.Time) {
 		r.now, r.before = m, counts{}
 	}
 	if h := hours.start(now); h != r.hour {
+		r.dayTops.merge(&r.hourTops)
+		r.dayTops.bound()
 		r.hour, r.hourSum, r.hourTops = h, counts{}, tops{}
 	}
 	if d := days.start(now); d != r.day {
@@ -74,19 +78,27 @@ func (r *Recorder) save(now time.Time) {
 	r.turn(now)
 }
 
+// today returns the tables of the present day.
+func (r *Recorder) today() (sum tops) {
+	sum.merge(&r.dayTops)
+	sum.merge(&r.hourTops)
+	return sum
+}
+
 func (r *Recorder) write() error {
 	head := make([]byte, 0, causes*8)
 	for _, n := range r.drops {
 		head = binary.BigEndian.AppendUint64(head, n)
 	}
 	head = append(head, strings.Join(r.services, "\n")...)
+	today := r.today()
 	for _, w := range []struct {
 		ring
 		key  int64
 		data []byte
 	}{
 		{header, 1, head}, {minutes, r.now, r.before.encode()}, {hours, r.hour, r.hourSum.encode()}, {days, r.day, r.daySum.encode()},
-		{hourly, r.hour, r.hourTops.encode()}, {daily, r.day, r.dayTops.encode()},
+		{hourly, r.hour, r.hourTops.encode()}, {daily, r.day, today.encode()},
 	} {
 		if err := w.write(r.file, w.key, w.data); err != nil {
 			return err
@@ -165,17 +177,20 @@ func (r *Recorder) countTops(addr netip.Addr, rec *control.Record, name, ports s
 		bits = 48
 	}
 	network, _ := addr.Prefix(bits)
-	source := rec.Addr
+	var text [2][64]byte
+	source := append(text[0][:0], rec.Addr...)
 	if rec.Event == "ban" {
-		source = rec.Prefix
+		source = append(source[:0], rec.Prefix...)
 		if p, err := netip.ParsePrefix(rec.Prefix); err == nil && p.IsSingleIP() {
-			source = p.Addr().String()
+			source = p.Addr().AppendTo(source[:0])
 		}
 	}
-	for i, label := range [...]string{ports, rec.Service, source, network.String(), name} {
-		r.hourTops[i].add(label, n, banned, now.Unix())
-		r.dayTops[i].add(label, n, banned, now.Unix())
+	at, t := now.Unix(), &r.hourTops
+	for i, label := range [...]string{ports, rec.Service, "", "", name} {
+		t[i].add([]byte(label), n, banned, at)
 	}
+	t[2].add(source, n, banned, at)
+	t[3].add(network.AppendTo(text[1][:0]), n, banned, at)
 }
 
 // countDrops counts by how much the kernel's counters have moved.

@@ -23,8 +23,9 @@ const (
 type live struct {
 	seconds   [shownSeconds + 1]second // by Unix time
 	attackers map[netip.Addr]*attacker
-	dropped   uint64    // of the kernel's counters
-	droppedAt time.Time // when they were read; zero: never
+	free      []*attacker // that were dropped, to be used again
+	dropped   uint64      // of the kernel's counters
+	droppedAt time.Time   // when they were read; zero: never
 }
 
 type second struct {
@@ -49,7 +50,11 @@ func (l *live) attempt(addr netip.Addr, rec *control.Record, n uint64, now time.
 		if len(l.attackers) == 2*followed {
 			l.halve()
 		}
-		a = new(attacker)
+		if n := len(l.free); n > 0 {
+			a, l.free = l.free[n-1], l.free[:n-1]
+		} else {
+			a = new(attacker)
+		}
 		l.attackers[addr] = a
 	}
 	a.score, a.last, a.rule, a.service = rec.Score, now, rec.Rule, rec.Service
@@ -58,13 +63,19 @@ func (l *live) attempt(addr netip.Addr, rec *control.Record, n uint64, now time.
 
 // halve drops the attackers with the lowest scores; of those with the same, the ones that came longest ago.
 func (l *live) halve() {
-	addrs := l.addrs()
-	slices.SortFunc(addrs, func(a, b netip.Addr) int {
-		x, y := l.attackers[a], l.attackers[b]
-		return cmp.Or(cmp.Compare(x.score, y.score), x.last.Compare(y.last))
-	})
-	for _, addr := range addrs[:len(addrs)/2] {
-		delete(l.attackers, addr)
+	type one struct {
+		addr netip.Addr
+		*attacker
+	}
+	all := make([]one, 0, len(l.attackers))
+	for addr, a := range l.attackers {
+		all = append(all, one{addr, a})
+	}
+	slices.SortFunc(all, func(a, b one) int { return cmp.Or(cmp.Compare(a.score, b.score), a.last.Compare(b.last)) })
+	for _, a := range all[:len(all)/2] {
+		delete(l.attackers, a.addr)
+		*a.attacker = attacker{}
+		l.free = append(l.free, a.attacker)
 	}
 }
 

@@ -175,7 +175,8 @@ func (r *Recorder) stats(name, by string, n int, now time.Time) (control.Stats, 
 				sum[d].merge(l, *one)
 			}
 		case w.tables == daily && at == r.day:
-			for l, one := range r.dayTops[d].rows {
+			today := r.today()
+			for l, one := range today[d].rows {
 				sum[d].merge(l, *one)
 			}
 		case r.file != nil:

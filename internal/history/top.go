@@ -3,9 +3,7 @@ package history
 import (
 	"cmp"
 	"encoding/binary"
-	"maps"
 	"slices"
-	"strings"
 
 	"mef/internal/control"
 )
@@ -28,20 +26,21 @@ type row struct {
 // occur once leave room for those that come again. A count may be too low by what was dropped before, never too high.
 type top struct {
 	rows map[string]*row
+	free []*row // that were dropped, to be used again
 }
 
 // add counts for a label.
-func (t *top) add(label string, attempts, bans uint64, now int64) {
-	if label == "" {
+func (t *top) add(label []byte, attempts, bans uint64, now int64) {
+	if len(label) == 0 {
 		return
 	}
 	label = label[:min(len(label), maxLabel)]
-	r := t.rows[label]
+	r := t.rows[string(label)]
 	if r == nil {
-		if len(t.rows) == 2*counted {
+		if len(t.rows) >= 2*counted {
 			t.halve()
 		}
-		r = t.make(strings.Clone(label), now) // the record's text may be longer
+		r = t.make(string(label), now)
 	}
 	r.attempts, r.bans, r.last = r.attempts+attempts, r.bans+bans, now
 }
@@ -50,21 +49,42 @@ func (t *top) make(label string, first int64) *row {
 	if t.rows == nil {
 		t.rows = make(map[string]*row)
 	}
-	r := &row{first: first}
+	var r *row
+	if n := len(t.free); n > 0 {
+		r, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		r = new(row)
+	}
+	*r = row{first: first}
 	t.rows[label] = r
 	return r
 }
 
 // halve drops the labels with the fewest attempts and bans; of those with the same number, the ones that were counted last longest ago.
 func (t *top) halve() {
-	labels := slices.Collect(maps.Keys(t.rows))
-	slices.SortFunc(labels, func(a, b string) int {
-		x, y := t.rows[a], t.rows[b]
-		return cmp.Or(cmp.Compare(x.attempts+x.bans, y.attempts+y.bans), cmp.Compare(x.last, y.last))
+	all := t.all()
+	slices.SortFunc(all, func(a, b labelled) int {
+		return cmp.Or(cmp.Compare(a.attempts+a.bans, b.attempts+b.bans), cmp.Compare(a.last, b.last))
 	})
-	for _, l := range labels[:len(labels)/2] {
-		delete(t.rows, l)
+	for _, one := range all[:len(all)/2] {
+		delete(t.rows, one.label)
+		t.free = append(t.free, one.row)
 	}
+}
+
+// A labelled is a row with its label.
+type labelled struct {
+	label string
+	*row
+}
+
+// all returns all rows.
+func (t *top) all() []labelled {
+	all := make([]labelled, 0, len(t.rows))
+	for label, r := range t.rows {
+		all = append(all, labelled{label, r})
+	}
+	return all
 }
 
 // merge adds what another time has of a label.
@@ -76,24 +96,19 @@ func (t *top) merge(label string, o row) {
 	r.attempts, r.bans, r.first, r.last = r.attempts+o.attempts, r.bans+o.bans, min(r.first, o.first), max(r.last, o.last)
 }
 
-// most returns the n labels with the most attempts and bans.
-func (t *top) most(n int) []string {
-	labels := make([]string, 0, len(t.rows))
-	for l := range t.rows {
-		labels = append(labels, l)
-	}
-	slices.SortFunc(labels, func(a, b string) int {
-		x, y := t.rows[a], t.rows[b]
-		return cmp.Or(cmp.Compare(y.attempts, x.attempts), cmp.Compare(y.bans, x.bans), cmp.Compare(a, b))
+// most returns the n rows with the most attempts and bans.
+func (t *top) most(n int) []labelled {
+	all := t.all()
+	slices.SortFunc(all, func(a, b labelled) int {
+		return cmp.Or(cmp.Compare(b.attempts, a.attempts), cmp.Compare(b.bans, a.bans), cmp.Compare(a.label, b.label))
 	})
-	return labels[:min(n, len(labels))]
+	return all[:min(n, len(all))]
 }
 
 // encode appends the first labels of the table.
 func (t *top) encode(b []byte) []byte {
-	for _, l := range t.most(saved) {
-		r := t.rows[l]
-		b = append(binary.AppendUvarint(b, uint64(len(l))), l...)
+	for _, r := range t.most(saved) {
+		b = append(binary.AppendUvarint(b, uint64(len(r.label))), r.label...)
 		for _, v := range []uint64{r.attempts, r.bans, uint64(r.first), uint64(r.last)} {
 			b = binary.AppendUvarint(b, v)
 		}
@@ -127,6 +142,24 @@ var dimensions = [...]string{"ports", "services", "sources", "networks", "names"
 // tops are the tables of an hour or a day.
 type tops [len(dimensions)]top
 
+// merge adds what others have.
+func (t *tops) merge(others *tops) {
+	for i := range t {
+		for label, r := range others[i].rows {
+			t[i].merge(label, *r)
+		}
+	}
+}
+
+// bound makes tables that others were merged into as small as they are otherwise.
+func (t *tops) bound() {
+	for i := range t {
+		for len(t[i].rows) > 2*counted {
+			t[i].halve()
+		}
+	}
+}
+
 // encode returns the tables, each after its length.
 func (t *tops) encode() (b []byte) {
 	for i := range t {
@@ -156,9 +189,8 @@ func (t *tops) decode(b []byte, only int) {
 // shown returns the first rows of a table.
 func (t *top) shown(n int) []control.StatRow {
 	rows := []control.StatRow{}
-	for _, l := range t.most(n) {
-		r := t.rows[l]
-		rows = append(rows, control.StatRow{Label: l, Attempts: r.attempts, Bans: r.bans, First: moment(r.first), Last: moment(r.last)})
+	for _, r := range t.most(n) {
+		rows = append(rows, control.StatRow{Label: r.label, Attempts: r.attempts, Bans: r.bans, First: moment(r.first), Last: moment(r.last)})
 	}
 	return rows
 }
