@@ -30,9 +30,9 @@ const (
 	// gatherTime is how long a sink's records are gathered before it gets the first, unless there are already gathered of them: to be woken for each would
 	// cost more than most sinks need for a record.
 	gatherTime = 5 * time.Millisecond
-	gathered   = 2 * sinkWrite
+	gathered   = sinkWrite
 	// keptQueue is how many records an empty queue keeps room for.
-	keptQueue = 64
+	keptQueue = 2 * gathered
 	// stuckAfter is how long a sink may take over a write before that is reported.
 	stuckAfter = 5 * time.Second
 )

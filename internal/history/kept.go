@@ -23,11 +23,19 @@ type kept struct {
 	minute, before    counts // of the present minute, and what an earlier run counted in it
 	hourSum, daySum   counts
 	now, hour, day    int64 // beginnings of the present minute, hour and day
+	second, records   int64 // how many attempts there were in the latest second
 	hourTops, dayTops tops  // of the present hour, and of those of the present day before it
 
 	drops     [causes]uint64 // of the kernel's counters, when they were read last
 	banNumber int64          // of the latest ban
 }
+
+const (
+	// everyRecord is of how many attempts a second the labels and attackers are counted one by one. In a storm, one of oneOf stands for as many; the
+	// series stay exact.
+	everyRecord = 2000
+	oneOf       = 16
+)
 
 // restore takes over what the file has. What was counted before the file could be opened is added.
 func (r *Recorder) restore(now time.Time) {
@@ -144,11 +152,21 @@ func (r *Recorder) attempt(rec *control.Record, now time.Time) {
 	if rec.Event == "probe" {
 		n = uint64(max(rec.Count, 1))
 	}
-	r.live.attempt(addr, rec, n, now)
+	r.live.second(now).Attempts += n
 	r.count(attempts, rec.Service, addr, n)
 	if rec.Targeted {
 		r.count(targeted, rec.Service, addr, n)
 	}
+	if r.second != now.Unix() {
+		r.second, r.records = now.Unix(), 0
+	}
+	if r.records++; r.records > everyRecord {
+		if r.records%oneOf != 0 {
+			return
+		}
+		n *= oneOf
+	}
+	r.live.attempt(addr, rec, n, now)
 	r.countTops(addr, rec, rec.User, r.ports[rec.Rule], n, 0, now)
 }
 

@@ -42,9 +42,8 @@ type attacker struct {
 	bannedBy      string // the rule of its latest ban
 }
 
-// attempt counts n attempts that the kernel let through.
+// attempt counts n attempts of a source.
 func (l *live) attempt(addr netip.Addr, rec *control.Record, n uint64, now time.Time) {
-	l.second(now).Attempts += n
 	a := l.attackers[addr]
 	if a == nil {
 		if len(l.attackers) == 2*followed {
