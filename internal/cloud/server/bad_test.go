@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/ed25519"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"io/fs"
@@ -207,5 +208,43 @@ func TestLimits(t *testing.T) {
 	}
 	if now = now.Add(time.Second); ask("198.51.100.9").Code != http.StatusOK {
 		t.Error("a network is refused for ever")
+	}
+}
+
+// Own hosts of one network have limits of their own. Whoever knows the name of one has not: neither to escape the limit of its network, nor to use up that
+// of the host.
+func TestLimitsOfOwnHosts(t *testing.T) {
+	s := start(t, t.TempDir())
+	h := join(t, s, reputation.Own)
+	at := func(from, method, path string, key ed25519.PrivateKey, forge bool) netip.Addr {
+		r := httptest.NewRequest(method, path, nil)
+		r.RemoteAddr = netip.AddrPortFrom(netip.MustParseAddr(from), 1).String()
+		wire.Sign(r, key, time.Now(), 1, nil)
+		if forge {
+			parts := strings.Split(r.Header.Get(wire.AuthHeader), ",")
+			parts[4] = strings.Repeat("A", len(parts[4]))
+			r.Header.Set(wire.AuthHeader, strings.Join(parts, ","))
+		}
+		return s.counted(r)
+	}
+	const net, other = "198.51.100.7", "192.0.2.1"
+	own := at(net, "GET", "/v1/fleet/stream", h.key, false)
+	if own == netip.MustParseAddr(net) || own != at(net, "POST", "/v1/reports", h.key, false) {
+		t.Errorf("an own host counts for %s", own)
+	}
+	for _, path := range []string{"/v1/fleet/stream", "/v1/ip/203.0.113.7", "/"} {
+		if got := at(other, "GET", path, h.key, true); got != netip.MustParseAddr(other) {
+			t.Errorf("a forged request for %s counts for %s", path, got)
+		}
+	}
+	if got := at(other, "POST", "/v1/appeals", h.key, true); got != netip.MustParseAddr(other) {
+		t.Errorf("a forged appeal counts for %s", got)
+	}
+	if got := at(other, "POST", "/v1/reports", h.key, true); got == own {
+		t.Error("forged reports from another network count for the host")
+	}
+	_, stranger, _ := ed25519.GenerateKey(rand.Reader)
+	if got := at(net, "GET", "/v1/ip/203.0.113.7", stranger, false); got != netip.MustParseAddr(net) {
+		t.Errorf("a host that is unknown counts for %s", got)
 	}
 }

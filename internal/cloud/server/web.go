@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"mef/internal/cloud/limit"
 	"mef/internal/cloud/page"
 	"mef/internal/cloud/reputation"
 	"mef/internal/cloud/wire"
@@ -79,19 +80,28 @@ func (s *Server) routes() http.Handler {
 	})
 }
 
-// counted returns what the requests of a client count for: its network, or for an own host, of which a network may have many, an address that stands for it.
+// counted returns what the requests of a client count for: its network, or for an own host, of which a network may have many, an address that stands for
+// the host in that network. The signature of a request with a body is verified later; only routes without any use for strangers take such a request as the host's.
 func (s *Server) counted(r *http.Request) netip.Addr {
-	if a, err := wire.ParseAuth(r.Header.Get(wire.AuthHeader)); err == nil {
-		s.mu.Lock()
-		who, _ := s.state.book.Reporter(a.ID)
-		s.mu.Unlock()
-		if who.Role == reputation.Own {
-			sum := sha256.Sum256([]byte(a.ID))
-			sum[0] = 0xfd // a private network
-			return netip.AddrFrom16([16]byte(sum[:16]))
-		}
+	from := peer(r)
+	a, err := wire.ParseAuth(r.Header.Get(wire.AuthHeader))
+	if err != nil {
+		return from
 	}
-	return peer(r)
+	s.mu.Lock()
+	who, _ := s.state.book.Reporter(a.ID)
+	known := s.state.agents[a.ID]
+	s.mu.Unlock()
+	switch {
+	case who.Role != reputation.Own || known == nil:
+		return from
+	case r.Method == http.MethodPost && (r.URL.Path == "/v1/reports" || r.URL.Path == "/v1/fleet"):
+	case r.Method != http.MethodGet || a.Verify(known.Key, s.opt.Now(), r.Method, r.URL.RequestURI(), nil) != nil:
+		return from
+	}
+	sum := sha256.Sum256([]byte(limit.Network(from).String() + " " + a.ID))
+	sum[0] = 0xfd // a private network
+	return netip.AddrFrom16([16]byte(sum[:16]))
 }
 
 const (
