@@ -191,7 +191,7 @@ func (r *reporter) list(c *communityServer, name string) (wire.Feed, error) {
 	if err != nil {
 		return wire.Feed{}, err
 	}
-	f, err := wire.DecodeFeed(data, r.inv.Feed)
+	f, err := wire.DecodeFeed(data, r.inv.Feed, nil)
 	slices.SortFunc(f.Add, netip.Prefix.Compare)
 	return f, err
 }

@@ -513,11 +513,12 @@ func (a *Agent) fetch(ctx context.Context, m *membership, name string) error {
 	if err != nil {
 		return err
 	}
-	f, err := wire.DecodeFeed(data, m.server.Feed)
+	var add prefixset.Packer
+	f, err := wire.DecodeFeed(data, m.server.Feed, add.Add)
 	if err != nil {
 		return err
 	}
-	next, err := have.next(f, name, time.Now())
+	next, err := have.next(f, add.Pack(), name, time.Now())
 	if err != nil {
 		return err
 	}
@@ -538,9 +539,9 @@ func (a *Agent) fetch(ctx context.Context, m *membership, name string) error {
 	return nil
 }
 
-// next returns the list after a feed, or why that cannot be meant.
-func (l list) next(f wire.Feed, name string, now time.Time) (list, error) {
-	next, err := l.after(f, name, now)
+// next returns the list after a feed that adds addresses, or why that cannot be meant.
+func (l list) next(f wire.Feed, added *prefixset.Packed, name string, now time.Time) (list, error) {
+	next, err := l.after(f, added, name, now)
 	if err != nil {
 		return l, err
 	}
@@ -551,7 +552,7 @@ func (l list) next(f wire.Feed, name string, now time.Time) (list, error) {
 	return next, nil
 }
 
-func (l list) after(f wire.Feed, name string, now time.Time) (list, error) {
+func (l list) after(f wire.Feed, added *prefixset.Packed, name string, now time.Time) (list, error) {
 	switch {
 	case f.List != name:
 		return l, fmt.Errorf("the server sends the list %q in place of %q", f.List, name)
@@ -564,11 +565,7 @@ func (l list) after(f wire.Feed, name string, now time.Time) (list, error) {
 	case f.Since != 0 && f.Since != l.seq:
 		return l, fmt.Errorf("the server sends changes to version %d, but version %d is here", f.Since, l.seq)
 	}
-	var add prefixset.Packer
-	for _, p := range f.Add {
-		add.Add(p)
-	}
-	next := list{seq: f.Seq, at: f.At, addrs: add.Pack(), never: prefixset.New(f.Never...)}
+	next := list{seq: f.Seq, at: f.At, addrs: added, never: prefixset.New(f.Never...)}
 	if f.Since == 0 {
 		before, after := l.addrs.Len(), next.addrs.Len()
 		if l.seq != 0 && max(before, after) > surprise && (after > 2*before || 2*after < before) {
@@ -576,7 +573,7 @@ func (l list) after(f wire.Feed, name string, now time.Time) (list, error) {
 		}
 		return next, nil
 	}
-	if len(f.Add)+len(f.Remove) == 0 {
+	if added.Len()+len(f.Remove) == 0 {
 		next.addrs = l.addrs
 		return next, nil
 	}

@@ -21,6 +21,7 @@ import (
 	"mef/internal/cloud/wire"
 	"mef/internal/conf"
 	"mef/internal/control"
+	"mef/internal/prefixset"
 	"mef/internal/report"
 )
 
@@ -269,7 +270,14 @@ func TestLists(t *testing.T) {
 		}
 		return all
 	}
-	have, err := list{}.next(wire.Feed{List: "own", Seq: 10, At: now, Add: some(2000)}, "own", now)
+	after := func(l list, f wire.Feed) (list, error) {
+		var added prefixset.Packer
+		for _, p := range f.Add {
+			added.Add(p)
+		}
+		return l.next(f, added.Pack(), "own", now)
+	}
+	have, err := after(list{}, wire.Feed{List: "own", Seq: 10, At: now, Add: some(2000)})
 	if err != nil || have.addrs.Len() != 2000 {
 		t.Fatal(have, err)
 	}
@@ -288,7 +296,7 @@ func TestLists(t *testing.T) {
 		"suddenly large":     {wire.Feed{List: "own", Seq: 12, At: now, Add: some(5000)}, 0},
 		"suddenly small":     {wire.Feed{List: "own", Seq: 12, At: now, Add: some(10)}, 0},
 	} {
-		next, err := have.next(tt.feed, "own", now)
+		next, err := after(have, tt.feed)
 		if got := next.addrs.Len(); tt.want != 0 && (err != nil || got != tt.want) || tt.want == 0 && (err == nil || got != 2000) {
 			t.Errorf("%s: %d entries, %v; want %d", name, got, err, tt.want)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"mef/internal/atomicfile"
 	"mef/internal/cloud/wire"
+	"mef/internal/prefixset"
 )
 
 // A host keeps on its disk what it would lose when it is killed or restarted while the server is away: reports that wait, in the file of the
@@ -76,15 +77,16 @@ func (a *Agent) loadLists(now time.Time) {
 			continue
 		}
 		var f wire.Feed
+		var add prefixset.Packer
 		var l list
 		if err == nil {
-			f, err = wire.DecodeFeed(data, a.member.server.Feed)
+			f, err = wire.DecodeFeed(data, a.member.server.Feed, add.Add)
 		}
 		if err == nil && f.Since != 0 {
 			err = errors.New("it is not a whole list")
 		}
 		if err == nil {
-			l, err = list{}.next(f, name, now)
+			l, err = list{}.next(f, add.Pack(), name, now)
 		}
 		if err != nil {
 			err = fmt.Errorf("%q is not used: %w", a.listPath(name), err)

@@ -120,7 +120,7 @@ func TestListsSurviveARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f, err := wire.DecodeFeed(data, h.member.server.Feed); err != nil || f.Since != 0 {
+	if f, err := wire.DecodeFeed(data, h.member.server.Feed, nil); err != nil || f.Since != 0 {
 		t.Errorf("the list on the disk: %+v, %v", f, err)
 	}
 	l := list{kept: now, changed: 5, keptSeq: 5}

@@ -161,7 +161,7 @@ func (h *host) feed(list, query string) wire.Feed {
 	if status != http.StatusOK {
 		h.t.Fatalf("feed: %d %s", status, data)
 	}
-	f, err := wire.DecodeFeed(data, h.inv.Feed)
+	f, err := wire.DecodeFeed(data, h.inv.Feed, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}

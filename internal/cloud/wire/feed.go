@@ -94,8 +94,9 @@ func appendSet(out []byte, set []netip.Prefix, v6 bool) []byte {
 	return out
 }
 
-// DecodeFeed reads a feed and verifies its signature.
-func DecodeFeed(packed []byte, key ed25519.PublicKey) (f Feed, err error) {
+// DecodeFeed reads a feed and verifies its signature. Unless add is nil, it is called for each address that is added, and Add stays empty, which would take
+// much more memory than the list that is made of them; after an error they do not count.
+func DecodeFeed(packed []byte, key ed25519.PublicKey, add func(netip.Prefix)) (f Feed, err error) {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return f, errors.New("the list is not compressed by gzip")
@@ -116,8 +117,14 @@ func DecodeFeed(packed []byte, key ed25519.PublicKey) (f Feed, err error) {
 	f.List = string(r.bytes(r.number(64)))
 	f.Seq, f.Since = r.number(1<<63), r.number(1<<63)
 	f.At = time.Unix(int64(r.number(1<<40)), 0)
-	f.Add = append(r.set(false), r.set(true)...)
-	f.Remove = append(r.set(false), r.set(true)...)
+	if add == nil {
+		add = func(p netip.Prefix) { f.Add = append(f.Add, p) }
+	}
+	remove := func(p netip.Prefix) { f.Remove = append(f.Remove, p) }
+	for _, each := range []func(netip.Prefix){add, remove} {
+		r.set(false, each)
+		r.set(true, each)
+	}
 	for range r.number(MaxNever) {
 		f.Never = append(f.Never, r.network())
 	}
@@ -166,7 +173,8 @@ func (r *reader) network() netip.Prefix {
 	return p
 }
 
-func (r *reader) set(v6 bool) (all []netip.Prefix) {
+// set calls each for the elements of a set.
+func (r *reader) set(v6 bool, each func(netip.Prefix)) {
 	most := uint64(1<<32 - 1)
 	if v6 {
 		most = 1<<64 - 1
@@ -174,26 +182,24 @@ func (r *reader) set(v6 bool) (all []netip.Prefix) {
 	count := r.number(maxEntries)
 	if count > uint64(len(r.rest)) { // each takes a byte at least
 		r.err = errors.New("it ends early")
-		return nil
+		return
 	}
-	all = make([]netip.Prefix, 0, count)
 	var last uint64
 	for i := range count {
 		d := r.number(most)
 		if r.err != nil || d > most-last || i > 0 && d == 0 {
 			r.err = errors.New("its addresses are not in order")
-			return nil
+			return
 		}
 		last += d
 		if v6 {
 			var b [16]byte
 			binary.BigEndian.PutUint64(b[:8], last)
-			all = append(all, netip.PrefixFrom(netip.AddrFrom16(b), 64))
+			each(netip.PrefixFrom(netip.AddrFrom16(b), 64))
 		} else {
 			var b [4]byte
 			binary.BigEndian.PutUint32(b[:], uint32(last))
-			all = append(all, netip.PrefixFrom(netip.AddrFrom4(b), 32))
+			each(netip.PrefixFrom(netip.AddrFrom4(b), 32))
 		}
 	}
-	return all
 }

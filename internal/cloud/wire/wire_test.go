@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -175,11 +176,11 @@ func TestFeed(t *testing.T) {
 	}
 	f.Remove = f.Add[1:2]
 	packed := f.Encode(key)
-	got, err := DecodeFeed(packed, pub)
+	got, err := DecodeFeed(packed, pub, nil)
 	if err != nil || !got.At.Equal(f.At) || !reflect.DeepEqual(got.Add, f.Add) || !reflect.DeepEqual(got.Remove, f.Remove) || got.Seq != 9 || got.Since != 4 || got.List != "public" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := DecodeFeed(packed, other); err == nil {
+	if _, err := DecodeFeed(packed, other, nil); err == nil {
 		t.Error("a list that another key has signed is read")
 	}
 	for i := range packed {
@@ -188,7 +189,7 @@ func TestFeed(t *testing.T) {
 		}
 		flipped := bytes.Clone(packed)
 		flipped[i] ^= 1
-		if f, err := DecodeFeed(flipped, pub); err == nil && (f.Seq != 9 || !reflect.DeepEqual(f.Add, got.Add)) {
+		if f, err := DecodeFeed(flipped, pub, nil); err == nil && (f.Seq != 9 || !reflect.DeepEqual(f.Add, got.Add)) {
 			t.Errorf("another list is read after a bit of byte %d was flipped", i)
 		}
 	}
@@ -209,8 +210,17 @@ func TestFeedSize(t *testing.T) {
 	if len(packed) > 2_500_000 {
 		t.Errorf("a million addresses take %d bytes", len(packed))
 	}
-	if f, err := DecodeFeed(packed, pub); err != nil || len(f.Add) < 999_000 {
+	if f, err := DecodeFeed(packed, pub, nil); err != nil || len(f.Add) < 999_000 {
 		t.Errorf("%d addresses, %v", len(f.Add), err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	n := 0
+	if f, err := DecodeFeed(packed, pub, func(netip.Prefix) { n++ }); err != nil || n < 999_000 || len(f.Add) > 0 {
+		t.Errorf("%d addresses, of which %d are kept, %v", n, len(f.Add), err)
+	}
+	if runtime.ReadMemStats(&after); after.TotalAlloc-before.TotalAlloc > 16<<20 {
+		t.Errorf("reading a million addresses allocates %d bytes", after.TotalAlloc-before.TotalAlloc)
 	}
 	if packed := (Feed{List: "public", Seq: 2, Since: 1, At: now, Add: any4(5000), Remove: any4(5000)}).Encode(key); len(packed) > 50_000 {
 		t.Errorf("ten thousand changes take %d bytes", len(packed))
@@ -244,14 +254,14 @@ func FuzzDecodeFeed(f *testing.F) {
 	key := ed25519.NewKeyFromSeed(seed)
 	f.Add(Feed{List: "own", Seq: 2, At: now, Add: []netip.Prefix{netip.MustParsePrefix("203.0.113.7/32")}}.Encode(key), []byte{1, 2, 3})
 	f.Fuzz(func(t *testing.T, packed, rest []byte) {
-		if f, err := DecodeFeed(packed, key.Public().(ed25519.PublicKey)); err == nil && len(f.Add) > len(packed)*2000 {
+		if f, err := DecodeFeed(packed, key.Public().(ed25519.PublicKey), nil); err == nil && len(f.Add) > len(packed)*2000 {
 			t.Errorf("%d addresses", len(f.Add))
 		}
 		// What a server with the right key signs may be wrong as well.
 		out := append([]byte(feedTag), rest...)
 		out = append(out, ed25519.Sign(key, out)...)
-		if f, err := DecodeFeed(pack(string(out)), key.Public().(ed25519.PublicKey)); err == nil {
-			if again, err := DecodeFeed(f.Encode(key), key.Public().(ed25519.PublicKey)); err != nil || !reflect.DeepEqual(again, f) {
+		if f, err := DecodeFeed(pack(string(out)), key.Public().(ed25519.PublicKey), nil); err == nil {
+			if again, err := DecodeFeed(f.Encode(key), key.Public().(ed25519.PublicKey), nil); err != nil || !reflect.DeepEqual(again, f) {
 				t.Errorf("%+v becomes %+v, %v", f, again, err)
 			}
 		}
