@@ -142,7 +142,8 @@ type Series struct {
 // MaxStats is how many rows Stats have at most.
 const MaxStats = 100
 
-// Stats are a table over a window. It counts the labels that occur most; with very many labels some counts are too low, never too high.
+// Stats are a table over a window. It counts the labels that occur most; with very many labels some counts are too low, and in a second with thousands of
+// attempts it counts a sample of them, each for as many.
 type Stats struct {
 	By      string    `json:"by"`
 	Since   time.Time `json:"since"` // the beginning of the first hour or day that is counted

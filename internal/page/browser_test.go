@@ -74,6 +74,11 @@ func attacked(text string) *daemon {
 			Attackers: []control.Attacker{{Addr: "203.0.113.7", Score: 140, Limit: 100, Banned: true, Until: &until, Rule: text, Service: text, Attempts: 77, Last: now}, {Addr: text, Rule: text, Last: now}},
 			Counters:  control.Counters{Mode: "enforce", Attempts: 18446744073709551615, Services: []control.ServiceCounter{{Name: text, State: text, Failures: 18446744073709551615}}}},
 	}
+	counted := []uint64{0, 3, 18446744073709551615, 7}
+	d.history = control.History{Start: now, Step: time.Minute, Problem: text, Series: []control.Series{{Kind: control.KindAttempts, Of: control.OfService, Label: text, Values: counted},
+		{Kind: control.KindTargeted, Of: control.OfFamily, Label: "ipv4", Values: counted}, {Kind: control.KindDrops, Of: control.OfCause, Label: "ban", Values: counted}}}
+	d.stats = control.Stats{By: "names", Since: now, Problem: text, Rows: []control.StatRow{{Label: text, Attempts: 18446744073709551615, First: now, Last: now}, {Label: "203.0.113.7", Bans: 3, First: now, Last: now}}}
+	d.past = []control.PastBan{{Time: now, Event: "ban", Prefix: "203.0.113.7/32", Ports: text, Rule: text, Reason: text, Author: text, Note: text}, {Time: now, Event: "unban", Prefix: text}}
 	return d
 }
 
@@ -110,7 +115,7 @@ func TestBrowser(t *testing.T) {
 	run("login", chromedp.Navigate(base), chromedp.WaitVisible(`input[name=password]`), chromedp.SendKeys(`input[name=name]`, "operator"),
 		chromedp.SendKeys(`input[name=password]`, secret), chromedp.Submit(`.login`), chromedp.WaitVisible(`.state`))
 	for _, width := range []int64{360, 1280} {
-		for _, path := range []string{"/", "/services", "/why?addr=203.0.113.7", "/why?addr=nonsense"} {
+		for _, path := range []string{"/", "/services", "/why?addr=203.0.113.7", "/why?addr=nonsense", "/history", "/history?window=year", "/stats?by=names&window=day", "/stats?by=nonsense", "/past?q=203.0.113.7"} {
 			run(path, chromedp.EmulateViewport(width, 800), chromedp.Navigate(base+path))
 			wrong, err := chromedp.Run(ctx, chromedp.Evaluate[string](layout))
 			if err != nil {

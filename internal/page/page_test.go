@@ -66,6 +66,9 @@ type daemon struct {
 	status  control.Status
 	picture control.Picture
 	listens []control.ListeningService
+	history control.History
+	stats   control.Stats
+	past    []control.PastBan
 }
 
 func (d *daemon) did(format string, args ...any) {
@@ -85,6 +88,18 @@ func (d *daemon) last() string {
 
 func (d *daemon) Status(context.Context) (control.Status, error)   { return d.status, nil }
 func (d *daemon) Picture(context.Context) (control.Picture, error) { return d.picture, nil }
+func (d *daemon) History(_ context.Context, window string) (control.History, error) {
+	d.did("history of a %s", window)
+	return d.history, nil
+}
+func (d *daemon) Stats(_ context.Context, window, by string, n int) (control.Stats, error) {
+	d.did("stats of a %s by %s", window, by)
+	return d.stats, nil
+}
+func (d *daemon) PastBans(_ context.Context, query string, n int) ([]control.PastBan, error) {
+	d.did("past bans with %q", query)
+	return d.past, nil
+}
 func (d *daemon) Services(context.Context) ([]control.ListeningService, error) {
 	return d.listens, nil
 }
@@ -315,6 +330,43 @@ func TestRoles(t *testing.T) {
 		}
 		if status, _ := b.ask("/", nil, nil); status != http.StatusSeeOther {
 			t.Errorf("%s: after logout: status %d, want to be sent to the login", role, status)
+		}
+	}
+}
+
+// TestPast checks that the views of the past ask for what was chosen, and show what the daemon answers.
+func TestPast(t *testing.T) {
+	at := time.Now().Add(-time.Hour)
+	d := &daemon{
+		history: control.History{Start: at, Step: time.Hour, Series: []control.Series{
+			{Kind: control.KindAttempts, Of: control.OfService, Label: "sshd", Values: []uint64{1, 40}}, {Kind: control.KindAttempts, Of: control.OfFamily, Label: "ipv4", Values: []uint64{1, 40}},
+			{Kind: control.KindTargeted, Of: control.OfFamily, Label: "ipv4", Values: []uint64{0, 5}}, {Kind: control.KindDrops, Of: control.OfCause, Label: "ban", Values: []uint64{700, 7}}}},
+		stats: control.Stats{By: "networks", Since: at, Rows: []control.StatRow{{Label: "192.0.2.0/24", Attempts: 4321, First: at, Last: at}}},
+		past:  []control.PastBan{{Time: at, Event: "ban", Prefix: "192.0.2.7/32", Rule: "sshd", Reason: "5 failures"}, {Time: at, Event: "ban", Prefix: "2001:db8::/64", Rule: "sshd"}},
+	}
+	address := freeAddress(t)
+	start(t, settings(t, address), d)
+	b := newBrowser(t, address)
+	b.login("read")
+	for path, want := range map[string]struct {
+		asked string
+		shown []string
+	}{
+		"/history":                       {"history of a hour", []string{">707<", ">41<", ">36<", ">5<", `class="s0" points=`}},
+		"/history?window=year":           {"history of a year", []string{"<b>year</b>", "sshd 41"}},
+		"/history?window=nonsense":       {"history of a hour", []string{"<b>hour</b>"}},
+		"/stats?by=networks&window=day":  {"stats of a day by networks", []string{"192.0.2.0/24", "4\u202f321", `href="/stats?by=names&amp;window=day"`}},
+		"/stats?by=<script>&window=&n=9": {"stats of a hour by services", []string{"<b>services</b>"}},
+		"/past?q=+192.0.2.7":             {`past bans with "192.0.2.7"`, []string{`href="/why?addr=192.0.2.7"`, "2001:db8::/64", "5 failures", `value="192.0.2.7"`}},
+	} {
+		status, body := b.ask(path, nil, nil)
+		if got := d.last(); status != http.StatusOK || got != want.asked {
+			t.Errorf("%s: status %d, asked for the %s", path, status, got)
+		}
+		for _, text := range want.shown {
+			if !strings.Contains(body, text) {
+				t.Errorf("%s does not show %q:\n%s", path, text, body)
+			}
 		}
 	}
 }

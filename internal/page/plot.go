@@ -44,12 +44,22 @@ const (
 
 // curveOf draws values, of which most is the largest. Nothing in it is text of others.
 func curveOf(values []uint64, most uint64, class int) template.HTML {
+	return picture(polyline(values, most, class))
+}
+
+// polyline returns a curve in the colour of a class.
+func polyline(values []uint64, most uint64, class int) string {
 	var points strings.Builder
 	for i, v := range values {
 		x := float64(i) * plotWidth / float64(max(1, len(values)-1))
 		y := plotHeight - 2 - float64(v)*(plotHeight-6)/float64(max(1, most))
 		fmt.Fprintf(&points, "%.1f,%.1f ", x, y)
 	}
-	return template.HTML(fmt.Sprintf(`<svg viewBox="0 0 %d %d" role="img" aria-hidden="true"><path class="grid" d="M0 %dH%d"/><polyline class="s%d" points="%s"/></svg>`,
-		plotWidth, plotHeight, plotHeight-1, plotWidth, class, points.String()))
+	return fmt.Sprintf(`<polyline class="s%d" points="%s"/>`, class, points.String())
+}
+
+// picture returns a plot with its curves.
+func picture(curves string) template.HTML {
+	return template.HTML(fmt.Sprintf(`<svg viewBox="0 0 %d %d" role="img" aria-hidden="true"><path class="grid" d="M0 %dH%d"/>%s</svg>`,
+		plotWidth, plotHeight, plotHeight-1, plotWidth, curves))
 }

@@ -61,6 +61,9 @@ func newSite(settings *pagechild.Settings, service pagechild.Service, cert *x509
 		"GET /{$}":      s.overview,
 		"GET /services": s.services,
 		"GET /why":      s.why,
+		"GET /history":  s.history,
+		"GET /stats":    s.stats,
+		"GET /past":     s.past,
 	} {
 		s.mux.HandleFunc(pattern, s.viewed(show))
 	}

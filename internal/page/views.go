@@ -174,7 +174,10 @@ func funcs(s *site) template.FuncMap {
 		},
 		"at":    func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") },
 		"count": count, "packets": func(n *uint64) string { return count(*n) }, "minute": minute,
-		"list": func(items []string) string { return safe(strings.Join(items, ", ")) },
+		"link":   link,
+		"each":   ago,
+		"single": func(prefix string) string { return strings.TrimSuffix(strings.TrimSuffix(prefix, "/32"), "/128") },
+		"list":   func(items []string) string { return safe(strings.Join(items, ", ")) },
 	}
 }
 
