@@ -23,7 +23,7 @@ type row struct {
 }
 
 // A top counts the labels that occur most, in bounded memory: when it is full, the half with the fewest attempts is dropped, so that labels that
-// occur once leave room for those that come again. A count may be too low by what was dropped before, never too high.
+// occur once leave room for those that come again. A count may be too low by what was dropped before.
 type top struct {
 	rows map[string]*row
 	free []*row // that were dropped, to be used again

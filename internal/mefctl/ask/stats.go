@@ -52,7 +52,7 @@ func newStats(g *cli.Global) *cobra.Command {
 		Short: "Count attempts and bans by service, port, source, network and user name",
 		Long: "stats shows the attempts and bans of each rule since the daemon started, and from the kept history the services, ports, sources,\n" +
 			"networks (/24 and /48) and user names with the most attempts within the last hour, day, month or year. With a name it shows that\n" +
-			"table only. With very many sources some counts are too low, never too high.",
+			"table only. With very many sources some counts are too low, and in a storm of attempts they are estimated from samples.",
 		ValidArgs: names,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
