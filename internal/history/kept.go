@@ -28,6 +28,7 @@ type kept struct {
 
 	drops     [causes]uint64 // of the kernel's counters, when they were read last
 	banNumber int64          // of the latest ban
+	bansKept  int            // how many bans and unbans there were in the present minute
 }
 
 const (
@@ -62,7 +63,7 @@ func (r *Recorder) restore(now time.Time) {
 // turn begins a new minute, hour and day when it is time. What was counted is to be saved before.
 func (r *Recorder) turn(now time.Time) {
 	if m := minutes.start(now); m != r.now {
-		r.now, r.before = m, counts{}
+		r.now, r.before, r.bansKept = m, counts{}, 0
 	}
 	if h := hours.start(now); h != r.hour {
 		r.dayTops.merge(&r.hourTops)
@@ -173,7 +174,7 @@ func (r *Recorder) attempt(rec *control.Record, now time.Time) {
 // ban counts a ban and keeps it, and keeps an unban.
 func (r *Recorder) ban(rec *control.Record, now time.Time) {
 	r.roll(now)
-	if r.file != nil {
+	if r.bansKept++; r.file != nil && r.bansKept <= maxBansAMinute {
 		r.banNumber++
 		if err := bans.write(r.file, r.banNumber, encodeBan(rec)); err != nil {
 			r.note(err)
@@ -225,6 +226,8 @@ func (r *Recorder) countDrops(d control.Drops) {
 const (
 	// maxBans is how many bans and unbans are kept.
 	maxBans = 4096
+	// maxBansAMinute is how many bans of a minute are kept: a storm leaves room for those before it, and is not slowed down.
+	maxBansAMinute = 1000
 	// foundBans is how many of them are found at once.
 	foundBans = 500
 	// maxText is how much of a reason and of a note is kept, in bytes.
