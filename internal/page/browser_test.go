@@ -77,7 +77,7 @@ func attacked(text string) *daemon {
 	counted := []uint64{0, 3, 18446744073709551615, 7}
 	d.history = control.History{Start: now, Step: time.Minute, Problem: text, Series: []control.Series{{Kind: control.KindAttempts, Of: control.OfService, Label: text, Values: counted},
 		{Kind: control.KindTargeted, Of: control.OfFamily, Label: "ipv4", Values: counted}, {Kind: control.KindDrops, Of: control.OfCause, Label: "ban", Values: counted}}}
-	d.stats = control.Stats{By: "names", Since: now, Problem: text, Rows: []control.StatRow{{Label: text, Attempts: 18446744073709551615, First: now, Last: now}, {Label: "203.0.113.7", Bans: 3, First: now, Last: now}}}
+	d.stats = control.Stats{By: "names", Since: now, Problem: text, Rows: []control.StatRow{{Label: text, Attempts: 18446744073709551615, First: now, Last: now}, {Label: "203.0.113.7", Bans: 3, First: now, Last: now}, {Label: "fe80::1%" + text, First: now, Last: now}}}
 	d.past = []control.PastBan{{Time: now, Event: "ban", Prefix: "203.0.113.7/32", Ports: text, Rule: text, Reason: text, Author: text, Note: text}, {Time: now, Event: "unban", Prefix: text}}
 	return d
 }

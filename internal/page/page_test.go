@@ -341,7 +341,7 @@ func TestPast(t *testing.T) {
 		history: control.History{Start: at, Step: time.Hour, Series: []control.Series{
 			{Kind: control.KindAttempts, Of: control.OfService, Label: "sshd", Values: []uint64{1, 40}}, {Kind: control.KindAttempts, Of: control.OfFamily, Label: "ipv4", Values: []uint64{1, 40}},
 			{Kind: control.KindTargeted, Of: control.OfFamily, Label: "ipv4", Values: []uint64{0, 5}}, {Kind: control.KindDrops, Of: control.OfCause, Label: "ban", Values: []uint64{700, 7}}}},
-		stats: control.Stats{By: "networks", Since: at, Rows: []control.StatRow{{Label: "192.0.2.0/24", Attempts: 4321, First: at, Last: at}}},
+		stats: control.Stats{By: "networks", Since: at, Rows: []control.StatRow{{Label: "192.0.2.0/24", Attempts: 4321, First: at, Last: at}, {Label: "fe80::1%\u202eevil", First: at, Last: at}}},
 		past:  []control.PastBan{{Time: at, Event: "ban", Prefix: "192.0.2.7/32", Rule: "sshd", Reason: "5 failures"}, {Time: at, Event: "ban", Prefix: "2001:db8::/64", Rule: "sshd"}},
 	}
 	address := freeAddress(t)
@@ -355,7 +355,7 @@ func TestPast(t *testing.T) {
 		"/history":                       {"history of a hour", []string{">707<", ">41<", ">36<", ">5<", `class="s0" points=`}},
 		"/history?window=year":           {"history of a year", []string{"<b>year</b>", "sshd 41"}},
 		"/history?window=nonsense":       {"history of a hour", []string{"<b>hour</b>"}},
-		"/stats?by=networks&window=day":  {"stats of a day by networks", []string{"192.0.2.0/24", "4\u202f321", `href="/stats?by=names&amp;window=day"`}},
+		"/stats?by=networks&window=day":  {"stats of a day by networks", []string{"192.0.2.0/24", "4\u202f321", `fe80::1%\u202eevil</td>`, `href="/stats?by=names&amp;window=day"`}},
 		"/stats?by=<script>&window=&n=9": {"stats of a hour by services", []string{"<b>services</b>"}},
 		"/past?q=+192.0.2.7":             {`past bans with "192.0.2.7"`, []string{`href="/why?addr=192.0.2.7"`, "2001:db8::/64", "5 failures", `value="192.0.2.7"`}},
 	} {

@@ -164,8 +164,11 @@ func funcs(s *site) template.FuncMap {
 		"safe":   func(v any) string { return safe(fmt.Sprint(v)) },
 		"brief":  func(v any) string { return safe(clip(fmt.Sprint(v), 80)) }, // in a table
 		"quoted": func(text string) string { return strconv.Quote(clip(text, maxShown)) },
-		"isAddr": func(text string) bool { _, err := netip.ParseAddr(text); return err == nil },
-		"ago":    func(t time.Time) string { return ago(s.now().Sub(t)) },
+		"isAddr": func(text string) bool { // a zone may be any text
+			addr, err := netip.ParseAddr(text)
+			return err == nil && addr.Zone() == ""
+		},
+		"ago": func(t time.Time) string { return ago(s.now().Sub(t)) },
 		"left": func(t *time.Time) string {
 			if t == nil {
 				return "until lifted"
