@@ -119,7 +119,7 @@ func (d *daemon) Alarms(ctx context.Context) ([]control.Alarm, error) {
 	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.Alarm { return answers.Alarms(s.Engine) })
 }
 
-// Acknowledge marks alarms as seen. What was marked is saved with the next state.
+// Acknowledge marks alarms as seen, and waits until that is saved.
 func (d *daemon) Acknowledge(ctx context.Context, req control.AckRequest) (control.Acked, error) {
 	n, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) int {
 		n := s.Engine.Acknowledge(req.IDs...)
@@ -127,6 +127,7 @@ func (d *daemon) Acknowledge(ctx context.Context, req control.AckRequest) (contr
 		return n
 	})
 	if err == nil && n > 0 {
+		d.Flush(ctx)
 		d.Records.Add(control.Record{Time: time.Now(), Event: "alarms-acknowledged", Count: n, Author: req.Author})
 	}
 	return control.Acked{Acked: n}, err

@@ -154,6 +154,6 @@ func (p *Pipeline) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := p.Saver.Flush(ctx); err != nil {
-		p.Log.Warn("an operator's ban is in force but not saved", "err", err)
+		p.Log.Warn("an operator's change is in force but not saved", "err", err)
 	}
 }
