@@ -60,3 +60,36 @@ func TestAWindowOutlivesItsProgram(t *testing.T) {
 		t.Errorf("after Remove: %+v, %v", got, err)
 	}
 }
+
+// The time of switching off is not before what was known just before, as the time of a file that was just written may be.
+func TestOff(t *testing.T) {
+	dir := t.TempDir()
+	if at, err := confirm.Off(dir); err != nil || !at.IsZero() {
+		t.Fatalf("never switched off, it is off since %v, error %v", at, err)
+	}
+	for range 100 {
+		before := time.Now()
+		if err := confirm.SetOff(dir); err != nil {
+			t.Fatal(err)
+		}
+		at, err := confirm.Off(dir)
+		if err != nil || at.Before(before) || at.After(time.Now()) {
+			t.Fatalf("switched off after %v, it is off since %v, error %v", before, at, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "off"), nil, 0o600); err != nil { // as an earlier version wrote it
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(filepath.Join(dir, "off"), noon, noon); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := confirm.Off(dir); err != nil || !at.Equal(noon) {
+		t.Errorf("switched off by an earlier version, it is off since %v, error %v", at, err)
+	}
+	if err := confirm.ClearOff(dir); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := confirm.Off(dir); err != nil || !at.IsZero() {
+		t.Errorf("cleared, it is off since %v, error %v", at, err)
+	}
+}
