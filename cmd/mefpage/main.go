@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"mef/internal/page"
+	"mef/internal/page/sandbox"
 	"mef/internal/printable"
 )
 
@@ -17,7 +18,7 @@ var version = "unknown"
 func main() {
 	debug.SetMemoryLimit(48 << 20)
 	stdout, stderr := printable.Text(os.Stdout), printable.Text(os.Stderr)
-	if err := page.Renounce(); err != nil {
+	if err := sandbox.Renounce(); err != nil {
 		fmt.Fprintf(stderr, "mefpage: %v\n", err)
 		os.Exit(1)
 	}

@@ -91,7 +91,24 @@ func share(path string) error {
 }
 
 // Serve answers requests on l until ctx is done.
-func Serve(ctx context.Context, l net.Listener, s Service) error { return serve(ctx, l, Handler(s)) }
+func Serve(ctx context.Context, l net.Listener, s Service) error {
+	return serve(ctx, l, ownLimited(Handler(s)))
+}
+
+// ownUser is the user that mefdaemon.service runs as. The programs that it starts, mefpage and those of [notify], run as this user too.
+const ownUser = "mef"
+
+// ownLimited lets processes of the daemon's own user only ask, and reload as the unit does. A program that strangers have taken over must not
+// become an operator because it may open the socket. Operators are root and members of the group.
+func ownLimited(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.URL.Path != "/v1/reload" && author(r) == ownUser {
+			answer(w, nil, Refuse("user %s, as which mefdaemon runs, may only look and reload; run this as root or as another member of the group %s", ownUser, ownUser))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
 
 // ServeFor is Serve for clients that act for others. permit returns who sends a request, or why the daemon does not serve it.
 func ServeFor(ctx context.Context, l net.Listener, s Service, permit func(*http.Request) (author string, err error)) error {

@@ -13,6 +13,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"mef/internal/page/sandbox"
 )
 
 // MakeCertificate writes a self-signed certificate and its key, PEM, for a name of this host and, unless it is 0.0.0.0 or ::, an address.
@@ -21,7 +23,7 @@ func MakeCertificate(host, address string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := confine(); err != nil {
+	if err := sandbox.Enter(); err != nil {
 		return err
 	}
 	now := time.Now()

@@ -27,6 +27,7 @@ import (
 
 	"mef/internal/control"
 	"mef/internal/page/blocked"
+	"mef/internal/page/sandbox"
 	"mef/internal/pagechild"
 )
 
@@ -52,7 +53,7 @@ func Run(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := confine(); err != nil {
+	if err := sandbox.Enter(); err != nil {
 		return err
 	}
 	client := control.NewClientOver("mefdaemon", func(ctx context.Context) (net.Conn, error) { return pagechild.Dial(ctx, daemon) })

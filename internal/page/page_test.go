@@ -28,6 +28,7 @@ import (
 	"mef/internal/conf"
 	"mef/internal/control"
 	"mef/internal/page"
+	"mef/internal/page/sandbox"
 	"mef/internal/pagechild"
 	"mef/internal/pagechild/password"
 )
@@ -35,7 +36,7 @@ import (
 // TestMain makes the test binary mefpage if it is called so.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "mefpage" {
-		if err := page.Renounce(); err != nil {
+		if err := sandbox.Renounce(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -596,7 +597,7 @@ func TestRights(t *testing.T) {
 		if err != nil {
 			continue // it has ended
 		}
-		for _, want := range []string{"CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"} {
+		for _, want := range []string{"CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
 			if !strings.Contains(string(status), "\n"+want+"\n") {
 				t.Errorf("%s has no %q:\n%s", file, want, status)
 			}

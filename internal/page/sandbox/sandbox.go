@@ -1,4 +1,9 @@
-package page
+// Package sandbox takes from mefpage what it could do with the rights of the user that it runs as.
+//
+// Renounce takes the capabilities, Enter everything else: Landlock forbids access to files, and seccomp all system calls but those that
+// serve inherited sockets. Strangers send bytes to mefpage; one that they have taken over can still send what it is allowed to serve,
+// and ask the daemon for what the page may ask, but not open the control socket or a file, connect to a host, start a program, or signal another process.
+package sandbox
 
 import (
 	"fmt"
@@ -45,17 +50,21 @@ func Renounce() error {
 	return os.NewSyscallError("execve", syscall.Exec("/proc/self/exe", append(os.Args, renounced), os.Environ()))
 }
 
-// confine forbids, where the kernel has Landlock (Linux 5.13 and later), every access to files, TCP connections of ours, and signals to others.
-func confine() error {
+// Enter confines the process, which must have called Renounce, for good.
+func Enter() error {
 	// Other processes of the same user can neither read this one's memory nor trace it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	return landlock()
+	if err := Landlock(); err != nil {
+		return err
+	}
+	return Seccomp()
 }
 
-// landlock forbids everything that this kernel's Landlock can forbid.
-func landlock() error {
+// Landlock forbids what this kernel's Landlock can: all access to files by their paths (Linux 5.13), TCP connections and listeners (6.7), and
+// abstract unix sockets and signals of others (6.12). Where the kernel has none, it does nothing.
+func Landlock() error {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno == unix.ENOSYS || errno == unix.EOPNOTSUPP || errno == unix.EPERM {
 		return nil // the kernel has none, it is switched off, or a sandbox does not allow it
