@@ -499,12 +499,20 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	kinds, refused := b.room(c.Bans)
 	b.layout.kinds = kinds
 	b.expected = map[string]int{}
-	fresh, failed, err := b.fill(c, refused)
+	fresh, failed, err := b.fill(c, refused, found)
 	if err != nil {
 		return nil, err
 	}
 	if err := b.exchangeAll(fresh, found); err != nil {
 		return nil, err
+	}
+	for _, s := range totals() {
+		fresh[s.name] = s
+		whole := s
+		whole.counters = false // they go on
+		if err := b.conn.add(whole, everything(s.v6)); err != nil {
+			return nil, err
+		}
 	}
 	clear(b.written)
 	for _, v6 := range b.tables.families() {
@@ -532,8 +540,9 @@ func (b *Backend) rebuild(c enforce.Changes) ([]enforce.Failure, error) {
 	return failed, b.noteFixed()
 }
 
-// fill makes all sets under other names, with the elements of c, and returns them by the names that they are to have.
-func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]set, []enforce.Failure, error) {
+// fill makes all sets under other names, with the elements of c, and returns them by the names that they are to have. The totals that were found
+// are kept.
+func (b *Backend) fill(c enforce.Changes, refused map[kind]error, found map[string]header) (map[string]set, []enforce.Failure, error) {
 	fresh := map[string]set{}
 	sizes := map[string]int{}
 	for i := range c.Bans {
@@ -556,6 +565,9 @@ func (b *Backend) fill(c enforce.Changes, refused map[kind]error) (map[string]se
 		b.learn(name, ports)
 	}
 	for _, s := range b.layout.fixedSets() {
+		if slices.Contains(totals(), s) && found[s.name].set == s {
+			continue
+		}
 		err := add(s)
 		switch {
 		case err != nil:

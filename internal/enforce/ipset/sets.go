@@ -124,8 +124,9 @@ func portsSet(p ban.Ports) set { return set{name: portsPrefix + portsHash(p), ty
 // fixedSets exist whatever is banned.
 func (l layout) fixedSets() (sets []set) {
 	for _, v6 := range []bool{false, true} {
-		sets = append(sets, allowSet(v6), graceSet(v6), exceptSet(v6), repliesSet(v6), dropsSet(ban.Verified, v6), dropsSet(ban.Unverified, v6))
+		sets = append(sets, allowSet(v6), graceSet(v6), exceptSet(v6))
 	}
+	sets = append(sets, totals()...)
 	if l.scan.Enabled {
 		sets = append(sets, scanSets()...)
 	}
@@ -134,6 +135,14 @@ func (l layout) fixedSets() (sets []set) {
 	}
 	if l.flood.Enabled {
 		sets = append(sets, l.floodSets()...)
+	}
+	return sets
+}
+
+// totals are the sets that count what is dropped. They count on when everything is written anew.
+func totals() (sets []set) {
+	for _, v6 := range []bool{false, true} {
+		sets = append(sets, repliesSet(v6), dropsSet(ban.Verified, v6), dropsSet(ban.Unverified, v6))
 	}
 	return sets
 }

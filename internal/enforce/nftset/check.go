@@ -11,7 +11,7 @@ type table struct {
 	sets   map[string]foundSet
 	chains map[string]foundChain
 	rules  map[string][]uint64 // fingerprints by chain
-	counts map[string]uint64   // packets by counter
+	counts map[string]count    // by counter
 }
 
 func (c *conn) readAll() (t table, err error) {

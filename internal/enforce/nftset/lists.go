@@ -408,7 +408,7 @@ func (b *Backend) switchList(load *listLoad) error {
 	before, replaces := b.lists[load.list.Name]
 	var t tx
 	if !replaces {
-		t.addCounter(tableName, listCounter(load.list.Name), "packets dropped by list "+load.list.Name)
+		t.addCounter(tableName, listCounter(load.list.Name), "packets dropped by list "+load.list.Name, count{})
 	}
 	if err := t.replaceListRules(b.tableSpec(), lists); err != nil {
 		return err
@@ -483,10 +483,10 @@ func (b *Backend) removeLeftovers() error {
 func (b *Backend) Drops(context.Context) (d enforce.Drops, err error) {
 	err = b.lister.do(func(c *conn) error {
 		counts, err := c.readCounters()
-		d = enforce.Drops{Verified: counts[dropCounter(ban.Verified)], Unverified: counts[dropCounter(ban.Unverified)], Replies: counts[repliesCounter]}
+		d = enforce.Drops{Verified: counts[dropCounter(ban.Verified)].packets, Unverified: counts[dropCounter(ban.Unverified)].packets, Replies: counts[repliesCounter].packets}
 		for name, n := range counts {
 			if strings.HasPrefix(name, listCounter("")) {
-				d.Lists += n
+				d.Lists += n.packets
 			}
 		}
 		return err
@@ -516,7 +516,7 @@ func (b *Backend) Lists(context.Context) (all []enforce.HeldList, err error) {
 					n += count
 				}
 			}
-			all = append(all, enforce.HeldList{Name: l.name, Packets: counts[listCounter(l.name)], Entries: n})
+			all = append(all, enforce.HeldList{Name: l.name, Packets: counts[listCounter(l.name)].packets, Entries: n})
 		}
 		return nil
 	})

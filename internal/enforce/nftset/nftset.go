@@ -400,13 +400,13 @@ func (b *Backend) rebuild(c enforce.Changes, keepLists bool) error {
 		return errTooManyKinds
 	}
 	var t tx
-	lists, err := b.clearTable(&t, keepLists)
+	lists, counts, err := b.clearTable(&t, keepLists)
 	if err != nil {
 		return err
 	}
 	spec := b.tableSpec()
 	for _, c := range spec.counts() {
-		t.addCounter(tableName, c.name, c.comment)
+		t.addCounter(tableName, c.name, c.comment, counts[c.name])
 	}
 	for _, s := range spec.sets() {
 		t.addSet(tableName, s)
@@ -445,12 +445,12 @@ func (b *Backend) rebuild(c enforce.Changes, keepLists bool) error {
 }
 
 // clearTable appends what removes the table, or all of it but the sets and counters of lists that are whole, which it returns: very
-// long lists take seconds to write.
-func (b *Backend) clearTable(t *tx, keepLists bool) (kept map[string]*heldList, err error) {
+// long lists take seconds to write. It also returns what the counters have counted, with which new ones go on.
+func (b *Backend) clearTable(t *tx, keepLists bool) (kept map[string]*heldList, counts map[string]count, err error) {
 	kept = map[string]*heldList{}
 	found, err := b.conn.readAll()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	known := b.lists
 	if known == nil {
@@ -469,7 +469,7 @@ func (b *Backend) clearTable(t *tx, keepLists bool) (kept map[string]*heldList, 
 	if len(kept) == 0 {
 		t.removeTable(tableName)
 		t.addTable(tableName)
-		return kept, nil
+		return kept, found.counts, nil
 	}
 	t.Add(unix.NFT_MSG_DELRULE, 0, named(tableName))
 	for name, s := range found.sets {
@@ -488,7 +488,7 @@ func (b *Backend) clearTable(t *tx, keepLists bool) (kept map[string]*heldList, 
 		a.Text(unix.NFTA_CHAIN_NAME, name)
 		t.Add(unix.NFT_MSG_DELCHAIN, 0, a)
 	}
-	return kept, nil
+	return kept, found.counts, nil
 }
 
 // readKinds reads which kinds have sets in the kernel, unless that is known.

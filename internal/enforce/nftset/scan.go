@@ -371,20 +371,24 @@ func (b *Backend) Detection() (d enforce.Detection, err error) {
 	}
 	err = b.finder.do(func(c *conn) error {
 		counts, err := c.readCounters()
-		d.Unadmitted, d.Muted, d.Full = counts[scanUnadmitted], counts[scanMuted], counts[scanFull]
+		d.Unadmitted, d.Muted, d.Full = counts[scanUnadmitted].packets, counts[scanMuted].packets, counts[scanFull].packets
 		return err
 	})
 	return d, err
 }
 
-// readCounters returns the packets of the counters of the table, by name.
-func (c *conn) readCounters() (map[string]uint64, error) {
-	found := map[string]uint64{}
+// A count is what a counter has counted.
+type count struct{ packets, bytes uint64 }
+
+// readCounters returns what the counters of the table have counted, by name.
+func (c *conn) readCounters() (map[string]count, error) {
+	found := map[string]count{}
 	a := named(tableName)
 	a.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 	err := c.dump(unix.NFT_MSG_GETOBJ, a, func() { clear(found) }, func(b []byte) {
 		if nfnl.Text(nfnl.Find(b, unix.NFTA_OBJ_TABLE)) == tableName {
-			found[nfnl.Text(nfnl.Find(b, unix.NFTA_OBJ_NAME))] = nfnl.Uint64(nfnl.Find(nfnl.Find(b, unix.NFTA_OBJ_DATA), unix.NFTA_COUNTER_PACKETS))
+			data := nfnl.Find(b, unix.NFTA_OBJ_DATA)
+			found[nfnl.Text(nfnl.Find(b, unix.NFTA_OBJ_NAME))] = count{nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_PACKETS)), nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_BYTES))}
 		}
 	})
 	return found, ignoreAbsent(err)

@@ -148,11 +148,15 @@ func udataUint32(typ byte, v uint32) []byte {
 	return binary.NativeEndian.AppendUint32([]byte{typ, 4}, v)
 }
 
-func (t *tx) addCounter(table, name, comment string) {
+// addCounter adds a counter that goes on with what was counted.
+func (t *tx) addCounter(table, name, comment string, before count) {
 	a := named(table)
 	a.Text(unix.NFTA_OBJ_NAME, name)
 	a.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
-	a.End(a.Begin(unix.NFTA_OBJ_DATA))
+	data := a.Begin(unix.NFTA_OBJ_DATA)
+	a.Uint64(unix.NFTA_COUNTER_PACKETS, before.packets)
+	a.Uint64(unix.NFTA_COUNTER_BYTES, before.bytes)
+	a.End(data)
 	a.Bytes(attrObjUserdata, append(append([]byte{udataObjComment, byte(len(comment) + 1)}, comment...), 0))
 	t.Add(unix.NFT_MSG_NEWOBJ, netlink.Create, a)
 }

@@ -173,12 +173,13 @@ func (w World) backOut(t *testing.T, knocks []*Knocker, undo func()) error {
 }
 
 // aRestartLeavesNoGap sends a packet every millisecond from a banned address while daemons come and go, over a table that
-// fits and over one of another shape.
+// fits and over one of another shape. The counters of dropped packets go on.
 func (f Filter) aRestartLeavesNoGap(t *testing.T) {
 	server, attacker := netnstest.New(t), netnstest.New(t)
 	netnstest.Join(t, server, attacker, "192.0.2.1/24", "192.0.2.7/24 192.0.2.8/24")
 	server.Echo(t, "udp4", "192.0.2.1:53")
 	log := drops
+	var dropped uint64
 	generation := func(first bool, change ...Command) {
 		b, err := f.Open(server, slog.New(slog.DiscardHandler), enforce.Settings{Log: log})
 		if err != nil {
@@ -196,6 +197,11 @@ func (f Filter) aRestartLeavesNoGap(t *testing.T) {
 		if first {
 			enforcetest.Bans(t, e, enforcetest.For("192.0.2.7", time.Hour))
 		}
+		d, err := e.Drops(t.Context())
+		if err != nil || d.Verified < dropped {
+			t.Errorf("%d packets were dropped (%v), and %d before the restart", d.Verified, err, dropped)
+		}
+		dropped = d.Verified
 		cancel()
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -235,7 +241,10 @@ func (f Filter) aRestartLeavesNoGap(t *testing.T) {
 		log.Enabled = !log.Enabled // the configuration was changed
 	}
 	attacker.Reaches(t, "udp", "192.0.2.8", "192.0.2.1:53") // the service answers others
-	t.Logf("%d packets sent", sent.Load())
+	t.Logf("%d packets sent, %d dropped", sent.Load(), dropped)
+	if dropped == 0 {
+		t.Error("no packet is counted as dropped")
+	}
 	if n := answered.Load(); n > 0 {
 		t.Errorf("%d of %d packets of a banned address were answered", n, sent.Load())
 	}
