@@ -342,24 +342,21 @@ type Record struct {
 	Time time.Time `json:"time"`
 	// Event is failure, success, probe, listed, ban, would-ban, unban, refused, error, repair, source, reload, list, allow, allow-end,
 	// armed, confirmed, lapsed, login-alarm, alarms-acknowledged, attack, attack-over or status.
-	Event   string `json:"event"`
-	Level   string `json:"level,omitempty"` // of a status: Green, Yellow or Red
-	Rule    string `json:"rule,omitempty"`
-	Service string `json:"service,omitempty"`
-	Addr    string `json:"addr,omitempty"`
-	Host    string `json:"host,omitempty"`
-	User    string `json:"user,omitempty"`
-	Count   int    `json:"count,omitempty"`
-	// Attempts is how many attempts a failure, probe or success adds to the counters of its rule; lines may report the same one.
-	Attempts int `json:"-"`
-	// Targeted reports that User is an account of this host other than root.
-	Targeted bool       `json:"-"`
-	Score    float64    `json:"score,omitempty"`
-	Prefix   string     `json:"prefix,omitempty"`
-	Ports    string     `json:"ports,omitempty"`
-	Class    string     `json:"class,omitempty"`
-	Until    *time.Time `json:"until,omitempty"`
-	Reason   string     `json:"reason,omitempty"`
+	Event   string  `json:"event"`
+	Level   string  `json:"level,omitempty"` // of a status: Green, Yellow or Red
+	Rule    string  `json:"rule,omitempty"`
+	Service string  `json:"service,omitempty"`
+	Addr    string  `json:"addr,omitempty"`
+	Host    string  `json:"host,omitempty"`
+	User    string  `json:"user,omitempty"`
+	Count   int     `json:"count,omitempty"`
+	Score   float64 `json:"score,omitempty"`
+
+	Prefix string     `json:"prefix,omitempty"`
+	Ports  string     `json:"ports,omitempty"`
+	Class  string     `json:"class,omitempty"`
+	Until  *time.Time `json:"until,omitempty"`
+	Reason string     `json:"reason,omitempty"`
 	// Latency is the time from the deciding line's stamp to the kernel's word that the ban holds, in nanoseconds.
 	Latency  time.Duration `json:"latency_ns,omitempty"`
 	Listed   bool          `json:"listed,omitempty"` // without what block lists report of the source there would be no ban
@@ -368,6 +365,29 @@ type Record struct {
 	Note     string        `json:"note,omitempty"`
 	Source   string        `json:"source,omitempty"`
 	Missed   int           `json:"missed,omitempty"` // records this reader lost before this one
+}
+
+// An Attempt is what a record of a failure, probe, success or listing is made of: there are very many, of which few are shown.
+type Attempt struct {
+	Time                time.Time
+	Event               string // as in Record
+	Rule, Service, User string
+	Addr                netip.Addr
+	Host                string
+	Count               int
+	New                 int  // attempts that it adds to the counters of its rule; lines may report the same one
+	Targeted            bool // User is an account of this host other than root
+	Score               float64
+	Reason              string
+}
+
+// Record returns the record.
+func (a *Attempt) Record() Record {
+	rec := Record{Time: a.Time, Event: a.Event, Rule: a.Rule, Service: a.Service, Host: a.Host, User: a.User, Count: a.Count, Score: a.Score, Reason: a.Reason}
+	if a.Addr.IsValid() {
+		rec.Addr = a.Addr.String()
+	}
+	return rec
 }
 
 // Attacker returns the address that a record of a ban is about, if others are to be told: that of a verified ban by rules, without what lists report,

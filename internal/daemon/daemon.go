@@ -81,6 +81,7 @@ type Recorder interface {
 	Write(recs []control.Record) error
 	Close() error
 	Wanted(event string) bool
+	Attempt(a *control.Attempt, now time.Time)
 	Use(status func(context.Context) (control.Status, error), counters func(context.Context, []netip.Addr) (control.Counters, error))
 	Run(ctx context.Context) error
 }
@@ -181,7 +182,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	facts := engine.FactsFromConf(cfg)
 	m.host.SetFacts(&facts)
 	p, state := pipeline.New(pipeline.Options{Config: cfg, Rules: rules, Facts: facts, Accounts: m.host.AccountNames(engine.AccountName),
-		OnLogin: func(ev *engine.Event) { guard.Login(ev.Service, ev.User, ev.Addr) }, Log: opt.Log})
+		OnLogin: func(ev *engine.Event) { guard.Login(ev.Service, ev.User, ev.Addr) }, OnAttempt: opt.History.Attempt, Log: opt.Log})
 	k := m.filter(p, state)
 	p.Enforcer = k.Enforcer
 	now := time.Now()

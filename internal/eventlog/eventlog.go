@@ -25,10 +25,25 @@ const (
 type Log struct {
 	log     *slog.Logger
 	mu      sync.Mutex
-	recent  []control.Record // ring, oldest at next once full
+	recent  []entry // ring, oldest at next once full
 	next    int
 	readers map[*reader]struct{}
 	sinks   map[string]*outlet // by name
+	// attempts reports that a sink wants records of attempts.
+	attempts bool
+}
+
+// An entry is a record that is kept, or what it is made of once it is asked for.
+type entry struct {
+	rec     *control.Record // nil: that of attempt
+	attempt control.Attempt
+}
+
+func (e *entry) record() control.Record {
+	if e.rec != nil {
+		return *e.rec
+	}
+	return e.attempt.Record()
 }
 
 // A reader receives records through a bounded queue.
@@ -46,17 +61,41 @@ func New(log *slog.Logger) *Log {
 func (l *Log) Add(rec control.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.recent) < Kept {
-		l.recent = append(l.recent, rec)
-	} else {
-		l.recent[l.next] = rec
-		l.next = (l.next + 1) % Kept
+	*l.keep() = entry{rec: &rec}
+	l.offer(&rec, false)
+}
+
+// Attempt passes on the record of an attempt, which is made only if somebody follows the records, or a sink wants it. It never waits.
+func (l *Log) Attempt(a *control.Attempt) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.keep()
+	e.rec, e.attempt = nil, *a
+	if len(l.readers) == 0 && !l.attempts {
+		return
 	}
+	rec := a.Record()
+	l.offer(&rec, true)
+}
+
+// keep returns the entry of the next record: a new one, or the oldest.
+func (l *Log) keep() *entry {
+	if len(l.recent) < Kept {
+		l.recent = append(l.recent, entry{})
+		return &l.recent[len(l.recent)-1]
+	}
+	e := &l.recent[l.next]
+	l.next = (l.next + 1) % Kept
+	return e
+}
+
+// offer gives a record to the readers and to the sinks that want it; attempt: to those that want attempts.
+func (l *Log) offer(rec *control.Record, attempt bool) {
 	for r := range l.readers {
-		r.offer(rec)
+		r.offer(*rec)
 	}
 	for _, o := range l.sinks {
-		if o.want == nil || o.want(rec.Event) {
+		if (o.attempts || !attempt) && (o.want == nil || o.want(rec.Event)) {
 			o.offer(rec)
 		}
 	}
@@ -87,7 +126,10 @@ func (r *reader) offer(rec control.Record) {
 func (l *Log) Follow(ctx context.Context, emit func(control.Record) error) error {
 	r := &reader{queue: make(chan control.Record, readerQueue)}
 	l.mu.Lock()
-	recent := append(append([]control.Record(nil), l.recent[l.next:]...), l.recent[:l.next]...)
+	recent := make([]control.Record, 0, len(l.recent)+1)
+	for i := range l.recent {
+		recent = append(recent, l.recent[(l.next+i)%len(l.recent)].record())
+	}
 	l.readers[r] = struct{}{}
 	l.mu.Unlock()
 	defer func() {

@@ -45,8 +45,10 @@ type outlet struct {
 	wake chan struct{} // holds one message while there may be something to do
 	done chan struct{} // closed when the goroutine has ended
 
+	attempts bool // it wants some of the records of attempts
+
 	mu      sync.Mutex
-	queue   []control.Record // ring: waiting of them, from first on
+	queue   []*control.Record // ring: waiting of them, from first on; others have them, too
 	first   int
 	waiting int
 	ending  bool
@@ -65,14 +67,22 @@ func (l *Log) Attach(name string, s Sink, want func(event string) bool) {
 	delete(l.sinks, name)
 	if s != nil {
 		o := &outlet{name: name, log: l.log, want: want, wake: make(chan struct{}, 1), done: make(chan struct{})}
+		o.attempts = want == nil || slices.ContainsFunc(attempts[:], want)
 		l.sinks[name] = o
 		go o.run(s)
+	}
+	l.attempts = false
+	for _, o := range l.sinks {
+		l.attempts = l.attempts || o.attempts
 	}
 	l.mu.Unlock()
 	if before != nil {
 		before.end()
 	}
 }
+
+// attempts are the kinds of the records that Log.Attempt passes on.
+var attempts = [...]string{"failure", "probe", "success", "listed"}
 
 // Close ends all sinks and waits until what waits for them is written, or until the time is over: a sink that hangs is left behind.
 func (l *Log) Close(within time.Duration) {
@@ -106,7 +116,7 @@ func (l *Log) Problems() (all []string) {
 }
 
 // offer queues a record, or counts it as lost.
-func (o *outlet) offer(rec control.Record) {
+func (o *outlet) offer(rec *control.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.waiting == sinkQueue {
@@ -126,7 +136,7 @@ func (o *outlet) offer(rec control.Record) {
 
 // grow doubles the room for records that wait, up to sinkQueue.
 func (o *outlet) grow() {
-	wider := make([]control.Record, min(max(2*len(o.queue), 16), sinkQueue))
+	wider := make([]*control.Record, min(max(2*len(o.queue), 16), sinkQueue))
 	n := copy(wider, o.queue[o.first:])
 	copy(wider[n:], o.queue[:o.first])
 	o.queue, o.first = wider, 0
@@ -190,9 +200,8 @@ func (o *outlet) take(recs []control.Record) (_ []control.Record, ending, more b
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for o.waiting > 0 && len(recs) < sinkWrite {
-		rec := &o.queue[o.first]
-		recs = append(recs, *rec)
-		*rec = control.Record{}
+		recs = append(recs, *o.queue[o.first])
+		o.queue[o.first] = nil
 		o.first = (o.first + 1) % len(o.queue)
 		o.waiting--
 	}

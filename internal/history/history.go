@@ -1,7 +1,7 @@
 // Package history counts what happened, for those who look: the last minute and the attackers now, and what was counted over an hour, a day, a
 // month and a year.
 //
-// A Recorder is a sink of records (package eventlog), so that whatever it does delays no ban. It is bounded, whatever attackers send: in memory it has the
+// A Recorder is a sink of records of bans (package eventlog), and gets attempts through an inbox that never waits, so that whatever it does delays no ban. It is bounded, whatever attackers send: in memory it has the
 // counters of a minute, an hour and a day, with the labels that occur most; and one file of a fixed size, less than 16 MB, keeps what is over,
 // minutes for a day, hours for a month, and days for a year. What a process that is killed has not written is less than a minute. Times are in UTC.
 package history
@@ -38,7 +38,8 @@ type Recorder struct {
 	drawing chan struct{} // holds a message while a picture is made; the others wait for it
 	picture control.Picture
 
-	mu     sync.Mutex
+	inbox  inbox
+	mu     sync.Mutex // of what follows
 	live   live
 	status control.Status
 	at     time.Time // of status; zero: there is none
@@ -54,13 +55,9 @@ func New(version, dir string, log *slog.Logger) *Recorder {
 		path: filepath.Join(dir, "history"), log: log, live: live{attackers: make(map[netip.Addr]*attacker)}}
 }
 
-// Wanted reports whether records of this kind are counted.
+// Wanted reports whether records of this kind are to be written. Those of attempts come through Attempt.
 func (r *Recorder) Wanted(event string) bool {
-	switch event {
-	case "failure", "probe", "success", "ban", "unban":
-		return true
-	}
-	return false
+	return event == "ban" || event == "unban"
 }
 
 // Open opens the file. If that is not possible, it is counted all the same, and tried again every minute.
@@ -110,19 +107,13 @@ func (r *Recorder) Close() error {
 	return f.Close()
 }
 
-// Write counts records.
+// Write counts bans and unbans.
 func (r *Recorder) Write(recs []control.Record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	for i := range recs {
-		rec := &recs[i]
-		switch rec.Event {
-		case "ban", "unban":
-			r.ban(rec, now)
-		default:
-			r.attempt(rec, now)
-		}
+		r.ban(&recs[i], now)
 	}
 	return nil
 }
@@ -197,6 +188,7 @@ func (r *Recorder) Picture(ctx context.Context) (control.Picture, error) {
 		return control.Picture{}, err
 	}
 	r.mu.Lock()
+	r.roll(now)
 	addrs := r.live.addrs()
 	r.mu.Unlock()
 	c, err := r.counters(ctx, addrs)

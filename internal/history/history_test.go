@@ -55,8 +55,24 @@ func start(t *testing.T, h *host) *history.Recorder {
 	return r
 }
 
-func failure(addr string, score float64) control.Record {
-	return control.Record{Event: "failure", Addr: addr, Rule: "sshd", Service: "sshd", Attempts: 1, Score: score}
+func failure(addr string, score float64) control.Attempt {
+	return control.Attempt{Event: "failure", Addr: netip.MustParseAddr(addr), Rule: "sshd", Service: "sshd", New: 1, Score: score}
+}
+
+func login(addr, service string) control.Attempt {
+	return control.Attempt{Event: "success", Addr: netip.MustParseAddr(addr), Service: service}
+}
+
+// attempt counts attempts that come now.
+func attempt(r *history.Recorder, all ...control.Attempt) {
+	for i := range all {
+		r.Attempt(&all[i], time.Now())
+	}
+}
+
+func ban(r *history.Recorder, rec control.Record) {
+	rec.Event = "ban"
+	_ = r.Write([]control.Record{rec})
 }
 
 func picture(t *testing.T, r *history.Recorder) control.Picture {
@@ -101,10 +117,10 @@ func TestSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, new(host))
 		picture(t, r)
-		write := func(recs ...control.Record) { _ = r.Write(recs) }
-		write(failure("192.0.2.1", 1), failure("192.0.2.1", 2))
+		attempt(r, failure("192.0.2.1", 1), failure("192.0.2.1", 2))
 		time.Sleep(2 * time.Second)
-		write(failure("192.0.2.2", 1), control.Record{Event: "ban", Prefix: "192.0.2.2/32"})
+		attempt(r, failure("192.0.2.2", 1))
+		ban(r, control.Record{Prefix: "192.0.2.2/32"})
 		time.Sleep(time.Second)
 		p := picture(t, r)
 		if n := len(p.Seconds); n != 60 || p.Seconds[57] != (control.Second{Attempts: 2}) || p.Seconds[58] != (control.Second{}) || p.Seconds[59] != (control.Second{Attempts: 1, Bans: 1}) {
@@ -153,10 +169,11 @@ func TestAttackers(t *testing.T) {
 		h := &host{counters: control.Counters{ScoreLimit: 30, HalfLife: time.Hour, InForce: map[netip.Addr]time.Time{
 			netip.MustParseAddr("192.0.2.1"): later, netip.MustParseAddr("2001:db8::7"): {}}}}
 		r := start(t, h)
-		_ = r.Write([]control.Record{failure("192.0.2.1", 8), failure("192.0.2.2", 4), failure("2001:db8::7", 2),
-			{Event: "ban", Prefix: "2001:db8::/64", Rule: "score"}, {Event: "success", Addr: "192.0.2.9"}})
+		attempt(r, failure("192.0.2.1", 8), failure("192.0.2.2", 4), failure("2001:db8::7", 2))
+		ban(r, control.Record{Prefix: "2001:db8::/64", Rule: "score"})
+		attempt(r, login("192.0.2.9", ""))
 		for i := range 10_000 { // others, with lower scores
-			_ = r.Write([]control.Record{failure(fmt.Sprintf("203.0.%d.%d", i/250, i%250), 1)})
+			attempt(r, failure(fmt.Sprintf("203.0.%d.%d", i/250, i%250), 1))
 		}
 		p := picture(t, r)
 		if len(p.Attackers) != control.MaxAttackers {

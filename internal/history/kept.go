@@ -23,20 +23,12 @@ type kept struct {
 	minute, before    counts // of the present minute, and what an earlier run counted in it
 	hourSum, daySum   counts
 	now, hour, day    int64 // beginnings of the present minute, hour and day
-	second, records   int64 // how many attempts there were in the latest second
 	hourTops, dayTops tops  // of the present hour, and of those of the present day before it
 
 	drops     [causes]uint64 // of the kernel's counters, when they were read last
 	banNumber int64          // of the latest ban
 	bansKept  int            // how many bans and unbans there were in the present minute
 }
-
-const (
-	// everyRecord is of how many attempts a second the labels and attackers are counted one by one. In a storm, one of oneOf stands for as many; the
-	// series stay exact.
-	everyRecord = 2000
-	oneOf       = 16
-)
 
 // restore takes over what the file has. What was counted before the file could be opened is added.
 func (r *Recorder) restore(now time.Time) {
@@ -77,6 +69,12 @@ func (r *Recorder) turn(now time.Time) {
 
 // save writes what was counted since the last time, and begins a new minute.
 func (r *Recorder) save(now time.Time) {
+	r.collect()
+	r.flush(now)
+}
+
+// flush is save without what is in the inbox.
+func (r *Recorder) flush(now time.Time) {
 	r.hourSum.add(&r.minute)
 	r.daySum.add(&r.minute)
 	r.before.add(&r.minute)
@@ -116,59 +114,23 @@ func (r *Recorder) write() error {
 	return nil
 }
 
-// roll saves when a minute is over, although nobody has called save: the timer may be late.
+// roll counts what is in the inbox, and saves when a minute is over, although nobody has called save: the timer may be late.
 func (r *Recorder) roll(now time.Time) {
+	r.collect()
 	if minutes.start(now) != r.now {
-		r.save(now)
+		r.flush(now)
 	}
 }
 
-// count counts an event of a kind.
-func (r *Recorder) count(kind int, service string, addr netip.Addr, n uint64) {
+// count counts n events of a kind.
+func (r *Recorder) count(kind int, service string, family int, n uint64) {
 	if n == 0 {
 		return
 	}
 	if service != "" {
 		r.minute[ofService(r.serviceNumber(service), kind)] += n
 	}
-	family := 0
-	if addr.Is6() {
-		family = 1
-	}
 	r.minute[ofFamily(family, kind)] += n
-}
-
-// attempt counts a failure, probe or login.
-func (r *Recorder) attempt(rec *control.Record, now time.Time) {
-	addr, err := netip.ParseAddr(rec.Addr)
-	if err != nil {
-		return
-	}
-	r.roll(now)
-	if rec.Event == "success" {
-		r.count(logins, rec.Service, addr, 1)
-		return
-	}
-	n := uint64(max(rec.Attempts, 0))
-	if rec.Event == "probe" {
-		n = uint64(max(rec.Count, 1))
-	}
-	r.live.second(now).Attempts += n
-	r.count(attempts, rec.Service, addr, n)
-	if rec.Targeted {
-		r.count(targeted, rec.Service, addr, n)
-	}
-	if r.second != now.Unix() {
-		r.second, r.records = now.Unix(), 0
-	}
-	if r.records++; r.records > everyRecord {
-		if r.records%oneOf != 0 {
-			return
-		}
-		n *= oneOf
-	}
-	r.live.attempt(addr, rec, n, now)
-	r.countTops(addr, rec, rec.User, r.ports[rec.Rule], n, 0, now)
 }
 
 // ban counts a ban and keeps it, and keeps an unban.
@@ -185,31 +147,36 @@ func (r *Recorder) ban(rec *control.Record, now time.Time) {
 		return
 	}
 	r.live.banned(p, rec.Rule, now)
-	r.count(bansMade, rec.Service, p.Addr(), 1)
-	r.countTops(p.Addr(), rec, "", rec.Ports, 0, 1, now)
+	r.count(bansMade, rec.Service, family(p.Addr()), 1)
+	r.countTops(p.Addr(), labels{ports: rec.Ports, service: rec.Service, prefix: p}, 0, 1, now.Unix())
+}
+
+// labels are the labels of an event besides its address.
+type labels struct {
+	ports, service, name string
+	prefix               netip.Prefix // of a ban
 }
 
 // countTops counts for the labels of an event.
-func (r *Recorder) countTops(addr netip.Addr, rec *control.Record, name, ports string, n, banned uint64, now time.Time) {
+func (r *Recorder) countTops(addr netip.Addr, l labels, n, banned uint64, at int64) {
 	bits := 24
 	if addr.Is6() {
 		bits = 48
 	}
 	network, _ := addr.Prefix(bits)
 	var text [2][64]byte
-	source := append(text[0][:0], rec.Addr...)
-	if rec.Event == "ban" {
-		source = append(source[:0], rec.Prefix...)
-		if p, err := netip.ParsePrefix(rec.Prefix); err == nil && p.IsSingleIP() {
-			source = p.Addr().AppendTo(source[:0])
-		}
+	source := text[0][:0]
+	if l.prefix.IsValid() && !l.prefix.IsSingleIP() {
+		source = l.prefix.AppendTo(source)
+	} else {
+		source = addr.AppendTo(source)
 	}
-	at, t := now.Unix(), &r.hourTops
-	for i, label := range [...]string{ports, rec.Service, "", "", name} {
-		t[i].add([]byte(label), n, banned, at)
-	}
-	t[2].add(source, n, banned, at)
-	t[3].add(network.AppendTo(text[1][:0]), n, banned, at)
+	t := &r.hourTops
+	t[0].add(l.ports, n, banned, at)
+	t[1].add(l.service, n, banned, at)
+	t[2].addBytes(source, n, banned, at)
+	t[3].addBytes(network.AppendTo(text[1][:0]), n, banned, at)
+	t[4].add(l.name, n, banned, at)
 }
 
 // countDrops counts by how much the kernel's counters have moved.

@@ -80,11 +80,11 @@ func TestKill(t *testing.T) {
 			h.mu.Unlock()
 			targeted := failure("192.0.2.7", 1)
 			targeted.User, targeted.Targeted = "alice", true
-			_ = r.Write([]control.Record{targeted, failure("2001:db8::7", 1), {Event: "success", Addr: "192.0.2.9", Service: "sshd"},
-				{Event: "ban", Prefix: "192.0.2.7/32", Service: "sshd", Ports: "22", Rule: "sshd"}})
+			attempt(r, targeted, failure("2001:db8::7", 1), login("192.0.2.9", "sshd"))
+			ban(r, control.Record{Prefix: "192.0.2.7/32", Service: "sshd", Ports: "22", Rule: "sshd"})
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			_ = r.Write([]control.Record{failure("198.51.100.1", 1)}) // lost
+			attempt(r, failure("198.51.100.1", 1)) // lost
 			kill()
 			<-done
 		}
@@ -117,9 +117,10 @@ func TestDownsampling(t *testing.T) {
 		var when []int64 // of each attempt
 		write := func(r *history.Recorder) {
 			for range rnd.IntN(3) {
-				_ = r.Write([]control.Record{failure(fmt.Sprintf("192.0.%d.%d", rnd.IntN(4), rnd.IntN(250)), 1)})
+				attempt(r, failure(fmt.Sprintf("192.0.%d.%d", rnd.IntN(4), rnd.IntN(250)), 1))
 				when = append(when, time.Now().Unix())
 			}
+			_ = labels(t, r, "hour", "names") // as Run does every minute, it begins a new minute
 		}
 		end := time.Now().Add(370 * 24 * time.Hour)
 		r := openIn(t, dir, h)
@@ -182,7 +183,8 @@ func TestDamage(t *testing.T) {
 		dir, h := t.TempDir(), new(host)
 		path := filepath.Join(dir, "history")
 		r := openIn(t, dir, h)
-		_ = r.Write([]control.Record{failure("192.0.2.7", 1), {Event: "ban", Prefix: "192.0.2.7/32"}})
+		attempt(r, failure("192.0.2.7", 1))
+		ban(r, control.Record{Prefix: "192.0.2.7/32"})
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +215,7 @@ func TestDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := openIn(t, dir, h)
-			_ = r.Write([]control.Record{failure("192.0.2.8", 1)})
+			attempt(r, failure("192.0.2.8", 1))
 			for _, window := range []string{"hour", "day", "month", "year"} {
 				if n := sums(t, r, window)["attempts service sshd"]; n > 2 {
 					t.Errorf("damage %d: %d attempts within a %s", i, n, window)
@@ -230,7 +232,7 @@ func TestDamage(t *testing.T) {
 		os.Remove(path)
 		os.Mkdir(path, 0o700)
 		r = openIn(t, dir, h)
-		_ = r.Write([]control.Record{failure("192.0.2.8", 1)})
+		attempt(r, failure("192.0.2.8", 1))
 		if s, err := r.Stats(t.Context(), "day", "sources", 0); err != nil || len(s.Rows) != 1 || !strings.Contains(s.Problem, "history") {
 			t.Errorf("without a file: %+v, %v", s, err)
 		}
@@ -245,13 +247,12 @@ func TestManyLabels(t *testing.T) {
 		for i := range 50_000 {
 			one := failure(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), 1)
 			one.User = fmt.Sprint("user", i)
-			recs := []control.Record{one}
+			attempt(r, one)
 			if i%100 == 0 {
 				again := failure("192.0.2.7", 5)
 				again.User = hostile
-				recs = append(recs, again)
+				attempt(r, again)
 			}
-			_ = r.Write(recs)
 		}
 		for _, by := range []string{"sources", "networks", "names"} {
 			s, err := r.Stats(t.Context(), "day", by, 5)
@@ -282,17 +283,62 @@ func TestWrongWords(t *testing.T) {
 	}
 }
 
-func BenchmarkWrite(b *testing.B) {
+// A storm costs the one that reports attempts little, and the series stay exact, whatever a query does meanwhile.
+func TestStorm(t *testing.T) {
+	r := openIn(t, t.TempDir(), new(host))
+	const n = 100_000
+	services := []string{"sshd", "dovecot", "postfix"}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range n {
+			one := failure(fmt.Sprintf("198.51.%d.%d", i>>8&255, i&255), 1)
+			one.Service = services[i%len(services)]
+			if i%10 == 0 {
+				one = login("2001:db8::7", one.Service)
+			}
+			attempt(r, one)
+		}
+	}()
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		_ = labels(t, r, "day", "sources")
+	}
+	got := sums(t, r, "month")
+	same(t, "by family", []uint64{got["attempts family ipv4"], got["logins family ipv6"], got["logins family ipv4"]}, []uint64{n * 9 / 10, n / 10, 0})
+	sum := uint64(0)
+	for _, service := range services {
+		sum += got["attempts service "+service] + got["logins service "+service]
+	}
+	same(t, "all services", sum, n)
+}
+
+// More services than have a sum of their own lose only their names.
+func TestManyServices(t *testing.T) {
+	r := openIn(t, t.TempDir(), new(host))
+	for i := range 1000 {
+		one := failure("192.0.2.7", 1)
+		one.Service = fmt.Sprint("service", i)
+		attempt(r, one)
+	}
+	if n := sums(t, r, "month")["attempts family ipv4"]; n != 1000 {
+		t.Errorf("%d attempts, want 1000", n)
+	}
+}
+
+func BenchmarkAttempt(b *testing.B) {
 	r := history.New("test", b.TempDir(), slog.New(slog.DiscardHandler))
 	_ = r.Open()
-	recs := make([]control.Record, 128)
+	var all [4096]control.Attempt
+	for i := range all {
+		all[i] = failure(fmt.Sprintf("10.0.%d.%d", i>>8, i&255), 1)
+	}
+	now := time.Now()
 	for i := 0; b.Loop(); i++ {
-		if i%128 == 0 {
-			for j := range recs {
-				n := i + j
-				recs[j] = failure(fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255), 1)
-			}
-			_ = r.Write(recs)
-		}
+		r.Attempt(&all[i%len(all)], now)
 	}
 }

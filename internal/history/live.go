@@ -42,9 +42,9 @@ type attacker struct {
 	bannedBy      string // the rule of its latest ban
 }
 
-// attempt counts n attempts of a source.
-func (l *live) attempt(addr netip.Addr, rec *control.Record, n uint64, now time.Time) {
-	a := l.attackers[addr]
+// attempt counts attempts of a source.
+func (l *live) attempt(s *sample) {
+	a := l.attackers[s.addr]
 	if a == nil {
 		if len(l.attackers) == 2*followed {
 			l.halve()
@@ -54,10 +54,10 @@ func (l *live) attempt(addr netip.Addr, rec *control.Record, n uint64, now time.
 		} else {
 			a = new(attacker)
 		}
-		l.attackers[addr] = a
+		l.attackers[s.addr] = a
 	}
-	a.score, a.last, a.rule, a.service = rec.Score, now, rec.Rule, rec.Service
-	a.attempts += n
+	a.score, a.last, a.rule, a.service = s.score, time.Unix(0, s.at), s.rule, s.service
+	a.attempts += s.n
 }
 
 // halve drops the attackers with the lowest scores; of those with the same, the ones that came longest ago.
@@ -80,7 +80,7 @@ func (l *live) halve() {
 
 // banned counts a ban.
 func (l *live) banned(p netip.Prefix, rule string, now time.Time) {
-	l.second(now).Bans++
+	l.second(now.Unix()).Bans++
 	if p.IsSingleIP() {
 		if a := l.attackers[p.Addr()]; a != nil {
 			a.bannedBy = rule
@@ -94,10 +94,11 @@ func (l *live) banned(p netip.Prefix, rule string, now time.Time) {
 	}
 }
 
-func (l *live) second(now time.Time) *second {
-	s := &l.seconds[now.Unix()%int64(len(l.seconds))]
-	if s.at != now.Unix() {
-		*s = second{at: now.Unix()}
+// second returns the counters of a second of Unix time.
+func (l *live) second(at int64) *second {
+	s := &l.seconds[at%int64(len(l.seconds))]
+	if s.at != at {
+		*s = second{at: at}
 	}
 	return s
 }
@@ -108,7 +109,7 @@ func (l *live) drop(d control.Drops, now time.Time) {
 		return
 	}
 	if age := now.Sub(l.droppedAt); age >= 0 && age < 5*pictureEvery/2 {
-		l.second(now.Add(-time.Second)).Drops += since(l.dropped, d.Total)
+		l.second(now.Unix() - 1).Drops += since(l.dropped, d.Total)
 	}
 	l.dropped, l.droppedAt = d.Total, now
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"mef/internal/control"
 )
@@ -30,19 +31,33 @@ type top struct {
 }
 
 // add counts for a label.
-func (t *top) add(label []byte, attempts, bans uint64, now int64) {
-	if len(label) == 0 {
+func (t *top) add(label string, attempts, bans uint64, now int64) {
+	if label == "" {
 		return
 	}
 	label = label[:min(len(label), maxLabel)]
-	r := t.rows[string(label)]
+	r := t.rows[label]
 	if r == nil {
-		if len(t.rows) >= 2*counted {
-			t.halve()
-		}
-		r = t.make(string(label), now)
+		r = t.insert(label, now)
 	}
 	r.attempts, r.bans, r.last = r.attempts+attempts, r.bans+bans, now
+}
+
+// addBytes is add for a short label whose bytes the caller uses again.
+func (t *top) addBytes(label []byte, attempts, bans uint64, now int64) {
+	r := t.rows[string(label)]
+	if r == nil {
+		r = t.insert(string(label), now)
+	}
+	r.attempts, r.bans, r.last = r.attempts+attempts, r.bans+bans, now
+}
+
+// insert adds a label, and drops others if there are too many.
+func (t *top) insert(label string, now int64) *row {
+	if len(t.rows) >= 2*counted {
+		t.halve()
+	}
+	return t.make(strings.Clone(label), now)
 }
 
 func (t *top) make(label string, first int64) *row {

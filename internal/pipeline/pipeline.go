@@ -55,7 +55,10 @@ type Options struct {
 	Accounts map[string]bool // of this host; see engine.SetAccounts
 	// OnLogin, unless nil, is called on the engine's goroutine with every successful login that counts. It must not wait.
 	OnLogin func(*engine.Event)
-	Log     *slog.Logger
+	// OnAttempt, unless nil, is called there with every failure, probe, login and listing that counts, and with the time by the host's clock. It must not
+	// wait, and not keep the pointer.
+	OnAttempt func(*control.Attempt, time.Time)
+	Log       *slog.Logger
 }
 
 // queuedBatches is how many batches may wait for the engine. When it is full the sources wait: files and the journal keep
@@ -83,6 +86,7 @@ func New(opt Options) (*Pipeline, *State) {
 		Positions: make(map[string]string),
 		p:         p,
 		onLogin:   opt.OnLogin,
+		onAttempt: opt.OnAttempt,
 		unsaved:   unsaved{read: make(map[string]string)},
 	}
 	settings := s.settings()
@@ -149,6 +153,9 @@ type State struct {
 
 	p         *Pipeline
 	onLogin   func(*engine.Event)
+	onAttempt func(*control.Attempt, time.Time)
+	attempt   control.Attempt // the latest, kept here so that it costs no allocation
+	now       time.Time       // when the batch at hand came
 	origins   map[string]bool // of Readers, as they are saved; nil: none are
 	attacks   attacks
 	lapsed    bool   // an armed start was not confirmed
@@ -346,7 +353,8 @@ func (s *State) drain(ctx context.Context) error {
 // Lines deals with one batch and releases it. The error is that of ctx, or of an enforcer that has ended.
 func (s *State) Lines(ctx context.Context, b *engine.Batch) error {
 	defer b.Release()
-	for o := range s.Engine.Lines(b, time.Now()) {
+	s.now = time.Now()
+	for o := range s.Engine.Lines(b, s.now) {
 		if err := s.carryOut(ctx, o); err != nil {
 			return err
 		}
@@ -372,7 +380,8 @@ func (s *State) Lines(ctx context.Context, b *engine.Batch) error {
 
 // Event deals with one event that is no log line. The error is that of ctx, or of an enforcer that has ended.
 func (s *State) Event(ctx context.Context, ev *engine.Event) error {
-	for o := range s.Engine.Event(ev, time.Now()) {
+	s.now = time.Now()
+	for o := range s.Engine.Event(ev, s.now) {
 		if err := s.carryOut(ctx, o); err != nil {
 			return err
 		}
@@ -382,7 +391,8 @@ func (s *State) Event(ctx context.Context, ev *engine.Event) error {
 
 // Packets deals with packets that the packet filter reports. The error is as that of Event.
 func (s *State) Packets(ctx context.Context, packets []engine.Packet) error {
-	for o := range s.Engine.Packets(packets, time.Now()) {
+	s.now = time.Now()
+	for o := range s.Engine.Packets(packets, s.now) {
 		if err := s.carryOut(ctx, o); err != nil {
 			return err
 		}
@@ -396,9 +406,12 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 	switch o.Kind {
 	case engine.Counted:
 		s.changed(saveSoon)
-		rec := eventRecord(o.Event, o.Attempts, o.Score)
-		rec.Targeted = s.Engine.Targeted(o.Event.User)
-		p.Records.Add(rec)
+		a := &s.attempt
+		s.setAttempt(a, o)
+		p.Records.Attempt(a)
+		if s.onAttempt != nil {
+			s.onAttempt(a, s.now)
+		}
 		if o.Suspect > 0 {
 			p.Reputation.Cloud.Suspect(o.Event.Addr, o.Event.Service, o.Suspect)
 		}
@@ -431,14 +444,13 @@ func (s *State) carryOut(ctx context.Context, o *engine.Outcome) error {
 	return nil
 }
 
-func eventRecord(ev *engine.Event, attempts int, score float64) control.Record {
-	rec := control.Record{Time: ev.Time, Event: ev.Kind.String(), Rule: ev.Rule, Service: ev.Service, Host: ev.Host,
-		User: ev.User, Count: ev.Count, Attempts: attempts, Score: score}
-	if ev.Addr.IsValid() {
-		rec.Addr = ev.Addr.String()
-	}
+// setAttempt makes a the record of an outcome of kind engine.Counted.
+func (s *State) setAttempt(a *control.Attempt, o *engine.Outcome) {
+	ev := o.Event
+	a.Time, a.Event, a.Addr, a.Count, a.New, a.Score = ev.Time, ev.Kind.String(), ev.Addr, ev.Count, o.Attempts, o.Score
+	a.Rule, a.Service, a.Host, a.User, a.Reason = ev.Rule, ev.Service, ev.Host, ev.User, ""
+	a.Targeted = s.Engine.Targeted(ev.User)
 	if ev.Episode != nil {
-		rec.Reason = ev.Episode.Text
+		a.Reason = ev.Episode.Text
 	}
-	return rec
 }
