@@ -115,8 +115,18 @@ type Page struct {
 
 	Metrics string // metrics: path of a unix socket, or loopback address:port; empty: off
 
-	BlockPort    int    // block_page: where banned clients of a web server are told that they are banned; 0: nowhere
-	BlockContact string // block_page_contact: whom they are told to ask
+	BlockPort        int    // block_page: where banned clients of a web server are told that they are banned; 0: nowhere
+	BlockContact     string // block_page_contact: whom they are told to ask
+	BlockCertificate string // block_page_certificate: of the web server; empty: connections to port 443 are reset
+	BlockKey         string // block_page_key
+}
+
+// BlockTLSPort returns the port of the page for banned clients over TLS, 0 if there is none.
+func (p Page) BlockTLSPort() int {
+	if p.BlockPort == 0 || p.BlockCertificate == "" {
+		return 0
+	}
+	return p.BlockPort + 1
 }
 
 // A PageGroup is a group of this host whose members have a role on the page.

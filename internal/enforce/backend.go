@@ -88,12 +88,15 @@ type Settings struct {
 	Flood conf.Flood
 	// Peers are the TCP ports of this host at which sources that open a connection are reported; empty: none.
 	Peers ban.Ports
-	// Page is the TCP port of this host at which banned clients of a web server, by verified bans of some ports only, are told that they are
-	// banned; 0: none.
-	Page uint16
+	// Page is where banned clients of a web server, by verified bans of some ports only, are told that they are banned.
+	Page Page
 	// Proxies and CDNs have many clients behind each address. Flood does not limit the former, and the latter not at exempt.WebPorts.
 	Proxies, CDNs prefixset.Set
 }
+
+// A Page is the TCP ports of this host to which connections to ports 80 (HTTP) and 443 (TLS) are sent. Without HTTP there is no page; without
+// TLS, connections to port 443 are reset.
+type Page struct{ HTTP, TLS uint16 }
 
 // A Detection is what becomes of the packets that a packet filter is to report.
 type Detection struct {

@@ -129,7 +129,7 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	if err != nil {
 		return err
 	}
-	if settings.Page != 0 {
+	if settings.Page.HTTP != 0 {
 		found.page = "banned clients are not shown a page: block_page needs nftables"
 	}
 	b.mu.Lock()

@@ -116,7 +116,7 @@ type Settings = enforce.Settings
 // SettingsFromConf returns those of mef.conf.
 func SettingsFromConf(cfg *conf.Config) Settings {
 	return Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood, Proxies: cfg.ProxyAddrs(), CDNs: exempt.CDNNetworks(), Peers: cfg.RBL.Peers(),
-		Page: uint16(cfg.Page.BlockPort)}
+		Page: enforce.Page{HTTP: uint16(cfg.Page.BlockPort), TLS: uint16(cfg.Page.BlockTLSPort())}}
 }
 
 // New returns a Kernel over the packet filter of this host. If that cannot be used, because a capability or a module is missing, bans wait

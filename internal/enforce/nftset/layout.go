@@ -11,6 +11,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/enforce"
 	"mef/internal/netlink/nfnl"
 	"mef/internal/prefixset"
 )
@@ -96,7 +97,8 @@ type tableSpec struct {
 	udpEnd   uint16       // packets to this and higher UDP ports are not reported
 	flood    conf.Flood   // limits of a source at a port
 	peers    ban.Ports    // at which sources that open a connection are reported
-	page     uint16       // where banned clients of a web server are sent; 0: nowhere
+	page     enforce.Page // where banned clients of a web server are sent
+	resets   bool         // the kernel can reset connections in prerouting
 
 	proxies, cdns prefixset.Set // whom these do not limit, see enforce.Settings
 }
@@ -208,12 +210,12 @@ const (
 func (s tableSpec) entryRules() []rule {
 	in, out := newRule("ban").ifLoopback(expr.MetaKeyIIF).verdict(expr.VerdictAccept), newRule("reply_out").ifLoopback(expr.MetaKeyOIF).verdict(expr.VerdictAccept)
 	rules := []rule{in}
-	if s.page != 0 {
-		rules = append(rules, s.notToPage())
+	if s.page.HTTP != 0 {
+		rules = append(rules, s.notToPage()...)
 	}
 	rules = append(rules, newRule("ban").byFamily("ban4", "ban6"), out)
-	if s.page != 0 {
-		rules = append(rules, s.fromPage("reply_out").verdict(expr.VerdictAccept))
+	if s.page.HTTP != 0 {
+		rules = append(rules, s.pageAnswers()...)
 	}
 	return append(rules, newRule("reply_out").byFamily("reply4", "reply6"), newRule("reply_fwd").byFamily("reply4", "reply6"))
 }
@@ -256,12 +258,12 @@ func graceBits(v6 bool) int {
 
 // rules returns the rules of a kind.
 func (s tableSpec) rules(c setKind) []rule {
-	if c.trust == ban.Unverified {
-		return s.unverifiedRules(c)
-	}
 	var rules []rule
-	if s.page != 0 && c.paged() {
-		rules = append(rules, toPage(c))
+	if s.page.HTTP != 0 {
+		rules = s.kindPageRules(c)
+	}
+	if c.trust == ban.Unverified {
+		return append(rules, s.unverifiedRules(c)...)
 	}
 	for _, d := range directions {
 		r := newRule(d.chainOf(c))

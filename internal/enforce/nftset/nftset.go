@@ -76,8 +76,8 @@ type Features struct {
 	Scan, Flood bool
 
 	// Peers reports whether rules can report new connections, Page whether they can send connections to another port. They are probed only if
-	// that is wanted.
-	Peers, Page bool
+	// that is wanted. Resets reports whether they can also reset connections there (since 5.9).
+	Peers, Page, Resets bool
 }
 
 // lacks are why what is enabled does not work; empty if it does.
@@ -157,7 +157,7 @@ func (b *Backend) tableSpec() tableSpec {
 		s.peers = b.settings.Peers
 	}
 	if b.features.Page {
-		s.page = b.settings.Page
+		s.page, s.resets = b.settings.Page, b.features.Resets
 	}
 	s.log.Enabled = s.log.Enabled && b.features.Log
 	s.scan.Enabled = s.scan.Enabled && b.features.Scan

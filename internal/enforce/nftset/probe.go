@@ -62,8 +62,8 @@ func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err e
 		lacking.peers, err = probePeers(c)
 		f.Peers = err == nil && lacking.peers == ""
 	}
-	if err == nil && settings.Page != 0 {
-		lacking.page, err = probePage(c)
+	if err == nil && settings.Page.HTTP != 0 {
+		lacking.page, f.Resets, err = probePage(c)
 		f.Page = err == nil && lacking.page == ""
 	}
 	return f, lacking, err
