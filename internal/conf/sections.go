@@ -119,6 +119,8 @@ type Page struct {
 	BlockContact     string // block_page_contact: whom they are told to ask
 	BlockCertificate string // block_page_certificate: of the web server; empty: connections to port 443 are reset
 	BlockKey         string // block_page_key
+	BlockSum         int    // block_page_sum: how many times a day a client may lift its ban by a sum; 0: never
+	BlockSumTotal    int    // block_page_sum_total: how many times a day all may
 }
 
 // BlockTLSPort returns the port of the page for banned clients over TLS, 0 if there is none.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"unsafe"
@@ -19,6 +20,7 @@ import (
 const (
 	maxConns    = 256
 	maxPeerConn = 24
+	maxBlocked  = 6 // of one address at the page for blocked customers
 )
 
 // A peer is who sits at the other end of a connection, as the kernel knows it.
@@ -30,16 +32,19 @@ type peer struct {
 	role string // at a unix socket; empty: none
 }
 
-// A listener accepts a bounded number of connections from each peer. Further ones are closed.
+// A listener accepts a bounded number of connections from each peer. Further ones are closed. At the page for blocked customers, whose clients
+// are suspects, a new connection takes the place of the oldest one when there is no room: a customer needs his for a moment only.
 type listener struct {
 	net.Listener
 	settings *pagechild.Settings
 	names    map[int]string // of users
 	tls      *tls.Config    // nil: plain HTTP
+	blocked  bool           // the page for blocked customers
 
 	mu    sync.Mutex
 	conns map[string]int
 	total int
+	open  []*conn // of blocked, the oldest first
 }
 
 // Accept returns the next connection for which there is room.
@@ -50,18 +55,45 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		p := l.peerOf(c)
+		if l.blocked {
+			l.makeRoom()
+		}
 		if !l.take(p.key) {
 			c.Close()
 			continue
 		}
-		return &conn{Conn: c, peer: p, release: sync.OnceFunc(func() { l.release(p.key) })}, nil
+		made := &conn{Conn: c, peer: p}
+		made.release = sync.OnceFunc(func() { l.release(made) })
+		if l.blocked {
+			l.mu.Lock()
+			l.open = append(l.open, made)
+			l.mu.Unlock()
+		}
+		return made, nil
+	}
+}
+
+// makeRoom closes the oldest connection if there is no room for another one.
+func (l *listener) makeRoom() {
+	var oldest *conn
+	l.mu.Lock()
+	if l.total >= maxConns && len(l.open) > 0 {
+		oldest = l.open[0]
+	}
+	l.mu.Unlock()
+	if oldest != nil {
+		oldest.Close()
 	}
 }
 
 func (l *listener) take(key string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total >= maxConns || l.conns[key] >= maxPeerConn {
+	most := maxPeerConn
+	if l.blocked {
+		most = maxBlocked
+	}
+	if l.total >= maxConns || l.conns[key] >= most {
 		return false
 	}
 	l.total++
@@ -69,12 +101,15 @@ func (l *listener) take(key string) bool {
 	return true
 }
 
-func (l *listener) release(key string) {
+func (l *listener) release(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--
-	if l.conns[key]--; l.conns[key] <= 0 {
-		delete(l.conns, key)
+	if l.conns[c.peer.key]--; l.conns[c.peer.key] <= 0 {
+		delete(l.conns, c.peer.key)
+	}
+	if i := slices.Index(l.open, c); i >= 0 {
+		l.open = slices.Delete(l.open, i, i+1)
 	}
 }
 

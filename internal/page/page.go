@@ -104,12 +104,15 @@ func inherit(settings *pagechild.Settings, names map[int]string) (all []*listene
 			return nil, fmt.Errorf("listener of %s: %w", s.Kind, err)
 		}
 		one := &listener{Listener: l, settings: settings, names: names, conns: make(map[string]int)}
-		if s.TLS {
-			pair, err := tls.X509KeyPair(settings.Certificate, settings.Key)
+		if len(s.Certificate) > 0 {
+			pair, err := tls.X509KeyPair(s.Certificate, s.Key)
 			if err != nil {
-				return nil, fmt.Errorf("page_certificate: %w", err)
+				return nil, fmt.Errorf("%s_certificate: %w", s.Kind, err)
 			}
 			one.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+		}
+		if one.blocked = s.Kind == "block_page"; one.blocked && one.tls != nil {
+			blocked.OnlyNamed(one.tls)
 		}
 		all = append(all, one)
 	}
@@ -135,7 +138,7 @@ const (
 // serve answers requests at l.
 func serve(ctx context.Context, l *listener, h http.Handler) error {
 	server := &http.Server{
-		Handler:           http.MaxBytesHandler(h, maxBody),
+		Handler:           http.MaxBytesHandler(h, maxBody), // TLS: the handshake takes at most the shortest of the following times
 		ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: answerTime, IdleTimeout: answerTime,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo), // mistakes of strangers
@@ -151,6 +154,7 @@ func serve(ctx context.Context, l *listener, h http.Handler) error {
 			return ctx
 		},
 	}
+	server.SetKeepAlivesEnabled(!l.blocked)
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if l.tls != nil {
 		return server.ServeTLS(l, "", "")

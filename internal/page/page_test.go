@@ -464,14 +464,14 @@ func TestCertificate(t *testing.T) {
 	state := t.TempDir()
 	cfg := settings(t, "0.0.0.0:8443")
 	first, err := newChild(t, cfg, state, io.Discard).Read(t.Context())
-	if err != nil || len(first.Certificate) == 0 || !first.Services[0].TLS {
+	if err != nil || len(first.Services) != 1 {
 		t.Fatalf("%+v, %v", first, err)
 	}
-	if _, err := tls.X509KeyPair(first.Certificate, first.Key); err != nil {
+	if _, err := tls.X509KeyPair(first.Services[0].Certificate, first.Services[0].Key); err != nil {
 		t.Error(err)
 	}
 	again, err := newChild(t, cfg, state, io.Discard).Read(t.Context())
-	if err != nil || !bytes.Equal(first.Certificate, again.Certificate) {
+	if err != nil || !bytes.Equal(first.Services[0].Certificate, again.Services[0].Certificate) {
 		t.Errorf("the certificate is another one: %v", err)
 	}
 	if info, err := os.Stat(filepath.Join(state, "page.key")); err != nil || info.Mode() != 0o600 {
@@ -489,7 +489,7 @@ func TestTLS(t *testing.T) {
 	state := t.TempDir()
 	made := cfg
 	made.Address = "127.0.0.2:1" // which makes a certificate only if it is not a loopback address
-	if s, err := newChild(t, made, state, io.Discard).Read(t.Context()); err != nil || s.Services[0].TLS {
+	if s, err := newChild(t, made, state, io.Discard).Read(t.Context()); err != nil || s.Services[0].Certificate != nil {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	made.Address = "192.0.2.1:1"

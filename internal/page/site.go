@@ -161,14 +161,14 @@ func (s *site) viewer(r *http.Request) (v viewer, ok bool) {
 }
 
 func (s *site) cookieName() string {
-	if s.service.TLS {
+	if s.cert != nil {
 		return "__Host-" + cookieName
 	}
 	return cookieName
 }
 
 func (s *site) cookie(value string, age time.Duration) *http.Cookie {
-	return &http.Cookie{Name: s.cookieName(), Value: value, Path: "/", MaxAge: int(age.Seconds()), HttpOnly: true, Secure: s.service.TLS, SameSite: http.SameSiteStrictMode}
+	return &http.Cookie{Name: s.cookieName(), Value: value, Path: "/", MaxAge: int(age.Seconds()), HttpOnly: true, Secure: s.cert != nil, SameSite: http.SameSiteStrictMode}
 }
 
 func (s *site) askLogin(w http.ResponseWriter, r *http.Request) {

@@ -2,6 +2,7 @@ package pagechild
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -32,19 +33,22 @@ func certificate(ctx context.Context, cfg conf.Page, stateDir, program string) (
 			return nil, nil, fmt.Errorf("make a certificate: %w; or set page_certificate and page_key", err)
 		}
 	}
-	return readPair(certPath, keyPath)
+	return readPair("page", certPath, keyPath)
 }
 
-// readPair reads a certificate and its key. mefpage checks that they belong together.
-func readPair(certPath, keyPath string) (cert, key []byte, err error) {
+// readPair reads a certificate and its key, which NAME_certificate and NAME_key name.
+func readPair(name, certPath, keyPath string) (cert, key []byte, err error) {
 	if keyPath == "" {
-		return nil, nil, errors.New("page_certificate is set, but page_key is not")
+		return nil, nil, fmt.Errorf("%s_certificate is set, but %s_key is not", name, name)
 	}
 	if cert, err = readFile(certPath); err != nil {
-		return nil, nil, fmt.Errorf("page_certificate: %w", err)
+		return nil, nil, fmt.Errorf("%s_certificate: %w", name, err)
 	}
 	if key, err = readFile(keyPath); err != nil {
-		return nil, nil, fmt.Errorf("page_key: %w; its group must be mef, and its mode 640", err)
+		return nil, nil, fmt.Errorf("%s_key: %w; its group must be mef, and its mode 640", name, err)
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		return nil, nil, fmt.Errorf("%s_certificate=%s, %s_key=%s: %w", name, certPath, name, keyPath, err)
 	}
 	return cert, key, nil
 }

@@ -18,6 +18,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -76,7 +78,11 @@ func (c *Child) Warnings() []string {
 	return []string{"mefpage: " + c.problem}
 }
 
-func (c *Child) report(problem string) {
+func (c *Child) report(err error) {
+	problem := ""
+	if err != nil {
+		problem = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
 	c.mu.Lock()
 	news := problem != "" && problem != c.problem
 	c.problem = problem
@@ -102,10 +108,10 @@ func (c *Child) Run(ctx context.Context, s control.Service) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			c.report("")
+			c.report(nil)
 			wait = firstWait
 		default:
-			c.report(err.Error())
+			c.report(err)
 		}
 		if again {
 			continue
@@ -133,18 +139,17 @@ func (c *Child) Run(ctx context.Context, s control.Service) error {
 var errNotInstalled = errors.New("the program mefpage is not installed beside mefdaemon; install it, or clear page and metrics")
 
 // once serves until ctx is done, the settings change (then again is true) or mefpage fails. It returns no error if nothing is to be served.
+// What cannot be served is reported, left out, and tried again; the rest is served.
 func (c *Child) once(ctx context.Context, s control.Service) (again bool, err error) {
-	settings, err := c.Read(ctx)
-	if errors.Is(err, run.ErrNotFound) {
-		return false, errNotInstalled
-	} else if err != nil || len(settings.Services) == 0 {
-		return false, err
-	}
-	files, closeAll, err := listen(settings.Services)
-	if err != nil {
-		return false, err
-	}
+	settings, problem := c.Read(ctx)
+	files, closeAll, wrong := listen(&settings)
 	defer closeAll()
+	problem = errors.Join(problem, wrong)
+	if errors.Is(problem, run.ErrNotFound) {
+		return false, errNotInstalled
+	} else if len(settings.Services) == 0 {
+		return false, problem
+	}
 	ours, theirs, err := pair(syscall.SOCK_SEQPACKET)
 	if err != nil {
 		return false, err
@@ -168,10 +173,16 @@ func (c *Child) once(ctx context.Context, s control.Service) (again bool, err er
 	served.Go(func() { _ = control.ServeFor(ctx, newPassed(ours), s, permit) }) // ends with ctx, or with mefpage
 	ended := make(chan error, 1)
 	go func() {
-		c.read(p.Stdout)
+		c.read(p.Stdout, problem)
 		ended <- p.Wait()
 	}()
 	digest := settings.digest()
+	var retry <-chan time.Time
+	if problem != nil {
+		ticker := time.NewTicker(lastWait)
+		defer ticker.Stop()
+		retry = ticker.C
+	}
 	for {
 		select {
 		case err = <-ended:
@@ -179,8 +190,12 @@ func (c *Child) once(ctx context.Context, s control.Service) (again bool, err er
 			served.Wait()
 			return false, fmt.Errorf("mefpage ended, and is started again: %w", orEnd(err))
 		case <-c.changed:
-			next, err := c.Read(ctx)
-			if err == nil && next.digest() == digest {
+			if next, err := c.Read(ctx); problem == nil && err == nil && next.digest() == digest {
+				continue
+			}
+			again = true
+		case <-retry:
+			if !c.better(ctx, &settings) {
 				continue
 			}
 			again = true
@@ -193,6 +208,21 @@ func (c *Child) once(ctx context.Context, s control.Service) (again bool, err er
 	}
 }
 
+// better reports whether a service could be served now that is not among those that are.
+func (c *Child) better(ctx context.Context, served *Settings) bool {
+	next, _ := c.Read(ctx)
+	for _, s := range next.Services {
+		if slices.ContainsFunc(served.Services, func(old Service) bool { return old.Address == s.Address && old.Kind == s.Kind }) {
+			continue
+		}
+		if l, err := open(s); err == nil {
+			l.Close()
+			return true
+		}
+	}
+	return false
+}
+
 func orEnd(err error) error {
 	if err == nil {
 		return errors.New("without a reason")
@@ -200,12 +230,12 @@ func orEnd(err error) error {
 	return err
 }
 
-// read logs what mefpage writes, a line at a time, until it ends.
-func (c *Child) read(from io.Reader) {
+// read logs what mefpage writes, a line at a time, until it ends. problem is why it does not serve everything; nil if it does.
+func (c *Child) read(from io.Reader, problem error) {
 	lines := bufio.NewScanner(from)
 	for lines.Scan() {
 		if line := lines.Text(); line == Ready {
-			c.report("")
+			c.report(problem)
 			c.log.Info("mefpage serves")
 		} else {
 			c.log.Info("mefpage", "text", line)
@@ -228,30 +258,31 @@ func (c *Child) program() string {
 	return "mefpage"
 }
 
-// listen opens a listener for each service.
-func listen(services []Service) (files []*os.File, closeAll func(), err error) {
+// listen opens a listener for each service, and removes those services from s that have none. The error says why.
+func listen(s *Settings) (files []*os.File, closeAll func(), err error) {
 	var opened []io.Closer
 	closeAll = func() {
 		for _, o := range opened {
 			o.Close()
 		}
 	}
-	for _, s := range services {
-		l, err := open(s)
-		if err != nil {
-			closeAll()
-			return nil, nil, explain(s, err)
+	s.Services = slices.DeleteFunc(s.Services, func(one Service) bool {
+		l, wrong := open(one)
+		if wrong != nil {
+			err = errors.Join(err, explain(one, wrong))
+			return true
 		}
 		opened = append(opened, l)
-		f, err := l.(interface{ File() (*os.File, error) }).File()
-		if err != nil {
-			closeAll()
-			return nil, nil, err
+		f, wrong := l.(interface{ File() (*os.File, error) }).File()
+		if wrong != nil {
+			err = errors.Join(err, wrong)
+			return true
 		}
 		opened = append(opened, f)
 		files = append(files, f)
-	}
-	return files, closeAll, nil
+		return false
+	})
+	return files, closeAll, err
 }
 
 // open opens the listener of a service. Everybody may connect to a unix socket: the kernel says who does, and mefpage decides by groups.
@@ -274,7 +305,7 @@ func open(s Service) (net.Listener, error) {
 func explain(s Service, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s=%s: another program listens there; set another port, or stop that program", s.Kind, s.Address)
+		return fmt.Errorf("%s=%s: another program listens there; set another port, or stop that program", s.Kind, strings.TrimPrefix(s.Address, ":"))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%s=%s: this host does not have that address", s.Kind, s.Address)
 	case errors.Is(err, syscall.EACCES) && !s.Unix:

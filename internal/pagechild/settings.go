@@ -26,13 +26,11 @@ const (
 
 // Settings are what mefpage reads from its standard input. It opens no file itself.
 type Settings struct {
-	Version     string
-	Services    []Service
-	Users       []User         // who may log in with a password
-	Groups      map[int]string // roles by group ID
-	Certificate []byte         // PEM
-	Key         []byte
-	Contact     string // whom blocked customers may ask
+	Version  string
+	Services []Service
+	Users    []User         // who may log in with a password
+	Groups   map[int]string // roles by group ID
+	Contact  string         // whom blocked customers may ask
 }
 
 // A Service is what mefpage serves at one listener.
@@ -40,7 +38,9 @@ type Service struct {
 	Kind    string // "page", "metrics" or "block_page"
 	Address string // as in mef.conf
 	Unix    bool
-	TLS     bool
+
+	Certificate []byte // PEM; empty: plain HTTP
+	Key         []byte
 }
 
 // A User is a line of the password file, NAME:ROLE:HASH.
@@ -49,7 +49,8 @@ type User struct{ Name, Role, Hash string }
 // maxFile is how much is read of a password file, a certificate and a key, in bytes.
 const maxFile = 64 << 10
 
-// Read returns what mefpage is to serve, with what the files of the configuration have now. Without services nothing is to be served.
+// Read returns what mefpage is to serve, with what the files of the configuration have now. Without services nothing is to be served. A mistake
+// in the settings of one service leaves the others: then both a service and an error may be returned.
 func (c *Child) Read(ctx context.Context) (s Settings, err error) {
 	cfg := c.config()
 	s.Version = c.version
@@ -57,30 +58,37 @@ func (c *Child) Read(ctx context.Context) (s Settings, err error) {
 		s.Contact = cfg.BlockContact
 		s.Services = append(s.Services, Service{Kind: "block_page", Address: ":" + strconv.Itoa(cfg.BlockPort)})
 	}
+	if port := cfg.BlockTLSPort(); port != 0 {
+		tls := Service{Kind: "block_page", Address: ":" + strconv.Itoa(port)}
+		if tls.Certificate, tls.Key, err = readPair("block_page", cfg.BlockCertificate, cfg.BlockKey); err == nil {
+			s.Services = append(s.Services, tls)
+		}
+	}
 	if cfg.Metrics != "" {
 		s.Services = append(s.Services, Service{Kind: "metrics", Address: cfg.Metrics, Unix: filepath.IsAbs(cfg.Metrics)})
 	}
-	if cfg.Address == "" {
-		return s, nil
+	if cfg.Address != "" {
+		page, wrong := c.readPage(ctx, cfg, &s)
+		if err = errors.Join(err, wrong); wrong == nil {
+			s.Services = append(s.Services, page)
+		}
 	}
-	page := Service{Kind: "page", Address: cfg.Address, Unix: filepath.IsAbs(cfg.Address)}
-	switch {
-	case page.Unix:
-		s.Groups = groups(cfg.Groups)
-		if len(s.Groups) == 0 {
-			return s, errNoGroup
+	return s, err
+}
+
+// readPage returns the service of the operator's page, and sets who may use it.
+func (c *Child) readPage(ctx context.Context, cfg conf.Page, s *Settings) (page Service, err error) {
+	page = Service{Kind: "page", Address: cfg.Address, Unix: filepath.IsAbs(cfg.Address)}
+	if page.Unix {
+		if s.Groups = groups(cfg.Groups); len(s.Groups) == 0 {
+			return page, errNoGroup
 		}
-	default:
-		if s.Users, err = ReadUsers(cfg.PasswordFile); err != nil {
-			return s, err
-		}
-		if s.Certificate, s.Key, err = certificate(ctx, cfg, c.stateDir, c.program()); err != nil {
-			return s, err
-		}
-		page.TLS = s.Certificate != nil
+		return page, nil
 	}
-	s.Services = append(s.Services, page)
-	return s, nil
+	if s.Users, err = ReadUsers(cfg.PasswordFile); err == nil {
+		page.Certificate, page.Key, err = certificate(ctx, cfg, c.stateDir, c.program())
+	}
+	return page, err
 }
 
 // Check returns what would keep mefpage from serving as a configuration says, and what to do about it. With listen, it also tries whether the
@@ -99,12 +107,21 @@ func Check(cfg conf.Page, listen bool) (all []string) {
 		_, err := ReadUsers(cfg.PasswordFile)
 		add(err)
 		if cfg.Certificate != "" {
-			_, _, err := readPair(cfg.Certificate, cfg.Key)
+			_, _, err := readPair("page", cfg.Certificate, cfg.Key)
 			add(err)
 		}
 	}
-	for kind, address := range map[string]string{"page": cfg.Address, "metrics": cfg.Metrics} {
-		if s := (Service{Kind: kind, Address: address}); listen && address != "" && !filepath.IsAbs(address) {
+	services := []Service{{Kind: "page", Address: cfg.Address}, {Kind: "metrics", Address: cfg.Metrics}}
+	if cfg.BlockPort != 0 {
+		services = append(services, Service{Kind: "block_page", Address: ":" + strconv.Itoa(cfg.BlockPort)})
+	}
+	if port := cfg.BlockTLSPort(); port != 0 {
+		_, _, err := readPair("block_page", cfg.BlockCertificate, cfg.BlockKey)
+		add(err)
+		services = append(services, Service{Kind: "block_page", Address: ":" + strconv.Itoa(port)})
+	}
+	for _, s := range services {
+		if listen && s.Address != "" && !filepath.IsAbs(s.Address) {
 			l, err := open(s)
 			if err != nil {
 				add(explain(s, err))

@@ -248,7 +248,7 @@ func TestMEF10HasEveryKey(t *testing.T) {
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
 		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_connection_ports", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight", "community_cloud_lookup",
-		"report_abuseipdb", "report_abuseipdb_key_file", "report_blocklist_de", "report_blocklist_de_server", "report_blocklist_de_key_file", "community_server", "community_fleet", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin", "geo_databases", "block_page", "block_page_contact", "page", "page_groups", "page_password_file", "page_certificate", "page_key", "metrics"}
+		"report_abuseipdb", "report_abuseipdb_key_file", "report_blocklist_de", "report_blocklist_de_server", "report_blocklist_de_key_file", "community_server", "community_fleet", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin", "geo_databases", "block_page", "block_page_contact", "block_page_certificate", "block_page_key", "block_page_sum", "block_page_sum_total", "page", "page_groups", "page_password_file", "page_certificate", "page_key", "metrics"}
 	settings := ini.Scan("mef.conf", text, "global").Settings
 	for _, k := range keys {
 		theirs := slices.ContainsFunc(settings, func(s ini.Setting) bool { return k.Name == s.Key || k.Is(s.Key) })

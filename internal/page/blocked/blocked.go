@@ -7,6 +7,7 @@ package blocked
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"html/template"
 	"net/http"
@@ -64,6 +65,18 @@ func Handler(d Daemon, contact string) http.Handler {
 		w.WriteHeader(status)
 		_ = page.Execute(w, v) // the reader may have gone
 	})
+}
+
+// OnlyNamed has TLS refuse the names that its certificate does not have: the browser then says that it cannot connect, instead of a warning that
+// the customer would have to click away, or could not where the site demands TLS (HSTS).
+func OnlyNamed(cfg *tls.Config) {
+	cert := &cfg.Certificates[0]
+	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName != "" {
+			return nil, cert.Leaf.VerifyHostname(hello.ServerName)
+		}
+		return nil, nil
+	}
 }
 
 // A view is what the page is made of.
