@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -17,7 +18,8 @@ import (
 // A customer who is banned on the ports of the web server sees why, support finds the ban by its reference and gives a code, and the code
 // lifts the ban. Nobody else sees the page.
 func TestBlockedCustomer(t *testing.T) {
-	s := begin(t, "[global]\nblock_page=8480\nblock_page_contact=support@example.net\n", nil)
+	const config = "[global]\nblock_page=8480\nblock_page_contact=support@example.net\nblock_page_sum=1\n"
+	s := begin(t, config, nil)
 	const customer, all, mail, other = "203.0.113.41", "203.0.113.42", "203.0.113.43", "203.0.113.44"
 	s.mefctl("bans", "add", customer, "--for", "2h", "--ports", "80,443", "--note", "secret note")
 	s.mefctl("bans", "add", all, "--for", "2h")
@@ -74,13 +76,28 @@ func TestBlockedCustomer(t *testing.T) {
 	if page, err := get(customer, "code=WRONG"); err != nil || !strings.Contains(page, "The code is wrong") {
 		t.Errorf("after a wrong code: %v\n%s", err, page)
 	}
+	if strings.Contains(page, "How much is") {
+		t.Errorf("a sum lifts the ban of an operator:\n%s", page)
+	}
 	code, _, _ := strings.Cut(s.mefctl("support", "code", reference), " ")
+	s.stop(syscall.SIGTERM) // the code outlives it
+	s.start(config)
+	s.until("the page for blocked customers", func() error { _, err := get(customer); return err })
 	if page, err := get(customer, "code="+code); err != nil || !strings.Contains(page, "no longer blocked") {
 		t.Errorf("after the code: %v\n%s", err, page)
 	}
-	if bans := s.mefctl("bans", "list"); strings.Contains(bans, customer) || !strings.Contains(bans, mail) {
-		t.Errorf("the bans are\n%s", bans)
-	}
+	s.until("the end of the ban", func() error {
+		if bans := s.mefctl("bans", "list"); strings.Contains(bans, customer) || !strings.Contains(bans, mail) {
+			return errors.New(bans)
+		}
+		return nil
+	})
+	s.until("the reference of a ban that has ended", func() error {
+		if why := s.mefctl("why", reference); !strings.HasPrefix(why, reference+" is a ban of "+customer) {
+			return errors.New(why)
+		}
+		return nil
+	})
 	s.configure("[global]\n")
 	s.mefctl("reload")
 	s.mefctl("bans", "add", customer, "--for", "2h", "--ports", "80,443")

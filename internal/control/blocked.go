@@ -20,6 +20,10 @@ type Blocked struct {
 	Service   string     `json:"service,omitempty"`
 	Ports     string     `json:"ports"`
 	Reference string     `json:"reference"`
+
+	// Sum is a question such as "7 + 12", whose answer lifts the ban if it comes with Token; both are empty if none may.
+	Sum   string `json:"sum,omitempty"`
+	Token string `json:"token,omitempty"`
 }
 
 // A CodeRequest asks for a code with which the customer at an address can lift its ban.
@@ -34,10 +38,12 @@ type Code struct {
 	Until time.Time `json:"until"`
 }
 
-// A FreeRequest is a code that a customer has typed.
+// A FreeRequest is what a customer has typed: a code, or with Token the answer to a sum.
 type FreeRequest struct {
-	Addr netip.Addr `json:"addr"`
-	Code string     `json:"code"`
+	Addr   netip.Addr `json:"addr"`
+	Code   string     `json:"code,omitempty"`
+	Token  string     `json:"token,omitempty"`
+	Answer string     `json:"answer,omitempty"`
 }
 
 // A BlockedService answers for the page for blocked customers.
@@ -45,7 +51,8 @@ type BlockedService interface {
 	// Blocked returns the ban of an address that the page is for: a verified one, of some ports.
 	Blocked(ctx context.Context, addr netip.Addr) (Blocked, error)
 	SupportCode(ctx context.Context, req CodeRequest) (Code, error)
-	// Free lifts the bans of an address if the code is right, with the grace of Unban.
+	// Free lifts the bans of an address soon after it has returned, if the code or the answer is right: by a code with the grace of Unban, by
+	// an answer with a short one.
 	Free(ctx context.Context, req FreeRequest) error
 }
 
@@ -103,7 +110,7 @@ func (c *Client) SupportCode(ctx context.Context, req CodeRequest) (v Code, err 
 	return v, c.do(ctx, http.MethodPost, "/v1/blocked/code", req, &v)
 }
 
-// Free lifts the bans of an address by a code.
+// Free lifts the bans of an address by a code or an answer. The error is an *Error if that is wrong.
 func (c *Client) Free(ctx context.Context, req FreeRequest) error {
 	return c.do(ctx, http.MethodPost, "/v1/blocked/free", req, new(struct{}))
 }

@@ -35,7 +35,7 @@
 //	DELETE /v1/allow/batch Batch     Done
 //	GET    /v1/blocked?addr=ADDR   Blocked: what the page for blocked customers shows
 //	POST   /v1/blocked/code CodeRequest Code
-//	POST   /v1/blocked/free FreeRequest {}: the ban of an address is lifted by a code
+//	POST   /v1/blocked/free FreeRequest {}: the ban of an address is lifted by a code or a sum
 //	POST   /v1/stop                {}: the daemon ends, as by SIGTERM
 //
 // A refused request is answered with a status of 400 or above and an Error.

@@ -101,7 +101,8 @@ type ViewService interface {
 	History(ctx context.Context, window string) (History, error)
 	// Stats returns the first n rows of a table over such a window, by "ports", "services", "sources", "networks" or "names"; MaxStats with n=0.
 	Stats(ctx context.Context, window, by string, n int) (Stats, error)
-	// PastBans returns the latest bans and unbans of which a field contains a text, or whose addresses contain it if it is an address; at most n.
+	// PastBans returns the latest bans and unbans of which a field contains a text, or whose addresses contain it if it is an address, or the
+	// ban that it is the reference of; at most n.
 	PastBans(ctx context.Context, query string, n int) ([]PastBan, error)
 }
 
@@ -173,6 +174,8 @@ type PastBan struct {
 	Reason  string     `json:"reason,omitempty"` // may be cut
 	Author  string     `json:"author,omitempty"`
 	Note    string     `json:"note,omitempty"` // may be cut
+
+	Reference string `json:"reference,omitempty"` // of a ban of which the page for blocked customers may have shown it
 }
 
 // handleViews adds the routes of viewers.

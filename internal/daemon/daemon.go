@@ -206,6 +206,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
 		return nil, err
 	}
+	b.Requests.Restore(b.saved.Notes)
 	b.restore(now)
 	return b, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"mef/internal/ban"
 	"mef/internal/control"
 )
 
@@ -206,6 +207,9 @@ func encodeBan(rec *control.Record) []byte {
 	cut := func(s string, n int) string { return strings.ToValidUTF8(s[:min(len(s), n)], "") }
 	b := control.PastBan{Time: rec.Time.UTC(), Event: rec.Event, Prefix: rec.Prefix, Ports: cut(rec.Ports, 40), Class: rec.Class, Rule: cut(rec.Rule, 40),
 		Service: cut(rec.Service, 40), Until: rec.Until, Reason: cut(rec.Reason, maxText), Author: cut(rec.Author, 40), Note: cut(rec.Note, maxText)}
+	if p, err := netip.ParsePrefix(rec.Prefix); err == nil && rec.Event == "ban" && rec.Ports != control.ShowPorts("") && rec.Class == ban.Verified.String() {
+		b.Reference = (&control.Ban{Prefix: ban.Key{Prefix: p}.String(), Ports: rec.Ports, Class: rec.Class, Start: rec.Time}).Reference()
+	}
 	for {
 		text, err := json.Marshal(&b)
 		if err == nil && len(text) <= banSize-slotHead {
@@ -240,7 +244,11 @@ func pastBans(ctx context.Context, f *os.File, last int64, query string, n int) 
 		n = foundBans
 	}
 	addr, err := netip.ParseAddr(query)
+	reference, referred := control.ReadReference(query)
 	matches := func(b *control.PastBan) bool {
+		if referred {
+			return b.Reference == reference
+		}
 		if p, bad := netip.ParsePrefix(b.Prefix); err == nil && bad == nil {
 			return p.Contains(addr)
 		}

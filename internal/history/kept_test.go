@@ -81,7 +81,7 @@ func TestKill(t *testing.T) {
 			targeted := failure("192.0.2.7", 1)
 			targeted.User, targeted.Targeted = "alice", true
 			attempt(r, targeted, failure("2001:db8::7", 1), login("192.0.2.9", "sshd"))
-			ban(r, control.Record{Prefix: "192.0.2.7/32", Service: "sshd", Ports: "22", Rule: "sshd"})
+			ban(r, control.Record{Prefix: "192.0.2.7/32", Service: "sshd", Ports: "22", Class: "verified", Rule: "sshd", Time: time.Now()})
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			attempt(r, failure("198.51.100.1", 1)) // lost
@@ -102,6 +102,12 @@ func TestKill(t *testing.T) {
 		past, err := r.PastBans(t.Context(), "192.0.2.7", 3)
 		if err != nil || len(past) != 3 || past[0].Rule != "sshd" || past[0].Ports != "22" {
 			t.Errorf("past bans: %+v, %v", past, err)
+		}
+		if past, err := r.PastBans(t.Context(), past[0].Reference, 1); err != nil || len(past) != 1 || past[0].Prefix != "192.0.2.7/32" {
+			t.Errorf("by its reference: %+v, %v", past, err)
+		}
+		if past, _ := r.PastBans(t.Context(), "MEF-AAAAAAAA", 0); len(past) != 0 {
+			t.Errorf("past bans by another reference: %+v", past)
 		}
 		if past, _ := r.PastBans(t.Context(), "192.0.2.8", 0); len(past) != 0 {
 			t.Errorf("past bans of another address: %+v", past)

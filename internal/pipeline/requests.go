@@ -2,14 +2,10 @@ package pipeline
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"mef/internal/ban"
@@ -17,6 +13,8 @@ import (
 	"mef/internal/control"
 	"mef/internal/enforce"
 	"mef/internal/engine"
+	"mef/internal/owner"
+	"mef/internal/pipeline/wayout"
 )
 
 // unbanGrace is how long an address stays unbanned after an operator lifted its ban, so that lines already written, or a
@@ -32,7 +30,7 @@ type Requests struct {
 	p     *Pipeline
 	lists Lists
 
-	codes codes
+	ways *wayout.Ways // for blocked customers
 }
 
 // Lists is what requests need of the lists.
@@ -45,7 +43,12 @@ type Lists struct {
 }
 
 // Requests returns what answers requests about the bans of the pipeline.
-func (p *Pipeline) Requests(l Lists) *Requests { return &Requests{p: p, lists: l} }
+func (p *Pipeline) Requests(l Lists) *Requests {
+	return &Requests{p: p, lists: l, ways: wayout.New(func(text string) { p.SaveNotes(map[string]string{noteWaysOut: text}) })}
+}
+
+// Restore takes over the notes of an earlier run.
+func (r *Requests) Restore(notes map[string]string) { r.ways.Restore(notes[noteWaysOut]) }
 
 // Bans returns the bans in force, as the kernel holds them.
 func (r *Requests) Bans(ctx context.Context) ([]control.Ban, error) {
@@ -250,121 +253,145 @@ func (r *Requests) ClearBans(ctx context.Context, author string) (cleared contro
 	return cleared, err
 }
 
-// A code of support lifts the ban of the address that it was made for, once, within codeTime; it is void after wrongCodes wrong ones. There
-// are at most maxCodes. They are not saved: after a restart support makes a new one.
+// noteWaysOut is the note in mef.db of the ways out for blocked customers.
+const noteWaysOut = "waysout"
+
 const (
-	codeTime   = time.Hour
-	wrongCodes = 5
-	maxCodes   = 1000
+	// sumGrace is unbanGrace for a sum, which proves nothing about the customer.
+	sumGrace = time.Minute
+	// freeDelay is how long a customer's ban goes on after the answer, for the customer to receive it: his connection leads to the page by
+	// the ban.
+	freeDelay = 2 * time.Second
+	// freeTime is how long lifting it may take.
+	freeTime = 30 * time.Second
 )
 
-// codes are the codes that support has given, by address (IPv6: by /64, in which a client changes its address).
-type codes struct {
-	mu  sync.Mutex
-	all map[netip.Prefix]*code
-}
-
-type code struct {
-	text   string
-	until  time.Time
-	wrong  int
-	author string
-}
-
-// customer returns what a code is for.
-func customer(addr netip.Addr) netip.Prefix {
-	bits := 32
-	if addr.Is6() {
-		bits = 64
-	}
-	p, _ := addr.Prefix(bits)
-	return p
-}
-
-// add makes a code for an address, in place of the one before.
-func (c *codes) add(addr netip.Addr, author string, now time.Time) (control.Code, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for k, old := range c.all {
-		if !now.Before(old.until) {
-			delete(c.all, k)
-		}
-	}
-	if len(c.all) >= maxCodes {
-		return control.Code{}, control.Refuse("%d codes are unused; wait until the first one ends, at most %v", maxCodes, codeTime)
-	}
-	if c.all == nil {
-		c.all = make(map[netip.Prefix]*code)
-	}
-	made := &code{text: rand.Text()[:10], until: now.Add(codeTime), author: author} // 50 random bits, base32
-	c.all[customer(addr)] = made
-	return control.Code{Code: made.text, Until: made.until}, nil
-}
-
-// use reports whether a code is right, and who made it. A right one is used up.
-func (c *codes) use(addr netip.Addr, text string, now time.Time) (author string, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known := c.all[customer(addr)]
-	if known == nil || !now.Before(known.until) {
-		return "", false
-	}
-	right := subtle.ConstantTimeCompare([]byte(known.text), []byte(strings.ToUpper(strings.TrimSpace(text)))) == 1
-	if known.wrong++; right || known.wrong >= wrongCodes {
-		delete(c.all, customer(addr))
-	}
-	return known.author, right
-}
-
-// blocked returns the bans of an address, of which one is what the page for blocked customers is for.
-func (r *Requests) blocked(ctx context.Context, addr netip.Addr) (state enforce.State, shown []control.Ban, one control.Ban, err error) {
+// blocked returns the bans of an address, and the one that the page for blocked customers is for. It returns whether a sum may lift them: if rules
+// made them for this customer alone, and they end.
+func (r *Requests) blocked(ctx context.Context, addr netip.Addr) (state enforce.State, shown []control.Ban, one control.Ban, forSum bool, err error) {
 	state, err = r.p.Enforcer.HeldAt(ctx, netip.PrefixFrom(addr, addr.BitLen()), true)
 	if err != nil {
-		return state, nil, one, err
+		return state, nil, one, false, err
 	}
 	shown = r.Show(ctx, state)
-	i := slices.IndexFunc(shown, func(b control.Ban) bool { return b.Ports != control.ShowPorts("") && b.Class == ban.Verified.String() })
-	if i < 0 {
-		return state, nil, one, control.Refuse("%s has no verified ban of some ports", addr)
+	forSum = len(shown) > 0
+	found := -1
+	for i, held := range state.Bans {
+		b := &shown[i]
+		if held.Class == ban.Verified && held.Ports != "" && (found < 0 || onWeb(held.Ports) && !onWeb(state.Bans[found].Ports)) {
+			found = i
+		}
+		forSum = forSum && held.Prefix.Bits() >= wayout.Customer(addr).Bits() && b.Until != nil &&
+			b.Author == "" && !slices.Contains([]string{ban.Unknown, ban.ByHand, ban.ByFleet}, b.Rule) && (held.Ports != "" || held.Class == ban.Unverified)
 	}
-	return state, shown, shown[i], nil
+	if found < 0 {
+		return state, nil, one, false, control.Refuse("%s has no verified ban of some ports", addr)
+	}
+	return state, shown, shown[found], forSum, nil
+}
+
+// onWeb reports whether ports are among those at which clients are sent to the page.
+func onWeb(ports ban.Ports) bool {
+	return slices.ContainsFunc(ports.Ranges(), func(r ban.PortRange) bool {
+		return r.First <= 80 && 80 <= r.Last || r.First <= 443 && 443 <= r.Last
+	})
+}
+
+// sums returns how often bans may be lifted by a sum.
+func (r *Requests) sums(ctx context.Context) (wayout.Limits, error) {
+	return owner.Query(ctx, r.p.Engine, func(s *State) wayout.Limits {
+		return wayout.Limits{Each: s.Config.Page.BlockSum, Total: s.Config.Page.BlockSumTotal}
+	})
 }
 
 // Blocked implements control.BlockedService.
-func (r *Requests) Blocked(ctx context.Context, addr netip.Addr) (control.Blocked, error) {
-	_, _, b, err := r.blocked(ctx, addr)
+func (r *Requests) Blocked(ctx context.Context, addr netip.Addr) (v control.Blocked, err error) {
+	_, _, b, forSum, err := r.blocked(ctx, addr)
 	if err != nil {
-		return control.Blocked{}, err
+		return v, err
 	}
-	return control.Blocked{Addr: addr.String(), Since: b.Start, Until: b.Until, Service: b.Service, Ports: b.Ports, Reference: b.Reference()}, nil
+	v = control.Blocked{Addr: addr.String(), Since: b.Start, Until: b.Until, Service: b.Service, Ports: b.Ports, Reference: b.Reference()}
+	if forSum {
+		limits, err := r.sums(ctx)
+		if err != nil {
+			return v, err
+		}
+		if sum, ok := r.ways.Ask(addr, limits, time.Now()); ok {
+			v.Sum, v.Token = sum.Question, sum.Token
+		}
+	}
+	return v, nil
 }
 
 // SupportCode implements control.BlockedService.
-func (r *Requests) SupportCode(ctx context.Context, req control.CodeRequest) (control.Code, error) {
+func (r *Requests) SupportCode(ctx context.Context, req control.CodeRequest) (c control.Code, err error) {
 	addr := req.Addr.Unmap().WithZone("")
 	if !addr.IsValid() {
-		return control.Code{}, control.Refuse("a code is for an address, such as 192.0.2.7")
+		return c, control.Refuse("a code is for an address, such as 192.0.2.7")
 	}
-	if _, _, _, err := r.blocked(ctx, addr); err != nil {
-		return control.Code{}, err
+	if _, _, _, _, err := r.blocked(ctx, addr); err != nil {
+		return c, err
 	}
-	return r.codes.add(addr, req.Author, time.Now())
+	if c.Code, c.Until, err = r.ways.MakeCode(addr, req.Author, time.Now()); err != nil {
+		return c, control.Refuse("%v", err)
+	}
+	r.p.Flush(ctx)
+	return c, nil
 }
 
 // Free implements control.BlockedService.
 func (r *Requests) Free(ctx context.Context, req control.FreeRequest) error {
 	addr := req.Addr.Unmap().WithZone("")
-	author, ok := r.codes.use(addr, req.Code, time.Now())
-	if !ok {
-		return control.Refuse("the code is wrong, was used, or is too old")
-	}
-	state, shown, _, err := r.blocked(ctx, addr)
+	state, shown, _, forSum, err := r.blocked(ctx, addr)
 	if err != nil {
 		return err
 	}
-	if err := r.lift(ctx, unbanGrace, keysOf(state.Bans)); err != nil {
+	rec, lift := control.Record{Reason: "the customer has a code of support"}, r.liftByCode
+	if req.Token != "" {
+		limits, err := r.sums(ctx)
+		switch {
+		case err != nil:
+			return err
+		case !forSum:
+			return control.Refuse("%v", wayout.ErrUsed)
+		}
+		if err := r.ways.Solve(addr, req.Token, req.Answer, limits, time.Now()); err != nil {
+			return control.Refuse("%v", err)
+		}
+		rec, lift = control.Record{Author: "page", Reason: "the customer solved a sum"}, r.p.endEarly
+	} else if rec.Author, err = r.ways.UseCode(addr, req.Code, time.Now()); err != nil {
+		return control.Refuse("%v", err)
+	}
+	time.AfterFunc(freeDelay, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), freeTime)
+		defer cancel()
+		if err := lift(ctx, keysOf(state.Bans)); err != nil {
+			r.p.Log.Error("lift the ban of a blocked customer", "addr", addr, "err", err)
+			return
+		}
+		r.p.ReportLifted(state.Bans, shown, rec)
+	})
+	return nil
+}
+
+// liftByCode lifts bans as an operator does.
+func (r *Requests) liftByCode(ctx context.Context, keys []ban.Key) error {
+	if err := r.lift(ctx, unbanGrace, keys); err != nil {
 		return err
 	}
-	r.p.ReportLifted(state.Bans, shown, control.Record{Author: author, Reason: "the customer has a code of support"})
+	r.shareLifted(keys)
 	return nil
+}
+
+// endEarly ends bans as if their time were over: nothing is forgiven, so that the next one is longer.
+func (p *Pipeline) endEarly(ctx context.Context, keys []ban.Key) error {
+	if err := p.Enforcer.Unban(ctx, sumGrace, keys...); err != nil && !errors.Is(err, enforce.ErrUnread) {
+		return err
+	}
+	p.Reasons.forget(keys)
+	return owner.Do(ctx, p.Engine, func(s *State) {
+		s.Engine.Evicted(time.Now(), false, keys...)
+		s.unsaved.lifted = append(s.unsaved.lifted, keys...)
+		s.Save()
+	})
 }

@@ -20,14 +20,14 @@ func newWhy(g *cli.Global) *cobra.Command {
 		Use:   "why ADDR|REFERENCE",
 		Short: "Explain why an address is banned, or why it is not",
 		Long: "why explains an address, banned or not. Instead of an address it takes the reference that a blocked customer was shown, such as\n" +
-			"MEF-ABCD2345, while the ban is in force.",
+			"MEF-ABCD2345, also after the ban has ended.",
 		Args: console.OneArg("an address, such as 192.0.2.7"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := g.Client()
 			if err != nil {
 				return err
 			}
-			addr, err := referred(cmd.Context(), client, args[0])
+			addr, past, err := referred(cmd.Context(), client, args[0])
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,12 @@ func newWhy(g *cli.Global) *cobra.Command {
 			places := g.Places()
 			defer places.Close()
 			placed := places.Why(why)
-			return g.Print(cmd, placed, func(w io.Writer) { placed.Show(w, time.Now()) })
+			return g.Print(cmd, placed, func(w io.Writer) {
+				if past != nil {
+					fmt.Fprintf(w, "%s is a ban of %s on %s that began at %s and is no longer in force.\n", past.Reference, past.Prefix, past.Ports, past.Time.Local().Format(time.DateTime))
+				}
+				placed.Show(w, time.Now())
+			})
 		},
 	}
 }
@@ -61,7 +66,7 @@ func newSupport(g *cli.Global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			addr, err := referred(cmd.Context(), client, args[0])
+			addr, _, err := referred(cmd.Context(), client, args[0])
 			if err != nil {
 				return err
 			}
@@ -77,21 +82,35 @@ func newSupport(g *cli.Global) *cobra.Command {
 	return cmd
 }
 
-// referred returns the address that the command line names, or the first address of the ban that it names by its reference.
-func referred(ctx context.Context, client *control.Client, text string) (netip.Addr, error) {
+// referred returns the address that the command line names, or the first address of the ban that it names by its reference; past is that ban if
+// it is no longer in force.
+func referred(ctx context.Context, client *control.Client, text string) (addr netip.Addr, past *control.PastBan, err error) {
 	reference, ok := control.ReadReference(text)
 	if !ok {
-		return cli.Addr(text)
+		addr, err = cli.Addr(text)
+		return addr, nil, err
 	}
 	bans, err := client.Bans(ctx)
 	if err != nil {
-		return netip.Addr{}, err
+		return addr, nil, err
+	}
+	first := func(text string) (netip.Addr, error) {
+		prefix, err := conf.ParsePrefix(text)
+		return prefix.Addr(), err
 	}
 	for i := range bans {
 		if bans[i].Reference() == reference {
-			prefix, err := conf.ParsePrefix(bans[i].Prefix)
-			return prefix.Addr(), err
+			addr, err = first(bans[i].Prefix)
+			return addr, nil, err
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("no ban in force has the reference %s; mefctl events shows bans that have ended", reference)
+	ended, err := client.PastBans(ctx, reference, 1)
+	if err != nil {
+		return addr, nil, err
+	}
+	if len(ended) == 0 {
+		return addr, nil, fmt.Errorf("neither a ban in force nor one of the latest that are kept has the reference %s", reference)
+	}
+	addr, err = first(ended[0].Prefix)
+	return addr, &ended[0], err
 }

@@ -1,5 +1,5 @@
 // Package blocked is the page for customers whose address is banned on the ports of the web server: since when, until when, for which
-// service, whom to ask with which reference, and a field for a code of support, which lifts the ban.
+// service, whom to ask with which reference, and what lifts the ban: a field for a code of support and, if the daemon offers one, a sum.
 //
 // It shows neither names nor evidence, keeps nothing of a request, answers every path alike and one request a connection, and has no
 // script. What it knows of an address is what the daemon answers; an address that has no such ban is told so.
@@ -44,8 +44,8 @@ func Handler(d Daemon, contact string) http.Handler {
 		addr := from.Addr().Unmap().WithZone("")
 		if r.Method == http.MethodPost {
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-			v.Freed = d.Free(ctx, control.FreeRequest{Addr: addr, Code: r.PostFormValue("code")}) == nil
-			v.Wrong = !v.Freed
+			v.Freed = d.Free(ctx, control.FreeRequest{Addr: addr, Code: r.PostFormValue("code"), Token: r.PostFormValue("token"), Answer: r.PostFormValue("answer")}) == nil
+			v.Wrong, v.BySum = !v.Freed, r.PostFormValue("token") != ""
 		}
 		status := http.StatusForbidden
 		if v.Freed {
@@ -84,7 +84,8 @@ type view struct {
 	control.Blocked
 	Contact string
 
-	Freed, Wrong bool // what became of a code
+	Freed, Wrong bool // what became of a code, or of a sum
+	BySum        bool
 	None, Down   bool // no such ban; no answer of the daemon
 }
 
@@ -105,7 +106,7 @@ dt { font-weight: bold } dd { margin: 0 0 .5rem } input, button { font: inherit;
 </head>
 <body>
 {{if .Freed}}<h1>Your address is no longer blocked</h1>
-<p>Wait a few seconds, then load the page that you wanted again.</p>
+<p>Wait five seconds, then load the page that you wanted again.</p>
 {{else if .None}}<h1>Your address is not blocked</h1>
 <p>Load the page that you wanted again.</p>
 {{else if .Down}}<h1>Your address is blocked</h1>
@@ -121,9 +122,14 @@ They may come from another device or person behind the same address.</p>
 {{end}}<dt>Reference</dt><dd>{{.Reference}}</dd>
 </dl>
 {{with .Contact}}<p>If you think that this is a mistake, ask {{.}} and name the reference.</p>
-{{end}}{{if .Wrong}}<p><strong>The code is wrong, was used, or is too old.</strong></p>
+{{end}}{{if .Wrong}}<p role="alert"><strong>{{if .BySum}}The answer is wrong, or the page is too old.{{else}}The code is wrong, was used, or is too old.{{end}}</strong></p>
+{{end}}{{if .Sum}}<form method="post" action="/">
+<p>You can unblock your address once by an answer. If the attempts go on, it is blocked again, for longer.</p>
+<p><label>How much is {{.Sum}}? <input name="answer" inputmode="numeric" maxlength="4" size="4" autocomplete="off" required></label>
+<input type="hidden" name="token" value="{{.Token}}"> <button>Unblock</button></p>
+</form>
 {{end}}<form method="post" action="/">
-<p><label>Code from support: <input name="code" maxlength="20" autocomplete="off"></label> <button>Unblock</button></p>
+<p><label>Code from support: <input name="code" maxlength="20" autocomplete="off" required></label> <button>Unblock</button></p>
 </form>
 {{end}}</body>
 </html>

@@ -32,7 +32,7 @@ func (d *daemon) Blocked(_ context.Context, a netip.Addr) (control.Blocked, erro
 }
 
 func (d *daemon) Free(_ context.Context, r control.FreeRequest) error {
-	if r.Code != d.code || r.Addr != netip.MustParseAddr("2001:db8::7") {
+	if (r.Code != d.code || r.Code == "") && (r.Answer != "19" || r.Token != "TOKEN") || r.Addr != netip.MustParseAddr("2001:db8::7") {
 		return control.Refuse("wrong")
 	}
 	return nil
@@ -41,6 +41,8 @@ func (d *daemon) Free(_ context.Context, r control.FreeRequest) error {
 func TestPage(t *testing.T) {
 	until := time.Date(2026, 1, 2, 13, 0, 0, 0, time.UTC)
 	ban := control.Blocked{Since: until.Add(-time.Hour), Until: &until, Service: "nginx<script>alert(1)</script>", Ports: "80,443", Reference: "MEF-ABCDEFGH"}
+	summed := ban
+	summed.Sum, summed.Token = "7 + 12", "TOKEN"
 	const evil = `"><img src=x onerror=alert(1)>`
 	for name, tt := range map[string]struct {
 		daemon daemon
@@ -55,13 +57,20 @@ func TestPage(t *testing.T) {
 		"right code":   {daemon{ban: ban, code: "GOOD"}, "GOOD", 200, []string{"no longer blocked"}, []string{"MEF-"}},
 		"wrong code":   {daemon{ban: ban, code: "GOOD"}, "BAD", 403, []string{"The code is wrong", "MEF-ABCDEFGH"}, []string{"no longer"}},
 		"long code":    {daemon{ban: ban, code: "GOOD"}, strings.Repeat("A", 10_000), 403, []string{"The code is wrong"}, []string{"AAAA"}},
+		"sum":          {daemon{ban: summed}, "", 403, []string{"How much is 7 &#43; 12?", `value="TOKEN"`}, []string{"<script"}},
+		"right answer": {daemon{ban: summed}, "answer=19&token=TOKEN", 200, []string{"no longer blocked"}, []string{"MEF-"}},
+		"wrong answer": {daemon{ban: summed}, "answer=20&token=TOKEN", 403, []string{"The answer is wrong", "How much is"}, []string{"no longer"}},
 		"no such ban":  {daemon{err: control.Refuse("the evidence is secret")}, "", 503, []string{"not blocked"}, []string{"secret"}},
 		"no daemon":    {daemon{err: errors.New("dial secret")}, "", 503, []string{"not available now"}, []string{"secret"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, "http://"+"shop.example/any/path?q=1", nil)
 			if tt.code != "" {
-				r = httptest.NewRequest(http.MethodPost, "http://shop.example/", strings.NewReader(url.Values{"code": {tt.code}}.Encode()))
+				form := url.Values{"code": {tt.code}}.Encode()
+				if strings.Contains(tt.code, "=") {
+					form = tt.code
+				}
+				r = httptest.NewRequest(http.MethodPost, "http://shop.example/", strings.NewReader(form))
 				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			}
 			r.RemoteAddr = "[2001:db8::7]:4711"
