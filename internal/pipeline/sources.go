@@ -13,7 +13,6 @@ import (
 	"mef/internal/engine"
 	"mef/internal/feed"
 	"mef/internal/owner"
-	"mef/internal/sleep"
 )
 
 // A Look finds out what there is on a host that rules can read.
@@ -125,7 +124,14 @@ const portsEvery = 30 * time.Second
 // FollowPorts follows at which ports services listen until ctx is done, for rules with ports=auto.
 func (f *Sources) FollowPorts(ctx context.Context) error {
 	again := false
-	for sleep.For(ctx, portsEvery); ctx.Err() == nil; sleep.For(ctx, portsEvery) {
+	ticker := time.NewTicker(portsEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
 		found, changed, err := f.listeners.Changed(again)
 		if err != nil {
 			f.p.Log.Debug("cannot list listening services", "err", err) // the ports known stay
@@ -137,7 +143,6 @@ func (f *Sources) FollowPorts(ctx context.Context) error {
 			})
 		}
 	}
-	return nil
 }
 
 // Services returns the services of this host with the rules that cover them.
