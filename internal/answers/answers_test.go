@@ -146,6 +146,7 @@ func TestVerdict(t *testing.T) {
 		"counted":         {known: counted, want: "not banned: 3 of 5 attempts at sshd, and 30 of 100 points"},
 		"listed":          {known: engine.Explanation{Account: track.Account{Score: 12, ScoreLimit: 100}, Listed: 40}, want: "not banned: 52 of 100 points"},
 		"score only":      {known: engine.Explanation{Account: track.Account{Score: 12, ScoreLimit: 100}}, want: "not banned: 12 of 100 points"},
+		"score off":       {known: engine.Explanation{Account: track.Account{Score: 12}}, want: "not banned: 12 points, which ban nobody"},
 		"forgiven":        {known: forgiven, want: "not banned: its failures are forgiven, and nothing else counts against it"},
 	} {
 		why := tt.why

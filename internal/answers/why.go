@@ -143,19 +143,27 @@ func verdict(why *control.Why, grace time.Duration, forgiven bool) string {
 		return "BANNED by " + b.Rule
 	case len(why.Rules) > 0:
 		r := why.Rules[0]
-		text := fmt.Sprintf("not banned: %v of %d attempts at %s, and %v of %d points", r.Attempts, r.MaxRetry, r.Rule, why.Score, why.Limit)
+		text := fmt.Sprintf("not banned: %v of %d attempts at %s, and %s", r.Attempts, r.MaxRetry, r.Rule, points(why))
 		if len(why.Known) > 0 {
 			text += "; users have logged in from it, so some of their failures are forgiven"
 		}
 		return text
 	case why.Score > 0:
-		return fmt.Sprintf("not banned: %v of %d points", why.Score, why.Limit)
+		return "not banned: " + points(why)
 	case forgiven:
 		return "not banned: its failures are forgiven, and nothing else counts against it"
 	case len(why.Known) > 0:
 		return "not banned: users have logged in from it, and no failures count"
 	}
 	return "not banned: no failures count"
+}
+
+// points returns how far the score is from a ban.
+func points(why *control.Why) string {
+	if why.Limit == 0 {
+		return fmt.Sprintf("%v points, which ban nobody", why.Score)
+	}
+	return fmt.Sprintf("%v of %d points", why.Score, why.Limit)
 }
 
 // ownTables are the tables of this project.

@@ -53,6 +53,7 @@ type Config struct {
 	LoginAlarms  bool     // login_alarms
 	NAT64        []string // nat64_prefixes
 
+	BanNetworks   bool     // ban_networks: networks are banned for what several of their addresses did
 	IPv6Prefix    int      // ipv6_prefix: IPv6 sources count and are banned by prefixes of this length
 	ProtectGroups []string // protect_groups
 	Proxies       []string // proxies: addresses and prefixes never banned at packet level
@@ -126,7 +127,7 @@ type Score struct {
 	Absent                     int           // score_unknown_user: a name that the daemon reports as unknown, the first time
 	Hot                        int           // score_hot_name: such a name that other networks try; 0: names are not learned
 	HalfLife                   time.Duration // score_halflife
-	Ban                        int           // score_ban: a source with this many points is banned on all ports
+	Ban                        int           // score_ban: a source with this many points is banned on all ports; 0: none is
 	Days                       int           // score_days: a source that fails on as many days and never succeeds is banned; 0: days do not matter
 	AfterBan                   int           // score_after_ban: percent of Ban that remain after a ban by score
 	Sprays                     bool          // spray_limits: limits are lower where many sources try one name, or from one network

@@ -22,6 +22,7 @@ import (
 type Config struct {
 	Times   conf.BanTimes
 	Observe bool // bans are reported and not applied
+	Alone   bool // addresses are banned, never networks
 }
 
 // A Verdict is the result of a decision.
@@ -242,6 +243,9 @@ func (q *question) width(a *answer, facts *exempt.Facts) netip.Prefix {
 	alone := netip.PrefixFrom(addr, addr.BitLen())
 	if source.IsSingleIP() {
 		return source
+	}
+	if q.cfg.Alone {
+		return alone
 	}
 	if a.alone = q.bystander(facts, source); a.alone != "" {
 		return alone

@@ -41,7 +41,7 @@ func (e *Engine) Evicted(now time.Time, full bool, keys ...ban.Key) (bans []ban.
 	for _, k := range keys {
 		e.tracker.Ended(k, now)
 	}
-	if !full {
+	if !full || e.cfg.Decide.Alone {
 		return nil
 	}
 	for _, crowd := range e.tracker.Crowds(now, decide.CrowdedAt, maxCrowds) {

@@ -63,7 +63,7 @@ func FromConf(cfg *conf.Config, rules *filter.Set) Config {
 		Track: track.Config{Rules: all, Score: cfg.Score, Known: cfg.Known, History: cfg.Ban.History,
 			IPv6Prefix: cfg.IPv6Prefix, NAT64: cfg.NAT64Prefixes(), Canaries: cfg.Canaries, StarterNames: cfg.StarterNames,
 			LoginAlarms: cfg.LoginAlarms},
-		Decide: decide.Config{Times: cfg.Ban, Observe: cfg.Observe},
+		Decide: decide.Config{Times: cfg.Ban, Observe: cfg.Observe, Alone: !cfg.BanNetworks},
 	}
 }
 

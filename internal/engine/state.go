@@ -56,6 +56,9 @@ type Explanation struct {
 // Explain returns what is known of an address, with at most so many neighbors of its network.
 func (e *Engine) Explain(addr netip.Addr, now time.Time, neighbors int) Explanation {
 	reachable, account := e.facts.Reachable(), e.tracker.Explain(addr, now)
+	if e.cfg.Decide.Alone {
+		account.Wider = nil
+	}
 	listings, points := e.explainListings(addr, now, len(account.Known) > 0)
 	return Explanation{account, e.tracker.Neighbors(addr, now, neighbors), e.facts.Never(addr),
 		reachable.Contains(addr), e.facts.Web(netip.PrefixFrom(addr, addr.BitLen())), e.facts.SSH(addr), e.explainRequests(addr, now), e.explainScans(addr, now), listings, points}

@@ -34,7 +34,7 @@ type Tally struct {
 	Score           float64 // verified points across services, decayed to Event.Time
 	Absent          float64 // the part of Score that names which do not exist have added
 	ScoreUnverified float64 // points of events whose source may be forged, kept apart
-	ScoreLimit      int     // points that make a ban
+	ScoreLimit      int     // points that make a ban; 0: none do
 	Listed          float64 // points that block lists add to Score now; 0 where users log in
 
 	Known      bool // Event's user has logged in from here before

@@ -441,6 +441,8 @@ func TestSwitchedOff(t *testing.T) {
 		then    int // with the setting
 		story   func(s *server)
 	}{
+		{"score_ban=0", 1, 0, func(s *server) { tries(s, time.Minute, "!admin") }},
+		{"score_halflife=1m", 1, 0, func(s *server) { tries(s, time.Hour, "!zork", "!plugh", "!xyzzy") }},
 		{"score_days=0", 1, 0, func(s *server) {
 			s.login(home, "alice")
 			for range 3 {
@@ -453,10 +455,51 @@ func TestSwitchedOff(t *testing.T) {
 			s.wait(8 * 24 * time.Hour)
 			tries(s, time.Minute, "!frotz")
 		}},
-		{"spray_limits=false", 3, 0, func(s *server) {
+		{"score_unknown_user=10", 1, 0, func(s *server) { tries(s, time.Minute, "!zork", "!plugh", "!xyzzy") }},
+		{"score_contested=10", 1, 0, func(s *server) {
+			s.login(home, "alice")
+			for i := range 6 {
+				s.ssh(fmt.Sprintf("100.%d.113.1", 64+i), "root")
+			}
+			tries(s, time.Hour, "root", "root", "root", "root")
+		}},
+		{"spray_limits=false", 3, 0, func(s *server) { // of one name
 			for i := range 23 {
 				s.ssh(fmt.Sprintf("%d.%d.113.9", 20+i, i), "carol")
 				s.wait(time.Minute)
+			}
+		}},
+		{"spray_limits=false", 5, 0, func(s *server) { // from one network
+			for i := range 8 {
+				for range 2 {
+					s.ssh(fmt.Sprintf("203.0.113.%d", 10+i), fmt.Sprintf("person%d", i))
+				}
+				s.wait(time.Hour)
+			}
+		}},
+		{"spray_limits=false", 4, 0, func(s *server) { // at one service
+			for i := range 93 {
+				for range 3 {
+					s.ssh(fmt.Sprintf("%d.%d.113.9", 20+i%90, i), fmt.Sprintf("person%d", i))
+				}
+			}
+		}},
+		{"ban_networks=false", 2, 3, func(s *server) {
+			for i := range 3 {
+				for range 5 {
+					s.ssh(fmt.Sprintf("2001:db8:77:1::%d", 1+i), "root")
+					s.wait(time.Minute)
+				}
+			}
+		}},
+		{"ban_networks=false", 5, 8, func(s *server) {
+			for i := range 4 {
+				for j := range 2 {
+					for range 5 {
+						s.ssh(fmt.Sprintf("2001:db8:77:%d::%d", i, 1+j), "root")
+						s.wait(time.Second)
+					}
+				}
 			}
 		}},
 		{"known_limits=false", 0, 1, func(s *server) {
@@ -465,18 +508,35 @@ func TestSwitchedOff(t *testing.T) {
 				s.imap(stranger, fmt.Sprintf("name%d", i), false)
 			}
 		}},
+		{"known_burst=0", 0, 1, func(s *server) {
+			s.login(stranger, "alice")
+			for range 14 {
+				s.ssh(stranger, "alice")
+			}
+		}},
 		{"known_retries=0", 0, 1, func(s *server) {
 			s.login(stranger, "alice")
 			for range 14 {
 				s.ssh(stranger, "alice")
 			}
 		}},
+		{"known_retries=1", 0, 4, func(s *server) { // a device
+			s.login(stranger, "alice")
+			for range 100 {
+				s.ssh(stranger, "alice")
+				s.wait(5 * time.Minute)
+			}
+		}},
 		{"starter_names=false", 1, 0, func(s *server) { tries(s, time.Minute, "!admin") }},
 		{"score_hot_name=0", 1, 0, func(s *server) { tries(s, time.Minute, "!admin") }},
+		{"canaries=", 1, 0, func(s *server) { tries(s, time.Minute, canaryName) }},
 	} {
 		t.Run(tt.setting, func(t *testing.T) {
 			s := newServer(t)
 			tt.story(s)
+			if tt.setting == "canaries=" {
+				s.settings = "canaries=" + canaryName + "\n"
+			}
 			if n := len(s.bans()); n != tt.bans {
 				t.Errorf("by default %d bans, want %d", n, tt.bans)
 			}
@@ -487,6 +547,8 @@ func TestSwitchedOff(t *testing.T) {
 		})
 	}
 }
+
+const canaryName = "backup-old"
 
 // A log without any login does not show who belongs here: one failure a day of one existing name is given six days there.
 func TestDaysWithoutLogins(t *testing.T) {

@@ -35,6 +35,7 @@ const (
 
 	// alarmScore is which part of the limit an address must have reached by other names for its login to be an alarm.
 	alarmScore = 0.5
+	alarmLimit = 100 // if the score bans nobody
 	// alarmSources is how many sources must have tried a name within a day.
 	alarmSources = 5
 	// maxGuessed is how many alarms a day an address may raise where users log in whose names are being guessed.
@@ -67,8 +68,9 @@ func (t *Tracker) alarm(ev *event.Event, of logins.Pair, s *source, k netkey.Key
 		if l := t.logins.Guest(logins.Pair{From: k, Service: of.Service, User: of.User}); l != nil {
 			others -= l.Points
 		}
-		if float64(others) >= alarmScore*float64(t.cfg.Score.Ban) {
-			reasons = append(reasons, fmt.Sprintf("the address tried other names (%d points of %d)", event.Points(float64(others)), t.cfg.Score.Ban))
+		limit := cmp.Or(t.cfg.Score.Ban, alarmLimit)
+		if float64(others) >= alarmScore*float64(limit) {
+			reasons = append(reasons, fmt.Sprintf("the address tried other names (%d points of %d)", event.Points(float64(others)), limit))
 		}
 	}
 	t.pasts = t.past(t.pasts[:0], k, now)

@@ -194,7 +194,10 @@ func (t *Tracker) remove(i uint32) {
 
 // risk returns the eviction list for a source that was just settled.
 func (t *Tracker) risk(s *source) uint8 {
-	d := float64(s.score+s.unverified) / float64(max(1, t.scoreLimit(s)))
+	d := 0.0
+	if limit := t.scoreLimit(s); limit > 0 {
+		d = float64(s.score+s.unverified) / float64(limit)
+	}
 	for _, r := range t.sums.rules {
 		sum := &t.sums.byRule[r]
 		d = max(d, float64(sum.verified+sum.unverified)/float64(t.limit(s, r)))

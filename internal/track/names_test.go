@@ -150,6 +150,12 @@ func TestLoginAlarm(t *testing.T) {
 			if n := restored.Acknowledge(); (n == 1) != tt.want || restored.Acknowledge() != 0 {
 				t.Errorf("acknowledged %d", n)
 			}
+			cfg.LoginAlarms = false
+			off := New(cfg)
+			tt.before(off)
+			if tally := off.Observe(line{20, "ok", "alice", "", 0}.event("sshd", "192.0.2.7")); tally.Alarm != "" || len(off.Alarms()) > 0 {
+				t.Errorf("switched off, there is an alarm: %q", tally.Alarm)
+			}
 		})
 	}
 }

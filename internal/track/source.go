@@ -126,7 +126,7 @@ func (t *Tracker) countKnown(s *source) {
 	}
 }
 
-// scoreLimit returns how many points ban a source: more where users log in, for their typing errors add up.
+// scoreLimit returns how many points ban a source, 0 if none do: more where users log in, for their typing errors add up.
 func (t *Tracker) scoreLimit(s *source) int {
 	if !t.cfg.Known.Limits {
 		return t.cfg.Score.Ban
@@ -173,7 +173,7 @@ const daysApart = 30
 // an existing name again has twice as many days: it may be a person or a job with an old password.
 func (t *Tracker) tooManyDays(s *source, of *subject, days int) bool {
 	limit := t.cfg.Score.Days
-	if limit == 0 {
+	if limit == 0 || t.cfg.Score.Ban == 0 {
 		return false
 	}
 	if t.logins.Len() == 0 && of.standing == existing && of.pair.User != "root" && of.again {

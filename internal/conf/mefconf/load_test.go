@@ -247,7 +247,7 @@ func TestMEF10HasEveryKey(t *testing.T) {
 	ours := []string{"mode", "control_socket", "ipv6_prefix", "protect_groups", "proxies", "score_failure", "score_probe", "score_unverified",
 		"score_halflife", "score_ban", "bantime", "bantime_growth", "bantime_cap", "bantime_history", "known_ttl", "known_per_user",
 		"known_total", "known_shared", "known_burst", "known_retries", "nat64_prefixes", "score_contested", "score_unknown_user",
-		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "bantime_score", "bantime_names", "rbl_servers", "rbl_connection_ports", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight", "community_cloud_lookup",
+		"score_hot_name", "starter_names", "canaries", "login_alarms", "score_days", "score_after_ban", "spray_limits", "known_limits", "ban_networks", "bantime_score", "bantime_names", "rbl_servers", "rbl_connection_ports", "rbl_K_canary", "rbl_K_action", "rbl_K_weight", "rbl_K_codes", "rbl_K_rate", "rbl_K_inflight", "community_cloud_lookup",
 		"report_abuseipdb", "report_abuseipdb_key_file", "report_blocklist_de", "report_blocklist_de_server", "report_blocklist_de_key_file", "community_server", "community_fleet", "rules_file", "rules_on_stop", "syslog_listen", "syslog_senders", "stdin", "geo_databases", "block_page", "block_page_contact", "block_page_certificate", "block_page_key", "block_page_sum", "block_page_sum_total", "page", "page_groups", "page_password_file", "page_certificate", "page_key", "metrics"}
 	settings := ini.Scan("mef.conf", text, "global").Settings
 	for _, k := range keys {
@@ -288,7 +288,7 @@ func TestErrorsAreSaidAllAtOnce(t *testing.T) {
 		"rules.d/blog.conf": "[rule]\nprograms=blog\n[detect]\nfailregex=^no (?!way) <HOST>$\n",
 	})
 	want := `mef.conf:5:1: unknown key "bantme"; did you mean "bantime"?
-mef.conf:6:11: score_ban: wrong value "abc"; write a number from 1 to 1000000
+mef.conf:6:11: score_ban: wrong value "abc"; write a number from 0 to 1000000
 mef.conf:7:1: unknown section "globl"; did you mean "global"?
 rules.d/a.conf:4:10: maxretry: wrong value "0"; write a number from 1 to 1000
 rules.d/b.conf:2:6: rule "shop" is defined twice; first at rules.d/a.conf:1:1
@@ -315,7 +315,7 @@ func TestConfigErrors(t *testing.T) {
 		"boolean":                       {"debug=yes", `:2:7: debug: wrong value "yes"; write true or false`},
 		"choice":                        {"firewall_backend=nftable", `:2:18: firewall_backend: wrong value "nftable"; did you mean "nftables"?`},
 		"number too large":              {"bantime_growth=101", `:2:16: bantime_growth: wrong value "101"; write a number from 1 to 100`},
-		"number with unit":              {"score_ban = 100 points", `:2:13: score_ban: wrong value "100 points"; write a number from 1 to 1000000`},
+		"number with unit":              {"score_ban = 100 points", `:2:13: score_ban: wrong value "100 points"; write a number from 0 to 1000000`},
 		"duration":                      {"known_ttl=1 month", `:2:11: known_ttl: wrong value "1 month"; write a duration from 1h to 365d such as 90, 10m or 7d`},
 		"duration too short":            {"bantime=0", `:2:9: bantime: wrong value "0"; write a duration from 1s to 365d such as 90, 10m or 7d`},
 		"negative duration":             {"bantime=-1", `:2:9: bantime: wrong value "-1"; write a duration from 1s to 365d such as 90, 10m or 7d`},

@@ -44,7 +44,11 @@ func (why Why) Show(w io.Writer, now time.Time) {
 	if len(why.Known) > 0 {
 		fmt.Fprintf(w, "  known logins: %s\n", QuotedList(why.Known))
 	}
-	fmt.Fprintf(w, "  score %.1f of %d\n", why.Score, why.Limit)
+	if why.Limit > 0 {
+		fmt.Fprintf(w, "  score %.1f of %d\n", why.Score, why.Limit)
+	} else {
+		fmt.Fprintf(w, "  score %.1f, which bans nobody (score_ban=0)\n", why.Score)
+	}
 	for _, line := range why.Arithmetic {
 		fmt.Fprintf(w, "    %s\n", line)
 	}
