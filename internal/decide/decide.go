@@ -300,7 +300,7 @@ func (q *question) ports(a *answer, facts *exempt.Facts) (ports ban.Ports) {
 	if !q.cause.score {
 		ports = q.t.Rule.Ports
 	}
-	if q.t.Shared || q.cause.score && q.t.KnownUsers > 0 || q.oneOfMany() {
+	if q.t.Shared || q.cause.score && (q.t.KnownUsers > 0 || unproven(q.t)) || q.oneOfMany() {
 		ports = q.t.Rule.Ports
 		if ports == "" {
 			ports = q.t.Rule.ServicePorts
@@ -352,7 +352,7 @@ func (q *question) until(a *answer) (end time.Time, count int) {
 // firstLength returns how long the first ban lasts.
 func firstLength(t *event.Tally, times conf.BanTimes, score bool) time.Duration {
 	switch {
-	case score && t.KnownUsers > 0:
+	case score && (t.KnownUsers > 0 || unproven(t)):
 		return times.First // its users suffer with it
 	case score && t.Absent*2 >= t.Score && t.Score > 0:
 		return cmp.Or(times.Names, times.First)
@@ -360,6 +360,12 @@ func firstLength(t *event.Tally, times conf.BanTimes, score bool) time.Duration 
 		return cmp.Or(times.Score, times.First)
 	}
 	return cmp.Or(t.Rule.BanTime, times.First)
+}
+
+// unproven reports whether a source may be one from which users log in: it failed at a service that does not report who does, with names
+// that may be those of users.
+func unproven(t *event.Tally) bool {
+	return t.Rule.NoLogins && t.Event.Kind == event.Failure && t.Name.Networks == 0 && t.Absent*2 < t.Score
 }
 
 // permanent reports whether the rule's threshold for a ban without end is reached.

@@ -22,7 +22,7 @@ func counted(from []conf.Rule) []event.Rule {
 			Ports: r.Ports, ServicePorts: cmp.Or(r.ServicePorts, r.Ports), PortsAuto: r.PortsAuto,
 			ServiceAuto: r.ServiceAuto || r.ServicePorts == "" && r.PortsAuto, Detect: r.Action == conf.ActionDetect,
 			NamesUnknown: slices.ContainsFunc(r.Fail, func(p conf.Pattern) bool { return strings.Contains(p.Text, "(?P<unknownuser>") }),
-			NoLogins:     len(r.OK) == 0,
+			NoLogins:     len(r.OK) == 0 && (r.JSON == nil || len(r.JSON.OK) == 0),
 		}
 		if r.Escalation.Enabled {
 			one.Escalation = event.Escalation{Window: r.Escalation.Window, Threshold: r.Escalation.Threshold}

@@ -60,6 +60,8 @@ type Event struct {
 	// so in this line and did not. Neither is set if such lines do not report it.
 	UnknownUser, ExistingUser bool
 
+	EmptyUser bool // the peer sent an empty name: User is empty not only because such lines do not report the name
+
 	Kind Kind
 
 	// Count is how many attempts the line reports, at least 1.

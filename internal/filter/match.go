@@ -33,7 +33,7 @@ type Match struct {
 	Host []byte
 	User []byte
 
-	UnknownUser, ExistingUser bool // see event.Event
+	UnknownUser, ExistingUser, EmptyUser bool // see event.Event
 
 	Count int // at least 1
 
@@ -50,7 +50,7 @@ func (m *Match) Event(ev *event.Event, batch *event.Batch, line *event.Line) {
 	ev.Position.Stream, ev.Position.Offset = batch.Stream, line.Offset
 	ev.Rule, ev.Service, ev.Verified = m.Rule.Name, m.Rule.Service, !m.Rule.UDP && !batch.Unverified
 	ev.Addr, ev.Kind, ev.Count = m.Addr, m.Kind, m.Count
-	ev.UnknownUser, ev.ExistingUser = m.UnknownUser, m.ExistingUser
+	ev.UnknownUser, ev.ExistingUser, ev.EmptyUser = m.UnknownUser, m.ExistingUser, m.EmptyUser
 	ev.Form, ev.Echo, ev.Each = m.Form, m.Echo, m.Each
 }
 
@@ -157,6 +157,8 @@ func (v *View) read(p *located, loc []int, message []byte, from peerText, h *hea
 	m.Rule, m.Count, m.Form = r.Rule, count, p.form
 	if m.User = tdfa.Group(message, loc, p.user); p.user == 0 {
 		m.User = from.user
+	} else {
+		m.EmptyUser = m.User != nil && len(m.User) == 0
 	}
 	m.UnknownUser = len(tdfa.Group(message, loc, p.unknown)) > 0
 	m.ExistingUser = p.unknown > 0 && !m.UnknownUser

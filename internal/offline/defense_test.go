@@ -56,6 +56,12 @@ func (s *server) imap(addr, user string, ok bool) {
 	s.log("dovecot", "imap-login: %s: user=<%s>, method=PLAIN, rip=%s, lip=192.0.2.1, TLS, session=<%d>", result, user, addr, len(s.lines))
 }
 
+// nextcloud logs a refused login of a web application that does not log those that succeed.
+func (s *server) nextcloud(addr, user string) {
+	s.tries[addr]++
+	s.log("nextcloud", `{"level":2,"remoteAddr":"%s","user":"--","app":"core","message":"Login failed: %s (Remote IP: %s)"}`, addr, user, addr)
+}
+
 // bans replays the log under the defaults, as what-if.
 func (s *server) bans() (bans []ban.Ban) {
 	s.t.Helper()
@@ -135,6 +141,37 @@ func TestInnocents(t *testing.T) {
 				}
 			}
 		},
+		"the same, at a mail server of a month": func(s *server) {
+			s.imap(stranger, "alice@example.org", true)
+			s.wait(30 * 24 * time.Hour)
+			for round := range 3 {
+				for i := range 20 {
+					s.imap(home, fmt.Sprintf("person%c%c@example.org", 'a'+i, 'z'-i), round == 2)
+					s.wait(5 * time.Second)
+				}
+			}
+		},
+		"the same, at a web application that logs no logins": func(s *server) {
+			for range 2 {
+				for i := range 20 {
+					s.nextcloud(home, fmt.Sprintf("person%c%c", 'a'+i, 'z'-i))
+					s.wait(3 * time.Second)
+				}
+			}
+		},
+		"a user name that nobody has, typed at a Keycloak, which does not log it": func(s *server) {
+			for range 2 {
+				s.tries[stranger]++
+				s.log("keycloak", `WARN  [org.keycloak.events] (executor-thread-1) type="LOGIN_ERROR", realmId="a", clientId="web", userId="null", ipAddress="%s", error="user_not_found"`, stranger)
+				s.wait(10 * time.Second)
+			}
+		},
+		"a phone with an old password at such an application": func(s *server) {
+			for range 24 * 6 {
+				s.wait(10 * time.Minute)
+				s.nextcloud(home, "alice")
+			}
+		},
 		"the same, all at once": func(s *server) {
 			r := rand.New(rand.NewPCG(1, 2))
 			var left [20]int
@@ -208,7 +245,7 @@ func TestInnocents(t *testing.T) {
 		"a user of a web application that logs no logins, who mistypes three times a week": func(s *server) {
 			for day := range 60 {
 				if day%7%2 == 1 {
-					s.log("nextcloud", `{"level":2,"remoteAddr":"%s","user":"--","app":"core","message":"Login failed: alice (Remote IP: %s)"}`, home, home)
+					s.nextcloud(home, "alice")
 				}
 				s.wait(24 * time.Hour)
 			}
@@ -216,7 +253,7 @@ func TestInnocents(t *testing.T) {
 		"twelve users of such an application behind the addresses of a mobile network": func(s *server) {
 			for i := range 12 {
 				for range 2 {
-					s.log("nextcloud", `{"level":2,"remoteAddr":"203.0.113.%d","user":"--","app":"core","message":"Login failed: user%d (Remote IP: 203.0.113.%d)"}`, 10+i, i, 10+i)
+					s.nextcloud(fmt.Sprintf("203.0.113.%d", 10+i), fmt.Sprintf("user%d", i))
 					s.wait(10 * time.Second)
 				}
 				s.wait(20 * time.Hour)
@@ -268,6 +305,29 @@ func office(s *server, people int, errors func(fail func(i int))) {
 	for i := range people {
 		s.login(home, user(i))
 		s.wait(time.Second)
+	}
+}
+
+// Failures at a service that does not log logins never end, since no login cancels them. A ban for them is short and leaves other services alone:
+// the address may be that of an office. Names that no user has are a reason for a long one.
+func TestBansWithoutLogins(t *testing.T) {
+	s := newServer(t)
+	for day := range 3 {
+		for i := range 40 {
+			s.nextcloud(home, fmt.Sprintf("person%c%c%d", 'a'+i%26, 'z'-i%26, i/26))
+			s.wait(20 * time.Minute)
+		}
+		s.wait(time.Duration(24*day) * time.Hour)
+	}
+	for i := range 3 {
+		s.ssh(stranger, fmt.Sprintf("!zork%d", i*7))
+	}
+	s.nextcloud(stranger, "alice")
+	if b := s.first(home); b.Ports != "80,443" || b.Until.Sub(b.Start) != 10*time.Minute {
+		t.Errorf("ports %q for %s: %s", b.Ports, b.Until.Sub(b.Start), b.Reason)
+	}
+	if b := s.first(stranger); b.Ports != "" || b.Until.Sub(b.Start) != 7*24*time.Hour {
+		t.Errorf("names that do not exist: ports %q for %s: %s", b.Ports, b.Until.Sub(b.Start), b.Reason)
 	}
 }
 

@@ -94,8 +94,8 @@ func TestMailboxesOfAnOffice(t *testing.T) {
 	}
 }
 
-// What is forgiven to such an office is a number of failures: not more for one mailbox than elsewhere, not to more mailboxes than an office
-// has, and not to a server that is well known by then.
+// What is forgiven to such an office is a number of failures: not more for one mailbox than elsewhere, and not to more mailboxes than an office
+// has.
 func TestGuessersOfMailboxes(t *testing.T) {
 	for name, m := range mailServers() {
 		for what, tt := range map[string]struct {

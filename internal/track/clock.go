@@ -24,7 +24,7 @@ func (t *Tracker) SetBack(at time.Time) {
 	for i := range t.rules {
 		l := &t.rules[i].learned
 		l.surge.SetBack(now)
-		l.since, l.doubted = min(l.since, now), min(l.doubted, now)
+		l.doubted = min(l.doubted, now)
 	}
 	t.rulesChanged = true
 }

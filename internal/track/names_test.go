@@ -2,6 +2,7 @@ package track
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,9 +14,22 @@ import (
 // missing is a failure with a name that the daemon says does not exist.
 func missing(tr *Tracker, at float64, addr, user string) (points float64) {
 	ev := line{at, "fail", user, "", 0}.event("sshd", addr)
-	ev.UnknownUser = true
+	ev.UnknownUser, ev.EmptyUser = true, user == ""
 	before := tr.Explain(ev.Addr, ev.Time).Score
 	return tr.Observe(ev).Score - float64(before)
+}
+
+// A service that reports an unknown user without a name is no reason to take the name for an empty one.
+func TestUnknownUserWithoutName(t *testing.T) {
+	tr := New(namesConfig())
+	ev := line{0, "fail", "", "", 0}.event("sshd", "192.0.2.7")
+	ev.UnknownUser = true
+	for i, want := range []float64{35, 45, 55} {
+		ev.Time = start.Add(time.Duration(i) * time.Minute)
+		if score := tr.Observe(ev).Score; math.Round(score) != want {
+			t.Errorf("after %d such lines the score is %v, want %v", i+1, score, want)
+		}
+	}
 }
 
 func namesConfig() Config {

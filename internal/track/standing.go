@@ -37,9 +37,6 @@ const (
 )
 
 const (
-	// learnFor is how long after the first event of a service a mailbox may be that of a user who has not logged in yet. Mailboxes are no
-	// accounts of the host, and most mail servers do not report which exist.
-	learnFor = 7 * day
 	// doubtFor is how long reports of a service about unknown users mean nothing once it has reported a user as unknown who exists.
 	doubtFor = 7 * day
 	// sameLookup is how far apart the lines are at most that report how one attempt was looked up in several databases of users.
@@ -88,7 +85,8 @@ type subject struct {
 	login    *logins.Login     // what is forgiven to it at this address
 	again    bool              // the source, from which nobody has logged in, has tried it before
 	mailbox  bool              // user@domain, which is no account of the host
-	new      bool              // a mailbox, at a service that began to be watched lately
+	new      bool              // it may be that of a user who has not logged in yet, of whom neither the host nor the service reports anything
+	unseen   bool              // the service does not report who logs in
 	exists   bool              // the service reports that it exists
 	guessed  bool              // it is known, and so many users of its address have failed that their names are being guessed
 	pair     logins.Pair
@@ -132,8 +130,12 @@ func (t *Tracker) judge(of *subject, s *source, ev *event.Event, r uint16, now i
 	rule := &t.rules[r]
 	account := dictionary.AccountName(ev.User)
 	if account == "" {
-		if ev.UnknownUser && t.cfg.Score.Hot > 0 && ev.Verified {
+		switch {
+		case !ev.UnknownUser || !ev.Verified || rule.inDoubt(now):
+		case ev.EmptyUser && t.cfg.Score.Hot > 0:
 			of.standing = hot // no person has the empty name
+		default:
+			of.standing = absent
 		}
 		of.raw = t.hash(ev.User)
 		return
@@ -169,7 +171,8 @@ func (t *Tracker) judge(of *subject, s *source, ev *event.Event, r uint16, now i
 	of.name = t.names.Try(account, before, network, unknown, newSource, now)
 	of.standing = t.standingOf(of.name, unknown, of.exists || rule.rule.NamesUnknown, network)
 	of.mailbox = strings.IndexByte(ev.User, '@') > 0
-	of.new = of.mailbox && of.standing == ordinary && now-rule.since < learnFor
+	of.unseen = rule.rule.NoLogins
+	of.new = of.standing == ordinary && (of.mailbox || of.unseen)
 	if near := t.names.NearTo(of.name); of.standing == familiar && of.name.Success == 0 && near != "" {
 		of.user, of.pair.User = t.userHash(ev.Service, near), near
 		of.pair.From = netkey.Exact(ev.Addr)
@@ -327,7 +330,7 @@ func (t *Tracker) lone(s *source, of *subject, now int64) bool {
 func (t *Tracker) spend(s *source, of *subject, burst, room int, now int64) bool {
 	refill := float32(t.cfg.Known.Retries) / float32(day)
 	guests := t.logins.Guests(of.pair.From)
-	only := of.mailbox && guests <= 1 // a device with an old password
+	only := (of.mailbox || of.unseen) && guests <= 1 // a device with an old password
 	many := room == existingRoom && guests > guestRoom+2*int(s.known)
 	if room == existingRoom && of.standing != familiar && s.known == 0 && !only || many {
 		refill = existingBurst / float32(day) // where nobody logs in, an account that never did is no device, and so many users are none

@@ -28,6 +28,7 @@ const (
 	kindRule   = 'v' // what is known of a rule; the rest is its name
 
 	sourceVersion = 4 // of a source's value; earlier versions are not read any more
+	ruleVersion   = 2 // the same of a rule's
 )
 
 // Changes returns what has changed since the last call, removals first, and takes it as stored; the caller keeps it until
@@ -89,9 +90,8 @@ func (t *Tracker) ruleChanges(p *record.Pack) {
 	for i := range t.rules {
 		p.Begin(kindRule)
 		p.Writer = append(p.Writer, t.rules[i].rule.Name...)
-		p.Value(record.Version)
+		p.Value(ruleVersion)
 		p.Writer = t.rules[i].surge.AppendTo(p.Writer)
-		p.Int(t.rules[i].since)
 		p.Int(t.rules[i].doubted)
 		p.End(false)
 	}
@@ -269,6 +269,8 @@ func versionOf(kind byte) byte {
 	switch kind {
 	case kindSource:
 		return sourceVersion
+	case kindRule:
+		return ruleVersion
 	case logins.Kind:
 		return logins.Version
 	}
@@ -323,10 +325,8 @@ func (im *importer) enter(kind byte, rest []byte, r *record.Reader) {
 func readLearned(r *record.Reader) (l learned) {
 	var n int
 	l.surge, n = surge.Parse(r.Rest, 1)
-	if r.Skip(n); len(r.Rest) == 0 {
-		return l // of an earlier program
-	}
-	l.since, l.doubted = r.Int(), r.Int()
+	r.Skip(n)
+	l.doubted = r.Int()
 	return l
 }
 

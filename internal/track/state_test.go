@@ -248,10 +248,6 @@ func TestEveryPieceSurvives(t *testing.T) {
 			observe(tr, "fail", 1, stranger, "bob")
 			tr.Unbanned(ban.Key{Prefix: netip.MustParsePrefix(stranger + "/32")}, start.Add(20*time.Second))
 		}, func(tr *Tracker) any { return observe(tr, "fail", 10, stranger, "bob").Attempts }},
-		"since when a service is watched": {func(tr *Tracker) { tr.Observe(line{0, "fail", "bob", "", 0}.event("dovecot", home)) },
-			func(tr *Tracker) any {
-				return tr.Observe(line{seconds(8), "fail", "bob@example.org", "", 0}.event("dovecot", stranger)).Added
-			}},
 		"that a service does not know its users": {func(tr *Tracker) {
 			ev := line{1, "each", "zork", "s1", 0}.event("dovecot", home)
 			ev.UnknownUser = true

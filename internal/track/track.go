@@ -147,7 +147,6 @@ type rule struct {
 // learned is what is known of a rule by its events.
 type learned struct {
 	surge   surge.Surge
-	since   int64 // the first event; 0: none yet
 	doubted int64 // when it last reported a user as unknown who exists; 0: never
 }
 
@@ -245,9 +244,6 @@ func (t *Tracker) Observe(ev *event.Event) *event.Tally {
 		return &t.out
 	}
 	now := t.advance(ev.Time)
-	if rule := &t.rules[r]; rule.since == 0 {
-		rule.since, t.rulesChanged = now, true
-	}
 	t.logins.Forget(now)
 	i, k := t.find(ev.Addr)
 	if ev.Kind == event.Success {
