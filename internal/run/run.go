@@ -153,7 +153,10 @@ func Stream(ctx context.Context, write func(io.Writer) error, limit int, name st
 		if err != nil {
 			p.Kill() // before it sees the end of what it reads
 		}
-		written <- errors.Join(err, stdin.Close())
+		if closing := stdin.Close(); err == nil { // else it may have been closed at the end of the program, which says nothing new
+			err = closing
+		}
+		written <- err
 	}()
 	out, err := p.output(limit)
 	unread := <-written
