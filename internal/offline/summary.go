@@ -47,6 +47,8 @@ type tally struct {
 	rules map[string]*RuleSummary      // becomes sum.Rules
 	by    bounded.ByName[*RuleSummary] // the same
 	seen  map[netip.Prefix]uint8
+
+	lately [1 << 12]netip.Addr // some that logged in, by their last bytes: mostly it is those that come again
 }
 
 const (
@@ -95,7 +97,8 @@ func (t *tally) event(ev *event.Event, attempts int, blocked bool) {
 		if blocked {
 			t.sum.LoginsLost++
 		}
-		if ev.Addr.IsValid() {
+		if at := &t.lately[lastBytes(ev.Addr)%uint32(len(t.lately))]; ev.Addr.IsValid() && *at != ev.Addr {
+			*at = ev.Addr
 			t.mark(netip.PrefixFrom(ev.Addr, ev.Addr.BitLen()), loggedIn)
 		}
 	case ev.Kind != event.Failure:

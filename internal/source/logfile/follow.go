@@ -37,7 +37,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		f.startWatching(ctx)
 	}
 	for what := (news{names: true, all: true}); ctx.Err() == nil; what = f.wait(ctx) {
-		if what.names || what.all {
+		if what.names {
 			f.scan(ctx)
 		}
 		f.readAll(ctx, what.all)
@@ -85,7 +85,9 @@ func (f *Follower) wait(ctx context.Context) news {
 	if what.names {
 		sleep.For(ctx, scanPause-time.Since(f.scanned))
 	}
-	what.all = what.all || !time.Now().Before(until)
+	if what.all || !time.Now().Before(until) {
+		what = news{names: true, all: true}
+	}
 	return what
 }
 

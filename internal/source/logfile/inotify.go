@@ -11,7 +11,7 @@ import (
 // A news is what a watcher reports after a wait.
 type news struct {
 	names bool // names may have changed in a directory
-	all   bool // anything may have changed
+	all   bool // what is in any file may have changed
 }
 
 // A watcher waits for changes. Directories are watched for names only and files for what is written to them, so that busy files
