@@ -554,6 +554,7 @@ func TestBadInput(t *testing.T) {
 
 // TestSlowClients checks that clients that send nothing keep nobody out, and lose their connections.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	start(t, settings(t, address), &daemon{})
 	var idle []net.Conn
