@@ -4,18 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"mef/bench/pktgen"
+	"mef/internal/control"
 )
 
 // wire is a veth pair between a program under test and a sender of packets.
@@ -318,4 +322,154 @@ func (in *instance) dropped(source netip.Addr) error {
 		}
 	}
 	return fmt.Errorf("%s is banned, and none of its packets was dropped: %s", source, out)
+}
+
+const blockPort = 8480
+
+// blockpage measures what a flood of connections to the page for blocked customers costs, and whether a customer gets it meanwhile.
+func (b *bench) blockpage(ctx context.Context, p *product, s *section) error {
+	if p.ctlPath == "" {
+		return nil // has no page
+	}
+	return b.with(ctx, p, func(in *instance) error {
+		w, err := connect(in.cell)
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		const customer, attacker = "192.0.2.7", "192.0.2.8"
+		w.sender.do(func() {
+			for _, addr := range []string{customer, attacker} {
+				err = errors.Join(err, exec.Command("ip", "addr", "add", addr+"/24", "dev", "wire1").Run())
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("add addresses: %w", err)
+		}
+		f, err := os.OpenFile(filepath.Join(in.dir, "mef.conf"), os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = fmt.Fprintf(f, "block_page=%d\n", blockPort)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			return err
+		}
+		client := control.NewClient(filepath.Join(in.dir, "mefdaemon.sock"))
+		if _, err := client.Reload(ctx); err != nil {
+			return err
+		}
+		entries := []string{customer, attacker}
+		var sources []netip.Addr
+		for range 1000 {
+			sources = append(sources, in.fresh())
+			entries = append(entries, sources[len(sources)-1].String())
+		}
+		if done, err := client.BanAll(ctx, control.Batch{Entries: entries, For: time.Hour, Ports: "80,443"}); err != nil || done.Done < len(entries) {
+			return errors.Join(err, fmt.Errorf("%d of %d bans", done.Done, len(entries)))
+		}
+		ask := func(from string) (took time.Duration, err error) {
+			begun := time.Now()
+			var conn net.Conn
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
+			w.sender.do(func() { conn, err = dialer.Dial("tcp", "192.0.2.1:80") })
+			if err != nil {
+				return 0, err
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(begun.Add(5 * time.Second))
+			if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"); err != nil {
+				return 0, err
+			}
+			page, err := io.ReadAll(conn)
+			if err == nil && !strings.Contains(string(page), "Your address is blocked") {
+				err = fmt.Errorf("the answer is %.100q", page)
+			}
+			return time.Since(begun), err
+		}
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Second) {
+			if _, err = ask(customer); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				return fmt.Errorf("no page: %w", err)
+			}
+		}
+		for _, of := range []struct {
+			what    string
+			sources []netip.Addr
+		}{{"one source", sources[:1]}, {"1,000 sources", sources}} {
+			if err := in.pageFlood(w, s, of.what, func(i int) pktgen.Packet { return pktgen.Packet{From: of.sources[i%len(of.sources)].As4(), Port: 80} },
+				func() (time.Duration, error) { return ask(customer) }, func() { _, _ = ask(attacker) }); err != nil {
+				return err
+			}
+		}
+		bans, err := client.Bans(ctx)
+		s.set(p, "bans more than before", "0", "%d", len(bans)-len(entries)-1)
+		return err
+	})
+}
+
+// pageFlood measures a flood: next is its packets, ask and pester are the requests of the customer and of an attacker.
+func (in *instance) pageFlood(w *wire, s *section, of string, next func(int) pktgen.Packet, ask func() (time.Duration, error), pester func()) error {
+	const rate, seconds = 10_000, 10
+	stop := make(chan struct{})
+	var group errgroup.Group
+	var took []float64
+	var asked int
+	group.Go(func() error {
+		var each errgroup.Group
+		var mu sync.Mutex
+		for ; ; time.Sleep(250 * time.Millisecond) {
+			select {
+			case <-stop:
+				return each.Wait()
+			default:
+			}
+			asked++
+			each.Go(func() error {
+				if d, err := ask(); err == nil {
+					mu.Lock()
+					took = append(took, float64(d)/float64(time.Millisecond))
+					mu.Unlock()
+				}
+				return nil
+			})
+		}
+	})
+	group.Go(func() error {
+		for {
+			select {
+			case <-stop:
+				return nil
+			default:
+				pester()
+			}
+		}
+	})
+	cpu, begun := in.cpu(), time.Now()
+	err := w.Send(rate*seconds, rate, next)
+	span := time.Since(begun).Seconds()
+	used := (in.cpu() - cpu).Seconds() / span
+	close(stop)
+	if err = errors.Join(err, group.Wait()); err != nil {
+		return err
+	}
+	least := [2]time.Duration{time.Hour, time.Hour}
+	for range 3 {
+		for i, g := range []*pktgen.Generator{w.Generator, w.elsewhere} {
+			const n = 300_000
+			before := ownTime()
+			if err := g.Send(n, 0, next); err != nil {
+				return err
+			}
+			least[i] = min(least[i], (ownTime()-before)/n)
+		}
+	}
+	kernel := (least[0] - least[1]).Seconds() * rate
+	s.set(in.product, "flood from "+of+": connections a second", "10,000", "%s", count(rate*seconds/span))
+	s.set(in.product, "flood from "+of+": CPU of daemon, page and kernel, of one core", "≤ 5 %", "%.2f %% (kernel: %.2f %%, %v a packet)", 100*(used+kernel), 100*kernel, least[0]-least[1])
+	s.set(in.product, "flood from "+of+": pages that another banned client got", "all", "%d of %d", len(took), asked)
+	if len(took) > 0 {
+		s.set(in.product, "flood from "+of+": time of such a page", "", "%s", spread(took, milliseconds))
+	}
+	return nil
 }

@@ -88,8 +88,9 @@ var logLevels = map[string]expr.LogLevel{
 // ban of a network, or listed. Those chains have a rule for each kind of such bans.
 //
 // A flood cannot use up the page: a source (IPv6: a /64) that opens more than pageRate connections a second, or sends more than pagePacket
-// packets, is dropped for pagePause, and then spends nothing of what all sources share: pageRates connections and pagePackets packets. What
-// is over is dropped, as without a page. A full set accepts no new source, whose packets are then limited by the sum alone.
+// packets, is dropped until it has been silent for pagePause, and then spends nothing of what all sources share: pageRates connections and
+// pagePackets packets. What is over is dropped, as without a page. A full set accepts no new source, whose packets are then limited by the sum
+// alone.
 //
 // mef.rules and other policies have to accept the ports of the page.
 
@@ -204,7 +205,7 @@ func (s tableSpec) pageRules() (rules []rule) {
 	for _, v6 := range []bool{false, true} {
 		f := familyName(v6)
 		stop := &expr.Verdict{Kind: expr.VerdictGoto, Chain: pageStop}
-		drop(page.source(v6).inNamed(register1, pageOff+f))
+		drop(page.source(v6).inNamed(register1, pageOff+f).updates(register1, pageOff+f))
 		rules = append(rules,
 			page.network(v6).protocol(unix.IPPROTO_TCP).opensTCP().source(v6).updates(register1, pageSrc+f, limitOver(pageRate, pageBurst)).with(stop),
 			page.source(v6).updates(register1, pagePkt+f, limitOver(pagePacket, pagePktBurst)).with(stop),
