@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -338,7 +339,9 @@ func (b *bench) blockpage(ctx context.Context, p *product, s *section) error {
 		}
 		defer w.close()
 		const customer, attacker = "192.0.2.7", "192.0.2.8"
+		var there *os.File
 		w.sender.do(func() {
+			there, err = os.Open("/proc/thread-self/ns/net")
 			for _, addr := range []string{customer, attacker} {
 				err = errors.Join(err, exec.Command("ip", "addr", "add", addr+"/24", "dev", "wire1").Run())
 			}
@@ -346,6 +349,7 @@ func (b *bench) blockpage(ctx context.Context, p *product, s *section) error {
 		if err != nil {
 			return fmt.Errorf("add addresses: %w", err)
 		}
+		defer there.Close()
 		f, err := os.OpenFile(filepath.Join(in.dir, "mef.conf"), os.O_APPEND|os.O_WRONLY, 0)
 		if err == nil {
 			_, err = fmt.Fprintf(f, "block_page=%d\n", blockPort)
@@ -371,8 +375,15 @@ func (b *bench) blockpage(ctx context.Context, p *product, s *section) error {
 			begun := time.Now()
 			var conn net.Conn
 			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
-			w.sender.do(func() { conn, err = dialer.Dial("tcp", "192.0.2.1:80") })
-			if err != nil {
+			dialed := make(chan struct{})
+			go func() {
+				defer close(dialed)
+				runtime.LockOSThread() // the thread ends with this goroutine, as it cannot be used elsewhere
+				if err = unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err == nil {
+					conn, err = dialer.Dial("tcp", "192.0.2.1:80")
+				}
+			}()
+			if <-dialed; err != nil {
 				return 0, err
 			}
 			defer conn.Close()
@@ -418,7 +429,7 @@ func (in *instance) pageFlood(w *wire, s *section, of string, next func(int) pkt
 	group.Go(func() error {
 		var each errgroup.Group
 		var mu sync.Mutex
-		for ; ; time.Sleep(250 * time.Millisecond) {
+		for ; ; time.Sleep(time.Second) {
 			select {
 			case <-stop:
 				return each.Wait()
