@@ -53,6 +53,7 @@ func TestNameIsHot(t *testing.T) {
 		"tried by one network":         {[]string{"203.0.113.1", "203.0.113.2", "203.0.7.1"}, nil, "zork", 35},
 		"tried by two":                 {[]string{"203.0.113.1", "100.64.0.1"}, nil, "zork", 100},
 		"differing in case and domain": {[]string{"203.0.113.1", "100.64.0.1"}, nil, `EXAMPLE\Zork`, 100},
+		"with blanks around it":        {[]string{"203.0.113.1", "100.64.0.1"}, nil, " zork ", 100},
 		"from the start":               {nil, nil, "admin", 100},
 		"a canary":                     {nil, nil, "mallory.trap", 100},
 		"no name at all":               {nil, nil, "", 100},

@@ -129,23 +129,24 @@ func (d *Dictionary) Configure(accounts map[string]bool, canaries []string, with
 	d.configured++
 }
 
-// AccountName returns what users are compared by: their name without the domain, in lower case. EXAMPLE\alice, alice@example.net and
-// Alice are one account.
+// AccountName returns what users are compared by: their name without the domain and blanks around it, in lower case. EXAMPLE\alice,
+// alice@example.net and Alice are one account.
 func AccountName(user string) string {
 	if isAccount(user) {
 		return user
 	}
+	user = strings.TrimSpace(user)
 	account := user[strings.LastIndexByte(user, '\\')+1:]
 	if i := strings.IndexByte(account, '@'); i > 0 {
 		account = account[:i]
 	}
-	return strings.ToLower(account)
+	return strings.ToLower(strings.TrimSpace(account))
 }
 
 // isAccount reports whether a name is one that AccountName returns as it is: most are.
 func isAccount(user string) bool {
 	for i := range len(user) {
-		if c := user[i]; c == '@' || c == '\\' || 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf {
+		if c := user[i]; c <= ' ' || c == '@' || c == '\\' || 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf {
 			return false
 		}
 	}
