@@ -153,6 +153,9 @@ func (q *question) portsWords(a *answer) string {
 			shared += "ports " + string(a.asked) + " only"
 		}
 	}
+	if shared == "" && q.cause.score && q.t.KnownUsers == 0 && a.asked != "" && unproven(q.t) {
+		shared = fmt.Sprintf("ports %s only, because %s does not log logins and users may be behind the address", a.asked, q.t.Rule.Service)
+	}
 	if shared == "" && q.oneOfMany() && a.asked != "" {
 		shared = "ports " + string(a.asked) + " only"
 	}

@@ -323,7 +323,7 @@ func TestBansWithoutLogins(t *testing.T) {
 		s.ssh(stranger, fmt.Sprintf("!zork%d", i*7))
 	}
 	s.nextcloud(stranger, "alice")
-	if b := s.first(home); b.Ports != "80,443" || b.Until.Sub(b.Start) != 10*time.Minute {
+	if b := s.first(home); b.Ports != "80,443" || b.Until.Sub(b.Start) != 10*time.Minute || !strings.Contains(b.Reason, "nextcloud does not log logins") {
 		t.Errorf("ports %q for %s: %s", b.Ports, b.Until.Sub(b.Start), b.Reason)
 	}
 	if b := s.first(stranger); b.Ports != "" || b.Until.Sub(b.Start) != 7*24*time.Hour {

@@ -10,6 +10,7 @@ import (
 
 	"mef/internal/event"
 	"mef/internal/ordered"
+	"mef/internal/track/dictionary"
 	"mef/internal/track/logins"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
@@ -31,7 +32,7 @@ type Alarm struct {
 }
 
 const (
-	maxAlarms = 200 // kept; the oldest go first, those acknowledged before others
+	maxAlarms = 200 // kept
 
 	// alarmScore is which part of the limit an address must have reached by other names for its login to be an alarm.
 	alarmScore = 0.5
@@ -97,13 +98,31 @@ func (t *Tracker) alarm(ev *event.Event, of logins.Pair, s *source, k netkey.Key
 // raise keeps an alarm.
 func (t *Tracker) raise(ev *event.Event, reason string, lines []string) {
 	if len(t.alarms) >= maxAlarms {
-		i := max(0, slices.IndexFunc(t.alarms, func(a Alarm) bool { return a.Acked }))
-		t.dropAlarm(i)
+		t.dropAlarm(t.leastAlarm())
 	}
 	t.lastAlarm++
 	t.alarms = append(t.alarms, Alarm{ID: t.lastAlarm, Time: record.Moment(t.now), Addr: ev.Addr, User: strings.Clone(ev.User), Service: ev.Service,
 		Reason: reason, Evidence: append(slices.Clone(lines), ev.Evidence()), flags: dirty})
 	t.alarmsChanged = true
+}
+
+// leastAlarm returns which alarm is dropped for another: the oldest of those acknowledged, otherwise of the user who has most. Whoever has an
+// account here could raise any number with it and push out those of other users.
+func (t *Tracker) leastAlarm() (least int) {
+	if i := slices.IndexFunc(t.alarms, func(a Alarm) bool { return a.Acked }); i >= 0 {
+		return i
+	}
+	of := map[string]int{}
+	for i := range t.alarms {
+		of[dictionary.AccountName(t.alarms[i].User)]++
+	}
+	most := 0
+	for i := range t.alarms {
+		if n := of[dictionary.AccountName(t.alarms[i].User)]; n > most {
+			least, most = i, n
+		}
+	}
+	return least
 }
 
 func (t *Tracker) dropAlarm(i int) {

@@ -175,6 +175,29 @@ func TestLoginAlarm(t *testing.T) {
 	}
 }
 
+// Alarms about one account do not push out those about others, however many there are.
+func TestAlarmsAreKept(t *testing.T) {
+	cfg := namesConfig()
+	cfg.LoginAlarms = true
+	tr := New(cfg)
+	raise := func(i int, user string) {
+		addr, at := fmt.Sprintf("203.0.%d.%d", i/250, 1+i%250), float64(10*i)
+		missing(tr, at, addr, fmt.Sprintf("zork%d", 7*i))
+		missing(tr, at+1, addr, fmt.Sprintf("plugh%d", 7*i))
+		tr.Observe(line{at + 2, "ok", user, "", 0}.event("sshd", addr))
+	}
+	raise(0, "alice")
+	raise(1, "carol")
+	tr.Acknowledge(2)
+	for i := range 2 * maxAlarms {
+		raise(2+i, "mallory")
+	}
+	alarms := tr.Alarms()
+	if len(alarms) != maxAlarms || alarms[0].User != "alice" || alarms[1].User != "mallory" || alarms[maxAlarms-1].ID != 2*maxAlarms+2 {
+		t.Errorf("%d alarms, the first %+v", len(alarms), alarms[0])
+	}
+}
+
 // A lifted ban was a mistake: what logs report of the time before counts no more, over a restart too.
 func TestLiftedIsAFact(t *testing.T) {
 	tr, disk := New(testConfig()), map[string][]byte{}
