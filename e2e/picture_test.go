@@ -39,6 +39,9 @@ func TestNumbersAgree(t *testing.T) {
 	bans := map[string]uint64{}
 	for _, row := range stats.Tables[0].Rows {
 		bans[row.Label] = row.Bans
+		if row.Label == first && row.Drops == 0 {
+			t.Errorf("no packets from %s were dropped: %+v", first, stats.Tables[0].Rows)
+		}
 	}
 	if bans[second] != 1 {
 		t.Errorf("stats of sources: %+v; want a ban of %s", stats.Tables[0].Rows, second)
@@ -84,9 +87,10 @@ func (s *scene) numbersAgree() error {
 		bans += r.Bans
 	}
 	level, _ := status.Level()
-	var counted uint64
+	var counted, drops uint64
 	for _, row := range stats.Tables[0].Rows {
 		counted += row.Attempts
+		drops += row.Drops
 	}
 	var services uint64
 	for _, one := range p.Services {
@@ -97,6 +101,8 @@ func (s *scene) numbersAgree() error {
 		return fmt.Errorf("drops %+v, nft has %+v", p.Dropped, want)
 	case p.Bans != status.Bans || p.Attempts != failures || services != failures || p.AlarmCount != status.AlarmCount || p.Mode != status.Mode || p.Level != level:
 		return fmt.Errorf("picture %+v; status: %d failures, %+v, level %s", p, failures, status.Bans, level)
+	case drops != want.Total:
+		return fmt.Errorf("statistics have %d dropped packets, nft has %d: %+v", drops, want.Total, stats.Tables[0].Rows)
 	case counted < failures: // and those of before a restart
 		return fmt.Errorf("statistics have %d attempts, status %d", counted, failures)
 	}

@@ -107,7 +107,9 @@ type ViewService interface {
 }
 
 // Kinds of series. What services log has got through to them: attempts, those of which that are targeted at an account of this host other than root
-// (the others are noise), and logins. Drops are packets that the kernel stopped.
+// (the others are noise), and logins. Drops are packets that the kernel stopped: by cause they
+// are counted, and by service and family each packet stands for what samples say, so that the sums are the same; those of services that do not run here, and
+// those without samples, are those of "other", the latter of no family.
 const (
 	KindAttempts = "attempts"
 	KindTargeted = "targeted"
@@ -124,7 +126,7 @@ const (
 )
 
 // A History is what was counted over a window. Series that are zero all the time are left out; what happened while the daemon did not run was not counted,
-// but for drops.
+// but for drops by cause.
 type History struct {
 	Start   time.Time     `json:"start"` // of the first values
 	Step    time.Duration `json:"step_ns"`
@@ -157,6 +159,7 @@ type StatRow struct {
 	Label    string    `json:"label"`
 	Attempts uint64    `json:"attempts"`
 	Bans     uint64    `json:"bans"`
+	Drops    uint64    `json:"drops"` // packets; 0 for names
 	First    time.Time `json:"first"`
 	Last     time.Time `json:"last"`
 }

@@ -82,7 +82,10 @@ type Recorder interface {
 	Close() error
 	Wanted(event string) bool
 	Attempt(a *control.Attempt, now time.Time)
-	Use(status func(context.Context) (control.Status, error), counters func(context.Context, []netip.Addr) (control.Counters, error))
+	Use(status func(context.Context) (control.Status, error), counters func(context.Context, []netip.Addr) (control.Counters, error),
+		dropped func(context.Context) (control.Drops, error))
+	Sampling(ctx context.Context, on bool)
+	Dropped(ctx context.Context, samples []engine.Packet)
 	Run(ctx context.Context) error
 }
 
@@ -202,7 +205,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	host := &p.Reputation.Host
 	host.LogsIn, host.Withdraw = p.LogsIn, b.Withdraw
 	host.TakeOver, host.Lift, host.Allow, host.Disallow, host.Undo = p.TakeOver, b.LiftShared, b.allowShared, b.disallowShared, b.undoShared
-	b.recorder.Use(b.Status, b.Counters)
+	b.recorder.Use(b.Status, b.Counters, b.Dropped)
 	if b.saved, err = p.Open(state, opt.Version, now); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,22 @@ type statusPart func(*control.Status, *pipeline.State)
 
 // detectors returns the detectors.
 func (d *daemon) detectors() []detector {
-	return []detector{d.scans(), d.reputation(), d.notifications()}
+	return []detector{d.scans(), d.reputation(), d.notifications(), d.samples()}
+}
+
+// samples counts dropped packets by service, source and network, of samples that the packet filter reports.
+func (d *daemon) samples() detector {
+	return detector{
+		run: func(ctx context.Context) error { return d.kernel.Samples(ctx, d.recorder.Sampling, d.recorder.Dropped) },
+		status: func() statusPart {
+			why := d.kernel.Unsampled()
+			return func(s *control.Status, _ *pipeline.State) {
+				if why != "" {
+					s.Warnings = append(s.Warnings, why)
+				}
+			}
+		},
+	}
 }
 
 // reputation detects sources that block lists have, and reports bans to others.

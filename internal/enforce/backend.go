@@ -72,6 +72,17 @@ type Backend interface {
 // LogGroup is the NFLOG group to which packets are reported.
 const LogGroup = 4242
 
+// SampleGroup is the NFLOG group to which samples of dropped packets are reported: at most SampleRate a second, after the first SampleBurst, for
+// each cause of event.DroppedBan and the following (iptables: and each family), or as many as Settings.Log allows. What is not sampled costs a look at the limit.
+const (
+	SampleGroup = 4243
+	SampleRate  = 25
+	SampleBurst = 50
+)
+
+// NoSamples is what a host lacks where the kernel cannot report samples.
+const NoSamples = "dropped packets are counted, but not by service, source and network"
+
 // A source that opens a connection to one of Settings.Peers is reported once in PeerTime seconds; at most PeerRate sources a second, after
 // the first PeerBurst.
 const (
@@ -90,6 +101,8 @@ type Settings struct {
 	Peers ban.Ports
 	// Page is where banned clients of a web server, by verified bans of some ports only, are told that they are banned.
 	Page Page
+	// Samples has samples of the packets that bans and lists drop reported.
+	Samples bool
 	// Proxies and CDNs have many clients behind each address. Flood does not limit the former, and the latter not at exempt.WebPorts.
 	Proxies, CDNs prefixset.Set
 }

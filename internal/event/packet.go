@@ -15,6 +15,14 @@ const (
 	NewPeer    = "mef:peer" // it is the first for a while by which its source opens a connection to a watched port
 )
 
+// Why a Packet was dropped, if it is a sample of those: see enforce.SampleGroup.
+const (
+	DroppedBan        = "ban"            // it came from a banned address
+	DroppedUnverified = "unverified_ban" // it came from an address with an unverified ban
+	DroppedReply      = "reply"          // it was for a banned address
+	DroppedList       = "list"           // it came from or was for an address of a list
+)
+
 // A Packet is one that the packet filter of this host reports.
 type Packet struct {
 	Mark     string // what for

@@ -21,6 +21,9 @@ import (
 //	hourly  the top tables of each hour of a day
 //	daily   the same for each day of a year
 //	bans    the latest bans and unbans
+//	drops   packets dropped by service and family, for each minute, hour and day that has a row
+//
+// An earlier version made files without the last part. They get it when they are opened, and nothing in them is lost.
 type ring struct {
 	at    int64 // in the file
 	size  int64 // of a slot
@@ -30,7 +33,8 @@ type ring struct {
 
 const (
 	slotHead = 4 + 8 + 4 // checksum, time, length
-	rowSize  = slotHead + cells*8
+	rowSize  = slotHead + oldCells*8
+	dropSize = slotHead + (cells-oldCells)*8
 	topSize  = slotHead + len(dimensions)*(2+saved*(1+maxLabel+2*10+2*6))
 	banSize  = 512
 )
@@ -43,6 +47,10 @@ var (
 	hourly  = days.next(int64(topSize), 25, 3600)
 	daily   = hourly.next(int64(topSize), 366, 24*3600)
 	bans    = daily.next(banSize, maxBans, 0)
+
+	minuteDrops = bans.next(dropSize, minutes.slots, minutes.step)
+	hourDrops   = minuteDrops.next(dropSize, hours.slots, hours.step)
+	dayDrops    = hourDrops.next(dropSize, days.slots, days.step)
 )
 
 // next returns a ring behind this one.
@@ -107,8 +115,8 @@ func openFile(path string) (*os.File, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New(path + " is not a regular file; remove it")
 	}
-	if err == nil && info.Size() != bans.end() {
-		err = f.Truncate(bans.end()) // a file with holes, which takes no space yet
+	if err == nil && info.Size() != dayDrops.end() {
+		err = f.Truncate(dayDrops.end()) // a file with holes, which takes no space yet
 	}
 	if err != nil {
 		f.Close()

@@ -47,6 +47,7 @@ type Recorder struct {
 
 	lookAtStatus func(context.Context) (control.Status, error)
 	counters     func(context.Context, []netip.Addr) (control.Counters, error)
+	dropped      func(context.Context) (control.Drops, error)
 }
 
 // New returns a Recorder that goes on with the history in a directory.
@@ -118,9 +119,11 @@ func (r *Recorder) Write(recs []control.Record) error {
 	return nil
 }
 
-// Use has pictures made of a daemon's status and counters, those with the bans of some addresses. It is to be called before Run and Picture.
-func (r *Recorder) Use(status func(context.Context) (control.Status, error), counters func(context.Context, []netip.Addr) (control.Counters, error)) {
-	r.lookAtStatus, r.counters = status, counters
+// Use has pictures made of a daemon's status and counters, those with the bans of some addresses. dropped returns the Dropped of counters. It is to be
+// called before the others.
+func (r *Recorder) Use(status func(context.Context) (control.Status, error), counters func(context.Context, []netip.Addr) (control.Counters, error),
+	dropped func(context.Context) (control.Drops, error)) {
+	r.lookAtStatus, r.counters, r.dropped = status, counters, dropped
 }
 
 // Run looks at the status while somebody wants pictures, and saves what was counted every minute, until ctx is done.
@@ -164,8 +167,9 @@ func (r *Recorder) sample(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
-		r.countDrops(c.Dropped)
 		r.ports = c.Ports
+		r.setServices(&c)
+		r.countDrops(c.Dropped, nil, time.Now())
 	}
 	now := time.Now()
 	r.open(now)

@@ -39,10 +39,16 @@ func (h *host) Counters(_ context.Context, addrs []netip.Addr) (control.Counters
 	return h.counters, nil
 }
 
+func (h *host) Dropped(context.Context) (control.Drops, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.counters.Dropped, nil
+}
+
 func start(t *testing.T, h *host) *history.Recorder {
 	t.Helper()
 	r := history.New("test", t.TempDir(), slog.New(slog.DiscardHandler))
-	r.Use(h.Status, h.Counters)
+	r.Use(h.Status, h.Counters, h.Dropped)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()

@@ -23,12 +23,12 @@ type kept struct {
 
 	minute, before    counts // of the present minute, and what an earlier run counted in it
 	hourSum, daySum   counts
-	now, hour, day    int64 // beginnings of the present minute, hour and day
-	hourTops, dayTops tops  // of the present hour, and of those of the present day before it
+	now, hour, day    int64  // beginnings of the present minute, hour and day
+	hourTops, dayTops tables // of the present hour, and of those of the present day before it
 
-	drops     [causes]uint64 // of the kernel's counters, when they were read last
-	banNumber int64          // of the latest ban
-	bansKept  int            // how many bans and unbans there were in the present minute
+	sharing
+	banNumber int64 // of the latest ban
+	bansKept  int   // how many bans and unbans there were in the present minute
 }
 
 // restore takes over what the file has. What was counted before the file could be opened is added.
@@ -43,9 +43,9 @@ func (r *Recorder) restore(now time.Time) {
 			r.services = r.services[:min(len(r.services), maxSeries-1)]
 		}
 	}
-	r.before.decode(minutes.read(r.file, r.now, nil))
-	r.hourSum.decode(hours.read(r.file, r.hour, nil))
-	r.daySum.decode(days.read(r.file, r.day, nil))
+	r.before.decode(minutes.read(r.file, r.now, nil), minuteDrops.read(r.file, r.now, nil))
+	r.hourSum.decode(hours.read(r.file, r.hour, nil), hourDrops.read(r.file, r.hour, nil))
+	r.daySum.decode(days.read(r.file, r.day, nil), dayDrops.read(r.file, r.day, nil))
 	r.hourTops.decode(hourly.read(r.file, r.hour, nil), -1)
 	for at := r.day; at < r.hour; at += hourly.step {
 		r.dayTops.decode(hourly.read(r.file, at, nil), -1)
@@ -59,12 +59,12 @@ func (r *Recorder) turn(now time.Time) {
 		r.now, r.before, r.bansKept = m, counts{}, 0
 	}
 	if h := hours.start(now); h != r.hour {
-		r.dayTops.merge(&r.hourTops)
+		r.dayTops.merge(&r.hourTops, -1)
 		r.dayTops.bound()
-		r.hour, r.hourSum, r.hourTops = h, counts{}, tops{}
+		r.hour, r.hourSum, r.hourTops = h, counts{}, tables{}
 	}
 	if d := days.start(now); d != r.day {
-		r.day, r.daySum, r.dayTops = d, counts{}, tops{}
+		r.day, r.daySum, r.dayTops = d, counts{}, tables{}
 	}
 }
 
@@ -87,9 +87,9 @@ func (r *Recorder) flush(now time.Time) {
 }
 
 // today returns the tables of the present day.
-func (r *Recorder) today() (sum tops) {
-	sum.merge(&r.dayTops)
-	sum.merge(&r.hourTops)
+func (r *Recorder) today() (sum tables) {
+	sum.merge(&r.dayTops, -1)
+	sum.merge(&r.hourTops, -1)
 	return sum
 }
 
@@ -100,12 +100,16 @@ func (r *Recorder) write() error {
 	}
 	head = append(head, strings.Join(r.services, "\n")...)
 	today := r.today()
+	minute, minuteDropped := r.before.encode()
+	hour, hourDropped := r.hourSum.encode()
+	day, dayDropped := r.daySum.encode()
 	for _, w := range []struct {
 		ring
 		key  int64
 		data []byte
 	}{
-		{header, 1, head}, {minutes, r.now, r.before.encode()}, {hours, r.hour, r.hourSum.encode()}, {days, r.day, r.daySum.encode()},
+		{header, 1, head}, {minutes, r.now, minute}, {hours, r.hour, hour}, {days, r.day, day},
+		{minuteDrops, r.now, minuteDropped}, {hourDrops, r.hour, hourDropped}, {dayDrops, r.day, dayDropped},
 		{hourly, r.hour, r.hourTops.encode()}, {daily, r.day, today.encode()},
 	} {
 		if err := w.write(r.file, w.key, w.data); err != nil {
@@ -158,13 +162,19 @@ type labels struct {
 	prefix               netip.Prefix // of a ban
 }
 
-// countTops counts for the labels of an event.
-func (r *Recorder) countTops(addr netip.Addr, l labels, n, banned uint64, at int64) {
+// networkOf returns the network that an address is counted in.
+func networkOf(addr netip.Addr) netip.Prefix {
 	bits := 24
 	if addr.Is6() {
 		bits = 48
 	}
 	network, _ := addr.Prefix(bits)
+	return network
+}
+
+// countTops counts for the labels of an event.
+func (r *Recorder) countTops(addr netip.Addr, l labels, n, banned uint64, at int64) {
+	network := networkOf(addr)
 	var text [2][64]byte
 	source := text[0][:0]
 	if l.prefix.IsValid() && !l.prefix.IsSingleIP() {
@@ -172,23 +182,12 @@ func (r *Recorder) countTops(addr netip.Addr, l labels, n, banned uint64, at int
 	} else {
 		source = addr.AppendTo(source)
 	}
-	t := &r.hourTops
+	t := &r.hourTops.came
 	t[0].add(l.ports, n, banned, at)
 	t[1].add(l.service, n, banned, at)
 	t[2].addBytes(source, n, banned, at)
 	t[3].addBytes(network.AppendTo(text[1][:0]), n, banned, at)
 	t[4].add(l.name, n, banned, at)
-}
-
-// countDrops counts by how much the kernel's counters have moved.
-func (r *Recorder) countDrops(d control.Drops) {
-	if !d.Known {
-		return
-	}
-	for i, n := range [causes]uint64{d.Verified, d.Unverified, d.Replies, d.Lists} {
-		r.minute[ofCause(i)] += since(r.drops[i], n)
-		r.drops[i] = n
-	}
 }
 
 const (

@@ -21,7 +21,7 @@ import (
 func openIn(t *testing.T, dir string, h *host) *history.Recorder {
 	t.Helper()
 	r := history.New("test", dir, slog.New(slog.DiscardHandler))
-	r.Use(h.Status, h.Counters)
+	r.Use(h.Status, h.Counters, h.Dropped)
 	if err := r.Open(); err != nil {
 		t.Fatal(err)
 	}
@@ -93,8 +93,8 @@ func TestKill(t *testing.T) {
 			time.Sleep(time.Minute)
 			same(t, window, sums(t, r, window), map[string]uint64{"attempts service sshd": 10, "attempts family ipv4": 5, "attempts family ipv6": 5,
 				"targeted service sshd": 5, "targeted family ipv4": 5, "logins service sshd": 5, "logins family ipv4": 5, "bans service sshd": 5,
-				"bans family ipv4": 5, "drops cause ban": 500, "drops cause list": 50})
-			for by, want := range map[string]map[string]uint64{"ports": {"22": 10}, "services": {"sshd": 10}, "sources": {"192.0.2.7": 5, "2001:db8::7": 5},
+				"bans family ipv4": 5, "drops cause ban": 500, "drops cause list": 50, "drops service other": 550})
+			for by, want := range map[string]map[string]uint64{"ports": {"22": 10}, "services": {"sshd": 10, "other": 0}, "sources": {"192.0.2.7": 5, "2001:db8::7": 5},
 				"networks": {"192.0.2.0/24": 5, "2001:db8::/48": 5}, "names": {"alice": 5}} {
 				same(t, window+" "+by, labels(t, r, window, by), want)
 			}

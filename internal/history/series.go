@@ -22,7 +22,8 @@ const (
 	maxSeries = 32 // services with series of their own; further ones are added up as the last
 	families  = 2
 	causes    = 4
-	cells     = (maxSeries+families)*kinds + causes
+	oldCells  = (maxSeries+families)*kinds + causes
+	cells     = oldCells + maxSeries + families
 )
 
 var (
@@ -43,27 +44,36 @@ func (c *counts) add(o *counts) {
 	}
 }
 
-func (c *counts) encode() []byte {
-	b := make([]byte, 0, len(c)*8)
+// encode returns the counters, of which those of dropped packets by service and family are kept in a slot of their own: files of earlier versions
+// have none.
+func (c *counts) encode() (b, dropped []byte) {
+	all := make([]byte, 0, len(c)*8)
 	for _, n := range c {
-		b = binary.BigEndian.AppendUint64(b, n)
+		all = binary.BigEndian.AppendUint64(all, n)
 	}
-	return b
+	return all[:oldCells*8], all[oldCells*8:]
 }
 
 // decode adds what encode returned.
-func (c *counts) decode(b []byte) {
+func (c *counts) decode(b, dropped []byte) {
 	for i := range c {
-		if len(b) >= (i+1)*8 {
-			c[i] += binary.BigEndian.Uint64(b[i*8:])
+		if i == oldCells {
+			b = dropped
 		}
+		if len(b) < 8 {
+			continue
+		}
+		c[i] += binary.BigEndian.Uint64(b)
+		b = b[8:]
 	}
 }
 
-// ofService, ofFamily and ofCause return where a counter is.
+// ofService, ofFamily, ofCause, ofDropsTo and ofDropsIn return where a counter is.
 func ofService(service, kind int) int { return service*kinds + kind }
 func ofFamily(family, kind int) int   { return (maxSeries+family)*kinds + kind }
 func ofCause(cause int) int           { return (maxSeries+families)*kinds + cause }
+func ofDropsTo(service int) int       { return oldCells + service }
+func ofDropsIn(family int) int        { return oldCells + maxSeries + family }
 
 // serviceNumber returns the number of a service, which it gets when it is first counted.
 func (r *Recorder) serviceNumber(name string) int {
@@ -88,6 +98,7 @@ func (r *Recorder) serviceName(i int) string {
 // A window is a span of time that is asked about.
 type window struct {
 	rows   ring  // that have its series
+	drops  ring  // that have those of dropped packets
 	each   int64 // rows that make a value
 	n      int64 // values
 	tables ring
@@ -96,10 +107,10 @@ type window struct {
 
 // windows are those that may be asked for.
 var windows = map[string]window{
-	"hour":  {minutes, 1, 60, hourly, 2},
-	"day":   {minutes, 10, 144, hourly, 25},
-	"month": {hours, 1, 31 * 24, daily, 31},
-	"year":  {days, 1, 366, daily, 366},
+	"hour":  {minutes, minuteDrops, 1, 60, hourly, 2},
+	"day":   {minutes, minuteDrops, 10, 144, hourly, 25},
+	"month": {hours, hourDrops, 1, 31 * 24, daily, 31},
+	"year":  {days, dayDrops, 1, 366, daily, 366},
 }
 
 // history returns the series of a window that ends now, those that are not zero all the time.
@@ -115,11 +126,11 @@ func (r *Recorder) history(name string, now time.Time) (control.History, error) 
 	step := w.rows.step * w.each
 	start := end - step*w.n
 	values := make([][]uint64, cells)
-	buf := make([]byte, w.rows.size)
+	buf, dropped := make([]byte, w.rows.size), make([]byte, w.drops.size)
 	for at := start; at < end; at += w.rows.step {
 		var c counts
 		if r.file != nil {
-			c.decode(w.rows.read(r.file, at, buf))
+			c.decode(w.rows.read(r.file, at, buf), w.drops.read(r.file, at, dropped))
 		}
 		switch {
 		case w.rows == hours && at == r.hour, w.rows == days && at == r.day:
@@ -148,6 +159,12 @@ func (r *Recorder) history(name string, now time.Time) (control.History, error) 
 			add(kind, control.OfFamily, family, ofFamily(f, k))
 		}
 	}
+	for s := range maxSeries {
+		add(control.KindDrops, control.OfService, r.serviceName(s), ofDropsTo(s))
+	}
+	for f, family := range familyNames {
+		add(control.KindDrops, control.OfFamily, family, ofDropsIn(f))
+	}
 	for c, cause := range causeNames {
 		add(control.KindDrops, control.OfCause, cause, ofCause(c))
 	}
@@ -164,21 +181,17 @@ func (r *Recorder) stats(name, by string, n int, now time.Time) (control.Stats, 
 	case d < 0:
 		return control.Stats{}, control.Refuse("%q is not one of %s", by, strings.Join(dimensions[:], ", "))
 	}
-	var sum tops
+	var sum tables
 	buf := make([]byte, w.tables.size)
 	end := w.tables.start(now)
 	first := end - (w.last-1)*w.tables.step
 	for at := first; at <= end; at += w.tables.step {
 		switch {
 		case w.tables == hourly && at == r.hour:
-			for l, one := range r.hourTops[d].rows {
-				sum[d].merge(l, *one)
-			}
+			sum.merge(&r.hourTops, d)
 		case w.tables == daily && at == r.day:
-			today := r.today()
-			for l, one := range today[d].rows {
-				sum[d].merge(l, *one)
-			}
+			sum.merge(&r.dayTops, d)
+			sum.merge(&r.hourTops, d)
 		case r.file != nil:
 			sum.decode(w.tables.read(r.file, at, buf), d)
 		}
@@ -186,7 +199,7 @@ func (r *Recorder) stats(name, by string, n int, now time.Time) (control.Stats, 
 	if n <= 0 || n > control.MaxStats {
 		n = control.MaxStats
 	}
-	return control.Stats{Since: time.Unix(first, 0).UTC(), By: by, Rows: sum[d].shown(n)}, nil
+	return control.Stats{Since: time.Unix(first, 0).UTC(), By: by, Rows: shown(&sum.came[d], &sum.dropped[d], n)}, nil
 }
 
 func moment(unix int64) time.Time { return time.Unix(unix, 0).UTC() }

@@ -120,12 +120,16 @@ func (t *top) most(n int) []labelled {
 	return all[:min(n, len(all))]
 }
 
-// encode appends the first labels of the table.
-func (t *top) encode(b []byte) []byte {
+// encode returns the first labels of the table, as many as have room.
+func (t *top) encode(room int) (b []byte) {
 	for _, r := range t.most(saved) {
+		before := len(b)
 		b = append(binary.AppendUvarint(b, uint64(len(r.label))), r.label...)
 		for _, v := range []uint64{r.attempts, r.bans, uint64(r.first), uint64(r.last)} {
 			b = binary.AppendUvarint(b, v)
+		}
+		if len(b) > room {
+			return b[:before]
 		}
 	}
 	return b
@@ -154,17 +158,8 @@ func (t *top) decode(b []byte) {
 // The tables that there are, in the order in which they are saved.
 var dimensions = [...]string{"ports", "services", "sources", "networks", "names"}
 
-// tops are the tables of an hour or a day.
+// tops are tables of each dimension.
 type tops [len(dimensions)]top
-
-// merge adds what others have.
-func (t *tops) merge(others *tops) {
-	for i := range t {
-		for label, r := range others[i].rows {
-			t[i].merge(label, *r)
-		}
-	}
-}
 
 // bound makes tables that others were merged into as small as they are otherwise.
 func (t *tops) bound() {
@@ -175,37 +170,93 @@ func (t *tops) bound() {
 	}
 }
 
-// encode returns the tables, each after its length.
-func (t *tops) encode() (b []byte) {
+// encode appends the tables, each after its length, as many of their rows as have room.
+func (t *tops) encode(b []byte, room int) []byte {
+	if room-len(b) < 2*len(t) {
+		return b
+	}
 	for i := range t {
-		one := t[i].encode(nil)
+		one := t[i].encode((room-len(b))/(len(t)-i) - 2)
 		b = append(binary.BigEndian.AppendUint16(b, uint16(len(one))), one...)
 	}
 	return b
 }
 
-// decode adds what encode returned to the tables that are asked for, or with -1 to all.
-func (t *tops) decode(b []byte, only int) {
+// decode adds what encode appended to the tables that are asked for, or with -1 to all. It returns what is behind it.
+func (t *tops) decode(b []byte, only int) []byte {
 	for i := range t {
 		if len(b) < 2 {
-			return
+			return nil
 		}
 		n := int(binary.BigEndian.Uint16(b))
 		if b = b[2:]; len(b) < n {
-			return
+			return nil
 		}
 		if only < 0 || only == i {
 			t[i].decode(b[:n])
 		}
 		b = b[n:]
 	}
+	return b
 }
 
-// shown returns the first rows of a table.
-func (t *top) shown(n int) []control.StatRow {
-	rows := []control.StatRow{}
-	for _, r := range t.most(n) {
-		rows = append(rows, control.StatRow{Label: r.label, Attempts: r.attempts, Bans: r.bans, First: moment(r.first), Last: moment(r.last)})
+// tables are those of an hour or a day. What was dropped has tables of its own, in which packets take the place of attempts: a flood of packets
+// that are dropped must not displace the attempts that got through.
+type tables struct{ came, dropped tops }
+
+// merge adds what others have of a dimension, or with -1 of all.
+func (t *tables) merge(others *tables, only int) {
+	for i := range t.came {
+		if only >= 0 && only != i {
+			continue
+		}
+		for label, r := range others.came[i].rows {
+			t.came[i].merge(label, *r)
+		}
+		for label, r := range others.dropped[i].rows {
+			t.dropped[i].merge(label, *r)
+		}
 	}
+}
+
+func (t *tables) bound() {
+	t.came.bound()
+	t.dropped.bound()
+}
+
+// encode returns the tables. Those of drops, which earlier versions did not have and pass over, take the room that long labels would have: not
+// all of their rows may have it.
+func (t *tables) encode() []byte {
+	return t.dropped.encode(t.came.encode(nil, topSize), topSize-slotHead)
+}
+
+func (t *tables) decode(b []byte, only int) { t.dropped.decode(t.came.decode(b, only), only) }
+
+// shown returns the first n rows of a table: those with the most attempts and those with the most drops, in turn, the attempts first.
+func shown(came, dropped *top, n int) []control.StatRow {
+	rows, there := []control.StatRow{}, make(map[string]bool)
+	add := func(all []labelled, i int) {
+		if i >= len(all) || len(rows) == n || there[all[i].label] {
+			return
+		}
+		r := all[i]
+		one, first, last := control.StatRow{Label: r.label}, r.first, r.last
+		if c := came.rows[r.label]; c != nil {
+			one.Attempts, one.Bans, first, last = c.attempts, c.bans, min(first, c.first), max(last, c.last)
+		}
+		if d := dropped.rows[r.label]; d != nil {
+			one.Drops, first, last = d.attempts, min(first, d.first), max(last, d.last)
+		}
+		one.First, one.Last, there[r.label] = moment(first), moment(last), true
+		rows = append(rows, one)
+	}
+	byAttempts, byDrops := came.most(n), dropped.most(n)
+	for i := range n {
+		add(byAttempts, i)
+		add(byDrops, i)
+	}
+	slices.SortFunc(rows, func(a, b control.StatRow) int {
+		return cmp.Or(cmp.Compare(b.Attempts, a.Attempts), cmp.Compare(b.Bans, a.Bans), cmp.Compare(b.Drops, a.Drops), cmp.Compare(a.Label, b.Label))
+	})
 	return rows
 }

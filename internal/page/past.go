@@ -93,8 +93,10 @@ func charts(h *control.History) (all []chart) {
 		{"Attempts at accounts of this host, by service", control.KindTargeted, control.OfService},
 		{"Bans by service", control.KindBans, control.OfService},
 		{"Packets dropped, by cause", control.KindDrops, control.OfCause},
+		{"Packets dropped, by service", control.KindDrops, control.OfService},
 		{"Logins by service", control.KindLogins, control.OfService},
 		{"Attempts by family of addresses", control.KindAttempts, control.OfFamily},
+		{"Packets dropped, by family of addresses", control.KindDrops, control.OfFamily},
 	} {
 		all = append(all, chartOf(h, c.title, c.kind, c.of))
 	}

@@ -163,15 +163,21 @@ func (p *Pipeline) Counters(ctx context.Context, addrs []netip.Addr) (control.Co
 		return control.Counters{}, err
 	}
 	mode, ever := p.Mode(), p.Reasons.Total()
-	d, unread := p.Enforcer.Drops(ctx)
+	dropped, unread := p.Dropped(ctx)
 	c, err := owner.Query(ctx, p.Engine, func(s *State) control.Counters { return s.counters(addrs, time.Now()) })
 	c.Mode = mode
 	if unread == nil {
-		c.Dropped = control.Drops{Known: true, Total: d.Verified + d.Unverified + d.Replies + d.Lists, Verified: d.Verified, Unverified: d.Unverified,
-			Replies: d.Replies, Lists: d.Lists}
+		c.Dropped = dropped
 	}
 	c.Bans = control.Tally{Total: tally.Total, IPv4: tally.IPv4, IPv6: tally.IPv6, Unverified: tally.Unverified, Permanent: tally.Permanent, Ever: ever}
 	return c, err
+}
+
+// Dropped returns how many packets the kernel has dropped.
+func (p *Pipeline) Dropped(ctx context.Context) (control.Drops, error) {
+	d, err := p.Enforcer.Drops(ctx)
+	return control.Drops{Known: err == nil, Total: d.Verified + d.Unverified + d.Replies + d.Lists, Verified: d.Verified, Unverified: d.Unverified,
+		Replies: d.Replies, Lists: d.Lists}, err
 }
 
 func (s *State) counters(addrs []netip.Addr, now time.Time) control.Counters {

@@ -141,8 +141,10 @@ func (l layout) floodRules(v6 bool) (chains []string, rules []rule) {
 }
 
 // nflogTarget reports a packet to the daemon.
-func nflogTarget(mark string) string {
-	return fmt.Sprintf("NFLOG --nflog-group %d --nflog-prefix %s --nflog-size %d", enforce.LogGroup, quote(mark), nflog.Snaplen)
+func nflogTarget(mark string) string { return nflogTo(enforce.LogGroup, mark) }
+
+func nflogTo(group int, mark string) string {
+	return fmt.Sprintf("NFLOG --nflog-group %d --nflog-prefix %s --nflog-size %d", group, quote(mark), nflog.Snaplen)
 }
 
 func sourceMask(v6 bool) int {

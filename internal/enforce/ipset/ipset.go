@@ -137,6 +137,7 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	b.mu.Unlock()
 	b.layout.log = settings.Log
 	b.layout.log.Enabled = settings.Log.Enabled && found.log == ""
+	b.layout.samples = settings.Samples && found.samples == ""
 	b.layout.scan = settings.Scan
 	b.layout.scan.Enabled = settings.Scan.Enabled && found.scan == ""
 	b.layout.flood, b.layout.proxies, b.layout.cdns = settings.Flood, settings.Proxies, settings.CDNs

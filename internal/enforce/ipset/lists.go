@@ -125,8 +125,9 @@ func (l layout) listRules(v6 bool) (chains []string, rules []rule) {
 		chains = append(chains, list.chain())
 		rules = append(rules,
 			rule{from, ofPorts(list.ports, "dst") + inSet(list.entries(v6), "src"), list.chain()},
-			rule{list.chain(), inSet(list.counter(v6), "src"), ""},
-			rule{list.chain(), "", l.drop(ban.Verified)})
+			rule{list.chain(), inSet(list.counter(v6), "src"), ""})
+		rules = append(rules, l.sampleLists(list.chain())...)
+		rules = append(rules, rule{list.chain(), "", l.drop(ban.Verified)})
 	}
 	return chains, rules
 }
@@ -141,8 +142,9 @@ func (l layout) listReplies(v6 bool) (chains []string, rules []rule) {
 		chains = append(chains, list.replyChain())
 		rules = append(rules,
 			rule{listReplyChain, ofPorts(list.ports, "src") + inSet(list.entries(v6), "dst"), list.replyChain()},
-			rule{list.replyChain(), inSet(list.counter(v6), "dst"), ""},
-			rule{list.replyChain(), "", "DROP"})
+			rule{list.replyChain(), inSet(list.counter(v6), "dst"), ""})
+		rules = append(rules, l.sampleLists(list.replyChain())...)
+		rules = append(rules, rule{list.replyChain(), "", "DROP"})
 	}
 	return chains, rules
 }

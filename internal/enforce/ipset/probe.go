@@ -18,11 +18,11 @@ const (
 )
 
 // lacks are what this host lacks, in a sentence each; empty: nothing.
-type lacks struct{ ipv6, log, conns, page, scan, flood, peers string }
+type lacks struct{ ipv6, log, samples, conns, page, scan, flood, peers string }
 
 func (l lacks) all() []string { return append(l.enforcing(), l.detecting()...) }
 
-func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log, l.conns, l.page) }
+func (l lacks) enforcing() []string { return nonEmpty(l.ipv6, l.log, l.samples, l.conns, l.page) }
 
 func (l lacks) detecting() []string { return nonEmpty(l.scan, l.flood, l.peers) }
 
@@ -55,6 +55,11 @@ func (b *Backend) probe(settings enforce.Settings) (found lacks, err error) {
 		if settings.Log.Enabled {
 			if err := b.tryRules(v6, "-m limit --limit 1/sec --limit-burst 5 -j LOG --log-prefix x"); err != nil {
 				found.log = "packets that bans drop are not logged: load the modules xt_LOG, nf_log_syslog and xt_limit: " + err.Error()
+			}
+		}
+		if settings.Samples {
+			if err := b.tryRules(v6, "-m limit --limit 1/sec --limit-burst 5 -j "+nflogTo(enforce.SampleGroup, "x")); err != nil {
+				found.samples = enforce.NoSamples + ": load the modules xt_NFLOG and xt_limit: " + err.Error()
 			}
 		}
 	}

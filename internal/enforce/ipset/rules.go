@@ -9,6 +9,8 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/event"
 	"mef/internal/exempt"
 	"mef/internal/prefixset"
 )
@@ -20,6 +22,7 @@ const (
 	replyChain   = "mefd-reply"
 	dropBan      = "mefd-drop"
 	dropSusp     = "mefd-drop-susp"
+	sampleList   = "mefd-sample"
 	countBan     = "mefd-count"
 	countSusp    = "mefd-count-susp"
 	dropReply    = "mefd-drop-reply"
@@ -50,6 +53,8 @@ type layout struct {
 	proxies, cdns prefixset.Set
 	// udpEnd is the first port that the system gives to its own clients: packets to this and higher UDP ports are no scans.
 	udpEnd uint16
+	// samples of dropped packets are reported.
+	samples bool
 }
 
 // tables returns what belongs in the tables of a family.
@@ -69,6 +74,11 @@ func (l layout) tables(v6 bool) []table {
 	mangle := table{name: "mangle", chains: []string{replyChain, dropReply}, jumps: []rule{{"FORWARD", "", replyChain}}}
 	mangle.chains = append(mangle.chains, replyChains...)
 	mangle.rules = append(l.replyRules(v6), listReplies...)
+	if l.samples {
+		list := l.sample(sampleList, event.DroppedList)
+		raw.chains, raw.rules = append(raw.chains, sampleList), append(raw.rules, list...)
+		mangle.chains, mangle.rules = append(mangle.chains, sampleList), append(mangle.rules, list...)
+	}
 	if l.scan.Enabled {
 		chains, rules := l.scanRules(v6)
 		mangle.chains = append(mangle.chains, chains...)
@@ -145,7 +155,25 @@ func (l layout) replyRules(v6 bool) []rule {
 			}
 		}
 	}
-	return append(rules, rule{dropReply, inSet(repliesSet(v6), "dst"), ""}, rule{dropReply, "", "DROP"})
+	rules = append(rules, rule{dropReply, inSet(repliesSet(v6), "dst"), ""})
+	rules = append(rules, l.sample(dropReply, event.DroppedReply)...)
+	return append(rules, rule{dropReply, "", "DROP"})
+}
+
+// sample returns the rule that reports packets that are dropped for a cause, up to a rate.
+func (l layout) sample(chain, cause string) []rule {
+	if !l.samples {
+		return nil
+	}
+	return []rule{{chain, fmt.Sprintf("-m limit --limit %d/sec --limit-burst %d", enforce.SampleRate, enforce.SampleBurst), nflogTo(enforce.SampleGroup, cause)}}
+}
+
+// sampleLists returns the rule that samples packets of lists, whose limit is for all of them.
+func (l layout) sampleLists(chain string) []rule {
+	if !l.samples {
+		return nil
+	}
+	return []rule{{chain, "", sampleList}}
 }
 
 // ofPorts matches TCP and UDP packets whose port at this host is one of a list, if it is not empty.
@@ -289,8 +317,13 @@ func countChain(trust ban.Class) string {
 // countRules returns the rules of the chains that count and drop.
 func (l layout) countRules(v6 bool) (rules []rule) {
 	for _, trust := range []ban.Class{ban.Verified, ban.Unverified} {
-		chain := countChain(trust)
-		rules = append(rules, rule{chain, inSet(dropsSet(trust, v6), "src"), ""}, rule{chain, "", l.drop(trust)})
+		chain, cause := countChain(trust), event.DroppedBan
+		if trust == ban.Unverified {
+			cause = event.DroppedUnverified
+		}
+		rules = append(rules, rule{chain, inSet(dropsSet(trust, v6), "src"), ""})
+		rules = append(rules, l.sample(chain, cause)...)
+		rules = append(rules, rule{chain, "", l.drop(trust)})
 	}
 	return rules
 }

@@ -102,12 +102,13 @@ func openOf(kinds []backend, netns int, want conf.Backend, log *slog.Logger, set
 // A Kernel is an Enforcer over the packet filter of this host.
 type Kernel struct {
 	*enforce.Enforcer
-	filter   enforce.Backend
-	sessions *session.Ender
-	tested   atomic.Pointer[SelfTest]
-	scans    scans
-	log      *slog.Logger
-	host     *late // the filter, if it is that of this host
+	filter    enforce.Backend
+	sessions  *session.Ender
+	tested    atomic.Pointer[SelfTest]
+	scans     scans
+	unsampled atomic.Pointer[string] // why samples of dropped packets are not received; nil or empty if they are
+	log       *slog.Logger
+	host      *late // the filter, if it is that of this host
 }
 
 // Settings are what the packet filter does beside bans.
@@ -116,7 +117,7 @@ type Settings = enforce.Settings
 // SettingsFromConf returns those of mef.conf.
 func SettingsFromConf(cfg *conf.Config) Settings {
 	return Settings{Log: cfg.Log, Scan: cfg.Scan, Flood: cfg.Flood, Proxies: cfg.ProxyAddrs(), CDNs: exempt.CDNNetworks(), Peers: cfg.RBL.Peers(),
-		Page: enforce.Page{HTTP: uint16(cfg.Page.BlockPort), TLS: uint16(cfg.Page.BlockTLSPort())}}
+		Page: enforce.Page{HTTP: uint16(cfg.Page.BlockPort), TLS: uint16(cfg.Page.BlockTLSPort())}, Samples: true}
 }
 
 // New returns a Kernel over the packet filter of this host. If that cannot be used, because a capability or a module is missing, bans wait

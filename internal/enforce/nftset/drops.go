@@ -8,17 +8,20 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/conf"
+	"mef/internal/enforce"
+	"mef/internal/event"
 )
 
-// When drops are logged, packets that a ban catches go to one of two short chains, which log some of them and drop all:
+// When drops are logged or sampled, packets that a ban or list catches go to a short chain, which logs and reports some of them and drops all:
 //
 //	chain drop_ban {
-//		limit rate 1/second burst 5 packets log prefix "MEF_BAN "
+//		limit rate 25/second burst 50 packets log prefix "ban" group 4243 snaplen 128 limit rate 1/second burst 5 packets log prefix "MEF_BAN "
 //		drop
 //	}
 //
-// The limit is in these chains because a rule that looks up a set must not have one: the look-up counts in the ban. Verified and
-// unverified bans have separate chains and limits: forged packets must not use up the lines of real attackers.
+// Most packets of a flood cost one limit: what is logged is one of the samples, which are as many as the log may have if that is more. The limits are in these chains because a rule that looks up a set must not have one: the look-up counts in the ban. Verified and
+// unverified bans have separate chains and limits: forged packets must not use up the lines and samples of real attackers. Replies and lists
+// have chains for their samples; only what comes in is logged.
 
 func dropChain(trust ban.Class) string {
 	if trust == ban.Unverified {
@@ -26,6 +29,13 @@ func dropChain(trust ban.Class) string {
 	}
 	return "drop_ban"
 }
+
+// The chains of what no ban drops, or what goes out. logListChain is for what comes in, if that is logged.
+const (
+	dropReplyChain = "drop_reply"
+	dropListChain  = "drop_list"
+	logListChain   = "log_list"
+)
 
 // dropWord follows the prefix in a logged line.
 func dropWord(trust ban.Class) string {
@@ -35,21 +45,97 @@ func dropWord(trust ban.Class) string {
 	return "BAN "
 }
 
+func (r rule) goTo(chain string) rule {
+	return r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
+}
+
 // drop ends a rule that matches packets of banned peers.
 func (s tableSpec) drop(r rule, trust ban.Class) rule {
-	if s.log.Enabled {
-		return r.with(&expr.Verdict{Kind: expr.VerdictGoto, Chain: dropChain(trust)})
+	if s.log.Enabled || s.samples {
+		return r.goTo(dropChain(trust))
 	}
 	return r.verdict(expr.VerdictDrop)
 }
 
-// logRules returns the rules of the chains that log and drop.
+// dropSampled ends a rule that drops for a cause without logging: replies, and what goes to addresses of lists.
+func (s tableSpec) dropSampled(r rule, cause string) rule {
+	switch {
+	case !s.samples:
+		return r.verdict(expr.VerdictDrop)
+	case cause == event.DroppedList:
+		return r.goTo(dropListChain)
+	}
+	return r.goTo(dropReplyChain)
+}
+
+// dropListed ends a rule that matches packets from addresses of a list.
+func (s tableSpec) dropListed(r rule) rule {
+	switch {
+	case s.log.Enabled && s.samples:
+		return r.goTo(logListChain)
+	case s.log.Enabled:
+		return r.goTo(dropChain(ban.Verified))
+	}
+	return s.dropSampled(r, event.DroppedList)
+}
+
+// logPart has the chains that log or sample what bans drop, and drop it.
+func logPart() part {
+	return part{wanted: func(s tableSpec) bool { return s.log.Enabled || s.samples }, rules: tableSpec.logRules,
+		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
+}
+
 func (s tableSpec) logRules() (rules []rule) {
 	for _, trust := range []ban.Class{ban.Verified, ban.Unverified} {
-		chain := dropChain(trust)
-		rules = append(rules, newRule(chain).log(s.log, dropWord(trust)), newRule(chain).verdict(expr.VerdictDrop))
+		r, cause := newRule(dropChain(trust)), event.DroppedBan
+		if trust == ban.Unverified {
+			cause = event.DroppedUnverified
+		}
+		rules = append(rules, s.logAndSample(r, dropWord(trust), cause), r.verdict(expr.VerdictDrop))
 	}
 	return rules
+}
+
+// logAndSample logs some packets, and reports samples of them, if that is wanted.
+func (s tableSpec) logAndSample(r rule, word, cause string) rule {
+	if s.samples {
+		rate, burst := enforce.SampleRate, enforce.SampleBurst
+		if s.log.Enabled {
+			rate, burst = max(rate, s.log.Rate), max(burst, s.log.Burst)
+		}
+		r = r.sample(cause, rate, burst)
+	}
+	if s.log.Enabled {
+		r = r.log(s.log, word)
+	}
+	return r
+}
+
+// samplePart has the other chains that sample.
+func samplePart() part {
+	return part{wanted: func(s tableSpec) bool { return s.samples }, rules: tableSpec.sampleRules,
+		chains: []chain{{dropReplyChain, nil}, {dropListChain, nil}, {logListChain, nil}}}
+}
+
+func (s tableSpec) sampleRules() []rule {
+	reply, list, logged := newRule(dropReplyChain), newRule(dropListChain), newRule(logListChain)
+	return []rule{
+		reply.sample(event.DroppedReply, enforce.SampleRate, enforce.SampleBurst), reply.verdict(expr.VerdictDrop),
+		list.sample(event.DroppedList, enforce.SampleRate, enforce.SampleBurst), list.verdict(expr.VerdictDrop),
+		s.logAndSample(logged, dropWord(ban.Verified), event.DroppedList), logged.verdict(expr.VerdictDrop)}
+}
+
+// sample reports packets that are dropped for a cause, up to a rate.
+func (r rule) sample(cause string, rate, burst int) rule {
+	return r.with(&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(burst)}).
+		reportTo(enforce.SampleGroup, cause)
+}
+
+// probeSamples is probeScan for samples of dropped packets.
+func probeSamples(c *conn) (lacks string, err error) {
+	return c.probePieces([]piece{
+		{"nft_limit", newRule("tried").over(1, 1)},
+		{"nft_log and nfnetlink_log", newRule("tried").reportTo(enforce.SampleGroup, event.DroppedBan)}})
 }
 
 // log writes a line to the kernel log, up to the configured rate.

@@ -182,10 +182,12 @@ func (r rule) newConnection() rule {
 }
 
 // report sends the packet to the daemon's NFLOG group.
-func (r rule) report(mark string) rule {
+func (r rule) report(mark string) rule { return r.reportTo(LogGroup, mark) }
+
+func (r rule) reportTo(group uint16, mark string) rule {
 	return r.with(&expr.Log{
 		Key:     1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
-		Group:   LogGroup,
+		Group:   group,
 		Data:    []byte(mark),
 		Snaplen: nflog.Snaplen,
 	})

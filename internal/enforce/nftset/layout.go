@@ -12,6 +12,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/enforce"
+	"mef/internal/event"
 	"mef/internal/netlink/nfnl"
 	"mef/internal/prefixset"
 )
@@ -97,6 +98,7 @@ type tableSpec struct {
 	udpEnd   uint16       // packets to this and higher UDP ports are not reported
 	flood    conf.Flood   // limits of a source at a port
 	peers    ban.Ports    // at which sources that open a connection are reported
+	samples  bool         // of dropped packets are reported
 	page     enforce.Page // where banned clients of a web server are sent
 	resets   bool         // the kernel can reset connections in prerouting
 
@@ -130,9 +132,7 @@ func (s tableSpec) allParts() []part {
 			bans.chains = append(bans.chains, chain{d.exactChain(v6), nil}, chain{d.chain(v6), nil})
 		}
 	}
-	drops := part{wanted: func(s tableSpec) bool { return s.log.Enabled }, rules: tableSpec.logRules,
-		chains: []chain{{dropChain(ban.Verified), nil}, {dropChain(ban.Unverified), nil}}}
-	return []part{entries, bans, listPart(), drops, scanPart(), floodPart(s), peersPart(), pagePart()}
+	return []part{entries, bans, listPart(), logPart(), samplePart(), scanPart(), floodPart(s), peersPart(), pagePart()}
 }
 
 // parts returns the parts of this table.
@@ -275,7 +275,7 @@ func (s tableSpec) rules(c setKind) []rule {
 			r = s.drop(r.counter(dropCounter(c.trust)), c.trust)
 		} else {
 			// Every look-up also counts in the element, which holds both directions; this is the share of the replies.
-			r = r.counter(repliesCounter).verdict(expr.VerdictDrop)
+			r = s.dropSampled(r.counter(repliesCounter), event.DroppedReply)
 		}
 		rules = append(rules, r)
 	}

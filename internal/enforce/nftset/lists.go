@@ -14,6 +14,7 @@ import (
 
 	"mef/internal/ban"
 	"mef/internal/enforce"
+	"mef/internal/event"
 	"mef/internal/prefixset"
 )
 
@@ -154,9 +155,9 @@ func (s tableSpec) listRules(l listSets) (rules []rule) {
 			}
 			r = r.inSet(d, k.v6, addrBits(k.v6), l.set(i)).counter(listCounter(l.name))
 			if d.incoming {
-				rules = append(rules, s.drop(r, ban.Verified))
+				rules = append(rules, s.dropListed(r))
 			} else {
-				rules = append(rules, r.verdict(expr.VerdictDrop))
+				rules = append(rules, s.dropSampled(r, event.DroppedList))
 			}
 		}
 		if !l.both {

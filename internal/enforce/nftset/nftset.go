@@ -76,12 +76,13 @@ type Features struct {
 	Scan, Flood bool
 
 	// Peers reports whether rules can report new connections, Page whether they can send connections to another port. They are probed only if
-	// that is wanted. Resets reports whether they can also reset connections there (since 5.9).
-	Peers, Page, Resets bool
+	// that is wanted. Resets reports whether they can also reset connections there (since 5.9), Samples whether they can report
+	// samples of dropped packets.
+	Peers, Page, Resets, Samples bool
 }
 
 // lacks are why what is enabled does not work; empty if it does.
-type lacks struct{ log, scan, flood, peers, page string }
+type lacks struct{ log, scan, flood, peers, page, samples string }
 
 // maxKinds bounds the sets: there is one for each distinct combination of prefix length and ports in use.
 const maxKinds = 256
@@ -137,6 +138,9 @@ func (b *Backend) Configure(settings enforce.Settings) error {
 	if lacks.page != "" {
 		b.log.Warn("banned clients are not shown a page; bans work without it", "reason", lacks.page)
 	}
+	if lacks.samples != "" {
+		b.log.Warn(enforce.NoSamples, "reason", lacks.samples)
+	}
 	if lacks.flood != "" {
 		b.log.Warn("there is no flood guard; bans work without it", "reason", lacks.flood)
 	}
@@ -151,7 +155,7 @@ func (b *Backend) Close() error {
 // tableSpec returns the layout of the table with the current settings.
 func (b *Backend) tableSpec() tableSpec {
 	s := tableSpec{counters: b.features.Counters, log: b.settings.Log, scan: b.settings.Scan, udpEnd: b.udpEnd, flood: b.settings.Flood,
-		proxies: b.settings.Proxies, cdns: b.settings.CDNs}
+		proxies: b.settings.Proxies, cdns: b.settings.CDNs, samples: b.settings.Samples && b.features.Samples}
 	s.flood.Enabled = s.flood.Enabled && b.features.Flood
 	if b.features.Peers {
 		s.peers = b.settings.Peers
@@ -173,6 +177,9 @@ func (b *Backend) Names() enforce.Names {
 	}
 	if lacks.page != "" {
 		names.Lacks = append(names.Lacks, "banned clients are not shown a page: "+lacks.page)
+	}
+	if lacks.samples != "" {
+		names.Lacks = append(names.Lacks, enforce.NoSamples+": "+lacks.samples)
 	}
 	return names
 }

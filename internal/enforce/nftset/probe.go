@@ -62,6 +62,10 @@ func probe(c *conn, settings enforce.Settings) (f Features, lacking lacks, err e
 		lacking.peers, err = probePeers(c)
 		f.Peers = err == nil && lacking.peers == ""
 	}
+	if err == nil && settings.Samples {
+		lacking.samples, err = probeSamples(c)
+		f.Samples = err == nil && lacking.samples == ""
+	}
 	if err == nil && settings.Page.HTTP != 0 {
 		lacking.page, f.Resets, err = probePage(c)
 		f.Page = err == nil && lacking.page == ""

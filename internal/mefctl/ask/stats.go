@@ -137,13 +137,13 @@ func (s *stats) show(w io.Writer) {
 				title = one.title
 			}
 		}
-		rows := [][]string{{title, "ATTEMPTS", "BANS", "FIRST", "LAST"}}
+		rows := [][]string{{title, "ATTEMPTS", "BANS", "DROPS", "FIRST", "LAST"}}
 		for _, r := range t.Rows {
 			label := r.Label
 			if t.By == "names" {
 				label = strconv.Quote(label)
 			}
-			rows = append(rows, []string{label, count(r.Attempts), count(r.Bans), r.First.Local().Format(time.DateTime), r.Last.Local().Format(time.DateTime)})
+			rows = append(rows, []string{label, count(r.Attempts), count(r.Bans), count(r.Drops), r.First.Local().Format(time.DateTime), r.Last.Local().Format(time.DateTime)})
 		}
 		console.Table(w, rows)
 	}

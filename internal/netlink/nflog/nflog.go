@@ -32,12 +32,14 @@ const (
 
 	cfgCommand   = 1 // NFULA_CFG_CMD
 	cfgMode      = 2 // NFULA_CFG_MODE
+	cfgBuffer    = 3 // NFULA_CFG_NLBUFSIZ, of a message of many packets
 	cfgTimeout   = 4 // NFULA_CFG_TIMEOUT, in 10 ms
 	cfgThreshold = 5 // NFULA_CFG_QTHRESH
 
 	commandBind = 1
 	copyPacket  = 2
 
+	attrHeader  = 1  // NFULA_PACKET_HDR: a protocol, and the hook
 	attrPayload = 9  // NFULA_PAYLOAD
 	attrPrefix  = 10 // NFULA_PREFIX
 )
@@ -51,10 +53,18 @@ const (
 	collectFor  = 5
 )
 
+// How many samples the kernel collects, in how many bytes, and for how long, in 10 ms.
+const (
+	sampleMost   = 1000
+	sampleBuffer = 16 << 10
+	sampleFor    = 100
+)
+
 // A Conn receives the packets of a group. It is for one goroutine; Close may be called from another, and ends Receive.
 type Conn struct {
-	nl    *netlink.Conn
-	group uint16
+	nl      *netlink.Conn
+	group   uint16
+	samples bool
 }
 
 // Dial begins to receive the packets of a group, in the network namespace of a file descriptor, 0 for the caller's. The error says what is
@@ -68,7 +78,26 @@ func Dial(netns int, group uint16) (*Conn, error) {
 		nl.Close()
 		return nil, explain(fmt.Errorf("receive NFLOG group %d: %w", group, err))
 	}
-	return &Conn{nl, group}, nil
+	return &Conn{nl: nl, group: group}, nil
+}
+
+// DialSamples is Dial for samples of packets, which the kernel collects for a second. They are received as they look to the peer: From is the
+// peer's address, also of a packet to it, and Port is the one of this host. Packets of other protocols, and fragments, have no port.
+func DialSamples(netns int, group uint16) (*Conn, error) {
+	c, err := Dial(netns, group)
+	if err != nil {
+		return nil, err
+	}
+	c.samples = true
+	var a nfnl.Attrs
+	a.Uint32(cfgBuffer, sampleBuffer)
+	a.Uint32(cfgThreshold, sampleMost)
+	a.Uint32(cfgTimeout, sampleFor)
+	if _, err := c.nl.Send(configure(group, a, netlink.Request)); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("receive NFLOG group %d: %w", group, err)
+	}
+	return c, nil
 }
 
 func bind(nl *netlink.Conn, group uint16) error {
@@ -140,7 +169,13 @@ func (c *Conn) Receive(packets []event.Packet) (_ []event.Packet, lost bool, err
 			continue // the end of a batch
 		}
 		attrs := nfnl.Payload(m)
-		if p, ok := parse(nfnl.Find(attrs, attrPayload)); ok {
+		payload := nfnl.Find(attrs, attrPayload)
+		p, ok := parse(payload)
+		if c.samples {
+			header := nfnl.Find(attrs, attrHeader)
+			p, ok = sample(payload, len(header) > 2 && header[2] != unix.NF_INET_PRE_ROUTING)
+		}
+		if ok {
 			p.Time, p.Mark = now, nfnl.Text(nfnl.Find(attrs, attrPrefix))
 			packets = append(packets, p)
 		}
@@ -148,34 +183,33 @@ func (c *Conn) Receive(packets []event.Packet) (_ []event.Packet, lost bool, err
 	return packets, false, nil
 }
 
+// sample reads the headers of a sample. ok is false unless it has those of IP.
+func sample(b []byte, outgoing bool) (p event.Packet, ok bool) {
+	p, transport, ok := parseIP(b)
+	if !ok {
+		return p, false
+	}
+	if outgoing {
+		p.From, p.To = p.To, p.From
+	}
+	if (p.Protocol == event.TCP || p.Protocol == event.UDP) && len(transport) >= 4 {
+		at := 2
+		if outgoing {
+			at = 0
+		}
+		p.Port = binary.BigEndian.Uint16(transport[at:])
+	}
+	return p, true
+}
+
 const maxExtensions = 8 // headers between IPv6 and the transport protocol
 
 // parse reads the headers of a packet. ok is false unless they are whole and of TCP or UDP.
 func parse(b []byte) (p event.Packet, ok bool) {
-	if len(b) == 0 {
-		return p, false
-	}
-	var transport []byte
-	switch b[0] >> 4 {
-	case 4:
-		size := int(b[0]&15) * 4
-		if size < 20 || len(b) < size || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
-			return p, false // a later fragment has no ports
-		}
-		p.From, p.To = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
-		p.Protocol, transport = event.Protocol(b[9]), b[size:]
-	case 6:
-		if len(b) < 40 {
-			return p, false
-		}
-		p.From, p.To = netip.AddrFrom16([16]byte(b[8:])).Unmap(), netip.AddrFrom16([16]byte(b[24:])).Unmap()
-		if p.Protocol, transport, ok = skipExtensions(b[6], b[40:]); !ok {
-			return p, false
-		}
-	default:
-		return p, false
-	}
+	p, transport, ok := parseIP(b)
 	switch {
+	case !ok || transport == nil:
+		return p, false
 	case p.Protocol == event.TCP && len(transport) >= 14:
 		p.Flags = transport[13] & 0x3f
 	case p.Protocol == event.UDP && len(transport) >= 4:
@@ -184,6 +218,36 @@ func parse(b []byte) (p event.Packet, ok bool) {
 	}
 	p.Port = binary.BigEndian.Uint16(transport[2:])
 	return p, true
+}
+
+// parseIP reads the headers of IP. transport is what is behind them, nil if it is not whole, or a later fragment, which has no ports.
+func parseIP(b []byte) (p event.Packet, transport []byte, ok bool) {
+	if len(b) == 0 {
+		return p, nil, false
+	}
+	switch b[0] >> 4 {
+	case 4:
+		size := int(b[0]&15) * 4
+		if size < 20 || len(b) < size {
+			return p, nil, false
+		}
+		p.From, p.To = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
+		p.Protocol = event.Protocol(b[9])
+		if binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+			return p, nil, true
+		}
+		return p, b[size:], true
+	case 6:
+		if len(b) < 40 {
+			return p, nil, false
+		}
+		p.From, p.To = netip.AddrFrom16([16]byte(b[8:])).Unmap(), netip.AddrFrom16([16]byte(b[24:])).Unmap()
+		if p.Protocol, transport, ok = skipExtensions(b[6], b[40:]); !ok {
+			return p, nil, true
+		}
+		return p, transport, true
+	}
+	return p, nil, false
 }
 
 // skipExtensions returns the transport header behind the extension headers of IPv6 (RFC 8200 section 4).

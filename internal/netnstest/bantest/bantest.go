@@ -122,7 +122,7 @@ var drops = conf.DropLog{Enabled: true, Prefix: "MEF_", Level: "warn", Rate: 1, 
 
 func (f Filter) open(t testing.TB, ns *netnstest.NS) Backend {
 	t.Helper()
-	return f.openWith(t, ns, enforce.Settings{Log: drops})
+	return f.openWith(t, ns, enforce.Settings{Log: drops, Samples: true})
 }
 
 func (f Filter) openWith(t testing.TB, ns *netnstest.NS, settings enforce.Settings) Backend {

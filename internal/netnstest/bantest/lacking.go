@@ -47,7 +47,7 @@ func Without(errno unix.Errno, attribute uint16, names ...string) func(message [
 }
 
 // everything enables all that a packet filter does.
-var everything = enforce.Settings{Log: drops, Scan: conf.Scan{Enabled: true}, Flood: conf.Flood{Enabled: true, Ports: "80",
+var everything = enforce.Settings{Log: drops, Samples: true, Scan: conf.Scan{Enabled: true}, Flood: conf.Flood{Enabled: true, Ports: "80",
 	FloodLimits: conf.FloodLimits{SYNRate: 1000, SYNBurst: 1000, NewRate: 1000, NewBurst: 1000, Conns: 2}}}
 
 // lackingKernel tests that the status names what is off, why and what to do, and that everything else works.

@@ -208,9 +208,10 @@ func (f Filter) aBannedSourceCostsNoConntrackEntry(t *testing.T) {
 	}
 }
 
-// dropsAreCounted compares the counters of dropped packets with those of the bans and lists.
+// dropsAreCounted compares the counters of dropped packets with those of the bans and lists, and with samples.
 func (f Filter) dropsAreCounted(t *testing.T) {
 	w := f.NewWorld(t)
+	samples := sample(t, w.Server)
 	enforcetest.Bans(t, w.E, enforcetest.For("192.0.2.7", time.Hour), enforcetest.For("2001:db8:a::/64", time.Hour),
 		enforcetest.For("192.0.2.8 ports 22", time.Hour), enforcetest.For("192.0.2.9 unverified", time.Hour))
 	if err := w.E.SetLists(t.Context(), []enforce.List{{Name: "x", Addrs: enforcetest.Packed("172.17.0.2"), Both: true}}); err != nil {
@@ -253,4 +254,5 @@ func (f Filter) dropsAreCounted(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
+	w.dropsAreSampled(t, samples)
 }
