@@ -187,7 +187,7 @@ func (h *house) everything() <-chan control.Record {
 	return all
 }
 
-const counterRule = "[rule]\nprograms=counter\nsource=file\nfiles=%s\nmaxretry=%d\nfailregex=^refused user (?P<user>[0-9]+) from <HOST>$\n"
+const counterRule = "[rule]\nprograms=counter\nsource=file\nfiles=%s\nmaxretry=%d\nfailregex=^refused user (?P<user>[0-9]+) from <HOST>$\nokregex=^accepted user (?P<user>[0-9]+) from <HOST>$\n"
 
 // A scribe writes lines, each with a number of its own, to two files, of which one is rotated now and then.
 type scribe struct {
