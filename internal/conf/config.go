@@ -221,6 +221,7 @@ type Community struct {
 	Lookup     string    // community_cloud_lookup: LookupFeed, LookupPrefix or a DNS zone
 	Listing    RBLZone   // what a listing leads to that is found otherwise than in the feed
 	Fleet      bool      // community_fleet
+	Names      bool      // community_names
 }
 
 // How the list of a community server is used.

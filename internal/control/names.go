@@ -11,7 +11,7 @@ import (
 // A Name is an entry of the dictionary of tried user names.
 type Name struct {
 	Name      string    `json:"name"`
-	Origin    string    `json:"origin"` // "learned", "starter", "canary" or "user"
+	Origin    string    `json:"origin"` // "learned", "starter", "community", "canary" or "user"
 	Hot       bool      `json:"hot"`    // one try from an unknown address bans
 	Protected string    `json:"protected,omitempty"`
 	Tries     int       `json:"tries"`

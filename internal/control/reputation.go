@@ -218,6 +218,7 @@ type Cloud struct {
 	LeftOut    uint64      `json:"left_out"` // reports that were not sent: too many waited, or for too long
 	Waiting    int         `json:"waiting"`
 	Problems   []string    `json:"problems,omitempty"`
+	Names      *CloudNames `json:"names,omitempty"` // nil: no user names are exchanged
 	Fleet      *Fleet      `json:"fleet,omitempty"` // nil: no bans are shared with other hosts of the operator
 }
 
@@ -241,6 +242,14 @@ type CloudList struct {
 	Name    string     `json:"name"` // "public", or "own": bans of hosts of the same operator
 	Entries int        `json:"entries"`
 	Of      *time.Time `json:"of,omitempty"` // when the server signed it; nil: there is none yet
+}
+
+// CloudNames is what is exchanged of user names that are attacked.
+type CloudNames struct {
+	Reported int        `json:"reported"`     // names that this host reported last
+	At       *time.Time `json:"at,omitempty"` // and when
+	Listed   int        `json:"listed"`       // names that enough other hosts see attacked, and that are used here
+	Of       *time.Time `json:"of,omitempty"` // when the server signed them; nil: none are used
 }
 
 // A CloudVerdict is what a community server answers about an address.

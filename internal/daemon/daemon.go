@@ -202,6 +202,8 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 	b := &built{configurator: c, state: state, guard: guard, daemon: &daemon{parts: shared, ReputationService: p.Reputation, CloudService: p.Reputation, NotifyService: opt.Notify, ViewService: opt.History, FeedService: shared.lists.Feeds().Service(), config: owner.New[*configurator](), version: opt.Version,
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }}}
 	b.Requests = p.Requests(b.listsForRequests())
+	names := &p.Reputation.Cloud.Names
+	names.Attacked, names.Use = b.namesToShare, b.shareNames
 	host := &p.Reputation.Host
 	host.LogsIn, host.Withdraw = p.LogsIn, b.Withdraw
 	host.TakeOver, host.Lift, host.Allow, host.Disallow, host.Undo = p.TakeOver, b.LiftShared, b.allowShared, b.disallowShared, b.undoShared

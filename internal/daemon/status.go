@@ -114,6 +114,17 @@ func (d *daemon) Names(ctx context.Context, prefix string, limit int) ([]control
 	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.Name { return answers.Names(s.Engine, prefix, limit, time.Now()) })
 }
 
+// namesToShare returns names that may be reported to a community server, and the names of this host.
+func (d *daemon) namesToShare(ctx context.Context, most int) (attacked, users []string, err error) {
+	err = owner.Do(ctx, d.Engine, func(s *pipeline.State) { attacked, users = s.Engine.NamesToShare(most, time.Now()) })
+	return attacked, users, err
+}
+
+// shareNames has the engine use names that hosts elsewhere see attacked.
+func (d *daemon) shareNames(ctx context.Context, attacked func(name string) bool) {
+	_ = owner.Do(ctx, d.Engine, func(s *pipeline.State) { s.Engine.ShareNames(attacked) }) // fails only when the daemon ends
+}
+
 // Alarms answers mefctl alarms.
 func (d *daemon) Alarms(ctx context.Context) ([]control.Alarm, error) {
 	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.Alarm { return answers.Alarms(s.Engine) })

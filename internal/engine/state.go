@@ -69,6 +69,14 @@ func (e *Engine) Names(prefix string, limit int, now time.Time) []Name {
 	return e.tracker.Names(prefix, limit, now)
 }
 
+// ShareNames sets which user names hosts elsewhere see attacked; see track.Tracker.ShareNames.
+func (e *Engine) ShareNames(attacked func(name string) bool) { e.tracker.ShareNames(attacked) }
+
+// NamesToShare returns names that may be reported as attacked, and the names of this host; see track.Tracker.NamesToShare.
+func (e *Engine) NamesToShare(limit int, now time.Time) (attacked, users []string) {
+	return e.tracker.NamesToShare(limit, now)
+}
+
 // Alarms returns the logins that may be break-ins, oldest first.
 func (e *Engine) Alarms() []track.Alarm { return e.tracker.Alarms() }
 

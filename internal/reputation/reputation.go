@@ -159,7 +159,9 @@ func (r *Reputation) JoinCloud(ctx context.Context, req control.CloudRequest) (c
 func (r *Reputation) LeaveCloud(context.Context) error { return r.Cloud.Leave() }
 
 // PreviewCloud returns what would be sent next.
-func (r *Reputation) PreviewCloud(context.Context) (json.RawMessage, error) { return r.Cloud.Preview() }
+func (r *Reputation) PreviewCloud(ctx context.Context) (json.RawMessage, error) {
+	return r.Cloud.Preview(ctx)
+}
 
 // LookupCloud finds out about an address in the way that the configuration names.
 func (r *Reputation) LookupCloud(ctx context.Context, addr netip.Addr) (v control.CloudVerdict, err error) {

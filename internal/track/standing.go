@@ -234,7 +234,7 @@ func (t *Tracker) standingOf(n *dictionary.Entry, unknown, existingUser bool, ne
 			return contested
 		}
 		return ordinary
-	case t.cfg.Score.Hot > 0 && (n.Starter || others >= dictionary.HotNetworks):
+	case t.cfg.Score.Hot > 0 && (n.Starter || others >= dictionary.HotNetworks || d.Shared(n)):
 		return hot
 	}
 	return absent

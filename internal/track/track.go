@@ -232,6 +232,14 @@ func (t *Tracker) SetAccounts(accounts map[string]bool) {
 	t.names.Configure(accounts, t.cfg.Canaries, t.cfg.StarterNames)
 }
 
+// ShareNames sets which names hosts elsewhere see attacked; see dictionary.Share.
+func (t *Tracker) ShareNames(attacked func(name string) bool) { t.names.Share(attacked) }
+
+// NamesToShare returns at most so many names that may be reported as attacked, and the names of this host; see package dictionary.
+func (t *Tracker) NamesToShare(limit int, at time.Time) (attacked, users []string) {
+	return t.names.Attackable(limit, at.UnixNano()), t.names.Users()
+}
+
 // IsAccount reports whether a name is one of those of SetAccounts.
 func (t *Tracker) IsAccount(name string) bool { return t.cfg.Accounts[name] }
 
@@ -524,14 +532,14 @@ func (t *Tracker) detail(out *event.Tally, s *source, of *subject, now int64) {
 	}
 	t.except = t.logins.AppendAddrs(t.except[:0], widest)
 	out.Parts, out.Wider, out.InForce, out.History, out.Evidence, out.KnownAddrs = t.parts, t.wide, t.inForce, t.pasts, t.lines, t.except
-	out.Name = of.note(t.network(addr), of.name != nil && of.name.Starter)
+	out.Name = of.note(t.network(addr), of.name != nil && of.name.Starter, of.standing == hot && of.name != nil && t.names.Shared(of.name))
 	if out.Name.Text == "" && of.login != nil && of.login.Last == 0 && len(out.Parts) == 0 {
 		out.Name.Text = "tried for days at the pace of a forgotten device, and nobody has logged in from here"
 	}
 }
 
 // note returns what is known of the name that weighs more than others.
-func (of *subject) note(network uint64, starter bool) (n event.NameNote) {
+func (of *subject) note(network uint64, starter, shared bool) (n event.NameNote) {
 	switch of.standing {
 	case canary:
 		n.Text = "a canary"
@@ -539,7 +547,9 @@ func (of *subject) note(network uint64, starter bool) (n event.NameNote) {
 		n.Text = "no user here, and attackers try it on any server"
 		if of.name == nil {
 			n.Text = "an empty name"
-		} else if n.Networks = of.name.Others(network); n.Networks >= dictionary.HotNetworks || !starter {
+		} else if n.Networks = of.name.Others(network); shared && !starter && n.Networks < dictionary.HotNetworks {
+			n.Text, n.Networks = "no user here, and hosts of the community server see it attacked", 0
+		} else if n.Networks >= dictionary.HotNetworks || !starter {
 			n.Text = "no user here"
 		}
 	case absent:

@@ -60,6 +60,8 @@ type membership struct {
 	Seq        uint64             `json:"seq"` // from which the numbers of the next batches begin
 	Waiting    []wire.Report      `json:"waiting,omitempty"`
 	Cursor     uint64             `json:"cursor,omitempty"` // the last event of the operator's other hosts
+	Named      time.Time          `json:"named,omitzero"`   // when user names were last reported
+	NamedCount int                `json:"named_count,omitempty"`
 
 	server wire.Invitation
 	client *http.Client
@@ -93,6 +95,9 @@ type Agent struct {
 	// Fleet, unless nil, carries out here what happened on another host of the operator. It is set before Run.
 	Fleet func(context.Context, wire.FleetEvent) error
 
+	// Names is the host's dictionary of user names. It is set before Run.
+	Names Names
+
 	retry chan struct{} // what waits for the other hosts can be sent again
 
 	saving sync.Mutex    // held while files are written; locked before mu
@@ -111,6 +116,10 @@ type Agent struct {
 
 	prefixes prefixes
 	fleet    fleet
+
+	names, keptNames wire.NameList // the latest one, and the one on the disk
+	namesInUse       bool
+	namesOf          *membership // whose they are
 
 	wasSharing bool // this host may have bans of others
 
@@ -134,6 +143,9 @@ func New(cfg *conf.Config, category func(service string) string, log *slog.Logge
 		a.member, a.queue = m, m.Waiting
 		if a.cfg.Protection {
 			a.loadLists(time.Now())
+			if a.cfg.Names {
+				a.loadNames(time.Now())
+			}
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		a.problem["membership"] = fmt.Errorf("%s cannot be used: %w; run mefctl cloud join with a new invitation", a.path(), err)
@@ -272,17 +284,24 @@ func (a *Agent) List() (*prefixset.Packed, ban.Ports) {
 // Run talks to the server until ctx is done.
 func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Lock()
-	loaded := len(a.lists) > 0
+	loaded, names := len(a.lists) > 0, a.names
 	a.mu.Unlock()
 	if loaded && a.Changed != nil {
 		a.Changed(ctx)
+	}
+	if len(names.Weeks) > 0 && a.Names.Use != nil {
+		a.Names.Use(ctx, names.Matcher())
 	}
 	for ctx.Err() == nil {
 		a.mu.Lock()
 		m, cfg, sharing := a.member, a.cfg, a.sharing()
 		a.wasSharing = a.wasSharing || sharing
 		a.suspecting.Store(sharing)
+		keepNames := sharesNames(m, &cfg) && cfg.Protection && a.namesOf == m
 		a.mu.Unlock()
+		if !keepNames {
+			a.forgetNames(ctx)
+		}
 		var working sync.WaitGroup
 		round, stop := context.WithCancel(ctx)
 		if m != nil {
@@ -291,6 +310,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			if cfg.Report {
 				working.Go(func() { a.report(round, m) })
 				working.Go(func() { a.keepQueue(round, m) })
+			}
+			if sharesNames(m, &cfg) {
+				working.Go(func() { a.shareNames(round, m, cfg) })
 			}
 			if sharing {
 				working.Go(func() { a.tell(round, m) })
@@ -421,11 +443,7 @@ func (a *Agent) send(ctx context.Context, m *membership, batch wire.Batch) error
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	m.Seq = max(m.Seq+1, uint64(time.Now().UnixMilli())) // grows over restarts without being saved
-	seq := m.Seq
-	a.mu.Unlock()
-	text, err := m.ask(ctx, http.MethodPost, "/v1/reports", seq, body, webclient.MaxAnswer)
+	text, err := m.ask(ctx, http.MethodPost, "/v1/reports", a.nextSeq(m), body, webclient.MaxAnswer)
 	if err != nil {
 		return err
 	}
@@ -439,6 +457,14 @@ func (a *Agent) send(ctx context.Context, m *membership, batch wire.Batch) error
 	a.mu.Unlock()
 	a.remove(batch, true)
 	return nil
+}
+
+// nextSeq returns the number of the next request, which grows over restarts without being saved.
+func (a *Agent) nextSeq(m *membership) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m.Seq = max(m.Seq+1, uint64(time.Now().UnixMilli()))
+	return m.Seq
 }
 
 // remove takes what was sent out of the queue.
@@ -701,6 +727,12 @@ func (a *Agent) Status() control.Cloud {
 			l := a.lists[name]
 			s.Lists = append(s.Lists, control.CloudList{Name: name, Entries: l.addrs.Len(), Of: control.Moment(l.at)})
 		}
+		if sharesNames(a.member, &a.cfg) {
+			s.Names = &control.CloudNames{Reported: a.member.NamedCount, At: control.Moment(a.member.Named)}
+			if a.namesInUse {
+				s.Names.Listed, s.Names.Of = a.names.Len(), control.Moment(a.names.At)
+			}
+		}
 	}
 	if a.sharing() {
 		f := a.fleet.state
@@ -714,19 +746,30 @@ func (a *Agent) Status() control.Cloud {
 	return s
 }
 
-// Preview returns the body of the next request, before compression; of an own host, the next one about reports and the next one for the other hosts.
-func (a *Agent) Preview() (json.RawMessage, error) {
+// Preview returns the body of the next request, before compression; if user names would be reported or this is an own host, the next one about reports, the
+// next one about names and the next one for the other hosts.
+func (a *Agent) Preview(ctx context.Context) (json.RawMessage, error) {
+	names, err := a.previewNames(ctx)
+	if err != nil {
+		return nil, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	batch := wire.Batch{Rules: a.rules, Reports: slices.Clone(a.queue[:min(len(a.queue), wire.MaxReports)])}
 	for _, addr := range a.benign {
 		batch.Benign = append(batch.Benign, wire.Addr{Addr: addr})
 	}
+	var fleet *wire.FleetBatch
 	if a.sharing() {
-		return json.Marshal(struct {
-			Reports wire.Batch      `json:"reports"`
-			Fleet   wire.FleetBatch `json:"fleet"`
-		}{batch, a.previewFleet()})
+		b := a.previewFleet()
+		fleet = &b
 	}
-	return json.Marshal(batch)
+	if fleet == nil && names == nil {
+		return json.Marshal(batch)
+	}
+	return json.Marshal(struct {
+		Reports wire.Batch       `json:"reports"`
+		Names   json.RawMessage  `json:"names,omitempty"`
+		Fleet   *wire.FleetBatch `json:"fleet,omitempty"`
+	}{batch, names, fleet})
 }

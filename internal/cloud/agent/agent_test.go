@@ -171,7 +171,7 @@ func TestNothingElseIsSent(t *testing.T) {
 	forged := banned("203.0.113.22")
 	forged.Class = "unverified"
 	_ = h.Write([]control.Record{banned(attacker), banned("192.168.1.7"), own, theirs, listed, forged, {Event: "unban", Prefix: "198.51.100.7/32", Author: "alice"}})
-	text, err := h.Preview()
+	text, err := h.Preview(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestPreviewOfAnOwnHost(t *testing.T) {
 	h := New(sharingConfig(t.TempDir()), report.Category, slog.New(slog.DiscardHandler))
 	h.member = &membership{Lists: []string{"public", "own"}}
 	_ = h.Write([]control.Record{bannedFor(attacker, time.Hour)})
-	text, err := h.Preview()
+	text, err := h.Preview(t.Context())
 	var got struct {
 		Reports wire.Batch
 		Fleet   wire.FleetBatch

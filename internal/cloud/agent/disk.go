@@ -137,7 +137,7 @@ func (a *Agent) keepList(m *membership, name string, data []byte) {
 // dropKept removes the lists that were kept.
 func (a *Agent) dropKept() error {
 	var err error
-	for _, name := range []string{"public", ownList} {
+	for _, name := range []string{"public", ownList, namesFile} {
 		if e := os.Remove(a.listPath(name)); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}

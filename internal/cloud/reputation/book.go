@@ -117,6 +117,7 @@ type Reporter struct {
 
 	Day, Credits, Reported int // the current day, and what it got and reported in it
 	OwnHour, OwnShared     int // the current hour, and the addresses it shared in it
+	NameDay, Named         int // a day, and the new user names that it reported in it
 
 	system, net int
 	trust       int64 // in this hour
@@ -181,6 +182,7 @@ type Book struct {
 	records   map[netip.Prefix]*record
 	dirty     []netip.Prefix
 	changes   []Change
+	userNames map[int64]*nameTable // by the week of their salt
 
 	days72, days60, doubt decay
 	sums                  sums
@@ -188,6 +190,12 @@ type Book struct {
 
 // sums are scratch space of one evaluation.
 type sums struct{ systems, nets, weak, trusted tally }
+
+func (s *sums) clear() {
+	for _, t := range []*tally{&s.systems, &s.nets, &s.weak, &s.trusted} {
+		t.clear()
+	}
+}
 
 // A tally adds up amounts by number.
 type tally struct {
@@ -246,7 +254,7 @@ func New(opt Options) *Book {
 	if opt.MaxKeys == 0 {
 		opt.MaxKeys = 4_000_000
 	}
-	return &Book{opt: opt, byID: make(map[string]int), names: make(map[string]int), records: make(map[netip.Prefix]*record),
+	return &Book{opt: opt, byID: make(map[string]int), names: make(map[string]int), records: make(map[netip.Prefix]*record), userNames: make(map[int64]*nameTable),
 		days72: newDecay(72), days60: newDecay(int(60 * day)), doubt: newDecay(100)}
 }
 
@@ -291,6 +299,7 @@ func (b *Book) Move(id, system string) error {
 	}
 	r.System = system
 	b.place(r)
+	b.renewNames()
 	for key, rec := range b.records {
 		if _, found := rec.find(i); found {
 			b.touch(key, rec)
@@ -515,6 +524,7 @@ func (b *Book) Revoke(id string) error {
 		}
 		b.touch(key, rec)
 	}
+	b.revokeNames(i)
 	b.Settle()
 	return nil
 }
@@ -550,6 +560,7 @@ func (b *Book) Advance(to Hour) {
 	passed := int64(to - b.now)
 	first := b.now == 0
 	b.now = to
+	b.forgetNames()
 	for _, r := range b.reporters {
 		if !first {
 			r.Credit, r.Doubt = b.days60.of(r.Credit, passed), b.days60.of(r.Doubt, passed)

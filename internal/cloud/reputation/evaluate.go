@@ -17,22 +17,31 @@ func (m mass) lists(threshold int64) bool {
 }
 
 // weigh adds up the trust of the reporters of an address. It leaves in b.sums.trusted the trust of the established ones, by system.
-func (b *Book) weigh(rec *record) (m mass) {
-	s := &b.sums
-	for _, t := range []*tally{&s.systems, &s.nets, &s.weak, &s.trusted} {
-		t.clear()
-	}
+func (b *Book) weigh(rec *record) mass {
+	b.sums.clear()
 	for i := range rec.Claims {
-		c := &rec.Claims[i]
-		r := b.reporters[c.By]
-		if r.trust == 0 || b.now-c.Last > week {
-			continue
-		}
-		s.nets.add(r.net, b.days72.of(r.trust, int64(b.now-c.Last)))
-		if r.trust >= established {
-			s.trusted.add(r.system, r.trust)
+		if c := &rec.Claims[i]; b.now-c.Last <= week {
+			b.count(c.By, b.days72.of(b.reporters[c.By].trust, int64(b.now-c.Last)))
 		}
 	}
+	return b.sum()
+}
+
+// count adds to b.sums what the report of a reporter weighs.
+func (b *Book) count(by int, weight int64) {
+	r, s := b.reporters[by], &b.sums
+	if r.trust == 0 {
+		return
+	}
+	s.nets.add(r.net, weight)
+	if r.trust >= established {
+		s.trusted.add(r.system, r.trust)
+	}
+}
+
+// sum returns what was counted, of which each network and each system adds a fixed amount at most.
+func (b *Book) sum() (m mass) {
+	s := &b.sums
 	for _, net := range s.nets.used {
 		strong, system := min(s.nets.of(net), capNet), b.systemOf[net]
 		if strong < weakNet {

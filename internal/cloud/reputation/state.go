@@ -18,14 +18,16 @@ type header struct {
 	Reporters  []*Reporter
 	Trust      []int64 // of the reporters, in this hour
 	Records    int
+	Weeks      int `json:",omitempty"` // of user names, which follow the records
 }
 
 // Save writes what the Book holds, for Load: a Book that was saved and loaded goes on like one that was not. It must be settled. Changes that nobody
 // has fetched are not part of it.
 //
-// After the header, a line of JSON, each record is its address and numbers as varints: a million of them take less than a second.
+// After the header, a line of JSON, each record is its address and numbers as varints: a million of them take less than a second. The weeks of user names
+// follow.
 func (b *Book) Save(w io.Writer) error {
-	h := header{Now: b.now, Sweep: b.sweep, Reporters: b.reporters, Records: len(b.records)}
+	h := header{Now: b.now, Sweep: b.sweep, Reporters: b.reporters, Records: len(b.records), Weeks: len(b.userNames)}
 	for _, r := range b.reporters {
 		h.Trust = append(h.Trust, r.trust)
 	}
@@ -42,6 +44,9 @@ func (b *Book) Save(w io.Writer) error {
 			return err
 		}
 		buf = buf[:0]
+	}
+	for _, of := range b.userNames {
+		buf = of.append(buf)
 	}
 	_, err := w.Write(buf)
 	return err
@@ -121,6 +126,16 @@ func Load(r io.Reader, opt Options) (*Book, error) {
 			return nil, fmt.Errorf("reputation: %w", in.err)
 		}
 		b.records[key] = rec
+	}
+	if h.Weeks < 0 || h.Weeks > maxWeeks {
+		return nil, fmt.Errorf("reputation: user names of %d weeks", h.Weeks)
+	}
+	for range h.Weeks {
+		of := in.names()
+		if in.err != nil {
+			return nil, fmt.Errorf("reputation: user names: %w", in.err)
+		}
+		b.userNames[of.week] = of
 	}
 	return b, nil
 }

@@ -248,6 +248,7 @@ func TestDocumentIsTrue(t *testing.T) {
 	invited := watch(newHost(t, inv))
 	reports, _ := batch(attacker).Encode()
 	share, _ := wire.FleetBatch{Host: "web1", Events: []wire.FleetEvent{{ID: "12345678", Kind: wire.FleetBan, Prefix: netip.MustParsePrefix("203.0.113.7/32"), Left: 60, Rule: "sshd", Category: "ssh"}}}.Encode()
+	names, _ := wire.NameBatch{Week: wire.WeekOf(time.Now()), Names: []wire.NameHash{1, 2}}.Encode()
 	long := make([]byte, wire.MaxBody+1)
 	own.seq, member.seq = 5, 5
 	for _, step := range []struct {
@@ -262,6 +263,8 @@ func TestDocumentIsTrue(t *testing.T) {
 		{member, "GET", "/v1/ip/203.0.113.7", nil}, {member, "GET", "/v1/ip/everything", nil},
 		{member, "GET", "/v1/prefix/203.0", nil}, {member, "GET", "/v1/prefix/203", nil},
 		{own, "GET", "/v1/fleet/stream?wait=0", nil}, {stranger, "GET", "/v1/fleet/stream", nil}, {member, "GET", "/v1/fleet/stream", nil},
+		{member, "GET", "/v1/names", nil}, {stranger, "GET", "/v1/names", nil}, {member, "GET", "/v1/names?waiting=1", nil}, {own, "GET", "/v1/names?waiting=1", nil},
+		{member, "POST", "/v1/names", names}, {member, "POST", "/v1/names", []byte("{}")}, {member, "POST", "/v1/names", long}, {stranger, "POST", "/v1/names", names}, {revoked, "POST", "/v1/names", names},
 		{member, "GET", "/v1/openapi.json", nil}, {member, "POST", "/v1/appeals", nil},
 	} {
 		step.by.send(step.method, step.path, step.body)
@@ -269,6 +272,7 @@ func TestDocumentIsTrue(t *testing.T) {
 	own.seq, member.seq = 4, 4 // as of a second host with the same key
 	own.send("POST", "/v1/fleet", share)
 	member.send("POST", "/v1/reports", reports)
+	member.send("POST", "/v1/names", names)
 	stranger.enrol()
 	invited.enrol()
 	invited.seq = 1

@@ -34,6 +34,7 @@ type entry struct {
 	Quota   *quota       `json:"quota,omitempty"`
 	Never   *neverChange `json:"never,omitempty"`
 	Move    *move        `json:"move,omitempty"`
+	Names   *nameEntry   `json:"names,omitempty"`
 }
 
 // An invite is a token that admits one host.
@@ -69,6 +70,7 @@ type agent struct {
 	Last     time.Time         `json:"last"` // report
 	Seq      uint64            `json:"seq"`  // of its last batch
 	Reports  uint64            `json:"reports"`
+	NamesSeq uint64            `json:"names_seq,omitempty"` // of its last request about user names
 }
 
 // A state is what a server knows. It follows from the entries of the log alone, so that all servers of a log have the same one, and a restart
@@ -207,10 +209,12 @@ func (s *state) apply(e natslog.Entry) (out outcome) {
 		out.dropped, out.err = s.share(in.Fleet)
 	case in.Quota != nil:
 		out.err = s.setQuota(in.Quota)
+	case in.Names != nil:
+		out.err = s.names(in.Names)
 	case in.Tick != nil:
 		s.fleet.tick()
 	}
-	if in.Tick == nil && in.Reports == nil && in.Invite == nil && in.Fleet == nil {
+	if in.Tick == nil && in.Reports == nil && in.Invite == nil && in.Fleet == nil && in.Names == nil {
 		s.decisions++
 	}
 	s.book.Settle()

@@ -35,6 +35,8 @@ func (s *Server) api() map[string]http.HandlerFunc {
 		"POST /v1/appeals":        s.postAppeal,
 		"POST /v1/fleet":          s.postFleet,
 		"GET /v1/fleet/stream":    s.getStream,
+		"GET /v1/names":           s.getNames,
+		"POST /v1/names":          s.postNames,
 		"GET /v1/openapi.json":    func(w http.ResponseWriter, _ *http.Request) { page.WriteDocument(w) },
 	}
 }
@@ -95,7 +97,7 @@ func (s *Server) counted(r *http.Request) netip.Addr {
 	switch {
 	case who.Role != reputation.Own || known == nil:
 		return from
-	case r.Method == http.MethodPost && (r.URL.Path == "/v1/reports" || r.URL.Path == "/v1/fleet"):
+	case r.Method == http.MethodPost && (r.URL.Path == "/v1/reports" || r.URL.Path == "/v1/fleet" || r.URL.Path == "/v1/names"):
 	case r.Method != http.MethodGet || a.Verify(known.Key, s.opt.Now(), r.Method, r.URL.RequestURI(), nil) != nil:
 		return from
 	}

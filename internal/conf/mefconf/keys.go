@@ -310,6 +310,8 @@ var keys = ini.Table[conf.Config]{
 	{Name: "community_cloud_ports", Value: "all", Form: ini.Ports(func(c *conf.Config) *ban.Ports { return &c.Community.Ports }), Doc: "ports at which they are dropped"},
 	{Name: "community_fleet", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Fleet }),
 		Doc: "share bans, unbans and failures at once with the operator's other hosts at that server, and take over theirs; needs community_cloud_protection"},
+	{Name: "community_names", Value: "true", Form: ini.Bool(func(c *conf.Config) *bool { return &c.Community.Names }),
+		Doc: "with community_report, also report once a day which user names unrelated networks try here, as salted hashes, of names only that do not exist here; with community_cloud_protection, one try of a name that enough other hosts see attacked bans, unless it is near a name of this host"},
 	{Name: "community_cloud_bantime", Value: "1h", Form: ini.Duration(time.Second, duration.Year, func(c *conf.Config) *time.Duration { return &c.Community.Listing.BanTime }), Doc: "length of a ban for a listing, unless community_cloud_lookup=feed"},
 	{Name: "community_cloud_timeout", Value: "2s", Form: ini.Duration(time.Second, time.Minute, func(c *conf.Config) *time.Duration { return &c.Community.Listing.Timeout }), Doc: "how long to wait for an answer, unless community_cloud_lookup=feed"},
 	{Name: "community_cloud_positive_ttl", Value: "1h", Form: ini.Duration(time.Second, 30*duration.Day, func(c *conf.Config) *time.Duration { return &c.Community.Listing.Positive }), Doc: "how long a listing is cached"},

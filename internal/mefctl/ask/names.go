@@ -21,7 +21,8 @@ func newNames(g *cli.Global) *cobra.Command {
 		Use:   "names [PREFIX]",
 		Short: "Show the user names that are tried, which of them are hot, and why others are protected",
 		Long: "names shows the user names that are tried, those that most networks try first. One attempt with a hot name from an unknown\n" +
-			"address leads to a ban. A name that exists on this host or has ever logged in is protected, and so is a name within two edits of it.",
+			"address leads to a ban. A name that exists on this host or has ever logged in is protected, and so is a name within two edits of it.\n" +
+			"ORIGIN community is a name that hosts of the community server see attacked.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return console.Usage("mefctl names takes at most one argument, the beginning of a name")

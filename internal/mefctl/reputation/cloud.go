@@ -115,9 +115,23 @@ func showCloud(w io.Writer, s control.Cloud, now time.Time) {
 			fmt.Fprintf(w, "List %s: %d entries, signed %s.\n", l.Name, l.Entries, cli.Ago(l.Of, now))
 		}
 	}
+	if n := s.Names; n != nil {
+		showCloudNames(w, n, now)
+	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "  problem: %s\n", p)
 	}
+}
+
+func showCloudNames(w io.Writer, n *control.CloudNames, now time.Time) {
+	reported, used := "none reported yet", "none of other hosts are used"
+	if n.At != nil {
+		reported = fmt.Sprintf("%d reported %s", n.Reported, cli.Ago(n.At, now))
+	}
+	if n.Of != nil {
+		used = fmt.Sprintf("%d that other hosts see attacked are used, signed %s", n.Listed, cli.Ago(n.Of, now))
+	}
+	fmt.Fprintf(w, "User names: %s; %s.\n", reported, used)
 }
 
 func showFleet(w io.Writer, f *control.Fleet, now time.Time) {

@@ -36,6 +36,9 @@ type Dictionary struct {
 	stale      bool        // protected has to be made anew
 	configured uint32      // how often the facts have been set
 
+	shared  func(name string) bool // nil: none
+	sharing uint32                 // how often shared was set
+
 	dirty []*Entry
 	gone  []string // stored names that were removed
 }
@@ -76,6 +79,8 @@ type Entry struct {
 	generation uint32 // of near
 	configured uint32 // of Facts
 	Facts
+	shared  bool
+	sharing uint32 // of shared
 
 	bounded.Age[Entry]
 	list *list

@@ -17,7 +17,7 @@ type Name struct {
 	Last      time.Time `json:"last"`
 	Hot       bool      `json:"hot"`
 	Protected string    `json:"protected,omitempty"` // why it is never hot
-	Origin    string    `json:"origin"`              // learned, starter, canary, user
+	Origin    string    `json:"origin"`              // learned, starter, community, canary, user
 }
 
 // Names returns the dictionary: the names that most networks try first, at most limit, 0 for all. Entries that begin with prefix only.
@@ -81,8 +81,12 @@ func (d *Dictionary) show(e *Entry, text string, now int64) Name {
 			out.Protected = "may be a typing error of " + near
 		}
 	}
-	if out.Protected == "" && (d.starter[text] || e.Absent && out.Networks >= HotNetworks) {
+	switch {
+	case out.Protected != "":
+	case d.starter[text] || e.Absent && out.Networks >= HotNetworks:
 		out.Hot = true
+	case e.Absent && !out.Hot && d.Shared(e):
+		out.Hot, out.Origin = true, "community"
 	}
 	return out
 }
