@@ -154,6 +154,7 @@ func TestOwnHosts(t *testing.T) {
 	bin := programs(t)
 	t.Run("share bans", func(t *testing.T) { testHostsShareBans(t, bin) })
 	t.Run("act as one", func(t *testing.T) { testHostsActAsOne(t, bin) })
+	t.Run("share names", func(t *testing.T) { testHostsShareNames(t, bin) })
 }
 
 // An attack on one own host never reaches a service of the others, with a server whose disk is full too; attempts on all of them add up; and what one of
