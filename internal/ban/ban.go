@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -173,7 +174,7 @@ func ParsePorts(s string) (Ports, error) {
 }
 
 func canonical(ranges []PortRange) Ports {
-	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
+	sort.Slice(ranges, func(i, j int) bool { return ranges[i].First < ranges[j].First })
 	merged := ranges[:1]
 	for _, r := range ranges[1:] {
 		last := &merged[len(merged)-1]

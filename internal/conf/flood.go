@@ -1,9 +1,9 @@
 package conf
 
 import (
-	"cmp"
 	"maps"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -32,7 +32,7 @@ func (f Flood) Groups() (groups []FloodGroup) {
 			groups = append(groups, FloodGroup{list, limits})
 		}
 	}
-	slices.SortFunc(groups, func(a, b FloodGroup) int { return cmp.Compare(a.Ports, b.Ports) })
+	sort.Slice(groups, func(i, j int) bool { return groups[i].Ports < groups[j].Ports })
 	if some {
 		groups = append(groups, FloodGroup{rest, f.FloodLimits})
 	}

@@ -19,7 +19,7 @@ import (
 
 // compile makes a set of the rules. The error is conf.Errors.
 func compile(cfg *conf.Config) (*engine.Rules, error) {
-	return engine.Compile(cfg.Rules, hostwatch.UserID)
+	return engine.Compile(cfg.Rules, hostwatch.UserIDs())
 }
 
 // prepare reads the configuration again and compiles it: nothing in it can fail any more. Its error has the text that mefctl config check

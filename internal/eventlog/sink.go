@@ -31,8 +31,9 @@ const (
 	// cost more than most sinks need for a record.
 	gatherTime = 5 * time.Millisecond
 	gathered   = sinkWrite
-	// keptQueue is how many records an empty queue keeps room for.
+	// keptQueue is how many records an empty queue keeps room for, and keptFor how long.
 	keptQueue = 2 * gathered
+	keptFor   = time.Second
 	// stuckAfter is how long a sink may take over a write before that is reported.
 	stuckAfter = 5 * time.Second
 )
@@ -154,7 +155,16 @@ func (o *outlet) run(s Sink) {
 	defer close(o.done)
 	open := o.call(s.Open) == nil
 	var recs []control.Record
-	for range o.wake {
+	quiet := time.NewTimer(keptFor)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-o.wake:
+		case <-quiet.C:
+			recs = nil
+			o.shrink()
+			continue
+		}
 		o.gather()
 		ending, more := false, true
 		for more {
@@ -175,6 +185,16 @@ func (o *outlet) run(s Sink) {
 			_ = o.call(s.Close)
 			return
 		}
+		quiet.Reset(keptFor)
+	}
+}
+
+// shrink returns the memory of an empty queue.
+func (o *outlet) shrink() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.waiting == 0 {
+		o.queue, o.first = nil, 0
 	}
 }
 

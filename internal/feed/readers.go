@@ -68,7 +68,7 @@ func RestorePorts(text string) *Ports { return coverage.RestorePorts(text) }
 
 // LookAtPorts has ports take over what listens now. It reports whether those of a rule are others than before.
 func LookAtPorts(p *Ports, rules []conf.Rule, services coverage.Services, listeners []Listener, now time.Time) (changed bool) {
-	return p.Look(rules, services, listeners, host.UserID, now)
+	return p.Look(rules, services, listeners, host.UserIDs(), now)
 }
 
 // Listeners are what waits for connections. They belong to one goroutine.
@@ -142,7 +142,7 @@ func (r Readers) Moved(before map[string]bool, now time.Time) {
 // Selected is coverage.Selected.
 func Selected(rules []conf.Rule, h *Host) string { return coverage.Selected(rules, h) }
 
-func (r Readers) want() coverage.Want { return coverage.Wanted(r, host.UserID) }
+func (r Readers) want() coverage.Want { return coverage.Wanted(r, host.UserIDs()) }
 
 // Log logs what each rule reads.
 func (r Readers) Log(log *slog.Logger) {

@@ -4,6 +4,7 @@ package host
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net/netip"
 	"os"
@@ -75,18 +76,25 @@ func dhcpServers(globs []string) (out []netip.Addr) {
 // UsesDHCP reports whether a DHCP client keeps leases on this host.
 func UsesDHCP() bool { return len(dhcpServers(leaseFiles)) > 0 }
 
-// UserID returns the number of a user. It reads /etc/passwd: a system account that a daemon runs under stands there.
-func UserID(name string) (uid uint32, ok bool) { return userID("/etc/passwd", name) }
+// UserIDs returns a function that returns the number of a user. It reads /etc/passwd once: a system account that a daemon runs under stands
+// there.
+func UserIDs() func(name string) (uid uint32, ok bool) { return userIDs("/etc/passwd") }
 
-func userID(path, name string) (uid uint32, ok bool) {
-	lines(path, func(line string) {
-		f := strings.Split(line, ":")
-		if ok || len(f) < 3 || f[0] != name || name == "" {
-			return
+func userIDs(path string) func(name string) (uid uint32, ok bool) {
+	text := []byte("\n")
+	if file, err := os.Open(path); err == nil {
+		defer file.Close()
+		rest, _ := io.ReadAll(io.LimitReader(file, maxFile)) // what cannot be read has no users
+		text = append(text, rest...)
+	}
+	return func(name string) (uint32, bool) {
+		_, line, found := bytes.Cut(text, []byte("\n"+name+":"))
+		line, _, _ = bytes.Cut(line, []byte("\n"))
+		fields := bytes.SplitN(line, []byte(":"), 3) // the password, the number, and others
+		if !found || name == "" || len(fields) < 3 {
+			return 0, false
 		}
-		if n, err := strconv.ParseUint(f[2], 10, 32); err == nil {
-			uid, ok = uint32(n), true
-		}
-	})
-	return uid, ok
+		uid, err := strconv.ParseUint(string(fields[1]), 10, 32)
+		return uint32(uid), err == nil
+	}
 }

@@ -49,20 +49,20 @@ func TestDHCPServers(t *testing.T) {
 	}
 }
 
-func TestUserID(t *testing.T) {
+func TestUserIDs(t *testing.T) {
 	passwd := file(t, "passwd", "root:x:0:0:root:/root:/bin/bash\n\nbroken\nmail:x:eight:8::/:/bin/sh\nsshd:x:102:65534::/run/sshd:/usr/sbin/nologin\n+::::::\n")
 	for name, want := range map[string]uint32{"root": 0, "sshd": 102} {
-		if got, ok := userID(passwd, name); !ok || got != want {
-			t.Errorf("userID(%q) = %d, %v; want %d", name, got, ok, want)
+		if got, ok := userIDs(passwd)(name); !ok || got != want {
+			t.Errorf("userIDs(%q) = %d, %v; want %d", name, got, ok, want)
 		}
 	}
 	for _, name := range []string{"", "nobody", "mail", "broken", "+"} {
-		if got, ok := userID(passwd, name); ok {
-			t.Errorf("userID(%q) = %d, want none", name, got)
+		if got, ok := userIDs(passwd)(name); ok {
+			t.Errorf("userIDs(%q) = %d, want none", name, got)
 		}
 	}
-	if _, ok := userID("/nowhere/passwd", "root"); ok {
-		t.Error("userID found root in no file")
+	if _, ok := userIDs("/nowhere/passwd")("root"); ok {
+		t.Error("userIDs found root in no file")
 	}
 }
 

@@ -40,8 +40,8 @@ func (h Host) AccountNames(fold func(name string) string) map[string]bool {
 	return names
 }
 
-// UserID returns the number of an account of this host.
-func UserID(name string) (uid uint32, ok bool) { return host.UserID(name) }
+// UserIDs returns a function that returns the number of an account of this host, as of now.
+func UserIDs() func(name string) (uid uint32, ok bool) { return host.UserIDs() }
 
 // lookAtAccounts is how often it is checked whether accounts were added or removed.
 const lookAtAccounts = time.Minute

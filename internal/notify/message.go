@@ -10,6 +10,7 @@ import (
 
 	"mef/internal/conf/diag"
 	"mef/internal/control"
+	"mef/internal/ordered"
 )
 
 // A level is how urgent a message is.
@@ -155,9 +156,8 @@ func joined(lines []string) string {
 
 // lines describes the bans of a digest.
 func (d *digest) lines() (all []string) {
-	names := slices.SortedFunc(maps.Keys(d.rules), func(a, b string) int {
-		return cmp.Or(cmp.Compare(d.rules[b], d.rules[a]), cmp.Compare(a, b))
-	})
+	names := slices.Sorted(maps.Keys(d.rules))
+	ordered.Sort(names, func(a, b string) int { return cmp.Compare(d.rules[b], d.rules[a]) })
 	var counts []string
 	for _, name := range names {
 		counts = append(counts, fmt.Sprintf("%s %d", name, d.rules[name]))

@@ -8,6 +8,9 @@ import "sort"
 
 // Sort sorts s by compare, which returns a negative number if a comes before b. Elements that compare as equal keep their order.
 func Sort[E any](s []E, compare func(a, b E) int) {
+	if len(s) < 2 {
+		return // most are: it is called for each ban
+	}
 	sort.Stable(elements{
 		len(s),
 		func(i, j int) bool { return compare(s[i], s[j]) < 0 },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -91,6 +92,6 @@ func (r *Requests) shareLifted(keys []ban.Key) {
 	for _, k := range keys {
 		prefixes = append(prefixes, k.Prefix)
 	}
-	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	sort.Slice(prefixes, func(i, j int) bool { return prefixes[i].Compare(prefixes[j]) < 0 })
 	r.p.Reputation.Cloud.Unbanned(slices.Compact(prefixes)...)
 }

@@ -94,7 +94,7 @@ func sessionLog(start time.Time) []byte {
 func replayed(t *testing.T, cfg *conf.Config) (*Pipeline, *State) {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
-	rules, err := engine.Compile(cfg.Rules, host.UserID)
+	rules, err := engine.Compile(cfg.Rules, host.UserIDs())
 	if err != nil {
 		t.Fatal(err)
 	}

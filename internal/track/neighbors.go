@@ -43,10 +43,13 @@ func (t *Tracker) Neighbors(addr netip.Addr, at time.Time, limit int) (out []Nei
 // A network of an attacker shows by its addresses: each of them tries a little, and no user logs in from there. The
 // sources of an IPv4 /24 or an IPv6 /48 are in one chain, so that those under suspicion can be counted.
 type networks struct {
-	chains [1 << 16]uint32 // first source of each chain, by hash of the network
+	chains []uint32 // first source of each chain, by hash of the network
 }
 
 const (
+	// mostChains is how many chains there are at most. There are as many as sources before.
+	mostChains = 1 << 16
+
 	// suspectsAt is how many sources of a network must have failed for it to be an attacker's, and as many more for each user who
 	// logs in from there. Twice as many leave no doubt.
 	suspectsAt = 4
@@ -60,6 +63,18 @@ func (t *Tracker) chainOf(net netkey.Key) *uint32 {
 
 // linkNetwork puts a source into the chain of its network.
 func (t *Tracker) linkNetwork(i uint32) {
+	if n := len(t.networks.chains); n < min(t.sources.Len(), mostChains) {
+		t.networks.chains = make([]uint32, max(1024, 2*n))
+		for j := uint32(1); j <= t.sources.Last(); j++ {
+			if j != i && t.sources.At(j).live() {
+				t.chain(j)
+			}
+		}
+	}
+	t.chain(i)
+}
+
+func (t *Tracker) chain(i uint32) {
 	s := t.sources.At(i)
 	first := t.chainOf(s.key.Around())
 	s.sibling, *first = *first, i
@@ -78,6 +93,9 @@ func (t *Tracker) unlinkNetwork(i uint32) {
 // attempts then ban an unknown source of it; 0 if they are too few to be an attack. It looks at 256 sources at most, beside those whose
 // network has the same hash, and is called for a failure that no ban answers: see BenchmarkSuspects.
 func (t *Tracker) suspectsIn(net netkey.Key, now int64) (n, limit int) {
+	if len(t.networks.chains) == 0 {
+		return 0, 0
+	}
 	for i := *t.chainOf(net); i != 0; {
 		s := t.sources.At(i)
 		if s.flags&suspect != 0 && now-s.seen <= suspectFor && s.key.In(net) {

@@ -32,6 +32,7 @@ import (
 	"mef/internal/ban"
 	"mef/internal/conf"
 	"mef/internal/event"
+	"mef/internal/ordered"
 	"mef/internal/prefixset"
 	"mef/internal/track/bans"
 	"mef/internal/track/bounded"
@@ -561,7 +562,7 @@ func (of *subject) note(network uint64, starter, shared bool) (n event.NameNote)
 }
 
 func sortParts(parts []event.Part) {
-	slices.SortFunc(parts, func(a, b event.Part) int { return cmp.Compare(a.Rule, b.Rule) })
+	ordered.Sort(parts, func(a, b event.Part) int { return cmp.Compare(a.Rule, b.Rule) })
 }
 
 // hash returns 32 bits that cannot be predicted without the seed (FNV-1a begun from it), 0 only for the empty string.

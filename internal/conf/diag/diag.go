@@ -4,7 +4,7 @@ package diag
 import (
 	"cmp"
 	"fmt"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"unicode"
@@ -77,7 +77,7 @@ func (es Errors) Err() error {
 	if len(es) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(es, func(a, b *Error) int { return a.Pos.Compare(b.Pos) })
+	sort.SliceStable(es, func(i, j int) bool { return es[i].Pos.Compare(es[j].Pos) < 0 })
 	return es
 }
 

@@ -362,21 +362,29 @@ func (d direction) chainOf(c setKind) string {
 func newRule(chain string) rule { return rule{chain: chain} }
 
 // with returns the rule with expressions appended. Rules are values: the original is not changed.
+//
+// Neither it nor what is built from it is inlined: a table has a hundred rules of many parts each, and is written once.
+//
+//go:noinline
 func (r rule) with(e ...expr.Any) rule {
 	r.exprs = append(r.exprs[:len(r.exprs):len(r.exprs)], e...)
 	return r
 }
 
+//go:noinline
 func (r rule) meta(key expr.MetaKey) rule { return r.with(&expr.Meta{Key: key, Register: 1}) }
 
+//go:noinline
 func (r rule) equals(data ...byte) rule {
 	return r.with(&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data})
 }
 
+//go:noinline
 func (r rule) load(base expr.PayloadBase, offset, length uint32) rule {
 	return r.with(&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length})
 }
 
+//go:noinline
 func (r rule) verdict(kind expr.VerdictKind) rule { return r.with(&expr.Verdict{Kind: kind}) }
 
 func (r rule) counter(name string) rule {
@@ -442,6 +450,7 @@ func mask(v6 bool, bits int) []byte {
 	return netip.PrefixFrom(all, bits).Masked().Addr().AsSlice()
 }
 
+//go:noinline
 func (r rule) protocol(proto byte) rule { return r.meta(expr.MetaKeyL4PROTO).equals(proto) }
 
 func (r rule) protocols(protos ...byte) rule {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -89,8 +90,8 @@ func containersIn(roots []string) (all []Container, err error) {
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b Container) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Log, b.Log))
+	sort.Slice(all, func(i, j int) bool {
+		return cmp.Or(strings.Compare(all[i].Name, all[j].Name), strings.Compare(all[i].Log, all[j].Log)) < 0
 	})
 	return all, err
 }
@@ -201,8 +202,8 @@ func readContainer(dir string) (c Container, err error) {
 			c.Networks = append(c.Networks, netip.MustParsePrefix(p))
 		}
 	}
-	slices.SortFunc(c.Networks, netip.Prefix.Compare)
-	slices.SortFunc(c.Gateways, netip.Prefix.Compare)
+	sortPrefixes(c.Networks)
+	sortPrefixes(c.Gateways)
 	if !config.State.Running {
 		return c, nil
 	}
@@ -215,11 +216,16 @@ func readContainer(dir string) (c Container, err error) {
 			}
 		}
 	}
-	slices.SortFunc(c.Ports, func(a, b Port) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
+	sort.Slice(c.Ports, func(i, j int) bool {
+		a, b := c.Ports[i], c.Ports[j]
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number)) < 0
 	})
 	c.Ports = slices.Compact(c.Ports)
 	return c, nil
+}
+
+func sortPrefixes(all []netip.Prefix) {
+	sort.Slice(all, func(i, j int) bool { return all[i].Compare(all[j]) < 0 })
 }
 
 // join adds a network, of which the gateway or the container's own address is known.

@@ -82,7 +82,7 @@ func elsewhere(listeners []host.Listener, rules []conf.Rule, now time.Time) (all
 		return nil
 	}
 	var ports coverage.Ports
-	ports.Look(rules, set, listeners, host.UserID, now)
+	ports.Look(rules, set, listeners, host.UserIDs(), now)
 	found := ports.All()
 	for i := range rules {
 		r := &rules[i]

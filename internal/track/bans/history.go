@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"hash/maphash"
 	"math"
-	"slices"
 
 	"mef/internal/ban"
+	"mef/internal/ordered"
 	"mef/internal/track/bounded"
 	"mef/internal/track/netkey"
 	"mef/internal/track/record"
@@ -213,7 +213,7 @@ func (h *History) Past(buf []ban.Past, k netkey.Key, keep, now int64) []ban.Past
 			}
 		}
 	}
-	slices.SortStableFunc(buf[start:], func(a, b ban.Past) int {
+	ordered.Sort(buf[start:], func(a, b ban.Past) int {
 		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
 	return buf
