@@ -43,6 +43,7 @@ func (p *Pipeline) Open(s *State, version string, now time.Time) (*Saved, error)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("saved state: %w", err), st.Close())
 	}
+	p.Memory.Restoring(len(state.Bans))
 	s.Positions = state.Positions
 	s.loadNotes(state.Notes)
 	return &Saved{Bans: state.Bans, Notes: state.Notes, store: st}, nil

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,14 +37,21 @@ func TestMemoryIsGivenBackAfterAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory()
 		ctx, stop := context.WithCancel(t.Context())
-		given := 0
+		given, limit := 0, debug.SetMemoryLimit(-1)
 		m.give = func() { given++ }
+		m.Restoring(manyRestored + 1)
+		if got := debug.SetMemoryLimit(-1); got != restoreLimit {
+			t.Errorf("many bans are restored within %d bytes, want %d", got, restoreLimit)
+		}
 		done := make(chan error)
 		go func() { done <- m.Run(ctx, func() bool { return false }) }()
 		time.Sleep(time.Hour)
 		stop()
 		if err := <-done; err != nil || given != 1 {
 			t.Errorf("%v; in an hour without a burst memory was given back %d times, want once", err, given)
+		}
+		if got := debug.SetMemoryLimit(-1); got != limit {
+			t.Errorf("the limit is %d bytes afterwards, want %d as before", got, limit)
 		}
 	})
 }
