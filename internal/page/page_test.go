@@ -513,6 +513,7 @@ func TestTLS(t *testing.T) {
 // TestBadInput checks that what is wrong is reported with what to do, and that it is served once it is right.
 func TestBadInput(t *testing.T) {
 	good := settings(t, freeAddress(t))
+	good.Metrics = freeAddress(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -522,7 +523,12 @@ func TestBadInput(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("alice:king:secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	wrong := filepath.Join(t.TempDir(), "wrong.pem")
+	if err := os.WriteFile(wrong, []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	child := start(t, good, &daemon{})
+	metrics := newBrowser(t, good.Metrics)
 	for name, tt := range map[string]struct {
 		cfg  conf.Page
 		want string
@@ -531,10 +537,20 @@ func TestBadInput(t *testing.T) {
 		"no password file":    {conf.Page{Address: good.Address, PasswordFile: "/nonexistent"}, "mefctl page password NAME ROLE makes it"},
 		"wrong password file": {conf.Page{Address: good.Address, PasswordFile: bad}, ":1: not NAME:ROLE:HASH"},
 		"not our address":     {conf.Page{Address: "192.0.2.99:8443", PasswordFile: good.PasswordFile}, "this host does not have that address"},
+		"wrong certificate":   {conf.Page{Address: good.Address, PasswordFile: good.PasswordFile, Certificate: wrong, Key: wrong}, "page_certificate=" + wrong},
 		"no group":            {conf.Page{Address: "/tmp/x.sock", Groups: []conf.PageGroup{{Name: "nonexistent", Role: "read"}}}, "no group of page_groups exists"},
 	} {
-		child.Configure(tt.cfg)
+		cfg := tt.cfg
+		cfg.Metrics = good.Metrics
+		child.Configure(cfg)
 		wait(t, name, func() bool { return strings.Contains(strings.Join(child.Warnings(), "\n"), tt.want) })
+		wait(t, "metrics with "+name, func() bool {
+			resp, err := metrics.http.Get(metrics.base + "/metrics")
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err == nil && resp.StatusCode == http.StatusOK
+		})
 		if found := strings.Join(pagechild.Check(tt.cfg, true), "\n"); !strings.Contains(found, tt.want) {
 			t.Errorf("%s: config check finds %q", name, found)
 		}
