@@ -78,6 +78,7 @@ func attacked(text string) *daemon {
 	d.history = control.History{Start: now, Step: time.Minute, Problem: text, Series: []control.Series{{Kind: control.KindAttempts, Of: control.OfService, Label: text, Values: counted},
 		{Kind: control.KindTargeted, Of: control.OfFamily, Label: "ipv4", Values: counted}, {Kind: control.KindDrops, Of: control.OfCause, Label: "ban", Values: counted}}}
 	d.stats = control.Stats{By: "names", Since: now, Problem: text, Rows: []control.StatRow{{Label: text, Attempts: 18446744073709551615, First: now, Last: now}, {Label: "203.0.113.7", Bans: 3, First: now, Last: now}, {Label: "fe80::1%" + text, First: now, Last: now}}}
+	d.alarms = []control.Alarm{{ID: 1, Time: now, Addr: text, User: text, Service: text, Reason: text, Evidence: []string{text, text}}}
 	d.past = []control.PastBan{{Time: now, Event: "ban", Prefix: "203.0.113.7/32", Ports: text, Rule: text, Reason: text, Author: text, Note: text}, {Time: now, Event: "unban", Prefix: text}}
 	return d
 }
@@ -115,7 +116,7 @@ func TestBrowser(t *testing.T) {
 	run("login", chromedp.Navigate(base), chromedp.WaitVisible(`input[name=password]`), chromedp.SendKeys(`input[name=name]`, "operator"),
 		chromedp.SendKeys(`input[name=password]`, secret), chromedp.Submit(`.login`), chromedp.WaitVisible(`.state`))
 	for _, width := range []int64{360, 1280} {
-		for _, path := range []string{"/", "/services", "/why?addr=203.0.113.7", "/why?addr=nonsense", "/history", "/history?window=year", "/stats?by=names&window=day", "/stats?by=nonsense", "/past?q=203.0.113.7"} {
+		for _, path := range []string{"/", "/?pause=1&filter=203.0.113.7", "/alarms", "/services", "/why?addr=203.0.113.7", "/why?addr=nonsense", "/history", "/history?window=year", "/stats?by=names&window=day", "/stats?by=nonsense", "/past?q=203.0.113.7"} {
 			run(path, chromedp.EmulateViewport(width, 800), chromedp.Navigate(base+path))
 			wrong, err := chromedp.Run(ctx, chromedp.Evaluate[string](layout))
 			if err != nil {
@@ -145,6 +146,10 @@ func TestBrowser(t *testing.T) {
 		if got := d.last(); got != want {
 			t.Errorf("%s: done %q, want %q", action, got, want)
 		}
+	}
+	run("an alarm", chromedp.Click(`a[href="/alarms"]`), chromedp.Click(`form[action="/ack"] button`), chromedp.WaitVisible(`.done`))
+	if got, want := d.last(), "acknowledge [1] by page:operator"; got != want {
+		t.Errorf("done %q, want %q", got, want)
 	}
 	run("log out", chromedp.Click(`form[action="/logout"] button`), chromedp.WaitVisible(`.login`))
 	if n := dialogs.Load(); n > 0 {

@@ -70,6 +70,7 @@ type daemon struct {
 	history control.History
 	stats   control.Stats
 	past    []control.PastBan
+	alarms  []control.Alarm
 }
 
 func (d *daemon) did(format string, args ...any) {
@@ -124,6 +125,11 @@ func (d *daemon) Allow(_ context.Context, req control.AllowRequest) (control.Ent
 func (d *daemon) Disallow(_ context.Context, req control.AllowRequest) (control.Entry, error) {
 	d.did("disallow %s by %s", req.Entry, req.Author)
 	return control.Entry{Entry: req.Entry}, nil
+}
+func (d *daemon) Alarms(context.Context) ([]control.Alarm, error) { return d.alarms, nil }
+func (d *daemon) Acknowledge(_ context.Context, req control.AckRequest) (control.Acked, error) {
+	d.did("acknowledge %v by %s", req.IDs, req.Author)
+	return control.Acked{Acked: len(req.IDs)}, nil
 }
 func (d *daemon) Stop(author string) { d.did("STOPPED by %s", author) }
 
@@ -300,7 +306,8 @@ func (b *browser) token(path string) string {
 
 // TestRoles checks that each role may do what is for it and nothing else, and that the author and the note reach the daemon.
 func TestRoles(t *testing.T) {
-	d := &daemon{why: control.Why{Banned: true, Verdict: "it is banned", Bans: []control.Ban{{Prefix: "192.0.2.7"}}}}
+	d := &daemon{why: control.Why{Banned: true, Verdict: "it is banned", Bans: []control.Ban{{Prefix: "192.0.2.7"}}},
+		alarms: []control.Alarm{{ID: 7, User: "seen", Acked: true}, {ID: 8, User: "carol", Addr: "192.0.2.8", Reason: "guessed"}}}
 	address := freeAddress(t)
 	start(t, settings(t, address), d)
 	for _, role := range conf.PageRoles {
@@ -315,9 +322,10 @@ func TestRoles(t *testing.T) {
 			"/ban":      {"operator", "ban 192.0.2.7 for 1h0m0s by page:" + role + ": a note"},
 			"/allow":    {"operator", "allow 192.0.2.7 for 1h0m0s by page:" + role + ": a note"},
 			"/disallow": {"operator", "disallow 192.0.2.7 by page:" + role},
+			"/ack":      {"operator", "acknowledge [8] by page:" + role},
 		} {
 			before := d.last()
-			status, body := b.ask(path, url.Values{"addr": {"192.0.2.7"}, "note": {"a note"}, "for": {"1h"}, "token": {token}}, nil)
+			status, body := b.ask(path, url.Values{"id": {"8"}, "addr": {"192.0.2.7"}, "note": {"a note"}, "for": {"1h"}, "token": {token}}, nil)
 			if may := pagechild.Greater(role, want.needs) == role; may {
 				if got := d.last(); status != http.StatusOK || got != want.did {
 					t.Errorf("%s: %s: status %d, done %q, want %q\n%s", role, path, status, got, want.did, body)
@@ -325,6 +333,10 @@ func TestRoles(t *testing.T) {
 			} else if status != http.StatusBadRequest || d.last() != before || !strings.Contains(body, "your role on the page") {
 				t.Errorf("%s: %s: status %d, done %q\n%s", role, path, status, d.last(), body)
 			}
+		}
+		_, alarms := b.ask("/alarms", nil, nil)
+		if may := strings.Contains(alarms, `name="id" value="8"`); !strings.Contains(alarms, "carol") || strings.Contains(alarms, "seen from") || may != (role == "operator") {
+			t.Errorf("%s: alarms\n%s", role, alarms)
 		}
 		if status, _ := b.ask("/logout", url.Values{"token": {token}}, nil); status != http.StatusSeeOther {
 			t.Errorf("%s: logout: status %d", role, status)

@@ -59,6 +59,7 @@ func newSite(settings *pagechild.Settings, service pagechild.Service, cert *x509
 	s.mux.HandleFunc("POST /login", s.login)
 	for pattern, show := range map[string]func(*http.Request, viewer) (view, error){
 		"GET /{$}":      s.overview,
+		"GET /alarms":   s.alarms,
 		"GET /services": s.services,
 		"GET /why":      s.why,
 		"GET /history":  s.history,
@@ -72,6 +73,7 @@ func newSite(settings *pagechild.Settings, service pagechild.Service, cert *x509
 		"POST /ban":      s.ban,
 		"POST /allow":    s.allow,
 		"POST /disallow": s.disallow,
+		"POST /ack":      s.acknowledge,
 	} {
 		s.mux.HandleFunc(pattern, s.acted(act))
 	}

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,9 +33,55 @@ const refreshTime = 5
 
 func (s *site) overview(r *http.Request, v viewer) (view, error) {
 	page := view{Page: "overview", Title: "Overview", Refresh: refreshTime}
+	filter, paused := strings.TrimSpace(clip(r.URL.Query().Get("filter"), 64)), r.URL.Query().Get("pause") != ""
+	if paused {
+		page.Refresh = 0
+	}
 	picture, err := v.client.Picture(r.Context())
-	page.Data = picture
+	all := len(picture.Attackers)
+	picture.Attackers = slices.DeleteFunc(picture.Attackers, func(a control.Attacker) bool {
+		return !strings.Contains(fmt.Sprint(a.Addr, " ", a.Rule, " ", a.Service), filter)
+	})
+	page.Data = struct {
+		control.Picture
+		Filter string // attackers whose address, rule or service contains it are shown
+		Paused bool
+		All    int // attackers
+	}{picture, filter, paused, all}
 	return page, err
+}
+
+// maxAlarms is how many alarms are shown, the latest ones.
+const maxAlarms = 100
+
+// alarms shows those that nobody has acknowledged.
+func (s *site) alarms(r *http.Request, v viewer) (view, error) {
+	page := view{Page: "alarms", Title: "Alarms"}
+	alarms, err := v.client.Alarms(r.Context())
+	alarms = slices.DeleteFunc(alarms, func(a control.Alarm) bool { return a.Acked })
+	slices.Reverse(alarms)
+	page.Data = struct {
+		Alarms []control.Alarm
+		More   int
+	}{alarms[:min(len(alarms), maxAlarms)], max(0, len(alarms)-maxAlarms)}
+	return page, err
+}
+
+// acknowledge marks the alarms of a form as seen, and no others: those that came meanwhile were not shown.
+func (s *site) acknowledge(r *http.Request, v viewer) (string, error) {
+	var req control.AckRequest
+	for _, text := range r.PostForm["id"] {
+		id, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return "", control.Refuse("%s is not the number of an alarm", strconv.Quote(clip(text, 64)))
+		}
+		req.IDs = append(req.IDs, id)
+	}
+	if len(req.IDs) == 0 {
+		return "", control.Refuse("choose an alarm")
+	}
+	done, err := v.client.Acknowledge(r.Context(), req)
+	return fmt.Sprintf("Alarms marked as seen: %d", done.Acked), err
 }
 
 func (s *site) services(r *http.Request, v viewer) (view, error) {
