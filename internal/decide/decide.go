@@ -365,7 +365,7 @@ func firstLength(t *event.Tally, times conf.BanTimes, score bool) time.Duration 
 // unproven reports whether a source may be one from which users log in: it failed at a service that does not report who does, with names
 // that may be those of users.
 func unproven(t *event.Tally) bool {
-	return t.Rule.NoLogins && t.Event.Kind == event.Failure && t.Name.Networks == 0 && t.Absent*2 < t.Score
+	return t.Rule.Lenient && t.Event.Kind == event.Failure && t.Name.Networks == 0 && t.Absent*2 < t.Score
 }
 
 // permanent reports whether the rule's threshold for a ban without end is reached.

@@ -24,6 +24,7 @@ func counted(from []conf.Rule) []event.Rule {
 			NamesUnknown: slices.ContainsFunc(r.Fail, func(p conf.Pattern) bool { return strings.Contains(p.Text, "(?P<unknownuser>") }),
 			NoLogins:     len(r.OK) == 0 && (r.JSON == nil || len(r.JSON.OK) == 0),
 		}
+		one.Lenient = one.NoLogins && (r.BuiltIn() || slices.ContainsFunc(r.Fail, func(p conf.Pattern) bool { return p.Shipped }))
 		if r.Escalation.Enabled {
 			one.Escalation = event.Escalation{Window: r.Escalation.Window, Threshold: r.Escalation.Threshold}
 		}

@@ -23,6 +23,7 @@ type Rule struct {
 	Listens      ban.Ports // where the service listens beyond the ports that the rule names, if any of them follow it; empty: nowhere
 	NamesUnknown bool      // its lines about refusals report which users do not exist
 	NoLogins     bool      // no line of it reports a login, so that failures alone do not show who belongs here
+	Lenient      bool      // so failures of names that may be users' weigh less, which an operator's own rule does not ask for
 	Detect       bool      // attempts are counted and reported, and never ban
 	Escalation   Escalation
 }

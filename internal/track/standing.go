@@ -86,7 +86,7 @@ type subject struct {
 	again    bool              // the source, from which nobody has logged in, has tried it before
 	mailbox  bool              // user@domain, which is no account of the host
 	new      bool              // it may be that of a user who has not logged in yet, of whom neither the host nor the service reports anything
-	unseen   bool              // the service does not report who logs in
+	unseen   bool              // the service does not report who logs in, and its rule is lenient
 	exists   bool              // the service reports that it exists
 	guessed  bool              // it is known, and so many users of its address have failed that their names are being guessed
 	pair     logins.Pair
@@ -171,7 +171,7 @@ func (t *Tracker) judge(of *subject, s *source, ev *event.Event, r uint16, now i
 	of.name = t.names.Try(account, before, network, unknown, newSource, now)
 	of.standing = t.standingOf(of.name, unknown, of.exists || rule.rule.NamesUnknown, network)
 	of.mailbox = strings.IndexByte(ev.User, '@') > 0
-	of.unseen = rule.rule.NoLogins
+	of.unseen = rule.rule.Lenient
 	of.new = of.standing == ordinary && (of.mailbox || of.unseen)
 	if near := t.names.NearTo(of.name); of.standing == familiar && of.name.Success == 0 && near != "" {
 		of.user, of.pair.User = t.userHash(ev.Service, near), near
