@@ -28,7 +28,7 @@ func TestPage(t *testing.T) {
 		"off":               {shut, conf.Page{}, conf.IPTables, ""},
 		"accepted":          {open, conf.Page{BlockPort: 8480}, 0, ""},
 		"accepted by rule":  {shut + "rule dir=in action=accept proto=tcp dport=8480\n", conf.Page{BlockPort: 8480}, 0, ""},
-		"accepted of IPv4":  {shut + "rule dir=in action=accept proto=tcp family=ipv4 dport=8480\n", conf.Page{BlockPort: 8480}, 0, ""},
+		"accepted of IPv4":  {shut + "rule dir=in action=accept proto=tcp family=ip dport=8480\n", conf.Page{BlockPort: 8480}, 0, ""},
 		"not accepted":      {shut, conf.Page{BlockPort: 8480}, 0, "port 8480 meet drop by "},
 		"what to write":     {shut, conf.Page{BlockPort: 8480}, 0, "add to it: rule dir=in action=accept proto=tcp dport=8480"},
 		"TLS not accepted":  {shut + "rule dir=in action=accept proto=tcp dport=8480\n", conf.Page{BlockPort: 8480, BlockCertificate: "/nonexistent", BlockKey: "/nonexistent"}, 0, "port 8481 meet drop by "},
