@@ -26,7 +26,7 @@ func (t *Tracker) Banned(b ban.Ban) {
 		}
 		t.history.Record(&b, k, event.Hash(b.ID))
 	}
-	t.settled(&b, true)
+	t.settled(&b)
 	t.block(b.Key, now)
 }
 
@@ -47,7 +47,7 @@ func (t *Tracker) block(k ban.Key, now int64) {
 // Detected notes that a ban was only reported. What decided it counts no more, or every further line would report it again.
 func (t *Tracker) Detected(b ban.Ban) {
 	t.advance(b.Start)
-	t.settled(&b, false)
+	t.settled(&b)
 }
 
 // Restore adds a ban from before the start. It does not change what is counted.
@@ -87,7 +87,7 @@ func (t *Tracker) Unbanned(k ban.Key, at time.Time) {
 
 // settled clears what a ban was decided on. A ban for what can be forged clears no more than that, or forging would be a
 // way to be forgiven.
-func (t *Tracker) settled(b *ban.Ban, inForce bool) {
+func (t *Tracker) settled(b *ban.Ban) {
 	r, isRule := t.ruleIndex[b.Rule]
 	byScore := b.Rule == ban.ByScore
 	if !isRule && !byScore {
@@ -98,10 +98,6 @@ func (t *Tracker) settled(b *ban.Ban, inForce bool) {
 		t.touch(i)
 		if b.Class == ban.Verified {
 			s.flags &^= suspect // it is one no longer
-			if inForce {
-				t.evidence.Drop(s.evidence) // the ban has it
-				s.evidence = 0
-			}
 		}
 		switch {
 		case b.Class == ban.Unverified:

@@ -461,29 +461,6 @@ func TestBannedSourceStaysSmall(t *testing.T) {
 	}
 }
 
-// Lines that a ban has as its evidence are not kept a second time; those of a ban that was only reported are, for nothing else has them.
-func TestEvidenceIsWithTheBan(t *testing.T) {
-	addr := netip.MustParseAddr("192.0.2.7")
-	for _, inForce := range []bool{true, false} {
-		tr := New(testConfig())
-		for at := range 3 {
-			tr.Observe(line{float64(at), "fail", "root", "", 0}.event("sshd", addr.String()))
-		}
-		b := ban.Ban{Key: ban.Key{Prefix: netip.PrefixFrom(addr, 32), Class: ban.Verified}, ID: "a", Rule: "sshd", Start: start.Add(time.Second), Until: start.Add(time.Minute)}
-		want := 4
-		if inForce {
-			tr.Banned(b)
-			want = 1
-		} else {
-			tr.Detected(b)
-		}
-		tr.Observe(line{120, "fail", "root", "", 0}.event("sshd", addr.String()))
-		if got := tr.Explain(addr, start.Add(121*time.Second)).Evidence; len(got) != want {
-			t.Errorf("in force %v: evidence %q, want %d lines", inForce, got, want)
-		}
-	}
-}
-
 // Attempts of sources that do not come again are dropped when they are too old to matter, and no others.
 func TestAttemptsOfAnOldAttackAreDropped(t *testing.T) {
 	const sources = 2*tidied + 100

@@ -39,20 +39,6 @@ func (l *Lines) Add(prev uint64, line []byte) uint64 {
 	return l.next
 }
 
-// Drop drops the chain whose latest line has the number n.
-func (l *Lines) Drop(n uint64) {
-	for l.has(n) {
-		s := l.at(n)
-		back := uint64(s.back)
-		l.texts.Cut(&s.text, 0)
-		*s = slot{}
-		if back == 0 {
-			return
-		}
-		n -= back
-	}
-}
-
 func (l *Lines) at(n uint64) *slot { return &l.slots[(n-1)%MaxLines] }
 
 // has reports whether the ring still has a line.
