@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -692,6 +693,9 @@ func (s *scene) gapOfFlush(probers []*prober) (longest time.Duration) {
 	return longest
 }
 
+// toGroup is a log statement whose packets go to a program instead of the kernel's log.
+var toGroup = regexp.MustCompile(`log prefix "[^"]*" group`)
+
 // reloads changes a setting that shows in the table, and has the configuration read again, by mefctl and by a signal in turn.
 func (s *scene) reloads(probers []*prober) {
 	s.Helper()
@@ -706,7 +710,7 @@ func (s *scene) reloads(probers []*prober) {
 		}
 		s.until("the table to be another", func() error {
 			table := s.table()
-			drops := strings.ReplaceAll(table, `log prefix "mef:scan"`, "") // scans are found whether or not drops are logged
+			drops := toGroup.ReplaceAllString(table, "") // scans and samples of drops are found whether or not drops are logged
 			if has := strings.Contains(drops, "log prefix"); has != (i%3 != 2) || has && !strings.Contains(table, prefix) {
 				return fmt.Errorf("it is %s", table)
 			}
