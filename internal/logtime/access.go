@@ -46,36 +46,56 @@ func (t *Stamp) cutAccess(s []byte) bool {
 	return t.zoned
 }
 
-// inJSON finds the member ts or time of a JSON object. Quotation marks in the text of a value are escaped, so that none passes for a key.
+// inJSON finds the time of a JSON object: an ISO date, or a number of seconds or milliseconds since 1970. Quotation marks in the text of a
+// value are escaped, so that none passes for a key.
 func inJSON(line []byte) (t Stamp, ok bool) {
-	if i := bytes.Index(line, []byte(`"ts":`)); i >= 0 && t.cutSeconds(line[i+len(`"ts":`):]) {
-		return t, true
-	}
-	for _, key := range [...]string{`"time":"`, `"@timestamp":"`, `"timestamp":"`, `"time_iso8601":"`, `"ts":"`} {
+	for _, key := range [...]string{`"ts":`, `"time":`, `"@timestamp":`, `"timestamp":`, `"time_iso8601":`, `"t":`, `"$date":`} {
 		i := bytes.Index(line, []byte(key))
 		if i < 0 {
 			continue
 		}
 		t = Stamp{}
-		if rest, ok := t.cutISO(line[i+len(key):]); ok && len(rest) > 0 && rest[0] == '"' {
+		value := skipBlanks(line[i+len(key):])
+		if len(value) > 0 && isDigit(value[0]) {
+			if t.cutSeconds(value) {
+				return t, true
+			}
+			continue
+		}
+		if len(value) == 0 || value[0] != '"' {
+			continue
+		}
+		rest, ok := t.cutISO(value[1:])
+		if !ok {
+			continue
+		}
+		if behind, utc := bytes.CutPrefix(rest, []byte(" UTC")); utc {
+			rest, t.zoned = behind, true
+		}
+		if len(rest) > 0 && rest[0] == '"' {
 			return t, true
 		}
 	}
 	return Stamp{}, false
 }
 
-// cutSeconds reads seconds since 1970, with a fraction, as a number of JSON.
+// cutSeconds reads seconds since 1970, with a fraction, or milliseconds, as a number of JSON.
 func (t *Stamp) cutSeconds(s []byte) bool {
 	sec, n := number(s, 10)
 	if n < 9 {
 		return false
 	}
 	nsec, unit := 0, 100_000_000
-	if s = s[n:]; len(s) > 0 && s[0] == '.' {
+	if milli, more := number(s[n:], 3); more == 3 {
+		nsec, s = milli*1_000_000, s[n+3:]
+	} else if s = s[n:]; len(s) > 0 && s[0] == '.' {
 		for s = s[1:]; len(s) > 0 && isDigit(s[0]); s = s[1:] {
 			nsec += unit * int(s[0]-'0')
 			unit /= 10
 		}
+	}
+	if len(s) > 0 && isDigit(s[0]) {
+		return false
 	}
 	at := time.Unix(int64(sec), int64(nsec)).UTC()
 	t.year, t.month, t.day = at.Date()

@@ -24,7 +24,7 @@ type Stamp struct {
 }
 
 // Parse returns the time that a line begins with, behind a syslog priority if there is one, or that an access log has in it: the first
-// date such as [02/Jan/2006:15:04:05 -0700], or the member ts or time of a JSON object. near decides the year and loc the zone where
+// date such as [02/Jan/2006:15:04:05 -0700], or the time in a JSON object. near decides the year and loc the zone where
 // the line names none. It reports false if the line has no date.
 func Parse(line []byte, near time.Time, loc *time.Location) (time.Time, bool) {
 	at, _, ok := parse(line, near, loc)

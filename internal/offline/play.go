@@ -156,7 +156,8 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(*even
 	c := clock{now: time.Unix(0, 0)} // for lines ahead of the first with a time
 	dates := logtime.Reader{Near: in.Near.Add(24*time.Hour - halfYear), Loc: time.Local}
 	noticed, yearless := 0, false
-	ticked := false // the last date was taken for the clock, so that the same again changes nothing
+	dateless := uint64(0) // the first line without a date
+	ticked := false       // the last date was taken for the clock, so that the same again changes nothing
 	remark := func(line uint64, format string, args ...any) {
 		if noticed++; noticed <= maxNotices {
 			notice(fmt.Sprintf("%s:%d: %s", in.Name, line, fmt.Sprintf(format, args...)))
@@ -194,6 +195,8 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(*even
 		if !ok {
 			if logtime.Impossible(line.Text) {
 				remark(line.Offset, "there is no such date or time")
+			} else if dateless == 0 {
+				dateless = line.Offset
 			}
 			if err := release(heldAt); err != nil {
 				return err
@@ -218,6 +221,9 @@ func (in *Input) lines(notice func(string), flush func() error, yield func(*even
 		if end := release(heldAt); end != nil {
 			err = end
 		}
+	}
+	if dateless > 0 && c.now.Unix() == 0 {
+		remark(dateless, "this line and all others have no date: they count as of one moment, as if they came at once")
 	}
 	if noticed > maxNotices {
 		notice(fmt.Sprintf("%s: %d more dates do not fit", in.Name, noticed-maxNotices))

@@ -201,6 +201,7 @@ func TestStrangeDatesAreNamed(t *testing.T) {
 		"no such day":                     {"2026-02-28T08:00:00Z h a: x\n2026-02-30T08:00:00Z h a: x\n2026-02-28T08:00:01Z h a: x\n", "log:2: there is no such date or time"},
 		"no such hour":                    {"2026-02-28T08:00:00Z h a: x\n2026-02-28T25:00:00Z h a: x\n2026-02-28T08:00:01Z h a: x\n", "log:2: there is no such date or time"},
 		"no such day, access log":         {"192.0.2.1 - - [31/Apr/2026:08:00:00 +0000] \"GET / HTTP/1.1\" 200 1\n", "log:1: there is no such date or time"},
+		"no date at all":                  {"h a: x\nh a: x\n", "log:1: this line and all others have no date: they count as of one moment, as if they came at once"},
 		"no such day, JSON":               {"{\"time\":\"2026-02-30T08:00:00Z\"}\n", "log:1: there is no such date or time"},
 		"no year":                         {"Mar  2 08:00:00 h a: x\nMar  2 08:00:01 h a: x\n", "log:1: dates have no year: the latest one up to 2026-03-03"},
 	} {
