@@ -350,13 +350,14 @@ func withoutType(types ...string) opener {
 func lacking() map[string]bantest.Lack {
 	const scans, floods = "load the modules xt_socket, xt_limit, xt_pkttype, xt_hashlimit, xt_set and xt_NFLOG: ", "load xt_hashlimit and xt_limit: "
 	const unlogged = "packets that bans drop are not logged: load the modules xt_LOG, nf_log_syslog and xt_limit: "
+	const unsampled = enforce.NoSamples + ": load the modules xt_NFLOG and xt_limit: "
 	const noIPv6 = "bans of IPv6 addresses are not enforced: "
 	return map[string]bantest.Lack{
 		"nothing":             {Open: opens(func(*testing.T) {})},
 		"xt_hashlimit":        {Open: withoutExtension("libxt_hashlimit"), Scan: scans, Flood: floods},
-		"xt_limit":            {Open: withoutExtension("libxt_limit"), Log: unlogged, Scan: scans, Flood: floods},
+		"xt_limit":            {Open: withoutExtension("libxt_limit"), Log: unlogged, Samples: unsampled, Scan: scans, Flood: floods},
 		"xt_LOG":              {Open: withoutExtension("libxt_LOG"), Log: unlogged},
-		"xt_NFLOG":            {Open: withoutExtension("libxt_NFLOG"), Scan: scans, Flood: "load xt_NFLOG: "},
+		"xt_NFLOG":            {Open: withoutExtension("libxt_NFLOG"), Samples: unsampled, Scan: scans, Flood: "load xt_NFLOG: "},
 		"xt_SET":              {Open: withoutExtension("libxt_SET"), Scan: scans, Flood: "load xt_set: "},
 		"xt_socket":           {Open: withoutExtension("libxt_socket"), Scan: scans},
 		"xt_pkttype":          {Open: withoutExtension("libxt_pkttype"), Scan: scans},

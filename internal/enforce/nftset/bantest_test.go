@@ -45,8 +45,8 @@ func filter() bantest.Filter {
 		Sever:   func(b bantest.Backend) { b.(*nftset.Backend).Sever() },
 		Delete:  nftset.Delete,
 		Lacking: map[string]bantest.Lack{
-			"nft_log":       {Open: without("log"), Log: lacks("nft_log, nf_log_syslog or nft_limit"), Scan: lacks("nft_log and nfnetlink_log"), Flood: lacks("nft_log and nfnetlink_log")},
-			"nft_limit":     {Open: without("limit"), Log: lacks("nft_log, nf_log_syslog or nft_limit"), Scan: lacks("nft_limit"), Flood: lacks("nft_limit")},
+			"nft_log":       {Open: without("log"), Log: lacks("nft_log, nf_log_syslog or nft_limit"), Samples: enforce.NoSamples, Scan: lacks("nft_log and nfnetlink_log"), Flood: lacks("nft_log and nfnetlink_log")},
+			"nft_limit":     {Open: without("limit"), Log: lacks("nft_log, nf_log_syslog or nft_limit"), Samples: enforce.NoSamples, Scan: lacks("nft_limit"), Flood: lacks("nft_limit")},
 			"nft_dynset":    {Open: without("dynset"), Scan: lacks("nft_dynset"), Flood: lacks("nft_dynset")},
 			"nft_socket":    {Open: without("socket"), Scan: lacks("nft_socket")},
 			"nft_connlimit": {Open: without("connlimit"), Flood: lacks("nft_connlimit")},

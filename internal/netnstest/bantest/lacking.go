@@ -25,8 +25,8 @@ type Lack struct {
 	// Open is Filter.Open without that.
 	Open func(t *testing.T, ns *netnstest.NS, log *slog.Logger, settings enforce.Settings) (Backend, error)
 
-	// What the status says about logging, IPv6, scans and floods; "" if they work.
-	Log, IPv6, Scan, Flood string
+	// What the status says about logging, samples of drops, IPv6, scans and floods; "" if they work.
+	Log, Samples, IPv6, Scan, Flood string
 
 	// Fails is the error of Open, "" if it succeeds.
 	Fails string
@@ -79,10 +79,17 @@ func (f Filter) lackingKernel(t *testing.T) {
 			says("scans", d.Off, lack.Scan)
 			says("floods", d.FloodOff, lack.Flood)
 			lacks := strings.Join(b.Names().Lacks, "\n")
-			for _, want := range []string{lack.Log, lack.IPv6} {
-				if !strings.Contains(lacks, want) || lack.Log+lack.IPv6 == "" && lacks != "" {
+			lines := 0
+			for _, want := range []string{lack.Log, lack.Samples, lack.IPv6} {
+				if !strings.Contains(lacks, want) {
 					t.Errorf("bans: the status says %q, want %q", lacks, want)
 				}
+				if want != "" {
+					lines++
+				}
+			}
+			if got := len(b.Names().Lacks); got != lines {
+				t.Errorf("bans: the status names %d things, %q, want %d", got, lacks, lines)
 			}
 
 			bans := []enforce.Change{{Key: enforcetest.Key("192.0.2.8"), Timeout: enforce.Permanent}}
