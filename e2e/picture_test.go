@@ -3,8 +3,12 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"regexp"
 	"strconv"
@@ -17,7 +21,8 @@ import (
 
 // TestNumbersAgree compares what viewers are shown with the counters of the kernel and with mefctl status, also after the daemon was killed.
 func TestNumbersAgree(t *testing.T) {
-	s := begin(t, "", nil)
+	const config = "[global]\npage=" + pageSocket + "\npage_groups=root:operator\n"
+	s := begin(t, config, nil)
 	const first, second = "203.0.113.61", "203.0.113.62"
 	s.fail(ssh, "root", repeat(first, 5)...)
 	s.banned(first)
@@ -26,7 +31,7 @@ func TestNumbersAgree(t *testing.T) {
 	before := s.counters()["drops_ban"]
 	s.stop(os.Kill)
 	s.silent(lab.SSHPort, first)
-	s.start("")
+	s.start(config)
 	s.banned(first)
 	s.fail(imap, "carol", repeat(second, 5)...)
 	s.banned(second)
@@ -74,6 +79,10 @@ func (s *scene) numbersAgree() error {
 	s.answer(&p, "metrics")
 	text := s.mefctl("metrics")
 	status := s.status()
+	page, err := pageFacts(s.ctx)
+	if err != nil {
+		return err
+	}
 	var stats struct{ Tables []control.Stats }
 	s.answer(&stats, "stats", "services", "--window", "hour")
 	if now := s.counters(); fmt.Sprint(now) != fmt.Sprint(kernel) {
@@ -106,6 +115,12 @@ func (s *scene) numbersAgree() error {
 	case counted < failures: // and those of before a restart
 		return fmt.Errorf("statistics have %d attempts, status %d", counted, failures)
 	}
+	for name, want := range map[string]uint64{"Attempts since the start": failures, "Bans in force": uint64(status.Bans.Total), "Bans since the start": status.Bans.Ever,
+		"Packets dropped": want.Total, "Alarms": uint64(status.AlarmCount)} {
+		if got, ok := page[name]; !ok || got != want {
+			return fmt.Errorf("the page has %v, %s should be %d", page, name, want)
+		}
+	}
 	for _, line := range []string{
 		fmt.Sprintf(`mef_dropped_packets_total{by="ban"} %d`, want.Verified), fmt.Sprintf(`mef_dropped_packets_total{by="reply"} %d`, want.Replies),
 		fmt.Sprintf("mef_attempts_total %d", failures), fmt.Sprintf("mef_bans_total %d", status.Bans.Ever), fmt.Sprintf(`mef_bans{family="ipv4"} %d`, status.Bans.IPv4),
@@ -115,4 +130,38 @@ func (s *scene) numbersAgree() error {
 		}
 	}
 	return nil
+}
+
+const pageSocket = "/run/mef/page.sock"
+
+var factForm = regexp.MustCompile(`<dt>([^<]+)</dt><dd>(?:<a [^>]*>)?([0-9\x{202f}]+)<`)
+
+// pageFacts returns the numbers of the operator's page by their names. root, as which the tests run, needs no password at the socket.
+func pageFacts(ctx context.Context) (map[string]uint64, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", pageSocket)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	facts := map[string]uint64{}
+	for _, m := range factForm.FindAllSubmatch(body, -1) {
+		if facts[string(m[1])], err = strconv.ParseUint(strings.ReplaceAll(string(m[2]), "\u202f", ""), 10, 64); err != nil {
+			return nil, err
+		}
+	}
+	if len(facts) == 0 {
+		return nil, fmt.Errorf("the page has no numbers: %s\n%s", resp.Status, body)
+	}
+	return facts, nil
 }

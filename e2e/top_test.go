@@ -78,7 +78,7 @@ func TestTop(t *testing.T) {
 	s.banned("203.0.113.32")
 
 	x := s.top("LC_ALL=C", "TERM=vt100", "NO_COLOR=1")
-	screen := x.shows("PROTECTED: ", "Attempts/s", "sshd", "> 203.0.113.32", "/100", "w why")
+	screen := x.shows("PROTECTED: ", " packets dropped", "Attempts/s", "sshd", "> 203.0.113.32", "/100", "w why")
 	for l := range strings.SplitSeq(screen, "\n") {
 		if n := utf8.RuneCountInString(l); n > 80 {
 			t.Errorf("a line of %d columns: %q", n, l)

@@ -30,7 +30,7 @@ func attack() control.Picture {
 	p := control.Picture{Now: noon, Since: noon.Add(-50 * time.Hour), Version: "2.0", Level: control.Yellow, Text: "x",
 		Warnings: []string{"journal: 12 lines were lost: too long, suppressed or cut off"},
 		Alarms:   []string{`198.51.100.21 has logged in as "alice" (sshd) after 5 failures of other addresses`},
-		Counters: control.Counters{Mode: "enforce", AlarmCount: 1, Attempts: 48000, Probes: 211, Bans: control.Tally{Total: 1312, Unverified: 4}, Services: []control.ServiceCounter{
+		Counters: control.Counters{Mode: "enforce", AlarmCount: 1, Dropped: control.Drops{Known: true, Total: 90210, Verified: 90210}, Attempts: 48000, Probes: 211, Bans: control.Tally{Total: 1312, Unverified: 4}, Services: []control.ServiceCounter{
 			{Name: "ssh", State: "journal", Failures: 40118, Probes: 211, Logins: 12, Sources: 431, Bans: 1290},
 			{Name: "imap", State: "files", Failures: 7882, Logins: 4410, Sources: 80, Bans: 22},
 			{Name: "ftp", State: "none"},

@@ -146,7 +146,7 @@ func (m Model) head() []line {
 	return append(lines, notes...)
 }
 
-// state returns whether the host is protected, or that nobody knows.
+// state returns whether the host is protected, and how many packets were dropped, or that nobody knows.
 func (m Model) state() line {
 	p := &m.picture
 	switch {
@@ -155,12 +155,18 @@ func (m Model) state() line {
 			{normal, m.err.Error()}}
 	case !m.asked.IsZero() && m.now.Sub(m.asked) > late:
 		return line{{warn, "SLOW"}, {normal, fmt.Sprintf(": mefdaemon has not answered for %s", cli.Span(m.now.Sub(m.asked)))}}
-	case p.Level == control.Green:
-		return line{{good, "PROTECTED: yes"}}
-	case p.Level == control.Yellow:
-		return line{{warn, "PROTECTED: yes, with warnings"}}
 	}
-	return line{{alarm, "PROTECTED: NO"}}
+	state := span{alarm, "PROTECTED: NO"}
+	switch p.Level {
+	case control.Green:
+		state = span{good, "PROTECTED: yes"}
+	case control.Yellow:
+		state = span{warn, "PROTECTED: yes, with warnings"}
+	}
+	if !p.Dropped.Known {
+		return line{state}
+	}
+	return line{state, {normal, fmt.Sprintf("  %d packets dropped", p.Dropped.Total)}}
 }
 
 // spark returns a sparkline of the latest values, with the latest one and the highest as numbers.
