@@ -32,6 +32,7 @@ func (s *story) run(ctx context.Context, tarball string) error {
 		{"a user has an account there", s.settle},
 		{"install: starts nothing; /etc/mef is valid as it is", func(ctx context.Context) error { return s.install(ctx, tarball) }},
 		{"mefctl enable: protected, and the self-test passes, as user mef with one capability; the operator cannot ban his own address by mistake", s.start},
+		{"the operator's page, behind a password, metrics, and the page for blocked customers, by mefpage without rights", s.pages},
 		{"guessing root's password by ssh: banned, IPv4 and IPv6, with zero edits; the user gets in", s.attack},
 		{"logger, by a user: nobody is banned or known by it, with a persistent and a volatile journal; without a journal, not protected", s.forge},
 		{"a log file that only root can read: its attacker is banned, and the event log says so", s.logFile},
