@@ -384,6 +384,21 @@ func TestPast(t *testing.T) {
 	}
 }
 
+// TestNothingTypedIsLost checks that a page that is loaded again by itself has no field to type into, and that the paused one has.
+func TestNothingTypedIsLost(t *testing.T) {
+	address := freeAddress(t)
+	start(t, settings(t, address), &daemon{})
+	b := newBrowser(t, address)
+	b.login("read")
+	for path, typed := range map[string]bool{"/": false, "/?filter=ssh": false, "/?filter=ssh&pause=1": true} {
+		_, body := b.ask(path, nil, nil)
+		again, filter, why := strings.Contains(body, `http-equiv="refresh"`), strings.Contains(body, `<input name="filter"`), strings.Contains(body, `<input name="addr"`)
+		if again == typed || filter != typed || why != typed {
+			t.Errorf("%s: loaded again %v, filter %v, address %v:\n%s", path, again, filter, why, body)
+		}
+	}
+}
+
 // TestStrangers checks that nothing is shown or done without a login, by another site, or under another name.
 func TestStrangers(t *testing.T) {
 	d := &daemon{why: control.Why{Verdict: "the verdict"}}
