@@ -43,7 +43,7 @@ unit:
 # The packages with goroutines of their own, under the race detector. It needs cgo and gcc. (scripts/gotest is go test that names what
 # failed once more at the end.)
 race:
-	CGO_ENABLED=1 go run ./scripts/gotest -race -short -shuffle=on ./internal/cloud/server ./internal/confirm ./internal/control ./internal/daemon ./internal/duty ./internal/enforce ./internal/enforce/kernel ./internal/eventlog ./internal/hostwatch ./internal/inotify ./internal/lists/... ./internal/notify ./internal/owner ./internal/pipeline ./internal/source/... ./internal/store
+	CGO_ENABLED=1 go run ./scripts/gotest -race -short -shuffle=on ./internal/cloud/limit ./internal/cloud/server ./internal/confirm ./internal/control ./internal/daemon ./internal/dnsbl ./internal/duty ./internal/enforce ./internal/enforce/kernel ./internal/eventlog ./internal/history ./internal/hostwatch ./internal/inotify ./internal/lists/... ./internal/notify ./internal/owner ./internal/page/... ./internal/pagechild/... ./internal/pipeline ./internal/run ./internal/source/... ./internal/store
 
 # Everything. -p 1, because tests with the kernel and real daemons want the whole machine's attention.
 integration:
