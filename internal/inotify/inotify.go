@@ -122,10 +122,31 @@ func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 // caller's.
 func (w *Watcher) Wait(until time.Time) ([]Event, error) {
 	n, err := w.read(until)
-	if n == 0 || err != nil {
-		return nil, err
+	return w.events(n), err
+}
+
+// Ready returns the events that have come. It does not wait, which Wait does not do for a time that is over: the runtime then returns
+// without asking the kernel.
+func (w *Watcher) Ready() ([]Event, error) {
+	var n int
+	err := w.control(func(fd int) (err error) {
+		n, err = unix.Read(fd, w.buf)
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("inotify: %w", err)
 	}
-	var events []Event
+	return w.events(n), nil
+}
+
+// events returns the events in the first n bytes of the buffer, n <= 0: none.
+func (w *Watcher) events(n int) (events []Event) {
+	if n <= 0 {
+		return nil
+	}
 	for data := w.buf[:n]; len(data) >= unix.SizeofInotifyEvent; {
 		mask := binary.NativeEndian.Uint32(data[unsafe.Offsetof(unix.InotifyEvent{}.Mask):])
 		size := binary.NativeEndian.Uint32(data[unsafe.Offsetof(unix.InotifyEvent{}.Len):])
@@ -136,7 +157,7 @@ func (w *Watcher) Wait(until time.Time) ([]Event, error) {
 		})
 		data = data[unix.SizeofInotifyEvent+int(size):]
 	}
-	return events, nil
+	return events
 }
 
 // WaitQuiet waits for events, and then until none has come for the time quiet, which is put off by the time within at most: an editor

@@ -5,6 +5,7 @@ package inotify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -118,6 +119,29 @@ func TestContextEndsWaits(t *testing.T) {
 		}()
 	}
 	<-done
+}
+
+// TestReady checks that what has come is returned at once, also after a wait that ended, and that nothing is waited for.
+func TestReady(t *testing.T) {
+	dir := t.TempDir()
+	w := watcher(t, t.Context())
+	if _, err := w.Add(dir, Names); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if events, err := w.Ready(); len(events) > 0 || err != nil {
+			t.Errorf("nothing happened: %v, %v", events, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if events, err := w.Ready(); len(events) != 1 || err != nil {
+			t.Errorf("a file was created: %v, %v, want an event", events, err)
+		}
+		if events, err := w.Wait(time.Now()); len(events) > 0 || err != nil {
+			t.Errorf("nothing more happened: %v, %v", events, err)
+		}
+	}
 }
 
 // TestQuiet checks that changes which come together are one, and that endless changes do not put it off for ever.

@@ -70,7 +70,7 @@ func (f *Follower) wait(ctx context.Context) news {
 		return news{names: true}
 	}
 	if f.backlog {
-		return news{names: time.Since(f.scanned) > fallback, all: true}
+		return news{names: f.renamed(), all: true}
 	}
 	if f.watch == nil {
 		sleep.For(ctx, cmp.Or(max(0, f.cfg.Poll), fallback))
@@ -89,6 +89,20 @@ func (f *Follower) wait(ctx context.Context) news {
 		what = news{names: true, all: true}
 	}
 	return what
+}
+
+// renamed reports whether to look at the names again, without waiting, while files have a backlog: a file may be rotated more than once
+// meanwhile, and what is behind a name only between two rotations would be missed.
+func (f *Follower) renamed() bool {
+	since := time.Since(f.scanned)
+	if f.watch == nil {
+		return since > scanPause
+	}
+	what, err := f.watch.ready()
+	if err != nil {
+		f.stopWatching(err)
+	}
+	return err != nil || what.names || what.all || since > fallback
 }
 
 // scan looks at the globs, and at what stands behind each path.

@@ -71,6 +71,16 @@ func (w *watcher) unwatchFile(wd int32) {
 // wait waits until something changes, at most until the time until, and marks the files that were written to as dirty.
 func (w *watcher) wait(until time.Time) (what news, err error) {
 	events, err := w.Wait(until)
+	return w.news(events), err
+}
+
+// ready reports what has changed, as wait does, and does not wait.
+func (w *watcher) ready() (news, error) {
+	events, err := w.Ready()
+	return w.news(events), err
+}
+
+func (w *watcher) news(events []inotify.Event) (what news) {
 	for _, e := range events {
 		t := w.files[e.Watch]
 		switch {
@@ -84,5 +94,5 @@ func (w *watcher) wait(until time.Time) (what news, err error) {
 			what.names = true
 		}
 	}
-	return what, err
+	return what
 }

@@ -835,6 +835,30 @@ func TestFullChannel(t *testing.T) {
 	r.close()
 }
 
+// What is behind a name is looked at again at once while another file has a long backlog, for a file may be rotated twice meanwhile.
+func TestRotationDuringABacklog(t *testing.T) {
+	dir := t.TempDir()
+	long, short := filepath.Join(dir, "mail.log"), filepath.Join(dir, "auth.log")
+	write(t, long, "")
+	write(t, short, "")
+	r := start(t, logfile.Config{Globs: []string{long, short}}, nil)
+	r.following(long)
+	r.following(short)
+	const lines = 20_000
+	write(t, long, strings.Repeat(strings.Repeat("x", 1999)+"\n", lines)) // ten turns
+	r.until("a lag", func() bool { return r.status(long).Lag > 0 })
+	for i := range 3 {
+		must(t, os.Rename(short, short+".1"))
+		name := fmt.Sprintf("file %d", i)
+		write(t, short, name+"\n")
+		r.until(name, func() bool { return slices.Contains(r.lines, name) })
+		if len(r.lines) > lines*9/10 {
+			t.Fatalf("the line of %s came behind %d of another file", name, len(r.lines))
+		}
+	}
+	r.until("all lines", func() bool { return len(r.lines) == lines+3 })
+}
+
 // A writer and logrotate at work for a while: every line arrives once, in order.
 func TestRotationsUnderLoad(t *testing.T) {
 	const rotations, lines = 10, 2000
