@@ -59,6 +59,7 @@ type membership struct {
 	Since      time.Time          `json:"since"`
 	Seq        uint64             `json:"seq"` // from which the numbers of the next batches begin
 	Waiting    []wire.Report      `json:"waiting,omitempty"`
+	Events     []waiting          `json:"events,omitempty"` // for the operator's other hosts
 	Cursor     uint64             `json:"cursor,omitempty"` // the last event of the operator's other hosts
 	Named      time.Time          `json:"named,omitzero"`   // when user names were last reported
 	NamedCount int                `json:"named_count,omitempty"`
@@ -104,7 +105,7 @@ type Agent struct {
 	queued chan struct{} // what waits has changed
 
 	mu      sync.Mutex
-	change  uint64 // counts changes of queue
+	change  uint64 // counts changes of what waits
 	cfg     conf.Community
 	rules   string      // hash of the detection rules
 	member  *membership // nil: none
@@ -141,6 +142,9 @@ func New(cfg *conf.Config, category func(service string) string, log *slog.Logge
 	}
 	if err == nil {
 		a.member, a.queue = m, m.Waiting
+		if a.sharing() {
+			a.fleet.queue = m.Events[max(0, len(m.Events)-maxFleetQueue):]
+		}
 		if a.cfg.Protection {
 			a.loadLists(time.Now())
 			if a.cfg.Names {
@@ -309,6 +313,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			working.Go(func() { <-round.Done(); unhook() })
 			if cfg.Report {
 				working.Go(func() { a.report(round, m) })
+			}
+			if cfg.Report || sharing {
 				working.Go(func() { a.keepQueue(round, m) })
 			}
 			if sharesNames(m, &cfg) {

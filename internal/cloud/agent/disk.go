@@ -17,10 +17,10 @@ import (
 	"mef/internal/prefixset"
 )
 
-// A host keeps on its disk what it would lose when it is killed or restarted while the server is away: reports that wait, in the file of the
-// membership, and the last whole form of each list, as the server has signed it. Neither is written while something waits for it.
+// A host keeps on its disk what it would lose when it is killed or restarted while the server is away: reports and events for the operator's other
+// hosts that wait, in the file of the membership, and the last whole form of each list, as the server has signed it. Neither is written while something waits for it.
 const (
-	keepEvery  = 2 * time.Second // reports of the last such time can be lost
+	keepEvery  = 2 * time.Second // what came in the last such time can be lost
 	listEvery  = time.Hour       // a list that has changed is fetched as a whole and kept
 	listAtMost = 12 * time.Hour  // and so is one that has not
 )
@@ -37,7 +37,7 @@ func (a *Agent) keep(m *membership) error {
 		return nil
 	}
 	now := *m
-	now.Waiting = slices.Clone(a.queue)
+	now.Waiting, now.Events = slices.Clone(a.queue), slices.Concat(a.fleet.sending, a.fleet.queue)
 	a.mu.Unlock()
 	text, err := json.Marshal(now)
 	if err != nil {
@@ -59,13 +59,13 @@ func (a *Agent) keepQueue(ctx context.Context, m *membership) {
 			return
 		}
 		a.mu.Lock()
-		change, waits := a.change, len(a.queue) > 0
+		change, waits := a.change, len(a.queue)+len(a.fleet.queue)+len(a.fleet.sending) > 0
 		a.mu.Unlock()
 		if change == kept || !waits && !some {
 			continue
 		}
 		kept, some = change, waits
-		a.note("reports that wait, on the disk", a.keep(m))
+		a.note("what waits, on the disk", a.keep(m))
 	}
 }
 

@@ -43,6 +43,38 @@ func TestReportsSurviveAKill(t *testing.T) {
 	})
 }
 
+// TestEventsSurviveAKill checks that bans for the operator's other hosts reach them although this one is killed while the server is away.
+func TestEventsSurviveAKill(t *testing.T) {
+	c := newCloud(t)
+	two := joinMember(t, c, t.TempDir())
+	one := joinMember(t, c, t.TempDir())
+	c.stop()
+	_ = one.Write([]control.Record{bannedFor(attacker, time.Hour)})
+	one.Unbanned(netip.MustParsePrefix("203.0.113.9/32"))
+	killed := t.TempDir()
+	one.await("on the disk", func() bool {
+		text, err := os.ReadFile(one.path())
+		return err == nil && strings.Contains(string(text), attacker) && strings.Contains(string(text), "203.0.113.9") &&
+			os.WriteFile(filepath.Join(killed, file), text, 0o600) == nil
+	})
+	if alone := New(config(killed), report.Category, slog.New(slog.DiscardHandler)); len(alone.fleet.queue) != 0 {
+		t.Error("a host that no longer shares has kept events")
+	}
+	// What the first process has in memory is of no use: it leaves.
+	if err := one.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	one.stop()
+	next := startMember(t, killed)
+	c.start()
+	two.gets(wire.FleetBan, attacker+"/32")
+	two.includes(wire.FleetUnban, "203.0.113.9/32") // it may be carried out twice: see carryOut
+	next.await("removed from the disk", func() bool {
+		text, err := os.ReadFile(next.path())
+		return err == nil && !strings.Contains(string(text), attacker) && !strings.Contains(string(text), "203.0.113.9")
+	})
+}
+
 // TestListsSurviveARestart checks which lists on the disk are used while the server is away, and that they are written and removed.
 func TestListsSurviveARestart(t *testing.T) {
 	now := time.Now()

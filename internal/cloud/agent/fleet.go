@@ -41,6 +41,7 @@ const (
 type fleet struct {
 	wake     chan struct{} // something is to be sent
 	queue    []waiting
+	sending  []waiting // of the request under way
 	suspects map[netip.Addr]*wire.Suspect
 	users    []wire.Addr
 	state    control.Fleet
@@ -48,9 +49,9 @@ type fleet struct {
 
 // A waiting event ends at a time; zero: it has no end.
 type waiting struct {
-	event     wire.FleetEvent
-	until     time.Time
-	made      time.Time
+	Event     wire.FleetEvent `json:"event"`
+	Until     time.Time       `json:"until,omitzero"`
+	Made      time.Time       `json:"made"`
 	announced bool
 }
 
@@ -84,14 +85,15 @@ func (a *Agent) share(e wire.FleetEvent, until time.Time) {
 	e.ID = base64.RawURLEncoding.EncodeToString(id[:])
 	// What ends a ban or an entry makes needless what began it, and a longer ban a shorter one.
 	a.fleet.queue = slices.DeleteFunc(a.fleet.queue, func(w waiting) bool {
-		return w.event.Prefix == e.Prefix && (w.event.Kind == e.Kind && w.event.Ports == e.Ports && w.event.Forged == e.Forged ||
-			e.Kind == wire.FleetUnban && w.event.Kind == wire.FleetBan || e.Kind == wire.FleetDisallow && w.event.Kind == wire.FleetAllow)
+		return w.Event.Prefix == e.Prefix && (w.Event.Kind == e.Kind && w.Event.Ports == e.Ports && w.Event.Forged == e.Forged ||
+			e.Kind == wire.FleetUnban && w.Event.Kind == wire.FleetBan || e.Kind == wire.FleetDisallow && w.Event.Kind == wire.FleetAllow)
 	})
 	if len(a.fleet.queue) >= maxFleetQueue {
 		a.fleet.queue = slices.Delete(a.fleet.queue, 0, 1)
 		a.fleet.state.LeftOut++
 	}
-	a.fleet.queue = append(a.fleet.queue, waiting{event: e, until: until, made: time.Now()})
+	a.fleet.queue = append(a.fleet.queue, waiting{Event: e, Until: until, Made: time.Now()})
+	a.queueChanged()
 	owner.Wake(a.fleet.wake)
 }
 
@@ -164,6 +166,7 @@ func (a *Agent) tell(ctx context.Context, m *membership) {
 		if !busy && pausing == nil {
 			a.mu.Lock()
 			batch, sent := a.nextFleet(time.Now(), time.Since(suspects) >= fleetGather)
+			a.fleet.sending = sent
 			if len(a.fleet.suspects) > 0 {
 				gathered = time.After(fleetGather - time.Since(suspects))
 			}
@@ -178,8 +181,7 @@ func (a *Agent) tell(ctx context.Context, m *membership) {
 		select {
 		case <-ctx.Done():
 			if busy {
-				p := <-done
-				a.putBack(p.batch, p.sent)
+				a.ended(<-done)
 			}
 			return
 		case <-a.fleet.wake:
@@ -197,11 +199,7 @@ func (a *Agent) tell(ctx context.Context, m *membership) {
 			pausing = nil
 		case p := <-done:
 			busy = false
-			var refused *wire.Problem
-			if p.err != nil && !(errors.As(p.err, &refused) && refused.Status == http.StatusBadRequest) { // sending that again would not help
-				a.putBack(p.batch, p.sent)
-			}
-			if ctx.Err() != nil {
+			if a.ended(p); ctx.Err() != nil {
 				return
 			}
 			if a.note("bans for the other hosts", p.err); p.err == nil {
@@ -224,9 +222,9 @@ func (a *Agent) announce(ctx context.Context, m *membership) {
 			continue
 		}
 		w.announced = true
-		e := w.event
-		if !w.until.IsZero() {
-			e.Left = max(1, int64(time.Until(w.until)/time.Second))
+		e := w.Event
+		if !w.Until.IsZero() {
+			e.Left = max(1, int64(time.Until(w.Until)/time.Second))
 		}
 		batch.Events = append(batch.Events, e)
 	}
@@ -254,15 +252,15 @@ func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, sent
 	for len(f.queue) > 0 && len(b.Events) < wire.MaxFleet {
 		w := f.queue[0]
 		f.queue = f.queue[1:]
-		if !w.until.IsZero() {
-			left := w.until.Sub(now)
+		if !w.Until.IsZero() {
+			left := w.Until.Sub(now)
 			if left < time.Second {
 				continue
 			}
-			w.event.Left = int64(left / time.Second)
+			w.Event.Left = int64(left / time.Second)
 		}
-		w.event.Age = min(max(0, now.Sub(w.made)), wire.MaxFleetAllow).Milliseconds()
-		b.Events, sent = append(b.Events, w.event), append(sent, w)
+		w.Event.Age = min(max(0, now.Sub(w.Made)), wire.MaxFleetAllow).Milliseconds()
+		b.Events, sent = append(b.Events, w.Event), append(sent, w)
 	}
 	for len(f.users) > 0 && len(b.Events)+len(b.Users) < wire.MaxFleet {
 		b.Users, f.users = append(b.Users, f.users[0]), f.users[1:]
@@ -281,7 +279,7 @@ func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, sent
 func (a *Agent) previewFleet() wire.FleetBatch {
 	b := wire.FleetBatch{Host: hostName()}
 	for _, w := range a.fleet.queue[:min(len(a.fleet.queue), wire.MaxFleet)] {
-		b.Events = append(b.Events, w.event)
+		b.Events = append(b.Events, w.Event)
 	}
 	for _, s := range a.fleet.suspects {
 		if len(b.Events)+len(b.Suspects) < wire.MaxFleet {
@@ -292,13 +290,17 @@ func (a *Agent) previewFleet() wire.FleetBatch {
 	return b
 }
 
-// putBack queues again what could not be sent.
-func (a *Agent) putBack(b wire.FleetBatch, sent []waiting) {
+// ended queues again what could not be sent.
+func (a *Agent) ended(p posted) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.sharing() {
+	a.fleet.sending = nil
+	a.queueChanged()
+	var refused *wire.Problem
+	if p.err == nil || errors.As(p.err, &refused) && refused.Status == http.StatusBadRequest || !a.sharing() { // sending it again would not help
 		return
 	}
+	b, sent := p.batch, p.sent
 	for i := range sent {
 		sent[i].announced = true
 	}
@@ -559,7 +561,11 @@ func (a *Agent) leaveFleet(ctx context.Context) {
 	a.fleet.queue, a.fleet.users = nil, nil
 	clear(a.fleet.suspects)
 	a.fleet.state = control.Fleet{}
+	m := a.member
 	a.mu.Unlock()
+	if was && m != nil {
+		a.note("bans for the other hosts, on the disk", a.keep(m))
+	}
 	if was && a.Fleet != nil {
 		if err := a.Fleet(ctx, wire.FleetEvent{Kind: wire.FleetRevoke}); err != nil && ctx.Err() == nil {
 			a.log.Warn("bans of other hosts stay until their end", "err", err)
