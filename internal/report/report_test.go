@@ -372,10 +372,12 @@ func TestDeadCollector(t *testing.T) {
 }
 
 func TestSlowAnswer(t *testing.T) {
-	s := serve(t, func(w http.ResponseWriter, form url.Values) { time.Sleep(300 * time.Millisecond); accept(w, form) })
+	ended := make(chan struct{})
+	s := serve(t, func(http.ResponseWriter, url.Values) { <-ended })
+	t.Cleanup(func() { close(ended) })
 	c := collectorOf(t, s, "abuseipdb")
 	d := open(t, "", s, c)
-	c.client.Timeout = 50 * time.Millisecond
+	c.client.Timeout = time.Second // long enough to send the request on a busy machine
 	d.add(banned("203.0.113.7/32"))
 	got := d.wait(t, "given up", func(s control.Reports) bool { return s.Problem != "" })
 	if !strings.HasPrefix(got.Problem, "no answer within") || got.Waiting != 0 || got.Refused != 1 {
