@@ -222,6 +222,9 @@ func (f *fleet) add(id string, at time.Time, e wire.FleetEvent) error {
 		}
 		h.Allows++
 	case wire.FleetUnban:
+		if f.bannedAfter(e.Prefix, made.Add(sameMoment)) {
+			return nil // the host was away: it did not know of this ban
+		}
 		it.Until = f.now.Add(fleetLifted)
 		f.lift(e.Prefix, id)
 		f.acquit(e.Prefix)
@@ -233,6 +236,13 @@ func (f *fleet) add(id string, at time.Time, e wire.FleetEvent) error {
 	}
 	f.put(it)
 	return nil
+}
+
+// bannedAfter reports whether a ban of a prefix is in force that was made later than at.
+func (f *fleet) bannedAfter(p netip.Prefix, at time.Time) bool {
+	return slices.ContainsFunc(f.Items, func(it *fleetItem) bool {
+		return it.Event.Kind == wire.FleetBan && it.Event.Prefix == p && it.Lifted == "" && it.Made.After(at)
+	})
 }
 
 // lift has the bans of a prefix end, for a host.

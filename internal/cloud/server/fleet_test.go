@@ -189,6 +189,23 @@ func TestFleetLiftedMeanwhile(t *testing.T) {
 	f.gets(at, "ban 203.0.113.1 a")
 }
 
+// An unban that comes late, from a host that was away, does not lift what was banned since.
+func TestFleetLateUnban(t *testing.T) {
+	f := newFleetTest(t, "a", "b")
+	f.share("a", fleetBan("203.0.113.1", time.Hour))
+	late := fleetUnban("203.0.113.1")
+	late.Age = time.Minute.Milliseconds()
+	at := f.gets(0, "ban 203.0.113.1 a")
+	f.share("b", late)
+	f.gets(at)
+	if out := new(streams).allow("b", 10, f.now, []wire.FleetEvent{late}); len(out) > 0 {
+		t.Errorf("%v is announced ahead of the log", out)
+	}
+	f.now = f.now.Add(2 * time.Minute)
+	f.share("b", late)
+	f.gets(at, "unban 203.0.113.1 b")
+}
+
 // A ban of more than a day is sent again before the hosts would end it.
 func TestFleetRenewsLongBans(t *testing.T) {
 	f := newFleetTest(t, "a")
