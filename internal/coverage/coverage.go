@@ -27,6 +27,7 @@
 package coverage
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -334,11 +335,11 @@ func Silent(readers map[string]*Reader, services Services, listeners []host.List
 	return all
 }
 
-// Uncovered names the services that others can reach over TCP and that no rule covers, each with its ports: "nginx (80, 443)".
+// Uncovered names the services of other programs that others can reach over TCP and that no rule covers, each with its ports: "nginx (80, 443)".
 func Uncovered(rules []conf.Rule, services Services, listeners []host.Listener) (all []string) {
 	ports := make(map[string][]string)
 	for _, l := range listeners {
-		if l.Local() || l.Protocol != "tcp" || slices.ContainsFunc(rules, func(r conf.Rule) bool { return r.Enabled && covers(services, &r, l) || serves(&r, l) }) {
+		if l.Local() || l.Protocol != "tcp" || ours(l) || slices.ContainsFunc(rules, func(r conf.Rule) bool { return r.Enabled && covers(services, &r, l) || serves(&r, l) }) {
 			continue
 		}
 		name, port := show(l), fmt.Sprint(l.Port)
@@ -350,6 +351,15 @@ func Uncovered(rules []conf.Rule, services Services, listeners []host.Listener) 
 		all = append(all, fmt.Sprintf("%s (%s)", name, strings.Join(ports[name], ", ")))
 	}
 	return all
+}
+
+// ours reports whether a program of mef listens, such as the block page. They limit guesses themselves.
+func ours(l host.Listener) bool {
+	switch cmp.Or(l.Unit, l.Program) {
+	case "mefdaemon.service", "mefcloud.service", "mefdaemon", "mefpage", "mefcloud":
+		return l.Container == nil
+	}
+	return false
 }
 
 // serves reports whether a listener of which nothing but the port is known has a port of the rule's service.
