@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,7 +38,13 @@ func TestMain(m *testing.M) {
 
 // intrude enters a sandbox and writes a line for each attempt: its name, and why it failed.
 func intrude(mode string, at []string) error {
-	var err error
+	inherited, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = errors.Join(unix.Bind(inherited, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(inherited, 1))
+	}
+	if err != nil {
+		return err
+	}
 	switch mode {
 	case "landlock":
 		err = errors.Join(noNewPrivs(), sandbox.Landlock())
@@ -51,7 +58,7 @@ func intrude(mode string, at []string) error {
 	if err != nil {
 		return err
 	}
-	attempts := attempts(at[0], at[1], at[2])
+	attempts := attempts(at[0], at[1], at[2], inherited)
 	for _, name := range slices.Sorted(maps.Keys(attempts)) {
 		fmt.Printf("%s: %v\n", name, attempts[name]())
 	}
@@ -66,8 +73,9 @@ func noNewPrivs() error {
 	return nil
 }
 
-// attempts are what a process of a user could do. dir is a folder that has a socket named "socket", beside which tcp and abstract are listened at.
-func attempts(dir, tcp, abstract string) map[string]func() error {
+// attempts are what a process of a user could do. dir is a folder that has the sockets "socket" and "datagrams", beside which tcp and abstract are listened
+// at; listener is one of its own.
+func attempts(dir, tcp, abstract string, listener int) map[string]func() error {
 	closing := func(c interface{ Close() error }, err error) error {
 		if err == nil {
 			c.Close()
@@ -91,6 +99,9 @@ func attempts(dir, tcp, abstract string) map[string]func() error {
 		"trace another process":  trace,
 		"take a capability":      takeCapability,
 		"make a namespace":       func() error { return unix.Unshare(unix.CLONE_NEWUTS) },
+		"connect by fast open":   func() error { return fastOpen(listener, tcp) },
+		"send to a name":         func() error { return sendTo(filepath.Join(dir, "datagrams")) },
+		"own a signal":           ownSignal,
 	}
 }
 
@@ -100,6 +111,35 @@ func replace(dir string) error {
 		return err
 	}
 	return nil
+}
+
+// fastOpen makes a listener a socket that is connected to an address, without connect.
+func fastOpen(listener int, address string) error {
+	to, err := netip.ParseAddrPort(address)
+	if err == nil {
+		err = unix.Shutdown(listener, unix.SHUT_RD)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = unix.SendmsgN(listener, []byte("x"), nil, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}, unix.MSG_FASTOPEN)
+	return err
+}
+
+// sendTo sends a datagram to a socket by its name.
+func sendTo(path string) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.SendmsgN(pair[0], []byte("x"), nil, &unix.SockaddrUnix{Name: path}, 0)
+	return err
+}
+
+// ownSignal has the kernel signal another process when something happens to a file.
+func ownSignal() error {
+	_, err := unix.FcntlInt(0, unix.F_SETOWN, os.Getppid())
+	return err
 }
 
 func start() error {
@@ -148,6 +188,11 @@ func outcomes(t *testing.T, mode string) map[string]string {
 		return l.Addr().String()
 	}
 	address("unix", filepath.Join(dir, "socket"))
+	datagrams, err := net.ListenPacket("unixgram", filepath.Join(dir, "datagrams"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { datagrams.Close() })
 	out, err := exec.Command(filepath.Join(dir, "intruder"), mode, dir, address("tcp", "127.0.0.1:0"), address("unix", "@"+dir)).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", mode, err, out)
@@ -157,7 +202,7 @@ func outcomes(t *testing.T, mode string) map[string]string {
 		name, outcome, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		found[name] = outcome
 	}
-	if len(found) != len(attempts("", "", "")) {
+	if len(found) != len(attempts("", "", "", 0)) {
 		t.Fatalf("%s: %s", mode, out)
 	}
 	return found
