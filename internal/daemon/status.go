@@ -116,8 +116,12 @@ func (d *daemon) Names(ctx context.Context, prefix string, limit int) ([]control
 
 // namesToShare returns names that may be reported to a community server, and the names of this host.
 func (d *daemon) namesToShare(ctx context.Context, most int) (attacked, users []string, err error) {
-	err = owner.Do(ctx, d.Engine, func(s *pipeline.State) { attacked, users = s.Engine.NamesToShare(most, time.Now()) })
-	return attacked, users, err
+	type names struct{ attacked, users []string }
+	found, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) (n names) {
+		n.attacked, n.users = s.Engine.NamesToShare(most, time.Now())
+		return n
+	})
+	return found.attacked, found.users, err
 }
 
 // shareNames has the engine use names that hosts elsewhere see attacked.

@@ -122,7 +122,8 @@ func (r *Recorder) write() error {
 // roll counts what is in the inbox, and saves when a minute is over, although nobody has called save: the timer may be late.
 func (r *Recorder) roll(now time.Time) {
 	r.collect()
-	if minutes.start(now) != r.now {
+	// An attempt in the inbox, or another goroutine, may have begun a minute that the caller does not know of; a clock that was set back begins an earlier one.
+	if at := minutes.start(now); at > r.now || at < r.now-int64(2*time.Minute/time.Second) {
 		r.flush(now)
 	}
 }

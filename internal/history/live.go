@@ -114,12 +114,16 @@ func (l *live) drop(d control.Drops, now time.Time) {
 	l.dropped, l.droppedAt = d.Total, now
 }
 
-// since returns how far a counter of the kernel has moved. It begins anew if others deleted it.
+// since returns how far a counter of the kernel has moved. It begins anew if others deleted it, and goes back a little when the table is written anew while
+// packets are dropped.
 func since(before, now uint64) uint64 {
-	if now < before {
-		return now
+	switch {
+	case now >= before:
+		return now - before
+	case before-now < before/8:
+		return 0
 	}
-	return now - before
+	return now
 }
 
 // lastSeconds returns what happened in each of the seconds before now, the latest last.

@@ -56,7 +56,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		p := l.peerOf(c)
 		if l.blocked {
-			l.makeRoom()
+			l.makeRoom(p.key)
 		}
 		if !l.take(p.key) {
 			c.Close()
@@ -73,11 +73,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// makeRoom closes the oldest connection if there is no room for another one.
-func (l *listener) makeRoom() {
+// makeRoom closes the oldest connection if there is no room for another one of a peer that may have one more.
+func (l *listener) makeRoom(key string) {
 	var oldest *conn
 	l.mu.Lock()
-	if l.total >= maxConns && len(l.open) > 0 {
+	if l.total >= maxConns && len(l.open) > 0 && l.conns[key] < maxBlocked {
 		oldest = l.open[0]
 	}
 	l.mu.Unlock()

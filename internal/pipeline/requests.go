@@ -365,6 +365,13 @@ func (r *Requests) Free(ctx context.Context, req control.FreeRequest) error {
 	time.AfterFunc(freeDelay, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), freeTime)
 		defer cancel()
+		if req.Token != "" {
+			now, seen, _, still, err := r.blocked(ctx, addr)
+			if err != nil || !still {
+				return // it has ended, or an operator has banned meanwhile
+			}
+			state, shown = now, seen
+		}
 		if err := lift(ctx, keysOf(state.Bans)); err != nil {
 			r.p.Log.Error("lift the ban of a blocked customer", "addr", addr, "err", err)
 			return
@@ -385,7 +392,11 @@ func (r *Requests) liftByCode(ctx context.Context, keys []ban.Key) error {
 
 // endEarly ends bans as if their time were over: nothing is forgiven, so that the next one is longer.
 func (p *Pipeline) endEarly(ctx context.Context, keys []ban.Key) error {
-	if err := p.Enforcer.Unban(ctx, sumGrace, keys...); err != nil && !errors.Is(err, enforce.ErrUnread) {
+	grace := time.Duration(sumGrace)
+	if slices.ContainsFunc(keys, func(k ban.Key) bool { return k.Prefix.Addr().Is6() }) {
+		grace = 0 // it would be for the /64, and another address there may be banned otherwise
+	}
+	if err := p.Enforcer.Unban(ctx, grace, keys...); err != nil && !errors.Is(err, enforce.ErrUnread) {
 		return err
 	}
 	p.Reasons.forget(keys)

@@ -223,6 +223,7 @@ func (a *Agent) announce(ctx context.Context, m *membership) {
 		}
 		w.announced = true
 		e := w.Event
+		e.Age = min(max(0, time.Since(w.Made)), wire.MaxFleetAllow).Milliseconds()
 		if !w.Until.IsZero() {
 			e.Left = max(1, int64(time.Until(w.Until)/time.Second))
 		}

@@ -13,7 +13,8 @@ import (
 // User names are decided about like addresses, from the same trust with the same caps. A Book has only hashes of names, with a salt that changes each week,
 // and so the names of a week are counted apart; those of the week before stay until the next week, while hosts report again.
 //
-// A name is hot if the mass that sees it attacked would list an address, and is at least half of the mass of all that report any name in that week. A
+// A name is hot if the mass that sees it attacked would list an address, and is at least half of the mass of all that report any name in that week, or in
+// the week before if that is more. A
 // reporter does not report a name that exists there, so a name that exists in many places is not hot, although nobody says where it exists. An own host
 // vetoes a name that it has: the operator who can read that is its own. New names wait for such vetoes if there are own hosts.
 const (
@@ -169,8 +170,11 @@ func (b *Book) HotNames(week int64, most int, waiting bool) []uint64 {
 }
 
 func (b *Book) findHot(of *nameTable, most int) {
-	need, all := int64(threshold), b.massOf(of.by).mass
-	need = max(need, all/2)
+	all := b.massOf(of.by).mass
+	if before := b.userNames[of.week-1]; before != nil { // those who report first in a week are not all
+		all = max(all, b.massOf(before.by).mass)
+	}
+	need := max(int64(threshold), all/2)
 	type hot struct {
 		hash uint64
 		mass int64
@@ -185,10 +189,7 @@ func (b *Book) findHot(of *nameTable, most int) {
 		}
 	}
 	slices.SortFunc(found, func(x, y hot) int { return cmp.Or(cmp.Compare(y.mass, x.mass), cmp.Compare(x.hash, y.hash)) })
-	ask := false
-	for i := range of.by.all() {
-		ask = ask || b.reporters[i].Role == Own
-	}
+	ask := slices.ContainsFunc(b.reporters, func(r *Reporter) bool { return r.Role == Own && !r.Revoked })
 	of.hot, of.waiting, of.hotAt = nil, nil, b.now
 	for _, f := range found[:min(len(found), most)] {
 		of.waiting = append(of.waiting, f.hash)

@@ -222,12 +222,19 @@ func (f *fleet) add(id string, at time.Time, e wire.FleetEvent) error {
 		}
 		h.Allows++
 	case wire.FleetUnban:
-		if f.bannedAfter(e.Prefix, made.Add(sameMoment)) {
-			return nil // the host was away: it did not know of this ban
-		}
 		it.Until = f.now.Add(fleetLifted)
-		f.lift(e.Prefix, id)
-		f.acquit(e.Prefix)
+		f.lift(e.Prefix, id, made.Add(sameMoment))
+		f.put(it)
+		for _, later := range slices.Clone(f.Items) { // the host was away: it did not know of these bans, and the others lift them
+			if later.Event.Kind == wire.FleetBan && later.Event.Prefix == e.Prefix && later.Lifted == "" && f.now.Before(later.Until) {
+				f.again(later)
+				it = nil
+			}
+		}
+		if it != nil {
+			f.acquit(e.Prefix)
+		}
+		return nil
 	case wire.FleetDisallow:
 		if old == nil {
 			return nil
@@ -238,17 +245,10 @@ func (f *fleet) add(id string, at time.Time, e wire.FleetEvent) error {
 	return nil
 }
 
-// bannedAfter reports whether a ban of a prefix is in force that was made later than at.
-func (f *fleet) bannedAfter(p netip.Prefix, at time.Time) bool {
-	return slices.ContainsFunc(f.Items, func(it *fleetItem) bool {
-		return it.Event.Kind == wire.FleetBan && it.Event.Prefix == p && it.Lifted == "" && it.Made.After(at)
-	})
-}
-
-// lift has the bans of a prefix end, for a host.
-func (f *fleet) lift(p netip.Prefix, by string) {
+// lift has the bans of a prefix end that were made up to a time, for a host.
+func (f *fleet) lift(p netip.Prefix, by string, until time.Time) {
 	for _, it := range f.Items {
-		if it.Event.Kind == wire.FleetBan && it.Event.Prefix == p && it.Lifted == "" {
+		if it.Event.Kind == wire.FleetBan && it.Event.Prefix == p && it.Lifted == "" && !it.Made.After(until) {
 			it.Lifted = by
 		}
 	}

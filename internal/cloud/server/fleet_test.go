@@ -197,7 +197,7 @@ func TestFleetLateUnban(t *testing.T) {
 	late.Age = time.Minute.Milliseconds()
 	at := f.gets(0, "ban 203.0.113.1 a")
 	f.share("b", late)
-	f.gets(at)
+	at = f.gets(at, "unban 203.0.113.1 b", "ban 203.0.113.1 a")
 	if out := new(streams).allow("b", 10, f.now, []wire.FleetEvent{late}); len(out) > 0 {
 		t.Errorf("%v is announced ahead of the log", out)
 	}

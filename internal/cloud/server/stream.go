@@ -103,7 +103,7 @@ func (s *streams) allow(id string, quota int, now time.Time, events []wire.Fleet
 		if e.Kind == wire.FleetAllow || e.Kind == wire.FleetDisallow { // the log decides about their number
 			continue
 		}
-		if e.Kind == wire.FleetUnban && e.Age > sameMoment.Milliseconds() { // the log knows what was banned since
+		if e.Age > sameMoment.Milliseconds() { // the log knows what was banned or lifted since
 			continue
 		}
 		if e.Kind == wire.FleetBan {

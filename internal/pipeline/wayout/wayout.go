@@ -65,7 +65,7 @@ type Ways struct {
 
 	mu    sync.Mutex
 	kept  kept
-	used  map[string]time.Time     // tokens, by when they become too old; at most as many as sums in a day
+	used  map[string]time.Time     // forms, by when they become too old; at most as many as sums in a day
 	wrong map[netip.Prefix]int     // answers to sums today
 	spent map[netip.Prefix]outcome // codes that were used a moment ago: a browser may send a form twice
 }
@@ -264,7 +264,8 @@ func (w *Ways) Solve(addr netip.Addr, token, answer string, l Limits, now time.T
 		return ErrSum
 	}
 	end := time.Unix(int64(binary.BigEndian.Uint64(raw[2:])), 0)
-	_, used := w.used[token]
+	form := string(raw[:formSize]) // not the token: other texts may decode to the same
+	_, used := w.used[form]
 	switch n, err := strconv.Atoi(strings.TrimSpace(answer)); {
 	case used || !now.Before(end):
 		return ErrSum
@@ -274,7 +275,7 @@ func (w *Ways) Solve(addr netip.Addr, token, answer string, l Limits, now time.T
 		w.wrong[who]++
 		return ErrSum
 	}
-	w.used[token] = end
+	w.used[form] = end
 	count(&w.kept.Freed, who)
 	w.changed()
 	return nil

@@ -158,6 +158,11 @@ func TestSums(t *testing.T) {
 	if err := solve(t, w, alice, q, limits, 0, now); !errors.Is(err, ErrSum) {
 		t.Errorf("a form works twice: %v", err)
 	}
+	again := q
+	again.Token += "\n" // which base64 ignores
+	if err := solve(t, w, alice, again, limits, 0, now); !errors.Is(err, ErrSum) {
+		t.Errorf("a form works twice, with a line end behind it: %v", err)
+	}
 	first, second := ask(alice, now), ask(alice, now)
 	if err := solve(t, w, alice, first, limits, 0, now); err != nil {
 		t.Errorf("second sum of a day: %v", err)

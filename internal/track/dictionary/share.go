@@ -30,16 +30,19 @@ func (d *Dictionary) Shared(e *Entry) bool {
 // and two networks have tried them, one of them within a week. They do not exist here, nobody has ever logged in with one, and none may be a typing error of
 // a name that does. Canaries and the names that attacks have in common are left out.
 func (d *Dictionary) Attackable(limit int, now int64) []string {
+	if limit == 0 {
+		return nil
+	}
 	d.refresh()
 	var found []*Entry
 	for e := range d.demanded.All() {
 		if !e.Absent || e.Success > 0 || now-e.last > fortnight/2 || d.canaries[e.Text] || d.starter[e.Text] {
 			continue
 		}
-		if _, exists := d.accounts[e.Text]; exists || d.NearTo(e) != "" {
+		if e.roll(now); e.Others(0) < HotNetworks {
 			continue
 		}
-		if e.roll(now); e.Others(0) >= HotNetworks {
+		if _, exists := d.accounts[e.Text]; !exists && d.NearTo(e) == "" {
 			found = append(found, e)
 		}
 	}
