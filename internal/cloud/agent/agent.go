@@ -120,6 +120,7 @@ type Agent struct {
 
 	names, keptNames wire.NameList // the latest one, and the one on the disk
 	namesInUse       bool
+	namesUnheard     bool        // the engine may not have heard of that
 	namesOf          *membership // whose they are
 
 	wasSharing bool // this host may have bans of others

@@ -136,7 +136,7 @@ func (a *Agent) useNames(ctx context.Context, m *membership, l wire.NameList, us
 		a.mu.Unlock()
 		return false
 	}
-	same := a.namesInUse == use && a.names.Same(l)
+	same := a.namesInUse == use && !a.namesUnheard && a.names.Same(l)
 	a.names, a.namesInUse, a.namesOf = l, use, m
 	a.mu.Unlock()
 	if same || a.Names.Use == nil {
@@ -147,17 +147,26 @@ func (a *Agent) useNames(ctx context.Context, m *membership, l wire.NameList, us
 	} else {
 		a.Names.Use(ctx, nil)
 	}
+	a.heard(ctx)
 	return true
+}
+
+// heard notes whether the engine has heard of the names in use: it may not if the configuration was reloaded meanwhile.
+func (a *Agent) heard(ctx context.Context) {
+	a.mu.Lock()
+	a.namesUnheard = ctx.Err() != nil
+	a.mu.Unlock()
 }
 
 // forgetNames forgets the list: the host has left the server that signed it, or does not want it.
 func (a *Agent) forgetNames(ctx context.Context) {
 	a.mu.Lock()
-	used := a.namesInUse
+	used := a.namesInUse || a.namesUnheard
 	a.names, a.keptNames, a.namesInUse, a.namesOf = wire.NameList{}, wire.NameList{}, false, nil
 	a.mu.Unlock()
 	if used && a.Names.Use != nil {
 		a.Names.Use(ctx, nil)
+		a.heard(ctx)
 	}
 }
 

@@ -348,3 +348,31 @@ func TestNamesSurviveARestart(t *testing.T) {
 		t.Error("a damaged list is used")
 	}
 }
+
+// A list whose use a reload has cut off is used the next time, and one that was to be forgotten is forgotten.
+func TestNamesUnheard(t *testing.T) {
+	h := newNameHost(t, t.TempDir(), nil, nil)
+	use := h.Names.Use
+	h.Names.Use = func(ctx context.Context, f func(string) bool) {
+		if ctx.Err() == nil {
+			use(ctx, f)
+		}
+	}
+	week := wire.NameWeek{Week: 1, Salt: wire.Salt{1}}
+	week.Names = []wire.NameHash{wire.NewNameHasher(week.Salt).Sum("guess")}
+	l := wire.NameList{At: time.Now(), Weeks: []wire.NameWeek{week}}
+	over, end := context.WithCancel(t.Context())
+	end()
+	for _, ctx := range []context.Context{over, t.Context(), t.Context()} {
+		h.useNames(ctx, nil, l, true)
+		if got, want := h.uses("guess"), ctx != over; got != want {
+			t.Errorf("the list is used: %v, want %v", got, want)
+		}
+	}
+	for _, ctx := range []context.Context{over, t.Context()} {
+		h.forgetNames(ctx)
+		if got, want := h.uses("guess"), ctx == over; got != want {
+			t.Errorf("the list is forgotten: %v, want %v", !got, !want)
+		}
+	}
+}
