@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,27 +82,12 @@ type FleetReceipt struct {
 
 // Encode returns the body of a request, compressed.
 func (b FleetBatch) Encode() ([]byte, error) {
-	text, err := json.Marshal(b)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
-	_, _ = z.Write(text) // a buffer takes everything
-	_ = z.Close()
-	return out.Bytes(), nil
+	return encode(b)
 }
 
 // DecodeFleet reads the compressed body of a request by an own host.
 func DecodeFleet(body []byte) (b FleetBatch, err error) {
-	if len(body) > MaxBody {
-		return b, fmt.Errorf("the request has more than %d bytes", MaxBody)
-	}
-	text, err := inflate(body, maxPlain)
-	if err != nil {
-		return b, err
-	}
-	if err := Strict(text, &b); err != nil {
+	if err := decode(body, &b); err != nil {
 		return b, err
 	}
 	if n := len(b.Events) + len(b.Suspects) + len(b.Users); n == 0 || n > MaxFleet {

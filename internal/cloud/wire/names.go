@@ -3,13 +3,11 @@ package wire
 import (
 	"bytes"
 	"cmp"
-	"compress/gzip"
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -63,27 +61,12 @@ func (b NameBatch) Encode() ([]byte, error) {
 	if b.Names == nil {
 		b.Names = []NameHash{} // in JSON not null
 	}
-	text, err := json.Marshal(b)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
-	_, _ = z.Write(text) // a buffer takes everything
-	_ = z.Close()
-	return out.Bytes(), nil
+	return encode(b)
 }
 
 // DecodeNames reads the compressed body of a request about user names at a time. It does not check the week.
 func DecodeNames(body []byte) (b NameBatch, err error) {
-	if len(body) > MaxBody {
-		return b, fmt.Errorf("the request has more than %d bytes", MaxBody)
-	}
-	text, err := inflate(body, maxPlain)
-	if err != nil {
-		return b, err
-	}
-	if err := Strict(text, &b); err != nil {
+	if err := decode(body, &b); err != nil {
 		return b, err
 	}
 	if len(b.Names)+len(b.Own) == 0 || len(b.Names) > MaxNames || len(b.Own) > MaxNames {

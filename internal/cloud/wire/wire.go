@@ -66,9 +66,9 @@ type Addr struct {
 	Addr netip.Addr `json:"addr"`
 }
 
-// Encode returns the body of a request, compressed.
-func (b Batch) Encode() ([]byte, error) {
-	text, err := json.Marshal(b)
+// encode returns the body of a request, compressed.
+func encode(request any) ([]byte, error) {
+	text, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
@@ -79,16 +79,26 @@ func (b Batch) Encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// DecodeBatch reads the compressed body of a request at a time. Addresses are returned in their canonical form.
-func DecodeBatch(body []byte, now time.Time) (b Batch, err error) {
+// decode reads the compressed body of a request, of which nothing may be unknown.
+func decode(body []byte, request any) error {
 	if len(body) > MaxBody {
-		return b, fmt.Errorf("the request has more than %d bytes", MaxBody)
+		return fmt.Errorf("the request has more than %d bytes", MaxBody)
 	}
 	text, err := inflate(body, maxPlain)
 	if err != nil {
-		return b, err
+		return err
 	}
-	if err := Strict(text, &b); err != nil {
+	return Strict(text, request)
+}
+
+// Encode returns the body of a request, compressed.
+func (b Batch) Encode() ([]byte, error) {
+	return encode(b)
+}
+
+// DecodeBatch reads the compressed body of a request at a time. Addresses are returned in their canonical form.
+func DecodeBatch(body []byte, now time.Time) (b Batch, err error) {
+	if err := decode(body, &b); err != nil {
 		return b, err
 	}
 	if n := len(b.Reports) + len(b.Benign); n == 0 || n > MaxReports {
