@@ -161,7 +161,7 @@ func (r *Recorder) empty() {
 	for i := range in.sampled {
 		s := &in.sampled[i]
 		r.live.attempt(s)
-		r.countTops(s.addr, labels{ports: r.ports[s.rule], service: s.service, name: s.user}, s.n, 0, s.at/1e9)
+		r.hourTops.came.count(s.addr, labels{ports: r.ports[s.rule], service: s.service, name: s.user}, s.n, 0, s.at/1e9)
 	}
 	clear(in.sums)
 	clear(in.sampled)

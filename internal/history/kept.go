@@ -53,11 +53,19 @@ func (r *Recorder) restore(now time.Time) {
 	r.banNumber = lastBan(r.file)
 }
 
+// over reports whether the present minute is over. A time shortly before it is that of a caller who read the clock before others, or an attempt in the
+// inbox, began this minute: what is saved of the one before must not be begun anew. An earlier time is that of a clock that was set back.
+func (r *Recorder) over(now time.Time) bool {
+	at := minutes.start(now)
+	return at > r.now || at < r.now-2*minutes.step
+}
+
 // turn begins a new minute, hour and day when it is time. What was counted is to be saved before.
 func (r *Recorder) turn(now time.Time) {
-	if m := minutes.start(now); m != r.now {
-		r.now, r.before, r.bansKept = m, counts{}, 0
+	if !r.over(now) {
+		return
 	}
+	r.now, r.before, r.bansKept = minutes.start(now), counts{}, 0
 	if h := hours.start(now); h != r.hour {
 		r.dayTops.merge(&r.hourTops, -1)
 		r.dayTops.bound()
@@ -122,8 +130,7 @@ func (r *Recorder) write() error {
 // roll counts what is in the inbox, and saves when a minute is over, although nobody has called save: the timer may be late.
 func (r *Recorder) roll(now time.Time) {
 	r.collect()
-	// An attempt in the inbox, or another goroutine, may have begun a minute that the caller does not know of; a clock that was set back begins an earlier one.
-	if at := minutes.start(now); at > r.now || at < r.now-int64(2*time.Minute/time.Second) {
+	if r.over(now) {
 		r.flush(now)
 	}
 }
@@ -154,7 +161,7 @@ func (r *Recorder) ban(rec *control.Record, now time.Time) {
 	}
 	r.live.banned(p, rec.Rule, now)
 	r.count(bansMade, rec.Service, family(p.Addr()), 1)
-	r.countTops(p.Addr(), labels{ports: rec.Ports, service: rec.Service, prefix: p}, 0, 1, now.Unix())
+	r.hourTops.came.count(p.Addr(), labels{ports: rec.Ports, service: rec.Service, prefix: p}, 0, 1, now.Unix())
 }
 
 // labels are the labels of an event besides its address.
@@ -163,19 +170,13 @@ type labels struct {
 	prefix               netip.Prefix // of a ban
 }
 
-// networkOf returns the network that an address is counted in.
-func networkOf(addr netip.Addr) netip.Prefix {
+// count counts for the labels of an event.
+func (t *tops) count(addr netip.Addr, l labels, n, banned uint64, at int64) {
 	bits := 24
 	if addr.Is6() {
 		bits = 48
 	}
 	network, _ := addr.Prefix(bits)
-	return network
-}
-
-// countTops counts for the labels of an event.
-func (r *Recorder) countTops(addr netip.Addr, l labels, n, banned uint64, at int64) {
-	network := networkOf(addr)
 	var text [2][64]byte
 	source := text[0][:0]
 	if l.prefix.IsValid() && !l.prefix.IsSingleIP() {
@@ -183,7 +184,6 @@ func (r *Recorder) countTops(addr netip.Addr, l labels, n, banned uint64, at int
 	} else {
 		source = addr.AppendTo(source)
 	}
-	t := &r.hourTops.came
 	t[0].add(l.ports, n, banned, at)
 	t[1].add(l.service, n, banned, at)
 	t[2].addBytes(source, n, banned, at)

@@ -115,6 +115,27 @@ func TestKill(t *testing.T) {
 	})
 }
 
+// A bulk of bans takes its time from a clock read before the minute was over, in which attempts have begun the next one: the minute that is
+// saved stays as it is.
+func TestNoMinuteBeginsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := openIn(t, t.TempDir(), new(host))
+		attempt(r, failure("192.0.2.7", 1), failure("192.0.2.8", 1))
+		time.Sleep(time.Minute - time.Millisecond)
+		early := failure("192.0.2.9", 1)
+		r.Attempt(&early, time.Now().Add(2*time.Millisecond))
+		ban(r, control.Record{Prefix: "192.0.2.7/32", Service: "sshd", Ports: "22", Class: "verified", Rule: "sshd", Time: time.Now()})
+		time.Sleep(time.Minute)
+		for range 3 {
+			time.Sleep(time.Minute) // the window of an hour ends with the last whole minute
+			for _, window := range []string{"hour", "month", "year"} {
+				got := sums(t, r, window)
+				same(t, window, []uint64{got["attempts family ipv4"], got["bans family ipv4"]}, []uint64{3, 1})
+			}
+		}
+	})
+}
+
 // TestDownsampling compares what is kept of a year with all that happened, and measures the file.
 func TestDownsampling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -147,12 +147,7 @@ func (r *Recorder) countDrop(p *portion, now time.Time) {
 	}
 	r.minute[ofDropsTo(number)] += p.n
 	r.minute[ofDropsIn(family(p.peer))] += p.n
-	var text [2][64]byte
-	at, t := now.Unix(), &r.hourTops.dropped
-	t[0].add(ports, p.n, 0, at)
-	t[1].add(service, p.n, 0, at)
-	t[2].addBytes(p.peer.AppendTo(text[0][:0]), p.n, 0, at)
-	t[3].addBytes(networkOf(p.peer).AppendTo(text[1][:0]), p.n, 0, at)
+	r.hourTops.dropped.count(p.peer, labels{ports: ports, service: service}, p.n, 0, now.Unix())
 }
 
 // A portion is how many of the dropped packets are counted for a peer and a port.
