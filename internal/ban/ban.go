@@ -149,6 +149,9 @@ type PortRange struct {
 	First, Last uint16
 }
 
+// Has reports whether a port is in the range.
+func (r PortRange) Has(port uint16) bool { return r.First <= port && port <= r.Last }
+
 // ParsePorts reads a list of ports in any order: "all" or "" for every port, else ports and ranges separated by commas, each
 // from 1 to 65535.
 func ParsePorts(s string) (Ports, error) {
@@ -217,6 +220,11 @@ func (p Ports) Ranges() []PortRange {
 		out = append(out, PortRange{uint16(lo), uint16(hi)})
 	}
 	return out
+}
+
+// Lists reports whether p is a list that has a port; a p for every port is none.
+func (p Ports) Lists(port uint16) bool {
+	return slices.ContainsFunc(p.Ranges(), func(r PortRange) bool { return r.Has(port) })
 }
 
 // Covers reports whether p includes every port of q.

@@ -107,3 +107,14 @@ func TestBanSurvivesJSON(t *testing.T) {
 		t.Error("an unknown class was accepted")
 	}
 }
+
+func TestLists(t *testing.T) {
+	for port, want := range map[uint16]bool{21: false, 22: true, 79: false, 80: true, 90: true, 91: false} {
+		if got := ban.Ports("22,80-90").Lists(port); got != want {
+			t.Errorf("port %d: %v, want %v", port, got, want)
+		}
+	}
+	if ban.Ports("").Lists(22) {
+		t.Error("every port is no list")
+	}
+}

@@ -367,12 +367,7 @@ func serves(r *conf.Rule, l host.Listener) bool {
 	if !r.Enabled || l.Container != nil || l.To.IsValid() || l.Unit != "" || l.Program != "" {
 		return false
 	}
-	for _, p := range append(r.ServicePorts.Ranges(), r.Ports.Ranges()...) {
-		if p.First <= l.Port && l.Port <= p.Last {
-			return true
-		}
-	}
-	return false
+	return r.ServicePorts.Lists(l.Port) || r.Ports.Lists(l.Port)
 }
 
 // show names what listens.

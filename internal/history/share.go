@@ -55,10 +55,8 @@ func (s *sharing) setServices(c *control.Counters) {
 // serving returns the service at a port and its ports, as they are called in tables.
 func (s *sharing) serving(port uint16) (service, ports string) {
 	for _, one := range s.served {
-		for _, r := range one.ports.Ranges() {
-			if r.First <= port && port <= r.Last {
-				return one.service, string(one.ports)
-			}
+		if one.ports.Lists(port) {
+			return one.service, string(one.ports)
 		}
 	}
 	if port == 0 {

@@ -278,7 +278,7 @@ func (r *Requests) blocked(ctx context.Context, addr netip.Addr) (state enforce.
 	found := -1
 	for i, held := range state.Bans {
 		b := &shown[i]
-		if held.Class == ban.Verified && held.Ports != "" && (found < 0 || onWeb(held.Ports) && !onWeb(state.Bans[found].Ports)) {
+		if held.Class == ban.Verified && held.Ports != "" && (found < 0 || held.Ports.Overlaps(engine.WebPorts) && !state.Bans[found].Ports.Overlaps(engine.WebPorts)) {
 			found = i
 		}
 		forSum = forSum && held.Prefix.Bits() >= wayout.Customer(addr).Bits() && b.Until != nil &&
@@ -288,13 +288,6 @@ func (r *Requests) blocked(ctx context.Context, addr netip.Addr) (state enforce.
 		return state, nil, one, false, control.Refuse("%s has no verified ban of some ports", addr)
 	}
 	return state, shown, shown[found], forSum, nil
-}
-
-// onWeb reports whether ports are among those at which clients are sent to the page.
-func onWeb(ports ban.Ports) bool {
-	return slices.ContainsFunc(ports.Ranges(), func(r ban.PortRange) bool {
-		return r.First <= 80 && 80 <= r.Last || r.First <= 443 && 443 <= r.Last
-	})
 }
 
 // sums returns how often bans may be lifted by a sum.

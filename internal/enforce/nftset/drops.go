@@ -232,7 +232,7 @@ func (c setKind) pagedPorts() (all []ban.PortRange) {
 		return nil
 	}
 	for _, port := range []uint16{webPort, tlsPort} {
-		if within(c.ports.Ranges(), port) {
+		if c.ports.Lists(port) {
 			all = append(all, ban.PortRange{First: port, Last: port})
 		}
 	}

@@ -335,7 +335,7 @@ func servicePorts(ports ban.Ports) (served, wide []ban.PortRange) {
 }
 
 func within(ranges []ban.PortRange, port uint16) bool {
-	return slices.ContainsFunc(ranges, func(r ban.PortRange) bool { return r.First <= port && port <= r.Last })
+	return slices.ContainsFunc(ranges, func(r ban.PortRange) bool { return r.Has(port) })
 }
 
 // A direction tells which end of a packet is the peer.

@@ -32,7 +32,7 @@ func Services(listeners []host.Listener, rules []conf.Rule, covers func(rule, pr
 			continue
 		}
 		for _, r := range rules {
-			covered := onPort(&r, l.Port) && there(r.Files)
+			covered := r.Ports.Lists(l.Port) && there(r.Files)
 			if len(r.Programs) > 0 {
 				covered = s.Program != "" && covers(r.Name, s.Program)
 			}
@@ -66,15 +66,6 @@ func there(globs []string) bool {
 	})
 }
 
-func onPort(r *conf.Rule, port uint16) bool {
-	for _, p := range r.Ports.Ranges() {
-		if p.First <= port && port <= p.Last {
-			return true
-		}
-	}
-	return false
-}
-
 // UncoveredSSH names the ports on which sshd can be reached, and on which no rule that reads what it logs bans.
 func UncoveredSSH(listeners []host.Listener, rules []conf.Rule) (all []string) {
 	set, errs := filter.Compile(rules)
@@ -86,7 +77,7 @@ func UncoveredSSH(listeners []host.Listener, rules []conf.Rule) (all []string) {
 			continue
 		}
 		covered := slices.ContainsFunc(rules, func(r conf.Rule) bool {
-			return r.Enabled && len(r.Programs) > 0 && set.Covers(r.Name, "sshd") && (r.Ports == "" || r.PortsAuto || onPort(&r, l.Port))
+			return r.Enabled && len(r.Programs) > 0 && set.Covers(r.Name, "sshd") && (r.Ports == "" || r.PortsAuto || r.Ports.Lists(l.Port))
 		})
 		text := fmt.Sprintf("sshd listens on port %d, which no rule covers; add the port to ports= of the rule sshd", l.Port)
 		if !covered && !slices.Contains(all, text) {
