@@ -203,7 +203,7 @@ func build(cfg *conf.Config, opt Options, m machine) (*built, error) {
 		since: now, selfTest: opt.SelfTest, firewall: func() []string { return opt.Firewall(cfg) }}}
 	b.Requests = p.Requests(b.listsForRequests())
 	names := &p.Reputation.Cloud.Names
-	names.Attacked, names.Use = b.namesToShare, b.shareNames
+	names.Attacked, names.Users, names.Use = b.attackedNames, b.userNames, b.shareNames
 	host := &p.Reputation.Host
 	host.LogsIn, host.Withdraw = p.LogsIn, b.Withdraw
 	host.TakeOver, host.Lift, host.Allow, host.Disallow, host.Undo = p.TakeOver, b.LiftShared, b.allowShared, b.disallowShared, b.undoShared

@@ -114,19 +114,19 @@ func (d *daemon) Names(ctx context.Context, prefix string, limit int) ([]control
 	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []control.Name { return answers.Names(s.Engine, prefix, limit, time.Now()) })
 }
 
-// namesToShare returns names that may be reported to a community server, and the names of this host.
-func (d *daemon) namesToShare(ctx context.Context, most int) (attacked, users []string, err error) {
-	type names struct{ attacked, users []string }
-	found, err := owner.Query(ctx, d.Engine, func(s *pipeline.State) (n names) {
-		n.attacked, n.users = s.Engine.NamesToShare(most, time.Now())
-		return n
-	})
-	return found.attacked, found.users, err
+// attackedNames returns names that may be reported to a community server.
+func (d *daemon) attackedNames(ctx context.Context, most int) ([]string, error) {
+	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []string { return s.Engine.AttackedNames(most, time.Now()) })
 }
 
-// shareNames has the engine use names that hosts elsewhere see attacked.
+// userNames returns the names of this host.
+func (d *daemon) userNames(ctx context.Context) ([]string, error) {
+	return owner.Query(ctx, d.Engine, func(s *pipeline.State) []string { return s.Engine.UserNames() })
+}
+
+// shareNames has the engine use names that hosts elsewhere see attacked, unless ctx is done.
 func (d *daemon) shareNames(ctx context.Context, attacked func(name string) bool) {
-	_ = owner.Do(ctx, d.Engine, func(s *pipeline.State) { s.Engine.ShareNames(attacked) }) // fails only when the daemon ends
+	_ = owner.Do(ctx, d.Engine, func(s *pipeline.State) { s.Engine.ShareNames(attacked) }) // the agent looks at ctx itself
 }
 
 // Alarms answers mefctl alarms.

@@ -72,10 +72,13 @@ func (e *Engine) Names(prefix string, limit int, now time.Time) []Name {
 // ShareNames sets which user names hosts elsewhere see attacked; see track.Tracker.ShareNames.
 func (e *Engine) ShareNames(attacked func(name string) bool) { e.tracker.ShareNames(attacked) }
 
-// NamesToShare returns names that may be reported as attacked, and the names of this host; see track.Tracker.NamesToShare.
-func (e *Engine) NamesToShare(limit int, now time.Time) (attacked, users []string) {
-	return e.tracker.NamesToShare(limit, now)
+// AttackedNames returns at most so many names that may be reported as attacked; see dictionary.Attackable.
+func (e *Engine) AttackedNames(limit int, now time.Time) []string {
+	return e.tracker.AttackedNames(limit, now)
 }
+
+// UserNames returns the names of this host; see dictionary.Users.
+func (e *Engine) UserNames() []string { return e.tracker.UserNames() }
 
 // Alarms returns the logins that may be break-ins, oldest first.
 func (e *Engine) Alarms() []track.Alarm { return e.tracker.Alarms() }

@@ -109,18 +109,18 @@ func TestNamesToShare(t *testing.T) {
 	tr.Observe(line{now, "fail", "exists", "", 0}.event("sshd", "192.0.2.7")) // the service does not report it as unknown
 	tr.Observe(line{now, "fail", "exists", "", 0}.event("sshd", "203.0.113.7"))
 	at := line{now, "fail", "", "", 0}.event("sshd", "192.0.2.7").Time
-	attacked, users := tr.NamesToShare(10, at)
+	attacked, users := tr.AttackedNames(10, at), tr.UserNames()
 	if !slices.Equal(attacked, []string{"many", "two"}) {
 		t.Errorf("offered are %q, want many and two", attacked)
 	}
 	if !slices.Equal(users, []string{"alice", "bob", "daemon"}) {
 		t.Errorf("names of the host are %q", users)
 	}
-	if attacked, _ = tr.NamesToShare(1, at); !slices.Equal(attacked, []string{"many"}) {
+	if attacked = tr.AttackedNames(1, at); !slices.Equal(attacked, []string{"many"}) {
 		t.Errorf("one is offered: %q", attacked)
 	}
 	tr.SetAccounts(map[string]bool{"many": false})
-	if attacked, _ = tr.NamesToShare(10, at); slices.Contains(attacked, "many") {
+	if attacked = tr.AttackedNames(10, at); slices.Contains(attacked, "many") {
 		t.Error("a name is offered that now exists")
 	}
 }

@@ -236,10 +236,13 @@ func (t *Tracker) SetAccounts(accounts map[string]bool) {
 // ShareNames sets which names hosts elsewhere see attacked; see dictionary.Share.
 func (t *Tracker) ShareNames(attacked func(name string) bool) { t.names.Share(attacked) }
 
-// NamesToShare returns at most so many names that may be reported as attacked, and the names of this host; see package dictionary.
-func (t *Tracker) NamesToShare(limit int, at time.Time) (attacked, users []string) {
-	return t.names.Attackable(limit, at.UnixNano()), t.names.Users()
+// AttackedNames returns at most so many names that may be reported as attacked; see dictionary.Attackable.
+func (t *Tracker) AttackedNames(limit int, at time.Time) []string {
+	return t.names.Attackable(limit, at.UnixNano())
 }
+
+// UserNames returns the names of this host; see dictionary.Users.
+func (t *Tracker) UserNames() []string { return t.names.Users() }
 
 // IsAccount reports whether a name is one of those of SetAccounts.
 func (t *Tracker) IsAccount(name string) bool { return t.cfg.Accounts[name] }

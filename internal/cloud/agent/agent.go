@@ -591,11 +591,11 @@ func (l list) after(f wire.Feed, added *prefixset.Packed, name string, now time.
 		return l, fmt.Errorf("the server sends the list %q in place of %q", f.List, name)
 	case f.Seq < l.seq || f.At.Before(l.at.Add(-wire.MaxSkew)):
 		return l, errors.New("the server sends an older list than before; if it was restored from an old backup, leave it and join again")
-	case f.At.After(now.Add(wire.MaxSkew)):
-		return l, errors.New("the list is from the future; set the clock of this host")
-	case now.Sub(f.At) > tooOld:
-		return l, errors.New("the list is older than 48 hours")
-	case f.Since != 0 && f.Since != l.seq:
+	}
+	if err := timely("list", f.At, now); err != nil {
+		return l, err
+	}
+	if f.Since != 0 && f.Since != l.seq {
 		return l, fmt.Errorf("the server sends changes to version %d, but version %d is here", f.Since, l.seq)
 	}
 	next := list{seq: f.Seq, at: f.At, addrs: added, never: prefixset.New(f.Never...)}
@@ -616,6 +616,17 @@ func (l list) after(f wire.Feed, added *prefixset.Packed, name string, now time.
 	}
 	next.addrs = prefixset.Join(rest.Subtract(prefixset.New(f.Remove...)), next.addrs)
 	return next, nil
+}
+
+// timely returns why what a server has signed at a time is not used now.
+func timely(what string, at, now time.Time) error {
+	switch {
+	case at.After(now.Add(wire.MaxSkew)):
+		return fmt.Errorf("the %s is from the future; set the clock of this host", what)
+	case now.Sub(at) > tooOld:
+		return fmt.Errorf("the %s is older than 48 hours", what)
+	}
+	return nil
 }
 
 // dropOld drops a list that is too old.

@@ -55,6 +55,16 @@ type waiting struct {
 	announced bool
 }
 
+// sent returns the event as it is sent: with its age, and the time that is left of it.
+func (w *waiting) sent(now time.Time) wire.FleetEvent {
+	e := w.Event
+	e.Age = min(max(0, now.Sub(w.Made)), wire.MaxFleetAllow).Milliseconds()
+	if !w.Until.IsZero() {
+		e.Left = max(1, int64(w.Until.Sub(now)/time.Second))
+	}
+	return e
+}
+
 func newFleet() fleet {
 	return fleet{wake: make(chan struct{}, 1), suspects: make(map[netip.Addr]*wire.Suspect)}
 }
@@ -222,12 +232,7 @@ func (a *Agent) announce(ctx context.Context, m *membership) {
 			continue
 		}
 		w.announced = true
-		e := w.Event
-		e.Age = min(max(0, time.Since(w.Made)), wire.MaxFleetAllow).Milliseconds()
-		if !w.Until.IsZero() {
-			e.Left = max(1, int64(time.Until(w.Until)/time.Second))
-		}
-		batch.Events = append(batch.Events, e)
+		batch.Events = append(batch.Events, w.sent(time.Now()))
 	}
 	a.mu.Unlock()
 	if len(batch.Events) == 0 {
@@ -253,15 +258,10 @@ func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, sent
 	for len(f.queue) > 0 && len(b.Events) < wire.MaxFleet {
 		w := f.queue[0]
 		f.queue = f.queue[1:]
-		if !w.Until.IsZero() {
-			left := w.Until.Sub(now)
-			if left < time.Second {
-				continue
-			}
-			w.Event.Left = int64(left / time.Second)
+		if !w.Until.IsZero() && w.Until.Sub(now) < time.Second {
+			continue
 		}
-		w.Event.Age = min(max(0, now.Sub(w.Made)), wire.MaxFleetAllow).Milliseconds()
-		b.Events, sent = append(b.Events, w.Event), append(sent, w)
+		b.Events, sent = append(b.Events, w.sent(now)), append(sent, w)
 	}
 	for len(f.users) > 0 && len(b.Events)+len(b.Users) < wire.MaxFleet {
 		b.Users, f.users = append(b.Users, f.users[0]), f.users[1:]
@@ -280,7 +280,7 @@ func (a *Agent) nextFleet(now time.Time, suspects bool) (b wire.FleetBatch, sent
 func (a *Agent) previewFleet() wire.FleetBatch {
 	b := wire.FleetBatch{Host: hostName()}
 	for _, w := range a.fleet.queue[:min(len(a.fleet.queue), wire.MaxFleet)] {
-		b.Events = append(b.Events, w.Event)
+		b.Events = append(b.Events, w.sent(time.Now()))
 	}
 	for _, s := range a.fleet.suspects {
 		if len(b.Events)+len(b.Suspects) < wire.MaxFleet {

@@ -31,8 +31,11 @@ const (
 
 // Names is what an Agent needs of the host's dictionary of user names. It is set before Run.
 type Names struct {
-	// Attacked returns at most so many names that may be reported, those that most networks try first, and all names of the host.
-	Attacked func(ctx context.Context, most int) (attacked, users []string, err error)
+	// Attacked returns at most so many names that may be reported, those that most networks try first.
+	Attacked func(ctx context.Context, most int) ([]string, error)
+
+	// Users returns all names of the host.
+	Users func(ctx context.Context) ([]string, error)
 
 	// Use is called when the list has changed, with a function that reports whether it has a name; nil: there is no list. The function is not for
 	// several goroutines at once.
@@ -118,15 +121,10 @@ func (a *Agent) fetchNames(ctx context.Context, m *membership, query string) (l 
 
 // credibleNames returns why a list cannot be meant, when the one before has a time.
 func credibleNames(l wire.NameList, before, now time.Time) error {
-	switch {
-	case l.At.Before(before.Add(-wire.MaxSkew)):
+	if l.At.Before(before.Add(-wire.MaxSkew)) {
 		return errors.New("the server sends an older list of names than before")
-	case l.At.After(now.Add(wire.MaxSkew)):
-		return errors.New("the list of names is from the future; set the clock of this host")
-	case now.Sub(l.At) > tooOld:
-		return errors.New("the list of names is older than 48 hours")
 	}
-	return nil
+	return timely("list of names", l.At, now)
 }
 
 // useNames replaces the list, and has it used if the configuration asks for that. It reports whether the host is still a member.
@@ -186,7 +184,7 @@ func (a *Agent) nameBatch(ctx context.Context, m *membership, l wire.NameList) (
 	if a.Names.Attacked == nil {
 		return b, nil
 	}
-	attacked, _, err := a.Names.Attacked(ctx, 2*wire.MaxNames)
+	attacked, err := a.Names.Attacked(ctx, 2*wire.MaxNames)
 	if err != nil {
 		return b, err
 	}
@@ -211,10 +209,10 @@ func omits(m *membership, name string) bool {
 // vetoes returns the names of the list that exist on this own host.
 func (a *Agent) vetoes(ctx context.Context, m *membership) (own []wire.NameHash, err error) {
 	l, _, err := a.fetchNames(ctx, m, "?waiting=1")
-	if err != nil || a.Names.Attacked == nil || l.Len() == 0 {
+	if err != nil || a.Names.Users == nil || l.Len() == 0 {
 		return nil, err
 	}
-	_, users, err := a.Names.Attacked(ctx, 0)
+	users, err := a.Names.Users(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -99,9 +99,10 @@ func newNameHost(t *testing.T, dir string, attacked, users []string) *nameHost {
 	cfg.Community.Names = true
 	h := &nameHost{Agent: New(cfg, report.Category, slog.New(slog.DiscardHandler))}
 	h.Names = Names{
-		Attacked: func(_ context.Context, most int) ([]string, []string, error) {
-			return slices.Clone(attacked[:min(most, len(attacked))]), users, nil
+		Attacked: func(_ context.Context, most int) ([]string, error) {
+			return slices.Clone(attacked[:min(most, len(attacked))]), nil
 		},
+		Users: func(context.Context) ([]string, error) { return users, nil },
 		Use: func(_ context.Context, f func(string) bool) {
 			h.mu.Lock()
 			defer h.mu.Unlock()

@@ -81,11 +81,7 @@ func (s *Server) getNames(w http.ResponseWriter, r *http.Request) {
 
 // postNames takes hashes of user names that a host sees attacked.
 func (s *Server) postNames(w http.ResponseWriter, r *http.Request) {
-	text, ok := body(w, r)
-	if !ok {
-		return
-	}
-	a, who, ok := s.signed(w, r, text)
+	text, a, who, ok := s.signedBody(w, r)
 	if !ok {
 		return
 	}

@@ -138,11 +138,7 @@ func (s *Server) hear(data []byte) {
 
 // postFleet takes what happened on an own host.
 func (s *Server) postFleet(w http.ResponseWriter, r *http.Request) {
-	text, ok := body(w, r)
-	if !ok {
-		return
-	}
-	a, who, ok := s.signed(w, r, text)
+	text, a, who, ok := s.signedBody(w, r)
 	if !ok {
 		return
 	}

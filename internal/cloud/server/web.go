@@ -253,6 +253,14 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, body []byte) (wi
 	return a, who, false
 }
 
+// signedBody is signed for a request with a body, which it returns.
+func (s *Server) signedBody(w http.ResponseWriter, r *http.Request) (text []byte, a wire.Auth, who reputation.Reporter, ok bool) {
+	if text, ok = body(w, r); ok {
+		a, who, ok = s.signed(w, r, text)
+	}
+	return text, a, who, ok
+}
+
 func (s *Server) postEnroll(w http.ResponseWriter, r *http.Request) {
 	text, ok := body(w, r)
 	if !ok {
@@ -304,11 +312,7 @@ func listsOf(role reputation.Role) []string {
 }
 
 func (s *Server) postReports(w http.ResponseWriter, r *http.Request) {
-	text, ok := body(w, r)
-	if !ok {
-		return
-	}
-	a, who, ok := s.signed(w, r, text)
+	text, a, who, ok := s.signedBody(w, r)
 	if !ok {
 		return
 	}

@@ -105,15 +105,10 @@ func DecodeFeed(packed []byte, key ed25519.PublicKey, add func(netip.Prefix)) (f
 	if err != nil || len(all) > maxPlainFeed {
 		return f, errors.New("the list is damaged or too long")
 	}
-	n := len(all) - ed25519.SignatureSize
-	if len(key) != ed25519.PublicKeySize || n < 0 || !ed25519.Verify(key, all[:n], all[n:]) {
-		return f, errors.New("the signature of the list is wrong")
+	r, err := open(all, key, feedTag, "list")
+	if err != nil {
+		return f, err
 	}
-	rest, ok := bytes.CutPrefix(all[:n], []byte(feedTag))
-	if !ok {
-		return f, errors.New("the list has a form that this version of mef does not understand")
-	}
-	r := reader{rest: rest}
 	f.List = string(r.bytes(r.number(64)))
 	f.Seq, f.Since = r.number(1<<63), r.number(1<<63)
 	f.At = time.Unix(int64(r.number(1<<40)), 0)
@@ -132,6 +127,19 @@ func DecodeFeed(packed []byte, key ed25519.PublicKey, add func(netip.Prefix)) (f
 		return Feed{}, fmt.Errorf("the list is malformed: %w", cmp.Or(r.err, errors.New("bytes follow it")))
 	}
 	return f, nil
+}
+
+// open verifies the signature behind what a server sends, and the tag that it begins with, and returns the reader of the rest. what is what it is.
+func open(data []byte, key ed25519.PublicKey, tag, what string) (r reader, err error) {
+	n := len(data) - ed25519.SignatureSize
+	if len(key) != ed25519.PublicKeySize || n < 0 || !ed25519.Verify(key, data[:n], data[n:]) {
+		return r, fmt.Errorf("the signature of the %s is wrong", what)
+	}
+	rest, ok := bytes.CutPrefix(data[:n], []byte(tag))
+	if !ok {
+		return r, fmt.Errorf("the %s has a form that this version of mef does not understand", what)
+	}
+	return reader{rest: rest}, nil
 }
 
 // A reader takes values from bytes, until an error.

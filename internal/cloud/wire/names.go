@@ -124,15 +124,10 @@ func (l NameList) Encode(key ed25519.PrivateKey) []byte {
 
 // DecodeNameList reads a list, and verifies its signature and its test entries.
 func DecodeNameList(data []byte, key ed25519.PublicKey) (l NameList, err error) {
-	n := len(data) - ed25519.SignatureSize
-	if len(key) != ed25519.PublicKeySize || n < 0 || !ed25519.Verify(key, data[:n], data[n:]) {
-		return l, errors.New("the signature of the list of names is wrong")
+	r, err := open(data, key, nameTag, "list of names")
+	if err != nil {
+		return l, err
 	}
-	rest, ok := bytes.CutPrefix(data[:n], []byte(nameTag))
-	if !ok {
-		return l, errors.New("the list of names has a form that this version of mef does not understand")
-	}
-	r := reader{rest: rest}
 	l.At = time.Unix(int64(r.number(1<<40)), 0)
 	for range r.number(2) {
 		w := NameWeek{Week: Week(r.number(1 << 32))}

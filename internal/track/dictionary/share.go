@@ -30,9 +30,6 @@ func (d *Dictionary) Shared(e *Entry) bool {
 // and two networks have tried them, one of them within a week. They do not exist here, nobody has ever logged in with one, and none may be a typing error of
 // a name that does. Canaries and the names that attacks have in common are left out.
 func (d *Dictionary) Attackable(limit int, now int64) []string {
-	if limit == 0 {
-		return nil
-	}
 	d.refresh()
 	var found []*Entry
 	for e := range d.demanded.All() {
