@@ -6,7 +6,6 @@ import (
 	"context"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"mef/internal/control"
+	"mef/internal/netnstest/browsertest"
 )
 
 var update = flag.Bool("update", false, "write the pictures of docs/page.md")
@@ -24,24 +24,7 @@ var update = flag.Bool("update", false, "write the pictures of docs/page.md")
 // chromium starts a browser that ends with the test, and counts the dialogs that scripts open in it.
 func chromium(t *testing.T) (ctx context.Context, dialogs *atomic.Int32) {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("needs chromium; see scripts/deps")
-	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.Flag("no-sandbox", true),
-		chromedp.WSURLReadTimeout(time.Minute))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx, opts...)
-	t.Cleanup(stop)
-	ctx, end := chromedp.NewContext(ctx)
-	t.Cleanup(end)
-	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
-		t.Fatal(err)
-	}
+	ctx, cancel := browsertest.Chromium(t, nil, 2*time.Minute)
 	dialogs = new(atomic.Int32)
 	if err := chromedp.Listen(ctx, func(ev any) {
 		if _, ok := ev.(*page.EventJavascriptDialogOpening); ok {

@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +23,7 @@ import (
 	"mef/internal/enforce"
 	"mef/internal/enforce/nftset"
 	"mef/internal/netnstest"
+	"mef/internal/netnstest/browsertest"
 	"mef/internal/page/blocked"
 	"mef/internal/pipeline/wayout"
 )
@@ -100,33 +99,6 @@ func listen(t *testing.T, host *netnstest.NS, port string, h http.Handler) {
 	go func() { _ = server.Serve(l) }()
 }
 
-// chromium starts a browser on a host; it ends with the test.
-func chromium(t *testing.T, host *netnstest.NS) context.Context {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		netnstest.Missing(t, "chromium; see scripts/deps")
-	}
-	enter := func(cmd *exec.Cmd) {
-		nsenter, err := exec.LookPath("nsenter")
-		if err != nil {
-			netnstest.Missing(t, "nsenter of util-linux")
-		}
-		cmd.Path, cmd.Args = nsenter, append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), host.Fd()), path}, cmd.Args[1:]...)
-	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.Flag("no-sandbox", true), chromedp.ModifyCmdFunc(enter))
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx, opts...)
-	t.Cleanup(stop)
-	ctx, end := chromedp.NewContext(ctx)
-	t.Cleanup(end)
-	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
-		t.Fatal(err)
-	}
-	return ctx
-}
-
 // A browser whose address is banned on the ports of the web server sees the page and frees itself; one that is banned on all ports sees nothing.
 func TestBrowser(t *testing.T) {
 	server, customer := netnstest.New(t), netnstest.New(t)
@@ -144,7 +116,7 @@ func TestBrowser(t *testing.T) {
 		_, _ = io.WriteString(w, "<h1>Welcome to the shop</h1>")
 	}))
 	listen(t, server, ":8480", blocked.Handler(g, "support@example.net"))
-	browser := chromium(t, customer)
+	browser, _ := browsertest.Chromium(t, customer, 3*time.Minute)
 	run := func(what string, steps ...chromedp.Action[chromedp.Void]) {
 		t.Helper()
 		if err := chromedp.Do(browser, steps...); err != nil {
